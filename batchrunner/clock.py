@@ -1,0 +1,73 @@
+"""Time. The only reader of the clock and the only sleeper in the package: everything else takes `now` or a `Clock`.
+
+`now()` is wall time (seconds since the epoch) and goes into journal and report; `monotonic()` measures waiting and
+never jumps. What waits, waits on `monotonic()`, so that a changed clock or a daylight-saving night moves nothing.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the rooms need of time. Tests give one that runs in virtual time."""
+
+    def now(self) -> float:
+        """Wall time, seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point; never goes back, not even when the wall clock does."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds` of monotonic time."""
+        ...
+
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        """Return when `event` is set, or at `until` on the monotonic clock, whichever comes first."""
+        ...
+
+
+class LoopClock:
+    """A clock whose monotonic time is the event loop's: real in a real loop, virtual in a virtual one.
+
+    epoch: wall time at loop time zero; None reads the system's clock at each call.
+    """
+
+    def __init__(self, epoch: float | None = None) -> None:
+        self._epoch = epoch
+
+    def now(self) -> float:
+        """Wall time, seconds since the epoch."""
+        return time.time() if self._epoch is None else self._epoch + self.monotonic()
+
+    def monotonic(self) -> float:
+        """The running loop's time, seconds."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds`."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        """Return when `event` is set or `until` is reached, whichever comes first."""
+        timer = None
+        if until is not None:
+            timer = asyncio.get_running_loop().call_at(until, event.set)
+        try:
+            await event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def wall_time() -> float:
+    """Wall time outside any loop (commands that only read), seconds since the epoch."""
+    return time.time()
+
+
+def rfc3339(at: float) -> str:
+    """`at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,215 @@
+"""What a job is and the ways it can move. Pure: no I/O, no clock, no chance.
+
+A **job** is its content: model, parameters, inputs (`Job.fingerprint`). A manifest's **entry** gives it an id and a
+place; equal entries share one job, so it is paid for once. Each try to submit it is an **attempt**; an attempt the
+service accepted is a **generation**, known by the service's opaque id.
+
+Rule: the state machine is the one table `TRANSITIONS`. `advance` makes every move; an illegal one raises and changes
+nothing. Records are frozen: a change is a new record, and the journal stores records.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from batchrunner.errors import Problem
+
+
+class State(StrEnum):
+    """Where a job stands. All but SUBMITTING are the contract's words in report.json."""
+
+    PENDING = "pending"  # not submitted, or the service said no and it may be tried again
+    SUBMITTING = "submitting"  # the intent is on disk; the POST may be in the air
+    IN_FLIGHT = "in_flight"  # the service has it and its id is on disk
+    IN_DOUBT = "in_doubt"  # a submission may or may not have been accepted
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Move(StrEnum):
+    """What can happen to a job."""
+
+    INTEND = "intend"  # decide to submit: on disk before the first byte leaves
+    ACCEPT = "accept"  # the service answered with a generation id
+    REFUSE = "refuse"  # the service said no, or nothing was sent
+    DOUBT = "doubt"  # bytes were sent and no usable answer came, or the process died meanwhile
+    ADOPT = "adopt"  # evidence shows that the attempt in doubt was accepted
+    RELEASE = "release"  # the user asked to submit again in spite of the doubt
+    DELIVER = "deliver"  # the file stands under its final name, checked
+    SPOIL = "spoil"  # the service said that the generation failed
+    RETRY = "retry"  # the generation failed and policy, or the user, asks for another
+    GIVE_UP = "give_up"  # refused for good
+    LOSE = "lose"  # the delivered file is gone: fetch it again, never generate it again
+
+
+TRANSITIONS: Mapping[tuple[State, Move], State] = {
+    (State.PENDING, Move.INTEND): State.SUBMITTING,
+    (State.PENDING, Move.GIVE_UP): State.FAILED,
+    (State.SUBMITTING, Move.ACCEPT): State.IN_FLIGHT,
+    (State.SUBMITTING, Move.REFUSE): State.PENDING,
+    (State.SUBMITTING, Move.DOUBT): State.IN_DOUBT,
+    (State.IN_DOUBT, Move.ADOPT): State.IN_FLIGHT,
+    (State.IN_DOUBT, Move.RELEASE): State.PENDING,
+    (State.IN_FLIGHT, Move.DELIVER): State.SUCCEEDED,
+    (State.IN_FLIGHT, Move.SPOIL): State.FAILED,
+    (State.FAILED, Move.RETRY): State.PENDING,
+    (State.SUCCEEDED, Move.LOSE): State.IN_FLIGHT,
+}
+
+# What an attempt's `outcome` says after a move; None leaves it as it is.
+OUTCOMES: Mapping[Move, str | None] = {
+    Move.ACCEPT: "accepted",
+    Move.ADOPT: "accepted",
+    Move.REFUSE: "refused",
+    Move.DOUBT: "in_doubt",
+    Move.DELIVER: "succeeded",
+    Move.SPOIL: "failed",
+    Move.LOSE: "accepted",
+}
+
+
+class IllegalMove(RuntimeError):
+    """A move the table does not have: a defect of this program, never of its input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One input of a job.
+
+    kind: ``video`` or ``image``.
+    source: as people should see it: the path as written, the URL, or an abbreviated data URI. No credentials.
+    path: the local file, or None. uri: the URL or data URI to send as it is, or None for a local file.
+    sha256: hex digest of the content where it is at hand (local files, data URIs), else None.
+    size_bytes, mime: of local files and data URIs. mtime_ns: of a local file when it was hashed.
+    width_px, height_px, duration_s: what probing a local file found; None where unknown.
+    """
+
+    kind: str
+    source: str
+    path: Path | None = None
+    uri: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    mime: str | None = None
+    mtime_ns: int | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One thing to generate, identified by its content.
+
+    fingerprint: ``sha256:<hex>`` over model, parameters and inputs (`batchrunner.manifest.fingerprint`).
+    params: the model's parameters as they are sent, documented defaults written out.
+    """
+
+    fingerprint: str
+    model: str
+    video: Media
+    image: Media
+    params: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The fingerprint's first 16 hex digits: short, and safe in file names and request ids."""
+        return self.fingerprint.removeprefix("sha256:")[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A place in the manifest: the id under which a job's result is delivered."""
+
+    position: int
+    id: str
+    job: Job
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """The result's name in the run directory."""
+        return f"{self.id}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to submit a job, and what became of it.
+
+    number: 1, 2, … over the life of the job. request_id: sent as X-Client-Request-Id, unique to the attempt.
+    outcome: None while open, else one of OUTCOMES' words. Times are wall time in seconds since the epoch.
+    generating_at: when the service was first seen working on it. completed_at: when it was first seen complete.
+    credits: what the service said it charged, or None where it said nothing.
+    """
+
+    number: int
+    request_id: str
+    submitted_at: float
+    generation_id: str | None = None
+    outcome: str | None = None
+    error: Problem | None = None
+    accepted_at: float | None = None
+    generating_at: float | None = None
+    completed_at: float | None = None
+    ended_at: float | None = None
+    credits: float | None = None
+    polls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A delivered file: its size, hex SHA-256, picture size, length, and warnings about what is odd in it."""
+
+    size_bytes: int
+    sha256: str
+    width_px: int | None = None
+    height_px: int | None = None
+    duration_s: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is known of a job: what the journal holds, and what the report tells."""
+
+    job: Job
+    state: State = State.PENDING
+    attempts: tuple[Attempt, ...] = ()
+    error: Problem | None = None
+    result: Result | None = None
+
+    @property
+    def last(self) -> Attempt:
+        """The latest attempt. Asking for it before there is one is a defect."""
+        return self.attempts[-1]
+
+    @property
+    def generation_id(self) -> str | None:
+        """The latest attempt's generation id, if it has one."""
+        return self.attempts[-1].generation_id if self.attempts else None
+
+    def with_attempt(self, **changes: Any) -> "Record":
+        """The record with fields of its latest attempt changed."""
+        return replace(self, attempts=(*self.attempts[:-1], replace(self.last, **changes)))
+
+
+def advance(record: Record, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
+    """The record after `move`.
+
+    error: why, for moves that end badly; it stands on the record and on its attempt until the next move.
+    attempt: further fields of the latest attempt to set (INTEND starts a new one and wants request_id, submitted_at).
+    Raises IllegalMove, changing nothing, where the table has no such move.
+    """
+    state = TRANSITIONS.get((record.state, move))
+    if state is None:
+        raise IllegalMove(f"job {record.job.key} is {record.state}: it cannot {move}")
+    moved = replace(record, state=state, error=error)
+    if move is Move.INTEND:
+        started = Attempt(number=len(record.attempts) + 1, **attempt)
+        return replace(moved, attempts=(*record.attempts, started))
+    if record.attempts and (OUTCOMES.get(move) or attempt or error):
+        outcome = OUTCOMES.get(move) or record.last.outcome
+        moved = moved.with_attempt(outcome=outcome, error=error or record.last.error, **attempt)
+    return moved
