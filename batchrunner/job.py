@@ -213,3 +213,35 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
         outcome = OUTCOMES.get(move) or record.last.outcome
         moved = moved.with_attempt(outcome=outcome, error=error or record.last.error, **attempt)
     return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of the command on a batch.
+
+    Times are wall time in seconds since the epoch; finished_at and exit_status are None while it runs, and stay None
+    where it was killed. stopped: in words, why it ended before every job did, or "".
+    """
+
+    run_id: str
+    name: str
+    provider: str
+    manifest_path: str
+    manifest_sha256: str
+    concurrency: int
+    started_at: float
+    finished_at: float | None = None
+    exit_status: int | None = None
+    stopped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A batch as the journal knows it: its latest run, the manifest's entries in order, and each job's record.
+
+    records: by fingerprint. It may hold jobs that no entry names any more: earlier manifests' jobs are never forgotten.
+    """
+
+    run: Run
+    entries: tuple[Entry, ...]
+    records: Mapping[str, Record]
