@@ -24,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class JobMoved:
-    """A job made a move of the state machine. ids: the manifest ids it is delivered under (none: an earlier manifest's)."""
+    """A job made a move of the state machine. ids: what it is delivered under (none: an earlier manifest's)."""
 
     at: float
     ids: tuple[str, ...]
@@ -62,7 +62,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run has ended and the report is written. states: how many jobs stand where now. reports: the files written."""
+    """The run has ended and the report is written. states: how many jobs stand where now. reports: files written."""
 
     at: float
     exit_status: int

@@ -171,6 +171,15 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """Whose result a file in the run directory is: the job's fingerprint, the content's hex SHA-256 and size."""
+
+    fingerprint: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """All that is known of a job: what the journal holds, and what the report tells."""
 

@@ -71,9 +71,7 @@ def parse_duration(text: str) -> float:
     return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
 
 
-def resolve(
-    flags: Mapping[str, object], environment: Mapping[str, str], manifest: Mapping[str, object]
-) -> Settings:
+def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifest: Mapping[str, object]) -> Settings:
     """The settings in force.
 
     flags: by setting name, None where not given. environment: the process's. manifest: its top-level keys.

@@ -1,0 +1,210 @@
+"""The calls to the service, on aiohttp. One session for the API; one border where foreign exceptions are mapped.
+
+Two rules govern this room. First, nothing here is retried: a call is made once and its outcome told, because only the
+journal knows whether it may be made again. Second, the API key goes into the Authorization header of requests to the
+service's own base URL, and nowhere else.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from yarl import URL
+
+from batchrunner import media
+from batchrunner.api import wire
+from batchrunner.clock import Clock
+from batchrunner.errors import CallError, LocalFault, NetworkFault
+from batchrunner.job import Job, Media
+
+_PATH = "/v2/video/generations"
+_LOG_PATH = "/v2/logs"
+_SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. Every wait for the network is under one of these, so that nothing can hang."""
+
+    connect_s: float = 20.0
+    answer_s: float = 120.0  # a POST: from the last byte sent to the answer
+    poll_s: float = 30.0  # a GET, all in all
+
+
+class ApiClient:
+    """The service at one base URL. Use as an async context manager.
+
+    base_url: without the path, e.g. ``https://api.aimlapi.com``. key: the API key. executor: where local files are
+    read and encoded, off the loop.
+    """
+
+    def __init__(
+        self, base_url: str, key: str, clock: Clock, executor: Executor, timeouts: Timeouts | None = None
+    ) -> None:
+        self._base = URL(base_url.rstrip("/"))
+        self._key = key
+        self._clock = clock
+        self._executor = executor
+        self._timeouts = timeouts or Timeouts()
+        self._submissions: aiohttp.ClientSession | None = None
+        self._lookups: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # A submission gets a connection of its own. On a kept-alive one, the server may close in the moment we send:
+        # the request is lost or not, nobody can tell, and a job would be in doubt. One handshake a job is the price.
+        self._submissions = self._session(aiohttp.TCPConnector(limit=0, force_close=True))
+        # Polls are repeatable, so they share kept-alive connections.
+        self._lookups = self._session(aiohttp.TCPConnector(limit=64))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in (self._submissions, self._lookups):
+            if session is not None:
+                await session.close()
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "batchrunner", "Authorization": f"Bearer {self._key}"},
+        )
+
+    async def submit(self, job: Job, request_id: str) -> wire.Accepted:
+        """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).
+
+        Local inputs are streamed into the body as base64 data URIs, never held whole. Raises CallError; its
+        `in_doubt` says whether the service may have accepted the job.
+        """
+        body = _Body(job, self._executor)
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(body.length_bytes),
+            "X-Client-Request-Id": request_id,
+        }
+        waits = self._timeouts
+        total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
+        assert self._submissions is not None
+        with _mapped(body):
+            async with self._submissions.post(
+                self._base.joinpath(_PATH.lstrip("/")),
+                data=body.stream(),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as reply:
+                status, reply_headers, content = await _read(reply)
+        return wire.read_submission(status, reply_headers, content, self._clock.now())
+
+    async def generation(self, generation_id: str) -> wire.Generation:
+        """Look at a generation once. Raises CallError."""
+        # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
+        query = {"generation_id": generation_id}
+        return wire.read_generation(*await self._get(_PATH, query), self._clock.now())
+
+    async def log(self, query: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
+        """One page of the service's request log (GET /v2/logs), and its next cursor. Raises CallError."""
+        return wire.read_log(*await self._get(_LOG_PATH, query), self._clock.now())
+
+    async def _get(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
+        url = URL(f"{self._base.joinpath(path.lstrip('/'))}?{encoded}", encoded=True)
+        timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
+        assert self._lookups is not None
+        with _mapped():
+            async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
+                return await _read(reply)
+
+
+class _Body:
+    """A submission's JSON body, its length known beforehand and its local files read piece by piece.
+
+    fault: set where reading an input failed; the body then ends before its last byte.
+    complete: whether the last bytes were handed over. Until then the service holds a piece of JSON shorter than its
+    Content-Length, which nobody can accept: a cut before this moment leaves nothing in doubt.
+    """
+
+    def __init__(self, job: Job, executor: Executor) -> None:
+        head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
+        self._parts: list[bytes | Media] = [
+            f'{head}, "video_url": "'.encode(),
+            *_uri_part(job.video),
+            b'", "image_url": "',
+            *_uri_part(job.image),
+            b'"}',
+        ]
+        self._executor = executor
+        self.fault: LocalFault | None = None
+        self.complete = False
+        self.length_bytes = sum(
+            len(part) if isinstance(part, bytes) else media.data_uri_length(part) for part in self._parts
+        )
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        for part in self._parts:
+            if isinstance(part, bytes):
+                self.complete = part is self._parts[-1]
+                yield part
+                continue
+            pieces: Iterator[bytes] = media.read_data_uri(part)
+            try:
+                while piece := await loop.run_in_executor(self._executor, next, pieces, b""):
+                    yield piece
+            except LocalFault as fault:
+                self.fault = fault
+                raise
+            finally:
+                pieces.close()  # type: ignore[attr-defined]
+
+
+def _uri_part(source: Media) -> tuple[bytes | Media, ...]:
+    return (source,) if source.uri is None else (json.dumps(source.uri)[1:-1].encode(),)
+
+
+def _quoted(value: str) -> str:
+    from urllib.parse import quote
+
+    return quote(value, safe="")
+
+
+async def _read(reply: aiohttp.ClientResponse) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold."""
+    content = bytearray()
+    async for block in reply.content.iter_chunked(64 * 1024):
+        content += block
+        if len(content) > wire.MAX_REPLY_BYTES:
+            break
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    return reply.status, headers, bytes(content[: wire.MAX_REPLY_BYTES])
+
+
+@contextmanager
+def _mapped(body: _Body | None = None) -> Iterator[None]:
+    """The border: aiohttp's and the system's exceptions become ours, told apart by whether all of `body` was sent."""
+    try:
+        yield
+    except CallError:
+        raise
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+        # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
+        raise NetworkFault("no_connection", f"the service could not be reached: {_words(error)}") from error
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        if body is not None and body.fault is not None:
+            raise body.fault from error
+        late = isinstance(error, TimeoutError)
+        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {_words(error)}")
+        in_doubt = body is not None and body.complete
+        raise NetworkFault(kind, what, in_doubt=in_doubt) from error
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,223 @@
+"""The journal: what has happened, durable. SQLite in the run directory, one writer, group commit.
+
+Rules: `save` returns when its record is on disk (write-ahead log, synchronous=FULL) and not before; records that come
+while a commit is under way share the next one, so durability costs one flush a burst, not one a record. A damaged or
+newer journal is refused with words, never repaired or replaced in silence: what it holds is worth money.
+No policy lives here: the journal stores what the engine decided.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from batchrunner.errors import JournalError, LocalFault
+from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot
+from batchrunner.journal import rows
+
+VERSION = 1
+APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
+
+_DAMAGE_HINT = (
+    "Nothing was submitted. Keep the file: it knows which generations are paid for. Restore it from a backup, or move "
+    "the run directory away to start over, which pays for every job again."
+)
+
+_Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
+
+_PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)"
+_PUT_ATTEMPT = (
+    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "  # noqa: S608 (names from our own dataclass)
+    f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
+)
+_PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
+_PUT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?)"
+_PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"  # noqa: S608 (as above)
+
+
+class Journal:
+    """The open journal of one run directory. Writes go through `save` and its siblings, from one event loop.
+
+    executor: where commits run; one thread, or inline under a simulation.
+    Raises JournalError where the file is damaged, newer than this program, or no journal at all.
+    """
+
+    def __init__(self, path: Path, executor: Executor) -> None:
+        if not path.exists():
+            _create(path)
+        self._connection = _connect(path)
+        self._executor = executor
+        self._filling = _Group()
+        self._turn = asyncio.Lock()
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in, so that one file holds everything."""
+        self._connection.close()
+
+    def snapshot(self) -> Snapshot | None:
+        """All that the journal holds, or None before the first run."""
+        return _load(self._connection)
+
+    def files(self) -> dict[str, PlacedFile]:
+        """Result files by their name in the run directory."""
+        query = "SELECT name, fingerprint, sha256, size_bytes FROM files"
+        return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
+
+    async def begin(self, run: Run, entries: Iterable[Entry], new: Iterable[Record]) -> None:
+        """Record the start of a run: the manifest's entries, in place of the last one's, and jobs not known before."""
+        changes: list[_Change] = [(_PUT_RUN, _run_row(run)), ("DELETE FROM entries", ())]
+        changes += [(_PUT_JOB, rows.job_row(record)) for record in new]
+        changes += [(_PUT_ENTRY, rows.entry_row(entry)) for entry in entries]
+        await self._commit(changes)
+
+    async def save(self, record: Record) -> None:
+        """Store a job's record with its latest attempt. Durable on return."""
+        changes: list[_Change] = [(_PUT_JOB, rows.job_row(record))]
+        if record.attempts:
+            changes.append((_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last)))
+        await self._commit(changes)
+
+    async def place(self, name: str, placed: PlacedFile) -> None:
+        """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
+        await self._commit([(_PUT_FILE, (name, placed.fingerprint, placed.sha256, placed.size_bytes))])
+
+    async def finish(self, run: Run) -> None:
+        """Record how a run ended. Durable on return."""
+        await self._commit([(_PUT_RUN, _run_row(run))])
+
+    async def _commit(self, changes: list[_Change]) -> None:
+        """Group commit without a timer: whoever gets the turn takes along all that gathered during the last one.
+
+        Should the one who writes be cancelled, the next of its group writes the group again: every change is an
+        upsert, and the executor's one thread keeps the order. Raises LocalFault, for all of a group, if it failed.
+        """
+        group = self._filling
+        group.changes += changes
+        async with self._turn:
+            if not group.tried:
+                if self._filling is group:
+                    self._filling = _Group()
+                loop = asyncio.get_running_loop()
+                group.error = await loop.run_in_executor(self._executor, _write, self._connection, group.changes)
+                group.tried = True
+        if group.error is not None:
+            raise group.error
+
+
+class _Group:
+    """Changes that are committed together."""
+
+    def __init__(self) -> None:
+        self.changes: list[_Change] = []
+        self.tried = False
+        self.error: LocalFault | None = None
+
+
+def read(path: Path) -> Snapshot | None:
+    """What a journal holds, without writing to it: for commands that look at a batch, also while it runs.
+
+    None where there is no journal, or no run in it yet. Raises JournalError as `Journal` does.
+    """
+    if not path.exists():
+        return None
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            _check(connection, path)
+            return _load(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
+
+
+def _create(path: Path) -> None:
+    """A new journal, complete before it gets its name: an empty or half-made file under this name is always damage."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    connection = sqlite3.connect(new, isolation_level=None)
+    try:
+        connection.executescript(files("batchrunner.journal").joinpath("schema.sql").read_text("utf-8"))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    finally:
+        connection.close()
+    new.replace(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is damaged, foreign or newer."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", _DAMAGE_HINT)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer batchrunner (journal version {version}, this one knows {VERSION})",
+            "Install the newer version again; nothing was submitted and nothing was changed.",
+        )
+    complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if complaint != "ok":
+        raise JournalError(f"{path} is damaged: {complaint}", _DAMAGE_HINT)
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> JournalError:
+    return JournalError(f"{path} cannot be read as a journal: {error}", _DAMAGE_HINT)
+
+
+def _load(connection: sqlite3.Connection) -> Snapshot | None:
+    connection.execute("BEGIN")  # one consistent view, also while another process writes
+    try:
+        run = connection.execute(f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs ORDER BY started_at DESC").fetchone()
+        if run is None:
+            return None
+        attempts: dict[str, list[tuple[Any, ...]]] = {}
+        for row in connection.execute(_GET_ATTEMPTS):
+            attempts.setdefault(row[0], []).append(row)
+        jobs = connection.execute("SELECT fingerprint, job_json, state, error_json, result_json FROM jobs")
+        records = {row[0]: rows.record(row, attempts.get(row[0], ())) for row in jobs}
+        entries = connection.execute("SELECT position, id, fingerprint, tags_json FROM entries ORDER BY position")
+        return Snapshot(Run(*run), tuple(rows.entry(row, records) for row in entries), records)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault | None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, values in changes:
+                connection.execute(statement, values)
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as error:
+        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        return LocalFault(
+            "disk_full" if full else "disk_error",
+            f"the journal could not be written: {error}",
+            "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
+        )
+    return None
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    return tuple(getattr(run, name) for name in rows.RUN_COLUMNS)

@@ -1,0 +1,104 @@
+"""Records to rows and back. Pure.
+
+Rule: what stands in the journal can be read without the manifest, and holds no secret and no input's content: a data
+URI is stored as its description and hash, a URL without the query that may carry a signature.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from batchrunner.errors import Problem
+from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
+
+RUN_COLUMNS = tuple(field.name for field in fields(Run))
+_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
+
+
+def dump(value: object) -> str:
+    """Compact JSON with sorted keys; lone surrogates are escaped, so that it always encodes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def job_to_json(job: Job) -> str:
+    """The job as text, its inputs without their content."""
+
+    def media(item: Media) -> dict[str, Any]:
+        kept = {name: value for name, value in asdict(item).items() if name != "uri" and value is not None}
+        return {**kept, "path": str(item.path)} if item.path else kept
+
+    return dump({"model": job.model, "params": dict(job.params), "video": media(job.video), "image": media(job.image)})
+
+
+def job_from_json(fingerprint: str, text: str) -> Job:
+    """The job as it was stored. Its inputs cannot be sent from this: a manifest is needed for that."""
+    row = json.loads(text)
+
+    def media(item: dict[str, Any]) -> Media:
+        return Media(**{**item, "path": Path(item["path"])} if "path" in item else item)
+
+    return Job(fingerprint, row["model"], media(row["video"]), media(row["image"]), row["params"])
+
+
+def problem_to_json(problem: Problem | None) -> str | None:
+    """A problem as text, None for none."""
+    return None if problem is None else dump(asdict(problem))
+
+
+def problem_from_json(text: str | None) -> Problem | None:
+    """The reverse of `problem_to_json`."""
+    return None if text is None else Problem(**json.loads(text))
+
+
+def job_row(record: Record) -> tuple[str, str, str, str | None, str | None]:
+    """A row of ``jobs``: fingerprint, job_json, state, error_json, result_json."""
+    result = None if record.result is None else dump(asdict(record.result))
+    return (
+        record.job.fingerprint,
+        job_to_json(record.job),
+        record.state.value,
+        problem_to_json(record.error),
+        result,
+    )
+
+
+def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
+    """A row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
+    values = (getattr(attempt, name) for name in _ATTEMPT_COLUMNS)
+    return (fingerprint, *(problem_to_json(value) if isinstance(value, Problem) else value for value in values))
+
+
+def record(row: Sequence[Any], attempts: Sequence[Sequence[Any]]) -> Record:
+    """A record from its row of ``jobs`` and its rows of ``attempts``, ordered by number."""
+    fingerprint, job_json, state, error_json, result_json = row
+    result = None
+    if result_json is not None:
+        values = json.loads(result_json)
+        result = Result(**{**values, "warnings": tuple(values["warnings"])})
+    return Record(
+        job=job_from_json(fingerprint, job_json),
+        state=State(state),
+        attempts=tuple(_attempt(attempt) for attempt in attempts),
+        error=problem_from_json(error_json),
+        result=result,
+    )
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    values = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
+    del values["fingerprint"]
+    return Attempt(**{**values, "error": problem_from_json(values.pop("error_json"))})
+
+
+def entry_row(entry: Entry) -> tuple[int, str, str, str]:
+    """A row of ``entries``."""
+    return entry.position, entry.id, entry.job.fingerprint, dump(dict(entry.tags))
+
+
+def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:
+    """The reverse of `entry_row`."""
+    position, name, fingerprint, tags = row
+    return Entry(position, name, records[fingerprint].job, json.loads(tags))

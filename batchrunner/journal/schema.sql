@@ -1,0 +1,56 @@
+-- The journal, version 1. One row a job, one a try to submit it; what they mean stands in batchrunner/job.py.
+-- Times are wall time, seconds since the epoch. Columns that end in _json hold one frozen record each.
+
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    manifest_path TEXT NOT NULL,
+    manifest_sha256 TEXT NOT NULL,
+    concurrency INTEGER NOT NULL,
+    started_at REAL NOT NULL,
+    finished_at REAL,
+    exit_status INTEGER,
+    stopped TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE jobs (
+    fingerprint TEXT PRIMARY KEY,
+    job_json TEXT NOT NULL,
+    state TEXT NOT NULL,
+    error_json TEXT,
+    result_json TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attempts (
+    fingerprint TEXT NOT NULL REFERENCES jobs,
+    number INTEGER NOT NULL,
+    request_id TEXT NOT NULL UNIQUE,
+    submitted_at REAL NOT NULL,
+    generation_id TEXT,
+    outcome TEXT,
+    error_json TEXT,
+    accepted_at REAL,
+    generating_at REAL,
+    completed_at REAL,
+    ended_at REAL,
+    credits REAL,
+    polls INTEGER NOT NULL,
+    PRIMARY KEY (fingerprint, number)
+) STRICT, WITHOUT ROWID;
+
+-- The manifest of the latest run, in its order.
+CREATE TABLE entries (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    fingerprint TEXT NOT NULL REFERENCES jobs,
+    tags_json TEXT NOT NULL
+) STRICT;
+
+-- Which job's result a file in the run directory is, written before the file gets this name.
+CREATE TABLE files (
+    name TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL REFERENCES jobs,
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,363 @@
+"""Is a downloaded clip a whole MP4? Two checks: one of structure, in plain Python, and one that decodes.
+
+`check_structure` reads boxes, sample tables and the length chain of H.264 and H.265 samples: it finds every truncation
+of a file with sample tables, junk, doubled files, pages under a clip's name and zeroed regions, in about a
+millisecond. `check_decodes` asks a real decoder for a picture. Layouts: ISO/IEC 14496-12 (boxes) and 14496-15 (NAL units).
+
+Rule: the bytes are hostile. Sizes are checked before they are believed, counts are bounded by the bytes that hold
+them, and whatever the bytes are the answer is words, never an exception. What a clip ought to look like (size, length)
+is not judged here: a paid clip that is merely odd is kept.
+"""
+
+import struct
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
+_MAX_INDEX_BYTES = 16 << 20  # moov; an hour of video and sound has 3 MB
+_MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
+_MAX_NAL_UNITS = 2_000_000  # in one file
+# Neither H.264 nor H.265 ever has three zero bytes in a row inside a NAL unit (emulation prevention, 7.4.1 and 7.4.2);
+# sloppy writers leave a few at the end. So a run this long is a hole in the file.
+_HOLE = bytes(16)
+# Sample entries whose samples are NAL units with a length before each: where their configuration holds that field's width.
+_NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
+_VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
+_PAGES = ((b"<", "an HTML or XML page"), (b"{", "JSON"), (b"[", "JSON"))
+
+
+class _Broken(Exception):  # noqa: N818 (a finding on its way to the door, not an error of the program)
+    """What is wrong, in words."""
+
+
+class _Box(NamedTuple):
+    """A box: its type, and where its content starts and ends."""
+
+    type: bytes
+    start: int
+    end: int
+
+
+class _Run(NamedTuple):
+    """Chunks that hold equally many samples of one sample entry; chunks and entries count from 1."""
+
+    first_chunk: int
+    samples: int
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """A track's sample table. sizes: of every sample in bytes, or `same_size` for all `count` of them, or neither
+    where the table is of the compact kind, which is not judged. nal_widths: for each sample entry the width in bytes of
+    the length before a NAL unit, 0 for other codecs.
+    """
+
+    handler: bytes
+    count: int
+    same_size: int
+    sizes: "array[int]"
+    chunks: "array[int]"
+    runs: tuple[_Run, ...]
+    nal_widths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder found: picture size in pixels, length in seconds and frame count, the last two None if unsaid."""
+
+    width_px: int
+    height_px: int
+    duration_s: float | None
+    frames: int | None
+
+
+def check_structure(file: BinaryIO, size_bytes: int) -> str | None:
+    """None if `file`, open at any position, is a whole MP4 of `size_bytes` bytes, else what is wrong, in words.
+
+    Fragmented files (moof) are checked as far as their boxes. Raises OSError where reading fails, and nothing else.
+    """
+    try:
+        _check(file, size_bytes)
+    except _Broken as broken:
+        return str(broken)
+    return None
+
+
+def _check(file: BinaryIO, size_bytes: int) -> None:
+    held = file.seek(0, 2)
+    if held != size_bytes:
+        raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
+    _check_kind(_read(file, 0, min(size_bytes, 512)))
+    boxes = list(_walk_file(file, size_bytes))
+    _check_parts(boxes)
+    tracks = _tracks(file, next(box for box in boxes if box.type == b"moov"))
+    videos = [track for track in tracks if track.handler == b"vide"]
+    if not videos:
+        raise _Broken("it has no video track")
+    if any(box.type == b"moof" for box in boxes):
+        return
+    if not any(track.count for track in videos):
+        raise _Broken("its video track has no pictures")
+    for track in tracks:
+        _check_places(track, size_bytes)
+    _check_pictures(file, size_bytes, videos)
+
+
+def _check_parts(boxes: list[_Box]) -> None:
+    """The boxes a clip is made of are there, and but once where they describe all of it."""
+    count = Counter(box.type for box in boxes)
+    for name in (b"ftyp", b"moov", b"mdat"):
+        if not count[name]:
+            raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or only a part of one")
+        if count[name] > 1 and name != b"mdat":
+            raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
+
+
+def _check_kind(head: bytes) -> None:
+    """Name what is clearly something else."""
+    if not head:
+        raise _Broken("it is empty")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for mark, name in _PAGES:
+        if text.startswith(mark) and head[4:8] != b"ftyp":
+            raise _Broken(f"it is {name}, not a video")
+
+
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    data = file.read(size)
+    if len(data) != size:
+        raise _Broken(f"it ends before byte {start + size:,}")
+    return data
+
+
+def _walk_file(file: BinaryIO, size_bytes: int) -> Iterator[_Box]:
+    """The top-level boxes, which must fill the file exactly."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        if at == size_bytes:
+            return
+        box = _box(_read(file, at, min(16, size_bytes - at)), at, size_bytes)
+        yield box
+        at = box.end
+    raise _Broken(f"it has more than {_MAX_BOXES:,} boxes")
+
+
+def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
+    """The boxes in data[start:end], which they must fill; four zero bytes may close the list, as QuickTime writes it."""
+    at = start
+    while at < end and not (end - at == 4 and data[at:end] == bytes(4)):
+        box = _box(data[at : min(at + 16, end)], at, end)
+        yield box
+        at = box.end
+
+
+def _box(head: bytes, at: int, end: int) -> _Box:
+    """The box whose first bytes are `head`, at `at`, in room that ends at `end`."""
+    if len(head) < 8:
+        raise _Broken(f"{len(head)} stray bytes stand at byte {at:,}, after the last box")
+    size, name = struct.unpack_from(">I4s", head)
+    header = 8
+    if not name.isascii() or not name.replace(b"\xa9", b"c").decode("latin-1").isprintable():
+        raise _Broken(f"junk stands at byte {at:,} where a box should start")
+    if size == 1:  # a 64-bit size follows
+        header = 16
+        size = struct.unpack_from(">Q", head, 8)[0] if len(head) == 16 else 0
+    elif size == 0 and name == b"mdat":  # to the end of the file
+        size = end - at
+    if size < header:
+        raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")
+    if size > end - at:
+        raise _Broken(f"the box '{name.decode()}' at byte {at:,} wants {size:,} bytes and {end - at:,} are there")
+    return _Box(name, at + header, at + size)
+
+
+def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
+    """The first box down `path` from `box`, or None."""
+    for name in path:
+        found = next((child for child in _walk(data, box.start, box.end) if child.type == name), None)
+        if found is None:
+            return None
+        box = found
+    return box
+
+
+def _tracks(file: BinaryIO, moov: _Box) -> list[_Track]:
+    size = moov.end - moov.start
+    if size > _MAX_INDEX_BYTES:
+        raise _Broken(f"its index (moov) has {size:,} bytes, which is absurd")
+    data = _read(file, moov.start, size)
+    return [_track(data, box) for box in _walk(data, 0, size) if box.type == b"trak"]
+
+
+def _track(data: bytes, trak: _Box) -> _Track:
+    handler = _find(data, trak, b"mdia", b"hdlr")
+    table = _find(data, trak, b"mdia", b"minf", b"stbl")
+    if handler is None or table is None:
+        raise _Broken("a track has no handler or no sample table")
+    parts = {box.type: box for box in _walk(data, table.start, table.end)}
+    kind = _fields(data, handler, 8, "4s")[0]
+    count, same_size, sizes = _sizes(data, parts)
+    runs = _numbers(data, parts.get(b"stsc"), "I", 3)
+    wide = b"co64" in parts
+    return _Track(
+        handler=kind,
+        count=count,
+        same_size=same_size,
+        sizes=sizes,
+        chunks=_numbers(data, parts.get(b"co64" if wide else b"stco"), "Q" if wide else "I"),
+        runs=tuple(map(_Run._make, zip(runs[::3], runs[1::3], runs[2::3], strict=True))),
+        nal_widths=_nal_widths(data, parts.get(b"stsd")) if kind == b"vide" else (),
+    )
+
+
+def _fields(data: bytes, box: _Box, offset: int, layout: str) -> tuple[int, ...]:
+    """Fields at `offset` in a box, big-endian, or _Broken if the box is too short to hold them."""
+    layout = f">{layout}"
+    if box.start + offset + struct.calcsize(layout) > box.end:
+        raise _Broken(f"the box '{box.type.decode()}' is too short")
+    return struct.unpack_from(layout, data, box.start + offset)
+
+
+def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "array[int]":
+    """The rows of a table box: version and flags, a count, then `columns` big-endian numbers a row, all in one list."""
+    numbers = array(code)
+    if box is not None:
+        (rows,) = _fields(data, box, 4, "I")
+        _fill(numbers, data, box, 8, rows * columns)
+    return numbers
+
+
+def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int) -> None:
+    start = box.start + offset
+    if count * numbers.itemsize > box.end - start:
+        raise _Broken(f"the table '{box.type.decode()}' claims {count:,} numbers and is too short for them")
+    numbers.frombytes(data[start : start + count * numbers.itemsize])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+
+
+def _sizes(data: bytes, parts: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
+    """Sample count, the size of all or 0, the sizes of each or none."""
+    sizes = array("I")
+    box = parts.get(b"stsz") or parts.get(b"stz2")
+    if box is None:
+        return 0, 0, sizes
+    same_size, count = _fields(data, box, 4, "II")
+    if box.type == b"stz2":
+        return count, 0, sizes
+    if not same_size:
+        _fill(sizes, data, box, 12, count)
+    return count, same_size, sizes
+
+
+def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
+    if stsd is None:
+        raise _Broken("a video track does not say how it is coded")
+    _fields(data, stsd, 0, "II")
+    widths = []
+    for entry in _walk(data, stsd.start + 8, stsd.end):
+        width = 0
+        if entry.type in _NAL_CODECS:
+            name, offset = _NAL_CODECS[entry.type]
+            inner = _Box(entry.type, entry.start + _VISUAL_ENTRY_BYTES, entry.end)
+            config = _find(data, inner, name)
+            if config is None:
+                raise _Broken(f"its '{entry.type.decode()}' video has no '{name.decode()}' configuration")
+            width = (_fields(data, config, offset, "B")[0] & 3) + 1
+        widths.append(width)
+    return tuple(widths)
+
+
+def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
+    """Each chunk's offset, its first sample's index, how many samples it holds and their sample entry, from 0."""
+    ends = [*(run.first_chunk for run in track.runs[1:]), len(track.chunks) + 1]
+    first = 0
+    for run, end in zip(track.runs, ends, strict=False):  # no runs, one end
+        if not 0 < run.first_chunk < end <= len(track.chunks) + 1:
+            raise _Broken("its sample table is out of order")
+        for chunk in range(run.first_chunk - 1, end - 1):
+            yield track.chunks[chunk], first, run.samples, run.entry - 1
+            first += run.samples
+    if first < track.count:
+        raise _Broken(f"its sample table places {first:,} of {track.count:,} samples")
+
+
+def _check_places(track: _Track, size_bytes: int) -> None:
+    """Every sample lies inside the file."""
+    if not track.sizes and not track.same_size:
+        return
+    for offset, first, samples, _ in _chunks(track):
+        held = max(0, min(samples, track.count - first))
+        length = sum(track.sizes[first : first + held]) if track.sizes else held * track.same_size
+        if offset + length > size_bytes:
+            raise _Broken(f"samples should reach byte {offset + length:,} and the file ends at {size_bytes:,}")
+
+
+def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> None:
+    """Every H.264 and H.265 sample is a chain of NAL units that fills it exactly and has no holes."""
+    if sum(sum(track.sizes) for track in videos) > size_bytes:
+        raise _Broken("its pictures add up to more than the file")  # and would take more than one reading of it
+    units_left = _MAX_NAL_UNITS
+    for track in videos:
+        for offset, first, samples, entry in _chunks(track):
+            if not 0 <= entry < len(track.nal_widths):
+                raise _Broken("its sample table names a coding that is not described")
+            at = offset
+            for size in track.sizes[first : first + samples] if track.nal_widths[entry] else ():
+                if size > _MAX_SAMPLE_BYTES:
+                    raise _Broken(f"the picture at byte {at:,} has {size:,} bytes, which is absurd")
+                units_left -= _nal_units(_read(file, at, size), track.nal_widths[entry], at)
+                if units_left < 0:
+                    raise _Broken(f"it has more than {_MAX_NAL_UNITS:,} NAL units")
+                at += size
+
+
+def _nal_units(sample: bytes, width: int, offset: int) -> int:
+    """How many NAL units a sample of a picture has; `offset` is where it stands in the file."""
+    at, units = 0, 0
+    while at < len(sample):
+        length = int.from_bytes(sample[at : at + width])
+        at += width
+        if not 0 < length <= len(sample) - at:
+            raise _Broken(f"the picture at byte {offset:,} is damaged: its parts do not fit it")
+        at += length
+        units += 1
+    if _HOLE in sample:
+        raise _Broken(f"the picture at byte {offset:,} is damaged: it has a hole of zero bytes")
+    return units
+
+
+def check_decodes(path: Path) -> Decoded:
+    """Decode the first picture, and the last key frame, of the MP4 at `path`, and tell what was found.
+
+    Blocking: some 20 ms of CPU for a short clip. Raises ValueError, in words, where no picture comes out.
+    """
+    import av
+
+    av.logging.set_level(None)  # FFmpeg's own messages would go to the terminal
+    try:
+        # The format is given, so that a file in disguise (a playlist) cannot make FFmpeg open anything else.
+        with av.open(f"file:{path}", format="mp4") as container:
+            return _decode(container)
+    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+        raise ValueError(f"it does not decode: {getattr(error, 'strerror', '') or 'no picture came out'}") from None
+
+
+def _decode(container: "InputContainer") -> Decoded:
+    stream = container.streams.video[0]
+    frame = next(container.decode(stream))
+    if stream.duration:
+        container.seek(stream.duration, stream=stream)  # goes to the last key frame
+        next(container.decode(stream))
+    length = stream.duration and stream.time_base and float(stream.duration * stream.time_base)
+    return Decoded(frame.width, frame.height, length or None, stream.frames or None)

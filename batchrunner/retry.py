@@ -1,0 +1,44 @@
+"""When to try a call again. Pure: the generator is an argument.
+
+Backoff is exponential with full jitter: a wait drawn evenly from zero to a bound that doubles with each failure.
+Rule: a submission in doubt never comes here; see `batchrunner.errors.CallError.in_doubt`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchrunner.errors import CallError, JobFault
+
+
+class Rng(Protocol):
+    """The little that jitter needs of a random generator."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """A number from `a` to `b`, all equally likely."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """base_s: the first bound. cap_s: the largest. tries: how many failures in a row end it; None never does."""
+
+    base_s: float = 2.0
+    cap_s: float = 300.0
+    tries: int | None = None
+
+
+SUBMISSIONS = Backoff(tries=12)  # about half an hour of refusals
+POLLS = Backoff(cap_s=120.0)  # what is paid for is polled to its end
+DOWNLOADS = Backoff(cap_s=60.0, tries=6)
+_LONGEST_RETRY_AFTER_S = 900.0  # a service that asks for more is asked again all the same
+
+
+def wait_s(backoff: Backoff, failures: int, error: CallError, rng: Rng) -> float | None:
+    """Seconds to wait after the `failures`-th failure in a row (from 1), or None: give up.
+
+    A Retry-After is a floor, up to fifteen minutes, with the jitter on top, so that jobs do not come back as one.
+    """
+    if isinstance(error, JobFault) or (backoff.tries is not None and failures >= backoff.tries):
+        return None
+    bound = min(backoff.cap_s, backoff.base_s * 2.0 ** min(failures - 1, 30))
+    return min(error.retry_after_s or 0.0, _LONGEST_RETRY_AFTER_S) + rng.uniform(0.0, bound)
