@@ -1,0 +1,265 @@
+"""A finished clip from its link to a checked, flushed file in the tool's own room.
+
+Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, one decoded
+frame. What was received before a cut is kept and continued with Range and If-Range when the server can; a part is
+continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads.
+Giving the file its final name is the store's business, and asking for a fresh link the engine's.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import aiohttp
+
+from batchrunner import disk, mp4
+from batchrunner.disk import Disk
+from batchrunner.errors import CallError, NetworkFault, ServiceFault
+from batchrunner.job import Result
+
+_BLOCK_BYTES = 256 * 1024
+_LARGEST_CLIP_BYTES = 4 << 30
+_CONNECT_S = 20.0
+_SILENCE_S = 60.0  # without a byte
+_LONGEST_S = 3600.0  # one transfer, all in all
+_EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A checked clip in the parts folder, flushed, and what it is."""
+
+    path: Path
+    result: Result
+
+
+class Downloader:
+    """Fetches clips into `parts`. Use as an async context manager.
+
+    executor: where files are written, hashed and decoded, off the loop.
+    """
+
+    def __init__(self, parts: Path, executor: Executor, files: Disk) -> None:
+        self._parts = parts
+        self._executor = executor
+        self._disk = files
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            read_bufsize=_BLOCK_BYTES,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def fetch(self, url: str, key: str) -> Fetched:
+        """Download `url`; `key` names the part, so that a later try continues it.
+
+        Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
+        otherwise the file host is in trouble), NetworkFault, LocalFault.
+        """
+        part = _Part(self._parts / key, self._disk)
+        try:
+            async with asyncio.timeout(_LONGEST_S):
+                await self._receive(url, part)
+            fetched: Fetched = await self._off_loop(_finish, part)
+            return fetched
+        except (aiohttp.ClientError, TimeoutError) as error:
+            await self._off_loop(part.keep)
+            kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
+            words = str(error) or type(error).__name__
+            raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
+        except OSError as error:
+            raise disk.fault(error, "a download could not be stored") from error
+        except asyncio.CancelledError:
+            part.keep()
+            raise
+        finally:
+            part.close()
+
+    async def _receive(self, url: str, part: "_Part") -> None:
+        assert self._session is not None
+        await self._off_loop(part.recall)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        async with self._session.get(url, headers=part.request_headers(), timeout=timeout, max_redirects=5) as reply:
+            headers = {name.lower(): value for name, value in reply.headers.items()}
+            continued = _judge(reply.status, headers, part)
+            await self._off_loop(part.start, continued, headers.get("etag", ""))
+            left = _length(headers)
+            expected = None if left is None else part.size_bytes + left
+            async for block in reply.content.iter_chunked(_BLOCK_BYTES):
+                await self._off_loop(part.write, block)
+                if part.size_bytes > _LARGEST_CLIP_BYTES:
+                    raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
+        if expected is not None and part.size_bytes != expected:
+            raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
+        given = _given_sha256(headers)
+        if given is not None and given != part.sha256:
+            part.forget()
+            raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
+
+    async def _off_loop(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+class _Part:
+    """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk."""
+
+    def __init__(self, stem: Path, files: Disk) -> None:
+        self.path = stem.with_suffix(".part")
+        self._note = stem.with_suffix(".json")
+        self._disk = files
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self._etag = ""
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def recall(self) -> None:
+        """Take up what an earlier try left on the disk, if its note vouches for it."""
+        try:
+            note = json.loads(self._note.read_bytes())
+            etag, size_bytes = str(note["etag"]), int(note["size_bytes"])
+            if not etag or not 0 < size_bytes <= self.path.stat().st_size:
+                return
+            with self.path.open("rb") as file:
+                while self.size_bytes < size_bytes:
+                    block = file.read(min(_BLOCK_BYTES, size_bytes - self.size_bytes))
+                    self._hash.update(block)
+                    self.size_bytes += len(block)
+            self._etag = etag
+        except (OSError, ValueError, KeyError, TypeError):
+            self._restart()
+
+    def request_headers(self) -> dict[str, str]:
+        """Ask for the rest, on the condition that the file is still the same one."""
+        return {"Range": f"bytes={self.size_bytes}-", "If-Range": self._etag} if self.size_bytes else {}
+
+    def start(self, continued: bool, etag: str) -> None:
+        """Open for writing, from where the reply continues or from nothing."""
+        self._disk.remove(self._note)  # what it vouched for is about to change
+        if not continued:
+            self._restart()
+        # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
+        self._etag = "" if etag.startswith("W/") else etag
+        self._file = self._disk.open(self.path, "ab" if continued else "wb")
+        if continued:
+            self._file.truncate(self.size_bytes)
+
+    def write(self, block: bytes) -> None:
+        assert self._file is not None
+        self._file.write(block)
+        self._hash.update(block)
+        self.size_bytes += len(block)
+
+    def flush(self) -> None:
+        assert self._file is not None
+        self._disk.flush(self._file)
+
+    def keep(self) -> None:
+        """After a cut: flush what came and note it, so that the next try can continue. Failing costs only time."""
+        if self._file is None or not self._etag or not self.size_bytes:
+            return
+        try:
+            self.flush()
+            with self._disk.open(self._note, "wb") as note:
+                note.write(json.dumps({"etag": self._etag, "size_bytes": self.size_bytes}).encode())
+        except OSError:
+            self._disk.remove(self._note)
+
+    def forget(self) -> None:
+        """What came is no good: nothing of it is continued."""
+        self.close()
+        self._disk.remove(self._note)
+        self._disk.remove(self.path)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _restart(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+
+def _finish(part: _Part) -> Fetched:
+    """Check the whole file and flush it."""
+    part.flush()
+    try:
+        decoded = inspect(part.path, part.size_bytes)
+    except ValueError as error:
+        part.forget()
+        raise ServiceFault("bad_file", f"what the link gave is no whole clip: {error}") from error
+    result = Result(part.size_bytes, part.sha256, decoded.width_px, decoded.height_px, decoded.duration_s)
+    return Fetched(part.path, result)
+
+
+def inspect(path: Path, size_bytes: int) -> mp4.Decoded:
+    """Structure and decoding of a clip. Raises ValueError that says what is wrong, OSError where it cannot be read."""
+    with path.open("rb") as file:
+        complaint = mp4.check_structure(file, size_bytes)
+    if complaint is not None:
+        raise ValueError(complaint)
+    return mp4.check_decodes(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _judge(status: int, headers: Mapping[str, str], part: _Part) -> bool:
+    """Whether the reply continues the part (True) or starts over (False). Raises CallError for any other reply."""
+    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
+        raise ServiceFault("bad_file", "the file host compressed the clip unasked")
+    if status == 200:
+        return False
+    if status == 206 and headers.get("content-range", "").startswith(f"bytes {part.size_bytes}-"):
+        return True
+    if status in {206, 416}:
+        part.forget()
+        raise ServiceFault("bad_range", f"the file host answered {status} to a request for the rest: starting over")
+    if status in _EXPIRED:
+        raise ServiceFault("link_expired", f"the link no longer works ({status})", status=status)
+    raise _trouble(status)
+
+
+def _trouble(status: int) -> CallError:
+    return ServiceFault("download_refused", f"the file host answered {status}", status=status)
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _given_sha256(headers: Mapping[str, str]) -> str | None:
+    """The SHA-256 that the host gives for the whole file (RFC 9530's Repr-Digest, the older Digest), as hex."""
+    for name, mark in (("repr-digest", "sha-256=:"), ("digest", "sha-256=")):
+        for item in headers.get(name, "").split(","):
+            if item.strip().lower().startswith(mark):
+                try:
+                    return base64.b64decode(item.strip()[len(mark) :].rstrip(":"), validate=True).hex()
+                except ValueError:
+                    return None
+    return None

@@ -1,0 +1,295 @@
+"""Inputs of a job: what a local file or a data URI really is, and how a local file travels.
+
+`probe` and `inline` tell what is there by looking at the content, never at the name, and decode a first picture of
+it. `read_data_uri` streams a local file as a base64 data URI in constant memory, and makes sure that what leaves is
+what was looked at. URLs are passed through by the manifest: nothing here touches the network.
+"""
+
+import base64
+import binascii
+import difflib
+import hashlib
+import io
+import os
+import re
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from batchrunner.errors import BatchrunnerError, LocalFault
+from batchrunner.job import Media
+
+Kind = Literal["video", "image"]
+
+_BLOCK_BYTES = 1 << 20
+_DATA_URI = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)((?:;[a-z0-9-]+=[a-z0-9._-]+)*);base64,", re.IGNORECASE)
+# What Pillow's decoders raise on broken pictures besides OSError.
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, ArithmeticError)
+
+
+class MediaProblem(BatchrunnerError):
+    """An input is missing, unreadable, or not what it is meant to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A file format. `decoder`: its name for PyAV or Pillow, or empty where it is known and not accepted."""
+
+    kind: str
+    mime: str
+    name: str
+    decoder: str
+
+
+_MP4 = _Format("video", "video/mp4", "an MP4 video", "mp4")
+_MOV = _Format("video", "video/quicktime", "a QuickTime video", "mov")
+_FORMATS: tuple[tuple[int, bytes, _Format], ...] = (
+    (0, b"\xff\xd8\xff", _Format("image", "image/jpeg", "a JPEG image", "JPEG")),
+    (0, b"\x89PNG\r\n\x1a\n", _Format("image", "image/png", "a PNG image", "PNG")),
+    (8, b"WEBP", _Format("image", "image/webp", "a WebP image", "WEBP")),
+    (0, b"GIF8", _Format("image", "image/gif", "a GIF image", "")),
+    (0, b"II*\0", _Format("image", "image/tiff", "a TIFF image", "")),
+    (0, b"MM\0*", _Format("image", "image/tiff", "a TIFF image", "")),
+    (8, b"AVI ", _Format("video", "video/x-msvideo", "an AVI video", "avi")),
+    (8, b"WAVE", _Format("sound", "audio/wav", "a WAV sound", "")),
+    (0, b"ID3", _Format("sound", "audio/mpeg", "an MP3 sound", "")),
+    (0, b"OggS", _Format("video", "video/ogg", "an Ogg file", "")),
+    (0, b"FLV\x01", _Format("video", "video/x-flv", "a Flash video", "")),
+    (0, b"\0\0\x01\xba", _Format("video", "video/mpeg", "an MPEG program stream", "")),
+    (0, b"%PDF", _Format("document", "application/pdf", "a PDF document", "")),
+    (0, b"PK\x03\x04", _Format("archive", "application/zip", "a ZIP archive", "")),
+    (0, b"version https://git-lfs", _Format("pointer", "text/plain", "a Git LFS pointer, not the file itself", "")),
+)
+_ACCEPTED = {"video": "MP4, MOV, WebM, MKV or AVI", "image": "JPEG, PNG, WebP or BMP"}
+
+
+def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
+    """Look at the local file `path`, meant as a video or an image; hash it and decode its first picture.
+
+    source: the path as people should see it. Raises MediaProblem.
+    """
+    shown = source or str(path)
+    _require_regular(path, shown)
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            looked = _look(file, kind, shown)
+            file.seek(0)
+            digest = hashlib.sha256()
+            size_bytes = 0
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                size_bytes += len(block)
+    except OSError as error:
+        raise MediaProblem(f"cannot read {shown}: {error.strerror or error}") from None
+    return Media(
+        kind=kind,
+        source=shown,
+        path=path,
+        sha256=digest.hexdigest(),
+        size_bytes=size_bytes,
+        mtime_ns=facts.st_mtime_ns,
+        **looked,
+    )
+
+
+def inline(uri: str, kind: Kind) -> Media:
+    """Look at the data URI `uri`, meant as a video or an image. White space in it does not count. Raises MediaProblem."""
+    compact = "".join(uri.split())
+    head = _DATA_URI.match(compact)
+    if head is None:
+        raise MediaProblem("not a usable data URI", f"write data:{kind}/…;base64,…")
+    try:
+        data = base64.b64decode(compact[head.end() :], validate=True)
+    except binascii.Error:
+        raise MediaProblem("the data URI is not valid base64", "encode it again; a character may be missing") from None
+    source = f"data:{head.group(1).lower()};base64,… ({_size(len(data))})"
+    looked = _look(io.BytesIO(data), kind, "the data URI")
+    return Media(
+        kind=kind,
+        source=source,
+        uri=compact,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        **looked,
+    )
+
+
+def _size(size_bytes: int) -> str:
+    """A size for people."""
+    for unit, one in (("MB", 1_000_000), ("kB", 1_000)):
+        if size_bytes >= one:
+            return f"{size_bytes / one:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def _require_regular(path: Path, shown: str) -> None:
+    """Refuse what is not a file before it is opened: opening a FIFO would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise MediaProblem(f"no such file: {shown}", _similar(path)) from None
+    except (OSError, ValueError) as error:
+        raise MediaProblem(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(mode):
+        raise MediaProblem(f"{shown} is a directory", "name one file; in a matrix row, a pattern such as clips/*.mp4")
+    if not stat.S_ISREG(mode):
+        raise MediaProblem(f"{shown} is not a regular file")
+
+
+def _similar(path: Path) -> str:
+    """A hint that names the nearest existing name in the folder, or the folder that is missing."""
+    try:
+        names = sorted(each.name for each in path.parent.iterdir())
+    except OSError:
+        return f"there is no folder {path.parent}"
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"looked in {path.parent}"
+
+
+def sniff(head: bytes) -> _Format | None:
+    """The format of a file that starts with `head` (64 bytes are plenty), or None for one that is not known."""
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"):
+            return _Format("image", "image/heif", "an AVIF or HEIC image", "")
+        if brand[:3] in (b"M4A", b"M4B"):
+            return _Format("sound", "audio/mp4", "an MP4 sound", "")
+        return _MOV if brand == b"qt  " else _MP4
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return _MOV
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        webm = b"webm" in head[:64]
+        mime, name = ("video/webm", "a WebM video") if webm else ("video/x-matroska", "a Matroska video")
+        return _Format("video", mime, name, "matroska")
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return _Format("image", "image/bmp", "a BMP image", "BMP")
+    return next((each for at, magic, each in _FORMATS if head[at : at + len(magic)] == magic), None)
+
+
+def _look(file: IO[bytes], kind: Kind, shown: str) -> dict[str, Any]:
+    """What `file` is, as fields of Media: mime, width_px, height_px, duration_s. Raises MediaProblem."""
+    file.seek(0)
+    head = file.read(64)
+    if not head:
+        raise MediaProblem(f"{shown} is empty")
+    found = sniff(head)
+    accepted = f"the {kind} may be {_ACCEPTED[kind]}"
+    if found is None:
+        what = "looks like text" if head.isascii() and b"\0" not in head else "is of no known format"
+        raise MediaProblem(f"{shown} {what}, not like {_a(kind)}", accepted)
+    if found.kind != kind:
+        swapped = found.kind in _ACCEPTED
+        raise MediaProblem(
+            f"{shown} is {found.name}, given as {kind}", "are 'video' and 'image' swapped?" if swapped else accepted
+        )
+    if not found.decoder:
+        raise MediaProblem(f"{shown} is {found.name}, which is not accepted", accepted)
+    file.seek(0)
+    looked = (_look_at_video if kind == "video" else _look_at_image)(file, found, shown)
+    return {"mime": found.mime, **looked}
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "image" else f"a {kind}"
+
+
+def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
+    """Open the container and decode its first picture. The demuxer is named, so that no file can ask for another."""
+    import av
+    import av.logging
+
+    av.logging.set_level(None)  # the libraries' own words stay off standard error
+    broken = f"{shown} begins like {found.name} but cannot be decoded"
+    hint = "it may be cut short: copy or export it again"
+    try:
+        with av.open(file, mode="r", format=found.decoder) as container:
+            if not container.streams.video:
+                raise MediaProblem(f"{shown} has no picture, only sound")
+            stream = container.streams.video[0]
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                raise MediaProblem(broken, hint)
+            length = stream.duration * stream.time_base if stream.duration and stream.time_base else None
+            if length is None and container.duration:
+                length = container.duration / av.time_base
+            return {
+                "width_px": frame.width,
+                "height_px": frame.height,
+                "duration_s": round(float(length), 3) if length else None,
+            }
+    except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
+        raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
+
+
+def _look_at_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
+    """Decode the picture whole. Pillow's guard against decompression bombs is an error here, not a warning."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=[found.decoder]) as image:
+                image.load()
+                return {"width_px": image.width, "height_px": image.height}
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise MediaProblem(
+            f"{shown} holds far too many pixels", "scale it down: the service crops and resizes it anyway"
+        ) from None
+    except _BROKEN_IMAGE:
+        broken = f"{shown} begins like {found.name} but cannot be decoded"
+        raise MediaProblem(broken, "it may be cut short: copy or export it again") from None
+
+
+def data_uri_length(media: Media) -> int:
+    """Bytes of the data URI that `read_data_uri` makes of a local file."""
+    assert media.size_bytes is not None
+    return len(_data_uri_head(media)) + 4 * ((media.size_bytes + 2) // 3)
+
+
+def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Iterator[bytes]:
+    """A probed local file as a base64 data URI, block by block, in constant memory.
+
+    chunk_bytes: of the file per block, rounded down to a multiple of 3. The last block is held back until the whole
+    file has been hashed. Raises LocalFault ``input_changed`` if the file is not the one that was probed, always
+    before the last block, so that a changed input never makes a complete body.
+    """
+    assert media.path is not None
+    step = max(3, chunk_bytes - chunk_bytes % 3)
+    digest, size_bytes = hashlib.sha256(), 0
+    held = _data_uri_head(media)
+    try:
+        _require_regular(media.path, media.source)
+        with media.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != media.size_bytes:
+                raise _changed(media)
+            while block := file.read(step):
+                yield held
+                digest.update(block)
+                size_bytes += len(block)
+                if size_bytes > media.size_bytes:
+                    raise _changed(media)
+                held = base64.b64encode(block)
+    except OSError as error:
+        raise _changed(media, f": {error.strerror or error}") from None
+    except MediaProblem as problem:
+        raise _changed(media, f": {problem.message}") from None
+    if digest.hexdigest() != media.sha256:
+        raise _changed(media)
+    yield held
+
+
+def _data_uri_head(media: Media) -> bytes:
+    return f"data:{media.mime};base64,".encode()
+
+
+def _changed(media: Media, why: str = "") -> LocalFault:
+    message = f"{media.source} is not the file that was checked when the run began{why}"
+    return LocalFault(
+        "input_changed", message, "run again: the file is checked anew, and counts as another job if it changed"
+    )

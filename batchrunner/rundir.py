@@ -1,0 +1,110 @@
+"""The run directory: where things lie in it, and the lock that lets one process at a time work there.
+
+::
+
+    output/<name>/<id>.mp4                    results
+    output/<name>/report.json, report.html
+    output/<name>/.batchrunner/journal.db     the journal
+                              /lock           held while a run lasts; says by whom
+                              /parts/         downloads that are not complete yet
+                              /kept/          results whose id now means another job
+                              /sandbox/       the embedded sandbox's memory (provider: sandbox)
+
+Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
+a power cut, and the file itself is never removed.
+"""
+
+import fcntl
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from batchrunner.clock import rfc3339
+from batchrunner.errors import BatchLocked, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The paths below one run directory."""
+
+    path: Path
+
+    @property
+    def room(self) -> Path:
+        """The tool's own room."""
+        return self.path / ".batchrunner"
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.room / "journal.db"
+
+    @property
+    def lock(self) -> Path:
+        """The lock's file."""
+        return self.room / "lock"
+
+    @property
+    def parts(self) -> Path:
+        """Partial downloads."""
+        return self.room / "parts"
+
+    @property
+    def kept(self) -> Path:
+        """Results that lost their name to another job."""
+        return self.room / "kept"
+
+    @property
+    def sandbox(self) -> Path:
+        """The embedded sandbox's state."""
+        return self.room / "sandbox"
+
+    def make(self) -> None:
+        """Create what is missing. Raises UsageError where that cannot be done."""
+        try:
+            for folder in (self.parts, self.kept):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"the run directory {self.path} cannot be used: {error.strerror or error}",
+                "Choose another with --output, or make this one writable. Nothing was submitted.",
+            ) from error
+
+
+class Lock:
+    """Exclusive use of a run directory for as long as the process lives. Use as a context manager.
+
+    Raises BatchLocked, at once, where another process holds it.
+    """
+
+    def __init__(self, rundir: RunDir, now: float) -> None:
+        self._rundir = rundir
+        self._now = now
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        path = self._rundir.lock
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 200).decode("utf-8", "replace").strip()
+            os.close(self._descriptor)
+            raise BatchLocked(
+                f"another process is running this batch: {holder or 'unknown'}",
+                "Nothing was done. Watch it with: batchrunner status " + str(self._rundir.path),
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,149 @@
+"""Result files under their final names. Knows which job's result stands under which name, and never overwrites one.
+
+Rules: the journal says whose a file is before the file gets its name, so after a kill a name without a record is not
+ours. A name that is wanted for another job is cleared by moving its file to ``.batchrunner/kept/<fingerprint>.mp4``; a
+file that is not ours is moved there too, under its own name. Nothing is ever deleted.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from batchrunner import disk
+from batchrunner.disk import Disk
+from batchrunner.downloader import Fetched, file_sha256, inspect
+from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
+from batchrunner.journal import Journal
+from batchrunner.rundir import RunDir
+
+
+class Store:
+    """The results of one run directory. names: final names by fingerprint, from the manifest's entries."""
+
+    def __init__(self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk) -> None:
+        self._root = rundir.path
+        self._kept = rundir.kept.relative_to(rundir.path)
+        self._journal = journal
+        self._executor = executor
+        self._disk = files
+        self._placed: dict[str, PlacedFile] = journal.files()
+        self._names: dict[str, list[str]] = {}
+
+    async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Bring names in line with the manifest, and tell what the records do not know yet.
+
+        Returns by fingerprint: a Result for a job in flight whose checked file stands already (the process died
+        between the rename and the journal), None for a succeeded one whose file is gone. Raises LocalFault.
+        """
+        for entry in entries:
+            self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
+        news: dict[str, Result | None] = {}
+        ours: dict[str, list[str]] = {}
+        for name, placed in self._placed.items():
+            ours.setdefault(placed.fingerprint, []).append(name)
+        for fingerprint, names in ours.items():
+            record = records.get(fingerprint)
+            if record is not None and record.state is State.IN_FLIGHT:
+                result = await self._run(self._recover, names)
+                if result is not None:
+                    news[fingerprint] = result
+        for fingerprint, record in records.items():
+            if record.state is State.SUCCEEDED or news.get(fingerprint):
+                found = await self._spread(record.job, news.get(fingerprint) or record.result)
+                if not found:
+                    news[fingerprint] = None
+        return news
+
+    async def deliver(self, job: Job, fetched: Fetched) -> None:
+        """Give a checked download its final name, and its further ones. Raises LocalFault."""
+        names = self._names_of(job)
+        result = fetched.result
+        await self._clear(names[0], job)
+        await self._place(names[0], job, result)
+        await self._run(self._disk.rename, fetched.path, self._root / names[0])
+        await self._spread(job, result)
+
+    def present(self, job: Job, result: Result) -> str | None:
+        """A name under which the job's result stands, by size; None where there is none."""
+        candidates = [*self._names_of(job), self._kept_name(job.key)]
+        candidates += [name for name, placed in self._placed.items() if placed.fingerprint == job.fingerprint]
+        for name in candidates:
+            placed = self._placed.get(name)
+            ours = placed is not None and placed.fingerprint == job.fingerprint
+            if (ours or name == self._kept_name(job.key)) and _size(self._root / name) == result.size_bytes:
+                return name
+        return None
+
+    async def _spread(self, job: Job, result: Result | None) -> bool:
+        """Let the job's file stand under each of its names; False where it stands nowhere."""
+        if result is None:
+            return False
+        have = self.present(job, result)
+        if have is None:
+            return False
+        names = self._names_of(job)
+        for name in names:
+            placed = self._placed.get(name)
+            if placed and placed.fingerprint == job.fingerprint and _size(self._root / name) == result.size_bytes:
+                continue
+            await self._clear(name, job)
+            await self._place(name, job, result)
+            step = self._disk.duplicate if have in names else self._disk.rename
+            await self._run(step, self._root / have, self._root / name)
+            have = name
+        return True
+
+    async def _clear(self, name: str, job: Job) -> None:
+        """Move what stands under `name` out of the way, unless it is this job's own."""
+        placed = self._placed.get(name)
+        path = self._root / name
+        if (placed is not None and placed.fingerprint == job.fingerprint) or not path.exists():
+            return
+        if placed is not None:
+            target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
+            await self._journal.place(target, placed)
+            self._placed[target] = placed
+        else:
+            number = 1
+            while (self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))).exists():
+                number += 1
+        await self._run(self._disk.rename, path, self._root / target)
+
+    async def _place(self, name: str, job: Job, result: Result) -> None:
+        placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
+        await self._journal.place(name, placed)
+        self._placed[name] = placed
+
+    def _names_of(self, job: Job) -> list[str]:
+        return self._names.get(job.fingerprint) or [self._kept_name(job.key)]
+
+    def _kept_name(self, key: str) -> str:
+        return str(self._kept / f"{key}.mp4")
+
+    def _recover(self, names: Sequence[str]) -> Result | None:
+        """The result standing under one of `names`, if it is whole and the one that was recorded."""
+        for name in names:
+            path = self._root / name
+            placed = self._placed[name]
+            if _size(path) == placed.size_bytes and file_sha256(path) == placed.sha256:
+                try:
+                    clip = inspect(path, placed.size_bytes)
+                except ValueError:
+                    continue
+                return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s)
+        return None
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        except OSError as error:
+            raise disk.fault(error, "a result could not be given its name") from error
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
