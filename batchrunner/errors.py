@@ -21,6 +21,7 @@ What the user did wrong in a manifest is data, not an exception: see `batchrunne
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class ExitStatus(IntEnum):
@@ -62,7 +63,7 @@ class UsageError(BatchrunnerError):
 class ManifestError(BatchrunnerError):
     """A manifest does not validate. `diagnostics` holds every problem found, in order of place."""
 
-    def __init__(self, message: str, diagnostics: Sequence[object] = ()) -> None:
+    def __init__(self, message: str, diagnostics: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.diagnostics = tuple(diagnostics)
 

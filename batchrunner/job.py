@@ -8,7 +8,8 @@ Rule: the state machine is the one table `TRANSITIONS`. `advance` makes every mo
 nothing. Records are frozen: a change is a new record, and the journal stores records.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -222,6 +223,12 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
         outcome = OUTCOMES.get(move) or record.last.outcome
         moved = moved.with_attempt(outcome=outcome, error=error or record.last.error, **attempt)
     return moved
+
+
+def count_states(records: Iterable[Record]) -> dict[State, int]:
+    """How many records stand in each state; every state is named."""
+    counts = Counter(record.state for record in records)
+    return {state: counts[state] for state in State}
 
 
 @dataclass(frozen=True, slots=True)

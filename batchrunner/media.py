@@ -6,7 +6,6 @@ what was looked at. URLs are passed through by the manifest: nothing here touche
 """
 
 import base64
-import binascii
 import difflib
 import hashlib
 import io
@@ -45,9 +44,17 @@ class _Format:
     decoder: str
 
 
-_MP4 = _Format("video", "video/mp4", "an MP4 video", "mp4")
 _MOV = _Format("video", "video/quicktime", "a QuickTime video", "mov")
+_HEIF = _Format("image", "image/heif", "an AVIF or HEIC image", "")
+_MP4_SOUND = _Format("sound", "audio/mp4", "an MP4 sound", "")
+# Offset, magic bytes, format: the first that fits.
 _FORMATS: tuple[tuple[int, bytes, _Format], ...] = (
+    *((4, b"ftyp" + brand, _HEIF) for brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")),
+    *((4, b"ftyp" + brand, _MP4_SOUND) for brand in (b"M4A", b"M4B")),
+    (4, b"ftypqt  ", _MOV),
+    (4, b"ftyp", _Format("video", "video/mp4", "an MP4 video", "mp4")),
+    *((4, box, _MOV) for box in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+    (0, b"\x1aE\xdf\xa3", _Format("video", "video/x-matroska", "a Matroska video", "matroska")),
     (0, b"\xff\xd8\xff", _Format("image", "image/jpeg", "a JPEG image", "JPEG")),
     (0, b"\x89PNG\r\n\x1a\n", _Format("image", "image/png", "a PNG image", "PNG")),
     (8, b"WEBP", _Format("image", "image/webp", "a WebP image", "WEBP")),
@@ -98,14 +105,17 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
 
 
 def inline(uri: str, kind: Kind) -> Media:
-    """Look at the data URI `uri`, meant as a video or an image. White space in it does not count. Raises MediaProblem."""
+    """Look at the data URI `uri`, meant as a video or an image; white space in it does not count.
+
+    Raises MediaProblem.
+    """
     compact = "".join(uri.split())
     head = _DATA_URI.match(compact)
     if head is None:
         raise MediaProblem("not a usable data URI", f"write data:{kind}/…;base64,…")
     try:
         data = base64.b64decode(compact[head.end() :], validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; characters beyond ASCII are another
         raise MediaProblem("the data URI is not valid base64", "encode it again; a character may be missing") from None
     source = f"data:{head.group(1).lower()};base64,… ({_size(len(data))})"
     looked = _look(io.BytesIO(data), kind, "the data URI")
@@ -153,20 +163,9 @@ def _similar(path: Path) -> str:
 
 def sniff(head: bytes) -> _Format | None:
     """The format of a file that starts with `head` (64 bytes are plenty), or None for one that is not known."""
-    if head[4:8] == b"ftyp":
-        brand = head[8:12]
-        if brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"):
-            return _Format("image", "image/heif", "an AVIF or HEIC image", "")
-        if brand[:3] in (b"M4A", b"M4B"):
-            return _Format("sound", "audio/mp4", "an MP4 sound", "")
-        return _MOV if brand == b"qt  " else _MP4
-    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
-        return _MOV
-    if head.startswith(b"\x1aE\xdf\xa3"):
-        webm = b"webm" in head[:64]
-        mime, name = ("video/webm", "a WebM video") if webm else ("video/x-matroska", "a Matroska video")
-        return _Format("video", mime, name, "matroska")
-    if head[:2] == b"BM" and head[6:10] == bytes(4):
+    if head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head:
+        return _Format("video", "video/webm", "a WebM video", "matroska")
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters alone could be text
         return _Format("image", "image/bmp", "a BMP image", "BMP")
     return next((each for at, magic, each in _FORMATS if head[at : at + len(magic)] == magic), None)
 
@@ -214,13 +213,12 @@ def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
             frame = next(container.decode(stream), None)
             if frame is None:
                 raise MediaProblem(broken, hint)
-            length = stream.duration * stream.time_base if stream.duration and stream.time_base else None
-            if length is None and container.duration:
-                length = container.duration / av.time_base
+            length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            length = length or (container.duration or 0) / av.time_base
             return {
                 "width_px": frame.width,
                 "height_px": frame.height,
-                "duration_s": round(float(length), 3) if length else None,
+                "duration_s": round(length, 3) if length > 0 else None,
             }
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -25,6 +25,8 @@ from batchrunner.job import Job, Media
 
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
+_LOG_PAGES = 100  # at most: half a minute's allowance
+_PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
 
 
@@ -110,9 +112,26 @@ class ApiClient:
         query = {"generation_id": generation_id}
         return wire.read_generation(*await self._get(_PATH, query), self._clock.now())
 
-    async def log(self, query: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
-        """One page of the service's request log (GET /v2/logs), and its next cursor. Raises CallError."""
-        return wire.read_log(*await self._get(_LOG_PATH, query), self._clock.now())
+    async def accepted_since(self, since: float) -> dict[str, str]:
+        """Generation ids by request id, of all submissions since `since` (wall time, s) that the service's log shows.
+
+        GET /v2/logs is documented to carry inference_id and client_request_id and to allow 200 requests a minute; one
+        walk over its pages serves all submissions in doubt. Raises CallError.
+        """
+        age_s = self._clock.now() - since
+        period = next((name for name, longest_s in _PERIODS if age_s < longest_s), _PERIODS[-1][0])
+        query = {"period": period}
+        found: dict[str, str] = {}
+        for _ in range(_LOG_PAGES):
+            page, cursor = wire.read_log(*await self._get(_LOG_PATH, query), self._clock.now())
+            for row in page:
+                request_id, generation_id = row.get("client_request_id"), row.get("inference_id")
+                if isinstance(request_id, str) and isinstance(generation_id, str) and generation_id:
+                    found[request_id] = generation_id
+            if not cursor or query.get("cursor") == cursor:
+                break
+            query = {"period": period, "cursor": cursor}
+        return found
 
     async def _get(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())

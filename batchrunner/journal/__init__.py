@@ -30,13 +30,13 @@ _Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempoten
 
 _PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)"
 _PUT_ATTEMPT = (
-    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "  # noqa: S608 (names from our own dataclass)
+    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "
     f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
 )
 _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
 _PUT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 _PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
-_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"  # noqa: S608 (as above)
+_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
 
 
 class Journal:
@@ -67,19 +67,17 @@ class Journal:
         query = "SELECT name, fingerprint, sha256, size_bytes FROM files"
         return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
 
-    async def begin(self, run: Run, entries: Iterable[Entry], new: Iterable[Record]) -> None:
-        """Record the start of a run: the manifest's entries, in place of the last one's, and jobs not known before."""
+    async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
+        """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
         changes: list[_Change] = [(_PUT_RUN, _run_row(run)), ("DELETE FROM entries", ())]
-        changes += [(_PUT_JOB, rows.job_row(record)) for record in new]
+        for record in changed:
+            changes += _record_changes(record)
         changes += [(_PUT_ENTRY, rows.entry_row(entry)) for entry in entries]
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
         """Store a job's record with its latest attempt. Durable on return."""
-        changes: list[_Change] = [(_PUT_JOB, rows.job_row(record))]
-        if record.attempts:
-            changes.append((_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last)))
-        await self._commit(changes)
+        await self._commit(_record_changes(record))
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
@@ -217,6 +215,14 @@ def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault
             "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
         )
     return None
+
+
+def _record_changes(record: Record) -> list[_Change]:
+    """A record and its latest attempt: earlier attempts are over and do not change."""
+    changes: list[_Change] = [(_PUT_JOB, rows.job_row(record))]
+    if record.attempts:
+        changes.append((_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last)))
+    return changes
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:

@@ -90,7 +90,8 @@ def record(row: Sequence[Any], attempts: Sequence[Sequence[Any]]) -> Record:
 def _attempt(row: Sequence[Any]) -> Attempt:
     values = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
     del values["fingerprint"]
-    return Attempt(**{**values, "error": problem_from_json(values.pop("error_json"))})
+    values["error"] = problem_from_json(values.pop("error_json"))
+    return Attempt(**values)
 
 
 def entry_row(entry: Entry) -> tuple[int, str, str, str]:

@@ -1,0 +1,254 @@
+"""The command line: commands and options, no logic.
+
+Rule: this file turns words into calls and outcomes into exit statuses. Heavy rooms are imported by the command that
+needs them, so that ``--help`` and ``--version`` answer at once.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrunner import __version__
+from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
+from batchrunner.settings import SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from batchrunner.job import Snapshot
+    from batchrunner.rundir import RunDir
+    from batchrunner.runner import Setup
+
+_EPILOG = """\b
+Exit statuses of run:
+  0  every job succeeded
+  1  some jobs failed, or are held in doubt
+  2  usage, or a manifest that does not validate; nothing was submitted
+  3  stopped before the end on purpose: run again to continue
+  4  another process is running this batch
+  130, 143  interrupted by SIGINT, SIGTERM after a clean stop
+"""
+
+
+class _InOrder(click.Group):
+    """A group that lists its commands in the order in which a user meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _run_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every setting as an option, from the one table."""
+    for setting in reversed(SETTINGS):
+        command = _option(setting)(command)
+    return command
+
+
+def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    flag = "--" + setting.name.replace("_", "-")
+    text = setting.help
+    if setting.kind == "switch":
+        return click.option(flag, setting.name, is_flag=True, default=None, help=text)
+    if setting.default is not None:
+        text = f"{text} [default: {setting.default}]"
+    metavar = {"choice": "|".join(setting.choices), "count": "N", "duration": "TIME"}.get(setting.kind, "DIR")
+    return click.option(flag, setting.name, metavar=metavar, help=text)
+
+
+@click.group(
+    cls=_InOrder,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "--version", message="batchrunner %(version)s")
+def cli() -> None:
+    """Run batches of hosted video generations.
+
+    A YAML manifest lists jobs: a reference video, a character image, a resolution. batchrunner submits them, follows
+    every generation, downloads the clips, checks them, and writes a report. It never pays twice for a job, whatever is
+    killed or cut: run the same command again, and it continues.
+
+    \b
+    Try it now, with no key and no network:
+      batchrunner run manifests/demo.yaml
+    """
+
+
+@cli.command(short_help="Start a batch, or continue it.")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@_run_settings
+def run(manifest: Path, **flags: object) -> int:
+    """Start the batch in MANIFEST, or continue it: what is done is not done again.
+
+    The API key comes from the environment: AIMLAPI_KEY. Every option below can also stand in the manifest
+    (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
+    environment over the manifest.
+    """
+    from batchrunner import runner
+    from batchrunner.progress import make_progress
+
+    setup = _load(manifest, flags)
+    settings = setup.settings
+    with make_progress(stream=sys.stderr, quiet=settings.quiet, plain=settings.no_progress) as progress:
+        return runner.run_batch(setup, os.environ, progress)
+
+
+@cli.command(short_help="Check manifests and local inputs.")
+@click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+def validate(manifests: tuple[Path, ...]) -> int:
+    """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted."""
+    from batchrunner import manifest
+
+    status = ExitStatus.OK
+    for path in manifests:
+        try:
+            batch = manifest.load(path)
+        except BatchrunnerError as error:
+            _complain(error)
+            status = ExitStatus.USAGE
+            continue
+        if batch.warnings:
+            click.echo(manifest.render(batch.warnings), err=True)
+        click.echo(f"{path}: {len(batch.entries)} jobs, no problems")
+    return status
+
+
+@cli.command(short_help="Show what run would do; submits nothing.")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--output", metavar="DIR", help="Run directory. [default: output/<name>]")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def plan(manifest: Path, output: str | None, as_json: bool) -> int:
+    """Show what `run` would do with MANIFEST, job by job: new, done, in flight, in doubt, failed. Submits nothing."""
+    from batchrunner import journal
+    from batchrunner import plan as planning
+
+    setup = _load(manifest, {"output": output})
+    rows = planning.build(setup.batch.entries, journal.read(setup.rundir.journal))
+    click.echo(json.dumps(planning.as_json(rows), indent=1) if as_json else planning.as_text(rows))
+    return ExitStatus.OK
+
+
+@cli.command(short_help="Show where a batch stands, also while it runs.")
+@click.argument("batch", metavar="MANIFEST|RUN_DIR", type=click.Path(path_type=Path))
+@click.option("--output", metavar="DIR", help="Run directory, if BATCH is a manifest. [default: output/<name>]")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
+def status(batch: Path, output: str | None, as_json: bool) -> int:
+    """Show where a batch stands, from its journal; another process may be running it."""
+    from batchrunner import report
+    from batchrunner.rundir import RunDir
+
+    rundir = RunDir(batch) if batch.is_dir() else _load(batch, {"output": output}).rundir
+    facts = report.build(_held(rundir), __version__)
+    click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else report.status_text(facts))
+    return ExitStatus.OK
+
+
+@cli.command(short_help="Write report.json and report.html again.")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def report(run_dir: Path) -> int:
+    """Write report.json and report.html of RUN_DIR again from its journal."""
+    from batchrunner import runner
+    from batchrunner.rundir import RunDir
+
+    rundir = RunDir(run_dir)
+    summary, paths = runner.write_report(_held(rundir), rundir)
+    click.echo(summary)
+    for path in paths:
+        click.echo(str(path))
+    return ExitStatus.OK
+
+
+@cli.command(short_help="Re-hash and re-decode every result.")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def verify(run_dir: Path) -> int:
+    """Check every result in RUN_DIR against what was recorded: size, SHA-256, structure, one decoded frame."""
+    from batchrunner import verify as verifying
+    from batchrunner.rundir import RunDir
+
+    rundir = RunDir(run_dir)
+    bad = total = 0
+    for name, complaint in verifying.verify(rundir, _held(rundir)):
+        total += 1
+        if complaint is not None:
+            bad += 1
+            click.echo(f"{name}: {complaint}")
+    click.echo(f"{total} results checked, {bad} bad")
+    return ExitStatus.FAILED if bad else ExitStatus.OK
+
+
+@cli.command(short_help="Serve the local sandbox API over HTTP.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--seed", default=0, show_default=True, help="Decides ids, durations and faults.")
+@click.option("--faults", metavar="FILE", help="YAML file of faults to show.")
+@click.option("--state", metavar="DIR", help="Remember everything here across restarts.")
+@click.option("--duration", default="2s", show_default=True, metavar="TIME", help="Median time of a generation.")
+@click.option("--capacity", default=8, show_default=True, help="Generations worked on at once.")
+@click.option("--no-logs", is_flag=True, help="Do not offer GET /v2/logs.")
+def sandbox(**options: Any) -> int:
+    """Serve a stand-in for the generation service: same endpoints, replies and errors; it renders real clips.
+
+    Any bearer key is taken. It fetches nothing: a remote input is stood in for by a bundled clip or picture. What it
+    accepted is listed at /sandbox/ledger.
+    """
+    from batchrunner.sandbox import serve
+
+    return serve.serve(serve.configure(options))
+
+
+@cli.command(short_help="Print the manifest's JSON Schema.")
+def schema() -> int:
+    """Print the manifest's JSON Schema."""
+    from batchrunner import manifest
+
+    click.echo(json.dumps(manifest.schema(), indent=2, ensure_ascii=False))
+    return ExitStatus.OK
+
+
+def main() -> None:
+    """The `batchrunner` command."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(ExitStatus.USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was submitted", err=True)
+        sys.exit(ExitStatus.SIGINT)
+    except BatchrunnerError as error:
+        _complain(error)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else ExitStatus.OK)
+
+
+def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
+    from batchrunner import runner
+
+    return runner.load(manifest, flags, os.environ)
+
+
+def _held(rundir: "RunDir") -> "Snapshot":
+    from batchrunner import journal
+
+    held = journal.read(rundir.journal)
+    if held is None:
+        raise click.UsageError(f"{rundir.path} holds no batch: name a run directory (output/<name>) or a manifest")
+    return held
+
+
+def _complain(error: BatchrunnerError) -> None:
+    if isinstance(error, ManifestError) and error.diagnostics:
+        from batchrunner import manifest
+
+        click.echo(manifest.render(error.diagnostics), err=True)
+        click.echo(f"{error.message}; nothing was submitted", err=True)
+        return
+    click.echo(f"batchrunner: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

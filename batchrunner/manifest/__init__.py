@@ -1,0 +1,11 @@
+"""Manifests: from YAML to a batch of jobs, or to a list of everything that is wrong.
+
+The door is `load`. Whatever a user got wrong is a Diagnostic with a place and a cure; nothing here submits, fetches
+or writes anything.
+"""
+
+from batchrunner.manifest.diagnostics import Diagnostic, render
+from batchrunner.manifest.loader import Batch, load
+from batchrunner.manifest.schema import schema
+
+__all__ = ["Batch", "Diagnostic", "load", "render", "schema"]

@@ -1,0 +1,119 @@
+"""The inputs of a manifest: local paths, URLs and data URIs, told apart and looked at once each.
+
+Rule: nothing is fetched. What can be known here is checked here; `Media.source` never holds what is secret in a URL.
+Local files are left to `batchrunner.media`.
+"""
+
+import ipaddress
+import re
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from batchrunner.job import Media
+from batchrunner.media import Kind, MediaProblem, inline, probe
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_DATA = re.compile(r"data:", re.IGNORECASE)
+_UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+def is_remote(text: str) -> bool:
+    """True for URLs of any scheme and for data URIs: what is not a local path."""
+    return bool(_SCHEME.match(text) or _DATA.match(text))
+
+
+def is_pattern(text: str) -> bool:
+    """True for a local path that holds wildcards."""
+    return bool(_WILDCARDS.search(text)) and not is_remote(text) and not _CONTROL.search(text)
+
+
+class Inputs:
+    """The inputs of one manifest, each looked at once however many rows name it.
+
+    base: the manifest's directory, which relative paths start from.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._known: dict[tuple[Kind, str], Media | MediaProblem] = {}
+        self._files: dict[tuple[Kind, Path], Media] = {}
+
+    def get(self, kind: Kind, text: str) -> Media:
+        """What `text`, as written in the manifest, stands for. Raises MediaProblem, the same each time."""
+        known = self._known.get((kind, text))
+        if known is None:
+            try:
+                known = self._look(kind, text)
+            except MediaProblem as problem:
+                known = problem
+            self._known[kind, text] = known
+        if isinstance(known, MediaProblem):
+            raise known
+        return known
+
+    def _look(self, kind: Kind, text: str) -> Media:
+        if _DATA.match(text):
+            return inline(text, kind)
+        if _SCHEME.match(text):
+            return remote(text, kind)
+        return self._local(text, kind)
+
+    def _local(self, text: str, kind: Kind) -> Media:
+        if _CONTROL.search(text):
+            raise MediaProblem(f"the path {text!a} holds characters that are not text", "rename the file")
+        path = self._base / text
+        if (kind, path) not in self._files:
+            try:
+                self._files[kind, path] = probe(path, kind, text)
+            except MediaProblem as problem:
+                raise MediaProblem(problem.message, _local_hint(text) or problem.hint) from None
+        return replace(self._files[kind, path], source=text)
+
+
+def _local_hint(text: str) -> str:
+    if text.startswith("~"):
+        return "'~' is not expanded: write the path out"
+    if _WILDCARDS.search(text):
+        return "patterns are expanded in 'matrix' rows only"
+    return ""
+
+
+def remote(url: str, kind: Kind) -> Media:
+    """The input behind an https URL; http only where it does not leave this machine. Raises MediaProblem."""
+    if _UNFIT.search(url) or not url.isprintable():
+        raise MediaProblem("the URL holds a character that cannot stand in one", "percent-encode it: a space is %20")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise MediaProblem(f"not a usable URL: {error}") from None
+    scheme = parts.scheme.lower()
+    if scheme == "file":
+        raise MediaProblem("file URLs are not used here", "write the path, relative to the manifest")
+    if scheme not in ("http", "https"):
+        raise MediaProblem(f"the service cannot fetch {scheme} URLs", "use an https URL or a local file")
+    if not host:
+        raise MediaProblem("the URL names no host")
+    if "@" in parts.netloc:
+        hint = "they would be stored by the service and in the report: use a signed link or a local file"
+        raise MediaProblem("the URL holds a user name or a password", hint)
+    if scheme == "http" and not _is_loopback(host):
+        raise MediaProblem("the service documents https URLs only", "use https, or a local file")
+    return Media(kind=kind, source=_shown(parts), uri=url)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(parts: SplitResult) -> str:
+    """The URL without its query and fragment, which may hold a signature."""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + ("?…" if parts.query else "")

@@ -1,0 +1,222 @@
+"""The manifest's shape: one JSON Schema, and its errors in plain words at their places.
+
+Rule: schema.json is the only description of keys, types and choices; it serves editors as it is. What a value refers
+to (files, other jobs) is not its business. jsonschema's errors become findings here and go no further.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from batchrunner.errors import UsageError
+from batchrunner.manifest.diagnostics import START, Findings, nearest
+from batchrunner.manifest.row import FIELDS
+from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.settings import SETTINGS, parse
+
+# Where a value that cannot be used stands: section, row, field. A section may be alone.
+BadPlaces = set[tuple[str | int, ...]]
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+}
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (str, "text"),
+    (dict, "a mapping"),
+    (list, "a list"),
+)
+# Keys that people write where they cannot stand, and what to do instead.
+_MODEL = "the model is set once, at the top"
+_MISPLACED = {
+    ("matrix", "id"): "a row stands for many jobs: their ids are derived",
+    ("defaults", "id"): "an id belongs to one job",
+    **{(section, "model"): _MODEL for section in ("jobs", "matrix", "defaults")},
+}
+# Names from elsewhere, whose nearest known key would be the wrong one.
+_FOREIGN = {
+    "video_url": "did you mean 'video'?",
+    "image_url": "did you mean 'image'?",
+    "seed": "the service takes no seed for this model",
+    "prompt": "the model takes no prompt",
+}
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The manifest's JSON Schema (draft 2020-12), as it stands in the package."""
+    text = resources.files("batchrunner.manifest").joinpath("schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+@cache
+def _validator() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(schema())
+
+
+def check(root: Any, findings: Findings) -> BadPlaces:
+    """Note everything in `root` (from `source.parse`) that the schema or the table of settings refuses.
+
+    Returns the places whose values cannot be used, so that the rest can be looked at all the same.
+    """
+    bad: BadPlaces = set()
+    for error in _validator().iter_errors(root):
+        path = tuple(error.absolute_path)
+        if error.validator == "additionalProperties":
+            _unknown_keys(error, path, findings)
+            continue
+        message, hint = _words(error, path)
+        findings.error(_CODES.get(error.validator, "schema"), _place(root, path), message, hint)
+        whole = path if isinstance(root, YamlMapping) else ("jobs", *path)
+        bad.add(whole[:2] if whole[:1] == ("defaults",) else whole[:3])
+    if isinstance(root, YamlMapping):
+        _settings(root, bad, findings)
+    return bad
+
+
+def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
+    """Note values that the schema lets pass and the table of settings does not, such as a duration of 0s."""
+    for setting in SETTINGS:
+        if setting.name in root and (setting.name,) not in bad:
+            try:
+                parse(setting, root[setting.name], "")
+            except UsageError as error:
+                message = f"'{setting.name}'{error.message.removeprefix(':')}"
+                findings.error("not-allowed", root.value_marks[setting.name], message, error.hint)
+
+
+def _place(root: Any, path: Sequence[str | int]) -> int:
+    """The place of the value at `path`."""
+    node, place = root, getattr(root, "mark", START)
+    for step in path:
+        if isinstance(node, YamlMapping):
+            place = node.value_marks[str(step)]
+        elif isinstance(node, YamlList):
+            place = node.marks[int(step)]
+        node = node[step]
+    return place
+
+
+def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -> None:
+    known = list(error.schema["properties"])
+    section = path[0] if path and isinstance(path[0], str) else "jobs"
+    for key in error.instance:
+        if key in known:
+            continue
+        guess = nearest(key, known)
+        hint = f"did you mean '{guess}'?" if guess else "known keys: " + ", ".join(known)
+        if not path and key in FIELDS:
+            hint = "fields of a job stand in an entry of 'jobs', or in 'defaults'"
+        elif path:
+            hint = _MISPLACED.get((section, key)) or _FOREIGN.get(key, hint)
+        place = error.instance.key_marks[key]
+        findings.error("unknown-key", place, f"{_owner(path)} has no key {_shown(key, 40)}", hint)
+
+
+def _owner(path: Sequence[str | int]) -> str:
+    """What the value at `path` is called: the nearest key above it, or the kind of row."""
+    names = [each for each in path if isinstance(each, str)]
+    rows = {"jobs": "a job", "matrix": "a matrix row"}
+    if not names:
+        return "a job" if path else "the manifest"
+    if len(path) == 2 and names == [path[0]]:
+        return rows.get(names[0], f"'{names[0]}'")
+    return f"'{names[-1][:40]}'"
+
+
+def _words(error: Any, path: tuple[str | int, ...]) -> tuple[str, str]:
+    """Message and hint for one error of jsonschema."""
+    subject = _owner(path)
+    if isinstance(error.instance, list) and path[-1:] and path[-1] in FIELDS - {"tags"} and path[0] != "matrix":
+        return f"{subject} is a list", "a field takes a list in 'matrix' rows only"
+    word = _WORDS.get(error.validator)
+    if word is None:  # a keyword that the schema does not use today
+        return f"{subject}: {error.message[:200]}", ""
+    return word(subject, error)
+
+
+def _shown(value: object, most: int = 60) -> str:
+    """A value as a message quotes it."""
+    if isinstance(value, dict | list) or value is None:
+        return _kind(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _kind(value: object) -> str:
+    return next((name for kind, name in _KINDS if isinstance(value, kind)), "empty")
+
+
+def _wrong_type(subject: str, error: Any) -> tuple[str, str]:
+    wanted = error.validator_value
+    names = " or ".join(_TYPES[each] for each in ([wanted] if isinstance(wanted, str) else wanted))
+    message = f"{subject} is {_kind(error.instance)}, must be {names}"
+    if wanted == "string" and isinstance(error.instance, bool | int | float):
+        pattern = error.schema.get("pattern")
+        if pattern and not re.search(pattern, str(error.instance)):  # quotes alone would not help
+            return _pattern(subject, error)
+        return message, "put it in quotes to make it text"
+    if wanted in ("integer", "number") and isinstance(error.instance, str):
+        number = error.instance.replace(".", "", 1)
+        return message, "write it without quotes" if number.isascii() and number.isdigit() else ""
+    if wanted == "integer" and isinstance(error.instance, float):
+        return f"{subject} is {error.instance:g}, must be {names}", ""
+    if wanted == "array":
+        return message, "start each entry with '- '"
+    return message, ""
+
+
+def _not_allowed(subject: str, error: Any) -> tuple[str, str]:
+    choices = [error.validator_value] if error.validator == "const" else error.validator_value
+    listed = ", ".join(str(each) for each in choices)
+    kind = "must be" if len(choices) == 1 else "must be one of"
+    guess = nearest(error.instance, choices) if type(error.instance) in (str, int) and len(choices) > 1 else None
+    return f"{subject} is {_shown(error.instance)}, {kind} {listed}", f"did you mean {guess}?" if guess else ""
+
+
+def _bound(words: str) -> Callable[[str, Any], tuple[str, str]]:
+    return lambda subject, error: (
+        f"{subject} is {_shown(error.instance)}, must be {words} {error.validator_value}",
+        "",
+    )
+
+
+def _pattern(subject: str, error: Any) -> tuple[str, str]:
+    wanted = error.schema.get("patternErrorMessage", f"text like {error.validator_value}")
+    return f"{subject} is {_shown(error.instance)}, must be {wanted}", ""
+
+
+_WORDS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
+    "type": _wrong_type,
+    "enum": _not_allowed,
+    "const": _not_allowed,
+    "minimum": _bound("at least"),
+    "maximum": _bound("at most"),
+    "exclusiveMinimum": _bound("more than"),
+    "pattern": _pattern,
+    "minLength": lambda subject, _: (f"{subject} is empty", ""),
+    "minItems": lambda subject, _: (f"{subject} holds nothing", "an entry starts with '- '"),
+    "anyOf": lambda subject, _: (f"{subject} has neither 'jobs' nor 'matrix'", "list what to generate under 'jobs'"),
+}
+_CODES = {"type": "wrong-type", "enum": "not-allowed", "const": "not-allowed", "pattern": "not-allowed"} | {
+    "minimum": "out-of-range",
+    "maximum": "out-of-range",
+    "exclusiveMinimum": "out-of-range",
+    "minLength": "empty",
+    "minItems": "empty",
+    "anyOf": "missing-key",
+}

@@ -1,0 +1,342 @@
+"""YAML text to mappings, lists and scalars that know their place. Values come straight from the parser's events.
+
+Rule: whatever the bytes are, the outcome is values and findings, never a foreign exception. What grows is bounded:
+nesting by MAX_DEPTH, aliases by MAX_ALIASED, so that a small file cannot become a large one. Scalars mean what
+PyYAML's safe loader makes of them, except that dates stay text and keys are always the text that was written.
+What the values mean is none of this room's business.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import yaml
+
+from batchrunner.manifest.diagnostics import START, Findings, line_of, mark
+
+MAX_DEPTH: Final = 100
+MAX_ALIASED: Final = 1_000_000
+
+# The C parser where PyYAML was built with it; the same events from the pure one elsewhere.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_CONSTRUCT = yaml.constructor.SafeConstructor()
+_RESOLVE: Any = yaml.resolver.Resolver()
+_TAG = "tag:yaml.org,2002:"
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "int": _CONSTRUCT.construct_yaml_int,
+    "float": _CONSTRUCT.construct_yaml_float,
+    "bool": _CONSTRUCT.construct_yaml_bool,
+    "null": _CONSTRUCT.construct_yaml_null,
+}
+_BAD: Final = object()
+_COLLECTIONS = {None, "!", _TAG + "map", _TAG + "seq"}
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# What the parser says, in words for the one who wrote the file: pattern, message, hint.
+_WORDS: tuple[tuple[str, str, str], ...] = (
+    ("mapping values are not allowed", "a ':' stands where no value can follow", "quote text that holds ': '"),
+    ("unexpected end of stream", "a quoted text never ends", "close the quote"),
+    ("did not find expected ',' or ']'", "a list in [ ] is not closed, or a comma is missing", ""),
+    ("did not find expected ',' or '}'", "a mapping in { } is not closed, or a comma is missing", ""),
+    (
+        "did not find expected key",
+        "this line does not fit the mapping around it",
+        "keys of one mapping start in one column",
+    ),
+    ("did not find expected '-'", "this line does not fit the list around it", "items of one list start in one column"),
+    ("could not find expected ':'", "a key without ':'", "write 'key: value'"),
+    ("unknown escape character", "an unknown escape in double quotes", "use single quotes, or double the backslash"),
+    ("incompatible YAML document", "a YAML version that cannot be read", "remove the %YAML line"),
+)
+
+
+class YamlMapping(dict[str, Any]):
+    """A mapping that knows where it starts, and where each of its keys and values starts (marks)."""
+
+    __slots__ = ("key_marks", "mark", "value_marks")
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.mark = place
+        self.key_marks: dict[str, int] = {}
+        self.value_marks: dict[str, int] = {}
+
+    def put(self, key: str, value: object, key_mark: int, value_mark: int) -> None:
+        """Set `key`, with the places of the key and of the value."""
+        self[key] = value
+        self.key_marks[key] = key_mark
+        self.value_marks[key] = value_mark
+
+
+class YamlList(list[Any]):
+    """A list that knows where it starts, and where each of its items starts (marks)."""
+
+    __slots__ = ("mark", "marks")
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.mark = place
+        self.marks: list[int] = []
+
+
+class _Unreadable(Exception):
+    """The rest of the text cannot be understood; the finding is noted already."""
+
+
+def parse(data: bytes, findings: Findings) -> Any:
+    """The one document in `data`: YamlMapping, YamlList or a scalar. None where nothing usable is there.
+
+    Every problem goes to `findings`; the value is worth looking at further only if it is not None.
+    """
+    text = _decode(data, findings)
+    if text is None:
+        return None
+    builder = _Builder(findings)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.feed(event)
+    except _Unreadable:
+        return None
+    except yaml.YAMLError as error:
+        _syntax(error, text, findings)
+        return None
+    if builder.root is None:
+        findings.error(
+            "empty", START, "the manifest is empty", "write a list of jobs, or a mapping with 'jobs' or 'matrix'"
+        )
+    return builder.root
+
+
+def _decode(data: bytes, findings: Findings) -> str | None:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = _place_in(data[: error.start].decode("utf-8", "replace"))
+        findings.error("encoding", place, "the manifest is not UTF-8 text", "save it as UTF-8")
+        return None
+    odd = _UNPRINTABLE.search(text)
+    if odd:
+        what = f"U+{ord(odd.group()):04X}"
+        place = _place_in(text[: odd.start()])
+        findings.error("control-character", place, f"the character {what} cannot stand in YAML", "remove it")
+        return None
+    return text
+
+
+def _place_in(before: str) -> int:
+    """The place that follows the text `before`."""
+    return mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _syntax(error: yaml.YAMLError, text: str, findings: Findings) -> None:
+    """Note a syntax error at its place, in plain words where there are some."""
+    context = getattr(error, "context_mark", None)
+    where = getattr(error, "problem_mark", None) or context
+    problem = str(getattr(error, "problem", None) or "cannot be read")
+    if context and "end of stream" in problem:  # where it began is where the cure is
+        where = context
+    place = mark(where.line + 1, where.column + 1) if where else START
+    lines = text.split("\n")
+    line = lines[where.line] if where and where.line < len(lines) else ""
+    char = line[where.column : where.column + 1] if where else ""
+    message, hint = f"not valid YAML: {problem}", ""
+    if "cannot start any token" in problem and char == "\t":
+        message, hint = "a tab indents this line", "YAML is indented with spaces"
+    elif "cannot start any token" in problem:
+        message, hint = f"text cannot start with {char}", "quote it"
+    for pattern, words, cure in _WORDS:
+        if pattern in problem:
+            message, hint = f"not valid YAML: {words}", cure
+            break
+    if context and where and context.line < where.line:
+        hint = "; ".join(filter(None, (hint, f"it began on line {context.line + 1}")))
+    findings.error("yaml-syntax", place, message, hint)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come yet; for a mapping, what the next value is to it."""
+
+    node: YamlMapping | YamlList
+    place: int
+    anchor: str | None
+    size: int = 1
+    awaits: Literal["key", "value", "merge", "nothing"] = "key"  # nothing: the key is unusable, its value is forgotten
+    key: str = ""
+    key_mark: int = 0
+    merges: list[YamlMapping] = field(default_factory=list)
+
+
+class _Builder:
+    """Takes events one by one; `root` is the document's value once its end has come."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.root: Any = None
+        self._findings = findings
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, tuple[Any, int] | None] = {}  # value and size; None while still open
+        self._documents = 0
+        self._aliased = 0
+        self._handlers: dict[type, Callable[[Any, int], None]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.AliasEvent: self._alias,
+            yaml.MappingStartEvent: self._start,
+            yaml.SequenceStartEvent: self._start,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceEndEvent: self._end,
+            yaml.DocumentStartEvent: self._document,
+        }
+
+    def feed(self, event: Any) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event, mark(event.start_mark.line + 1, event.start_mark.column + 1))
+
+    def _stop(self, code: str, place: int, message: str, hint: str = "") -> None:
+        self._findings.error(code, place, message, hint)
+        raise _Unreadable
+
+    def _document(self, _: Any, place: int) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self._stop("documents", place, "a second document starts here", "a manifest is one document: remove '---'")
+
+    def _scalar(self, event: Any, place: int) -> None:
+        top = self._stack[-1] if self._stack else None
+        is_key = top is not None and isinstance(top.node, YamlMapping) and top.awaits == "key"
+        value = event.value if is_key else self._value(event, place)
+        if event.anchor:
+            self._anchors[event.anchor] = (value, 1)
+        merge = is_key and event.implicit[0] and event.value == "<<"
+        self._add(value, place, 1, merge=merge)
+
+    def _value(self, event: Any, place: int) -> Any:
+        """The scalar's value; a tag or a number that cannot be used is noted, and its text stands in."""
+        tag, text = event.tag, event.value
+        if tag in (None, "!"):
+            value = _plain(text) if event.implicit[0] else text
+        elif tag == _TAG + "str":
+            value = text
+        elif tag.removeprefix(_TAG) in _SCALARS and tag.startswith(_TAG):
+            value = _construct(tag, text)
+            if value is _BAD:
+                self._findings.error(
+                    "tag", place, f"the text does not fit the tag !!{tag.removeprefix(_TAG)}", "remove the tag"
+                )
+                return text
+        else:
+            self._unknown_tag(tag, place)
+            return text
+        if isinstance(value, int | float) and not -1e15 < value < 1e15:  # also true of .nan and .inf
+            self._findings.error("number", place, "the number is not finite, or far too large")
+            return 1
+        return value
+
+    def _unknown_tag(self, tag: str, place: int) -> None:
+        shown = tag.replace(_TAG, "!!")
+        self._findings.error("tag", place, f"the tag {shown} means nothing here", "remove the tag")
+
+    def _alias(self, event: Any, place: int) -> None:
+        name = event.anchor
+        known = self._anchors.get(name, (None, 0))
+        if known is None:
+            self._stop("alias", place, f"*{name} stands inside the value that it names", "a value cannot hold itself")
+        if name not in self._anchors or known is None:
+            self._stop(
+                "alias", place, f"*{name} names nothing: no &{name} stands before it", "quote text that starts with *"
+            )
+            return
+        value, size = known
+        self._aliased += size
+        if self._aliased > MAX_ALIASED:
+            self._stop("alias", place, f"the aliases up to here stand for more than {MAX_ALIASED:,} values")
+        self._add(value, place, size)
+
+    def _start(self, event: Any, place: int) -> None:
+        if len(self._stack) >= MAX_DEPTH:
+            self._stop("depth", place, f"nested more than {MAX_DEPTH} levels deep")
+        if event.tag not in _COLLECTIONS:
+            self._unknown_tag(event.tag, place)
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        node = YamlMapping(place) if type(event) is yaml.MappingStartEvent else YamlList(place)
+        self._stack.append(_Open(node, place, event.anchor))
+
+    def _end(self, _: Any, __: int) -> None:
+        done = self._stack.pop()
+        if done.merges and isinstance(done.node, YamlMapping):
+            done.node = _merged(done.node, done.merges)
+        if done.anchor:
+            self._anchors[done.anchor] = (done.node, done.size)
+        self._add(done.node, done.place, done.size)
+
+    def _add(self, value: Any, place: int, size: int, *, merge: bool = False) -> None:
+        """Put a finished value where it belongs: the root, a list, a mapping's key, or that key's value."""
+        if not self._stack:
+            self.root = value
+            return
+        top = self._stack[-1]
+        top.size += size
+        if isinstance(top.node, YamlList):
+            top.node.append(value)
+            top.node.marks.append(place)
+        elif top.awaits == "key":
+            self._key(top, value, place, merge)
+        else:
+            if top.awaits == "merge":
+                self._merge(top, value, place)
+            elif top.awaits == "value":
+                top.node.put(top.key, value, top.key_mark, place)
+            top.awaits = "key"
+
+    def _key(self, top: _Open, key: Any, place: int, merge: bool) -> None:
+        assert isinstance(top.node, YamlMapping)
+        top.awaits = "nothing"
+        if merge:
+            top.awaits = "merge"
+        elif not isinstance(key, str):
+            self._findings.error("key", place, "a key must be text")
+        elif key in top.node:
+            first = line_of(top.node.key_marks[key])
+            message = f"the key '{key[:60]}' stands here a second time"
+            self._findings.error("duplicate-key", place, message, f"it stands on line {first} already")
+        else:
+            top.awaits, top.key, top.key_mark = "value", key, place
+
+    def _merge(self, top: _Open, value: Any, place: int) -> None:
+        """Note what a merge key (``<<: *name`` or ``<<: [*a, *b]``) adds; earlier ones win."""
+        for each in value if isinstance(value, YamlList) else (value,):
+            if isinstance(each, YamlMapping):
+                top.merges.append(each)
+            else:
+                self._findings.error(
+                    "merge", place, "'<<' takes a mapping, or a list of mappings", "name one: '<<: *anchor'"
+                )
+
+
+def _merged(node: YamlMapping, merges: list[YamlMapping]) -> YamlMapping:
+    """`node` with the merged mappings' keys, which come first and never replace its own."""
+    whole = YamlMapping(node.mark)
+    for source in (*reversed(merges), node):
+        for key, value in source.items():
+            whole.put(key, value, source.key_marks[key], source.value_marks[key])
+    return whole
+
+
+@lru_cache(maxsize=4096)
+def _plain(text: str) -> Any:
+    """What an unquoted scalar means: a number, true, false, null, or text."""
+    tag = _RESOLVE.resolve(yaml.ScalarNode, text, (True, False))
+    if tag.removeprefix(_TAG) not in _SCALARS:
+        return text
+    value = _construct(tag, text)
+    return text if value is _BAD else value
+
+
+def _construct(tag: str, text: str) -> Any:
+    try:
+        return _SCALARS[tag.removeprefix(_TAG)](yaml.ScalarNode(tag, text))
+    except (ValueError, KeyError, IndexError, OverflowError):
+        return _BAD

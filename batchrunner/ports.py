@@ -1,0 +1,95 @@
+"""What the engine and its steps need of the other rooms, as small Protocols, and the bounds they work within.
+
+Rule: nothing here does anything. A test, or a simulation, gives its own parts.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchrunner.api.wire import Accepted, Generation
+from batchrunner.clock import Clock
+from batchrunner.downloader import Fetched
+from batchrunner.events import Listener
+from batchrunner.job import Job, Record
+from batchrunner.retry import Rng
+
+
+class Service(Protocol):
+    """The generation service (`batchrunner.api.client`)."""
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        """Submit once. Raises CallError."""
+        ...
+
+    async def generation(self, generation_id: str) -> Generation:
+        """Look at a generation once. Raises CallError."""
+        ...
+
+    async def accepted_since(self, since: float) -> Mapping[str, str]:
+        """Generation ids by request id, of submissions the service's log knows from `since` on. Raises CallError."""
+        ...
+
+
+class Journal(Protocol):
+    """Durable records (`batchrunner.journal`)."""
+
+    async def save(self, record: Record) -> None:
+        """Store; durable on return. Raises LocalFault."""
+        ...
+
+
+class Clips(Protocol):
+    """Downloads (`batchrunner.downloader`)."""
+
+    async def fetch(self, url: str, key: str) -> Fetched:
+        """Download and check. Raises CallError."""
+        ...
+
+
+class Store(Protocol):
+    """Final names (`batchrunner.store`)."""
+
+    async def deliver(self, job: Job, fetched: Fetched) -> None:
+        """Give the clip its names. Raises LocalFault."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine drives. ids: the manifest ids of a fingerprint, for announcements."""
+
+    service: Service
+    journal: Journal
+    clips: Clips
+    store: Store
+    clock: Clock
+    rng: Rng
+    announce: Listener
+    ids: Callable[[str], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Bounds and waits, in seconds where named so.
+
+    concurrency: generations in flight. submissions, polls, downloads: calls of each kind at once.
+    not_found_grace_s: how long after acceptance a 404 for the id is taken for "not visible yet".
+    linkless_looks: how often a completed generation without a link is looked at again before it counts as failed.
+    review_s: wait before the first search for a submission in doubt; it doubles up to review_cap_s.
+    doubt_s: how long a submission in doubt keeps its slot: it may be in flight.
+    closing_grace_s: how long downloads may go on after the first signal.
+    """
+
+    concurrency: int
+    poll_interval_s: float
+    job_timeout_s: float = 3600.0
+    submissions: int = 8
+    polls: int = 16
+    downloads: int = 4
+    not_found_grace_s: float = 120.0
+    linkless_looks: int = 5
+    review_s: float = 15.0
+    review_cap_s: float = 600.0
+    doubt_s: float = 3600.0
+    closing_grace_s: float = 30.0

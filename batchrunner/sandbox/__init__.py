@@ -1,0 +1,29 @@
+"""The sandbox: a local HTTP service that stands in for the hosted video API.
+
+It answers as the service's documentation says, renders real clips, and misbehaves on request and by seed. Rule: it
+shares nothing with the client's side, so that it cannot agree with the client's own misreadings; of the package it
+imports `clock` and `errors` alone. It fetches nothing and keeps no key. The command line does not belong here.
+"""
+
+from typing import TYPE_CHECKING
+
+from batchrunner.sandbox.config import SandboxConfig, load_faults
+from batchrunner.sandbox.faults import Fault
+
+if TYPE_CHECKING:
+    from batchrunner.clock import Clock
+    from batchrunner.sandbox.server import Sandbox
+    from batchrunner.sandbox.service import Renderer
+
+__all__ = ["Fault", "SandboxConfig", "load_faults", "start"]
+
+
+async def start(config: SandboxConfig, *, clock: "Clock | None" = None, render: "Renderer | None" = None) -> "Sandbox":
+    """A listening sandbox; `await sandbox.close()` ends it.
+
+    clock: LoopClock by default. render: makes a clip of a request; by default real rendering in worker processes.
+    Raises UsageError where the address or the state directory cannot be used.
+    """
+    from batchrunner.sandbox import server  # aiohttp: loaded only by who serves, not by the render workers
+
+    return await server.start(config, clock=clock, render=render)

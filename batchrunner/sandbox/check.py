@@ -1,0 +1,192 @@
+"""Is a request body one that the service would take? Pure: bytes in, an `Order` or a list of issues out.
+
+Field names, types, enums and defaults stand in the model's documented schema. Issues have the shape of the zod library
+that the service answers with (one was captured: ``invalid_enum_value`` on this very path; the others follow zod 3).
+Whether the service refuses unknown keys is not known; here they are dropped, as zod does by default.
+"""
+
+import binascii
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+MODELS = ("alibaba/wan2.2-14b-animate-replace", "wan/v2.2-14b/animate/replace")
+RESOLUTIONS = ("480p", "580p", "720p")
+QUALITIES = ("low", "medium", "high", "maximum")
+WRITE_MODES = ("fast", "balanced", "small")
+
+Issue = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One medium of an order. sha256: of its bytes, or of the URL's text. data: the bytes of a data URI, else None."""
+
+    sha256: str
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """How the ledger names it: content that is kept, or the bundled stand-in of a URL."""
+        return "stand-in" if self.data is None else f"sha256:{self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A valid request. params: with the documented defaults filled in."""
+
+    model: str
+    video: Input
+    image: Input
+    params: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over model, parameters and inputs, hex: equal requests have equal fingerprints."""
+        content = [self.model, sorted(self.params.items()), self.video.sha256, self.image.sha256]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def check(body: bytes) -> Order | list[Issue]:
+    """The order in a JSON body, or every issue found in it."""
+    try:
+        payload = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return [{"code": "custom", "path": [], "message": "Request body is not valid JSON"}]
+    if not isinstance(payload, dict):
+        return [_wrong_type("object", payload, [])]
+    values = dict(_DEFAULTS)
+    issues: list[Issue] = []
+    for name, read in _FIELDS.items():
+        if name in payload:
+            values[name] = read(payload[name], [name])
+        elif name in _REQUIRED:
+            values[name] = missing(name)
+        if isinstance(values.get(name), dict):
+            issues.append(values[name])
+    if issues:
+        return issues
+    return Order(values.pop("model"), values.pop("video_url"), values.pop("image_url"), values)
+
+
+def missing(name: str) -> Issue:
+    """The issue of a required field that is not there."""
+    expected = " | ".join(f"'{model}'" for model in MODELS) if name == "model" else "string"
+    return {
+        "code": "invalid_type", "expected": expected, "received": "undefined", "path": [name], "message": "Required",
+    }  # fmt: skip
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(word)
+
+
+def _json_type(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    names = {type(None): "null", str: "string", int: "number", float: "number", list: "array", dict: "object"}
+    return names[type(value)]
+
+
+def _wrong_type(expected: str, value: object, path: list[str], received: str | None = None) -> Issue:
+    received = received or _json_type(value)
+    message = f"Expected {expected}, received {received}"
+    return {
+        "code": "invalid_type", "expected": expected, "received": received, "path": path, "message": message,
+    }  # fmt: skip
+
+
+def _enum(*options: str) -> Callable[[object, list[str]], Any]:
+    expected = " | ".join(f"'{option}'" for option in options)
+
+    def read(value: object, path: list[str]) -> str | Issue:
+        if not isinstance(value, str):
+            return _wrong_type(expected, value, path)
+        if value not in options:
+            message = f"Invalid enum value. Expected {expected}, received '{value}'"
+            return {
+                "received": value, "code": "invalid_enum_value", "options": list(options), "path": path,
+                "message": message,
+            }  # fmt: skip
+        return value
+
+    return read
+
+
+def _number(value: object, path: list[str]) -> float | Issue:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return _wrong_type("number", value, path)
+    return value
+
+
+def _integer(value: object, path: list[str]) -> int | Issue:
+    number = _number(value, path)
+    if isinstance(number, float) and not number.is_integer():
+        return _wrong_type("integer", value, path, "float")
+    return number if isinstance(number, dict) else int(number)
+
+
+def _boolean(value: object, path: list[str]) -> bool | Issue:
+    return value if isinstance(value, bool) else _wrong_type("boolean", value, path)
+
+
+def _media(kind: str) -> Callable[[object, list[str]], Any]:
+    def read(value: object, path: list[str]) -> Input | Issue:
+        if not isinstance(value, str):
+            return _wrong_type("string", value, path)
+        if value[:5].lower() == "data:":
+            return _data_uri(value, kind, path)
+        if not _is_web_url(value):
+            return {"validation": "url", "code": "invalid_string", "message": "Invalid url", "path": path}
+        return Input(hashlib.sha256(value.encode()).hexdigest())
+
+    return read
+
+
+def _is_web_url(text: str) -> bool:
+    try:
+        text.encode()  # lone surrogates
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _data_uri(text: str, kind: str, path: list[str]) -> Input | Issue:
+    head, comma, payload = text.partition(",")
+    mime = head[5:].split(";")[0].strip().lower()
+    if not comma or not head.lower().endswith(";base64") or not mime.startswith(f"{kind}/"):
+        wanted = f"a data URI of the form data:{kind}/...;base64,..."
+        return {"code": "custom", "path": path, "message": f"Invalid input: expected {wanted}"}
+    try:
+        data = binascii.a2b_base64(payload, strict_mode=True)
+    except ValueError:
+        return {"code": "custom", "path": path, "message": "Invalid input: the data URI's base64 cannot be decoded"}
+    if not data:
+        return {"code": "custom", "path": path, "message": "Invalid input: the data URI is empty"}
+    return Input(hashlib.sha256(data).hexdigest(), data)
+
+
+_FIELDS: Mapping[str, Callable[[object, list[str]], Any]] = {
+    "model": _enum(*MODELS),
+    "video_url": _media("video"),
+    "image_url": _media("image"),
+    "resolution": _enum(*RESOLUTIONS),
+    "num_inference_steps": _integer,
+    "enable_safety_checker": _boolean,
+    "shift": _number,
+    "video_quality": _enum(*QUALITIES),
+    "video_write_mode": _enum(*WRITE_MODES),
+}
+_REQUIRED = frozenset({"model", "video_url", "image_url"})
+_DEFAULTS: Mapping[str, Any] = {
+    "resolution": "480p",
+    "num_inference_steps": 20,
+    "shift": 5,
+    "video_quality": "high",
+    "video_write_mode": "balanced",
+}

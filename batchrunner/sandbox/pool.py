@@ -1,0 +1,64 @@
+"""Runs `render` in a bounded set of worker processes, off the event loop.
+
+Rule: workers never outlive the sandbox, however it ends, and an input that kills its worker fails its own generation
+alone. Creates no tasks.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from batchrunner.sandbox.render import RenderFailed, RenderRequest, render
+
+
+class RenderPool:
+    """A renderer, as `server.Renderer` wants it. Workers start with the first request."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._context = multiprocessing.get_context("spawn")
+        # The workers hold the other end: it closes when this process closes it, and also when this process is killed.
+        self._lifeline_end, self._lifeline = self._context.Pipe(duplex=False)
+        self._executor: ProcessPoolExecutor | None = None
+
+    async def __call__(self, request: RenderRequest) -> Path:
+        """Make the clip. Raises RenderFailed."""
+        executor = self._executor = self._executor or ProcessPoolExecutor(
+            self._workers, self._context, initializer=_prepare_worker, initargs=(self._lifeline_end,)
+        )
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, render, request)
+        except BrokenProcessPool:
+            if self._executor is executor:
+                self._executor = None
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise RenderFailed("", "internal_server_error", "The renderer was killed.") from None
+
+    def close(self) -> None:
+        """End the workers at once; what they are at is abandoned."""
+        if self._executor:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._lifeline.close()
+        self._lifeline_end.close()
+
+
+def _prepare_worker(lifeline_end: Connection) -> None:
+    # Before numpy is imported: on a small machine BLAS threads only get into each other's way.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    # Ctrl-C reaches the whole group; the parent decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, args=(lifeline_end,), daemon=True).start()
+
+
+def _die_with_parent(lifeline_end: Connection) -> None:
+    try:
+        lifeline_end.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(0)

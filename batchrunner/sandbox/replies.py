@@ -1,0 +1,204 @@
+"""What the service says: envelopes, generation objects, and the wrong replies of faults. Pure.
+
+Rule: a reply is a value (`Reply`); `server` alone sends it, or fails to. Shapes: the current
+``application/problem+json`` envelope was captured by others on the real service, the legacy one is documented; where a
+text is not known, it is invented.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+
+from batchrunner.sandbox.faults import Fault
+from batchrunner.sandbox.world import CREDITS_PER_USD, Generation
+
+# Exception names of 429 and 5xx were never captured on this path: invented in the style of the known ones.
+_NAMES = {
+    400: "BadRequestException",
+    401: "UnauthorizedException",
+    403: "ForbiddenException",
+    404: "NotFoundException",
+    413: "PayloadTooLargeException",
+    429: "TooManyRequestsException",
+    500: "InternalServerErrorException",
+    503: "ServiceUnavailableException",
+}
+UNAUTHORIZED = "Unauthorized. Please create an API key at https://aimlapi.com/app/keys/ and send it as a Bearer token."
+NO_CREDITS = "You've run out of credits. Please top up your balance: https://aimlapi.com/app/billing/"
+NOT_FOUND = "Inference not found"
+TOO_MANY = "Too Many Requests"
+_HTML = (
+    "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr><center>edge</center></body></html>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What replies need to know of a request. instance: path and query. at: RFC 3339. client_request_id: if usable."""
+
+    instance: str
+    request_id: str
+    at: str
+    client_request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP reply. body: text, or an object to be sent as JSON."""
+
+    status: int
+    body: Any
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The body as it goes over the wire."""
+        text = self.body if isinstance(self.body, str) else json.dumps(self.body, separators=(",", ":"))
+        return text.encode()
+
+
+def invalid(call: Call, issues: Sequence[object]) -> Reply:
+    """The reply to a request that does not validate."""
+    return problem(call, 400, "Invalid payload provided", issues)
+
+
+def problem(call: Call, status: int, message: str, data: object = None, **headers: str) -> Reply:
+    """The current error envelope. data: a list of issues for 400, an object for 403, absent otherwise."""
+    error: dict[str, Any] = {"name": _NAMES[status], "message": message}
+    if data is not None:
+        error["data"] = data
+    body = {
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "message": message,
+        "instance": call.instance,
+        "requestId": call.request_id,
+        "timestamp": call.at,
+        "error": error,
+    }
+    return Reply(status, body, "application/problem+json", headers)
+
+
+def submitted(generation: Generation) -> Reply:
+    """The reply to an accepted submission. `meta.sandbox` is the sandbox's own addition."""
+    accepted = generation.accepted
+    usd = accepted["credits"] / CREDITS_PER_USD
+    notes = {"notice": "a local sandbox answered; prices are invented and nothing is charged"}
+    for kind in ("video", "image"):
+        if accepted[kind] == "stand-in":
+            notes[f"{kind}_url"] = "stood in for by bundled media; the sandbox fetches nothing"
+    usage = {"credits_used": accepted["credits"], "usd_spent": usd}
+    headers = {
+        "x-inference-id": generation.id,
+        "x-aimlapi-credits-used": str(accepted["credits"]),
+        "x-aimlapi-usd-spent": str(usd),
+    }
+    body = {"id": generation.id, "status": "queued", "meta": {"usage": usage, "sandbox": notes}}
+    return Reply(200, body, headers=headers)
+
+
+def polled(generation: Generation, files_url: str) -> Reply:
+    """The reply to a poll. files_url: where results are served, ending in a slash."""
+    body: dict[str, Any] = {"id": generation.id, "status": generation.status}
+    if generation.status == "completed":
+        body["video"] = {"url": files_url + generation.file}
+    elif generation.status == "error" and generation.outcome:
+        body["error"] = generation.outcome["error"]
+    return Reply(200, body, headers={"x-inference-id": generation.id})
+
+
+def _html(status: int, title: str) -> Callable[[Call, Fault], Reply]:
+    return lambda _call, _fault: Reply(status, _HTML.format(title), "text/html")
+
+
+def _problem(status: int, message: str, data: object = None) -> Callable[[Call, Fault], Reply]:
+    return lambda call, _fault: problem(call, status, message, data)
+
+
+def _retry_after(call: Call, fault: Fault) -> Reply:
+    return problem(call, 429, TOO_MANY, None, **{"Retry-After": f"{fault.seconds:.0f}"})
+
+
+def _legacy(call: Call, _fault: Fault) -> Reply:
+    body = {
+        "message": "Body validation error!",
+        "path": call.instance,
+        "requestId": call.request_id,
+        "statusCode": "400",
+        "timestamp": call.at,
+    }
+    return Reply(400, body)
+
+
+# Faults that are a reply of their own, whatever was asked.
+INSTEAD: Mapping[str, Callable[[Call, Fault], Reply]] = {
+    "rate_limited": _problem(429, TOO_MANY),
+    "rate_limited_retry_after": _retry_after,
+    "unavailable": _problem(503, "Service unavailable"),
+    "server_error": _problem(500, "Internal server error"),
+    "server_error_accepted": _problem(500, "Internal server error"),
+    "edge_502_html": _html(502, "502 Bad Gateway"),
+    "edge_502_html_accepted": _html(502, "502 Bad Gateway"),
+    "edge_524_html": _html(524, "524: A timeout occurred"),
+    "edge_524_html_accepted": _html(524, "524: A timeout occurred"),
+    "html_200": _html(200, "Sign in"),
+    "out_of_credits": _problem(403, NO_CREDITS, {"kind": "err_insufficent_credits"}),  # the service's own spelling
+    "unauthorized": _problem(401, UNAUTHORIZED),
+    "legacy_error": _legacy,
+    "not_found": _problem(404, NOT_FOUND),
+    "gone_410": _html(410, "410 Gone"),
+    "forbidden": lambda _call, _fault: Reply(
+        403, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "application/xml"
+    ),
+    "empty_200": lambda _call, _fault: Reply(200, ""),
+    "empty": lambda _call, _fault: Reply(200, {"data": [], "has_more": False, "next_cursor": None}),
+}
+
+
+def _with(**changes: Any) -> Callable[[Reply], Reply]:
+    return lambda reply: replace(reply, body={**reply.body, **changes})
+
+
+def _without_id(reply: Reply, **more: Any) -> Reply:
+    body = {key: value for key, value in reply.body.items() if key != "id"}
+    headers = {key: value for key, value in reply.headers.items() if more or key != "x-inference-id"}
+    return replace(reply, body={**more, **body}, headers=headers)
+
+
+def _no_url(reply: Reply) -> Reply:
+    return replace(reply, body={key: value for key, value in reply.body.items() if key != "video"})
+
+
+# Faults that bend the right reply.
+BENT: Mapping[str, Callable[[Reply], Reply]] = {
+    "no_id": _without_id,
+    "id_as_generation_id": lambda reply: _without_id(reply, generation_id=reply.body["id"]),
+    "created_201": lambda reply: replace(reply, status=201),
+    "unknown_status": _with(status="NOT_START"),
+    "waiting": _with(status="waiting"),
+    "active": _with(status="active"),
+    "succeeded": _with(status="succeeded"),
+    "no_url": _no_url,
+    "video_string_list": lambda reply: _with(video=[reply.body["video"]["url"]])(reply),
+    "video_object_list": lambda reply: _with(video=[reply.body["video"]])(reply),
+}
+
+
+def fal_error(field_name: str, message: str, kind: str) -> dict[str, Any]:
+    """A model error as the upstream words it; the service passes it on verbatim in a 200 with status ``error``."""
+    return {"detail": [{"loc": ["body", field_name], "msg": message, "type": kind, "input": "(not repeated)"}]}
+
+
+GENERATION_ERRORS: Mapping[str, dict[str, Any]] = {
+    "face_detection": fal_error("image_url", "Could not detect face in the image", "face_detection_error"),
+    "content_policy": fal_error(
+        "video_url",
+        "The content could not be processed because it was flagged by a content checker.",
+        "content_policy_violation",
+    ),
+    "file_download": fal_error("video_url", "Failed to download the file.", "file_download_error"),
+    "error_object": {"name": "Error", "message": "Something wrong with the server. Please try again later."},
+}
+BROKEN_RENDERER = {"detail": [{"loc": ["body"], "msg": "Internal server error", "type": "internal_server_error"}]}

@@ -1,0 +1,51 @@
+"""The sandbox in the foreground, for `batchrunner sandbox`: start, say where, wait for a signal, close."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrunner import sandbox
+from batchrunner.errors import ExitStatus, UsageError
+from batchrunner.settings import parse_duration
+
+
+def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
+    """The command's options as a configuration. Raises UsageError where a value or the faults file cannot be used."""
+    try:
+        duration_s = parse_duration(options["duration"])
+    except ValueError as error:
+        raise UsageError(f"--duration: {error}", "Durations are written 200ms, 15s, 30m or 7h.") from None
+    return sandbox.SandboxConfig(
+        host=options["host"],
+        port=options["port"],
+        seed=options["seed"],
+        faults=sandbox.load_faults(Path(options["faults"])) if options["faults"] else (),
+        state_dir=Path(options["state"]) if options["state"] else None,
+        duration_s=duration_s,
+        capacity=options["capacity"],
+        logs=not options["no_logs"],
+    )
+
+
+def serve(config: sandbox.SandboxConfig) -> int:
+    """Serve until SIGINT or SIGTERM. Raises UsageError where the address or the state directory cannot be used."""
+    return asyncio.run(_serve(config))
+
+
+async def _serve(config: sandbox.SandboxConfig) -> int:
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    local = await sandbox.start(config)
+    try:
+        click.echo(f"sandbox listening on {local.url}")
+        click.echo(f"  use it:     AIMLAPI_BASE_URL={local.url} AIMLAPI_KEY=any batchrunner run MANIFEST")
+        click.echo(f"  its ledger: {local.url}/sandbox/ledger")
+        await over.wait()
+    finally:
+        await local.close()
+    return ExitStatus.OK

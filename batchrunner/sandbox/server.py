@@ -1,0 +1,274 @@
+"""The sandbox as an HTTP server: requests in, replies out, or no reply where a fault says so.
+
+Rule: the service decides (`service`, and the pure rooms under it); here it is only spoken. The one place of the sandbox
+that creates tasks.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from batchrunner.clock import Clock, LoopClock, rfc3339
+from batchrunner.errors import UsageError
+from batchrunner.sandbox import files, logs
+from batchrunner.sandbox.check import check, missing
+from batchrunner.sandbox.config import SandboxConfig
+from batchrunner.sandbox.faults import REFUSED, Fault
+from batchrunner.sandbox.pool import RenderPool
+from batchrunner.sandbox.replies import (
+    BENT,
+    INSTEAD,
+    NOT_FOUND,
+    TOO_MANY,
+    UNAUTHORIZED,
+    Call,
+    Reply,
+    invalid,
+    polled,
+    problem,
+    submitted,
+)
+from batchrunner.sandbox.service import Renderer, Service, aside
+
+GENERATIONS = "/v2/video/generations"
+_CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HANGS = frozenset({"hang", "hang_before"})
+_CUTS = frozenset({"cut", "cut_before", "lost_reply"})
+# Requests under way at the end are mostly ones that a fault keeps hanging.
+_CLOSE_GRACE_S = 0.5
+
+_T = TypeVar("_T")
+Handler = Callable[[web.Request, Call], Awaitable[tuple[Reply, Fault | None]]]
+
+
+async def start(config: SandboxConfig, *, clock: Clock | None = None, render: Renderer | None = None) -> "Sandbox":
+    """A listening sandbox, its past restored. See `batchrunner.sandbox.start`."""
+    sandbox = Sandbox(config, clock or LoopClock(), render)
+    try:
+        await sandbox.listen()
+    except (OSError, OverflowError) as error:
+        await sandbox.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"the sandbox cannot listen on {config.host}:{config.port}: {reason}") from None
+    return sandbox
+
+
+class Sandbox:
+    """A running sandbox. url: where it listens, without a trailing slash."""
+
+    def __init__(self, config: SandboxConfig, clock: Clock, render: Renderer | None) -> None:
+        self.url = ""
+        self.port = config.port
+        self._config = config
+        self._clock = clock
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        root = config.state_dir
+        if root is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="batchrunner-sandbox-")
+            root = Path(self._temporary.name)
+        self._pool = RenderPool(config.workers)  # starts no process before it is asked
+        try:
+            self._service = Service(config, root, clock, render or self._pool, self._spawn)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"{root}: the sandbox's state directory cannot be used: {error}") from None
+        self._requests = 0
+        self._log_rate = logs.CallRate()
+        self._closed_ledger: str | None = None
+        self._runner = web.AppRunner(
+            self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_GRACE_S
+        )
+
+    async def listen(self) -> None:
+        """Begin to serve. Raises OSError or OverflowError where the address cannot be bound."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._config.host, self._config.port).start()
+        self.port = self._runner.addresses[0][1]
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        self.url = f"http://{host}:{self.port}"
+        self._spawn(self._service.drive())
+
+    async def close(self) -> None:
+        """Stop. With a state directory everything accepted is known to the next sandbox there."""
+        if self._closed_ledger is not None:
+            return
+        await self._runner.cleanup()
+        self._pool.close()
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closed_ledger = self._service.store.text()
+        self._service.store.close()
+        if self._temporary:
+            self._temporary.cleanup()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result  # a defect of the sandbox must not pass for a slow service
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every event so far, oldest first; also after `close`."""
+        text = self._service.store.text() if self._closed_ledger is None else self._closed_ledger
+        return [json.loads(line) for line in text.splitlines()]
+
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        # A task that broke is kept: close() raises what broke it.
+        if task.cancelled() or task.exception() is None:
+            self._tasks.discard(task)
+
+    # Calls
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=self._config.body_limit_bytes)
+        app.router.add_post(GENERATIONS, self._guarded(self._submit))
+        app.router.add_get(GENERATIONS, self._guarded(self._poll), allow_head=False)
+        if self._config.logs:
+            app.router.add_get("/v2/logs", self._guarded(self._logs), allow_head=False)
+        app.router.add_get("/sandbox/ledger", self._show_ledger, allow_head=False)
+        app.router.add_get("/files/{name}", self._download)
+        app.router.add_route("*", "/{path:.*}", self._nowhere)
+        return app
+
+    def _guarded(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The frame of every call that wants a key: the key, the handler's answer, the fault that spoils it."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            call = self._call(request)
+            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not key.strip():
+                return _response(problem(call, 401, UNAUTHORIZED), call)
+            reply, fault = await handler(request, call)
+            return await _speak(request, call, reply, fault)
+
+        return handle
+
+    def _call(self, request: web.Request) -> Call:
+        self._requests += 1
+        number = f"{self._config.seed} {self._requests} {self._service.now()}"
+        sent = request.headers.get("X-Client-Request-Id", "")
+        return Call(
+            instance=f"{request.path}?{request.query_string}",
+            request_id=hashlib.sha256(number.encode()).hexdigest()[:32],
+            at=rfc3339(self._service.now()),
+            # Anything else is dropped in silence, as documented.
+            client_request_id=sent if _CLIENT_REQUEST_ID.fullmatch(sent) else None,
+        )
+
+    async def _submit(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return problem(call, 413, "request entity too large"), None
+        identity = call.client_request_id or hashlib.sha256(body).hexdigest()
+        fault = self._service.faults.decide("submit", identity, self._service.elapsed())
+        if fault and fault.kind in REFUSED:
+            return Reply(200, ""), fault
+        # The service's framework is taken to read no body without its content type.
+        body = body if request.content_type == "application/json" else b"{}"
+        # Shielded: a request that has arrived is worked on, whether its client stays or not.
+        return await asyncio.shield(self._spawn(self._take(body, call, fault)))
+
+    async def _take(self, body: bytes, call: Call, fault: Fault | None) -> tuple[Reply, Fault | None]:
+        order = await aside(len(body), check, body)
+        if isinstance(order, list):
+            return invalid(call, order), None
+        frames = await self._service.take_in(order)
+        generation = self._service.accept(order, call, frames, fault)
+        if generation is None:
+            return problem(call, 429, TOO_MANY), None
+        return submitted(generation), fault
+
+    async def _poll(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
+        generation_id = request.query.get("generation_id")
+        if not generation_id:
+            return invalid(call, [missing("generation_id")]), None
+        self._service.settle()
+        generation = self._service.world.generations.get(generation_id)
+        status = generation.status if generation else "unknown"
+        state = "pending" if status in {"queued", "generating"} else status
+        fault = self._service.faults.decide("poll", generation_id, self._service.elapsed(), state)
+        if generation is None:
+            return problem(call, 404, NOT_FOUND), fault
+        return polled(generation, f"{request.scheme}://{request.host}/files/"), fault
+
+    async def _logs(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
+        now = self._service.elapsed()
+        if not self._log_rate.take(now):
+            return problem(call, 429, TOO_MANY), None
+        fault = self._service.faults.decide("logs", request.query.get("client_request_id", ""), now)
+        self._service.settle()
+        generations = list(self._service.world.generations.values())
+        try:
+            rows, more = logs.page(generations, request.query, self._service.now(), self._config)
+        except logs.BadQuery as bad:
+            return invalid(call, [{"code": "custom", "path": [str(bad)], "message": "Invalid value"}]), fault
+        data = [logs.row(one, rfc3339(one.accepted["at"])) for one in rows]
+        return Reply(200, {"data": data, "has_more": more, "next_cursor": rows[-1].id if more else None}), fault
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        service, call, name = self._service, self._call(request), request.match_info["name"]
+        if "Authorization" in request.headers:
+            service.record({"event": "leak", "file": name})
+        service.settle()
+        generation = service.world.by_file.get(name)
+        if generation is None or generation.status != "completed" or not generation.outcome:
+            return _response(INSTEAD["gone_410"](call, Fault("download", "gone_410")), call)
+        fault = service.faults.decide("download", name, service.elapsed())
+        kind = fault.kind if fault else ""
+        if kind in INSTEAD or kind in _HANGS or kind in _CUTS:
+            return await _speak(request, call, Reply(200, ""), fault)
+        etag = call.request_id if kind == "changed_etag" else generation.outcome["sha256"][:32]
+        wanted = None if kind == "no_range" else request.headers.get("Range")
+        what = files.plan(generation.outcome["bytes"], f'"{etag}"', wanted, request.headers.get("If-Range"))
+        transfer = files.Transfer(service.store.result(name), what, fault, self._clock)
+        try:
+            return await transfer.send(request)
+        finally:
+            fetched = {"event": "fetched", "generation_id": generation.id, "file": name}
+            service.record({**fetched, "status": what.status, "bytes": transfer.sent_bytes})
+
+    async def _show_ledger(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text=self._service.store.text(), content_type="application/x-ndjson")
+
+    async def _nowhere(self, request: web.Request) -> web.StreamResponse:
+        call = self._call(request)
+        return _response(problem(call, 404, f"Cannot {request.method} {request.path}"), call)
+
+
+async def _speak(request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> web.StreamResponse:
+    """The reply, or what `fault` makes of it."""
+    kind = fault.kind if fault else ""
+    if fault and kind in INSTEAD:
+        reply = INSTEAD[kind](call, fault)
+    elif kind in BENT:
+        reply = BENT[kind](reply)
+    elif kind in _HANGS:
+        await asyncio.get_running_loop().create_future()  # until the client leaves and cancels it
+    elif kind in _CUTS and request.transport:
+        request.transport.abort()
+    return _response(reply, call)
+
+
+def _response(reply: Reply, call: Call) -> web.Response:
+    headers = {**reply.headers, "x-request-id": call.request_id}
+    if call.client_request_id:
+        headers["x-client-request-id"] = call.client_request_id
+    return web.Response(
+        status=reply.status,
+        body=reply.encode(),
+        content_type=reply.content_type,
+        charset="utf-8",
+        headers=headers,
+    )

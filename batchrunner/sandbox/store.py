@@ -1,0 +1,102 @@
+"""What a sandbox remembers across restarts: ledger, inputs, results. Plain blocking files.
+
+Rule: a line is in the operating system's hands before its event is answered, so a killed process forgets nothing that
+it accepted. A torn last line was never answered, and is dropped. Files appear under their names whole, or not at all.
+
+    <state_dir>/ledger.jsonl      one event a line, appended
+    <state_dir>/inputs/<sha256>   bytes of data URIs
+    <state_dir>/results/<uuid>.mp4
+"""
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+STAND_INS = {"video": "standin.mp4", "image": "standin.jpg"}
+
+
+class Store:
+    """One state directory, open for appending. Raises OSError where it cannot be used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("inputs", "results"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self._path = root / "ledger.jsonl"
+        self._path.touch()
+        _drop_torn_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one event, flushed to the operating system."""
+        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Every event, oldest first."""
+        with self._path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    def text(self) -> str:
+        """The ledger as it stands."""
+        return self._path.read_text("utf-8")
+
+    def keep_input(self, sha256: str, data: bytes) -> None:
+        """Keep the bytes of a data URI."""
+        path = self.root / "inputs" / sha256
+        if not path.exists():
+            _write_whole(path, data)
+
+    def input(self, kind: str, name: str) -> Path:
+        """The file of an input as the ledger names it (`check.Input.name`): kept, or the bundled stand-in."""
+        if name != "stand-in":
+            return self.root / "inputs" / name.removeprefix("sha256:")
+        path = self.root / "inputs" / STAND_INS[kind]
+        if not path.exists():
+            # Copied out of the package: workers need a path, and a package may be a zip.
+            _write_whole(path, (resources.files("batchrunner.sandbox") / "media" / STAND_INS[kind]).read_bytes())
+        return path
+
+    def result(self, name: str) -> Path:
+        """Where the result `name` stands, or will."""
+        return self.root / "results" / name
+
+    def finished(self, name: str) -> Path | None:
+        """The result `name`, where a sandbox that was killed had already made it."""
+        path = self.result(name)
+        return path if path.is_file() else None
+
+    def keep_result(self, name: str, made: bytes | Path) -> bytes:
+        """Put a rendered clip, bytes or a file to be moved, under its name. Returns its bytes."""
+        path = self.result(name)
+        if isinstance(made, bytes):
+            _write_whole(path, made)
+            return made
+        made.replace(path)
+        return path.read_bytes()
+
+    def close(self) -> None:
+        """Stop appending."""
+        self._file.close()
+
+
+def read_slice(path: Path, start: int, size: int) -> bytes:
+    """`size` bytes from `start`."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _drop_torn_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,176 @@
+"""The service's inner life: queue, capacity, durations, billing. Pure: every method takes `now`.
+
+Rule: state changes only by applying events, and every event is a line of the ledger; so a restart, which applies the
+ledger's lines again, comes to the same state by the same path. Times are wall seconds. HTTP does not belong here.
+"""
+
+import heapq
+import math
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from statistics import NormalDist
+from typing import Any
+
+from batchrunner.sandbox.check import Order
+from batchrunner.sandbox.faults import uniform
+
+CREDITS_PER_USD = 2_000_000  # documented by the service
+# INVENTED for the sandbox: the service's price of this model is not published. Per second of video at 16 frames a
+# second, which is how the upstream counts.
+CREDITS_PER_SECOND: Mapping[str, int] = {"480p": 104_000, "580p": 156_000, "720p": 208_000}
+BILLED_FPS = 16
+UNKNOWN_LENGTH_S = 5.0  # billed for a clip that cannot be probed
+# Two clocks are converted into each other (wall and monotonic): a due time may be missed by rounding, never by more.
+ROUNDING_S = 1e-6
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The world's constants: as in SandboxConfig."""
+
+    seed: int = 0
+    capacity: int = 8
+    queue_limit: int = 64
+    queue_wait_s: float = 0.3
+    duration_s: float = 2.0
+    spread: float = 0.4
+
+
+@dataclass(slots=True)
+class Generation:
+    """One accepted request, and where it stands.
+
+    accepted: its ledger event. status: the service's word. ends_at: earliest end of generating.
+    outcome: the event that will end it, once rendering is done: completed with sha256 and bytes, or failed with error.
+    """
+
+    accepted: Event
+    status: str = "queued"
+    ends_at: float = math.inf
+    ended_at: float | None = None
+    outcome: Event | None = None
+
+    @property
+    def id(self) -> str:
+        """The service's id: ``<uuid>:<model>``."""
+        return str(self.accepted["generation_id"])
+
+    @property
+    def file(self) -> str:
+        """Name of its result."""
+        return self.id.split(":")[0] + ".mp4"
+
+
+class World:
+    """All generations, by id, in order of acceptance."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.generations: dict[str, Generation] = {}
+        self.by_file: dict[str, Generation] = {}
+        self.credits_held = 0
+        self.credits_charged = 0
+        self._accepted_of: Counter[str] = Counter()
+        self._waiting: list[tuple[float, int, Generation]] = []
+        self._running: dict[str, Generation] = {}
+
+    def has_room(self) -> bool:
+        """Is there a place in the queue?"""
+        return len(self._waiting) + len(self._running) < self.rules.capacity + self.rules.queue_limit
+
+    def running(self) -> list[Generation]:
+        """What is being generated now."""
+        return list(self._running.values())
+
+    def accept(self, order: Order, now: float, *, request_id: str | None, frames: int | None) -> Event:
+        """The event of accepting `order`; apply it to make it so.
+
+        request_id: the client's. frames: length of the reference clip, or None where it cannot be told.
+        """
+        identity = request_id or order.fingerprint
+        key = (self.rules.seed, identity, order.fingerprint, self._accepted_of[identity])
+        number = uuid.UUID(bytes=sha256(repr(key).encode()).digest()[:16], version=4)
+        return {
+            "event": "accepted",
+            "at": now,
+            "generation_id": f"{number}:{order.model}",
+            "client_request_id": request_id,
+            "fingerprint": order.fingerprint,
+            "model": order.model,
+            "resolution": order.params["resolution"],
+            "credits": price(order.params["resolution"], frames),
+            "params": dict(order.params),
+            "video": order.video.name,
+            "image": order.image.name,
+            "eligible_at": now + self._draw(self.rules.queue_wait_s, "wait", *key),
+            "duration_s": self._draw(self.rules.duration_s, "duration", *key),
+        }
+
+    def next_event(self, now: float) -> Event | None:
+        """What is due by `now`: a generation's end, or a start where a slot is free. Apply it, and ask again."""
+        by = now + ROUNDING_S
+        for generation in self._running.values():
+            if generation.outcome and generation.ends_at <= by:
+                return {"at": now, "generation_id": generation.id, **generation.outcome}
+        if self._waiting and self._waiting[0][0] <= by and len(self._running) < self.rules.capacity:
+            return {"event": "started", "at": now, "generation_id": self._waiting[0][2].id}
+        return None
+
+    def next_due(self) -> float | None:
+        """When `next_event` will have something, as far as that is known."""
+        due = [generation.ends_at for generation in self._running.values() if generation.outcome]
+        if self._waiting and len(self._running) < self.rules.capacity:
+            due.append(self._waiting[0][0])
+        return min((at for at in due if at < math.inf), default=None)
+
+    def apply(self, event: Event) -> None:
+        """Make `event` so. Events that do not move a generation (fetched, leak) change nothing."""
+        move = {
+            "accepted": self._enqueue,
+            "started": self._begin,
+            "completed": self._finish,
+            "failed": self._finish,
+        }.get(event["event"])
+        if move:
+            move(event)
+
+    def _enqueue(self, event: Event) -> None:
+        generation = Generation(event)
+        self._accepted_of[event["client_request_id"] or event["fingerprint"]] += 1
+        heapq.heappush(self._waiting, (event["eligible_at"], len(self.generations), generation))
+        self.generations[generation.id] = generation
+        self.by_file[generation.file] = generation
+        self.credits_held += event["credits"]
+
+    def _begin(self, event: Event) -> None:
+        generation = heapq.heappop(self._waiting)[2]
+        generation.status = "generating"
+        # A stuck one never ends: its fault was drawn when it was accepted.
+        stuck = generation.accepted.get("fault") == "stuck"
+        generation.ends_at = math.inf if stuck else event["at"] + generation.accepted["duration_s"]
+        self._running[generation.id] = generation
+
+    def _finish(self, event: Event) -> None:
+        generation = self._running.pop(event["generation_id"])
+        generation.outcome = event
+        generation.ended_at = event["at"]
+        generation.status = "completed" if event["event"] == "completed" else "error"
+        held = generation.accepted["credits"]
+        self.credits_held -= held
+        if generation.status == "completed":
+            self.credits_charged += held
+
+    def _draw(self, median_s: float, *key: object) -> float:
+        chance = max(uniform(*key), 1e-12)
+        return median_s * math.exp(self.rules.spread * NormalDist().inv_cdf(chance))
+
+
+def price(resolution: str, frames: int | None) -> int:
+    """Credits of a clip of so many frames: by the second, at 16 frames a second. The rate is invented."""
+    seconds = UNKNOWN_LENGTH_S if frames is None else frames / BILLED_FPS
+    return round(CREDITS_PER_SECOND[resolution] * seconds)

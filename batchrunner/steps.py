@@ -1,0 +1,290 @@
+"""The steps of a job: each makes one call, stores what it learned, and says what should follow.
+
+Rules: a record is stored before anything that follows from it is done, and announced after that. Steps decide about
+one job; when the next one runs, and in which slot, is the engine's business. A submission in doubt is never repeated
+here: the only ways out are evidence (`review`) and the user.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchrunner import retry
+from batchrunner.api.wire import Generation, Phase
+from batchrunner.errors import AccountFault, CallError, LocalFault, Problem
+from batchrunner.events import CallFailed, JobMoved, Noticed
+from batchrunner.job import Job, Move, Record, Result, State, advance
+from batchrunner.ports import Parts, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Refused: submit again, in so many seconds."""
+
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """In flight: look again, in so many seconds, or after the usual interval. over: the service is done with it."""
+
+    wait_s: float | None = None
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Completed: download this."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """It may be in flight, and its id is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Succeeded or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Still in flight, and nothing more to be done in this run. why: for people."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Submit nothing more, for this reason; then as `then` says."""
+
+    reason: str
+    then: "Submit | Leave"
+
+
+Next = Submit | Look | Fetch | Doubt | End | Leave | Stop
+
+
+class Steps:
+    """The steps, and the records they bring up to date (by fingerprint)."""
+
+    def __init__(self, parts: Parts, policy: Policy, run_id: str, records: dict[str, Record]) -> None:
+        self.records = records
+        self._parts = parts
+        self._policy = policy
+        self._run_id = run_id
+        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by (call, fingerprint)
+        self._warned: set[str] = set()
+        self._log_offered = True
+
+    def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
+        """Announce something about a job; with `once`, only the first time that it is said of any."""
+        if not once or message not in self._warned:
+            self._warned.add(message)
+            self._parts.announce(Noticed(self._parts.clock.now(), self._parts.ids(fingerprint), message))
+
+    async def submit(self, fingerprint: str) -> Next:
+        """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
+        clock = self._parts.clock
+        record = self.records[fingerprint]
+        request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
+        record = await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=clock.now())
+        try:
+            accepted = await self._parts.service.submit(record.job, request_id)
+        except CallError as error:
+            return await self._not_accepted(fingerprint, error)
+        self._failures.pop(("submit", fingerprint), None)
+        await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
+        return Look()
+
+    async def poll(self, fingerprint: str) -> Next:
+        """Look at the generation once."""
+        record = self.records[fingerprint]
+        assert record.generation_id is not None
+        try:
+            seen = await self._parts.service.generation(record.generation_id)
+        except CallError as error:
+            return await self._poll_failed(fingerprint, record, error)
+        self._failures.pop(("poll", fingerprint), None)
+        credits_ = record.last.credits if seen.credits is None else seen.credits
+        record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
+        self.records[fingerprint] = record
+        if not seen.known:
+            message = f"the service uses a status this program does not know, taken for pending: {seen.word!r}"
+            self.notice(fingerprint, message, once=True)
+        if seen.phase is Phase.FAILED:
+            return await self._spoil(fingerprint, seen.error)
+        if seen.phase is Phase.COMPLETED:
+            return await self._completed(fingerprint, record, seen)
+        return await self._still_working(fingerprint, record, seen.phase)
+
+    async def download(self, fingerprint: str, url: str) -> Next:
+        """Download, check, and deliver under the final names. Raises LocalFault where the disk refuses."""
+        record = self.records[fingerprint]
+        try:
+            fetched = await self._parts.clips.fetch(url, record.job.key)
+        except LocalFault:
+            raise
+        except CallError as error:
+            return await self._download_failed(fingerprint, error)
+        await self._parts.store.deliver(record.job, fetched)
+        await self._delivered(fingerprint, fetched.result)
+        return End()
+
+    async def settle(self, news: Mapping[str, Result | None]) -> None:
+        """Take in what the run directory shows at the start (`batchrunner.store.Store.settle`)."""
+        for fingerprint, result in news.items():
+            if self.records[fingerprint].state is State.IN_FLIGHT and result is not None:
+                await self._delivered(fingerprint, result)
+            elif self.records[fingerprint].state is State.SUCCEEDED:
+                self.notice(fingerprint, "its file is gone from the run directory; fetching it again, at no charge")
+                await self._move(fingerprint, Move.LOSE)
+
+    async def flush(self) -> None:
+        """Store what was learned of generations in flight since they last moved."""
+        for record in list(self.records.values()):
+            if record.state is State.IN_FLIGHT:
+                await self._parts.journal.save(record)
+
+    async def _delivered(self, fingerprint: str, result: Result) -> None:
+        """Record a clip that stands under its final names."""
+        record = self.records[fingerprint]
+        result = replace(result, warnings=oddities(record.job, result))
+        self.records[fingerprint] = replace(record, result=result)
+        await self._move(fingerprint, Move.DELIVER, ended_at=self._parts.clock.now())
+        for warning in result.warnings:
+            self.notice(fingerprint, warning)
+
+    async def review(self, doubts: Sequence[str]) -> list[str]:
+        """Search the service's log for submissions in doubt; those found are adopted and returned.
+
+        Not found is no proof: whether unfinished generations show there, and how late, is not known. A service that
+        does not offer its log (403, 404) is not asked again in this run.
+        """
+        if not self._log_offered or not doubts:
+            return []
+        earliest = min(self.records[fingerprint].last.submitted_at for fingerprint in doubts)
+        try:
+            found = await self._parts.service.accepted_since(earliest)
+        except CallError as error:
+            self._log_offered = error.status not in {401, 403, 404, 405}
+            return []
+        adopted = [item for item in doubts if self.records[item].last.request_id in found]
+        for fingerprint in adopted:
+            await self._accepted(fingerprint, Move.ADOPT, found[self.records[fingerprint].last.request_id], None)
+        return adopted
+
+    async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
+        now = self._parts.clock.now()
+        try:
+            await self._move(fingerprint, move, generation_id=generation_id, accepted_at=now, credits=credits_)
+        except LocalFault as fault:
+            # The one fact that must not be lost cannot be stored: say it where a person can read it.
+            told = f"{fault.message}; write this down: generation {generation_id} was accepted and is not recorded"
+            raise LocalFault(fault.kind, told, fault.hint) from fault
+
+    async def _not_accepted(self, fingerprint: str, error: CallError) -> Next:
+        if error.in_doubt:
+            await self._move(fingerprint, Move.DOUBT, error=error.problem)
+            return Doubt()
+        await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
+        if isinstance(error, AccountFault):
+            return Stop(error.message, Submit())
+        # An input that changed or vanished concerns this job alone; so does a request that the service refuses.
+        wait_s = None
+        if not isinstance(error, LocalFault):
+            wait_s = self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
+        if wait_s is None:
+            await self._move(fingerprint, Move.GIVE_UP, error=error.problem)
+            return End()
+        return Submit(wait_s)
+
+    async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
+        if isinstance(error, AccountFault):
+            return Stop(error.message, Leave(error.message))
+        age_s = self._parts.clock.now() - (record.last.accepted_at or record.last.submitted_at)
+        if error.kind == "unknown_generation" and age_s > self._policy.not_found_grace_s:
+            told = f"{error.message} (generation {record.generation_id}, accepted {age_s:.0f} s ago)"
+            return await self._spoil(fingerprint, replace(error.problem, message=told))
+        return Look(self._wait("poll", fingerprint, error, retry.POLLS))
+
+    async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
+        now = self._parts.clock.now()
+        since = record.last.generating_at
+        if phase is Phase.GENERATING and since is None:
+            record = record.with_attempt(generating_at=now)
+            self.records[fingerprint] = record
+            await self._parts.journal.save(record)
+        elif since is not None and now - since > self._policy.job_timeout_s:
+            return Leave(f"still generating after {now - since:.0f} s; the next run looks again")
+        return Look()
+
+    async def _completed(self, fingerprint: str, record: Record, seen: Generation) -> Next:
+        if record.last.completed_at is None:
+            self.records[fingerprint] = record.with_attempt(completed_at=self._parts.clock.now())
+        if seen.video_url is not None:
+            return Fetch(seen.video_url)
+        self._failures["link", fingerprint] += 1
+        if self._failures["link", fingerprint] <= self._policy.linkless_looks:
+            return Look(over=True)
+        problem = Problem(
+            "no_link",
+            f"the service calls generation {record.generation_id} completed and gives no link to it",
+            "Ask the service's support with this id; --retry-failed pays for another generation.",
+        )
+        return await self._spoil(fingerprint, problem)
+
+    async def _download_failed(self, fingerprint: str, error: CallError) -> Next:
+        """Look at the generation again: that gives a fresh link, and never another generation."""
+        wait_s = self._wait("download", fingerprint, error, retry.DOWNLOADS)
+        if wait_s is not None:
+            return Look(wait_s, over=True)
+        if error.kind == "bad_file":
+            return await self._spoil(fingerprint, error.problem)
+        return Leave(f"{error.message}; it is paid for, and the next run fetches it")
+
+    async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
+        await self._move(fingerprint, Move.SPOIL, error=problem, ended_at=self._parts.clock.now())
+        return End()
+
+    async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
+        record = advance(self.records[fingerprint], move, error=error, **attempt)
+        await self._parts.journal.save(record)
+        self.records[fingerprint] = record
+        parts = self._parts
+        parts.announce(JobMoved(parts.clock.now(), parts.ids(fingerprint), move, record))
+        return record
+
+    def _wait(self, call: str, fingerprint: str, error: CallError, backoff: retry.Backoff) -> float | None:
+        """Seconds until the call may be made again, announced; None to give up."""
+        self._failures[call, fingerprint] += 1
+        wait_s = retry.wait_s(backoff, self._failures[call, fingerprint], error, self._parts.rng)
+        if wait_s is not None:
+            parts = self._parts
+            parts.announce(CallFailed(parts.clock.now(), parts.ids(fingerprint), call, error.problem, wait_s))
+        return wait_s
+
+
+def oddities(job: Job, result: Result) -> tuple[str, ...]:
+    """What is odd about a clip that is whole: not the size asked for, or not the length of the reference clip."""
+    warnings = []
+    asked = str(job.params.get("resolution", "")).removesuffix("p")
+    if asked.isdigit() and result.width_px and result.height_px:
+        short_px = min(result.width_px, result.height_px)
+        if abs(short_px - int(asked)) > 16:  # the model works in multiples of 16
+            warnings.append(f"asked for {asked}p, got {result.width_px}x{result.height_px}")
+    if job.video.duration_s and result.duration_s:
+        ratio = result.duration_s / job.video.duration_s
+        if not 0.8 <= ratio <= 1.25:
+            warnings.append(f"lasts {result.duration_s:.2f} s, the reference clip {job.video.duration_s:.2f} s")
+    return tuple(warnings)
+
+
+def occupies(record: Record, now: float, policy: Policy) -> bool:
+    """Whether a job found in this state at the start counts as in flight at the service."""
+    if record.state is State.IN_DOUBT:
+        return now - record.last.submitted_at < policy.doubt_s
+    return record.state is State.IN_FLIGHT and record.last.completed_at is None

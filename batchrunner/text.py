@@ -1,0 +1,56 @@
+"""Words for people: text made safe to show, and times, sizes and lengths written out. Pure.
+
+Rule: whatever came from outside passes `printable` before it reaches a terminal or a page. What the words say is the
+business of those who say them (`batchrunner.progress`, `batchrunner.report`).
+"""
+
+from datetime import UTC, datetime
+
+_UNITS = ("kB", "MB", "GB", "TB")
+
+
+def printable(text: str, most: int | None = None) -> str:
+    r"""`text` in one line in which nothing acts on what shows it.
+
+    Control characters (line ends and terminal escapes among them), bidirectional marks, lone surrogates and all else
+    that is invisible is written out, as in ``\x1b`` and ``\u202e``. Longer text than `most` characters is cut.
+    """
+    if most is not None and len(text) > most:
+        text = text[: most - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def rfc3339(at: float) -> str:
+    """`at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def size_text(size_bytes: int) -> str:
+    """A size in decimal units: ``812 bytes``, ``1.2 MB``."""
+    if size_bytes < 1000:
+        return count_text(size_bytes, "byte")
+    size = float(size_bytes)
+    for unit in _UNITS:
+        size /= 1000
+        if size < 999.95 or unit == _UNITS[-1]:
+            break
+    return f"{size:.1f} {unit}"
+
+
+def length_text(seconds: float) -> str:
+    """A length of time, in its two largest units: ``2.4 s``, ``12 s``, ``3 min 5 s``, ``7 h 12 min``."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number and its noun: ``1 job``, ``2 jobs``, ``2,000 jobs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
