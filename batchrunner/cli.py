@@ -150,12 +150,13 @@ def status(batch: Path, output: str | None, as_json: bool) -> int:
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def report(run_dir: Path) -> int:
     """Write report.json and report.html of RUN_DIR again from its journal."""
-    from batchrunner import runner
+    from batchrunner import report as reporting
     from batchrunner.rundir import RunDir
 
     rundir = RunDir(run_dir)
-    summary, paths = runner.write_report(_held(rundir), rundir)
-    click.echo(summary)
+    held = _held(rundir)
+    paths = reporting.write(held, rundir.path, __version__)
+    click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
         click.echo(str(path))
     return ExitStatus.OK

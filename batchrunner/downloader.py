@@ -155,8 +155,10 @@ class _Part:
 
     def start(self, continued: bool, etag: str) -> None:
         """Open for writing, from where the reply continues or from nothing."""
-        self._disk.remove(self._note)  # what it vouched for is about to change
         if not continued:
+            # What the note vouches for is about to be overwritten: it must be gone from the disk before.
+            self._disk.remove(self._note)
+            self._disk.flush_folder(self._note.parent)
             self._restart()
         # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
         self._etag = "" if etag.startswith("W/") else etag

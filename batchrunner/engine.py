@@ -240,7 +240,7 @@ class Engine:
             self._doubts.discard(fingerprint)
             self._scheduler.occupy(fingerprint)
             self._follow(fingerprint, now)
-        for fingerprint in self._doubts:
+        for fingerprint in sorted(self._doubts):
             if not occupies(self._steps.records[fingerprint], wall, self._policy):
                 self._scheduler.release(fingerprint)
         if self._doubts:

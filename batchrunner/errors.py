@@ -130,3 +130,5 @@ class NetworkFault(CallError):
 
 class LocalFault(CallError):
     """This machine: disk full, a file that changed or vanished."""
+
+    exit_status = ExitStatus.STOPPED

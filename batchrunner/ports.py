@@ -79,6 +79,7 @@ class Policy:
     review_s: wait before the first search for a submission in doubt; it doubles up to review_cap_s.
     doubt_s: how long a submission in doubt keeps its slot: it may be in flight.
     closing_grace_s: how long downloads may go on after the first signal.
+    record_retry_s: how long storing a generation id is tried again on a disk that refuses.
     """
 
     concurrency: int
@@ -93,3 +94,4 @@ class Policy:
     review_cap_s: float = 600.0
     doubt_s: float = 3600.0
     closing_grace_s: float = 30.0
+    record_retry_s: float = 600.0

@@ -131,9 +131,10 @@ class Progress:
 
     def _draw(self, event: Event, bar: "Bar") -> None:
         if isinstance(event, RunStarted) and not bar.tasks:
-            bar.add_task("", total=None, counts="")
+            bar.add_task("", total=sum(self._states.values()), counts=_counts(self._states))
             self._write(bar.start)
-        if not bar.tasks or (isinstance(event, JobMoved) and abs(event.at - self._drawn_at) < _DRAW_EVERY_S):
+        soon = abs(event.at - self._drawn_at) < _DRAW_EVERY_S
+        if not bar.tasks or (soon and not isinstance(event, RunFinished)):
             return
         self._drawn_at = event.at
         done = sum(self._states.get(state, 0) for state in _DONE)

@@ -24,7 +24,7 @@ from batchrunner.clock import Clock, LoopClock, wall_time
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader
 from batchrunner.engine import Engine
-from batchrunner.errors import ExitStatus, UsageError
+from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.job import Entry, Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
@@ -153,12 +153,17 @@ async def drive(
         for warning in setup.batch.warnings:
             listener(Noticed(run.started_at, (), str(warning)))
         await engine.run(order)
-        await steps.flush()
-        asked_for = [steps.records[fingerprint] for fingerprint in order]
-        status = ending() or exit_status(asked_for)
+        status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
-        await journal.finish(finished)
-        _report(setup, journal, listener, finished)
+        try:
+            await steps.flush()
+            await journal.finish(finished)
+            written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
+        except (LocalFault, OSError) as error:
+            listener(Noticed(outside.clock.now(), (), f"the report could not be written: {error}"))
+            written, status = (), ending() or ExitStatus.STOPPED
+        told = replace(_held(journal), run=finished)
+        listener(_finished(told, int(status), written))
         return int(status)
 
 
@@ -263,17 +268,15 @@ def _started(setup: Setup, run: Run, records: list[Record]) -> RunStarted:
     )
 
 
-def _report(setup: Setup, journal: Journal, listener: Listener, run: Run) -> None:
-    """Write the reports from what the journal holds, so that they agree with it, and announce the end."""
+def _held(journal: Journal) -> Snapshot:
+    """What the journal holds: reports are made from this, so that they agree with it."""
     held = journal.snapshot()
     assert held is not None
-    summary, written = write_report(held, setup.rundir)
+    return held
+
+
+def _finished(held: Snapshot, status: int, written: tuple[Path, ...]) -> RunFinished:
     states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
-    files = tuple(str(path) for path in written)
-    listener(RunFinished(run.finished_at or run.started_at, run.exit_status or 0, states, files, summary))
-
-
-def write_report(held: Snapshot, rundir: RunDir) -> tuple[str, tuple[Path, Path]]:
-    """Write report.json and report.html; returns the headline and their paths."""
-    written = report.write(held, rundir.path, batchrunner.__version__)
-    return report.headline(report.build(held, batchrunner.__version__)), written
+    summary = report.headline(report.build(held, batchrunner.__version__))
+    at = held.run.finished_at or held.run.started_at
+    return RunFinished(at, status, states, tuple(str(path) for path in written), summary)

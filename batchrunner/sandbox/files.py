@@ -15,7 +15,7 @@ from batchrunner.sandbox.faults import Fault
 from batchrunner.sandbox.store import read_slice
 
 _CHUNK_BYTES = 256 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 # Zeros cover this part of the whole file, whatever range is asked for.
 _ZEROED = (0.4, 0.6)
 _SLOW_STEPS = 16

@@ -81,7 +81,8 @@ class Sandbox:
             raise UsageError(f"{root}: the sandbox's state directory cannot be used: {error}") from None
         self._requests = 0
         self._log_rate = logs.CallRate()
-        self._closed_ledger: str | None = None
+        self._closed = False
+        self._last_ledger: str | None = None  # of a temporary directory that is gone
         self._runner = web.AppRunner(
             self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_GRACE_S
         )
@@ -97,16 +98,17 @@ class Sandbox:
 
     async def close(self) -> None:
         """Stop. With a state directory everything accepted is known to the next sandbox there."""
-        if self._closed_ledger is not None:
+        if self._closed:
             return
+        self._closed = True
         await self._runner.cleanup()
         self._pool.close()
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._closed_ledger = self._service.store.text()
         self._service.store.close()
         if self._temporary:
+            self._last_ledger = self._service.store.text()
             self._temporary.cleanup()
         for result in results:
             if isinstance(result, Exception):
@@ -114,7 +116,7 @@ class Sandbox:
 
     def ledger(self) -> list[dict[str, Any]]:
         """Every event so far, oldest first; also after `close`."""
-        text = self._service.store.text() if self._closed_ledger is None else self._closed_ledger
+        text = self._service.store.text() if self._last_ledger is None else self._last_ledger
         return [json.loads(line) for line in text.splitlines()]
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":

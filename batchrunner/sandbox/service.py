@@ -36,7 +36,8 @@ class Renderer(Protocol):
 class Service:
     """World, ledger and renderer, tied together.
 
-    Raises OSError, ValueError, LookupError or TypeError where the ledger cannot be used. spawn: runs a coroutine beside the caller.
+    spawn: runs a coroutine beside the caller.
+    Raises OSError, ValueError, LookupError or TypeError where the ledger cannot be used.
     """
 
     def __init__(
