@@ -158,7 +158,7 @@ async def drive(
         try:
             await steps.flush()
             await journal.finish(finished)
-            written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
+            written: tuple[Path, ...] = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
         except (LocalFault, OSError) as error:
             listener(Noticed(outside.clock.now(), (), f"the report could not be written: {error}"))
             written, status = (), ending() or ExitStatus.STOPPED
