@@ -142,7 +142,7 @@ def status(batch: Path, output: str | None, as_json: bool) -> int:
 
     rundir = RunDir(batch) if batch.is_dir() else _load(batch, {"output": output}).rundir
     facts = report.build(_held(rundir), __version__)
-    click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else report.status_text(facts))
+    click.echo(report.to_json(facts) if as_json else report.status_text(facts))
     return ExitStatus.OK
 
 

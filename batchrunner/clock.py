@@ -6,8 +6,10 @@ never jumps. What waits, waits on `monotonic()`, so that a changed clock or a da
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from typing import Protocol
+
+# A loop fires a timer up to one tick of its clock early, and what is due then is not due yet: this much later it is.
+_LATE_S = 0.001
 
 
 class Clock(Protocol):
@@ -55,7 +57,7 @@ class LoopClock:
         """Return when `event` is set or `until` is reached, whichever comes first."""
         timer = None
         if until is not None:
-            timer = asyncio.get_running_loop().call_at(until, event.set)
+            timer = asyncio.get_running_loop().call_at(until + _LATE_S, event.set)
         try:
             await event.wait()
         finally:
@@ -66,8 +68,3 @@ class LoopClock:
 def wall_time() -> float:
     """Wall time outside any loop (commands that only read), seconds since the epoch."""
     return time.time()
-
-
-def rfc3339(at: float) -> str:
-    """`at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -22,8 +22,8 @@ _MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
 _MAX_INDEX_BYTES = 16 << 20  # moov; an hour of video and sound has 3 MB
 _MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
 _MAX_NAL_UNITS = 2_000_000  # in one file
-# Neither H.264 nor H.265 ever has three zero bytes in a row inside a NAL unit (emulation prevention, 7.4.1 and 7.4.2);
-# sloppy writers leave a few at the end. So a run this long is a hole in the file.
+# H.264 and H.265 never have three zero bytes in a row inside a NAL unit (emulation prevention); sloppy writers leave a
+# few at its end. So a run this long is a hole in the file.
 _HOLE = bytes(16)
 # Samples that are NAL units, each after its length: the box, and the byte in it, that hold the width of that length.
 _NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
@@ -203,7 +203,7 @@ def _track(data: bytes, trak: _Box) -> _Track:
     if handler is None or table is None:
         raise _Broken("a track has no handler or no sample table")
     parts = {box.type: box for box in _walk(data, table.start, table.end)}
-    kind = _fields(data, handler, 8, "4s")[0]
+    kind = _fields(data, handler, 8, ">4s")[0]
     count, same_size, sizes = _sizes(data, parts)
     runs = _numbers(data, parts.get(b"stsc"), "I", 3)
     wide = b"co64" in parts
@@ -219,8 +219,7 @@ def _track(data: bytes, trak: _Box) -> _Track:
 
 
 def _fields(data: bytes, box: _Box, offset: int, layout: str) -> tuple[Any, ...]:
-    """Fields at `offset` in a box, big-endian, or _Broken if the box is too short to hold them."""
-    layout = f">{layout}"
+    """Fields at `offset` in a box, or _Broken if the box is too short to hold them."""
     if box.start + offset + struct.calcsize(layout) > box.end:
         raise _Broken(f"the box '{box.type.decode()}' is too short")
     return struct.unpack_from(layout, data, box.start + offset)
@@ -230,7 +229,7 @@ def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "arr
     """The rows of a table box: version and flags, a count, then `columns` big-endian numbers a row, all in one list."""
     numbers = array(code)
     if box is not None:
-        (rows,) = _fields(data, box, 4, "I")
+        (rows,) = _fields(data, box, 4, ">I")
         _fill(numbers, data, box, 8, rows * columns)
     return numbers
 
@@ -250,7 +249,7 @@ def _sizes(data: bytes, parts: dict[bytes, _Box]) -> tuple[int, int, "array[int]
     box = parts.get(b"stsz") or parts.get(b"stz2")
     if box is None:
         return 0, 0, sizes
-    same_size, count = _fields(data, box, 4, "II")
+    same_size, count = _fields(data, box, 4, ">II")
     if box.type == b"stz2":
         same_size = 0
     elif not same_size:
@@ -261,14 +260,12 @@ def _sizes(data: bytes, parts: dict[bytes, _Box]) -> tuple[int, int, "array[int]
 def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
     if stsd is None:
         raise _Broken("a video track does not say how it is coded")
-    _fields(data, stsd, 0, "II")
     widths = []
     for entry in _walk(data, stsd.start + 8, stsd.end):
         width = 0
         if entry.type in _NAL_CODECS:
             name, offset = _NAL_CODECS[entry.type]
-            inner = _Box(entry.type, entry.start + _VISUAL_ENTRY_BYTES, entry.end)
-            config = _find(data, inner, name)
+            config = _find(data, entry._replace(start=entry.start + _VISUAL_ENTRY_BYTES), name)
             if config is None:
                 raise _Broken(f"its '{entry.type.decode()}' video has no '{name.decode()}' configuration")
             width = (_fields(data, config, offset, "B")[0] & 3) + 1
@@ -292,9 +289,7 @@ def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
 
 def _check_places(track: _Track, size_bytes: int) -> None:
     """Every sample lies inside the file."""
-    if not track.sizes and not track.same_size:
-        return
-    for offset, first, samples, _ in _chunks(track):
+    for offset, first, samples, _ in _chunks(track) if track.sizes or track.same_size else ():
         held = max(0, min(samples, track.count - first))
         length = sum(track.sizes[first : first + held]) if track.sizes else held * track.same_size
         if offset + length > size_bytes:

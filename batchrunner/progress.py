@@ -170,7 +170,8 @@ def describe(event: Event) -> Line | None:
             wait = f"again in {length_text(event.retry_in_s)}"
             return Line(Weight.NOTICE, f"{_names(event.ids)}: {event.call} failed: {_words(event.problem)}; {wait}")
         case Noticed():
-            return Line(Weight.NOTICE, f"{_names(event.ids)}: {_safe(event.message)}")
+            about = f"{_names(event.ids)}: " if event.ids else ""  # else it is about the run
+            return Line(Weight.NOTICE, f"{about}{_safe(event.message)}")
         case Stopping():
             return Line(Weight.PROBLEM, f"stopping: {_safe(event.reason)}")
         case RunFinished():

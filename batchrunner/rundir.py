@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from batchrunner.clock import rfc3339
 from batchrunner.errors import BatchLocked, UsageError
+from batchrunner.text import rfc3339
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,12 +131,12 @@ async def drive(
         stack.callback(journal.close)
         run, records = await _begin(setup, journal, outside.clock.now())
         store = Store(setup.rundir, journal, outside.executor, outside.files)
+        client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
+        clips = Downloader(setup.rundir.parts, outside.executor, outside.files)
         parts = Parts(
-            service=await stack.enter_async_context(
-                ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
-            ),
+            service=await stack.enter_async_context(client),
             journal=journal,
-            clips=await stack.enter_async_context(Downloader(setup.rundir.parts, outside.executor, outside.files)),
+            clips=await stack.enter_async_context(clips),
             store=store,
             clock=outside.clock,
             rng=outside.rng,
@@ -149,22 +149,30 @@ async def drive(
         engine = Engine(parts, policy, steps)
         listen(engine)
         order = list(dict.fromkeys(entry.job.fingerprint for entry in entries))
-        listener(_started(setup, run, [steps.records[fingerprint] for fingerprint in order]))
-        for warning in setup.batch.warnings:
-            listener(Noticed(run.started_at, (), str(warning)))
+        _announce_start(setup, run, [steps.records[fingerprint] for fingerprint in order], listener)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
-        try:
-            await steps.flush()
-            await journal.finish(finished)
-            written: tuple[Path, ...] = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
-        except (LocalFault, OSError) as error:
-            listener(Noticed(outside.clock.now(), (), f"the report could not be written: {error}"))
-            written, status = (), ending() or ExitStatus.STOPPED
-        told = replace(_held(journal), run=finished)
-        listener(_finished(told, int(status), written))
-        return int(status)
+        return await _finish(setup, journal, steps, finished, listener)
+
+
+async def _finish(setup: Setup, journal: Journal, steps: Steps, run: Run, listener: Listener) -> int:
+    """Store how the run ended and write the reports from what the journal holds; returns the exit status."""
+    written: tuple[Path, ...] = ()
+    try:
+        await steps.flush()
+        await journal.finish(run)
+        written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
+    except (LocalFault, OSError) as error:
+        listener(Noticed(run.started_at, (), f"the report could not be written: {error}"))
+        if run.exit_status not in _SIGNALS.values():
+            run = replace(run, exit_status=int(ExitStatus.STOPPED))
+    held = replace(_held(journal), run=run)
+    states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
+    summary = report.headline(report.build(held, batchrunner.__version__))
+    at, status = run.finished_at or run.started_at, run.exit_status or 0
+    listener(RunFinished(at, status, states, tuple(str(path) for path in written), summary))
+    return status
 
 
 def exit_status(records: list[Record]) -> ExitStatus:
@@ -262,10 +270,11 @@ def _ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
     return lambda fingerprint: ids.get(fingerprint, ())
 
 
-def _started(setup: Setup, run: Run, records: list[Record]) -> RunStarted:
-    return RunStarted(
-        run.started_at, run.name, run.provider, str(setup.rundir.path), run.concurrency, count_states(records)
-    )
+def _announce_start(setup: Setup, run: Run, records: list[Record], listener: Listener) -> None:
+    states = count_states(records)
+    listener(RunStarted(run.started_at, run.name, run.provider, str(setup.rundir.path), run.concurrency, states))
+    for warning in setup.batch.warnings:
+        listener(Noticed(run.started_at, (), str(warning)))
 
 
 def _held(journal: Journal) -> Snapshot:
@@ -273,10 +282,3 @@ def _held(journal: Journal) -> Snapshot:
     held = journal.snapshot()
     assert held is not None
     return held
-
-
-def _finished(held: Snapshot, status: int, written: tuple[Path, ...]) -> RunFinished:
-    states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
-    summary = report.headline(report.build(held, batchrunner.__version__))
-    at = held.run.finished_at or held.run.started_at
-    return RunFinished(at, status, states, tuple(str(path) for path in written), summary)

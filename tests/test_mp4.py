@@ -226,6 +226,22 @@ def test_tables_that_lie_are_named(part: str, content: bytes, word: str) -> None
     assert word in refusal(small(**{part: content}))
 
 
+def test_parts_of_no_length_are_damage() -> None:
+    assert "damaged" in refusal(small(mdat=box(b"mdat", bytes(8)), stsz=full(b"stsz", 0, 1, 8)))
+
+
+def test_pictures_that_overlap_are_not_read_over_and_over() -> None:
+    picture = b"\0\0\0\x60" + b"\x65" * 0x60
+    many = small(mdat=box(b"mdat", picture), stsz=full(b"stsz", 0, 50, *[100] * 50), stco=full(b"stco", 50, *[24] * 50))
+    assert "more than the file" in refusal(many)
+
+
+@pytest.mark.parametrize(("bound", "word"), [("_MAX_NAL_UNITS", "more than 50 NAL"), ("_MAX_SAMPLE_BYTES", "absurd")])
+def test_work_on_pictures_is_bounded(bound: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mp4, bound, 50)
+    assert word in refusal(SOURCE.read_bytes())
+
+
 def test_absurd_counts_are_refused_before_they_cost_anything() -> None:
     assert "more than" in refusal(box(b"ftyp") + box(b"free") * 100_001)
     assert "absurd" in refusal(box(b"ftyp") + box(b"mdat") + box(b"moov", bytes(17 << 20)))
@@ -259,6 +275,14 @@ def test_decoding_tells_size_length_and_count(tmp_path: Path) -> None:
     path = tmp_path / "a: fragmented ?clip.mp4"
     remuxed(path, LAYOUTS["fragmented"])
     assert mp4.check_decodes(path) == mp4.Decoded(480, 480, 2.4, None)
+
+
+def test_a_list_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "other.mp4").write_bytes(SOURCE.read_bytes())
+    path = tmp_path / "clip.mp4"
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(ValueError, match="does not decode"):
+        mp4.check_decodes(path)
 
 
 @pytest.mark.parametrize(

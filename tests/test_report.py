@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from batchrunner import clock, report
+from batchrunner import report
 from batchrunner.errors import LocalFault, Problem
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Snapshot, State
 from batchrunner.text import length_text, printable, rfc3339, size_text
@@ -180,6 +180,12 @@ def test_a_doubt_says_how_to_settle_it_and_what_that_may_cost() -> None:
     assert (error["kind"], error["message"]) == ("timeout", "no answer")
     assert "--in-doubt resubmit" in error["hint"]
     assert "pays twice" in error["hint"]
+    vague = record("c", State.IN_DOUBT, error=Problem("timeout", "no answer", "Check the network."))
+    hint = built(snapshot(vague))["jobs"][0]["error"]["hint"]
+    assert hint.startswith("Check the network. ")
+    assert "--in-doubt resubmit" in hint
+    told = record("c", State.IN_DOUBT, error=Problem("process_died", "ended", "--in-doubt resubmit submits it again"))
+    assert built(snapshot(told))["jobs"][0]["error"]["hint"] == "--in-doubt resubmit submits it again"
 
 
 def test_its_own_reason_wins_over_the_usual_one() -> None:
@@ -372,4 +378,4 @@ def test_sizes_lengths_and_times_in_words() -> None:
     assert [length_text(s) for s in (-1, 0.04, 9.94, 9.96, 59.6, 185, 3599.7, 25_920)] == [
         "0.0 s", "0.0 s", "9.9 s", "10 s", "1 min 0 s", "3 min 5 s", "1 h 0 min", "7 h 12 min",
     ]  # fmt: skip
-    assert rfc3339(NOW) == clock.rfc3339(NOW) == "2026-11-22T21:55:00.123Z"
+    assert rfc3339(NOW) == "2026-11-22T21:55:00.123Z"

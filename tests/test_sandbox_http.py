@@ -206,7 +206,7 @@ def test_what_is_not_there_is_not_found(virtual: Any) -> None:
             status, body, _ = await client.call(method, path)
             assert (status, body["error"]["name"]) == (404, "NotFoundException"), path
         assert (await client.call("GET", "/files/../ledger.jsonl"))[0] == 404
-        assert (await client.call("GET", "/files/none.mp4"))[0] == 410
+        assert (await client.call("GET", "/files/none.mp4"))[0] == 404
 
     virtual(scenario, logs=False)
 
@@ -409,6 +409,18 @@ def test_a_generation_that_fails(virtual: Any, kind: str) -> None:
 
 
 # Downloads
+
+
+def test_a_result_is_not_there_before_its_generation_has_ended(virtual: Any) -> None:
+    async def scenario(client: Client) -> None:
+        _, body, _ = await client.submit()
+        path = f"/files/{body['id'].split(':')[0]}.mp4"
+        await asyncio.sleep(5)  # rendered, and still generating for the client
+        assert (await client.call("GET", path))[0] == 404
+        await asyncio.sleep(10)
+        assert (await client.call("GET", path))[0] == 200
+
+    virtual(scenario)
 
 
 def test_ranges_over_http(virtual: Any) -> None:

@@ -2,7 +2,7 @@
 
 It answers as the service's documentation says, renders real clips, and misbehaves on request and by seed. Rule: it
 shares nothing with the client's side, so that it cannot agree with the client's own misreadings; of the package it
-imports `clock` and `errors` alone. It fetches nothing and keeps no key. The command line does not belong here.
+imports only what knows no service: `clock`, `errors`, `settings` and `text`. It fetches nothing and keeps no key.
 """
 
 from typing import TYPE_CHECKING

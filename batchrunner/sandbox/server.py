@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from batchrunner.clock import Clock, LoopClock, rfc3339
+from batchrunner.clock import Clock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import files, logs
 from batchrunner.sandbox.check import check, missing
@@ -36,6 +36,7 @@ from batchrunner.sandbox.replies import (
     submitted,
 )
 from batchrunner.sandbox.service import Renderer, Service, aside
+from batchrunner.text import rfc3339
 
 GENERATIONS = "/v2/video/generations"
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -226,7 +227,7 @@ class Sandbox:
         service.settle()
         generation = service.world.by_file.get(name)
         if generation is None or generation.status != "completed" or not generation.outcome:
-            return _response(INSTEAD["gone_410"](call, Fault("download", "gone_410")), call)
+            return await self._nowhere(request)
         fault = service.faults.decide("download", name, service.elapsed())
         kind = fault.kind if fault else ""
         if kind in INSTEAD or kind in _HANGS or kind in _CUTS:

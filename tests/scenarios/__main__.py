@@ -1,0 +1,63 @@
+"""Live as many nights as one likes (``--seeds 0-1000``), or one, with its story (``--seed 17``)."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tests.scenarios.night import Night, Story
+from tests.scenarios.oracle import Broken, judge
+
+
+def live(seed: int, rate: float | None = None) -> tuple[int, str, Story]:
+    """One night: its seed, what is wrong ("" for nothing), and its story."""
+    with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
+        night = Night(seed, rate=rate)
+        story = Story(seed, Path(folder), night.config)
+        try:
+            story = night.live(Path(folder))
+            judge(story)
+        except (Broken, AssertionError) as error:
+            return seed, str(error) or repr(error), story
+    return seed, "", story
+
+
+def shared_memory() -> str | None:
+    """A folder in memory where there is one: nights flush a lot."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def replay(seed: int) -> str:
+    """The command that lives this night again."""
+    return f"python -m tests.scenarios --seed {seed}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__)
+    parser.add_argument("--seed", type=int, help="live this night and tell its story")
+    parser.add_argument("--seeds", default="0-299", help="live these nights [default: 0-299]")
+    parser.add_argument("--rate", type=float, help="the rate of each fault; decided by the seed otherwise")
+    options = parser.parse_args()
+    if options.seed is not None:
+        seed, wrong, story = live(options.seed, options.rate)
+        sys.stdout.write("\n".join([*story.lines, wrong or "all promises kept"]) + "\n")
+        return 1 if wrong else 0
+    first, last = (int(number) for number in options.seeds.split("-"))
+    started = time.monotonic()
+    bad = 0
+    with ProcessPoolExecutor() as pool:
+        for seed, wrong, _ in pool.map(live, range(first, last + 1), [options.rate] * (last - first + 1), chunksize=4):
+            if wrong:
+                bad += 1
+                sys.stdout.write(f"night {seed}: {wrong}\n    {replay(seed)}\n")
+                sys.stdout.flush()
+    nights = last - first + 1
+    sys.stdout.write(f"{nights} nights lived in {time.monotonic() - started:.0f} s: {nights - bad} good, {bad} bad\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

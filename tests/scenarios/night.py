@@ -1,0 +1,285 @@
+"""One night: a seed decides the jobs, the service's faults, the deaths of the process and what the user does between.
+
+`Night(seed).live(folder)` runs it to its end and returns what happened, for the oracle. The same seed gives the same
+night, in every process.
+"""
+
+import asyncio
+import gc
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from batchrunner import sandbox
+from batchrunner.clock import LoopClock
+from batchrunner.engine import Engine
+from batchrunner.events import Event, JobMoved
+from batchrunner.job import Entry, Job, Media, Move
+from batchrunner.manifest import Batch, fingerprint
+from batchrunner.rundir import RunDir
+from batchrunner.runner import Endpoint, Setup, Surroundings, drive
+from batchrunner.sandbox import Fault, SandboxConfig
+from batchrunner.sandbox.render import RenderRequest
+from batchrunner.settings import resolve
+from tests.scenarios.world import EPOCH, Died, Loop, Mortal, MortalExecutor, SimDisk
+
+MODEL = "alibaba/wan2.2-14b-animate-replace"
+MAX_RUNS = 40
+MAX_VIRTUAL_S = 60 * 86_400.0
+
+# The failures of the fact sheet's section 4 that a service can show. Left out: server_error_accepted, a service that
+# says no with its own problem body and accepts all the same; against that no client has a defence.
+FAULTS: dict[str, tuple[str, ...]] = {
+    "submit": (
+        "rate_limited", "rate_limited_retry_after", "unavailable", "server_error", "edge_502_html", "edge_524_html",
+        "edge_502_html_accepted", "edge_524_html_accepted", "lost_reply", "cut_before", "hang", "hang_before", "no_id",
+        "empty_200", "id_as_generation_id", "created_201", "out_of_credits", "unauthorized", "legacy_error",
+    ),
+    "poll": (
+        "rate_limited", "rate_limited_retry_after", "unavailable", "server_error", "edge_524_html", "edge_502_html",
+        "html_200", "not_found", "hang", "cut", "unknown_status", "waiting", "active", "succeeded", "no_url",
+        "video_string_list", "video_object_list",
+    ),
+    "download": (
+        "truncated", "short", "zeros", "no_range", "changed_etag", "html_200", "not_found", "gone_410", "forbidden",
+        "unavailable", "hang", "cut",
+    ),
+    "generation": ("face_detection", "content_policy", "file_download", "error_object", "odd_length"),
+    "logs": ("unavailable", "not_found", "hang", "cut", "html_200", "empty"),
+}  # fmt: skip
+
+
+@dataclass
+class Story:
+    """What happened: for the oracle, and for a person who reads a failing night."""
+
+    seed: int
+    folder: Path
+    config: SandboxConfig
+    lines: list[str] = field(default_factory=list)
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    deaths: int = 0
+    posts_in_air_at_deaths: int = 0
+    caps: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+
+    @property
+    def rundir(self) -> RunDir:
+        return RunDir(self.folder / "run")
+
+    def tell(self, at: float, line: str) -> None:
+        self.lines.append(f"{at:12.3f}  {line}")
+
+
+class Night:
+    """A seed, and all that it decides. `change` lets a test bend the plan before it is lived."""
+
+    def __init__(self, seed: int, *, rate: float | None = None) -> None:
+        self.seed = seed
+        rng = Random(seed)
+        self.rng = rng
+        self.concurrency = rng.choice([1, 2, 3, 4, 8])
+        self.jobs = rng.randint(2, 9)
+        self.deaths = rng.choice([0, 1, 1, 2, 3, 5])
+        self.edits = rng.random() < 0.4
+        self.rate = rate if rate is not None else rng.choice([0.0, 0.05, 0.05, 0.1, 0.3])
+        self.interrupts = rng.random() < 0.15
+        self.config = SandboxConfig(
+            seed=seed,
+            capacity=rng.choice([1, 2, 4, 8]),
+            queue_limit=rng.choice([0, 2, 64]),
+            queue_wait_s=rng.choice([0.0, 5.0, 600.0]),
+            duration_s=rng.choice([3.0, 55.0, 300.0]),
+            spread=rng.choice([0.0, 0.5, 1.0]),
+            logs=rng.random() < 0.7,
+            log_delay_s=rng.choice([0.0, 0.0, 60.0, 7200.0]),
+            logs_in_flight=rng.random() < 0.7,
+            faults=tuple(self._faults()),
+        )
+
+    def _faults(self) -> Iterator[Fault]:
+        for call, kinds in FAULTS.items():
+            for kind in kinds:
+                if self.rate and self.rng.random() < 0.5:
+                    yield Fault(on=call, kind=kind, rate=self.rate)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The manifest: URLs (stood in for by the sandbox), some jobs equal under two ids."""
+        jobs = [_job(f"https://example.com/{self.seed}/{number}.mp4") for number in range(self.jobs)]
+        if self.rng.random() < 0.3:
+            jobs.append(self.rng.choice(jobs))
+        return tuple(Entry(place, f"job-{place}", job) for place, job in enumerate(jobs))
+
+    def edited(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """What a user does to a manifest between two runs: reorder it, rename an id, add a job."""
+        listed = list(entries)
+        self.rng.shuffle(listed)
+        if self.rng.random() < 0.5:
+            place = self.rng.randrange(len(listed))
+            listed[place] = replace(listed[place], id=f"renamed-{self.rng.randrange(1000)}")
+        if self.rng.random() < 0.5:
+            url = f"https://example.com/{self.seed}/new-{self.rng.randrange(1000)}.mp4"
+            listed.insert(0, Entry(0, f"added-{len(listed)}-{self.rng.randrange(1000)}", _job(url)))
+        return tuple(replace(entry, position=place) for place, entry in enumerate(listed))
+
+    def live(self, folder: Path) -> Story:
+        """Run the night to its end."""
+        story = Story(self.seed, folder, replace(self.config, state_dir=folder / "sandbox"))
+        loop = Loop()
+        loop.set_exception_handler(lambda *_: None)  # tasks of dead processes have nobody who asks for their end
+        asyncio.set_event_loop(loop)
+        collecting = gc.isenabled()
+        gc.disable()  # when it runs must not decide when things end
+        try:
+            loop.run_until_complete(self._live(loop, story))
+        finally:
+            loop.close()
+            asyncio.set_event_loop(None)
+            if collecting:
+                gc.enable()
+        return story
+
+    async def _live(self, loop: Loop, story: Story) -> None:
+        service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
+        story.rundir.make()
+        entries = self.entries()
+        quiet_runs = 0
+        try:
+            for number in range(MAX_RUNS):
+                dying = self.deaths > 0
+                self.deaths -= 1
+                status = await self._run(loop, story, entries, service.url, dying=dying)
+                # A run in the middle of the night may be left with work to do; two in a row that leave the same
+                # work undone, and none of it submitted, are the end of what running again can bring.
+                quiet_runs = 0 if status in {3, 130, None} else quiet_runs + 1
+                if quiet_runs:
+                    break
+                if self.edits and self.rng.random() < 0.3:
+                    entries = self.edited(entries)
+                    story.tell(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
+                assert number < MAX_RUNS - 1, "the batch does not come to an end"
+                await asyncio.sleep(self.rng.choice([1.0, 60.0, 3600.0]))
+                assert loop.time() < MAX_VIRTUAL_S, "the batch does not come to an end"
+        finally:
+            await service.close()
+        story.ledger = service.ledger()
+        story.report = json.loads((story.rundir.path / "report.json").read_bytes())
+
+    async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
+        """One process. Returns its exit status, or None where it died."""
+        mortal = Mortal()
+        if dying and self.rng.random() < 0.5:
+            mortal.die_at = int(self.rng.expovariate(1 / 60)) + 1
+        elif dying:
+            mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
+        disk = SimDisk(mortal, self.rng)
+        outside = Surroundings(
+            LoopClock(EPOCH), MortalExecutor(mortal, self.rng), MortalExecutor(mortal, self.rng), disk, self.rng
+        )
+        caught: list[int] = []
+        setup = self._setup(story, entries)
+        story.caps.append(setup.settings.concurrency)
+
+        def listen(engine: Engine) -> None:
+            if self.interrupts and not dying:
+                self.interrupts = False
+
+                def interrupt() -> None:
+                    caught.append(130)
+                    engine.close("SIGINT received")
+
+                loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
+
+        in_air: set[str] = set()
+        process = asyncio.ensure_future(
+            drive(setup, Endpoint(url, "k"), _teller(story, loop, in_air), outside, (listen, lambda: _first(caught)))
+        )
+        mortal.on_death = process.cancel
+        loop.mortal = mortal
+        try:
+            status = await process
+        except (Died, asyncio.CancelledError):
+            status = None
+        loop.mortal = None
+        if mortal.dead:
+            await _bury()
+            disk.lose()
+            story.deaths += 1
+            story.posts_in_air_at_deaths += len(in_air)
+            story.tell(loop.time(), f"died, with {len(in_air)} submissions in the air")
+            return None
+        assert status is not None
+        story.statuses.append(status)
+        story.tell(loop.time(), f"exit {status}")
+        return status
+
+    def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
+        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path)}
+        batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
+        return Setup(batch, resolve(flags, {}, {}), story.rundir)
+
+
+def _first(caught: list[int]) -> Any:
+    return caught[0] if caught else None
+
+
+async def _bury() -> None:
+    """Cancel what the dead process left in the loop."""
+    left = [task for task in asyncio.all_tasks() if "Engine." in getattr(task.get_coro(), "__qualname__", "")]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+def _teller(story: Story, loop: Loop, in_air: set[str]) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        if isinstance(event, JobMoved):
+            key = event.record.job.key
+            (in_air.add if event.move is Move.INTEND else in_air.discard)(key)
+            story.tell(
+                loop.time(), f"{event.ids or key}: {event.move} -> {event.record.state} {event.record.error or ''}"
+            )
+        else:
+            story.tell(loop.time(), f"{event}"[:300])
+
+    return tell
+
+
+def _job(url: str) -> Job:
+    video = Media("video", url, uri=url)
+    image_url = "https://example.com/hero.png"
+    image = Media("image", image_url, uri=image_url)
+    params = fingerprint.complete({})
+    return Job(fingerprint.fingerprint(MODEL, video, image, params), MODEL, video, image, params)
+
+
+@cache
+def _clip() -> bytes:
+    """A small whole clip: 32x32, three frames."""
+    import io
+
+    import av
+
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return memory.getvalue()
+
+
+async def _render(request: RenderRequest) -> bytes:
+    """A clip that no other generation has: its name stands in a box that players skip."""
+    mark = hashlib.sha256(request.out.name.encode()).digest()
+    return _clip() + (8 + len(mark)).to_bytes(4, "big") + b"free" + mark

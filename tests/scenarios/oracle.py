@@ -1,0 +1,115 @@
+"""The judge of a night. It reads only the sandbox's own ledger and the run directory, and knows the six promises."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from typing import Any
+
+from batchrunner import journal
+from batchrunner.downloader import inspect
+from batchrunner.report import build
+from tests.scenarios.night import Story
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+def judge(story: Story) -> None:
+    """Raise Broken, naming the promise, if the night's outcome breaks one."""
+    accepted = [event for event in story.ledger if event["event"] == "accepted"]
+    rows = {row["id"]: row for row in story.report["jobs"]}
+    _never_pays_twice(accepted)
+    _never_loses(story, accepted)
+    _never_shows_a_bad_file(story, rows)
+    _bounded(story)
+    _report_is_true(story, accepted, rows)
+    _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
+
+
+def _expect(truth: object, words: str) -> None:
+    if not truth:
+        raise Broken(words)
+
+
+def _never_pays_twice(accepted: list[dict[str, Any]]) -> None:
+    counts = Counter(event["fingerprint"] for event in accepted)
+    twice = {content: count for content, count in counts.items() if count > 1}
+    _expect(not twice, f"promise 1: paid more than once for {twice}")
+
+
+def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
+    """Each accepted generation is known by its id and over, or its job is held in doubt."""
+    known: dict[str, dict[str, Any]] = {}
+    doubts = 0
+    for row in _all_rows(story):
+        for attempt in row["attempts"]:
+            known.setdefault(attempt["generation_id"] or attempt["request_id"], row)
+        doubts += row["state"] == "in_doubt"
+    for event in accepted:
+        found = known.get(event["generation_id"]) or known.get(event["client_request_id"])
+        if found is None:
+            raise Broken(f"promise 2: generation {event['generation_id']} is unknown to the report")
+        row = found
+        fine = row["state"] in {"succeeded", "in_doubt"} or (row["error"] and row["error"]["message"])
+        _expect(fine, f"promise 2: {row['id']} is {row['state']} without a reason")
+        _expect(row["state"] != "pending", f"promise 2: {row['id']} was accepted and is pending")
+    unanswered = sum(1 for event in accepted if not event["replied"])
+    cuts = sum(
+        "'cut'" in line or "timed_out" in line or "no_id" in line or "unavailable" in line for line in story.lines
+    )
+    limit = story.posts_in_air_at_deaths + unanswered + cuts
+    _expect(doubts <= limit, f"promise 1: {doubts} jobs in doubt, with at most {limit} submissions cut off")
+
+
+def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
+    served = {event["sha256"] for event in story.ledger if event["event"] == "completed"}
+    for path in story.rundir.path.glob("*.mp4"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        _expect(digest in served, f"promise 3: {path.name} is not what the service made")
+        inspect(path, path.stat().st_size)
+    for row in rows.values():
+        if row["state"] == "succeeded":
+            path = story.rundir.path / row["file"]
+            _expect(path.exists(), f"promise 3: {row['file']} is not there")
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            _expect(digest == row["sha256"], f"promise 3: {row['file']} does not match its checksum")
+            made = {event["generation_id"]: event["sha256"] for event in story.ledger if event["event"] == "completed"}
+            _expect(made.get(row["generation_id"]) == digest, f"promise 3: {row['file']} is another generation's")
+
+
+def _bounded(story: Story) -> None:
+    """Generations in flight by the service's own account, against the cap."""
+    running = highest = 0
+    for event in sorted(story.ledger, key=lambda event: float(event["at"])):
+        running += {"accepted": 1, "completed": -1, "failed": -1}.get(event["event"], 0)
+        highest = max(highest, running)
+    _expect(highest <= max(story.caps), f"promise 4: {highest} generations in flight, cap {max(story.caps)}")
+
+
+def _report_is_true(story: Story, accepted: list[dict[str, Any]], rows: dict[str, Any]) -> None:
+    held = journal.read(story.rundir.journal)
+    assert held is not None
+    again = json.loads(json.dumps(build(held, story.report["batchrunner_version"])))
+    _expect(again == story.report, "promise 5: report.json is not what the journal says")
+    totals = story.report["totals"]
+    by_state = Counter(row["state"] for row in rows.values())
+    for state in ("succeeded", "failed", "in_doubt", "in_flight", "pending"):
+        _expect(
+            totals[state] == by_state[state], f"promise 5: totals say {totals[state]} {state}, rows {by_state[state]}"
+        )
+    ids = {attempt["generation_id"] for row in _all_rows(story) for attempt in row["attempts"]} - {None}
+    paid = {event["generation_id"] for event in accepted}
+    _expect(ids <= paid, f"promise 5: the report names generations that the service never accepted: {ids - paid}")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in rows.values():
+        if row["state"] != "succeeded":
+            problem = row["error"] or {}
+            _expect(
+                problem.get("message") and problem.get("hint"), f"promise 5: {row['id']} does not say why or what now"
+            )
+            reasons[row["state"]].append(row["id"])
+
+
+def _all_rows(story: Story) -> list[dict[str, Any]]:
+    return [*story.report["jobs"], *story.report.get("earlier_jobs", [])]

@@ -1,0 +1,175 @@
+"""The world of a night: virtual time, a disk that forgets what was not flushed, a process that can die.
+
+One seeded generator decides everything. A simulated process runs the real engine, client, downloader and journal
+against the real sandbox, all in one event loop with simulated sockets. It dies by `Mortal.die`: from then on no file
+operation of it succeeds and every task of it is cancelled, so what its clean-up code would do has no effect.
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO, cast
+
+import aiohttp.connector as aiohttp_connector
+import async_solipsism
+
+from batchrunner.disk import Disk
+
+EPOCH = 1_800_000_000.0  # wall time at virtual time zero
+# The library's own advice: the client then connects its simulated sockets.
+vars(aiohttp_connector)["aiohappyeyeballs"].start_connection = async_solipsism.aiohappyeyeballs_start_connection
+
+
+class Died(BaseException):
+    """The simulated process is dead: nothing that it does has an effect any more."""
+
+
+@dataclass
+class Mortal:
+    """A process that dies at its `die_at`-th checkpoint, or at the `die_at_turn`-th turn of the loop (0: never)."""
+
+    die_at: int = 0
+    die_at_turn: int = 0
+    dead: bool = False
+    passed: int = 0
+    turns: int = 0
+    on_death: Callable[[], object] = field(default=lambda: None)
+
+    def checkpoint(self) -> None:
+        """A place where the process may die: before and after whatever touches the disk."""
+        if self.dead:
+            raise Died
+        self.passed += 1
+        if self.passed == self.die_at:
+            self.die()
+            raise Died
+
+    def turn(self) -> None:
+        """One turn of the loop: the process may die between any two of its steps."""
+        self.turns += 1
+        if self.turns == self.die_at_turn and not self.dead:
+            self.die()
+
+    def die(self) -> None:
+        """SIGKILL, or the power goes."""
+        self.dead = True
+        self.on_death()
+
+
+class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has no types
+    """Virtual time. Work given to a MortalExecutor takes a little of it, so that steps interleave as with threads."""
+
+    mortal: Mortal | None = None
+
+    def _run_once(self) -> None:
+        super()._run_once()
+        if self.mortal is not None:
+            self.mortal.turn()
+
+    async def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        if not isinstance(executor, MortalExecutor):
+            return func(*args)
+        await asyncio.sleep(executor.delay_s())
+        return executor.submit(func, *args).result()
+
+
+class MortalExecutor(concurrent.futures.Executor):
+    """Threads, simulated: runs what it is given at once, unless its process is dead."""
+
+    def __init__(self, mortal: Mortal, rng: Random) -> None:
+        self._mortal = mortal
+        self._rng = rng
+
+    def delay_s(self) -> float:
+        return self._rng.uniform(0.0005, 0.02)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":
+        self._mortal.checkpoint()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (handed on to whoever waits, as a real executor does)
+            future.set_exception(error)
+        self._mortal.checkpoint()
+        return future
+
+
+class SimDisk(Disk):
+    """The real file system, with a memory of what a power cut would take away.
+
+    Content is safe after `flush`; a name is safe after `flush_folder`. `lose` decides for everything else, by chance:
+    kept, gone, torn, or holes of zeros; names back where they were.
+    """
+
+    def __init__(self, mortal: Mortal, rng: Random) -> None:
+        self._mortal = mortal
+        self._rng = rng
+        self._dirty: dict[Path, bytes | None] = {}  # what is safely on the disk instead; None: nothing
+        self._files: dict[int, Path] = {}  # open files by identity of their wrapper
+        self._names: list[tuple[Path, bytes | None]] = []  # names changed and not flushed, with what they held
+
+    def open(self, path: Path, mode: str) -> BinaryIO:
+        self._mortal.checkpoint()
+        before = path.read_bytes() if path.exists() else None
+        self._dirty.setdefault(path, before)
+        file = cast(BinaryIO, path.open(mode, buffering=0))
+        self._files[id(file)] = path
+        return file
+
+    def flush(self, file: BinaryIO) -> None:
+        self._mortal.checkpoint()
+        self._dirty.pop(self._files[id(file)], None)
+        self._mortal.checkpoint()
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._mortal.checkpoint()
+        self._names.append((target, target.read_bytes() if target.exists() else None))
+        self._names.append((source, source.read_bytes()))
+        source.replace(target)
+        if source in self._dirty:
+            self._dirty[target] = self._dirty.pop(source)
+        self._mortal.checkpoint()
+        for folder in {source.parent, target.parent}:
+            self.flush_folder(folder)
+
+    def remove(self, path: Path) -> None:
+        self._mortal.checkpoint()
+        if path.exists():
+            self._names.append((path, path.read_bytes()))
+            self._dirty.pop(path, None)
+            path.unlink()
+
+    def flush_folder(self, folder: Path) -> None:
+        self._mortal.checkpoint()
+        self._names = [(path, held) for path, held in self._names if path.parent != folder]
+
+    def lose(self) -> None:
+        """The power was cut: decide what is left of everything that was not flushed."""
+        for path, held in reversed(self._names):
+            if self._rng.random() < 0.5:
+                _put(path, held)
+        for path, held in self._dirty.items():
+            if path.exists():
+                _put(path, self._left_of(path.read_bytes(), held))
+        self._dirty.clear()
+        self._names.clear()
+
+    def _left_of(self, written: bytes, held: bytes | None) -> bytes | None:
+        fate = self._rng.choice(["kept", "gone", "torn", "holes"])
+        if fate == "kept":
+            return written
+        if fate == "gone" or not written:
+            return held
+        cut = self._rng.randrange(len(written) + 1)
+        return written[:cut] + (b"" if fate == "torn" else bytes(len(written) - cut))
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)  # a hard link elsewhere keeps its own content
+        path.write_bytes(content)
