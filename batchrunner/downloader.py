@@ -105,6 +105,7 @@ class Downloader:
             async for block in reply.content.iter_chunked(_BLOCK_BYTES):
                 await self._off_loop(part.write, block)
                 if part.size_bytes > _LARGEST_CLIP_BYTES:
+                    part.forget()
                     raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
         if expected is not None and part.size_bytes != expected:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
@@ -126,7 +127,7 @@ class _Part:
         self._disk = files
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
-        self._etag = ""
+        self.etag = ""
         self.size_bytes = 0
 
     @property
@@ -145,13 +146,13 @@ class _Part:
                     block = file.read(min(_BLOCK_BYTES, size_bytes - self.size_bytes))
                     self._hash.update(block)
                     self.size_bytes += len(block)
-            self._etag = etag
+            self.etag = etag
         except (OSError, ValueError, KeyError, TypeError):
             self._restart()
 
     def request_headers(self) -> dict[str, str]:
         """Ask for the rest, on the condition that the file is still the same one."""
-        return {"Range": f"bytes={self.size_bytes}-", "If-Range": self._etag} if self.size_bytes else {}
+        return {"Range": f"bytes={self.size_bytes}-", "If-Range": self.etag} if self.size_bytes else {}
 
     def start(self, continued: bool, etag: str) -> None:
         """Open for writing, from where the reply continues or from nothing."""
@@ -161,7 +162,7 @@ class _Part:
             self._disk.flush_folder(self._note.parent)
             self._restart()
         # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
-        self._etag = "" if etag.startswith("W/") else etag
+        self.etag = "" if etag.startswith("W/") else etag
         self._file = self._disk.open(self.path, "ab" if continued else "wb")
         if continued:
             self._file.truncate(self.size_bytes)
@@ -178,12 +179,13 @@ class _Part:
 
     def keep(self) -> None:
         """After a cut: flush what came and note it, so that the next try can continue. Failing costs only time."""
-        if self._file is None or not self._etag or not self.size_bytes:
+        size_bytes = self.size_bytes  # before the flush: a cancelled fetch may still be writing a block
+        if self._file is None or not self.etag or not size_bytes:
             return
         try:
             self.flush()
             with self._disk.open(self._note, "wb") as note:
-                note.write(json.dumps({"etag": self._etag, "size_bytes": self.size_bytes}).encode())
+                note.write(json.dumps({"etag": self.etag, "size_bytes": size_bytes}).encode())
         except OSError:
             self._disk.remove(self._note)
 
@@ -236,7 +238,8 @@ def _judge(status: int, headers: Mapping[str, str], part: _Part) -> bool:
         raise ServiceFault("bad_file", "the file host compressed the clip unasked")
     if status == 200:
         return False
-    if status == 206 and headers.get("content-range", "").startswith(f"bytes {part.size_bytes}-"):
+    same = headers.get("etag", part.etag) == part.etag or not part.size_bytes  # not every host heeds If-Range
+    if status == 206 and same and headers.get("content-range", "").startswith(f"bytes {part.size_bytes}-"):
         return True
     if status in {206, 416}:
         part.forget()

@@ -100,8 +100,15 @@ class Engine:
         if self._closing_until is not None:
             grace_over = self._parts.clock.monotonic() >= self._closing_until
             return self._abort or not (self._running["submit"] or (self._running["download"] and not grace_over))
-        waiting = 0 if self.stopped else self._scheduler.waiting
-        return not self._tasks and not self._followed and not waiting
+        if self._tasks or self._followed:
+            return False
+        if self._scheduler.waiting and not self.stopped and self._blocked():
+            self.stop("every slot is held by a generation that was left for the next run")
+        return bool(self.stopped) or not self._scheduler.waiting
+
+    def _blocked(self) -> bool:
+        """Whether no slot will come free in this run: those of doubts do, those of generations left behind do not."""
+        return self._scheduler.full and not any(self._scheduler.holds(fingerprint) for fingerprint in self._doubts)
 
     def _next_moment(self) -> float | None:
         """When the loop has to look again even if nothing ends (monotonic, s)."""

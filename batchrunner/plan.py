@@ -61,13 +61,16 @@ def build(entries: Sequence[Entry], held: Snapshot | None) -> list[Row]:
 
 
 def differences(old: Job, new: Job) -> list[str]:
-    """How a job's content differs, field by field."""
+    """How a job's content differs, field by field; empty for the same job."""
+    if old.fingerprint == new.fingerprint:
+        return []
     before, after = _content(old), _content(new)
-    return [
+    changes = [
         f"{name}: {before.get(name, 'not set')} -> {after.get(name, 'not set')}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
+    return changes or ["the query of an input's URL (not shown: it may hold a signature)"]
 
 
 def summary(rows: Sequence[Row]) -> str:

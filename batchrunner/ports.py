@@ -74,7 +74,8 @@ class Policy:
     """Bounds and waits, in seconds where named so.
 
     concurrency: generations in flight. submissions, polls, downloads: calls of each kind at once.
-    not_found_grace_s: how long after acceptance a 404 for the id is taken for "not visible yet".
+    not_found_grace_s: how long the service may deny a generation (404), counted from the first time in a row, before
+        it is believed: a new one may not be visible yet, and one wrong answer must not lose a paid clip.
     linkless_looks: how often a completed generation without a link is looked at again before it counts as failed.
     review_s: wait before the first search for a submission in doubt; it doubles up to review_cap_s.
     doubt_s: how long a submission in doubt keeps its slot: it may be in flight.
@@ -88,7 +89,7 @@ class Policy:
     submissions: int = 8
     polls: int = 16
     downloads: int = 4
-    not_found_grace_s: float = 120.0
+    not_found_grace_s: float = 600.0
     linkless_looks: int = 5
     review_s: float = 15.0
     review_cap_s: float = 600.0

@@ -10,10 +10,14 @@ from dataclasses import replace
 from batchrunner.errors import Problem
 from batchrunner.job import Entry, Move, Record, State, advance
 
+IN_DOUBT_HINT = (
+    "It is held, and looked for in the service's log at every run. Look there yourself, or accept that it may be paid "
+    "for twice and run again with --in-doubt resubmit."
+)
 LOST = Problem(
     "process_died",
     "the program ended while this job was being submitted; the service may have accepted it",
-    "--in-doubt resubmit submits it again, which pays twice if it was accepted",
+    IN_DOUBT_HINT,
 )
 
 

@@ -6,7 +6,6 @@ Rule: the API key is read from the environment here and handed to the client; it
 """
 
 import asyncio
-import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -129,7 +128,7 @@ async def drive(
     async with AsyncExitStack() as stack:
         journal = Journal(setup.rundir.journal, outside.journal_executor)
         stack.callback(journal.close)
-        run, records = await _begin(setup, journal, outside.clock.now())
+        run, records = await _begin(setup, journal, outside)
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files)
@@ -227,7 +226,7 @@ def _threads() -> Iterator[Surroundings]:
         yield Surroundings(LoopClock(), executor, journal_executor, Disk(), rng)
 
 
-async def _begin(setup: Setup, journal: Journal, now: float) -> tuple[Run, dict[str, Record]]:
+async def _begin(setup: Setup, journal: Journal, outside: Surroundings) -> tuple[Run, dict[str, Record]]:
     """Store the start of this run, and where every job starts from."""
     batch, settings = setup.batch, setup.settings
     before = journal.snapshot()
@@ -237,13 +236,13 @@ async def _begin(setup: Setup, journal: Journal, now: float) -> tuple[Run, dict[
             "Give this provider a run directory of its own with --output DIR. Nothing was submitted.",
         )
     run = Run(
-        run_id=hashlib.sha256(f"{batch.sha256} {now!r} {os.getpid()}".encode()).hexdigest()[:12],
+        run_id=f"{outside.rng.getrandbits(48):012x}",
         name=batch.name,
         provider=settings.provider,
         manifest_path=str(batch.path),
         manifest_sha256=batch.sha256,
         concurrency=settings.concurrency,
-        started_at=now,
+        started_at=outside.clock.now(),
     )
     records, changed = take_up(
         before.records if before else {},

@@ -44,11 +44,6 @@ class Scheduler:
         """How many jobs wait for admission."""
         return len(self._ready) + len(self._backing_off)
 
-    @property
-    def in_flight(self) -> int:
-        """How many slots are taken."""
-        return len(self._in_flight)
-
     def add(self, fingerprint: str, order: int, not_before: float | None = None) -> None:
         """Let a job wait for admission; `order` is its place among the others, `not_before` the end of its backoff."""
         if not_before is None:
@@ -64,12 +59,21 @@ class Scheduler:
         """Give a slot back: the service refused, or the generation has ended. Harmless when it holds none."""
         self._in_flight.discard(fingerprint)
 
+    def holds(self, fingerprint: str) -> bool:
+        """Whether this job holds a slot."""
+        return fingerprint in self._in_flight
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is free."""
+        return len(self._in_flight) >= self._cap
+
     def next(self, now: float) -> Admit | WaitUntil | Idle:
         """The next step at `now`. Call again after an Admit: there may be room for more."""
         while self._backing_off and self._backing_off[0][0] <= now:
             _, order, fingerprint = heapq.heappop(self._backing_off)
             heapq.heappush(self._ready, (order, fingerprint))
-        if len(self._in_flight) >= self._cap:
+        if self.full:
             return IDLE
         if self._ready:
             fingerprint = heapq.heappop(self._ready)[1]

@@ -16,6 +16,7 @@ from batchrunner.errors import AccountFault, CallError, LocalFault, Problem
 from batchrunner.events import CallFailed, JobMoved, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
+from batchrunner.resume import IN_DOUBT_HINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Steps:
         self._policy = policy
         self._run_id = run_id
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by (call, fingerprint)
+        self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
         self._warned: set[str] = set()
         self._log_offered = True
 
@@ -109,6 +111,7 @@ class Steps:
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
         self._failures.pop(("poll", fingerprint), None)
+        self._missing_since.pop(fingerprint, None)
         credits_ = record.last.credits if seen.credits is None else seen.credits
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
         self.records[fingerprint] = record
@@ -195,7 +198,7 @@ class Steps:
 
     async def _not_accepted(self, fingerprint: str, error: CallError) -> Next:
         if error.in_doubt:
-            await self._move(fingerprint, Move.DOUBT, error=error.problem)
+            await self._move(fingerprint, Move.DOUBT, error=replace(error.problem, hint=IN_DOUBT_HINT))
             return Doubt()
         await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
         if isinstance(error, AccountFault):
@@ -212,10 +215,12 @@ class Steps:
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
         if isinstance(error, AccountFault):
             return Stop(error.message, Leave(error.message))
-        age_s = self._parts.clock.now() - (record.last.accepted_at or record.last.submitted_at)
-        if error.kind == "unknown_generation" and age_s > self._policy.not_found_grace_s:
-            told = f"{error.message} (generation {record.generation_id}, accepted {age_s:.0f} s ago)"
-            return await self._spoil(fingerprint, replace(error.problem, message=told))
+        if error.kind == "unknown_generation":
+            now = self._parts.clock.monotonic()
+            missing_s = now - self._missing_since.setdefault(fingerprint, now)
+            if missing_s > self._policy.not_found_grace_s:
+                told = f"{error.message}, for {missing_s:.0f} s now (generation {record.generation_id})"
+                return await self._spoil(fingerprint, replace(error.problem, message=told))
         return Look(self._wait("poll", fingerprint, error, retry.POLLS))
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:

@@ -99,9 +99,11 @@ class Store:
         """Move what stands under `name` out of the way, unless it is this job's own."""
         placed = self._placed.get(name)
         path = self._root / name
-        if (placed is not None and placed.fingerprint == job.fingerprint) or not path.exists():
+        own = placed is not None and placed.fingerprint == job.fingerprint
+        # Own, and of another size than recorded: somebody edited it, so it is theirs.
+        if not path.exists() or (own and placed is not None and _size(path) == placed.size_bytes):
             return
-        if placed is not None:
+        if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
             await self._journal.place(target, placed)
             self._placed[target] = placed

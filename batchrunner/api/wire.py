@@ -97,7 +97,7 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
     reply = _json_object(body)
     if 200 <= status < 300:
         # x-inference-id is documented to equal the id that a submit returns, so it serves where the body has none.
-        found = _identifier(reply) or headers.get("x-inference-id", "").strip()
+        found = _identifier(reply, headers.get("x-inference-id"))
         if found:
             return Accepted(found, _credits(reply))
         raise ServiceFault(
@@ -161,7 +161,7 @@ def retry_after_s(text: str | None, now: float) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(text)
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             return None
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     return max(0.0, seconds) if seconds < float("inf") else None
@@ -226,10 +226,10 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _identifier(reply: dict[str, Any] | None) -> str | None:
-    for key in ("id", "generation_id"):
-        value = (reply or {}).get(key)
-        if isinstance(value, str) and value.strip():
+def _identifier(reply: dict[str, Any] | None, header: str | None) -> str | None:
+    for value in ((reply or {}).get("id"), (reply or {}).get("generation_id"), (header or "").strip()):
+        # A lone surrogate can be neither stored nor asked for.
+        if isinstance(value, str) and value.strip() and value == value.encode("utf-8", "ignore").decode():
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
@@ -238,11 +238,11 @@ def _identifier(reply: dict[str, Any] | None) -> str | None:
 
 def _video_url(video: object) -> str | None:
     """The first URL in ``video``: an object, a list of strings, a list of objects, or a bare string."""
-    if isinstance(video, list):
-        return next((url for item in video if (url := _video_url(item))), None)
-    if isinstance(video, dict):
-        video = video.get("url")
-    return video if isinstance(video, str) and video.lower().startswith(("http://", "https://")) else None
+    for item in video if isinstance(video, list) else [video]:
+        url = item.get("url") if isinstance(item, dict) else item
+        if isinstance(url, str) and url.lower().startswith(("http://", "https://")):
+            return url
+    return None
 
 
 def _credits(reply: dict[str, Any] | None) -> float | None:
@@ -252,7 +252,7 @@ def _credits(reply: dict[str, Any] | None) -> float | None:
         return None
     for key in ("credits_used", "tokens_used"):  # the older name is still in the poll's schema
         value = usage.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18:
             return float(value)
     return None
 

@@ -9,9 +9,9 @@ No policy lives here: the journal stores what the engine decided.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Journal:
     def __init__(self, path: Path, executor: Executor) -> None:
         if not path.exists():
             _create(path)
+        self._path = path
         self._connection = _connect(path)
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
@@ -65,13 +66,15 @@ class Journal:
         self._connection.close()
 
     def snapshot(self) -> Snapshot | None:
-        """All that the journal holds, or None before the first run."""
-        return _load(self._connection)
+        """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
+        with _reading(self._path):
+            return _load(self._connection)
 
     def files(self) -> dict[str, PlacedFile]:
-        """Result files by their name in the run directory."""
+        """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
         query = "SELECT name, fingerprint, sha256, size_bytes FROM files"
-        return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
+        with _reading(self._path):
+            return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
         """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
@@ -136,15 +139,15 @@ def read(path: Path) -> Snapshot | None:
     """
     if not path.exists():
         return None
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    # Without a log beside it nobody has it open: it is read as it stands, and a read-only folder will do.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    with _reading(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
         try:
             _check(connection, path)
             return _load(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise _damaged(path, error) from error
 
 
 def _create(path: Path) -> None:
@@ -163,14 +166,14 @@ def _create(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
-    try:
+    with _reading(path), ExitStack() as undo:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        undo.callback(connection.close)
         _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.Error as error:
-        raise _damaged(path, error) from error
+        undo.pop_all()
     return connection
 
 
@@ -189,8 +192,13 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path} is damaged: {complaint}", _DAMAGE_HINT)
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> JournalError:
-    return JournalError(f"{path} cannot be read as a journal: {error}", _DAMAGE_HINT)
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What SQLite cannot read, and rows that make no sense, are damage: SQLite's check looks at structure alone."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
+        raise JournalError(f"{path} cannot be read as a journal: {error!r}", _DAMAGE_HINT) from error
 
 
 def _load(connection: sqlite3.Connection) -> Snapshot | None:
@@ -212,7 +220,7 @@ def _load(connection: sqlite3.Connection) -> Snapshot | None:
 
 def _set_aside(ballast: Path) -> None:
     """Take the room; a disk without it is found out by the first commit."""
-    if not ballast.exists():
+    if not ballast.exists() or ballast.stat().st_size < _BALLAST_BYTES:
         with suppress(OSError), ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
 
@@ -224,10 +232,9 @@ def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault
             for statement, values in changes:
                 connection.execute(statement, values)
             connection.execute("COMMIT")
-        except sqlite3.Error:
+        finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise
     except sqlite3.Error as error:
         full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
         return LocalFault(
@@ -247,4 +254,4 @@ def _record_changes(record: Record) -> list[_Change]:
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:
-    return tuple(getattr(run, name) for name in rows.RUN_COLUMNS)
+    return tuple(rows.storable(getattr(run, name)) for name in rows.RUN_COLUMNS)

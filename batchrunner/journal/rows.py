@@ -23,6 +23,11 @@ def dump(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def storable(value: Any) -> Any:
+    r"""Text that UTF-8 has no place for (a file name, half a character from the service) written out, as ``\udcff``."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def job_to_json(job: Job) -> str:
     """The job as text, its inputs without their content."""
 

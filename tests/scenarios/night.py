@@ -1,6 +1,6 @@
 """One night: a seed decides the jobs, the service's faults, the deaths of the process and what the user does between.
 
-`Night(seed).live(folder)` runs it to its end and returns what happened, for the oracle. The same seed gives the same
+`Night(seed).live(story)` runs it to its end and writes down what happened, for the oracle. The same seed gives the same
 night, in every process.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from batchrunner import sandbox
+from batchrunner import journal, sandbox
 from batchrunner.clock import LoopClock
 from batchrunner.engine import Engine
-from batchrunner.events import Event, JobMoved
-from batchrunner.job import Entry, Job, Media, Move
+from batchrunner.events import CallFailed, Event, JobMoved
+from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.manifest import Batch, fingerprint
 from batchrunner.rundir import RunDir
 from batchrunner.runner import Endpoint, Setup, Surroundings, drive
@@ -128,9 +128,8 @@ class Night:
             listed.insert(0, Entry(0, f"added-{len(listed)}-{self.rng.randrange(1000)}", _job(url)))
         return tuple(replace(entry, position=place) for place, entry in enumerate(listed))
 
-    def live(self, folder: Path) -> Story:
-        """Run the night to its end."""
-        story = Story(self.seed, folder, replace(self.config, state_dir=folder / "sandbox"))
+    def live(self, story: Story) -> None:
+        """Run the night to its end, and tell it."""
         loop = Loop()
         loop.set_exception_handler(lambda *_: None)  # tasks of dead processes have nobody who asks for their end
         asyncio.set_event_loop(loop)
@@ -143,7 +142,6 @@ class Night:
             asyncio.set_event_loop(None)
             if collecting:
                 gc.enable()
-        return story
 
     async def _live(self, loop: Loop, story: Story) -> None:
         service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
@@ -196,9 +194,8 @@ class Night:
 
                 loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
 
-        in_air: set[str] = set()
         process = asyncio.ensure_future(
-            drive(setup, Endpoint(url, "k"), _teller(story, loop, in_air), outside, (listen, lambda: _first(caught)))
+            drive(setup, Endpoint(url, "k"), _teller(story, loop), outside, (listen, lambda: _first(caught)))
         )
         mortal.on_death = process.cancel
         loop.mortal = mortal
@@ -211,8 +208,11 @@ class Night:
             await _bury()
             disk.lose()
             story.deaths += 1
-            story.posts_in_air_at_deaths += len(in_air)
-            story.tell(loop.time(), f"died, with {len(in_air)} submissions in the air")
+            held = journal.read(setup.rundir.journal)
+            in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
+            assert in_air <= self.concurrency, "more submissions in the air than slots"
+            story.posts_in_air_at_deaths += in_air
+            story.tell(loop.time(), f"died, with {in_air} submissions in the air")
             return None
         assert status is not None
         story.statuses.append(status)
@@ -237,13 +237,17 @@ async def _bury() -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
-def _teller(story: Story, loop: Loop, in_air: set[str]) -> Callable[[Event], None]:
+def _teller(story: Story, loop: Loop) -> Callable[[Event], None]:
     def tell(event: Event) -> None:
         if isinstance(event, JobMoved):
-            key = event.record.job.key
-            (in_air.add if event.move is Move.INTEND else in_air.discard)(key)
+            record = event.record
+            who = ", ".join(event.ids) or record.job.key
+            why = f": {record.error.kind}: {record.error.message}" if record.error else ""
+            story.tell(loop.time(), f"{who} {event.move} -> {record.state}{why}"[:200])
+        elif isinstance(event, CallFailed):
+            who = ", ".join(event.ids)
             story.tell(
-                loop.time(), f"{event.ids or key}: {event.move} -> {event.record.state} {event.record.error or ''}"
+                loop.time(), f"{who} {event.call} failed, again in {event.retry_in_s:.1f} s: {event.problem.kind}"
             )
         else:
             story.tell(loop.time(), f"{event}"[:300])

@@ -69,6 +69,10 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
         if self.mortal is not None:
             self.mortal.turn()
 
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Never early: a loop may fire a timer a tick before its time, and who then arms it anew turns for ever."""
+        return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
+
     async def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         if not isinstance(executor, MortalExecutor):
             return func(*args)

@@ -1,0 +1,140 @@
+"""What the tests of several rooms share: a small clip that is whole, jobs, records, paths.
+
+Nothing here may sleep, and nothing reaches beyond loopback.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import aiohappyeyeballs
+import pytest
+
+from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State
+
+ROOT = Path(__file__).parent.parent
+MEDIA = ROOT / "manifests" / "media"
+NOW = 1_800_000_000.0  # wall time of tests that want one
+
+
+_REAL_CONNECT = aiohappyeyeballs.start_connection
+
+
+class Inline(Executor):
+    """Runs everything at once, where it is asked for."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **more: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **more))
+        except BaseException as error:  # noqa: BLE001 (it is handed on, not swallowed)
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(autouse=True)
+def _real_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenarios give aiohttp's client simulated sockets for good; everybody else gets the real ones back."""
+    if "scenarios" not in request.path.parts:
+        monkeypatch.setattr(aiohappyeyeballs, "start_connection", _REAL_CONNECT)
+
+
+@pytest.fixture(scope="session")
+def clip() -> bytes:
+    """An H.264 MP4 of eight frames, 480 pixels each way: whole in every check."""
+    return encoded(8)
+
+
+@pytest.fixture(scope="session")
+def other_clip() -> bytes:
+    """Another one, longer."""
+    return encoded(12)
+
+
+@pytest.fixture(scope="session")
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="test") as threads:
+        yield threads
+
+
+def encoded(frames: int) -> bytes:
+    import av
+
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", "crf": "40"})
+        stream.width = stream.height = 480
+        stream.pix_fmt = "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame(480, 480, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes((number * 20 + at // 97) % 256 for at in range(plane.buffer_size)))
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+def remote(kind: str = "video", url: str = "https://example.com/walk.mp4") -> Media:
+    return Media(kind=kind, source=url.partition("?")[0], uri=url)
+
+
+def make_job(name: str = "a", video: Media | None = None, image: Media | None = None, **params: Any) -> Job:
+    """A job whose fingerprint follows from `name` alone, 16 hex digits of it readable."""
+    digits = name.encode().hex().ljust(64, "0")
+    return Job(
+        fingerprint=f"sha256:{digits}",
+        model="alibaba/wan2.2-14b-animate-replace",
+        video=video or remote(),
+        image=image or remote("image", "https://example.com/hero.png"),
+        params=params or {"resolution": "480p"},
+    )
+
+
+def make_record(name: str = "a", state: State = State.PENDING, attempts: int | None = None, **more: Any) -> Record:
+    """A record as it could stand in `state`."""
+    job = more.pop("job", None) or make_job(name)
+    count = attempts if attempts is not None else int(state is not State.PENDING)
+    made = tuple(
+        Attempt(
+            number=number,
+            request_id=f"run.{job.key}.{number}",
+            submitted_at=NOW + number,
+            generation_id=f"gen:{name}/{number}" if state in {State.IN_FLIGHT, State.SUCCEEDED} else None,
+        )
+        for number in range(1, count + 1)
+    )
+    return Record(job, state, made, **more)
+
+
+def make_entries(*names: str, tags: dict[str, str] | None = None) -> tuple[Entry, ...]:
+    """Entries ``id=job``, or one word for both: ``make_entries("a", "copy=a")``."""
+    pairs = [name.partition("=")[::2] for name in names]
+    return tuple(Entry(place, name, make_job(job or name), tags or {}) for place, (name, job) in enumerate(pairs))
+
+
+def make_run(run_id: str = "run1", **changes: Any) -> Run:
+    values = {
+        "run_id": run_id,
+        "name": "night",
+        "provider": "aimlapi",
+        "manifest_path": "night.yaml",
+        "manifest_sha256": "00" * 32,
+        "concurrency": 4,
+        "started_at": NOW,
+    }
+    return Run(**{**values, **changes})
+
+
+def result_of(content: bytes, **more: Any) -> Result:
+    import hashlib
+
+    return Result(len(content), hashlib.sha256(content).hexdigest(), **more)
+
+
+def placed_of(job: Job, content: bytes) -> PlacedFile:
+    result = result_of(content)
+    return PlacedFile(job.fingerprint, result.sha256, result.size_bytes)

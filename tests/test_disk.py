@@ -1,0 +1,105 @@
+"""Files that must survive: flushed before they are named, and a full disk called by its name."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner import disk
+from batchrunner.disk import Disk
+from batchrunner.errors import ExitStatus
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was flushed to the disk, in order, with the calls that matter between."""
+    names: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record(descriptor: int) -> None:
+        names.append("fsync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        names.append(f"rename {self.name} {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "replace", renamed)
+    return names
+
+
+def test_a_flushed_file_is_on_the_disk(tmp_path: Path, synced: list[str]) -> None:
+    files = Disk()
+    with files.open(tmp_path / "a", "wb") as file:
+        file.write(b"content")
+        files.flush(file)
+        assert (tmp_path / "a").read_bytes() == b"content", "what Python still holds is not flushed"
+    assert synced == ["fsync a"]
+    with files.open(tmp_path / "a", "ab") as file:
+        file.write(b" more")
+    assert (tmp_path / "a").read_bytes() == b"content more"
+
+
+def test_a_rename_flushes_both_folders_after_it(tmp_path: Path, synced: list[str]) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "a").write_bytes(b"new")
+    (tmp_path / "to" / "b").write_bytes(b"old")
+    Disk().rename(tmp_path / "from" / "a", tmp_path / "to" / "b")
+    assert (tmp_path / "to" / "b").read_bytes() == b"new"
+    assert synced[0] == "rename a b"
+    assert sorted(synced[1:]) == ["fsync from", "fsync to"]
+
+
+def test_a_second_name_is_a_hard_link(tmp_path: Path, synced: list[str]) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").samefile(tmp_path / "b")
+    assert synced == ["rename b.new b", f"fsync {tmp_path.name}"]
+
+
+def test_without_hard_links_it_is_a_copy_flushed_before_its_name(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
+    assert not (tmp_path / "a").samefile(tmp_path / "b")
+    assert synced == ["fsync b.new", "rename b.new b", f"fsync {tmp_path.name}"]
+
+
+def test_duplicating_twice_and_over_leftovers_leaves_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b.new").write_bytes(b"left by a crash")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_removing_what_is_not_there(tmp_path: Path) -> None:
+    Disk().remove(tmp_path / "never")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, "disk_full", "the disk is full"),
+        (errno.EDQUOT, "disk_full", "the disk is full"),
+        (errno.EACCES, "disk_error", "Permission denied"),
+        (errno.EIO, "disk_error", "Input/output error"),
+    ],
+)
+def test_what_an_error_means(number: int, kind: str, words: str) -> None:
+    fault = disk.fault(OSError(number, os.strerror(number)), "a clip could not be stored")
+    assert fault.kind == kind
+    assert fault.message == f"a clip could not be stored: {words}"
+    assert fault.hint
+    assert fault.exit_status is ExitStatus.STOPPED

@@ -1,0 +1,575 @@
+"""Downloads, against a file host on loopback: whole or not at all, continued only where it is safe, and never with the key."""
+
+import asyncio
+import base64
+import errno
+import hashlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from aiohttp import web
+
+from batchrunner import downloader
+from batchrunner.disk import Disk
+from batchrunner.downloader import Downloader, Fetched
+from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+KEY = "0123456789abcdef"
+
+
+class Gauge:
+    """How much of the download has been written, so that a host can cut the line at a known place.
+
+    aiohttp throws away what it holds unread when the connection breaks, so a cut must wait for the reader.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.written_bytes = 0
+        self.moved = asyncio.Event()
+        write = downloader._Part.write
+
+        def watched(part: Any, block: bytes) -> None:
+            write(part, block)
+            self.written_bytes = part.size_bytes
+            self.loop.call_soon_threadsafe(self.moved.set)
+
+        monkeypatch.setattr(downloader._Part, "write", watched)
+
+    def begin(self) -> None:
+        self.loop, self.moved, self.written_bytes = asyncio.get_running_loop(), asyncio.Event(), 0
+
+    async def reach(self, size_bytes: int) -> None:
+        while self.written_bytes < size_bytes:
+            await self.moved.wait()
+            self.moved.clear()
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Host:
+    """A file host. cuts: after how many bytes the next replies break off. answer: given instead of the file."""
+
+    content: bytes
+    etag: str | None = '"v1"'
+    ranges: bool = True
+    heeds_if_range: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    chunked: bool = False
+    answer: Answer | None = None
+    seen: list[dict[str, str]] = field(default_factory=list)
+    sent_bytes: int = 0
+    gauge: Gauge | None = None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append({name.lower(): value for name, value in request.headers.items()})
+        if self.answer is not None:
+            return await self.answer(request)
+        reply = web.StreamResponse(headers=self.headers | ({"ETag": self.etag} if self.etag else {}))
+        start = self._start(request, reply)
+        body = self.content[start:]
+        if self.chunked:
+            reply.enable_chunked_encoding()
+        else:
+            reply.content_length = len(body)
+        await reply.prepare(request)
+        cut = self.cuts.pop(0) if self.cuts else None
+        await reply.write(body[:cut])
+        self.sent_bytes += len(body[:cut])
+        if cut is not None:
+            assert request.transport is not None
+            assert self.gauge is not None
+            if cut:
+                await self.gauge.reach(start + cut)
+            request.transport.close()
+        return reply
+
+    def _start(self, request: web.Request, reply: web.StreamResponse) -> int:
+        wanted, condition = request.headers.get("Range"), request.headers.get("If-Range")
+        if not self.ranges or wanted is None or (self.heeds_if_range and condition not in {None, self.etag}):
+            return 0
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        reply.set_status(206)
+        reply.headers["Content-Range"] = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+        return start
+
+
+class Bench:
+    """Downloads from one host into one folder, each as a process of its own would: only the disk is shared."""
+
+    def __init__(self, parts: Path, executor: Executor, gauge: Gauge) -> None:
+        self.parts, self.executor, self.gauge = parts, executor, gauge
+
+    def fetch(self, host: Host, files: Disk | None = None, path: str = "/clip.mp4?sig=1") -> Fetched:
+        async def main(url: str) -> Fetched:
+            async with Downloader(self.parts, self.executor, files or Disk()) as clips:
+                return await clips.fetch(url + path, KEY)
+
+        return self.run(host, main)
+
+    def run(self, host: Host, scenario: Callable[[str], Awaitable[Any]]) -> Any:
+        host.gauge = self.gauge
+
+        async def main() -> Any:
+            self.gauge.begin()
+            app = web.Application()
+            app.router.add_get("/{path:.*}", host.handle)
+            runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                return await scenario(f"http://127.0.0.1:{runner.addresses[0][1]}")
+            finally:
+                await runner.cleanup()
+
+        return asyncio.run(main())
+
+    def refused(self, host: Host, files: Disk | None = None) -> CallError:
+        with pytest.raises(CallError) as caught:
+            self.fetch(host, files)
+        return caught.value
+
+    def left(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.parts.iterdir()}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, executor, Gauge(monkeypatch))
+
+
+def assert_whole(fetched: Fetched, content: bytes) -> None:
+    assert fetched.path.read_bytes() == content
+    assert fetched.result.size_bytes == len(content)
+    assert fetched.result.sha256 == hashlib.sha256(content).hexdigest()
+    assert (fetched.result.width_px, fetched.result.height_px) == (480, 480)
+
+
+def text(status: int, body: str = "<html>no</html>", **headers: str) -> Answer:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body, content_type="text/html", headers=headers)
+
+    return answer
+
+
+# The way it should go
+
+
+def test_a_whole_file(bench: Bench, clip: bytes) -> None:
+    host = Host(clip)
+    assert_whole(bench.fetch(host), clip)
+    [request] = host.seen
+    assert "range" not in request
+    assert request["accept-encoding"] == "identity"
+
+
+def test_without_length_and_etag(bench: Bench, clip: bytes) -> None:
+    assert_whole(bench.fetch(Host(clip, etag=None, chunked=True)), clip)
+
+
+def test_no_request_ever_carries_a_credential(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIMLAPI_KEY", "secret-key")
+    host = Host(clip, cuts=[1000])
+    bench.refused(host)
+    bench.fetch(host)
+    assert len(host.seen) == 2
+    for request in host.seen:
+        assert not {"authorization", "cookie", "proxy-authorization"} & set(request)
+        assert "secret-key" not in str(request)
+
+
+def test_a_redirect_is_followed(bench: Bench, clip: bytes) -> None:
+    host = Host(clip)
+    serve, host_answers = host.handle, ["/elsewhere.mp4"]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if host_answers:
+            raise web.HTTPFound(host_answers.pop())
+        host.answer = None
+        return await serve(request)
+
+    host.answer = answer
+    assert_whole(bench.fetch(host), clip)
+
+
+# Cuts
+
+
+def test_after_a_cut_only_the_rest_is_fetched(bench: Bench, clip: bytes) -> None:
+    host = Host(clip, cuts=[5000, 1234])
+    for _ in range(2):
+        fault = bench.refused(host)
+        assert isinstance(fault, NetworkFault)
+        assert fault.kind == "cut"
+    assert_whole(bench.fetch(host), clip)
+    asked = [(request.get("range"), request.get("if-range")) for request in host.seen]
+    assert asked == [(None, None), ("bytes=5000-", '"v1"'), ("bytes=6234-", '"v1"')]
+    assert host.sent_bytes == len(clip), "a byte was fetched twice"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.9999])
+def test_a_cut_anywhere(bench: Bench, clip: bytes, share: float) -> None:
+    host = Host(clip, cuts=[int(len(clip) * share)])
+    assert bench.refused(host).kind == "cut"
+    assert_whole(bench.fetch(host), clip)
+    assert host.sent_bytes == len(clip)
+
+
+def test_a_host_that_ignores_range_starts_over(bench: Bench, clip: bytes) -> None:
+    host = Host(clip, cuts=[5000], ranges=False)
+    bench.refused(host)
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[1]["range"] == "bytes=5000-"
+
+
+def test_a_changed_etag_starts_over(bench: Bench, clip: bytes, other_clip: bytes) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    host.content, host.etag = other_clip, '"v2"'
+    assert_whole(bench.fetch(host), other_clip)
+
+
+def test_a_host_that_continues_another_file_is_not_believed(bench: Bench, clip: bytes, other_clip: bytes) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    host.content, host.etag, host.heeds_if_range = other_clip, '"v2"', False
+    assert bench.refused(host).kind == "bad_range"
+    assert_whole(bench.fetch(host), other_clip)
+
+
+@pytest.mark.parametrize("etag", ['W/"v1"', "", None])
+def test_without_a_strong_etag_nothing_is_continued(bench: Bench, clip: bytes, etag: str | None) -> None:
+    host = Host(clip, cuts=[5000], etag=etag)
+    bench.refused(host)
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[1]
+
+
+def test_416_starts_over(bench: Bench, clip: bytes) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    host.answer = text(416)
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind) == (ServiceFault, "bad_range")
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[2]
+
+
+@pytest.mark.parametrize("content_range", ["", "bytes 0-9/10", "bytes */100", "lines 5000-1/2"])
+def test_206_with_another_range_starts_over(bench: Bench, clip: bytes, content_range: str) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    host.answer = text(206, **({"Content-Range": content_range} if content_range else {}))
+    assert bench.refused(host).kind == "bad_range"
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"[]", b"{", b'{"etag": "", "size_bytes": 5000}', b'{"etag": "x", "size_bytes": 1e99}']
+)
+def test_a_note_that_vouches_for_nothing_is_not_believed(bench: Bench, clip: bytes, note: bytes) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    (bench.parts / f"{KEY}.json").write_bytes(note)
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[1]
+
+
+def test_a_part_shorter_than_its_note_starts_over(bench: Bench, clip: bytes) -> None:
+    """After a power cut: the note was on the disk, the content was not."""
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    (bench.parts / f"{KEY}.part").write_bytes(clip[:4999])
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[1]
+
+
+def test_a_part_longer_than_its_note_is_continued_from_the_note(bench: Bench, clip: bytes) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    (bench.parts / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not vouched for")
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[1]["range"] == "bytes=5000-"
+
+
+def test_starting_over_forgets_the_note_before_it_touches_the_part(bench: Bench, clip: bytes) -> None:
+    """Or a crash right after would leave an old note that vouches for new bytes."""
+    host = Host(clip, cuts=[5000], ranges=False)
+    bench.refused(host)
+    steps: list[str] = []
+
+    class Watched(Disk):
+        def open(self, path: Path, mode: str) -> BinaryIO:
+            steps.append(f"open {path.suffix} {mode}")
+            return super().open(path, mode)
+
+        def remove(self, path: Path) -> None:
+            steps.append(f"remove {path.suffix}")
+            super().remove(path)
+
+        def flush_folder(self, folder: Path) -> None:
+            steps.append("flush folder")
+            super().flush_folder(folder)
+
+    bench.fetch(host, Watched())
+    assert steps == ["remove .json", "flush folder", "open .part wb"]
+
+
+# What is no clip
+
+
+def bad(content: bytes, where: str) -> bytes:
+    return {
+        "html": b"<!doctype html><title>Sign in</title>",
+        "json": b'{"error": "expired"}',
+        "empty": b"",
+        "short": content[: len(content) // 2],
+        "one byte short": content[:-1],
+        "zeros": content[:2000] + bytes(len(content) - 2000),
+        "trailing junk": content + b"junk",
+    }[where]
+
+
+@pytest.mark.parametrize("where", ["html", "json", "empty", "short", "one byte short", "zeros", "trailing junk"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_what_is_no_whole_clip_is_refused_and_not_continued(
+    bench: Bench, clip: bytes, where: str, chunked: bool
+) -> None:
+    host = Host(bad(clip, where), chunked=chunked)
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind) == (ServiceFault, "bad_file")
+    assert bench.left() == {}
+    host.content = clip
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[1]
+
+
+def test_a_chunked_reply_that_breaks_off_is_a_cut(bench: Bench, clip: bytes) -> None:
+    host = Host(clip, cuts=[5000], chunked=True)
+    assert bench.refused(host).kind == "cut"
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[1]["range"] == "bytes=5000-"
+
+
+@pytest.mark.parametrize("name", ["Repr-Digest", "Digest"])
+@pytest.mark.parametrize("right", [True, False])
+def test_a_checksum_that_is_given_is_compared(bench: Bench, clip: bytes, name: str, right: bool) -> None:
+    digest = base64.b64encode(hashlib.sha256(clip if right else b"another").digest()).decode()
+    value = f"sha-512=:AAAA:, sha-256=:{digest}:" if name == "Repr-Digest" else f"SHA-256={digest}"
+    host = Host(clip, headers={name: value})
+    if right:
+        assert_whole(bench.fetch(host), clip)
+    else:
+        fault = bench.refused(host)
+        assert fault.kind == "bad_file"
+        assert "SHA-256" in fault.message
+        assert bench.left() == {}
+
+
+def test_a_checksum_covers_what_was_kept_from_before(bench: Bench, clip: bytes) -> None:
+    digest = base64.b64encode(hashlib.sha256(clip).digest()).decode()
+    host = Host(clip, cuts=[5000], headers={"Repr-Digest": f"sha-256=:{digest}:"})
+    bench.refused(host)
+    (bench.parts / f"{KEY}.part").write_bytes(bytes(5000))
+    assert bench.refused(host).kind == "bad_file"
+    assert_whole(bench.fetch(host), clip)
+
+
+@pytest.mark.parametrize("value", ["", "sha-256=:not base64!:", "sha-256", "md5=:AAAA:", "sha-256=:AA==:x"])
+def test_a_checksum_that_says_nothing_is_passed_over(bench: Bench, clip: bytes, value: str) -> None:
+    assert_whole(bench.fetch(Host(clip, headers={"Repr-Digest": value})), clip)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP"])
+def test_a_compressed_reply_is_refused(bench: Bench, clip: bytes, coding: str) -> None:
+    fault = bench.refused(Host(clip, headers={"Content-Encoding": coding}))
+    assert (type(fault), fault.kind) == (ServiceFault, "bad_file")
+
+
+def test_an_endless_body_ends_at_the_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloader, "_LARGEST_CLIP_BYTES", 1_000_000)
+    sent = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        reply = web.StreamResponse()
+        reply.enable_chunked_encoding()
+        await reply.prepare(request)
+        while sent < 1 << 30:
+            await reply.write(bytes(100_000))
+            sent += 100_000
+        return reply
+
+    fault = bench.refused(Host(b"", answer=answer))
+    assert fault.kind == "bad_file"
+    assert "does not end" in fault.message
+    assert sent < 1 << 28
+    assert bench.left() == {}, "what nobody will ever continue must not fill the disk"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_expired_link_is_called_one_and_keeps_the_part(bench: Bench, clip: bytes, status: int) -> None:
+    host = Host(clip, cuts=[5000])
+    bench.refused(host)
+    host.answer = text(status)
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind, fault.status) == (ServiceFault, "link_expired", status)
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[2]["range"] == "bytes=5000-", "a fresh link continues what the old one began"
+
+
+@pytest.mark.parametrize("status", [204, 400, 429, 500, 502, 503, 504, 524])
+def test_a_host_in_trouble(bench: Bench, clip: bytes, status: int) -> None:
+    host = Host(clip, answer=text(status, ""))
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind, fault.status) == (ServiceFault, "download_refused", status)
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+
+
+def test_redirects_end(bench: Bench) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/again")
+
+    host = Host(b"", answer=answer)
+    assert isinstance(bench.refused(host), NetworkFault)
+    assert len(host.seen) <= 6
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://[::1",
+        "http://a b/",
+        "http://127.0.0.1:99999/x",
+        "http://127.0.0.1:1/refused",
+        "https://\ud800/x",
+        "file:///etc/passwd",
+        "data:video/mp4;base64,AAAA",
+        "",
+    ],
+)
+def test_a_link_that_leads_nowhere_is_a_network_fault(tmp_path: Path, executor: Executor, url: str) -> None:
+    async def main() -> None:
+        async with Downloader(tmp_path, executor, Disk()) as clips:
+            await clips.fetch(url, KEY)
+
+    with pytest.raises(NetworkFault):
+        asyncio.run(main())
+
+
+def test_a_redirect_to_a_local_file_is_not_followed(bench: Bench) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("file:///etc/passwd")
+
+    assert isinstance(bench.refused(Host(b"", answer=answer)), NetworkFault)
+
+
+def test_silence_is_a_time_out_and_the_part_is_kept(
+    bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(clip))})
+        await reply.prepare(request)
+        await reply.write(clip[:5000])
+        await asyncio.Event().wait()
+        return reply
+
+    host = Host(clip, answer=answer)
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind) == (NetworkFault, "timed_out")
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[1]["range"] == "bytes=5000-"
+
+
+# This machine
+
+
+def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(clip))})
+        await reply.prepare(request)
+        await reply.write(clip[:5000])
+        await asyncio.Event().wait()
+        return reply
+
+    host = Host(clip, answer=answer)
+
+    async def scenario(url: str) -> None:
+        async with Downloader(bench.parts, bench.executor, Disk()) as clips:
+            task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
+            await bench.gauge.reach(5000)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    bench.run(host, scenario)
+    host.answer = None
+    assert_whole(bench.fetch(host), clip)
+    assert host.seen[1]["range"] == "bytes=5000-"
+
+
+class Failing(Disk):
+    """Opens files whose writes, or flushes, fail."""
+
+    def __init__(self, number: int, at: str) -> None:
+        self.number, self.at = number, at
+
+    def open(self, path: Path, mode: str) -> BinaryIO:
+        if self.at == "open" or (self.at == "note" and path.suffix == ".json"):
+            raise OSError(self.number, "no")
+        file = path.open(mode, buffering=0)
+        return _Full(file, self.number) if self.at == "write" else file  # type: ignore[return-value]  # a stand-in
+
+    def flush(self, file: BinaryIO) -> None:
+        if self.at == "flush":
+            raise OSError(self.number, "no")
+        super().flush(file)
+
+
+class _Full:
+    def __init__(self, file: Any, number: int) -> None:
+        self.file, self.number = file, number
+
+    def write(self, _: bytes) -> int:
+        raise OSError(self.number, "no")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("at", ["open", "write", "flush"])
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "disk_full"), (errno.EIO, "disk_error")])
+def test_a_disk_that_refuses_is_a_local_fault(bench: Bench, clip: bytes, at: str, number: int, kind: str) -> None:
+    host = Host(clip)
+    fault = bench.refused(host, Failing(number, at))
+    assert (type(fault), fault.kind) == (LocalFault, kind)
+    assert_whole(bench.fetch(host), clip)
+
+
+@pytest.mark.parametrize("at", ["flush", "note"])
+def test_a_part_that_cannot_be_kept_costs_only_time(bench: Bench, clip: bytes, at: str) -> None:
+    host = Host(clip, cuts=[5000])
+    assert bench.refused(host, Failing(errno.ENOSPC, at)).kind == "cut"
+    assert_whole(bench.fetch(host), clip)
+    assert "range" not in host.seen[1]
+
+
+def test_file_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert downloader.file_sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

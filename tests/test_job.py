@@ -1,0 +1,131 @@
+"""The state machine: the table is the only law, and what may have been paid for never becomes free again by itself."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrunner.errors import Problem
+from batchrunner.job import OUTCOMES, TRANSITIONS, Entry, IllegalMove, Move, Record, State, advance, count_states
+from tests.conftest import make_job, make_record
+
+WHY = Problem("kind", "message", "hint")
+PAIRS = [(state, move) for state in State for move in Move]
+
+
+def moved(record: Record, move: Move) -> Record:
+    intent = {"request_id": f"r{len(record.attempts) + 1}", "submitted_at": 1.0}
+    return advance(record, move, **(intent if move is Move.INTEND else {}))
+
+
+@pytest.mark.parametrize(("state", "move"), PAIRS)
+def test_every_pair_is_a_row_of_the_table_or_refused(state: State, move: Move) -> None:
+    record = make_record(state=state)
+    if (state, move) in TRANSITIONS:
+        assert moved(record, move).state is TRANSITIONS[state, move]
+        assert record == make_record(state=state), "the old record must not change"
+    else:
+        with pytest.raises(IllegalMove, match=f"{record.job.key} is {state}: it cannot {move}"):
+            moved(record, move)
+        assert record == make_record(state=state)
+
+
+def test_a_submission_follows_an_intent_only() -> None:
+    assert {old for (old, move), _ in TRANSITIONS.items() if move is Move.INTEND} == {State.PENDING}
+    assert {old for (old, _), new in TRANSITIONS.items() if new is State.SUBMITTING} == {State.PENDING}
+
+
+def test_what_leads_back_to_pending_is_a_no_of_the_service_or_a_word_of_the_user() -> None:
+    ways = {move for (_, move), new in TRANSITIONS.items() if new is State.PENDING}
+    assert ways == {Move.REFUSE, Move.RELEASE, Move.RETRY}
+    assert [old for (old, move) in TRANSITIONS if move is Move.RETRY] == [State.FAILED]
+    assert [old for (old, move) in TRANSITIONS if move is Move.RELEASE] == [State.IN_DOUBT]
+    assert [old for (old, move) in TRANSITIONS if move is Move.REFUSE] == [State.SUBMITTING]
+
+
+def test_a_lost_file_is_fetched_again_never_generated_again() -> None:
+    assert TRANSITIONS[State.SUCCEEDED, Move.LOSE] is State.IN_FLIGHT
+    assert [move for (old, move) in TRANSITIONS if old is State.SUCCEEDED] == [Move.LOSE]
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    reached = {State.PENDING}
+    for _ in State:
+        reached |= {new for (old, _), new in TRANSITIONS.items() if old in reached}
+    assert reached == set(State)
+    assert {old for old, _ in TRANSITIONS} == set(State)
+    assert {move for _, move in TRANSITIONS} == set(Move)
+
+
+def test_an_intent_starts_a_numbered_attempt_and_leaves_the_earlier_ones_alone() -> None:
+    refused = moved(moved(make_record(), Move.INTEND), Move.REFUSE)
+    again = advance(refused, Move.INTEND, request_id="second", submitted_at=7.0)
+    assert [attempt.number for attempt in again.attempts] == [1, 2]
+    assert again.attempts[0] == refused.attempts[0]
+    assert again.last.request_id == "second"
+    assert again.last.outcome is None
+    assert again.last.generation_id is None
+
+
+def test_an_error_stands_on_record_and_attempt_and_the_record_forgets_it_with_the_next_move() -> None:
+    doubted = advance(moved(make_record(), Move.INTEND), Move.DOUBT, error=WHY)
+    assert doubted.error == WHY
+    assert doubted.last.error == WHY
+    assert doubted.last.outcome == "in_doubt"
+    adopted = advance(doubted, Move.ADOPT, generation_id="g", accepted_at=3.0)
+    assert adopted.error is None
+    assert adopted.last.error == WHY
+    assert adopted.last.outcome == "accepted"
+    assert adopted.generation_id == "g"
+
+
+def test_giving_up_keeps_what_the_attempt_came_to() -> None:
+    refused = advance(moved(make_record(), Move.INTEND), Move.REFUSE, error=WHY, ended_at=9.0)
+    failed = advance(refused, Move.GIVE_UP, error=WHY)
+    assert failed.last.outcome == "refused"
+    assert failed.last.ended_at == 9.0
+    assert failed.error == WHY
+
+
+def test_giving_up_before_any_attempt_invents_none() -> None:
+    failed = advance(make_record(), Move.GIVE_UP, error=WHY)
+    assert failed.attempts == ()
+    assert failed.generation_id is None
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(Move), max_size=30))
+def test_walks_keep_the_books(moves: list[Move]) -> None:
+    record = make_record()
+    for move in moves:
+        if (record.state, move) not in TRANSITIONS:
+            continue
+        before = record
+        record = moved(record, move)
+        assert [attempt.number for attempt in record.attempts] == list(range(1, len(record.attempts) + 1))
+        assert record.attempts[: len(before.attempts) - 1] == before.attempts[:-1], "only the latest attempt changes"
+        if OUTCOMES.get(move) and record.attempts:
+            assert record.last.outcome == OUTCOMES[move]
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        make_record().state = State.FAILED  # type: ignore[misc]  # that it must not work is what is tested
+
+
+def test_counting_names_every_state() -> None:
+    counts = count_states([make_record(state=State.FAILED), make_record("b", State.FAILED)])
+    assert set(counts) == set(State)
+    assert counts[State.FAILED] == 2
+    assert sum(counts.values()) == 2
+
+
+def test_names() -> None:
+    job = make_job("a")
+    assert job.fingerprint == f"sha256:{job.key}{'0' * 48}"
+    assert len(job.key) == 16
+    assert Entry(0, "hero-walk", job).file == "hero-walk.mp4"
+    assert {state.value for state in State} - {"submitting"} == {
+        "pending", "in_flight", "in_doubt", "succeeded", "failed",
+    }  # fmt: skip

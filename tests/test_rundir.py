@@ -1,0 +1,110 @@
+"""The run directory and its lock: one process at a time, and no lock outlives its process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchrunner.errors import BatchLocked, ExitStatus, UsageError
+from batchrunner.rundir import Lock, RunDir
+from tests.conftest import NOW
+
+HOLD = """
+import sys
+from pathlib import Path
+from batchrunner.rundir import Lock, RunDir
+with Lock(RunDir(Path(sys.argv[1])), 0.0):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    made = RunDir(tmp_path / "out" / "night")
+    made.make()
+    return made
+
+
+def held_elsewhere(rundir: RunDir) -> "subprocess.Popen[bytes]":
+    arguments = [sys.executable, "-c", HOLD, str(rundir.path)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_everything_of_the_tools_own_lies_in_its_room(rundir: RunDir) -> None:
+    for path in (rundir.journal, rundir.lock, rundir.parts, rundir.kept, rundir.sandbox):
+        assert path.parent == rundir.room
+    assert rundir.room == rundir.path / ".batchrunner"
+    assert rundir.parts.is_dir()
+    assert rundir.kept.is_dir()
+
+
+def test_making_it_twice_changes_nothing(rundir: RunDir) -> None:
+    (rundir.parts / "a.part").write_bytes(b"x")
+    rundir.make()
+    assert (rundir.parts / "a.part").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("place", ["out", "out/night", "out/night/.batchrunner"])
+def test_a_file_in_the_way_is_a_usage_error(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be used") as caught:
+        RunDir(tmp_path / "out" / "night").make()
+    assert "--output" in caught.value.hint
+    assert path.read_text() == "in the way"
+
+
+def test_a_second_run_is_told_at_once_who_holds_it(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        with pytest.raises(BatchLocked) as caught, Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+        assert f"pid {os.getpid()} on " in caught.value.message
+        assert "2027-01-15T08:00:00.000Z" in caught.value.message
+        assert caught.value.exit_status is ExitStatus.LOCKED
+        assert "batchrunner status" in caught.value.hint
+        assert f"pid {os.getpid()}" in rundir.lock.read_text(), "the loser must not touch what the holder wrote"
+
+
+def test_it_is_free_after_its_end_and_after_an_exception(rundir: RunDir) -> None:
+    with pytest.raises(ZeroDivisionError), Lock(rundir, NOW):
+        raise ZeroDivisionError
+    with Lock(rundir, NOW):
+        pass
+    assert rundir.lock.exists(), "the file is never removed: a waiting process may hold it open"
+
+
+def test_it_is_held_between_processes_and_dies_with_a_killed_one(rundir: RunDir) -> None:
+    process = held_elsewhere(rundir)
+    try:
+        with pytest.raises(BatchLocked, match=f"pid {process.pid} "), Lock(rundir, NOW):
+            pytest.fail("two processes at once")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    with Lock(rundir, NOW):
+        assert f"pid {os.getpid()} " in rundir.lock.read_text()
+        assert str(process.pid) not in rundir.lock.read_text().split()
+
+
+def test_a_child_does_not_inherit_it(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        with Lock(rundir, NOW):
+            pass
+    finally:
+        child.communicate()
+
+
+def test_a_lock_that_cannot_be_opened(rundir: RunDir) -> None:
+    rundir.lock.mkdir()
+    with pytest.raises(UsageError, match="cannot be opened"), Lock(rundir, NOW):
+        pytest.fail("locked a directory")
