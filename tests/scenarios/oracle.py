@@ -45,12 +45,12 @@ def _never_pays_twice(accepted: list[dict[str, Any]]) -> None:
 def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
     """Each accepted generation is known by its id and over, or its job is held in doubt."""
     known: dict[str, dict[str, Any]] = {}
-    doubtful: set[str] = set()
+    doubts: dict[str, str] = {}
     for row in _all_rows(story):
         for attempt in row["attempts"]:
             known.setdefault(attempt["generation_id"] or attempt["request_id"], row)
         if row["state"] == "in_doubt":
-            doubtful.add(row["fingerprint"])
+            doubts[row["fingerprint"]] = row["error"]["kind"]
     for event in accepted:
         found = known.get(event["generation_id"]) or known.get(event["client_request_id"])
         if found is None:
@@ -59,11 +59,11 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
         fine = row["state"] in {"succeeded", "in_doubt"} or (row["error"] and row["error"]["message"])
         _expect(fine, f"promise 2: {row['id']} is {row['state']} without a reason")
         _expect(row["state"] != "pending", f"promise 2: {row['id']} was accepted and is pending")
-    cut_off = [line for line in story.lines if " doubt -> " in line and line.split(": ")[1] in NO_ANSWER]
-    limit = story.posts_in_air_at_deaths + len(cut_off)
-    _expect(
-        len(doubtful) <= limit, f"promise 1: {len(doubtful)} jobs in doubt, with at most {limit} submissions cut off"
-    )
+    for kind in doubts.values():
+        _expect(kind in {*NO_ANSWER, "process_died"}, f"promise 1: in doubt because of {kind}")
+    died = sum(kind == "process_died" for kind in doubts.values())
+    limit = story.posts_in_air_at_deaths
+    _expect(died <= limit, f"promise 1: {died} jobs in doubt after deaths with {limit} submissions in the air")
 
 
 def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:

@@ -1,0 +1,133 @@
+"""The nights must be able to fail: each promise is broken on purpose, and some night has to notice.
+
+A mutation is patched in, nights are lived until one breaks a promise, and the test fails if none does.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from batchrunner import downloader, resume, runner, steps
+from batchrunner.errors import CallError
+from batchrunner.job import Entry, Move, Record, advance
+from batchrunner.steps import Next, Steps
+from tests.scenarios.__main__ import live
+
+ENOUGH_NIGHTS = 300
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
+    """The intent is journalled when the answer is there."""
+
+    async def submit(self: Steps, fingerprint: str) -> Next:
+        record = self.records[fingerprint]
+        now = self._parts.clock.now()
+        request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
+        try:
+            accepted = await self._parts.service.submit(record.job, request_id)
+        except CallError as error:
+            await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=now)
+            return await self._not_accepted(fingerprint, error)
+        await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=now)
+        await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
+        return steps.Look()
+
+    patch.setattr(Steps, "submit", submit)
+
+
+def post_again_after_a_cut(patch: pytest.MonkeyPatch) -> None:
+    """A submission without an answer is taken for refused."""
+    decide = Steps._not_accepted
+
+    async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
+        error.in_doubt = False
+        return await decide(self, fingerprint, error)
+
+    patch.setattr(Steps, "_not_accepted", not_accepted)
+
+
+def died_means_refused(patch: pytest.MonkeyPatch) -> None:
+    """What was being submitted when the process died is pending again."""
+
+    def take_up(known: Any, entries: Any, **options: Any) -> Any:
+        return resume.take_up(known, entries, **{**options, "resubmit_in_doubt": True})
+
+    patch.setattr(runner, "take_up", take_up)
+
+
+def name_before_flush(patch: pytest.MonkeyPatch) -> None:
+    """A clip gets its final name before its content is on the disk."""
+    patch.setattr(downloader._Part, "flush", lambda self: None)
+
+
+def key_by_position(patch: pytest.MonkeyPatch) -> None:
+    """What is known of a job is found by its place in the manifest."""
+    places: dict[str, list[str]] = {}
+
+    def take_up(known: Any, entries: list[Entry], **options: Any) -> Any:
+        before = places.get("order", [])
+        records: dict[str, Record] = dict(known)
+        for entry in entries:
+            old = records.get(before[entry.position]) if entry.position < len(before) else None
+            records[entry.job.fingerprint] = replace(old, job=entry.job) if old else Record(entry.job)
+        places["order"] = [entry.job.fingerprint for entry in entries]
+        return records, list(records.values())
+
+    patch.setattr(runner, "take_up", take_up)
+
+
+def id_only_in_memory(patch: pytest.MonkeyPatch) -> None:
+    """The generation id is stored with the result, not when it is known."""
+
+    async def accepted(self: Steps, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
+        record = advance(self.records[fingerprint], move, generation_id=generation_id, accepted_at=0.0)
+        self.records[fingerprint] = record.with_attempt(accepted_at=self._parts.clock.now(), credits=credits_)
+
+    patch.setattr(Steps, "_accepted", accepted)
+
+
+def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    """A submission in doubt gives its slot back at once."""
+    decide = Steps._not_accepted
+
+    async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
+        following = await decide(self, fingerprint, error)
+        return steps.End() if isinstance(following, steps.Doubt) else following
+
+    patch.setattr(Steps, "_not_accepted", not_accepted)
+
+
+def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
+    """Whatever came is taken for a clip."""
+
+    class Anything:
+        width_px = height_px = duration_s = None
+
+    patch.setattr(downloader, "inspect", lambda path, size_bytes: Anything())
+
+
+MUTATIONS: list[Patch] = [
+    intent_after_the_post,
+    post_again_after_a_cut,
+    died_means_refused,
+    name_before_flush,
+    key_by_position,
+    slot_free_in_doubt,
+    no_check_of_the_file,
+    id_only_in_memory,
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.__name__))
+def test_some_night_notices(mutation: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(ENOUGH_NIGHTS):
+        with monkeypatch.context() as patch:
+            mutation(patch)
+            _, wrong, _ = live(seed)
+        if wrong:
+            return
+    pytest.fail(f"{ENOUGH_NIGHTS} nights kept every promise with: {mutation.__doc__}")

@@ -1,0 +1,481 @@
+"""The command, as a user types it: statuses, words, no traceback, and the key in no file and no line.
+
+One batch is run against a sandbox in a thread, with a renderer that gives a ready clip at once; most commands then
+look at a copy of its run directory, called in this process. What only a process can show runs in one.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner import __version__, cli
+from batchrunner.rundir import Lock, RunDir
+from batchrunner.sandbox import SandboxConfig, start
+from batchrunner.settings import SETTINGS
+from tests.conftest import MEDIA, NOW, ROOT
+
+KEY = "sk-recognisable-0123456789-abcdef"
+COMMANDS = ["run", "validate", "plan", "status", "report", "verify", "sandbox", "schema"]
+SCRIPT = Path(sys.executable).with_name("batchrunner")
+COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from batchrunner.cli import main; main()"]
+
+MANIFEST = f"""
+name: night
+poll_interval: 20ms
+jobs:
+  - {{id: first, video: {MEDIA}/bunny.mp4, image: {MEDIA}/astronaut.jpg}}
+  - {{id: second, video: {MEDIA}/bunny.mp4, image: {MEDIA}/hopper.jpg, tags: {{who: admiral}}}}
+  - {{id: twin, video: {MEDIA}/bunny.mp4, image: {MEDIA}/astronaut.jpg}}
+"""
+
+
+class Service:
+    """A sandbox in a thread of its own. url: where it listens."""
+
+    def __init__(self, clip: bytes) -> None:
+        self.url = ""
+        self._clip = clip
+        self._up = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over: asyncio.Event | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sandbox")
+        self._thread.start()
+        assert self._up.wait(20)
+
+    async def _serve(self) -> None:
+        async def ready(_: Any) -> bytes:
+            return self._clip
+
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        config = SandboxConfig(queue_wait_s=0.01, duration_s=0.02, spread=0.0, logs=True)
+        self.local = await start(config, render=ready)
+        self.url = self.local.url
+        self._up.set()
+        await self._over.wait()
+        await self.local.close()
+
+    def accepted(self) -> int:
+        return sum(event["event"] == "accepted" for event in self.local.ledger())
+
+    def close(self) -> None:
+        assert self._loop is not None
+        assert self._over is not None
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def service(clip: bytes) -> Iterator[Service]:
+    made = Service(clip)
+    yield made
+    made.close()
+
+
+@dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """A working directory and an environment in which the command is typed."""
+
+    def __init__(self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
+        self.run_dir = folder / "output" / "night"
+        monkeypatch.chdir(folder)
+        for name in list(os.environ):
+            if name.startswith(("BATCHRUNNER_", "AIML")):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("AIMLAPI_BASE_URL", url)
+        monkeypatch.setenv("AIMLAPI_KEY", KEY)
+        (folder / "night.yaml").write_text(MANIFEST)
+
+    def __call__(self, *arguments: str) -> Ran:
+        """The command in this process."""
+        self.monkeypatch.setattr(sys, "argv", ["batchrunner", *arguments])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in out + err
+        assert KEY not in out + err
+        return Ran(int(caught.value.code or 0), out, err)
+
+    def spawn(self, *arguments: Any, **more: Any) -> Ran:
+        """The installed command."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, env=environment, check=False, timeout=60, **more)
+        out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+        assert "Traceback" not in out + err
+        assert KEY not in out + err
+        return Ran(done.returncode, out, err)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, service.url, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
+    """A working directory in which the batch has run to its end, by the installed command."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "night.yaml").write_text(MANIFEST)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": KEY}
+    before = service.accepted()
+    done = subprocess.run(
+        [*COMMAND, "run", "night.yaml"], cwd=folder, env=environment, capture_output=True, timeout=60, check=False
+    )
+    (folder / "terminal").write_bytes(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr.decode()
+    assert service.accepted() - before == 2, "equal jobs are paid for once"
+    return folder
+
+
+@pytest.fixture
+def finished(shell: Shell, template: Path) -> Shell:
+    shutil.copytree(template, shell.folder, dirs_exist_ok=True)
+    return shell
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps(shell: Shell, command: str) -> None:
+    for flag in ("--help", "-h"):
+        ran = shell(command, flag)
+        assert ran.status == 0
+        assert ran.out.startswith(f"Usage: batchrunner {command}")
+        assert ran.err == ""
+        assert len(max(ran.out.splitlines(), key=len)) <= 100
+
+
+def test_the_front_page_names_every_command_and_status(shell: Shell) -> None:
+    ran = shell("--help")
+    assert ran.status == 0
+    places = [ran.out.index(f"\n  {command}") for command in COMMANDS]
+    assert places == sorted(places), "in the order in which a user meets them"
+    for status in ("0", "1", "2", "3", "4", "130, 143"):
+        assert f"\n  {status}  " in ran.out
+
+
+def test_every_setting_is_an_option_of_run(shell: Shell) -> None:
+    text = shell("run", "--help").out
+    for setting in SETTINGS:
+        assert "--" + setting.name.replace("_", "-") in text
+
+
+def test_the_version(shell: Shell) -> None:
+    assert shell("--version") == Ran(0, f"batchrunner {__version__}\n", "")
+
+
+def test_without_a_command_it_shows_the_help_and_fails(shell: Shell) -> None:
+    ran = shell()
+    assert ran.status == 2
+    assert "Usage: batchrunner" in ran.out + ran.err
+
+
+# Bad usage
+
+
+BAD: list[list[str]] = [
+    ["nope"],
+    ["--nope"],
+    ["run"],
+    ["run", "missing.yaml"],
+    ["run", "."],
+    ["run", "binary"],
+    ["run", "/dev/null"],
+    ["run", "night.yaml", "extra"],
+    ["run", "night.yaml", "--concurrency", "0"],
+    ["run", "night.yaml", "--concurrency", "many"],
+    ["run", "night.yaml", "--concurrency"],
+    ["run", "night.yaml", "--provider", "other"],
+    ["run", "night.yaml", "--poll-interval", "15"],
+    ["run", "night.yaml", "--in-doubt", "perhaps"],
+    ["run", "night.yaml", "--output", ""],
+    ["run", "night.yaml", "--output", "binary"],
+    ["run", "night.yaml", "--output", "binary/below"],
+    ["run", "night.yaml", "--output", "/proc/nowhere"],
+    ["plan"],
+    ["plan", "missing.yaml"],
+    ["plan", "night.yaml", "--output", ""],
+    ["status", "missing"],
+    ["status", "."],
+    ["status", "binary"],
+    ["report", "missing"],
+    ["report", "binary"],
+    ["report", "."],
+    ["verify", "missing"],
+    ["verify", "."],
+    ["validate"],
+    ["validate", "missing.yaml"],
+    ["validate", "night.yaml", "binary"],
+    ["schema", "extra"],
+    ["sandbox", "--port", "99999"],
+    ["sandbox", "--port", "x"],
+    ["sandbox", "--duration", "x"],
+    ["sandbox", "--faults", "missing.yaml"],
+    ["sandbox", "--faults", "binary"],
+    ["sandbox", "--host", "no.such.host.invalid", "--port", "0"],
+    ["sandbox", "--state", "binary", "--port", "0"],
+    ["sandbox", "--capacity", "0", "--port", "0"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_usage_is_told_in_words_and_exits_2(shell: Shell, service: Service, arguments: list[str]) -> None:
+    (shell.folder / "binary").write_bytes(bytes(range(256)))
+    before = service.accepted()
+    ran = shell(*arguments)
+    assert ran.status == 2
+    assert ran.err.strip()
+    assert service.accepted() == before
+
+
+def test_a_bad_manifest_is_told_with_its_places(shell: Shell) -> None:
+    (shell.folder / "bad.yaml").write_text("jobs:\n  - {video: no.mp4, image: no.png, resolutoin: 480p}\n")
+    for command in ("run", "validate", "plan"):
+        ran = shell(command, "bad.yaml")
+        assert ran.status == 2
+        assert "bad.yaml:2:5" in ran.err
+        assert "nothing was submitted" in ran.err
+    assert not (shell.folder / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BATCHRUNNER_CONCURRENCY", "x"),
+        ("BATCHRUNNER_POLL_INTERVAL", ""),
+        ("BATCHRUNNER_PROVIDER", "other"),
+        ("AIMLAPI_BASE_URL", "http://api.example.com"),
+        ("AIMLAPI_BASE_URL", "ftp://127.0.0.1"),
+        ("AIMLAPI_BASE_URL", "nonsense"),
+        ("AIMLAPI_BASE_URL", "https://"),
+        ("AIMLAPI_BASE_URL", "https://[::1"),
+        ("AIMLAPI_BASE_URL", "https://127.0.0.1:port"),
+        ("AIMLAPI_KEY", " "),
+        ("AIMLAPI_KEY", KEY + "\n" + KEY),
+        ("AIMLAPI_KEY", KEY + "é"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_exits_2(shell: Shell, service: Service, variable: str, value: str) -> None:
+    before = service.accepted()
+    shell.monkeypatch.setenv(variable, value)
+    ran = shell("run", "night.yaml")
+    assert ran.status == 2
+    assert variable in ran.err
+    assert service.accepted() == before
+
+
+def test_an_unknown_provider_in_the_manifest(shell: Shell) -> None:
+    (shell.folder / "night.yaml").write_text("provider: other\n" + MANIFEST)
+    ran = shell("run", "night.yaml")
+    assert ran.status == 2
+    assert "night.yaml:1:11" in ran.err
+
+
+# The key
+
+
+def test_without_a_key_nothing_happens(shell: Shell) -> None:
+    shell.monkeypatch.delenv("AIMLAPI_KEY")
+    ran = shell("run", "night.yaml")
+    assert ran.status == 2
+    assert "AIMLAPI_KEY" in ran.err
+    assert "--provider sandbox" in ran.err
+    assert not (shell.folder / "output").exists()
+
+
+def test_the_key_stands_in_no_file_and_in_no_line(finished: Shell) -> None:
+    assert KEY in os.environ["AIMLAPI_KEY"]
+    looked = 0
+    for path in finished.folder.rglob("*"):
+        if path.is_file():
+            looked += 1
+            assert KEY.encode() not in path.read_bytes(), path
+            assert KEY not in str(path)
+    assert looked > 8
+    for command in (["status", "night.yaml", "--json"], ["plan", "night.yaml", "--json"], ["verify", "output/night"]):
+        finished(*command)  # asserts it of the terminal
+
+
+def test_the_older_name_of_the_key_is_read_too(shell: Shell) -> None:
+    shell.monkeypatch.setenv("AIML_API_KEY", KEY)
+    shell.monkeypatch.delenv("AIMLAPI_KEY")
+    assert shell("run", "night.yaml", "--quiet").status == 0
+
+
+# A finished batch
+
+
+def test_what_a_run_leaves(finished: Shell) -> None:
+    names = sorted(path.name for path in finished.run_dir.iterdir())
+    assert names == [".batchrunner", "first.mp4", "report.html", "report.json", "second.mp4", "twin.mp4"]
+    assert list((finished.run_dir / ".batchrunner" / "parts").glob("*.part")) == []
+    report = json.loads((finished.run_dir / "report.json").read_text())
+    assert (report["exit_status"], report["totals"]["succeeded"], report["totals"]["generations"]) == (0, 3, 2)
+    assert [job["id"] for job in report["jobs"]] == ["first", "second", "twin"]
+
+
+def test_a_second_run_has_nothing_to_do(finished: Shell, service: Service) -> None:
+    before = service.accepted()
+    times = {path: path.stat().st_mtime_ns for path in finished.run_dir.glob("*.mp4")}
+    assert finished("run", "night.yaml").status == 0
+    assert service.accepted() == before
+    assert {path: path.stat().st_mtime_ns for path in finished.run_dir.glob("*.mp4")} == times
+
+
+def test_a_lost_file_is_fetched_again_and_not_paid_for_again(finished: Shell, service: Service) -> None:
+    before = service.accepted()
+    (finished.run_dir / "second.mp4").unlink()
+    assert finished("run", "night.yaml").status == 0
+    assert service.accepted() == before
+    assert finished("verify", "output/night").status == 0
+
+
+def test_plan(shell: Shell, finished: Shell) -> None:
+    fresh = json.loads(shell("plan", "night.yaml", "--json", "--output", "fresh").out)
+    assert (fresh["submissions"], fresh["totals"]) == (2, {"new": 3})
+    assert not (shell.folder / "fresh").exists(), "looking makes nothing"
+    done = finished("plan", "night.yaml")
+    assert done.status == 0
+    assert "A run would make 0 submissions." in done.out
+    assert "the same job as first: paid for once" in done.out
+
+
+def test_status_by_manifest_and_by_directory(finished: Shell) -> None:
+    by_manifest, by_directory = finished("status", "night.yaml"), finished("status", "output/night")
+    assert by_manifest == by_directory
+    assert by_manifest.status == 0
+    data = json.loads(finished("status", "output/night", "--json").out)
+    report = json.loads((finished.run_dir / "report.json").read_text())
+    assert data == report
+
+
+def test_report_writes_the_same_again(finished: Shell) -> None:
+    before = {name: (finished.run_dir / name).read_bytes() for name in ("report.json", "report.html")}
+    for name in before:
+        (finished.run_dir / name).unlink()
+    ran = finished("report", "output/night")
+    assert ran.status == 0
+    assert ran.out.splitlines()[-2:] == ["output/night/report.json", "output/night/report.html"]
+    assert {name: (finished.run_dir / name).read_bytes() for name in before} == before
+
+
+def test_a_report_that_cannot_be_written_is_told(finished: Shell) -> None:
+    path = finished.run_dir / "report.json"
+    path.unlink()
+    path.mkdir()
+    (path / "in the way").touch()
+    ran = finished("report", "output/night")
+    assert ran.status == 3
+    assert "report.json" in ran.err
+
+
+def test_verify(finished: Shell) -> None:
+    assert finished("verify", "output/night") == Ran(0, "3 results checked, 0 bad\n", "")
+    clip = bytearray((finished.run_dir / "first.mp4").read_bytes())
+    clip[len(clip) // 2] ^= 1
+    (finished.run_dir / "first.mp4").unlink()  # it may share its content with its twin
+    (finished.run_dir / "first.mp4").write_bytes(clip)
+    ran = finished("verify", "output/night")
+    assert ran.status == 1
+    assert "first.mp4: its content is not what was recorded" in ran.out
+    assert ran.out.endswith("3 results checked, 1 bad\n")
+    (finished.run_dir / "second.mp4").unlink()
+    ran = finished("verify", "output/night")
+    assert ran.status == 1
+    assert "second.mp4: cannot be read: No such file or directory" in ran.out
+    assert ran.out.endswith("3 results checked, 2 bad\n")
+
+
+def test_another_provider_needs_another_directory(finished: Shell) -> None:
+    ran = finished("run", "night.yaml", "--provider", "sandbox")
+    assert ran.status == 2
+    assert "--output" in ran.err
+
+
+@pytest.mark.parametrize("harm", [b"", b"garbage" * 1000], ids=["empty", "garbage"])
+def test_a_damaged_journal_stops_every_command(finished: Shell, service: Service, harm: bytes) -> None:
+    journal = finished.run_dir / ".batchrunner" / "journal.db"
+    journal.write_bytes(harm)
+    before = service.accepted()
+    for command in (["run", "night.yaml"], ["plan", "night.yaml"], ["status", "output/night"], ["report", "output/night"],
+                    ["verify", "output/night"]):  # fmt: skip
+        ran = finished(*command)
+        assert ran.status == 2
+        assert "journal" in ran.err
+    assert journal.read_bytes() == harm
+    assert service.accepted() == before
+
+
+def test_while_another_process_runs_it(finished: Shell, service: Service) -> None:
+    before = service.accepted()
+    with Lock(RunDir(finished.run_dir), NOW):
+        ran = finished.spawn("run", "night.yaml")
+        assert ran.status == 4
+        assert f"pid {os.getpid()}" in ran.err
+        for command in (["plan", "night.yaml"], ["status", "output/night"], ["verify", "output/night"]):
+            assert finished(*command).status == 0
+    assert service.accepted() == before
+    assert finished("run", "night.yaml").status == 0
+
+
+# The rest
+
+
+def test_validate(shell: Shell) -> None:
+    assert shell("validate", "night.yaml") == Ran(0, "night.yaml: 3 jobs, no problems\n", "")
+    demo = shell("validate", "night.yaml", str(ROOT / "manifests" / "demo.yaml"))
+    assert (demo.status, demo.err) == (0, "")
+    (shell.folder / "bad.yaml").write_text("jobs: 5\n")
+    both = shell("validate", "bad.yaml", "night.yaml")
+    assert both.status == 2
+    assert "bad.yaml:1:" in both.err
+    assert "night.yaml: 3 jobs" in both.out
+
+
+def test_schema(shell: Shell) -> None:
+    import jsonschema
+
+    schema = json.loads(shell("schema").out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_a_name_that_is_not_text(shell: Shell) -> None:
+    """File names are bytes; whatever they are, no command falls over them."""
+    odd = os.fsdecode(b"n\xff\x1b[31m.yaml")
+    (shell.folder / odd).write_text(MANIFEST.replace("name: night", ""))
+    for command in ("validate", "plan", "run", "status"):
+        ran = shell.spawn(command, odd)
+        assert ran.status == 0, (command, ran)
+        assert "\x1b" not in ran.out + ran.err
+    assert shell.spawn("run", os.fsdecode(b"missing\xff.yaml")).status == 2
+
+
+def test_a_reader_that_goes_away_is_no_defect(shell: Shell) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*COMMAND, "schema"], stdout=write, stderr=subprocess.PIPE, check=False, timeout=60, cwd=ROOT
+        )
+    finally:
+        os.close(write)
+    assert done.stderr == b""
+    assert done.returncode != 0
