@@ -9,17 +9,19 @@ Rule: `except Exception` stands only at the job border, where it becomes a notic
 """
 
 import asyncio
-from collections import Counter, deque
+import heapq
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
 from batchrunner.job import State
+from batchrunner.links import expires_at
 from batchrunner.poller import Poller
 from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Admit, Scheduler, WaitUntil
-from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Stop, Submit, occupies
+from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Stop, Submit, slot_left_s
 
 
 class Engine:
@@ -36,10 +38,10 @@ class Engine:
         self._steps = steps
         self._scheduler = Scheduler(policy.concurrency)
         self._poller = Poller(policy.poll_interval_s, parts.rng)
-        self._downloads: deque[tuple[str, str]] = deque()  # (fingerprint, url)
+        self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
         self._order: dict[str, int] = {}
         self._followed: set[str] = set()  # in flight, and not left for the next run
-        self._doubts: set[str] = set()
+        self._doubts: dict[str, float] = {}  # and until when (monotonic, s) each holds its slot
         self._review_at: float | None = None
         self._review_wait_s = policy.review_s
         self._last_review_done = False
@@ -88,12 +90,12 @@ class Engine:
             if self._steps.records[fingerprint].state is State.PENDING:
                 self._scheduler.add(fingerprint, place)
         for fingerprint, record in self._steps.records.items():
-            if occupies(record, wall, self._policy):
+            if slot_left_s(record, wall, self._policy) > 0:
                 self._scheduler.occupy(fingerprint)
             if record.state is State.IN_FLIGHT:
                 self._follow(fingerprint, now)
             elif record.state is State.IN_DOUBT:
-                self._doubts.add(fingerprint)
+                self._doubts[fingerprint] = now + slot_left_s(record, wall, self._policy)
                 self._review_at = now
 
     def _finished(self) -> bool:
@@ -130,7 +132,7 @@ class Engine:
             return
         now = self._parts.clock.monotonic()
         while self._downloads and self._running["download"] < self._policy.downloads:
-            fingerprint, url = self._downloads.popleft()
+            _, fingerprint, url = heapq.heappop(self._downloads)  # the link nearest to its end goes first
             self._spawn("download", fingerprint, self._steps.download(fingerprint, url))
         while self._running["poll"] < self._policy.polls and (due := self._poller.pop(now)) is not None:
             self._spawn("poll", due, self._steps.poll(due))
@@ -200,13 +202,14 @@ class Engine:
     def _fetch(self, fingerprint: str, following: Fetch) -> None:
         # The service is done with it, so it is in flight no longer, however long the download takes.
         self._scheduler.release(fingerprint)
-        self._downloads.append((fingerprint, following.url))
+        heapq.heappush(self._downloads, (expires_at(following.url), fingerprint, following.url))
 
     def _doubt(self, fingerprint: str, _: Doubt) -> None:
         # Its slot stays taken: it may well be in flight.
-        self._doubts.add(fingerprint)
+        now = self._parts.clock.monotonic()
+        self._doubts[fingerprint] = now + self._policy.doubt_s
         self._review_wait_s = self._policy.review_s
-        self._review_at = self._parts.clock.monotonic() + self._review_wait_s
+        self._review_at = now + self._review_wait_s
 
     def _end(self, fingerprint: str, _: End) -> None:
         self._scheduler.release(fingerprint)
@@ -242,13 +245,13 @@ class Engine:
         except LocalFault as fault:
             self.stop(fault.message)
             return
-        now, wall = self._parts.clock.monotonic(), self._parts.clock.now()
+        now = self._parts.clock.monotonic()
         for fingerprint in adopted:
-            self._doubts.discard(fingerprint)
+            del self._doubts[fingerprint]
             self._scheduler.occupy(fingerprint)
             self._follow(fingerprint, now)
-        for fingerprint in sorted(self._doubts):
-            if not occupies(self._steps.records[fingerprint], wall, self._policy):
+        for fingerprint, until in self._doubts.items():
+            if until <= now:
                 self._scheduler.release(fingerprint)
         if self._doubts:
             self._review_at = now + self._review_wait_s

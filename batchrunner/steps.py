@@ -78,6 +78,7 @@ class Steps:
         self._policy = policy
         self._run_id = run_id
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by (call, fingerprint)
+        self._generating_since: dict[str, float] = {}  # monotonic, s
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
         self._warned: set[str] = set()
         self._log_offered = True
@@ -224,13 +225,16 @@ class Steps:
         return Look(self._wait("poll", fingerprint, error, retry.POLLS))
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
-        now = self._parts.clock.now()
-        since = record.last.generating_at
-        if phase is Phase.GENERATING and since is None:
-            record = record.with_attempt(generating_at=now)
+        if phase is not Phase.GENERATING:
+            return Look()
+        if record.last.generating_at is None:
+            record = record.with_attempt(generating_at=self._parts.clock.now())
             self.records[fingerprint] = record
             await self._parts.journal.save(record)
-        elif since is not None and now - since > self._policy.job_timeout_s:
+        # Counted on the clock that never jumps, from the first sight in this run.
+        now = self._parts.clock.monotonic()
+        since = self._generating_since.setdefault(fingerprint, now)
+        if now - since > self._policy.job_timeout_s:
             return Leave(f"still generating after {now - since:.0f} s; the next run looks again")
         return Look()
 
@@ -295,8 +299,12 @@ def oddities(job: Job, result: Result) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def occupies(record: Record, now: float, policy: Policy) -> bool:
-    """Whether a job found in this state at the start counts as in flight at the service."""
+def slot_left_s(record: Record, now: float, policy: Policy) -> float:
+    """How much longer a job found in this state at the start counts as in flight at the service, seconds.
+
+    now: wall time, which may have been set back since: a doubt never holds its slot longer than a fresh one would.
+    """
     if record.state is State.IN_DOUBT:
-        return now - record.last.submitted_at < policy.doubt_s
-    return record.state is State.IN_FLIGHT and record.last.completed_at is None
+        return min(policy.doubt_s, record.last.submitted_at + policy.doubt_s - now)
+    in_flight = record.state is State.IN_FLIGHT and record.last.completed_at is None
+    return float("inf") if in_flight else 0.0

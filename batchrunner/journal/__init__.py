@@ -9,9 +9,9 @@ No policy lives here: the journal stores what the engine decided.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot
 from batchrunner.journal import rows
 
 VERSION = 1
+# From each older version to the next, statement by statement. schema.sql is always the newest version.
+UPGRADES: Mapping[int, Sequence[str]] = {}
 _BALLAST_BYTES = 256 * 1024
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
@@ -139,15 +141,23 @@ def read(path: Path) -> Snapshot | None:
     """
     if not path.exists():
         return None
-    # Without a log beside it nobody has it open: it is read as it stands, and a read-only folder will do.
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     with _reading(path):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
         try:
-            _check(connection, path)
+            return _read(path, "mode=ro")
+        except sqlite3.OperationalError:
+            # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
+            return _read(path, "mode=ro&immutable=1")
+
+
+def _read(path: Path, mode: str) -> Snapshot | None:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
+        _check(connection, path)
+        if _version(connection) == VERSION:
             return _load(connection)
-        finally:
-            connection.close()
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            connection.backup(copy)
+            _upgrade(copy)
+            return _load(copy)
 
 
 def _create(path: Path) -> None:
@@ -172,6 +182,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        if (version := _version(connection)) < VERSION:
+            with closing(sqlite3.connect(path.with_name(f"{path.name}.v{version}"))) as copy:
+                connection.backup(copy)  # kept: an upgrade is the one time that old rows are rewritten
+            _upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         undo.pop_all()
     return connection
@@ -181,7 +195,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is damaged, foreign or newer."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", _DAMAGE_HINT)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if version > VERSION:
         raise JournalError(
             f"{path} was written by a newer batchrunner (journal version {version}, this one knows {VERSION})",
@@ -190,6 +204,24 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if complaint != "ok":
         raise JournalError(f"{path} is damaged: {complaint}", _DAMAGE_HINT)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring an older journal up to VERSION, each step in one transaction."""
+    while (version := _version(connection)) < VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in UPGRADES[version]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
 
 @contextmanager
