@@ -16,6 +16,7 @@ import click
 from batchrunner import __version__
 from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
 from batchrunner.settings import SETTINGS, Setting
+from batchrunner.text import count_text
 
 if TYPE_CHECKING:
     from batchrunner.job import Snapshot
@@ -112,7 +113,7 @@ def validate(manifests: tuple[Path, ...]) -> int:
             continue
         if batch.warnings:
             click.echo(manifest.render(batch.warnings), err=True)
-        click.echo(f"{path}: {len(batch.entries)} jobs, no problems")
+        click.echo(f"{path}: {count_text(len(batch.entries), 'job')}, no problems")
     return status
 
 
@@ -187,7 +188,7 @@ def verify(run_dir: Path) -> int:
 @click.option("--faults", metavar="FILE", help="YAML file of faults to show.")
 @click.option("--state", metavar="DIR", help="Remember everything here across restarts.")
 @click.option("--duration", default="2s", show_default=True, metavar="TIME", help="Median time of a generation.")
-@click.option("--capacity", default=8, show_default=True, help="Generations worked on at once.")
+@click.option("--capacity", default=8, show_default=True, type=click.IntRange(1), help="Generations worked on at once.")
 @click.option("--no-logs", is_flag=True, help="Do not offer GET /v2/logs.")
 def sandbox(**options: Any) -> int:
     """Serve a stand-in for the generation service: same endpoints, replies and errors; it renders real clips.

@@ -145,6 +145,9 @@ def read(path: Path) -> Snapshot | None:
         try:
             return _read(path, "mode=ro")
         except sqlite3.OperationalError:
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise  # what the log holds would be passed over in silence
             # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
             return _read(path, "mode=ro&immutable=1")
 

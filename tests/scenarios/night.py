@@ -90,6 +90,7 @@ class Night:
         self.edits = rng.random() < 0.4
         self.rate = rate if rate is not None else rng.choice([0.0, 0.05, 0.05, 0.1, 0.3])
         self.interrupts = rng.random() < 0.15
+        self.clock_jumps = rng.random() < 0.15
         self.config = SandboxConfig(
             seed=seed,
             capacity=rng.choice([1, 2, 4, 8]),
@@ -177,8 +178,9 @@ class Night:
         elif dying:
             mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
         disk = SimDisk(mortal, self.rng)
+        clock = JumpyClock(self.rng) if self.clock_jumps else LoopClock(EPOCH)
         outside = Surroundings(
-            LoopClock(EPOCH), MortalExecutor(mortal, self.rng), MortalExecutor(mortal, self.rng), disk, self.rng
+            clock, MortalExecutor(mortal, self.rng), MortalExecutor(mortal, self.rng), disk, self.rng
         )
         caught: list[int] = []
         setup = self._setup(story, entries)
@@ -223,6 +225,20 @@ class Night:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path)}
         batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
         return Setup(batch, resolve(flags, {}, {}), story.rundir)
+
+
+class JumpyClock(LoopClock):
+    """A wall clock that somebody sets now and then, by up to two days in either direction."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(EPOCH)
+        self._rng = rng
+        self._off_s = 0.0
+
+    def now(self) -> float:
+        if self._rng.random() < 0.02:
+            self._off_s = self._rng.uniform(-172_800.0, 172_800.0)
+        return super().now() + self._off_s
 
 
 def _first(caught: list[int]) -> Any:
