@@ -1,0 +1,92 @@
+"""What is written for people is in step with the code. ``REWRITE_DOCS=1`` writes docs/states.md anew."""
+
+import os
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from batchrunner import cli, manifest
+from batchrunner.errors import ExitStatus
+from batchrunner.job import OUTCOMES, TRANSITIONS, State
+from batchrunner.manifest.fingerprint import PARAMETERS
+from batchrunner.settings import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def states_page() -> str:
+    """docs/states.md, from the one table of the state machine."""
+    arrows = "\n".join(f"    {old} --> {new}: {move}" for (old, move), new in TRANSITIONS.items())
+    outcomes = "\n".join(f"| `{move}` | `{word}` |" for move, word in OUTCOMES.items())
+    return f"""# The life of a job
+
+Made from the table in `batchrunner/job.py`; a test keeps it so.
+
+```mermaid
+stateDiagram-v2
+    [*] --> {State.PENDING}
+{arrows}
+```
+
+What an attempt's `outcome` says after a move:
+
+| move | outcome |
+|---|---|
+{outcomes}
+"""
+
+
+def test_the_diagram_is_the_table() -> None:
+    page = ROOT / "docs" / "states.md"
+    if os.environ.get("REWRITE_DOCS"):
+        page.write_text(states_page(), "utf-8")
+    assert page.read_text("utf-8") == states_page()
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The README's table whose first column is headed so: cells by the first one, without its backticks."""
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert table, heading
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table[1].splitlines()]
+    return {row[0].strip().strip("`"): [cell.strip() for cell in row[1:]] for row in cells}
+
+
+def test_readme_settings() -> None:
+    told = rows("setting")
+    assert list(told) == [setting.name for setting in SETTINGS]
+    for setting in SETTINGS:
+        default = {False: "no", None: "`output/<name>`"}.get(setting.default, f"`{setting.default}`")  # type: ignore[arg-type]  # a table over mixed types
+        assert told[setting.name][1] == default, setting.name
+
+
+def test_readme_job_fields() -> None:
+    properties = manifest.schema()["$defs"]["job"]["properties"]
+    told = rows("job field")
+    assert set(told) == set(properties)
+    for name, default in PARAMETERS.items():
+        if default is not None:
+            assert told[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
+
+
+def test_readme_exit_statuses() -> None:
+    told = " ".join(rows("status")).replace(",", "").split()
+    assert [int(number) for number in told] == [int(status) for status in ExitStatus]
+
+
+def test_readme_commands() -> None:
+    told = [row.removeprefix("batchrunner ").split()[0] for row in rows("command")]
+    assert told == cli.cli.list_commands(click.Context(cli.cli))
+
+
+def test_every_run_setting_has_a_flag() -> None:
+    flags = {option for parameter in cli.run.params for option in parameter.opts}
+    assert {"--" + setting.name.replace("_", "-") for setting in SETTINGS} <= flags
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: str(path.name))
+def test_examples_validate_and_name_their_schema(path: Path) -> None:
+    assert "# yaml-language-server: $schema=../batchrunner/manifest/schema.json" in path.read_text("utf-8")
+    assert manifest.load(path).entries
