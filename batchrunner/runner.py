@@ -93,20 +93,25 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
 
 
 async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings) -> int:
-    """The first signal asks for a clean stop, the second ends at once."""
+    """The first signal asks for a clean stop, the second ends at once. They are heard before there is an engine."""
     caught: list[signal.Signals] = []
+    engines: list[Engine] = []
 
-    def listen(engine: Engine) -> None:
-        def interrupted(number: signal.Signals) -> None:
-            caught.append(number)
+    def interrupted(number: signal.Signals) -> None:
+        caught.append(number)
+        for engine in engines:
             engine.close(f"{number.name} received")
 
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
+    def listen(engine: Engine) -> None:
+        engines.append(engine)
+        for number in caught:
+            engine.close(f"{number.name} received")
 
     def ending() -> ExitStatus | None:
         return _SIGNALS[caught[0]] if caught else None
 
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
     async with _service(endpoint, setup.rundir) as found:
         return await drive(setup, found, listener, outside, (listen, ending))
 

@@ -182,7 +182,7 @@ class _Body:
                 self.fault = fault
                 raise
             finally:
-                pieces.close()  # type: ignore[attr-defined]
+                pieces.close()  # type: ignore[attr-defined]  # it is a generator
 
 
 def _uri_part(source: Media) -> tuple[bytes | Media, ...]:

@@ -16,19 +16,27 @@ _WORDS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", 
 
 
 def headline(report: dict[str, Any]) -> str:
-    """One sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations.``"""
+    """One sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations.``
+
+    A batch that was continued did not take the time of its last run: that is told apart.
+    """
     totals = report["totals"]
     rest = [f", {totals[state]:,} {word}" for state, word in _WORDS.items() if totals[state]]
+    took = continued = ""
     if report["finished_at"] is None:
         took = " so far"
     else:
         seconds = datetime.fromisoformat(report["finished_at"]) - datetime.fromisoformat(report["started_at"])
-        took = f" in {length_text(seconds.total_seconds())}"
+        length = length_text(seconds.total_seconds())
+        if any(item["submitted_at"] < report["started_at"] for job in report["jobs"] for item in job["attempts"]):
+            continued = f"; this run took {length}"
+        else:
+            took = f" in {length}"
     paid = f"{size_text(totals['bytes'])}, {count_text(totals['generations'], 'generation')}"
     if totals["credits"]:
         paid += f", {totals['credits']:,} credits"
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
-    return f"{counts}{''.join(rest)}; {paid}."
+    return f"{counts}{''.join(rest)}; {paid}{continued}."
 
 
 def status_text(report: dict[str, Any]) -> str:

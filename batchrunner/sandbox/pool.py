@@ -9,12 +9,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, render
+
+# Ctrl-C at a terminal and the stop of a service manager reach the whole group; the parent decides when its workers end.
+_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 
 
 class RenderPool:
@@ -33,7 +38,9 @@ class RenderPool:
             self._workers, self._context, initializer=_prepare_worker, initargs=(self._lifeline_end,)
         )
         try:
-            return await asyncio.get_running_loop().run_in_executor(executor, render, request)
+            with _signals_held_back():
+                made = asyncio.get_running_loop().run_in_executor(executor, render, request)
+            return await made
         except BrokenProcessPool:
             if self._executor is executor:
                 self._executor = None
@@ -48,12 +55,22 @@ class RenderPool:
         self._lifeline_end.close()
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Workers started meanwhile are deaf to these signals from birth, also while their interpreter starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker(lifeline_end: Connection) -> None:
     # Before numpy is imported: on a small machine BLAS threads only get into each other's way.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    # Ctrl-C reaches the whole group; the parent decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _TO_ALL:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(lifeline_end,), daemon=True).start()
 
 
