@@ -221,7 +221,7 @@ def main() -> None:
         error.show()
         sys.exit(ExitStatus.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was submitted", err=True)
+        click.echo("interrupted", err=True)
         sys.exit(ExitStatus.SIGINT)
     except BatchrunnerError as error:
         _complain(error)

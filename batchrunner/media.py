@@ -14,7 +14,7 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -250,7 +250,7 @@ def data_uri_length(media: Media) -> int:
     return len(_data_uri_head(media)) + 4 * ((media.size_bytes + 2) // 3)
 
 
-def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Iterator[bytes]:
+def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, None, None]:
     """A probed local file as a base64 data URI, block by block, in constant memory.
 
     chunk_bytes: of the file per block, rounded down to a multiple of 3. The last block is held back until the whole

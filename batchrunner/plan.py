@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
+from batchrunner.text import count_text
 
 # What `run` does with a job found in each state. SUBMITTING means that a process died meanwhile, or is at it now.
 ACTIONS: Mapping[State, tuple[str, str]] = {
@@ -78,7 +79,8 @@ def summary(rows: Sequence[Row]) -> str:
     counts = Counter(row.action for row in rows)
     submissions = len({row.fingerprint for row in rows if row.action == "new"})
     parts = ", ".join(f"{count} {action}" for action, count in counts.most_common())
-    return f"{len(rows)} jobs: {parts or 'none'}. A run would make {submissions} submissions."
+    jobs, calls = count_text(len(rows), "job"), count_text(submissions, "submission")
+    return f"{jobs}: {parts or 'none'}. A run would make {calls}."
 
 
 def as_text(rows: Sequence[Row]) -> str:

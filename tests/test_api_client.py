@@ -91,10 +91,12 @@ class Peer:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     done: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.ended.clear()
         try:
             while await self._serve(reader, writer):
                 pass
@@ -102,6 +104,7 @@ class Peer:
             pass
         finally:
             self.done += 1
+            self.ended.set()
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -128,8 +131,8 @@ class Peer:
         content = reply(request) if callable(reply) else reply
         writer.write(content)
         await writer.drain()
-        head, _, rest = content.partition(b"\r\n\r\n")
-        return f"Content-Length: {len(rest)}".encode() in head.split(b"\r\n")
+        start, _, tail = content.partition(b"\r\n\r\n")
+        return f"Content-Length: {len(tail)}".encode() in start.split(b"\r\n")
 
 
 Scenario = Callable[[ApiClient, Peer], Awaitable[Any]]
@@ -146,11 +149,12 @@ def talk(executor: Executor) -> Talk:
             peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             async with server:
                 threads = more.get("executor", executor)
-                async with ApiClient(peer.url + path, SECRET, Stopped(), threads, timeouts) as client:
-                    result = await scenario(client, peer)
-                while peer.done < peer.connections:
-                    await asyncio.sleep(0)
-                return result
+                try:
+                    async with ApiClient(peer.url + path, SECRET, Stopped(), threads, timeouts) as client:
+                        return await scenario(client, peer)
+                finally:
+                    while peer.done < peer.connections:
+                        await peer.ended.wait()
 
         return asyncio.run(main())
 
@@ -218,16 +222,19 @@ def test_a_submission_as_it_leaves(talk: Talk) -> None:
     assert request.all("authorization") == [f"Bearer {SECRET}"]
     assert request.all("x-client-request-id") == ["run.key.1"]
     assert request.all("content-type") == ["application/json"]
-    assert request.body == json.dumps(
-        {
-            "model": job.model,
-            "resolution": "480p",
-            "num_inference_steps": 20,
-            "shift": 5.0,
-            "video_url": "https://example.com/walk.mp4",
-            "image_url": "https://example.com/hero.png",
-        }
-    ).encode()
+    assert (
+        request.body
+        == json.dumps(
+            {
+                "model": job.model,
+                "resolution": "480p",
+                "num_inference_steps": 20,
+                "shift": 5.0,
+                "video_url": "https://example.com/walk.mp4",
+                "image_url": "https://example.com/hero.png",
+            }
+        ).encode()
+    )
 
 
 def test_local_files_leave_as_data_uris_in_a_body_of_known_length(talk: Talk, local: Job) -> None:
@@ -291,7 +298,7 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
             await client.submit(make_job(), f"r{number}")
 
     async def looks(client: ApiClient, _: Peer) -> None:
-        for _ in range(3):
+        for _number in range(3):
             await client.generation(ID)
 
     peer = Peer([QUEUED])
@@ -319,9 +326,8 @@ def test_an_id_is_percent_encoded(talk: Talk) -> None:
     peer = Peer([answer(200, {"id": ID, "status": "generating"})])
     seen = talk(peer, look())
     assert seen.phase is Phase.GENERATING
-    assert peer.requests[0].line == (
-        "GET /v2/video/generations?generation_id=3f1c7a0e-55a1-4c2e-9d53%3Aalibaba%2Fwan2.2-14b-animate-replace HTTP/1.1"
-    )
+    quoted = "3f1c7a0e-55a1-4c2e-9d53%3Aalibaba%2Fwan2.2-14b-animate-replace"
+    assert peer.requests[0].line == f"GET /v2/video/generations?generation_id={quoted} HTTP/1.1"
 
 
 def test_any_id_arrives_as_it_is(talk: Talk) -> None:
@@ -365,7 +371,16 @@ def test_a_redirect_is_not_followed(talk: Talk, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("age_s", "period"),
-    [(0, "1h"), (3400, "1h"), (3600, "24h"), (80_000, "24h"), (90_000, "7d"), (590_000, "7d"), (9e6, "30d"), (9e9, "30d")],
+    [
+        (0, "1h"),
+        (3400, "1h"),
+        (3600, "24h"),
+        (80_000, "24h"),
+        (90_000, "7d"),
+        (590_000, "7d"),
+        (9e6, "30d"),
+        (9e9, "30d"),
+    ],
 )
 def test_the_period_covers_the_oldest_submission(talk: Talk, age_s: float, period: str) -> None:
     peer = Peer([answer(200, {"data": []})])
@@ -374,13 +389,19 @@ def test_the_period_covers_the_oldest_submission(talk: Talk, age_s: float, perio
 
 
 def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
-    pages = {
-        None: {"data": [{"client_request_id": "r1", "inference_id": "g:1/x"}, {"inference_id": "g"}], "next_cursor": "c:1"},
-        "c:1": {"data": [{"client_request_id": "r2", "inference_id": ""}, {"client_request_id": "r3", "inference_id": 7},
-                         {"client_request_id": None, "inference_id": "g"}], "next_cursor": "c/2"},
-        "c/2": {"data": [{"client_request_id": "r4", "inference_id": "g4"}], "has_more": False, "next_cursor": None},
-    }  # fmt: skip
-    peer = Peer([lambda request: answer(200, pages[request.query.get("cursor", [None])[0]])])
+    first = [{"client_request_id": "r1", "inference_id": "g:1/x"}, {"inference_id": "g"}]
+    odd = [
+        {"client_request_id": "r2", "inference_id": ""},
+        {"client_request_id": "r3", "inference_id": 7},
+        {"client_request_id": None, "inference_id": "g"},
+    ]
+    last = [{"client_request_id": "r4", "inference_id": "g4"}]
+    pages: dict[str | None, Any] = {
+        None: {"data": first, "next_cursor": "c:1"},
+        "c:1": {"data": odd, "next_cursor": "c/2"},
+        "c/2": {"data": last, "has_more": False, "next_cursor": None},
+    }
+    peer = Peer([lambda request: answer(200, pages[next(iter(request.query.get("cursor", [])), None)])])
     assert talk(peer, lambda client, _: client.accepted_since(NOW - 60)) == {"r1": "g:1/x", "r4": "g4"}
     assert [request.query.get("cursor") for request in peer.requests] == [None, ["c:1"], ["c/2"]]
     assert {request.query["period"][0] for request in peer.requests} == {"1h"}
@@ -433,11 +454,9 @@ def test_tls_that_fails_leaves_nothing_in_doubt(talk: Talk) -> None:
 
     class Deaf(Peer):
         async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.connections += 1
             await reader.read(1)
             writer.write(b"HTTP/1.1 400 no TLS here\r\n\r\n")
             writer.close()
-            self.done += 1
 
     error = failed(talk, Deaf([QUEUED]), scenario)
     assert (error.kind, error.in_doubt) == ("no_connection", False)
@@ -569,7 +588,9 @@ def test_cancelled_while_an_input_is_read(talk: Talk, local: Job, monkeypatch: p
 
 
 def subclasses(of: type[BaseException]) -> list[type[BaseException]]:
-    return sorted({of, *(each for sub in of.__subclasses__() for each in subclasses(sub))}, key=lambda cls: cls.__name__)
+    return sorted(
+        {of, *(each for sub in of.__subclasses__() for each in subclasses(sub))}, key=lambda cls: cls.__name__
+    )
 
 
 FOREIGN = [*subclasses(aiohttp.ClientError), TimeoutError, OSError, ConnectionResetError, BrokenPipeError, ssl.SSLError]
@@ -590,13 +611,17 @@ ARGUMENTS: dict[str, Any] = {
 
 def made(kind: type[BaseException]) -> BaseException:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    wanted = [each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    wanted = [
+        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
     return kind(*(ARGUMENTS[name] for name in wanted))
 
 
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("sent", [None, False, True], ids=["look", "before the end", "all sent"])
-def test_no_foreign_exception_crosses_the_border(kind: type[BaseException], sent: bool | None, executor: Executor) -> None:
+def test_no_foreign_exception_crosses_the_border(
+    kind: type[BaseException], sent: bool | None, executor: Executor
+) -> None:
     body = None if sent is None else client_room._Body(make_job(), executor)
     if body is not None:
         body.complete = bool(sent)

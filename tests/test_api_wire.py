@@ -434,14 +434,16 @@ def test_a_log_that_is_not_offered() -> None:
 def read_all(status: int, headers: dict[str, str], body: bytes) -> None:
     """Every reader: nothing but a CallError may come out, and what comes out must be storable text."""
     for reader in (read_submission, read_generation, read_log):
+        reply: Any
         try:
-            reply: Any = reader(status, headers, body, NOW)
+            reply = reader(status, headers, body, NOW)
         except CallError as error:
-            assert error.kind
-            assert len(error.message) < 1000
-        else:
-            if isinstance(reply, Accepted):
-                assert reply.generation_id.encode()
+            reply = error
+        if isinstance(reply, CallError):
+            assert reply.kind
+            assert len(reply.message) < 1000
+        if isinstance(reply, Accepted):
+            assert reply.generation_id.encode()
 
 
 def deepest() -> int:
@@ -463,7 +465,7 @@ def deepest() -> int:
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
 def test_deep_nesting(wrap: str, status: int) -> None:
     limit = deepest()
-    for depth in (1, 2, 50, 300, limit // 2, *range(limit - 24, limit + 3), 100_000):
+    for depth in (1, 2, 50, 300, limit // 2, *range(limit - 16, limit + 2), 100_000):
         for pair in ("[]", ('{"url":', "}")):
             deep = pair[0] * depth + "1" + pair[1] * depth
             read_all(status, EMPTY, wrap.format(deep).encode())
@@ -484,7 +486,7 @@ SHAPED = st.recursive(
 STATUSES = st.sampled_from([200, 201, 204, 301, 304, 400, 401, 403, 404, 418, 429, 500, 502, 503, 504, 524, 599])
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
+@settings(derandomize=True, max_examples=250, deadline=None)
 @given(STATUSES, SHAPED, st.dictionaries(st.sampled_from(["retry-after", "x-inference-id"]), st.text(max_size=30)))
 def test_wrong_types_everywhere(status: int, body: object, headers: dict[str, str]) -> None:
     read_all(status, headers, json.dumps(body).encode())

@@ -19,7 +19,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fsync, replace = os.fsync, Path.replace
 
     def record(descriptor: int) -> None:
-        names.append("fsync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        names.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
     def renamed(self: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Downloads, against a file host on loopback: whole or not at all, continued only where it is safe, and never with the key."""
+"""Downloads, against a file host on loopback: whole or not at all, continued only where it is safe, without the key."""
 
 import asyncio
 import base64
@@ -110,7 +110,8 @@ class Bench:
             async with Downloader(self.parts, self.executor, files or Disk()) as clips:
                 return await clips.fetch(url + path, KEY)
 
-        return self.run(host, main)
+        fetched: Fetched = self.run(host, main)
+        return fetched
 
     def run(self, host: Host, scenario: Callable[[str], Awaitable[Any]]) -> Any:
         host.gauge = self.gauge
@@ -477,9 +478,7 @@ def test_a_redirect_to_a_local_file_is_not_followed(bench: Bench) -> None:
     assert isinstance(bench.refused(Host(b"", answer=answer)), NetworkFault)
 
 
-def test_silence_is_a_time_out_and_the_part_is_kept(
-    bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silence_is_a_time_out_and_the_part_is_kept(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:

@@ -1,6 +1,7 @@
 """The state machine: the table is the only law, and what may have been paid for never becomes free again by itself."""
 
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ PAIRS = [(state, move) for state in State for move in Move]
 
 
 def moved(record: Record, move: Move) -> Record:
-    intent = {"request_id": f"r{len(record.attempts) + 1}", "submitted_at": 1.0}
+    intent: dict[str, Any] = {"request_id": f"r{len(record.attempts) + 1}", "submitted_at": 1.0}
     return advance(record, move, **(intent if move is Move.INTEND else {}))
 
 

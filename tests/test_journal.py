@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_the_strategies_draw_every_field() -> None:
     assert {kind: len(fields(kind)) - (kind is Media) for kind in drawn} == drawn
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=60, deadline=None)
 @given(
     MEDIA, MEDIA, st.dictionaries(WORDS, JSON, max_size=3), st.sampled_from(State), PROBLEM, st.none() | RESULT,
     st.lists(ATTEMPT, max_size=3), st.dictionaries(WORDS, WORDS, max_size=2),
@@ -259,7 +260,9 @@ def test_a_save_is_on_disk_when_it_returns(journal: Journal, path: Path) -> None
         assert states(known(path)) == {make_job("a").key: State.SUBMITTING}, "another process must see it"
 
     asyncio.run(scenario())
-    pragmas = {name: journal._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
+    pragmas = {
+        name: journal._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}, "FULL: the log is flushed at each commit"
 
 
@@ -394,9 +397,81 @@ def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal:
     assert [entry.id for entry in known(path).entries] == ["a"]
     journal._connection.execute("ROLLBACK")
     journal.close()
-    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    before = path.read_bytes()
     known(path)
-    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite then finds no room for its lock; a log that it may not read must not be passed over in silence."""
+    real = room._read
+
+    def refuse(path: Path, mode: str) -> Snapshot | None:
+        if mode == "mode=ro":
+            raise sqlite3.OperationalError("unable to open database file")
+        return real(path, mode)
+
+    monkeypatch.setattr(room, "_read", refuse)
+    used(path)
+    before = sorted(each.name for each in path.parent.iterdir())
+    assert len(known(path).records) == 60
+    assert sorted(each.name for each in path.parent.iterdir()) == before
+    journal = Journal(path, Inline())
+    asyncio.run(journal.save(make_record("j1", State.SUCCEEDED)))
+    with pytest.raises(JournalError, match="unable to open"):
+        read(path)
+    journal.close()
+
+
+# Upgrades
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A next version that renames a run's column away and back, and must see the old rows."""
+    steps = ["ALTER TABLE runs ADD COLUMN extra TEXT", "UPDATE runs SET extra = 'upgraded', stopped = 'upgraded'"]
+    monkeypatch.setattr(room, "UPGRADES", {room.VERSION: steps})
+    monkeypatch.setattr(room, "VERSION", room.VERSION + 1)
+    monkeypatch.setattr(room, "_PUT_RUN", room._PUT_RUN.replace("?)", "?, NULL)"))
+
+
+def upgraded(request: pytest.FixtureRequest, path: Path) -> bytes:
+    used(path)
+    before = path.read_bytes()
+    request.getfixturevalue("newer")
+    return before
+
+
+def test_an_older_journal_is_upgraded_and_a_copy_kept(path: Path, request: pytest.FixtureRequest) -> None:
+    before = upgraded(request, path)
+    journal = Journal(path, Inline())
+    snapshot = journal.snapshot()
+    assert snapshot is not None
+    assert (snapshot.run.stopped, len(snapshot.records)) == ("upgraded", 60)
+    asyncio.run(journal.finish(replace(snapshot.run, exit_status=0)))
+    journal.close()
+    assert known(path).run.exit_status == 0
+    kept = path.with_name(f"journal.db.v{room.VERSION - 1}")
+    with closing(sqlite3.connect(kept)) as old:
+        assert [row[0] for row in old.execute("SELECT stopped FROM runs")] == [""]
+    assert path.read_bytes() != before
+
+
+def test_looking_at_an_older_journal_changes_nothing(path: Path, request: pytest.FixtureRequest) -> None:
+    before = upgraded(request, path)
+    assert known(path).run.stopped == "upgraded"
+    assert path.read_bytes() == before
+
+
+def test_an_upgrade_that_breaks_off_changes_nothing(
+    path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgraded(request, path)
+    monkeypatch.setattr(room, "UPGRADES", {room.VERSION - 1: ["DELETE FROM runs", "NONSENSE"]})
+    with pytest.raises(JournalError):
+        Journal(path, Inline())
+    monkeypatch.setattr(room, "UPGRADES", {room.VERSION - 1: []})
+    assert known(path).run.run_id == "run1"
 
 
 WRITER = """
@@ -428,7 +503,7 @@ asyncio.run(main())
 
 def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
     rng, acknowledged = Random(7), set[int]()
-    for _ in range(8):
+    for _ in range(6):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
         assert process.stdout is not None
         for _ in range(rng.randint(1, 120)):
@@ -439,7 +514,7 @@ def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
         assert acknowledged <= set(held)
         assert all(held[number].generation_id == f"g{number}" for number in acknowledged)
         assert set(held) == set(range(len(held))), "what was stored later must not be there without what was before"
-    assert len(acknowledged) > 100
+    assert len(acknowledged) > 50
 
 
 def test_a_torn_write_ahead_log_holds_a_prefix(journal: Journal, path: Path, tmp_path: Path) -> None:
@@ -620,11 +695,15 @@ def test_a_full_disk_is_told_and_loses_nothing(journal: Journal, path: Path) -> 
     pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
     journal._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
     stored = 0
-    with pytest.raises(LocalFault) as caught:
+
+    async def fill() -> None:
+        nonlocal stored
         for number in range(200):
-            record = make_record(f"j{number}", State.IN_FLIGHT, error=Problem("k", "m" * 500))
-            asyncio.run(journal.save(record))
+            await journal.save(make_record(f"j{number}", State.IN_FLIGHT, error=Problem("k", "m" * 500)))
             stored += 1
+
+    with pytest.raises(LocalFault) as caught:
+        asyncio.run(fill())
     assert caught.value.kind == "disk_full"
     assert caught.value.exit_status is ExitStatus.STOPPED
     assert 0 < stored < 200

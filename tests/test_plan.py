@@ -46,7 +46,7 @@ def test_equal_jobs_are_paid_for_once() -> None:
     rows = plan.build(make_entries("a", "copy=a", "copy2=a"), None)
     assert [row.same_as for row in rows] == [None, "a", "a"]
     assert plan.as_json(rows)["submissions"] == 1
-    assert "1 submissions" in plan.summary(rows)
+    assert "would make 1 submission." in plan.summary(rows)
     assert plan.as_text(rows).count("the same job as a: paid for once") == 2
 
 

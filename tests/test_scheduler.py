@@ -28,7 +28,8 @@ def test_nothing_waits() -> None:
 def test_admission_is_in_order_up_to_the_cap() -> None:
     scheduler = filled(2, "a", "b", "c")
     assert admitted(scheduler) == ["a", "b"]
-    assert (scheduler.in_flight, scheduler.waiting) == (2, 1)
+    assert (scheduler.full, scheduler.waiting) == (True, 1)
+    assert [name for name in "abc" if scheduler.holds(name)] == ["a", "b"]
     assert scheduler.next(1e9) is IDLE, "time alone frees no slot"
     scheduler.release("a")
     assert admitted(scheduler) == ["c"]
@@ -88,7 +89,8 @@ def test_occupying_and_releasing_twice_is_once(times: int) -> None:
     scheduler = filled(1, "new")
     for _ in range(times):
         scheduler.occupy("old")
-    assert scheduler.in_flight == 1
+    assert scheduler.holds("old")
+    assert scheduler.full
     for _ in range(times):
         scheduler.release("old")
     scheduler.release("never seen")
@@ -110,7 +112,8 @@ def test_a_long_night_never_passes_the_cap_and_loses_nobody(seed: int) -> None:
             assert step.fingerprint not in in_flight
             in_flight.append(step.fingerprint)
             assert len(in_flight) <= cap
-            assert scheduler.in_flight == len(in_flight)
+            assert [name for name in names if scheduler.holds(name)] == sorted(in_flight, key=names.index)
+            assert scheduler.full == (len(in_flight) == cap)
             continue
         if isinstance(step, WaitUntil):
             assert step.at > now
@@ -122,5 +125,6 @@ def test_a_long_night_never_passes_the_cap_and_loses_nobody(seed: int) -> None:
                 scheduler.add(name, names.index(name), now + rng.uniform(0.0, 50.0))
             else:
                 ended.append(name)
-    assert (scheduler.waiting, scheduler.in_flight) == (0, 0)
+    assert scheduler.waiting == 0
+    assert not any(scheduler.holds(name) for name in names)
     assert sorted(ended) == sorted(names)

@@ -36,14 +36,15 @@ def test_the_fields_are_the_tables() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_flags_before_environment_before_manifest_before_default(setting: Setting) -> None:
-    values = {
+    written: dict[str, list[Any]] = {
         "text": ["a", "b", "c"],
         "choice": [*setting.choices, *setting.choices][:3],
         "count": [7, "8", 9],
         "duration": ["7s", "8s", "9s"],
         "switch": [True, "false", True],
-    }[setting.kind]
-    flag, variable, key = [{setting.name: value} for value in values]
+    }
+    values = written[setting.kind]
+    flag, key = {setting.name: values[0]}, {setting.name: values[2]}
     variable = {f"BATCHRUNNER_{setting.name.upper()}": values[1]}
     field = f"{setting.name}_s" if setting.kind == "duration" else setting.name
     for given_places, winner in (
@@ -51,8 +52,7 @@ def test_flags_before_environment_before_manifest_before_default(setting: Settin
         (({setting.name: None}, variable, key), values[1]),
         (({}, {}, key), values[2]),
     ):
-        resolved = resolve(*given_places)  # type: ignore[arg-type]  # the environment's values are text here
-        assert getattr(resolved, field) == parse(setting, winner)
+        assert getattr(resolve(*given_places), field) == parse(setting, winner)
 
 
 @pytest.mark.parametrize(

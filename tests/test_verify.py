@@ -32,7 +32,9 @@ def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Sna
     done = make_record("a", State.SUCCEEDED, result=result or result_of(content))
     others = [make_record(state.value, state) for state in State if state is not State.SUCCEEDED]
     records: dict[str, Record] = {record.job.fingerprint: record for record in (done, *others)}
-    entries = make_entries("a", "copy=a", *(f"{state.value}={state.value}" for state in State if state.value != "succeeded"))
+    entries = make_entries(
+        "a", "copy=a", *(f"{state.value}={state.value}" for state in State if state.value != "succeeded")
+    )
     held = Snapshot(make_run(finished_at=5.0, exit_status=1), entries, records)
     for name in ("a.mp4", "copy.mp4"):
         (rundir.path / name).write_bytes(content)
@@ -117,7 +119,9 @@ def test_it_only_reads(rundir: RunDir, clip: bytes) -> None:
     flipped(rundir.path / "a.mp4")
 
     def files() -> dict[str, tuple[bytes, int]]:
-        return {each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in rundir.path.iterdir() if each.is_file()}
+        return {
+            each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in rundir.path.iterdir() if each.is_file()
+        }
 
     before = files()
     told(rundir, held)

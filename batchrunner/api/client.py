@@ -7,10 +7,11 @@ service's own base URL, and nowhere else.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -95,7 +96,7 @@ class ApiClient:
         total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
         assert self._submissions is not None
-        with _mapped(body):
+        with closing(body), _mapped(body):
             async with self._submissions.post(
                 self._base.joinpath(_PATH.lstrip("/")),
                 data=body.stream(),
@@ -163,6 +164,7 @@ class _Body:
         self._executor = executor
         self.fault: LocalFault | None = None
         self.complete = False
+        self._reading: Generator[bytes, None, None] | None = None
         self.length_bytes = sum(
             len(part) if isinstance(part, bytes) else media.data_uri_length(part) for part in self._parts
         )
@@ -174,15 +176,19 @@ class _Body:
                 self.complete = part is self._parts[-1]
                 yield part
                 continue
-            pieces: Iterator[bytes] = media.read_data_uri(part)
+            self._reading = pieces = media.read_data_uri(part)
             try:
-                while piece := await loop.run_in_executor(self._executor, next, pieces, b""):
+                while piece := await loop.run_in_executor(self._executor, partial(next, pieces, b"")):
                     yield piece
             except LocalFault as fault:
                 self.fault = fault
                 raise
-            finally:
-                pieces.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def close(self) -> None:
+        """Close the file that was being read when the call ended: aiohttp drops a body that it did not send."""
+        if self._reading is not None:
+            with suppress(ValueError):  # a thread is reading at this moment; the file closes when it is done
+                self._reading.close()
 
 
 def _uri_part(source: Media) -> tuple[bytes | Media, ...]:

@@ -62,6 +62,6 @@ def status_text(report: dict[str, Any]) -> str:
     if len(open_jobs) > _LISTED:
         lines.append(f"  and {len(open_jobs) - _LISTED:,} more, all of them in report.html")
     if report["earlier_jobs"]:
-        number = count_text(len(report["earlier_jobs"]), "job")
-        lines.append(f"  {number} of earlier manifests with a generation are in report.json under earlier_jobs")
+        number = len(report["earlier_jobs"])
+        lines.append(f"  Generations for jobs that the manifest no longer names: {number:,}; report.json, earlier_jobs")
     return "\n".join(lines)

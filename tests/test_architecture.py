@@ -1,0 +1,304 @@
+"""The design's rules, read off the source: each test is a line of the design.
+
+Only imports at module level make the graph; what stands under TYPE_CHECKING is no import. An import inside a function
+is how heavy libraries are put off, and is looked at where that matters.
+"""
+
+import ast
+import graphlib
+import io
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = "batchrunner"
+LONG_FILES: dict[str, str] = {}  # above 350 lines: module and reason
+PURE = {
+    *("errors", "job", "events", "settings", "retry", "scheduler", "poller", "resume", "plan", "text", "links"),
+    *("api.wire", "journal.rows", "report.build", "report.text"),
+    *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
+    *(f"sandbox.{name}" for name in ("world", "faults", "check", "logs", "replies")),
+}
+IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
+HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}
+TASKS = {"create_task", "ensure_future", "gather", "TaskGroup", "wait_for", "run_coroutine_threadsafe"}
+TASK_MAKERS = {"batchrunner.engine", "batchrunner.runner", "batchrunner.sandbox.server"}
+LOOP_STARTERS = {"batchrunner.runner", "batchrunner.sandbox.serve"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
+
+
+@dataclass
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+    text: str
+    imports: set[str] = field(default_factory=set)  # at module level, full names
+    later: set[str] = field(default_factory=set)  # inside functions
+
+    @property
+    def inner(self) -> set[str]:
+        """Modules of the package imported at module level."""
+        return {name for name in self.imports if name in modules()}
+
+
+@cache
+def sources() -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def modules() -> dict[str, Module]:
+    made = {}
+    for name, path in sources().items():
+        text = path.read_text("utf-8")
+        module = Module(name, path, ast.parse(text, str(path)), text)
+        gather_imports(module, module.tree, module.imports)
+        made[name] = module
+    return made
+
+
+def gather_imports(module: Module, node: ast.AST, into: set[str]) -> None:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            into |= {alias.name for alias in child.names}
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{module.name}:{child.lineno}: a relative import"
+            base = child.module or ""
+            into |= {full if (full := f"{base}.{alias.name}") in sources() else base for alias in child.names}
+            into |= {f"{base}:{alias.name}" for alias in child.names}
+        within = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        gather_imports(module, child, module.later if within else into)
+
+
+def everything() -> list[Module]:
+    return list(modules().values())
+
+
+def each(module: Module, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(module.tree) if isinstance(node, kinds))
+
+
+def place(module: Module, node: ast.AST) -> str:
+    return f"{module.path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+
+
+def by_name(module: Module) -> str:
+    return module.name
+
+
+# Imports
+
+
+def test_imports_point_down_and_never_in_a_circle() -> None:
+    graph = {module.name: module.inner for module in everything()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_the_rules_see_the_package() -> None:
+    """Or they would all hold for nothing."""
+    assert len(modules()) > 50
+    assert "batchrunner.job" in modules()["batchrunner.resume"].inner
+    assert "batchrunner.api.wire" in modules()["batchrunner.api.client"].inner
+    assert "av" in modules()["batchrunner.mp4"].later
+    assert "batchrunner.runner" in modules()["batchrunner.cli"].later
+
+
+def test_nobody_inside_uses_the_front_door_but_for_the_version() -> None:
+    wrong = []
+    for module in everything():
+        names = {name.partition(":")[2] for name in module.imports | module.later if name.startswith(f"{PACKAGE}:")}
+        taken = {name for name in names if f"{PACKAGE}.{name}" not in modules()}
+        if f"{PACKAGE}" in module.imports | module.later:
+            attributes = [node for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)]
+            taken |= {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == PACKAGE}
+        allowed = {"__version__"} if module.name in {"batchrunner.cli", "batchrunner.runner"} else set()
+        wrong += [f"{module.name}: {name}" for name in taken - allowed]
+    assert wrong == []
+
+
+def test_errors_imports_nothing_of_the_package() -> None:
+    module = modules()["batchrunner.errors"]
+    assert not [name for name in module.imports | module.later if name.startswith(PACKAGE)]
+
+
+@pytest.mark.parametrize("short", sorted(PURE))
+def test_pure_files_import_nothing_that_acts(short: str) -> None:
+    todo, seen = [f"{PACKAGE}.{short}"], set[str]()
+    while todo:
+        module = modules()[todo.pop()]
+        seen.add(module.name)
+        roots = {name.partition(":")[0].partition(".")[0] for name in module.imports}
+        assert not roots & IMPURE_LIBRARIES, f"{short} reaches {roots & IMPURE_LIBRARIES} through {module.name}"
+        todo += module.inner - seen
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_files_that_say_that_they_are_pure_are_held_to_it(module: Module) -> None:
+    says_so = re.search(r"(^|\W)Pure(\.|:|;)", ast.get_docstring(module.tree) or "")
+    assert bool(says_so) == (module.name.removeprefix("batchrunner.") in PURE) or not says_so
+
+
+def test_the_sandbox_shares_nothing_with_the_clients_side() -> None:
+    for module in everything():
+        if not module.name.startswith("batchrunner.sandbox"):
+            continue
+        allowed = {"batchrunner.clock", "batchrunner.errors", "batchrunner.text"}  # nothing of the service's replies
+        if module.name == "batchrunner.sandbox.serve":
+            allowed.add("batchrunner.settings")
+        names = {name.partition(":")[0] for name in module.imports | module.later} & set(modules())
+        outside = {name for name in names if not name.startswith("batchrunner.sandbox")} - {PACKAGE}
+        assert outside <= allowed, f"{module.name} imports {outside - allowed}"
+
+
+# Time and tasks
+
+
+def called(node: ast.AST) -> tuple[str, str]:
+    """What a call calls, as (owner, name): ``asyncio.sleep`` gives ("asyncio", "sleep")."""
+    if isinstance(node, ast.Attribute):
+        return ast.unparse(node.value), node.attr
+    return "", node.id if isinstance(node, ast.Name) else ""
+
+
+def reads_time(node: ast.AST) -> bool:
+    owner, name = called(node)
+    root = owner.rpartition(".")[2]
+    return (
+        (root in {"datetime", "date"} and name in {"now", "utcnow", "today"})
+        or (root == "asyncio" and name == "sleep")
+        or name in {"call_later", "call_at", "time_ns", "perf_counter", "monotonic_ns"}
+        or (name == "time" and ("loop" in owner or root == "time"))
+    )
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_only_the_clock_reads_time_or_sleeps(module: Module) -> None:
+    if module.name == "batchrunner.clock":
+        return
+    assert "time" not in {name.partition(":")[0] for name in module.imports | module.later}
+    assert [place(module, node) for node in each(module, ast.Attribute, ast.Name) if reads_time(node)] == []
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_tasks_are_born_in_three_places_and_loops_in_two(module: Module) -> None:
+    if module.name not in TASK_MAKERS:
+        found = [place(module, node) for node in each(module, ast.Attribute, ast.Name) if called(node)[1] in TASKS]
+        assert found == []
+    if module.name not in LOOP_STARTERS:
+        found = [
+            place(module, node)
+            for node in each(module, ast.Attribute)
+            if called(node) in {("asyncio", "run"), ("asyncio", "Runner"), ("asyncio", "new_event_loop")}
+        ]
+        assert found == []
+
+
+def test_the_places_that_may_do_it_are_the_ones_that_do() -> None:
+    for name in TASK_MAKERS - {"batchrunner.runner"}:
+        assert any(called(node)[1] in TASKS for node in each(modules()[name], ast.Attribute))
+    assert any(reads_time(node) for node in each(modules()["batchrunner.clock"], ast.Attribute))
+
+
+# Sizes and words
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
+    for node in each(module, ast.FunctionDef, ast.AsyncFunctionDef):
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        assert lines <= 45, f"{place(module, node)}: {node.name} has {lines} lines"
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [argument.arg for argument in arguments if argument.arg not in {"self", "cls"}]
+        assert len(names) <= 7, f"{place(module, node)}: {node.name} takes {len(names)} parameters"
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_a_long_file_has_a_reason(module: Module) -> None:
+    lines = len(module.text.splitlines())
+    assert (lines > 350) <= (module.name in LONG_FILES), f"{module.name} has {lines} lines"
+
+
+def test_a_reason_is_for_a_long_file() -> None:
+    assert {name for name in LONG_FILES if len(modules()[name].text.splitlines()) <= 350} == set()
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_a_module_says_what_it_holds(module: Module) -> None:
+    text = ast.get_docstring(module.tree)
+    assert text
+    assert text.splitlines()[0].endswith((".", ":")), "the first line is a sentence"
+
+
+CALM = re.compile(r"#\s*noqa(?P<codes>:\s*[A-Z]+\d+(\s*,\s*[A-Z]+\d+)*)?(?P<reason>.*)")
+IGNORE = re.compile(r"#\s*type:\s*ignore(?P<codes>\[[a-z, -]+\])?(?P<reason>.*)")
+
+
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_every_exemption_names_its_rule_and_its_reason(module: Module) -> None:
+    for line, text in comments(module.path):
+        for pattern in (CALM, IGNORE):
+            if match := pattern.search(text):
+                assert match["codes"], f"{module.path.name}:{line}: which rule?"
+                assert len(re.sub(r"\W", "", match["reason"])) >= 8, f"{module.path.name}:{line}: no reason given"
+
+
+@pytest.mark.parametrize("module", everything(), ids=by_name)
+def test_nobody_catches_everything_but_the_job_border(module: Module) -> None:
+    wide = []
+    for node in each(module, ast.ExceptHandler):
+        assert isinstance(node, ast.ExceptHandler)
+        names = {"bare"} if node.type is None else {one.id for one in ast.walk(node.type) if isinstance(one, ast.Name)}
+        if names & {"bare", "Exception", "BaseException"}:
+            wide.append(place(module, node))
+    assert len(wide) == int(module.name == "batchrunner.engine"), wide
+
+
+# What is installed and loaded
+
+
+def test_the_dependencies_are_those_that_are_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
+    names = {name for module in everything() for name in module.imports | module.later}
+    roots = {name.partition(":")[0].partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {PACKAGE}
+    assert declared == {DISTRIBUTIONS.get(name, name) for name in roots}
+    assert all(">=" in line and "<" not in line for line in project["dependencies"]), "lower bounds only"
+
+
+@pytest.mark.parametrize("arguments", [None, ["--help"], ["--version"], ["run", "--help"], []], ids=str)
+def test_help_does_not_wait_for_heavy_libraries(arguments: list[str] | None) -> None:
+    """None: the bare import."""
+    call = "pass" if arguments is None else f"sys.argv[1:] = {arguments}; batchrunner.cli.main()"
+    code = (
+        "import sys, atexit, batchrunner.cli\n"
+        f"atexit.register(lambda: print('LOADED', *sorted(set(sys.modules) & {HEAVY | {'asyncio'}})))\n{call}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
+    )
+    assert done.returncode == (2 if arguments == [] else 0), done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED"

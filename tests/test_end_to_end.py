@@ -1,0 +1,255 @@
+"""The installed command as a user meets it: a real process, a real port, a real file tree."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.conftest import ROOT
+from tests.soak.batch import Batch, make_batch
+from tests.soak.judge import judge
+from tests.soak.processes import Service, call
+
+DEMO = ROOT / "manifests" / "demo.yaml"
+REPORT_KEYS = {
+    "schema_version", "name", "provider", "manifest", "started_at", "finished_at", "exit_status", "totals", "jobs",
+}  # fmt: skip
+TOTALS_KEYS = {
+    "jobs", "succeeded", "failed", "in_doubt", "in_flight", "pending", "bytes", "credits", "generations", "polls",
+}  # fmt: skip
+JOB_KEYS = {
+    "id", "fingerprint", "state", "request", "generation_id", "file", "bytes", "sha256", "attempts", "error",
+}  # fmt: skip
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, "--duration", "500ms", "--capacity", "4") as started:
+        yield started
+
+
+# The demo
+
+
+def test_the_demo_gives_clips_and_a_report(tmp_path: Path) -> None:
+    done = call("run", DEMO, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "output" / "demo"
+    short_sides_px = {path.stem: min(_decoded_size_px(path)) for path in out.glob("*.mp4")}
+    assert short_sides_px == {
+        "bunny-as-astronaut": 480,
+        "bunny-as-admiral": 480,
+        "bunny-as-astronaut-large": 720,
+    }
+    report = json.loads((out / "report.json").read_bytes())
+    _has_the_contracts_shape(report)
+    assert report["totals"] | {"jobs": 3, "succeeded": 3, "generations": 3} == report["totals"]
+    page = (out / "report.html").read_text("utf-8")
+    assert all(f"{name}.mp4" in page for name in short_sides_px)
+    assert {path.name for path in tmp_path.iterdir()} == {"output"}, "nothing lies elsewhere"
+
+    again = call("run", DEMO, cwd=tmp_path)
+    assert again.returncode == 0
+    assert len(_embedded_ledger(out, "accepted")) == 3, "what is done is not done again"
+    verified = call("verify", out, cwd=tmp_path)
+    assert (verified.returncode, verified.stdout) == (0, "3 results checked, 0 bad\n")
+
+
+def _has_the_contracts_shape(report: dict[str, Any]) -> None:
+    schema = json.loads((ROOT / "batchrunner" / "report" / "report.schema.json").read_bytes())
+    jsonschema.validate(report, schema)
+    assert report.keys() >= REPORT_KEYS
+    assert report["totals"].keys() >= TOTALS_KEYS
+    assert report["manifest"].keys() >= {"path", "sha256"}
+    for job in report["jobs"]:
+        assert job.keys() >= JOB_KEYS
+        assert job["request"].keys() >= {"model", "video", "image", "resolution"}
+        for attempt in job["attempts"]:
+            assert attempt.keys() >= {"generation_id", "submitted_at", "outcome"}
+
+
+def _decoded_size_px(path: Path) -> tuple[int, int]:
+    import av
+
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) > 1
+    return frames[-1].width, frames[-1].height
+
+
+def _embedded_ledger(out: Path, event: str = "") -> list[dict[str, Any]]:
+    lines = (out / ".batchrunner" / "sandbox" / "ledger.jsonl").read_text().splitlines()
+    return [told for told in map(json.loads, lines) if not event or told["event"] == event]
+
+
+# The service's own sample
+
+
+def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: Service) -> None:
+    """The page's Python sample as it stands; host and key are changed, and its wait, so that it need not take 10 s."""
+    sample = (ROOT / "tests" / "sample_client.txt").read_text("utf-8")
+    changes = {"https://api.aimlapi.com/v2": f"{service.url}/v2", "<YOUR_AIMLAPI_KEY>": "any", "sleep(10)": "sleep(0.1)"}
+    for old, new in changes.items():
+        assert old in sample
+        sample = sample.replace(old, new)
+    # It prints what it got; the last line is of ours, to read that without parsing prose.
+    script = tmp_path / "sample_client.py"
+    script.write_text(f"{sample.rstrip().removesuffix('main()')}print('RESULT', json.dumps(main()))\n", "utf-8")
+    script.write_text("import json\n" + script.read_text("utf-8"), "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.rpartition("RESULT ")[2])
+    assert result["status"] == "completed"
+    assert "Still waiting" in done.stdout
+    assert done.stdout.count("Generation ID") == 1
+
+    import requests
+
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(requests.get(result["video"]["url"], timeout=30).content)
+    assert min(_decoded_size_px(clip)) == 720
+
+
+# Being stopped
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_continued(
+    tmp_path: Path, service: Service, number: signal.Signals, status: int
+) -> None:
+    batch = make_batch(tmp_path, 12, dict(service.environment()), concurrency=3)
+    with batch.start() as run:
+        run.says("succeeded:")
+        run.process.send_signal(number)
+        assert run.end() == status, run.output
+        assert f"stopping: {number.name} received" in run.output
+    report = batch.report()
+    assert report["exit_status"] == status
+    assert report["totals"]["in_doubt"] == 0
+    assert 0 < report["totals"]["succeeded"] < 12
+    begun = {event["generation_id"] for event in service.accepted()}
+    assert batch.run() == 0
+    figures = judge(batch, service.ledger(), set())
+    assert not figures.wrong, figures.table(number.name)
+    assert figures.accepted == 12
+    assert begun <= {job["generation_id"] for job in batch.report()["jobs"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_as_soon_as_the_run_begins(tmp_path: Path, service: Service, number: signal.Signals) -> None:
+    batch = make_batch(tmp_path, 3, dict(service.environment()))
+    lock = batch.output / ".batchrunner" / "lock"
+    with batch.start() as run:
+        while not (lock.exists() and lock.read_text()):
+            assert run.process.poll() is None, run.output
+        run.process.send_signal(number)
+        assert run.end() == 128 + number, run.output
+    assert "Traceback" not in batch.log()
+    assert batch.run() == 0
+    assert len(service.accepted()) == 3
+
+
+def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) -> None:
+    with Service(tmp_path, "--duration", "500ms", "--faults", str(_slow_downloads(tmp_path))) as service:
+        batch = make_batch(tmp_path, 6, dict(service.environment()))
+        with batch.start() as run:
+            run.says("accepted")
+            run.process.send_signal(signal.SIGINT)
+            run.says("stopping")
+            run.process.send_signal(signal.SIGINT)
+            assert run.end(20) == 130, run.output  # a transfer would last longer
+        assert "Traceback" not in batch.log()
+        doubts = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
+    with Service(tmp_path, "--duration", "500ms") as service:
+        again = Batch(batch.folder, dict(service.environment()), batch.output)
+        assert again.run() in {0, 1}
+        figures = judge(again, service.ledger(), doubts)
+        assert not figures.wrong, f"{figures.table('SIGINT')}\n{again.log()}"
+
+
+def _slow_downloads(folder: Path) -> Path:
+    path = folder / "faults.yaml"
+    path.write_text("- {on: download, kind: slow, delay: 60s}\n")
+    return path
+
+
+def test_an_embedded_sandbox_that_was_killed_remembers_what_was_paid(tmp_path: Path) -> None:
+    batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=4)
+    with batch.start() as run:
+        run.says("succeeded:")
+        os.kill(run.process.pid, signal.SIGKILL)
+        assert run.end() == -signal.SIGKILL
+    begun = _embedded_ledger(batch.output, "accepted")
+    assert 0 < len(begun) < 8
+    status = batch.run("--concurrency", "8")
+    doubts = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
+    figures = judge(batch, _embedded_ledger(batch.output), doubts)
+    assert not figures.wrong, figures.table("SIGKILL")
+    assert status == (1 if doubts else 0)
+    assert figures.accepted + figures.doubts == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C at a terminal, or a service manager's stop: the render workers get it too, even while they start."""
+    batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=2)
+    with batch.start() as run:
+        run.says("accepted")  # the workers are being started now
+        run.signal_group(number)
+        assert run.end() == 128 + number, run.output
+    assert "Traceback" not in batch.log()
+    assert batch.run() == 0, batch.log()
+    figures = judge(batch, _embedded_ledger(batch.output), set())
+    assert not figures.wrong, figures.table(number.name)
+    assert figures.accepted == 8
+
+
+# What is printed, and what is refused
+
+
+def test_quiet_prints_nothing_on_success(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 2, dict(service.environment()))
+    done = call("run", batch.manifest, "--output", batch.output, "--quiet", cwd=tmp_path, **batch.environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(list(batch.output.glob("*.mp4"))) == 2
+
+
+def test_a_bad_manifest_names_its_place_and_submits_nothing(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 2, dict(service.environment()))
+    batch.manifest.write_text("jobs:\n  - {video: clip.mp4, image: picture.png, resolutoin: 480p}\n")
+    done = call("run", batch.manifest, cwd=tmp_path, **batch.environment)
+    assert done.returncode == 2
+    assert f"{batch.manifest}:2:" in done.stderr
+    assert "resolution" in done.stderr
+    assert "nothing was submitted" in done.stderr
+    assert service.accepted() == []
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("key", [{}, {"AIMLAPI_KEY": " "}, {"AIMLAPI_KEY": "sécret"}])
+def test_without_a_key_nothing_begins(tmp_path: Path, key: dict[str, str]) -> None:
+    batch = make_batch(tmp_path, 1, {})
+    done = call("run", batch.manifest, cwd=tmp_path, **key)
+    assert done.returncode == 2
+    assert "AIMLAPI_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "sécret" not in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_key_is_written_nowhere(tmp_path: Path, service: Service) -> None:
+    key = "sk-not-for-any-file-6f1d"
+    batch = make_batch(tmp_path, 2, {**service.environment(), "AIMLAPI_KEY": key})
+    assert batch.run() == 0
+    holders = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert holders == []
+    assert not [event for event in service.ledger() if event["event"] == "leak"], "the file host was sent the key"
