@@ -1,0 +1,313 @@
+"""Single stories on the stage of the nights: one thing goes wrong, and the whole outcome is looked at."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from batchrunner import sandbox
+from batchrunner.clock import LoopClock
+from batchrunner.engine import Engine
+from batchrunner.job import Entry
+from batchrunner.manifest import Batch
+from batchrunner.rundir import RunDir
+from batchrunner.runner import Endpoint, Setup, Surroundings, drive
+from batchrunner.sandbox import Fault, SandboxConfig
+from batchrunner.settings import resolve
+from tests.scenarios.night import _job, _render
+from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk
+
+QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spread=0.0)
+
+
+@dataclass
+class Stage:
+    """A service and a run directory in virtual time; `run` is the command."""
+
+    folder: Path
+    loop: Loop
+    service: Any
+    statuses: list[int] = field(default_factory=list)
+
+    async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
+        mortal = Mortal()
+        rng = Random(7)
+        executor = MortalExecutor(mortal, rng)
+        outside = Surroundings(LoopClock(EPOCH), executor, executor, SimDisk(mortal, rng), rng)
+        rundir = RunDir(self.folder / "run")
+        rundir.make()
+        batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
+        setup = Setup(batch, resolve({"concurrency": 2, **flags}, {}, {}), rundir)
+        caught: list[int] = []
+
+        def listen(engine: Engine) -> None:
+            def interrupt() -> None:
+                caught.append(130)
+                engine.close("SIGINT received")
+
+            if interrupt_at_s is not None:
+                self.loop.call_later(interrupt_at_s, interrupt)
+
+        ending: Any = lambda: caught[0] if caught else None  # noqa: E731 (one expression, used once)
+        status = await drive(setup, Endpoint(self.service.url, "k"), lambda event: None, outside, (listen, ending))
+        self.statuses.append(status)
+        return status
+
+    @property
+    def report(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder / "run" / "report.json").read_bytes())
+        return loaded
+
+    def states(self) -> dict[str, str]:
+        return {row["id"]: row["state"] for row in self.report["jobs"]}
+
+    def accepted(self) -> Counter[str]:
+        """How many accepted submissions each content has, by the service's own ledger."""
+        return Counter(event["fingerprint"] for event in self.service.ledger() if event["event"] == "accepted")
+
+    def path(self, name: str) -> Path:
+        return self.folder / "run" / name
+
+
+Story = Callable[[Stage], Coroutine[Any, Any, None]]
+
+
+def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
+    loop = Loop()
+    asyncio.set_event_loop(loop)
+
+    async def on_stage() -> None:
+        settings = replace(QUIET, faults=faults, state_dir=folder / "sandbox", **config)
+        service = await sandbox.start(settings, clock=LoopClock(EPOCH), render=_render)
+        try:
+            await story(Stage(folder, loop, service))
+        finally:
+            await service.close()
+
+    try:
+        loop.run_until_complete(on_stage())
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
+def entries(*names: str) -> tuple[Entry, ...]:
+    """Entries by ``id`` or ``id=content``: equal contents are equal jobs."""
+    pairs = [(name.split("=") * 2)[:2] for name in names]
+    jobs = {content: _job(f"https://example.com/{content}.mp4") for _, content in pairs}
+    return tuple(Entry(place, name, jobs[content]) for place, (name, content) in enumerate(pairs))
+
+
+def test_a_lost_reply_is_found_in_the_log_and_adopted(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+        assert stage.report["totals"]["generations"] == 1
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1))
+
+
+@pytest.mark.parametrize("kind", ["lost_reply", "hang", "no_id", "empty_200", "edge_502_html_accepted"])
+def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b")) == 1
+        assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
+        assert await stage.run(entries("a", "b")) == 1, "running again does not pay again"
+        assert sorted(stage.accepted().values()) == [1, 1]
+        held = next(row for row in stage.report["jobs"] if row["state"] == "in_doubt")
+        assert "--in-doubt resubmit" in held["error"]["hint"]
+        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 0
+        assert sorted(stage.accepted().values()) == [1, 2], "once more, because it was asked for"
+
+    play(tmp_path, story, Fault(on="submit", kind=kind, first=1), logs=False)
+
+
+def test_a_log_that_is_late_settles_the_doubt_in_a_later_run(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        assert stage.states() == {"a": "in_doubt"}
+        await asyncio.sleep(8000)
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), log_delay_s=7200.0)
+
+
+def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b", "c")) == 3
+        assert "credits" in stage.report["stopped"]
+        assert stage.report["totals"]["failed"] == 0, "the account's trouble is no job's failure"
+        assert await stage.run(entries("a", "b", "c")) == 0
+        assert sorted(stage.accepted().values()) == [1, 1, 1]
+
+    play(tmp_path, story, Fault(on="submit", kind="out_of_credits", first=2))
+
+
+def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        row = stage.report["jobs"][0]
+        assert row["error"]["kind"] == "face_detection_error"
+        assert "face" in row["error"]["message"]
+        assert await stage.run(entries("a")) == 1
+        assert list(stage.accepted().values()) == [1]
+        await stage.run(entries("a"), retry_failed=True)
+        assert list(stage.accepted().values()) == [2]
+        assert len(stage.report["jobs"][0]["attempts"]) == 2
+
+    play(tmp_path, story, Fault(on="generation", kind="face_detection"))
+
+
+@pytest.mark.parametrize("kind", ["not_found", "gone_410", "forbidden", "html_200", "truncated", "short", "zeros"])
+def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story, Fault(on="download", kind=kind, first=3))
+
+
+def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_words(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        row = stage.report["jobs"][0]
+        assert (row["state"], row["error"]["kind"]) == ("failed", "bad_file")
+        assert not list(stage.path("").glob("*.mp4"))
+
+    play(tmp_path, story, Fault(on="download", kind="zeros"))
+
+
+def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 3
+        assert stage.states() == {"a": "in_flight"}
+        await asyncio.sleep(4000)
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story, Fault(on="download", kind="unavailable", between_s=(0.0, 4000.0)))
+
+
+def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b=a", "c")) == 0
+        assert sorted(stage.accepted().values()) == [1, 1]
+        assert stage.path("a.mp4").read_bytes() == stage.path("b.mp4").read_bytes()
+        assert stage.report["totals"]["jobs"] == 3
+        assert stage.report["totals"]["generations"] == 2
+
+    play(tmp_path, story)
+
+
+def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b")) == 0
+        before = {name: stage.path(f"{name}.mp4").read_bytes() for name in "ab"}
+        assert await stage.run(entries("c", "b=a", "a=b")) == 0, "the two ids changed places, and one job is new"
+        assert sorted(stage.accepted().values()) == [1, 1, 1]
+        assert stage.path("b.mp4").read_bytes() == before["a"]
+        assert stage.path("a.mp4").read_bytes() == before["b"]
+
+    play(tmp_path, story)
+
+
+def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        old = stage.path("a.mp4").read_bytes()
+        assert await stage.run(entries("a=other")) == 0
+        assert stage.path("a.mp4").read_bytes() != old
+        assert [path.read_bytes() for path in stage.path(".batchrunner/kept").iterdir()] == [old]
+        assert await stage.run(entries("a")) == 0, "and back again, at no charge"
+        assert stage.path("a.mp4").read_bytes() == old
+        assert sorted(stage.accepted().values()) == [1, 1]
+
+    play(tmp_path, story)
+
+
+def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        clip = stage.path("a.mp4").read_bytes()
+        stage.path("a.mp4").unlink()
+        assert await stage.run(entries("a")) == 0
+        assert stage.path("a.mp4").read_bytes() == clip
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story)
+
+
+def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b", "c"), interrupt_at_s=30.0) == 130
+        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
+        assert await stage.run(entries("a", "b", "c")) == 0
+        assert sorted(stage.accepted().values()) == [1, 1, 1]
+
+    play(tmp_path, story)
+
+
+def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b"), interrupt_at_s=30.0) == 130
+        assert await stage.run(entries("b")) == 0
+        assert len(list(stage.path(".batchrunner/kept").glob("*.mp4"))) == 1
+        assert len(stage.report["earlier_jobs"]) == 1
+
+    play(tmp_path, story)
+
+
+def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b", "c"), job_timeout="1h") == 3
+        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
+        assert all(row["error"]["hint"] for row in stage.report["jobs"])
+        await asyncio.sleep(10_000)
+        assert await stage.run(entries("a", "b", "c"), job_timeout="3h") == 0
+        assert sorted(stage.accepted().values()) == [1, 1, 1]
+
+    play(tmp_path, story, duration_s=9000.0)
+
+
+def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_id(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        row = stage.report["jobs"][0]
+        assert row["error"]["kind"] == "no_link"
+        assert row["generation_id"] in row["error"]["message"]
+
+    play(tmp_path, story, Fault(on="poll", kind="no_url"))
+
+
+def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        row = stage.report["jobs"][0]
+        assert row["error"]["kind"] == "unknown_generation"
+        assert row["attempts"][0]["polls"] == 0
+
+    play(tmp_path, story, Fault(on="poll", kind="not_found"))
+
+
+def test_early_404s_are_survived(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b")) == 0
+
+    play(tmp_path, story, Fault(on="poll", kind="not_found", each=3))
+
+
+def test_refused_again_and_again_a_job_gives_up_with_the_services_words(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        row = stage.report["jobs"][0]
+        assert (row["state"], row["error"]["kind"]) == ("failed", "unavailable")
+        assert not stage.accepted()
+
+    play(tmp_path, story, Fault(on="submit", kind="unavailable"))
