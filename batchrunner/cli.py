@@ -6,6 +6,7 @@ needs them, so that ``--help`` and ``--version`` answer at once.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,8 @@ def schema() -> int:
 
 def main() -> None:
     """The `batchrunner` command."""
+    # A run in its loop stops in order. Around it there is nothing to end: unwind, as for Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

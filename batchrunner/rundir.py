@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, UsageError
 from batchrunner.text import rfc3339
 
@@ -63,10 +64,13 @@ class RunDir:
         return self.room / "sandbox"
 
     def make(self) -> None:
-        """Create what is missing. Raises UsageError where that cannot be done."""
+        """Create what is missing, durably. Raises UsageError where that cannot be done."""
+        new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
         try:
             for folder in (self.parts, self.kept):
                 folder.mkdir(parents=True, exist_ok=True)
+            for folder in new:  # a journal that is flushed in a folder that is not would be lost with it
+                Disk().flush_folder(folder.parent)
         except OSError as error:
             raise UsageError(
                 f"the run directory {self.path} cannot be used: {error.strerror or error}",

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
 from tests.soak.judge import judge
-from tests.soak.processes import Service, call
+from tests.soak.processes import Command, Service, call, wait_for
 
 DEMO = ROOT / "manifests" / "demo.yaml"
 REPORT_KEYS = {
@@ -95,7 +97,11 @@ def _embedded_ledger(out: Path, event: str = "") -> list[dict[str, Any]]:
 def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: Service) -> None:
     """The page's Python sample as it stands; host and key are changed, and its wait, so that it need not take 10 s."""
     sample = (ROOT / "tests" / "sample_client.txt").read_text("utf-8")
-    changes = {"https://api.aimlapi.com/v2": f"{service.url}/v2", "<YOUR_AIMLAPI_KEY>": "any", "sleep(10)": "sleep(0.1)"}
+    changes = {
+        "https://api.aimlapi.com": service.url,
+        "<YOUR_AIMLAPI_KEY>": "any",
+        "sleep(10)": "sleep(0.1)",
+    }
     for old, new in changes.items():
         assert old in sample
         sample = sample.replace(old, new)
@@ -123,9 +129,7 @@ def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: S
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_continued(
-    tmp_path: Path, service: Service, number: signal.Signals, status: int
-) -> None:
+def test_an_interrupted_run_is_continued(tmp_path: Path, service: Service, number: signal.Signals, status: int) -> None:
     batch = make_batch(tmp_path, 12, dict(service.environment()), concurrency=3)
     with batch.start() as run:
         run.says("succeeded:")
@@ -203,7 +207,8 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, nu
     """Ctrl-C at a terminal, or a service manager's stop: the render workers get it too, even while they start."""
     batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=2)
     with batch.start() as run:
-        run.says("accepted")  # the workers are being started now
+        run.says("accepted")
+        wait_for(lambda: _embedded_ledger(batch.output, "started"), "a render worker is being started")
         run.signal_group(number)
         assert run.end() == 128 + number, run.output
     assert "Traceback" not in batch.log()
@@ -211,6 +216,33 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, nu
     figures = judge(batch, _embedded_ledger(batch.output), set())
     assert not figures.wrong, figures.table(number.name)
     assert figures.accepted == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_render_workers_are_deaf_to_it_from_birth(tmp_path: Path, number: signal.Signals) -> None:
+    batch = make_batch(tmp_path, 3, {}, provider="sandbox", poll_interval="100ms")
+    hit: set[int] = set()
+
+    def shoot(run: Command) -> bool:
+        for child in _children(run.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+                hit.add(child)
+        return run.process.poll() is not None
+
+    with batch.start() as run:
+        wait_for(partial(shoot, run), "the batch ends", poll_s=0.002)
+        assert run.end() == 0, run.output
+    assert "Traceback" not in batch.log()
+    assert hit
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that `pid` started."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 # What is printed, and what is refused

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, ExitStatus, UsageError
 from batchrunner.rundir import Lock, RunDir
 from tests.conftest import NOW
@@ -49,6 +50,17 @@ def test_making_it_twice_changes_nothing(rundir: RunDir) -> None:
     (rundir.parts / "a.part").write_bytes(b"x")
     rundir.make()
     assert (rundir.parts / "a.part").read_bytes() == b"x"
+
+
+def test_new_folders_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power cut takes the folder, and with it a journal whose every commit was flushed."""
+    flushed: list[Path] = []
+    monkeypatch.setattr(Disk, "flush_folder", lambda _, folder: flushed.append(folder))
+    made = RunDir(tmp_path / "out" / "night")
+    made.make()
+    assert flushed == [tmp_path / "out" / "night", tmp_path / "out", tmp_path]
+    made.make()
+    assert len(flushed) == 3, "what stood there before needs no flush"
 
 
 @pytest.mark.parametrize("place", ["out", "out/night", "out/night/.batchrunner"])
