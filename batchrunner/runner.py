@@ -192,9 +192,7 @@ def _endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | 
     if settings.provider == "sandbox":
         return None
     base_url = environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    parts = urlsplit(base_url)
-    # The key travels in a header: in clear text only to this machine.
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)):
+    if not _safe_for_a_key(base_url):
         raise UsageError(
             f"{BASE_URL_VARIABLE} is {base_url!r}: not an https address", f"The default is {DEFAULT_BASE_URL}."
         )
@@ -205,6 +203,18 @@ def _endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | 
             "Set it (export AIMLAPI_KEY=…), or try the batch for free with --provider sandbox.",
         )
     return Endpoint(base_url, key)
+
+
+def _safe_for_a_key(base_url: str) -> bool:
+    """Whether the key may travel there: encrypted, or in clear text to this machine."""
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises where it is no number
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    )
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import aiohappyeyeballs
 import pytest
 
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State
@@ -18,9 +17,6 @@ from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Resu
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time of tests that want one
-
-
-_REAL_CONNECT = aiohappyeyeballs.start_connection
 
 
 class Inline(Executor):
@@ -33,13 +29,6 @@ class Inline(Executor):
         except BaseException as error:  # noqa: BLE001 (it is handed on, not swallowed)
             future.set_exception(error)
         return future
-
-
-@pytest.fixture(autouse=True)
-def _real_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scenarios give aiohttp's client simulated sockets for good; everybody else gets the real ones back."""
-    if "scenarios" not in request.path.parts:
-        monkeypatch.setattr(aiohappyeyeballs, "start_connection", _REAL_CONNECT)
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ def test_an_embedded_sandbox_that_was_killed_remembers_what_was_paid(tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C at a terminal, or a service manager's stop: the render workers get it too, even while they start."""
-    batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=2)
+    batch = make_batch(tmp_path, 4, {}, provider="sandbox", concurrency=2)
     with batch.start() as run:
         run.says("accepted")
         wait_for(lambda: _embedded_ledger(batch.output, "started"), "a render worker is being started")
@@ -215,7 +215,7 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, nu
     assert batch.run() == 0, batch.log()
     figures = judge(batch, _embedded_ledger(batch.output), set())
     assert not figures.wrong, figures.table(number.name)
-    assert figures.accepted == 8
+    assert figures.accepted == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -753,3 +753,20 @@ def test_without_room_to_set_aside_it_opens_all_the_same(path: Path, monkeypatch
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     Journal(path, Inline()).close()
+
+
+# A log that was lost
+
+
+def test_a_lost_write_ahead_log_is_noticed(journal: Journal, path: Path, tmp_path: Path) -> None:
+    begun(journal, "a")
+    asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
+    copied = tmp_path / "copied" / "journal.db"
+    copied.parent.mkdir()
+    shutil.copy(path, copied)  # as after a kill, by somebody who takes the one file for all of it
+    with pytest.raises(JournalError, match="lost its write-ahead log") as caught:
+        Journal(copied, Inline())
+    assert "pays for every job again" in caught.value.hint
+    journal.close()
+    shutil.copy(path, copied)  # closed, the one file is all of it
+    Journal(copied, Inline()).close()

@@ -65,6 +65,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in, so that one file holds everything."""
+        with suppress(sqlite3.Error):  # a full disk leaves the mark, and the log with it
+            self._connection.execute("UPDATE mark SET is_open = 0")
         self._connection.close()
 
     def snapshot(self) -> Snapshot | None:
@@ -145,7 +147,7 @@ def read(path: Path) -> Snapshot | None:
         try:
             return _read(path, "mode=ro")
         except sqlite3.OperationalError:
-            log = path.with_name(f"{path.name}-wal")
+            log = _log_of(path)
             if log.exists() and log.stat().st_size:
                 raise  # what the log holds would be passed over in silence
             # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
@@ -180,6 +182,7 @@ def _create(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
     with _reading(path), ExitStack() as undo:
+        has_log = _log_of(path).exists()
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         undo.callback(connection.close)
         _check(connection, path)
@@ -190,8 +193,16 @@ def _connect(path: Path) -> sqlite3.Connection:
                 connection.backup(copy)  # kept: an upgrade is the one time that old rows are rewritten
             _upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
+        if not has_log and connection.execute("SELECT is_open FROM mark").fetchone()[0]:
+            raise JournalError(f"{path} has lost its write-ahead log ({_log_of(path).name})", _DAMAGE_HINT)
+        connection.execute("UPDATE mark SET is_open = 1")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         undo.pop_all()
     return connection
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -54,3 +54,11 @@ CREATE TABLE files (
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Whether a process has the journal open for writing, checkpointed into the file itself: if it says so and there is no
+-- write-ahead log beside it, the log was lost, and with it what is paid for.
+CREATE TABLE mark (
+    is_open INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO mark VALUES (0);

@@ -26,7 +26,7 @@ from batchrunner.runner import Endpoint, Setup, Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.render import RenderRequest
 from batchrunner.settings import resolve
-from tests.scenarios.world import EPOCH, Died, Loop, Mortal, MortalExecutor, SimDisk
+from tests.scenarios.world import EPOCH, Died, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
 
 MODEL = "alibaba/wan2.2-14b-animate-replace"
 MAX_RUNS = 40
@@ -131,16 +131,11 @@ class Night:
 
     def live(self, story: Story) -> None:
         """Run the night to its end, and tell it."""
-        loop = Loop()
-        loop.set_exception_handler(lambda *_: None)  # tasks of dead processes have nobody who asks for their end
-        asyncio.set_event_loop(loop)
         collecting = gc.isenabled()
         gc.disable()  # when it runs must not decide when things end
         try:
-            loop.run_until_complete(self._live(loop, story))
+            in_virtual_time(lambda loop: self._live(loop, story))
         finally:
-            loop.close()
-            asyncio.set_event_loop(None)
             if collecting:
                 gc.enable()
 

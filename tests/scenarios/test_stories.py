@@ -21,7 +21,7 @@ from batchrunner.runner import Endpoint, Setup, Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
 from tests.scenarios.night import _job, _render
-from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk
+from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
 
 QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spread=0.0)
 
@@ -79,10 +79,7 @@ Story = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
 def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
-    loop = Loop()
-    asyncio.set_event_loop(loop)
-
-    async def on_stage() -> None:
+    async def on_stage(loop: Loop) -> None:
         settings = replace(QUIET, faults=faults, state_dir=folder / "sandbox", **config)
         service = await sandbox.start(settings, clock=LoopClock(EPOCH), render=_render)
         try:
@@ -90,11 +87,7 @@ def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
         finally:
             await service.close()
 
-    try:
-        loop.run_until_complete(on_stage())
-    finally:
-        loop.close()
-        asyncio.set_event_loop(None)
+    in_virtual_time(on_stage)
 
 
 def entries(*names: str) -> tuple[Entry, ...]:

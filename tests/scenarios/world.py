@@ -7,20 +7,19 @@ operation of it succeeds and every task of it is cancelled, so what its clean-up
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO, cast
+from unittest.mock import patch
 
-import aiohttp.connector as aiohttp_connector
+import aiohappyeyeballs
 import async_solipsism
 
 from batchrunner.disk import Disk
 
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
-# The library's own advice: the client then connects its simulated sockets.
-vars(aiohttp_connector)["aiohappyeyeballs"].start_connection = async_solipsism.aiohappyeyeballs_start_connection
 
 
 class Died(BaseException):
@@ -78,6 +77,21 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
             return func(*args)
         await asyncio.sleep(executor.delay_s())
         return executor.submit(func, *args).result()
+
+
+def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` to its end in a new loop; while it runs, aiohttp's clients connect simulated sockets."""
+    loop = Loop()
+    # Tasks of dead processes have nobody who asks for their end.
+    loop.set_exception_handler(lambda *_: None)
+    asyncio.set_event_loop(loop)
+    connect = async_solipsism.aiohappyeyeballs_start_connection
+    try:
+        with patch.object(aiohappyeyeballs, "start_connection", connect):
+            loop.run_until_complete(main(loop))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
 
 
 class MortalExecutor(concurrent.futures.Executor):
