@@ -210,6 +210,10 @@ class Engine:
         self._doubts[fingerprint] = now + self._policy.doubt_s
         self._review_wait_s = self._policy.review_s
         self._review_at = now + self._review_wait_s
+        minutes = self._policy.doubt_s / 60
+        self._steps.notice(
+            fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {minutes:.0f} min at most"
+        )
 
     def _end(self, fingerprint: str, _: End) -> None:
         self._scheduler.release(fingerprint)

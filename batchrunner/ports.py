@@ -93,6 +93,6 @@ class Policy:
     linkless_looks: int = 5
     review_s: float = 15.0
     review_cap_s: float = 600.0
-    doubt_s: float = 3600.0
+    doubt_s: float = 1800.0
     closing_grace_s: float = 30.0
     record_retry_s: float = 600.0

@@ -8,10 +8,11 @@ from typing import Any
 
 from batchrunner import journal
 from batchrunner.downloader import inspect
+from batchrunner.ports import Policy
 from batchrunner.report import build
 from tests.scenarios.night import Story
 
-DOUBT_S = 3600.0
+DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
 NO_ANSWER = {"cut", "timed_out", "no_id", "unavailable", "server_error"}  # what leaves a submission in doubt
 
 
@@ -85,7 +86,7 @@ def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
 def _bounded(story: Story) -> None:
     """Generations in flight by the service's own account, against the cap.
 
-    One whose acceptance was not told holds its slot for an hour: longer than that nobody knows of it.
+    One whose acceptance was not told holds its slot for a while: longer than that nobody knows of it.
     """
     told = {
         attempt["generation_id"]

@@ -1,0 +1,31 @@
+"""One job the way the service's documentation shows it: requests, no retry, poll until it ends. Here it also downloads.
+
+documented.py BODY.json CLIP.mp4
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+URL = os.environ["AIMLAPI_BASE_URL"] + "/v2/video/generations"
+HEADERS = {"Authorization": f"Bearer {os.environ['AIMLAPI_KEY']}"}
+POLL_S = 0.5
+
+
+def main() -> None:
+    body, clip = (Path(argument) for argument in sys.argv[1:])
+    reply = requests.post(URL, json=json.loads(body.read_text()), headers=HEADERS)
+    generation = reply.json()
+    while generation["status"] in {"queued", "generating"}:
+        time.sleep(POLL_S)
+        asked = {"generation_id": generation["id"]}
+        generation = requests.get(URL, params=asked, headers=HEADERS).json()
+    clip.write_bytes(requests.get(generation["video"]["url"]).content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The sandbox as a process of its own, and what its ledger says: the one judge of all contenders."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.jobs import FRAMES, Jobs
+
+Event = dict[str, Any]
+_START_S = 30.0
+
+
+def command() -> str:
+    """The installed `batchrunner` that goes with this Python."""
+    beside = Path(sys.executable).with_name("batchrunner")
+    found = str(beside) if beside.exists() else shutil.which("batchrunner")
+    if found is None:
+        sys.exit("batchrunner is not installed for this Python: pip install -e .")
+    return found
+
+
+@contextlib.contextmanager
+def sandbox(root: Path, seed: int, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """A sandbox with its state under `root`; yields its address."""
+    root.mkdir(parents=True, exist_ok=True)
+    arguments = [command(), "sandbox", "--port", "0", "--seed", str(seed), "--state", str(root / "state")]
+    with (
+        (root / "sandbox.log").open("w") as log,
+        subprocess.Popen([*arguments, *options], stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdout
+        try:
+            first = process.stdout.readline()
+            if "http://" not in first:
+                sys.exit(f"the sandbox did not start, see {log.name}")
+            yield first.split()[-1]
+        finally:
+            process.terminate()
+            process.wait(_START_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The sandbox's own account of what it accepted, ended and handed out."""
+
+    events: tuple[Event, ...]
+
+    @classmethod
+    def read(cls, url: str) -> "Ledger":
+        """The ledger of the sandbox at `url`."""
+        with urllib.request.urlopen(f"{url}/sandbox/ledger", timeout=10) as reply:
+            return cls(tuple(json.loads(line) for line in reply.read().decode().splitlines()))
+
+    def _of(self, *kinds: str) -> list[Event]:
+        return [event for event in self.events if event["event"] in kinds]
+
+    @property
+    def accepted(self) -> int:
+        """Generations accepted: each is paid for."""
+        return len(self._of("accepted"))
+
+    @property
+    def in_flight(self) -> int:
+        """Generations accepted and not ended."""
+        return self.accepted - len(self._of("completed", "failed"))
+
+    @property
+    def paid_twice(self) -> int:
+        """Jobs with more than one accepted generation."""
+        counts = Counter(event["params"]["shift"] for event in self._of("accepted"))
+        return sum(count > 1 for count in counts.values())
+
+    def results(self) -> dict[float, set[str]]:
+        """SHA-256 of the clips that were made of each job, by the job's shift."""
+        shifts = {event["generation_id"]: event["params"]["shift"] for event in self._of("accepted")}
+        made: dict[float, set[str]] = {shift: set() for shift in shifts.values()}
+        for event in self._of("completed"):
+            made[shifts[event["generation_id"]]].add(event["sha256"])
+        return made
+
+
+def missing_or_bad(jobs: Jobs, ledger: Ledger) -> int:
+    """Jobs without a clip under their name that is, byte for byte, one the service made for them, and decodes."""
+    made = ledger.results()
+    return sum(not _good(jobs.clips / f"{job}.mp4", made.get(shift, set())) for job, shift in jobs.shifts.items())
+
+
+def _good(path: Path, digests: set[str]) -> bool:
+    import av
+
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() not in digests:
+        return False
+    try:
+        with av.open(str(path)) as container:
+            return sum(1 for _ in container.decode(video=0)) == FRAMES
+    except av.FFmpegError:
+        return False
