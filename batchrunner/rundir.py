@@ -17,11 +17,13 @@ a power cut, and the file itself is never removed.
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from batchrunner import disk
 from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, UsageError
 from batchrunner.text import rfc3339
@@ -72,6 +74,8 @@ class RunDir:
             for folder in new:  # a journal that is flushed in a folder that is not would be lost with it
                 Disk().flush_folder(folder.parent)
         except OSError as error:
+            if error.errno in disk.FULL:
+                raise disk.fault(error, f"the run directory {self.path} could not be made") from error
             raise UsageError(
                 f"the run directory {self.path} cannot be used: {error.strerror or error}",
                 "Choose another with --output, or make this one writable. Nothing was submitted.",
@@ -104,8 +108,10 @@ class Lock:
                 f"another process is running this batch: {holder or 'unknown'}",
                 "Nothing was done. Watch it with: batchrunner status " + str(self._rundir.path),
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n".encode())
+        holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
+        with suppress(OSError):  # a full disk takes no note; the lock holds all the same
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, holder.encode())
         return self
 
     def __exit__(

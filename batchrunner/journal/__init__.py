@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot
 from batchrunner.journal import rows
@@ -30,6 +31,16 @@ _DAMAGE_HINT = (
     "Nothing was submitted. Keep the file: it knows which generations are paid for. Restore it from a backup, or move "
     "the run directory away to start over, which pays for every job again."
 )
+
+_DISK_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
 
 _Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
 
@@ -52,8 +63,9 @@ class Journal:
     """
 
     def __init__(self, path: Path, executor: Executor) -> None:
-        if not path.exists():
-            _create(path)
+        with _reading(path):
+            if not path.exists():
+                _create(path)
         self._path = path
         self._connection = _connect(path)
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
@@ -240,11 +252,31 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What SQLite cannot read, and rows that make no sense, are damage: SQLite's check looks at structure alone."""
+    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, and rows without sense, is damage."""
     try:
         yield
-    except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
+    except sqlite3.Error as error:
+        if _kind(error) in _DISK_ERRORS:
+            raise _refused(error, "the journal could not be opened") from error
+        raise JournalError(f"{path} cannot be read as a journal: {error}", _DAMAGE_HINT) from error
+    except OSError as error:
+        raise disk.fault(error, "the journal could not be opened") from error
+    except (ValueError, TypeError, LookupError) as error:
         raise JournalError(f"{path} cannot be read as a journal: {error!r}", _DAMAGE_HINT) from error
+
+
+def _kind(error: sqlite3.Error) -> int:
+    """SQLite's primary result code: extended ones carry it in their low byte. 0 for the Python module's own errors."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _refused(error: sqlite3.Error, doing: str) -> LocalFault:
+    full = _kind(error) == sqlite3.SQLITE_FULL
+    return LocalFault(
+        "disk_full" if full else "disk_error",
+        f"{doing}: {error}",
+        "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
+    )
 
 
 def _load(connection: sqlite3.Connection) -> Snapshot | None:
@@ -282,12 +314,7 @@ def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        return LocalFault(
-            "disk_full" if full else "disk_error",
-            f"the journal could not be written: {error}",
-            "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
-        )
+        return _refused(error, "the journal could not be written")
     return None
 
 

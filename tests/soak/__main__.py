@@ -1,0 +1,37 @@
+"""Stop runs as often as one likes, and print the table of figures: ``python -m tests.soak --kills 1000``."""
+
+import argparse
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.soak.soak import Plan, soak
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="how often SIGKILL hits a run [default: 100]")
+    parser.add_argument("--terms", type=int, default=0, help="and SIGTERM [default: 0]")
+    parser.add_argument("--ints", type=int, default=0, help="and SIGINT [default: 0]")
+    parser.add_argument("--jobs", type=int, default=60, help="of each batch [default: 60]")
+    parser.add_argument("--concurrency", type=int, default=8, help="of each batch [default: 8]")
+    parser.add_argument("--seed", type=int, default=1, help="decides the moments [default: 1]")
+    parser.add_argument("--keep", type=Path, help="work in this folder, and keep it")
+    options = parser.parse_args()
+    wrong = 0
+    with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
+        folder = options.keep or Path(temporary)
+        stops = {signal.SIGKILL: options.kills, signal.SIGTERM: options.terms, signal.SIGINT: options.ints}
+        for stop, count in stops.items():
+            if count:
+                plan = Plan(stop, count, options.jobs, options.concurrency, options.seed)
+                figures = soak(plan, folder / stop.name)
+                sys.stdout.write(figures.table(stop.name) + "\n\n")
+                sys.stdout.flush()
+                wrong += len(figures.wrong)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

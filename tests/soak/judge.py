@@ -1,0 +1,161 @@
+"""The judge of a batch that was killed and cut: reads the service's ledger, the run directory and `verify`'s words.
+
+Rule: it counts first and judges then, so that the figures of a bad night are told too.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchrunner import journal
+from batchrunner.job import State
+from batchrunner.report import build
+from tests.soak.batch import Batch
+
+Events = list[dict[str, Any]]
+
+
+@dataclass
+class Figures:
+    """What one batch, or many, came to.
+
+    in_air: submissions that had been journalled and not answered at the moment of a kill or cut, summed up.
+    accepted_in_air: those of them that the service had accepted, or did. adopted: those the service's log settled.
+    doubts: jobs still in doubt at the end. wrong: broken promises, in words.
+    """
+
+    batches: int = 0
+    stops: int = 0
+    runs: int = 0
+    jobs: int = 0
+    accepted: int = 0
+    paid_twice: int = 0
+    in_air: int = 0
+    accepted_in_air: int = 0
+    adopted: int = 0
+    doubts: int = 0
+    lost: int = 0
+    bad_files: int = 0
+    seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: "Figures") -> None:
+        """Sum up."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def table(self, stop: str) -> str:
+        """The figures for people. stop: what stopped the runs, e.g. ``SIGKILL``."""
+        rows = {
+            f"{stop}s": self.stops,
+            "runs": self.runs,
+            "batches": self.batches,
+            "jobs": self.jobs,
+            "accepted by the service": self.accepted,
+            "paid twice": self.paid_twice,
+            "submissions in the air at a stop": self.in_air,
+            "  of which the service accepted": self.accepted_in_air,
+            "  of which adopted through the log": self.adopted,
+            "jobs in doubt at the end": self.doubts,
+            "lost (accepted, no file, no reason)": self.lost,
+            "bad files": self.bad_files,
+            "seconds": round(self.seconds),
+        }
+        lines = [f"{name:<38}{number:>8,}" for name, number in rows.items()]
+        return "\n".join([*lines, *(f"WRONG: {words}" for words in self.wrong)])
+
+
+def in_the_air(batch: Batch) -> set[str]:
+    """Request ids of the submissions that the journal has as under way: what a kill leaves in doubt."""
+    held = journal.read(batch.journal)
+    if held is None:
+        return set()
+    return {record.last.request_id for record in held.records.values() if record.state is State.SUBMITTING}
+
+
+def judge(batch: Batch, ledger: Events, in_air: set[str], *, logs: bool = True) -> Figures:
+    """The figures of a batch whose last run has ended, with what is wrong. logs: the service offered its log."""
+    report = batch.report()
+    accepted = [event for event in ledger if event["event"] == "accepted"]
+    sent = {event["client_request_id"] for event in accepted}
+    rows = report["jobs"]
+    figures = Figures(batches=1, jobs=len(rows), accepted=len(accepted), in_air=len(in_air))
+    figures.accepted_in_air = len(sent & in_air)
+    figures.adopted = sum(
+        attempt["generation_id"] is not None and attempt["request_id"] in in_air
+        for row in rows
+        for attempt in row["attempts"]
+    )
+    figures.doubts = sum(row["state"] == "in_doubt" for row in rows)
+    counts = Counter(event["fingerprint"] for event in accepted)
+    figures.paid_twice = sum(count > 1 for count in counts.values())
+    figures.wrong += [f"paid {count} times for {content}" for content, count in counts.items() if count > 1]
+    lost = [*_lost(accepted, rows, logs=logs)]
+    figures.lost = len(lost)
+    bad_files = [*_bad_files(batch, ledger, rows)]
+    figures.bad_files = len(bad_files)
+    figures.wrong += [*lost, *bad_files, *_untrue(batch, report, accepted), *_words(batch)]
+    if figures.doubts > len(in_air):
+        figures.wrong.append(f"{figures.doubts} jobs in doubt, and only {len(in_air)} submissions were in the air")
+    return figures
+
+
+def _lost(accepted: Events, rows: Events, *, logs: bool) -> Any:
+    """Accepted generations that have neither a file nor a reason."""
+    known = {attempt["generation_id"]: row for row in rows for attempt in row["attempts"]}
+    doubted = {
+        attempt["request_id"]: row for row in rows if row["state"] == "in_doubt" for attempt in row["attempts"][-1:]
+    }
+    for event in accepted:
+        row = known.get(event["generation_id"])
+        if row is None and event["client_request_id"] in doubted:
+            if logs:
+                yield f"{doubted[event['client_request_id']]['id']} is in doubt, and the service's log has it"
+        elif row is None:
+            yield f"generation {event['generation_id']} is unknown to the report"
+        elif row["state"] != "succeeded" and not (row["error"] and row["error"]["message"] and row["error"]["hint"]):
+            yield f"{row['id']} is {row['state']} without a reason"
+
+
+def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
+    """Files that are not what the service made, do not decode, or have no row; and rows without their file."""
+    made = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
+    delivered = {row["file"]: row for row in rows if row["state"] == "succeeded"}
+    for path in batch.output.glob("*.mp4"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        row = delivered.pop(path.name, None)
+        if row is None:
+            yield f"{path.name} belongs to no job that succeeded"
+        elif digest != row["sha256"] or digest != made.get(row["generation_id"]):
+            yield f"{path.name} is not what the report says, or not what the service made"
+    yield from (f"{name} is not there" for name in delivered)
+    status, words = batch.verify()
+    if status:
+        yield f"verify says {status}: {words}"
+
+
+def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
+    """Where report, journal and ledger disagree."""
+    held = journal.read(batch.journal)
+    assert held is not None
+    if json.loads(json.dumps(build(held, report["batchrunner_version"]))) != report:
+        yield "report.json is not what the journal says"
+    states = Counter(row["state"] for row in report["jobs"])
+    for state in ("succeeded", "failed", "in_doubt", "in_flight", "pending"):
+        if report["totals"][state] != states[state]:
+            yield f"totals say {report['totals'][state]} {state}, the rows {states[state]}"
+    told = {attempt["generation_id"] for row in report["jobs"] for attempt in row["attempts"]} - {None}
+    paid = {event["generation_id"] for event in accepted}
+    if not told <= paid:
+        yield f"the report names generations that the service never accepted: {told - paid}"
+    if report["totals"]["generations"] != len(told):
+        yield f"totals say {report['totals']['generations']} generations, the rows {len(told)}"
+
+
+def _words(batch: Batch) -> Any:
+    """Words that no run may ever print."""
+    for words in ("Traceback", "a defect in batchrunner", "Exception ignored", "never retrieved", "soak-secret"):
+        if words in batch.log():
+            yield f"a run printed {words!r}: {batch.folder / 'run.log'}"

@@ -1,0 +1,177 @@
+"""The two programs as processes: `Service`, the sandbox, and `command`, the batchrunner of this environment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+DEADLINE_S = 120.0  # for whatever takes seconds; only a test that fails waits so long
+_ANSWER_S = 10.0
+
+
+def command() -> list[str]:
+    """The installed command: the script beside this interpreter, or its entry point where there is none."""
+    script = Path(sys.executable).with_name("batchrunner")
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from batchrunner.cli import main; main()"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what steers batchrunner, and `more`."""
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith(("BATCHRUNNER_", "AIMLAPI_", "AIML_"))
+    }
+    return {**plain, "NO_COLOR": "1", **more}
+
+
+def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end. more: further environment."""
+    return subprocess.run(
+        [*command(), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -> Any:
+    """Poll until `condition()` is true, and return its value. Raises TimeoutError that says what did not happen."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(poll_s)
+    raise TimeoutError(f"{what}: not within {DEADLINE_S:.0f} s")
+
+
+class Command:
+    """A run of the command that can be signalled. A context manager: it is killed at the end, if it still lives.
+
+    Its output goes to `log` (appended), so that no pipe can fill up.
+    """
+
+    def __init__(self, arguments: list[str | Path], cwd: Path, log: Path, **more: str) -> None:
+        self._log: IO[bytes] = log.open("ab")
+        self.log = log
+        self._from = log.stat().st_size
+        try:
+            self.process = subprocess.Popen(
+                [*command(), *map(str, arguments)],
+                cwd=cwd,
+                env=environment(**more),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the test, which ends what it started
+            )
+        except OSError:
+            self._log.close()
+            raise
+
+    @property
+    def output(self) -> str:
+        """What this run printed so far."""
+        return self.log.read_bytes()[self._from :].decode()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long at most for its end; whether it has ended."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end and return its status."""
+        return self.process.wait(deadline_s)
+
+    def says(self, words: str) -> None:
+        """Wait until it has printed `words`. Raises where it ends without."""
+
+        def said() -> bool:
+            ended = self.process.poll() is not None
+            if words in self.output:
+                return True
+            assert not ended, f"ended without saying {words!r}: {self.output}"
+            return False
+
+        wait_for(said, f"the command says {words!r}")
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """To it and all its children, as a terminal does for Ctrl-C."""
+        os.killpg(self.process.pid, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+class Service:
+    """A sandbox process with a memory, that can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self._process: Command | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and return when it listens."""
+        state = self._folder / "service"
+        arguments: list[str | Path] = ["sandbox", "--port", str(self.port), "--state", state, *self._options]
+        self._process = Command(arguments, self._folder, self._folder / "service.log")
+        self._process.says("its ledger")
+        line = next(line for line in self._process.output.splitlines() if "listening on" in line)
+        self.port = int(line.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.process.kill()
+        self._process.__exit__(None, None, None)
+        self._process = None
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every event so far, as the service tells it."""
+        with urllib.request.urlopen(f"{self.url}/sandbox/ledger", timeout=_ANSWER_S) as reply:
+            return [json.loads(line) for line in reply.read().splitlines()]
+
+    def accepted(self) -> list[dict[str, Any]]:
+        """What was paid for."""
+        return [event for event in self.ledger() if event["event"] == "accepted"]
+
+    def environment(self) -> Mapping[str, str]:
+        """What makes a run use it."""
+        return {"AIMLAPI_BASE_URL": self.url, "AIMLAPI_KEY": "soak"}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self.kill()

@@ -1,0 +1,134 @@
+"""Runs that are stopped at random moments, started again until their batch is done, and judged.
+
+Rule: a seed decides the moments, as far as the machine's own timing lets it; how many stops there are is exact.
+"""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from batchrunner import journal
+from batchrunner.job import State, count_states
+from tests.soak.batch import Batch, make_batch
+from tests.soak.judge import Figures, in_the_air, judge
+from tests.soak.processes import Command, Service, wait_for
+
+CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STARTED = "at most"  # in the first line that a run prints
+_LANES = 2  # batches at a time
+_STOPS_A_BATCH = 15
+_LATEST_S = 1.8  # a run is stopped between its start and this moment, each as likely as the other
+_ENDS_S = 60.0  # a clean stop takes less
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a soak goes. stop: the signal. stops: how often it hits, in all. jobs, concurrency: of each batch."""
+
+    stop: signal.Signals = signal.SIGKILL
+    stops: int = 100
+    jobs: int = 60
+    concurrency: int = 8
+    seed: int = 1
+
+
+def soak(plan: Plan, folder: Path) -> Figures:
+    """Stop runs until the signal has hit `plan.stops` of them, let every batch end, and return the figures of all."""
+    started = time.monotonic()
+    total = Figures()
+    shares = [len(range(lane, plan.stops, _LANES)) for lane in range(_LANES)]
+    with ThreadPoolExecutor(_LANES) as lanes:
+        works = [lanes.submit(_lane, plan, share, folder / f"lane-{lane}") for lane, share in enumerate(shares)]
+        for work in works:
+            total.add(work.result())
+    total.seconds = time.monotonic() - started
+    return total
+
+
+def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
+    """One batch after the other, until there were so many stops."""
+    figures = Figures()
+    rng = Random(f"{plan.seed} {folder.name}")
+    while figures.stops < stops:
+        place = folder / f"batch-{figures.batches}"
+        place.mkdir(parents=True)
+        with Service(place, "--duration", "300ms", "--capacity", "16") as service:
+            batch = make_batch(place, plan.jobs, dict(service.environment()), concurrency=plan.concurrency)
+            figures.add(_live(plan, min(_STOPS_A_BATCH, stops - figures.stops), batch, service, rng))
+    return figures
+
+
+def _live(plan: Plan, stops: int, batch: Batch, service: Service, rng: Random) -> Figures:
+    """A batch that is stopped so often, or until it is done."""
+    runs = hits = 0
+    status: int | None = None
+    in_air: set[str] = set()
+    wrong: list[str] = []
+    while hits < stops and status is None:
+        runs += 1
+        with batch.start(*_slots(plan, batch)) as command:
+            if plan.stop in CLEAN:
+                _holds_the_lock(batch, command)
+            if command.ended_within(rng.uniform(0.0, _LATEST_S)):
+                status = command.end()
+                break
+            command.process.send_signal(plan.stop)
+            ended = command.end(_ENDS_S)
+            status = _done(batch)
+            if status is not None:  # it was done before the signal came, and may have met it on its way out
+                break
+            hits += 1
+            in_air |= in_the_air(batch)
+            wrong += _stopped_wrongly(plan.stop, ended, batch, command)
+    if status is None:
+        runs += 1
+        status = batch.run(*_slots(plan, batch))
+    figures = judge(batch, service.ledger(), in_air)
+    figures.runs, figures.stops = runs, hits
+    expected = 1 if figures.doubts else 0
+    if status != expected:
+        wrong.append(f"the last run ended with {status} instead of {expected}: {batch.folder / 'run.log'}")
+    figures.wrong += wrong
+    return figures
+
+
+def _holds_the_lock(batch: Batch, command: Command) -> None:
+    """Wait until the run has begun: before, a signal meets an interpreter that still imports."""
+    lock, mine = batch.output / ".batchrunner" / "lock", f"pid {command.process.pid} "
+    wait_for(
+        lambda: (lock.exists() and lock.read_text().startswith(mine)) or command.process.poll() is not None,
+        "the run takes its lock",
+    )
+
+
+def _done(batch: Batch) -> int | None:
+    """The status with which the latest run has ended the batch; None where there is more to do."""
+    held = journal.read(batch.journal)
+    return held.run.exit_status if held and held.run.exit_status in {0, 1} else None
+
+
+def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Command) -> list[str]:
+    """What is wrong about how a run ended after the signal."""
+    if stop not in CLEAN:
+        return [] if ended == -stop else [f"{stop.name}: ended with {ended}: {command.output}"]
+    wrong = [] if ended == CLEAN[stop] else [f"{stop.name}: ended with {ended}: {command.output}"]
+    held = journal.read(batch.journal)
+    if held is None:
+        return wrong
+    states = count_states(held.records.values())
+    if states[State.SUBMITTING] or states[State.IN_DOUBT]:
+        wrong.append(f"{stop.name}: a clean stop left jobs in doubt: {states}")
+    if batch.report()["exit_status"] != CLEAN[stop]:
+        wrong.append(f"{stop.name}: the report says {batch.report()['exit_status']}")
+    return wrong
+
+
+def _slots(plan: Plan, batch: Batch) -> tuple[str, str]:
+    """The option that leaves `plan.concurrency` slots free of doubts: each holds one for an hour, and nobody waits."""
+    held = journal.read(batch.journal)
+    states = count_states(held.records.values()) if held else {}
+    doubts = states.get(State.SUBMITTING, 0) + states.get(State.IN_DOUBT, 0)
+    return "--concurrency", str(plan.concurrency + doubts)

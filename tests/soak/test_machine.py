@@ -1,0 +1,236 @@
+"""The machine under a batch: two runs at once, a run directory that cannot be written, a disk that is full."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.soak.batch import Batch, make_batch, make_clip, make_picture
+from tests.soak.judge import judge
+from tests.soak.processes import Service, call
+
+Mount = Callable[..., None]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, "--duration", "400ms") as started:
+        yield started
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mounts a tmpfs with `options` at a place, or remounts it. Skips where that is not allowed."""
+    places: list[Path] = []
+
+    def mounted(place: Path, options: str) -> None:
+        arguments = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False) if shutil.which("mount") else None
+        if done is None or done.returncode:
+            pytest.skip(f"NOT TESTED: no tmpfs can be mounted here ({done.stderr.strip() if done else 'no mount'})")
+        if "remount" not in options:
+            places.append(place)
+
+    yield mounted
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+# Two runs at once
+
+
+def test_a_second_run_ends_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 16, dict(service.environment()))
+    with batch.start() as first:
+        first.says("accepted")
+        with batch.start() as second:
+            assert second.end() == 4
+            assert f"pid {first.process.pid} " in second.output
+            assert "Traceback" not in second.output
+        assert first.process.poll() is None, "the second must not disturb the first"
+        first.process.kill()
+        first.end()
+        with batch.start() as third:
+            assert third.end() in {0, 1}, third.output
+    figures = judge(batch, service.ledger(), _doubts(batch))
+    assert not figures.wrong, figures.table("kill")
+    assert figures.doubts <= 8
+
+
+def test_two_runs_started_at_the_same_moment(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 8, dict(service.environment()))
+    with batch.start() as one, batch.start() as other:
+        assert sorted([one.end(), other.end()]) == [0, 4]
+    figures = judge(batch, service.ledger(), set())
+    assert not figures.wrong, figures.table("race")
+    assert figures.accepted == figures.jobs
+
+
+def test_looking_at_a_batch_that_runs(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 40, dict(service.environment()))
+    with batch.start() as run:
+        run.says("accepted")
+        looks = 0
+        while run.process.poll() is None:
+            status = _json(call("status", batch.output, "--json", cwd=tmp_path))
+            plan = _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))
+            assert status["totals"]["jobs"] == len(plan["jobs"]) == 40
+            assert sum(status["totals"][state] for state in ("succeeded", "in_flight", "pending")) == 40
+            for looked in (
+                call("status", batch.manifest, "--output", batch.output, cwd=tmp_path),
+                call("validate", batch.manifest, cwd=tmp_path),
+            ):
+                assert (looked.returncode, looked.stderr) == (0, "")
+            looks += 1
+        assert run.end() == 0
+        assert looks, "the batch was over before anybody looked"
+    assert _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))["submissions"] == 0
+
+
+def test_looking_at_a_batch_from_its_very_first_moment(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 2, dict(service.environment()))
+    with batch.start() as run:
+        while run.process.poll() is None:
+            plan = call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path)
+            assert (plan.returncode, plan.stderr) == (0, ""), plan
+        assert run.end() == 0
+
+
+# A run directory that cannot be written
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "below /proc"])
+def test_a_run_directory_that_cannot_be(tmp_path: Path, service: Service, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    output = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "out", "below /proc": Path("/proc/out")}
+    batch = make_batch(tmp_path, 2, dict(service.environment()), output=output[place])
+    _is_refused(batch, service)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_read_only_file_system(tmp_path: Path, service: Service, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "ro")
+    _is_refused(make_batch(tmp_path, 2, dict(service.environment()), output=place / "out"), service)
+
+
+def test_a_batch_whose_file_system_has_become_read_only(tmp_path: Path, service: Service, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "size=16m")
+    batch = make_batch(tmp_path, 2, dict(service.environment()), output=place / "out")
+    assert batch.run() == 0
+    mount(place, "remount,ro")
+    before = len(service.accepted())
+    with batch.start() as run:
+        assert run.end() == 2, run.output
+        assert "Traceback" not in run.output
+        assert str(batch.output) in run.output
+    assert len(service.accepted()) == before
+    looked = call("status", batch.output, cwd=tmp_path)
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert batch.verify()[0] == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root passes file modes: the read-only mount is tried instead")
+def test_a_folder_without_write_permission(tmp_path: Path, service: Service) -> None:
+    place = tmp_path / "closed"
+    place.mkdir(mode=0o555)
+    _is_refused(make_batch(tmp_path, 2, dict(service.environment()), output=place / "out"), service)
+
+
+def _is_refused(batch: Batch, service: Service) -> None:
+    with batch.start() as run:
+        assert run.end() == 2, run.output
+        assert "Traceback" not in run.output
+        assert "cannot be used" in run.output
+        assert str(batch.output) in run.output
+    assert service.accepted() == []
+
+
+# A full disk
+
+
+def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "size=2m")
+    with Service(tmp_path, "--duration", "300ms") as service:
+        batch = make_batch(
+            tmp_path,
+            16,
+            dict(service.environment()),
+            output=place / "out",
+            concurrency=4,
+            defaults={"video_quality": "maximum"},
+        )
+        make_clip(tmp_path / "clip.mp4", frames=6)
+        make_picture(tmp_path / "picture.png", 400, noisy=True)  # some 300 kB a clip
+        with batch.start() as run:
+            assert run.end() == 3, run.output
+            assert "the disk is full" in run.output or "database or disk is full" in run.output
+        assert "Traceback" not in batch.log()
+        stopped_at = len(service.accepted())
+        assert 0 < stopped_at < 16, "it must stop submitting, and not before the disk is full"
+        kept = sorted(path.name for path in batch.output.glob("*.mp4"))
+        assert kept, "what fits is kept"
+        looked = call("status", batch.output, cwd=tmp_path)
+        assert (looked.returncode, "Traceback" in looked.stderr) == (0, False), looked
+
+        mount(place, "remount,size=64m")
+        assert batch.run() == 0, batch.log()
+        figures = judge(batch, service.ledger(), set())
+        assert not figures.wrong, f"{figures.table('full disk')}\n{batch.log()}"
+        assert figures.accepted == figures.jobs
+        assert set(kept) <= {path.name for path in batch.output.glob("*.mp4")}
+
+
+def test_a_run_started_on_a_full_disk_submits_nothing_and_blames_the_disk(tmp_path: Path, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "size=2m")
+    with Service(tmp_path, "--duration", "300ms") as service:
+        batch = make_batch(tmp_path, 4, dict(service.environment()), output=place / "out")
+        with batch.start() as run:
+            run.says("succeeded:")
+            run.process.send_signal(signal.SIGTERM)
+            assert run.end() == 143
+        before = len(service.accepted())
+        _fill(place)
+        with batch.start() as run:
+            assert run.end() == 3, run.output
+            assert "full" in run.output
+            assert "Traceback" not in run.output
+            assert "damage" not in run.output
+            assert "pays for every job again" not in run.output
+        assert len(service.accepted()) == before
+        (place / "filler").unlink()
+        assert batch.run() == 0, batch.log()
+        figures = judge(batch, service.ledger(), set())
+        assert not figures.wrong, figures.table("full disk")
+        assert figures.accepted == figures.jobs
+
+
+def _fill(place: Path) -> None:
+    """Leave not one byte free."""
+    with (place / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(1024))
+
+
+def _json(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    assert done.returncode == 0, done
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+def _doubts(batch: Batch) -> set[str]:
+    return {row["attempts"][-1]["request_id"] for row in batch.report()["jobs"] if row["state"] == "in_doubt"}
