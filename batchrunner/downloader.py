@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +86,8 @@ class Downloader:
             words = str(error) or type(error).__name__
             raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
         except OSError as error:
+            if error.errno in disk.FULL:
+                part.forget()  # the journal needs the room more: ids of what is in the air come before a half clip
             raise disk.fault(error, "a download could not be stored") from error
         except asyncio.CancelledError:
             part.keep()
@@ -197,7 +200,8 @@ class _Part:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk takes no last block either; what counts was flushed before
+                self._file.close()
             self._file = None
 
     def _restart(self) -> None:

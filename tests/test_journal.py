@@ -718,10 +718,10 @@ def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A disk that is full as long as the room set aside is not given up."""
     real = room._write
 
-    def write(connection: sqlite3.Connection, changes: Any) -> LocalFault | None:
+    def write(connection: sqlite3.Connection, place: Path, changes: Any) -> LocalFault | None:
         if path.with_name("ballast").exists():
             return LocalFault("disk_full", "no room")
-        return real(connection, changes)
+        return real(connection, place, changes)
 
     monkeypatch.setattr(room, "_write", write)
 

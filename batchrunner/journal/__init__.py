@@ -8,6 +8,7 @@ No policy lives here: the journal stores what the engine decided.
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -25,6 +26,7 @@ VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
 UPGRADES: Mapping[int, Sequence[str]] = {}
 _BALLAST_BYTES = 256 * 1024
+_FULL_BYTES = 64 * 1024
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
 _DAMAGE_HINT = (
@@ -132,10 +134,10 @@ class Journal:
 
     def _write(self, changes: list[_Change]) -> LocalFault | None:
         """Commit; on a full disk, once more with the room that was set aside."""
-        error = _write(self._connection, changes)
+        error = _write(self._connection, self._path, changes)
         if error is not None and error.kind == "disk_full" and self._ballast.exists():
             self._ballast.unlink()
-            error = _write(self._connection, changes)
+            error = _write(self._connection, self._path, changes)
         return error
 
 
@@ -252,12 +254,14 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, and rows without sense, is damage."""
+    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, or makes no sense, is damage."""
+    if path.exists() and not path.is_file():
+        raise JournalError(f"{path} is no file", _DAMAGE_HINT)
     try:
         yield
     except sqlite3.Error as error:
         if _kind(error) in _DISK_ERRORS:
-            raise _refused(error, "the journal could not be opened") from error
+            raise _refused(error, path, "opened") from error
         raise JournalError(f"{path} cannot be read as a journal: {error}", _DAMAGE_HINT) from error
     except OSError as error:
         raise disk.fault(error, "the journal could not be opened") from error
@@ -270,11 +274,12 @@ def _kind(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _refused(error: sqlite3.Error, doing: str) -> LocalFault:
-    full = _kind(error) == sqlite3.SQLITE_FULL
+def _refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
+    # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
+    full = _kind(error) == sqlite3.SQLITE_FULL or shutil.disk_usage(path.parent).free < _FULL_BYTES
     return LocalFault(
         "disk_full" if full else "disk_error",
-        f"{doing}: {error}",
+        f"the journal could not be {doing}: {'the disk is full' if full else error}",
         "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
     )
 
@@ -303,7 +308,7 @@ def _set_aside(ballast: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
 
 
-def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault | None:
+def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -> LocalFault | None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -314,7 +319,7 @@ def _write(connection: sqlite3.Connection, changes: list[_Change]) -> LocalFault
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        return _refused(error, "the journal could not be written")
+        return _refused(error, path, "written")
     return None
 
 
