@@ -9,6 +9,7 @@ it accepted. A torn last line was never answered, and is dropped. Files appear u
 """
 
 import json
+import threading
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -91,7 +92,8 @@ def read_slice(path: Path, start: int, size: int) -> bytes:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
+    # Equal inputs may come at once, each in a thread of its own: each writes a file of its own.
+    part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     part.write_bytes(data)
     part.replace(path)
 

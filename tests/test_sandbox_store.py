@@ -1,0 +1,20 @@
+"""What the sandbox remembers on disk."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from batchrunner.sandbox.store import Store
+
+
+def test_equal_inputs_that_come_at_once_are_all_kept(tmp_path: Path) -> None:
+    """Once each upload of a burst wrote the same temporary file, and the later ones were answered with 500."""
+    data = bytes(2_000_000)
+    store = Store(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            work = [threads.submit(store.keep_input, f"input-{number}", data) for _ in range(8)]
+            for each in work:
+                each.result()
+            assert (tmp_path / "inputs" / f"input-{number}").stat().st_size == len(data)
+    store.close()
+    assert not list((tmp_path / "inputs").glob("*.part"))
