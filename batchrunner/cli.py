@@ -142,7 +142,7 @@ def status(batch: Path, output: str | None, as_json: bool) -> int:
     from batchrunner import report
     from batchrunner.rundir import RunDir
 
-    rundir = RunDir(batch) if batch.is_dir() else _load(batch, {"output": output}).rundir
+    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, {"output": output}).rundir
     facts = report.build(_held(rundir), __version__)
     click.echo(report.to_json(facts) if as_json else report.status_text(facts))
     return ExitStatus.OK
@@ -257,3 +257,10 @@ def _complain(error: BatchrunnerError) -> None:
     click.echo(f"batchrunner: {error.message}", err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file system takes
+        return False

@@ -20,7 +20,7 @@ from batchrunner.job import State
 from batchrunner.links import expires_at
 from batchrunner.poller import Poller
 from batchrunner.ports import Parts, Policy
-from batchrunner.scheduler import Admit, Scheduler, WaitUntil
+from batchrunner.scheduler import Admit, Scheduler
 from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Stop, Submit, slot_left_s
 
 
@@ -121,9 +121,7 @@ class Engine:
         if self._running["poll"] < self._policy.polls:
             moments.append(self._poller.next_due)
         if not self.stopped and self._running["submit"] < self._policy.submissions:
-            step = self._scheduler.next(self._parts.clock.monotonic())
-            assert not isinstance(step, Admit)  # admitted jobs were started before
-            moments.append(step.at if isinstance(step, WaitUntil) else None)
+            moments.append(self._scheduler.next_at(self._parts.clock.monotonic()))
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _start_what_may_go(self) -> None:

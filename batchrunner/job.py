@@ -42,6 +42,7 @@ class Move(StrEnum):
     SPOIL = "spoil"  # the service said that the generation failed
     RETRY = "retry"  # the generation failed and policy, or the user, asks for another
     GIVE_UP = "give_up"  # refused for good
+    RECHECK = "recheck"  # the service denied or withheld a generation that it had accepted: ask again
     LOSE = "lose"  # the delivered file is gone: fetch it again, never generate it again
 
 
@@ -56,6 +57,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.IN_FLIGHT, Move.DELIVER): State.SUCCEEDED,
     (State.IN_FLIGHT, Move.SPOIL): State.FAILED,
     (State.FAILED, Move.RETRY): State.PENDING,
+    (State.FAILED, Move.RECHECK): State.IN_FLIGHT,
     (State.SUCCEEDED, Move.LOSE): State.IN_FLIGHT,
 }
 
@@ -68,6 +70,7 @@ OUTCOMES: Mapping[Move, str | None] = {
     Move.DELIVER: "succeeded",
     Move.SPOIL: "failed",
     Move.LOSE: "accepted",
+    Move.RECHECK: "accepted",
 }
 
 
@@ -236,7 +239,7 @@ class Run:
     """One start of the command on a batch.
 
     Times are wall time in seconds since the epoch; finished_at and exit_status are None while it runs, and stay None
-    where it was killed. stopped: in words, why it ended before every job did, or "".
+    where it was killed. stopped: in words, why it ended before every job did, or "". service: the host it was run on.
     """
 
     run_id: str
@@ -249,6 +252,7 @@ class Run:
     finished_at: float | None = None
     exit_status: int | None = None
     stopped: str = ""
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,7 @@ _MOVES: Mapping[Move, tuple[Weight, Callable[[Record], str]]] = {
     Move.SPOIL: (Weight.PROBLEM, lambda record: f"failed: {_words(record.error)}"),
     Move.GIVE_UP: (Weight.PROBLEM, lambda record: f"failed: {_words(record.error)}"),
     Move.RETRY: (Weight.NOTICE, lambda _: "failed before and will be submitted again"),
+    Move.RECHECK: (Weight.NOTICE, lambda record: f"asked for again: {_generation(record)}"),
     Move.LOSE: (Weight.NOTICE, lambda _: "its file is gone: it will be fetched again"),
 }
 

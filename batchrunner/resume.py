@@ -14,6 +14,8 @@ IN_DOUBT_HINT = (
     "It is held, and looked for in the service's log at every run. Look there yourself, or accept that it may be paid "
     "for twice and run again with --in-doubt resubmit."
 )
+# Failures that are not the service's last word: what it accepted and then did not show may be there after all.
+RECHECKED = {"unknown_generation", "no_link", "bad_file"}
 LOST = Problem(
     "process_died",
     "the program ended while this job was being submitted; the service may have accepted it",
@@ -44,6 +46,8 @@ def take_up(
         moved = record
         if moved.state is State.SUBMITTING:
             moved = advance(moved, Move.DOUBT, error=LOST)
+        if moved.state is State.FAILED and moved.error and moved.error.kind in RECHECKED and not retry_failed:
+            moved = advance(moved, Move.RECHECK)
         if fingerprint in asked_for:
             if moved.state is State.IN_DOUBT and resubmit_in_doubt:
                 moved = advance(moved, Move.RELEASE)

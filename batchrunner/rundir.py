@@ -67,8 +67,8 @@ class RunDir:
 
     def make(self) -> None:
         """Create what is missing, durably. Raises UsageError where that cannot be done."""
-        new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
         try:
+            new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
             for folder in (self.parts, self.kept):
                 folder.mkdir(parents=True, exist_ok=True)
             for folder in new:  # a journal that is flushed in a folder that is not would be lost with it

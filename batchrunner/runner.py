@@ -39,7 +39,12 @@ KEY_VARIABLES = ("AIMLAPI_KEY", "AIML_API_KEY")
 BASE_URL_VARIABLE = "AIMLAPI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.aimlapi.com"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_SIGNALS = {signal.SIGINT: ExitStatus.SIGINT, signal.SIGTERM: ExitStatus.SIGTERM}
+# A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
+_SIGNALS = {
+    signal.SIGINT: ExitStatus.SIGINT,
+    signal.SIGTERM: ExitStatus.SIGTERM,
+    signal.SIGHUP: ExitStatus.SIGTERM,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +105,19 @@ async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: 
     def interrupted(number: signal.Signals) -> None:
         caught.append(number)
         for engine in engines:
-            engine.close(f"{number.name} received")
+            engine.close(f"{number.name} received; waiting for calls in the air, the same again ends at once")
 
     def listen(engine: Engine) -> None:
         engines.append(engine)
         for number in caught:
-            engine.close(f"{number.name} received")
+            engine.close(f"{number.name} received; waiting for calls in the air, the same again ends at once")
 
     def ending() -> ExitStatus | None:
         return _SIGNALS[caught[0]] if caught else None
 
     for number in _SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
         asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
     async with _service(endpoint, setup.rundir) as found:
         return await drive(setup, found, listener, outside, (listen, ending))
@@ -133,7 +140,7 @@ async def drive(
     async with AsyncExitStack() as stack:
         journal = Journal(setup.rundir.journal, outside.journal_executor)
         stack.callback(journal.close)
-        run, records = await _begin(setup, journal, outside)
+        run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files)
@@ -194,7 +201,7 @@ def _endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | 
     base_url = environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
     if not _safe_for_a_key(base_url):
         raise UsageError(
-            f"{BASE_URL_VARIABLE} is {base_url!r}: not an https address", f"The default is {DEFAULT_BASE_URL}."
+            f"{BASE_URL_VARIABLE} cannot be used: not a plain https address", f"The default is {DEFAULT_BASE_URL}."
         )
     key = next((environment[name].strip() for name in KEY_VARIABLES if environment.get(name, "").strip()), "")
     if not key or not key.isascii() or not key.isprintable():
@@ -210,6 +217,8 @@ def _safe_for_a_key(base_url: str) -> bool:
     try:
         parts = urlsplit(base_url)
         _ = parts.port  # raises where it is no number
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            return False
     except ValueError:
         return False
     return bool(parts.hostname) and (
@@ -241,16 +250,28 @@ def _threads() -> Iterator[Surroundings]:
         yield Surroundings(LoopClock(), executor, journal_executor, Disk(), rng)
 
 
-async def _begin(setup: Setup, journal: Journal, outside: Surroundings) -> tuple[Run, dict[str, Record]]:
+async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:
     """Store the start of this run, and where every job starts from."""
     batch, settings = setup.batch, setup.settings
     before = journal.snapshot()
+    if before is None and any((setup.rundir.path / name).exists() for name in ("report.json", "report.html")):
+        raise UsageError(
+            f"{setup.rundir.path} holds a report, and no journal that knows what was paid for",
+            "Bring .batchrunner/ back, or choose another run directory with --output. Nothing was submitted.",
+        )
     if before is not None and before.run.provider != settings.provider:
         raise UsageError(
             f"{setup.rundir.path} holds a batch of provider {before.run.provider}, not {settings.provider}",
             "Give this provider a run directory of its own with --output DIR. Nothing was submitted.",
         )
+    service = _service_name(settings, base_url)
+    if before is not None and before.run.service != service:
+        raise UsageError(
+            f"{setup.rundir.path} holds a batch of {before.run.service}, not of {service}",
+            "Give this service a run directory of its own with --output DIR. Nothing was submitted.",
+        )
     run = Run(
+        service=service,
         run_id=f"{outside.rng.getrandbits(48):012x}",
         name=batch.name,
         provider=settings.provider,
@@ -267,6 +288,12 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings) -> tuple
     )
     await journal.begin(run, batch.entries, changed)
     return run, records
+
+
+def _service_name(settings: Settings, base_url: str) -> str:
+    """Whose generations these are: ids of one service mean nothing to another. Ports on this machine come and go."""
+    host = urlsplit(base_url).hostname or ""
+    return "the embedded sandbox" if settings.provider == "sandbox" else "this machine" if host in _LOOPBACK else host
 
 
 def _policy(settings: Settings) -> Policy:
@@ -288,7 +315,7 @@ def _announce_start(setup: Setup, run: Run, records: list[Record], listener: Lis
     states = count_states(records)
     listener(RunStarted(run.started_at, run.name, run.provider, str(setup.rundir.path), run.concurrency, states))
     for warning in setup.batch.warnings:
-        listener(Noticed(run.started_at, (), str(warning)))
+        listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
 
 
 def _held(journal: Journal) -> Snapshot:

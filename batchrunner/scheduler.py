@@ -68,6 +68,14 @@ class Scheduler:
         """Whether no slot is free."""
         return len(self._in_flight) >= self._cap
 
+    def next_at(self, now: float) -> float | None:
+        """When `next` will admit something, if nothing else happens: `now`, a moment to come, or never (None)."""
+        if self.full:
+            return None
+        if self._ready:
+            return now
+        return self._backing_off[0][0] if self._backing_off else None
+
     def next(self, now: float) -> Admit | WaitUntil | Idle:
         """The next step at `now`. Call again after an Admit: there may be room for more."""
         while self._backing_off and self._backing_off[0][0] <= now:

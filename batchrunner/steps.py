@@ -12,7 +12,7 @@ from typing import Any
 
 from batchrunner import retry
 from batchrunner.api.wire import Generation, Phase
-from batchrunner.errors import AccountFault, CallError, LocalFault, Problem
+from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
@@ -208,10 +208,13 @@ class Steps:
         wait_s = None
         if not isinstance(error, LocalFault):
             wait_s = self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
-        if wait_s is None:
-            await self._move(fingerprint, Move.GIVE_UP, error=error.problem)
-            return End()
-        return Submit(wait_s)
+        if wait_s is not None:
+            return Submit(wait_s)
+        if isinstance(error, ServiceFault | NetworkFault):
+            # No job's fault: it stays to be done, and so does the rest.
+            return Stop(f"gave up for now: {error.message}; run again to continue", Submit())
+        await self._move(fingerprint, Move.GIVE_UP, error=error.problem)
+        return End()
 
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
         if isinstance(error, AccountFault):

@@ -15,7 +15,7 @@ from batchrunner.rundir import RunDir
 
 def verify(rundir: RunDir, held: Snapshot) -> Iterator[tuple[str, str | None]]:
     """Each delivered file's name with what is wrong with it, or None where nothing is."""
-    told = _report_rows(rundir)
+    told = _report_rows(rundir, held)
     for entry in held.entries:
         record = held.records[entry.job.fingerprint]
         if record.state is State.SUCCEEDED:
@@ -29,7 +29,7 @@ def _complaint(rundir: RunDir, entry: Entry, record: Record, told: dict[str, Any
         return f"cannot be read: {error.strerror or error}"
     except ValueError as error:
         return str(error)
-    if told is not None and record.result is not None and told.get(entry.id) != record.result.sha256:
+    if told is not None and record.result is not None and told.get(entry.id) not in {None, record.result.sha256}:
         return "report.json says another SHA-256 than the journal; write it again with: batchrunner report"
     return None
 
@@ -46,12 +46,15 @@ def _check(path: Path, result: Result | None) -> None:
     inspect(path, size_bytes)
 
 
-def _report_rows(rundir: RunDir) -> dict[str, Any] | None:
-    """SHA-256 by id as report.json has it; None where there is no report (a run that was killed)."""
+def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:
+    """SHA-256 by id as report.json has it, None where it is older than the result; "" for all in one that is no report.
+
+    None altogether where there is no report: a run that was killed.
+    """
     try:
         report = json.loads((rundir.path / "report.json").read_bytes())
         return {job["id"]: job["sha256"] for job in report["jobs"]}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return {entry.id: "" for entry in held.entries}

@@ -114,6 +114,7 @@ def make_run(run_id: str = "run1", **changes: Any) -> Run:
         "manifest_sha256": "00" * 32,
         "concurrency": 4,
         "started_at": NOW,
+        "service": "api.example.com",
     }
     return Run(**{**values, **changes})
 

@@ -97,6 +97,15 @@ def test_a_report_that_cannot_be_read_is_a_complaint(rundir: RunDir, clip: bytes
     assert "batchrunner report" in complaint
 
 
+def test_a_report_older_than_a_result_is_not_the_files_fault(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    path = rundir.path / "report.json"
+    data = json.loads(path.read_text())
+    data["jobs"][0]["sha256"] = None
+    path.write_text(json.dumps(data))
+    assert told(rundir, held)["a.mp4"] is None
+
+
 def test_a_report_that_tells_another_checksum_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
     held = holding(rundir, clip)
     path = rundir.path / "report.json"

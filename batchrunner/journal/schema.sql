@@ -11,7 +11,8 @@ CREATE TABLE runs (
     started_at REAL NOT NULL,
     finished_at REAL,
     exit_status INTEGER,
-    stopped TEXT NOT NULL
+    stopped TEXT NOT NULL,
+    service TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE jobs (

@@ -87,7 +87,8 @@ def _totals(jobs: list[Report], records: Iterable[Record]) -> Report:
         "jobs": len(jobs),
         **{state: sum(job["state"] == state for job in jobs) for state in _SHOWN},
         "bytes": sum(job["bytes"] or 0 for job in jobs),
-        "credits": _number(sum(_number(attempt.credits) or 0 for attempt in attempts)),
+        # A failed generation is billed nothing: the hold is rolled back (fact sheet, 1.6).
+        "credits": _number(sum(_number(each.credits) or 0 for each in attempts if each.outcome != "failed")),
         "generations": sum(attempt.generation_id is not None for attempt in attempts),
         "polls": sum(attempt.polls for attempt in attempts),
     }

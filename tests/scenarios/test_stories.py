@@ -296,11 +296,36 @@ def test_early_404s_are_survived(tmp_path: Path) -> None:
     play(tmp_path, story, Fault(on="poll", kind="not_found", each=3))
 
 
-def test_refused_again_and_again_a_job_gives_up_with_the_services_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["unavailable", "rate_limited"])
+def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(40)))
+        assert await stage.run(jobs) == 3
+        assert set(stage.states().values()) == {"pending"}
+        assert "run again" in stage.report["stopped"]
+        await asyncio.sleep(20_000)
+        assert await stage.run(jobs) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
+
+
+def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
-        assert (row["state"], row["error"]["kind"]) == ("failed", "unavailable")
+        assert (row["state"], row["error"]["kind"], len(row["attempts"])) == ("failed", "bad_request", 1)
         assert not stage.accepted()
 
-    play(tmp_path, story, Fault(on="submit", kind="unavailable"))
+    play(tmp_path, story, Fault(on="submit", kind="legacy_error"))
+
+
+def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        assert stage.report["jobs"][0]["error"]["kind"] == "unknown_generation"
+        await asyncio.sleep(3000)
+        assert await stage.run(entries("a")) == 0, "the service had it all the while"
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story, Fault(on="poll", kind="not_found", between_s=(0.0, 3000.0)))
