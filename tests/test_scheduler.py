@@ -128,3 +128,14 @@ def test_a_long_night_never_passes_the_cap_and_loses_nobody(seed: int) -> None:
     assert scheduler.waiting == 0
     assert not any(scheduler.holds(name) for name in names)
     assert sorted(ended) == sorted(names)
+
+
+def test_asking_when_takes_no_slot() -> None:
+    """Once the loop asked with `next`, a backoff ran out in between, and a slot was taken that nobody used."""
+    scheduler = Scheduler(1)
+    scheduler.add("a", 0, 5.0)
+    assert scheduler.next_at(4.0) == 5.0
+    scheduler.add("b", 1)
+    assert scheduler.next_at(6.0) == 6.0
+    assert isinstance(scheduler.next(6.0), Admit)
+    assert scheduler.next_at(6.0) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,11 @@ import pytest
 from batchrunner import sandbox
 from batchrunner.clock import LoopClock
 from batchrunner.engine import Engine
+from batchrunner.errors import UsageError
 from batchrunner.job import Entry
 from batchrunner.manifest import Batch
 from batchrunner.rundir import RunDir
-from batchrunner.runner import Endpoint, Setup, Surroundings, drive
+from batchrunner.runner import Endpoint, Setup, Surroundings, _service_name, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
 from tests.scenarios.night import _job, _render
@@ -329,3 +331,23 @@ def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_pat
         assert list(stage.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="poll", kind="not_found", between_s=(0.0, 3000.0)))
+
+
+@pytest.mark.parametrize("gone", [".batchrunner/journal.db", ".batchrunner"])
+def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        path = stage.path(gone)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with pytest.raises(UsageError, match="no journal"):
+            await stage.run(entries("a"))
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story)
+
+
+def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
+    real, other = (_service_name(resolve({}, {}, {}), url) for url in ("https://api.aimlapi.com", "https://x.example"))
+    local = {_service_name(resolve({}, {}, {}), f"http://127.0.0.1:{port}") for port in (1, 2)}
+    embedded = _service_name(resolve({"provider": "sandbox"}, {}, {}), "http://127.0.0.1:1")
+    assert len({real, other, *local, embedded}) == 4
