@@ -105,9 +105,18 @@ def _holds_the_lock(batch: Batch, command: Command) -> None:
 
 
 def _done(batch: Batch) -> int | None:
-    """The status with which the latest run has ended the batch; None where there is more to do."""
+    """The status with which the latest run has ended the batch; None where there is more to do.
+
+    A kill may fall between the journal's last word and the report: then the report is what is left to do.
+    """
     held = journal.read(batch.journal)
-    return held.run.exit_status if held and held.run.exit_status in {0, 1} else None
+    if held is None or held.run.exit_status not in {0, 1}:
+        return None
+    try:
+        told = batch.report()["run_id"]
+    except FileNotFoundError:
+        return None
+    return held.run.exit_status if told == held.run.run_id else None
 
 
 def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Command) -> list[str]:
