@@ -20,9 +20,9 @@ def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path) 
     assert figures.accepted + figures.doubts >= figures.jobs, told
 
 
-@pytest.mark.parametrize(("stop", "stops"), [(signal.SIGTERM, 100), (signal.SIGINT, 12)])
-def test_a_clean_stop_leaves_nothing_in_doubt(tmp_path: Path, stop: signal.Signals, stops: int) -> None:
-    figures = soak(Plan(stop, stops=stops, jobs=24), tmp_path)
+@pytest.mark.parametrize(("stop", "stops", "jobs"), [(signal.SIGTERM, 100, 60), (signal.SIGINT, 12, 24)])
+def test_a_clean_stop_leaves_nothing_in_doubt(tmp_path: Path, stop: signal.Signals, stops: int, jobs: int) -> None:
+    figures = soak(Plan(stop, stops=stops, jobs=jobs), tmp_path)
     told = figures.table(stop.name)
     assert not figures.wrong, told
     assert figures.stops == stops, told
