@@ -10,14 +10,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from batchrunner import __version__
 from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
 from batchrunner.settings import SETTINGS, Setting
-from batchrunner.text import count_text
 
 if TYPE_CHECKING:
     from batchrunner.job import Snapshot
@@ -33,6 +32,17 @@ Exit statuses of run:
   4  another process is running this batch
   130, 143  interrupted by SIGINT, SIGTERM after a clean stop
 """
+
+
+_METAVARS = {
+    "output": "DIR",
+    "notify": "URL",
+    "count": "N",
+    "number": "N",
+    "share": "N|N%",
+    "duration": "TIME",
+    "moment": "WHEN",
+}
 
 
 class _InOrder(click.Group):
@@ -56,7 +66,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
         return click.option(flag, setting.name, is_flag=True, default=None, help=text)
     if setting.default is not None:
         text = f"{text} [default: {setting.default}]"
-    metavar = {"choice": "|".join(setting.choices), "count": "N", "duration": "TIME"}.get(setting.kind, "DIR")
+    metavar = "|".join(setting.choices) or _METAVARS.get(setting.name) or _METAVARS[setting.kind]
     return click.option(flag, setting.name, metavar=metavar, help=text)
 
 
@@ -100,22 +110,31 @@ def run(manifest: Path, **flags: object) -> int:
 
 @cli.command(short_help="Check manifests and local inputs.")
 @click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
-def validate(manifests: tuple[Path, ...]) -> int:
-    """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted."""
-    from batchrunner import manifest
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="json: one document for scripts; github: annotations for a pull request.",
+)
+@click.option(
+    "--max-problems",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Problems to print for each manifest; 0 is all. [default: 20; json: all]",
+)
+def validate(manifests: tuple[Path, ...], form: str, max_problems: int | None) -> int:
+    """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted.
 
-    status = ExitStatus.OK
-    for path in manifests:
-        try:
-            batch = manifest.load(path)
-        except BatchrunnerError as error:
-            _complain(error)
-            status = ExitStatus.USAGE
-            continue
-        if batch.warnings:
-            click.echo(manifest.render(batch.warnings), err=True)
-        click.echo(f"{path}: {count_text(len(batch.entries), 'job')}, no problems")
-    return status
+    What the code at the end of a problem means is in docs/diagnostics.md.
+    """
+    from batchrunner.manifest import validate as validating
+
+    checked = [validating.check(path) for path in manifests]
+    for text, problem in validating.shown(checked, form, max_problems, colour=_colour(sys.stderr)):
+        click.echo(text, err=problem, color=True)
+    return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
 
 
 @cli.command(short_help="Show what run would do; submits nothing.")
@@ -185,11 +204,12 @@ def verify(run_dir: Path) -> int:
 @cli.command(short_help="Serve the local sandbox API over HTTP.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--seed", default=0, show_default=True, help="Decides ids, durations and faults.")
-@click.option("--faults", metavar="FILE", help="YAML file of faults to show.")
+@click.option("--seed", type=int, help="Decides ids, durations and faults. [default: 0]")
+@click.option("--faults", metavar="FILE", help="YAML file of faults and bad weather to show; see docs/sandbox.md.")
 @click.option("--state", metavar="DIR", help="Remember everything here across restarts.")
-@click.option("--duration", default="2s", show_default=True, metavar="TIME", help="Median time of a generation.")
-@click.option("--capacity", default=8, show_default=True, type=click.IntRange(1), help="Generations worked on at once.")
+@click.option("--duration", metavar="TIME", help="Median time of a generation. [default: 2s]")
+@click.option("--capacity", type=click.IntRange(1), help="Generations worked on at once. [default: 8]")
+@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.001, 10_000), help="Hurry its time.")
 @click.option("--no-logs", is_flag=True, help="Do not offer GET /v2/logs.")
 def sandbox(**options: Any) -> int:
     """Serve a stand-in for the generation service: same endpoints, replies and errors; it renders real clips.
@@ -251,12 +271,19 @@ def _complain(error: BatchrunnerError) -> None:
     if isinstance(error, ManifestError) and error.diagnostics:
         from batchrunner import manifest
 
-        click.echo(manifest.render(error.diagnostics), err=True)
+        click.echo(manifest.render(error.diagnostics, colour=_colour(sys.stderr)), err=True, color=True)
         click.echo(f"{error.message}; nothing was submitted", err=True)
         return
     click.echo(f"batchrunner: {error.message}", err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
+
+
+def _colour(stream: TextIO) -> bool:
+    """True where colours are wanted: on a terminal, unless the environment says otherwise."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _is_folder(path: Path) -> bool:

@@ -65,6 +65,42 @@ class LoopClock:
                 timer.cancel()
 
 
+class FastClock(LoopClock):
+    """A clock that runs `speed` times as fast as the real one: a night's waits are over in minutes.
+
+    For rehearsals. Whoever shares it (client and sandbox do) agrees on the time, so poll intervals, backoffs, queues
+    and outages keep their proportions; wall time runs ahead of the real one. It hurries what waits on a clock and
+    nothing else: sockets, time-outs of the network, disks and rendering take the time that they take, so that a busy
+    machine does not make a rehearsal see failures that nobody wrote down.
+    """
+
+    def __init__(self, speed: float, epoch: float | None = None) -> None:
+        super().__init__()
+        self._speed = speed
+        self._wall0_s = time.time() if epoch is None else epoch
+        self._loop0_s: float | None = None
+
+    def now(self) -> float:
+        """Wall time since the clock was first read, hurried; seconds since the epoch."""
+        return self._wall0_s + self.monotonic()
+
+    def monotonic(self) -> float:
+        """Hurried seconds since the clock was first read."""
+        loop_s = super().monotonic()
+        if self._loop0_s is None:
+            self._loop0_s = loop_s
+        return (loop_s - self._loop0_s) * self._speed
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds` of hurried time."""
+        await super().sleep(seconds / self._speed)
+
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        """Return when `event` is set or `until` is reached, whichever comes first."""
+        left_s = None if until is None else (until - self.monotonic()) / self._speed
+        await super().wait(event, None if left_s is None else super().monotonic() + left_s)
+
+
 def wall_time() -> float:
     """Wall time outside any loop (commands that only read), seconds since the epoch."""
     return time.time()

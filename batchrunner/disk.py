@@ -1,12 +1,15 @@
 """The few things done to files that must survive a power cut, in one place so that a simulation can stand in.
 
-Rule: content is flushed before it gets its final name, and the name before anybody is told. All of it blocks: call it
-through an executor.
+Rules: content is flushed before it gets its final name, and the name before anybody is told. Only plain files are
+written and read: never through a symbolic link that somebody put there, never a device or a pipe that would not end.
+All of it blocks: call it through an executor.
 """
 
 import errno
+import io
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,8 +22,8 @@ class Disk:
     """The real file system."""
 
     def open(self, path: Path, mode: str) -> BinaryIO:
-        """Open a file for binary writing: mode ``wb`` or ``ab``."""
-        return path.open(mode)  # type: ignore[return-value]  # both modes are binary
+        """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
+        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]
 
     def flush(self, file: BinaryIO) -> None:
         """Return when the file's content is on the disk."""
@@ -57,6 +60,30 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
+    """Open a plain file for reading. follow: through symbolic links too.
+
+    Raises OSError for what is none, at once, even where it turns into one between a look at it and this call.
+    """
+    opener = _open_plain_behind_links if follow else _open_plain
+    return open(path, "rb", opener=opener)
+
+
+def _open_plain(path: str, flags: int) -> int:
+    return _open_plain_behind_links(path, flags | os.O_NOFOLLOW)
+
+
+def _open_plain_behind_links(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe waits for its other end. What truncates must not do so before the look.
+    descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
+    return descriptor
 
 
 def fault(error: OSError, doing: str) -> LocalFault:

@@ -2,17 +2,18 @@
 
 Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, one decoded
 frame. What was received before a cut is kept and continued with Range and If-Range when the server can; a part is
-continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads.
-Giving the file its final name is the store's business, and asking for a fresh link the engine's.
+continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads, and
+where they may lead is judged at every step (`batchrunner.hosts`). Giving the file its final name is the store's
+business, and asking for a fresh link the engine's.
 """
 
 import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +24,18 @@ import aiohttp
 from batchrunner import disk, mp4
 from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
+from batchrunner.hosts import Guard
 from batchrunner.job import Result
+from batchrunner.text import redacted
 
 _BLOCK_BYTES = 256 * 1024
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
+_LARGEST_NOTE_BYTES = 64 * 1024
+_REDIRECTS = 5
+_MOVED = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time is over
 
 
@@ -44,17 +50,19 @@ class Fetched:
 class Downloader:
     """Fetches clips into `parts`. Use as an async context manager.
 
-    executor: where files are written, hashed and decoded, off the loop.
+    executor: where files are written, hashed and decoded, off the loop. guard: where links may lead.
     """
 
-    def __init__(self, parts: Path, executor: Executor, files: Disk) -> None:
+    def __init__(self, parts: Path, executor: Executor, files: Disk, guard: Guard) -> None:
         self._parts = parts
+        self._guard = guard
         self._executor = executor
         self._disk = files
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=self._guard),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
             auto_decompress=False,
@@ -72,7 +80,8 @@ class Downloader:
         """Download `url`; `key` names the part, so that a later try continues it.
 
         Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
-        otherwise the file host is in trouble), NetworkFault, LocalFault.
+        ``link_refused``: it leads where no download may; otherwise the file host is in trouble), NetworkFault,
+        LocalFault.
         """
         part = _Part(self._parts / key, self._disk)
         try:
@@ -83,7 +92,7 @@ class Downloader:
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(part.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            words = str(error) or type(error).__name__
+            words = redacted(str(error)) or type(error).__name__
             raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
         except OSError as error:
             if error.errno in disk.FULL:
@@ -96,15 +105,16 @@ class Downloader:
             part.close()
 
     async def _receive(self, url: str, part: "_Part") -> None:
-        assert self._session is not None
         await self._off_loop(part.recall)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-        async with self._session.get(url, headers=part.request_headers(), timeout=timeout, max_redirects=5) as reply:
+        async with self._reach(url, part.request_headers()) as reply:
             headers = {name.lower(): value for name, value in reply.headers.items()}
             continued = _judge(reply.status, headers, part)
-            await self._off_loop(part.start, continued, headers.get("etag", ""))
             left = _length(headers)
-            expected = None if left is None else part.size_bytes + left
+            expected = None if left is None else left + (part.size_bytes if continued else 0)
+            if expected is not None and expected > _LARGEST_CLIP_BYTES:
+                part.forget()
+                raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
+            await self._off_loop(part.start, continued, headers.get("etag", ""))
             async for block in reply.content.iter_chunked(_BLOCK_BYTES):
                 await self._off_loop(part.write, block)
                 if part.size_bytes > _LARGEST_CLIP_BYTES:
@@ -116,6 +126,21 @@ class Downloader:
         if given is not None and given != part.sha256:
             part.forget()
             raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
+
+    @asynccontextmanager
+    async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply at the end of `url` and its redirects, each of them judged before anything is sent there."""
+        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        target = self._guard.target(url)
+        for _ in range(_REDIRECTS + 1):
+            await self._guard.admit(target)
+            async with self._session.get(target, headers=headers, timeout=timeout, allow_redirects=False) as reply:
+                if reply.status not in _MOVED or "Location" not in reply.headers:
+                    yield reply
+                    return
+                target = self._guard.target(reply.headers["Location"], target)
+        raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
 
     async def _off_loop(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
@@ -140,11 +165,15 @@ class _Part:
     def recall(self) -> None:
         """Take up what an earlier try left on the disk, if its note vouches for it."""
         try:
-            note = json.loads(self._note.read_bytes())
+            for path in (self._note, self.path):
+                if path.is_symlink() or (path.exists() and not path.is_file()):  # put there by somebody else
+                    self._disk.remove(path)
+            with disk.open_plain(self._note) as file:
+                note = json.loads(file.read(_LARGEST_NOTE_BYTES))
             etag, size_bytes = str(note["etag"]), int(note["size_bytes"])
             if not etag or not 0 < size_bytes <= self.path.stat().st_size:
                 return
-            with self.path.open("rb") as file:
+            with disk.open_plain(self.path) as file:
                 while self.size_bytes < size_bytes:
                     block = file.read(min(_BLOCK_BYTES, size_bytes - self.size_bytes))
                     self._hash.update(block)
@@ -165,7 +194,9 @@ class _Part:
             self._disk.flush_folder(self._note.parent)
             self._restart()
         # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
-        self.etag = "" if etag.startswith("W/") else etag
+        # Nor can one that no header may carry back.
+        strong = etag.isascii() and etag.isprintable() and not etag.startswith("W/")
+        self.etag = etag if strong else ""
         self._file = self._disk.open(self.path, "ab" if continued else "wb")
         if continued:
             self._file.truncate(self.size_bytes)
@@ -223,7 +254,7 @@ def _finish(part: _Part) -> Fetched:
 
 def inspect(path: Path, size_bytes: int) -> mp4.Decoded:
     """Structure and decoding of a clip. Raises ValueError that says what is wrong, OSError where it cannot be read."""
-    with path.open("rb") as file:
+    with disk.open_plain(path) as file:
         complaint = mp4.check_structure(file, size_bytes)
     if complaint is not None:
         raise ValueError(complaint)
@@ -232,7 +263,7 @@ def inspect(path: Path, size_bytes: int) -> mp4.Decoded:
 
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
+    with disk.open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -259,7 +290,7 @@ def _trouble(status: int) -> CallError:
 
 def _length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _given_sha256(headers: Mapping[str, str]) -> str | None:

@@ -12,16 +12,22 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
+from batchrunner.admission import Ruling
+from batchrunner.doubts import Doubts
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
+from batchrunner.gate import Word
 from batchrunner.job import State
 from batchrunner.links import expires_at
 from batchrunner.poller import Poller
 from batchrunner.ports import Parts, Policy
-from batchrunner.scheduler import Admit, Scheduler
-from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Stop, Submit, slot_left_s
+from batchrunner.scheduler import Pace, Scheduler
+from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Submit, slot_left_s
+from batchrunner.text import count_text, length_text
+from batchrunner.weather import Weather
 
 
 class Engine:
@@ -31,31 +37,38 @@ class Engine:
     "" while nothing stands against it. Jobs in flight are followed whether or not the manifest still names them.
     """
 
-    def __init__(self, parts: Parts, policy: Policy, steps: Steps) -> None:
+    def __init__(self, parts: Parts, policy: Policy, steps: Steps, scheduler: Scheduler, weather: Weather) -> None:
         self.stopped = ""
         self._parts = parts
         self._policy = policy
         self._steps = steps
-        self._scheduler = Scheduler(policy.concurrency)
+        self._scheduler = scheduler
+        self._weather = weather
+        self._pace = Pace(policy.calls_per_s)
+        self._bounds = {"submit": policy.submissions, "poll": policy.polls, "download": policy.downloads}
+        self._set_aside: Counter[str] = Counter()  # jobs that this run will not submit, by reason
+        self._held_back = ""  # why the next job waits for what is in flight
+        self._failed = 0  # jobs, by their own fault
+        self._started_at = 0.0
         self._poller = Poller(policy.poll_interval_s, parts.rng)
         self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
         self._order: dict[str, int] = {}
         self._followed: set[str] = set()  # in flight, and not left for the next run
-        self._doubts: dict[str, float] = {}  # and until when (monotonic, s) each holds its slot
-        self._review_at: float | None = None
-        self._review_wait_s = policy.review_s
-        self._last_review_done = False
+        self._doubts = Doubts(policy.review_s, policy.review_cap_s)
+        self._given_up: set[str] = set()  # kinds of calls that this run makes no more
         self._tasks: dict[asyncio.Task[None], str] = {}  # and what each is doing
         self._running: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._closing_until: float | None = None
-        self._abort = False
+        self._signalled = self._abort = False
 
     async def run(self, order: Sequence[str]) -> None:
         """Drive every job to its end, or until stopped. order: fingerprints in the order of submission."""
+        self._started_at = self._parts.clock.monotonic()
         self._take_places(order)
         while True:
             self._wake.clear()
+            self._keep_time()
             self._start_what_may_go()
             if self._finished():
                 break
@@ -77,9 +90,56 @@ class Engine:
 
         Called again: end at once. Whatever is cut off then is in the journal as it stands.
         """
-        self._abort = self._closing_until is not None
-        self._closing_until = self._parts.clock.monotonic() + self._policy.closing_grace_s
+        self._abort, self._signalled = self._signalled, True
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        if self._closing_until is None:
+            self._closing_until = self._parts.clock.monotonic() + self._policy.closing_grace_s
         self.stop(reason)
+
+    # Time
+
+    def _ends(self) -> list[tuple[float, str]]:
+        """When this run has to be over (monotonic, s), and why. The deadline is asked of the wall clock every time."""
+        now, wall = self._parts.clock.monotonic(), self._parts.clock.now()
+        ends = []
+        if self._policy.deadline_at is not None:
+            ends.append((now + self._policy.deadline_at - wall, "the deadline is reached"))
+        if self._policy.max_runtime_s is not None:
+            ends.append((self._started_at + self._policy.max_runtime_s, "the longest runtime is reached"))
+        return ends
+
+    def _patience(self) -> dict[str, float]:
+        """Until when each closed gate is waited for (monotonic, s)."""
+        waits = {Word.PAUSED: self._policy.account_wait_s}
+        return {
+            call: gate.since + waits.get(gate.word, self._policy.outage_wait_s)
+            for call, gate in self._weather.gates.items()
+            if gate.since is not None and call not in self._given_up
+        }
+
+    def _keep_time(self) -> None:
+        """Close when the time is over, and stop waiting for a gate that stays closed."""
+        now = self._parts.clock.monotonic()
+        for end, reason in self._ends():
+            if now >= end and self._closing_until is None:
+                self._close(f"{reason}; run again to continue")
+        for call, until in self._patience().items():
+            if now >= until:
+                self._give_up(call)
+
+    def _give_up(self, call: str) -> None:
+        """Make no more calls of this kind: what waits for one is left for the next run."""
+        self._given_up.add(call)
+        gate = self._weather.gates[call]
+        waited = length_text(self._parts.clock.monotonic() - (gate.since or 0.0))
+        self.stop(f"{gate.reason}; waited {waited} for it. Run again to continue")
+        if call == "poll":
+            self._followed.difference_update(self._poller.clear())
+        if call == "download":
+            self._followed.difference_update(fingerprint for _, fingerprint, _ in self._downloads)
+            self._downloads.clear()
 
     # What may go
 
@@ -95,8 +155,7 @@ class Engine:
             if record.state is State.IN_FLIGHT:
                 self._follow(fingerprint, now)
             elif record.state is State.IN_DOUBT:
-                self._doubts[fingerprint] = now + slot_left_s(record, wall, self._policy)
-                self._review_at = now
+                self._doubts.found(fingerprint, now + slot_left_s(record, wall, self._policy), now)
 
     def _finished(self) -> bool:
         if self._closing_until is not None:
@@ -104,57 +163,99 @@ class Engine:
             return self._abort or not (self._running["submit"] or (self._running["download"] and not grace_over))
         if self._tasks or self._followed:
             return False
-        if self._scheduler.waiting and not self.stopped and self._blocked():
-            self.stop("every slot is held by a generation that was left for the next run")
+        if not self.stopped and (reason := self._obstacle()):
+            self.stop(reason)
         return bool(self.stopped) or not self._scheduler.waiting
 
-    def _blocked(self) -> bool:
-        """Whether no slot will come free in this run: those of doubts do, those of generations left behind do not."""
-        return self._scheduler.full and not any(self._scheduler.holds(fingerprint) for fingerprint in self._doubts)
+    def _obstacle(self) -> str:
+        """Why jobs are left that this run will not submit, once nothing of it is in flight; "" where there are none."""
+        if self._held_back:
+            return self._held_back
+        # Slots of doubts come free in time; those of generations left for the next run do not.
+        if self._scheduler.waiting and self._scheduler.full and not any(map(self._scheduler.holds, self._doubts)):
+            return "every slot is held by a generation that was left for the next run"
+        if self._scheduler.waiting or not self._set_aside:
+            return ""
+        return "; ".join(f"{count_text(jobs, 'job')} not submitted: {why}" for why, jobs in self._set_aside.items())
 
     def _next_moment(self) -> float | None:
         """When the loop has to look again even if nothing ends (monotonic, s)."""
         if self._closing_until is not None:
             grace_over = self._parts.clock.monotonic() >= self._closing_until
             return None if grace_over else self._closing_until
-        moments = [self._review_at] if not self._running["review"] else []
-        if self._running["poll"] < self._policy.polls:
-            moments.append(self._poller.next_due)
-        if not self.stopped and self._running["submit"] < self._policy.submissions:
-            moments.append(self._scheduler.next_at(self._parts.clock.monotonic()))
+        now = self._parts.clock.monotonic()
+        moments = [self._doubts.review_at] if not self._running["review"] else []
+        moments += [end for end, _ in self._ends()] + list(self._patience().values())
+        moments.append(self._moment("poll", self._poller.next_due, now))
+        if self._downloads:
+            moments.append(self._moment("download", now, now))
+        if not self.stopped and not self._held_back:
+            moments.append(self._moment("submit", self._scheduler.next_at(now), now))
         return min((moment for moment in moments if moment is not None), default=None)
+
+    def _moment(self, call: str, due: float | None, now: float) -> float | None:
+        """When the next call of this kind may start, given when there is one to make; None: when a task has ended."""
+        opens_at = self._weather.gates[call].opens_at(now)
+        if due is None or opens_at is None or self._running[call] >= self._bounds[call]:
+            return None
+        return max(due, opens_at, now if call == "download" else self._pace.next_at(now))
+
+    def _may_call(self, call: str, now: float) -> bool:
+        moment = self._moment(call, now, now)
+        return moment is not None and moment <= now
 
     def _start_what_may_go(self) -> None:
         """Downloads and polls of what is paid for come before new submissions."""
         if self._closing_until is not None:
             return
         now = self._parts.clock.monotonic()
-        while self._downloads and self._running["download"] < self._policy.downloads:
+        while self._downloads and self._may_call("download", now):
             _, fingerprint, url = heapq.heappop(self._downloads)  # the link nearest to its end goes first
-            self._spawn("download", fingerprint, self._steps.download(fingerprint, url))
-        while self._running["poll"] < self._policy.polls and (due := self._poller.pop(now)) is not None:
-            self._spawn("poll", due, self._steps.poll(due))
-        while not self.stopped and self._running["submit"] < self._policy.submissions:
-            step = self._scheduler.next(now)
-            if not isinstance(step, Admit):
-                break
-            self._last_review_done = False
-            self._spawn("submit", step.fingerprint, self._steps.submit(step.fingerprint))
-        self._start_review(now)
-
-    def _start_review(self, now: float) -> None:
-        """Search for submissions in doubt when it is time, and once more when nothing else is left to do."""
-        last = self._doubts and self._finished() and not self._last_review_done
-        due = self._review_at is not None and self._review_at <= now
-        if (last or due) and not self._running["review"]:
-            self._last_review_done = bool(last)
-            self._review_at = None
+            self._spawn("download", fingerprint, partial(self._steps.download, fingerprint, url))
+        while self._may_call("poll", now) and (due := self._poller.pop(now)) is not None:
+            self._pace.take(now)
+            self._spawn("poll", due, partial(self._steps.poll, due))
+        self._start_submissions(now)
+        if not self._running["review"] and self._doubts.start_review(now, at_the_end=self._finished()):
             self._task("review", self._review())
+
+    def _start_submissions(self, now: float) -> None:
+        gate = self._weather.gates["submit"]
+        self._held_back = ""
+        while not self.stopped and self._may_call("submit", now):
+            if gate.wants_a_look:
+                due = self._scheduler.next_at(now)
+                if due is not None and due <= now:
+                    self._pace.take(now)
+                    self._task("look", self._weather.look(gate.enter(), self._parts.service.alive()))
+                break
+            fingerprint = self._admitted(now)
+            if fingerprint is None:
+                break
+            self._doubts.submitted()
+            self._pace.take(now)
+            self._spawn("submit", fingerprint, partial(self._steps.submit, fingerprint))
+
+    def _admitted(self, now: float) -> str | None:
+        """The next job that money and time allow, its slot taken and its price held; None where there is none."""
+        left_s = min((end - now for end, _ in self._ends()), default=None)
+        while (fingerprint := self._scheduler.next(now)) is not None:
+            verdict = self._steps.admission.judge(self._steps.records[fingerprint], left_s)
+            if verdict.ruling is Ruling.GO:
+                return fingerprint
+            self._scheduler.release(fingerprint)
+            if verdict.ruling is Ruling.WAIT:
+                self._scheduler.add(fingerprint, self._order[fingerprint])
+                self._held_back = verdict.why
+                return None
+            self._set_aside[verdict.why] += 1
+        return None
 
     # Tasks
 
-    def _spawn(self, call: str, fingerprint: str, step: Coroutine[Any, Any, Next]) -> None:
-        self._task(call, self._border(call, fingerprint, step))
+    def _spawn(self, call: str, fingerprint: str, step: Callable[[int], Awaitable[Next]]) -> None:
+        ticket = self._weather.gates[call].enter()
+        self._task(call, self._border(call, fingerprint, ticket, step(ticket)))
 
     def _task(self, call: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -166,7 +267,7 @@ class Engine:
         self._running[self._tasks.pop(task)] -= 1
         self._wake.set()
 
-    async def _border(self, call: str, fingerprint: str, step: Awaitable[Next]) -> None:
+    async def _border(self, call: str, fingerprint: str, ticket: int, step: Awaitable[Next]) -> None:
         """The job border: whatever goes wrong in a step concerns this job, or stops the batch with words."""
         following: Next
         try:
@@ -176,18 +277,13 @@ class Engine:
             following = Leave(fault.message)
         except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the night)
             following = Leave(f"a defect in batchrunner during the {call}, please report it: {error!r}")
-        self._apply(fingerprint, following)
-
-    def _apply(self, fingerprint: str, following: Next) -> None:
-        """Turn what should follow into queues and slots."""
-        if isinstance(following, Stop):
-            self.stop(following.reason)
-            following = following.then
-        handler = self._HANDLERS[type(following)]
-        handler(self, fingerprint, following)
+        self._weather.gates[call].left(ticket)  # where the step ended before its call was made
+        self._steps.admission.ledger.update(self._steps.records[fingerprint])  # the same for what was held for it
+        self._HANDLERS[type(following)](self, fingerprint, following)
 
     def _submit_again(self, fingerprint: str, following: Submit) -> None:
         self._scheduler.release(fingerprint)
+        self._followed.discard(fingerprint)
         not_before = self._parts.clock.monotonic() + following.wait_s
         self._scheduler.add(fingerprint, self._order[fingerprint], not_before)
 
@@ -200,14 +296,15 @@ class Engine:
     def _fetch(self, fingerprint: str, following: Fetch) -> None:
         # The service is done with it, so it is in flight no longer, however long the download takes.
         self._scheduler.release(fingerprint)
+        if "download" in self._given_up:
+            self._followed.discard(fingerprint)
+            return
         heapq.heappush(self._downloads, (expires_at(following.url), fingerprint, following.url))
 
     def _doubt(self, fingerprint: str, _: Doubt) -> None:
         # Its slot stays taken: it may well be in flight.
         now = self._parts.clock.monotonic()
-        self._doubts[fingerprint] = now + self._policy.doubt_s
-        self._review_wait_s = self._policy.review_s
-        self._review_at = now + self._review_wait_s
+        self._doubts.add(fingerprint, now + self._policy.doubt_s, now)
         minutes = self._policy.doubt_s / 60
         self._steps.notice(
             fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {minutes:.0f} min at most"
@@ -216,6 +313,10 @@ class Engine:
     def _end(self, fingerprint: str, _: End) -> None:
         self._scheduler.release(fingerprint)
         self._followed.discard(fingerprint)
+        record, most = self._steps.records[fingerprint], self._policy.most_failures
+        self._failed += record.state is State.FAILED and record.error is not None and record.error.fault == "job"
+        if most is not None and self._failed >= most:
+            self.stop(f"{count_text(self._failed, 'job')} failed by their own fault, which is as many as may")
 
     def _leave(self, fingerprint: str, following: Leave) -> None:
         if self._steps.records[fingerprint].state is State.PENDING:
@@ -234,6 +335,9 @@ class Engine:
 
     def _follow(self, fingerprint: str, due: float | None = None) -> None:
         """Poll this generation: at `due` (monotonic, s), or an interval from now."""
+        if "poll" in self._given_up:
+            self._followed.discard(fingerprint)
+            return
         self._followed.add(fingerprint)
         if due is None:
             self._poller.after_a_look(fingerprint, self._parts.clock.monotonic())
@@ -249,12 +353,7 @@ class Engine:
             return
         now = self._parts.clock.monotonic()
         for fingerprint in adopted:
-            del self._doubts[fingerprint]
             self._scheduler.occupy(fingerprint)
             self._follow(fingerprint, now)
-        for fingerprint, until in self._doubts.items():
-            if until <= now:
-                self._scheduler.release(fingerprint)
-        if self._doubts:
-            self._review_at = now + self._review_wait_s
-            self._review_wait_s = min(2 * self._review_wait_s, self._policy.review_cap_s)
+        for fingerprint in self._doubts.reviewed(adopted, now):
+            self._scheduler.release(fingerprint)

@@ -38,11 +38,15 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, as it stands in the journal and the report: `kind` is a stable slug, the rest is for people."""
+    """What went wrong, as it stands in the journal and the report: `kind` is a stable slug, the rest is for people.
+
+    fault: whose it is: ``job``, ``account``, ``service``, ``network`` or ``local``.
+    """
 
     kind: str
     message: str
     hint: str = ""
+    fault: str = "job"
 
 
 class BatchrunnerError(Exception):
@@ -89,6 +93,7 @@ class CallError(BatchrunnerError):
     """
 
     exit_status = ExitStatus.FAILED
+    fault = "job"
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class CallError(BatchrunnerError):
     @property
     def problem(self) -> Problem:
         """The same as a fact for the journal."""
-        return Problem(self.kind, self.message, self.hint)
+        return Problem(self.kind, self.message, self.hint, self.fault)
 
 
 class JobFault(CallError):
@@ -119,16 +124,23 @@ class JobFault(CallError):
 class AccountFault(CallError):
     """The account: key, credits, permission. Every job would fail the same way until a person acts."""
 
+    fault = "account"
+
 
 class ServiceFault(CallError):
     """The service: throttled, down, or an answer that makes no sense."""
 
+    fault = "service"
+
 
 class NetworkFault(CallError):
     """The way to the service: no connection, a cut, a time-out."""
+
+    fault = "network"
 
 
 class LocalFault(CallError):
     """This machine: disk full, a file that changed or vanished."""
 
     exit_status = ExitStatus.STOPPED
+    fault = "local"

@@ -4,7 +4,7 @@ An event tells what has happened, never what to do, and it is announced after th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchrunner.errors import Problem
 from batchrunner.job import Move, Record, State
@@ -12,7 +12,11 @@ from batchrunner.job import Move, Record, State
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The batch is loaded and locked. states: how many jobs stand where at the start, equal entries counted once."""
+    """The batch is loaded and locked. states: how many jobs stand where at the start, equal entries counted once.
+
+    records: every job's record at the start, by fingerprint. expected: what each job that is still to be submitted is
+    expected to cost, credits by fingerprint, None where that is not known.
+    """
 
     at: float
     name: str
@@ -20,6 +24,8 @@ class RunStarted:
     run_dir: str
     concurrency: int
     states: Mapping[State, int]
+    records: Mapping[str, Record] = field(default_factory=dict)
+    expected: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,46 @@ class CallFailed:
     call: str
     problem: Problem
     retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """A poll saw the service working on a job for the first time."""
+
+    at: float
+    ids: tuple[str, ...]
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """A clip is being downloaded: so many bytes of so many, as far as its host said. At most two a second a clip."""
+
+    at: float
+    ids: tuple[str, ...]
+    fingerprint: str
+    received_bytes: int
+    total_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WeatherChanged:
+    """How calls of one kind fare. call: ``submit``, ``poll`` or ``download``. next_at: of the next try, while closed."""
+
+    at: float
+    call: str
+    word: str  # of batchrunner.gate.Word
+    reason: str
+    next_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapChanged:
+    """The working cap moved. limit: the cap that the user set, which it never passes."""
+
+    at: float
+    cap: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +117,16 @@ class RunFinished:
     summary: str
 
 
-Event = RunStarted | JobMoved | CallFailed | Noticed | Stopping | RunFinished
+Event = (
+    RunStarted
+    | JobMoved
+    | JobSeen
+    | CallFailed
+    | Fetching
+    | WeatherChanged
+    | CapChanged
+    | Noticed
+    | Stopping
+    | RunFinished
+)
 Listener = Callable[[Event], None]

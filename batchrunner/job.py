@@ -87,7 +87,7 @@ class Media:
     path: the local file, or None. uri: the URL or data URI to send as it is, or None for a local file.
     sha256: hex digest of the content where it is at hand (local files, data URIs), else None.
     size_bytes, mime: of local files and data URIs. mtime_ns: of a local file when it was hashed.
-    width_px, height_px, duration_s: what probing a local file found; None where unknown.
+    width_px, height_px, duration_s, frames: what probing a local file found; None where unknown.
     """
 
     kind: str
@@ -101,6 +101,7 @@ class Media:
     width_px: int | None = None
     height_px: int | None = None
     duration_s: float | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +126,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A place in the manifest: the id under which a job's result is delivered."""
+    """A place in the manifest: the id under which a job's result is delivered.
+
+    priority: what is higher is submitted first. output_name: the result's name without ``.mp4``; "" for the id.
+    """
 
     position: int
     id: str
     job: Job
     tags: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    output_name: str = ""
 
     @property
     def file(self) -> str:
         """The result's name in the run directory."""
-        return f"{self.id}.mp4"
+        return f"{self.output_name or self.id}.mp4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,8 @@ class Attempt:
     number: 1, 2, … over the life of the job. request_id: sent as X-Client-Request-Id, unique to the attempt.
     outcome: None while open, else one of OUTCOMES' words. Times are wall time in seconds since the epoch.
     generating_at: when the service was first seen working on it. completed_at: when it was first seen complete.
-    credits: what the service said it charged, or None where it said nothing.
+    credits: what the service said it charged, or None where it said nothing. estimate: what the price table said it
+    would charge, at the time of the submission; None where that is not known.
     """
 
     number: int
@@ -159,6 +166,7 @@ class Attempt:
     completed_at: float | None = None
     ended_at: float | None = None
     credits: float | None = None
+    estimate: float | None = None
     polls: int = 0
 
 
@@ -240,6 +248,7 @@ class Run:
 
     Times are wall time in seconds since the epoch; finished_at and exit_status are None while it runs, and stay None
     where it was killed. stopped: in words, why it ended before every job did, or "". service: the host it was run on.
+    settings_json: the settings in force and the prices reckoned with, as JSON (`batchrunner.settings.as_facts`).
     """
 
     run_id: str
@@ -253,6 +262,22 @@ class Run:
     exit_status: int | None = None
     stopped: str = ""
     service: str = ""
+    settings_json: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that befell the whole batch, for the night's timeline.
+
+    kind: ``weather`` (about: which calls; word: how they fare), ``cap`` (word: the working cap) or ``stopping``.
+    at: wall time, s. message: for people.
+    """
+
+    at: float
+    kind: str
+    about: str
+    word: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +285,11 @@ class Snapshot:
     """A batch as the journal knows it: its latest run, the manifest's entries in order, and each job's record.
 
     records: by fingerprint. It may hold jobs that no entry names any more: earlier manifests' jobs are never forgotten.
+    runs: every run so far, oldest first. happenings: of all runs, oldest first.
     """
 
     run: Run
     entries: tuple[Entry, ...]
     records: Mapping[str, Record]
+    runs: tuple[Run, ...] = ()
+    happenings: tuple[Happening, ...] = ()

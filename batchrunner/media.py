@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from batchrunner import disk
 from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.job import Media
 
@@ -82,17 +83,19 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
     shown = source or str(path)
     _require_regular(path, shown)
     try:
-        with path.open("rb") as file:
+        with disk.open_plain(path, follow=True) as file:
             facts = os.fstat(file.fileno())
             looked = _look(file, kind, shown)
             file.seek(0)
             digest = hashlib.sha256()
             size_bytes = 0
-            while block := file.read(_BLOCK_BYTES):
+            while size_bytes <= facts.st_size and (block := file.read(_BLOCK_BYTES)):
                 digest.update(block)
                 size_bytes += len(block)
     except OSError as error:
         raise MediaProblem(f"cannot read {shown}: {error.strerror or error}") from None
+    if size_bytes != facts.st_size:  # also files of the kernel's, which have no size
+        raise MediaProblem(f"{shown} changes while it is read", "wait until it is written, or copy it first")
     return Media(
         kind=kind,
         source=shown,
@@ -215,10 +218,12 @@ def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
                 raise MediaProblem(broken, hint)
             length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             length = length or (container.duration or 0) / av.time_base
+            frames = stream.frames or round(length * float(stream.average_rate or 0))  # not every container counts them
             return {
                 "width_px": frame.width,
                 "height_px": frame.height,
                 "duration_s": round(length, 3) if length > 0 else None,
+                "frames": frames or None,
             }
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
@@ -263,7 +268,7 @@ def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, 
     held = _data_uri_head(media)
     try:
         _require_regular(media.path, media.source)
-        with media.path.open("rb") as file:
+        with disk.open_plain(media.path, follow=True) as file:
             if os.fstat(file.fileno()).st_size != media.size_bytes:
                 raise _changed(media)
             while block := file.read(step):

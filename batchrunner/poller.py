@@ -30,6 +30,12 @@ class Poller:
         """Look again one interval from `now`, give or take a tenth, so that polls of one burst spread out."""
         self.at(fingerprint, now + self._interval_s * self._rng.uniform(0.9, 1.1))
 
+    def clear(self) -> list[str]:
+        """Forget every due time, and say whose they were."""
+        forgotten = list(self._due)
+        self._due.clear()
+        return forgotten
+
     def pop(self, now: float) -> str | None:
         """A generation that is due, now without a due time; None where none is."""
         while self._heap and self._heap[0][0] <= now:

@@ -11,7 +11,7 @@ from batchrunner.api.wire import Accepted, Generation
 from batchrunner.clock import Clock
 from batchrunner.downloader import Fetched
 from batchrunner.events import Listener
-from batchrunner.job import Job, Record
+from batchrunner.job import Happening, Job, Record
 from batchrunner.retry import Rng
 
 
@@ -26,6 +26,10 @@ class Service(Protocol):
         """Look at a generation once. Raises CallError."""
         ...
 
+    async def alive(self) -> None:
+        """Ask something that costs nothing; any answer will do. Raises CallError where there is none."""
+        ...
+
     async def accepted_since(self, since: float) -> Mapping[str, str]:
         """Generation ids by request id, of submissions the service's log knows from `since` on. Raises CallError."""
         ...
@@ -36,6 +40,10 @@ class Journal(Protocol):
 
     async def save(self, record: Record) -> None:
         """Store; durable on return. Raises LocalFault."""
+        ...
+
+    async def note(self, happening: Happening) -> None:
+        """Store what befell the batch; durable on return. Raises LocalFault."""
         ...
 
 
@@ -74,6 +82,11 @@ class Policy:
     """Bounds and waits, in seconds where named so.
 
     concurrency: generations in flight. submissions, polls, downloads: calls of each kind at once.
+    calls_per_s: most calls to the service a second, or None.
+    deadline_at: wall time at which the run closes, or None. max_runtime_s: the same, from its start.
+    account_wait_s, outage_wait_s: how long a gate may stay closed, for the account's sake or for any other.
+    most_failures: jobs that may fail by their own fault before no more are submitted, or None.
+    generation_retries: new generations for one that the service failed to make.
     not_found_grace_s: how long the service may deny a generation (404), counted from the first time in a row, before
         it is believed: a new one may not be visible yet, and one wrong answer must not lose a paid clip.
     linkless_looks: how often a completed generation without a link is looked at again before it counts as failed.
@@ -86,6 +99,13 @@ class Policy:
     concurrency: int
     poll_interval_s: float
     job_timeout_s: float = 3600.0
+    calls_per_s: float | None = None
+    deadline_at: float | None = None
+    max_runtime_s: float | None = None
+    account_wait_s: float = 1800.0
+    outage_wait_s: float = 14_400.0
+    most_failures: int | None = None
+    generation_retries: int = 1
     submissions: int = 8
     polls: int = 16
     downloads: int = 4
@@ -95,4 +115,4 @@ class Policy:
     review_cap_s: float = 600.0
     doubt_s: float = 1800.0
     closing_grace_s: float = 30.0
-    record_retry_s: float = 600.0
+    record_retry_s: float = 60.0

@@ -11,7 +11,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from batchrunner.errors import Problem
-from batchrunner.events import CallFailed, Event, JobMoved, Noticed, RunFinished, RunStarted, Stopping
+from batchrunner.events import (
+    CallFailed,
+    CapChanged,
+    Event,
+    JobMoved,
+    Noticed,
+    RunFinished,
+    RunStarted,
+    Stopping,
+    WeatherChanged,
+)
 from batchrunner.job import TRANSITIONS, Move, Record, State
 from batchrunner.text import count_text, length_text, printable, rfc3339, size_text
 
@@ -158,7 +168,7 @@ class Progress:
                 self._broken = True
 
 
-def describe(event: Event) -> Line | None:
+def describe(event: Event) -> Line | None:  # noqa: PLR0911 (one line an event is the clearest form)
     """What is said of `event` in one line, without its time; None for nothing."""
     match event:
         case RunStarted():
@@ -169,6 +179,10 @@ def describe(event: Event) -> Line | None:
         case CallFailed():
             wait = f"again in {length_text(event.retry_in_s)}"
             return Line(Weight.NOTICE, f"{_names(event.ids)}: {event.call} failed: {_words(event.problem)}; {wait}")
+        case WeatherChanged():
+            return Line(Weight.NOTICE, _weather(event))
+        case CapChanged():
+            return Line(Weight.NOTICE, f"at most {event.cap} of {event.limit} in flight from here on")
         case Noticed():
             about = f"{_names(event.ids)}: " if event.ids else ""  # else it is about the run
             return Line(Weight.NOTICE, f"{about}{_safe(event.message)}")
@@ -178,6 +192,13 @@ def describe(event: Event) -> Line | None:
             weight = Weight.PROBLEM if event.exit_status else Weight.NOTICE
             files = "".join(f" {printable(path)}" for path in event.reports)
             return Line(weight, f"{_safe(event.summary)}{files}")
+    return None
+
+
+def _weather(event: WeatherChanged) -> str:
+    if event.next_at is None:
+        return f"{event.call}: works again"
+    return f"{event.call}: {event.word}: {_safe(event.reason)}; one tries again at {rfc3339(event.next_at)}"
 
 
 def _start(event: RunStarted) -> str:

@@ -27,7 +27,7 @@ class Backoff:
     tries: int | None = None
 
 
-SUBMISSIONS = Backoff(tries=12)  # about half an hour of refusals
+SUBMISSIONS = Backoff(tries=12)  # while other jobs are accepted
 POLLS = Backoff(cap_s=120.0)  # what is paid for is polled to its end
 DOWNLOADS = Backoff(cap_s=60.0, tries=6)
 _LONGEST_RETRY_AFTER_S = 900.0  # a service that asks for more is asked again all the same

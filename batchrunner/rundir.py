@@ -17,6 +17,7 @@ a power cut, and the file itself is never removed.
 import fcntl
 import os
 import socket
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,28 @@ class RunDir:
         """The embedded sandbox's state."""
         return self.room / "sandbox"
 
+    def check(self) -> None:
+        """Refuse a room in which a link, a device or a pipe stands in for something of the tool's own.
+
+        Writing there would write somewhere else. The run directory itself may be a link. Raises UsageError.
+        """
+        folders = (self.room, self.parts, self.kept, self.sandbox)
+        files = (self.lock, *(self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm")))
+        for path in (*folders, *files):
+            try:
+                mode = path.lstat().st_mode
+            except OSError:
+                continue  # nothing there yet, or a trouble that will be told where it is met
+            if not (stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode)):
+                what = "a symbolic link" if stat.S_ISLNK(mode) else "not what stands there in a run directory"
+                raise UsageError(
+                    f"the run directory {self.path} cannot be used: {path} is {what}",
+                    "Remove it. To keep a batch elsewhere, name the place with --output. Nothing was submitted.",
+                )
+
     def make(self) -> None:
         """Create what is missing, durably. Raises UsageError where that cannot be done."""
+        self.check()
         try:
             new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
             for folder in (self.parts, self.kept):
@@ -96,7 +117,7 @@ class Lock:
     def __enter__(self) -> Self:
         path = self._rundir.lock
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
         try:

@@ -2,10 +2,11 @@
 
 `run_batch` is a program's way in; the command line only turns options into its arguments and its result into an exit
 status. `drive` is the same below signals, threads and locks, with the outside world as an argument.
-Rule: the API key is read from the environment here and handed to the client; it goes nowhere else.
+Rule: parts are closed in the reverse order of their making, whatever ends the run.
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,31 +15,34 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
 
 import batchrunner
 from batchrunner import manifest, report, sandbox
+from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.clock import Clock, LoopClock, wall_time
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader
+from batchrunner.endpoint import Endpoint, read_endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
+from batchrunner.forecast import Forecast
+from batchrunner.hosts import Guard
 from batchrunner.job import Entry, Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
 from batchrunner.manifest import Batch
+from batchrunner.money import Budget, Ledger
 from batchrunner.ports import Parts, Policy
+from batchrunner.prices import Prices
 from batchrunner.resume import take_up
 from batchrunner.rundir import Lock, RunDir
-from batchrunner.settings import Settings, resolve
+from batchrunner.scheduler import Scheduler
+from batchrunner.settings import Settings, as_facts, resolve
 from batchrunner.steps import Steps
 from batchrunner.store import Store
+from batchrunner.weather import Weather
 
-KEY_VARIABLES = ("AIMLAPI_KEY", "AIML_API_KEY")
-BASE_URL_VARIABLE = "AIMLAPI_BASE_URL"
-DEFAULT_BASE_URL = "https://api.aimlapi.com"
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
 _SIGNALS = {
     signal.SIGINT: ExitStatus.SIGINT,
@@ -54,14 +58,6 @@ class Setup:
     batch: Batch
     settings: Settings
     rundir: RunDir
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the service is, without the path, and the key for it."""
-
-    base_url: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     environment: the process's; the API key and the service's address are read from it.
     Raises BatchrunnerError before anything is submitted, and only then.
     """
-    endpoint = _endpoint(setup.settings, environment)
+    endpoint = read_endpoint(setup.settings, environment)
     setup.rundir.make()
     with Lock(setup.rundir, wall_time()), _threads() as outside:
         return asyncio.run(_run_under_signals(setup, endpoint, listener, outside))
@@ -143,7 +139,7 @@ async def drive(
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
-        clips = Downloader(setup.rundir.parts, outside.executor, outside.files)
+        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
         parts = Parts(
             service=await stack.enter_async_context(client),
             journal=journal,
@@ -154,13 +150,15 @@ async def drive(
             announce=listener,
             ids=_ids_of(entries),
         )
-        policy = _policy(setup.settings)
-        steps = Steps(parts, policy, run.run_id, records)
+        order = _order(entries)
+        policy = _policy(setup.settings, len(order), outside.clock.now())
+        scheduler = Scheduler(policy.concurrency)
+        weather = Weather(parts, scheduler)
+        steps = Steps(parts, policy, run.run_id, records, weather, _admission(setup, records))
         await steps.settle(await store.settle(entries, records))
-        engine = Engine(parts, policy, steps)
+        engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
-        order = list(dict.fromkeys(entry.job.fingerprint for entry in entries))
-        _announce_start(setup, run, [steps.records[fingerprint] for fingerprint in order], listener)
+        _announce_start(setup, run, steps, order, listener)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
@@ -192,38 +190,6 @@ def exit_status(records: list[Record]) -> ExitStatus:
     if counts[State.PENDING] or counts[State.IN_FLIGHT] or counts[State.SUBMITTING]:
         return ExitStatus.STOPPED
     return ExitStatus.FAILED if counts[State.FAILED] or counts[State.IN_DOUBT] else ExitStatus.OK
-
-
-def _endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | None:
-    """Address and key from the environment; None for the embedded sandbox, which needs neither."""
-    if settings.provider == "sandbox":
-        return None
-    base_url = environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    if not _safe_for_a_key(base_url):
-        raise UsageError(
-            f"{BASE_URL_VARIABLE} cannot be used: not a plain https address", f"The default is {DEFAULT_BASE_URL}."
-        )
-    key = next((environment[name].strip() for name in KEY_VARIABLES if environment.get(name, "").strip()), "")
-    if not key or not key.isascii() or not key.isprintable():
-        raise UsageError(
-            "no API key: AIMLAPI_KEY is not set" if not key else "AIMLAPI_KEY holds characters that no key has",
-            "Set it (export AIMLAPI_KEY=…), or try the batch for free with --provider sandbox.",
-        )
-    return Endpoint(base_url, key)
-
-
-def _safe_for_a_key(base_url: str) -> bool:
-    """Whether the key may travel there: encrypted, or in clear text to this machine."""
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port  # raises where it is no number
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            return False
-    except ValueError:
-        return False
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    )
 
 
 @asynccontextmanager
@@ -264,7 +230,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
             f"{setup.rundir.path} holds a batch of provider {before.run.provider}, not {settings.provider}",
             "Give this provider a run directory of its own with --output DIR. Nothing was submitted.",
         )
-    service = _service_name(settings, base_url)
+    service = service_name(settings, base_url)
     if before is not None and before.run.service != service:
         raise UsageError(
             f"{setup.rundir.path} holds a batch of {before.run.service}, not of {service}",
@@ -279,6 +245,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
         manifest_sha256=batch.sha256,
         concurrency=settings.concurrency,
         started_at=outside.clock.now(),
+        settings_json=json.dumps(as_facts(settings)),
     )
     records, changed = take_up(
         before.records if before else {},
@@ -290,18 +257,35 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
     return run, records
 
 
-def _service_name(settings: Settings, base_url: str) -> str:
-    """Whose generations these are: ids of one service mean nothing to another. Ports on this machine come and go."""
-    host = urlsplit(base_url).hostname or ""
-    return "the embedded sandbox" if settings.provider == "sandbox" else "this machine" if host in _LOOPBACK else host
-
-
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings, jobs: int, now: float) -> Policy:
+    failures = settings.stop_after_failures
     return Policy(
         concurrency=settings.concurrency,
         poll_interval_s=settings.poll_interval_s,
         job_timeout_s=settings.job_timeout_s,
+        calls_per_s=settings.requests_per_second,
+        deadline_at=settings.deadline.after(now) if settings.deadline else None,
+        max_runtime_s=settings.max_runtime_s,
+        account_wait_s=settings.account_wait_s,
+        outage_wait_s=settings.outage_wait_s,
+        most_failures=failures.of(jobs) if failures else None,
+        generation_retries=settings.generation_retries,
+        submissions=settings.uploads,
+        downloads=settings.downloads,
     )
+
+
+def _admission(setup: Setup, records: Mapping[str, Record]) -> Admission:
+    """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
+    settings = setup.settings
+    ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
+    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, Forecast(records.values()))
+
+
+def _order(entries: tuple[Entry, ...]) -> list[str]:
+    """Jobs in the order of submission: by priority, else as the manifest has them."""
+    ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
+    return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
 
 
 def _ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -311,9 +295,26 @@ def _ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
     return lambda fingerprint: ids.get(fingerprint, ())
 
 
-def _announce_start(setup: Setup, run: Run, records: list[Record], listener: Listener) -> None:
-    states = count_states(records)
-    listener(RunStarted(run.started_at, run.name, run.provider, str(setup.rundir.path), run.concurrency, states))
+def _announce_start(setup: Setup, run: Run, steps: Steps, order: list[str], listener: Listener) -> None:
+    records = {fingerprint: steps.records[fingerprint] for fingerprint in order}
+    prices = steps.admission.prices
+    expected = {
+        fingerprint: prices.estimate(record.job).credits
+        for fingerprint, record in records.items()
+        if record.state is State.PENDING
+    }
+    listener(
+        RunStarted(
+            run.started_at,
+            run.name,
+            run.provider,
+            str(setup.rundir.path),
+            run.concurrency,
+            count_states(records.values()),
+            records,
+            expected,
+        )
+    )
     for warning in setup.batch.warnings:
         listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
 

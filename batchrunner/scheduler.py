@@ -1,4 +1,4 @@
-"""Which job may be submitted now. Pure: `now` is an argument, and nothing here waits.
+"""Which job may be submitted next, under the cap and the pace. Pure: `now` is an argument, and nothing here waits.
 
 The cap bounds generations in flight, counted from the intent to submit until the service says that it is over: a slot
 is taken in the same step that admits a job and given back when its generation ends, so no cancel can leak one.
@@ -6,35 +6,64 @@ Rule: in flight is never above the cap because of an admission; generations foun
 """
 
 import heapq
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Submit this job now; its slot is taken."""
+class Cap:
+    """The working cap: halved when the service asks for fewer generations, and crept up again while it takes them.
 
-    fingerprint: str
+    limit: what the user set; it is never passed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._size = float(limit)
+
+    @property
+    def working(self) -> int:
+        """How many generations may be in flight just now; at least one."""
+        return int(self._size)
+
+    def throttled(self, in_flight: int) -> None:
+        """The service asked for fewer, with so many in flight: half of what is in flight, or of what was allowed."""
+        self._size = max(1.0, min(self._size, float(in_flight)) / 2)
+
+    def accepted(self) -> None:
+        """The service took one: one more is tried for as many as are allowed now."""
+        self._size = min(float(self.limit), self._size + 1 / self._size)
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """Nothing may go before this moment of monotonic time (s)."""
+class Pace:
+    """How many calls a second may be made, on average; a burst of one second's worth at most."""
 
-    at: float
+    def __init__(self, calls_per_s: float | None) -> None:
+        self._rate = calls_per_s
+        self._room = max(1.0, calls_per_s or 1.0)
+        self._at = 0.0
+        self._most = self._room
 
+    def next_at(self, now: float) -> float:
+        """When the next call may be made: `now`, or a moment to come (monotonic, s)."""
+        if self._rate is None:
+            return now
+        self._refill(now, self._rate)
+        return now if self._room >= 1.0 else now + (1.0 - self._room) / self._rate
 
-class Idle:
-    """Nothing can be admitted until something else happens: no slot is free, or nothing waits."""
+    def take(self, now: float) -> None:
+        """A call is made."""
+        if self._rate is not None:
+            self._refill(now, self._rate)
+            self._room -= 1.0
 
-
-IDLE = Idle()
+    def _refill(self, now: float, rate: float) -> None:
+        self._room = min(self._most, self._room + max(0.0, now - self._at) * rate)
+        self._at = max(self._at, now)
 
 
 class Scheduler:
     """Jobs that wait to be submitted, in order, and the slots of those in flight."""
 
     def __init__(self, cap: int) -> None:
-        self._cap = cap
+        self.cap = Cap(cap)
         self._ready: list[tuple[int, str]] = []  # (order, fingerprint): may go now
         self._backing_off: list[tuple[float, int, str]] = []  # (not before, order, fingerprint)
         self._in_flight: set[str] = set()
@@ -43,6 +72,11 @@ class Scheduler:
     def waiting(self) -> int:
         """How many jobs wait for admission."""
         return len(self._ready) + len(self._backing_off)
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are taken."""
+        return len(self._in_flight)
 
     def add(self, fingerprint: str, order: int, not_before: float | None = None) -> None:
         """Let a job wait for admission; `order` is its place among the others, `not_before` the end of its backoff."""
@@ -66,7 +100,7 @@ class Scheduler:
     @property
     def full(self) -> bool:
         """Whether no slot is free."""
-        return len(self._in_flight) >= self._cap
+        return len(self._in_flight) >= self.cap.working
 
     def next_at(self, now: float) -> float | None:
         """When `next` will admit something, if nothing else happens: `now`, a moment to come, or never (None)."""
@@ -76,15 +110,13 @@ class Scheduler:
             return now
         return self._backing_off[0][0] if self._backing_off else None
 
-    def next(self, now: float) -> Admit | WaitUntil | Idle:
-        """The next step at `now`. Call again after an Admit: there may be room for more."""
+    def next(self, now: float) -> str | None:
+        """The job to submit at `now`, its slot taken; None where none may go. Call again for more."""
         while self._backing_off and self._backing_off[0][0] <= now:
             _, order, fingerprint = heapq.heappop(self._backing_off)
             heapq.heappush(self._ready, (order, fingerprint))
-        if self.full:
-            return IDLE
-        if self._ready:
-            fingerprint = heapq.heappop(self._ready)[1]
-            self._in_flight.add(fingerprint)
-            return Admit(fingerprint)
-        return WaitUntil(self._backing_off[0][0]) if self._backing_off else IDLE
+        if self.full or not self._ready:
+            return None
+        fingerprint = heapq.heappop(self._ready)[1]
+        self._in_flight.add(fingerprint)
+        return fingerprint

@@ -9,11 +9,14 @@ step with SETTINGS by tests. The API key is not a setting: it comes from the env
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from datetime import time as time_of_day
+from math import ceil
 from typing import Any, Literal
 
 from batchrunner.errors import UsageError
 
-Kind = Literal["text", "choice", "count", "duration", "switch"]
+Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch"]
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -41,9 +44,23 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("concurrency", "count", 4, "Most generations in flight at once.", high=10_000),
     Setting("poll_interval", "duration", "15s", "Wait between two looks at a generation."),
     Setting("job_timeout", "duration", "1h", "Longest time in 'generating' before a job is left for the next run."),
+    Setting("requests_per_second", "number", None, "Most calls to the service a second, polls included.", high=10_000),
+    Setting("uploads", "count", 8, "Most submissions under way at once.", high=256),
+    Setting("downloads", "count", 4, "Most downloads at once.", high=256),
+    Setting("max_runtime", "duration", None, "Stop after so long, and submit nothing that would not finish by then."),
+    Setting("deadline", "moment", None, "Stop at this time, the same way: 06:00 (local), or a date and time."),
+    Setting("max_credits", "number", None, "Budget of the batch over all its runs, in credits.", high=10**15),
+    Setting("max_generations", "count", None, "The same in generations, failed ones included.", high=10**9),
+    Setting("assume_length", "duration", None, "Length to reckon with for clips of unknown length (URLs)."),
+    Setting("account_wait", "duration", "30m", "How long to wait for an account that refuses (key, credits)."),
+    Setting("outage_wait", "duration", "4h", "How long to wait for a service that is down or out of reach."),
+    Setting("stop_after_failures", "share", None, "Submit no more after so many failed jobs: 20, or 10% of the batch."),
+    Setting("generation_retries", "count", 1, "New generations for one the service failed to make.", low=0, high=10),
     Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "resubmit")),
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
+    Setting("notify", "text", None, "Post the summary to this webhook at the end (https, or http on this machine)."),
     Setting("quiet", "switch", False, "Print only what needs a person."),
+    Setting("log_format", "choice", "text", "Lines for people, or one JSON object an event.", ("text", "json")),
     Setting("no_progress", "switch", False, "Plain lines instead of a progress bar."),
 )
 
@@ -57,10 +74,63 @@ class Settings:
     concurrency: int
     poll_interval_s: float
     job_timeout_s: float
+    requests_per_second: float | None
+    uploads: int
+    downloads: int
+    max_runtime_s: float | None
+    deadline: "Moment | None"
+    max_credits: float | None
+    max_generations: int | None
+    assume_length_s: float | None
+    account_wait_s: float
+    outage_wait_s: float
+    stop_after_failures: "Share | None"
+    generation_retries: int
     in_doubt: str
     retry_failed: bool
+    notify: str | None
     quiet: bool
+    log_format: str
     no_progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number of jobs, or a percentage of them."""
+
+    number: float
+    percent: bool
+
+    def of(self, jobs: int) -> int:
+        """How many that is of so many jobs: at least one."""
+        return max(1, ceil(jobs * self.number / 100)) if self.percent else int(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time of day (the next one that comes), or a date and time. Local where it names no offset."""
+
+    text: str
+
+    def after(self, now: float, zone: tzinfo | None = None) -> float:
+        """The moment in seconds since the epoch. now: wall time. zone: the local one, by default this machine's.
+
+        A date and time may lie in the past. On a day when clocks change, a time of day that comes twice is taken the
+        first time, and one that is left out is the moment to which the clock springs.
+        """
+        try:
+            clock_time = time_of_day.fromisoformat(self.text)
+        except ValueError:
+            return _local(datetime.fromisoformat(self.text), zone)
+        today = datetime.fromtimestamp(now, clock_time.tzinfo or zone).date()
+        days = (datetime.combine(today + timedelta(days=ahead), clock_time) for ahead in range(3))
+        return next(at for day in days if (at := _local(day, zone)) > now)
+
+
+def _local(moment: datetime, zone: tzinfo | None) -> float:
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone)
+    return moment.timestamp()
 
 
 def parse_duration(text: str) -> float:
@@ -88,12 +158,26 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifes
             ("default", setting.default),
         ):
             if value is not None:
-                name = f"{setting.name}_s" if setting.kind == "duration" else setting.name
-                values[name] = parse(setting, value, place)
+                values[_field(setting)] = parse(setting, value, place)
                 break
         else:
-            values[setting.name] = None
+            values[_field(setting)] = None
     return Settings(**values)
+
+
+def as_facts(settings: Settings) -> dict[str, Any]:
+    """The settings in force as they are kept and shown, JSON-ready. Where a webhook is, is a secret."""
+    shown: dict[str, Any] = {}
+    for setting in SETTINGS:
+        value = getattr(settings, _field(setting))
+        if isinstance(value, Share):
+            value = f"{value.number:g}{'%' if value.percent else ''}"
+        shown[_field(setting)] = value.text if isinstance(value, Moment) else value
+    return shown | {"notify": "set" if settings.notify else None}
+
+
+def _field(setting: Setting) -> str:
+    return f"{setting.name}_s" if setting.kind == "duration" else setting.name
 
 
 def parse(setting: Setting, value: object, place: str = "value") -> object:
@@ -108,7 +192,10 @@ def _expected(setting: Setting) -> str:
     return {
         "choice": "one of " + ", ".join(setting.choices),
         "count": f"a whole number from {setting.low} to {setting.high}",
+        "number": f"a number above 0, at most {setting.high}",
+        "share": "a number of jobs such as 20, or a part of them such as 10%",
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
+        "moment": "a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
         "text": "text",
     }[setting.kind]
@@ -136,6 +223,40 @@ def _count(setting: Setting, value: object) -> int:
     return number
 
 
+def _number(setting: Setting, value: object) -> float:
+    try:
+        number = float(str(value)) if not isinstance(value, bool) else 0.0
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= setting.high:
+        raise ValueError(f"{value!r} is not a number above 0, at most {setting.high}")
+    return number
+
+
+def _share(_: Setting, value: object) -> Share:
+    text = str(value).strip()
+    percent = text.endswith("%")
+    try:
+        number = float(text.removesuffix("%")) if percent else float(int(text))
+    except ValueError:
+        number = 0.0
+    if isinstance(value, bool) or number <= 0 or (percent and number > 100):
+        raise ValueError(f"{value!r} is neither a number of jobs nor a part of them")
+    return Share(number, percent)
+
+
+def _moment(_: Setting, value: object) -> Moment:
+    text = value.isoformat() if isinstance(value, datetime) else str(value).strip()
+    for reads in (time_of_day.fromisoformat, datetime.fromisoformat):
+        try:
+            reads(text)
+        except ValueError:
+            continue
+        if ":" in text:
+            return Moment(text)
+    raise ValueError(f"{value!r} is not a time")
+
+
 def _duration(_: Setting, value: object) -> float:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} has no unit")  # noqa: TRY004 (one kind of refusal for every bad value)
@@ -154,4 +275,13 @@ def _switch(_: Setting, value: object) -> bool:
     raise ValueError(f"{value!r} is neither true nor false")
 
 
-_PARSERS = {"text": _text, "choice": _choice, "count": _count, "duration": _duration, "switch": _switch}
+_PARSERS = {
+    "text": _text,
+    "choice": _choice,
+    "count": _count,
+    "number": _number,
+    "share": _share,
+    "duration": _duration,
+    "moment": _moment,
+    "switch": _switch,
+}

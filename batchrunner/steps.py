@@ -11,17 +11,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchrunner import retry
+from batchrunner.admission import Admission
 from batchrunner.api.wire import Generation, Phase
 from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, Problem, ServiceFault
-from batchrunner.events import CallFailed, JobMoved, Noticed
+from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
 from batchrunner.resume import IN_DOUBT_HINT
+from batchrunner.weather import Weather
+
+REFUSED_HINT = "Nothing was charged for it. Look at what is special about it; --retry-failed submits it again."
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Refused: submit again, in so many seconds."""
+    """Nothing is in flight for it: submit it, in so many seconds."""
 
     wait_s: float = 0.0
 
@@ -58,26 +62,31 @@ class Leave:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Submit nothing more, for this reason; then as `then` says."""
-
-    reason: str
-    then: "Submit | Leave"
-
-
-Next = Submit | Look | Fetch | Doubt | End | Leave | Stop
+Next = Submit | Look | Fetch | Doubt | End | Leave
 
 
 class Steps:
-    """The steps, and the records they bring up to date (by fingerprint)."""
+    """The steps, and the records they bring up to date (by fingerprint), with what follows from those: `admission`.
 
-    def __init__(self, parts: Parts, policy: Policy, run_id: str, records: dict[str, Record]) -> None:
+    ticket: of the gate that let a call in (`batchrunner.gate`).
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        policy: Policy,
+        run_id: str,
+        records: dict[str, Record],
+        weather: Weather,
+        admission: Admission,
+    ) -> None:
         self.records = records
+        self.admission = admission
         self._parts = parts
         self._policy = policy
         self._run_id = run_id
-        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by (call, fingerprint)
+        self._weather = weather
+        self._linkless: Counter[str] = Counter()
         self._generating_since: dict[str, float] = {}  # monotonic, s
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
         self._warned: set[str] = set()
@@ -89,47 +98,51 @@ class Steps:
             self._warned.add(message)
             self._parts.announce(Noticed(self._parts.clock.now(), self._parts.ids(fingerprint), message))
 
-    async def submit(self, fingerprint: str) -> Next:
+    async def submit(self, fingerprint: str, ticket: int) -> Next:
         """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
         clock = self._parts.clock
         record = self.records[fingerprint]
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
-        record = await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=clock.now())
+        estimate = self.admission.prices.estimate(record.job).credits
+        record = await self._move(
+            fingerprint, Move.INTEND, request_id=request_id, submitted_at=clock.now(), estimate=estimate
+        )
         try:
-            accepted = await self._parts.service.submit(record.job, request_id)
+            made = self._parts.service.submit(record.job, request_id)
+            accepted = await self._weather.call("submit", fingerprint, ticket, made)
         except CallError as error:
             return await self._not_accepted(fingerprint, error)
-        self._failures.pop(("submit", fingerprint), None)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
         return Look()
 
-    async def poll(self, fingerprint: str) -> Next:
+    async def poll(self, fingerprint: str, ticket: int) -> Next:
         """Look at the generation once."""
         record = self.records[fingerprint]
         assert record.generation_id is not None
         try:
-            seen = await self._parts.service.generation(record.generation_id)
+            made = self._parts.service.generation(record.generation_id)
+            seen = await self._weather.call("poll", fingerprint, ticket, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
-        self._failures.pop(("poll", fingerprint), None)
         self._missing_since.pop(fingerprint, None)
         credits_ = record.last.credits if seen.credits is None else seen.credits
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
-        self.records[fingerprint] = record
+        self._put(record)
         if not seen.known:
             message = f"the service uses a status this program does not know, taken for pending: {seen.word!r}"
             self.notice(fingerprint, message, once=True)
         if seen.phase is Phase.FAILED:
-            return await self._spoil(fingerprint, seen.error)
+            return await self._failed(fingerprint, seen.error)
         if seen.phase is Phase.COMPLETED:
             return await self._completed(fingerprint, record, seen)
         return await self._still_working(fingerprint, record, seen.phase)
 
-    async def download(self, fingerprint: str, url: str) -> Next:
+    async def download(self, fingerprint: str, url: str, ticket: int) -> Next:
         """Download, check, and deliver under the final names. Raises LocalFault where the disk refuses."""
         record = self.records[fingerprint]
         try:
-            fetched = await self._parts.clips.fetch(url, record.job.key)
+            made = self._parts.clips.fetch(url, record.job.key)
+            fetched = await self._weather.call("download", fingerprint, ticket, made)
         except LocalFault:
             raise
         except CallError as error:
@@ -157,7 +170,7 @@ class Steps:
         """Record a clip that stands under its final names."""
         record = self.records[fingerprint]
         result = replace(result, warnings=oddities(record.job, result))
-        self.records[fingerprint] = replace(record, result=result)
+        self._put(replace(record, result=result))
         await self._move(fingerprint, Move.DELIVER, ended_at=self._parts.clock.now())
         for warning in result.warnings:
             self.notice(fingerprint, warning)
@@ -184,7 +197,7 @@ class Steps:
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
         clock = self._parts.clock
-        now, wait_s = clock.now(), 1.0
+        now, since, wait_s = clock.now(), clock.monotonic(), 1.0
         while True:
             try:
                 await self._move(fingerprint, move, generation_id=generation_id, accepted_at=now, credits=credits_)
@@ -192,7 +205,7 @@ class Steps:
             except LocalFault as fault:
                 told = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet: note it down"
                 self.notice(fingerprint, told)
-                if clock.now() - now > self._policy.record_retry_s:
+                if clock.monotonic() - since > self._policy.record_retry_s:
                     raise LocalFault(fault.kind, told, fault.hint) from fault
                 await clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, 30.0)
@@ -203,22 +216,21 @@ class Steps:
             return Doubt()
         await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
         if isinstance(error, AccountFault):
-            return Stop(error.message, Submit())
+            return Submit()  # when the gate opens
         # An input that changed or vanished concerns this job alone; so does a request that the service refuses.
         wait_s = None
         if not isinstance(error, LocalFault):
             wait_s = self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
         if wait_s is not None:
             return Submit(wait_s)
+        problem = error.problem
         if isinstance(error, ServiceFault | NetworkFault):
-            # No job's fault: it stays to be done, and so does the rest.
-            return Stop(f"gave up for now: {error.message}; run again to continue", Submit())
-        await self._move(fingerprint, Move.GIVE_UP, error=error.problem)
+            tries = f"{error.message}; it was refused {retry.SUBMISSIONS.tries} times while other jobs were accepted"
+            problem = replace(problem, message=tries, hint=REFUSED_HINT)
+        await self._move(fingerprint, Move.GIVE_UP, error=problem)
         return End()
 
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
-        if isinstance(error, AccountFault):
-            return Stop(error.message, Leave(error.message))
         if error.kind == "unknown_generation":
             now = self._parts.clock.monotonic()
             missing_s = now - self._missing_since.setdefault(fingerprint, now)
@@ -232,8 +244,9 @@ class Steps:
             return Look()
         if record.last.generating_at is None:
             record = record.with_attempt(generating_at=self._parts.clock.now())
-            self.records[fingerprint] = record
+            self._put(record)
             await self._parts.journal.save(record)
+            self._parts.announce(JobSeen(self._parts.clock.now(), self._parts.ids(fingerprint), record))
         # Counted on the clock that never jumps, from the first sight in this run.
         now = self._parts.clock.monotonic()
         since = self._generating_since.setdefault(fingerprint, now)
@@ -243,16 +256,19 @@ class Steps:
 
     async def _completed(self, fingerprint: str, record: Record, seen: Generation) -> Next:
         if record.last.completed_at is None:
-            self.records[fingerprint] = record.with_attempt(completed_at=self._parts.clock.now())
+            record = record.with_attempt(completed_at=self._parts.clock.now())
+            self._put(record)
+            self.admission.forecast.learn(record)
         if seen.video_url is not None:
             return Fetch(seen.video_url)
-        self._failures["link", fingerprint] += 1
-        if self._failures["link", fingerprint] <= self._policy.linkless_looks:
+        self._linkless[fingerprint] += 1
+        if self._linkless[fingerprint] <= self._policy.linkless_looks:
             return Look(over=True)
         problem = Problem(
             "no_link",
             f"the service calls generation {record.generation_id} completed and gives no link to it",
             "Ask the service's support with this id; --retry-failed pays for another generation.",
+            "service",
         )
         return await self._spoil(fingerprint, problem)
 
@@ -265,6 +281,17 @@ class Steps:
             return await self._spoil(fingerprint, error.problem)
         return Leave(f"{error.message}; it is paid for, and the next run fetches it")
 
+    async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
+        """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
+        await self._spoil(fingerprint, problem)
+        record = self.records[fingerprint]
+        failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
+        service_s = problem is not None and problem.fault == "service"
+        if not service_s or failed > self._policy.generation_retries or not self._parts.ids(fingerprint):
+            return End()
+        await self._move(fingerprint, Move.RETRY)
+        return Submit()
+
     async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
         await self._move(fingerprint, Move.SPOIL, error=problem, ended_at=self._parts.clock.now())
         return End()
@@ -272,16 +299,19 @@ class Steps:
     async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
         record = advance(self.records[fingerprint], move, error=error, **attempt)
         await self._parts.journal.save(record)
-        self.records[fingerprint] = record
+        self._put(record)
         parts = self._parts
         parts.announce(JobMoved(parts.clock.now(), parts.ids(fingerprint), move, record))
         return record
 
+    def _put(self, record: Record) -> None:
+        self.records[record.job.fingerprint] = record
+        self.admission.ledger.update(record)
+
     def _wait(self, call: str, fingerprint: str, error: CallError, backoff: retry.Backoff) -> float | None:
         """Seconds until the call may be made again, announced; None to give up."""
-        self._failures[call, fingerprint] += 1
-        wait_s = retry.wait_s(backoff, self._failures[call, fingerprint], error, self._parts.rng)
-        if wait_s is not None:
+        wait_s = retry.wait_s(backoff, self._weather.failures(call, fingerprint), error, self._parts.rng)
+        if wait_s is not None and self._weather.gates[call].open:  # else it is no news about this job
             parts = self._parts
             parts.announce(CallFailed(parts.clock.now(), parts.ids(fingerprint), call, error.problem, wait_s))
         return wait_s

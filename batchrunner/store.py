@@ -6,6 +6,8 @@ file that is not ours is moved there too, under its own name. Nothing is ever de
 """
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -101,7 +103,7 @@ class Store:
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
         # Own, and of another size than recorded: somebody edited it, so it is theirs.
-        if not path.exists() or (own and placed is not None and _size(path) == placed.size_bytes):
+        if not _stands(path) or (own and placed is not None and _size(path) == placed.size_bytes):
             return
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
@@ -109,7 +111,7 @@ class Store:
             self._placed[target] = placed
         else:
             number = 1
-            while (self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))).exists():
+            while _stands(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
                 number += 1
         await self._run(self._disk.rename, path, self._root / target)
 
@@ -144,8 +146,15 @@ class Store:
             raise disk.fault(error, "a result could not be given its name") from error
 
 
+def _stands(path: Path) -> bool:
+    """Whether anything has this name, a link that leads nowhere included."""
+    return os.path.lexists(path)
+
+
 def _size(path: Path) -> int | None:
+    """The size of a plain file; None for what is not there and for all else, a link to a file among it."""
     try:
-        return path.stat().st_size
+        facts = path.lstat()
     except OSError:
         return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None

@@ -4,8 +4,13 @@ Rule: whatever came from outside passes `printable` before it reaches a terminal
 business of those who say them (`batchrunner.progress`, `batchrunner.report`).
 """
 
+import re
 from datetime import UTC, datetime
 
+# A URL in running text: scheme, user and password, host and path, query and fragment.
+_URL = re.compile(
+    r"""([a-z][a-z0-9+.-]{0,20}://)([^\s/?#"'<>\\]*@)?([^\s?#"'<>\\]*)([?#][^\s"'<>\\]*)?""", re.IGNORECASE
+)
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -20,6 +25,11 @@ def printable(text: str, most: int | None = None) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def redacted(text: str) -> str:
+    """`text` with what may be secret taken out of the URLs in it: user and password, query, fragment."""
+    return _URL.sub(lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", text)
 
 
 def rfc3339(at: float) -> str:

@@ -17,6 +17,7 @@ from batchrunner import downloader
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader, Fetched
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
+from batchrunner.hosts import Guard
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEY = "0123456789abcdef"
@@ -107,7 +108,7 @@ class Bench:
 
     def fetch(self, host: Host, files: Disk | None = None, path: str = "/clip.mp4?sig=1") -> Fetched:
         async def main(url: str) -> Fetched:
-            async with Downloader(self.parts, self.executor, files or Disk()) as clips:
+            async with Downloader(self.parts, self.executor, files or Disk(), Guard(url)) as clips:
                 return await clips.fetch(url + path, KEY)
 
         fetched: Fetched = self.run(host, main)
@@ -444,38 +445,35 @@ def test_redirects_end(bench: Bench) -> None:
         raise web.HTTPFound("/again")
 
     host = Host(b"", answer=answer)
-    assert isinstance(bench.refused(host), NetworkFault)
-    assert len(host.seen) <= 6
+    fault = bench.refused(host)
+    assert (type(fault), fault.kind) == (ServiceFault, "link_refused")
+    assert len(host.seen) == 6
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "fault"),
     [
-        "http://",
-        "http://[::1",
-        "http://a b/",
-        "http://127.0.0.1:99999/x",
-        "http://127.0.0.1:1/refused",
-        "https://\ud800/x",
-        "file:///etc/passwd",
-        "data:video/mp4;base64,AAAA",
-        "",
+        ("http://", ServiceFault),
+        ("http://[::1", ServiceFault),
+        ("http://a b/", NetworkFault),
+        ("http://127.0.0.1:99999/x", ServiceFault),
+        ("http://127.0.0.1:1/refused", NetworkFault),
+        ("https://\ud800/x", ServiceFault),
+        ("file:///etc/passwd", ServiceFault),
+        ("data:video/mp4;base64,AAAA", ServiceFault),
+        ("", ServiceFault),
     ],
 )
-def test_a_link_that_leads_nowhere_is_a_network_fault(tmp_path: Path, executor: Executor, url: str) -> None:
+def test_a_link_that_leads_nowhere_is_told(
+    tmp_path: Path, executor: Executor, url: str, fault: type[CallError]
+) -> None:
     async def main() -> None:
-        async with Downloader(tmp_path, executor, Disk()) as clips:
+        async with Downloader(tmp_path, executor, Disk(), Guard("http://127.0.0.1")) as clips:
             await clips.fetch(url, KEY)
 
-    with pytest.raises(NetworkFault):
+    with pytest.raises(CallError) as caught:
         asyncio.run(main())
-
-
-def test_a_redirect_to_a_local_file_is_not_followed(bench: Bench) -> None:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        raise web.HTTPFound("file:///etc/passwd")
-
-    assert isinstance(bench.refused(Host(b"", answer=answer)), NetworkFault)
+    assert type(caught.value) is fault
 
 
 def test_silence_is_a_time_out_and_the_part_is_kept(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,7 +508,7 @@ def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
     host = Host(clip, answer=answer)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, bench.executor, Disk()) as clips:
+        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await bench.gauge.reach(5000)
             task.cancel()

@@ -188,7 +188,9 @@ def test_an_invalid_request_is_refused_with_its_issues(virtual: Any) -> None:
         assert (status, len(body["error"]["data"])) == (400, 3)
         status, body, _ = await client.call("GET", GENERATIONS)
         assert (status, body["error"]["data"][0]["path"]) == (400, ["generation_id"])
-        assert client.sandbox.ledger() == []
+        told = [(event["event"], event["call"], event["status"], event["why"]) for event in client.sandbox.ledger()]
+        why = "Invalid payload provided"
+        assert told == [("refused", call, 400, why) for call in ("submit", "submit", "poll")]
 
     virtual(scenario)
 

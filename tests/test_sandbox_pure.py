@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from batchrunner.errors import UsageError
-from batchrunner.sandbox import Fault, SandboxConfig, load_faults, logs
+from batchrunner.sandbox import Fault, SandboxConfig, logs
 from batchrunner.sandbox.check import MODELS, Order, check
-from batchrunner.sandbox.faults import KINDS, REFUSED, UNREPLIED, Faults, parse_faults
+from batchrunner.sandbox.faults import KINDS, REFUSED, UNREPLIED, Faults
 from batchrunner.sandbox.files import _zeroed, plan
 from batchrunner.sandbox.replies import BENT, GENERATION_ERRORS, INSTEAD, Call, problem
+from batchrunner.sandbox.script import parse
 from batchrunner.sandbox.world import Event, Generation, Rules, World, price
 
 CLIP = "data:video/mp4;base64," + base64.b64encode(b"clip").decode()
@@ -168,22 +169,24 @@ def test_a_faults_file(tmp_path: Any) -> None:
         "- {on: submit, kind: lost_reply, rate: 0.05}\n"
         "- {on: download, kind: slow, first: 3, each: 1, between: [60s, 1.5m], delay: 500ms}\n"
     )
-    assert load_faults(path) == (
+    rules = (
         Fault("submit", "lost_reply", rate=0.05),
         Fault("download", "slow", first=3, each=1, between_s=(60, 90), delay_s=0.5),
     )
+    assert SandboxConfig(seed=5).with_faults(path) == SandboxConfig(seed=5, faults=rules)
     path.write_text("")
-    assert load_faults(path) == ()
+    assert SandboxConfig(seed=5).with_faults(path) == SandboxConfig(seed=5)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("on: poll", "list of rules"),
-        ("- poll", "rule 1: a rule is a mapping"),
+        ("poll", "list of rules"),
+        ("outage: []", "key: 'outage' is not known"),
+        ("- poll", "faults 1: this is a mapping of on, kind"),
         ("- {on: [", "f.yaml:1:"),
-        ("- {on: poll, kind: cut}\n- {on: polls, kind: cut}", "rule 2: on: 'polls'"),
-        ("- {on: poll}", "kind: None"),
+        ("- {on: poll, kind: cut}\n- {on: polls, kind: cut}", "faults 2: on: 'polls'"),
+        ("- {on: poll}", "kind is missing"),
         ("- {on: poll, kind: truncated}", "kind: 'truncated'"),
         ("- {on: poll, kind: cut, rates: 1}", "key: 'rates'"),
         ("- {on: poll, kind: cut, 3: 1}", "key: 3"),
@@ -199,7 +202,7 @@ def test_a_faults_file(tmp_path: Any) -> None:
 )
 def test_a_faults_file_that_is_wrong_is_told_by_place(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_faults(text, "f.yaml")
+        parse(text, "f.yaml")
     assert caught.value.message.startswith("f.yaml")
     assert message in caught.value.message
 
@@ -210,7 +213,7 @@ def test_a_faults_file_that_cannot_be_read_is_a_usage_error(tmp_path: Any, conte
     if content:
         path.write_bytes(content)
     with pytest.raises(UsageError, match="cannot be read"):
-        load_faults(path)
+        SandboxConfig().with_faults(path)
 
 
 # The world
@@ -250,7 +253,7 @@ def test_a_generation_waits_runs_and_ends_when_it_is_also_rendered() -> None:
     assert run.settle(101) == ["started"]
     assert run.settle(111) == []  # its time is over, its clip is not there
     assert run.world.next_due() is None
-    one.outcome = {"event": "completed", "file": one.file}
+    run.world.decide(one, {"event": "completed", "file": one.file})
     assert run.world.next_due() == 111
     assert run.settle(112) == ["completed"]
     assert one.status == "completed"
@@ -263,7 +266,7 @@ def test_capacity_and_queue_limit() -> None:
     assert run.settle(5) == ["started", "started"]
     assert [one.status for one in generations] == ["generating", "generating", "queued"]
     for one in generations:
-        one.outcome = {"event": "completed"}
+        run.world.decide(one, {"event": "completed"})
     assert run.settle(15) == ["completed", "completed", "started"]
     assert run.world.has_room()
 
@@ -272,7 +275,7 @@ def test_a_stuck_generation_never_ends() -> None:
     run = Run()
     one = run.accept(0, fault="stuck")
     run.settle(1)
-    one.outcome = {"event": "completed"}
+    run.world.decide(one, {"event": "completed"})
     assert run.settle(1e9) == []
     assert run.world.next_due() is None
 
@@ -282,7 +285,8 @@ def test_money_is_held_then_charged_or_rolled_back() -> None:
     good, bad = run.accept(0), run.accept(0)
     assert run.world.credits_held == 2 * price("480p", 32)
     run.settle(1)
-    good.outcome, bad.outcome = {"event": "completed"}, {"event": "failed", "error": {}}
+    run.world.decide(good, {"event": "completed"})
+    run.world.decide(bad, {"event": "failed", "error": {}})
     run.settle(11)
     assert (run.world.credits_held, run.world.credits_charged) == (0, price("480p", 32))
 
@@ -310,7 +314,7 @@ def test_a_world_made_from_its_events_is_the_same_world() -> None:
     run = Run()
     ended, running, waiting = (run.accept(at) for at in (0, 0.1, 0.2))
     run.settle(3)
-    ended.outcome = {"event": "completed", "sha256": "x"}
+    run.world.decide(ended, {"event": "completed", "sha256": "x"})
     assert run.settle(13) == ["completed", "started"]
     other = World(CONSTANT)
     for event in json.loads(json.dumps(run.events)):

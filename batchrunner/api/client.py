@@ -7,6 +7,7 @@ service's own base URL, and nowhere else.
 
 import asyncio
 import json
+import zlib
 from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
@@ -21,13 +22,14 @@ from yarl import URL
 from batchrunner import media
 from batchrunner.api import wire
 from batchrunner.clock import Clock
-from batchrunner.errors import CallError, LocalFault, NetworkFault
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
 
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
+_SHORTEST_SECRET = 16  # characters; the sandbox's key, and others that are none, could stand in a reply by chance
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
 
 
@@ -77,7 +79,14 @@ class ApiClient:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "batchrunner", "Authorization": f"Bearer {self._key}"},
+            # Replies are small: nothing is gained by compressing them. What comes compressed all the same, `_read`
+            # unpacks, within bounds.
+            headers={
+                "User-Agent": "batchrunner",
+                "Authorization": f"Bearer {self._key}",
+                "Accept-Encoding": "identity",
+            },
+            auto_decompress=False,
         )
 
     async def submit(self, job: Job, request_id: str) -> wire.Accepted:
@@ -104,7 +113,7 @@ class ApiClient:
                 timeout=timeout,
                 allow_redirects=False,
             ) as reply:
-                status, reply_headers, content = await _read(reply)
+                status, reply_headers, content = await _read(reply, self._key)
         return wire.read_submission(status, reply_headers, content, self._clock.now())
 
     async def generation(self, generation_id: str) -> wire.Generation:
@@ -112,6 +121,16 @@ class ApiClient:
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         query = {"generation_id": generation_id}
         return wire.read_generation(*await self._get(_PATH, query), self._clock.now())
+
+    async def alive(self) -> None:
+        """Look for a generation that nobody has: any answer but trouble will do. Raises CallError where there is none."""
+        try:
+            await self.generation("batchrunner")
+        except (JobFault, AccountFault):
+            return
+        except ServiceFault as error:
+            if error.kind != "unknown_generation":
+                raise
 
     async def accepted_since(self, since: float) -> dict[str, str]:
         """Generation ids by request id, of all submissions since `since` (wall time, s) that the service's log shows.
@@ -127,7 +146,7 @@ class ApiClient:
             page, cursor = wire.read_log(*await self._get(_LOG_PATH, query), self._clock.now())
             for row in page:
                 request_id, generation_id = row.get("client_request_id"), row.get("inference_id")
-                if isinstance(request_id, str) and isinstance(generation_id, str) and generation_id:
+                if isinstance(request_id, str) and len(request_id) <= 128 and wire.is_usable_id(generation_id):
                     found[request_id] = generation_id
             if not cursor or query.get("cursor") == cursor:
                 break
@@ -141,7 +160,7 @@ class ApiClient:
         assert self._lookups is not None
         with _mapped():
             async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
-                return await _read(reply)
+                return await _read(reply, self._key)
 
 
 class _Body:
@@ -201,15 +220,32 @@ def _quoted(value: str) -> str:
     return quote(value, safe="")
 
 
-async def _read(reply: aiohttp.ClientResponse) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold."""
+async def _read(reply: aiohttp.ClientResponse, key: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold, and without the key.
+
+    Some services quote the key that they refuse, and their words go into journal, log and report.
+    """
     content = bytearray()
     async for block in reply.content.iter_chunked(64 * 1024):
         content += block
         if len(content) > wire.MAX_REPLY_BYTES:
             break
     headers = {name.lower(): value for name, value in reply.headers.items()}
-    return reply.status, headers, bytes(content[: wire.MAX_REPLY_BYTES])
+    body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: wire.MAX_REPLY_BYTES]
+    if len(key) >= _SHORTEST_SECRET:
+        body = body.replace(key.encode(), b"[key]")
+        headers = {name: value.replace(key, "[key]") for name, value in headers.items()}
+    return reply.status, headers, body
+
+
+def _unpacked(content: bytes, coding: str) -> bytes:
+    """A body that was compressed unasked, unpacked no further than a reply may be long; as it is where that fails."""
+    if coding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        return content
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, wire.MAX_REPLY_BYTES)
+    except zlib.error:
+        return content
 
 
 @contextmanager

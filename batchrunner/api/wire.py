@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchrunner.errors import AccountFault, CallError, JobFault, Problem, ServiceFault
+from batchrunner.text import redacted
 
 MAX_REPLY_BYTES = 1 << 20  # replies are a few hundred bytes; more is not a reply
+_MAX_ID = 1000  # characters: longer than any id, and short enough for a URL
 _MAX_TEXT = 600  # characters of the service's words that are carried into journal and report
 
 
@@ -60,6 +62,17 @@ HINTS: Mapping[str, str] = {
     "unknown_generation": "Every run asks for it again, at no charge; --retry-failed pays for another generation.",
     "content_refused": "The service refuses this content; another clip or picture is needed.",
     "face_detection_error": "Use a character image that shows one clear face.",
+}
+
+
+# Error types of failed generations that are the service's own, whatever they point at (fact sheet, 2.1).
+_SERVICE_KINDS = {
+    "internal_server_error",
+    "downstream_service_error",
+    "downstream_service_unavailable",
+    "generation_timeout",
+    "request_timeout",
+    "startup_timeout",
 }
 
 
@@ -226,13 +239,22 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def is_usable_id(value: object) -> TypeGuard[str]:
+    """Whether `value` can serve as a generation's id: stored, shown, and asked for in a URL."""
+    # A lone surrogate can be neither stored nor asked for; the captured ids have some 70 characters.
+    return (
+        isinstance(value, str)
+        and bool(value.strip())
+        and len(value) <= _MAX_ID
+        and value == value.encode("utf-8", "ignore").decode()
+    )
+
+
 def _identifier(reply: dict[str, Any] | None, header: str | None) -> str | None:
     for value in ((reply or {}).get("id"), (reply or {}).get("generation_id"), (header or "").strip()):
-        # A lone surrogate can be neither stored nor asked for.
-        if isinstance(value, str) and value.strip() and value == value.encode("utf-8", "ignore").decode():
-            return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if is_usable_id(text):
+            return text
     return None
 
 
@@ -264,12 +286,18 @@ def _message(reply: dict[str, Any]) -> str | None:
     details = data if isinstance(data, list) else reply.get("detail")
     issues = [text for item in details if (text := _issue(item))] if isinstance(details, list) else []
     if issues:
-        return "; ".join(issues)[:_MAX_TEXT]
+        return _told("; ".join(issues))
     inner = error.get("message") if isinstance(error, dict) else error
     for words in (reply.get("message"), inner, reply.get("detail"), reply.get("title")):
         if isinstance(words, str) and words.strip():
-            return words.strip()[:_MAX_TEXT]
+            return _told(words.strip())
     return None
+
+
+def _told(words: str) -> str:
+    """The service's words as they may be kept: without the secrets of URLs in them, not too long, and storable."""
+    short = redacted(words[: 8 * _MAX_TEXT])[:_MAX_TEXT]
+    return short.encode("utf-8", "backslashreplace").decode()
 
 
 def _issue(item: object) -> str | None:
@@ -295,10 +323,13 @@ def _generation_problem(word: str, error: object) -> Problem:
     if "policy" in kind or "safety" in kind or "nsfw" in words.lower():
         kind = "content_refused"
     hint = HINTS.get(kind, "") or "Nothing is charged for a failed generation; --retry-failed submits it again."
-    return Problem(kind[:60], words, hint)
+    # A complaint about a place in the request, or about what is in it, comes back however often it is asked.
+    jobs = kind == "content_refused" or "loc" in first or "path" in first
+    fault = "service" if kind in _SERVICE_KINDS or not jobs else "job"
+    return Problem(kind[:60], words, hint, fault)
 
 
 def _excerpt(body: bytes) -> str:
     """The beginning of a body as text, for messages: never more than a line's worth."""
-    text = " ".join(body[:400].decode("utf-8", "replace").split())
+    text = redacted(" ".join(body[:400].decode("utf-8", "replace").split()))
     return repr(text[:160]) if text else "an empty body"

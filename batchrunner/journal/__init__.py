@@ -8,41 +8,28 @@ No policy lives here: the journal stores what the engine decided.
 
 import asyncio
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
-from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot
+from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import rows
+from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
 
 VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
 UPGRADES: Mapping[int, Sequence[str]] = {}
 _BALLAST_BYTES = 256 * 1024
-_FULL_BYTES = 64 * 1024
+# The log is folded into the file after so many pages of 4 KiB. Few of them are new ones, most are old ones written again:
+# on a full disk the room set aside is enough to fold it in.
+_LOG_PAGES = 128
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
-
-_DAMAGE_HINT = (
-    "Nothing was submitted. Keep the file: it knows which generations are paid for. Restore it from a backup, or move "
-    "the run directory away to start over, which pays for every job again."
-)
-
-_DISK_ERRORS = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-}
 
 _Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
 
@@ -52,7 +39,8 @@ _PUT_ATTEMPT = (
     f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
 )
 _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
-_PUT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?)"
+_PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
+_PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"
 _PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 _GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
 
@@ -65,14 +53,14 @@ class Journal:
     """
 
     def __init__(self, path: Path, executor: Executor) -> None:
-        with _reading(path):
+        with reading(path):
             if not path.exists():
                 _create(path)
         self._path = path
         self._connection = _connect(path)
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
-        _set_aside(self._ballast)
+        self._is_tight = not _set_aside(self._ballast)
         self._executor = executor
         self._filling = _Group()
         self._turn = asyncio.Lock()
@@ -85,13 +73,13 @@ class Journal:
 
     def snapshot(self) -> Snapshot | None:
         """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
-        with _reading(self._path):
+        with reading(self._path):
             return _load(self._connection)
 
     def files(self) -> dict[str, PlacedFile]:
         """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
         query = "SELECT name, fingerprint, sha256, size_bytes FROM files"
-        with _reading(self._path):
+        with reading(self._path):
             return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
@@ -103,8 +91,18 @@ class Journal:
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
-        """Store a job's record with its latest attempt. Durable on return."""
+        """Store a job's record with its latest attempt. Durable on return.
+
+        An intent is refused where the room set aside is gone: what is left of it is for the ids of what was accepted.
+        """
+        if self._is_tight and record.state is State.SUBMITTING:
+            raise no_room("written")
         await self._commit(_record_changes(record))
+
+    async def note(self, happening: Happening) -> None:
+        """Store what befell the batch. Durable on return."""
+        values = tuple(getattr(happening, name) for name in rows.HAPPENING_COLUMNS)
+        await self._commit([(_PUT_HAPPENING, values)])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
@@ -133,10 +131,18 @@ class Journal:
             raise group.error
 
     def _write(self, changes: list[_Change]) -> LocalFault | None:
-        """Commit; on a full disk, once more with the room that was set aside."""
+        """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
         error = _write(self._connection, self._path, changes)
-        if error is not None and error.kind == "disk_full" and self._ballast.exists():
-            self._ballast.unlink()
+        for give_up in (False, True):
+            if error is None or error.kind != "disk_full":
+                break
+            if give_up:
+                self._is_tight = True
+                with suppress(OSError):
+                    self._ballast.unlink(missing_ok=True)
+            with suppress(sqlite3.Error):
+                # RESTART keeps the log's room, and writes over it: TRUNCATE would leave it to whoever fills the disk.
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
             error = _write(self._connection, self._path, changes)
         return error
 
@@ -157,7 +163,7 @@ def read(path: Path) -> Snapshot | None:
     """
     if not path.exists():
         return None
-    with _reading(path):
+    with reading(path):
         try:
             return _read(path, "mode=ro")
         except sqlite3.OperationalError:
@@ -195,7 +201,7 @@ def _create(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
-    with _reading(path), ExitStack() as undo:
+    with reading(path), ExitStack() as undo:
         has_log = _log_of(path).exists()
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         undo.callback(connection.close)
@@ -208,9 +214,10 @@ def _connect(path: Path) -> sqlite3.Connection:
             _upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         if not has_log and connection.execute("SELECT is_open FROM mark").fetchone()[0]:
-            raise JournalError(f"{path} has lost its write-ahead log ({_log_of(path).name})", _DAMAGE_HINT)
+            raise JournalError(f"{path} has lost its write-ahead log ({_log_of(path).name})", DAMAGE_HINT)
         connection.execute("UPDATE mark SET is_open = 1")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         undo.pop_all()
     return connection
 
@@ -222,7 +229,7 @@ def _log_of(path: Path) -> Path:
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is damaged, foreign or newer."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", _DAMAGE_HINT)
+        raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", DAMAGE_HINT)
     version = _version(connection)
     if version > VERSION:
         raise JournalError(
@@ -231,7 +238,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
     complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if complaint != "ok":
-        raise JournalError(f"{path} is damaged: {complaint}", _DAMAGE_HINT)
+        raise JournalError(f"{path} is damaged: {complaint}", DAMAGE_HINT)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -252,60 +259,36 @@ def _upgrade(connection: sqlite3.Connection) -> None:
                 connection.execute("ROLLBACK")
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, or makes no sense, is damage."""
-    if path.exists() and not path.is_file():
-        raise JournalError(f"{path} is no file", _DAMAGE_HINT)
-    try:
-        yield
-    except sqlite3.Error as error:
-        if _kind(error) in _DISK_ERRORS:
-            raise _refused(error, path, "opened") from error
-        raise JournalError(f"{path} cannot be read as a journal: {error}", _DAMAGE_HINT) from error
-    except OSError as error:
-        raise disk.fault(error, "the journal could not be opened") from error
-    except (ValueError, TypeError, LookupError) as error:
-        raise JournalError(f"{path} cannot be read as a journal: {error!r}", _DAMAGE_HINT) from error
-
-
-def _kind(error: sqlite3.Error) -> int:
-    """SQLite's primary result code: extended ones carry it in their low byte. 0 for the Python module's own errors."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
-    # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
-    full = _kind(error) == sqlite3.SQLITE_FULL or shutil.disk_usage(path.parent).free < _FULL_BYTES
-    return LocalFault(
-        "disk_full" if full else "disk_error",
-        f"the journal could not be {doing}: {'the disk is full' if full else error}",
-        "Make room and run the same command again." if full else "Check the disk, then run the same command again.",
-    )
-
-
 def _load(connection: sqlite3.Connection) -> Snapshot | None:
     connection.execute("BEGIN")  # one consistent view, also while another process writes
     try:
-        run = connection.execute(f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs ORDER BY started_at DESC").fetchone()
-        if run is None:
+        query = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs ORDER BY rowid"
+        runs = tuple(Run(*row) for row in connection.execute(query))
+        if not runs:
             return None
         attempts: dict[str, list[tuple[Any, ...]]] = {}
         for row in connection.execute(_GET_ATTEMPTS):
             attempts.setdefault(row[0], []).append(row)
         jobs = connection.execute("SELECT fingerprint, job_json, state, error_json, result_json FROM jobs")
         records = {row[0]: rows.record(row, attempts.get(row[0], ())) for row in jobs}
-        entries = connection.execute("SELECT position, id, fingerprint, tags_json FROM entries ORDER BY position")
-        return Snapshot(Run(*run), tuple(rows.entry(row, records) for row in entries), records)
+        query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
+        entries = tuple(rows.entry(row, records) for row in connection.execute(query))
+        query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
+        happenings = tuple(Happening(*row) for row in connection.execute(query))
+        return Snapshot(runs[-1], entries, records, runs, happenings)
     finally:
         connection.execute("COMMIT")
 
 
-def _set_aside(ballast: Path) -> None:
-    """Take the room; a disk without it is found out by the first commit."""
-    if not ballast.exists() or ballast.stat().st_size < _BALLAST_BYTES:
-        with suppress(OSError), ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
+def _set_aside(ballast: Path) -> bool:
+    """Take the room; False where the disk has none. One that cannot set any aside is found out by the commits."""
+    try:
+        if not ballast.exists() or ballast.stat().st_size < _BALLAST_BYTES:
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
+    except OSError as error:
+        return error.errno not in disk.FULL
+    return True
 
 
 def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -> LocalFault | None:
@@ -319,7 +302,7 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        return _refused(error, path, "written")
+        return refused(error, path, "written")
     return None
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
+from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, State
 
 RUN_COLUMNS = tuple(field.name for field in fields(Run))
+ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name")
+HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
 
@@ -99,12 +101,13 @@ def _attempt(row: Sequence[Any]) -> Attempt:
     return Attempt(**values)
 
 
-def entry_row(entry: Entry) -> tuple[int, str, str, str]:
-    """A row of ``entries``."""
-    return entry.position, entry.id, entry.job.fingerprint, dump(dict(entry.tags))
+def entry_row(entry: Entry) -> tuple[int, str, str, str, int, str]:
+    """A row of ``entries``, in the order of ENTRY_COLUMNS."""
+    tags = dump(dict(entry.tags))
+    return entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
 
 
 def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:
     """The reverse of `entry_row`."""
-    position, name, fingerprint, tags = row
-    return Entry(position, name, records[fingerprint].job, json.loads(tags))
+    position, name, fingerprint, tags, priority, output_name = row
+    return Entry(position, name, records[fingerprint].job, json.loads(tags), priority, output_name)

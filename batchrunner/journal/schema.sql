@@ -12,7 +12,8 @@ CREATE TABLE runs (
     finished_at REAL,
     exit_status INTEGER,
     stopped TEXT NOT NULL,
-    service TEXT NOT NULL
+    service TEXT NOT NULL,
+    settings_json TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE jobs (
@@ -36,6 +37,7 @@ CREATE TABLE attempts (
     completed_at REAL,
     ended_at REAL,
     credits REAL,
+    estimate REAL,
     polls INTEGER NOT NULL,
     PRIMARY KEY (fingerprint, number)
 ) STRICT, WITHOUT ROWID;
@@ -45,7 +47,19 @@ CREATE TABLE entries (
     position INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     fingerprint TEXT NOT NULL REFERENCES jobs,
-    tags_json TEXT NOT NULL
+    tags_json TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    output_name TEXT NOT NULL
+) STRICT;
+
+-- What befell the whole batch: weather, cap, stops.
+CREATE TABLE happenings (
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    about TEXT NOT NULL,
+    word TEXT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (at, kind, about)
 ) STRICT;
 
 -- Which job's result a file in the run directory is, written before the file gets this name.

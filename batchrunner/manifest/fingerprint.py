@@ -27,6 +27,7 @@ PARAMETERS: Mapping[str, Any] = MappingProxyType(
         "video_write_mode": "balanced",
     }
 )
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 _TYPES = {"num_inference_steps": int, "shift": float}
 
 
@@ -49,8 +50,7 @@ def fingerprint(model: str, video: Media, image: Media, params: Mapping[str, Any
         "image": _identity(image),
         "params": dict(params),
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 def _identity(media: Media) -> dict[str, str | None]:

@@ -8,58 +8,81 @@ import hashlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from batchrunner.manifest.diagnostics import Findings, line_of
 from batchrunner.manifest.fingerprint import PARAMETERS, complete
-from batchrunner.manifest.row import Row
+from batchrunner.manifest.row import Places, Row
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _STEM_MAX = 32
-_HASH_DIGITS = 8
+# Inputs of one name in a hundred thousand folders get one hash twice in 200 batches; then the later row is numbered.
+_HASH_DIGITS = 10
 
 
-def assign(rows: Sequence[Row], findings: Findings) -> list[str]:
-    """An id for each row, in order: the given one where there is one, otherwise a derived one."""
-    ids = [_given(row, findings) for row in rows]
-    taken: dict[str, tuple[str, int]] = {}
-    for row, given in zip(rows, ids, strict=True):
-        if given is not None:
-            _claim(given, row.place("id"), taken, findings)
-    for index, row in enumerate(rows):
-        if ids[index] is None:
-            derived = _free(derive(row.fields), taken)
-            taken[derived] = (derived, row.mark)
-            ids[index] = derived
-    return [each or "" for each in ids]
+class Ids:
+    """The ids of one batch: `add` each row in order, then `settled`."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._names: list[str] = []
+        self._derived: list[int] = []
+        self._taken: dict[str, int] = {}  # by lower-case name: the row that has it
+
+    def add(self, row: Row) -> None:
+        """Take the next row: check and claim the id that it gives, or derive one."""
+        position = len(self._names)
+        given = row.fields.get("id")
+        if given is None:
+            self._derived.append(position)
+            self._names.append(derive(row.fields))
+            return
+        self._names.append(given)
+        wrong = fault(given)
+        if wrong:
+            clean = cleaned(given)
+            row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to have one derived")
+        first = self._taken.setdefault(given.lower(), position)
+        if first != position:
+            self._refuse(given, first, row)
+
+    def _refuse(self, given: str, first: int, row: Row) -> None:
+        """Note that an earlier row has the id. Case does not tell files apart everywhere."""
+        holder, line = self._names[first], self._places.line(first, row.findings)
+        if holder == given:
+            message = f"the id '{given[:100]}' is taken: {line} has it"
+        else:
+            message = f"the id '{given[:100]}' differs from '{holder[:100]}' on {line} only in case"
+        row.error("duplicate-id", "id", message, "both would be the same file; rename one")
+
+    def settled(self) -> list[str]:
+        """An id for each row, in order. Derived ones give way to given ones; equal ones are numbered from 2."""
+        numbers: dict[str, int] = {}
+        for position in self._derived:
+            derived = candidate = self._names[position]
+            while self._taken.setdefault(candidate, position) != position:
+                numbers[derived] = numbers.get(derived, 1) + 1
+                candidate = f"{derived}-{numbers[derived]}"
+            self._names[position] = candidate
+        return self._names
 
 
-def _given(row: Row, findings: Findings) -> str | None:
-    given = row.fields.get("id")
-    if given is None:
-        return None
-    fault = _fault(given)
-    if fault:
-        clean = cleaned(given)
-        findings.error("id", row.place("id"), fault, f"write {clean}" if clean else "leave it out to have one derived")
-    return str(given)
-
-
-def _fault(given: str) -> str:
-    """What is wrong with a given id, or nothing."""
+def fault(given: str, what: str = "id") -> str:
+    """What is wrong with a given id, or file name, or nothing."""
     if len(given) > 100:
-        return f"the id is {len(given)} characters long, at most 100 are allowed"
+        return f"the {what} is {len(given)} characters long, at most 100 are allowed"
     if not _ID.fullmatch(given):
-        return f"the id '{given}' may hold only letters, digits, '.', '_' and '-', and starts with a letter or digit"
+        return (
+            f"the {what} '{given}' may hold only letters, digits, '.', '_' and '-', and starts with a letter or digit"
+        )
     if given.endswith("."):
-        return f"the id '{given}' ends with a dot"
+        return f"the {what} '{given}' ends with a dot"
     if given.lower().endswith(".mp4"):
-        return f"the id '{given}' ends with .mp4, which its file gets anyway"
+        return f"the {what} '{given}' ends with .mp4, which its file gets anyway"
     if _DEVICE.fullmatch(given):
-        return f"the id '{given}' is the name of a device on Windows"
+        return f"the {what} '{given}' is the name of a device on Windows"
     return ""
 
 
@@ -70,36 +93,14 @@ def cleaned(given: str) -> str:
     plain = re.sub(r"(\.mp4)+$", "", plain, flags=re.IGNORECASE).lstrip("._-")[:100].rstrip("._-")
     if _DEVICE.fullmatch(plain):
         plain = f"job-{plain}"
-    return plain if plain and not _fault(plain) else ""
-
-
-def _claim(given: str, place: int, taken: dict[str, tuple[str, int]], findings: Findings) -> None:
-    """Take a given id, or note who has it. Case does not tell files apart everywhere."""
-    if given.lower() not in taken:
-        taken[given.lower()] = (given, place)
-        return
-    first, first_place = taken[given.lower()]
-    if first == given:
-        message = f"the id '{given[:100]}' is taken: line {line_of(first_place)} has it"
-    else:
-        message = f"the id '{given[:100]}' differs from '{first[:100]}' on line {line_of(first_place)} only in case"
-    findings.error("duplicate-id", place, message, "both would be the same file; rename one")
-
-
-def _free(derived: str, taken: Mapping[str, object]) -> str:
-    """`derived`, numbered from 2 where equal rows, or a given id, have it already."""
-    candidate, number = derived, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{derived}-{number}"
-    return candidate
+    return plain if plain and not fault(plain) else ""
 
 
 def derive(fields: Mapping[str, Any]) -> str:
     """A readable id from a row's fields: stems of the inputs, parameters that are not the default, a short hash."""
     video, image = str(fields.get("video", "")), str(fields.get("image", ""))
     params = complete(fields)
-    words = [_stem(video) or "video", _stem(image) or "image", params["resolution"]]
+    words = [_plain_stem(video) or "video", _plain_stem(image) or "image", params["resolution"]]
     words += [
         _word(name, value) for name, value in params.items() if name != "resolution" and value != PARAMETERS[name]
     ]
@@ -128,8 +129,8 @@ def _written(text: str) -> str:
     return posixpath.normpath(text) if _is_path(text) else text
 
 
-def _stem(text: str) -> str:
-    """The input's name in letters, digits and dashes; empty where nothing is left of it."""
+def stem(text: str) -> str:
+    """The name of an input without its ending: of a path or a URL. A data URI is ``inline``."""
     if text[:5].lower() == "data:":
         return "inline"
     if not _is_path(text):
@@ -137,6 +138,10 @@ def _stem(text: str) -> str:
             text = unquote(urlsplit(text).path)
         except ValueError:
             return ""
-    name = posixpath.splitext(posixpath.basename(text.rstrip("/")))[0]
-    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    return posixpath.splitext(posixpath.basename(text.rstrip("/")))[0]
+
+
+def _plain_stem(text: str) -> str:
+    """The input's name in lower-case letters, digits and dashes; empty where nothing is left of it."""
+    plain = unicodedata.normalize("NFKD", stem(text).casefold()).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_STEM_MAX].strip("-")

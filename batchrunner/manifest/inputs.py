@@ -5,6 +5,7 @@ Local files are left to `batchrunner.media`.
 """
 
 import ipaddress
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -38,18 +39,18 @@ class Inputs:
 
     def __init__(self, base: Path) -> None:
         self._base = base
-        self._known: dict[tuple[Kind, str], Media | MediaProblem] = {}
-        self._files: dict[tuple[Kind, Path], Media] = {}
+        self._known: dict[Kind, dict[str, Media | MediaProblem]] = {"video": {}, "image": {}}
+        self._files: dict[tuple[Kind, str], Media] = {}
 
     def get(self, kind: Kind, text: str) -> Media:
         """What `text`, as written in the manifest, stands for. Raises MediaProblem, the same each time."""
-        known = self._known.get((kind, text))
+        known = self._known[kind].get(text)
         if known is None:
             try:
                 known = self._look(kind, text)
             except MediaProblem as problem:
                 known = problem
-            self._known[kind, text] = known
+            self._known[kind][text] = known
         if isinstance(known, MediaProblem):
             raise known
         return known
@@ -65,12 +66,13 @@ class Inputs:
         if _CONTROL.search(text):
             raise MediaProblem(f"the path {text!a} holds characters that are not text", "rename the file")
         path = self._base / text
-        if (kind, path) not in self._files:
+        real = os.path.realpath(path)  # one file by several ways is looked at once
+        if (kind, real) not in self._files:
             try:
-                self._files[kind, path] = probe(path, kind, text)
+                self._files[kind, real] = probe(path, kind, text)
             except MediaProblem as problem:
                 raise MediaProblem(problem.message, _local_hint(text) or problem.hint) from None
-        return replace(self._files[kind, path], source=text)
+        return replace(self._files[kind, real], source=text, path=path)
 
 
 def _local_hint(text: str) -> str:
@@ -102,7 +104,8 @@ def remote(url: str, kind: Kind) -> Media:
         raise MediaProblem("the URL holds a user name or a password", hint)
     if scheme == "http" and not _is_loopback(host):
         raise MediaProblem("the service documents https URLs only", "use https, or a local file")
-    return Media(kind=kind, source=_shown(parts), uri=url)
+    shown = _shown(parts)
+    return Media(kind=kind, source=url if shown == url else shown, uri=url)  # equal texts are kept once
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,32 +1,33 @@
 """From a manifest's path to a Batch, or to everything that is wrong with it.
 
-The way of a manifest: bytes, values with places (`source`), shape (`schema`), rows (`expand`), ids (`ids`), inputs
-(`inputs`), jobs (`fingerprint`). Each step notes what it finds and leaves the usable rest to the next one.
+The way of a manifest: bytes, values with places (`source`), variables put in (`variables`), shape (`schema`), rows one
+by one (`expand`, `tables`), then each row's id, inputs and fingerprint (`assemble`). Each step notes what it finds and
+leaves the usable rest to the next one.
 """
 
-import difflib
-import glob
+import gc
 import hashlib
-import itertools
 import os
-import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from batchrunner.errors import ManifestError, UsageError
-from batchrunner.job import Entry, Job, Media
-from batchrunner.manifest import expand, ids, schema, source
-from batchrunner.manifest.diagnostics import Diagnostic, Findings, count, line_of
-from batchrunner.manifest.fingerprint import MODEL, complete, fingerprint
+from batchrunner.job import Entry
+from batchrunner.manifest import expand, files, schema, source, tables, variables
+from batchrunner.manifest.assemble import Assembly
+from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, count, nearest
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
-from batchrunner.media import Kind, MediaProblem
+from batchrunner.manifest.source import YamlMapping
 from batchrunner.settings import SETTINGS
 
-_MAX_BYTES = 256 << 20
-_INPUTS: tuple[Kind, Kind] = ("video", "image")
+STDIN = Path("-")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Batch:
     name: as given, or the file's stem. sha256: hex digest of the manifest's bytes.
     settings: the run settings that it holds, by name, as YAML gave them (`batchrunner.settings.resolve` takes them).
     entries: in manifest order, `position` counted from 0; equal jobs share one Job object. warnings: in order of place.
+    prices: the manifest's own, credits per video second by resolution.
     """
 
     name: str
@@ -44,113 +46,124 @@ class Batch:
     settings: Mapping[str, object]
     entries: tuple[Entry, ...]
     warnings: tuple[Diagnostic, ...]
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
-def load(path: Path) -> Batch:
+def load(path: Path, given: Mapping[str, str] = _NOTHING, environment: Mapping[str, str] = _NOTHING) -> Batch:
     """Read, check and expand the manifest at `path`, local inputs included. Submits and fetches nothing.
 
-    Raises UsageError where there is no readable file at `path`, ManifestError with every problem in it otherwise.
+    path: a YAML file, a table of jobs, or ``-`` for YAML on standard input. given: variables from the command line.
+    environment: the process's, for variables that are not given. Raises UsageError where there is no readable file at
+    `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
     """
-    data = _read(path)
-    findings = Findings(str(path))
-    root = source.parse(data, findings)
-    if root is None:
-        raise _refusal(path, findings)
-    base = Path(os.path.abspath(path)).parent  # noqa: PTH100 (resolve() would follow a link to the manifest)
-    bad = schema.check(root, findings)
-    rows = expand.expand(root, bad, lambda pattern: _glob(pattern, base), findings)
-    names = ids.assign(rows, findings)
-    media = _inputs(rows, Inputs(base), findings)
-    if findings.errors:
-        raise _refusal(path, findings)
-    top: Mapping[str, Any] = root if isinstance(root, dict) else {}
-    return Batch(
-        name=top.get("name", path.stem),
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        settings={each.name: top[each.name] for each in SETTINGS if each.name in top},
-        entries=_entries(rows, names, media, findings),
-        warnings=findings.all,
-    )
+    with _undisturbed():
+        return _Loading(path, variables.Variables(given, environment)).batch()
 
 
-def _refusal(path: Path, findings: Findings) -> ManifestError:
-    number = count(len(findings.errors), "error")
-    return ManifestError(f"{path} does not validate: {number}", findings.all)
-
-
-def _read(path: Path) -> bytes:
-    """The manifest's bytes. What is not a regular file is refused before it is opened."""
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No garbage collection for a while: scanning a growing tree again and again takes half of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
     try:
-        facts = path.stat()
-        if stat.S_ISDIR(facts.st_mode):
-            raise UsageError(f"{path} is a directory", _manifests_in(path))
-        if not stat.S_ISREG(facts.st_mode):
-            raise UsageError(f"{path} is not a regular file")
-        if facts.st_size > _MAX_BYTES:
-            raise UsageError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", "is it a manifest?")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}", _similar(path)) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        yield
+    finally:
+        gc.enable()
 
 
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(each.name for each in folder.iterdir() if each.suffix in (".yaml", ".yml"))
-    except OSError:
-        return []
+class _Loading:
+    """One manifest on its way to a Batch. Each file has findings of its own, in the order in which it was met."""
 
+    def __init__(self, path: Path, known: variables.Variables) -> None:
+        self._path = path
+        self._known = known
+        self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (a link stays)
+        self._findings = Findings("<stdin>" if path == STDIN else str(path))
+        self._tables: list[tuple[Findings, Path]] = []
 
-def _manifests_in(folder: Path) -> str:
-    names = _names_in(folder)
-    return f"name a file, such as {folder / names[0]}" if names else "name a file"
+    def batch(self) -> Batch:
+        """The batch; raises ManifestError, UsageError."""
+        root, sha256 = self._root()
+        if root is None:
+            raise self._refusal()
+        bad = schema.check(root, self._findings)
+        assembly = Assembly(Inputs(self._base))
+        for row in expand.expand(
+            root, bad, lambda pattern: files.glob(pattern, self._base), self._rows, self._findings
+        ):
+            assembly.add(row)
+        assembly.settle()
+        if any(each.errors for each in self._all_findings()):
+            raise self._refusal()
+        self._require_use()
+        top: Mapping[str, Any] = root if isinstance(root, dict) else {}
+        entries = assembly.entries()
+        return Batch(
+            name=top.get("name", "stdin" if self._path == STDIN else self._path.stem),
+            path=self._path,
+            sha256=sha256,
+            settings={each.name: top[each.name] for each in SETTINGS if each.name in top},
+            entries=entries,
+            warnings=self._told(),
+            prices=top.get("prices", {}),
+        )
 
+    def _root(self) -> tuple[Any, str]:
+        """The manifest's values with their variables in, and its digest. A table is a manifest that names itself."""
+        if tables.is_table(self._path.name):
+            whole = YamlMapping(START)
+            whole.put("jobs_from", self._path.name, START, START)
+            return whole, files.sha256(self._path)
+        data = files.read_stream(sys.stdin.buffer) if self._path == STDIN else files.read(self._path)
+        root = source.parse(data, self._findings)
+        if root is not None:
+            variables.insert(root, data.decode("utf-8-sig"), self._known, self._findings)
+        return root, hashlib.sha256(data).hexdigest()
 
-def _similar(path: Path) -> str:
-    close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.5)
-    return f"did you mean {path.parent / close[0]}?" if close else ""
+    def _rows(self, name: str, place: int, allow_empty: bool) -> Iterator[Row]:
+        """The rows of the table `name`, which the manifest names at `place`."""
+        if not tables.is_table(name):
+            hint = f"known by its ending: {tables.endings()}"
+            self._findings.error("table", place, f"{name[:100]} is no table of jobs", hint)
+            return
+        path = self._base / name
+        try:
+            file = files.open_table(path, name)
+        except UsageError as error:
+            self._findings.error("table", place, error.message, error.hint)
+            return
+        shown = self._path if tables.is_table(self._path.name) else files.beside(self._path, name)
+        findings = Findings(str(shown))
+        self._tables.append((findings, path))
+        empty = True
+        with file:
+            table = tables.Table(file, os.path.dirname(name), findings)  # noqa: PTH120 (text, as it is written)
+            for row in tables.rows(table, name):
+                empty = False
+                yield row
+        if empty and not allow_empty and not findings.errors:
+            hint = "'allow_empty: true' at the top of the manifest lets it be"
+            self._findings.error("no-match", place, f"the table {name} holds no jobs", hint)
 
+    def _require_use(self) -> None:
+        """Refuse a variable from the command line that nothing uses: its name is mistyped, and a default went in."""
+        for name in self._known.unknown():
+            near = nearest(name, sorted(self._known.used))
+            message = f"--set {name}: nothing in {self._findings.file} uses ${{{name}}}"
+            raise UsageError(message, f"did you mean {near}?" if near else "")
 
-def _glob(pattern: str, base: Path) -> list[str]:
-    """Paths matching `pattern`, written relative to `base` unless the pattern is absolute. At most one too many."""
-    if os.path.lexists(base / pattern):
-        return [pattern]  # a file whose name holds wildcards
-    matches = glob.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
-    return list(itertools.islice(matches, expand.MAX_ROWS + 1))
+    def _all_findings(self) -> list[Findings]:
+        return [self._findings, *(findings for findings, _ in self._tables)]
 
+    def _told(self) -> tuple[Diagnostic, ...]:
+        """Everything found: the manifest's first, then the tables', each in order of place."""
+        for findings, path in self._tables:
+            if not findings.text and findings.all:
+                findings.text = files.for_quoting(path)
+        return tuple(each for findings in self._all_findings() for each in findings.all)
 
-def _inputs(rows: Sequence[Row], inputs: Inputs, findings: Findings) -> list[dict[Kind, Media]]:
-    """The inputs of each row; those that cannot be used are noted and left out."""
-    media: list[dict[Kind, Media]] = []
-    for row in rows:
-        found: dict[Kind, Media] = {}
-        for kind in _INPUTS:
-            if kind in row.fields:
-                try:
-                    found[kind] = inputs.get(kind, row.fields[kind])
-                except MediaProblem as problem:
-                    findings.error(kind, row.place(kind), problem.message, problem.hint)
-        media.append(found)
-    return media
-
-
-def _entries(
-    rows: Sequence[Row], names: Sequence[str], media: Sequence[Mapping[Kind, Media]], findings: Findings
-) -> tuple[Entry, ...]:
-    """The entries of a manifest without errors. Equal jobs become one, and that is told."""
-    jobs: dict[str, tuple[Job, int]] = {}
-    entries: list[Entry] = []
-    for position, (row, name, found) in enumerate(zip(rows, names, media, strict=True)):
-        params = complete(row.fields)
-        key = fingerprint(MODEL, found["video"], found["image"], params)
-        if key not in jobs:
-            jobs[key] = (Job(key, MODEL, found["video"], found["image"], params), position)
-        job, first = jobs[key]
-        if first != position:
-            message = f"'{name}' is the same job as '{names[first]}' on line {line_of(rows[first].mark)}"
-            hint = "it is paid for once and delivered under both ids"
-            findings.warn("same-job", row.mark, message, hint)
-        entries.append(Entry(position, name, job, row.fields.get("tags", {})))
-    return tuple(entries)
+    def _refusal(self) -> ManifestError:
+        number = sum(len(each.errors) for each in self._all_findings())
+        return ManifestError(f"{self._findings.file} does not validate: {count(number, 'error')}", self._told())

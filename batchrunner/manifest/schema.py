@@ -6,17 +6,19 @@ to (files, other jobs) is not its business. jsonschema's errors become findings 
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from batchrunner.errors import UsageError
+from batchrunner.manifest import shape
 from batchrunner.manifest.diagnostics import START, Findings, nearest
 from batchrunner.manifest.row import FIELDS
 from batchrunner.manifest.source import YamlList, YamlMapping
 from batchrunner.settings import SETTINGS, parse
 
+_ITEMS = {"jobs": "job", "matrix": "row"}
 # Where a value that cannot be used stands: section, row, field. A section may be alone.
 BadPlaces = set[tuple[str | int, ...]]
 
@@ -67,24 +69,120 @@ def _validator() -> Any:
     return jsonschema.Draft202012Validator(schema())
 
 
+@cache
+def _item_validator(section: str) -> Any:
+    """For one entry of a section alone."""
+    import jsonschema
+
+    definitions = schema()["$defs"]
+    return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{_ITEMS[section]}", "$defs": definitions})
+
+
+@cache
+def _fits(section: str) -> shape.Check:
+    """A quick yes for one entry of a section, or for the manifest without its sections (an empty name)."""
+    definitions = schema()["$defs"]
+    return shape.compiled(definitions[_ITEMS[section]] if section else schema(), definitions)
+
+
+@cache
+def _types() -> dict[str, str]:
+    """The type of each key whose values are neither text nor collections."""
+    every = {**schema()["else"]["properties"], **schema()["$defs"]["job"]["properties"]}
+    whole = {name: schema()["$defs"].get(each.get("$ref", "").rpartition("/")[2], each) for name, each in every.items()}
+    return {name: each["type"] for name, each in whole.items() if each.get("type") in _READ}
+
+
+def typed(field: str | None, text: str) -> Any:
+    """`text` as a value of the field's type where it reads as one, else as it stands."""
+    read = _READ.get(_types().get(field or "", ""))
+    return text if read is None else read(text.strip(), text)
+
+
+def _number(text: str, whole: str) -> Any:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else whole
+
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,15}")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,15}\.[0-9]{1,15}")
+_READ: dict[str, Callable[[str, str], Any]] = {
+    "integer": _number,
+    "number": _number,
+    "boolean": lambda text, whole: {"true": True, "false": False}.get(text.lower(), whole),
+}
+
+
+def job_fits(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields are those of a job, with values that can be used. False may also mean: `check_job` knows."""
+    return _fits("jobs")(fields)
+
+
+def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
+    """Note everything that the schema refuses in one job; returns the fields that cannot be used."""
+    bad: BadPlaces = set()
+    _check_item(item, ("jobs", 0), item, bad, findings)
+    return frozenset(str(place[2]) for place in bad if len(place) > 2)
+
+
+def hint_for(key: str) -> str:
+    """What to do about a field that other tools have; empty for the rest."""
+    return _FOREIGN.get(key, "")
+
+
 def check(root: Any, findings: Findings) -> BadPlaces:
     """Note everything in `root` (from `source.parse`) that the schema or the table of settings refuses.
 
     Returns the places whose values cannot be used, so that the rest can be looked at all the same.
     """
     bad: BadPlaces = set()
-    for error in _validator().iter_errors(root):
-        path = tuple(error.absolute_path)
-        if error.validator == "additionalProperties":
-            _unknown_keys(error, path, findings)
-            continue
-        message, hint = _words(error, path)
-        findings.error(_CODES.get(error.validator, "schema"), _place(root, path), message, hint)
-        whole = path if isinstance(root, YamlMapping) else ("jobs", *path)
-        bad.add(whole[:2] if whole[:1] == ("defaults",) else whole[:3])
+    top = YamlMapping(root.mark) if isinstance(root, YamlMapping) else root
+    if isinstance(root, YamlMapping):
+        for key, value in root.items():
+            shown = _check_items(key, value, bad, findings) if key in _ITEMS else value
+            top.put(key, shown, root.key_marks[key], root.value_marks[key])
+    elif isinstance(root, YamlList):
+        top = _check_items("jobs", root, bad, findings)
+    if not _fits("")(top):
+        for error in _validator().iter_errors(top):
+            _tell(error, tuple(error.absolute_path), root, bad, findings)
     if isinstance(root, YamlMapping):
         _settings(root, bad, findings)
     return bad
+
+
+def _check_items(section: str, items: Any, bad: BadPlaces, findings: Findings) -> Any:
+    """Check the entries of a section one by one; returns what stands for the section when the rest is checked."""
+    if not isinstance(items, YamlList) or not items:
+        return items
+    fits = _fits(section)
+    for index, item in enumerate(items):
+        if not fits(item):
+            _check_item(
+                item, (section, index), item if isinstance(item, YamlMapping) else items.marks[index], bad, findings
+            )
+    checked = YamlList(items.mark)
+    checked.append(YamlMapping(items.mark))
+    checked.marks.append(items.mark)
+    return checked
+
+
+def _check_item(item: Any, where: tuple[str, int], at: YamlMapping | int, bad: BadPlaces, findings: Findings) -> None:
+    """Note what is wrong with one entry of a section. at: the entry, or its place if it is no mapping."""
+    for error in _item_validator(where[0]).iter_errors(item):
+        _tell(error, (*where, *error.absolute_path), at, bad, findings)
+
+
+def _tell(error: Any, path: tuple[str | int, ...], top: Any, bad: BadPlaces, findings: Findings) -> None:
+    """Note one error of jsonschema. path: from the manifest's root; error.absolute_path: from `top`."""
+    if error.validator == "additionalProperties":
+        _unknown_keys(error, path, findings)
+        return
+    message, hint = _words(error, path)
+    place = top if isinstance(top, int) else _place(top, error.absolute_path)
+    findings.error(_CODES.get(error.validator, "schema"), place, message, hint)
+    bad.add(path[:2] if path[:1] == ("defaults",) else path[:3])
 
 
 def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
@@ -98,7 +196,7 @@ def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
                 findings.error("not-allowed", root.value_marks[setting.name], message, error.hint)
 
 
-def _place(root: Any, path: Sequence[str | int]) -> int:
+def _place(root: Any, path: Iterable[str | int]) -> int:
     """The place of the value at `path`."""
     node, place = root, getattr(root, "mark", START)
     for step in path:
@@ -126,7 +224,7 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         findings.error("unknown-key", place, f"{_owner(path)} has no key {_shown(key, 40)}", hint)
 
 
-def _owner(path: Sequence[str | int]) -> str:
+def _owner(path: tuple[str | int, ...]) -> str:
     """What the value at `path` is called: the nearest key above it, or the kind of row."""
     names = [each for each in path if isinstance(each, str)]
     rows = {"jobs": "a job", "matrix": "a matrix row"}
@@ -209,14 +307,23 @@ _WORDS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
     "exclusiveMinimum": _bound("more than"),
     "pattern": _pattern,
     "minLength": lambda subject, _: (f"{subject} is empty", ""),
+    "maxLength": lambda subject, error: (f"{subject} is longer than {error.validator_value} characters", ""),
     "minItems": lambda subject, _: (f"{subject} holds nothing", "an entry starts with '- '"),
-    "anyOf": lambda subject, _: (f"{subject} has neither 'jobs' nor 'matrix'", "list what to generate under 'jobs'"),
+    "maxItems": lambda subject, error: (f"{subject} holds more than {error.validator_value:,} entries", ""),
+    "minProperties": lambda subject, _: (f"{subject} holds nothing", "name at least one field"),
+    "anyOf": lambda subject, _: (
+        f"{subject} has neither 'jobs' nor 'jobs_from' nor 'matrix'",
+        "list what to generate under 'jobs'",
+    ),
 }
 _CODES = {"type": "wrong-type", "enum": "not-allowed", "const": "not-allowed", "pattern": "not-allowed"} | {
     "minimum": "out-of-range",
     "maximum": "out-of-range",
     "exclusiveMinimum": "out-of-range",
     "minLength": "empty",
+    "maxLength": "out-of-range",
     "minItems": "empty",
+    "maxItems": "too-many",
+    "minProperties": "empty",
     "anyOf": "missing-key",
 }

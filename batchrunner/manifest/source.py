@@ -3,7 +3,7 @@
 Rule: whatever the bytes are, the outcome is values and findings, never a foreign exception. What grows is bounded:
 nesting by MAX_DEPTH, aliases by MAX_ALIASED, so that a small file cannot become a large one. Scalars mean what
 PyYAML's safe loader makes of them, except that dates stay text and keys are always the text that was written.
-What the values mean is none of this room's business.
+What the values mean is none of this room's business; how YAML misleads is `batchrunner.manifest.traps`.
 """
 
 import re
@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from batchrunner.manifest.diagnostics import START, Findings, line_of, mark
+from batchrunner.manifest.diagnostics import START, Findings, Note, column_of, end_of, line_of, mark, split_lines
+from batchrunner.manifest.traps import Mishap, explain, reading
 
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 1_000_000
@@ -34,22 +35,9 @@ _BAD: Final = object()
 _COLLECTIONS = {None, "!", _TAG + "map", _TAG + "seq"}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# What the parser says, in words for the one who wrote the file: pattern, message, hint.
-_WORDS: tuple[tuple[str, str, str], ...] = (
-    ("mapping values are not allowed", "a ':' stands where no value can follow", "quote text that holds ': '"),
-    ("unexpected end of stream", "a quoted text never ends", "close the quote"),
-    ("did not find expected ',' or ']'", "a list in [ ] is not closed, or a comma is missing", ""),
-    ("did not find expected ',' or '}'", "a mapping in { } is not closed, or a comma is missing", ""),
-    (
-        "did not find expected key",
-        "this line does not fit the mapping around it",
-        "keys of one mapping start in one column",
-    ),
-    ("did not find expected '-'", "this line does not fit the list around it", "items of one list start in one column"),
-    ("could not find expected ':'", "a key without ':'", "write 'key: value'"),
-    ("unknown escape character", "an unknown escape in double quotes", "use single quotes, or double the backslash"),
-    ("incompatible YAML document", "a YAML version that cannot be read", "remove the %YAML line"),
-)
+# JSON writes a character above U+FFFF as two escapes, which YAML does not know.
+_PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+_UTF16 = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\0\0\xfe\xff", "UTF-32"))
 
 
 class YamlMapping(dict[str, Any]):
@@ -99,8 +87,8 @@ def parse(data: bytes, findings: Findings) -> Any:
             builder.feed(event)
     except _Unreadable:
         return None
-    except yaml.YAMLError as error:
-        _syntax(error, text, findings)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond Unicode, from the pure parser
+        findings.error(*explain(_mishap(error, text, builder)))
         return None
     if builder.root is None:
         findings.error(
@@ -110,49 +98,60 @@ def parse(data: bytes, findings: Findings) -> Any:
 
 
 def _decode(data: bytes, findings: Findings) -> str | None:
+    """The text in `data`, or None where it is none that YAML takes."""
+    wide = next((name for start, name in _UTF16 if data.startswith(start)), None)
+    if wide:
+        findings.error("encoding", START, f"the manifest is {wide} text, not UTF-8", "save it as UTF-8")
+        return None
+    findings.text = data
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = _place_in(data[: error.start].decode("utf-8", "replace"))
-        findings.error("encoding", place, "the manifest is not UTF-8 text", "save it as UTF-8")
+        _not_utf8(data, error.start, findings)
         return None
     odd = _UNPRINTABLE.search(text)
     if odd:
         what = f"U+{ord(odd.group()):04X}"
-        place = _place_in(text[: odd.start()])
-        findings.error("control-character", place, f"the character {what} cannot stand in YAML", "remove it")
+        findings.error(
+            "control-character", end_of(text[: odd.start()]), f"the character {what} cannot stand in YAML", "remove it"
+        )
         return None
+    if "\\u" in text and text.lstrip()[:1] in ("{", "["):
+        text = _PAIR.sub(_one_escape, text)
+        findings.text = text
     return text
 
 
-def _place_in(before: str) -> int:
-    """The place that follows the text `before`."""
-    return mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+def _not_utf8(data: bytes, at: int, findings: Findings) -> None:
+    offset = at + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+    place = end_of(data[:offset].decode("utf-8-sig", "replace"))
+    message = f"byte {offset:,} of the manifest, 0x{data[offset]:02X}, is not UTF-8 text"
+    meant = data[offset : offset + 1].decode("cp1252", "replace")
+    hint = f"in Windows-1252 it would be {meant}: save the file as UTF-8" if meant.isalpha() else "save it as UTF-8"
+    findings.error("encoding", place, message, hint)
 
 
-def _syntax(error: yaml.YAMLError, text: str, findings: Findings) -> None:
-    """Note a syntax error at its place, in plain words where there are some."""
+def _one_escape(found: "re.Match[str]") -> str:
+    high, low = int(found[2], 16), int(found[3], 16)
+    return f"{found[1]}\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08X}"
+
+
+def _mishap(error: Exception, text: str, builder: "_Builder") -> Mishap:
+    """What the parser said, and what was open when it gave up."""
+    lines = split_lines(text)
     context = getattr(error, "context_mark", None)
     where = getattr(error, "problem_mark", None) or context
-    problem = str(getattr(error, "problem", None) or "cannot be read")
-    if context and "end of stream" in problem:  # where it began is where the cure is
-        where = context
-    place = mark(where.line + 1, where.column + 1) if where else START
-    lines = text.split("\n")
-    line = lines[where.line] if where and where.line < len(lines) else ""
-    char = line[where.column : where.column + 1] if where else ""
-    message, hint = f"not valid YAML: {problem}", ""
-    if "cannot start any token" in problem and char == "\t":
-        message, hint = "a tab indents this line", "YAML is indented with spaces"
-    elif "cannot start any token" in problem:
-        message, hint = f"text cannot start with {char}", "quote it"
-    for pattern, words, cure in _WORDS:
-        if pattern in problem:
-            message, hint = f"not valid YAML: {words}", cure
-            break
-    if context and where and context.line < where.line:
-        hint = "; ".join(filter(None, (hint, f"it began on line {context.line + 1}")))
-    findings.error("yaml-syntax", place, message, hint)
+    problem, about = (str(getattr(error, name, None) or "") for name in ("problem", "context"))
+    return Mishap(
+        problem or "cannot be read",
+        about,
+        lines,
+        where.line if where else 0,
+        where.column if where else 0,
+        (context.line, context.column) if context else None,
+        builder.bracket,
+        builder.quoted,
+    )
 
 
 @dataclass(slots=True)
@@ -167,13 +166,18 @@ class _Open:
     key: str = ""
     key_mark: int = 0
     merges: list[YamlMapping] = field(default_factory=list)
+    bracket: bool = False  # written with [ ] or { }
 
 
 class _Builder:
-    """Takes events one by one; `root` is the document's value once its end has come."""
+    """Takes events one by one; `root` is the document's value once its end has come.
+
+    quoted: where the last text in quotes starts and ends, lines and columns from 0.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self.root: Any = None
+        self.quoted: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._findings = findings
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int] | None] = {}  # value and size; None while still open
@@ -192,7 +196,15 @@ class _Builder:
     def feed(self, event: Any) -> None:
         handler = self._handlers.get(type(event))
         if handler is not None:
-            handler(event, mark(event.start_mark.line + 1, event.start_mark.column + 1))
+            start, end = event.start_mark, event.end_mark
+            length = end.column - start.column if end.line == start.line else 0
+            handler(event, mark(start.line + 1, start.column + 1, length))
+
+    @property
+    def bracket(self) -> tuple[int, int] | None:
+        """Where the innermost [ or { stands that is open; line and column from 0."""
+        place = next((each.place for each in reversed(self._stack) if each.bracket), None)
+        return None if place is None else (line_of(place) - 1, column_of(place) - 1)
 
     def _stop(self, code: str, place: int, message: str, hint: str = "") -> None:
         self._findings.error(code, place, message, hint)
@@ -206,6 +218,11 @@ class _Builder:
     def _scalar(self, event: Any, place: int) -> None:
         top = self._stack[-1] if self._stack else None
         is_key = top is not None and isinstance(top.node, YamlMapping) and top.awaits == "key"
+        if event.style in ("'", '"'):
+            start, end = event.start_mark, event.end_mark
+            self.quoted = (start.line, start.column), (end.line, end.column)
+        elif is_key and not event.value.isascii() and (note := reading(event.value, event.value)):
+            self._findings.remark(place, note)
         value = event.value if is_key else self._value(event, place)
         if event.anchor:
             self._anchors[event.anchor] = (value, 1)
@@ -216,7 +233,9 @@ class _Builder:
         """The scalar's value; a tag or a number that cannot be used is noted, and its text stands in."""
         tag, text = event.tag, event.value
         if tag in (None, "!"):
-            value = _plain(text) if event.implicit[0] else text
+            value, note = _plain(text) if event.implicit[0] else (text, None)
+            if note is not None:
+                self._findings.remark(place, note)
         elif tag == _TAG + "str":
             value = text
         elif tag.removeprefix(_TAG) in _SCALARS and tag.startswith(_TAG):
@@ -236,7 +255,8 @@ class _Builder:
 
     def _unknown_tag(self, tag: str, place: int) -> None:
         shown = tag.replace(_TAG, "!!")
-        self._findings.error("tag", place, f"the tag {shown} means nothing here", "remove the tag")
+        hint = "remove the tag, or quote text that starts with !"
+        self._findings.error("tag", place, f"the tag {shown} means nothing here", hint)
 
     def _alias(self, event: Any, place: int) -> None:
         name = event.anchor
@@ -262,7 +282,7 @@ class _Builder:
         if event.anchor:
             self._anchors[event.anchor] = None
         node = YamlMapping(place) if type(event) is yaml.MappingStartEvent else YamlList(place)
-        self._stack.append(_Open(node, place, event.anchor))
+        self._stack.append(_Open(node, place, event.anchor, bracket=event.flow_style))
 
     def _end(self, _: Any, __: int) -> None:
         done = self._stack.pop()
@@ -326,13 +346,12 @@ def _merged(node: YamlMapping, merges: list[YamlMapping]) -> YamlMapping:
 
 
 @lru_cache(maxsize=4096)
-def _plain(text: str) -> Any:
-    """What an unquoted scalar means: a number, true, false, null, or text."""
+def _plain(text: str) -> tuple[Any, Note | None]:
+    """What an unquoted scalar means: a number, true, false, null, or text; and what is worth a word about that."""
     tag = _RESOLVE.resolve(yaml.ScalarNode, text, (True, False))
-    if tag.removeprefix(_TAG) not in _SCALARS:
-        return text
-    value = _construct(tag, text)
-    return text if value is _BAD else value
+    value = _construct(tag, text) if tag.removeprefix(_TAG) in _SCALARS else text
+    value = text if value is _BAD else value
+    return value, reading(text, value)
 
 
 def _construct(tag: str, text: str) -> Any:

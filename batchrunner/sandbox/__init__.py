@@ -7,7 +7,7 @@ imports only what knows no service: `clock`, `errors`, `settings` and `text`. It
 
 from typing import TYPE_CHECKING
 
-from batchrunner.sandbox.config import SandboxConfig, load_faults
+from batchrunner.sandbox.config import SandboxConfig, rehearsal
 from batchrunner.sandbox.faults import Fault
 
 if TYPE_CHECKING:
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from batchrunner.sandbox.server import Sandbox
     from batchrunner.sandbox.service import Renderer
 
-__all__ = ["Fault", "SandboxConfig", "load_faults", "start"]
+__all__ = ["Fault", "SandboxConfig", "rehearsal", "start"]
 
 
 async def start(config: SandboxConfig, *, clock: "Clock | None" = None, render: "Renderer | None" = None) -> "Sandbox":
     """A listening sandbox; `await sandbox.close()` ends it.
 
-    clock: LoopClock by default. render: makes a clip of a request; by default real rendering in worker processes.
+    clock: by default one that runs at `config.speed`. render: makes a clip of a request; by default what
+    `config.render` says.
     Raises UsageError where the address or the state directory cannot be used.
     """
     from batchrunner.sandbox import server  # aiohttp: loaded only by who serves, not by the render workers

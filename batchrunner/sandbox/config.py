@@ -1,10 +1,16 @@
 """What a sandbox is told before it starts. Values only; the one file read is the faults file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batchrunner.errors import UsageError
-from batchrunner.sandbox.faults import Fault, parse_faults
+from batchrunner.sandbox import script
+from batchrunner.sandbox.faults import Fault
+from batchrunner.sandbox.weather import Weather
+from batchrunner.sandbox.world import BALANCE_CREDITS, CREDITS_PER_SECOND
+
+FAST = 60.0  # how many times as fast a hurried rehearsal runs: an eight-hour night in eight minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,39 +19,71 @@ class SandboxConfig:
 
     host, port: where it listens; port 0 takes a free one.
     seed: of every draw: ids, durations, faults.
-    faults: rules of misbehaviour, first match wins.
+    faults: rules of misbehaviour, first match wins. weather: what happens at set times; it goes before them.
     state_dir: where ledger, inputs and results live across restarts; None for a temporary one.
     capacity: generations worked on at once. queue_limit: waiting ones above that; more are refused with 429.
     queue_wait_s: median of the wait before a generation may start. duration_s: median of the generating time.
     spread: sigma of the logarithm of both; 0 makes them constant.
-    workers: render processes.
+    concurrency_limit: unfinished generations. requests_per_second: calls to the API. Above them: 429; None: no limit.
+    retry_after: ``none``, ``seconds`` or ``date``: what these 429s say in Retry-After. retry_delay_s: how long it asks.
+    balance_credits: in the account. prices: credits per second of video by resolution.
+    quotes: the reply to a submission names its price.
+    workers: render processes. render: ``scene``, or ``tiny`` for plain clips of the right size and length.
     logs: offer GET /v2/logs. log_delay_s: time from acceptance until a row shows there.
     logs_in_flight: show unfinished generations there (whether the service does is not known).
     body_limit_bytes: larger request bodies are refused with 413.
+    speed: how many times as fast as real its time runs, where no clock is given to `start`.
+    hang_s: what hangs is cut after so long; None: never, it is the client that gives up. For hurried rehearsals, as
+        a client's patience with the network is not hurried.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     seed: int = 0
     faults: tuple[Fault, ...] = ()
+    weather: Weather = field(default_factory=Weather)
     state_dir: Path | None = None
     capacity: int = 8
     queue_limit: int = 64
     queue_wait_s: float = 0.3
     duration_s: float = 2.0
     spread: float = 0.4
+    concurrency_limit: int | None = None
+    requests_per_second: float | None = None
+    retry_after: str = "none"
+    retry_delay_s: float = 10.0
+    balance_credits: int = BALANCE_CREDITS
+    prices: Mapping[str, int] = field(default_factory=lambda: CREDITS_PER_SECOND)
+    quotes: bool = True
     workers: int = 2
+    render: str = "scene"
     logs: bool = True
     log_delay_s: float = 0.0
     logs_in_flight: bool = True
     body_limit_bytes: int = 512 * 1024 * 1024
+    speed: float = 1.0
+    hang_s: float | None = None
+
+    def with_faults(self, path: Path) -> "SandboxConfig":
+        """This, as the faults file at `path` changes it. Raises UsageError that names file, section and key."""
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise UsageError(f"{path}: the faults file cannot be read: {reason}") from None
+        return replace(self, **script.parse(text, str(path)))
 
 
-def load_faults(path: Path) -> tuple[Fault, ...]:
-    """The rules in a YAML file. Raises UsageError that names the file, the rule and what is wrong with it."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path}: the faults file cannot be read: {reason}") from None
-    return parse_faults(text, str(path))
+def rehearsal(*, fast: bool, faults: Path | None) -> SandboxConfig:
+    """The sandbox of a run with provider sandbox: quick as for a demo, or like a real night, hurried.
+
+    fast: durations as those of the service's sibling models (half a minute to nine, as documented) in a time that
+    runs FAST times as fast. Its clips are plain, as rendering cannot be hurried. faults: a faults file.
+    Raises UsageError.
+    """
+    config = SandboxConfig()
+    if fast:
+        config = replace(
+            config, speed=FAST, hang_s=300.0, queue_wait_s=20.0, duration_s=180.0, render="tiny", queue_limit=10_000
+        )
+    return config.with_faults(faults) if faults else config

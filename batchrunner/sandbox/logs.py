@@ -23,7 +23,7 @@ class BadQuery(ValueError):
 
 
 class CallRate:
-    """The calls of the last minute, which are limited."""
+    """The calls of the last minute to the log, which are limited."""
 
     def __init__(self) -> None:
         self._calls: deque[float] = deque()

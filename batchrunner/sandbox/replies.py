@@ -8,6 +8,8 @@ text is not known, it is invented.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +29,8 @@ _NAMES = {
 }
 UNAUTHORIZED = "Unauthorized. Please create an API key at https://aimlapi.com/app/keys/ and send it as a Bearer token."
 NO_CREDITS = "You've run out of credits. Please top up your balance: https://aimlapi.com/app/billing/"
+# Not known: what the service says of an account that it has locked. The envelope is that of other 403s.
+LOCKED = "Your account is locked. Please contact support."
 NOT_FOUND = "Inference not found"
 TOO_MANY = "Too Many Requests"
 _HTML = (
@@ -81,8 +85,33 @@ def problem(call: Call, status: int, message: str, data: object = None, **header
     return Reply(status, body, "application/problem+json", headers)
 
 
-def submitted(generation: Generation) -> Reply:
-    """The reply to an accepted submission. `meta.sandbox` is the sandbox's own addition."""
+def too_many(call: Call, form: str = "none", delay_s: float = 0.0) -> Reply:
+    """The reply to one call too many. form: of Retry-After: ``none``, ``seconds`` or ``date``, `delay_s` from now."""
+    headers = {"seconds": f"{delay_s:.0f}", "date": _later(call.at, delay_s)}
+    return problem(call, 429, TOO_MANY, None, **({"Retry-After": headers[form]} if form in headers else {}))
+
+
+def no_credits(call: Call) -> Reply:
+    """The reply to a submission that the balance does not cover, as captured, with the service's own spelling."""
+    return problem(call, 403, NO_CREDITS, {"kind": "err_insufficent_credits"})
+
+
+def billing(available: int) -> Reply:
+    """The reply to GET /v2/billing. available: credits less holds; whether the service takes those off is not known."""
+    return Reply(200, {"current_balance": available / CREDITS_PER_USD, "currency": "USD"})
+
+
+def _later(at: str, delay_s: float) -> str:
+    # An HTTP date has whole seconds: never earlier than asked.
+    then = datetime.fromisoformat(at) + timedelta(seconds=delay_s + 0.999)
+    return format_datetime(then, usegmt=True)
+
+
+def submitted(generation: Generation, *, quoted: bool = True) -> Reply:
+    """The reply to an accepted submission. `meta.sandbox` is the sandbox's own addition.
+
+    quoted: name the price, which is held. (Whether the service does so for this model is not known.)
+    """
     accepted = generation.accepted
     usd = accepted["credits"] / CREDITS_PER_USD
     notes = {"notice": "a local sandbox answered; prices are invented and nothing is charged"}
@@ -95,8 +124,9 @@ def submitted(generation: Generation) -> Reply:
         "x-aimlapi-credits-used": str(accepted["credits"]),
         "x-aimlapi-usd-spent": str(usd),
     }
-    body = {"id": generation.id, "status": "queued", "meta": {"usage": usage, "sandbox": notes}}
-    return Reply(200, body, headers=headers)
+    meta: dict[str, Any] = {"usage": usage, "sandbox": notes} if quoted else {"sandbox": notes}
+    body = {"id": generation.id, "status": "queued", "meta": meta}
+    return Reply(200, body, headers=headers if quoted else {"x-inference-id": generation.id})
 
 
 def polled(generation: Generation, files_url: str) -> Reply:
@@ -117,10 +147,6 @@ def _problem(status: int, message: str, data: object = None) -> Callable[[Call, 
     return lambda call, _fault: problem(call, status, message, data)
 
 
-def _retry_after(call: Call, fault: Fault) -> Reply:
-    return problem(call, 429, TOO_MANY, None, **{"Retry-After": f"{fault.seconds:.0f}"})
-
-
 def _legacy(call: Call, _fault: Fault) -> Reply:
     body = {
         "message": "Body validation error!",
@@ -135,8 +161,13 @@ def _legacy(call: Call, _fault: Fault) -> Reply:
 # Faults that are a reply of their own, whatever was asked.
 INSTEAD: Mapping[str, Callable[[Call, Fault], Reply]] = {
     "rate_limited": _problem(429, TOO_MANY),
-    "rate_limited_retry_after": _retry_after,
+    "rate_limited_retry_after": lambda call, fault: too_many(call, "seconds", fault.seconds),
+    "rate_limited_retry_date": lambda call, fault: too_many(call, "date", fault.seconds),
     "unavailable": _problem(503, "Service unavailable"),
+    "unavailable_retry_after": lambda call, fault: problem(
+        call, 503, "Service unavailable", None, **{"Retry-After": f"{fault.seconds:.0f}"}
+    ),
+    "empty_503": lambda _call, _fault: Reply(503, "", "text/plain"),
     "server_error": _problem(500, "Internal server error"),
     "server_error_accepted": _problem(500, "Internal server error"),
     "edge_502_html": _html(502, "502 Bad Gateway"),
@@ -144,7 +175,8 @@ INSTEAD: Mapping[str, Callable[[Call, Fault], Reply]] = {
     "edge_524_html": _html(524, "524: A timeout occurred"),
     "edge_524_html_accepted": _html(524, "524: A timeout occurred"),
     "html_200": _html(200, "Sign in"),
-    "out_of_credits": _problem(403, NO_CREDITS, {"kind": "err_insufficent_credits"}),  # the service's own spelling
+    "out_of_credits": lambda call, _fault: no_credits(call),
+    "locked": _problem(403, LOCKED),
     "unauthorized": _problem(401, UNAUTHORIZED),
     "legacy_error": _legacy,
     "not_found": _problem(404, NOT_FOUND),

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,24 @@ from batchrunner.settings import parse_duration
 
 
 def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
-    """The command's options as a configuration. Raises UsageError where a value or the faults file cannot be used."""
-    try:
-        duration_s = parse_duration(options["duration"])
-    except ValueError as error:
-        raise UsageError(f"--duration: {error}", "Durations are written 200ms, 15s, 30m or 7h.") from None
-    return sandbox.SandboxConfig(
+    """The command's options as a configuration; they win over the faults file. Raises UsageError."""
+    base = sandbox.SandboxConfig(
         host=options["host"],
         port=options["port"],
-        seed=options["seed"],
-        faults=sandbox.load_faults(Path(options["faults"])) if options["faults"] else (),
         state_dir=Path(options["state"]) if options["state"] else None,
-        duration_s=duration_s,
-        capacity=options["capacity"],
-        logs=not options["no_logs"],
+        speed=options["speed"],
     )
+    if options["faults"]:
+        base = base.with_faults(Path(options["faults"]))
+    given = {name: options[name] for name in ("seed", "capacity") if options[name] is not None}
+    if options["no_logs"]:
+        given["logs"] = False
+    if options["duration"] is not None:
+        try:
+            given["duration_s"] = parse_duration(options["duration"])
+        except ValueError as error:
+            raise UsageError(f"--duration: {error}", "Durations are written 200ms, 15s, 30m or 7h.") from None
+    return replace(base, **given)
 
 
 def serve(config: sandbox.SandboxConfig) -> int:

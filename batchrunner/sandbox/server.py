@@ -7,6 +7,7 @@ that creates tasks.
 import asyncio
 import hashlib
 import json
+import math
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,27 +16,29 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from batchrunner.clock import Clock, LoopClock
+from batchrunner.clock import Clock, FastClock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import files, logs
 from batchrunner.sandbox.check import check, missing
 from batchrunner.sandbox.config import SandboxConfig
-from batchrunner.sandbox.faults import REFUSED, Fault
+from batchrunner.sandbox.faults import REFUSED, UNREPLIED, Fault
 from batchrunner.sandbox.pool import RenderPool
 from batchrunner.sandbox.replies import (
     BENT,
     INSTEAD,
     NOT_FOUND,
-    TOO_MANY,
     UNAUTHORIZED,
     Call,
     Reply,
+    billing,
     invalid,
     polled,
     problem,
     submitted,
+    too_many,
 )
 from batchrunner.sandbox.service import Renderer, Service, aside
+from batchrunner.sandbox.tiny import tiny
 from batchrunner.text import rfc3339
 
 GENERATIONS = "/v2/video/generations"
@@ -51,7 +54,8 @@ Handler = Callable[[web.Request, Call], Awaitable[tuple[Reply, Fault | None]]]
 
 async def start(config: SandboxConfig, *, clock: Clock | None = None, render: Renderer | None = None) -> "Sandbox":
     """A listening sandbox, its past restored. See `batchrunner.sandbox.start`."""
-    sandbox = Sandbox(config, clock or LoopClock(), render)
+    clock = clock or (LoopClock() if config.speed == 1 else FastClock(config.speed))
+    sandbox = Sandbox(config, clock, render)
     try:
         await sandbox.listen()
     except (OSError, OverflowError) as error:
@@ -76,8 +80,9 @@ class Sandbox:
             self._temporary = tempfile.TemporaryDirectory(prefix="batchrunner-sandbox-")
             root = Path(self._temporary.name)
         self._pool = RenderPool(config.workers)  # starts no process before it is asked
+        render = render or (tiny if config.render == "tiny" else self._pool)
         try:
-            self._service = Service(config, root, clock, render or self._pool, self._spawn)
+            self._service = Service(config, root, clock, render, self._spawn)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(f"{root}: the sandbox's state directory cannot be used: {error}") from None
         self._requests = 0
@@ -91,11 +96,31 @@ class Sandbox:
     async def listen(self) -> None:
         """Begin to serve. Raises OSError or OverflowError where the address cannot be bound."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._config.host, self._config.port).start()
+        site = await self._open()
         self.port = self._runner.addresses[0][1]
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         self.url = f"http://{host}:{self.port}"
         self._spawn(self._service.drive())
+        if self._config.weather.refusing():
+            self._spawn(self._refuse(site))
+
+    async def _open(self) -> web.TCPSite:
+        site = web.TCPSite(self._runner, self._config.host, self.port)
+        await site.start()
+        return site
+
+    async def _refuse(self, site: web.TCPSite) -> None:
+        """Let nobody in at the times when the weather says so: the address is free then, and calls are cut."""
+        for start_s, end_s in self._config.weather.refusing():
+            await self._clock.sleep(max(0.0, start_s - self._service.elapsed()))
+            await site.stop()
+            for connection in self._runner.server.connections if self._runner.server else []:
+                if connection.transport:
+                    connection.transport.abort()
+            if math.isinf(end_s):
+                return
+            await self._clock.sleep(max(0.0, end_s - self._service.elapsed()))
+            site = await self._open()
 
     async def close(self) -> None:
         """Stop. With a state directory everything accepted is known to the next sandbox there."""
@@ -135,27 +160,50 @@ class Sandbox:
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=self._config.body_limit_bytes)
-        app.router.add_post(GENERATIONS, self._guarded(self._submit))
-        app.router.add_get(GENERATIONS, self._guarded(self._poll), allow_head=False)
+        app.router.add_post(GENERATIONS, self._guarded("submit", self._submit))
+        app.router.add_get(GENERATIONS, self._guarded("poll", self._poll), allow_head=False)
         if self._config.logs:
-            app.router.add_get("/v2/logs", self._guarded(self._logs), allow_head=False)
+            app.router.add_get("/v2/logs", self._guarded("logs", self._logs), allow_head=False)
+        app.router.add_get("/v2/billing", self._guarded("billing", self._billing), allow_head=False)
         app.router.add_get("/sandbox/ledger", self._show_ledger, allow_head=False)
         app.router.add_get("/files/{name}", self._download)
         app.router.add_route("*", "/{path:.*}", self._nowhere)
         return app
 
-    def _guarded(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The frame of every call that wants a key: the key, the handler's answer, the fault that spoils it."""
+    def _guarded(self, name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The frame of every call that wants a key: key, rate limit, the handler's answer, the fault that spoils it."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not key.strip():
                 return _response(problem(call, 401, UNAUTHORIZED), call)
-            reply, fault = await handler(request, call)
-            return await _speak(request, call, reply, fault)
+            refusal = await self._service.admit(call)
+            reply, fault = (refusal, None) if refusal else await handler(request, call)
+            self._note(name, request, call, reply, fault)
+            return await self._speak(request, call, reply, fault)
 
         return handle
+
+    def _note(self, name: str, request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> None:
+        """Put a call that came to nothing into the ledger. An unreplied acceptance did come to something."""
+        kind = fault.kind if fault else ""
+        if kind in INSTEAD and fault:
+            reply = INSTEAD[kind](call, fault)
+        unanswered = kind in _HANGS or kind in _CUTS
+        spoiled = kind in INSTEAD or unanswered
+        if (name == "submit" and kind in UNREPLIED) or not (spoiled or reply.status >= 400):
+            return
+        event = {
+            "event": "refused",
+            "call": name,
+            "status": None if unanswered else reply.status,
+            "why": kind or reply.body["message"],
+            "client_request_id": call.client_request_id,
+        }
+        if generation_id := request.query.get("generation_id"):
+            event["generation_id"] = generation_id
+        self._service.record(event)
 
     def _call(self, request: web.Request) -> Call:
         self._requests += 1
@@ -175,7 +223,7 @@ class Sandbox:
         except web.HTTPRequestEntityTooLarge:
             return problem(call, 413, "request entity too large"), None
         identity = call.client_request_id or hashlib.sha256(body).hexdigest()
-        fault = self._service.faults.decide("submit", identity, self._service.elapsed())
+        fault = self._service.befalls("submit", identity)
         if fault and fault.kind in REFUSED:
             return Reply(200, ""), fault
         # The service's framework is taken to read no body without its content type.
@@ -188,10 +236,10 @@ class Sandbox:
         if isinstance(order, list):
             return invalid(call, order), None
         frames = await self._service.take_in(order)
-        generation = self._service.accept(order, call, frames, fault)
-        if generation is None:
-            return problem(call, 429, TOO_MANY), None
-        return submitted(generation), fault
+        answer = self._service.accept(order, call, frames, fault)
+        if isinstance(answer, Reply):
+            return answer, None
+        return submitted(answer, quoted=self._config.quotes), fault
 
     async def _poll(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
         generation_id = request.query.get("generation_id")
@@ -201,7 +249,7 @@ class Sandbox:
         generation = self._service.world.generations.get(generation_id)
         status = generation.status if generation else "unknown"
         state = "pending" if status in {"queued", "generating"} else status
-        fault = self._service.faults.decide("poll", generation_id, self._service.elapsed(), state)
+        fault = self._service.befalls("poll", generation_id, state)
         if generation is None:
             return problem(call, 404, NOT_FOUND), fault
         return polled(generation, f"{request.scheme}://{request.host}/files/"), fault
@@ -209,8 +257,8 @@ class Sandbox:
     async def _logs(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
         now = self._service.elapsed()
         if not self._log_rate.take(now):
-            return problem(call, 429, TOO_MANY), None
-        fault = self._service.faults.decide("logs", request.query.get("client_request_id", ""), now)
+            return too_many(call), None
+        fault = self._service.befalls("logs", request.query.get("client_request_id", ""))
         self._service.settle()
         generations = list(self._service.world.generations.values())
         try:
@@ -220,6 +268,11 @@ class Sandbox:
         data = [logs.row(one, rfc3339(one.accepted["at"])) for one in rows]
         return Reply(200, {"data": data, "has_more": more, "next_cursor": rows[-1].id if more else None}), fault
 
+    async def _billing(self, _request: web.Request, _call: Call) -> tuple[Reply, Fault | None]:
+        fault = self._service.befalls("billing", "")
+        self._service.settle()
+        return billing(self._service.world.available), fault
+
     async def _download(self, request: web.Request) -> web.StreamResponse:
         service, call, name = self._service, self._call(request), request.match_info["name"]
         if "Authorization" in request.headers:
@@ -228,10 +281,11 @@ class Sandbox:
         generation = service.world.by_file.get(name)
         if generation is None or generation.status != "completed" or not generation.outcome:
             return await self._nowhere(request)
-        fault = service.faults.decide("download", name, service.elapsed())
+        fault = service.befalls("download", name)
         kind = fault.kind if fault else ""
         if kind in INSTEAD or kind in _HANGS or kind in _CUTS:
-            return await _speak(request, call, Reply(200, ""), fault)
+            self._note("download", request, call, Reply(200, ""), fault)
+            return await self._speak(request, call, Reply(200, ""), fault)
         etag = call.request_id if kind == "changed_etag" else generation.outcome["sha256"][:32]
         wanted = None if kind == "no_range" else request.headers.get("Range")
         what = files.plan(generation.outcome["bytes"], f'"{etag}"', wanted, request.headers.get("If-Range"))
@@ -249,19 +303,21 @@ class Sandbox:
         call = self._call(request)
         return _response(problem(call, 404, f"Cannot {request.method} {request.path}"), call)
 
-
-async def _speak(request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> web.StreamResponse:
-    """The reply, or what `fault` makes of it."""
-    kind = fault.kind if fault else ""
-    if fault and kind in INSTEAD:
-        reply = INSTEAD[kind](call, fault)
-    elif kind in BENT:
-        reply = BENT[kind](reply)
-    elif kind in _HANGS:
-        await asyncio.get_running_loop().create_future()  # until the client leaves and cancels it
-    elif kind in _CUTS and request.transport:
-        request.transport.abort()
-    return _response(reply, call)
+    async def _speak(self, request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> web.StreamResponse:
+        """The reply, or what `fault` makes of it."""
+        kind = fault.kind if fault else ""
+        if fault and kind in INSTEAD:
+            reply = INSTEAD[kind](call, fault)
+        elif kind in BENT:
+            reply = BENT[kind](reply)
+        elif kind in _HANGS:
+            if self._config.hang_s is None:
+                await asyncio.get_running_loop().create_future()  # until the client leaves and cancels it
+            else:
+                await self._clock.sleep(self._config.hang_s)
+        if kind in _HANGS | _CUTS and request.transport:
+            request.transport.abort()
+        return _response(reply, call)
 
 
 def _response(reply: Reply, call: Call) -> web.Response:

@@ -7,6 +7,7 @@ tasks: what runs beside is handed to `spawn`. HTTP does not belong here.
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,15 @@ from batchrunner.sandbox.check import Order
 from batchrunner.sandbox.config import SandboxConfig
 from batchrunner.sandbox.faults import UNREPLIED, Fault, Faults
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames
-from batchrunner.sandbox.replies import BROKEN_RENDERER, GENERATION_ERRORS, Call, fal_error
+from batchrunner.sandbox.replies import (
+    BROKEN_RENDERER,
+    GENERATION_ERRORS,
+    Call,
+    Reply,
+    fal_error,
+    no_credits,
+    too_many,
+)
 from batchrunner.sandbox.store import Store
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
@@ -48,24 +57,22 @@ class Service:
         render: Renderer,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        rules = Rules(
-            config.seed,
-            config.capacity,
-            config.queue_limit,
-            config.queue_wait_s,
-            config.duration_s,
-            config.spread,
-        )
         self.store = Store(root)
-        self.world = World(rules)
         with ExitStack() as undo:
             undo.callback(self.store.close)
-            for event in self.store.events():
+            past: list[Event] = list(self.store.events())
+            # A hurried sandbox before this one may have lived into what is the future: time goes on from there.
+            self._wall0_s: float = max([clock.now(), *(event["at"] for event in past)])
+            self.world = World(_rules(config, self._wall0_s))
+            for event in past:
                 self.world.apply(event)
             undo.pop_all()
-        self.faults = Faults(config.faults, config.seed)
+        self._config = config
+        self._outages = Faults(config.weather.rules())  # certain, so no seed
+        self._faults = Faults(config.faults, config.seed)
         self._clock = clock
-        self._wall0_s, self._mono0_s = clock.now(), clock.monotonic()
+        self._mono0_s = clock.monotonic()
+        self._calls = Allowance()
         self._render = render
         self._spawn = spawn
         self._wake = asyncio.Event()
@@ -78,6 +85,27 @@ class Service:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self._clock.monotonic() - self._mono0_s
+
+    def befalls(self, on: str, identity: str, state: str = "any") -> Fault | None:
+        """What goes wrong with this call, if anything does. See `Faults.decide`."""
+        elapsed_s = self.elapsed()
+        return self._outages.decide(on, identity, elapsed_s, state) or self._faults.decide(
+            on, identity, elapsed_s, state
+        )
+
+    async def admit(self, call: Call) -> Reply | None:
+        """Let a call to the API in, as late as it is slow now; or the reply that it is one too many."""
+        if late_s := self._config.weather.reply_s(self.elapsed()):
+            await self._clock.sleep(late_s)
+        _, rate = self._limits()
+        return None if rate is None or self._calls.take(self.elapsed(), rate) else self._too_many(call)
+
+    def _limits(self) -> tuple[int | None, float | None]:
+        config = self._config
+        return config.weather.limits(self.elapsed(), config.concurrency_limit, config.requests_per_second)
+
+    def _too_many(self, call: Call) -> Reply:
+        return too_many(call, self._config.retry_after, self._config.retry_delay_s)
 
     def record(self, event: Event) -> None:
         """Make `event` so: on disk first, then in the world. `at` is now."""
@@ -114,13 +142,17 @@ class Service:
             self._frames[name] = await asyncio.get_running_loop().run_in_executor(None, count_frames, path)
         return self._frames[name]
 
-    def accept(self, order: Order, call: Call, frames: int | None, fault: Fault | None) -> Generation | None:
-        """Accept `order`, its inputs taken in, or return None where the queue is full. fault: the submission's."""
+    def accept(self, order: Order, call: Call, frames: int | None, fault: Fault | None) -> Generation | Reply:
+        """Accept `order`, its inputs taken in, and hold its price; or the refusal. fault: the submission's."""
         self.settle()
-        if not self.world.has_room():
-            return None
-        event = self.world.accept(order, self.now(), request_id=call.client_request_id, frames=frames)
-        doom = self.faults.decide("generation", event["generation_id"], self.elapsed())
+        concurrency, _ = self._limits()
+        if not self.world.has_room() or (concurrency is not None and self.world.unfinished >= concurrency):
+            return self._too_many(call)
+        if self.world.price(order, frames) > self.world.available:
+            return no_credits(call)
+        pace = self._config.weather.pace(self.elapsed(), self.world.rules)
+        event = self.world.accept(order, self.now(), request_id=call.client_request_id, frames=frames, pace=pace)
+        doom = self._faults.decide("generation", event["generation_id"], self.elapsed())
         event["request_id"] = call.request_id
         event["fault"] = doom.kind if doom else None
         event["replied"] = not (fault and fault.kind in UNREPLIED)
@@ -131,7 +163,7 @@ class Service:
     def _begin(self, generation: Generation) -> None:
         fault = generation.accepted["fault"]
         if fault in GENERATION_ERRORS:
-            generation.outcome = {"event": "failed", "error": GENERATION_ERRORS[fault]}
+            self.world.decide(generation, {"event": "failed", "error": GENERATION_ERRORS[fault]})
         elif fault != "stuck":
             self._spawn(self._make(generation))
 
@@ -141,17 +173,13 @@ class Service:
             data = self.store.keep_result(generation.file, made)
         except RenderFailed as failure:
             error = fal_error(failure.field, failure.message, failure.kind) if failure.field else BROKEN_RENDERER
-            generation.outcome = {"event": "failed", "error": error}
+            outcome: Event = {"event": "failed", "error": error}
         except OSError as failure:  # a full disk: this generation fails, and says why
-            generation.outcome = {"event": "failed", "error": {"name": "Error", "message": str(failure)}}
+            outcome = {"event": "failed", "error": {"name": "Error", "message": str(failure)}}
         else:
             digest = hashlib.sha256(data).hexdigest()
-            generation.outcome = {
-                "event": "completed",
-                "file": generation.file,
-                "bytes": len(data),
-                "sha256": digest,
-            }
+            outcome = {"event": "completed", "file": generation.file, "bytes": len(data), "sha256": digest}
+        self.world.decide(generation, outcome)
         self._wake.set()
 
     def _request(self, generation: Generation) -> RenderRequest:
@@ -165,6 +193,29 @@ class Service:
             write_mode=accepted["params"]["video_write_mode"],
             odd_length=accepted["fault"] == "odd_length",
         )
+
+
+class Allowance:
+    """Calls per second: as many at once as a second allows, and never less than one."""
+
+    def __init__(self) -> None:
+        self._left = math.inf
+        self._at_s = 0.0
+
+    def take(self, now_s: float, rate: float) -> bool:
+        """Count a call; False, uncounted, where it is one too many. rate: calls per second, in force now."""
+        self._left = min(self._left + (now_s - self._at_s) * rate, max(rate, 1.0))
+        self._at_s = now_s
+        if self._left < 1.0 - 1e-9:  # sums of fractions
+            return False
+        self._left -= 1.0
+        return True
+
+
+def _rules(config: SandboxConfig, started_at: float) -> Rules:
+    names = set(SandboxConfig.__dataclass_fields__) & set(Rules.__dataclass_fields__)
+    shared = {name: getattr(config, name) for name in names}
+    return Rules(**shared, top_ups=config.weather.top_ups, started_at=started_at)
 
 
 async def aside(size_bytes: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -3,17 +3,21 @@
 Rule: a line is in the operating system's hands before its event is answered, so a killed process forgets nothing that
 it accepted. A torn last line was never answered, and is dropped. Files appear under their names whole, or not at all.
 
+    <state_dir>/lock              held while a sandbox lives; the kernel's, so that it dies with its process
     <state_dir>/ledger.jsonl      one event a line, appended
     <state_dir>/inputs/<sha256>   bytes of data URIs
     <state_dir>/results/<uuid>.mp4
 """
 
+import errno
+import fcntl
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 STAND_INS = {"video": "standin.mp4", "image": "standin.jpg"}
 
@@ -26,9 +30,12 @@ class Store:
         for name in ("inputs", "results"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self._path = root / "ledger.jsonl"
-        self._path.touch()
-        _drop_torn_line(self._path)
-        self._file = self._path.open("a", encoding="utf-8")
+        with ExitStack() as undo:
+            self._lock = undo.enter_context(_locked(root / "lock"))
+            self._path.touch()
+            _drop_torn_line(self._path)
+            self._file = self._path.open("a", encoding="utf-8")
+            undo.pop_all()
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one event, flushed to the operating system."""
@@ -80,8 +87,9 @@ class Store:
         return path.read_bytes()
 
     def close(self) -> None:
-        """Stop appending."""
+        """Stop appending, and let the next one in."""
         self._file.close()
+        self._lock.close()
 
 
 def read_slice(path: Path, start: int, size: int) -> bytes:
@@ -89,6 +97,19 @@ def read_slice(path: Path, start: int, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(size)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, locked; raises OSError where another sandbox has it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            raise OSError("another sandbox is using it") from None
+        raise
+    return file
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from statistics import NormalDist
 from typing import Any
@@ -19,8 +19,10 @@ from batchrunner.sandbox.faults import uniform
 
 CREDITS_PER_USD = 2_000_000  # documented by the service
 # INVENTED for the sandbox: the service's price of this model is not published. Per second of video at 16 frames a
-# second, which is how the upstream counts.
+# second, which is how the upstream counts; the upstream's prices with the service's usual mark-up: 0.052, 0.078 and
+# 0.104 USD.
 CREDITS_PER_SECOND: Mapping[str, int] = {"480p": 104_000, "580p": 156_000, "720p": 208_000}
+BALANCE_CREDITS = 1_000_000 * CREDITS_PER_USD  # nobody runs out of a million dollars unasked
 BILLED_FPS = 16
 UNKNOWN_LENGTH_S = 5.0  # billed for a clip that cannot be probed
 # Two clocks are converted into each other (wall and monotonic): a due time may be missed by rounding, never by more.
@@ -30,8 +32,16 @@ Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TopUp:
+    """At `at_s` seconds since the start, `credits` are paid into the account."""
+
+    at_s: float
+    credits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
-    """The world's constants: as in SandboxConfig."""
+    """The world's constants: as in SandboxConfig. top_ups: in order; their times are seconds since `started_at`."""
 
     seed: int = 0
     capacity: int = 8
@@ -39,6 +49,10 @@ class Rules:
     queue_wait_s: float = 0.3
     duration_s: float = 2.0
     spread: float = 0.4
+    balance_credits: int = BALANCE_CREDITS
+    prices: Mapping[str, int] = field(default_factory=lambda: CREDITS_PER_SECOND)
+    top_ups: tuple[TopUp, ...] = ()
+    started_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -67,7 +81,10 @@ class Generation:
 
 
 class World:
-    """All generations, by id, in order of acceptance."""
+    """All generations, by id, in order of acceptance, and the account.
+
+    credits_held: of generations that have not ended. credits_charged: of completed ones. topped_up: paid in since.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -75,23 +92,45 @@ class World:
         self.by_file: dict[str, Generation] = {}
         self.credits_held = 0
         self.credits_charged = 0
+        self.topped_up = 0
+        self._top_ups_done = 0
         self._accepted_of: Counter[str] = Counter()
         self._waiting: list[tuple[float, int, Generation]] = []
         self._running: dict[str, Generation] = {}
+        self._ends: list[tuple[float, int, Generation]] = []  # of what runs and whose outcome is known
+        self._outcomes = 0
+
+    @property
+    def unfinished(self) -> int:
+        """How many generations are queued or generating."""
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def available(self) -> int:
+        """Credits that can still be spent: what is held counts as spent."""
+        return self.rules.balance_credits + self.topped_up - self.credits_held - self.credits_charged
 
     def has_room(self) -> bool:
         """Is there a place in the queue?"""
-        return len(self._waiting) + len(self._running) < self.rules.capacity + self.rules.queue_limit
+        return self.unfinished < self.rules.capacity + self.rules.queue_limit
 
     def running(self) -> list[Generation]:
         """What is being generated now."""
         return list(self._running.values())
 
-    def accept(self, order: Order, now: float, *, request_id: str | None, frames: int | None) -> Event:
-        """The event of accepting `order`; apply it to make it so.
+    def price(self, order: Order, frames: int | None) -> int:
+        """Credits that `order` costs. frames: of the reference clip, or None where they cannot be told."""
+        return price(order.params["resolution"], frames, self.rules.prices)
 
-        request_id: the client's. frames: length of the reference clip, or None where it cannot be told.
+    def accept(
+        self, order: Order, now: float, *, request_id: str | None, frames: int | None, pace: Rules | None = None
+    ) -> Event:
+        """The event of accepting `order`, and of holding its price; apply it to make it so.
+
+        request_id: the client's. frames: length of the reference clip, or None where it cannot be told. pace: the
+        durations in force, where they are not the usual ones.
         """
+        pace = pace or self.rules
         identity = request_id or order.fingerprint
         key = (self.rules.seed, identity, order.fingerprint, self._accepted_of[identity])
         number = uuid.UUID(bytes=sha256(repr(key).encode()).digest()[:16], version=4)
@@ -103,30 +142,47 @@ class World:
             "fingerprint": order.fingerprint,
             "model": order.model,
             "resolution": order.params["resolution"],
-            "credits": price(order.params["resolution"], frames),
+            "credits": self.price(order, frames),
             "params": dict(order.params),
             "video": order.video.name,
             "image": order.image.name,
-            "eligible_at": now + self._draw(self.rules.queue_wait_s, "wait", *key),
-            "duration_s": self._draw(self.rules.duration_s, "duration", *key),
+            "eligible_at": now + self._draw(pace.queue_wait_s, "wait", *key),
+            "duration_s": self._draw(pace.duration_s, "duration", *key),
         }
 
+    def decide(self, generation: Generation, outcome: Event) -> None:
+        """`generation`, which runs, will end so: completed with sha256 and bytes, or failed with error."""
+        generation.outcome = outcome
+        self._outcomes += 1
+        heapq.heappush(self._ends, (generation.ends_at, self._outcomes, generation))
+
     def next_event(self, now: float) -> Event | None:
-        """What is due by `now`: a generation's end, or a start where a slot is free. Apply it, and ask again."""
+        """What is due by `now`: a top-up, a generation's end, or a start where a slot is free. Apply it, ask again."""
         by = now + ROUNDING_S
-        for generation in self._running.values():
-            if generation.outcome and generation.ends_at <= by:
-                return {"at": now, "generation_id": generation.id, **generation.outcome}
+        top_up = self._next_top_up()
+        if top_up and self.rules.started_at + top_up.at_s <= by:
+            return {"event": "topped_up", "at": now, "credits": top_up.credits}
+        if self._ends and self._ends[0][0] <= by:
+            generation = self._ends[0][2]
+            outcome = generation.outcome or {}
+            bill = "charged" if outcome["event"] == "completed" else "rolled_back"
+            return {"at": now, "generation_id": generation.id, **outcome, bill: generation.accepted["credits"]}
         if self._waiting and self._waiting[0][0] <= by and len(self._running) < self.rules.capacity:
             return {"event": "started", "at": now, "generation_id": self._waiting[0][2].id}
         return None
 
     def next_due(self) -> float | None:
         """When `next_event` will have something, as far as that is known."""
-        due = [generation.ends_at for generation in self._running.values() if generation.outcome]
+        due = [self._ends[0][0]] if self._ends else []
         if self._waiting and len(self._running) < self.rules.capacity:
             due.append(self._waiting[0][0])
+        if top_up := self._next_top_up():
+            due.append(self.rules.started_at + top_up.at_s)
         return min((at for at in due if at < math.inf), default=None)
+
+    def _next_top_up(self) -> TopUp | None:
+        left = self.rules.top_ups[self._top_ups_done :]
+        return left[0] if left else None
 
     def apply(self, event: Event) -> None:
         """Make `event` so. Events that do not move a generation (fetched, leak) change nothing."""
@@ -135,6 +191,7 @@ class World:
             "started": self._begin,
             "completed": self._finish,
             "failed": self._finish,
+            "topped_up": self._top_up,
         }.get(event["event"])
         if move:
             move(event)
@@ -157,6 +214,8 @@ class World:
 
     def _finish(self, event: Event) -> None:
         generation = self._running.pop(event["generation_id"])
+        if self._ends and self._ends[0][2] is generation:  # a restart finds its end in the ledger, not here
+            heapq.heappop(self._ends)
         generation.outcome = event
         generation.ended_at = event["at"]
         generation.status = "completed" if event["event"] == "completed" else "error"
@@ -165,12 +224,16 @@ class World:
         if generation.status == "completed":
             self.credits_charged += held
 
+    def _top_up(self, event: Event) -> None:
+        self.topped_up += event["credits"]
+        self._top_ups_done += 1
+
     def _draw(self, median_s: float, *key: object) -> float:
         chance = max(uniform(*key), 1e-12)
         return median_s * math.exp(self.rules.spread * NormalDist().inv_cdf(chance))
 
 
-def price(resolution: str, frames: int | None) -> int:
+def price(resolution: str, frames: int | None, prices: Mapping[str, int] = CREDITS_PER_SECOND) -> int:
     """Credits of a clip of so many frames: by the second, at 16 frames a second. The rate is invented."""
     seconds = UNKNOWN_LENGTH_S if frames is None else frames / BILLED_FPS
-    return round(CREDITS_PER_SECOND[resolution] * seconds)
+    return round(prices[resolution] * seconds)

@@ -17,12 +17,13 @@ from typing import Any
 
 from batchrunner import journal, sandbox
 from batchrunner.clock import LoopClock
+from batchrunner.endpoint import Endpoint
 from batchrunner.engine import Engine
 from batchrunner.events import CallFailed, Event, JobMoved
 from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.manifest import Batch, fingerprint
 from batchrunner.rundir import RunDir
-from batchrunner.runner import Endpoint, Setup, Surroundings, drive
+from batchrunner.runner import Setup, Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.render import RenderRequest
 from batchrunner.settings import resolve

@@ -24,7 +24,7 @@ def judge(story: Story) -> None:
     """Raise Broken, naming the promise, if the night's outcome breaks one."""
     accepted = [event for event in story.ledger if event["event"] == "accepted"]
     rows = {row["id"]: row for row in story.report["jobs"]}
-    _never_pays_twice(accepted)
+    _never_pays_twice(story, accepted)
     _never_loses(story, accepted)
     _never_shows_a_bad_file(story, rows)
     _bounded(story)
@@ -37,8 +37,10 @@ def _expect(truth: object, words: str) -> None:
         raise Broken(words)
 
 
-def _never_pays_twice(accepted: list[dict[str, Any]]) -> None:
-    counts = Counter(event["fingerprint"] for event in accepted)
+def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
+    """One generation a job, besides those of which the service said that they failed: they are billed nothing."""
+    failed = {event["generation_id"] for event in story.ledger if event["event"] == "failed"}
+    counts = Counter(event["fingerprint"] for event in accepted if event["generation_id"] not in failed)
     twice = {content: count for content, count in counts.items() if count > 1}
     _expect(not twice, f"promise 1: paid more than once for {twice}")
 

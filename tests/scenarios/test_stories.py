@@ -19,7 +19,8 @@ from batchrunner.errors import UsageError
 from batchrunner.job import Entry
 from batchrunner.manifest import Batch
 from batchrunner.rundir import RunDir
-from batchrunner.runner import Endpoint, Setup, Surroundings, _service_name, drive
+from batchrunner.endpoint import Endpoint, service_name
+from batchrunner.runner import Setup, Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
 from tests.scenarios.night import _job, _render
@@ -347,7 +348,7 @@ def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone
 
 
 def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
-    real, other = (_service_name(resolve({}, {}, {}), url) for url in ("https://api.aimlapi.com", "https://x.example"))
-    local = {_service_name(resolve({}, {}, {}), f"http://127.0.0.1:{port}") for port in (1, 2)}
-    embedded = _service_name(resolve({"provider": "sandbox"}, {}, {}), "http://127.0.0.1:1")
+    real, other = (service_name(resolve({}, {}, {}), url) for url in ("https://api.aimlapi.com", "https://x.example"))
+    local = {service_name(resolve({}, {}, {}), f"http://127.0.0.1:{port}") for port in (1, 2)}
+    embedded = service_name(resolve({"provider": "sandbox"}, {}, {}), "http://127.0.0.1:1")
     assert len({real, other, *local, embedded}) == 4

@@ -1,5 +1,6 @@
 """The machine under a batch: two runs at once, a run directory that cannot be written, a disk that is full."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,11 +13,16 @@ from typing import Any
 
 import pytest
 
+from batchrunner import journal
+from batchrunner.errors import LocalFault
+from batchrunner.job import State
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
 from tests.soak.judge import judge
-from tests.soak.processes import Service, call
+from tests.soak.processes import Service, call, wait_for
+from tests.test_journal import Inline, begun, make_job, make_record
 
 Mount = Callable[..., None]
+_FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and what a slow machine needs besides
 
 
 @pytest.fixture
@@ -217,6 +223,47 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_blames_the_disk(tmp_pa
         figures = judge(batch, service.ledger(), set())
         assert not figures.wrong, figures.table("full disk")
         assert figures.accepted == figures.jobs
+
+
+def test_a_disk_filled_by_somebody_else_ends_the_run_with_every_id_stored(tmp_path: Path, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "size=2m")
+    with Service(tmp_path, "--duration", "3s") as service:
+        batch = make_batch(tmp_path, 60, dict(service.environment()), output=place / "out", concurrency=40)
+        with batch.start() as run:
+            wait_for(service.accepted, "the first submission is accepted")
+            _fill(place)
+            assert run.end(_FULL_DISK_ENDS_S) == 3, run.output
+            assert "the disk is full" in run.output
+            assert "Traceback" not in run.output
+        held = journal.read(batch.journal)
+        assert held is not None
+        paid = {event["generation_id"] for event in service.accepted()}
+        assert {record.generation_id for record in held.records.values()} - {None} == paid, run.output
+        assert 0 < len(paid) < 60, "it must stop submitting"
+
+
+def test_a_journal_on_a_disk_without_a_free_byte_stores_ids_and_refuses_intents(tmp_path: Path, mount: Mount) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount(place, "size=2m")
+    keys = [f"job-{number}" for number in range(16)]
+    open_journal = journal.Journal(place / "journal.db", Inline())
+    begun(open_journal, *keys)
+    for key in keys[:8]:
+        asyncio.run(open_journal.save(make_record(key, State.SUBMITTING)))
+    _fill(place)
+    for _ in range(40):  # far more than the room set aside would take, were the log only to grow
+        for key in keys[:8]:
+            asyncio.run(open_journal.save(make_record(key, State.IN_FLIGHT)))
+    with pytest.raises(LocalFault, match="the disk is full"):
+        asyncio.run(open_journal.save(make_record(keys[8], State.SUBMITTING)))
+    open_journal.close()
+    held = journal.read(place / "journal.db")
+    assert held is not None
+    states = [held.records[make_job(key).fingerprint].state for key in keys]
+    assert states == [State.IN_FLIGHT] * 8 + [State.PENDING] * 8
 
 
 def _fill(place: Path) -> None:

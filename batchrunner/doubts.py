@@ -1,0 +1,54 @@
+"""Submissions in doubt: until when each holds its slot, and when to search for them in the service's log. Pure.
+
+The first search comes soon after a doubt, the later ones at growing waits; one more is made when nothing else is left
+to do. Moments are of the monotonic clock, seconds.
+"""
+
+from collections.abc import Iterable, Iterator
+
+
+class Doubts:
+    """The jobs in doubt. wait_s: before the first search. cap_s: the longest wait between two."""
+
+    def __init__(self, wait_s: float, cap_s: float) -> None:
+        self.review_at: float | None = None
+        self._first_wait_s = self._wait_s = wait_s
+        self._cap_s = cap_s
+        self._until: dict[str, float] = {}
+        self._last_done = False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._until)
+
+    def found(self, fingerprint: str, until: float, now: float) -> None:
+        """A doubt of an earlier run: it is searched for at once."""
+        self._until[fingerprint] = until
+        self.review_at = now
+
+    def add(self, fingerprint: str, until: float, now: float) -> None:
+        """A new doubt, holding its slot until then."""
+        self._until[fingerprint] = until
+        self._wait_s = self._first_wait_s
+        self.review_at = now + self._wait_s
+
+    def submitted(self) -> None:
+        """Something was submitted: the search at the end is yet to come."""
+        self._last_done = False
+
+    def start_review(self, now: float, *, at_the_end: bool) -> bool:
+        """Whether to search now; if so, it counts as done. at_the_end: nothing else is left to do."""
+        last = bool(self._until) and at_the_end and not self._last_done
+        if not last and (self.review_at is None or self.review_at > now):
+            return False
+        self._last_done = last
+        self.review_at = None
+        return True
+
+    def reviewed(self, adopted: Iterable[str], now: float) -> list[str]:
+        """A search has ended and settled some; those are returned that hold their slots no longer."""
+        for fingerprint in adopted:
+            del self._until[fingerprint]
+        if self._until:
+            self.review_at = now + self._wait_s
+            self._wait_s = min(2 * self._wait_s, self._cap_s)
+        return [fingerprint for fingerprint, until in self._until.items() if until <= now]

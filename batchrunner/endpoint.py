@@ -1,0 +1,62 @@
+"""Where the service is, and the key for it: read from the environment, checked, and told by its host. Pure.
+
+Rule: the key is read here and handed to the client; it goes nowhere else, and never over an unencrypted way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from batchrunner.errors import UsageError
+from batchrunner.settings import Settings
+
+KEY_VARIABLES = ("AIMLAPI_KEY", "AIML_API_KEY")
+BASE_URL_VARIABLE = "AIMLAPI_BASE_URL"
+DEFAULT_BASE_URL = "https://api.aimlapi.com"
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the service is, without the path, and the key for it."""
+
+    base_url: str
+    key: str
+
+
+def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | None:
+    """Address and key from the environment; None for the embedded sandbox, which needs neither."""
+    if settings.provider == "sandbox":
+        return None
+    base_url = environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    if not _safe_for_a_key(base_url):
+        raise UsageError(
+            f"{BASE_URL_VARIABLE} cannot be used: not a plain https address", f"The default is {DEFAULT_BASE_URL}."
+        )
+    key = next((environment[name].strip() for name in KEY_VARIABLES if environment.get(name, "").strip()), "")
+    if not key or not key.isascii() or not key.isprintable():
+        raise UsageError(
+            "no API key: AIMLAPI_KEY is not set" if not key else "AIMLAPI_KEY holds characters that no key has",
+            "Set it (export AIMLAPI_KEY=…), or try the batch for free with --provider sandbox.",
+        )
+    return Endpoint(base_url, key)
+
+
+def _safe_for_a_key(base_url: str) -> bool:
+    """Whether the key may travel there: encrypted, or in clear text to this machine."""
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises where it is no number
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            return False
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    )
+
+
+def service_name(settings: Settings, base_url: str) -> str:
+    """Whose generations these are: ids of one service mean nothing to another. Ports on this machine come and go."""
+    host = urlsplit(base_url).hostname or ""
+    return "the embedded sandbox" if settings.provider == "sandbox" else "this machine" if host in _LOOPBACK else host

@@ -1,0 +1,52 @@
+"""How long a generation is expected to take, from those that were seen to their end. Pure.
+
+Durations run from the service's acceptance to the poll that saw it complete, queue included: what a job that is
+submitted now has to expect. They are kept by model and resolution, the latest few: a service slows down and recovers.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+
+from batchrunner.job import Job, Record
+
+_KEPT = 64  # of each kind
+_ENOUGH = 3  # fewer say nothing
+
+_Kind = tuple[str, str]
+
+
+class Forecast:
+    """Learns from records, and answers for jobs."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._seen: dict[_Kind, deque[float]] = {}
+        for record in sorted(records, key=_completed_at):
+            self.learn(record)
+
+    def learn(self, record: Record) -> None:
+        """Take in how long the latest attempt of `record` took, if it was seen to complete."""
+        if not record.attempts:
+            return
+        attempt = record.last
+        if attempt.accepted_at is None or attempt.completed_at is None:
+            return
+        took_s = attempt.completed_at - attempt.accepted_at
+        if took_s >= 0:  # the wall clock was set back meanwhile
+            self._seen.setdefault(_kind(record.job), deque(maxlen=_KEPT)).append(took_s)
+
+    def expected_s(self, job: Job) -> float | None:
+        """The median of its kind; of all kinds where too few of its own were seen; None where nothing is known."""
+        own = self._seen.get(_kind(job), ())
+        if len(own) >= _ENOUGH:
+            return median(own)
+        every = [took_s for seen in self._seen.values() for took_s in seen]
+        return median(every) if len(every) >= _ENOUGH else None
+
+
+def _kind(job: Job) -> _Kind:
+    return job.model, str(job.params.get("resolution", ""))
+
+
+def _completed_at(record: Record) -> float:
+    return (record.attempts and record.last.completed_at) or 0.0

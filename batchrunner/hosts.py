@@ -1,0 +1,123 @@
+"""Where a download may lead. The links are the service's words and their redirects a stranger's: neither is trusted.
+
+Rules: http and https only. Nothing at a private, loopback or link-local address, unless the service itself is at one
+(a sandbox, a gateway in the house). No way from https down to http, where whoever listens could change the clip; a
+link that is plain http from the start is the service's own choice, told over its own connection. Names are judged by
+the addresses that they resolve to, in the resolver of the connection itself: what was checked is what is connected to.
+"""
+
+import ipaddress
+import re
+import socket
+
+from aiohttp import ThreadedResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from batchrunner.errors import ServiceFault
+
+# A host whose last part is a number is an address in some spelling or other (WHATWG URL, host parser).
+_NUMBER = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
+
+
+class Guard(AbstractResolver):
+    """Judges the links of one service; also the resolver of the session that follows them.
+
+    service_url: the service's own address, from the user. names: what looks names up.
+    """
+
+    def __init__(self, service_url: str, names: AbstractResolver | None = None) -> None:
+        self._service_host = URL(service_url).host or ""
+        self._names = names
+        self._at_home: bool | None = None  # whether the service is at a private address, once known
+
+    def target(self, link: str, base: URL | None = None) -> URL:
+        """Where `link` leads, seen from `base` if it is a redirect from there. Raises ServiceFault `link_refused`."""
+        try:
+            url = base.join(URL(link)) if base else URL(link)
+            host = url.host
+        except ValueError:  # UnicodeError is one
+            raise _refused("is not a usable address") from None
+        if url.scheme not in {"http", "https"}:
+            raise _refused(f"leads to a {url.scheme[:20]} address" if url.scheme else "is not a usable address")
+        if not host:
+            raise _refused("names no host")
+        if base is not None and base.scheme == "https" and url.scheme == "http":
+            raise _refused(f"is redirected from https to plain http, at {url.host}")
+        return url
+
+    async def admit(self, url: URL) -> None:
+        """Judge a host that is an address already: no resolver will be asked for it. Raises ServiceFault."""
+        host = url.host or ""
+        literal = _address(host)
+        if literal is None and _NUMBER.search(host):
+            raise _refused(f"names the address {host} in an odd spelling")
+        if literal is not None and not public(literal) and not await self._service_is_private():
+            raise _refused(f"leads to the private address {host}")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of `host` that a download may connect to. Raises OSError, and ServiceFault if there is none."""
+        found = await self._look_up(host, port, family)
+        fine = [each for each in found if _is_public(each["host"])]
+        if len(fine) == len(found) or await self._service_is_private():
+            return found
+        if not fine:
+            raise _refused(f"leads to {host}, which is at the private address {found[0]['host']}")
+        return fine
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        self._names = self._names or ThreadedResolver()
+        try:
+            return await self._names.resolve(host, port, family)
+        except UnicodeError:  # a name with an empty part, or one of more than 63 characters
+            raise OSError(f"no such host: {host[:80]}") from None
+
+    async def _service_is_private(self) -> bool:
+        if self._at_home is None:
+            literal = _address(self._service_host)
+            if literal is not None:
+                self._at_home = not public(literal)
+            else:
+                try:
+                    found = await self._look_up(self._service_host, 0, socket.AF_UNSPEC)
+                except OSError:
+                    return False  # not known now, so not believed; asked again the next time
+                self._at_home = all(not _is_public(each["host"]) for each in found)
+        return self._at_home
+
+
+def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether `address` is one of the internet at large, also where it carries an IPv4 address within."""
+    if isinstance(address, ipaddress.IPv6Address):
+        within = address.ipv4_mapped or address.sixtofour
+        if within is None and address in _NAT64:
+            within = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if within is not None:
+            return public(within)
+        if address.teredo is not None or address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_public(host: str) -> bool:
+    address = _address(host)
+    return address is not None and public(address)
+
+
+def _refused(what: str) -> ServiceFault:
+    return ServiceFault("link_refused", f"the download link {what}; it was not followed")

@@ -1,0 +1,67 @@
+"""What SQLite's and the system's refusals mean for the user: a disk's fault, a full disk, or a damaged journal.
+
+Rule: the one border at which errors of sqlite3 become words; nothing here reads or writes.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchrunner import disk
+from batchrunner.errors import JournalError, LocalFault
+
+_FULL_BYTES = 64 * 1024
+
+DAMAGE_HINT = (
+    "Nothing was submitted. Keep the file: it knows which generations are paid for. Restore it from a backup, or move "
+    "the run directory away to start over, which pays for every job again."
+)
+
+_DISK_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, or makes no sense, is damage."""
+    if path.exists() and not path.is_file():
+        raise JournalError(f"{path} is no file", DAMAGE_HINT)
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _kind(error) in _DISK_ERRORS:
+            raise refused(error, path, "opened") from error
+        raise JournalError(f"{path} cannot be read as a journal: {error}", DAMAGE_HINT) from error
+    except OSError as error:
+        raise disk.fault(error, "the journal could not be opened") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise JournalError(f"{path} cannot be read as a journal: {error!r}", DAMAGE_HINT) from error
+
+
+def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
+    """What SQLite could not do to the journal at `path`. doing: ``opened``, ``written``."""
+    # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
+    if _kind(error) == sqlite3.SQLITE_FULL or shutil.disk_usage(path.parent).free < _FULL_BYTES:
+        return no_room(doing)
+    message = f"the journal could not be {doing}: {error}"
+    return LocalFault("disk_error", message, "Check the disk, then run the same command again.")
+
+
+def no_room(doing: str) -> LocalFault:
+    """The disk is full. doing: as for `refused`."""
+    message = f"the journal could not be {doing}: the disk is full"
+    return LocalFault("disk_full", message, "Make room and run the same command again.")
+
+
+def _kind(error: sqlite3.Error) -> int:
+    """SQLite's primary result code: extended ones carry it in their low byte. 0 for the Python module's own errors."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,101 @@
+"""How calls fare: every call goes through here, so that trouble is met by all of them together, and told once.
+
+Three gates (`batchrunner.gate`), one each for submissions, polls and downloads; the working cap moves with what the
+service says to submissions. Failures are counted per job only where they are that job's own: between two that count,
+another job's call was answered. So an outage uses up no job's retries, however long it lasts.
+Rule: nothing here waits or decides what follows for a job; the engine asks the gates before it starts a call.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from batchrunner.errors import CallError, LocalFault
+from batchrunner.events import CapChanged, WeatherChanged
+from batchrunner.gate import Gate, Word
+from batchrunner.job import Happening
+from batchrunner.ports import Parts
+from batchrunner.scheduler import Scheduler
+
+CALLS = ("submit", "poll", "download")
+_T = TypeVar("_T")
+
+
+class Weather:
+    """The gates, by the name of their calls, and what is known of each job's own failures."""
+
+    def __init__(self, parts: Parts, scheduler: Scheduler) -> None:
+        # A submission can end in doubt, so after an outage a look that costs nothing goes before it.
+        self.gates = {call: Gate(parts.rng, careful=call == "submit") for call in CALLS}
+        self._parts = parts
+        self._scheduler = scheduler
+        self._answered: Counter[str] = Counter()
+        self._failures: dict[tuple[str, str], tuple[int, int]] = {}  # own failures in a row, and `answered` at the last
+
+    async def call(self, call: str, fingerprint: str, ticket: int, made: Awaitable[_T]) -> _T:
+        """Make a call of this kind for this job; its outcome moves gate and cap. Raises what the call raises."""
+        gate, clock = self.gates[call], self._parts.clock
+        before = gate.word
+        try:
+            reply = await made
+        except CallError as error:
+            self._count(call, fingerprint, error)
+            if gate.failed(ticket, error, clock.monotonic()):
+                await self._tell_weather(call, before)
+                if call == "submit" and gate.word is Word.THROTTLED:
+                    await self._move_cap(throttled=True)
+            raise
+        self._answered[call] += 1
+        self._failures.pop((call, fingerprint), None)
+        if gate.passed(ticket):
+            await self._tell_weather(call, before)
+        if call == "submit":
+            await self._move_cap(throttled=False)
+        return reply
+
+    async def look(self, ticket: int, made: Awaitable[None]) -> None:
+        """See whether the service answers at all, before a submission is risked. Raises nothing for a failed call."""
+        gate, before = self.gates["submit"], self.gates["submit"].word
+        try:
+            await made
+        except CallError as error:
+            if gate.failed(ticket, error, self._parts.clock.monotonic()):
+                await self._tell_weather("submit", before)
+        else:
+            gate.looked(ticket)
+        finally:
+            gate.left(ticket)
+
+    def failures(self, call: str, fingerprint: str) -> int:
+        """How often in a row this call failed for this job alone."""
+        return self._failures.get((call, fingerprint), (0, 0))[0]
+
+    def _count(self, call: str, fingerprint: str, error: CallError) -> None:
+        if error.kind == "rate_limited":
+            return  # says nothing about the job
+        count, answered = self._failures.get((call, fingerprint), (0, -1))
+        if answered != self._answered[call]:
+            self._failures[call, fingerprint] = (count + 1, self._answered[call])
+
+    async def _tell_weather(self, call: str, before: Word) -> None:
+        gate, clock = self.gates[call], self._parts.clock
+        next_at = None if gate.open else clock.now() + gate.next_at - clock.monotonic()
+        self._parts.announce(WeatherChanged(clock.now(), call, gate.word.value, gate.reason, next_at))
+        if gate.word is not before:
+            await self._note("weather", call, gate.word.value, gate.reason)
+
+    async def _move_cap(self, *, throttled: bool) -> None:
+        cap = self._scheduler.cap
+        before = cap.working
+        if throttled:
+            cap.throttled(self._scheduler.in_flight)
+        else:
+            cap.accepted()
+        if cap.working != before:
+            self._parts.announce(CapChanged(self._parts.clock.now(), cap.working, cap.limit))
+            await self._note("cap", "submit", str(cap.working), f"working cap {cap.working} of {cap.limit}")
+
+    async def _note(self, kind: str, about: str, word: str, message: str) -> None:
+        with suppress(LocalFault):  # a line of the timeline is not worth what waits for this call's outcome
+            await self._parts.journal.note(Happening(self._parts.clock.now(), kind, about, word, message))

@@ -1,0 +1,127 @@
+"""Whatever the bytes of a manifest are: a batch or a list of problems, in bounded time, and never a traceback.
+
+`verdict` is the judge; `broken` makes manifests that nobody would write out of those that somebody did. The test suite
+spends some seconds on it (tests/test_fuzz.py); ``python -m tests.fuzz --minutes 10`` goes on.
+"""
+
+import json
+import random
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from batchrunner.manifest import CODES, github, render
+from batchrunner.manifest.validate import check, shown
+
+TESTS = Path(__file__).parent.parent
+SUITE = Path(__file__).parent / "yaml_test_suite.json"
+# What is dropped into manifests: YAML's own signs, characters that are not what they seem, our own words. One a line.
+_PIECES = tuple((Path(__file__).parent / "pieces.txt").read_text("utf-8").splitlines())
+_SPACE = re.compile(rb"[ \n:,'\"\[\]{}-]")
+
+
+@cache
+def corpus() -> tuple[bytes, ...]:
+    """Manifests that are right, those that are wrong, and the inputs of the public YAML test suite."""
+    found = (*(TESTS.parent / "manifests").glob("*.yaml"), *(TESTS / "manifests_bad").glob("*.yaml"))
+    own = [path.read_bytes() for path in sorted(found) if path.is_file() and path.stat().st_size < 20_000]
+    return (*own, *(text.encode() for _, text in suite()))
+
+
+@cache
+def suite() -> tuple[tuple[str, str], ...]:
+    """Every input of the public YAML test suite, by its name."""
+    held = json.loads(SUITE.read_text("utf-8")) if SUITE.exists() else {}
+    return tuple(held.get("cases", {}).items())
+
+
+def broken(data: bytes, rng: random.Random) -> bytes:
+    """`data` after a few accidents."""
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        data = rng.choice(_ACCIDENTS)(data, rng)
+    return data[:100_000]
+
+
+def _at(data: bytes, rng: random.Random) -> int:
+    """A place in `data`, mostly one where syntax is."""
+    marks = [found.start() for found in _SPACE.finditer(data)] if rng.random() < 0.7 else []
+    return rng.choice(marks) if marks else rng.randint(0, len(data))
+
+
+def _piece(rng: random.Random) -> bytes:
+    return rng.choice(_PIECES).encode().decode("unicode_escape").encode("utf-8", "replace")
+
+
+def _insert(data: bytes, rng: random.Random) -> bytes:
+    at = _at(data, rng)
+    return data[:at] + _piece(rng) + data[at:]
+
+
+def _remove(data: bytes, rng: random.Random) -> bytes:
+    at = _at(data, rng)
+    return data[:at] + data[at + rng.choice((1, 1, 2, 5, 30)) :]
+
+
+def _byte(data: bytes, rng: random.Random) -> bytes:
+    at = rng.randint(0, len(data))
+    return data[:at] + rng.randbytes(1) + data[at + 1 :]
+
+
+def _repeat(data: bytes, rng: random.Random) -> bytes:
+    start = _at(data, rng)
+    end = start + rng.choice((1, 3, 20))
+    return data[:end] + data[start:end] * rng.choice((1, 3, 100)) + data[end:]
+
+
+def _cut(data: bytes, rng: random.Random) -> bytes:
+    return data[: _at(data, rng)]
+
+
+def _splice(data: bytes, rng: random.Random) -> bytes:
+    other = rng.choice(corpus())
+    return data[: _at(data, rng)] + other[_at(other, rng) :]
+
+
+def _lines(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True) or [b""]
+    at, to = rng.randrange(len(lines)), rng.randrange(len(lines))
+    line = rng.choice((b"", b" ", b"  ", b"\t")) + lines.pop(at)
+    return b"".join((*lines[:to], line, *lines[to:]))
+
+
+_ACCIDENTS = (_insert, _insert, _remove, _byte, _repeat, _cut, _splice, _lines)
+
+
+@contextmanager
+def bench() -> Iterator[Path]:
+    """A folder with a video and an image, in which manifests are tried."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("bunny.mp4", "hopper.jpg"):
+            (Path(folder) / name).symlink_to(TESTS.parent / "manifests" / "media" / name)
+        yield Path(folder)
+
+
+def verdict(data: bytes, folder: Path) -> bool:
+    """True if `data` is a manifest that validates. Every way of telling about it is tried.
+
+    Raises AssertionError where what is told is odd, and whatever a bug raises.
+    """
+    path = folder / "case.yaml"
+    path.write_bytes(data)
+    checked = check(path)
+    found = checked.diagnostics
+    assert checked.valid != any(each.severity == "error" for each in found)
+    for each in found[:200]:
+        assert each.code in CODES, each.code
+        assert each.line >= 1, each
+        assert each.column >= 1, each
+        assert each.end_column is None or each.end_column > each.column, each
+        assert each.message, each
+    for text in (render(found, None), github(found, None)):
+        assert all(line.isprintable() for line in text.split("\n")), text
+    told = json.loads("".join(text for text, _ in shown([checked], "json", None)))
+    assert told["valid"] == checked.valid
+    return checked.valid
