@@ -70,6 +70,11 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
     return click.option(flag, setting.name, metavar=metavar, help=text)
 
 
+_variables = click.option(
+    "--set", "given", multiple=True, metavar="NAME=VALUE", help="What ${NAME} in the manifest stands for; repeatable."
+)
+
+
 @click.group(
     cls=_InOrder,
     epilog=_EPILOG,
@@ -91,8 +96,10 @@ def cli() -> None:
 
 @cli.command(short_help="Start a batch, or continue it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
+@_variables
 @_run_settings
-def run(manifest: Path, **flags: object) -> int:
+@click.option("--dry-run", is_flag=True, help="The same as plan: submit nothing.")
+def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     """Start the batch in MANIFEST, or continue it: what is done is not done again.
 
     The API key comes from the environment: AIMLAPI_KEY. Every option below can also stand in the manifest
@@ -103,6 +110,8 @@ def run(manifest: Path, **flags: object) -> int:
     from batchrunner.progress import make_progress
 
     setup = _load(manifest, flags)
+    if dry_run:
+        return _show_plan(setup, as_json=False, every=False)
     settings = setup.settings
     with make_progress(stream=sys.stderr, quiet=settings.quiet, plain=settings.no_progress) as progress:
         return runner.run_batch(setup, os.environ, progress)
@@ -110,6 +119,7 @@ def run(manifest: Path, **flags: object) -> int:
 
 @cli.command(short_help="Check manifests and local inputs.")
 @click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_variables
 @click.option(
     "--format",
     "form",
@@ -124,14 +134,16 @@ def run(manifest: Path, **flags: object) -> int:
     type=click.IntRange(0),
     help="Problems to print for each manifest; 0 is all. [default: 20; json: all]",
 )
-def validate(manifests: tuple[Path, ...], form: str, max_problems: int | None) -> int:
+def validate(manifests: tuple[Path, ...], given: tuple[str, ...], form: str, max_problems: int | None) -> int:
     """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted.
 
     What the code at the end of a problem means is in docs/diagnostics.md.
     """
     from batchrunner.manifest import validate as validating
+    from batchrunner.manifest.variables import read_given
 
-    checked = [validating.check(path) for path in manifests]
+    values = read_given(given)
+    checked = [validating.check(path, values, os.environ) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=_colour(sys.stderr)):
         click.echo(text, err=problem, color=True)
     return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
@@ -139,29 +151,29 @@ def validate(manifests: tuple[Path, ...], form: str, max_problems: int | None) -
 
 @cli.command(short_help="Show what run would do; submits nothing.")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--output", metavar="DIR", help="Run directory. [default: output/<name>]")
+@_variables
+@_run_settings
+@click.option("--all", "every", is_flag=True, help="List every job, however many.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def plan(manifest: Path, output: str | None, as_json: bool) -> int:
-    """Show what `run` would do with MANIFEST, job by job: new, done, in flight, in doubt, failed. Submits nothing."""
-    from batchrunner import journal
-    from batchrunner import plan as planning
+def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
+    """Show what `run` would do with MANIFEST and the same options, job by job, what it would cost, and until when.
 
-    setup = _load(manifest, {"output": output})
-    rows = planning.build(setup.batch.entries, journal.read(setup.rundir.journal))
-    click.echo(json.dumps(planning.as_json(rows), indent=1) if as_json else planning.as_text(rows))
-    return ExitStatus.OK
+    Submits nothing, and writes nothing.
+    """
+    return _show_plan(_load(manifest, flags), as_json=as_json, every=every)
 
 
 @cli.command(short_help="Show where a batch stands, also while it runs.")
 @click.argument("batch", metavar="MANIFEST|RUN_DIR", type=click.Path(path_type=Path))
 @click.option("--output", metavar="DIR", help="Run directory, if BATCH is a manifest. [default: output/<name>]")
+@_variables
 @click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
-def status(batch: Path, output: str | None, as_json: bool) -> int:
+def status(batch: Path, output: str | None, given: tuple[str, ...], as_json: bool) -> int:
     """Show where a batch stands, from its journal; another process may be running it."""
     from batchrunner import report
     from batchrunner.rundir import RunDir
 
-    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, {"output": output}).rundir
+    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, {"output": output, "given": given}).rundir
     facts = report.build(_held(rundir), __version__)
     click.echo(report.to_json(facts) if as_json else report.status_text(facts))
     return ExitStatus.OK
@@ -205,7 +217,7 @@ def verify(run_dir: Path) -> int:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--seed", type=int, help="Decides ids, durations and faults. [default: 0]")
-@click.option("--faults", metavar="FILE", help="YAML file of faults and bad weather to show; see docs/sandbox.md.")
+@click.option("--faults", metavar="FILE", help="YAML file of faults and outages to show; see docs/sandbox.md.")
 @click.option("--state", metavar="DIR", help="Remember everything here across restarts.")
 @click.option("--duration", metavar="TIME", help="Median time of a generation. [default: 2s]")
 @click.option("--capacity", type=click.IntRange(1), help="Generations worked on at once. [default: 8]")
@@ -254,8 +266,21 @@ def main() -> None:
 
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     from batchrunner import runner
+    from batchrunner.manifest.variables import read_given
 
-    return runner.load(manifest, flags, os.environ)
+    return runner.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
+
+
+def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
+    from batchrunner import plan_view, runner
+
+    plan, outlook, now = runner.plan_batch(setup)
+    if as_json:
+        click.echo(json.dumps(plan_view.as_json(plan, outlook), indent=1))
+    else:
+        free = setup.settings.provider == "sandbox"
+        click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free))
+    return ExitStatus.OK
 
 
 def _held(rundir: "RunDir") -> "Snapshot":

@@ -34,6 +34,7 @@ _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
 _LARGEST_NOTE_BYTES = 64 * 1024
+_MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _REDIRECTS = 5
 _MOVED = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time is over
@@ -92,7 +93,7 @@ class Downloader:
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(part.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            words = redacted(str(error)) or type(error).__name__
+            words = redacted(str(error)[:_MOST_WORDS]) or type(error).__name__
             raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
         except OSError as error:
             if error.errno in disk.FULL:

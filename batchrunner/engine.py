@@ -19,7 +19,6 @@ from batchrunner.admission import Ruling
 from batchrunner.doubts import Doubts
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
-from batchrunner.gate import Word
 from batchrunner.job import State
 from batchrunner.links import expires_at
 from batchrunner.poller import Poller
@@ -27,6 +26,7 @@ from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Pace, Scheduler
 from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Submit, slot_left_s
 from batchrunner.text import count_text, length_text
+from batchrunner.timetable import Timetable
 from batchrunner.weather import Weather
 
 
@@ -49,13 +49,12 @@ class Engine:
         self._set_aside: Counter[str] = Counter()  # jobs that this run will not submit, by reason
         self._held_back = ""  # why the next job waits for what is in flight
         self._failed = 0  # jobs, by their own fault
-        self._started_at = 0.0
+        self._timetable = Timetable(0.0)
         self._poller = Poller(policy.poll_interval_s, parts.rng)
         self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
         self._order: dict[str, int] = {}
         self._followed: set[str] = set()  # in flight, and not left for the next run
         self._doubts = Doubts(policy.review_s, policy.review_cap_s)
-        self._given_up: set[str] = set()  # kinds of calls that this run makes no more
         self._tasks: dict[asyncio.Task[None], str] = {}  # and what each is doing
         self._running: Counter[str] = Counter()
         self._wake = asyncio.Event()
@@ -64,7 +63,8 @@ class Engine:
 
     async def run(self, order: Sequence[str]) -> None:
         """Drive every job to its end, or until stopped. order: fingerprints in the order of submission."""
-        self._started_at = self._parts.clock.monotonic()
+        policy, now = self._policy, self._parts.clock.monotonic()
+        self._timetable = Timetable(now, policy.deadline_at, policy.max_runtime_s)
         self._take_places(order)
         while True:
             self._wake.clear()
@@ -100,38 +100,23 @@ class Engine:
 
     # Time
 
-    def _ends(self) -> list[tuple[float, str]]:
-        """When this run has to be over (monotonic, s), and why. The deadline is asked of the wall clock every time."""
-        now, wall = self._parts.clock.monotonic(), self._parts.clock.now()
-        ends = []
-        if self._policy.deadline_at is not None:
-            ends.append((now + self._policy.deadline_at - wall, "the deadline is reached"))
-        if self._policy.max_runtime_s is not None:
-            ends.append((self._started_at + self._policy.max_runtime_s, "the longest runtime is reached"))
-        return ends
-
-    def _patience(self) -> dict[str, float]:
-        """Until when each closed gate is waited for (monotonic, s)."""
-        waits = {Word.PAUSED: self._policy.account_wait_s}
-        return {
-            call: gate.since + waits.get(gate.word, self._policy.outage_wait_s)
-            for call, gate in self._weather.gates.items()
-            if gate.since is not None and call not in self._given_up
-        }
+    def _end_of_time(self) -> tuple[float, str] | None:
+        """When this run has to be over (monotonic, s), and why."""
+        return self._timetable.end(self._parts.clock.monotonic(), self._parts.clock.now())
 
     def _keep_time(self) -> None:
         """Close when the time is over, and stop waiting for a gate that stays closed."""
         now = self._parts.clock.monotonic()
-        for end, reason in self._ends():
-            if now >= end and self._closing_until is None:
-                self._close(f"{reason}; run again to continue")
-        for call, until in self._patience().items():
+        end = self._end_of_time()
+        if end is not None and now >= end[0] and self._closing_until is None:
+            self._close(f"{end[1]}; run again to continue")
+        for call, until in self._weather.patience(self._policy).items():
             if now >= until:
                 self._give_up(call)
 
     def _give_up(self, call: str) -> None:
         """Make no more calls of this kind: what waits for one is left for the next run."""
-        self._given_up.add(call)
+        self._weather.given_up.add(call)
         gate = self._weather.gates[call]
         waited = length_text(self._parts.clock.monotonic() - (gate.since or 0.0))
         self.stop(f"{gate.reason}; waited {waited} for it. Run again to continue")
@@ -185,7 +170,9 @@ class Engine:
             return None if grace_over else self._closing_until
         now = self._parts.clock.monotonic()
         moments = [self._doubts.review_at] if not self._running["review"] else []
-        moments += [end for end, _ in self._ends()] + list(self._patience().values())
+        moments += self._weather.patience(self._policy).values()
+        if (end := self._end_of_time()) is not None:
+            moments.append(end[0])
         moments.append(self._moment("poll", self._poller.next_due, now))
         if self._downloads:
             moments.append(self._moment("download", now, now))
@@ -238,7 +225,8 @@ class Engine:
 
     def _admitted(self, now: float) -> str | None:
         """The next job that money and time allow, its slot taken and its price held; None where there is none."""
-        left_s = min((end - now for end, _ in self._ends()), default=None)
+        end = self._end_of_time()
+        left_s = None if end is None else end[0] - now
         while (fingerprint := self._scheduler.next(now)) is not None:
             verdict = self._steps.admission.judge(self._steps.records[fingerprint], left_s)
             if verdict.ruling is Ruling.GO:
@@ -296,7 +284,7 @@ class Engine:
     def _fetch(self, fingerprint: str, following: Fetch) -> None:
         # The service is done with it, so it is in flight no longer, however long the download takes.
         self._scheduler.release(fingerprint)
-        if "download" in self._given_up:
+        if "download" in self._weather.given_up:
             self._followed.discard(fingerprint)
             return
         heapq.heappush(self._downloads, (expires_at(following.url), fingerprint, following.url))
@@ -335,7 +323,7 @@ class Engine:
 
     def _follow(self, fingerprint: str, due: float | None = None) -> None:
         """Poll this generation: at `due` (monotonic, s), or an interval from now."""
-        if "poll" in self._given_up:
+        if "poll" in self._weather.given_up:
             self._followed.discard(fingerprint)
             return
         self._followed.add(fingerprint)

@@ -15,7 +15,8 @@ class RunStarted:
     """The batch is loaded and locked. states: how many jobs stand where at the start, equal entries counted once.
 
     records: every job's record at the start, by fingerprint. expected: what each job that is still to be submitted is
-    expected to cost, credits by fingerprint, None where that is not known.
+    expected to cost, credits by fingerprint, None where that is not known. bases: how those prices are known
+    (`batchrunner.prices`). ids: what each job is delivered under, by fingerprint.
     """
 
     at: float
@@ -26,6 +27,8 @@ class RunStarted:
     states: Mapping[State, int]
     records: Mapping[str, Record] = field(default_factory=dict)
     expected: Mapping[str, float | None] = field(default_factory=dict)
+    bases: tuple[str, ...] = ()
+    ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class WeatherChanged:
-    """How calls of one kind fare. call: ``submit``, ``poll`` or ``download``. next_at: of the next try, while closed."""
+    """How calls of one kind fare. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
     call: str
@@ -107,6 +110,13 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """Time has passed, and the loop turns: a few times a second, so that what shows lengths of time can move them."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run has ended and the report is written. states: how many jobs stand where now. reports: files written."""
 
@@ -127,6 +137,7 @@ Event = (
     | CapChanged
     | Noticed
     | Stopping
+    | Alive
     | RunFinished
 )
 Listener = Callable[[Event], None]

@@ -78,7 +78,7 @@ class Ledger:
             return f"the budget of {budget.generations:,} generations is reached"
         if budget.credits is not None and round(total.worst + (estimate or 0.0) - budget.credits, 2) > 0:
             left = max(0.0, budget.credits - total.worst)
-            return f"the budget of {budget.credits:,.0f} credits is reached: the next job needs more than the {left:,.0f} left"
+            return f"the budget of {budget.credits:,.0f} credits is reached: the {left:,.0f} left are not enough"
         return ""
 
     def needs_a_price(self) -> bool:

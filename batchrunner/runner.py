@@ -31,8 +31,12 @@ from batchrunner.forecast import Forecast
 from batchrunner.hosts import Guard
 from batchrunner.job import Entry, Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
+from batchrunner.journal import read as read_journal
 from batchrunner.manifest import Batch
 from batchrunner.money import Budget, Ledger
+from batchrunner.outlook import Outlook, look_ahead
+from batchrunner.plan import Plan, Wishes
+from batchrunner.plan import build as build_plan
 from batchrunner.ports import Parts, Policy
 from batchrunner.prices import Prices
 from batchrunner.resume import take_up
@@ -41,6 +45,7 @@ from batchrunner.scheduler import Scheduler
 from batchrunner.settings import Settings, as_facts, resolve
 from batchrunner.steps import Steps
 from batchrunner.store import Store
+from batchrunner.timetable import Timetable
 from batchrunner.weather import Weather
 
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
@@ -74,9 +79,11 @@ class Surroundings:
     rng: Random
 
 
-def load(path: Path, flags: Mapping[str, object], environment: Mapping[str, str]) -> Setup:
-    """Load a manifest and resolve its settings. Raises ManifestError, UsageError."""
-    batch = manifest.load(path)
+def load(
+    path: Path, flags: Mapping[str, object], environment: Mapping[str, str], given: Mapping[str, str] | None = None
+) -> Setup:
+    """Load a manifest and resolve its settings. given: its variables. Raises ManifestError, UsageError."""
+    batch = manifest.load(path, given or {}, environment)
     settings = resolve(flags, environment, batch.settings)
     return Setup(batch, settings, RunDir(Path(settings.output or f"output/{batch.name}")))
 
@@ -91,6 +98,27 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     setup.rundir.make()
     with Lock(setup.rundir, wall_time()), _threads() as outside:
         return asyncio.run(_run_under_signals(setup, endpoint, listener, outside))
+
+
+def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
+    """What `run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
+
+    Raises JournalError.
+    """
+    now, settings, entries = wall_time(), setup.settings, setup.batch.entries
+    held = read_journal(setup.rundir.journal)
+    gone = frozenset(
+        entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
+    )
+    prices = Prices(setup.batch.prices, settings.assume_length_s)
+    wishes = Wishes(settings.retry_failed, settings.in_doubt == "resubmit", gone)
+    plan = build_plan(entries, held, prices, wishes)
+    order = _order(entries)
+    policy = _policy(settings, len(order), now)
+    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s).end(0.0, now)
+    admission = _admission(setup, plan.records)
+    outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    return plan, outlook, now
 
 
 async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings) -> int:

@@ -15,7 +15,7 @@ from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import CapChanged, WeatherChanged
 from batchrunner.gate import Gate, Word
 from batchrunner.job import Happening
-from batchrunner.ports import Parts
+from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Scheduler
 
 CALLS = ("submit", "poll", "download")
@@ -23,11 +23,15 @@ _T = TypeVar("_T")
 
 
 class Weather:
-    """The gates, by the name of their calls, and what is known of each job's own failures."""
+    """The gates, by the name of their calls, and what is known of each job's own failures.
+
+    given_up: kinds of calls that this run makes no more.
+    """
 
     def __init__(self, parts: Parts, scheduler: Scheduler) -> None:
         # A submission can end in doubt, so after an outage a look that costs nothing goes before it.
         self.gates = {call: Gate(parts.rng, careful=call == "submit") for call in CALLS}
+        self.given_up: set[str] = set()
         self._parts = parts
         self._scheduler = scheduler
         self._answered: Counter[str] = Counter()
@@ -66,6 +70,15 @@ class Weather:
             gate.looked(ticket)
         finally:
             gate.left(ticket)
+
+    def patience(self, policy: Policy) -> dict[str, float]:
+        """Until when each closed gate is waited for (monotonic, s)."""
+        waits = {Word.PAUSED: policy.account_wait_s}
+        return {
+            call: gate.since + waits.get(gate.word, policy.outage_wait_s)
+            for call, gate in self.gates.items()
+            if gate.since is not None and call not in self.given_up
+        }
 
     def failures(self, call: str, fingerprint: str) -> int:
         """How often in a row this call failed for this job alone."""

@@ -27,7 +27,7 @@ PURE = {
     *("errors", "job", "events", "settings", "retry", "scheduler", "poller", "resume", "plan", "text", "links"),
     *("api.wire", "journal.rows", "report.build", "report.text"),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
-    *(f"sandbox.{name}" for name in ("world", "faults", "check", "logs", "replies")),
+    *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}

@@ -13,11 +13,11 @@ import yaml
 
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, rehearsal
+from batchrunner.sandbox.conditions import ACCOUNT, CALLS, SHOWS, Conditions, Outage, Slow, Throttle, Trouble
 from batchrunner.sandbox.faults import KINDS
 from batchrunner.sandbox.replies import Call, too_many
 from batchrunner.sandbox.script import SECTIONS, parse
 from batchrunner.sandbox.service import Allowance
-from batchrunner.sandbox.weather import ACCOUNT, CALLS, SHOWS, Outage, Slow, Throttle, Trouble, Weather
 from batchrunner.sandbox.world import Rules, TopUp
 from tests.conftest import ROOT
 
@@ -79,11 +79,13 @@ def test_the_pages_example_is_read() -> None:
     assert example
     found = read(example[1])
     assert found["queue_wait_s"] == 3600
-    assert len(found["faults"]) == len(found["weather"].outages) == 2
+    assert len(found["faults"]) == len(found["conditions"].outages) == 2
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [(name, key) for name, section in SECTIONS.items() for key in section.keys], ids=str
+    ("name", "key"),
+    [(name, key) for name, section in SECTIONS.items() for key in section.keys],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_every_example_is_read(name: str, key: Any) -> None:
     also = yaml.safe_load("{" + NEEDED.get(name, "") + "}") or {}
@@ -95,7 +97,7 @@ def test_every_example_is_read(name: str, key: Any) -> None:
     if name == "service":
         assert key.field in found
         SandboxConfig(**found)
-    assert found["faults"] or found["weather"] != Weather() or name == "service"
+    assert found["faults"] or found["conditions"] != Conditions() or name == "service"
 
 
 # What it says
@@ -113,7 +115,7 @@ def test_sections_become_a_configuration() -> None:
         top_ups: [{at: 5h, credits: 2}, {at: 4h, credits: 1}]
         """
     )
-    assert found.pop("weather") == Weather(
+    assert found.pop("conditions") == Conditions(
         outages=(Outage(3600, 1200, "html_502", "submit"), Outage(0, 1, "refused")),
         throttled=(Throttle(5400, requests_per_second=0.5),),
         slow=(Slow(0, 86400, queue_wait_s=7200),),
@@ -136,7 +138,7 @@ def test_sections_become_a_configuration() -> None:
     [
         ("outages: {}", "f.yaml: outages is a list", ""),
         ("outage: []", "f.yaml: key: 'outage' is not known", "Did you mean 'outages'?"),
-        ("outages: [{form: 1h}]", "f.yaml: outages 1: key: 'form' is not known", "Did you mean 'from'?"),
+        ("outages: [{form: 1h}]", "f.yaml: outages 1: key: 'form' is not known", "Did you mean 'for'?"),
         ("outages: [{}, {shows: html_503}]", "f.yaml: outages 2: shows: 'html_503' is not known", "'html_502'"),
         ("outages: [{calls: polls}]", "f.yaml: outages 1: calls: 'polls' is not known", "Did you mean 'poll'?"),
         ("outages: [{from: 60}]", "f.yaml: outages 1: from: 60 is not a duration", ""),
@@ -179,24 +181,24 @@ def test_an_outage_asks_to_wait() -> None:
 
 def test_out_of_credits_ends_with_the_next_top_up() -> None:
     windows = (Trouble(100), Trouble(300, 50), Trouble(900))
-    weather = Weather(account=windows, top_ups=(TopUp(100, 1), TopUp(250, 1), TopUp(600, 1)))
-    assert [rule.between_s for rule in weather.rules()] == [(100, 250), (300, 350), (900, float("inf"))]
-    assert {rule.kind for rule in weather.rules()} == {"out_of_credits"}
+    conditions = Conditions(account=windows, top_ups=(TopUp(100, 1), TopUp(250, 1), TopUp(600, 1)))
+    assert [rule.between_s for rule in conditions.rules()] == [(100, 250), (300, 350), (900, float("inf"))]
+    assert {rule.kind for rule in conditions.rules()} == {"out_of_credits"}
     assert set(ACCOUNT) == {"out_of_credits", "locked", "revoked"}
 
 
 def test_limits_are_the_tightest_in_force() -> None:
-    weather = Weather(throttled=(Throttle(10, 10, concurrency=2), Throttle(15, 10, 9, 0.5)))
-    seen = [weather.limits(at, 5, None) for at in (9, 10, 15, 20, 25)]
+    conditions = Conditions(throttled=(Throttle(10, 10, concurrency=2), Throttle(15, 10, 9, 0.5)))
+    seen = [conditions.limits(at, 5, None) for at in (9, 10, 15, 20, 25)]
     assert seen == [(5, None), (2, None), (2, 0.5), (5, 0.5), (5, None)]
 
 
 def test_slowness_is_for_a_time() -> None:
-    weather = Weather(slow=(Slow(10, 10, queue_wait_s=99), Slow(15, 10, duration_s=77, reply_s=3)))
+    conditions = Conditions(slow=(Slow(10, 10, queue_wait_s=99), Slow(15, 10, duration_s=77, reply_s=3)))
     usual = Rules(queue_wait_s=1, duration_s=2)
-    paces = [weather.pace(at, usual) for at in (9, 15, 20)]
+    paces = [conditions.pace(at, usual) for at in (9, 15, 20)]
     assert [(pace.queue_wait_s, pace.duration_s) for pace in paces] == [(1, 2), (99, 77), (1, 77)]
-    assert [weather.reply_s(at) for at in (9, 15, 25)] == [0, 3, 0]
+    assert [conditions.reply_s(at) for at in (9, 15, 25)] == [0, 3, 0]
 
 
 def test_an_allowance_is_so_many_calls_a_second() -> None:
@@ -220,4 +222,4 @@ def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
     night.write_text("service: {duration: 9m}\noutages: [{from: 1h, for: 20m}]")
     fast = rehearsal(fast=True, faults=night)
     assert (fast.speed, fast.duration_s, fast.render, fast.hang_s) == (60, 540, "tiny", 300)
-    assert fast.weather.outages == (Outage(3600, 1200),)
+    assert fast.conditions.outages == (Outage(3600, 1200),)

@@ -24,11 +24,13 @@ from batchrunner.api import wire
 from batchrunner.clock import Clock
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
+from batchrunner.text import redacted
 
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
+_MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _SHORTEST_SECRET = 16  # characters; the sandbox's key, and others that are none, could stand in a reply by chance
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
 
@@ -268,4 +270,4 @@ def _mapped(body: _Body | None = None) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return redacted(str(error)[:_MOST_WORDS]) or type(error).__name__

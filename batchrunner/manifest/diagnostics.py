@@ -24,7 +24,7 @@ CODES: Final[dict[str, str]] = {
     "yaml-colon": "A ': ' stands in unquoted text, or the space after a key's colon, or the colon itself, is missing.",
     "yaml-quote": "A quote is never closed, is closed on a later line by accident, or text goes on after it.",
     "yaml-bracket": "A [ or { is never closed, a ] or } was never opened, or a comma is missing between two items.",
-    "yaml-start": "Unquoted text starts with a character that means something to YAML: one of @ ` % * & ! | > [ {.",
+    "yaml-start": "Unquoted text starts with a character that means something to YAML: @ ` % * & ! > [ { and others.",
     "yaml-escape": "A backslash in double quotes starts an escape that does not exist. In single quotes it is itself.",
     "yaml-comment": "An unquoted ' #' started a comment, and cut off what follows it.",
     "yaml-boolean": "YAML reads an unquoted no, yes, off or on as false or true. Where text is meant, quote it.",

@@ -62,6 +62,11 @@ class FileNames:
         return names
 
 
+def pattern_fault(pattern: str) -> tuple[str, str]:
+    """Message and hint of what is wrong with a pattern for every job; empty where nothing is."""
+    return _holes(pattern)[1:]
+
+
 @lru_cache(maxsize=4096)
 def _holes(pattern: str) -> tuple[tuple[str, ...], str, str]:
     """The placeholders of a pattern; message and hint of what is wrong with it, or nothing."""

@@ -8,6 +8,7 @@ import glob as globbing
 import hashlib
 import itertools
 import os
+import posixpath
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -63,6 +64,16 @@ def for_quoting(path: Path) -> bytes:
         return path.read_bytes() if path.stat().st_size <= _MAX_QUOTED_BYTES else b""
     except OSError:
         return b""
+
+
+def folder_of(name: str, base: Path) -> str:
+    """The folder that paths in a table start from, relative to `base`: in plain form, or, where a link makes ``..`` in
+    it another place than it seems, with a slash at its end."""
+    folder = posixpath.dirname(name)
+    real = os.path.realpath(base / folder)
+    if real != os.path.normpath(Path(os.path.realpath(base)) / folder):
+        return f"{folder}/"
+    return posixpath.normpath(folder) if folder not in ("", ".") else ""
 
 
 def beside(manifest: Path, name: str) -> Path:

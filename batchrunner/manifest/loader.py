@@ -18,7 +18,7 @@ from typing import Any
 
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.job import Entry
-from batchrunner.manifest import expand, files, schema, source, tables, variables
+from batchrunner.manifest import expand, filenames, files, schema, source, tables, variables
 from batchrunner.manifest.assemble import Assembly
 from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, count, nearest
 from batchrunner.manifest.inputs import Inputs
@@ -85,10 +85,11 @@ class _Loading:
 
     def batch(self) -> Batch:
         """The batch; raises ManifestError, UsageError."""
-        root, sha256 = self._root()
+        root, refused, sha256 = self._root()
         if root is None:
             raise self._refusal()
-        bad = schema.check(root, self._findings)
+        bad = schema.check(root, self._findings, refused)
+        self._check_default_name(root, bad)
         assembly = Assembly(Inputs(self._base))
         for row in expand.expand(
             root, bad, lambda pattern: files.glob(pattern, self._base), self._rows, self._findings
@@ -110,17 +111,30 @@ class _Loading:
             prices=top.get("prices", {}),
         )
 
-    def _root(self) -> tuple[Any, str]:
-        """The manifest's values with their variables in, and its digest. A table is a manifest that names itself."""
+    def _root(self) -> tuple[Any, schema.BadPlaces, str]:
+        """The manifest's values with their variables in, the places where that failed, and the manifest's digest.
+
+        A table is a manifest that names itself.
+        """
         if tables.is_table(self._path.name):
             whole = YamlMapping(START)
             whole.put("jobs_from", self._path.name, START, START)
-            return whole, files.sha256(self._path)
+            return whole, set(), files.sha256(self._path)
         data = files.read_stream(sys.stdin.buffer) if self._path == STDIN else files.read(self._path)
         root = source.parse(data, self._findings)
+        refused: schema.BadPlaces = set()
         if root is not None:
-            variables.insert(root, data.decode("utf-8-sig"), self._known, self._findings)
-        return root, hashlib.sha256(data).hexdigest()
+            refused = variables.insert(root, data.decode("utf-8-sig"), self._known, self._findings)
+        return root, refused, hashlib.sha256(data).hexdigest()
+
+    def _check_default_name(self, root: Any, bad: schema.BadPlaces) -> None:
+        """Note what is wrong with the defaults' file name once, and not again for each job."""
+        defaults = root.get("defaults") if isinstance(root, YamlMapping) else None
+        if isinstance(defaults, YamlMapping) and "file" in defaults and ("defaults", "file") not in bad:
+            message, hint = filenames.pattern_fault(defaults["file"])
+            if message:
+                self._findings.error("file-name", defaults.value_marks["file"], message, hint)
+                bad.add(("defaults", "file"))
 
     def _rows(self, name: str, place: int, allow_empty: bool) -> Iterator[Row]:
         """The rows of the table `name`, which the manifest names at `place`."""
@@ -139,7 +153,7 @@ class _Loading:
         self._tables.append((findings, path))
         empty = True
         with file:
-            table = tables.Table(file, os.path.dirname(name), findings)  # noqa: PTH120 (text, as it is written)
+            table = tables.Table(file, files.folder_of(name, self._base), findings)
             for row in tables.rows(table, name):
                 empty = False
                 yield row

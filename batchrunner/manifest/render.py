@@ -31,7 +31,12 @@ def render(diagnostics: Sequence[Diagnostic], limit: int | None = LIMIT, *, colo
     ``file:line:column: error: message [code]`` is a line that editors and CI know how to read.
     """
     paint = _paint if colour else _plain
-    blocks = [block(each, paint) for each in diagnostics[:limit]]
+    told = set[str]()
+    blocks = list[str]()
+    for each in diagnostics[:limit]:
+        blocks.append(block(each, paint, hint=each.hint not in told))
+        if len(each.hint) > _WIDTH:  # a list of all keys is worth reading once
+            told.add(each.hint)
     left = len(diagnostics) - len(blocks)
     if left:
         blocks.append(f"… and {left:,} more: batchrunner validate --max-problems 0 prints all")
@@ -45,8 +50,8 @@ def summary(diagnostics: Iterable[Diagnostic]) -> str:
     return ", ".join(count(number, word) for number, word in counts if number)
 
 
-def block(told: Diagnostic, paint: Paint) -> str:
-    """One diagnostic: its line, the source line with a caret, its hint."""
+def block(told: Diagnostic, paint: Paint, *, hint: bool = True) -> str:
+    """One diagnostic: its line, the source line with a caret, its hint if that is wanted."""
     place = paint("bold", f"{printable(told.file)}:{told.line}:{told.column}:")
     lines = [f"{place} {paint(told.severity, told.severity + ':')} {printable(told.message)} [{told.code}]"]
     if told.source is not None and told.source.strip():
@@ -55,7 +60,7 @@ def block(told: Diagnostic, paint: Paint) -> str:
         gutter = paint("dim", f"  {number} |"), paint("dim", f"  {' ' * len(number)} |")
         lines.append(f"{gutter[0]} {shown}".rstrip())
         lines.append(f"{gutter[1]} {' ' * indent}{paint(told.severity, '^' * width)}")
-    if told.hint:
+    if told.hint and hint:
         lines.append(f"  {paint('hint', 'hint:')} {printable(told.hint)}")
     return "\n".join(lines)
 

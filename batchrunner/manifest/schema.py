@@ -7,6 +7,7 @@ to (files, other jobs) is not its business. jsonschema's errors become findings 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -88,14 +89,15 @@ def _fits(section: str) -> shape.Check:
 @cache
 def _types() -> dict[str, str]:
     """The type of each key whose values are neither text nor collections."""
-    every = {**schema()["else"]["properties"], **schema()["$defs"]["job"]["properties"]}
+    top = schema()["else"]["properties"]
+    every = {**top, **top["prices"]["properties"], **schema()["$defs"]["job"]["properties"]}
     whole = {name: schema()["$defs"].get(each.get("$ref", "").rpartition("/")[2], each) for name, each in every.items()}
-    return {name: each["type"] for name, each in whole.items() if each.get("type") in _READ}
+    return {name: each["type"] for name, each in whole.items() if str(each.get("type")) in _READ}
 
 
-def typed(field: str | None, text: str) -> Any:
-    """`text` as a value of the field's type where it reads as one, else as it stands."""
-    read = _READ.get(_types().get(field or "", ""))
+def typed(name: str | None, text: str) -> Any:
+    """`text` as a value of the field `name`'s type where it reads as one, else as it stands."""
+    read = _READ.get(_types().get(name or "", ""))
     return text if read is None else read(text.strip(), text)
 
 
@@ -121,9 +123,9 @@ def job_fits(fields: Mapping[str, Any]) -> bool:
 
 def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
     """Note everything that the schema refuses in one job; returns the fields that cannot be used."""
-    bad: BadPlaces = set()
-    _check_item(item, ("jobs", 0), item, bad, findings)
-    return frozenset(str(place[2]) for place in bad if len(place) > 2)
+    desk = _Desk(findings)
+    desk.check_item(item, ("jobs", 0), item)
+    return frozenset(str(place[2]) for place in desk.bad if len(place) > 2)
 
 
 def hint_for(key: str) -> str:
@@ -131,58 +133,70 @@ def hint_for(key: str) -> str:
     return _FOREIGN.get(key, "")
 
 
-def check(root: Any, findings: Findings) -> BadPlaces:
+def where(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The place in BadPlaces that the value at `path` belongs to."""
+    return path[:2] if path[:1] == ("defaults",) else path[:3]
+
+
+def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]] = ()) -> BadPlaces:
     """Note everything in `root` (from `source.parse`) that the schema or the table of settings refuses.
 
-    Returns the places whose values cannot be used, so that the rest can be looked at all the same.
+    refused: places of values of which enough is said already. Returns them, and the places of all other values that
+    cannot be used, so that the rest can be looked at all the same.
     """
-    bad: BadPlaces = set()
-    top = YamlMapping(root.mark) if isinstance(root, YamlMapping) else root
+    desk = _Desk(findings, frozenset(refused), set(refused))
+    top = root
     if isinstance(root, YamlMapping):
+        top = YamlMapping(root.mark)
         for key, value in root.items():
-            shown = _check_items(key, value, bad, findings) if key in _ITEMS else value
-            top.put(key, shown, root.key_marks[key], root.value_marks[key])
+            stand_in = desk.check_items(key, value) if key in _ITEMS else value
+            top.put(key, stand_in, root.key_marks[key], root.value_marks[key])
     elif isinstance(root, YamlList):
-        top = _check_items("jobs", root, bad, findings)
+        top = desk.check_items("jobs", root)
     if not _fits("")(top):
         for error in _validator().iter_errors(top):
-            _tell(error, tuple(error.absolute_path), root, bad, findings)
+            desk.tell(error, tuple(error.absolute_path), root)
     if isinstance(root, YamlMapping):
-        _settings(root, bad, findings)
-    return bad
+        _settings(root, desk.bad, findings)
+    return desk.bad
 
 
-def _check_items(section: str, items: Any, bad: BadPlaces, findings: Findings) -> Any:
-    """Check the entries of a section one by one; returns what stands for the section when the rest is checked."""
-    if not isinstance(items, YamlList) or not items:
-        return items
-    fits = _fits(section)
-    for index, item in enumerate(items):
-        if not fits(item):
-            _check_item(
-                item, (section, index), item if isinstance(item, YamlMapping) else items.marks[index], bad, findings
-            )
-    checked = YamlList(items.mark)
-    checked.append(YamlMapping(items.mark))
-    checked.marks.append(items.mark)
-    return checked
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where errors of jsonschema become findings."""
 
+    findings: Findings
+    refused: frozenset[tuple[str | int, ...]] = frozenset()
+    bad: BadPlaces = field(default_factory=set)
 
-def _check_item(item: Any, where: tuple[str, int], at: YamlMapping | int, bad: BadPlaces, findings: Findings) -> None:
-    """Note what is wrong with one entry of a section. at: the entry, or its place if it is no mapping."""
-    for error in _item_validator(where[0]).iter_errors(item):
-        _tell(error, (*where, *error.absolute_path), at, bad, findings)
+    def check_items(self, section: str, items: Any) -> Any:
+        """Check the entries of a section one by one; returns what stands for them when the rest is checked."""
+        if not isinstance(items, YamlList) or not items:
+            return items
+        fits = _fits(section)
+        for index, item in enumerate(items):
+            if not fits(item):
+                at = item if isinstance(item, YamlMapping) else items.marks[index]
+                self.check_item(item, (section, index), at)
+        checked = YamlList(items.mark)
+        checked.append(YamlMapping(items.mark))
+        checked.marks.append(items.mark)
+        return checked
 
+    def check_item(self, item: Any, path: tuple[str, int], at: YamlMapping | int) -> None:
+        """Note what is wrong with one entry of a section. at: the entry, or its place if it is no mapping."""
+        for error in _item_validator(path[0]).iter_errors(item):
+            self.tell(error, (*path, *error.absolute_path), at)
 
-def _tell(error: Any, path: tuple[str | int, ...], top: Any, bad: BadPlaces, findings: Findings) -> None:
-    """Note one error of jsonschema. path: from the manifest's root; error.absolute_path: from `top`."""
-    if error.validator == "additionalProperties":
-        _unknown_keys(error, path, findings)
-        return
-    message, hint = _words(error, path)
-    place = top if isinstance(top, int) else _place(top, error.absolute_path)
-    findings.error(_CODES.get(error.validator, "schema"), place, message, hint)
-    bad.add(path[:2] if path[:1] == ("defaults",) else path[:3])
+    def tell(self, error: Any, path: tuple[str | int, ...], top: Any) -> None:
+        """Note one error. path: from the manifest's root; error.absolute_path: from `top`."""
+        if error.validator == "additionalProperties":
+            _unknown_keys(error, path, self.findings)
+        elif where(path) not in self.refused:
+            message, hint = _words(error, path)
+            place = top if isinstance(top, int) else _place(top, error.absolute_path)
+            self.findings.error(_CODES.get(error.validator, "schema"), place, message, hint)
+            self.bad.add(where(path))
 
 
 def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:

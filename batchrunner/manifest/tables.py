@@ -36,7 +36,8 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class Table:
-    """A table that is being read. file: open for reading in binary. folder: what its relative paths start from."""
+    """A table that is being read. file: open for reading in binary. folder: what its relative paths start from,
+    as `files.folder_of` gives it."""
 
     file: Any
     folder: str
@@ -274,7 +275,7 @@ def _value(text: str, table: Table) -> Any:
     """The line's value; None where it cannot be read, which is noted."""
     column, message, hint = 1, "", ""
     try:
-        value = _decode(text)
+        value = _decode(text.rstrip())
         if "\\u" in text:  # half of a character, which no file could hold
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -339,8 +340,19 @@ def _checked(fields: dict[str, Any], marks: _Marks, table: Table) -> Row:
     for name in _FILES:
         path = fields.get(name)
         if path and table.folder and not is_remote(path):
-            fields[name] = posixpath.join(table.folder, path)
+            fields[name] = _joined(table.folder, path)
     return Row(fields, marks, start, table.findings, unusable)
+
+
+def _joined(folder: str, path: str) -> str:
+    """`path` from a table in `folder`, without the detours of ``./`` and ``../`` at its beginning."""
+    while path.startswith(("./", "../")):
+        if path.startswith("../"):
+            if posixpath.basename(folder) in ("", ".."):  # "lists/" may be a link: see files.folder_of
+                break
+            folder = posixpath.dirname(folder)
+        path = path.partition("/")[2].lstrip("/")
+    return posixpath.join(folder, path)
 
 
 _KNOWN = FIELDS | {"id"}

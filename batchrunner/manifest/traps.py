@@ -26,6 +26,7 @@ _KEY_AT = re.compile(r"\s*(?:- +)*(?=\S)")
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(?:\.[\d_]*)?[eE][-+]?\d{1,3}")
 _LEADING_ZERO = re.compile(r"[-+]?0(o[0-7]+|\d+)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_OPENING = re.compile(r"[\[{]")
 _CLOSERS = {"[": "]", "{": "}"}
 
 
@@ -237,12 +238,15 @@ def _bracket(mishap: Mishap) -> Told:
             return Told("yaml-bracket", f"a {char} that closes nothing", "remove it, or quote the text")
         return Told("yaml-syntax", "not valid YAML: a value is missing here", "")
     line, column = mishap.bracket
-    opening = mishap.row(line)[column : column + 1]
-    closer = _CLOSERS.get(opening, "bracket")
+    sign = _OPENING.search(mishap.row(line), column)  # an anchor or a tag may stand before it
+    if sign is None:
+        return Told("yaml-bracket", "a [ or { is not closed, or a comma is missing", f"it starts on line {line + 1}")
+    opening, column = sign.group(), sign.start()
+    closer = _CLOSERS[opening]
     if _is_closed(mishap.lines, line, column):
         message = f"a comma is missing before this, or the {closer} before it"
         return Told("yaml-bracket", message, f"the {opening} stands on line {line + 1}")
-    return Told("yaml-bracket", f"this {opening} is never closed", f"close it with {closer}", mishap.bracket)
+    return Told("yaml-bracket", f"this {opening} is never closed", f"close it with {closer}", (line, column))
 
 
 _MARKS = re.compile(
@@ -260,7 +264,7 @@ def _is_closed(lines: Sequence[str], line: int, column: int) -> bool:
         if char in _CLOSERS:
             awaited.append(_CLOSERS[char])
         elif char in ("]", "}"):
-            if awaited.pop() != char:
+            if not awaited or awaited.pop() != char:
                 return False
             if not awaited:
                 return True

@@ -5,7 +5,7 @@ printed here.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,10 @@ class Checked:
         return self.jobs is not None
 
 
-def check(path: Path) -> Checked:
-    """Look at the manifest at `path`, local inputs included."""
+def check(path: Path, given: Mapping[str, str], environment: Mapping[str, str]) -> Checked:
+    """Look at the manifest at `path`, local inputs included. given, environment: what its variables stand for."""
     try:
-        batch = load(path)
+        batch = load(path, given, environment)
     except ManifestError as error:
         return Checked(path, tuple(error.diagnostics), refusal=error.message)
     except UsageError as error:

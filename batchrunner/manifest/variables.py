@@ -7,12 +7,14 @@ manifest, `vars` before the default. The API key is no variable. Tables are data
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from batchrunner.errors import UsageError
 from batchrunner.manifest.diagnostics import Findings, column_of, line_of, mark, nearest, split_lines
-from batchrunner.manifest.schema import typed
+from batchrunner.manifest.schema import BadPlaces, typed, where
 from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.text import printable
 
 SECRETS: Final = frozenset({"AIMLAPI_KEY", "AIML_API_KEY"})
 MAX_CHARS: Final = 1_000_000
@@ -22,11 +24,23 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"(?P<literal>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _FAR_LINES = 1000
-_FREE_KEYS = {"tags", "vars", "prices"}  # their keys are the user's own words
 
 
 class _Refused(Exception):
     """A value stays as it is; why is noted already."""
+
+
+def read_given(words: Sequence[str]) -> dict[str, str]:
+    """The variables that the command line gives as ``NAME=value``; the last one of a name counts. Raises UsageError."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not NAME.fullmatch(name):
+            raise UsageError(f"--set {printable(name, 60)}: not of the form NAME=value", "Such as --set show=pilot.")
+        if name.upper() in SECRETS:
+            raise UsageError(f"--set {name}: the API key is no variable", "It comes from the environment alone.")
+        values[name] = value
+    return values
 
 
 class Variables:
@@ -67,20 +81,27 @@ def _text(value: str | float) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def insert(root: Any, text: str, variables: Variables, findings: Findings) -> None:
-    """Put the variables into every text of `root` (from `source.parse`), which is `text`. `vars` itself stays."""
+def insert(root: Any, text: str, variables: Variables, findings: Findings) -> BadPlaces:
+    """Put the variables into every text of `root` (from `source.parse`), which is `text`. `vars` itself stays.
+
+    Returns the places where that could not be done, which is noted.
+    """
+    refused: BadPlaces = set()
     own = root.get("vars") if isinstance(root, YamlMapping) else None
     if isinstance(own, YamlMapping):
         _check_own(own, findings)
         variables.declare(own)
     if "${" in text:
-        _Walk(text, variables, findings).visit(root, None, top=True)
+        walk = _Walk(text, variables, findings)
+        walk.visit(root, () if isinstance(root, YamlMapping) else ("jobs",))
+        refused = walk.refused
     if isinstance(own, YamlMapping):
-        for name in own:
-            if name not in variables.used and NAME.fullmatch(name):
+        for name in own.keys() - variables.used - SECRETS:
+            if NAME.fullmatch(name):
                 findings.warn(
                     "unused", own.key_marks[name], f"nothing uses the variable '{name}'", f"${{{name}}} would"
                 )
+    return refused
 
 
 def _check_own(own: YamlMapping, findings: Findings) -> None:
@@ -105,39 +126,41 @@ class _Walk:
         self._variables = variables
         self._findings = findings
         self._seen: set[int] = set()
+        self.refused: BadPlaces = set()
 
-    def visit(self, node: Any, key: str | None, *, top: bool = False) -> None:
-        """key: the field that the node's values belong to; None where each key is one itself."""
+    def visit(self, node: Any, path: tuple[str | int, ...]) -> None:
+        """path: from the manifest's root to `node`."""
         if id(node) in self._seen:
             return
         self._seen.add(id(node))
         places: list[tuple[Any, int]] = []
         if isinstance(node, YamlMapping):
-            places = [(name, node.value_marks[name]) for name in node if not (top and name == "vars")]
+            places = list(node.value_marks.items())
         elif isinstance(node, YamlList):
             places = list(enumerate(node.marks))
         for step, place in places:
-            value, field = node[step], key
-            if isinstance(node, YamlMapping) and key not in _FREE_KEYS:
-                field = step
+            value, where = node[step], (*path, step)
             if isinstance(value, str):
                 if "${" in value:
-                    node[step] = self._insert(value, place, field)
-            else:
-                self.visit(value, field)
+                    node[step] = self._insert(value, place, where)
+            elif where != ("vars",):
+                self.visit(value, where)
 
-    def _insert(self, value: str, place: int, field: str | None) -> Any:
+    def _insert(self, value: str, place: int, path: tuple[str | int, ...]) -> Any:
         """`value` with its variables in it, or as it is where one is missing, which is noted."""
         try:
             whole = _REFERENCE.sub(lambda found: self._replacement(found, place), value)
         except _Refused:
-            return value.replace("${", "")  # not to be found wanting a second time
+            self.refused.add(where(path))
+            return value
         self._variables.inserted_chars += len(whole)
         if len(whole) > MAX_CHARS or self._variables.inserted_chars > MAX_INSERTED_CHARS:
             self._findings.error("variable", place, "with its variables in it the text is far too long")
-            return ""
+            self.refused.add(where(path))
+            return value
         alone = _REFERENCE.fullmatch(value)
-        return typed(field, whole) if alone and alone["name"] and field not in _FREE_KEYS else whole
+        field = next((each for each in reversed(path) if isinstance(each, str)), None)
+        return typed(field, whole) if alone and alone["name"] and "tags" not in path else whole
 
     def _replacement(self, found: re.Match[str], place: int) -> str:
         if found["literal"]:

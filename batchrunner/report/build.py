@@ -5,12 +5,16 @@ entry, in manifest order; what was paid is counted once a job, however many entr
 not succeed says why, and what to do.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Job, Media, Record, Run, Snapshot, State
+from batchrunner.forecast import Forecast
+from batchrunner.job import Attempt, Happening, Job, Media, Record, Run, Snapshot, State
+from batchrunner.money import Spend, spend_of
+from batchrunner.prices import AS_OF, CREDITS_PER_USD, Prices
 from batchrunner.text import rfc3339
 
 SCHEMA_VERSION = 1
@@ -52,17 +56,23 @@ def build(snapshot: Snapshot, version: str) -> Report:
     Sizes are in bytes, times RFC 3339 in UTC, lengths in seconds, unknown values None.
     """
     run = snapshot.run
+    settings: Report = json.loads(run.settings_json)
+    prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
+    forecast = Forecast(snapshot.records.values())
     jobs: list[Report] = []
     named: dict[str, Record] = {}
     for entry in snapshot.entries:
         record = snapshot.records.get(entry.job.fingerprint, Record(entry.job))
         named[entry.job.fingerprint] = record
-        jobs.append({"id": entry.id, **_job(entry.job, record, run, entry.file), "tags": dict(entry.tags)})
+        row = _job(entry.job, record, run, entry.file)
+        expected = {"estimate": _estimate(entry.job, prices), "times": _times(record, forecast)}
+        jobs.append({"id": entry.id, **row, **expected, "priority": entry.priority, "tags": dict(entry.tags)})
     return {
         "schema_version": SCHEMA_VERSION,
         "batchrunner_version": version,
         "name": run.name,
         "provider": run.provider,
+        "service": run.service,
         "manifest": {"path": run.manifest_path, "sha256": run.manifest_sha256},
         "run_id": run.run_id,
         "concurrency": run.concurrency,
@@ -70,7 +80,11 @@ def build(snapshot: Snapshot, version: str) -> Report:
         "finished_at": _time(run.finished_at),
         "exit_status": run.exit_status,
         "stopped": run.stopped or None,
+        "settings": settings,
         "totals": _totals(jobs, named.values()),
+        "money": _money(snapshot.records.values(), settings),
+        "runs": [_run(each) for each in snapshot.runs or (run,)],
+        "happenings": [_happening(each) for each in snapshot.happenings],
         "jobs": jobs,
         "earlier_jobs": [
             _job(record.job, record, run, None)
@@ -92,6 +106,68 @@ def _totals(jobs: list[Report], records: Iterable[Record]) -> Report:
         "generations": sum(attempt.generation_id is not None for attempt in attempts),
         "polls": sum(attempt.polls for attempt in attempts),
     }
+
+
+def _money(records: Iterable[Record], settings: Report) -> Report:
+    """What the whole batch cost and may cost, jobs of earlier manifests included: what the budget bounds."""
+    total = sum((spend_of(record) for record in records), Spend())
+    return {
+        "spent": _number(total.spent),
+        "reserved": _number(total.reserved),
+        "worst_case": _number(total.worst),
+        "unpriced": total.unpriced,
+        "generations": total.generations,
+        "budget_credits": _number(settings.get("max_credits")),
+        "budget_generations": settings.get("max_generations"),
+        "credits_per_usd": CREDITS_PER_USD,
+        "prices_as_of": AS_OF,
+    }
+
+
+def _run(run: Run) -> Report:
+    return {
+        "run_id": run.run_id,
+        "started_at": _time(run.started_at),
+        "finished_at": _time(run.finished_at),
+        "exit_status": run.exit_status,
+        "stopped": run.stopped or None,
+        "concurrency": run.concurrency,
+        "manifest_sha256": run.manifest_sha256,
+    }
+
+
+def _happening(happening: Happening) -> Report:
+    return {
+        "at": _time(happening.at),
+        "kind": happening.kind,
+        "about": happening.about,
+        "word": happening.word,
+        "message": happening.message,
+    }
+
+
+def _estimate(job: Job, prices: Prices) -> Report:
+    made = prices.estimate(job)
+    return {"credits": _number(made.credits), "basis": made.basis, "billed_s": _number(made.seconds)}
+
+
+def _times(record: Record, forecast: Forecast) -> Report:
+    """How long the latest attempt took, part by part, and how long its kind takes as a rule: seconds."""
+    last = record.last if record.attempts else Attempt(0, "", 0.0)
+    ended_at = last.ended_at if record.state is State.SUCCEEDED else None
+    return {
+        "expected_s": _number(forecast.expected_s(record.job)),
+        "queue_s": _between(last.accepted_at, last.generating_at),
+        "generating_s": _between(last.generating_at, last.completed_at),
+        "generation_s": _between(last.accepted_at, last.completed_at),
+        "download_s": _between(last.completed_at, ended_at),
+        "total_s": _between(record.attempts[0].submitted_at if record.attempts else None, ended_at),
+    }
+
+
+def _between(start: float | None, end: float | None) -> float | int | None:
+    """Seconds from `start` to `end`; None where either is not known, or the wall clock was set back meanwhile."""
+    return None if start is None or end is None or end < start else _number(end - start)
 
 
 def _job(job: Job, record: Record, run: Run, file: str | None) -> Report:
@@ -134,11 +210,11 @@ def _error(state: str, record: Record, run: Run) -> Report | None:
     hint = error.hint or usual.hint
     if state == "in_doubt" and "--in-doubt" not in hint:
         hint = f"{hint.rstrip()} {_SETTLE}"
-    return _problem(Problem(error.kind, error.message or usual.message, hint))
+    return _problem(Problem(error.kind, error.message or usual.message, hint, error.fault))
 
 
 def _problem(problem: Problem) -> Report:
-    return {"kind": problem.kind, "message": problem.message, "hint": problem.hint}
+    return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "fault": problem.fault}
 
 
 def _attempt(attempt: Attempt) -> Report:
@@ -153,6 +229,7 @@ def _attempt(attempt: Attempt) -> Report:
         "ended_at": _time(attempt.ended_at),
         "outcome": attempt.outcome,
         "credits": _number(attempt.credits),
+        "estimate": _number(attempt.estimate),
         "polls": attempt.polls,
         "error": attempt.error and _problem(attempt.error),
     }
@@ -175,7 +252,8 @@ def _time(at: float | None) -> str | None:
 
 
 def _number(value: float | None) -> float | int | None:
-    """A number JSON can hold: whole ones without a fraction, nothing for what is not finite."""
+    """A number JSON can hold, to a thousandth: whole ones without a fraction, nothing for what is not finite."""
     if value is None or not math.isfinite(value):
         return None
+    value = round(value, 3)
     return int(value) if value == int(value) else value

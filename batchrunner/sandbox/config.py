@@ -6,8 +6,8 @@ from pathlib import Path
 
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import script
+from batchrunner.sandbox.conditions import Conditions
 from batchrunner.sandbox.faults import Fault
-from batchrunner.sandbox.weather import Weather
 from batchrunner.sandbox.world import BALANCE_CREDITS, CREDITS_PER_SECOND
 
 FAST = 60.0  # how many times as fast a hurried rehearsal runs: an eight-hour night in eight minutes
@@ -19,7 +19,7 @@ class SandboxConfig:
 
     host, port: where it listens; port 0 takes a free one.
     seed: of every draw: ids, durations, faults.
-    faults: rules of misbehaviour, first match wins. weather: what happens at set times; it goes before them.
+    faults: rules of misbehaviour, first match wins. conditions: what happens at set times; it goes before them.
     state_dir: where ledger, inputs and results live across restarts; None for a temporary one.
     capacity: generations worked on at once. queue_limit: waiting ones above that; more are refused with 429.
     queue_wait_s: median of the wait before a generation may start. duration_s: median of the generating time.
@@ -41,7 +41,7 @@ class SandboxConfig:
     port: int = 0
     seed: int = 0
     faults: tuple[Fault, ...] = ()
-    weather: Weather = field(default_factory=Weather)
+    conditions: Conditions = field(default_factory=Conditions)
     state_dir: Path | None = None
     capacity: int = 8
     queue_limit: int = 64

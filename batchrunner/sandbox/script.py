@@ -2,7 +2,7 @@
 
 The file is a list of fault rules, or a mapping of the sections below. Rule: every key is a row of one table, with its
 reader, its meaning and an example; errors and docs/sandbox.md come from the same rows. What the values do belongs to
-`faults`, `weather` and `world`.
+`faults`, `conditions` and `world`.
 """
 
 import difflib
@@ -13,8 +13,8 @@ from typing import Any
 
 from batchrunner.errors import UsageError
 from batchrunner.sandbox.check import RESOLUTIONS
+from batchrunner.sandbox.conditions import ACCOUNT, CALLS, SHOWS, Conditions, Outage, Slow, Throttle, Trouble
 from batchrunner.sandbox.faults import DELAYS_S, KINDS, Fault
-from batchrunner.sandbox.weather import ACCOUNT, CALLS, SHOWS, Outage, Slow, Throttle, Trouble, Weather
 from batchrunner.sandbox.world import CREDITS_PER_SECOND, TopUp
 
 _EXAMPLE = "- {on: poll, kind: unavailable, rate: 0.05}"
@@ -239,14 +239,14 @@ def parse(text: str, place: str) -> dict[str, Any]:
 
 
 def _values(found: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    weather = Weather(
+    conditions = Conditions(
         outages=found.get("outages", ()),
         throttled=found.get("throttled", ()),
         slow=found.get("slow", ()),
         account=tuple(trouble for name in ACCOUNT for trouble in found.get(name, ())),
         top_ups=tuple(sorted(found.get("top_ups", ()), key=lambda one: one.at_s)),
     )
-    return {"faults": found.get("faults", ()), "weather": weather}
+    return {"faults": found.get("faults", ()), "conditions": conditions}
 
 
 def _load(text: str, place: str) -> Any:

@@ -101,7 +101,7 @@ class Sandbox:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         self.url = f"http://{host}:{self.port}"
         self._spawn(self._service.drive())
-        if self._config.weather.refusing():
+        if self._config.conditions.refusing():
             self._spawn(self._refuse(site))
 
     async def _open(self) -> web.TCPSite:
@@ -110,8 +110,8 @@ class Sandbox:
         return site
 
     async def _refuse(self, site: web.TCPSite) -> None:
-        """Let nobody in at the times when the weather says so: the address is free then, and calls are cut."""
-        for start_s, end_s in self._config.weather.refusing():
+        """Let nobody in at the times when the script says so: the address is free then, and calls are cut."""
+        for start_s, end_s in self._config.conditions.refusing():
             await self._clock.sleep(max(0.0, start_s - self._service.elapsed()))
             await site.stop()
             for connection in self._runner.server.connections if self._runner.server else []:

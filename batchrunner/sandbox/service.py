@@ -68,7 +68,7 @@ class Service:
                 self.world.apply(event)
             undo.pop_all()
         self._config = config
-        self._outages = Faults(config.weather.rules())  # certain, so no seed
+        self._outages = Faults(config.conditions.rules())  # certain, so no seed
         self._faults = Faults(config.faults, config.seed)
         self._clock = clock
         self._mono0_s = clock.monotonic()
@@ -95,14 +95,14 @@ class Service:
 
     async def admit(self, call: Call) -> Reply | None:
         """Let a call to the API in, as late as it is slow now; or the reply that it is one too many."""
-        if late_s := self._config.weather.reply_s(self.elapsed()):
+        if late_s := self._config.conditions.reply_s(self.elapsed()):
             await self._clock.sleep(late_s)
         _, rate = self._limits()
         return None if rate is None or self._calls.take(self.elapsed(), rate) else self._too_many(call)
 
     def _limits(self) -> tuple[int | None, float | None]:
         config = self._config
-        return config.weather.limits(self.elapsed(), config.concurrency_limit, config.requests_per_second)
+        return config.conditions.limits(self.elapsed(), config.concurrency_limit, config.requests_per_second)
 
     def _too_many(self, call: Call) -> Reply:
         return too_many(call, self._config.retry_after, self._config.retry_delay_s)
@@ -150,7 +150,7 @@ class Service:
             return self._too_many(call)
         if self.world.price(order, frames) > self.world.available:
             return no_credits(call)
-        pace = self._config.weather.pace(self.elapsed(), self.world.rules)
+        pace = self._config.conditions.pace(self.elapsed(), self.world.rules)
         event = self.world.accept(order, self.now(), request_id=call.client_request_id, frames=frames, pace=pace)
         doom = self._faults.decide("generation", event["generation_id"], self.elapsed())
         event["request_id"] = call.request_id
@@ -215,7 +215,7 @@ class Allowance:
 def _rules(config: SandboxConfig, started_at: float) -> Rules:
     names = set(SandboxConfig.__dataclass_fields__) & set(Rules.__dataclass_fields__)
     shared = {name: getattr(config, name) for name in names}
-    return Rules(**shared, top_ups=config.weather.top_ups, started_at=started_at)
+    return Rules(**shared, top_ups=config.conditions.top_ups, started_at=started_at)
 
 
 async def aside(size_bytes: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -99,8 +99,13 @@ _ACCIDENTS = (_insert, _insert, _remove, _byte, _repeat, _cut, _splice, _lines)
 def bench() -> Iterator[Path]:
     """A folder with a video and an image, in which manifests are tried."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("bunny.mp4", "hopper.jpg"):
-            (Path(folder) / name).symlink_to(TESTS.parent / "manifests" / "media" / name)
+        media = TESTS.parent / "manifests" / "media"
+        for name, target in (
+            ("media", media),
+            ("bunny.mp4", media / "bunny.mp4"),
+            ("hopper.jpg", media / "hopper.jpg"),
+        ):
+            (Path(folder) / name).symlink_to(target)
         yield Path(folder)
 
 

@@ -23,10 +23,12 @@ def command() -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what steers batchrunner, and `more`."""
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith(("BATCHRUNNER_", "AIMLAPI_", "AIML_"))
-    }
+    """This process's environment without what steers batchrunner, and `more`.
+
+    Bytecode is kept, as for a user: hundreds of starts that compile the package anew would measure the compiler.
+    """
+    foreign = ("BATCHRUNNER_", "AIMLAPI_", "AIML_", "PYTHONDONTWRITEBYTECODE")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**plain, "NO_COLOR": "1", **more}
 
 

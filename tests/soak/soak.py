@@ -20,7 +20,9 @@ CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = "at most"  # in the first line that a run prints
 _LANES = 2  # batches at a time
 _STOPS_A_BATCH = 15
-_LATEST_S = 1.8  # a run is stopped between its start and this moment, each as likely as the other
+_DURATION = "700ms"  # of a generation: so slow that a batch outlives as many stops as it is to meet
+_LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
+_AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
 _ENDS_S = 60.0  # a clean stop takes less
 
 
@@ -55,7 +57,7 @@ def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
     while figures.stops < stops:
         place = folder / f"batch-{figures.batches}"
         place.mkdir(parents=True)
-        with Service(place, "--duration", "300ms", "--capacity", "16") as service:
+        with Service(place, "--duration", _DURATION, "--capacity", "16") as service:
             batch = make_batch(place, plan.jobs, dict(service.environment()), concurrency=plan.concurrency)
             figures.add(_live(plan, min(_STOPS_A_BATCH, stops - figures.stops), batch, service, rng))
     return figures
@@ -70,7 +72,7 @@ def _live(plan: Plan, stops: int, batch: Batch, service: Service, rng: Random) -
     while hits < stops and status is None:
         runs += 1
         with batch.start(*_slots(plan, batch)) as command:
-            if plan.stop in CLEAN:
+            if plan.stop in CLEAN or rng.random() > _AT_THE_START:
                 _holds_the_lock(batch, command)
             if command.ended_within(rng.uniform(0.0, _LATEST_S)):
                 status = command.end()
@@ -96,7 +98,7 @@ def _live(plan: Plan, stops: int, batch: Batch, service: Service, rng: Random) -
 
 
 def _holds_the_lock(batch: Batch, command: Command) -> None:
-    """Wait until the run has begun: before, a signal meets an interpreter that still imports."""
+    """Wait until the run has begun: before, there is nothing to lose, however slow the machine."""
     lock, mine = batch.output / ".batchrunner" / "lock", f"pid {command.process.pid} "
     wait_for(
         lambda: (lock.exists() and lock.read_text().startswith(mine)) or command.process.poll() is not None,

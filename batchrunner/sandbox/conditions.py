@@ -1,4 +1,4 @@
-"""The weather of a night: what the service goes through at set times, whatever is asked of it. Pure.
+"""The conditions of a night: what the service goes through at set times, whatever is asked of it. Pure.
 
 Rule: times are seconds since the sandbox was started, and nothing here is drawn: a script says what comes when. Outages
 and trouble with the account become ordinary rules of `faults` that befall every call of their window; limits, slowness
@@ -97,7 +97,7 @@ class Trouble(Window):
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class Conditions:
     """The script of a night."""
 
     outages: tuple[Outage, ...] = ()

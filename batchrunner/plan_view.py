@@ -1,0 +1,114 @@
+"""A plan for people and for scripts: a table, a summary where there are too many rows for one, JSON. Pure.
+
+Rule: both tell the same; money is in credits with US dollars beside it, and says how it is known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from batchrunner.outlook import Outlook
+from batchrunner.plan import Plan, Row
+from batchrunner.prices import usd
+from batchrunner.text import count_text, length_text, printable, rfc3339, size_text
+
+_MOST_ROWS = 200
+_COLUMNS = ("id", "plan", "clip", "input", "credits", "")
+
+
+def as_text(plan: Plan, outlook: Outlook, now: float, *, every: bool = False, free: bool = False) -> str:
+    """The plan for people. now: wall time, s. every: all rows, however many; else only a summary of a long plan.
+    free: the sandbox charges nothing.
+    """
+    rows = plan.rows
+    if len(rows) > _MOST_ROWS and not every:
+        rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
+    lines = _table(rows)
+    if len(rows) < len(plan.rows):
+        told = "changed jobs only; " if rows else ""
+        lines += [f"({told}--all lists all {len(plan.rows):,})"]
+    sums = _sums(plan, outlook, now)
+    if free and outlook.submissions:
+        sums.append("The sandbox charges nothing: this is what the service would take.")
+    return "\n".join([*lines, "", *sums]).lstrip("\n")
+
+
+def as_json(plan: Plan, outlook: Outlook) -> dict[str, Any]:
+    """The plan for scripts. Credits, bytes, seconds; None for what is not known."""
+    return {
+        "schema_version": 1,
+        "submissions": outlook.submissions,
+        "totals": dict(plan.totals),
+        "money": {
+            "expected_credits": outlook.credits,
+            "unpriced": outlook.unpriced,
+            "bases": dict(outlook.bases),
+            "spent_credits": outlook.spend.spent,
+            "reserved_credits": outlook.spend.reserved,
+        },
+        "finish_in_s": outlook.finish_in_s,
+        "obstacles": list(outlook.obstacles),
+        "jobs": [_row_json(row) for row in plan.rows],
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    estimate = row.estimate
+    told = {name: value for name, value in asdict(row).items() if name != "estimate"}
+    return {
+        **told,
+        "credits": estimate and estimate.credits,
+        "price_basis": estimate and estimate.basis,
+    }
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    cells = [_COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS) - 1)]
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
+        left = f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}"
+        right = "  ".join(f"{text:>{width}}" for text, width in zip(line[2:5], widths[2:], strict=True))
+        lines.append(f"{left}  {right}  {line[5]}".rstrip())
+        lines += [f"{'':<{widths[0]}}  {printable(change, 300)}" for change in (row.changed if row else ())]
+    return lines
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    credits_ = row.estimate.credits if row.estimate else None
+    return (
+        printable(row.id, 60),
+        row.action,
+        "" if row.duration_s is None else length_text(row.duration_s),
+        "" if row.input_bytes is None else size_text(row.input_bytes),
+        "?" if row.estimate and credits_ is None else "" if credits_ is None else f"{credits_:,.0f}",
+        f"the same job as {printable(row.same_as, 60)}: paid for once" if row.same_as else row.note,
+    )
+
+
+def _sums(plan: Plan, outlook: Outlook, now: float) -> list[str]:
+    parts = ", ".join(f"{count:,} {action}" for action, count in plan.totals.items())
+    lines = [f"{count_text(len(plan.rows), 'job')}: {parts or 'none'}."]
+    lines.append(f"A run would make {count_text(outlook.submissions, 'submission')}{_cost(outlook)}.")
+    spend = outlook.spend
+    if spend.generations:
+        also = f", {spend.reserved:,.0f} more are held for what is in flight or in doubt" if spend.reserved else ""
+        lines.append(f"Spent so far: {spend.spent:,.0f} credits (${usd(spend.spent):,.2f}){also}.")
+    if outlook.finish_in_s:
+        lines.append(
+            f"It would be done in about {length_text(outlook.finish_in_s)} ({rfc3339(now + outlook.finish_in_s)})."
+        )
+    return [*lines, *(f"Stopped early: {obstacle}." for obstacle in outlook.obstacles)]
+
+
+def _cost(outlook: Outlook) -> str:
+    if not outlook.submissions:
+        return ""
+    priced = outlook.submissions - outlook.unpriced
+    told = []
+    if priced:
+        told.append(f"for about {outlook.credits:,.0f} credits (${usd(outlook.credits):,.2f})")
+    told += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in outlook.bases.items()]
+    return f", {'; '.join(told)}"
