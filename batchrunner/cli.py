@@ -19,8 +19,6 @@ from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
 from batchrunner.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
-    from batchrunner.job import Snapshot
-    from batchrunner.rundir import RunDir
     from batchrunner.runner import Setup
 
 _EPILOG = """\b
@@ -36,6 +34,8 @@ Exit statuses of run:
 
 _METAVARS = {
     "output": "DIR",
+    "junit": "FILE",
+    "metrics_file": "FILE",
     "notify": "URL",
     "count": "N",
     "number": "N",
@@ -94,11 +94,34 @@ def cli() -> None:
     """
 
 
+@cli.command(short_help="Write a first manifest from a folder of videos and images.")
+@click.argument("folder", default=".", type=click.Path(path_type=Path))
+@click.option("-o", "--to", "path", default="batch.yaml", show_default=True, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(folder: Path, path: Path, force: bool) -> int:
+    """Write a commented manifest from the videos and images in FOLDER and below it, ready to run.
+
+    One image goes with each video; several make every combination; videos and images of equal names make pairs.
+    """
+    from batchrunner import init as initial
+    from batchrunner import manifest
+
+    if not force:
+        initial.require_free(path)
+    found = initial.look(folder, path.absolute().parent)
+    text, how = initial.compose(found, path, folder)
+    initial.write(text, path)
+    click.echo(initial.told(found, how, len(manifest.load(path).entries), path, folder))
+    return ExitStatus.OK
+
+
 @cli.command(short_help="Start a batch, or continue it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @_variables
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="The same as plan: submit nothing.")
+@click.option("--fast", is_flag=True, help="With --provider sandbox: time runs 60 times as fast, a night in minutes.")
+@click.option("--faults", metavar="FILE", help="With --provider sandbox: what goes wrong; see docs/sandbox.md.")
 def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     """Start the batch in MANIFEST, or continue it: what is done is not done again.
 
@@ -113,7 +136,8 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     if dry_run:
         return _show_plan(setup, as_json=False, every=False)
     settings = setup.settings
-    with make_progress(stream=sys.stderr, quiet=settings.quiet, plain=settings.no_progress) as progress:
+    quiet, plain, form = settings.quiet, settings.no_progress, settings.log_format
+    with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
         return runner.run_batch(setup, os.environ, progress)
 
 
@@ -168,27 +192,34 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 @click.option("--output", metavar="DIR", help="Run directory, if BATCH is a manifest. [default: output/<name>]")
 @_variables
 @click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
-def status(batch: Path, output: str | None, given: tuple[str, ...], as_json: bool) -> int:
+@click.option("--watch", is_flag=True, help="Show it again and again, until the run has ended.")
+def status(batch: Path, output: str | None, given: tuple[str, ...], as_json: bool, watch: bool) -> int:
     """Show where a batch stands, from its journal; another process may be running it."""
-    from batchrunner import report
+    from batchrunner import status as looking
     from batchrunner.rundir import RunDir
 
     rundir = RunDir(batch) if _is_folder(batch) else _load(batch, {"output": output, "given": given}).rundir
-    facts = report.build(_held(rundir), __version__)
-    click.echo(report.to_json(facts) if as_json else report.status_text(facts))
+    (looking.watch if watch else looking.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
 
 
-@cli.command(short_help="Write report.json and report.html again.")
+@cli.command(short_help="Write report.json, report.html and results.csv again.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
-def report(run_dir: Path) -> int:
-    """Write report.json and report.html of RUN_DIR again from its journal."""
+@click.option("--junit", metavar="FILE", help="Write a JUnit XML file too.")
+@click.option("--metrics-file", metavar="FILE", help="Write a Prometheus text file too.")
+def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
+    """Write report.json, report.html and results.csv of RUN_DIR again from its journal.
+
+    Posters that are missing are made again. What the files hold is in docs/outputs.md.
+    """
+    from batchrunner import posters
     from batchrunner import report as reporting
     from batchrunner.rundir import RunDir
 
     rundir = RunDir(run_dir)
     held = _held(rundir)
-    paths = reporting.write(held, rundir.path, __version__)
+    posters.make_missing(rundir, held)
+    paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
         click.echo(str(path))
@@ -201,10 +232,11 @@ def verify(run_dir: Path) -> int:
     """Check every result in RUN_DIR against what was recorded: size, SHA-256, structure, one decoded frame."""
     from batchrunner import verify as verifying
     from batchrunner.rundir import RunDir
+    from batchrunner.status import look
 
     rundir = RunDir(run_dir)
     bad = total = 0
-    for name, complaint in verifying.verify(rundir, _held(rundir)):
+    for name, complaint in verifying.verify(rundir, look(rundir)):
         total += 1
         if complaint is not None:
             bad += 1
@@ -281,15 +313,6 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
         free = setup.settings.provider == "sandbox"
         click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free))
     return ExitStatus.OK
-
-
-def _held(rundir: "RunDir") -> "Snapshot":
-    from batchrunner import journal
-
-    held = journal.read(rundir.journal)
-    if held is None:
-        raise click.UsageError(f"{rundir.path} holds no batch: name a run directory (output/<name>) or a manifest")
-    return held
 
 
 def _complain(error: BatchrunnerError) -> None:

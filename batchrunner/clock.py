@@ -104,3 +104,8 @@ class FastClock(LoopClock):
 def wall_time() -> float:
     """Wall time outside any loop (commands that only read), seconds since the epoch."""
     return time.time()
+
+
+def pause(seconds: float) -> None:
+    """Sleep outside any loop (commands that only watch)."""
+    time.sleep(seconds)

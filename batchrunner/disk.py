@@ -23,7 +23,7 @@ class Disk:
 
     def open(self, path: Path, mode: str) -> BinaryIO:
         """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
-        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]
+        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
 
     def flush(self, file: BinaryIO) -> None:
         """Return when the file's content is on the disk."""

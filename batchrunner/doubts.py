@@ -1,9 +1,10 @@
 """Submissions in doubt: until when each holds its slot, and when to search for them in the service's log. Pure.
 
-The first search comes soon after a doubt, the later ones at growing waits; one more is made when nothing else is left
-to do. Moments are of the monotonic clock, seconds.
+The first search comes soon after a doubt, the later ones at growing waits, one when a slot's time is over, and one more
+when nothing else is left to do. Moments are of the monotonic clock, seconds.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 
@@ -29,7 +30,8 @@ class Doubts:
         """A new doubt, holding its slot until then."""
         self._until[fingerprint] = until
         self._wait_s = self._first_wait_s
-        self.review_at = now + self._wait_s
+        # A search that is due is not put off: where doubts keep coming, it would never be made.
+        self.review_at = min(now + self._wait_s, math.inf if self.review_at is None else self.review_at)
 
     def submitted(self) -> None:
         """Something was submitted: the search at the end is yet to come."""
@@ -49,6 +51,7 @@ class Doubts:
         for fingerprint in adopted:
             del self._until[fingerprint]
         if self._until:
-            self.review_at = now + self._wait_s
+            ends = (until for until in self._until.values() if until > now)
+            self.review_at = min([now + self._wait_s, *ends])
             self._wait_s = min(2 * self._wait_s, self._cap_s)
         return [fingerprint for fingerprint, until in self._until.items() if until <= now]

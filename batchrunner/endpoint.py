@@ -28,7 +28,7 @@ def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoin
     """Address and key from the environment; None for the embedded sandbox, which needs neither."""
     if settings.provider == "sandbox":
         return None
-    base_url = environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    base_url = environment.get(BASE_URL_VARIABLE, "").strip() or DEFAULT_BASE_URL
     if not _safe_for_a_key(base_url):
         raise UsageError(
             f"{BASE_URL_VARIABLE} cannot be used: not a plain https address", f"The default is {DEFAULT_BASE_URL}."

@@ -119,7 +119,7 @@ class Engine:
         self._weather.given_up.add(call)
         gate = self._weather.gates[call]
         waited = length_text(self._parts.clock.monotonic() - (gate.since or 0.0))
-        self.stop(f"{gate.reason}; waited {waited} for it. Run again to continue")
+        self.stop(f"{gate.reason}; waited {waited} for it: run again to continue")
         if call == "poll":
             self._followed.difference_update(self._poller.clear())
         if call == "download":

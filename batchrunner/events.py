@@ -5,6 +5,7 @@ An event tells what has happened, never what to do, and it is announced after th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from batchrunner.errors import Problem
 from batchrunner.job import Move, Record, State
@@ -118,13 +119,17 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run has ended and the report is written. states: how many jobs stand where now. reports: files written."""
+    """The run has ended and the report is written. states: how many jobs stand where now. reports: files written.
+
+    report: what report.json holds (`batchrunner.report.build`).
+    """
 
     at: float
     exit_status: int
     states: Mapping[State, int]
     reports: tuple[str, ...]
     summary: str
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 Event = (

@@ -2,8 +2,11 @@
 
 Durations run from the service's acceptance to the poll that saw it complete, queue included: what a job that is
 submitted now has to expect. They are kept by model and resolution, the latest few: a service slows down and recovers.
+Rule: only what was watched counts. A generation that completed between two runs was seen complete by the next one, maybe
+a day later; taken for a duration, that would leave no night long enough for any job.
 """
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
@@ -17,9 +20,10 @@ _Kind = tuple[str, str]
 
 
 class Forecast:
-    """Learns from records, and answers for jobs."""
+    """Learns from records, and answers for jobs. starts: when runs of this batch started (wall time, s)."""
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    def __init__(self, records: Iterable[Record] = (), starts: Iterable[float] = ()) -> None:
+        self._starts = sorted(starts)
         self._seen: dict[_Kind, deque[float]] = {}
         for record in sorted(records, key=_completed_at):
             self.learn(record)
@@ -31,8 +35,10 @@ class Forecast:
         attempt = record.last
         if attempt.accepted_at is None or attempt.completed_at is None:
             return
+        if bisect(self._starts, attempt.accepted_at) != bisect(self._starts, attempt.completed_at):
+            return  # not by one run
         took_s = attempt.completed_at - attempt.accepted_at
-        if took_s >= 0:  # the wall clock was set back meanwhile
+        if took_s >= 0:  # else the wall clock was set back meanwhile
             self._seen.setdefault(_kind(record.job), deque(maxlen=_KEPT)).append(took_s)
 
     def expected_s(self, job: Job) -> float | None:

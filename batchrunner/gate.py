@@ -24,7 +24,7 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
+class Trouble:
     """A kind of trouble. streak: how many in a row close the gate. wait: between two tries while it is closed."""
 
     word: Word
@@ -32,20 +32,21 @@ class _Trouble:
     wait: retry.Backoff
 
 
-_THROTTLED = _Trouble(Word.THROTTLED, 1, retry.Backoff(base_s=2.0, cap_s=120.0))
-_TROUBLES: tuple[tuple[type[CallError], _Trouble], ...] = (
-    (AccountFault, _Trouble(Word.PAUSED, 1, retry.Backoff(base_s=30.0, cap_s=600.0))),
-    (ServiceFault, _Trouble(Word.DOWN, 3, retry.Backoff(base_s=5.0, cap_s=300.0))),
-    (NetworkFault, _Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
+_THROTTLED = Trouble(Word.THROTTLED, 1, retry.Backoff(base_s=2.0, cap_s=120.0))
+_TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
+    (AccountFault, Trouble(Word.PAUSED, 1, retry.Backoff(base_s=30.0, cap_s=600.0))),
+    (ServiceFault, Trouble(Word.DOWN, 3, retry.Backoff(base_s=5.0, cap_s=300.0))),
+    (NetworkFault, Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
 )
 # What concerns one generation or one file, and says nothing about the others.
-_ONE_JOBS = {"unknown_generation", "link_expired", "bad_file", "bad_range"}
+_ONE_JOBS = {"unknown_generation", "link_expired", "link_refused", "bad_file", "bad_range"}
 
 
 class Gate:
     """The gate of one kind of call. Moments are of the monotonic clock, seconds.
 
-    word: how calls fare. since: when the gate closed, or None while it is open. reason: why, in words.
+    word: how calls fare. since: when the gate closed, or None while it is open; the account's trouble counts from its own
+    beginning, and so does any other, whichever came first. reason: why, in words.
     next_at: when one may try, while it is closed. careful: whether a look that costs nothing has to succeed before
     the one call that tries after an outage: where a call may end in doubt, it is not thrown into an outage.
     """
@@ -55,6 +56,7 @@ class Gate:
         self.since: float | None = None
         self.next_at = 0.0
         self.reason = ""
+        self._began: dict[bool, float] = {}  # by whether it is the account's trouble
         self._rng = rng
         self._careful = careful
         self._streak = 0
@@ -91,6 +93,7 @@ class Gate:
         self._streak = self._tries = 0
         opened = not self.open
         self.word, self.since, self.reason = Word.FINE, None, ""
+        self._began.clear()
         self._trying = self._vouched = False
         return opened
 
@@ -111,7 +114,7 @@ class Gate:
         if isinstance(error, LocalFault):
             self.left(ticket)
             return False
-        trouble = _trouble(error)
+        trouble = trouble_of(error)
         if trouble is None:  # an answer is an answer
             self.passed(ticket)
             return False
@@ -122,12 +125,12 @@ class Gate:
         self._tries += 1
         self._trying = self._vouched = False
         self.word, self.reason = trouble.word, error.message
-        self.since = now if self.since is None else self.since
+        self.since = self._began.setdefault(trouble.word is Word.PAUSED, now)
         self.next_at = now + (retry.wait_s(trouble.wait, self._tries, error, self._rng) or 0.0)
         return True
 
 
-def _trouble(error: CallError) -> _Trouble | None:
+def trouble_of(error: CallError) -> Trouble | None:
     """What an error says about the calls of its kind; None where it concerns one job alone."""
     if error.kind in _ONE_JOBS:
         return None

@@ -8,6 +8,7 @@
                               /lock           held while a run lasts; says by whom
                               /parts/         downloads that are not complete yet
                               /kept/          results whose id now means another job
+                              /posters/       small pictures for the report; made again where they are missing
                               /sandbox/       the embedded sandbox's memory (provider: sandbox)
 
 Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
@@ -62,6 +63,11 @@ class RunDir:
         return self.room / "kept"
 
     @property
+    def posters(self) -> Path:
+        """Small pictures of clips and inputs, for the report."""
+        return self.room / "posters"
+
+    @property
     def sandbox(self) -> Path:
         """The embedded sandbox's state."""
         return self.room / "sandbox"
@@ -71,7 +77,7 @@ class RunDir:
 
         Writing there would write somewhere else. The run directory itself may be a link. Raises UsageError.
         """
-        folders = (self.room, self.parts, self.kept, self.sandbox)
+        folders = (self.room, self.parts, self.kept, self.posters, self.sandbox)
         files = (self.lock, *(self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm")))
         for path in (*folders, *files):
             try:
@@ -84,6 +90,20 @@ class RunDir:
                     f"the run directory {self.path} cannot be used: {path} is {what}",
                     "Remove it. To keep a batch elsewhere, name the place with --output. Nothing was submitted.",
                 )
+
+    def holder(self) -> str | None:
+        """Who runs this batch just now, in words; None where nobody does."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return os.read(descriptor, 200).decode("utf-8", "replace").strip() or "a process"
+        finally:
+            os.close(descriptor)
+        return None
 
     def make(self) -> None:
         """Create what is missing, durably. Raises UsageError where that cannot be done."""

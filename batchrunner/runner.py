@@ -9,24 +9,25 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import manifest, report, sandbox
+from batchrunner import manifest, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
+from batchrunner.claims import Claims
 from batchrunner.clock import Clock, LoopClock, wall_time
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader
 from batchrunner.endpoint import Endpoint, read_endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
-from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
+from batchrunner.events import Alive, Listener, Noticed, RunFinished
 from batchrunner.forecast import Forecast
 from batchrunner.hosts import Guard
 from batchrunner.job import Entry, Record, Run, Snapshot, State, count_states
@@ -34,13 +35,16 @@ from batchrunner.journal import Journal
 from batchrunner.journal import read as read_journal
 from batchrunner.manifest import Batch
 from batchrunner.money import Budget, Ledger
+from batchrunner.opening import opened
 from batchrunner.outlook import Outlook, look_ahead
 from batchrunner.plan import Plan, Wishes
 from batchrunner.plan import build as build_plan
 from batchrunner.ports import Parts, Policy
+from batchrunner.posters import Posters
 from batchrunner.prices import Prices
 from batchrunner.resume import take_up
 from batchrunner.rundir import Lock, RunDir
+from batchrunner.sandbox import SandboxConfig
 from batchrunner.scheduler import Scheduler
 from batchrunner.settings import Settings, as_facts, resolve
 from batchrunner.steps import Steps
@@ -55,21 +59,25 @@ _SIGNALS = {
     signal.SIGHUP: ExitStatus.SIGTERM,
 }
 
+_TELL_TIME_EVERY_S = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A loaded manifest with the settings in force: all that a run starts from."""
+    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``."""
 
     batch: Batch
     settings: Settings
     rundir: RunDir
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a run takes from outside: time, chance, threads, files. A simulation gives its own.
 
-    executor: for media and files. journal_executor: one thread, so that commits keep their order.
+    executor: for media and files. journal_executor: one thread, so that commits keep their order. posters: made where
+    somebody will look at them.
     """
 
     clock: Clock
@@ -77,6 +85,7 @@ class Surroundings:
     journal_executor: Executor
     files: Disk
     rng: Random
+    posters: Posters | None = None
 
 
 def load(
@@ -85,7 +94,9 @@ def load(
     """Load a manifest and resolve its settings. given: its variables. Raises ManifestError, UsageError."""
     batch = manifest.load(path, given or {}, environment)
     settings = resolve(flags, environment, batch.settings)
-    return Setup(batch, settings, RunDir(Path(settings.output or f"output/{batch.name}")))
+    named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
+    stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
+    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config)
 
 
 def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
@@ -95,9 +106,12 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     Raises BatchrunnerError before anything is submitted, and only then.
     """
     endpoint = read_endpoint(setup.settings, environment)
+    notify.check(setup.settings.notify)
     setup.rundir.make()
-    with Lock(setup.rundir, wall_time()), _threads() as outside:
-        return asyncio.run(_run_under_signals(setup, endpoint, listener, outside))
+    clock = rehearsal.clock(setup.sandbox, setup.rundir)
+    with Lock(setup.rundir, wall_time()), _threads(clock) as outside, Posters(setup.rundir) as posters:
+        beside = posters.beside(listener, setup.batch.entries)
+        return asyncio.run(_run_under_signals(setup, endpoint, beside, replace(outside, posters=posters)))
 
 
 def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
@@ -116,7 +130,7 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
     order = _order(entries)
     policy = _policy(settings, len(order), now)
     end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s).end(0.0, now)
-    admission = _admission(setup, plan.records)
+    admission = _admission(setup, plan.records, held)
     outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
     return plan, outlook, now
 
@@ -143,8 +157,20 @@ async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: 
         if signal.getsignal(number) is signal.SIG_IGN:
             continue
         asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
-    async with _service(endpoint, setup.rundir) as found:
-        return await drive(setup, found, listener, outside, (listen, ending))
+    local = rehearsal.service(setup.sandbox, setup.rundir, outside.clock)
+    ticking = asyncio.get_running_loop().create_task(_tell_time(outside.clock, listener))
+    try:
+        async with nullcontext(endpoint) if endpoint else local as found:
+            return await drive(setup, found, listener, outside, (listen, ending))
+    finally:
+        ticking.cancel()
+
+
+async def _tell_time(clock: Clock, listener: Listener) -> None:
+    """Say that time passes, in steps of the real time, whatever the run's clock does."""
+    while True:
+        await LoopClock().sleep(_TELL_TIME_EVERY_S)
+        listener(Alive(clock.now()))
 
 
 async def drive(
@@ -169,7 +195,7 @@ async def drive(
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
         parts = Parts(
-            service=await stack.enter_async_context(client),
+            service=Claims(await stack.enter_async_context(client), records.values()),
             journal=journal,
             clips=await stack.enter_async_context(clips),
             store=store,
@@ -182,33 +208,39 @@ async def drive(
         policy = _policy(setup.settings, len(order), outside.clock.now())
         scheduler = Scheduler(policy.concurrency)
         weather = Weather(parts, scheduler)
-        steps = Steps(parts, policy, run.run_id, records, weather, _admission(setup, records))
+        steps = Steps(parts, policy, run.run_id, records, weather, _admission(setup, records, _held(journal)))
         await steps.settle(await store.settle(entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
-        _announce_start(setup, run, steps, order, listener)
+        _announce_start(setup, run, steps, listener)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
-        return await _finish(setup, journal, steps, finished, listener)
+        return await _finish(setup, journal, steps, finished, outside.posters, listener)
 
 
-async def _finish(setup: Setup, journal: Journal, steps: Steps, run: Run, listener: Listener) -> int:
+async def _finish(
+    setup: Setup, journal: Journal, steps: Steps, run: Run, posters: Posters | None, listener: Listener
+) -> int:
     """Store how the run ended and write the reports from what the journal holds; returns the exit status."""
     written: tuple[Path, ...] = ()
     try:
         await steps.flush()
         await journal.finish(run)
-        written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__)
+        if posters is not None:
+            await posters.finish(_held(journal), hurry=run.exit_status in _SIGNALS.values())
+        extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
+        written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__, **extra)
     except (LocalFault, OSError) as error:
         listener(Noticed(run.started_at, (), f"the report could not be written: {error}"))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     held = replace(_held(journal), run=run)
     states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
-    summary = report.headline(report.build(held, batchrunner.__version__))
+    facts = report.build(held, batchrunner.__version__)
     at, status = run.finished_at or run.started_at, run.exit_status or 0
-    listener(RunFinished(at, status, states, tuple(str(path) for path in written), summary))
+    listener(RunFinished(at, status, states, tuple(map(str, written)), report.headline(facts), facts))
+    await notify.tell(setup.settings.notify, facts, setup.rundir.path, listener)
     return status
 
 
@@ -220,28 +252,15 @@ def exit_status(records: list[Record]) -> ExitStatus:
     return ExitStatus.FAILED if counts[State.FAILED] or counts[State.IN_DOUBT] else ExitStatus.OK
 
 
-@asynccontextmanager
-async def _service(endpoint: Endpoint | None, rundir: RunDir) -> AsyncIterator[Endpoint]:
-    """The service to drive: the one given, or a sandbox for the length of the run that remembers between runs."""
-    if endpoint is not None:
-        yield endpoint
-        return
-    local = await sandbox.start(sandbox.SandboxConfig(state_dir=rundir.sandbox))
-    try:
-        yield Endpoint(local.url, "sandbox")
-    finally:
-        await local.close()
-
-
 @contextmanager
-def _threads() -> Iterator[Surroundings]:
-    """The real world: the loop's clock, system randomness, a few threads, the real file system."""
+def _threads(clock: Clock) -> Iterator[Surroundings]:
+    """The real world: a clock, system randomness, a few threads, the real file system."""
     with (
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="files") as executor,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal") as journal_executor,
     ):
         rng = Random(int.from_bytes(os.urandom(8)))
-        yield Surroundings(LoopClock(), executor, journal_executor, Disk(), rng)
+        yield Surroundings(clock, executor, journal_executor, Disk(), rng)
 
 
 async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:
@@ -273,7 +292,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
         manifest_sha256=batch.sha256,
         concurrency=settings.concurrency,
         started_at=outside.clock.now(),
-        settings_json=json.dumps(as_facts(settings)),
+        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices)}),
     )
     records, changed = take_up(
         before.records if before else {},
@@ -303,11 +322,12 @@ def _policy(settings: Settings, jobs: int, now: float) -> Policy:
     )
 
 
-def _admission(setup: Setup, records: Mapping[str, Record]) -> Admission:
+def _admission(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:
     """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
     settings = setup.settings
     ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
-    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, Forecast(records.values()))
+    forecast = Forecast(records.values(), [run.started_at for run in held.runs] if held else ())
+    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
 
 
 def _order(entries: tuple[Entry, ...]) -> list[str]:
@@ -323,26 +343,8 @@ def _ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
     return lambda fingerprint: ids.get(fingerprint, ())
 
 
-def _announce_start(setup: Setup, run: Run, steps: Steps, order: list[str], listener: Listener) -> None:
-    records = {fingerprint: steps.records[fingerprint] for fingerprint in order}
-    prices = steps.admission.prices
-    expected = {
-        fingerprint: prices.estimate(record.job).credits
-        for fingerprint, record in records.items()
-        if record.state is State.PENDING
-    }
-    listener(
-        RunStarted(
-            run.started_at,
-            run.name,
-            run.provider,
-            str(setup.rundir.path),
-            run.concurrency,
-            count_states(records.values()),
-            records,
-            expected,
-        )
-    )
+def _announce_start(setup: Setup, run: Run, steps: Steps, listener: Listener) -> None:
+    listener(opened(run, str(setup.rundir.path), setup.batch.entries, steps.records, steps.admission.prices))
     for warning in setup.batch.warnings:
         listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
 

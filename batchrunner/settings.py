@@ -23,6 +23,8 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
+_MOST_JOBS = 10**9
+_FIRST_YEAR = 1971  # before it, not every machine can tell a date's moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("generation_retries", "count", 1, "New generations for one the service failed to make.", low=0, high=10),
     Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "resubmit")),
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
+    Setting("junit", "text", None, "Write a JUnit XML file here at the end: a test case for each job."),
+    Setting("metrics_file", "text", None, "Write a Prometheus text file here at the end, for a textfile collector."),
     Setting("notify", "text", None, "Post the summary to this webhook at the end (https, or http on this machine)."),
     Setting("quiet", "switch", False, "Print only what needs a person."),
     Setting("log_format", "choice", "text", "Lines for people, or one JSON object an event.", ("text", "json")),
@@ -88,6 +92,8 @@ class Settings:
     generation_retries: int
     in_doubt: str
     retry_failed: bool
+    junit: str | None
+    metrics_file: str | None
     notify: str | None
     quiet: bool
     log_format: str
@@ -103,7 +109,8 @@ class Share:
 
     def of(self, jobs: int) -> int:
         """How many that is of so many jobs: at least one."""
-        return max(1, ceil(jobs * self.number / 100)) if self.percent else int(self.number)
+        # Rounded: 64.4 % of 250 are 161, and not the 161.00000000000003 of binary fractions.
+        return max(1, ceil(round(jobs * self.number / 100, 6))) if self.percent else int(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ class Moment:
         """The moment in seconds since the epoch. now: wall time. zone: the local one, by default this machine's.
 
         A date and time may lie in the past. On a day when clocks change, a time of day that comes twice is taken the
-        first time, and one that is left out is the moment to which the clock springs.
+        first time, and one that is left out as if the clock had not sprung yet: 02:30 is then 03:30.
         """
         try:
             clock_time = time_of_day.fromisoformat(self.text)
@@ -171,7 +178,7 @@ def as_facts(settings: Settings) -> dict[str, Any]:
     for setting in SETTINGS:
         value = getattr(settings, _field(setting))
         if isinstance(value, Share):
-            value = f"{value.number:g}{'%' if value.percent else ''}"
+            value = f"{value.number:.12g}{'%' if value.percent else ''}"
         shown[_field(setting)] = value.text if isinstance(value, Moment) else value
     return shown | {"notify": "set" if settings.notify else None}
 
@@ -238,9 +245,9 @@ def _share(_: Setting, value: object) -> Share:
     percent = text.endswith("%")
     try:
         number = float(text.removesuffix("%")) if percent else float(int(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         number = 0.0
-    if isinstance(value, bool) or number <= 0 or (percent and number > 100):
+    if isinstance(value, bool) or not 0 < number <= (100 if percent else _MOST_JOBS):
         raise ValueError(f"{value!r} is neither a number of jobs nor a part of them")
     return Share(number, percent)
 
@@ -249,10 +256,10 @@ def _moment(_: Setting, value: object) -> Moment:
     text = value.isoformat() if isinstance(value, datetime) else str(value).strip()
     for reads in (time_of_day.fromisoformat, datetime.fromisoformat):
         try:
-            reads(text)
+            moment = reads(text)
         except ValueError:
             continue
-        if ":" in text:
+        if ":" in text and (isinstance(moment, time_of_day) or moment.year >= _FIRST_YEAR):
             return Moment(text)
     raise ValueError(f"{value!r} is not a time")
 

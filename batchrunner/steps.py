@@ -13,7 +13,7 @@ from typing import Any
 from batchrunner import retry
 from batchrunner.admission import Admission
 from batchrunner.api.wire import Generation, Phase
-from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, Problem, ServiceFault
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
@@ -89,6 +89,7 @@ class Steps:
         self._linkless: Counter[str] = Counter()
         self._generating_since: dict[str, float] = {}  # monotonic, s
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
+        self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
         self._warned: set[str] = set()
         self._log_offered = True
 
@@ -113,6 +114,7 @@ class Steps:
         except CallError as error:
             return await self._not_accepted(fingerprint, error)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
+        self._seen_at[fingerprint] = clock.monotonic()
         return Look()
 
     async def poll(self, fingerprint: str, ticket: int) -> Next:
@@ -231,15 +233,18 @@ class Steps:
         return End()
 
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
-        if error.kind == "unknown_generation":
+        if error.kind == "unknown_generation" or isinstance(error, JobFault):
             now = self._parts.clock.monotonic()
             missing_s = now - self._missing_since.setdefault(fingerprint, now)
             if missing_s > self._policy.not_found_grace_s:
                 told = f"{error.message}, for {missing_s:.0f} s now (generation {record.generation_id})"
+                if isinstance(error, JobFault):
+                    return Leave(f"{told}; the next run looks again")
                 return await self._spoil(fingerprint, replace(error.problem, message=told))
         return Look(self._wait("poll", fingerprint, error, retry.POLLS))
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
+        self._seen_at[fingerprint] = self._parts.clock.monotonic()
         if phase is not Phase.GENERATING:
             return Look()
         if record.last.generating_at is None:
@@ -258,7 +263,9 @@ class Steps:
         if record.last.completed_at is None:
             record = record.with_attempt(completed_at=self._parts.clock.now())
             self._put(record)
-            self.admission.forecast.learn(record)
+            unseen_s = self._parts.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
+            if unseen_s <= 3 * self._policy.poll_interval_s + 60:  # else an outage, or two runs, lie between
+                self.admission.forecast.learn(record)
         if seen.video_url is not None:
             return Fetch(seen.video_url)
         self._linkless[fingerprint] += 1

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batchrunner import disk
 from batchrunner.downloader import file_sha256, inspect
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.rundir import RunDir
@@ -52,9 +53,10 @@ def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:
     None altogether where there is no report: a run that was killed.
     """
     try:
-        report = json.loads((rundir.path / "report.json").read_bytes())
+        with disk.open_plain(rundir.path / "report.json") as file:
+            report = json.loads(file.read())
         return {job["id"]: job["sha256"] for job in report["jobs"]}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {entry.id: "" for entry in held.entries}

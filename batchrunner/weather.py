@@ -1,8 +1,8 @@
 """How calls fare: every call goes through here, so that trouble is met by all of them together, and told once.
 
 Three gates (`batchrunner.gate`), one each for submissions, polls and downloads; the working cap moves with what the
-service says to submissions. Failures are counted per job only where they are that job's own: between two that count,
-another job's call was answered. So an outage uses up no job's retries, however long it lasts.
+service says to submissions. Failures are counted per job only where they are that job's own: they say so themselves,
+or between two that count another job's call was answered. So an outage uses up no job's retries, however long it lasts.
 Rule: nothing here waits or decides what follows for a job; the engine asks the gates before it starts a call.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-from batchrunner.errors import CallError, LocalFault
+from batchrunner.errors import AccountFault, CallError, LocalFault
 from batchrunner.events import CapChanged, WeatherChanged
-from batchrunner.gate import Gate, Word
+from batchrunner.gate import Gate, Word, trouble_of
 from batchrunner.job import Happening
 from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Scheduler
@@ -46,8 +46,9 @@ class Weather:
         except CallError as error:
             self._count(call, fingerprint, error)
             if gate.failed(ticket, error, clock.monotonic()):
+                throttled = call == "submit" and gate.word is Word.THROTTLED
                 await self._tell_weather(call, before)
-                if call == "submit" and gate.word is Word.THROTTLED:
+                if throttled:
                     await self._move_cap(throttled=True)
             raise
         self._answered[call] += 1
@@ -85,10 +86,10 @@ class Weather:
         return self._failures.get((call, fingerprint), (0, 0))[0]
 
     def _count(self, call: str, fingerprint: str, error: CallError) -> None:
-        if error.kind == "rate_limited":
+        if error.kind == "rate_limited" or isinstance(error, AccountFault):
             return  # says nothing about the job
         count, answered = self._failures.get((call, fingerprint), (0, -1))
-        if answered != self._answered[call]:
+        if answered != self._answered[call] or trouble_of(error) is None:
             self._failures[call, fingerprint] = (count + 1, self._answered[call])
 
     async def _tell_weather(self, call: str, before: Word) -> None:

@@ -423,6 +423,49 @@ def test_a_log_that_is_not_offered(talk: Talk) -> None:
     assert (error.status, error.in_doubt) == (404, False)
 
 
+# Whether it answers at all
+
+
+def ask(client: ApiClient, _: Peer) -> Awaitable[None]:
+    return client.alive()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(404, {"statusCode": "404", "message": "Inference not found"}),
+        answer(400, {"message": "no such id"}),
+        answer(401, {"message": "key"}),
+        answer(403, {"error": {"data": {"kind": "err_insufficent_credits"}}, "message": "credits"}),
+        answer(200, {"id": "batchrunner", "status": "queued"}),
+    ],
+    ids=["404", "400", "401", "403", "200"],
+)
+def test_any_answer_is_a_sign_of_life(talk: Talk, reply: bytes) -> None:
+    peer = Peer([reply])
+    talk(peer, ask)
+    assert [request.line for request in peer.requests] == [
+        "GET /v2/video/generations?generation_id=batchrunner HTTP/1.1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (answer(503), "unavailable"),
+        (answer(500, {"message": "sorry"}), "server_error"),
+        (answer(502, b"<html>"), "unavailable"),
+        (answer(200, b"<html>"), "bad_reply"),
+        (answer(429), "rate_limited"),
+        (b"HTTP/1.1 2", "cut"),
+        (None, "timed_out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_trouble_is_none(talk: Talk, reply: bytes | None, kind: str) -> None:
+    assert failed(talk, Peer([reply]), ask, Timeouts(poll_s=0.05 if reply is None else 30.0)).kind == kind
+
+
 # How it ended
 
 

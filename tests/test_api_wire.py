@@ -371,6 +371,40 @@ def test_why_a_generation_failed(reply: dict[str, Any], kind: str, words: str) -
     assert seen.error.hint
 
 
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (FAL_FACE, "job"),
+        ({"detail": [{"loc": ["body", "video_url"], "msg": "too long", "type": "video_duration_too_long"}]}, "job"),
+        ({"name": "BadRequest", "data": [{"path": ["shift"], "message": "too large"}]}, "job"),
+        ({"detail": [{"path": ["shift"], "message": "too large"}]}, "job"),
+        ({"detail": [{"msg": "no", "type": "content_policy_violation"}]}, "job"),
+        ({"name": "SafetyError", "message": "no"}, "job"),
+        ({"message": "NSFW content detected"}, "job"),
+        ({"detail": "no face", "error_type": "face_detection_error"}, "job"),  # flat, and without a place
+        (FAL_FLAT, "service"),
+        *(
+            ({"detail": [{"loc": ["body"], "msg": "sorry", "type": kind}]}, "service")
+            for kind in (
+                "internal_server_error",
+                "downstream_service_error",
+                "downstream_service_unavailable",
+                "generation_timeout",
+                "startup_timeout",
+            )
+        ),
+        ({"name": "GenerationError", "message": "it broke"}, "service"),
+        ("plain words", "service"),
+        (None, "service"),
+    ],
+)
+def test_whose_fault_a_failed_generation_is(error: object, fault: str) -> None:
+    """The service's may be made again; what the job asked for fails again."""
+    seen = poll({"id": ID, "status": "error", "error": error})
+    assert seen.error is not None
+    assert seen.error.fault == fault
+
+
 @pytest.mark.parametrize("body", [b"", HTML, b"[]", b"null", b"{", b'"completed"', b"\xff\xfe{"])
 def test_a_poll_answered_with_nonsense_is_the_services_fault(body: bytes) -> None:
     with pytest.raises(ServiceFault) as caught:

@@ -27,6 +27,7 @@ PURE = {
     *("errors", "job", "events", "settings", "retry", "scheduler", "poller", "resume", "plan", "text", "links"),
     *("api.wire", "journal.rows", "report.build", "report.text"),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
+    *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps")),
     *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}

@@ -257,7 +257,7 @@ def test_a_bad_manifest_is_told_with_its_places(shell: Shell) -> None:
     for command in ("run", "validate", "plan"):
         ran = shell(command, "bad.yaml")
         assert ran.status == 2
-        assert "bad.yaml:2:13: no such file: no.mp4" in ran.err
+        assert "bad.yaml:2:13: error: no such file: no.mp4" in ran.err
         assert "did you mean 'resolution'?" in ran.err
         assert "nothing was submitted" in ran.err
     assert not (shell.folder / "output").exists()
@@ -412,7 +412,7 @@ def test_verify(finished: Shell) -> None:
 
 
 def test_another_provider_needs_another_directory(finished: Shell) -> None:
-    ran = finished("run", "night.yaml", "--provider", "sandbox")
+    ran = finished("run", "night.yaml", "--provider", "sandbox", "--output", "output/night")
     assert ran.status == 2
     assert "--output" in ran.err
 
@@ -448,7 +448,7 @@ def test_while_another_process_runs_it(finished: Shell, service: Service) -> Non
 
 def test_validate(shell: Shell) -> None:
     ran = shell("validate", "night.yaml")
-    assert (ran.status, ran.out) == (0, "night.yaml: 3 jobs, no problems\n")
+    assert (ran.status, ran.out) == (0, "night.yaml: 3 jobs, 1 warning\n")
     assert "night.yaml:7:5: warning: 'twin' is the same job as 'first'" in ran.err
     demo = str(ROOT / "manifests" / "demo.yaml")
     assert shell("validate", demo) == Ran(0, f"{demo}: 3 jobs, no problems\n", "")

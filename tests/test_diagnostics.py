@@ -131,7 +131,7 @@ def test_a_long_mark_is_cut_with_its_line() -> None:
         ("video: https://u:hush@e.com/a.mp4?sig=hush#hush", "hush"),
         ("a: 'https://e.com/?hush', b: \"ftp://hush@e.com\"", "hush"),
         ("token: hush", "hush"),
-        ('{"api_key": "hush", "x": 1}', "hush"),
+        ('{"api_key": "hush", "x": 1, token: hush}', "hush"),
         ("AIMLAPI_KEY=hush Authorization: Bearer hush", "hush"),
     ],
 )
@@ -175,15 +175,22 @@ def test_lines_are_counted_as_yaml_counts_them(before: str, place: tuple[int, in
 def test_a_note_is_told_with_what_is_wrong_there_and_alone_only_if_it_says_so() -> None:
     findings = Findings("m.yaml", "a: no\n")
     findings.remark(mark(1, 4, 2), Note("yaml-boolean", "no is false"))
-    assert findings.all == ()
+    assert not list(findings.all)
     findings.error("wrong-type", mark(1, 4, 2), "'a' is false", "quote it")
-    assert [(each.code, each.hint, each.end_column) for each in findings.all] == [
-        ("yaml-boolean", "quote it; no is false", 6)
-    ]
+    told_with = next(iter(findings.all))
+    assert (told_with.code, told_with.hint, told_with.end_column) == ("yaml-boolean", "quote it; no is false", 6)
+    assert told_with.source == "a: no"
     findings.remark(mark(2, 1), Note("yaml-number", "010 is 8", "write 8", "warning"))
-    assert [(each.code, each.severity, each.message) for each in findings.all][1:] == [
-        ("yaml-number", "warning", "010 is 8")
-    ]
+    alone = list(findings.all)[1]
+    assert (alone.code, alone.severity, alone.message, alone.hint) == ("yaml-number", "warning", "010 is 8", "write 8")
+
+
+def test_lines_may_be_given_when_they_are_needed() -> None:
+    findings = Findings("m.csv")
+    findings.error("table", mark(2, 1), "wrong")
+    assert [each.source for each in findings.errors] == [None]
+    findings.text = b"id\nx"
+    assert [each.source for each in findings.errors] == ["x"]
 
 
 def test_the_same_problem_is_told_once() -> None:
@@ -260,7 +267,7 @@ def test_ten_thousand_mistakes(tmp_path: Path) -> None:
     path.write_text(
         "".join(f"- {{video: https://e.com/{n}, image: https://e.com/i, stpes: 1}}\n" for n in range(10_000))
     )
-    checked = check(path)
+    checked = check(path, {}, {})
     assert len(checked.diagnostics) == 10_000
     assert [each.line for each in checked.diagnostics] == list(range(1, 10_001))
     assert render(checked.diagnostics).endswith("… and 9,980 more: batchrunner validate --max-problems 0 prints all")
@@ -272,7 +279,7 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path: Path, start: str
     text = ["- video: https://e.com/v", "  image: https://e.com/i", "  tags: {mood: '\U0001f600'}"]
     path = tmp_path / "m.yaml"
     path.write_bytes((start + ending.join(text)).encode())
-    assert check(path).jobs == 1
+    assert check(path, {}, {}).jobs == 1
 
 
 @pytest.mark.parametrize("indent", [None, 2, "\t"])

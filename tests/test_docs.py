@@ -58,7 +58,8 @@ def test_readme_settings() -> None:
     told = rows("setting")
     assert list(told) == [setting.name for setting in SETTINGS]
     for setting in SETTINGS:
-        default = {False: "no", None: "`output/<name>`"}.get(setting.default, f"`{setting.default}`")  # type: ignore[arg-type]  # a table over mixed types
+        nothing = "`output/<name>`" if setting.name == "output" else "none"
+        default = {False: "no", None: nothing}.get(setting.default, f"`{setting.default}`")  # type: ignore[arg-type]  # a table over mixed types
         assert told[setting.name][1] == default, setting.name
 
 
@@ -66,9 +67,30 @@ def test_readme_job_fields() -> None:
     properties = manifest.schema()["$defs"]["job"]["properties"]
     told = rows("job field")
     assert set(told) == set(properties)
+    assert (told["priority"][1], told["file"][1]) == ("`0`", "`{id}`")
     for name, default in PARAMETERS.items():
         if default is not None:
             assert told[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
+
+
+def test_readme_manifests_mean_what_they_say(tmp_path: Path) -> None:
+    """Both examples validate as they stand, given the files that they name."""
+    media = ROOT / "manifests" / "media"
+    (tmp_path / "media" / "clips").mkdir(parents=True)
+    for name, content in (("walk.mp4", "bunny.mp4"), ("clips/x.mp4", "bunny.mp4"), ("hero.png", "hopper.jpg")):
+        (tmp_path / "media" / name).write_bytes((media / content).read_bytes())
+    for name in ("a", "b"):
+        (tmp_path / "media" / f"{name}.png").write_bytes((media / "astronaut.jpg").read_bytes() + name.encode())
+    (tmp_path / "clips.csv").write_text("video,image,tags.scene\nmedia/walk.mp4,media/hero.png,12a\n", "utf-8")
+    bare, whole = re.findall(r"```yaml\n(.*?)```", README[README.index("## The manifest") :], re.DOTALL)[:2]
+    for text, files in (
+        (bare, ["walk-hero-480p-", "run-hero-720p-"]),
+        (whole, ["hero-walk.mp4", "walk-hero-720p-", "x-a-480p.mp4", "x-a-720p.mp4", "x-b-480p.mp4"]),
+    ):
+        (tmp_path / "night.yaml").write_text(text, "utf-8")
+        batch = manifest.load(tmp_path / "night.yaml")
+        assert batch.warnings == ()
+        assert [entry.file[: len(file)] for entry, file in zip(batch.entries, files, strict=True)] == files
 
 
 def test_readme_exit_statuses() -> None:

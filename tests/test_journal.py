@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from batchrunner import journal as room
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
-from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State
+from batchrunner.job import Attempt, Entry, Happening, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State
 from batchrunner.journal import Journal, read, rows
 from tests.conftest import ROOT, Inline, make_entries, make_job, make_record, make_run, placed_of
 
@@ -101,6 +101,53 @@ def test_the_latest_run_is_the_one_told(journal: Journal, path: Path) -> None:
     assert known(path).run.run_id == "run2"
 
 
+def test_every_run_is_kept_oldest_first(journal: Journal, path: Path) -> None:
+    settings = '{"concurrency": 4}'
+    runs = [make_run(f"run{at}", started_at=RUN.started_at + at, settings_json=settings) for at in range(3)]
+    for run in runs:
+        asyncio.run(journal.begin(run, make_entries("a"), [make_record("a")]))
+    ended = replace(runs[2], finished_at=RUN.started_at + 9, exit_status=3, stopped="the deadline is reached")
+    asyncio.run(journal.finish(ended))
+    snapshot = known(path)
+    assert snapshot.runs == (runs[0], runs[1], ended), "the first two were killed"
+    assert snapshot.run == ended
+
+
+def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path) -> None:
+    begun(journal, "a")
+    night = [
+        Happening(10.0, "weather", "submit", "down", "503"),
+        Happening(10.0, "weather", "poll", "down", "503"),
+        Happening(10.0, "cap", "submit", "4", "working cap 4 of 8"),
+        Happening(9.0, "weather", "submit", "fine", ""),  # the clock was set back
+    ]
+    for happening in night:
+        asyncio.run(journal.note(happening))
+    asyncio.run(journal.note(night[2]))
+    assert sorted(known(path).happenings, key=night.index) == night
+    asyncio.run(journal.begin(make_run("run2"), make_entries("a"), []))
+    assert len(known(path).happenings) == 4, "of all runs"
+
+
+def test_a_happening_is_on_disk_when_note_returns_and_goes_with_the_same_commit(
+    threaded: tuple[Journal, Executor], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = threaded
+    [record] = begun(journal, "a")
+    gate = Gate(journal, monkeypatch)
+
+    async def scenario() -> None:
+        notes = [journal.note(Happening(float(at), "cap", "submit", "1", "")) for at in range(20)]
+        await asyncio.gather(journal.save(record), *notes)
+        assert len(known(path).happenings) == 20
+
+    asyncio.run(scenario())
+    assert len(gate.sizes) == 2, "the first alone, and all the others in one"
+    gate.fault = LocalFault("disk_full", "no")
+    with pytest.raises(LocalFault):
+        asyncio.run(journal.note(Happening(99.0, "cap", "submit", "1", "")))
+
+
 def test_earlier_manifests_jobs_are_never_forgotten(journal: Journal, path: Path) -> None:
     begun(journal, "a", "b")
     asyncio.run(journal.begin(make_run("run2"), make_entries("b"), []))
@@ -134,7 +181,7 @@ NUMBER = count()
 TEXT = st.text(max_size=12)
 WORDS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
 SOME = st.floats(0, 4e9) | st.none()
-PROBLEM = st.none() | st.builds(Problem, WORDS, WORDS, WORDS)
+PROBLEM = st.none() | st.builds(Problem, WORDS, WORDS, WORDS, st.sampled_from(["job", "service"]))
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | WORDS
 MEDIA = st.builds(
     Media,
@@ -148,6 +195,7 @@ MEDIA = st.builds(
     width_px=st.none() | st.integers(1, 9999),
     height_px=st.none() | st.integers(1, 9999),
     duration_s=SOME,
+    frames=st.none() | st.integers(1, 10**6),
 )
 ATTEMPT = st.builds(
     Attempt,
@@ -162,6 +210,7 @@ ATTEMPT = st.builds(
     completed_at=SOME,
     ended_at=SOME,
     credits=SOME,
+    estimate=SOME,
     polls=st.integers(0, 2**40),
 )
 RESULT = st.builds(
@@ -178,20 +227,20 @@ RESULT = st.builds(
 def test_the_strategies_draw_every_field() -> None:
     """A field that is added to a record must come into the round trip below."""
     drawn = {
-        Media: 10, Attempt: 12, Result: 6, Job: 5, Record: 5, Problem: 3, PlacedFile: 3, Entry: 4, Run: 11,
+        Media: 11, Attempt: 13, Result: 6, Job: 5, Record: 5, Problem: 4, PlacedFile: 3, Entry: 6, Run: 12,
     }  # fmt: skip
-    # Media: eleven with `uri`, which is not stored.
+    # Media: twelve with `uri`, which is not stored.
     assert {kind: len(fields(kind)) - (kind is Media) for kind in drawn} == drawn
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(
     MEDIA, MEDIA, st.dictionaries(WORDS, JSON, max_size=3), st.sampled_from(State), PROBLEM, st.none() | RESULT,
-    st.lists(ATTEMPT, max_size=3), st.dictionaries(WORDS, WORDS, max_size=2),
+    st.lists(ATTEMPT, max_size=3), st.dictionaries(WORDS, WORDS, max_size=2), st.integers(-999, 999), TEXT,
 )  # fmt: skip
 def test_every_field_comes_back(
     video: Media, image: Media, params: dict[str, Any], state: State, error: Problem | None, result: Result | None,
-    attempts: list[Attempt], tags: dict[str, str],
+    attempts: list[Attempt], tags: dict[str, str], priority: int, output_name: str,
 ) -> None:  # fmt: skip
     number = next(NUMBER)
     job = Job(f"sha256:{number:064x}", "model", video, image, params)
@@ -199,7 +248,7 @@ def test_every_field_comes_back(
     record = Record(job, state, tuple(tried), error, result)
     row = rows.job_row(record)
     assert rows.record(row, [rows.attempt_row(job.fingerprint, item) for item in tried]) == record
-    entry = Entry(number, f"id{number}", job, tags)
+    entry = Entry(number, f"id{number}", job, tags, priority, output_name)
     assert rows.entry(rows.entry_row(entry), {job.fingerprint: record}) == entry
     # And SQLite takes and gives the same values.
     stored = asyncio.run(_stored(SHARED[0], record, tried))
@@ -247,6 +296,8 @@ def test_text_that_no_encoding_takes_is_stored_all_the_same(journal: Journal, pa
     asyncio.run(journal.finish(run))
     assert getattr(known(path).run, field).startswith("odd ")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
+    asyncio.run(journal.note(Happening(1.0, "weather", "submit", "down", "odd \udcff\ud800")))
+    assert known(path).happenings[0].message == r"odd \udcff\ud800"
 
 
 # Durability
@@ -657,7 +708,7 @@ def test_damage_anywhere_is_refused_or_does_no_harm_to_the_program(path: Path, s
             refusals += 1
         for log in ("-wal", "-shm"):
             path.with_name(path.name + log).unlink(missing_ok=True)
-    assert refusals > {1: 5, 16: 20, 512: 60}[size_bytes]
+    assert refusals > {1: 5, 16: 20, 512: 45}[size_bytes]
 
 
 @pytest.mark.parametrize(

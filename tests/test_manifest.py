@@ -25,7 +25,7 @@ from batchrunner.manifest.fingerprint import MODEL, PARAMETERS, complete, finger
 from batchrunner.manifest.inputs import remote
 from batchrunner.manifest.row import FIELDS
 from batchrunner.manifest.source import YamlList, YamlMapping
-from batchrunner.media import MediaProblem
+from batchrunner.media import MediaProblem, probe
 from batchrunner.settings import SETTINGS, parse
 
 MEDIA = Path(__file__).parent.parent / "manifests" / "media"
@@ -95,10 +95,10 @@ def test_the_contracts_example(here: Path) -> None:
     ]
     assert names(batch) == [
         "hero-walk",
-        "bunny-astronaut-480p-c4e5b0de",
-        "bunny-astronaut-720p-c4e5b0de",
-        "bunny-hopper-480p-2bf26d7f",
-        "bunny-hopper-720p-2bf26d7f",
+        "bunny-astronaut-480p-c4e5b0de55",
+        "bunny-astronaut-720p-c4e5b0de55",
+        "bunny-hopper-480p-2bf26d7f06",
+        "bunny-hopper-720p-2bf26d7f06",
     ]
     assert batch.entries[0].job.video.path == here / "media" / "bunny.mp4"
     assert batch.entries[0].job.model == MODEL
@@ -226,7 +226,7 @@ def test_derived_ids_can_be_read(fields: Mapping[str, Any], words: str) -> None:
     derived = ids.derive(job(**fields))
     stem, digits = derived.rsplit("-", 1)
     assert stem == words
-    assert len(digits) == 8
+    assert len(digits) == 10
     assert ids.cleaned(derived) == derived  # a derived id would be allowed as a given one
 
 
@@ -258,18 +258,18 @@ def test_aliased_jobs_with_one_id_are_caught(tmp_path: Path) -> None:
     assert [each.code for each in found] == ["duplicate-id"]
 
 
-def test_each_file_is_looked_at_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Path] = []
-    real = Path.open
+def test_each_file_is_looked_at_once_however_it_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
 
-    def counting(self: Path, *args: Any, **kwargs: Any) -> Any:
-        opened.append(self)
-        return real(self, *args, **kwargs)
+    def counting(path: Path, kind: Any, source: str) -> Media:
+        probed.append(f"{kind} {path.name}")
+        return probe(path, kind, source)
 
-    monkeypatch.setattr(Path, "open", counting)
+    monkeypatch.setattr("batchrunner.manifest.inputs.probe", counting)
     rows = [{"video": "media/bunny.mp4", "image": "media/hopper.jpg", "shift": n} for n in range(1, 201)]
-    assert len(loaded(here, rows).entries) == 200
-    assert sum(path.suffix in (".mp4", ".jpg") for path in opened) == 2
+    rows.append({"video": "./media/../media/bunny.mp4", "image": str(MEDIA / "hopper.jpg"), "shift": 201})
+    assert len(loaded(here, rows).entries) == 201
+    assert sorted(probed) == ["image hopper.jpg", "video bunny.mp4"]
 
 
 def test_the_fingerprint_is_a_promise() -> None:
@@ -383,10 +383,10 @@ def test_values_know_their_places() -> None:
     root = parsed("# first\na: 1\nb:\n  - x\n  - {c: y}\n")
     assert isinstance(root, YamlMapping)
     assert isinstance(root["b"], YamlList)
-    assert root.key_marks == {"a": mark(2, 1), "b": mark(3, 1)}
-    assert root.value_marks == {"a": mark(2, 4), "b": mark(4, 3)}
-    assert root["b"].marks == [mark(4, 5), mark(5, 5)]
-    assert root["b"][1].key_marks == {"c": mark(5, 6)}
+    assert root.key_marks == {"a": mark(2, 1, 1), "b": mark(3, 1, 1)}
+    assert root.value_marks == {"a": mark(2, 4, 1), "b": mark(4, 3)}
+    assert root["b"].marks == [mark(4, 5, 1), mark(5, 5, 1)]
+    assert root["b"][1].key_marks == {"c": mark(5, 6, 1)}
 
 
 def test_marks_hold_line_and_column() -> None:
@@ -476,7 +476,7 @@ def test_the_pure_parser_serves_where_the_c_one_is_missing(here: Path, monkeypat
     monkeypatch.setattr(source, "_LOADER", yaml.SafeLoader)
     assert names(loaded(here, CONTRACT)) == expected
     found = refused(here, "- video: 'a\n")
-    assert (found[0].line, found[0].column, found[0].code) == (1, 10, "yaml-syntax")
+    assert (found[0].line, found[0].column, found[0].code) == (1, 10, "yaml-quote")
 
 
 def test_nearest() -> None:
@@ -503,7 +503,7 @@ def test_the_schema_is_a_valid_schema_and_so_are_its_examples() -> None:
 
 def test_the_schema_knows_every_setting_and_no_other_key() -> None:
     properties = schema()["else"]["properties"]
-    others = {"version", "name", "model", "defaults", "jobs", "matrix"}
+    others = {"version", "name", "model", "prices", "vars", "allow_empty", "defaults", "jobs", "jobs_from", "matrix"}
     assert set(properties) == {setting.name for setting in SETTINGS} | others
     for setting in SETTINGS:
         entry = properties[setting.name]
@@ -520,7 +520,8 @@ def test_the_schema_knows_every_parameter_with_its_documented_default() -> None:
     definitions = schema()["$defs"]
     assert set(definitions["job"]["properties"]) == FIELDS | {"id"}
     assert set(definitions["defaults"]["properties"]) == FIELDS
-    assert set(definitions["row"]["properties"]) == FIELDS
+    assert set(definitions["row"]["properties"]) == FIELDS | {"exclude", "allow_empty"}
+    assert set(definitions["exclusion"]["properties"]) == FIELDS - {"tags", "priority", "file"}
     for name, default in PARAMETERS.items():
         assert definitions[name].get("default") == default
     assert definitions["resolution"]["enum"] == ["480p", "580p", "720p"]

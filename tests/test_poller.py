@@ -85,3 +85,23 @@ def test_it_agrees_with_a_plain_dictionary(seed: int) -> None:
                 assert model.pop(popped) == earliest <= now
         assert poller.next_due == min(model.values(), default=None)
         assert len(poller) == len(model)
+
+
+def test_clearing_forgets_all_and_says_whose_they_were() -> None:
+    poller = make()
+    for name, due in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
+        poller.at(name, due)
+    assert poller.clear() == ["a", "b"]
+    assert (len(poller), poller.next_due, poller.pop(1e9), poller.clear()) == (0, None, None, [])
+
+
+def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
+    poller = make()
+    poller.at("a", 1.0)
+    poller.clear()
+    poller.at("a", 5.0)
+    assert poller.next_due == 5.0
+    assert poller.pop(4.0) is None
+    poller.clear()
+    poller.at("a", 5.0)  # twice in the heap, once to be looked at
+    assert [poller.pop(9.0), poller.pop(9.0)] == ["a", None]

@@ -61,9 +61,16 @@ def test_what_is_paid_for_is_polled_to_its_end() -> None:
     assert retry.DOWNLOADS.tries is not None
 
 
+def test_a_failure_that_does_not_count_waits_no_longer_than_the_first() -> None:
+    """Throttling says nothing about a job: its own failures may be none."""
+    throttled = ServiceFault("rate_limited", "slow down")
+    assert wait_s(Backoff(base_s=2.0), 0, throttled, Longest()) == 1.0
+    assert wait_s(Backoff(tries=1), 0, throttled, Longest()) is not None
+
+
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
-    failures=st.integers(1, 10**9),
+    failures=st.integers(0, 10**9),
     asked=st.none() | st.floats(0, 1e12),
     seed=st.integers(0, 9),
     fault=st.sampled_from([ServiceFault, NetworkFault]),

@@ -42,9 +42,9 @@ def test_a_price_is_held_then_charged_or_rolled_back(virtual: Any) -> None:
         assert await balance(client) == 2
         (_, good, _), _ = await client.submit(), await client.submit(shift=6)
         price = good["meta"]["usage"]["credits_used"]
-        assert await balance(client) == 2 - 2 * price / 2_000_000
+        assert await balance(client) == pytest.approx(2 - 2 * price / 2_000_000)
         await asyncio.sleep(20)
-        assert await balance(client) == 2 - price / 2_000_000
+        assert await balance(client) == pytest.approx(2 - price / 2_000_000)
         ledger = client.sandbox.ledger()
         assert spend(ledger) == price
         assert [event["rolled_back"] for event in ledger if event["event"] == "failed"] == [price]
@@ -71,7 +71,7 @@ def test_a_balance_that_does_not_cover_the_price_refuses_until_a_top_up(virtual:
         assert spend(client.sandbox.ledger()) == 2 * price
 
     conditions = Conditions(top_ups=(TopUp(3600, 2_000_000),))
-    virtual(scenario, balance_credits=900_000, conditions=conditions, prices={"480p": 104_000})
+    virtual(scenario, balance_credits=700_000, conditions=conditions, prices={"480p": 104_000})
 
 
 def test_the_account_is_the_same_after_a_restart(virtual: Any, tmp_path: Path) -> None:
@@ -208,10 +208,9 @@ def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: s
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, TimeoutError)):
             await client.poll("x")
         assert client.events("accepted") == []
-        assert [(event["call"], event["status"]) for event in client.events("refused")] == [
-            ("submit", None),
-            ("poll", None),
-        ]
+        # aiohttp's client repeats a lookup by itself if its connection breaks: a set.
+        told = {(event["call"], event["status"]) for event in client.events("refused")}
+        assert told == {("submit", None), ("poll", None)}
         await asyncio.sleep(200)
         assert (await client.submit())[0] == 200
 
@@ -221,6 +220,7 @@ def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: s
 @pytest.mark.parametrize("hang_s", [7.0, 300.0])
 def test_what_hangs_can_be_cut_for_hurried_rehearsals(virtual: Any, hang_s: float) -> None:
     async def scenario(client: Client) -> None:
+        client.session._timeout = aiohttp.ClientTimeout(total=1000)
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
             await client.submit()
         assert asyncio.get_running_loop().time() == pytest.approx(hang_s, abs=1)
@@ -275,9 +275,9 @@ def test_refused_connections_over_real_loopback() -> None:
 def test_an_hour_in_the_queue(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         (_, body, _) = await client.submit()
-        await asyncio.sleep(3590)
+        await asyncio.sleep(3595)
         assert (await client.poll(body["id"]))[1]["status"] == "queued"
-        await asyncio.sleep(20)
+        await asyncio.sleep(10)
         assert (await client.poll(body["id"]))[1]["status"] == "generating"
         began = asyncio.get_running_loop().time()
         assert (await client.call("GET", "/v2/billing"))[0] == 200

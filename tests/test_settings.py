@@ -1,6 +1,10 @@
 """Settings: one table, four places, and no value that slips through unparsed."""
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
+from math import ceil
 from typing import Any
 
 import pytest
@@ -9,7 +13,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.settings import SETTINGS, Setting, Settings, parse, parse_duration, resolve
+from batchrunner.settings import (
+    SETTINGS,
+    Moment,
+    Setting,
+    Settings,
+    Share,
+    as_facts,
+    parse,
+    parse_duration,
+    resolve,
+)
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 DEFAULTS: dict[str, Any] = {
@@ -18,9 +32,25 @@ DEFAULTS: dict[str, Any] = {
     "concurrency": 4,
     "poll_interval_s": 15.0,
     "job_timeout_s": 3600.0,
+    "requests_per_second": None,
+    "uploads": 8,
+    "downloads": 4,
+    "max_runtime_s": None,
+    "deadline": None,
+    "max_credits": None,
+    "max_generations": None,
+    "assume_length_s": None,
+    "account_wait_s": 1800.0,
+    "outage_wait_s": 14_400.0,
+    "stop_after_failures": None,
+    "generation_retries": 1,
     "in_doubt": "hold",
     "retry_failed": False,
+    "notify": None,
+    "junit": None,
+    "metrics_file": None,
     "quiet": False,
+    "log_format": "text",
     "no_progress": False,
 }
 
@@ -40,6 +70,9 @@ def test_flags_before_environment_before_manifest_before_default(setting: Settin
         "text": ["a", "b", "c"],
         "choice": [*setting.choices, *setting.choices][:3],
         "count": [7, "8", 9],
+        "number": [7.5, "8", 9],
+        "share": [7, "8%", "9"],
+        "moment": ["07:00", "2027-01-31T08:00", "09:00"],
         "duration": ["7s", "8s", "9s"],
         "switch": [True, "false", True],
     }
@@ -70,6 +103,21 @@ def test_flags_before_environment_before_manifest_before_default(setting: Settin
         ("retry_failed", True, True),
         ("in_doubt", "resubmit", "resubmit"),
         ("output", "some where/out", "some where/out"),
+        ("requests_per_second", "0.5", 0.5),
+        ("requests_per_second", 2, 2.0),
+        ("max_credits", "2_000_000", 2_000_000.0),
+        ("max_credits", "1e6", 1_000_000.0),
+        ("generation_retries", 0, 0),
+        ("stop_after_failures", 20, Share(20.0, percent=False)),
+        ("stop_after_failures", "20", Share(20.0, percent=False)),
+        ("stop_after_failures", " 2.5 %", Share(2.5, percent=True)),
+        ("stop_after_failures", "100%", Share(100.0, percent=True)),
+        ("deadline", "06:00", Moment("06:00")),
+        ("deadline", " 06:00:30 ", Moment("06:00:30")),
+        ("deadline", "06:00+02:00", Moment("06:00+02:00")),
+        ("deadline", "2027-01-31 06:00", Moment("2027-01-31 06:00")),
+        ("deadline", "2027-01-31T06:00:00Z", Moment("2027-01-31T06:00:00Z")),
+        ("deadline", datetime(2027, 1, 31, 6, 0), Moment("2027-01-31T06:00:00")),  # noqa: DTZ001 (YAML gives such)
     ],
 )
 def test_values_are_read(name: str, value: object, meant: object) -> None:
@@ -102,6 +150,13 @@ def test_values_are_read(name: str, value: object, meant: object) -> None:
         ("output", "  "),
         ("output", "a\0b"),
         ("output", 5),
+        *(("requests_per_second", value) for value in (0, "-1", "nan", "inf", "10001", True, [], "fast", None)),
+        *(("max_credits", value) for value in (0, "0", "1e16", "a lot")),
+        *(("stop_after_failures", value) for value in (0, "0%", "-1", "101%", "nan%", "inf%", "1e400%", "%", "")),
+        *(("stop_after_failures", value) for value in (True, 2.5, "2.5", "nan", "9" * 400, "9" * 5000, [])),
+        *(("deadline", value) for value in ("6", "06", "0600", 1320, "6:00", "25:00", "tonight", "2027-01-31", "")),
+        *(("deadline", value) for value in ("2027-02-30T06:00", "0001-01-01T00:00", "1970-01-01T00:00", None, [])),
+        ("generation_retries", -1),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_place(name: str, value: object) -> None:
@@ -137,3 +192,144 @@ def test_a_duration_is_seconds_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert seconds >= 0
+
+
+# A share of the batch
+
+
+@pytest.mark.parametrize(
+    ("text", "jobs", "number"),
+    [
+        ("20", 500, 20),
+        ("20", 5, 20),
+        ("10%", 500, 50),
+        ("10%", 1, 1),
+        ("10%", 0, 1),
+        ("10%", 11, 2),
+        ("0.1%", 500, 1),
+        ("100%", 7, 7),
+        ("64.4%", 250, 161),  # in binary fractions a little more than 161
+    ],
+)
+def test_how_many_a_share_is(text: str, jobs: int, number: int) -> None:
+    share = parse(BY_NAME["stop_after_failures"], text)
+    assert isinstance(share, Share)
+    assert share.of(jobs) == number
+
+
+@hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
+@given(st.integers(1, 10_000), st.integers(1, 1000))
+def test_a_percentage_is_rounded_up_as_on_paper(jobs: int, tenths: int) -> None:
+    assert Share(tenths / 10, percent=True).of(jobs) == max(1, ceil(Decimal(tenths) * jobs / 1000))
+
+
+# Moments
+
+
+class Berlin(tzinfo):
+    """Central European time as of 2027 by its rule, so that no time zone table is needed: clocks change at 01:00 UTC."""
+
+    SPRING, AUTUMN = datetime(2027, 3, 28, 1), datetime(2027, 10, 31, 1)  # noqa: DTZ001 (UTC, compared as such)
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        assert moment is not None
+        bare = moment.replace(tzinfo=None, fold=0)
+        starts, ends = self.SPRING + timedelta(hours=1), self.AUTUMN + timedelta(hours=2)
+        if starts <= bare < starts + timedelta(hours=1):  # left out: before the change as it was, or as it will be
+            return timedelta(hours=1 + moment.fold)
+        if ends <= bare < ends + timedelta(hours=1):  # doubled
+            return timedelta(hours=2 - moment.fold)
+        return timedelta(hours=2 if starts <= bare < ends else 1)
+
+    def dst(self, moment: datetime | None) -> timedelta:
+        return self.utcoffset(moment) - timedelta(hours=1)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "CEST" if self.dst(moment) else "CET"
+
+    def fromutc(self, moment: datetime) -> datetime:
+        bare = moment.replace(tzinfo=None)
+        summer = self.SPRING <= bare < self.AUTUMN
+        again = self.AUTUMN <= bare < self.AUTUMN + timedelta(hours=1)
+        return (moment + timedelta(hours=1 + summer)).replace(fold=int(again))
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "at"),
+    [
+        ("06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # 22:00 in winter
+        ("06:00", "2027-07-01T20:00", "2027-07-02T04:00"),
+        ("06:00", "2027-02-01T04:59:59", "2027-02-01T05:00"),
+        ("06:00", "2027-02-01T05:00", "2027-02-02T05:00"),  # now is not to come
+        ("23:30", "2027-01-31T22:00", "2027-01-31T22:30"),
+        ("00:00", "2027-01-31T22:59", "2027-01-31T23:00"),
+        ("00:00", "2027-12-31T22:00", "2027-12-31T23:00"),
+        ("06:00", "2027-03-27T21:00", "2027-03-28T04:00"),  # the night of 23 hours
+        ("06:00", "2027-10-30T20:00", "2027-10-31T05:00"),  # the night of 25 hours
+        ("02:30", "2027-03-27T21:00", "2027-03-28T01:30"),  # left out: the clock shows 03:30
+        ("02:00", "2027-03-27T21:00", "2027-03-28T01:00"),
+        ("03:00", "2027-03-27T21:00", "2027-03-28T01:00"),
+        ("02:30", "2027-03-28T01:30", "2027-03-29T00:30"),
+        ("02:30", "2027-10-30T20:00", "2027-10-31T00:30"),  # comes twice: the first
+        ("02:30", "2027-10-31T00:40", "2027-11-01T01:30"),  # between the two: not the second
+        ("02:59", "2027-10-31T00:58", "2027-10-31T00:59"),
+        ("06:00Z", "2027-07-01T20:00", "2027-07-02T06:00"),  # its own offset goes first
+        ("06:00+09:00", "2027-07-01T20:00", "2027-07-01T21:00"),
+        ("2027-03-28T02:30", "2020-01-01T00:00", "2027-03-28T01:30"),
+        ("2027-10-31T02:30", "2020-01-01T00:00", "2027-10-31T00:30"),
+        ("2027-10-31T02:30+01:00", "2020-01-01T00:00", "2027-10-31T01:30"),
+        ("2027-01-31T06:00", "2027-06-01T00:00", "2027-01-31T05:00"),  # the past stays the past
+    ],
+)
+def test_when_a_moment_is(text: str, now: str, at: str) -> None:
+    found = Moment(text).after(utc(now), Berlin())
+    assert datetime.fromtimestamp(found, UTC) == datetime.fromtimestamp(utc(at), UTC)
+
+
+def test_without_a_zone_it_is_this_machines() -> None:
+    now = utc("2027-05-05T12:00")
+    found = datetime.fromtimestamp(Moment("06:00").after(now)).astimezone()
+    assert (found.hour, found.minute) == (6, 0)
+    assert now < found.timestamp() <= now + 90_000
+
+
+@hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
+@given(st.integers(0, 525_599), st.times(), st.sampled_from([Berlin(), UTC, timezone(timedelta(hours=-11))]))
+def test_a_time_of_day_is_always_the_next_one(minute: int, clock_time: Any, zone: tzinfo) -> None:
+    now = utc("2027-01-01T00:00") + 60 * minute
+    text = clock_time.isoformat()
+    at = Moment(text).after(now, zone)
+    assert now < at <= now + 49 * 3600
+    shown = datetime.fromtimestamp(at, zone)
+    left_out = isinstance(zone, Berlin) and shown.date() == Berlin.SPRING.date() and shown.hour == 3
+    assert shown.time() == clock_time or (left_out and clock_time.hour == 2)
+
+
+# What is kept and shown
+
+
+def test_settings_are_kept_as_they_were_written() -> None:
+    shown = as_facts(
+        resolve(
+            {"deadline": "06:00", "stop_after_failures": "2.5%", "poll_interval": "1m", "max_credits": 5}, {}, {}
+        )
+    )
+    assert (shown["deadline"], shown["stop_after_failures"]) == ("06:00", "2.5%")
+    assert (shown["poll_interval_s"], shown["max_credits"], shown["notify"]) == (60.0, 5.0, None)
+    assert set(shown) == {field.name for field in fields(Settings)}
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+
+
+def test_a_count_is_shown_in_full() -> None:
+    settings = replace(resolve({}, {}, {}), stop_after_failures=Share(1_234_567.0, percent=False))
+    assert as_facts(settings)["stop_after_failures"] == "1234567"
+
+
+def test_where_a_webhook_is_stays_a_secret() -> None:
+    shown = as_facts(resolve({"notify": "https://hooks.example.com/T0/SECRET"}, {}, {}))
+    assert shown["notify"] == "set"
+    assert "SECRET" not in json.dumps(shown)

@@ -185,6 +185,7 @@ class _Body:
         self._executor = executor
         self.fault: LocalFault | None = None
         self.complete = False
+        self._over = False
         self._reading: Generator[bytes, None, None] | None = None
         self.length_bytes = sum(
             len(part) if isinstance(part, bytes) else media.data_uri_length(part) for part in self._parts
@@ -199,7 +200,7 @@ class _Body:
                 continue
             self._reading = pieces = media.read_data_uri(part)
             try:
-                while piece := await loop.run_in_executor(self._executor, partial(next, pieces, b"")):
+                while piece := await loop.run_in_executor(self._executor, partial(self._next, pieces)):
                     yield piece
             except LocalFault as fault:
                 self.fault = fault
@@ -207,9 +208,16 @@ class _Body:
 
     def close(self) -> None:
         """Close the file that was being read when the call ended: aiohttp drops a body that it did not send."""
+        self._over = True
         if self._reading is not None:
-            with suppress(ValueError):  # a thread is reading at this moment; the file closes when it is done
+            with suppress(ValueError):  # a thread is reading at this moment; it closes the file when it is done
                 self._reading.close()
+
+    def _next(self, pieces: Generator[bytes, None, None]) -> bytes:
+        piece = next(pieces, b"")
+        if self._over:
+            pieces.close()
+        return piece
 
 
 def _uri_part(source: Media) -> tuple[bytes | Media, ...]:

@@ -315,18 +315,18 @@ def _issue(item: object) -> str | None:
 def _generation_problem(word: str, error: object) -> Problem:
     """Why a generation failed, from an error object of either kind, a string, or nothing."""
     envelope = error if isinstance(error, dict) else {"detail": error} if isinstance(error, list | str) else {}
-    details = envelope.get("detail")
+    details = envelope.get("detail") or envelope.get("data")
     first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
     kind = first.get("type") or envelope.get("error_type") or envelope.get("name")
     kind = kind if isinstance(kind, str) and kind else "generation_failed"
-    words = _message(envelope) or f"the service gave the status {word!r} and no reason"
-    if "policy" in kind or "safety" in kind or "nsfw" in words.lower():
+    words = _message(envelope) or f"the service gave the status {word.strip()!r} and no reason"
+    if "policy" in kind.lower() or "safety" in kind.lower() or "nsfw" in words.lower():
         kind = "content_refused"
     hint = HINTS.get(kind, "") or "Nothing is charged for a failed generation; --retry-failed submits it again."
     # A complaint about a place in the request, or about what is in it, comes back however often it is asked.
-    jobs = kind == "content_refused" or "loc" in first or "path" in first
+    jobs = kind in {"content_refused", "face_detection_error"} or "loc" in first or "path" in first
     fault = "service" if kind in _SERVICE_KINDS or not jobs else "job"
-    return Problem(kind[:60], words, hint, fault)
+    return Problem(_told(kind)[:60], words, hint, fault)
 
 
 def _excerpt(body: bytes) -> str:

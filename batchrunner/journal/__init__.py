@@ -26,8 +26,8 @@ VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
 UPGRADES: Mapping[int, Sequence[str]] = {}
 _BALLAST_BYTES = 256 * 1024
-# The log is folded into the file after so many pages of 4 KiB. Few of them are new ones, most are old ones written again:
-# on a full disk the room set aside is enough to fold it in.
+# The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
+# aside is enough to fold them in on a full disk.
 _LOG_PAGES = 128
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
@@ -101,7 +101,7 @@ class Journal:
 
     async def note(self, happening: Happening) -> None:
         """Store what befell the batch. Durable on return."""
-        values = tuple(getattr(happening, name) for name in rows.HAPPENING_COLUMNS)
+        values = tuple(rows.storable(getattr(happening, name)) for name in rows.HAPPENING_COLUMNS)
         await self._commit([(_PUT_HAPPENING, values)])
 
     async def place(self, name: str, placed: PlacedFile) -> None:

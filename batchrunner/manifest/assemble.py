@@ -6,7 +6,6 @@ object. Names are settled last, because an id that is given anywhere goes before
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 from batchrunner.job import Entry, Job, Media
 from batchrunner.manifest.filenames import FileNames
@@ -33,7 +32,6 @@ class Assembly:
         self._priorities: dict[int, int] = {}
         self._first: dict[str, int] = {}  # by fingerprint: the first row with that job
         self._again: list[tuple[int, int, Row]] = []  # row, earlier row of the same job
-        self._params: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         self._names: list[str] = []
         self._file_names: Mapping[int, str] = {}
 
@@ -54,8 +52,7 @@ class Assembly:
         video, image = found.get("video"), found.get("image")
         if video is None or image is None:
             return None
-        whole = complete(row.fields)
-        params = self._params.setdefault(tuple(whole.items()), whole)
+        params = complete(row.fields)
         key = fingerprint(MODEL, video, image, params)
         first = self._first.setdefault(key, position)
         if first == position:

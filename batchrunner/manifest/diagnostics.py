@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 Severity = Literal["error", "warning"]
@@ -151,7 +152,8 @@ class Findings:
     text: str | bytes = field(default="", repr=False)
     _found: dict[tuple[int, str, Severity, str, str], None] = field(default_factory=dict)
     _notes: dict[int, Note] = field(default_factory=dict)
-    _told: tuple[Diagnostic, ...] | None = None
+    _told: tuple[Diagnostic, ...] | None = None  # all of them, quoting from `_quoted`
+    _quoted: str | bytes = field(default="", repr=False)
 
     def error(self, code: str, place: int, message: str, hint: str = "") -> None:
         """Note a problem that keeps the manifest from running."""
@@ -178,7 +180,7 @@ class Findings:
     @property
     def all(self) -> tuple[Diagnostic, ...]:
         """Everything found, in order of place."""
-        if self._told is None:
+        if self._told is None or self._quoted is not self.text:
             places = {place for place, *_ in self._found}
             alone = (
                 (place, note.code, note.alone, note.why, note.hint)
@@ -187,6 +189,7 @@ class Findings:
             )
             found = sorted((*self._found, *alone), key=lambda each: each[0] >> _LENGTH_BITS)
             lines = self._lines() if found else []
+            self._quoted = self.text
             self._told = tuple(self._diagnostic(lines, *each) for each in found)
         return self._told
 
@@ -226,8 +229,13 @@ def _joined(hint: str, why: str) -> str:
 
 def nearest(word: object, known: Iterable[str]) -> str | None:
     """The known word that `word` was most likely meant to be, or None. Case does not count."""
+    return _nearest(str(word)[:100].lower(), tuple(known))
+
+
+@lru_cache(maxsize=1024)
+def _nearest(word: str, known: tuple[str, ...]) -> str | None:
     by_lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(str(word)[:100].lower(), by_lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 

@@ -98,7 +98,7 @@ def _tables(top: Mapping[str, Any], sheet: _Sheet) -> Iterator[tuple[int, str, i
 def _table(name: str, place: int, sheet: _Sheet, read: Read) -> Iterator[Row]:
     """The rows of a table, with the defaults below them."""
     for own in read(name, place, sheet.allow_empty):
-        row = replace(own, fields=_over_defaults(own.fields, sheet))
+        row = replace(own, fields=_over_defaults(own.fields, sheet)) if sheet.defaults else own
         _require_inputs(row, "jobs_from", sheet)
         yield row
 

@@ -8,6 +8,7 @@ changes a fingerprint makes people pay again: the recipe carries a version, and 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -31,14 +32,23 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 _TYPES = {"num_inference_steps": int, "shift": float}
 
 
-def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as they are sent: those in `fields`, the documented defaults for the rest, in documented order."""
-    params = {name: fields.get(name, default) for name, default in PARAMETERS.items()}
-    return {name: _TYPES.get(name, _same)(value) for name, value in params.items() if value is not None}
+def values(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of the parameters in documented order, defaults for those that are not in `fields`."""
+    return tuple(fields.get(name, default) for name, default in PARAMETERS.items())
 
 
-def _same(value: Any) -> Any:
-    return value
+def complete(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters as they are sent: those in `fields`, the documented defaults for the rest, in documented order.
+
+    The same object for the same parameters: do not change it.
+    """
+    return _completed(*values(fields))
+
+
+@lru_cache(maxsize=1024, typed=True)  # typed: True, 1 and 1.0 are not the same
+def _completed(*given: Any) -> Mapping[str, Any]:
+    named = zip(PARAMETERS, given, strict=True)
+    return {name: _TYPES[name](value) if name in _TYPES else value for name, value in named if value is not None}
 
 
 def fingerprint(model: str, video: Media, image: Media, params: Mapping[str, Any]) -> str:

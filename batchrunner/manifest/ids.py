@@ -9,10 +9,11 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from batchrunner.manifest.fingerprint import PARAMETERS, complete
+from batchrunner.manifest.fingerprint import PARAMETERS, complete, values
 from batchrunner.manifest.row import Places, Row
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -99,14 +100,18 @@ def cleaned(given: str) -> str:
 def derive(fields: Mapping[str, Any]) -> str:
     """A readable id from a row's fields: stems of the inputs, parameters that are not the default, a short hash."""
     video, image = str(fields.get("video", "")), str(fields.get("image", ""))
-    params = complete(fields)
-    words = [_plain_stem(video) or "video", _plain_stem(image) or "image", params["resolution"]]
-    words += [
-        _word(name, value) for name, value in params.items() if name != "resolution" and value != PARAMETERS[name]
-    ]
     whole = "\0".join(_written(each) for each in (video, image))
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
-    return "-".join((*words, digest[:_HASH_DIGITS]))
+    words = _words(*values(fields))
+    return f"{_plain_stem(video) or 'video'}-{_plain_stem(image) or 'image'}-{words}-{digest[:_HASH_DIGITS]}"
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _words(*given: Any) -> str:
+    """The parameters in a derived id."""
+    params = complete(dict(zip(PARAMETERS, given, strict=True)))
+    others = (name for name in params if name != "resolution" and params[name] != PARAMETERS[name])
+    return "-".join((params["resolution"], *(_word(name, params[name]) for name in others)))
 
 
 def _word(name: str, value: Any) -> str:
@@ -134,14 +139,17 @@ def stem(text: str) -> str:
     if text[:5].lower() == "data:":
         return "inline"
     if not _is_path(text):
-        try:
-            text = unquote(urlsplit(text).path)
-        except ValueError:
-            return ""
+        text = text.partition("://")[2].partition("#")[0].partition("?")[0]
+        text = unquote(text.partition("/")[2])
     return posixpath.splitext(posixpath.basename(text.rstrip("/")))[0]
 
 
 def _plain_stem(text: str) -> str:
     """The input's name in lower-case letters, digits and dashes; empty where nothing is left of it."""
-    plain = unicodedata.normalize("NFKD", stem(text).casefold()).encode("ascii", "ignore").decode()
+    return _reduced(stem(text))
+
+
+@lru_cache(maxsize=1024)
+def _reduced(name: str) -> str:
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_STEM_MAX].strip("-")

@@ -19,7 +19,7 @@ _WIDTH = 100  # columns of a source line that are shown
 _BEFORE = 40  # of them before the caret, where the line is cut
 
 _TOKEN = re.compile(r"[^\s\"']+")
-_SECRET_KEY = re.compile(r"(?i)(?:api_?key|token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?")
+_SECRET = re.compile(r"(?i)((?:api_?key|token|secret|password|authorization)[\"']?\s*[:=]\s*)([^,}]*)")
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "bold": "\x1b[1m", "dim": "\x1b[2m", "hint": "\x1b[36m"}
 
 Paint = Callable[[str, str], str]
@@ -111,9 +111,7 @@ def _columns(char: str) -> int:
 @lru_cache(maxsize=8)
 def _starred(line: str) -> str:
     """`line` with what may be secret starred, each character by one."""
-    hide = _SECRET_KEY.search(line)
-    if hide:
-        line = line[: hide.end()] + re.sub(r"[^\s\"',}]", "*", line[hide.end() :])
+    line = _SECRET.sub(lambda found: found[1] + re.sub(r"[^\s\"']", "*", found[2]), line)
     return _TOKEN.sub(lambda found: _star_url(found.group()), line) if "://" in line else line
 
 

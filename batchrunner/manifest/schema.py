@@ -155,7 +155,7 @@ def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]
         top = desk.check_items("jobs", root)
     if not _fits("")(top):
         for error in _validator().iter_errors(top):
-            desk.tell(error, tuple(error.absolute_path), root)
+            desk.tell(error, tuple(error.absolute_path), root if isinstance(root, YamlMapping | YamlList) else START)
     if isinstance(root, YamlMapping):
         _settings(root, desk.bad, findings)
     return desk.bad
@@ -195,7 +195,7 @@ class _Desk:
         elif where(path) not in self.refused:
             message, hint = _words(error, path)
             place = top if isinstance(top, int) else _place(top, error.absolute_path)
-            self.findings.error(_CODES.get(error.validator, "schema"), place, message, hint)
+            self.findings.error(_CODES.get(error.validator, "not-allowed"), place, message, hint)
             self.bad.add(where(path))
 
 

@@ -29,8 +29,16 @@ def compiled(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check
         tests.append(compiled(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions))
     if "additionalProperties" in schema and "properties" not in schema:
         tests.append(_properties({"properties": {}, **schema}, definitions))
+    return _all(tests)
+
+
+def _all(tests: list[Check]) -> Check:
+    """Every one of the tests. Those of a job are spelled out: a loop would cost as much as they do."""
     if len(tests) == 1:
         return tests[0]
+    if len(tests) == 2:
+        first, second = tests
+        return lambda value: first(value) and second(value)
     return lambda value: all(test(value) for test in tests)
 
 

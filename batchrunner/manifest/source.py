@@ -3,10 +3,10 @@
 Rule: whatever the bytes are, the outcome is values and findings, never a foreign exception. What grows is bounded:
 nesting by MAX_DEPTH, aliases by MAX_ALIASED, so that a small file cannot become a large one. Scalars mean what
 PyYAML's safe loader makes of them, except that dates stay text and keys are always the text that was written.
-What the values mean is none of this room's business; how YAML misleads is `batchrunner.manifest.traps`.
+What the values mean is none of this room's business; how YAML misleads stands in `batchrunner.manifest.traps`.
 """
 
-import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,8 +14,10 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from batchrunner.manifest.diagnostics import START, Findings, Note, column_of, end_of, line_of, mark, split_lines
-from batchrunner.manifest.traps import Mishap, explain, reading
+from batchrunner.manifest.decode import decode
+from batchrunner.manifest.diagnostics import START, Findings, Note, column_of, line_of, mark, split_lines
+from batchrunner.manifest.mishaps import Mishap, explain
+from batchrunner.manifest.traps import reading
 
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 1_000_000
@@ -33,11 +35,6 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
 }
 _BAD: Final = object()
 _COLLECTIONS = {None, "!", _TAG + "map", _TAG + "seq"}
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-# JSON writes a character above U+FFFF as two escapes, which YAML does not know.
-_PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
-_UTF16 = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\0\0\xfe\xff", "UTF-32"))
 
 
 class YamlMapping(dict[str, Any]):
@@ -78,7 +75,7 @@ def parse(data: bytes, findings: Findings) -> Any:
 
     Every problem goes to `findings`; the value is worth looking at further only if it is not None.
     """
-    text = _decode(data, findings)
+    text = decode(data, findings)
     if text is None:
         return None
     builder = _Builder(findings)
@@ -97,54 +94,13 @@ def parse(data: bytes, findings: Findings) -> Any:
     return builder.root
 
 
-def _decode(data: bytes, findings: Findings) -> str | None:
-    """The text in `data`, or None where it is none that YAML takes."""
-    wide = next((name for start, name in _UTF16 if data.startswith(start)), None)
-    if wide:
-        findings.error("encoding", START, f"the manifest is {wide} text, not UTF-8", "save it as UTF-8")
-        return None
-    findings.text = data
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _not_utf8(data, error.start, findings)
-        return None
-    odd = _UNPRINTABLE.search(text)
-    if odd:
-        what = f"U+{ord(odd.group()):04X}"
-        findings.error(
-            "control-character", end_of(text[: odd.start()]), f"the character {what} cannot stand in YAML", "remove it"
-        )
-        return None
-    if "\\u" in text and text.lstrip()[:1] in ("{", "["):
-        text = _PAIR.sub(_one_escape, text)
-        findings.text = text
-    return text
-
-
-def _not_utf8(data: bytes, at: int, findings: Findings) -> None:
-    offset = at + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-    place = end_of(data[:offset].decode("utf-8-sig", "replace"))
-    message = f"byte {offset:,} of the manifest, 0x{data[offset]:02X}, is not UTF-8 text"
-    meant = data[offset : offset + 1].decode("cp1252", "replace")
-    hint = f"in Windows-1252 it would be {meant}: save the file as UTF-8" if meant.isalpha() else "save it as UTF-8"
-    findings.error("encoding", place, message, hint)
-
-
-def _one_escape(found: "re.Match[str]") -> str:
-    high, low = int(found[2], 16), int(found[3], 16)
-    return f"{found[1]}\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08X}"
-
-
 def _mishap(error: Exception, text: str, builder: "_Builder") -> Mishap:
     """What the parser said, and what was open when it gave up."""
     lines = split_lines(text)
     context = getattr(error, "context_mark", None)
     where = getattr(error, "problem_mark", None) or context
-    problem, about = (str(getattr(error, name, None) or "") for name in ("problem", "context"))
     return Mishap(
-        problem or "cannot be read",
-        about,
+        str(getattr(error, "problem", None) or "cannot be read"),
         lines,
         where.line if where else 0,
         where.column if where else 0,
@@ -188,17 +144,19 @@ class _Builder:
             yaml.AliasEvent: self._alias,
             yaml.MappingStartEvent: self._start,
             yaml.SequenceStartEvent: self._start,
-            yaml.MappingEndEvent: self._end,
-            yaml.SequenceEndEvent: self._end,
             yaml.DocumentStartEvent: self._document,
         }
 
     def feed(self, event: Any) -> None:
-        handler = self._handlers.get(type(event))
-        if handler is not None:
+        """Take the parser's next event. Most of a large manifest's time is spent from here on."""
+        kind = type(event)
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            self._end()
+        elif kind in self._handlers:
             start, end = event.start_mark, event.end_mark
-            length = end.column - start.column if end.line == start.line else 0
-            handler(event, mark(start.line + 1, start.column + 1, length))
+            line, column = start.line, start.column
+            length = end.column - column if end.line == line else 0
+            self._handlers[kind](event, mark(line + 1, column + 1, length))
 
     @property
     def bracket(self) -> tuple[int, int] | None:
@@ -218,7 +176,7 @@ class _Builder:
     def _scalar(self, event: Any, place: int) -> None:
         top = self._stack[-1] if self._stack else None
         is_key = top is not None and isinstance(top.node, YamlMapping) and top.awaits == "key"
-        if event.style in ("'", '"'):
+        if event.style:
             start, end = event.start_mark, event.end_mark
             self.quoted = (start.line, start.column), (end.line, end.column)
         elif is_key and not event.value.isascii() and (note := reading(event.value, event.value)):
@@ -284,7 +242,7 @@ class _Builder:
         node = YamlMapping(place) if type(event) is yaml.MappingStartEvent else YamlList(place)
         self._stack.append(_Open(node, place, event.anchor, bracket=event.flow_style))
 
-    def _end(self, _: Any, __: int) -> None:
+    def _end(self) -> None:
         done = self._stack.pop()
         if done.merges and isinstance(done.node, YamlMapping):
             done.node = _merged(done.node, done.merges)
@@ -323,7 +281,7 @@ class _Builder:
             message = f"the key '{key[:60]}' stands here a second time"
             self._findings.error("duplicate-key", place, message, f"it stands on line {first} already")
         else:
-            top.awaits, top.key, top.key_mark = "value", key, place
+            top.awaits, top.key, top.key_mark = "value", sys.intern(key), place
 
     def _merge(self, top: _Open, value: Any, place: int) -> None:
         """Note what a merge key (``<<: *name`` or ``<<: [*a, *b]``) adds; earlier ones win."""

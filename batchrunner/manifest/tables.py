@@ -8,7 +8,6 @@ start from the table's folder. A table is data from elsewhere: no variables and 
 import csv
 import json
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -254,7 +253,6 @@ def _float(text: str) -> float:
 _decode = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_no_number, parse_int=_int, parse_float=_float
 ).decode
-_STRING_OR_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _jsonl(table: Table) -> Iterator[Row]:
@@ -313,14 +311,20 @@ class _KeyPlaces:
         self._text, self._line = text, line
 
     def __getitem__(self, wanted: str) -> int:
-        decode, space = json.JSONDecoder().raw_decode, _STRING_OR_SPACE.match
-        at = self._text.index("{") + 1
-        while True:
-            key, at = decode(self._text, space(self._text, at).end())  # type: ignore[union-attr]  # matches always
-            at = space(self._text, self._text.index(":", at) + 1).end()  # type: ignore[union-attr]  # matches always
+        decode = json.JSONDecoder().raw_decode
+        at = self._after_space(self._text.index("{") + 1)
+        while self._text[at : at + 1] == '"':
+            key, at = decode(self._text, at)
+            at = self._after_space(self._after_space(at) + 1)
             if key == wanted:
                 return mark(self._line, at + 1)
-            at = self._text.index(",", decode(self._text, at)[1]) + 1
+            at = self._after_space(self._after_space(decode(self._text, at)[1]) + 1)
+        raise KeyError(wanted)
+
+    def _after_space(self, at: int) -> int:
+        while self._text[at : at + 1].isspace():
+            at += 1
+        return at
 
 
 # Both

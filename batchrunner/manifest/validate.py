@@ -8,12 +8,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest.diagnostics import Diagnostic
 from batchrunner.manifest.loader import load
 from batchrunner.manifest.render import LIMIT, as_json, github, render, summary
 from batchrunner.text import count_text, printable
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Checked:
         return self.jobs is not None
 
 
-def check(path: Path, given: Mapping[str, str], environment: Mapping[str, str]) -> Checked:
+def check(path: Path, given: Mapping[str, str] = _NONE, environment: Mapping[str, str] = _NONE) -> Checked:
     """Look at the manifest at `path`, local inputs included. given, environment: what its variables stand for."""
     try:
         batch = load(path, given, environment)

@@ -5,7 +5,7 @@ Rule: it counts and remembers; how things are worded is the business of `words`,
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from batchrunner.errors import Problem
@@ -23,8 +23,10 @@ from batchrunner.events import (
     WeatherChanged,
 )
 from batchrunner.forecast import Forecast
-from batchrunner.job import TRANSITIONS, Move, Record, State, count_states
+from batchrunner.job import TRANSITIONS, Job, Move, Record, State
 from batchrunner.money import Budget, Ledger, Spend
+
+_Kind = tuple[str, str]  # model and resolution
 
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
@@ -33,6 +35,7 @@ _FINE = "fine"  # of batchrunner.gate.Word
 _RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
+_UNKNOWN = Problem("unknown", "no reason is known")
 
 # What the service, or this machine, is doing for a job, the most telling first.
 PHASES = ("downloading", "generating", "uploading", "queued", "in doubt")
@@ -62,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that went wrong, equal ones together. at: when last. ids: of the first of them. jobs: how often."""
+    """Something that went wrong, equal ones together. at, ids: of the last of them. times: how often."""
 
     at: float
     ids: tuple[str, ...]
@@ -92,9 +95,13 @@ class Model:
         self.lost_s = 0.0
         self.cap = self.limit = 0
         self.stopping = ""
-        self.forecast = Forecast()
+        self._forecast = Forecast()
         self._ledger = Ledger(Budget())
-        self._to_come: dict[str, float | None] = {}
+        self._named: Mapping[str, tuple[str, ...]] = {}
+        self._expected_s: dict[_Kind, float | None] = {}
+        self._waiting: Counter[_Kind] = Counter()  # jobs still to be submitted, by kind
+        self._sample: dict[_Kind, Job] = {}
+        self._to_come: dict[str, float | None] = {}  # and what they are expected to cost, credits
         self._to_come_credits = 0.0
         self._to_come_unpriced = 0
         self._problems: dict[tuple[str, str], Trouble] = {}
@@ -168,46 +175,38 @@ class Model:
         long_s = self.at - start
         return recent / long_s * 3600 if recent and long_s >= _RATE_ENOUGH_S else None
 
-    def expected_s(self, record: Record) -> float | None:
+    def expected_s(self, job: Job) -> float | None:
         """How long a generation of this kind takes, from its acceptance, as far as was seen."""
-        return self.forecast.expected_s(record.job)
+        kind = _kind(job)
+        if kind not in self._expected_s:
+            self._expected_s[kind] = self._forecast.expected_s(job)
+        return self._expected_s[kind]
 
     def left_s(self) -> float | None:
         """About how long until every job is done, at the working cap; None where that is not known.
 
-        All the work that is left, shared evenly among the slots, but never less than the longest that is under way;
-        half a generation more where jobs wait, since they do not end all at once.
+        The work that is left is shared evenly among the slots, and as the last ones do not end all at once, half a
+        generation comes on top; never less than the longest that is under way.
         """
-        if self.finished or self.closed or self.stopping:
+        if self.closed or self.stopping or self.finished:
             return None
-        work_s = longest_s = 0.0
+        left_s: list[float] = []
+        waiting_s = longest_s = 0.0
         for row in self.rows.values():
-            if row.phase in {"in doubt", "downloading"}:
-                continue
-            takes_s = self.expected_s(row.record)
+            takes_s = self.expected_s(row.record.job)
             if takes_s is None:
                 return None
-            left_s = max(0.0, row.since + takes_s - self.at)
-            work_s, longest_s = work_s + left_s, max(longest_s, left_s)
-        for kind, (count, sample) in self._waiting_kinds().items():
-            takes_s = self.expected_s(sample)
+            if row.phase not in {"in doubt", "downloading"}:
+                left_s.append(max(0.0, row.since + takes_s - self.at))
+        for kind, count in self._waiting.items():
+            takes_s = self.expected_s(self._sample[kind])
             if takes_s is None:
                 return None
-            work_s, longest_s = work_s + count * takes_s, max(longest_s, takes_s / 2 if kind else 0.0)
-        slots = max(1, self.cap)
-        more_s = longest_s if self.states[State.PENDING] else 0.0
-        return max(longest_s, work_s / slots + more_s) if work_s or not self._unfinished() else None
-
-    def failures(self) -> list[tuple[Problem, list[str]]]:
-        """What failed or is in doubt now, by cause, the most frequent first: the problem, and the ids concerned."""
-        causes: dict[tuple[str, str], tuple[Problem, list[str]]] = {}
-        for fingerprint, record in self.records.items():
-            if record.state not in {State.FAILED, State.IN_DOUBT} or fingerprint not in self._named:
-                continue
-            problem = record.error or Problem("unknown", "no reason is known")
-            found = causes.setdefault((problem.kind, problem.message), (problem, []))
-            found[1].extend(self._named[fingerprint][:1])
-        return sorted(causes.values(), key=lambda cause: -len(cause[1]))
+            waiting_s, longest_s = waiting_s + count * takes_s, max(longest_s, takes_s)
+        under_way_s = max(left_s, default=0.0)
+        if not waiting_s:
+            return under_way_s or None
+        return max(under_way_s, (sum(left_s) + waiting_s) / max(1, self.cap) + longest_s / 2)
 
     def phases(self) -> Counter[str]:
         """How many jobs are in each phase."""
@@ -215,21 +214,27 @@ class Model:
 
     # How it is kept up
 
-    _named: Mapping[str, tuple[str, ...]] = {}
-
     def _start(self, event: RunStarted) -> None:
         self.started = event
         self.states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
         self._named = event.ids
-        self.forecast = Forecast(self.records.values())
+        self._forecast = Forecast(self.records.values())
         self._ledger = Ledger(Budget(), self.records.values())
         for fingerprint, record in self.records.items():
             self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
             self._set_to_come(fingerprint, record)
+        self._recall_failures()
         ends = (record.last.ended_at for record in self.records.values() if record.state is State.SUCCEEDED)
         self._ends.extend(sorted(end for end in ends if end is not None and end >= event.at))
+
+    def _recall_failures(self) -> None:
+        """What failed in earlier runs, or is in doubt since then, is a problem still."""
+        failed = [record for record in self.records.values() if record.state in {State.FAILED, State.IN_DOUBT}]
+        for record in sorted(failed, key=_last_moved_at):
+            ids = self._named.get(record.job.fingerprint, ())
+            self._trouble(_last_moved_at(record), ids, "", record.error or _UNKNOWN)
 
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
@@ -243,12 +248,13 @@ class Model:
             self.states[_FROM[event.move]] -= self.states[_FROM[event.move]] > 0
             self.states[record.state] += 1
         if event.move is Move.DELIVER:
-            self.forecast.learn(record)
+            self._forecast.learn(record)
+            self._expected_s.clear()
             self._ends.append(event.at)
             while self._ends[0] < event.at - _RATE_OVER_S:
                 self._ends.popleft()
         elif event.move in {Move.SPOIL, Move.GIVE_UP, Move.DOUBT}:
-            self._trouble(event.at, event.ids, "", record.error or Problem("unknown", "no reason is known"))
+            self._trouble(event.at, event.ids, "", record.error or _UNKNOWN)
 
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
         if record.state not in _OPEN:
@@ -261,26 +267,30 @@ class Model:
     def _fetching(self, event: Fetching) -> None:
         row = self.rows.get(event.fingerprint)
         if row is not None:
-            sizes = {"received_bytes": event.received_bytes, "total_bytes": event.total_bytes}
-            self.rows[event.fingerprint] = replace(row, phase="downloading", **sizes)
+            self.rows[event.fingerprint] = replace(
+                row, phase="downloading", received_bytes=event.received_bytes, total_bytes=event.total_bytes
+            )
 
     def _set_to_come(self, fingerprint: str, record: Record) -> None:
-        """Keep the sum over jobs that are still to be submitted."""
+        """Keep the sums over jobs that are still to be submitted."""
+        kind = _kind(record.job)
         if fingerprint in self._to_come:
-            before = self._to_come.pop(fingerprint)
-            self._to_come_credits -= before or 0.0
-            self._to_come_unpriced -= before is None
-        if record.state is State.PENDING and self.started is not None:
-            price = self.started.expected.get(fingerprint, record.attempts[-1].estimate if record.attempts else None)
+            self._count_to_come(kind, self._to_come.pop(fingerprint), -1)
+        if record.state is State.PENDING and self.started is not None and fingerprint in self._named:
+            price = self.started.expected.get(fingerprint, record.last.estimate if record.attempts else None)
             self._to_come[fingerprint] = price
-            self._to_come_credits += price or 0.0
-            self._to_come_unpriced += price is None
+            self._sample[kind] = record.job
+            self._count_to_come(kind, price, 1)
+
+    def _count_to_come(self, kind: _Kind, price: float | None, sign: int) -> None:
+        self._waiting[kind] += sign
+        self._to_come_credits += sign * (price or 0.0)
+        self._to_come_unpriced += sign * (price is None)
 
     def _trouble(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
         key = (call, problem.message)
         before = self._problems.pop(key, None)
-        first = before.ids if before else ids
-        self._problems[key] = Trouble(at, first, call, problem, before.times + 1 if before else 1)
+        self._problems[key] = Trouble(at, ids, call, problem, before.times + 1 if before else 1)
         if len(self._problems) > _PROBLEMS_KEPT:
             del self._problems[next(iter(self._problems))]
 
@@ -298,17 +308,6 @@ class Model:
             self.trouble_since = event.at
             self.outages += 1
 
-    def _waiting_kinds(self) -> dict[tuple[str, str], tuple[int, Record]]:
-        kinds: dict[tuple[str, str], tuple[int, Record]] = {}
-        for fingerprint in self._to_come:
-            record = self.records[fingerprint]
-            kind = (record.job.model, str(record.job.params.get("resolution", "")))
-            kinds[kind] = (kinds.get(kind, (0, record))[0] + 1, record)
-        return kinds
-
-    def _unfinished(self) -> Iterator[Row]:
-        return (row for row in self.rows.values() if row.phase not in {"in doubt", "downloading"})
-
 
 def _phase(record: Record) -> str:
     if record.state is State.SUBMITTING:
@@ -320,6 +319,9 @@ def _phase(record: Record) -> str:
     return "queued" if record.last.generating_at is None else "generating"
 
 
-def counted(records: Mapping[str, Record]) -> dict[State, int]:
-    """How many records stand in each state."""
-    return count_states(records.values())
+def _last_moved_at(record: Record) -> float:
+    return (record.last.ended_at or record.last.submitted_at) if record.attempts else 0.0
+
+
+def _kind(job: Job) -> _Kind:
+    return job.model, str(job.params.get("resolution", ""))

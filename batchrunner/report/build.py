@@ -112,9 +112,9 @@ def _money(records: Iterable[Record], settings: Report) -> Report:
     """What the whole batch cost and may cost, jobs of earlier manifests included: what the budget bounds."""
     total = sum((spend_of(record) for record in records), Spend())
     return {
-        "spent": _number(total.spent),
-        "reserved": _number(total.reserved),
-        "worst_case": _number(total.worst),
+        "spent": _number(total.spent) or 0,
+        "reserved": _number(total.reserved) or 0,
+        "worst_case": _number(total.worst) or 0,
         "unpriced": total.unpriced,
         "generations": total.generations,
         "budget_credits": _number(settings.get("max_credits")),

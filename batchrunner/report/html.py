@@ -1,57 +1,111 @@
-"""The report as one page: report.html.j2 and report.css filled with the report's dict. Reads nothing but those two.
+"""The report as one page: the templates, style and script of this room filled with the report's dict.
 
-Rules: the page works from disk and loads nothing but itself: its content security policy allows the style in it, by
-hash, and clips beside it, and no script. Every value is escaped, and made printable first, so that names and messages
-from outside cannot act.
+Rules: the page works from disk and loads nothing but itself and clips beside it: its content security policy allows the
+one style and the one script in it, by hash. Every value is escaped, and made printable first, so that names and
+messages from outside cannot act; the script only ever sets text, never markup. What is heavy (posters, provenance) lies
+in the page as data, and is put on show when somebody looks there.
 """
 
 import base64
 import hashlib
-from datetime import datetime
+import json
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from batchrunner.report.text import headline
-from batchrunner.text import length_text, printable, size_text
+from batchrunner.posters import Pictures
+from batchrunner.report import cards
+from batchrunner.report.causes import causes, command
+from batchrunner.report.charts import cost, generation_times, polls
+from batchrunner.report.text import dollars, headline
+from batchrunner.report.timeline import PARTS, WEATHER, run_spans, timeline
+from batchrunner.text import length_text, printable, rfc3339, size_text
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 _WORDS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
-def render(report: dict[str, Any]) -> str:
-    """The page on `report` (as `batchrunner.report.build` gives it)."""
-    template, style = _template()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return template.render(report=report, headline=headline(report), style=style, style_hash=f"sha256-{digest}")
+def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
+    """The page on `report` (as `batchrunner.report.build` gives it). pictures: posters to show, none by default."""
+    shown = pictures or Pictures()
+    environment = _environment()
+    style, script = _asset("report.css"), _asset("report.js")
+    spans = run_spans(report)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        headline=headline(report),
+        style=style,
+        style_hash=_digest(style),
+        script=script,
+        script_hash=_digest(script),
+        causes=causes(report),
+        go_on=command(report, "pending"),
+        cards=[cards.card(job) for job in report["jobs"]],
+        facets=cards.facets(report["jobs"]),
+        data=_data([cards.details(job) for job in report["jobs"]]),
+        posters=_data(dict(shown.posters)),
+        clips=_data(dict(shown.clips)),
+        has_posters=bool(shown.posters),
+        timeline=timeline(report),
+        charts=[
+            ("How long generations took", "Generations by the time from acceptance to completion", generation_times(report)),
+            ("What it cost, by when", "Cost of completed generations over time", cost(report, spans)),
+            ("Polls", "Generations by how often they were looked at", polls(report)),
+        ],
+        parts=PARTS,
+        weather=WEATHER,
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @cache
-def _template() -> "tuple[Template, str]":
-    from jinja2 import Environment, StrictUndefined
+def _asset(name: str) -> str:
+    return files("batchrunner.report").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_asset),
     )
     environment.filters |= {
         "size": size_text,
         "lasting": length_text,
         "figure": "{:,}".format,
+        "dollars": dollars,
+        "px": lambda number: f"{number:.1f}".removesuffix(".0"),
+        "iso": rfc3339,
+        "clock": lambda moment: f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}",
         "link": _link,
         "word": _word,
         "when": _when,
     }
-    room = files("batchrunner.report")
-    style = room.joinpath("report.css").read_text("utf-8")
-    return environment.from_string(room.joinpath("report.html.j2").read_text("utf-8")), style
+    return environment
 
 
 def _finalize(value: object) -> object:
     """Every value on its way to the page. Text that is safe already (the style) is a subclass, and left alone."""
     return printable(value) if type(value) is str else value
+
+
+def _data(value: object) -> str:
+    """`value` as JSON that may stand in a script element: nothing in it can end the element or start a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _link(name: str) -> str:

@@ -4,19 +4,26 @@ Rule: everything is read off the report's dict, so that the sentence on the term
 Names and messages from outside are made printable here.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import Any
 
+from batchrunner.report.causes import Cause, causes
+from batchrunner.prices import usd
 from batchrunner.text import count_text, length_text, printable, size_text
 
-_LISTED = 20
+_CAUSES = 8
+_NAMES = 3
+_LABEL = 18
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _WORDS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
+_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle doubts"}
 
 
 def headline(report: dict[str, Any]) -> str:
-    """One sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations.``
+    """One sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations, $0.78 spent.``
 
     A batch that was continued did not take the time of its last run: that is told apart.
     """
@@ -33,35 +40,85 @@ def headline(report: dict[str, Any]) -> str:
         else:
             took = f" in {length}"
     paid = f"{size_text(totals['bytes'])}, {count_text(totals['generations'], 'generation')}"
-    if totals["credits"]:
-        paid += f", {totals['credits']:,} credits"
+    if report["money"]["spent"]:
+        paid += f", {dollars(report['money']['spent'])} spent"
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
     return f"{counts}{''.join(rest)}; {paid}{continued}."
 
 
-def status_text(report: dict[str, Any]) -> str:
-    """Where the batch stands, in lines: the headline, then the first jobs that did not succeed, each with its reason.
+def dollars(credits_: float) -> str:
+    """Credits as US dollars: ``$1.25``."""
+    amount = usd(credits_)
+    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:,.4f}"
 
-    Equal hints that follow each other are given once.
+
+def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | None = None) -> str:
+    """How the batch stands, in lines: the outcome, what is open and why, the cost, and what to type next.
+
+    files: where the report can be read. width: columns to wrap words at; commands stay whole, to be copied.
     """
-    lines = [f"{printable(report['name'])} ({report['provider']}): {headline(report)}"]
+    lines = _wrapped("", f"{printable(report['name'], _NAME_MOST)} ({report['provider']}): {headline(report)}", width)
     if report["stopped"]:
-        lines.append(f"Stopped: {printable(report['stopped'], _MESSAGE_MOST)}")
-    open_jobs = [job for job in report["jobs"] if job["state"] != "succeeded"]
-    open_jobs.sort(key=lambda job: list(_WORDS).index(job["state"]))
-    names = [printable(job["id"], _NAME_MOST) for job in open_jobs[:_LISTED]]
-    width = max(map(len, names), default=0)
-    hint = ""
-    for name, job in zip(names, open_jobs, strict=False):
-        error = job["error"]
-        word = _WORDS[job["state"]]
-        lines.append(f"  {name:<{width}}  {word:<13}  {printable(error['message'], _MESSAGE_MOST)}")
-        if error["hint"] and error["hint"] != hint:
-            hint = error["hint"]
-            lines.append(f"  {'':<{width}}  {'':<13}  -> {printable(hint, _MESSAGE_MOST)}")
-    if len(open_jobs) > _LISTED:
-        lines.append(f"  and {len(open_jobs) - _LISTED:,} more, all of them in report.html")
+        lines += _wrapped("stopped", printable(report["stopped"], _MESSAGE_MOST), width)
+    found = causes(report)
+    for cause in found[:_CAUSES]:
+        lines += _cause(cause, width)
+    rest = sum(len(cause.ids) for cause in found[_CAUSES:])
+    if rest:
+        lines += _wrapped("", f"{'':{_LABEL}}and {count_text(rest, 'job')} for other reasons; see the report", width)
     if report["earlier_jobs"]:
-        number = len(report["earlier_jobs"])
-        lines.append(f"  Generations for jobs that the manifest no longer names: {number:,}; report.json, earlier_jobs")
-    return "\n".join(lines)
+        number = count_text(len(report["earlier_jobs"]), "generation")
+        lines += _wrapped("earlier", f"{number} for jobs that the manifest names no more", width)
+    lines += _wrapped("cost", _cost(report), width)
+    lines += [f"{'report':<{_LABEL}}{printable(path)}" for path in files]
+    return "\n".join([*lines, *_next(found, width)])
+
+
+def _cause(cause: Cause, width: int | None) -> list[str]:
+    """A cause, its first words, its first jobs, and what to do about it."""
+    other = len(cause.messages) - 1 + cause.more
+    more = f" (and {count_text(other, 'other wording')})" if other else ""
+    label = f"{len(cause.ids):,} {_WORDS[cause.state]}"
+    lines = _wrapped(label, f"{printable(cause.messages[0][0], _MESSAGE_MOST)}{more}", width)
+    if cause.state in {"failed", "in_doubt"}:
+        names = [printable(each, _NAME_MOST) for each in cause.ids[:_NAMES]]
+        unnamed = f" and {len(cause.ids) - _NAMES:,} more" if len(cause.ids) > _NAMES else ""
+        lines += _wrapped("", f"{'':{_LABEL}}{', '.join(names)}{unnamed}", width)
+    if cause.state == "failed" and cause.hints:
+        lines += _wrapped("", f"{'':{_LABEL}}-> {printable(cause.hints[0], _MESSAGE_MOST)}", width)
+    return lines
+
+
+def _cost(report: dict[str, Any]) -> str:
+    money = report["money"]
+    pretend = " (sandbox money)" if report["provider"] == "sandbox" else ""
+    held = f", {_usd(money, 'reserved')} at most for what is in flight or in doubt" if money["reserved"] else ""
+    unknown = f", {count_text(money['unpriced'], 'generation')} of unknown price" if money["unpriced"] else ""
+    return f"{_usd(money, 'spent')} spent{pretend}{held}{unknown}"
+
+
+def _usd(money: dict[str, Any], key: str) -> str:
+    return f"${money[key] / money['credits_per_usd']:,.2f}"
+
+
+def _next(found: Sequence[Cause], width: int | None) -> list[str]:
+    """What to type next, each command once."""
+    commands: dict[str, Cause] = {}
+    for state in ("in_flight", "pending", "failed", "in_doubt"):
+        for cause in found:
+            if cause.state == state:
+                commands.setdefault(cause.command, cause)
+    lines = []
+    for command, cause in commands.items():
+        lines.append(f"{_NEXT[cause.state]:<{_LABEL}}{command}")
+        lines += _wrapped("", f"{'':{_LABEL}}{cause.note}", width)
+    return lines
+
+
+def _wrapped(label: str, text: str, width: int | None) -> list[str]:
+    """`text` behind its label, in lines of at most `width` columns that keep clear of the label's column."""
+    whole = f"{label:<{_LABEL - 1}} {text}" if label else text
+    if width is None or len(whole) <= width:
+        return [whole]
+    indent = " " * (_LABEL if label or text.startswith(" ") else 0)
+    return wrap(whole, max(width, 2 * _LABEL), subsequent_indent=indent, break_on_hyphens=False)

@@ -59,6 +59,7 @@ class Fault:
     on: submit, poll, logs, billing, download or generation. kind: one of KINDS[on].
     rate: chance of each call, 0 to 1. first: at most this often, in order of arrival.
     each: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id).
+    match: only calls whose identity holds this text.
     between_s: seconds since the sandbox started, from (inclusive) and to (exclusive).
     delay_s: see DELAYS_S.
     """
@@ -70,6 +71,7 @@ class Fault:
     each: int | None = None
     between_s: tuple[float, float] | None = None
     delay_s: float | None = None
+    match: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -99,6 +101,8 @@ class Faults:
 
     def _fires(self, index: int, identity: str, elapsed_s: float) -> bool:
         rule = self.rules[index]
+        if rule.match is not None and rule.match not in identity:
+            return False
         if rule.between_s and not rule.between_s[0] <= elapsed_s < rule.between_s[1]:
             return False
         self._calls[index, identity] += 1

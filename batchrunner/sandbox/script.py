@@ -127,6 +127,7 @@ _FAULTS = (
     Key("rate", "rate", _CHANCE, "chance of each call; default 1", "0.05"),
     Key("first", "first", _count(1), "at most so often, in order of arrival", "3"),
     Key("each", "each", _count(1), "only the first so many calls of one generation, file or request id", "1"),
+    Key("match", "match", str, "only calls whose request id, generation id or file name holds this", "a1b2c3"),
     Key("between", "between_s", _window, "only between these two times from the start", "[60s, 1h30m]"),
     Key("delay", "delay_s", _seconds, "Retry-After, or how long a slow transfer takes", "12s"),
 )

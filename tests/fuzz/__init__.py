@@ -116,7 +116,7 @@ def verdict(data: bytes, folder: Path) -> bool:
     """
     path = folder / "case.yaml"
     path.write_bytes(data)
-    checked = check(path)
+    checked = check(path, {}, {})
     found = checked.diagnostics
     assert checked.valid != any(each.severity == "error" for each in found)
     for each in found[:200]:

@@ -142,8 +142,8 @@ def test_private_downloads_are_for_services_that_are_private(service: str, at_ho
 
 @pytest.mark.parametrize(
     "link",
-    ["file:///etc/passwd", "FILE:///etc/passwd", "ftp://e.com/v.mp4", "data:video/mp4;base64,AAAA", "javascript:alert(1)",
-     "unix:///run/x.sock", "//e.com/v.mp4", "v.mp4", "", "http://", "https:///v.mp4", "http://[::1", "https://e.com:99999/",
+    ["file:///etc/passwd", "FILE:///etc/passwd", "ftp://e.com/v.mp4", "data:video/mp4;base64,AAAA", "javascript:x",
+     "unix:///run/x", "//e.com/v.mp4", "v.mp4", "", "http://", "https:///v.mp4", "http://[::1", "https://e.com:99999/",
      "https://\ud800/", "https://e\x00.com/", "http://" + "a" * 100_000],
     ids=lambda link: repr(link[:30]),
 )  # fmt: skip

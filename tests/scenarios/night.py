@@ -25,6 +25,7 @@ from batchrunner.manifest import Batch, fingerprint
 from batchrunner.rundir import RunDir
 from batchrunner.runner import Setup, Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
+from batchrunner.sandbox.conditions import ACCOUNT, SHOWS, Conditions, Outage, Trouble
 from batchrunner.sandbox.render import RenderRequest
 from batchrunner.settings import resolve
 from tests.scenarios.world import EPOCH, Died, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
@@ -104,6 +105,38 @@ class Night:
             logs_in_flight=rng.random() < 0.7,
             faults=tuple(self._faults()),
         )
+        self._trouble()
+
+    def _trouble(self) -> None:
+        """What the night holds beyond single faults. Drawn last, so that a seed's faults stay what they were."""
+        rng = self.rng
+        outages = tuple(
+            Outage(
+                from_s=rng.uniform(0, 4000), for_s=rng.choice([60.0, 1800.0, 30_000.0]), shows=rng.choice(list(SHOWS))
+            )
+            for _ in range(rng.choice([0, 0, 0, 1, 2]))
+        )
+        account = tuple(
+            Trouble(from_s=rng.uniform(0, 2000), for_s=rng.choice([100.0, 5000.0]), shows=rng.choice(list(ACCOUNT)))
+            for _ in range(rng.choice([0, 0, 0, 1]))
+        )
+        self.config = replace(
+            self.config,
+            conditions=Conditions(outages=outages, account=account),
+            concurrency_limit=rng.choice([None, None, 1, 3]),
+            quotes=rng.random() < 0.5,
+        )
+        self.limits: dict[str, Any] = {}  # of the first runs: what the user sets, and then thinks better of
+        if rng.random() < 0.15:
+            self.limits["max_generations"] = rng.randint(1, 6)
+        if rng.random() < 0.15:
+            self.limits |= {"max_credits": 1_040_000 * rng.randint(1, 6), "assume_length": "10s"}
+        if rng.random() < 0.15:
+            self.limits["max_runtime"] = rng.choice(["2m", "1h"])
+        if rng.random() < 0.15:
+            self.limits["stop_after_failures"] = rng.choice(["1", "50%"])
+        if rng.random() < 0.15:
+            self.limits["requests_per_second"] = rng.choice([0.1, 1.0])
 
     def _faults(self) -> Iterator[Fault]:
         for call, kinds in FAULTS.items():
@@ -155,6 +188,9 @@ class Night:
                 quiet_runs = 0 if status in {3, 130, None} else quiet_runs + 1
                 if quiet_runs:
                     break
+                self._within_budget(service.ledger())
+                if number == 5:
+                    self.limits = {}
                 if self.edits and self.rng.random() < 0.3:
                     entries = self.edited(entries)
                     story.tell(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
@@ -165,6 +201,13 @@ class Night:
             await service.close()
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
+
+    def _within_budget(self, ledger: list[dict[str, Any]]) -> None:
+        """Promise 4, while a budget is set: by the service's own account."""
+        made = sum(event["event"] == "accepted" for event in ledger)
+        charged = sum(event.get("charged", 0) for event in ledger)
+        assert made <= self.limits.get("max_generations", made), f"promise 4: {made} generations, {self.limits}"
+        assert charged <= self.limits.get("max_credits", charged), f"promise 4: {charged} credits, {self.limits}"
 
     async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
         """One process. Returns its exit status, or None where it died."""
@@ -218,7 +261,7 @@ class Night:
         return status
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
-        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path)}
+        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), **self.limits}
         batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
         return Setup(batch, resolve(flags, {}, {}), story.rundir)
 

@@ -19,8 +19,8 @@ from tests.soak.processes import Command, Service, wait_for
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = "at most"  # in the first line that a run prints
 _LANES = 2  # batches at a time
-_STOPS_A_BATCH = 15
-_DURATION = "700ms"  # of a generation: so slow that a batch outlives as many stops as it is to meet
+_STOPS_A_BATCH = 25
+_DURATION = "1s"  # of a generation: so slow that a batch outlives as many stops as it is to meet
 _LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
 _AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
 _ENDS_S = 60.0  # a clean stop takes less

@@ -16,10 +16,11 @@ import pytest
 from batchrunner import journal
 from batchrunner.errors import LocalFault
 from batchrunner.job import State
+from tests.conftest import Inline, make_job, make_record
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
 from tests.soak.judge import judge
 from tests.soak.processes import Service, call, wait_for
-from tests.test_journal import Inline, begun, make_job, make_record
+from tests.test_journal import begun
 
 Mount = Callable[..., None]
 _FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and what a slow machine needs besides

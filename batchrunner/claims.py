@@ -1,0 +1,61 @@
+"""One generation belongs to one job: the service seen through the ids that it has given out already.
+
+Rule: an id that is another job's already is not believed. Whatever stands between (a cache, a replayed reply, a fault
+of the service), its clip would be delivered as two jobs' results, and one of them would be false. The submission that
+got such an answer may have been accepted under an id that nobody knows: it is in doubt, and looked for in the log.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from batchrunner.api.wire import Accepted, Generation
+from batchrunner.errors import ServiceFault
+from batchrunner.job import Job, Record
+from batchrunner.ports import Service
+
+
+class Claims:
+    """A service whose answers never give one generation to two jobs. records: what is known of earlier runs."""
+
+    def __init__(self, service: Service, records: Iterable[Record]) -> None:
+        self._service = service
+        self._owners: dict[str, str] = {}  # job key by generation id
+        for record in records:
+            for attempt in record.attempts:
+                if attempt.generation_id is not None:
+                    self._owners.setdefault(attempt.generation_id, record.job.key)
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, where the answer is another job's id."""
+        accepted = await self._service.submit(job, request_id)
+        owner = self._owners.setdefault(accepted.generation_id, job.key)
+        if owner != job.key:
+            raise ServiceFault(
+                "id_reused",
+                f"the service answered with generation {accepted.generation_id}, which is that of job {owner} already",
+                in_doubt=True,
+            )
+        return accepted
+
+    async def generation(self, generation_id: str) -> Generation:
+        """Look at a generation once. Raises CallError."""
+        return await self._service.generation(generation_id)
+
+    async def alive(self) -> None:
+        """Ask something that costs nothing. Raises CallError."""
+        await self._service.alive()
+
+    async def accepted_since(self, since: float) -> Mapping[str, str]:
+        """Generation ids by request id, as the log tells them, without those that are another job's. Raises CallError.
+
+        Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.steps`).
+        """
+        found = await self._service.accepted_since(since)
+        return {
+            request_id: generation_id
+            for request_id, generation_id in found.items()
+            if self._owners.setdefault(generation_id, key := _job_key(request_id)) == key
+        }
+
+
+def _job_key(request_id: str) -> str:
+    return request_id.split(".")[1] if request_id.count(".") == 2 else request_id

@@ -1,0 +1,95 @@
+"""Which lines are told of a run where there is no screen: every change that matters, once. Pure.
+
+Rules: an outage is told when it begins and when it ends, whichever calls and however many jobs meet it; lines that say
+the same of other jobs are told a few times and then counted; and every few minutes a line says that all is going on.
+"""
+
+from batchrunner.events import Alive, CapChanged, Event, RunFinished, RunStarted, WeatherChanged
+from batchrunner.progress.model import Model
+from batchrunner.progress.words import Level, Line, begins, describe, pulse
+from batchrunner.text import length_text
+
+PULSE_EVERY_S = 300.0
+_FOLD_OVER_S = 300.0
+_TOLD_EACH = 3
+
+
+class Narrator:
+    """Turns events into lines. `model` has taken each event in before."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._folds: dict[str, _Fold] = {}
+        self._pulse_at: float | None = None
+        self._outage: tuple[str, float] | None = None  # word and beginning of what was told
+        self._cap_told = 0
+
+    def take(self, event: Event) -> list[Line]:
+        """What is to be told now."""
+        lines: list[Line] = []
+        line = self._line(event)
+        if line is not None and self._is_news(event.at, line):
+            lines.append(line)
+        ended = isinstance(event, RunFinished)
+        if ended or isinstance(event, Alive):
+            lines = self._unfold(event.at, everything=ended) + lines
+        if isinstance(event, Alive) and self._pulse_is_due(event.at):
+            lines.append(Line(Level.INFO, pulse(self._model)))
+        return lines
+
+    def _line(self, event: Event) -> Line | None:
+        if isinstance(event, RunStarted):
+            self._pulse_at, self._cap_told = event.at + PULSE_EVERY_S, event.concurrency
+        if isinstance(event, WeatherChanged):
+            return self._weather(event)
+        if isinstance(event, CapChanged):
+            # One by one it is crept up again: the way down and the arrival at the top are told.
+            told, self._cap_told = self._cap_told, event.cap
+            return describe(event) if event.cap < told or event.cap == event.limit else None
+        return describe(event)
+
+    def _weather(self, event: WeatherChanged) -> Line | None:
+        told = self._outage
+        if not self._model.closed:
+            self._outage = None
+            lasted = told and f"the service answers again, after {length_text(event.at - told[1])}"
+            return Line(Level.INFO, lasted, f"fine after {told[0]}") if told and lasted else None
+        worse = event.word == "paused" and told is not None and told[0] != "paused"
+        if event.call not in self._model.closed or (told is not None and not worse):
+            return None
+        self._outage = (event.word, told[1] if told else event.at)
+        level = Level.ERROR if event.word == "paused" else Level.WARNING
+        return Line(level, begins(event.call, event.word, event.reason), event.word)
+
+    def _is_news(self, at: float, line: Line) -> bool:
+        if not line.key:
+            return True
+        fold = self._folds.setdefault(line.key, _Fold(at))
+        fold.times += 1
+        fold.last = line
+        return fold.times <= _TOLD_EACH
+
+    def _unfold(self, at: float, *, everything: bool) -> list[Line]:
+        """Tell of lines that were kept back, when their time is over."""
+        over = [key for key, fold in self._folds.items() if everything or at - fold.since >= _FOLD_OVER_S]
+        folds = [self._folds.pop(key) for key in over]
+        return [
+            Line(fold.last.level, f"{fold.times - _TOLD_EACH:,} more like this: {fold.last.text}")
+            for fold in folds
+            if fold.times > _TOLD_EACH
+        ]
+
+    def _pulse_is_due(self, at: float) -> bool:
+        if self._pulse_at is None or self._pulse_at - PULSE_EVERY_S <= at < self._pulse_at:
+            return False
+        self._pulse_at = at + PULSE_EVERY_S  # also where the wall clock was set back
+        return True
+
+
+class _Fold:
+    """Equal lines since a moment."""
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.times = 0
+        self.last = Line(Level.INFO, "")

@@ -1,0 +1,72 @@
+"""The embedded sandbox in the service's place: runs with provider ``sandbox``, and rehearsals of other manifests.
+
+A rehearsal is a run with provider ``sandbox`` of a manifest that has another. Rule: nothing of it leaves this machine,
+and nothing of it lies where the real run would lie. What the sandbox does is its own business (`batchrunner.sandbox`).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from batchrunner import journal, sandbox
+from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
+from batchrunner.endpoint import Endpoint
+from batchrunner.errors import UsageError
+from batchrunner.rundir import RunDir
+from batchrunner.sandbox import SandboxConfig
+from batchrunner.settings import Settings
+
+SUFFIX = "-rehearsal"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a run plays. settings: those in force there. config: of the sandbox, if its provider is that."""
+
+    settings: Settings
+    folder: Path
+    config: SandboxConfig = field(default_factory=SandboxConfig)
+
+
+def stage(settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]) -> Stage:
+    """Where the batch `name` plays.
+
+    manifest: its settings as they stand in the manifest. options: ``fast`` and ``faults`` of the command line, and
+    ``output`` where the user, not the manifest, named the run directory. Raises UsageError.
+    """
+    fast, faults = bool(options.get("fast")), options.get("faults")
+    if settings.provider != "sandbox" and (fast or faults):
+        raise UsageError(
+            f"{'--fast' if fast else '--faults'} is for rehearsals, and this run would be a real one",
+            "Add --provider sandbox. Nothing was submitted.",
+        )
+    folder = Path(settings.output or f"output/{name}")
+    config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
+    if settings.provider == "sandbox" and manifest.get("provider") != "sandbox":
+        settings = replace(settings, notify=None)  # a webhook is not on this machine, or not meant for rehearsals
+        if not options.get("output"):
+            folder = folder.with_name(folder.name + SUFFIX)
+    return Stage(settings, folder, config)
+
+
+def clock(config: SandboxConfig, rundir: RunDir) -> Clock:
+    """The clock that client and sandbox share.
+
+    A hurried one goes on where the run before ended, which may be in the future. Raises JournalError.
+    """
+    if config.speed == 1:
+        return LoopClock()
+    held = journal.read(rundir.journal)
+    last = (held.run.finished_at or held.run.started_at) if held else 0.0
+    return FastClock(config.speed, max(wall_time(), last))
+
+
+@asynccontextmanager
+async def service(config: SandboxConfig, rundir: RunDir, shared: Clock) -> AsyncIterator[Endpoint]:
+    """The sandbox for the length of a run, with a memory between runs. shared: the run's clock."""
+    local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)
+    try:
+        yield Endpoint(local.url, "sandbox")
+    finally:
+        await local.close()

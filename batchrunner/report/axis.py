@@ -1,0 +1,93 @@
+"""A time axis for the charts: the hours in which a run was under way, without the days between. Pure.
+
+Rule: moments are seconds since the epoch, places are pixels of the drawing; what lies outside is put at the edge.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+_GAP_PX = 26.0
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of time, and where it is drawn."""
+
+    start: float
+    end: float
+    left: float
+    right: float
+
+
+class Axis:
+    """Puts moments on `left`..`right`. spans: when runs were under way, oldest first; they may touch and overlap."""
+
+    def __init__(self, spans: Sequence[tuple[float, float]], left: float, right: float) -> None:
+        merged: list[list[float]] = []
+        total_s = max(1.0, sum(end - start for start, end in spans))
+        for start, end in sorted(spans):
+            # A pause worth less than a twentieth of the chart is drawn as long as it was.
+            if merged and start - merged[-1][1] < total_s / 20:
+                merged[-1][1] = max(merged[-1][1], end)
+            else:
+                merged.append([start, max(end, start + 1.0)])
+        room = right - left - _GAP_PX * (len(merged) - 1)
+        scale = max(room, 1.0) / sum(end - start for start, end in merged)
+        self.px_per_s = scale
+        self.pieces: list[Piece] = []
+        for start, end in merged:
+            at = self.pieces[-1].right + _GAP_PX if self.pieces else left
+            self.pieces.append(Piece(start, end, at, at + (end - start) * scale))
+
+    def x(self, moment: float) -> float:
+        """Where `moment` is drawn."""
+        for piece in self.pieces:
+            if moment < piece.start:
+                return piece.left
+            if moment <= piece.end:
+                return piece.left + (moment - piece.start) * self.px_per_s
+        return self.pieces[-1].right
+
+    def moment(self, x: float) -> float:
+        """The moment drawn at `x`."""
+        for piece in self.pieces:
+            if x <= piece.right:
+                return piece.start + max(0.0, x - piece.left) / self.px_per_s
+        return self.pieces[-1].end
+
+    def ticks(self, apart_px: float) -> list[tuple[float, float]]:
+        """Round moments and where they are drawn, at least `apart_px` apart."""
+        step = next((step for step in _STEPS_S if step * self.px_per_s >= apart_px), _STEPS_S[-1])
+        found: list[tuple[float, float]] = []
+        for piece in self.pieces:
+            at = float(ceil(piece.start / step) * step)
+            while at <= piece.end and len(found) < 100:
+                x = self.x(at)
+                if not found or x - found[-1][1] >= apart_px:
+                    found.append((at, x))
+                at += step
+        return found
+
+    @property
+    def breaks(self) -> list[tuple[float, float]]:
+        """The pauses that are left out: where, and how long they were."""
+        pairs = zip(self.pieces, self.pieces[1:], strict=False)
+        return [((one.right + two.left) / 2, two.start - one.end) for one, two in pairs]
+
+
+def nice_step(most: float, steps: int) -> float:
+    """A round step (1, 2 or 5 and zeros) that needs at most `steps` of it to reach `most`."""
+    raw = max(most, 1e-9) / steps
+    power = 1.0
+    while power * 10 <= raw:
+        power *= 10
+    while power > raw:
+        power /= 10
+    return next(power * each for each in (1, 2, 5, 10) if power * each >= raw)
+
+
+def nice_seconds(most: float, steps: int) -> float:
+    """The same for lengths of time."""
+    return next((float(step) for step in _STEPS_S if step * steps >= most), nice_step(most, steps))

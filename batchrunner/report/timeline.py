@@ -1,0 +1,263 @@
+"""The night as a drawing: what became of each job when, and what befell the batch. Geometry only. Pure.
+
+Up to `MOST_ROWS` jobs have a row each; more are summed up as how many stood where at each moment. Above them run the
+troubles of the three kinds of calls, and across all of it starts and ends of runs.
+Rule: as in `batchrunner.report.charts`; what the drawing shows is told in words too, for who cannot see it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from batchrunner.report.axis import Axis, nice_step
+from batchrunner.report.charts import attempts, seconds_of
+from batchrunner.text import count_text, length_text
+
+Drawing = dict[str, Any]
+Span = tuple[float, float]
+
+WIDTH = 1000
+MOST_ROWS = 60
+PARTS = {
+    "sending": "submission",
+    "queue": "queue",
+    "work": "generation",
+    "fetch": "download",
+    "doubt": "in doubt",
+}
+WEATHER = {
+    "throttled": "the service asks for fewer",
+    "down": "the service is down",
+    "unreachable": "the service is out of reach",
+    "paused": "the account refuses",
+}
+_CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
+_LEFT, _RIGHT, _TOP = 150, 14, 26
+_TRACK_PX, _AREA_PX = 16, 220
+_SAMPLE_PX = 3
+
+
+def run_spans(report: dict[str, Any]) -> list[Span]:
+    """From when to when each run was under way; one that was killed, to the last that is known of it."""
+    known = sorted(_moments(report))
+    spans = []
+    starts = [_at(run["started_at"]) for run in report["runs"]]
+    for number, run in enumerate(report["runs"]):
+        start = starts[number]
+        end = seconds_of(run["finished_at"])
+        if end is None:
+            until = starts[number + 1] if number + 1 < len(starts) else float("inf")
+            before = bisect_right(known, until)
+            end = known[before - 1] if before else start
+        spans.append((start, max(start, end)))
+    return spans
+
+
+def timeline(report: dict[str, Any]) -> Drawing | None:
+    """The drawing; None where nothing was submitted yet."""
+    jobs = [job for job in report["jobs"] if job["attempts"]]
+    if not jobs:
+        return None
+    spans = run_spans(report)
+    axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
+    tracks = _tracks(report, spans, axis)
+    top = _TOP + _TRACK_PX * len(tracks) + (8 if tracks else 0)
+    many = len(jobs) > MOST_ROWS
+    body = _areas(jobs, report, spans, axis, top) if many else _rows(jobs, spans, axis, top)
+    return {
+        "width": WIDTH,
+        "left": _LEFT,
+        "top": _TOP,
+        "body_top": top,
+        "height": body["bottom"] + 4,
+        "ticks": [{"x": x, "moment": moment} for moment, x in axis.ticks(80)],
+        "breaks": [{"x": x, "label": length_text(length)} for x, length in axis.breaks],
+        "tracks": tracks,
+        "marks": _run_marks(report, spans, axis),
+        "told": told(report, spans),
+        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])},
+        "summary": _summary(report, spans, len(jobs)),
+        "rows": [],
+        "areas": [],
+        "levels": [],
+        "cap": "",
+        **body,
+    }
+
+
+def told(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """What happened when, in words: starts and ends of runs, weather, changes of the cap, stops."""
+    found = []
+    for number, (run, span) in enumerate(zip(report["runs"], spans, strict=True), 1):
+        found.append({"at": run["started_at"], "text": f"run {number} starts, up to {run['concurrency']} in flight"})
+        if run["finished_at"]:
+            why = f": {run['stopped']}" if run["stopped"] else ""
+            text = f"run {number} ends after {length_text(span[1] - span[0])}, exit status {run['exit_status']}{why}"
+            found.append({"at": run["finished_at"], "text": text})
+    for each in report["happenings"]:
+        text = each["message"]
+        if each["kind"] == "weather":
+            calls = _CALLS.get(each["about"], each["about"])
+            text = f"{calls}: {WEATHER.get(each['word'], each['word'])}"
+            if each["word"] != "fine" and each["message"]:
+                text += f" ({each['message']})"
+        found.append({"at": each["at"], "text": text})
+    return sorted(found, key=lambda each: str(each["at"]))
+
+
+def parts_of(attempt: dict[str, Any], until: float) -> list[tuple[str, float, float]]:
+    """What became of an attempt, as (part, start, end). until: the end of what is still open."""
+    sent, accepted = attempt["submitted_at"], attempt["accepted_at"]
+    ended = attempt["ended_at"]
+    if attempt["outcome"] == "in_doubt":
+        return [("doubt", sent, until)]
+    if accepted is None:
+        return [("sending", sent, until if ended is None else ended)]
+    over = until if ended is None else ended
+    completed = over if attempt["completed_at"] is None else attempt["completed_at"]
+    working = completed if attempt["generating_at"] is None else attempt["generating_at"]
+    found = [("sending", sent, accepted), ("queue", accepted, working), ("work", working, completed)]
+    if attempt["completed_at"] is not None:
+        found.append(("fetch", completed, over))
+    return [(part, start, end) for part, start, end in found if end > start]
+
+
+def _summary(report: dict[str, Any], spans: Sequence[Span], jobs: int) -> str:
+    busy_s = sum(end - start for start, end in spans)
+    text = f"{count_text(jobs, 'job')} in {count_text(len(spans), 'run')}, {length_text(busy_s)} under way"
+    troubles = sum(each["kind"] == "weather" and each["word"] != "fine" for each in report["happenings"])
+    return f"{text}, {count_text(troubles, 'time')} of trouble." if troubles else f"{text}."
+
+
+def _moments(report: dict[str, Any]) -> list[float]:
+    """Every moment the report knows of."""
+    found = [_at(each["at"]) for each in report["happenings"]]
+    for each in attempts([*report["jobs"], *report["earlier_jobs"]]):
+        found += [value for name, value in each.items() if name.endswith("_at") and value is not None]
+    return found
+
+
+def _at(time: str) -> float:
+    seconds = seconds_of(time)
+    assert seconds is not None
+    return seconds
+
+
+def _end_of(spans: Sequence[Span], moment: float) -> float:
+    """When the run ended in which `moment` lies."""
+    return next((end for start, end in reversed(spans) if start <= moment), spans[-1][1])
+
+
+def _tracks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
+    """A track for each kind of calls that met trouble."""
+    tracks = []
+    for call, name in _CALLS.items():
+        told_ = [each for each in report["happenings"] if each["kind"] == "weather" and each["about"] == call]
+        found = []
+        for each, following in zip_longest(told_, told_[1:]):
+            if each["word"] == "fine":
+                continue
+            start = _at(each["at"])
+            end = _end_of(spans, start)
+            if following is not None:
+                end = min(end, _at(following["at"]))
+            words = f"{name}: {WEATHER.get(each['word'], each['word'])} for {length_text(end - start)}"
+            title = f"{words}. {each['message']}"
+            found.append({"word": each["word"], "title": title, **_box(axis, start, end, 2.0)})
+        if found:
+            tracks.append({"label": name, "y": _TOP + _TRACK_PX * len(tracks), "h": _TRACK_PX - 5, "spans": found})
+    return tracks
+
+
+def _box(axis: Axis, start: float, end: float, least_px: float) -> Drawing:
+    x = axis.x(start)
+    return {"x": x, "w": max(least_px, axis.x(end) - x)}
+
+
+def _run_marks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
+    marks = []
+    for number, (run, (start, end)) in enumerate(zip(report["runs"], spans, strict=True), 1):
+        marks.append({"x": axis.x(start), "kind": "start", "title": f"run {number} starts"})
+        how = "was killed, or still lasts" if run["finished_at"] is None else f"ends, exit status {run['exit_status']}"
+        marks.append({"x": axis.x(end), "kind": "end", "title": f"run {number} {how}"})
+    marks += [
+        {"x": axis.x(_at(each["at"])), "kind": "stopping", "title": each["message"]}
+        for each in report["happenings"]
+        if each["kind"] == "stopping"
+    ]
+    return marks
+
+
+def _rows(jobs: Sequence[dict[str, Any]], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
+    """A row for each job."""
+    row_px = 20 if len(jobs) <= 20 else 13
+    rows = []
+    for number, job in enumerate(jobs):
+        drawn = []
+        for each in attempts([job]):
+            until = _end_of(spans, each["submitted_at"]) if each["outcome"] == "in_doubt" else spans[-1][1]
+            for part, start, end in parts_of(each, until):
+                title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"
+                drawn.append({"part": part, "title": title, **_box(axis, start, end, 1.5)})
+        rows.append({"id": job["id"], "state": job["state"], "y": top + number * row_px, "h": row_px - 4, "parts": drawn})
+    return {"rows": rows, "row_px": row_px, "bottom": top + len(jobs) * row_px}
+
+
+def _areas(
+    jobs: Sequence[dict[str, Any]], report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float
+) -> Drawing:
+    """How many attempts stood where at each moment, one upon the other, and the cap."""
+    counts = _counters([part for each in attempts(jobs) for part in parts_of(each, spans[-1][1])])
+    places = [_LEFT + _SAMPLE_PX * n for n in range(int((WIDTH - _RIGHT - _LEFT) / _SAMPLE_PX) + 1)]
+    moments = [axis.moment(x) for x in places]
+    layers: list[tuple[str, list[int]]] = []
+    below = [0] * len(places)
+    for part in ("work", "queue", "sending", "fetch"):
+        count = counts[part]
+        below = [under + count(at) for under, at in zip(below, moments, strict=True)]
+        layers.append((part, below))
+    cap = _cap_steps(report, spans)
+    most = max(1, *below, *(working for _, working in cap))
+    step = max(1.0, nice_step(most, 4))
+    full = step * -(-most // step)
+    bottom = top + _AREA_PX
+
+    def y(count: float) -> float:
+        return bottom - count / full * (_AREA_PX - 6)
+
+    areas = [
+        {"part": part, "path": "M" + "L".join(f"{x} {y(n):.1f}" for x, n in zip(places, layer, strict=True))}
+        for part, layer in layers
+    ]
+    for area in areas:
+        area["path"] += f"L{places[-1]} {bottom}L{places[0]} {bottom}Z"
+    path = ""
+    for number, (at, working) in enumerate(cap):
+        path += f"{'V' if number else f'M{axis.x(at):.1f} '}{y(working):.1f}"
+        following = cap[number + 1][0] if number + 1 < len(cap) else spans[-1][1]
+        path += f"H{axis.x(following):.1f}"
+    levels = [{"y": y(step * n), "label": f"{step * n:,.0f}"} for n in range(round(full / step) + 1)]
+    return {"areas": areas[::-1], "levels": levels, "cap": path, "bottom": bottom}
+
+
+def _counters(parts: Sequence[tuple[str, float, float]]) -> dict[str, Callable[[float], int]]:
+    """For each part, how many are in it at a moment."""
+
+    def counter(part: str) -> Callable[[float], int]:
+        starts = sorted(start for name, start, _ in parts if name == part)
+        ends = sorted(end for name, _, end in parts if name == part)
+        return lambda at: bisect_right(starts, at) - bisect_right(ends, at)
+
+    return {part: counter(part) for part in PARTS}
+
+
+def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[float, int]]:
+    """The working cap, as (from when, how many): it starts every run at the limit."""
+    steps = [(start, run["concurrency"]) for (start, _), run in zip(spans, report["runs"], strict=True)]
+    steps += [
+        (_at(each["at"]), int(each["word"]))
+        for each in report["happenings"]
+        if each["kind"] == "cap" and each["word"].isdecimal()
+    ]
+    return sorted(steps, key=lambda step: step[0])

@@ -1,0 +1,373 @@
+"""What a whole night brings: outages, an empty account, limits, budgets, deadlines; and what is left in the morning."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.job import Entry
+from batchrunner.prices import TABLE
+from batchrunner.sandbox import Fault
+from batchrunner.sandbox.conditions import Conditions, Outage, Throttle, Trouble
+from batchrunner.sandbox.world import TopUp
+from tests.scenarios.night import MODEL
+from tests.scenarios.test_stories import Stage, entries, play
+from tests.scenarios.world import EPOCH
+
+PRICE = TABLE[MODEL]["480p"] * 10  # of a clip taken for ten seconds long
+TEN_S = {"assume_length": "10s"}
+
+
+def many(count: int) -> tuple[Entry, ...]:
+    return entries(*(f"job-{number:03}" for number in range(count)))
+
+
+def submissions(stage: Stage) -> list[dict[str, Any]]:
+    """Every submission that reached the service, accepted or refused, by its own ledger."""
+    return [event for event in stage.service.ledger() if event["event"] == "accepted" or event.get("call") == "submit"]
+
+
+def weather(stage: Stage, call: str) -> list[str]:
+    """How calls of one kind fared, change by change, as the report tells it."""
+    found = [each for each in stage.report["happenings"] if each["kind"] == "weather" and each["about"] == call]
+    return [each["word"] for each in found]
+
+
+# Outages
+
+
+@pytest.mark.parametrize("shows", ["unavailable", "html_502", "reset", "black_hole", "refused", "empty_503"])
+def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, shows: str) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = many(30)
+        status = await stage.run(jobs, concurrency=8)
+        states = Counter(stage.states().values())
+        assert states["failed"] == 0
+        doubts = states["in_doubt"]
+        # Only what was in the air when it began, or what made the streak: a look that costs nothing goes first.
+        assert doubts <= 8, states
+        assert status == (1 if doubts else 0)
+        assert states["succeeded"] == 30 - doubts
+        assert set(stage.accepted().values()) == {1}
+        assert "fine" in weather(stage, "poll")
+
+    outage = Outage(from_s=100.0, for_s=3600.0, shows=shows)
+    play(tmp_path, story, conditions=Conditions(outages=(outage,)), logs=False)
+
+
+def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(40), concurrency=8) == 0
+        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+        assert len(refused) <= 8 + 60, "eight in the air, then one at a time, every two to three minutes"
+        waits = [after["at"] - before["at"] for before, after in pairwise(refused)]
+        assert sum(waits[:15]) < sum(waits[-15:]) / 3
+
+    outage = Outage(from_s=30.0, for_s=7200.0, shows="unavailable", calls="submit")
+    play(tmp_path, story, conditions=Conditions(outages=(outage,)))
+
+
+def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(5), outage_wait="30m") == 3
+        assert Counter(stage.states().values())["failed"] == 0
+        assert "waited" in stage.report["stopped"]
+        await asyncio.sleep(40_000)
+        assert await stage.run(many(5)) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, conditions=Conditions(outages=(Outage(from_s=30.0, for_s=30_000.0),)))
+
+
+def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: Path) -> None:
+    """The service chokes on this one and takes all others: no outage, so it must not try for ever."""
+
+    async def story(stage: Stage) -> None:
+        jobs = many(200)
+        poison = jobs[0].job.fingerprint
+        assert await stage.run(jobs, concurrency=2) == 1
+        [failed] = [row for row in stage.report["jobs"] if row["state"] == "failed"]
+        assert failed["fingerprint"] == poison
+        assert "while other jobs were accepted" in failed["error"]["message"]
+        assert len(failed["attempts"]) == 12
+
+    play(tmp_path, story, Fault(on="submit", kind="server_error", match=many(1)[0].job.key))
+
+
+# The account
+
+
+def test_out_of_credits_pauses_and_goes_on_after_a_top_up(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(12), concurrency=4, account_wait="1h") == 0
+        assert weather(stage, "submit") == ["paused", "fine"]
+        assert stage.report["totals"]["failed"] == 0
+        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+        assert 1 <= len(refused) <= 4 + 12, "one submission tries at growing waits"
+
+    trouble = Trouble(from_s=30.0, shows="out_of_credits")
+    play(tmp_path, story, conditions=Conditions(account=(trouble,), top_ups=(TopUp(2400.0, 10**9),)))
+
+
+def test_while_the_account_is_paused_what_is_paid_for_is_fetched(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(6), concurrency=3, account_wait="20m") == 3
+        assert Counter(stage.states().values()) == {"succeeded": 3, "pending": 3}
+        assert "waited 20 min" in stage.report["stopped"]
+
+    play(tmp_path, story, conditions=Conditions(account=(Trouble(from_s=1.0, shows="locked"),)))
+
+
+def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(3), concurrency=3, account_wait="10m") == 3
+        assert set(stage.states().values()) == {"in_flight"}
+        await asyncio.sleep(4000)
+        assert await stage.run(many(3)) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, conditions=Conditions(account=(Trouble(from_s=10.0, for_s=3000.0, shows="revoked"),)))
+
+
+# The cap and the pace
+
+
+def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(60), concurrency=16) == 0
+        caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
+        assert min(caps) <= 3 < max(caps), "halved, and crept up again"
+        assert max(caps) <= 16
+        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+        assert len(refused) <= 60, "less than one refusal a job"
+
+    play(tmp_path, story, concurrency_limit=3)
+
+
+def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(120), concurrency=8) == 0
+        caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
+        assert caps[-1] == 8
+
+    play(tmp_path, story, conditions=Conditions(throttled=(Throttle(from_s=0.0, for_s=600.0, concurrency=2),)))
+
+
+def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(40), concurrency=20, requests_per_second=2, poll_interval="5s") == 0
+        assert weather(stage, "submit") == weather(stage, "poll") == []
+
+    play(tmp_path, story, requests_per_second=4.0, capacity=40)
+
+
+# Money
+
+
+def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = many(10)
+        for _ in range(3):
+            assert await stage.run(jobs, max_credits=4.5 * PRICE, **TEN_S) == 3
+            assert Counter(stage.states().values()) == {"succeeded": 4, "pending": 6}
+            assert "budget" in stage.report["stopped"]
+        assert await stage.run(jobs, max_credits=6 * PRICE, **TEN_S) == 3
+        assert len(stage.accepted()) == 6
+        assert await stage.run(jobs, **TEN_S) == 0
+
+    play(tmp_path, story, quotes=False)
+
+
+def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(3), max_credits=100 * PRICE, **TEN_S) == 0
+        money = stage.report["totals"]
+        charged = sum(event.get("charged", 0) for event in stage.service.ledger())
+        assert money["credits"] == charged != 3 * PRICE
+
+    play(tmp_path, story)
+
+
+def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(5), max_generations=3, concurrency=1) == 3
+        assert Counter(stage.states().values()) == {"in_doubt": 1, "succeeded": 2, "pending": 2}
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False)
+
+
+def test_a_failed_generation_gives_its_hold_back(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(4), max_credits=2 * PRICE, concurrency=1, **TEN_S) == 3
+        assert Counter(stage.states().values()) == {"failed": 1, "succeeded": 2, "pending": 1}
+
+    play(tmp_path, story, Fault(on="generation", kind="face_detection", first=1), quotes=False)
+
+
+def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(2), max_credits=100 * PRICE) == 3
+        assert not stage.accepted()
+        assert "price is not known" in stage.report["stopped"]
+
+    play(tmp_path, story)
+
+
+# Time
+
+
+def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = many(40)
+        assert await stage.run(jobs, max_runtime="10m", concurrency=2) == 3
+        states = Counter(stage.states().values())
+        assert states["succeeded"] >= 14, "two at a time, a minute and a poll each"
+        assert states["in_flight"] == 0, "none was begun that would not finish"
+        assert states["pending"] == 40 - states["succeeded"]
+        assert "would not finish in time" in stage.report["stopped"]
+        assert stage.loop.time() < 700
+        assert await stage.run(jobs, concurrency=8) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story)
+
+
+def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        from datetime import UTC, datetime
+
+        deadline = datetime.fromtimestamp(EPOCH + 300, UTC).isoformat()
+        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
+        assert stage.loop.time() < 340
+        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 2}
+        assert await stage.run(many(4)) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, duration_s=3000.0)
+
+
+# Failures
+
+
+@pytest.mark.parametrize(("most", "failed"), [("5", 5), ("10%", 4)])
+def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, failed: int) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(40), concurrency=1, stop_after_failures=most) == 3
+        states = Counter(stage.states().values())
+        assert states == {"failed": failed, "pending": 40 - failed}
+
+    play(tmp_path, story, Fault(on="generation", kind="face_detection"))
+
+
+def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(20), concurrency=4, stop_after_failures="1", generation_retries=3) == 0
+
+    play(
+        tmp_path,
+        story,
+        Fault(on="generation", kind="error_object", rate=0.2),
+        conditions=Conditions(outages=(Outage(from_s=60.0, for_s=900.0),)),
+    )
+
+
+def test_a_generation_that_the_service_failed_to_make_is_made_again_once(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(1)) == 1
+        [row] = stage.report["jobs"]
+        assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed"]
+        assert await stage.run(many(1)) == 1, "no more of its own accord"
+        assert list(stage.accepted().values()) == [2]
+
+    play(tmp_path, story, Fault(on="generation", kind="error_object"))
+
+
+def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(1), generation_retries=5) == 1
+        assert list(stage.accepted().values()) == [1]
+        assert stage.report["jobs"][0]["error"]["kind"] == "content_refused"
+
+    play(tmp_path, story, Fault(on="generation", kind="content_policy"))
+
+
+# Order
+
+
+def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        plain = many(4)
+        ranked = tuple(replace(entry, priority=place) for entry, place in zip(plain, (0, 5, 0, 9), strict=True))
+        assert await stage.run(ranked, concurrency=1) == 0
+        names = {entry.job.fingerprint: entry.id for entry in ranked}
+        order = sorted(stage.report["jobs"], key=lambda row: row["attempts"][0]["submitted_at"])
+        assert [names[row["fingerprint"]] for row in order] == ["job-003", "job-001", "job-000", "job-002"]
+
+    play(tmp_path, story)
+
+
+# All of it
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.3])
+def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
+    """Two outages, an account that is empty for a while, faults all along, and a deadline; then the next night."""
+
+    async def story(stage: Stage) -> None:
+        jobs = many(500)
+        await stage.run(jobs, concurrency=8, max_runtime="8h", account_wait="1h")
+        report = stage.report
+        states = Counter(stage.states().values())
+        assert stage.loop.time() < 8 * 3600 + 60
+        assert states["succeeded"] > (300 if rate == 0 else 200 if rate < 0.1 else 60), states
+        assert states["pending"] > 0, "more than one night's work"
+        if rate == 0:
+            assert states["failed"] == 0
+            assert states["in_doubt"] <= 16
+            assert report["totals"]["generations"] == states["succeeded"] + states["in_flight"]
+        assert {"fine", "paused"} <= set(weather(stage, "submit"))
+        assert {"fine", "down"} <= set(weather(stage, "poll"))
+        assert "time" in report["stopped"]
+        for row in report["jobs"]:
+            assert row["state"] == "succeeded" or (row["error"]["message"] and row["error"]["hint"])
+        failed_by_service = {event["generation_id"] for event in stage.service.ledger() if event["event"] == "failed"}
+        paid = Counter(
+            event["fingerprint"]
+            for event in stage.service.ledger()
+            if event["event"] == "accepted" and event["generation_id"] not in failed_by_service
+        )
+        assert set(paid.values()) <= {1}
+        assert json.loads((stage.path("report.json")).read_bytes())["totals"]["jobs"] == 500
+
+    faults = [
+        Fault(on="submit", kind="unavailable", rate=rate),
+        Fault(on="submit", kind="rate_limited_retry_after", rate=rate),
+        Fault(on="submit", kind="lost_reply", rate=rate / 10),
+        Fault(on="poll", kind="edge_524_html", rate=rate),
+        Fault(on="poll", kind="rate_limited", rate=rate),
+        Fault(on="download", kind="truncated", rate=rate),
+        Fault(on="generation", kind="error_object", rate=rate / 2),
+        Fault(on="generation", kind="face_detection", rate=rate / 10),
+    ]
+    conditions = Conditions(
+        outages=(
+            Outage(from_s=3600.0, for_s=1800.0, shows="html_502"),
+            Outage(from_s=4 * 3600.0, for_s=2700.0, shows="refused"),
+        ),
+        account=(Trouble(from_s=2 * 3600.0, shows="out_of_credits"),),
+        top_ups=(TopUp(2 * 3600.0 + 1500.0, 10**10),),
+    )
+    play(
+        tmp_path,
+        story,
+        *(fault for fault in faults if fault.rate),
+        conditions=conditions,
+        duration_s=400.0,
+        spread=0.4,
+        capacity=8,
+    )

@@ -1,0 +1,154 @@
+"""${VARIABLES} in manifests: whose value counts, where they may stand, and what is said of those that have none."""
+
+from pathlib import Path
+
+import pytest
+
+from batchrunner.endpoint import KEY_VARIABLES
+from batchrunner.errors import UsageError
+from batchrunner.manifest import variables
+from batchrunner.manifest.variables import SECRETS, read_given
+from tests.manifest_tools import IMAGE, VIDEO, job, loaded, refused, told
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "own", "text", "value"),
+    [
+        ({"A": "given"}, {"A": "env"}, {"A": "own"}, "${A:-default}", "given"),
+        ({}, {"A": "env"}, {"A": "own"}, "${A:-default}", "env"),
+        ({}, {}, {"A": "own"}, "${A:-default}", "own"),
+        ({}, {}, {}, "${A:-default}", "default"),
+        ({}, {}, {}, "x${A:-}y", "xy"),
+        ({"A": ""}, {}, {}, "x${A}y", "xy"),
+        ({"A": ""}, {}, {}, "${A:-as in a shell}", "as in a shell"),
+        ({"A": "1", "B": "2"}, {}, {}, "${A}-${B}-${A}", "1-2-1"),
+        ({"A": "${B}"}, {"B": "2"}, {}, "${A}", "${B}"),
+        ({}, {}, {"A": 30}, "${A}", "30"),
+        ({}, {}, {"A": True}, "${A}", "true"),
+        ({}, {}, {}, "$${A} costs $5 and $$6", "${A} costs $5 and $$6"),
+        ({"A": "x"}, {}, {}, "$${A}${A}", "${A}x"),
+        ({"A": ": [\n- {"}, {}, {}, "${A}", ": [\n- {"),
+    ],
+)
+def test_whose_value_counts(
+    tmp_path: Path, given: dict[str, str], environment: dict[str, str], own: dict[str, object], text: str, value: str
+) -> None:
+    manifest = {**({"vars": own} if own else {}), "jobs": [job(tags={"t": text})]}
+    assert loaded(tmp_path, manifest, given, environment).entries[0].tags == {"t": value}
+
+
+def test_a_value_that_is_one_variable_takes_the_type_of_its_key(tmp_path: Path) -> None:
+    manifest = """\
+vars: {n: 30, yes: true}
+concurrency: ${n}
+retry_failed: ${yes}
+prices: {480p: '${n}'}
+matrix:
+  - video: https://example.com/${n}.mp4
+    image: https://example.com/hero.png
+    num_inference_steps: ["${n}", 31]
+    shift: ${s:-2.5}
+    enable_safety_checker: ${yes}
+    tags: {shift: "${n}"}
+"""
+    batch = loaded(tmp_path, manifest)
+    first = batch.entries[0].job.params
+    assert batch.settings == {"concurrency": 30, "retry_failed": True}
+    assert batch.prices == {"480p": 30}
+    assert (first["num_inference_steps"], first["shift"], first["enable_safety_checker"]) == (30, 2.5, True)
+    assert batch.entries[0].tags == {"shift": "30"}
+    assert batch.entries[0].job.video.uri == "https://example.com/30.mp4"
+
+
+def test_what_has_no_value_is_told_at_its_very_place(tmp_path: Path) -> None:
+    manifest = f"""\
+vars: {{steps: 3}}
+jobs:
+  - id: "a-${{stepz}}"
+    video: |-
+      https://example.com/
+      ${{NONE}}
+    image: {IMAGE}
+  - {{video: '{VIDEO}', image: '{IMAGE}', num_inference_steps: '${{1}}', shift: '${{steps'}}
+"""
+    found = refused(tmp_path, manifest)
+    places = [("variable", "batch.yaml", 3, 12), ("variable", "batch.yaml", 6, 7)]
+    assert told(found)[:2] == places
+    assert [each.line for each in found if each.severity == "error"] == [
+        3,
+        6,
+        8,
+        8,
+    ]  # and nothing else is held against them
+    assert "did you mean ${steps}?" in found[1].hint
+
+
+def test_shared_values_are_put_in_once(tmp_path: Path) -> None:
+    first = "- &a {video: 'https://e.com/x', image: 'https://e.com/${n}', tags: {t: '$${n}'}}\n"
+    batch = loaded(tmp_path, first + "- {<<: *a, shift: 2}\n- *a\n", {"n": "1"})
+    assert [entry.tags["t"] for entry in batch.entries] == ["${n}"] * 3
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_the_api_key_is_no_variable(tmp_path: Path, name: str) -> None:
+    secret = {name: "sk-secret"}
+    for manifest in (
+        {"jobs": [job(tags={"t": f"${{{name}}}"})]},
+        {"jobs": [job(tags={"t": f"${{{name}:-x}}"})]},
+        {"vars": {name: "x"}, "jobs": [job()]},
+    ):
+        found = refused(tmp_path, manifest, environment=secret)
+        assert [code for code, *_ in told(found)] == ["variable"]
+        assert name in found[0].message
+        assert "sk-secret" not in str(found)
+    with pytest.raises(UsageError, match=name):
+        read_given([f"{name}=sk-secret"])
+
+
+def test_both_rooms_mean_the_same_secrets() -> None:
+    assert set(KEY_VARIABLES) == SECRETS
+
+
+def test_a_mistyped_name_on_the_command_line_is_refused(tmp_path: Path) -> None:
+    manifest = {"vars": {"steps": 20}, "jobs": [job(num_inference_steps="${steps}")]}
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, manifest, {"stpes": "40"})
+    assert "stpes" in caught.value.message
+    assert caught.value.hint == "did you mean steps?"
+
+
+def test_a_variable_that_nothing_uses_is_a_warning(tmp_path: Path) -> None:
+    batch = loaded(
+        tmp_path, f"vars: {{a: 1, b: 2}}\njobs: [{{video: '{VIDEO}', image: '{IMAGE}', tags: {{t: '${{a}}'}}}}]\n"
+    )
+    assert [(each.code, each.column) for each in batch.warnings] == [("unused", 14)]
+
+
+def test_a_variable_may_not_hold_another(tmp_path: Path) -> None:
+    found = refused(tmp_path, {"vars": {"a": "1", "b": "${a}"}, "jobs": [job(tags={"t": "${a}${b}"})]})
+    assert [code for code, *_ in told(found)] == ["variable"]
+
+
+def test_values_that_are_no_text_and_names_that_are_none(tmp_path: Path) -> None:
+    assert told(refused(tmp_path, {"vars": {"a-b": "1", "c": [1]}, "jobs": [job()]}))
+    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"A": "x\udcff"}))
+    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"A": "\x1b[2J"}))
+
+
+def test_what_goes_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variables, "MAX_CHARS", 100)
+    assert loaded(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, {"A": "x" * 100}).entries
+    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}${A}"})]}, given={"A": "x" * 60}))
+    monkeypatch.setattr(variables, "MAX_INSERTED_CHARS", 1000)
+    rows = [job(shift=n, tags={"t": "${A}"}) for n in range(1, 30)]
+    assert len(told(refused(tmp_path, rows, given={"A": "x" * 60}))) == 29 - 16
+
+
+@pytest.mark.parametrize("word", ["", "=", "a", "=x", "1=x", "a-b=x", " a=x", "é=x"])
+def test_words_that_set_nothing(word: str) -> None:
+    with pytest.raises(UsageError, match="NAME=value"):
+        read_given([word])
+
+
+def test_the_command_line_gives_texts_and_the_last_one_counts() -> None:
+    assert read_given(["a=1", "b=x=y", "a=", "_c=${d}"]) == {"a": "", "b": "x=y", "_c": "${d}"}
