@@ -36,7 +36,13 @@ def test_without_bounds_everything_goes_and_is_held_for() -> None:
 
 @pytest.mark.parametrize(
     ("left_s", "ruling"),
-    [(None, Ruling.GO), (600.0, Ruling.GO), (599.0, Ruling.SET_ASIDE), (0.0, Ruling.SET_ASIDE), (-5.0, Ruling.SET_ASIDE)],
+    [
+        (None, Ruling.GO),
+        (600.0, Ruling.GO),
+        (599.0, Ruling.SET_ASIDE),
+        (0.0, Ruling.SET_ASIDE),
+        (-5.0, Ruling.SET_ASIDE),
+    ],
 )
 def test_what_would_not_finish_in_time_is_set_aside(left_s: float | None, ruling: Ruling) -> None:
     admission = make(known=KNOWN)

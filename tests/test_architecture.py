@@ -25,8 +25,12 @@ PACKAGE = "batchrunner"
 LONG_FILES: dict[str, str] = {}  # above 350 lines: module and reason
 PURE = {
     *("errors", "job", "events", "settings", "retry", "scheduler", "poller", "resume", "plan", "text", "links"),
+    *("gate", "money", "prices", "forecast", "admission", "doubts", "endpoint", "timetable", "opening"),
+    *(f"progress.{name}" for name in ("model", "words", "narrator", "screen", "jsonlog")),
     *("api.wire", "journal.rows", "report.build", "report.text"),
+    *(f"report.{name}" for name in ("axis", "cards", "causes", "charts", "tables", "timeline")),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
+    *(f"manifest.{name}" for name in ("filenames", "shape", "variables")),
     *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps")),
     *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies")),
 }

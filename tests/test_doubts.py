@@ -90,7 +90,8 @@ def test_what_is_found_is_a_doubt_no_more() -> None:
 
 def test_a_slot_is_held_until_its_time_and_not_until_some_later_search() -> None:
     """The user was told: 30 minutes at most."""
-    doubts, now, freed = make(), 0.0, []
+    doubts = make()
+    freed: list[tuple[str, float]] = []
     doubts.add("a", 1800.0, 0.0)
     doubts.add("b", 1810.0, 10.0)
     for _ in range(20):

@@ -59,7 +59,7 @@ def test_what_says_nothing_teaches_nothing(record: Record) -> None:
 
 
 def test_what_completed_between_two_runs_is_no_duration() -> None:
-    """Killed at the start, run again the next night: once every generation took 24 hours, and no night was long enough."""
+    """Killed at the start, run again the next night: once each took 24 hours, and no night was long enough."""
     day = 86_400.0
     overnight = [took(day, f"o{number}", at=NOW + number) for number in range(8)]
     assert Forecast(overnight, [NOW - 5, NOW + day - 60]).expected_s(LOW) is None

@@ -55,3 +55,22 @@ def test_some_accidents_are_survived(folder: Path) -> None:
     seen = [verdict(broken(data, random.Random(seed)), folder) for data in good for seed in range(100)]
     assert any(seen)
     assert not all(seen)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "matrix: [{video: '" + "*/" * 3000 + "', image: b}]",
+        "- {video: '" + "://" * 300_000 + "', image: b}",
+        "a: b\n" + "\t" * 300_000 + "\nc: @",
+        "a" + " " * 300_000 + "b\n  c: d",
+        "- ['" + '"\\' * 100_000,
+        "a: #" * 100_000,
+        "- " * 100_000,
+        "{" * 100_000,
+    ],
+    ids=lambda data: str(data)[:20],
+)
+def test_what_is_long_or_deep_stays_cheap(folder: Path, data: str) -> None:
+    """Each of these once took minutes, or would in a rule that looks back from every character."""
+    assert not verdict(data.encode(), folder)

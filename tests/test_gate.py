@@ -50,9 +50,7 @@ def closed(error: CallError, now: float = 0.0, *, careful: bool = False) -> Gate
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_how_many_close_it_and_how_long_it_waits(
-    error: CallError, streak: int, word: Word, waits: list[float]
-) -> None:
+def test_how_many_close_it_and_how_long_it_waits(error: CallError, streak: int, word: Word, waits: list[float]) -> None:
     gate = make()
     for number in range(1, streak):
         assert gate.failed(gate.enter(), error, 50.0) is False, number
@@ -155,9 +153,7 @@ def test_this_machines_trouble_is_no_streak() -> None:
     assert gate.open
 
 
-@pytest.mark.parametrize(
-    ("asked", "floor"), [(None, 0.0), (0.0, 0.0), (40.0, 40.0), (900.0, 900.0), (3e7, 900.0)]
-)
+@pytest.mark.parametrize(("asked", "floor"), [(None, 0.0), (0.0, 0.0), (40.0, 40.0), (900.0, 900.0), (3e7, 900.0)])
 @pytest.mark.parametrize("kind", [ServiceFault, AccountFault, NetworkFault])
 def test_retry_after_is_honoured_up_to_a_cap(kind: type[CallError], asked: float | None, floor: float) -> None:
     error = kind("rate_limited" if kind is ServiceFault else "kind", "words", retry_after_s=asked)
@@ -172,12 +168,11 @@ def test_retry_after_is_honoured_up_to_a_cap(kind: type[CallError], asked: float
 
 def test_after_an_outage_a_look_goes_first_and_vouches_for_one_call() -> None:
     gate = closed(DOWN, careful=True)
-    assert gate.wants_a_look
+    assert (gate.wants_a_look, gate.open) == (True, False)
     look = gate.enter()
     gate.looked(look)
     gate.left(look)
-    assert not gate.wants_a_look
-    assert not gate.open
+    assert (gate.wants_a_look, gate.open) == (False, False)
     assert gate.opens_at(1.0) == gate.next_at
     trying = gate.enter()
     assert gate.opens_at(1e9) is None
@@ -231,6 +226,24 @@ def test_the_accounts_trouble_counts_from_its_own_beginning() -> None:
 
 
 ERRORS = [DOWN, CUT, BROKE, SLOW, JobFault("bad_request", "no"), LocalFault("disk_full", "full")]
+LEFT = 9
+
+
+def end(gate: Gate, ticket: int, how: int, now: float, *, look: bool) -> None:
+    """A call ends: with an error of that number, without a verdict, or answered."""
+    if how < len(ERRORS):
+        was_at = gate.next_at
+        if gate.failed(ticket, ERRORS[how], now):
+            assert not gate.open
+            assert now <= gate.next_at <= now + 600.0
+        else:
+            assert gate.next_at == was_at
+    elif how == LEFT:
+        gate.left(ticket)
+    elif look:
+        gate.looked(ticket)
+    else:
+        gate.passed(ticket)
 
 
 @settings(derandomize=True, max_examples=400, deadline=None)
@@ -242,22 +255,6 @@ def test_whatever_happens_one_tries_and_the_gate_never_locks(
     gate, now = Gate(Random(seed), careful=careful), 0.0
     under_way: list[tuple[int, bool]] = []  # ticket, and whether it is a look
 
-    def end(which: int, how: int) -> None:
-        ticket, look = under_way.pop(which % len(under_way))
-        if how < len(ERRORS):
-            was_at = gate.next_at
-            if gate.failed(ticket, ERRORS[how], now):
-                assert not gate.open
-                assert now <= gate.next_at <= now + 600.0
-            else:
-                assert gate.next_at == was_at
-        elif how == 9:
-            gate.left(ticket)
-        elif look:
-            gate.looked(ticket)
-        else:
-            gate.passed(ticket)
-
     for which, how in story:
         now += which % 7
         moment = gate.opens_at(now)
@@ -268,12 +265,14 @@ def test_whatever_happens_one_tries_and_the_gate_never_locks(
             look = gate.wants_a_look
             under_way.append((gate.enter(), look))
         elif under_way:
-            end(which, how)
-    while under_way:
-        end(0, 9)
+            ticket, look = under_way.pop(which % len(under_way))
+            end(gate, ticket, how if how < 9 else LEFT, now, look=look)
+    for ticket, look in under_way:
+        end(gate, ticket, LEFT, now, look=look)
     for _ in range(2):
-        assert (moment := gate.opens_at(now)) is not None, "nobody is under way, so somebody may try"
+        moment = gate.opens_at(now)
+        assert moment is not None, "nobody is under way, so somebody may try"
         assert now <= moment <= now + 600.0
         now, look = moment, gate.wants_a_look
-        gate.looked(gate.enter()) if look else gate.passed(gate.enter())
+        end(gate, gate.enter(), 8, now, look=look)
     assert gate.open

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ManifestError, UsageError
-from batchrunner.manifest import files, load, tables
+from batchrunner.manifest import files, load, records, tables
 from batchrunner.manifest.diagnostics import Findings
 from batchrunner.manifest.row import Row
 from tests.conftest import MEDIA
@@ -186,7 +186,7 @@ def test_rows_and_lines_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = HEAD + "".join(f"{VIDEO},{IMAGE},{n}\n" for n in range(1, 5))
     monkeypatch.setattr("batchrunner.manifest.expand.MAX_ROWS", 3)
     assert told(refused(tmp_path, csv(tmp_path, text))) == [("too-many", "batch.yaml", 1, 15)]
-    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 60)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 60)
     long = f"video,image\n{VIDEO},{IMAGE}{'x' * 100}\n"
     assert told(refused(tmp_path, csv(tmp_path, long)))[0] == ("table", "clips.csv", 2, 1)
 
@@ -195,9 +195,9 @@ def test_no_more_than_one_row_is_held(tmp_path: Path, monkeypatch: pytest.Monkey
     """Each row is checked, taken and let go before the next line is read."""
     csv(tmp_path, HEAD + "".join(f"{VIDEO},{IMAGE},{n}\n" for n in range(1, 50)))
     events: list[str] = []
-    lines, add = tables.Table.lines, Row.__init__
+    lines, add = records.Table.lines, Row.__init__
 
-    def reading(table: tables.Table) -> Any:
+    def reading(table: records.Table) -> Any:
         for line in lines(table):
             events.append("read")
             yield line
@@ -206,7 +206,7 @@ def test_no_more_than_one_row_is_held(tmp_path: Path, monkeypatch: pytest.Monkey
         events.append("row")
         add(row, *values, **more)
 
-    monkeypatch.setattr(tables.Table, "lines", reading)
+    monkeypatch.setattr(records.Table, "lines", reading)
     monkeypatch.setattr(Row, "__init__", making)
     loaded(tmp_path, {"jobs_from": "clips.csv"})
     assert events == ["read", *["read", "row"] * 49]
@@ -243,7 +243,7 @@ CELLISH = st.text(st.sampled_from(list('ab1,;"\n\r\t{}[]:\\ue0.é')), max_size=8
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_whatever_the_bytes_there_is_no_traceback(data: bytes, name: str) -> None:
     findings = Findings(name)
-    rows = list(tables.rows(tables.Table(io.BytesIO(data), "lists", findings), name))
+    rows = list(tables.rows(records.Table(io.BytesIO(data), "lists", findings), name))
     for row in rows:
         assert all(row.place(field) >= row.mark for field in row.fields)
     assert all(each.line >= 1 and each.column >= 1 for each in findings.all)

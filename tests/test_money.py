@@ -18,7 +18,7 @@ from tests.conftest import NOW, make_entries, make_job
 NO = Problem("unavailable", "503", fault="service")
 CUT = Problem("cut", "the connection broke", fault="network")
 BAD_FACE = Problem("face_detection_error", "no face")
-INTENT = {"request_id": "r", "submitted_at": NOW}
+INTENT: dict[str, Any] = {"request_id": "r", "submitted_at": NOW}
 
 Step = tuple[Any, ...]
 
@@ -31,7 +31,9 @@ def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
             record = record.with_attempt(**{"complete": {"completed_at": NOW}, "billed": {"credits": 80.0}}[step])
             continue
         move, *more = step
-        fields = {**INTENT, "request_id": f"r{len(record.attempts)}", "estimate": estimate} if move == "intend" else {}
+        fields: dict[str, Any] = {}
+        if move == "intend":
+            fields = {**INTENT, "request_id": f"r{len(record.attempts)}", "estimate": estimate}
         for item in more:
             fields |= item if isinstance(item, dict) else {"error": item}
         record = advance(record, Move(move), **fields)
@@ -121,9 +123,7 @@ def test_a_kill_while_submitting_counts_the_same_before_and_after() -> None:
     record = advance(Record(entry.job), Move.INTEND, estimate=100.0, **INTENT)
     before = spend_of(record)
     for released in (False, True):
-        records, _ = take_up(
-            {entry.job.fingerprint: record}, [entry], retry_failed=False, resubmit_in_doubt=released
-        )
+        records, _ = take_up({entry.job.fingerprint: record}, [entry], retry_failed=False, resubmit_in_doubt=released)
         assert spend_of(records[entry.job.fingerprint]) == before
 
 

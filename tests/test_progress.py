@@ -1,15 +1,27 @@
-"""Progress says what happened, shows no more than asked for, and never lets a terminal disturb the run."""
+"""What is seen of a run: lines elsewhere, a screen on a terminal, and nothing that disturbs the run."""
 
 import io
 import re
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from batchrunner.errors import Problem
-from batchrunner.events import CallFailed, Event, JobMoved, Noticed, RunFinished, RunStarted, Stopping
+from batchrunner.events import (
+    Alive,
+    CallFailed,
+    CapChanged,
+    Event,
+    JobMoved,
+    Noticed,
+    RunFinished,
+    RunStarted,
+    Stopping,
+    WeatherChanged,
+)
 from batchrunner.job import TRANSITIONS, Job, Media, Move, Record, Result, State, advance
 from batchrunner.progress import Progress, make_progress
 
@@ -31,6 +43,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "30")
 
 
 def moved(at: float, name: str, record: Record, move: Move, **fields: object) -> tuple[JobMoved, Record]:
@@ -47,16 +60,24 @@ def finished(status: int = 0) -> RunFinished:
     return RunFinished(NOW + 12, status, states, ("output/heroes/report.html",), "1 of 4 jobs succeeded.")
 
 
+def failed(at: float, name: str, message: str = "no face") -> JobMoved:
+    return JobMoved(NOW + at, (name,), Move.SPOIL, Record(JOB, State.FAILED, (), Problem("face", message)))
+
+
 def story(status: int = 1) -> list[Event]:
     """One job succeeds, one fails, one is left in doubt, one is not submitted."""
-    events: list[Event] = [started()]
     clip = Result(1_200_000, "ab" * 32, 480, 480, 2.4, ("it is longer than its reference",))
-    event, record = moved(1, "hero", Record(JOB), Move.INTEND, request_id="r", submitted_at=NOW)
-    sent = record
-    event2, record = moved(2, "hero", record, Move.ACCEPT, generation_id="id:1/x")
-    event3, _ = moved(3, "hero", Record(JOB, State.IN_FLIGHT, record.attempts, None, clip), Move.DELIVER)
-    event4, _ = moved(4, "villain", record, Move.SPOIL, error=Problem("face", "no face", "Use another image."))
-    event5, _ = moved(5, "extra", sent, Move.DOUBT, error=Problem("timeout", "no answer"))
+    events: list[Event] = [started()]
+    records = {}
+    for name in ("hero", "villain", "extra"):
+        job = replace(JOB, fingerprint=f"sha256:{name}")
+        event, records[name] = moved(1, name, Record(job), Move.INTEND, request_id="r", submitted_at=NOW)
+        events.append(event)
+    event, hero = moved(2, "hero", records["hero"], Move.ACCEPT, generation_id="id:1/x", accepted_at=NOW)
+    event2, villain = moved(2, "villain", records["villain"], Move.ACCEPT, generation_id="id:2", accepted_at=NOW)
+    event3, _ = moved(3, "hero", replace(hero, result=clip), Move.DELIVER)
+    event4, _ = moved(4, "villain", villain, Move.SPOIL, error=Problem("face", "no face", "Use another image."))
+    event5, _ = moved(5, "extra", records["extra"], Move.DOUBT, error=Problem("timeout", "no answer"))
     refused = CallFailed(NOW + 6, ("late",), "submit", Problem("rate_limited", "Too Many Requests"), 2.3)
     events += [event, event2, event3, event4, event5, refused]
     events += [Noticed(NOW + 7, ("hero",), "unknown status word 'dreaming'"), Stopping(NOW + 8, "out of credits")]
@@ -71,36 +92,92 @@ def lines(events: list[Event], *, quiet: bool = False, plain: bool = False) -> l
     return stream.getvalue().splitlines()
 
 
+def said(events: list[Event]) -> list[str]:
+    """Lines without their time."""
+    return [line.split(" ", 1)[1] for line in lines(events)]
+
+
 def test_elsewhere_each_event_is_a_plain_line_with_its_time() -> None:
     assert lines(story()) == [
         "2026-11-22T21:55:00.000Z heroes: 4 jobs on sandbox (4 waiting), at most 4 in flight, into output/heroes",
         "2026-11-22T21:55:02.000Z hero: accepted: generation id:1/x",
+        "2026-11-22T21:55:02.000Z villain: accepted: generation id:2",
         "2026-11-22T21:55:03.000Z hero: succeeded: 1.2 MB, 480x480, 2.4 s; it is longer than its reference",
         "2026-11-22T21:55:04.000Z villain: failed: no face (Use another image.)",
         "2026-11-22T21:55:05.000Z extra: in doubt: no answer",
         "2026-11-22T21:55:06.000Z late: submit failed: Too Many Requests; again in 2.3 s",
         "2026-11-22T21:55:07.000Z hero: unknown status word 'dreaming'",
         "2026-11-22T21:55:08.000Z stopping: out of credits",
-        "2026-11-22T21:55:12.000Z 1 of 4 jobs succeeded. output/heroes/report.html",
+        "2026-11-22T21:55:12.000Z 1 of 4 jobs succeeded.",
     ]
 
 
-def test_quiet_shows_only_what_needs_a_person() -> None:
+def test_quiet_says_what_needs_a_person_and_nothing_else() -> None:
     shown = [line.split(" ", 1)[1] for line in lines(story(), quiet=True)]
-    assert shown == [
-        "villain: failed: no face (Use another image.)",
-        "extra: in doubt: no answer",
-        "stopping: out of credits",
-        "1 of 4 jobs succeeded. output/heroes/report.html",
+    assert shown == ["stopping: out of credits", "1 of 4 jobs succeeded."]
+    retried = [started(), failed(1, "villain"), Alive(NOW + 900), finished(0)]
+    assert lines(retried, quiet=True) == [], "it was made good: nobody has to act"
+
+
+def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does() -> None:
+    paused = WeatherChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
+    shown = lines([started(), paused, finished(0), Noticed(NOW + 13, (), "the summary was not posted")], quiet=True)
+    assert [line.split(" ", 1)[1] for line in shown] == [
+        "submissions paused: out of credits",
+        "the summary was not posted",
     ]
-    assert lines([started(), finished(0)], quiet=True) == []
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
+    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events += [
+        WeatherChanged(NOW + n, call, "down", "502", NOW + n + 9) for n in range(2, 90) for call in ("poll", "submit")
+    ]
+    events += [WeatherChanged(NOW + 91, "poll", "fine", ""), WeatherChanged(NOW + 100, "submit", "fine", "")]
+    events += [WeatherChanged(NOW + 101, "download", "fine", "")]
+    assert said(events)[1:] == ["polls down: 502", "the service answers again, after 1 min 39 s"]
+
+
+def test_an_outage_that_becomes_a_matter_of_money_is_told_again() -> None:
+    events = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events += [WeatherChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
+    assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
+
+
+def test_many_equal_lines_are_folded() -> None:
+    events: list[Event] = [started(200)]
+    events += [failed(n / 10, f"villain-{n}") for n in range(100)]
+    events += [failed(11, "odd", "something else"), Alive(NOW + 400), failed(401, "villain-again")]
+    assert said(events)[1:] == [
+        *(f"villain-{n}: failed: no face" for n in range(3)),
+        "odd: failed: something else",
+        "97 more like this: villain-99: failed: no face",
+        "0 of 200 done, 0 in flight",
+        "villain-again: failed: no face",
+    ]
+    assert said([*events[:90], finished(1)])[-2] == "86 more like this: villain-88: failed: no face"
+
+
+def test_a_heartbeat_every_five_minutes() -> None:
+    ticks: list[Event] = [Alive(NOW + n / 4) for n in range(4 * 1000)]
+    event, _ = moved(1, "hero", Record(JOB), Move.INTEND, request_id="r", submitted_at=NOW)
+    assert said([started(), event, *ticks])[1:] == ["0 of 4 done, 1 in flight"] * 3
+    assert said([*ticks]) == [], "before the start there is nothing to say"
+
+
+def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
+    caps = [CapChanged(NOW + n, cap, 8) for n, cap in enumerate([4, 5, 6, 7, 8])]
+    assert said([started(), CapChanged(NOW, 8, 8), *caps])[2:] == [
+        "at most 4 of 8 in flight from here on",
+        "at most 8 of 8 in flight from here on",
+    ]
 
 
 def test_every_move_can_be_told_with_nothing_known() -> None:
     for (state, move), after in TRANSITIONS.items():
         event = JobMoved(NOW, (), move, Record(JOB, after))
-        said = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
-        assert len(said) == (move not in {Move.INTEND, Move.REFUSE}), move
+        told = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
+        assert len(told) == (move not in {Move.INTEND, Move.REFUSE}), move
 
 
 def test_a_notice_about_the_run_names_no_job() -> None:
@@ -115,27 +192,50 @@ def test_long_lines_are_not_broken_and_many_names_are_cut() -> None:
     assert len(lines([Noticed(NOW, ids, "x" * 4000)])[0]) < 600
 
 
+EVIL = "\x1b[2J\x1b]0;title\x07\r\nroot# \u202e[bold red]\x9b31m\ud800"
+
+
+def evil_events() -> list[Event]:
+    problem = Problem("bad", EVIL, EVIL)
+    return [
+        RunStarted(NOW, EVIL, EVIL, EVIL, 4, {State.PENDING: 1}),
+        JobMoved(NOW, (EVIL,), Move.DOUBT, Record(JOB, State.IN_DOUBT, (), problem)),
+        CallFailed(NOW, (EVIL,), "poll", problem, 1.0),
+        Noticed(NOW, (EVIL,), EVIL),
+        Stopping(NOW, EVIL),
+        WeatherChanged(NOW, "poll", "down", EVIL, NOW + 9),
+        Alive(NOW + 2),
+        RunFinished(NOW, 1, {}, (EVIL,), EVIL),
+    ]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_hostile_words_cannot_act(terminal: bool) -> None:
-    evil = "\x1b[2J\x1b]0;title\x07\r\nroot# \u202e[bold red]\x9b31m\ud800"
-    problem = Problem("bad", evil, evil)
-    record = Record(JOB, State.SUBMITTING)
-    events: list[Event] = [
-        RunStarted(NOW, evil, evil, evil, 4, {State.PENDING: 1}),
-        JobMoved(NOW, (evil,), Move.DOUBT, Record(JOB, State.IN_DOUBT, record.attempts, problem)),
-        CallFailed(NOW, (evil,), "poll", problem, 1.0),
-        Noticed(NOW, (evil,), evil),
-        Stopping(NOW, evil),
-        RunFinished(NOW, 1, {}, (evil,), evil),
-    ]
     stream = Terminal() if terminal else io.StringIO()
     with make_progress(stream=stream, quiet=False, plain=True) as progress:
-        for event in events:
+        for event in evil_events():
             progress(event)
-    said = ESCAPES.sub("", stream.getvalue()).splitlines()
-    assert len(said) == len(events)
-    assert all(line.isprintable() for line in said)
-    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in said[3]
+    told = ESCAPES.sub("", stream.getvalue()).splitlines()
+    assert len(told) == 7
+    assert all(line.isprintable() for line in told)
+    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in told[3]
+
+
+def test_hostile_words_cannot_act_on_the_screen() -> None:
+    stream = Terminal()
+    with make_progress(stream=stream, quiet=False, plain=False) as progress:
+        for event in evil_events():
+            progress(event)
+    text = stream.getvalue()
+    assert "\\x1b[2J" in text
+    assert not re.search("\x1b\\[2J|\x07|\x9b|\u202e|\ud800|\x1b\\]", text)
+
+
+def test_a_links_secret_is_not_shown() -> None:
+    told = lines([Noticed(NOW, (), "GET https://user:pass@cdn.example/clip.mp4?sig=SECRET failed")])[0]
+    assert "SECRET" not in told
+    assert "pass" not in told
+    assert "cdn.example/clip.mp4" in told
 
 
 def live(events: list[Event]) -> tuple[Terminal, Progress]:
@@ -146,21 +246,21 @@ def live(events: list[Event]) -> tuple[Terminal, Progress]:
     return stream, progress
 
 
-def test_a_terminal_shows_a_bar_and_notices_above_it() -> None:
+def test_a_terminal_shows_a_screen_and_then_the_last_words() -> None:
     before = threading.active_count()
-    stream, progress = live(story()[:-1])
-    assert threading.active_count() == before
+    stream, progress = live([*story()[:-1], Alive(NOW + 9)])
+    assert threading.active_count() == before, "it starts no thread"
+    shown = ESCAPES.sub("", stream.getvalue())
+    assert "3 of 4" in shown
+    assert "1 succeeded, 1 failed, 1 in doubt" in shown
+    assert "stopping: out of credits" in shown
+    assert "villain: no face" in shown
     progress(finished(1))
     text = stream.getvalue()
-    assert "3/4" in text
-    assert "1 succeeded, 1 failed, 1 in doubt" in text
-    assert "12 s" in text
-    said = ESCAPES.sub("", text)
-    assert "villain: failed: no face" in said
-    assert "accepted: generation" not in said
-    assert "2026-" not in said
-    assert said.rstrip().endswith("1 of 4 jobs succeeded. output/heroes/report.html")
+    assert ESCAPES.sub("", text).rstrip().endswith("1 of 4 jobs succeeded.")
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    progress(Noticed(NOW + 13, (), "the summary was not posted"))
+    assert stream.getvalue().rstrip().endswith("the summary was not posted")
 
 
 def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
@@ -169,39 +269,47 @@ def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
     with suppress(KeyboardInterrupt), make_progress(stream=stream, quiet=False, plain=False) as progress:
         progress(started())
         raise KeyboardInterrupt
-    assert stream.getvalue().rstrip("\n").endswith("\x1b[?25h")
+    assert "\x1b[?25h" in stream.getvalue().rpartition("\x1b[?25l")[2]
     assert sys.stderr is stderr
 
 
-def test_the_bar_is_drawn_at_most_ten_times_a_second() -> None:
+def test_frames_follow_the_time_not_the_events() -> None:
     record = Record(JOB, State.SUBMITTING)
-    quick: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.INTEND, record) for n in range(1, 1000)]
-    stream, progress = live([started(2000), *quick])
-    assert 10 <= stream.getvalue().count("0/2000") <= 12
+    many: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.INTEND, record) for n in range(1, 1000)]
+    stream, progress = live([started(2000), *many])
+    assert stream.getvalue().count("of 2,000") == 1
+    for tick in range(1, 5):
+        progress(Alive(NOW + 1 + tick / 4))  # one has news to show, and a second later the time has moved
+    assert stream.getvalue().count("of 2,000") == 2
+    progress(Alive(NOW + 2.25))
+    assert stream.getvalue().count("of 2,000") == 3
     with progress:
         pass
 
 
 def test_jobs_of_earlier_manifests_do_not_count() -> None:
-    stream, progress = live([started(1), JobMoved(NOW + 1, (), Move.DELIVER, Record(JOB, State.SUCCEEDED))])
+    stream, progress = live(
+        [started(1), JobMoved(NOW + 1, (), Move.DELIVER, Record(JOB, State.SUCCEEDED)), Alive(NOW + 2)]
+    )
     with progress:
         pass
-    assert "0/1" in stream.getvalue()
-    assert "1/1" not in stream.getvalue()
-    assert "1/2" not in stream.getvalue()
+    shown = ESCAPES.sub("", stream.getvalue())
+    assert "0 of 1" in shown
+    assert "1 of 1" not in shown
+    assert "of 2" not in shown
 
 
 @pytest.mark.parametrize(
     ("quiet", "plain", "term"), [(True, False, "xterm"), (False, True, "xterm"), (False, False, "dumb")]
 )
-def test_no_bar_where_none_is_wanted(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_screen_where_none_is_wanted(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     stream = Terminal()
     with make_progress(stream=stream, quiet=quiet, plain=plain) as progress:
         for event in story():
             progress(event)
     assert "\x1b[?25l" not in stream.getvalue()
-    assert "villain: failed" in stream.getvalue()
+    assert "stopping: out of credits" in stream.getvalue()
 
 
 def test_colour_follows_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +318,10 @@ def test_colour_follows_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> 
     assert any("\x1b[1;31m" in line for line in lines(story()))
     monkeypatch.setenv("NO_COLOR", "1")
     assert not any("31m" in line for line in lines(story()))
+    stream, progress = live(story()[:-1])
+    with progress:
+        pass
+    assert not re.search("\x1b\\[[0-9;]*3[0-7]m", stream.getvalue())
 
 
 def test_a_stream_that_knows_little_still_gets_the_words() -> None:
@@ -240,12 +352,13 @@ class Broken(Terminal):
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "gone"), ValueError("closed")])
 @pytest.mark.parametrize("good", [0, 1, 4])
-@pytest.mark.parametrize("plain", [True, False])
-def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, plain: bool, good: int) -> None:
+@pytest.mark.parametrize("form", ["plain", "live", "json"])
+def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, form: str, good: int) -> None:
     stderr = sys.stderr
     stream = Broken(error, good)
-    with make_progress(stream=stream, quiet=False, plain=plain) as progress:
-        for event in story():
+    log_format = "json" if form == "json" else "text"
+    with make_progress(stream=stream, quiet=False, plain=form == "plain", log_format=log_format) as progress:
+        for event in [*story()[:-1], Alive(NOW + 9), finished(1)]:
             progress(event)
     assert 1 <= stream.failed < 6
     assert sys.stderr is stderr

@@ -124,6 +124,47 @@ def test_values_are_read(name: str, value: object, meant: object) -> None:
     assert parse(BY_NAME[name], value) == meant
 
 
+BAD: dict[str, list[Any]] = {
+    "requests_per_second": [0, "-1", "nan", "inf", "10001", True, [], "fast", None],
+    "max_credits": [0, "0", "1e16", "a lot"],
+    "generation_retries": [-1, "11"],
+    "stop_after_failures": [
+        0,
+        "0%",
+        "-1",
+        "101%",
+        "nan%",
+        "inf%",
+        "1e400%",
+        "%",
+        "",
+        True,
+        2.5,
+        "2.5",
+        "nan",
+        [],
+        "9" * 400,
+        "9" * 5000,
+    ],
+    "deadline": [
+        "6",
+        "06",
+        "0600",
+        1320,
+        "6:00",
+        "25:00",
+        "tonight",
+        "2027-01-31",
+        "",
+        None,
+        [],
+        "2027-02-30T06:00",
+        "0001-01-01T00:00",
+        "1970-01-01T00:00",
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -150,13 +191,7 @@ def test_values_are_read(name: str, value: object, meant: object) -> None:
         ("output", "  "),
         ("output", "a\0b"),
         ("output", 5),
-        *(("requests_per_second", value) for value in (0, "-1", "nan", "inf", "10001", True, [], "fast", None)),
-        *(("max_credits", value) for value in (0, "0", "1e16", "a lot")),
-        *(("stop_after_failures", value) for value in (0, "0%", "-1", "101%", "nan%", "inf%", "1e400%", "%", "")),
-        *(("stop_after_failures", value) for value in (True, 2.5, "2.5", "nan", "9" * 400, "9" * 5000, [])),
-        *(("deadline", value) for value in ("6", "06", "0600", 1320, "6:00", "25:00", "tonight", "2027-01-31", "")),
-        *(("deadline", value) for value in ("2027-02-30T06:00", "0001-01-01T00:00", "1970-01-01T00:00", None, [])),
-        ("generation_retries", -1),
+        *((name, value) for name, values in BAD.items() for value in values),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_place(name: str, value: object) -> None:
@@ -227,7 +262,7 @@ def test_a_percentage_is_rounded_up_as_on_paper(jobs: int, tenths: int) -> None:
 
 
 class Berlin(tzinfo):
-    """Central European time as of 2027 by its rule, so that no time zone table is needed: clocks change at 01:00 UTC."""
+    """Central European time of 2027, so that no time zone table is needed: clocks change at 01:00 UTC."""
 
     SPRING, AUTUMN = datetime(2027, 3, 28, 1), datetime(2027, 10, 31, 1)  # noqa: DTZ001 (UTC, compared as such)
 
@@ -314,9 +349,7 @@ def test_a_time_of_day_is_always_the_next_one(minute: int, clock_time: Any, zone
 
 def test_settings_are_kept_as_they_were_written() -> None:
     shown = as_facts(
-        resolve(
-            {"deadline": "06:00", "stop_after_failures": "2.5%", "poll_interval": "1m", "max_credits": 5}, {}, {}
-        )
+        resolve({"deadline": "06:00", "stop_after_failures": "2.5%", "poll_interval": "1m", "max_credits": 5}, {}, {})
     )
     assert (shown["deadline"], shown["stop_after_failures"]) == ("06:00", "2.5%")
     assert (shown["poll_interval_s"], shown["max_credits"], shown["notify"]) == (60.0, 5.0, None)

@@ -1,16 +1,24 @@
 """The steps: storing the id of an accepted submission on a disk that refuses is tried again, and ends."""
 
 import asyncio
+from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
 
+from batchrunner.admission import Admission
+from batchrunner.api.wire import Accepted, Generation, Phase
 from batchrunner.clock import LoopClock
-from batchrunner.errors import LocalFault
+from batchrunner.errors import CallError, JobFault, LocalFault, ServiceFault
 from batchrunner.events import Event, Noticed
-from batchrunner.job import Move, Record, State
-from batchrunner.ports import Policy
-from batchrunner.steps import Steps
+from batchrunner.forecast import Forecast
+from batchrunner.job import Happening, Move, Record, State
+from batchrunner.money import Budget, Ledger
+from batchrunner.ports import Parts, Policy
+from batchrunner.prices import Prices
+from batchrunner.scheduler import Scheduler
+from batchrunner.steps import Leave, Look, Next, Steps
+from batchrunner.weather import Weather
 from tests.conftest import NOW, make_record
 
 
@@ -42,6 +50,9 @@ class Refusing:
         if self.refusals >= 0:
             raise LocalFault("disk_full", "the disk is full", "Make room.")
 
+    async def note(self, happening: Happening) -> None:
+        """Nothing here depends on it."""
+
 
 def stores(clock: Slept, refusals: int) -> tuple[Record, list[str]]:
     """The record after an acceptance was stored, and the notices meanwhile."""
@@ -71,3 +82,111 @@ def test_a_disk_that_never_takes_it_ends_the_trying_after_about_a_minute() -> No
         stores(clock, refusals=1000)
     assert caught.value.kind == "disk_full"
     assert 60 < clock.at_s < 65
+
+
+# Looks
+
+
+class Ticking(Slept):
+    """The same, its wall time in step."""
+
+    def now(self) -> float:
+        return NOW + self.at_s
+
+
+class Service:
+    """Answers each look with what comes next; submissions are accepted."""
+
+    def __init__(self, *replies: Phase | CallError) -> None:
+        self.replies = list(replies)
+
+    async def submit(self, *_: object) -> Accepted:
+        return Accepted("gen:new", None)
+
+    async def generation(self, _: str) -> Generation:
+        reply = self.replies.pop(0)
+        if isinstance(reply, CallError):
+            raise reply
+        return Generation(reply, reply.value, video_url="https://e.com/a.mp4" if reply is Phase.COMPLETED else None)
+
+
+def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable[..., Next]]:
+    """Steps for one job, their clock, and a way to take one: ``take("poll", after_s)``."""
+    clock = Ticking()
+    parts = Parts(
+        service=Mock(submit=service.submit, generation=service.generation),
+        journal=Refusing(0),
+        clips=Mock(),
+        store=Mock(),
+        clock=clock,
+        rng=Mock(uniform=lambda _a, b: b),
+        announce=lambda _: None,
+        ids=lambda name: (name,),
+    )
+    admission = Admission(Prices({}), Ledger(Budget(), [record]), Forecast())
+    policy = Policy(concurrency=1, poll_interval_s=15.0)
+    weather = Weather(parts, Scheduler(1))
+    steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, weather, admission)
+
+    def take(step: str, after_s: float = 15.0) -> Next:
+        clock.at_s += after_s
+        following: Next = asyncio.run(getattr(steps, step)(record.job.fingerprint, weather.gates["submit"].enter()))
+        return following
+
+    return steps, clock, take
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [(JobFault("bad_request", "400: no"), Leave), (ServiceFault("unknown_generation", "404", status=404), None)],
+)
+def test_a_look_that_is_refused_for_good_ends_after_the_grace(error: CallError, ending: type | None) -> None:
+    """A poll answered 400 for ever once kept the run going for ever. It is paid for, so it is left, not failed."""
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[error] * 99))
+    looks = []
+    for _ in range(41):
+        looks.append(take("poll"))
+        assert isinstance(looks[-1], Look), len(looks)
+    last = take("poll")
+    [record] = steps.records.values()
+    if ending is None:
+        assert record.state is State.FAILED
+        return
+    assert isinstance(last, Leave)
+    assert record.state is State.IN_FLIGHT
+    assert "400: no, for 615 s now (generation gen:a/1)" in last.why
+
+
+def test_one_good_look_ends_the_count() -> None:
+    error = JobFault("bad_request", "400")
+    service = Service(*[error] * 30, Phase.GENERATING, *[error] * 30)
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), service)
+    assert all(isinstance(take("poll"), Look) for _ in range(61))
+
+
+@pytest.mark.parametrize(
+    ("looks", "learned"),
+    [
+        ([(15.0, Phase.GENERATING), (15.0, Phase.COMPLETED)], 30.0),
+        ([(15.0, Phase.COMPLETED)], 15.0),
+        ([(15.0, Phase.GENERATING), (7200.0, Phase.COMPLETED)], None),  # an outage: it was done long before
+        ([(7200.0, Phase.COMPLETED)], None),
+        ([(7200.0, Phase.QUEUED), (15.0, Phase.COMPLETED)], 7215.0),
+    ],
+)
+def test_only_what_was_watched_tells_how_long_it_takes(looks: list[tuple[float, Phase]], learned: float | None) -> None:
+    steps, _, take = stepping(make_record("a"), Service(*(phase for _, phase in looks)))
+    take("submit")
+    for after_s, _ in looks:
+        take("poll", after_s)
+    [record] = steps.records.values()
+    assert record.last.completed_at == NOW + 15.0 + sum(after_s for after_s, _ in looks)
+    seen = [took for kind in steps.admission.forecast._seen.values() for took in kind]
+    assert seen == ([] if learned is None else [learned])
+
+
+def test_what_was_taken_up_and_is_complete_at_first_sight_teaches_nothing() -> None:
+    record = make_record("a", State.IN_FLIGHT).with_attempt(accepted_at=NOW - 80_000.0)
+    steps, _, take = stepping(record, Service(Phase.COMPLETED))
+    take("poll")
+    assert steps.admission.forecast._seen == {}

@@ -225,10 +225,9 @@ def closed(error: CallError) -> Night:
 def test_a_look_that_is_answered_lets_one_submission_try() -> None:
     night = closed(CUT)
     gate = night.weather.gates["submit"]
-    assert gate.wants_a_look
+    assert (gate.wants_a_look, gate.open) == (True, False)
     night.look(None)
-    assert not gate.wants_a_look
-    assert not gate.open
+    assert (gate.wants_a_look, gate.open) == (False, False)
     assert night.told == []
     assert night.end("submit", "reply") == "reply"
     assert gate.open

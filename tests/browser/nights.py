@@ -30,7 +30,9 @@ def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
     """A batch of so many jobs. folder: where its reference clip and its pictures are said to lie."""
     rng = Random(seed)
     base = folder or Path("/nowhere")
-    video = Media("video", "clips/walk.mp4", base / "walk.mp4", None, "ef" * 32, 77_794, "video/mp4", 0, 480, 480, 2.4, 60)
+    video = Media(
+        "video", "clips/walk.mp4", base / "walk.mp4", None, "ef" * 32, 77_794, "video/mp4", 0, 480, 480, 2.4, 60
+    )
     faces = [
         Media("image", f"faces/{name}.jpg", base / f"{name}.jpg", None, digest * 32, 60_270, "image/jpeg", 0, 512, 512)
         for name, digest in (("astronaut", "aa"), ("admiral", "bb"))
@@ -52,7 +54,9 @@ def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
         entries.append(Entry(number, f"{tags['scene']}-{number:04d}", job, tags))
     end = max(lanes) + 20.0
     last_run = runs[-1]
-    done = Run(**{**{name: getattr(last_run, name) for name in Run.__slots__}, "finished_at": max(end, last_run.started_at)})
+    done = Run(
+        **{**{name: getattr(last_run, name) for name in Run.__slots__}, "finished_at": max(end, last_run.started_at)}
+    )
     return Snapshot(done, tuple(entries), records, (*runs[:-1], done), _happenings(jobs))
 
 

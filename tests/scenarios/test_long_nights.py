@@ -371,3 +371,22 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
         spread=0.4,
         capacity=8,
     )
+
+
+def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(3), concurrency=3, job_timeout="10m") == 0
+        assert stage.loop.time() > 7000
+
+    play(tmp_path, story, queue_wait_s=7200.0)
+
+
+def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
+    """The stand-in clips are 32 by 32: not what was asked for."""
+
+    async def story(stage: Stage) -> None:
+        assert await stage.run(many(1)) == 0
+        assert stage.report["jobs"][0]["warnings"] == ["asked for 480p, got 32x32"]
+        assert stage.path("job-000.mp4").exists()
+
+    play(tmp_path, story)

@@ -1,0 +1,160 @@
+"""Posters are made once, small and whole; and nothing that goes wrong with one goes further."""
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from batchrunner import posters
+from batchrunner.events import Event, JobMoved, Noticed
+from batchrunner.job import Entry, Job, Move, Record, Snapshot, State
+from batchrunner.media import probe
+from batchrunner.posters import Posters, make_missing, pictures
+from batchrunner.rundir import RunDir
+from tests.conftest import MEDIA, NOW, make_job, make_run, result_of
+
+Batch = tuple[RunDir, Snapshot]
+
+
+@pytest.fixture
+def batch(tmp_path: Path, clip: bytes) -> Batch:
+    """One job that succeeded: its clip, a real reference clip and a real character image."""
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    (rundir.path / "a.mp4").write_bytes(clip)
+    job = make_job("a", probe(MEDIA / "bunny.mp4", "video"), probe(MEDIA / "hopper.jpg", "image"))
+    record = Record(job, State.SUCCEEDED, (), None, result_of(clip))
+    return rundir, Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: record})
+
+
+def opened(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,"))), formats=["WEBP"])
+
+
+def record_of(batch: Batch) -> Record:
+    return next(iter(batch[1].records.values()))
+
+
+def test_a_clip_its_reference_and_its_character_get_theirs(batch: Batch) -> None:
+    make_missing(*batch)
+    shown = pictures(*batch)
+    sizes = {key.partition("-")[0]: opened(uri).size for key, uri in shown.posters.items()}
+    assert sizes == {"strip": (960, 320), "video": (320, 320), "image": (320, 320)}
+    assert [Path(batch[0].path, at).resolve() for at in shown.clips.values()] == [MEDIA / "bunny.mp4"]
+    assert all(len(uri) < 80_000 for uri in shown.posters.values())
+
+
+def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
+    """The clip's frames are of even brightness and grow brighter by 20 a frame, modulo 256: see conftest."""
+    make_missing(*batch)
+    uri = next(uri for key, uri in pictures(*batch).posters.items() if key.startswith("strip"))
+    strip = opened(uri).convert("L")
+    at = [
+        strip.crop((320 * n, 0, 320 * n + 320, 40)).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+        for n in range(3)
+    ]
+    assert len({round(level / 6) for level in at}) == 3, at  # type: ignore[operator]  # one band, so a number
+
+
+def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_missing(*batch)
+    made: list[object] = []
+    monkeypatch.setattr(posters, "_make", lambda *given: made.append(given))
+    make_missing(*batch)
+    assert made == []
+    torn = next(batch[0].posters.glob("strip-*.large.webp"))
+    torn.write_bytes(torn.read_bytes()[:-5])
+    assert len(pictures(*batch).posters) == 2, "half a picture is none"
+    make_missing(*batch)
+    assert len(made) == 1
+    make_missing(*batch, most=0)
+    assert len(made) == 1
+
+
+def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_missing(*batch)
+    large = sum(map(len, pictures(*batch).posters.values()))
+    monkeypatch.setattr(posters, "BUDGET_BYTES", large // 2)
+    medium = pictures(*batch).posters
+    assert len(medium) == 3
+    assert {opened(uri).height for uri in medium.values()} == {176}
+    monkeypatch.setattr(posters, "BUDGET_BYTES", 4000)
+    few = pictures(*batch).posters
+    assert 0 < len(few) < 3
+    assert sum(map(len, few.values())) <= 4500
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\0\0\0\x20ftypisom" + bytes(400)])
+def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) -> None:
+    rundir, snapshot = batch
+    (rundir.path / "a.mp4").write_bytes(content)
+    make_missing(rundir, snapshot)
+    assert {key.partition("-")[0] for key in pictures(rundir, snapshot).posters} == {"video", "image"}
+    assert not list(rundir.posters.glob("*.new"))
+
+
+def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
+    rundir, snapshot = batch
+    record = record_of(batch)
+    gone = replace(record.job.video, path=rundir.path / "gone.mp4", sha256="00" * 32)
+    far = make_job("b")
+    changed = Record(replace(record.job, video=gone), record.state, (), None, record.result)
+    entries = (*snapshot.entries, Entry(1, "b", far))
+    both = replace(snapshot, entries=entries, records={record.job.fingerprint: changed, far.fingerprint: Record(far)})
+    make_missing(rundir, both)
+    shown = pictures(rundir, both)
+    assert {key.partition("-")[0] for key in shown.posters} == {"strip", "image"}
+    assert shown.clips == {}
+
+
+def test_a_link_in_place_of_a_clip_is_not_followed(batch: Batch, tmp_path: Path) -> None:
+    (batch[0].path / "a.mp4").rename(tmp_path / "elsewhere.mp4")
+    (batch[0].path / "a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    make_missing(*batch)
+    assert not any(key.startswith("strip") for key in pictures(*batch).posters)
+
+
+def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
+    odd = tmp_path / "a #1?%20 \u00fc.mp4"
+    odd.write_bytes((MEDIA / "bunny.mp4").read_bytes())
+    record = record_of(batch)
+    job = replace(record.job, video=replace(record.job.video, path=odd))
+    shot = Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: replace(record, job=job)})
+    assert list(pictures(batch[0], shot).clips.values()) == ["../a%20%231%3F%2520%20%C3%BC.mp4"]
+
+
+def test_posters_are_made_beside_a_run(batch: Batch) -> None:
+    rundir, snapshot = batch
+    heard: list[Event] = []
+    events = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
+    with Posters(rundir) as made:
+        listen = made.beside(heard.append, snapshot.entries)
+        for event in events:
+            listen(event)
+        assert heard == events
+        made.finish(snapshot, hurry=False).result(30)
+        assert len(pictures(rundir, snapshot).posters) == 3
+
+
+def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
+    with Posters(batch[0]) as made:
+        made.finish(batch[1], hurry=True).result(30)
+    assert pictures(*batch).posters == {}
+
+
+def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
+    """A camera's orientation mark is heeded: 6 stands for turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (64, 32)).save(path, exif=exif)
+    image = probe(path, "image")
+    job: Job = replace(make_job("c"), image=image)
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    shot = Snapshot(make_run(), (Entry(0, "c", job),), {job.fingerprint: Record(job)})
+    make_missing(rundir, shot)
+    assert [opened(uri).size for uri in pictures(rundir, shot).posters.values()] == [(32, 64)]
