@@ -215,9 +215,10 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
     from batchrunner import posters
     from batchrunner import report as reporting
     from batchrunner.rundir import RunDir
+    from batchrunner.status import look
 
     rundir = RunDir(run_dir)
-    held = _held(rundir)
+    held = look(rundir)
     posters.make_missing(rundir, held)
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -77,8 +77,10 @@ class Downloader:
         if self._session is not None:
             await self._session.close()
 
-    async def fetch(self, url: str, key: str) -> Fetched:
+    async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None] = lambda *_: None) -> Fetched:
         """Download `url`; `key` names the part, so that a later try continues it.
+
+        told: called as bytes come, with how many there are and how many there will be, where the host said that.
 
         Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
         ``link_refused``: it leads where no download may; otherwise the file host is in trouble), NetworkFault,
@@ -87,7 +89,7 @@ class Downloader:
         part = _Part(self._parts / key, self._disk)
         try:
             async with asyncio.timeout(_LONGEST_S):
-                await self._receive(url, part)
+                await self._receive(url, part, told)
             fetched: Fetched = await self._off_loop(_finish, part)
             return fetched
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -105,7 +107,7 @@ class Downloader:
         finally:
             part.close()
 
-    async def _receive(self, url: str, part: "_Part") -> None:
+    async def _receive(self, url: str, part: "_Part", told: Callable[[int, int | None], None]) -> None:
         await self._off_loop(part.recall)
         async with self._reach(url, part.request_headers()) as reply:
             headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -118,6 +120,7 @@ class Downloader:
             await self._off_loop(part.start, continued, headers.get("etag", ""))
             async for block in reply.content.iter_chunked(_BLOCK_BYTES):
                 await self._off_loop(part.write, block)
+                told(part.size_bytes, expected)
                 if part.size_bytes > _LARGEST_CLIP_BYTES:
                     part.forget()
                     raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
@@ -195,9 +198,7 @@ class _Part:
             self._disk.flush_folder(self._note.parent)
             self._restart()
         # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
-        # Nor can one that no header may carry back.
-        strong = etag.isascii() and etag.isprintable() and not etag.startswith("W/")
-        self.etag = etag if strong else ""
+        self.etag = "" if etag.startswith("W/") else etag
         self._file = self._disk.open(self.path, "ab" if continued else "wb")
         if continued:
             self._file.truncate(self.size_bytes)

@@ -2,8 +2,8 @@
 
 Durations run from the service's acceptance to the poll that saw it complete, queue included: what a job that is
 submitted now has to expect. They are kept by model and resolution, the latest few: a service slows down and recovers.
-Rule: only what was watched counts. A generation that completed between two runs was seen complete by the next one, maybe
-a day later; taken for a duration, that would leave no night long enough for any job.
+Rule: only what was watched counts. A generation that completed between two runs was seen complete by the next one,
+maybe a day later; taken for a duration, that would leave no night long enough for any job.
 """
 
 from bisect import bisect

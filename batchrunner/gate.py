@@ -39,14 +39,14 @@ _TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
     (NetworkFault, Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
 )
 # What concerns one generation or one file, and says nothing about the others.
-_ONE_JOBS = {"unknown_generation", "link_expired", "link_refused", "bad_file", "bad_range"}
+_ONE_JOBS = {"unknown_generation", "link_expired", "link_refused", "bad_file", "bad_range", "link_refused", "id_reused"}
 
 
 class Gate:
     """The gate of one kind of call. Moments are of the monotonic clock, seconds.
 
-    word: how calls fare. since: when the gate closed, or None while it is open; the account's trouble counts from its own
-    beginning, and so does any other, whichever came first. reason: why, in words.
+    word: how calls fare. since: when the gate closed, or None while it is open; the account's trouble and all other
+    count from their own beginnings. reason: why, in words.
     next_at: when one may try, while it is closed. careful: whether a look that costs nothing has to succeed before
     the one call that tries after an outage: where a call may end in doubt, it is not thrown into an outage.
     """

@@ -50,8 +50,8 @@ class Journal(Protocol):
 class Clips(Protocol):
     """Downloads (`batchrunner.downloader`)."""
 
-    async def fetch(self, url: str, key: str) -> Fetched:
-        """Download and check. Raises CallError."""
+    async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None]) -> Fetched:
+        """Download and check; `told` is called with bytes received and in all. Raises CallError."""
         ...
 
 

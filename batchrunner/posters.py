@@ -6,7 +6,6 @@ is made once. `Posters` makes them beside a run, on a thread of its own; `make_m
 Rule: a poster is worth nothing that is paid for: whatever goes wrong here ends in a missing picture, and nowhere else.
 """
 
-import asyncio
 import base64
 import io
 import itertools
@@ -98,12 +97,12 @@ class Posters:
 
         return listen
 
-    async def finish(self, snapshot: Snapshot, *, hurry: bool) -> None:
-        """Return when the last posters are made, and some that an earlier run left; with `hurry`, almost at once."""
+    def finish(self, snapshot: Snapshot, *, hurry: bool) -> "Future[None]":
+        """Done when the last posters are made, and some that an earlier run left; with `hurry`, almost at once."""
         for each in self._queued:
             each.cancel()
         most = 0 if hurry else len(self._queued) + _LEFT_BEHIND
-        await asyncio.get_running_loop().run_in_executor(self._executor, make_missing, self._rundir, snapshot, most)
+        return self._executor.submit(make_missing, self._rundir, snapshot, most)
 
 
 def make_missing(rundir: RunDir, snapshot: Snapshot, most: int | None = None) -> None:

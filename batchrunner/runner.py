@@ -228,7 +228,7 @@ async def _finish(
         await steps.flush()
         await journal.finish(run)
         if posters is not None:
-            await posters.finish(_held(journal), hurry=run.exit_status in _SIGNALS.values())
+            await asyncio.wrap_future(posters.finish(_held(journal), hurry=run.exit_status in _SIGNALS.values()))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
         written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__, **extra)
     except (LocalFault, OSError) as error:

@@ -18,7 +18,7 @@ from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
 from batchrunner.resume import IN_DOUBT_HINT
-from batchrunner.weather import Weather
+from batchrunner.weather import Weather, watched
 
 REFUSED_HINT = "Nothing was charged for it. Look at what is special about it; --retry-failed submits it again."
 
@@ -143,7 +143,7 @@ class Steps:
         """Download, check, and deliver under the final names. Raises LocalFault where the disk refuses."""
         record = self.records[fingerprint]
         try:
-            made = self._parts.clips.fetch(url, record.job.key)
+            made = self._parts.clips.fetch(url, record.job.key, watched(self._parts, fingerprint))
             fetched = await self._weather.call("download", fingerprint, ticket, made)
         except LocalFault:
             raise

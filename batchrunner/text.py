@@ -22,7 +22,7 @@ def printable(text: str, most: int | None = None) -> str:
     """
     if most is not None and len(text) > most:
         text = text[: most - 1] + "…"
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 

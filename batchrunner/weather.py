@@ -7,18 +7,19 @@ Rule: nothing here waits or decides what follows for a job; the engine asks the 
 """
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from batchrunner.errors import AccountFault, CallError, LocalFault
-from batchrunner.events import CapChanged, WeatherChanged
+from batchrunner.events import CapChanged, Fetching, WeatherChanged
 from batchrunner.gate import Gate, Word, trouble_of
 from batchrunner.job import Happening
 from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Scheduler
 
 CALLS = ("submit", "poll", "download")
+_TELL_EVERY_S = 0.5
 _T = TypeVar("_T")
 
 
@@ -113,3 +114,17 @@ class Weather:
     async def _note(self, kind: str, about: str, word: str, message: str) -> None:
         with suppress(LocalFault):  # a line of the timeline is not worth what waits for this call's outcome
             await self._parts.journal.note(Happening(self._parts.clock.now(), kind, about, word, message))
+
+
+def watched(parts: Parts, fingerprint: str) -> Callable[[int, int | None], None]:
+    """Tells how far a job's download is, called with bytes received and in all: a short one not, a long one calmly."""
+    told_at = parts.clock.monotonic()
+
+    def told(received_bytes: int, total_bytes: int | None) -> None:
+        nonlocal told_at
+        if parts.clock.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = parts.clock.monotonic()
+            ids = parts.ids(fingerprint)
+            parts.announce(Fetching(parts.clock.now(), ids, fingerprint, received_bytes, total_bytes))
+
+    return told

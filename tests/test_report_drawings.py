@@ -91,7 +91,7 @@ def test_a_killed_run_lasts_as_far_as_it_is_known() -> None:
     killed = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
     seen = record("a", State.SUCCEEDED, replace(attempt(generation_id="g", outcome="succeeded"), submitted_at=NOW - 40))
     spans = run_spans(build(replace(snapshot(seen), runs=(killed, RUN)), "0.1.0"))
-    assert spans == pytest.approx([(NOW - 100, NOW - 40), (NOW, NOW + 12)])
+    assert [round(at - NOW) for span in spans for at in span] == [-100, -40, 0, 12]
 
 
 def test_parts_of_an_attempt() -> None:

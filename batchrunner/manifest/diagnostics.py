@@ -69,6 +69,7 @@ _COLUMN_BITS = 20
 _LENGTH_MAX = (1 << _LENGTH_BITS) - 1
 _COLUMN_MAX = (1 << _COLUMN_BITS) - 1
 
+_MAX_TEXT = 1000  # characters of a message or a hint: it may quote what was written
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what YAML 1.1 takes for the end of a line
 _CUT_OFF = re.compile(r"\s*(?<=\s)#\S")
 _MAYBE_CUT = {"video", "image", "no-match", "wrong-type", "not-allowed"}
@@ -203,6 +204,7 @@ class Findings:
         line, column, length = line_of(place), column_of(place), place & _LENGTH_MAX
         source = lines[line - 1] if line <= len(lines) else None
         end = column + length if length else None
+        message, hint = (text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for text in (message, hint))
         told = Diagnostic(code, severity, self.file, line, column, message, hint, end, source)
         note = self._notes.get(place)
         if told.code in _MAYBE_CUT and (cut := _with_comment(told)) is not told:

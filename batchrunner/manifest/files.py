@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import posixpath
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -20,6 +21,7 @@ from batchrunner.manifest import expand
 MAX_BYTES: Final = 256 << 20
 MAX_TABLE_BYTES: Final = 4 << 30
 _MAX_QUOTED_BYTES = 32 << 20
+_MAX_FOLDERS = 200
 _MANIFESTS = (".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -83,8 +85,11 @@ def beside(manifest: Path, name: str) -> Path:
 
 def glob(pattern: str, base: Path) -> list[str]:
     """Paths matching `pattern`, written relative to `base` unless the pattern is absolute. At most one too many."""
+    if pattern.count("/") > _MAX_FOLDERS:
+        return []  # deeper than what the search can follow
     if os.path.lexists(base / pattern):
         return [pattern]  # a file whose name holds wildcards
+    pattern = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern)  # the same, without the search growing with each **
     found = globbing.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
     return list(itertools.islice(found, expand.MAX_ROWS + 1))
 

@@ -18,6 +18,7 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _DATA = re.compile(r"data:", re.IGNORECASE)
 _UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
+_MAX_PATH = 4096
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
@@ -65,6 +66,8 @@ class Inputs:
     def _local(self, text: str, kind: Kind) -> Media:
         if _CONTROL.search(text):
             raise MediaProblem(f"the path {text!a} holds characters that are not text", "rename the file")
+        if len(text) > _MAX_PATH:
+            raise MediaProblem(f"the path has {len(text):,} characters, more than any system takes")
         path = self._base / text
         real = os.path.realpath(path)  # one file by several ways is looked at once
         if (kind, real) not in self._files:

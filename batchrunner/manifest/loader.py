@@ -18,7 +18,7 @@ from typing import Any
 
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.job import Entry
-from batchrunner.manifest import expand, filenames, files, schema, source, tables, variables
+from batchrunner.manifest import expand, filenames, files, records, schema, source, tables, variables
 from batchrunner.manifest.assemble import Assembly
 from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, count, nearest
 from batchrunner.manifest.inputs import Inputs
@@ -153,7 +153,7 @@ class _Loading:
         self._tables.append((findings, path))
         empty = True
         with file:
-            table = tables.Table(file, files.folder_of(name, self._base), findings)
+            table = records.Table(file, files.folder_of(name, self._base), findings)
             for row in tables.rows(table, name):
                 empty = False
                 yield row

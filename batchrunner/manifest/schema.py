@@ -19,6 +19,7 @@ from batchrunner.manifest.row import FIELDS
 from batchrunner.manifest.source import YamlList, YamlMapping
 from batchrunner.settings import SETTINGS, parse
 
+_MOST_LISTED = 16  # keys in a hint
 _ITEMS = {"jobs": "job", "matrix": "row"}
 # Where a value that cannot be used stands: section, row, field. A section may be alone.
 BadPlaces = set[tuple[str | int, ...]]
@@ -229,7 +230,8 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         if key in known:
             continue
         guess = nearest(key, known)
-        hint = f"did you mean '{guess}'?" if guess else "known keys: " + ", ".join(known)
+        listed = ", ".join(known) if len(known) <= _MOST_LISTED else "see the README, or batchrunner schema"
+        hint = f"did you mean '{guess}'?" if guess else f"known keys: {listed}"
         if not path and key in FIELDS:
             hint = "fields of a job stand in an entry of 'jobs', or in 'defaults'"
         elif path:

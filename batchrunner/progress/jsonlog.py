@@ -22,7 +22,7 @@ from batchrunner.events import (
     Stopping,
     WeatherChanged,
 )
-from batchrunner.job import Record
+from batchrunner.job import Move, Record
 from batchrunner.progress.model import Model
 from batchrunner.progress.words import Level, describe, names, pulse, trouble
 from batchrunner.text import redacted, rfc3339
@@ -34,6 +34,9 @@ ALWAYS: Mapping[str, str] = {
     "message": "the same in words, for people; its wording may change",
     "jobs": "the ids concerned; empty where it is about the whole run",
 }
+# What the lines for people leave out: it is told by what follows.
+_UNTOLD = {Move.INTEND: "is about to be submitted", Move.REFUSE: "was not accepted"}
+
 # By event: when it is written, and its own keys.
 KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "run_started": ("the batch is loaded", ("name", "provider", "run_dir", "concurrency", "states")),
@@ -88,7 +91,7 @@ def _told(event: Event, model: Model) -> tuple[Level, str]:
     told = describe(event)
     if told is not None:
         return told.level, told.text
-    word = f"{event.move}" if isinstance(event, JobMoved) else "generating"
+    word = _UNTOLD[event.move] if isinstance(event, JobMoved) else "the service began to work on it"
     return Level.INFO, f"{names(getattr(event, 'ids', ()))}: {word}"
 
 

@@ -31,7 +31,7 @@ _Kind = tuple[str, str]  # model and resolution
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
-_FINE = "fine"  # of batchrunner.gate.Word
+_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.gate.Word
 _RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
@@ -53,12 +53,16 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job that is under way. since: wall time of its submission, s. received_bytes, total_bytes: of its download."""
+    """A job that is under way.
+
+    since: wall time of its acceptance, s. kind: its model and resolution. received_bytes, total_bytes: of its download.
+    """
 
     ids: tuple[str, ...]
     phase: str
     since: float
     record: Record
+    kind: tuple[str, str]
     received_bytes: int | None = None
     total_bytes: int | None = None
 
@@ -149,6 +153,11 @@ class Model:
         return self.states[State.IN_FLIGHT] + self.states[State.SUBMITTING]
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether calls are held back for longer than a service that asks for fewer does."""
+        return any(closed.word != _THROTTLED for closed in self.closed.values())
+
+    @property
     def spend(self) -> Spend:
         """What was, and may be, paid for what was submitted."""
         return self._ledger.total
@@ -171,13 +180,17 @@ class Model:
     def per_hour(self) -> float | None:
         """Clips an hour, over the last half hour; None where too little was seen."""
         start = max(self.started.at if self.started else self.at, self.at - _RATE_OVER_S)
-        recent = sum(1 for end in self._ends if end >= start)
+        while self._ends and self._ends[0] < start:
+            self._ends.popleft()
+        recent = len(self._ends)
         long_s = self.at - start
         return recent / long_s * 3600 if recent and long_s >= _RATE_ENOUGH_S else None
 
     def expected_s(self, job: Job) -> float | None:
         """How long a generation of this kind takes, from its acceptance, as far as was seen."""
-        kind = _kind(job)
+        return self._takes_s(_kind(job), job)
+
+    def _takes_s(self, kind: _Kind, job: Job) -> float | None:
         if kind not in self._expected_s:
             self._expected_s[kind] = self._forecast.expected_s(job)
         return self._expected_s[kind]
@@ -188,18 +201,18 @@ class Model:
         The work that is left is shared evenly among the slots, and as the last ones do not end all at once, half a
         generation comes on top; never less than the longest that is under way.
         """
-        if self.closed or self.stopping or self.finished:
+        if self.is_held_back or self.stopping or self.finished:
             return None
         left_s: list[float] = []
         waiting_s = longest_s = 0.0
         for row in self.rows.values():
-            takes_s = self.expected_s(row.record.job)
+            takes_s = self._takes_s(row.kind, row.record.job)
             if takes_s is None:
                 return None
             if row.phase not in {"in doubt", "downloading"}:
                 left_s.append(max(0.0, row.since + takes_s - self.at))
         for kind, count in self._waiting.items():
-            takes_s = self.expected_s(self._sample[kind])
+            takes_s = self._takes_s(kind, self._sample[kind])
             if takes_s is None:
                 return None
             waiting_s, longest_s = waiting_s + count * takes_s, max(longest_s, takes_s)
@@ -226,7 +239,8 @@ class Model:
             self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
             self._set_to_come(fingerprint, record)
         self._recall_failures()
-        ends = (record.last.ended_at for record in self.records.values() if record.state is State.SUCCEEDED)
+        delivered = (record for record in self.records.values() if record.state is State.SUCCEEDED)
+        ends = (record.last.ended_at for record in delivered if record.attempts)
         self._ends.extend(sorted(end for end in ends if end is not None and end >= event.at))
 
     def _recall_failures(self) -> None:
@@ -251,18 +265,16 @@ class Model:
             self._forecast.learn(record)
             self._expected_s.clear()
             self._ends.append(event.at)
-            while self._ends[0] < event.at - _RATE_OVER_S:
-                self._ends.popleft()
         elif event.move in {Move.SPOIL, Move.GIVE_UP, Move.DOUBT}:
             self._trouble(event.at, event.ids, "", record.error or _UNKNOWN)
 
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
-        if record.state not in _OPEN:
+        if record.state not in _OPEN or not record.attempts:
             self.rows.pop(fingerprint, None)
             return
         attempt = record.last
         since = attempt.submitted_at if attempt.accepted_at is None else attempt.accepted_at
-        self.rows[fingerprint] = Row(ids, _phase(record), since, record)
+        self.rows[fingerprint] = Row(ids, _phase(record), since, record, _kind(record.job))
 
     def _fetching(self, event: Fetching) -> None:
         row = self.rows.get(event.fingerprint)

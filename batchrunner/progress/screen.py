@@ -105,7 +105,7 @@ def _finish(model: Model) -> Spans:
         return [("ended", "")]
     if model.stopping:
         return [(f"stopping: {safe(model.stopping)}", "bad")]
-    if model.closed:
+    if model.is_held_back:
         return [("not known while calls are held back", "")]
     per_hour, left_s = model.per_hour(), model.left_s()
     rate = f"; {count_text(round(per_hour), 'clip')} an hour" if per_hour and per_hour >= 1 else ""

@@ -9,13 +9,14 @@ from datetime import datetime
 from textwrap import wrap
 from typing import Any
 
-from batchrunner.report.causes import Cause, causes
 from batchrunner.prices import usd
+from batchrunner.report.causes import Cause, causes
 from batchrunner.text import count_text, length_text, printable, size_text
 
 _CAUSES = 8
 _NAMES = 3
 _LABEL = 18
+_NARROW = 60
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _WORDS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
@@ -49,6 +50,8 @@ def headline(report: dict[str, Any]) -> str:
 def dollars(credits_: float) -> str:
     """Credits as US dollars: ``$1.25``."""
     amount = usd(credits_)
+    if 0 < amount < 0.0001:
+        return "under $0.0001"
     return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:,.4f}"
 
 
@@ -61,15 +64,18 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
     if report["stopped"]:
         lines += _wrapped("stopped", printable(report["stopped"], _MESSAGE_MOST), width)
     found = causes(report)
-    for cause in found[:_CAUSES]:
+    # What only the end of the run kept from going on has been told.
+    told = [each for each in found if not report["stopped"] or report["stopped"] not in each.messages[0][0]]
+    for cause in told[:_CAUSES]:
         lines += _cause(cause, width)
-    rest = sum(len(cause.ids) for cause in found[_CAUSES:])
+    rest = sum(len(cause.ids) for cause in told[_CAUSES:])
     if rest:
         lines += _wrapped("", f"{'':{_LABEL}}and {count_text(rest, 'job')} for other reasons; see the report", width)
     if report["earlier_jobs"]:
         number = count_text(len(report["earlier_jobs"]), "generation")
         lines += _wrapped("earlier", f"{number} for jobs that the manifest names no more", width)
-    lines += _wrapped("cost", _cost(report), width)
+    if cost := _cost(report):
+        lines += _wrapped("cost", cost, width)
     lines += [f"{'report':<{_LABEL}}{printable(path)}" for path in files]
     return "\n".join([*lines, *_next(found, width)])
 
@@ -90,15 +96,16 @@ def _cause(cause: Cause, width: int | None) -> list[str]:
 
 
 def _cost(report: dict[str, Any]) -> str:
+    """What the headline leaves open about the cost, or ""."""
     money = report["money"]
-    pretend = " (sandbox money)" if report["provider"] == "sandbox" else ""
-    held = f", {_usd(money, 'reserved')} at most for what is in flight or in doubt" if money["reserved"] else ""
-    unknown = f", {count_text(money['unpriced'], 'generation')} of unknown price" if money["unpriced"] else ""
-    return f"{_usd(money, 'spent')} spent{pretend}{held}{unknown}"
-
-
-def _usd(money: dict[str, Any], key: str) -> str:
-    return f"${money[key] / money['credits_per_usd']:,.2f}"
+    told = []
+    if money["reserved"]:
+        told.append(f"{dollars(money['reserved'])} more at most, for what is in flight or in doubt")
+    if money["unpriced"]:
+        told.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
+    if report["provider"] == "sandbox" and (money["spent"] or money["reserved"]):
+        told.append("it is the sandbox's own money: nothing is paid")
+    return "; ".join(told)
 
 
 def _next(found: Sequence[Cause], width: int | None) -> list[str]:
@@ -120,5 +127,7 @@ def _wrapped(label: str, text: str, width: int | None) -> list[str]:
     whole = f"{label:<{_LABEL - 1}} {text}" if label else text
     if width is None or len(whole) <= width:
         return [whole]
+    if width < _NARROW:
+        return wrap(f"{label} {text}".strip(), max(width, _LABEL), subsequent_indent="  ")
     indent = " " * (_LABEL if label or text.startswith(" ") else 0)
-    return wrap(whole, max(width, 2 * _LABEL), subsequent_indent=indent, break_on_hyphens=False)
+    return wrap(whole, width, subsequent_indent=indent, break_on_hyphens=False)

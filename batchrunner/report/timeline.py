@@ -36,6 +36,7 @@ _CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
 _LEFT, _RIGHT, _TOP = 150, 14, 26
 _TRACK_PX, _AREA_PX = 16, 220
 _SAMPLE_PX = 3
+_CAP_LABEL_PX = 18
 
 
 def run_spans(report: dict[str, Any]) -> list[Span]:
@@ -62,8 +63,10 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
     spans = run_spans(report)
     axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
     tracks = _tracks(report, spans, axis)
-    top = _TOP + _TRACK_PX * len(tracks) + (8 if tracks else 0)
     many = len(jobs) > MOST_ROWS
+    caps = [] if many else _cap_labels(report, spans, axis)
+    caps_y = _TOP + _TRACK_PX * len(tracks)
+    top = caps_y + (_TRACK_PX if caps else 0) + (8 if tracks or caps else 0)
     body = _areas(jobs, report, spans, axis, top) if many else _rows(jobs, spans, axis, top)
     return {
         "width": WIDTH,
@@ -74,9 +77,11 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
         "ticks": [{"x": x, "moment": moment} for moment, x in axis.ticks(80)],
         "breaks": [{"x": x, "label": length_text(length)} for x, length in axis.breaks],
         "tracks": tracks,
+        "caps": caps,
+        "caps_y": caps_y,
         "marks": _run_marks(report, spans, axis),
         "told": told(report, spans),
-        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])},
+        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])} - ({"doubt"} if many else set()),
         "summary": _summary(report, spans, len(jobs)),
         "rows": [],
         "areas": [],
@@ -250,6 +255,21 @@ def _counters(parts: Sequence[tuple[str, float, float]]) -> dict[str, Callable[[
         return lambda at: bisect_right(starts, at) - bisect_right(ends, at)
 
     return {part: counter(part) for part in PARTS}
+
+
+def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
+    """The working cap where it changed, as numbers that do not overlap; none where it never moved."""
+    steps = _cap_steps(report, spans)
+    if len({cap for _, cap in steps}) < 2:
+        return []
+    labels: list[Drawing] = []
+    for at, cap in steps:
+        label = {"x": axis.x(at), "label": f"{cap:,}", "title": f"up to {cap:,} in flight"}
+        if labels and label["x"] - labels[-1]["x"] < _CAP_LABEL_PX:
+            labels[-1] = {**label, "x": labels[-1]["x"]}
+        else:
+            labels.append(label)
+    return labels
 
 
 def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[float, int]]:

@@ -66,7 +66,7 @@ def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> N
         refused = [event for event in submissions(stage) if event["event"] == "refused"]
         assert len(refused) <= 8 + 60, "eight in the air, then one at a time, every two to three minutes"
         waits = [after["at"] - before["at"] for before, after in pairwise(refused)]
-        assert sum(waits[:15]) < sum(waits[-15:]) / 3
+        assert sum(waits[:6]) < sum(waits[-6:]) / 2
 
     outage = Outage(from_s=30.0, for_s=7200.0, shows="unavailable", calls="submit")
     play(tmp_path, story, conditions=Conditions(outages=(outage,)))

@@ -1,0 +1,136 @@
+"""Jobs from CSV and TSV: a header that names the columns, then a job a row.
+
+Rule: the dialect is the one that spreadsheets write: quotes doubled inside quotes, line ends allowed there. A ``.csv``
+whose header holds semicolons and no comma is separated by semicolons, as where a comma is the decimal point.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from batchrunner.manifest import records, schema
+from batchrunner.manifest.diagnostics import mark, nearest
+from batchrunner.manifest.records import KNOWN, Marks, Table
+from batchrunner.manifest.row import Row
+
+_COLUMNS = tuple(sorted(KNOWN - {"tags"}))
+_WORDS = (
+    ("unexpected end of data", "a quoted text never ends", "close the quote; a quote inside is written twice"),
+    ("expected after", "text follows the closing quote", "a quote inside a quoted text is written twice"),
+    ("new-line character", "lines end in bare carriage returns", "save it with ordinary line ends"),
+    ("field larger", "a cell is far too large", ""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column. name: the field; tag: the tag's name for a column of tags; index: from 0."""
+
+    name: str
+    tag: str
+    index: int
+
+
+def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
+    """The rows of a table of comma-separated values, or of those separated by `delimiter`."""
+    csv.field_size_limit(records.MAX_LINE_BYTES)
+    lines = table.lines()
+    first = next(lines, None)
+    if first is None:
+        return
+    if delimiter == "," and "," not in first and ";" in first:  # what spreadsheets write where 1,5 is a number
+        delimiter = ";"
+    reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
+    columns: list[_Column] | None = None
+    while (cells := _next(reader, table)) is not None:
+        if columns is None:
+            columns = _header(cells, table, delimiter)
+        elif cells and any(cells):
+            yield _csv_row(cells, columns, table, delimiter)
+        table.next_row()
+
+
+def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        words = next((each for each in _WORDS if each[0] in str(error)), ("", str(error), ""))
+        begun = f"it began on line {table.start}" if table.start < table.line else ""
+        table.stop("table", 1, f"not valid CSV: {words[1]}", "; ".join(filter(None, (words[2], begun))))
+        return None
+
+
+def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
+    """The columns that the first line names; those that are nothing are noted, once."""
+    columns: list[_Column] = []
+    seen: set[str] = set()
+    places = _CellPlaces(table.record, table.start, delimiter)
+    for index, cell in enumerate(cells):
+        name = cell.strip()
+        field_name, _, tag = name.partition(".")
+        if name in seen:
+            table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' stands here a second time")
+        elif name in _COLUMNS:
+            columns.append(_Column(name, "", index))
+        elif field_name == "tags" and tag:
+            columns.append(_Column("tags", tag, index))
+        elif name or len(cells) == 1:
+            table.findings.error("unknown-key", places[index], f"a job has no field '{name[:60]}'", _column_hint(name))
+        seen.add(name or f"\0{index}")
+    return columns
+
+
+def _column_hint(name: str) -> str:
+    if name == "tags":
+        return "give each tag a column of its own: tags.<name>"
+    guess = schema.hint_for(name) or nearest(name, _COLUMNS)
+    if guess in _COLUMNS:
+        return f"did you mean '{guess}'?"
+    return guess or "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
+
+
+def _csv_row(cells: list[str], columns: list[_Column], table: Table, delimiter: str) -> Row:
+    fields: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    for column in columns:
+        cell = cells[column.index].strip() if column.index < len(cells) else ""
+        if not cell:
+            continue
+        if column.tag:
+            tags[column.tag] = cell
+        else:
+            fields[column.name] = schema.typed(column.name, cell)
+    if tags:
+        fields["tags"] = tags
+    places = _CellPlaces(table.record, table.start, delimiter)
+    width = max((column.index for column in columns), default=0) + 1
+    if len(cells) > width and any(cells[width:]) and columns:
+        at = next(index for index in range(width, len(cells)) if cells[index])
+        hint = "quote a text that holds the separator"
+        table.findings.error("table", places[at], "this row has more cells than the first line names", hint)
+    return records.checked(fields, Marks({column.name: column.index for column in reversed(columns)}, places), table)
+
+
+class _CellPlaces:
+    """Where each cell of a row stands, worked out when asked."""
+
+    __slots__ = ("_delimiter", "_lines", "_start")
+
+    def __init__(self, lines: list[str], start: int, delimiter: str) -> None:
+        self._lines, self._start, self._delimiter = lines, start, delimiter
+
+    def __getitem__(self, wanted: int) -> int:
+        index, quoted = 0, False
+        for line, text in enumerate(self._lines, self._start):
+            for column, char in enumerate(text, 1):
+                if index == wanted:
+                    return mark(line, column)
+                quoted ^= char == '"'
+                index += char == self._delimiter and not quoted
+        return mark(self._start, 1)

@@ -1,0 +1,116 @@
+"""Jobs from JSON Lines: one object a line.
+
+Rule: a line is a job, whole and alone; what is wrong with one does not touch the next. A key that is ``null`` is not
+set, and a key that stands twice is refused, as in YAML.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from batchrunner.manifest.diagnostics import mark
+from batchrunner.manifest.records import Marks, Table, checked
+from batchrunner.manifest.row import Row
+
+
+class _Twice(Exception):
+    """A key stands twice in one object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return made
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word[:20]} is not finite, or far too large a number")
+
+
+def _int(text: str) -> int:
+    return int(text) if len(text) < 16 else int(_no_number(text))
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if -1e15 < value < 1e15 else _no_number(text)
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_int, parse_float=_float
+).decode
+
+
+def read(table: Table) -> Iterator[Row]:
+    """The rows of a table of JSON Lines."""
+    for text in table.lines():
+        if text.strip():
+            value = _value(text, table)
+            if isinstance(value, dict):
+                places = _KeyPlaces(text, table.line)
+                yield checked(_flat(value), Marks({name: name for name in value}, places), table)
+            elif value is not None:
+                what = "the line holds no job"
+                hint = 'one object a line: {"video": …, "image": …}'
+                table.findings.error("wrong-type", mark(table.line, 1), what, hint)
+        table.next_row()
+
+
+def _value(text: str, table: Table) -> Any:
+    """The line's value; None where it cannot be read, which is noted."""
+    column, message, hint = 1, "", ""
+    try:
+        value = _decode(text.rstrip())
+        if "\\u" in text:  # half of a character, which no file could hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        column, message = error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        hint = "JSON Lines: one object a line, whole on its line" if error.pos >= len(text.rstrip()) else ""
+    except _Twice as error:
+        message = f"the key '{str(error)[:60]}' stands in this line twice"
+    except RecursionError:
+        message = "the line is nested far too deep"
+    except UnicodeEncodeError:
+        message = "the line holds half of a character (a lone surrogate)"
+    except ValueError as error:
+        message = f"not valid JSON: {str(error)[:80]}"
+    table.findings.error("table", mark(table.line, column), message, hint)
+    return None
+
+
+def _flat(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with its ``tags.<name>`` keys put into its tags, and nulls left out as empty cells are."""
+    if any("." in name for name in value):
+        tags = value.get("tags")
+        dotted = {name: value.pop(name) for name in list(value) if name.startswith("tags.") and name != "tags."}
+        if dotted:
+            value["tags"] = {**(tags if isinstance(tags, dict) else {}), **{k[5:]: v for k, v in dotted.items()}}
+    return {name: each for name, each in value.items() if each is not None}
+
+
+class _KeyPlaces:
+    """Where the values of an object on one line stand, by key, worked out when asked."""
+
+    __slots__ = ("_line", "_text")
+
+    def __init__(self, text: str, line: int) -> None:
+        self._text, self._line = text, line
+
+    def __getitem__(self, wanted: str) -> int:
+        decode = json.JSONDecoder().raw_decode
+        at = self._after_space(self._text.index("{") + 1)
+        while self._text[at : at + 1] == '"':
+            key, at = decode(self._text, at)
+            at = self._after_space(self._after_space(at) + 1)
+            if key == wanted:
+                return mark(self._line, at + 1)
+            at = self._after_space(self._after_space(decode(self._text, at)[1]) + 1)
+        raise KeyError(wanted)
+
+    def _after_space(self, at: int) -> int:
+        while self._text[at : at + 1].isspace():
+            at += 1
+        return at
