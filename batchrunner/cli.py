@@ -19,7 +19,7 @@ from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
 from batchrunner.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
-    from batchrunner.runner import Setup
+    from batchrunner.prepare import Setup
 
 _EPILOG = """\b
 Exit statuses of run:
@@ -129,7 +129,6 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
     environment over the manifest.
     """
-    from batchrunner import runner
     from batchrunner.progress import make_progress
 
     setup = _load(manifest, flags)
@@ -138,6 +137,8 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     settings = setup.settings
     quiet, plain, form = settings.quiet, settings.no_progress, settings.log_format
     with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
+        from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
+
         return runner.run_batch(setup, os.environ, progress)
 
 
@@ -298,16 +299,16 @@ def main() -> None:
 
 
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
-    from batchrunner import runner
+    from batchrunner import prepare
     from batchrunner.manifest.variables import read_given
 
-    return runner.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
+    return prepare.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
-    from batchrunner import plan_view, runner
+    from batchrunner import plan_view, prepare
 
-    plan, outlook, now = runner.plan_batch(setup)
+    plan, outlook, now = prepare.plan_batch(setup)
     if as_json:
         click.echo(json.dumps(plan_view.as_json(plan, outlook), indent=1))
     else:

@@ -252,7 +252,10 @@ class Engine:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running[self._tasks.pop(task)] -= 1
+        call = self._tasks.pop(task)
+        self._running[call] -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:  # what no job border was around
+            self.stop(f"a defect in batchrunner during the {call}, please report it: {error!r}")
         self._wake.set()
 
     async def _border(self, call: str, fingerprint: str, ticket: int, step: Awaitable[Next]) -> None:

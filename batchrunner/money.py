@@ -102,8 +102,10 @@ def _spend(attempt: Attempt) -> Spend:
     withheld = attempt.error is not None and attempt.error.kind in RECHECKED
     if attempt.outcome == "failed" and not withheld:
         return Spend(generations=1)
-    figure = attempt.estimate if attempt.credits is None else attempt.credits
     over = attempt.outcome == "succeeded" or attempt.completed_at is not None
+    figure = attempt.estimate if attempt.credits is None else attempt.credits
+    if not over:  # a quote of nothing is no reason to hold nothing
+        figure = attempt.credits or attempt.estimate
     return Spend(
         spent=figure or 0.0 if over else 0.0,
         reserved=0.0 if over else figure or 0.0,

@@ -5,14 +5,16 @@ Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from batchrunner.api.wire import Accepted, Generation
 from batchrunner.clock import Clock
-from batchrunner.downloader import Fetched
 from batchrunner.events import Listener
 from batchrunner.job import Happening, Job, Record
 from batchrunner.retry import Rng
+
+if TYPE_CHECKING:
+    from batchrunner.downloader import Fetched
 
 
 class Service(Protocol):
@@ -50,7 +52,7 @@ class Journal(Protocol):
 class Clips(Protocol):
     """Downloads (`batchrunner.downloader`)."""
 
-    async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None]) -> Fetched:
+    async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None]) -> "Fetched":
         """Download and check; `told` is called with bytes received and in all. Raises CallError."""
         ...
 
@@ -58,7 +60,7 @@ class Clips(Protocol):
 class Store(Protocol):
     """Final names (`batchrunner.store`)."""
 
-    async def deliver(self, job: Job, fetched: Fetched) -> None:
+    async def deliver(self, job: Job, fetched: "Fetched") -> None:
         """Give the clip its names. Raises LocalFault."""
         ...
 

@@ -12,13 +12,12 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import manifest, notify, rehearsal, report
-from batchrunner.admission import Admission
+from batchrunner import notify, rehearsal, report
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
 from batchrunner.clock import Clock, LoopClock, wall_time
@@ -28,28 +27,19 @@ from batchrunner.endpoint import Endpoint, read_endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Alive, Listener, Noticed, RunFinished
-from batchrunner.forecast import Forecast
 from batchrunner.hosts import Guard
-from batchrunner.job import Entry, Record, Run, Snapshot, State, count_states
+from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
-from batchrunner.journal import read as read_journal
-from batchrunner.manifest import Batch
-from batchrunner.money import Budget, Ledger
 from batchrunner.opening import opened
-from batchrunner.outlook import Outlook, look_ahead
-from batchrunner.plan import Plan, Wishes
-from batchrunner.plan import build as build_plan
-from batchrunner.ports import Parts, Policy
+from batchrunner.ports import Parts
 from batchrunner.posters import Posters
-from batchrunner.prices import Prices
+from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of
 from batchrunner.resume import take_up
-from batchrunner.rundir import Lock, RunDir
-from batchrunner.sandbox import SandboxConfig
+from batchrunner.rundir import Lock
 from batchrunner.scheduler import Scheduler
-from batchrunner.settings import Settings, as_facts, resolve
+from batchrunner.settings import as_facts
 from batchrunner.steps import Steps
 from batchrunner.store import Store
-from batchrunner.timetable import Timetable
 from batchrunner.weather import Weather
 
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
@@ -60,16 +50,6 @@ _SIGNALS = {
 }
 
 _TELL_TIME_EVERY_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``."""
-
-    batch: Batch
-    settings: Settings
-    rundir: RunDir
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +68,6 @@ class Surroundings:
     posters: Posters | None = None
 
 
-def load(
-    path: Path, flags: Mapping[str, object], environment: Mapping[str, str], given: Mapping[str, str] | None = None
-) -> Setup:
-    """Load a manifest and resolve its settings. given: its variables. Raises ManifestError, UsageError."""
-    batch = manifest.load(path, given or {}, environment)
-    settings = resolve(flags, environment, batch.settings)
-    named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
-    stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
-    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config)
-
-
 def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
     """Start or continue a batch. Returns the exit status of the contract.
 
@@ -112,27 +81,6 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     with Lock(setup.rundir, wall_time()), _threads(clock) as outside, Posters(setup.rundir) as posters:
         beside = posters.beside(listener, setup.batch.entries)
         return asyncio.run(_run_under_signals(setup, endpoint, beside, replace(outside, posters=posters)))
-
-
-def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
-    """What `run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
-
-    Raises JournalError.
-    """
-    now, settings, entries = wall_time(), setup.settings, setup.batch.entries
-    held = read_journal(setup.rundir.journal)
-    gone = frozenset(
-        entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
-    )
-    prices = Prices(setup.batch.prices, settings.assume_length_s)
-    wishes = Wishes(settings.retry_failed, settings.in_doubt == "resubmit", gone)
-    plan = build_plan(entries, held, prices, wishes)
-    order = _order(entries)
-    policy = _policy(settings, len(order), now)
-    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s).end(0.0, now)
-    admission = _admission(setup, plan.records, held)
-    outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
-    return plan, outlook, now
 
 
 async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings) -> int:
@@ -202,13 +150,13 @@ async def drive(
             clock=outside.clock,
             rng=outside.rng,
             announce=listener,
-            ids=_ids_of(entries),
+            ids=ids_of(entries),
         )
-        order = _order(entries)
-        policy = _policy(setup.settings, len(order), outside.clock.now())
+        order = order_of(entries)
+        policy = policy_of(setup.settings, len(order), outside.clock.now())
         scheduler = Scheduler(policy.concurrency)
         weather = Weather(parts, scheduler)
-        steps = Steps(parts, policy, run.run_id, records, weather, _admission(setup, records, _held(journal)))
+        steps = Steps(parts, policy, run.run_id, records, weather, admission_of(setup, records, _held(journal)))
         await steps.settle(await store.settle(entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
@@ -302,45 +250,6 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
     )
     await journal.begin(run, batch.entries, changed)
     return run, records
-
-
-def _policy(settings: Settings, jobs: int, now: float) -> Policy:
-    failures = settings.stop_after_failures
-    return Policy(
-        concurrency=settings.concurrency,
-        poll_interval_s=settings.poll_interval_s,
-        job_timeout_s=settings.job_timeout_s,
-        calls_per_s=settings.requests_per_second,
-        deadline_at=settings.deadline.after(now) if settings.deadline else None,
-        max_runtime_s=settings.max_runtime_s,
-        account_wait_s=settings.account_wait_s,
-        outage_wait_s=settings.outage_wait_s,
-        most_failures=failures.of(jobs) if failures else None,
-        generation_retries=settings.generation_retries,
-        submissions=settings.uploads,
-        downloads=settings.downloads,
-    )
-
-
-def _admission(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:
-    """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
-    settings = setup.settings
-    ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
-    forecast = Forecast(records.values(), [run.started_at for run in held.runs] if held else ())
-    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
-
-
-def _order(entries: tuple[Entry, ...]) -> list[str]:
-    """Jobs in the order of submission: by priority, else as the manifest has them."""
-    ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
-    return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
-
-
-def _ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
-    ids: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
-    return lambda fingerprint: ids.get(fingerprint, ())
 
 
 def _announce_start(setup: Setup, run: Run, steps: Steps, listener: Listener) -> None:

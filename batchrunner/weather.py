@@ -74,13 +74,14 @@ class Weather:
             gate.left(ticket)
 
     def patience(self, policy: Policy) -> dict[str, float]:
-        """Until when each closed gate is waited for (monotonic, s)."""
+        """Until when each closed gate is waited for (monotonic, s), once no other try comes before that."""
         waits = {Word.PAUSED: policy.account_wait_s}
-        return {
+        ends = {
             call: gate.since + waits.get(gate.word, policy.outage_wait_s)
             for call, gate in self.gates.items()
             if gate.since is not None and call not in self.given_up
         }
+        return {call: end for call, end in ends.items() if self.gates[call].next_at >= end}
 
     def failures(self, call: str, fingerprint: str) -> int:
         """How often in a row this call failed for this job alone."""

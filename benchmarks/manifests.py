@@ -79,10 +79,9 @@ def write(folder: Path, name: str, number: int) -> Path:
 def measure(path: Path, number: int, rounds: int, package: Path) -> tuple[float, float]:
     """CPU seconds (median) and peak memory in MB."""
     taken = []
-    environment = {**os.environ, "PYTHONPATH": str(package)}
     for _ in range(rounds):
         done = subprocess.run(
-            [sys.executable, "-c", CHECK, str(path)], capture_output=True, text=True, check=True, env=environment
+            [sys.executable, "-c", CHECK, str(path)], capture_output=True, text=True, check=True, cwd=package
         )
         jobs, seconds, megabytes = done.stdout.split()
         assert int(jobs) == number

@@ -25,7 +25,7 @@ from batchrunner.settings import SETTINGS
 from tests.conftest import MEDIA, NOW, ROOT
 
 KEY = "sk-recognisable-0123456789-abcdef"
-COMMANDS = ["run", "validate", "plan", "status", "report", "verify", "sandbox", "schema"]
+COMMANDS = ["init", "run", "validate", "plan", "status", "report", "verify", "sandbox", "schema"]
 SCRIPT = Path(sys.executable).with_name("batchrunner")
 COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from batchrunner.cli import main; main()"]
 

@@ -108,6 +108,7 @@ def test_order_and_collisions_across_files(tmp_path: Path) -> None:
         ("Video,image\n", [("unknown-key", 1, 1)]),
         ("video,image,video\n", [("duplicate-key", 1, 13)]),
         (HEAD + f"{VIDEO},{IMAGE},no\n", [("wrong-type", 2, len(VIDEO + IMAGE) + 3)]),
+        (f'tags.a,{HEAD}"x,y",{VIDEO},{IMAGE},no\n', [("wrong-type", 2, len(VIDEO + IMAGE) + 9)]),
         (HEAD + f'"{VIDEO}",\n', [("missing-key", 2, 1)]),
         (HEAD + f'{VIDEO},{IMAGE}\n"http://e.com/a\nb",{IMAGE},0\n', [("video", 3, 1), ("out-of-range", 4, 33)]),
         (HEAD + f"{VIDEO},{IMAGE},1,2\n", [("table", 2, len(VIDEO + IMAGE) + 5)]),

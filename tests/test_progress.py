@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -84,7 +85,7 @@ def story(status: int = 1) -> list[Event]:
     return [*events, finished(status)]
 
 
-def lines(events: list[Event], *, quiet: bool = False, plain: bool = False) -> list[str]:
+def lines(events: Sequence[Event], *, quiet: bool = False, plain: bool = False) -> list[str]:
     stream = io.StringIO()
     with make_progress(stream=stream, quiet=quiet, plain=plain) as progress:
         for event in events:
@@ -92,7 +93,7 @@ def lines(events: list[Event], *, quiet: bool = False, plain: bool = False) -> l
     return stream.getvalue().splitlines()
 
 
-def said(events: list[Event]) -> list[str]:
+def said(events: Sequence[Event]) -> list[str]:
     """Lines without their time."""
     return [line.split(" ", 1)[1] for line in lines(events)]
 
@@ -238,7 +239,7 @@ def test_a_links_secret_is_not_shown() -> None:
     assert "cdn.example/clip.mp4" in told
 
 
-def live(events: list[Event]) -> tuple[Terminal, Progress]:
+def live(events: Sequence[Event]) -> tuple[Terminal, Progress]:
     stream = Terminal()
     progress = make_progress(stream=stream, quiet=False, plain=False)
     for event in events:

@@ -129,7 +129,7 @@ def test_bars_add_up_to_what_was_counted() -> None:
     assert asked is not None
     assert asked["summary"].startswith(f"{sum(each['polls'] for each in tries):,} polls")
     for chart in (drawn, asked):
-        assert all(0 <= bar["x"] and bar["x"] + bar["w"] <= 420 for bar in chart["bars"])
+        assert all(bar["x"] >= 0 and bar["x"] + bar["w"] <= 420 for bar in chart["bars"])
         assert all(0 <= bar["y"] <= 200 for bar in chart["bars"])
 
 

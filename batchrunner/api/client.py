@@ -125,7 +125,7 @@ class ApiClient:
         return wire.read_generation(*await self._get(_PATH, query), self._clock.now())
 
     async def alive(self) -> None:
-        """Look for a generation that nobody has: any answer but trouble will do. Raises CallError where there is none."""
+        """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
         try:
             await self.generation("batchrunner")
         except (JobFault, AccountFault):

@@ -65,7 +65,10 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
     rows = [
         ("Fingerprint", job["fingerprint"]),
         ("Model", job["request"]["model"]),
-        ("Parameters", ", ".join(f"{k} {v}" for k, v in job["request"].items() if k not in ("model", "video", "image"))),
+        (
+            "Parameters",
+            ", ".join(f"{k} {v}" for k, v in job["request"].items() if k not in ("model", "video", "image")),
+        ),
         ("Reference clip", _input(job["inputs"]["video"])),
         ("Character image", _input(job["inputs"]["image"])),
     ]

@@ -52,7 +52,11 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         has_posters=bool(shown.posters),
         timeline=timeline(report),
         charts=[
-            ("How long generations took", "Generations by the time from acceptance to completion", generation_times(report)),
+            (
+                "How long generations took",
+                "Generations by the time from acceptance to completion",
+                generation_times(report),
+            ),
             ("What it cost, by when", "Cost of completed generations over time", cost(report, spans)),
             ("Polls", "Generations by how often they were looked at", polls(report)),
         ],

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from xml.etree import ElementTree  # noqa: S405 (only written with, never read)
+from xml.etree import ElementTree
 
 from batchrunner.report.charts import attempts, seconds_of
 from batchrunner.text import printable

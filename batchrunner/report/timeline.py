@@ -81,7 +81,8 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
         "caps_y": caps_y,
         "marks": _run_marks(report, spans, axis),
         "told": told(report, spans),
-        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])} - ({"doubt"} if many else set()),
+        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])}
+        - ({"doubt"} if many else set()),
         "summary": _summary(report, spans, len(jobs)),
         "rows": [],
         "areas": [],
@@ -205,7 +206,9 @@ def _rows(jobs: Sequence[dict[str, Any]], spans: Sequence[Span], axis: Axis, top
             for part, start, end in parts_of(each, until):
                 title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"
                 drawn.append({"part": part, "title": title, **_box(axis, start, end, 1.5)})
-        rows.append({"id": job["id"], "state": job["state"], "y": top + number * row_px, "h": row_px - 4, "parts": drawn})
+        rows.append(
+            {"id": job["id"], "state": job["state"], "y": top + number * row_px, "h": row_px - 4, "parts": drawn}
+        )
     return {"rows": rows, "row_px": row_px, "bottom": top + len(jobs) * row_px}
 
 

@@ -22,8 +22,9 @@ from batchrunner.engine import Engine
 from batchrunner.events import CallFailed, Event, JobMoved
 from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.manifest import Batch, fingerprint
+from batchrunner.prepare import Setup
 from batchrunner.rundir import RunDir
-from batchrunner.runner import Setup, Surroundings, drive
+from batchrunner.runner import Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.conditions import ACCOUNT, SHOWS, Conditions, Outage, Trouble
 from batchrunner.sandbox.render import RenderRequest

@@ -20,7 +20,7 @@ from tests.scenarios.test_stories import Stage, entries, play
 from tests.scenarios.world import EPOCH
 
 PRICE = TABLE[MODEL]["480p"] * 10  # of a clip taken for ten seconds long
-TEN_S = {"assume_length": "10s"}
+TEN_S: dict[str, Any] = {"assume_length": "10s"}
 
 
 def many(count: int) -> tuple[Entry, ...]:

@@ -19,8 +19,9 @@ from batchrunner.engine import Engine
 from batchrunner.errors import UsageError
 from batchrunner.job import Entry
 from batchrunner.manifest import Batch
+from batchrunner.prepare import Setup
 from batchrunner.rundir import RunDir
-from batchrunner.runner import Setup, Surroundings, drive
+from batchrunner.runner import Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
 from tests.scenarios.night import _job, _render

@@ -1,0 +1,107 @@
+"""What a run starts from: a loaded manifest with the settings in force, and what follows from both.
+
+Rule: nothing here opens a connection or writes a file; `plan` and the commands that only look need no more than this.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchrunner import journal, manifest, rehearsal
+from batchrunner.admission import Admission
+from batchrunner.clock import wall_time
+from batchrunner.forecast import Forecast
+from batchrunner.job import Entry, Record, Snapshot
+from batchrunner.manifest import Batch
+from batchrunner.money import Budget, Ledger
+from batchrunner.outlook import Outlook, look_ahead
+from batchrunner.plan import Plan, Wishes, build
+from batchrunner.ports import Policy
+from batchrunner.prices import Prices
+from batchrunner.rundir import RunDir
+from batchrunner.sandbox import SandboxConfig
+from batchrunner.settings import Settings, resolve
+from batchrunner.timetable import Timetable
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``."""
+
+    batch: Batch
+    settings: Settings
+    rundir: RunDir
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+
+
+def load(
+    path: Path, flags: Mapping[str, object], environment: Mapping[str, str], given: Mapping[str, str] | None = None
+) -> Setup:
+    """Load a manifest and resolve its settings. given: its variables. Raises ManifestError, UsageError."""
+    batch = manifest.load(path, given or {}, environment)
+    settings = resolve(flags, environment, batch.settings)
+    named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
+    stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
+    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config)
+
+
+def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
+    """What `run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
+
+    Raises JournalError.
+    """
+    now, settings, entries = wall_time(), setup.settings, setup.batch.entries
+    held = journal.read(setup.rundir.journal)
+    gone = frozenset(
+        entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
+    )
+    prices = Prices(setup.batch.prices, settings.assume_length_s)
+    wishes = Wishes(settings.retry_failed, settings.in_doubt == "resubmit", gone)
+    plan = build(entries, held, prices, wishes)
+    order = order_of(entries)
+    policy = policy_of(settings, len(order), now)
+    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s).end(0.0, now)
+    admission = admission_of(setup, plan.records, held)
+    outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    return plan, outlook, now
+
+
+def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
+    """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s)."""
+    failures = settings.stop_after_failures
+    return Policy(
+        concurrency=settings.concurrency,
+        poll_interval_s=settings.poll_interval_s,
+        job_timeout_s=settings.job_timeout_s,
+        calls_per_s=settings.requests_per_second,
+        deadline_at=settings.deadline.after(now) if settings.deadline else None,
+        max_runtime_s=settings.max_runtime_s,
+        account_wait_s=settings.account_wait_s,
+        outage_wait_s=settings.outage_wait_s,
+        most_failures=failures.of(jobs) if failures else None,
+        generation_retries=settings.generation_retries,
+        submissions=settings.uploads,
+        downloads=settings.downloads,
+    )
+
+
+def admission_of(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:
+    """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
+    settings = setup.settings
+    ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
+    forecast = Forecast(records.values(), [run.started_at for run in held.runs] if held else ())
+    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
+
+
+def order_of(entries: tuple[Entry, ...]) -> list[str]:
+    """Jobs in the order of submission: by priority, else as the manifest has them."""
+    ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
+    return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
+
+
+def ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
+    """Which ids a job, by its fingerprint, is delivered under."""
+    ids: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
+    return lambda fingerprint: ids.get(fingerprint, ())

@@ -1,0 +1,107 @@
+"""A real Chromium for the tests of the page, and a report of a real run against the sandbox.
+
+Without a browser these tests say that they tested nothing; where ``BATCHRUNNER_BROWSER=required`` (CI) they fail.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import MEDIA
+from tests.soak.processes import call
+
+ENGINES = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE_TAG = "<script>alert(1)</script><img src=x onerror=alert(2)> \u05d0\u05d1\u05d2 &amp; {{ 7*7 }}"
+
+
+def absent(why: str) -> None:
+    """Say that nothing is tested; an error where a browser is required."""
+    words = f"NOT TESTED, the page in a real browser: {why}"
+    if os.environ.get("BATCHRUNNER_BROWSER") == "required":
+        pytest.fail(words)
+    pytest.skip(words)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright is not installed (pip install -e '.[browser]')")
+    found = next(filter(None, map(shutil.which, ENGINES)), None)
+    if found is None:
+        absent("there is no Chromium (apt-get install chromium)")
+    with sync_playwright() as driver:
+        # Root cannot have Chromium's sandbox, and the pages are our own.
+        engine = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield engine
+        engine.close()
+
+
+class Visit:
+    """A page that was opened from disk, with everything it complained about."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a file in a page of its own; at the end nothing may have complained or left the disk."""
+    visits: list[Visit] = []
+
+    def opened(path: Path, **options: Any) -> Visit:
+        visits.append(Visit(browser, path, **options))
+        return visits[-1]
+
+    yield opened
+    for each in visits:
+        assert each.complaints == []
+        assert [url for url in each.requests if not url.startswith(("file:", "data:"))] == []
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
+    """The run directory of a real run: clips refused for their content, one job in doubt, the others delivered."""
+    folder = tmp_path_factory.mktemp("night")
+    for name in ("bunny.mp4", "hopper.jpg", "astronaut.jpg"):
+        shutil.copy(MEDIA / name, folder / f"a #1 {name}")
+    jobs = [
+        {
+            "id": f"scene-{number}",
+            "video": "a #1 bunny.mp4",
+            "image": f"a #1 {'hopper' if number % 2 else 'astronaut'}.jpg",
+            "resolution": "480p" if number < 4 else "720p",
+            "num_inference_steps": 20 + number,
+            "tags": {"take": str(number % 2), "note": HOSTILE_TAG},
+        }
+        for number in range(6)
+    ]
+    manifest = {"version": 1, "name": "bad night", "provider": "sandbox", "poll_interval": "200ms", "jobs": jobs}
+    faults = {
+        "service": {"duration": "300ms", "logs": False},
+        "faults": [{"on": "generation", "kind": "content_policy", "first": 2}, {"on": "submit", "kind": "lost_reply", "first": 1}],
+    }  # fmt: skip
+    (folder / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
+    (folder / "faults.yaml").write_text(yaml.safe_dump(faults), "utf-8")
+    done = call("run", "night.yaml", "--faults", "faults.yaml", "--output", "run dir", "--in-doubt", "hold", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    return folder / "run dir"
