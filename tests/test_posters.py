@@ -144,7 +144,7 @@ def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
 def test_posters_are_made_beside_a_run(batch: Batch) -> None:
     rundir, snapshot = batch
     heard: list[Event] = []
-    events = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
+    events: list[Event] = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
     with Posters(rundir) as made:
         listen = made.beside(heard.append, snapshot.entries)
         for event in events:

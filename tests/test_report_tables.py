@@ -8,7 +8,7 @@ import io
 import os
 import re
 from dataclasses import replace
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_numbers_stay_numbers() -> None:
 
 def test_junit_tells_failures_from_doubts_from_work_to_do() -> None:
     made = built(snapshot(*ALL))
-    root = ElementTree.fromstring(junit_xml(made))
+    root = ET.fromstring(junit_xml(made))
     suite = root[0]
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
         "tests": "6", "failures": "1", "errors": "2", "skipped": "2",
@@ -105,14 +105,14 @@ def test_a_run_under_way_has_no_end() -> None:
     text = metrics_text(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None))))
     assert "finished" not in text
     assert "exit_status" not in text
-    ElementTree.fromstring(junit_xml(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None)))))
+    ET.fromstring(junit_xml(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None)))))
 
 
 def test_hostile_text_breaks_none_of_them() -> None:
     made = built(hostile())
     assert rows(results_csv(made))[0]["error_message"].startswith("<script>")
     assert len(rows(results_csv(made))) == 2
-    case = ElementTree.fromstring(junit_xml(made))[0][0]
+    case = ET.fromstring(junit_xml(made))[0][0]
     assert "\\x1b[2J" in (case.get("name") or "")
     lines = metrics_text(made).splitlines()
     assert all(line.startswith("#") or SAMPLE.fullmatch(line) for line in lines)

@@ -1,4 +1,4 @@
-"""What the user reads in the morning, and what other programs do: report.json, report.html, results.csv, JUnit, metrics.
+"""What the user reads in the morning, and other programs too: report.html, report.json, results.csv, JUnit, metrics.
 
 Rule: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so that
 they cannot disagree. Each file is replaced in one step. Deciding anything about a job does not belong here.

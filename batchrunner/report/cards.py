@@ -12,12 +12,14 @@ from batchrunner.text import count_text, length_text, printable, size_text
 
 Card = dict[str, Any]
 
+_INPUTS = ("model", "video", "image")
+
 
 def card(job: dict[str, Any]) -> Card:
     """What the card of `job` shows at once. posters: keys of its pictures (`batchrunner.posters`)."""
     facts = [str(job["request"].get("resolution", ""))]
     if job["width_px"] and job["height_px"]:
-        facts.append(f"{job['width_px']}×{job['height_px']}")
+        facts.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
     if job["duration_s"]:
         facts.append(length_text(job["duration_s"]))
     if job["bytes"] is not None:
@@ -65,10 +67,7 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
     rows = [
         ("Fingerprint", job["fingerprint"]),
         ("Model", job["request"]["model"]),
-        (
-            "Parameters",
-            ", ".join(f"{k} {v}" for k, v in job["request"].items() if k not in ("model", "video", "image")),
-        ),
+        ("Parameters", ", ".join(f"{name} {value}" for name, value in job["request"].items() if name not in _INPUTS)),
         ("Reference clip", _input(job["inputs"]["video"])),
         ("Character image", _input(job["inputs"]["image"])),
     ]
@@ -91,7 +90,7 @@ def _input(item: dict[str, Any]) -> str:
     if item["mime"]:
         facts.append(item["mime"])
     if item["width_px"]:
-        facts.append(f"{item['width_px']}×{item['height_px']}")
+        facts.append(f"{item['width_px']}\N{MULTIPLICATION SIGN}{item['height_px']}")
     if item["duration_s"]:
         facts.append(length_text(item["duration_s"]))
     if item["bytes"] is not None:

@@ -9,6 +9,7 @@ in the page as data, and is put on show when somebody looks there.
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -54,7 +55,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         charts=[
             (
                 "How long generations took",
-                "Generations by the time from acceptance to completion",
+                "Generations by how long they took",
                 generation_times(report),
             ),
             ("What it cost, by when", "Cost of completed generations over time", cost(report, spans)),
@@ -86,7 +87,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         loader=FunctionLoader(_asset),
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., object]] = {
         "size": size_text,
         "lasting": length_text,
         "figure": "{:,}".format,
@@ -98,6 +99,7 @@ def _environment() -> "Environment":
         "word": _word,
         "when": _when,
     }
+    environment.filters |= filters
     return environment
 
 

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from batchrunner.report.charts import attempts, seconds_of
 from batchrunner.text import printable
@@ -117,25 +117,26 @@ def junit_xml(report: Row) -> str:
         "skipped": str(totals["in_flight"] + totals["pending"]),
     }
     name = printable(report["name"])
-    suites = ElementTree.Element("testsuites", name="batchrunner", **numbers)
+    suites = ET.Element("testsuites", {"name": "batchrunner", **numbers})
     seconds = (seconds_of(report["finished_at"]) or 0.0) - (seconds_of(report["started_at"]) or 0.0)
     when = {"time": f"{max(0.0, seconds):.3f}", "timestamp": report["started_at"].rstrip("Z")}
-    suite = ElementTree.SubElement(suites, "testsuite", name=name, **numbers, **when)
+    suite = ET.SubElement(suites, "testsuite", {"name": name, **numbers, **when})
     words = {"failed": "failure", "in_doubt": "error"}
     for job in report["jobs"]:
-        took = {"time": f"{job['times']['total_s'] or 0:.3f}"}
-        case = ElementTree.SubElement(suite, "testcase", name=printable(job["id"]), classname=name, **took)
+        case = ET.SubElement(
+            suite, "testcase", name=printable(job["id"]), classname=name, time=f"{job['times']['total_s'] or 0:.3f}"
+        )
         error = job["error"]
         if error is not None:
             told = {"message": printable(error["message"])}
             word = words.get(job["state"], "skipped")
             if word != "skipped":
                 told["type"] = printable(error["kind"])
-            ElementTree.SubElement(case, word, told).text = printable(error["hint"])
+            ET.SubElement(case, word, told).text = printable(error["hint"])
         if job["file"]:
-            ElementTree.SubElement(case, "system-out").text = printable(job["file"])
-    ElementTree.indent(suites, " ")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
+            ET.SubElement(case, "system-out").text = printable(job["file"])
+    ET.indent(suites, " ")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, "unicode")}\n'
 
 
 def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:

@@ -36,6 +36,7 @@ _CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
 _LEFT, _RIGHT, _TOP = 150, 14, 26
 _TRACK_PX, _AREA_PX = 16, 220
 _SAMPLE_PX = 3
+_LAYERS = ("work", "queue", "sending", "fetch")  # from the ground up
 _CAP_LABEL_PX = 18
 
 
@@ -81,8 +82,7 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
         "caps_y": caps_y,
         "marks": _run_marks(report, spans, axis),
         "told": told(report, spans),
-        "used": {part for each in attempts(jobs) for part, _, _ in parts_of(each, spans[-1][1])}
-        - ({"doubt"} if many else set()),
+        "used": _LAYERS if many else {part["part"] for row in body["rows"] for part in row["parts"]},
         "summary": _summary(report, spans, len(jobs)),
         "rows": [],
         "areas": [],
@@ -157,7 +157,7 @@ def _end_of(spans: Sequence[Span], moment: float) -> float:
 
 def _tracks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
     """A track for each kind of calls that met trouble."""
-    tracks = []
+    tracks: list[Drawing] = []
     for call, name in _CALLS.items():
         told_ = [each for each in report["happenings"] if each["kind"] == "weather" and each["about"] == call]
         found = []
@@ -206,9 +206,8 @@ def _rows(jobs: Sequence[dict[str, Any]], spans: Sequence[Span], axis: Axis, top
             for part, start, end in parts_of(each, until):
                 title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"
                 drawn.append({"part": part, "title": title, **_box(axis, start, end, 1.5)})
-        rows.append(
-            {"id": job["id"], "state": job["state"], "y": top + number * row_px, "h": row_px - 4, "parts": drawn}
-        )
+        place = {"y": top + number * row_px, "h": row_px - 4}
+        rows.append({"id": job["id"], "state": job["state"], "parts": drawn, **place})
     return {"rows": rows, "row_px": row_px, "bottom": top + len(jobs) * row_px}
 
 
@@ -221,7 +220,7 @@ def _areas(
     moments = [axis.moment(x) for x in places]
     layers: list[tuple[str, list[int]]] = []
     below = [0] * len(places)
-    for part in ("work", "queue", "sending", "fetch"):
+    for part in _LAYERS:
         count = counts[part]
         below = [under + count(at) for under, at in zip(below, moments, strict=True)]
         layers.append((part, below))

@@ -54,9 +54,13 @@ class Visit:
         self.page.set_default_timeout(10_000)
         self.page.on("console", lambda said: self.complaints.append(said.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dialog)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
+
+    def _dialog(self, dialog: Any) -> None:
+        self.complaints.append("a dialog")
+        dialog.dismiss()
 
     def close(self) -> None:
         self.context.close()
@@ -98,7 +102,10 @@ def night(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     manifest = {"version": 1, "name": "bad night", "provider": "sandbox", "poll_interval": "200ms", "jobs": jobs}
     faults = {
         "service": {"duration": "300ms", "logs": False},
-        "faults": [{"on": "generation", "kind": "content_policy", "first": 2}, {"on": "submit", "kind": "lost_reply", "first": 1}],
+        "faults": [
+            {"on": "generation", "kind": "content_policy", "first": 2},
+            {"on": "submit", "kind": "lost_reply", "first": 1},
+        ],
     }  # fmt: skip
     (folder / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
     (folder / "faults.yaml").write_text(yaml.safe_dump(faults), "utf-8")

@@ -24,7 +24,7 @@ PHONE = {"viewport": {"width": 375, "height": 812}, "has_touch": True}
 
 def shown(page: Any) -> list[str]:
     """Ids of the cards on show."""
-    return [name for name in page.locator(".card:visible h3 bdi").all_text_contents()]
+    return list(page.locator(".card:visible h3 bdi").all_text_contents())
 
 
 def no_sideways_scroll(page: Any) -> bool:
@@ -201,8 +201,7 @@ def test_it_prints(visit: Any, night: Path) -> None:
     assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") > 3, "posters are printed, seen or not"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["night", "many"])
+@pytest.mark.parametrize(("which", "scheme"), [("night", "light"), ("many", "dark")])
 def test_axe_finds_nothing(visit: Any, night: Path, tmp_path: Path, scheme: str, which: str) -> None:
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
