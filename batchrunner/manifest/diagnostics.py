@@ -69,6 +69,7 @@ _COLUMN_BITS = 20
 _LENGTH_MAX = (1 << _LENGTH_BITS) - 1
 _COLUMN_MAX = (1 << _COLUMN_BITS) - 1
 
+MOST_PROBLEMS = 20_000  # of one file; whoever made more of them made them with a program
 _MAX_TEXT = 1000  # characters of a message or a hint: it may quote what was written
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what YAML 1.1 takes for the end of a line
 _CUT_OFF = re.compile(r"\s*(?<=\s)#\S")
@@ -142,6 +143,10 @@ class Note:
     alone: Severity | None = None
 
 
+class TooManyProblems(Exception):
+    """There is no use in looking further: the loader catches it, and tells what was found so far."""
+
+
 @dataclass(slots=True)
 class Findings:
     """Collects the diagnostics of one file. The same problem at the same place is told once.
@@ -172,6 +177,8 @@ class Findings:
     def _add(self, code: str, severity: Severity, place: int, message: str, hint: str) -> None:
         self._found.setdefault((place, code, severity, message, hint))
         self._told = None
+        if len(self._found) >= MOST_PROBLEMS:
+            raise TooManyProblems
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:

@@ -20,7 +20,7 @@ from batchrunner.errors import ManifestError, UsageError
 from batchrunner.job import Entry
 from batchrunner.manifest import expand, filenames, files, records, schema, source, tables, variables
 from batchrunner.manifest.assemble import Assembly
-from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, count, nearest
+from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, TooManyProblems, count, nearest
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.source import YamlMapping
@@ -56,8 +56,12 @@ def load(path: Path, given: Mapping[str, str] = _NOTHING, environment: Mapping[s
     environment: the process's, for variables that are not given. Raises UsageError where there is no readable file at
     `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
     """
+    loading = _Loading(path, variables.Variables(given, environment))
     with _undisturbed():
-        return _Loading(path, variables.Variables(given, environment)).batch()
+        try:
+            return loading.batch()
+        except TooManyProblems:
+            raise loading.refusal(" or more; it was not read to its end") from None
 
 
 @contextmanager
@@ -87,7 +91,7 @@ class _Loading:
         """The batch; raises ManifestError, UsageError."""
         root, refused, sha256 = self._root()
         if root is None:
-            raise self._refusal()
+            raise self.refusal()
         bad = schema.check(root, self._findings, refused)
         self._check_default_name(root, bad)
         assembly = Assembly(Inputs(self._base))
@@ -97,7 +101,7 @@ class _Loading:
             assembly.add(row)
         assembly.settle()
         if any(each.errors for each in self._all_findings()):
-            raise self._refusal()
+            raise self.refusal()
         self._require_use()
         top: Mapping[str, Any] = root if isinstance(root, dict) else {}
         entries = assembly.entries()
@@ -178,6 +182,7 @@ class _Loading:
                 findings.text = files.for_quoting(path)
         return tuple(each for findings in self._all_findings() for each in findings.all)
 
-    def _refusal(self) -> ManifestError:
-        number = sum(len(each.errors) for each in self._all_findings())
-        return ManifestError(f"{self._findings.file} does not validate: {count(number, 'error')}", self._told())
+    def refusal(self, more: str = "") -> ManifestError:
+        """All that is wrong, as the error that says so. more: said after their number."""
+        number = count(sum(len(each.errors) for each in self._all_findings()), "error")
+        return ManifestError(f"{self._findings.file} does not validate: {number}{more}", self._told())

@@ -11,10 +11,9 @@
   };
 
   // Posters: only of what is near the window. A clip's is three frames side by side; its card shows the middle one.
-  const fit = (crop, image) => {
-    const width = image.naturalWidth / 3, height = image.naturalHeight;
+  const fit = (crop, width, height) => {
     crop.style.aspectRatio = `${width} / ${height}`;
-    crop.style[width > height ? "width" : "height"] = "100%";
+    crop.style[Number(width) > Number(height) ? "width" : "height"] = "100%";
   };
   const show = (card) => {
     for (const place of card.querySelectorAll("[data-poster]")) {
@@ -24,7 +23,8 @@
       const name = card.querySelector("h3 bdi").textContent;
       if (place.matches(".play")) {
         const crop = make("span", { className: "crop" }, image);
-        image.addEventListener("load", () => fit(crop, image));
+        fit(crop, place.dataset.width, place.dataset.height); // before it loads: printing does not wait
+        image.addEventListener("load", () => fit(crop, image.naturalWidth / 3, image.naturalHeight));
         place.prepend(crop);
       } else {
         image.alt = place.matches(".strip") ? `First, middle and last frame of ${name}`

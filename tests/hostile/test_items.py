@@ -19,6 +19,7 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_manifests.py::test_the_number_of_jobs_is_bounded",
         "hostile/test_manifests.py::test_equal_rows_and_long_values_take_time_in_step_with_their_number",
         "hostile/test_manifests.py::test_a_long_value_is_no_trouble",
+        "hostile/test_manifests.py::test_a_manifest_of_nothing_but_mistakes_is_not_read_to_its_end",
     ],
     "ids that are no file names: ../../x, CON, 300 characters, not normal": [
         "hostile/test_manifests.py::test_an_id_that_is_no_safe_file_name_is_refused",

@@ -10,6 +10,7 @@ import pytest
 from batchrunner import manifest
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest import Batch, render
+from batchrunner.manifest.diagnostics import MOST_PROBLEMS
 from tests.conftest import MEDIA
 
 ROW = '- {video: "https://e.com/a.mp4", image: "https://e.com/b.png"'
@@ -173,3 +174,11 @@ def test_a_local_path_that_is_no_file_is_refused(tmp_path: Path, path: str) -> N
 def test_terminal_codes_in_a_manifest_are_told_as_text(tmp_path: Path) -> None:
     told = refused(tmp_path, f'{ROW}, id: "\\e[2J\\e]0;x\\a\\u202e", "\\e[31mkey": "\\x9b31m"}}')
     assert "\\x1b[2J" in told
+
+
+def test_a_manifest_of_nothing_but_mistakes_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "all-wrong.yaml"
+    path.write_text("".join(f"k{number}: 1\n" for number in range(MOST_PROBLEMS + 5000)))
+    with pytest.raises(ManifestError, match="20,000 errors or more") as raised:
+        manifest.load(path)
+    assert len(raised.value.diagnostics) == MOST_PROBLEMS
