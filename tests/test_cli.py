@@ -332,7 +332,8 @@ def test_the_older_name_of_the_key_is_read_too(shell: Shell) -> None:
 
 def test_what_a_run_leaves(finished: Shell) -> None:
     names = sorted(path.name for path in finished.run_dir.iterdir())
-    assert names == [".batchrunner", "first.mp4", "report.html", "report.json", "second.mp4", "twin.mp4"]
+    reports = ["report.html", "report.json", "results.csv"]
+    assert names == [".batchrunner", "first.mp4", *reports, "second.mp4", "twin.mp4"]
     assert list((finished.run_dir / ".batchrunner" / "parts").glob("*.part")) == []
     report = json.loads((finished.run_dir / "report.json").read_text())
     assert (report["exit_status"], report["totals"]["succeeded"], report["totals"]["generations"]) == (0, 3, 2)
@@ -375,12 +376,13 @@ def test_status_by_manifest_and_by_directory(finished: Shell) -> None:
 
 
 def test_report_writes_the_same_again(finished: Shell) -> None:
-    before = {name: (finished.run_dir / name).read_bytes() for name in ("report.json", "report.html")}
+    names = ["report.json", "report.html", "results.csv"]
+    before = {name: (finished.run_dir / name).read_bytes() for name in names}
     for name in before:
         (finished.run_dir / name).unlink()
     ran = finished("report", "output/night")
     assert ran.status == 0
-    assert ran.out.splitlines()[-2:] == ["output/night/report.json", "output/night/report.html"]
+    assert ran.out.splitlines()[-3:] == [f"output/night/{name}" for name in names]
     assert {name: (finished.run_dir / name).read_bytes() for name in before} == before
 
 

@@ -2,10 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
@@ -14,7 +20,8 @@ from batchrunner import notify, report
 from batchrunner.errors import Problem, UsageError
 from batchrunner.events import Event, Noticed
 from batchrunner.job import Snapshot, State
-from tests.conftest import NOW, make_entries, make_record, make_run, result_of
+from tests.conftest import MEDIA, NOW, ROOT, make_entries, make_record, make_run, result_of
+from tests.soak.processes import call
 
 SECRET = "T0K3N-in-the-path"
 FOLDER = Path("output/night")
@@ -173,12 +180,12 @@ def test_redirects_are_not_followed() -> None:
 
 def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "_WITHIN_S", 0.1)
+    announced: list[Event] = []
 
-    async def never(request: web.Request) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    assert "did not answer within" in trouble_of(told(never)[1])
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
+        asyncio.run(notify.tell(url, facts(), FOLDER, announced.append))
+    assert "did not answer within" in trouble_of(announced)
 
 
 def test_a_receiver_that_is_not_there() -> None:
@@ -189,3 +196,84 @@ def test_a_receiver_that_is_not_there() -> None:
 
 def test_no_webhook_no_post() -> None:
     asyncio.run(notify.tell(None, {}, FOLDER, lambda _: None))
+
+
+# The whole command
+
+
+class Receiver(BaseHTTPRequestHandler):
+    got: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[str]:
+    Receiver.got.clear()
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/{SECRET}/{{status}}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def batch(folder: Path, duration: str) -> list[str]:
+    (folder / "night.yaml").write_text(
+        f"provider: sandbox\njobs: [{{video: {MEDIA}/bunny.mp4, image: {MEDIA}/hopper.jpg}}]\n"
+    )
+    (folder / "faults.yaml").write_text(f"service: {{duration: {duration}, spread: 0, render: tiny}}\n")
+    return ["run", "night.yaml", "--fast", "--faults", "faults.yaml"]
+
+
+def assert_untold(folder: Path, *texts: str) -> None:
+    for path in folder.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+    assert SECRET not in "".join(texts)
+
+
+def test_a_run_posts_its_summary_and_tells_the_address_nowhere(tmp_path: Path, webhook: str) -> None:
+    done = call(*batch(tmp_path, "10s"), "--quiet", "--notify", webhook, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "exit 0 is silence"
+    ((path, body),) = Receiver.got
+    assert path == f"/{SECRET}/0"
+    assert (body["ok"], body["totals"]["succeeded"]) == (True, 1)
+    assert_untold(tmp_path)
+
+
+def test_an_interrupted_run_posts_its_summary_too(tmp_path: Path, webhook: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHRUNNER_NOTIFY": webhook}
+    code = [
+        sys.executable,
+        "-c",
+        "from batchrunner.cli import main; main()",
+        *batch(tmp_path, "20h"),
+        "--log-format",
+        "json",
+    ]
+    with subprocess.Popen(code, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        lines = [next(running.stderr)]
+        while json.loads(lines[-1]).get("move") != "accept":
+            lines.append(next(running.stderr))
+        running.terminate()
+        lines += running.stderr.readlines()
+    assert running.returncode == 143
+    ((path, body),) = Receiver.got
+    assert (path, body["exit_status"], body["ok"]) == (f"/{SECRET}/143", 143, False)
+    assert "Next: batchrunner run night.yaml" in body["text"]
+    assert_untold(tmp_path, *lines)
+
+
+def test_a_webhook_that_may_not_be_used_is_a_usage_error_before_anything_starts(tmp_path: Path) -> None:
+    done = call(*batch(tmp_path, "10s"), "--notify", f"http://example.com/{SECRET}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert_untold(tmp_path, done.stdout, done.stderr)
+    assert not (tmp_path / "output").exists()

@@ -1,8 +1,10 @@
 """What is seen of a run: lines elsewhere, a screen on a terminal, and nothing that disturbs the run."""
 
 import io
+import os
 import re
 import sys
+import termios
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -116,7 +118,7 @@ def test_elsewhere_each_event_is_a_plain_line_with_its_time() -> None:
 def test_quiet_says_what_needs_a_person_and_nothing_else() -> None:
     shown = [line.split(" ", 1)[1] for line in lines(story(), quiet=True)]
     assert shown == ["stopping: out of credits", "1 of 4 jobs succeeded."]
-    retried = [started(), failed(1, "villain"), Alive(NOW + 900), finished(0)]
+    retried: list[Event] = [started(), failed(1, "villain"), Alive(NOW + 900), finished(0)]
     assert lines(retried, quiet=True) == [], "it was made good: nobody has to act"
 
 
@@ -140,7 +142,7 @@ def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
 
 
 def test_an_outage_that_becomes_a_matter_of_money_is_told_again() -> None:
-    events = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [WeatherChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
     assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
 
@@ -164,6 +166,11 @@ def test_a_heartbeat_every_five_minutes() -> None:
     event, _ = moved(1, "hero", Record(JOB), Move.INTEND, request_id="r", submitted_at=NOW)
     assert said([started(), event, *ticks])[1:] == ["0 of 4 done, 1 in flight"] * 3
     assert said([*ticks]) == [], "before the start there is nothing to say"
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_heart() -> None:
+    ticks: list[Event] = [Alive(NOW - 7200 + n) for n in range(700)]
+    assert len(said([started(), *ticks])) == 1 + 3
 
 
 def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
@@ -363,3 +370,30 @@ def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, form: str, g
             progress(event)
     assert 1 <= stream.failed < 6
     assert sys.stderr is stderr
+
+
+def test_a_terminal_that_was_stopped_misses_frames_and_holds_nobody_up() -> None:
+    """Ctrl-S: what is written blocks until Ctrl-Q. A run must not wait for that."""
+    master, slave = os.openpty()
+    termios.tcflow(slave, termios.TCOOFF)
+    with os.fdopen(slave, "w", encoding="utf-8") as stream:
+        view = make_progress(stream=stream, quiet=False, plain=False)
+        ended = threading.Event()
+
+        def run() -> None:
+            events: list[Event] = [started(), *(Alive(NOW + n) for n in range(1, 9))]
+            for event in events:
+                view(event)
+            ended.set()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        held_up = not ended.wait(10)
+        termios.tcflow(slave, termios.TCOON)
+        thread.join()
+        assert not held_up
+        view(Alive(NOW + 20))
+        assert b"heroes on sandbox" in os.read(master, 65536)
+        with view:
+            pass
+    os.close(master)

@@ -3,19 +3,22 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from batchrunner.errors import Problem
-from batchrunner.job import State
-from batchrunner.report import build
+from batchrunner.job import OUTCOMES, Happening, State
+from batchrunner.report import build, render, status_text
 from batchrunner.report.axis import Axis, nice_seconds, nice_step
 from batchrunner.report.causes import causes, command
 from batchrunner.report.charts import attempts, cost, generation_times, polls
+from batchrunner.report.tables import junit_xml, metrics_text, results_csv
 from batchrunner.report.timeline import MOST_ROWS, PARTS, WEATHER, parts_of, run_spans, timeline
 from tests.browser.nights import START, night
-from tests.test_report import ALL, NOW, RUN, attempt, record, snapshot
+from tests.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
 
 
 def report_of(jobs: int) -> dict[str, Any]:
@@ -199,3 +202,46 @@ def test_the_made_up_night_is_what_it_says() -> None:
     assert made["started_at"] > made["runs"][0]["started_at"]
     assert run_spans(made)[0][0] == START
     assert {job["state"] for job in made["jobs"]} == {"succeeded", "failed", "in_doubt", "pending"}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
+    """Clocks set back, facts that are missing, states that do not fit them, runs in the wrong order."""
+    rng = Random(seed)
+
+    def moment() -> float:
+        return NOW + rng.uniform(-(10 ** rng.randint(0, 7)), 10 ** rng.randint(0, 7))
+
+    def some(*values: Any) -> Any:
+        return rng.choice((*values, None))
+
+    records = []
+    for number in range(rng.choice((0, 1, 3, 80))):
+        tries = [
+            replace(
+                attempt(each, generation_id=some(f"g{number}"), outcome=some(*sorted({each for each in OUTCOMES.values() if each}))),
+                request_id=f"{number}.{each}", submitted_at=moment(), accepted_at=some(moment()),
+                generating_at=some(moment()), completed_at=some(moment()), ended_at=some(moment()),
+                credits=some(0.0, 1e6), estimate=some(5e5), polls=rng.choice((0, 1, 10**6)),
+                error=some(Problem("x", "y", fault=rng.choice(("job", "service", "network")))),
+            )
+            for each in range(1, rng.randint(1, 4))
+        ]  # fmt: skip
+        records.append(record(str(number), rng.choice(list(State)), *tries, error=some(Problem("odd", "z" * number))))
+    runs = tuple(
+        replace(RUN, run_id=str(n), started_at=moment(), finished_at=some(moment()), concurrency=rng.randint(1, 99))
+        for n in range(rng.randint(1, 4))
+    )
+    words = ("fine", "down", "paused", "a new one", "7")
+    befell = tuple(
+        Happening(moment(), rng.choice(("weather", "cap", "stopping", "news")), rng.choice(("submit", "poll", "")),
+                  rng.choice(words), "why")
+        for _ in range(rng.randint(0, 9))
+    )  # fmt: skip
+    made = build(replace(snapshot(*records, run=runs[-1]), runs=runs, happenings=befell), "0.1.0")
+    Draft202012Validator(SCHEMA).validate(made)
+    assert render(made).endswith("</html>\n")
+    assert results_csv(made).count("\r\n") == len(records) + 1
+    assert junit_xml(made)
+    assert metrics_text(made)
+    assert status_text(made)

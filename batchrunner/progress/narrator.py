@@ -20,7 +20,7 @@ class Narrator:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._folds: dict[str, _Fold] = {}
-        self._pulse_at: float | None = None
+        self._pulse = Pulse()
         self._outage: tuple[str, float] | None = None  # word and beginning of what was told
         self._cap_told = 0
 
@@ -33,13 +33,13 @@ class Narrator:
         ended = isinstance(event, RunFinished)
         if ended or isinstance(event, Alive):
             lines = self._unfold(event.at, everything=ended) + lines
-        if isinstance(event, Alive) and self._pulse_is_due(event.at):
+        if self._pulse.is_due(event):
             lines.append(Line(Level.INFO, pulse(self._model)))
         return lines
 
     def _line(self, event: Event) -> Line | None:
         if isinstance(event, RunStarted):
-            self._pulse_at, self._cap_told = event.at + PULSE_EVERY_S, event.concurrency
+            self._cap_told = event.concurrency
         if isinstance(event, WeatherChanged):
             return self._weather(event)
         if isinstance(event, CapChanged):
@@ -79,10 +79,20 @@ class Narrator:
             if fold.times > _TOLD_EACH
         ]
 
-    def _pulse_is_due(self, at: float) -> bool:
-        if self._pulse_at is None or self._pulse_at - PULSE_EVERY_S <= at < self._pulse_at:
+
+class Pulse:
+    """When to say that all is going on: every few minutes from the start, also where the wall clock is set back."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def is_due(self, event: Event) -> bool:
+        """Whether it is, at this event. It has to be asked at each."""
+        if isinstance(event, RunStarted):
+            self._last = event.at
+        if not isinstance(event, Alive) or self._last is None or 0 <= event.at - self._last < PULSE_EVERY_S:
             return False
-        self._pulse_at = at + PULSE_EVERY_S  # also where the wall clock was set back
+        self._last = event.at
         return True
 
 

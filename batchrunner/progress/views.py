@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from batchrunner.events import Alive, Event, RunFinished, RunStarted, Stopping
 from batchrunner.progress import jsonlog
 from batchrunner.progress.model import Model
-from batchrunner.progress.narrator import PULSE_EVERY_S, Narrator
+from batchrunner.progress.narrator import Narrator, Pulse
 from batchrunner.progress.screen import ASCII, UNICODE, Spans, draw
 from batchrunner.progress.words import Level, Line, safe
 from batchrunner.report.text import status_text
@@ -87,20 +87,16 @@ class JsonLines(_Guarded):
         self._model = model
         self._stream = stream
         self._least = Level.ERROR if quiet else Level.INFO
-        self._pulse_at: float | None = None
+        self._pulse = Pulse()
 
     def show(self, event: Event) -> None:
         """Write `event`, or a heartbeat when one is due."""
         line = jsonlog.line(event, self._model)
         if line is not None and jsonlog.level_of(event, self._model) >= self._least:
             self._write(self._put, line)
-        if isinstance(event, RunStarted):
-            self._pulse_at = event.at + PULSE_EVERY_S
-        elif isinstance(event, Alive) and self._pulse_at is not None and event.at >= self._pulse_at:
-            self._pulse_at = event.at + PULSE_EVERY_S
-            if self._least is Level.INFO:
-                self._write(self._put, jsonlog.heartbeat(event.at, self._model))
-        elif isinstance(event, RunFinished):
+        if self._pulse.is_due(event) and self._least is Level.INFO:
+            self._write(self._put, jsonlog.heartbeat(event.at, self._model))
+        if isinstance(event, RunFinished):
             self._least = min(self._least, Level.WARNING)
 
     def _put(self, line: str) -> None:

@@ -83,7 +83,7 @@ def _cause(report: dict[str, Any], state: str, kind: str, jobs: list[dict[str, A
         state=state,
         kind=kind,
         title=kind.replace("_", " ").capitalize(),
-        fault=_FAULTS[jobs[0]["error"]["fault"]],
+        fault=_FAULTS.get(jobs[0]["error"]["fault"], "not known"),
         messages=tuple((wordings[bare] if count == 1 else bare, count) for bare, count in listed),
         more=len(counted) - len(listed),
         hints=tuple(dict.fromkeys(job["error"]["hint"] for job in jobs if job["error"]["hint"]))[:_WORDINGS],

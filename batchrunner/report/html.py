@@ -85,6 +85,7 @@ def _environment() -> "Environment":
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         loader=FunctionLoader(_asset),
     )
     filters: dict[str, Callable[..., object]] = {

@@ -99,7 +99,9 @@
   const form = document.querySelector(".filters"), count = form.querySelector("output");
   const chips = [...form.querySelectorAll(".chips button")];
   const words = cards.map((card) => card.textContent.toLowerCase());
-  const chosen = (name) => chips.filter((chip) => chip.name === name && chip.ariaPressed === "true").map((chip) => chip.value);
+  const pressed = (chip) => chip.getAttribute("aria-pressed") === "true";
+  const press = (chip, on) => chip.setAttribute("aria-pressed", String(on));
+  const chosen = (name) => chips.filter((chip) => chip.name === name && pressed(chip)).map((chip) => chip.value);
   const value = (name) => (form.elements[name] ? form.elements[name].value : "");
   const filter = () => {
     const state = chosen("state"), resolution = chosen("resolution"), tag = value("tag");
@@ -126,18 +128,18 @@
   const recall = () => {
     if (!location.hash.includes("=")) return;
     const kept = new URLSearchParams(location.hash.slice(1));
-    for (const chip of chips) chip.ariaPressed = String(kept.getAll(chip.name).includes(chip.value));
+    for (const chip of chips) press(chip, kept.getAll(chip.name).includes(chip.value));
     for (const name of ["tag", "q"]) if (form.elements[name]) form.elements[name].value = kept.get(name) || "";
     filter();
   };
   const change = () => { filter(); remember(); };
   for (const chip of chips) {
-    chip.addEventListener("click", () => { chip.ariaPressed = String(chip.ariaPressed !== "true"); change(); });
+    chip.addEventListener("click", () => { press(chip, !pressed(chip)); change(); });
   }
   form.addEventListener("input", change);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => {
-    for (const chip of chips) chip.ariaPressed = "false";
+    for (const chip of chips) press(chip, false);
     setTimeout(change);
   });
   addEventListener("hashchange", recall);

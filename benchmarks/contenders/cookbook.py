@@ -14,7 +14,7 @@ import aiohttp
 URL = os.environ["AIMLAPI_BASE_URL"] + "/v2/video/generations"
 HEADERS = {"Authorization": f"Bearer {os.environ['AIMLAPI_KEY']}"}
 DONE = Path("results.jsonl")
-POLL_S = 0.5
+POLL_S = float(os.environ.get("POLL_S", "0.5"))
 TRIES = 5
 
 

@@ -13,11 +13,10 @@ import requests
 
 URL = os.environ["AIMLAPI_BASE_URL"] + "/v2/video/generations"
 HEADERS = {"Authorization": f"Bearer {os.environ['AIMLAPI_KEY']}"}
-POLL_S = 0.5
+POLL_S = float(os.environ.get("POLL_S", "0.5"))
 
 
-def main() -> None:
-    body, clip = (Path(argument) for argument in sys.argv[1:])
+def generate(body: Path, clip: Path) -> None:
     reply = requests.post(URL, json=json.loads(body.read_text()), headers=HEADERS)
     generation = reply.json()
     while generation["status"] in {"queued", "generating"}:
@@ -28,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    generate(*(Path(argument) for argument in sys.argv[1:]))

@@ -10,7 +10,7 @@ generate() {
     reply=$(curl -fsS -G -H "$key" --data-urlencode "generation_id=$id" "$url") || return 1
     status=$(jq -r .status <<<"$reply")
     case $status in
-      queued | generating) sleep 0.5 ;;
+      queued | generating) sleep "${POLL_S:-0.5}" ;;
       completed) break ;;
       *) return 1 ;;
     esac

@@ -14,6 +14,7 @@ import pytest
 
 from batchrunner import report
 from batchrunner.job import Entry, Snapshot
+from batchrunner.posters import BUDGET_BYTES
 from batchrunner.report.timeline import MOST_ROWS
 from tests.browser import nights
 from tests.browser.conftest import HOSTILE_TAG, absent
@@ -180,6 +181,7 @@ def test_a_phone_needs_no_sideways_scroll(visit: Any, which: str, request: pytes
 
 
 def test_two_thousand_jobs(visit: Any, large: Path) -> None:
+    assert large.stat().st_size + BUDGET_BYTES < 20_000_000, "with all the posters that a page may have"
     page = visit(large).page
     assert page.locator(".card").count() == 2000
     assert page.locator("video, .card img").count() == 0

@@ -16,6 +16,8 @@ from batchrunner.steps import Next, Steps
 from tests.scenarios.__main__ import live
 
 ENOUGH_NIGHTS = 300
+# A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -23,12 +25,13 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent is journalled when the answer is there."""
 
-    async def submit(self: Steps, fingerprint: str) -> Next:
+    async def submit(self: Steps, fingerprint: str, ticket: int) -> Next:
         record = self.records[fingerprint]
         now = self._parts.clock.now()
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
-            accepted = await self._parts.service.submit(record.job, request_id)
+            made = self._parts.service.submit(record.job, request_id)
+            accepted = await self._weather.call("submit", fingerprint, ticket, made)
         except CallError as error:
             await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=now)
             return await self._not_accepted(fingerprint, error)
@@ -110,24 +113,26 @@ def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(downloader, "inspect", lambda path, size_bytes: Anything())
 
 
-MUTATIONS: list[Patch] = [
-    intent_after_the_post,
-    post_again_after_a_cut,
-    died_means_refused,
-    name_before_flush,
-    key_by_position,
-    slot_free_in_doubt,
-    no_check_of_the_file,
-    id_only_in_memory,
+# And a night that noticed it when this was written, which is tried first: any other will do as well.
+MUTATIONS: list[tuple[Patch, int]] = [
+    (intent_after_the_post, 6),
+    (post_again_after_a_cut, 0),
+    (died_means_refused, 3),
+    (name_before_flush, 6),
+    (key_by_position, 2),
+    (slot_free_in_doubt, 0),
+    (no_check_of_the_file, 2),
+    (id_only_in_memory, 139),
 ]
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.__name__))
-def test_some_night_notices(mutation: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ENOUGH_NIGHTS):
+@pytest.mark.parametrize(("mutation", "noticed"), MUTATIONS, ids=[mutation.__name__ for mutation, _ in MUTATIONS])
+def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (noticed, *range(ENOUGH_NIGHTS)):
         with monkeypatch.context() as patch:
             mutation(patch)
             _, wrong, _ = live(seed)
         if wrong:
+            print(f"noticed by night {seed}")
             return
     pytest.fail(f"{ENOUGH_NIGHTS} nights kept every promise with: {mutation.__doc__}")

@@ -4,6 +4,9 @@ import pytest
 
 from tests.scenarios.__main__ import live, replay
 
+# A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
+
 NIGHTS = 300
 A_BLOCK = 10
 

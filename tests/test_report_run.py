@@ -1,0 +1,75 @@
+"""The files a run writes at its end, by real processes: whole runs, interrupted ones, and `report` afterwards."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from tests.conftest import MEDIA
+from tests.soak.processes import Command, call
+
+OUTPUTS = {"report.json", "report.html", "results.csv"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A manifest of two jobs for the sandbox, beside its inputs."""
+    for name in ("bunny.mp4", "hopper.jpg"):
+        shutil.copy(MEDIA / name, tmp_path / name)
+    jobs = [{"id": f"job-{size}", "resolution": f"{size}p"} for size in (480, 580)]
+    manifest = {
+        "version": 1, "name": "night", "provider": "sandbox", "poll_interval": "200ms", "jobs": jobs,
+        "defaults": {"video": "bunny.mp4", "image": "hopper.jpg"}, "junit": "ci/junit.xml",
+    }  # fmt: skip
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
+    return tmp_path
+
+
+def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None:
+    done = call("run", "night.yaml", cwd=folder, BATCHRUNNER_METRICS_FILE="batch.prom")
+    assert done.returncode == 0, done.stderr
+    run_dir = folder / "output" / "night"
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == OUTPUTS | {"job-480.mp4", "job-580.mp4"}
+    assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
+    assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
+    page = (run_dir / "report.html").read_bytes()
+    posters = run_dir / ".batchrunner" / "posters"
+    # Two clips, their reference clip and their character, in three sizes: made beside the run.
+    assert len(list(posters.glob("*.webp"))) == (2 + 1 + 1) * 3
+    assert page.count(b"data:image/webp;base64,") == 4
+
+    shutil.rmtree(posters)
+    for name in OUTPUTS:
+        (run_dir / name).unlink()
+    again = call("report", run_dir, "--junit", "again.xml", "--metrics-file", "again.prom", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert (run_dir / "report.html").read_bytes() == page
+    assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
+    assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
+
+
+def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
+    (folder / "faults.yaml").write_text("service: {duration: 10m}\n", "utf-8")
+    arguments: list[str | Path] = ["run", "night.yaml", "--faults", "faults.yaml", "--metrics-file", "batch.prom"]
+    with Command(arguments, folder, folder / "log") as run:
+        run.says("accepted")
+        run.signal_group(signal.SIGTERM)
+        assert run.end() == 143
+    run_dir = folder / "output" / "night"
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == OUTPUTS
+    assert json.loads((run_dir / "report.json").read_bytes())["exit_status"] == 143
+    assert ET.parse(folder / "ci" / "junit.xml").getroot().get("skipped") == "2"
+    assert 'batchrunner_run_exit_status{batch="night"} 143' in (folder / "batch.prom").read_text("utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_said_and_costs_no_report(folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = call("run", "night.yaml", "--junit", "file/junit.xml", cwd=folder)
+    assert done.returncode == 3
+    assert "file/junit.xml could not be written" in done.stderr
+    run_dir = folder / "output" / "night"
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} >= OUTPUTS | {"job-480.mp4", "job-580.mp4"}
