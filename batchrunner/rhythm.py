@@ -18,15 +18,14 @@ class Rhythm:
         self._median_s = fit.median_s
         roots = [sqrt(hazard) for hazard in fit.hazard]
         budget = max(FEWEST, fit.mean_s / interval_s + 0.5)
-        low, high = 1e-6, 1e4
-        for _ in range(2 * _TURNS):
+        low, high = 0.01, 100.0
+        for _ in range(_TURNS):
             scale = sqrt(low * high)
-            self._due = self._cumulated(roots, scale)
-            if self._looks(fit) > budget:
+            self._due = self._cumulated(roots, scale / sqrt(interval_s))
+            if self._looks(fit, budget) > budget:
                 high = scale
             else:
                 low = scale
-        self._due = self._cumulated(roots, low)
 
     def _cumulated(self, roots: list[float], scale: float) -> list[float]:
         most, least = 1 / (SHORTEST * self._interval_s), 1 / (LONGEST * self._interval_s)
@@ -36,10 +35,10 @@ class Rhythm:
             sums.append(total)
         return sums
 
-    def _looks(self, fit: Fit) -> float:
+    def _looks(self, fit: Fit, most: float) -> float:
         """How many looks one takes on average."""
         looks, at_s, left = 0.0, 0.0, 1.0
-        while left > 0.003 and looks < 1e4:
+        while left > 0.003 and looks <= most:
             looks += left
             at_s += self.wait_s(at_s)
             left = fit.longer_than(at_s)

@@ -109,7 +109,7 @@ def test_without_three_durations_there_is_no_finish_time() -> None:
     night = Night(2)
     night.submit("job0")
     night.wait(10)
-    assert night.screen()[3] == "finish   known after the first clips"
+    assert night.screen()[3] == "finish   known after three clips"
 
 
 def test_a_download_shows_its_bytes(night: Night) -> None:

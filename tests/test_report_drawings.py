@@ -204,6 +204,9 @@ def test_the_made_up_night_is_what_it_says() -> None:
     assert {job["state"] for job in made["jobs"]} == {"succeeded", "failed", "in_doubt", "pending"}
 
 
+ENDS = sorted({outcome for outcome in OUTCOMES.values() if outcome})
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
     """Clocks set back, facts that are missing, states that do not fit them, runs in the wrong order."""
@@ -219,7 +222,7 @@ def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
     for number in range(rng.choice((0, 1, 3, 80))):
         tries = [
             replace(
-                attempt(each, generation_id=some(f"g{number}"), outcome=some(*sorted({each for each in OUTCOMES.values() if each}))),
+                attempt(each, generation_id=some(f"g{number}"), outcome=some(*ENDS)),
                 request_id=f"{number}.{each}", submitted_at=moment(), accepted_at=some(moment()),
                 generating_at=some(moment()), completed_at=some(moment()), ended_at=some(moment()),
                 credits=some(0.0, 1e6), estimate=some(5e5), polls=rng.choice((0, 1, 10**6)),

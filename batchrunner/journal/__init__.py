@@ -33,11 +33,18 @@ APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite fil
 
 _Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
 
-_PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)"
-_PUT_ATTEMPT = (
-    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "
-    f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
-)
+
+def _upsert(table: str, columns: Sequence[str], keys: int) -> str:
+    """Put a row, known by its first `keys` columns. A REPLACE would search every table that refers to the old row."""
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns[keys:])
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({', '.join(columns[:keys])}) DO UPDATE SET {changes}"
+    )
+
+
+_PUT_JOB = _upsert("jobs", rows.JOB_COLUMNS, 1)
+_PUT_ATTEMPT = _upsert("attempts", rows.ATTEMPT_COLUMNS, 2)
 _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
 _PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
 _PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"
@@ -269,7 +276,7 @@ def _load(connection: sqlite3.Connection) -> Snapshot | None:
         attempts: dict[str, list[tuple[Any, ...]]] = {}
         for row in connection.execute(_GET_ATTEMPTS):
             attempts.setdefault(row[0], []).append(row)
-        jobs = connection.execute("SELECT fingerprint, job_json, state, error_json, result_json FROM jobs")
+        jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs")
         records = {row[0]: rows.record(row, attempts.get(row[0], ())) for row in jobs}
         query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
         entries = tuple(rows.entry(row, records) for row in connection.execute(query))

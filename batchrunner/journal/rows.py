@@ -14,15 +14,18 @@ from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, State
 
 RUN_COLUMNS = tuple(field.name for field in fields(Run))
+JOB_COLUMNS = ("fingerprint", "job_json", "state", "error_json", "result_json")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name")
 HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
+_MEDIA_COLUMNS = tuple(field.name for field in fields(Media) if field.name not in {"uri", "path"})
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
 
 
 def dump(value: object) -> str:
     """Compact JSON with sorted keys; lone surrogates are escaped, so that it always encodes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def storable(value: Any) -> Any:
@@ -34,7 +37,7 @@ def job_to_json(job: Job) -> str:
     """The job as text, its inputs without their content."""
 
     def media(item: Media) -> dict[str, Any]:
-        kept = {name: value for name, value in asdict(item).items() if name != "uri" and value is not None}
+        kept = {name: value for name in _MEDIA_COLUMNS if (value := getattr(item, name)) is not None}
         return {**kept, "path": str(item.path)} if item.path else kept
 
     return dump({"model": job.model, "params": dict(job.params), "video": media(job.video), "image": media(job.image)})
@@ -61,7 +64,7 @@ def problem_from_json(text: str | None) -> Problem | None:
 
 
 def job_row(record: Record) -> tuple[str, str, str, str | None, str | None]:
-    """A row of ``jobs``: fingerprint, job_json, state, error_json, result_json."""
+    """A row of ``jobs``, in the order of JOB_COLUMNS."""
     result = None if record.result is None else dump(asdict(record.result))
     return (
         record.job.fingerprint,

@@ -110,7 +110,7 @@ def _finish(model: Model) -> Spans:
     per_hour, left_s = model.per_hour(), model.left_s()
     rate = f"; {count_text(round(per_hour), 'clip')} an hour" if per_hour and per_hour >= 1 else ""
     if left_s is None:
-        waits = "a moment" if not model.states[State.PENDING] and not model.in_flight else "after the first clips"
+        waits = "a moment" if not model.states[State.PENDING] and not model.in_flight else "after three clips"
         return [(f"{'in ' if waits == 'a moment' else 'known '}{waits}{rate}", "")]
     return [(f"about {clock_time(model.at + left_s)}, in {lasting(left_s)}", "bold"), (rate, "")]
 

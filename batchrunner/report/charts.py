@@ -72,9 +72,10 @@ def polls(report: dict[str, Any]) -> Chart | None:
 def cost(report: dict[str, Any], spans: Sequence[tuple[float, float]]) -> Chart | None:
     """What was spent by when, on the time axis of `spans`."""
     paid = sorted(
-        (each["completed_at"], each["estimate"] if each["credits"] is None else each["credits"])
+        (each["completed_at"], price)
         for each in attempts([*report["jobs"], *report["earlier_jobs"]])
-        if each["completed_at"] and each["outcome"] != "failed" and (each["credits"] or each["estimate"])
+        if each["completed_at"] and each["outcome"] != "failed"
+        if (price := each["estimate"] if each["credits"] is None else each["credits"])
     )
     if not paid:
         return None

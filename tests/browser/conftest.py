@@ -27,7 +27,7 @@ def absent(why: str) -> None:
     pytest.skip(words)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: the driver keeps an event loop running
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
@@ -82,7 +82,7 @@ def visit(browser: Any) -> Iterator[Any]:
         each.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     """The run directory of a real run: clips refused for their content, one job in doubt, the others delivered."""
     folder = tmp_path_factory.mktemp("night")

@@ -32,7 +32,7 @@ def no_sideways_scroll(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 jobs, without posters."""
     folder = tmp_path_factory.mktemp("large")
@@ -40,7 +40,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hostile text in every place, and names of 300 characters."""
     shot = hostile()
