@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -29,6 +30,7 @@ from batchrunner.job import Result
 from batchrunner.text import redacted
 
 _BLOCK_BYTES = 256 * 1024
+_GATHERED_BYTES = 1 << 20  # in memory, of each download
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
@@ -60,8 +62,11 @@ class Downloader:
         self._executor = executor
         self._disk = files
         self._session: aiohttp.ClientSession | None = None
+        self._left: set[str] = set()  # keys of which an earlier try may have left something
 
     async def __aenter__(self) -> Self:
+        with suppress(OSError):  # told by whoever writes there
+            self._left = {path.stem for path in self._parts.iterdir()}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._guard),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -86,11 +91,13 @@ class Downloader:
         ``link_refused``: it leads where no download may; otherwise the file host is in trouble), NetworkFault,
         LocalFault.
         """
-        part = _Part(self._parts / key, self._disk)
+        part = _Part(self._parts / key, self._disk, fresh=key not in self._left)
+        self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
-                await self._receive(url, part, told)
-            fetched: Fetched = await self._off_loop(_finish, part)
+                given = await self._receive(url, part, told)
+            fetched: Fetched = await self._off_loop(_finish, part, given)
+            self._left.discard(key)
             return fetched
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(part.keep)
@@ -107,8 +114,10 @@ class Downloader:
         finally:
             part.close()
 
-    async def _receive(self, url: str, part: "_Part", told: Callable[[int, int | None], None]) -> None:
-        await self._off_loop(part.recall)
+    async def _receive(self, url: str, part: "_Part", told: Callable[[int, int | None], None]) -> str | None:
+        """Take what comes, and return the hex SHA-256 that the host gives for the whole."""
+        if not part.fresh:
+            await self._off_loop(part.recall)
         async with self._reach(url, part.request_headers()) as reply:
             headers = {name.lower(): value for name, value in reply.headers.items()}
             continued = _judge(reply.status, headers, part)
@@ -117,19 +126,17 @@ class Downloader:
             if expected is not None and expected > _LARGEST_CLIP_BYTES:
                 part.forget()
                 raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
-            await self._off_loop(part.start, continued, headers.get("etag", ""))
+            part.start(continued, headers.get("etag", ""))
             async for block in reply.content.iter_chunked(_BLOCK_BYTES):
-                await self._off_loop(part.write, block)
+                if part.take(block):
+                    await self._off_loop(part.drain)
                 told(part.size_bytes, expected)
                 if part.size_bytes > _LARGEST_CLIP_BYTES:
                     part.forget()
                     raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
         if expected is not None and part.size_bytes != expected:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
-        given = _given_sha256(headers)
-        if given is not None and given != part.sha256:
-            part.forget()
-            raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
+        return _given_sha256(headers)
 
     @asynccontextmanager
     async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -151,16 +158,25 @@ class Downloader:
 
 
 class _Part:
-    """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk."""
+    """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk.
 
-    def __init__(self, stem: Path, files: Disk) -> None:
+    fresh: nothing of it can be there yet. What comes is gathered up to a mebibyte before it is written, so that a small
+    clip takes one turn off the loop; what a cut leaves in memory is written then.
+    """
+
+    def __init__(self, stem: Path, files: Disk, *, fresh: bool = False) -> None:
         self.path = stem.with_suffix(".part")
+        self.fresh = fresh
+        self.etag = ""
+        self.size_bytes = 0  # what came, written or not
         self._note = stem.with_suffix(".json")
         self._disk = files
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
-        self.etag = ""
-        self.size_bytes = 0
+        self._gathered = bytearray()
+        self._written_bytes = 0
+        self._continued = self._started = self._closed = False
+        self._busy = Lock()  # a cancelled fetch may still be writing when what it left is stored
 
     @property
     def sha256(self) -> str:
@@ -182,6 +198,7 @@ class _Part:
                     block = file.read(min(_BLOCK_BYTES, size_bytes - self.size_bytes))
                     self._hash.update(block)
                     self.size_bytes += len(block)
+            self._written_bytes = self.size_bytes
             self.etag = etag
         except (OSError, ValueError, KeyError, TypeError):
             self._restart()
@@ -191,23 +208,40 @@ class _Part:
         return {"Range": f"bytes={self.size_bytes}-", "If-Range": self.etag} if self.size_bytes else {}
 
     def start(self, continued: bool, etag: str) -> None:
-        """Open for writing, from where the reply continues or from nothing."""
+        """Go on from where the reply continues, or from nothing."""
+        # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
+        self.etag = "" if etag.startswith("W/") else etag
+        self._continued, self._started = continued, True
         if not continued:
+            self._restart()
+
+    def take(self, block: bytes) -> bool:
+        """Gather a block; returns whether it is time to drain."""
+        self._gathered += block
+        self.size_bytes += len(block)
+        return len(self._gathered) >= _GATHERED_BYTES
+
+    def drain(self) -> None:
+        """Write what was gathered."""
+        with self._busy:
+            if self._closed:
+                return
+            if self._file is None:
+                self._file = self._open()
+            gathered, self._gathered = self._gathered, bytearray()
+            self._file.write(gathered)
+            self._hash.update(gathered)
+            self._written_bytes += len(gathered)
+
+    def _open(self) -> BinaryIO:
+        if not self._continued and not self.fresh:
             # What the note vouches for is about to be overwritten: it must be gone from the disk before.
             self._disk.remove(self._note)
             self._disk.flush_folder(self._note.parent)
-            self._restart()
-        # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
-        self.etag = "" if etag.startswith("W/") else etag
-        self._file = self._disk.open(self.path, "ab" if continued else "wb")
-        if continued:
-            self._file.truncate(self.size_bytes)
-
-    def write(self, block: bytes) -> None:
-        assert self._file is not None
-        self._file.write(block)
-        self._hash.update(block)
-        self.size_bytes += len(block)
+        file = self._disk.open(self.path, "ab" if self._continued else "wb")
+        if self._continued:
+            file.truncate(self._written_bytes)
+        return file
 
     def flush(self) -> None:
         assert self._file is not None
@@ -215,10 +249,11 @@ class _Part:
 
     def keep(self) -> None:
         """After a cut: flush what came and note it, so that the next try can continue. Failing costs only time."""
-        size_bytes = self.size_bytes  # before the flush: a cancelled fetch may still be writing a block
-        if self._file is None or not self.etag or not size_bytes:
+        if not self._started or not self.etag or not self.size_bytes:
             return
         try:
+            self.drain()
+            size_bytes = self._written_bytes
             self.flush()
             with self._disk.open(self._note, "wb") as note:
                 note.write(json.dumps({"etag": self.etag, "size_bytes": size_bytes}).encode())
@@ -232,18 +267,24 @@ class _Part:
         self._disk.remove(self.path)
 
     def close(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # a full disk takes no last block either; what counts was flushed before
-                self._file.close()
-            self._file = None
+        with self._busy:
+            self._closed = True
+            if self._file is not None:
+                with suppress(OSError):  # a full disk takes no last block either; what counts was flushed before
+                    self._file.close()
+                self._file = None
 
     def _restart(self) -> None:
         self._hash = hashlib.sha256()
-        self.size_bytes = 0
+        self.size_bytes = self._written_bytes = 0
 
 
-def _finish(part: _Part) -> Fetched:
-    """Check the whole file and flush it."""
+def _finish(part: _Part, given: str | None) -> Fetched:
+    """Check the whole file and flush it. given: the hex SHA-256 that its host gives, if it does."""
+    part.drain()
+    if given is not None and given != part.sha256:
+        part.forget()
+        raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
     part.flush()
     try:
         decoded = inspect(part.path, part.size_bytes)

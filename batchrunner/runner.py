@@ -91,12 +91,14 @@ async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: 
     def interrupted(number: signal.Signals) -> None:
         caught.append(number)
         for engine in engines:
-            engine.close(f"{number.name} received; waiting for calls in the air, the same again ends at once")
+            engine.close(f"{number.name} received")
+        if len(caught) == 1:
+            listener(Noticed(outside.clock.now(), (), "waiting for calls in the air; the same again ends at once"))
 
     def listen(engine: Engine) -> None:
         engines.append(engine)
         for number in caught:
-            engine.close(f"{number.name} received; waiting for calls in the air, the same again ends at once")
+            engine.close(f"{number.name} received")
 
     def ending() -> ExitStatus | None:
         return _SIGNALS[caught[0]] if caught else None
@@ -180,7 +182,7 @@ async def _finish(
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
         written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__, **extra)
     except (LocalFault, OSError) as error:
-        listener(Noticed(run.started_at, (), f"the report could not be written: {error}"))
+        listener(Noticed(run.finished_at or run.started_at, (), f"the report could not be written: {error}"))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     held = replace(_held(journal), run=run)

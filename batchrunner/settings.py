@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from batchrunner.errors import UsageError
 
-Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch"]
+Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -62,10 +62,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
     Setting("junit", "text", None, "Write a JUnit XML file here at the end: a test case for each job."),
     Setting("metrics_file", "text", None, "Write a Prometheus text file here at the end, for a textfile collector."),
-    Setting("notify", "text", None, "Post the summary to this webhook at the end (https, or http on this machine)."),
+    Setting("notify", "secret", None, "Post the summary to this webhook at the end (https, or http on this machine)."),
     Setting("quiet", "switch", False, "Print only what needs a person."),
     Setting("log_format", "choice", "text", "Lines for people, or one JSON object an event.", ("text", "json")),
-    Setting("no_progress", "switch", False, "Plain lines instead of a progress bar."),
+    Setting("no_progress", "switch", False, "Plain lines instead of a live screen."),
 )
 
 
@@ -205,6 +205,7 @@ def _expected(setting: Setting) -> str:
         "moment": "a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
         "text": "text",
+        "secret": "text that is not shown here",
     }[setting.kind]
 
 
@@ -212,6 +213,13 @@ def _text(_: Setting, value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"{value!r} is not usable text")
     return value
+
+
+def _secret(setting: Setting, value: object) -> str:
+    try:
+        return _text(setting, value)
+    except ValueError:
+        raise ValueError("its value is not usable text") from None
 
 
 def _choice(setting: Setting, value: object) -> str:
@@ -284,6 +292,7 @@ def _switch(_: Setting, value: object) -> bool:
 
 _PARSERS = {
     "text": _text,
+    "secret": _secret,
     "choice": _choice,
     "count": _count,
     "number": _number,

@@ -30,7 +30,10 @@ class Store:
         self._journal = journal
         self._executor = executor
         self._disk = files
-        self._placed: dict[str, PlacedFile] = journal.files()
+        self._placed: dict[str, PlacedFile] = {}
+        self._ours: dict[str, list[str]] = {}  # names in `_placed`, by fingerprint; one may have gone to another since
+        for name, placed in journal.files().items():
+            self._know(name, placed)
         self._names: dict[str, list[str]] = {}
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
@@ -42,10 +45,7 @@ class Store:
         for entry in entries:
             self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
         news: dict[str, Result | None] = {}
-        ours: dict[str, list[str]] = {}
-        for name, placed in self._placed.items():
-            ours.setdefault(placed.fingerprint, []).append(name)
-        for fingerprint, names in ours.items():
+        for fingerprint, names in list(self._ours.items()):
             record = records.get(fingerprint)
             if record is not None and record.state is State.IN_FLIGHT:
                 result = await self._run(self._recover, names)
@@ -65,12 +65,12 @@ class Store:
         await self._clear(names[0], job)
         await self._place(names[0], job, result)
         await self._run(self._disk.rename, fetched.path, self._root / names[0])
-        await self._spread(job, result)
+        if len(names) > 1:
+            await self._spread(job, result)
 
     def present(self, job: Job, result: Result) -> str | None:
         """A name under which the job's result stands, by size; None where there is none."""
-        candidates = [*self._names_of(job), self._kept_name(job.key)]
-        candidates += [name for name, placed in self._placed.items() if placed.fingerprint == job.fingerprint]
+        candidates = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, ())]
         for name in candidates:
             placed = self._placed.get(name)
             ours = placed is not None and placed.fingerprint == job.fingerprint
@@ -108,7 +108,7 @@ class Store:
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
             await self._journal.place(target, placed)
-            self._placed[target] = placed
+            self._know(target, placed)
         else:
             number = 1
             while _stands(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
@@ -118,7 +118,11 @@ class Store:
     async def _place(self, name: str, job: Job, result: Result) -> None:
         placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
         await self._journal.place(name, placed)
+        self._know(name, placed)
+
+    def _know(self, name: str, placed: PlacedFile) -> None:
         self._placed[name] = placed
+        self._ours.setdefault(placed.fingerprint, []).append(name)
 
     def _names_of(self, job: Job) -> list[str]:
         return self._names.get(job.fingerprint) or [self._kept_name(job.key)]

@@ -65,7 +65,9 @@ def photograph(page_file: Path, target: Path) -> None:
         browser = driver.chromium.launch(executable_path=engine, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
         page.goto(page_file.as_uri())
-        page.wait_for_function("[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
+        page.wait_for_selector(".card img")
+        page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+        page.wait_for_timeout(500)  # decoded is not painted yet
         page.screenshot(path=target)
         browser.close()
 

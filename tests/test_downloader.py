@@ -24,28 +24,29 @@ KEY = "0123456789abcdef"
 
 
 class Gauge:
-    """How much of the download has been written, so that a host can cut the line at a known place.
+    """How much of the download has been taken, so that a host can cut the line at a known place.
 
     aiohttp throws away what it holds unread when the connection breaks, so a cut must wait for the reader.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.written_bytes = 0
+        self.taken_bytes = 0
         self.moved = asyncio.Event()
-        write = downloader._Part.write
+        take = downloader._Part.take
 
-        def watched(part: Any, block: bytes) -> None:
-            write(part, block)
-            self.written_bytes = part.size_bytes
-            self.loop.call_soon_threadsafe(self.moved.set)
+        def watched(part: Any, block: bytes) -> bool:
+            full = take(part, block)
+            self.taken_bytes = part.size_bytes
+            self.moved.set()
+            return full
 
-        monkeypatch.setattr(downloader._Part, "write", watched)
+        monkeypatch.setattr(downloader._Part, "take", watched)
 
     def begin(self) -> None:
-        self.loop, self.moved, self.written_bytes = asyncio.get_running_loop(), asyncio.Event(), 0
+        self.moved, self.taken_bytes = asyncio.Event(), 0
 
     async def reach(self, size_bytes: int) -> None:
-        while self.written_bytes < size_bytes:
+        while self.taken_bytes < size_bytes:
             await self.moved.wait()
             self.moved.clear()
         await asyncio.sleep(0)

@@ -68,6 +68,7 @@ def test_the_fields_are_the_tables() -> None:
 def test_flags_before_environment_before_manifest_before_default(setting: Setting) -> None:
     written: dict[str, list[Any]] = {
         "text": ["a", "b", "c"],
+        "secret": ["a", "b", "c"],
         "choice": [*setting.choices, *setting.choices][:3],
         "count": [7, "8", 9],
         "number": [7.5, "8", 9],
@@ -366,3 +367,9 @@ def test_where_a_webhook_is_stays_a_secret() -> None:
     shown = as_facts(resolve({"notify": "https://hooks.example.com/T0/SECRET"}, {}, {}))
     assert shown["notify"] == "set"
     assert "SECRET" not in json.dumps(shown)
+
+
+def test_a_webhook_is_a_secret_even_when_it_cannot_be_used() -> None:
+    with pytest.raises(UsageError) as raised:
+        resolve({"notify": "https://hooks.example.com/T0/secret\0"}, {}, {})
+    assert "secret" not in raised.value.message.replace("is not shown", "")

@@ -1,0 +1,231 @@
+"""Makes docs/terminal.svg, the README's moving picture: a run on a terminal, killed in its middle and started again.
+
+    python docs/record_terminal.py         # wants the extra 'dev'; takes about a minute and a half
+
+The recording is real: a shell, our program on it, a rehearsal against the sandbox with failures by script, and a
+SIGKILL. Nothing is paid and nothing leaves this machine. What the terminal shows is kept up by pyte. The picture is one
+SVG without a script: the moments lie side by side as on a film, and a stepped animation moves it. Lines that many
+moments share are kept once. Where nothing moves (printed, or by the reader's wish), the last moment stands.
+"""
+
+import os
+import pty
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pyte
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "terminal.svg"
+LARGEST_BYTES = 400_000
+
+COLUMNS, LINES = 96, 25
+CELL_PX, LINE_PX, FONT_PX = 8.4, 19, 14
+BORDER_PX, BAR_PX = 18, 38
+SNAPSHOT_S = 0.5
+KEY_S = 0.045
+LAST_S = 8.0
+PATIENCE_S = 120.0
+COMMAND = "batchrunner run heroes.yaml --provider sandbox --fast --faults night.yaml"
+
+SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station")
+FAULTS = {
+    "service": {"duration": "3m", "spread": 0.35, "capacity": 6, "seed": 5},
+    "faults": [
+        {"on": "generation", "kind": "face_detection", "first": 1},
+        {"on": "submit", "kind": "lost_reply", "first": 1},
+        {"on": "download", "kind": "truncated", "first": 2},
+    ],
+    "outages": [{"from": "7m", "for": "4m", "shows": "html_502"}],
+}
+
+PAPER, BAR, INK = "#12151c", "#1b2029", "#d7dce5"
+COLOURS = {
+    "default": INK,
+    "black": "#8b94a5",
+    "red": "#ff7b85",
+    "green": "#7fd88f",
+    "brown": "#e5c07b",
+    "blue": "#7aa8ff",
+    "magenta": "#c99bf0",
+    "cyan": "#5ccfe0",
+    "white": INK,
+    "brightblack": "#8b94a5",
+}
+Run = tuple[int, str, str, bool]  # column, text, colour, bold
+Row = tuple[Run, ...]
+Frame = tuple[Row, ...]
+
+
+class Screen(pyte.Screen):  # type: ignore[misc]  # pyte has no types
+    """A terminal that knows faint text, as grey."""
+
+    def select_graphic_rendition(self, *attributes: int, **more: Any) -> None:
+        """2 is faint: pyte passes over it."""
+        super().select_graphic_rendition(*(90 if each == 2 else each for each in attributes), **more)
+
+
+@dataclass
+class Recording:
+    """A shell on a pseudo-terminal, and what it showed when: pairs of seconds and moments."""
+
+    folder: Path
+    frames: list[tuple[float, Frame]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.screen = Screen(COLUMNS, LINES)
+        self._stream = pyte.ByteStream(self.screen)
+        self._began = time.monotonic()
+        program = Path(sys.executable).parent
+        told = {"TERM": "xterm-256color", "PS1": "\x1b[32m$\x1b[0m ", "PATH": f"{program}:{os.environ['PATH']}"}
+        size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES)}
+        self.shell, self._master = pty.fork()
+        if not self.shell:
+            os.chdir(self.folder)
+            home = {"HOME": str(self.folder), "LANG": "C.UTF-8", "TZ": "UTC", "BASH_SILENCE_DEPRECATION_WARNING": "1"}
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**told, **size, **home})  # noqa: S606, S607 (a shell is what is shown)
+
+    def type(self, text: str) -> None:
+        """Key by key, then the enter key."""
+        for key in text:
+            os.write(self._master, key.encode())
+            self.watch(KEY_S, snapshot_s=KEY_S)
+        self.watch(0.6)
+        os.write(self._master, b"\r")
+
+    def watch(self, most_s: float, until: Callable[[str], bool] = lambda _: False, snapshot_s: float = SNAPSHOT_S) -> None:
+        """Look on for so long, or until what is shown is what was waited for."""
+        ends = time.monotonic() + most_s
+        while (now := time.monotonic()) < ends and not until("\n".join(self.screen.display)):
+            if select.select([self._master], [], [], min(snapshot_s, ends - now))[0]:
+                self._stream.feed(os.read(self._master, 65536))
+            self._snap(snapshot_s)
+
+    def kill(self) -> None:
+        """SIGKILL to what the shell runs in the foreground: as `kill -9` from elsewhere."""
+        os.kill(os.tcgetpgrp(self._master), signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the shell."""
+        os.kill(self.shell, signal.SIGKILL)
+        os.waitpid(self.shell, 0)
+        os.close(self._master)
+
+    def _snap(self, least_s: float) -> None:
+        now, frame = time.monotonic() - self._began, moment(self.screen)
+        if not self.frames or (frame != self.frames[-1][1] and now - self.frames[-1][0] >= least_s):
+            self.frames.append((now, frame))
+
+
+def moment(screen: Screen) -> Frame:
+    """What the terminal shows now."""
+    return tuple(tuple(runs(screen.buffer[y])) for y in range(LINES))
+
+
+def runs(line: Any) -> Iterator[Run]:
+    """A line as stretches of one colour, without the blanks between them."""
+    cells = [(x, line[x]) for x in range(COLUMNS)]
+    for (colour, bold), group in groupby(cells, lambda cell: (cell[1].fg, cell[1].bold)):
+        stretch = list(group)
+        text = "".join(cell.data for _, cell in stretch)
+        if text.strip():
+            lead = len(text) - len(text.lstrip())
+            yield stretch[0][0] + lead, text.strip(), COLOURS.get(colour, INK), bold
+
+
+def live(folder: Path) -> list[tuple[float, Frame]]:
+    """A night in `folder`: started, killed, started again; what was seen of it."""
+    for name in ("bunny.mp4", "astronaut.jpg", "hopper.jpg"):
+        shutil.copy(ROOT / "manifests" / "media" / name, folder / name)
+    jobs = [
+        {"id": f"{scene}-{face}", "video": "bunny.mp4", "image": image, "num_inference_steps": 20 + number}
+        for number, scene in enumerate(SCENES)
+        for face, image in (("astronaut", "astronaut.jpg"), ("admiral", "hopper.jpg"))
+    ]
+    heroes = {"version": 1, "concurrency": 6, "poll_interval": "5s", "jobs": jobs}
+    (folder / "heroes.yaml").write_text(yaml.safe_dump(heroes, sort_keys=False), "utf-8")
+    (folder / "night.yaml").write_text(yaml.safe_dump(FAULTS), "utf-8")
+    recording = Recording(folder)
+    try:
+        recording.watch(1.0, lambda shown: shown.startswith("$"))
+        recording.type(COMMAND)
+        recording.watch(PATIENCE_S, lambda shown: " 7 of 16" in shown)
+        recording.kill()
+        recording.watch(PATIENCE_S, lambda shown: "Killed" in shown)
+        recording.watch(2.0)
+        recording.type(COMMAND)
+        recording.watch(PATIENCE_S, lambda shown: "report" in shown.rpartition("Killed")[2])
+        recording.watch(2.0)
+    finally:
+        recording.close()
+    return recording.frames
+
+
+def film(frames: list[tuple[float, Frame]]) -> str:
+    """The picture."""
+    starts = [at - frames[0][0] for at, _ in frames]
+    whole_s = starts[-1] + LAST_S
+    wide, high = COLUMNS * CELL_PX + 2 * BORDER_PX, LINES * LINE_PX + BAR_PX + BORDER_PX
+    known: dict[Row, str] = {}
+    for _, frame in frames:
+        for row in filter(None, frame):
+            known.setdefault(row, f"r{len(known):x}")
+    steps = "".join(f"{at / whole_s:.3%}{{transform:translateX({-n * wide:.1f}px)}}" for n, at in enumerate(starts))
+    defs = "".join(f'<g id="{name}">{drawn(row)}</g>' for row, name in known.items())
+    moments = "".join(
+        f'<g transform="translate({n * wide:.1f})">'
+        + "".join(f'<use href="#{known[row]}" y="{y * LINE_PX}"/>' for y, row in enumerate(frame) if row)
+        + "</g>"
+        for n, (_, frame) in enumerate(frames)
+    )
+    dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
+    classes = "".join(f".{name}{{fill:{colour}}}" for colour, name in CLASSES.items())
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.1f} {high}" width="{wide:.0f}" height="{high}" role="img">
+<title>A batch on a terminal: killed in its middle, started again, and done; no clip is paid for twice</title>
+<style>
+text{{font:{FONT_PX}px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace;white-space:pre}}
+.bold{{font-weight:700}}{classes}
+.film{{transform:translateX({-(len(frames) - 1) * wide:.1f}px);animation:film {whole_s:.2f}s step-end infinite}}
+@keyframes film{{{steps}}}
+@media (prefers-reduced-motion:reduce),print{{.film{{animation:none}}}}
+</style>
+<defs>{defs}</defs>
+<rect width="{wide:.1f}" height="{high}" rx="10" fill="{PAPER}"/>
+<path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{wide - 10:.1f}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
+<g fill="#3a4252">{dots}</g>
+<text x="{wide / 2:.1f}" y="{BAR_PX / 2 + 5}" text-anchor="middle" fill="#8b94a5">a rehearsal on this machine, time 60 times as fast</text>
+<svg x="{BORDER_PX}" y="{BAR_PX + 8}" width="{wide - 2 * BORDER_PX:.1f}" height="{high - BAR_PX - 8}"><g class="film">{moments}</g></svg>
+</svg>
+"""
+
+
+CLASSES = {colour: f"c{n}" for n, colour in enumerate(dict.fromkeys(COLOURS.values()))}
+
+
+def drawn(row: Row) -> str:
+    """A line; every stretch in its columns, whatever font the reader has."""
+    return "".join(
+        f'<text x="{column * CELL_PX:.1f}" y="{FONT_PX}" class="{CLASSES[colour]}{" bold" if bold else ""}"'
+        f' textLength="{len(text) * CELL_PX:.1f}">{escape(text)}</text>'
+        for column, text, colour, bold in row
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        picture = film(live(Path(name)))
+    if len(picture.encode()) > LARGEST_BYTES:
+        raise SystemExit(f"the picture has {len(picture.encode()):,} bytes, more than {LARGEST_BYTES:,}")
+    TARGET.write_text(picture, "utf-8")
+    print(f"{TARGET.relative_to(ROOT)}: {len(picture.encode()):,} bytes")  # noqa: T201 (a script that says what it made)
