@@ -19,7 +19,9 @@ STEPS = 22 * _PER_OCTAVE  # to 58 hours
 EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
 _WIDTHS_S = tuple(high - low for low, high in zip(EDGES_S, EDGES_S[1:], strict=False))
 
-KEPT = 96
+KEPT = 128
+_SMOOTH = 0.4
+_PRIOR = 32
 _ROUNDS = 8
 _ODD = 0.02  # share expected to complete that early, or that late
 _FORGOTTEN = 0.25  # share of what was known, after something that odd
@@ -105,7 +107,7 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
         running[step_of(elapsed_s)] += weight
     bounds += [(step, STEPS, count) for step, count in enumerate(running) if count]
     far_s = 2 * max(after_s for after_s, by_s in [*spans, (0.1, 0), *((each, 0) for each in running_s)])
-    shares = [width_s * exp(-low_s / far_s) + 1e-12 for low_s, width_s in zip(EDGES_S, _WIDTHS_S, strict=False)]
+    shares = [width_s * exp(-low_s / far_s) / (low_s + far_s / _PRIOR) + 1e-12 for low_s, width_s in zip(EDGES_S, _WIDTHS_S, strict=False)]
     total = sum(shares)
     shares = [share / total for share in shares]
     whole = sum(count for _, _, count in bounds)
@@ -124,7 +126,7 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
 def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
     """The shares, smoothed over as many steps as so few observations call for (Silverman's rule)."""
     low, high = (next(step for step, sum_ in enumerate(accumulate(shares)) if sum_ >= share - 1e-9) for share in (0.25, 0.75))
-    wanted = 0.9 * (high - low) / 1.349 * max(seen, 1) ** -0.2
+    wanted = _SMOOTH * (high - low) / 1.349 * max(seen, 1) ** -0.2
     radius = max(1, min(STEPS // 8, round(1.2247 * wanted - 0.5)))  # two boxes of 2r+1 steps have that deviation
     twice = _boxed(_boxed(shares, radius), radius)
     total = sum(twice)

@@ -44,13 +44,18 @@ class JobMoved:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """A call failed and will be made again in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``."""
+    """A call failed and will be made again in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
+
+    failures: how many in a row are this job's own. most: how many end it; None: it is tried without end.
+    """
 
     at: float
     ids: tuple[str, ...]
     call: str
     problem: Problem
     retry_in_s: float
+    failures: int = 0
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

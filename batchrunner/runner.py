@@ -174,18 +174,20 @@ async def _finish(
 ) -> int:
     """Store how the run ended and write the reports from what the journal holds; returns the exit status."""
     written: tuple[Path, ...] = ()
+    held: Snapshot | None = None  # read once: with many jobs it is large
     try:
         await steps.flush()
         await journal.finish(run)
+        held = _held(journal)
         if posters is not None:
-            await asyncio.wrap_future(posters.finish(_held(journal), hurry=run.exit_status in _SIGNALS.values()))
+            await asyncio.wrap_future(posters.finish(held, hurry=run.exit_status in _SIGNALS.values()))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
-        written = report.write(_held(journal), setup.rundir.path, batchrunner.__version__, **extra)
+        written = report.write(held, setup.rundir.path, batchrunner.__version__, **extra)
     except (LocalFault, OSError) as error:
         listener(Noticed(run.finished_at or run.started_at, (), f"the report could not be written: {error}"))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
-    held = replace(_held(journal), run=run)
+    held = replace(held or _held(journal), run=run)
     states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
     facts = report.build(held, batchrunner.__version__)
     at, status = run.finished_at or run.started_at, run.exit_status or 0

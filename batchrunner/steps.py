@@ -317,10 +317,11 @@ class Steps:
 
     def _wait(self, call: str, fingerprint: str, error: CallError, backoff: retry.Backoff) -> float | None:
         """Seconds until the call may be made again, announced; None to give up."""
-        wait_s = retry.wait_s(backoff, self._weather.failures(call, fingerprint), error, self._parts.rng)
+        parts, failures = self._parts, self._weather.failures(call, fingerprint)
+        wait_s = retry.wait_s(backoff, failures, error, parts.rng)
         if wait_s is not None and self._weather.gates[call].open:  # else it is no news about this job
-            parts = self._parts
-            parts.announce(CallFailed(parts.clock.now(), parts.ids(fingerprint), call, error.problem, wait_s))
+            now, ids = parts.clock.now(), parts.ids(fingerprint)
+            parts.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, backoff.tries))
         return wait_s
 
 

@@ -30,24 +30,23 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "terminal.svg"
 LARGEST_BYTES = 400_000
 
-COLUMNS, LINES = 96, 25
+COLUMNS, LINES = 96, 26
 CELL_PX, LINE_PX, FONT_PX = 8.4, 19, 14
 BORDER_PX, BAR_PX = 18, 38
-SNAPSHOT_S = 0.5
-KEY_S = 0.045
-LAST_S = 8.0
+SNAPSHOT_S = 0.3
+KEY_S = 0.03
+LAST_S = 9.0
 PATIENCE_S = 120.0
 COMMAND = "batchrunner run heroes.yaml --provider sandbox --fast --faults night.yaml"
 
-SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station")
+SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station", "cellar", "meadow")
 FAULTS = {
-    "service": {"duration": "3m", "spread": 0.35, "capacity": 6, "seed": 5},
+    "service": {"duration": "5m", "spread": 0.35, "capacity": 6, "seed": 5},
     "faults": [
         {"on": "generation", "kind": "face_detection", "first": 1},
         {"on": "submit", "kind": "lost_reply", "first": 1},
-        {"on": "download", "kind": "truncated", "first": 2},
     ],
-    "outages": [{"from": "7m", "for": "4m", "shows": "html_502"}],
+    "outages": [{"from": "11m", "for": "4m", "shows": "html_502"}],
 }
 
 PAPER, BAR, INK = "#12151c", "#1b2029", "#d7dce5"
@@ -63,6 +62,8 @@ COLOURS = {
     "white": INK,
     "brightblack": "#8b94a5",
 }
+CLASSES = {colour: f"c{n}" for n, colour in enumerate(dict.fromkeys(COLOURS.values()))}
+BARS = {"━": (6, ""), "╍": (6, ' stroke-dasharray="3 1.2"'), "─": (2, "")}
 Run = tuple[int, str, str, bool]  # column, text, colour, bold
 Row = tuple[Run, ...]
 Frame = tuple[Row, ...]
@@ -144,6 +145,11 @@ def runs(line: Any) -> Iterator[Run]:
             yield stretch[0][0] + lead, text.strip(), COLOURS.get(colour, INK), bold
 
 
+def at_prompt(shown: str) -> bool:
+    """Whether the shell waits for a command."""
+    return shown.rstrip().endswith("\n$")
+
+
 def live(folder: Path) -> list[tuple[float, Frame]]:
     """A night in `folder`: started, killed, started again; what was seen of it."""
     for name in ("bunny.mp4", "astronaut.jpg", "hopper.jpg"):
@@ -160,13 +166,15 @@ def live(folder: Path) -> list[tuple[float, Frame]]:
     try:
         recording.watch(1.0, lambda shown: shown.startswith("$"))
         recording.type(COMMAND)
-        recording.watch(PATIENCE_S, lambda shown: " 7 of 16" in shown)
+        recording.watch(PATIENCE_S, lambda shown: " 8 of 20" in shown)
+        recording.watch(1.0)
         recording.kill()
-        recording.watch(PATIENCE_S, lambda shown: "Killed" in shown)
+        recording.watch(PATIENCE_S, at_prompt)
         recording.watch(2.0)
         recording.type(COMMAND)
-        recording.watch(PATIENCE_S, lambda shown: "report" in shown.rpartition("Killed")[2])
-        recording.watch(2.0)
+        recording.watch(1.0)
+        recording.watch(PATIENCE_S, at_prompt)
+        recording.watch(1.0)
     finally:
         recording.close()
     return recording.frames
@@ -210,15 +218,26 @@ text{{font:{FONT_PX}px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans M
 """
 
 
-CLASSES = {colour: f"c{n}" for n, colour in enumerate(dict.fromkeys(COLOURS.values()))}
-
-
 def drawn(row: Row) -> str:
     """A line; every stretch in its columns, whatever font the reader has."""
-    return "".join(
+    return "".join(bar(each) if each[1][0] in BARS else words(*each) for each in row)
+
+
+def words(column: int, text: str, colour: str, bold: bool) -> str:
+    """A stretch of text."""
+    return (
         f'<text x="{column * CELL_PX:.1f}" y="{FONT_PX}" class="{CLASSES[colour]}{" bold" if bold else ""}"'
         f' textLength="{len(text) * CELL_PX:.1f}">{escape(text)}</text>'
-        for column, text, colour, bold in row
+    )
+
+
+def bar(run: Run) -> str:
+    """A stretch of a progress bar, drawn: fonts disagree about these characters."""
+    column, text, colour, _ = run
+    strong, dashes = BARS[text[0]]
+    return (
+        f'<path d="M{column * CELL_PX:.1f} {FONT_PX - 4}h{len(text) * CELL_PX:.1f}" stroke="{colour}"'
+        f' stroke-width="{strong}"{dashes}/>'
     )
 
 

@@ -45,7 +45,7 @@ KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("fingerprint", "move", "state", "attempt", "generation_id", "error"),
     ),
     "job_generating": ("the service began to work on it", ("fingerprint", "generation_id")),
-    "call_failed": ("a call failed and is made again", ("call", "error", "retry_in_s")),
+    "call_failed": ("a call failed and is made again", ("call", "error", "retry_in_s", "failures", "most")),
     "weather_changed": ("how calls of one kind fare", ("call", "word", "reason", "next_at")),
     "cap_changed": ("the working cap moved", ("cap", "limit")),
     "noticed": ("something odd that stops nothing", ()),
@@ -139,7 +139,8 @@ def _seen(event: JobSeen) -> tuple[str, dict[str, Any]]:
 
 
 def _call_failed(event: CallFailed) -> tuple[str, dict[str, Any]]:
-    facts = {"call": event.call, "error": _problem(event.problem), "retry_in_s": round(event.retry_in_s, 3)}
+    facts: dict[str, Any] = {"call": event.call, "error": _problem(event.problem)}
+    facts |= {"retry_in_s": round(event.retry_in_s, 3), "failures": event.failures, "most": event.most}
     return "call_failed", facts
 
 

@@ -171,6 +171,8 @@ def _moved(event: JobMoved) -> Line | None:
 
 def _call_failed(event: CallFailed) -> Line:
     again = f"again in {length_text(event.retry_in_s)}"
+    if event.most and event.failures:
+        again += f" (failure {event.failures} of {event.most})"
     text = f"{names(event.ids)}: {event.call} failed: {reason_of(event.problem)}; {again}"
     return Line(Level.WARNING, text, f"{event.call} {event.problem.kind} {event.problem.message}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batchrunner.job import Entry
+from batchrunner.prepare import plan_batch
 from batchrunner.prices import TABLE
 from batchrunner.sandbox import Fault
 from batchrunner.sandbox.conditions import Conditions, Outage, Throttle, Trouble
@@ -390,3 +391,58 @@ def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
         assert stage.path("job-000.mp4").exists()
 
     play(tmp_path, story)
+
+
+def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
+    """Two hundred generations in flight are entries of a heap: tasks are calls under way, and those are bounded."""
+
+    async def story(stage: Stage) -> None:
+        seen: list[int] = []
+
+        def count() -> None:
+            working = [
+                task for task in asyncio.all_tasks() if "Engine." in getattr(task.get_coro(), "__qualname__", "")
+            ]
+            seen.append(len(working))
+            stage.loop.call_later(1.0, count)
+
+        count()
+        assert await stage.run(many(250), concurrency=200) == 0
+        assert max(seen) <= 8 + 16 + 4 + 1
+
+    play(tmp_path, story, capacity=250, queue_limit=1000)
+
+
+# The plan of a night half done
+
+
+@pytest.mark.parametrize("stopped_at_s", [5.0, 30.0, 70.0, 100.0, 190.0])
+@pytest.mark.parametrize("flags", [{}, {"retry_failed": True}, {"in_doubt": "resubmit"}], ids=str)
+def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
+    tmp_path: Path, stopped_at_s: float, flags: dict[str, Any]
+) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = many(12)
+        await stage.run(jobs, concurrency=3, interrupt_at_s=stopped_at_s)
+        if stage.path("job-000.mp4").exists():
+            stage.path("job-000.mp4").unlink()
+        before = stage.states()
+        setup = stage.setup(jobs, concurrency=3, **flags)
+        made, outlook, _ = plan_batch(setup)
+        expected = {"succeeded": "done", "in_flight": "in flight", "pending": "new", "in_doubt": "in doubt"}
+        asked = {"failed": "retry" if "retry_failed" in flags else "failed"}
+        asked |= {"in_doubt": "resubmit"} if "in_doubt" in flags else {}
+        for row in made.rows:
+            gone = before[row.id] == "succeeded" and not stage.path(f"{row.id}.mp4").exists()
+            assert row.action == ("fetch" if gone else {**expected, **asked}[before[row.id]]), row
+        submitted = len(submissions(stage))
+        await stage.run(jobs, concurrency=3, **flags)
+        assert len(submissions(stage)) - submitted == outlook.submissions == made.submissions
+
+    play(
+        tmp_path,
+        story,
+        Fault(on="generation", kind="face_detection", match=None, first=2),
+        Fault(on="submit", kind="lost_reply", first=1),
+        logs=False,
+    )

@@ -133,6 +133,5 @@ def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.M
             mutation(patch)
             _, wrong, _ = live(seed)
         if wrong:
-            print(f"noticed by night {seed}")
             return
     pytest.fail(f"{ENOUGH_NIGHTS} nights kept every promise with: {mutation.__doc__}")

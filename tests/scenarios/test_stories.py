@@ -39,15 +39,18 @@ class Stage:
     service: Any
     statuses: list[int] = field(default_factory=list)
 
+    def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
+        """The manifest, loaded."""
+        batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
+        return Setup(batch, resolve({"concurrency": 2, **flags}, {}, {}), RunDir(self.folder / "run"))
+
     async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
         mortal = Mortal()
         rng = Random(7)
         executor = MortalExecutor(mortal, rng)
         outside = Surroundings(LoopClock(EPOCH), executor, executor, SimDisk(mortal, rng), rng)
-        rundir = RunDir(self.folder / "run")
-        rundir.make()
-        batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
-        setup = Setup(batch, resolve({"concurrency": 2, **flags}, {}, {}), rundir)
+        setup = self.setup(entries, **flags)
+        setup.rundir.make()
         caught: list[int] = []
 
         def listen(engine: Engine) -> None:
