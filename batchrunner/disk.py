@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +33,17 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file its new name, in one step, and return when the name is on the disk."""
-        source.replace(target)
-        for folder in {source.parent, target.parent}:
+        self.rename_all([(source, target)])
+
+    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+        """The same for several at once: old names and new ones. What has its new name already may be named again."""
+        for source, target in names:
+            try:
+                source.replace(target)
+            except FileNotFoundError:
+                if not target.exists():
+                    raise
+        for folder in {path.parent for pair in names for path in pair}:
             self.flush_folder(folder)
 
     def duplicate(self, source: Path, target: Path) -> None:

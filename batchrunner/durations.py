@@ -9,25 +9,28 @@ Rule: only the latest spans count, and what hardly anybody expected makes the ol
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import exp, isfinite
+
+from batchrunner.forecast import Kind
 
 _FIRST_S = 0.05
 _PER_OCTAVE = 8
 STEPS = 22 * _PER_OCTAVE  # to 58 hours
 EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
-_WIDTHS_S = tuple(high - low for low, high in zip(EDGES_S, EDGES_S[1:], strict=False))
+WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
 
-KEPT = 128
-_SMOOTH = 0.4
-_PRIOR = 32
-_ROUNDS = 8
+# Chosen by simulation (benchmarks/polling.py): within half and double of these the outcome hardly changes.
+KEPT = 128  # spans
+_ROUNDS = 8  # of expectation-maximisation
+_SMOOTH = 0.4  # of the bandwidth that suits a single hump
+_ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
 _ODD = 0.02  # share expected to complete that early, or that late
 _FORGOTTEN = 0.25  # share of what was known, after something that odd
-_ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
+_NOUGHT = 1e-12
 
 Span = tuple[float, float]
+Course = tuple[Kind, bool]  # what a duration is of; and whether it counts from the end of a wait in the queue
 
 
 class Durations:
@@ -42,9 +45,9 @@ class Durations:
     def learn(self, after_s: float, by_s: float) -> None:
         """Take in one that took longer than `after_s` and at most `by_s`."""
         if not (isfinite(by_s) and 0 <= after_s <= by_s):
-            return  # no duration: a clock was set, or a file was written by somebody else
+            return  # no duration
         self.spans.append((after_s, by_s))
-        if self._fit is not None and self._fit.odd(after_s, by_s):
+        if self._fit is not None and self._fit.is_odd(after_s, by_s):
             for _ in range(int(_FORGOTTEN * len(self.spans))):
                 self.spans.popleft()
 
@@ -65,28 +68,30 @@ class Fit:
         smooth = _smoothed(shares, seen)
         self.survival = _left(smooth)
         self.median_s = self._median_s()
-        self.mean_s = sum(share * (low + high) / 2 for share, low, high in zip(smooth, EDGES_S, EDGES_S[1:], strict=False))
-        odd = max(_ANY_TIME, 1 / (1 + seen))
-        left = [(1 - odd) * each + odd * exp(-edge_s / (2 * self.median_s)) for each, edge_s in zip(self.survival, EDGES_S, strict=True)]
+        self.mean_s = sum(share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True))
+        odd, rate = max(_ANY_TIME, 1 / (1 + seen)), 0.5 / self.median_s
+        left = [
+            (1 - odd) * each + odd * exp(-rate * edge_s) for each, edge_s in zip(self.survival, EDGES_S, strict=True)
+        ]
         self.hazard = [
             2 * (before - after) / max(before + after, 1e-9) / width_s + 1e-9
-            for before, after, width_s in zip(left, left[1:], _WIDTHS_S, strict=False)
+            for (before, after), width_s in zip(pairwise(left), WIDTHS_S, strict=True)
         ]
 
     def longer_than(self, elapsed_s: float) -> float:
         """Share that takes longer."""
         step = step_of(elapsed_s)
-        part = min(1.0, (elapsed_s - EDGES_S[step]) / _WIDTHS_S[step])
+        part = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
         return self.survival[step] + part * (self.survival[step + 1] - self.survival[step])
 
-    def odd(self, after_s: float, by_s: float) -> bool:
+    def is_odd(self, after_s: float, by_s: float) -> bool:
         """Whether hardly any was expected to complete that early, or that late."""
         return 1 - self.longer_than(by_s) < _ODD or self.longer_than(after_s) < _ODD
 
     def _median_s(self) -> float:
         step = next(step for step in range(STEPS) if self.survival[step + 1] <= 0.5)
         fall = self.survival[step] - self.survival[step + 1]
-        return EDGES_S[step] + (self.survival[step] - 0.5) / fall * _WIDTHS_S[step]
+        return EDGES_S[step] + (self.survival[step] - 0.5) / fall * WIDTHS_S[step]
 
 
 def step_of(elapsed_s: float) -> int:
@@ -97,40 +102,55 @@ def step_of(elapsed_s: float) -> int:
 def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
     """The shares of the steps under which the spans are likeliest, nearly: a few rounds of expectation-maximisation.
 
-    Begun from durations spread evenly over time, and not run to its end, where it would be all spikes.
+    Not run to its end, where it would be all spikes.
     """
     bounds = [(step_of(after_s), step_of(by_s) + 1, 1.0) for after_s, by_s in spans]
-    # In the long run those that run now are no part of the latest ones seen: they must not outweigh them.
-    weight = 1.0 if len(spans) < KEPT else min(1.0, len(spans) / (2 * len(running_s) or 1))
-    running = [0.0] * STEPS
-    for elapsed_s in running_s:
-        running[step_of(elapsed_s)] += weight
-    bounds += [(step, STEPS, count) for step, count in enumerate(running) if count]
-    far_s = 2 * max(after_s for after_s, by_s in [*spans, (0.1, 0), *((each, 0) for each in running_s)])
-    shares = [width_s * exp(-low_s / far_s) / (low_s + far_s / _PRIOR) + 1e-12 for low_s, width_s in zip(EDGES_S, _WIDTHS_S, strict=False)]
-    total = sum(shares)
-    shares = [share / total for share in shares]
+    bounds += _open_ended(running_s, len(spans))
     whole = sum(count for _, _, count in bounds)
+    shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
     for _ in range(_ROUNDS):
         below = [0.0, *accumulate(shares)]
         change = [0.0] * (STEPS + 1)
         for first, end, count in bounds:
-            each = count / whole / max(below[end] - below[first], 1e-12)
+            each = count / whole / max(below[end] - below[first], _NOUGHT)
             change[first] += each
             change[end] -= each
-        shares = [share * max(0.0, factor) for share, factor in zip(shares, accumulate(change), strict=False)]
-    total = sum(shares)
-    return [share / total for share in shares]
+        shares = [share * max(0.0, factor) for share, factor in zip(shares, accumulate(change[:-1]), strict=True)]
+    return _scaled(shares)
+
+
+def _open_ended(running_s: Sequence[float], seen: int) -> list[tuple[int, int, float]]:
+    """Those still running, as spans without an end.
+
+    In the long run those that run now are not of the same time as the latest ones seen: they must not outweigh them.
+    """
+    weight = 1.0 if seen < KEPT else min(1.0, seen / (2 * len(running_s) or 1))
+    counts = [0.0] * STEPS
+    for elapsed_s in running_s:
+        counts[step_of(elapsed_s)] += weight
+    return [(step, STEPS, count) for step, count in enumerate(counts) if count]
+
+
+def _beforehand(longest_s: float) -> list[float]:
+    """What is believed before anything is seen: any order of magnitude up to what is known to occur, tailing off."""
+    far_s = 2 * max(longest_s, _FIRST_S)
+    return _scaled(
+        [width_s / (low_s + far_s / 32) * exp(-low_s / far_s) for low_s, width_s in zip(EDGES_S[:-1], WIDTHS_S, strict=True)]
+    )
+
+
+def _scaled(shares: Sequence[float]) -> list[float]:
+    whole = sum(shares) + STEPS * _NOUGHT
+    return [(share + _NOUGHT) / whole for share in shares]
 
 
 def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
-    """The shares, smoothed over as many steps as so few observations call for (Silverman's rule)."""
-    low, high = (next(step for step, sum_ in enumerate(accumulate(shares)) if sum_ >= share - 1e-9) for share in (0.25, 0.75))
-    wanted = _SMOOTH * (high - low) / 1.349 * max(seen, 1) ** -0.2
-    radius = max(1, min(STEPS // 8, round(1.2247 * wanted - 0.5)))  # two boxes of 2r+1 steps have that deviation
-    twice = _boxed(_boxed(shares, radius), radius)
-    total = sum(twice)
-    return [share / total for share in twice]
+    """The shares, smoothed over as many steps as so few observations call for (after Silverman's rule)."""
+    left = _left(shares)
+    low, high = (next(step for step in range(STEPS) if left[step + 1] <= share) for share in (0.75, 0.25))
+    deviation = _SMOOTH * 0.9 * (high - low) / 1.349 * max(seen, 1) ** -0.2
+    radius = max(1, min(STEPS // 8, round(1.2247 * deviation - 0.5)))  # two boxes of 2r+1 steps have that deviation
+    return _scaled(_boxed(_boxed(shares, radius), radius))
 
 
 def _boxed(shares: Sequence[float], radius: int) -> list[float]:
@@ -140,4 +160,5 @@ def _boxed(shares: Sequence[float], radius: int) -> list[float]:
 
 
 def _left(shares: Sequence[float]) -> list[float]:
-    return [max(0.0, 1 - below) for below in (0.0, *accumulate(shares))]
+    """What is left at each edge: from one, to nothing at the last."""
+    return [max(0.0, 1 - below) for below in (0.0, *accumulate(shares[:-1]), 1.0)]

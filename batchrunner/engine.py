@@ -50,7 +50,7 @@ class Engine:
         self._held_back = ""  # why the next job waits for what is in flight
         self._failed = 0  # jobs, by their own fault
         self._timetable = Timetable(0.0)
-        self._poller = Poller(policy.poll_interval_s, parts.rng)
+        self._poller = Poller(policy.poll_interval_s, parts.rng, parts.durations)
         self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
         self._order: dict[str, int] = {}
         self._followed: set[str] = set()  # in flight, and not left for the next run
@@ -138,7 +138,7 @@ class Engine:
             if slot_left_s(record, wall, self._policy) > 0:
                 self._scheduler.occupy(fingerprint)
             if record.state is State.IN_FLIGHT:
-                self._follow(fingerprint, now)
+                self._follow(fingerprint, 0.0)
             elif record.state is State.IN_DOUBT:
                 self._doubts.found(fingerprint, now + slot_left_s(record, wall, self._policy), now)
 
@@ -270,19 +270,18 @@ class Engine:
             following = Leave(f"a defect in batchrunner during the {call}, please report it: {error!r}")
         self._weather.gates[call].left(ticket)  # where the step ended before its call was made
         self._steps.admission.ledger.update(self._steps.records[fingerprint])  # the same for what was held for it
+        self._poller.heed(self._steps.records[fingerprint], self._parts.clock.monotonic())
         self._HANDLERS[type(following)](self, fingerprint, following)
 
     def _submit_again(self, fingerprint: str, following: Submit) -> None:
         self._scheduler.release(fingerprint)
         self._followed.discard(fingerprint)
-        not_before = self._parts.clock.monotonic() + following.wait_s
-        self._scheduler.add(fingerprint, self._order[fingerprint], not_before)
+        self._scheduler.add(fingerprint, self._order[fingerprint], self._parts.clock.monotonic() + following.wait_s)
 
     def _look_again(self, fingerprint: str, following: Look) -> None:
         if following.over:
             self._scheduler.release(fingerprint)
-        now = self._parts.clock.monotonic()
-        self._follow(fingerprint, None if following.wait_s is None else now + following.wait_s)
+        self._follow(fingerprint, following.wait_s)
 
     def _fetch(self, fingerprint: str, following: Fetch) -> None:
         # The service is done with it, so it is in flight no longer, however long the download takes.
@@ -324,16 +323,17 @@ class Engine:
         Leave: _leave,
     }
 
-    def _follow(self, fingerprint: str, due: float | None = None) -> None:
-        """Poll this generation: at `due` (monotonic, s), or an interval from now."""
+    def _follow(self, fingerprint: str, wait_s: float | None = None) -> None:
+        """Poll this generation in so many seconds, or when it is likely to be complete."""
         if "poll" in self._weather.given_up:
             self._followed.discard(fingerprint)
             return
-        self._followed.add(fingerprint)
-        if due is None:
-            self._poller.after_a_look(fingerprint, self._parts.clock.monotonic())
+        now = self._parts.clock.monotonic()
+        if wait_s is None:
+            self._poller.after_a_look(self._steps.records[fingerprint], now, first=fingerprint not in self._followed)
         else:
-            self._poller.at(fingerprint, due)
+            self._poller.at(fingerprint, now + wait_s)
+        self._followed.add(fingerprint)
 
     async def _review(self) -> None:
         """Settle what evidence can settle, and free the slots of doubts so old that nothing can be in flight."""
@@ -345,6 +345,6 @@ class Engine:
         now = self._parts.clock.monotonic()
         for fingerprint in adopted:
             self._scheduler.occupy(fingerprint)
-            self._follow(fingerprint, now)
+            self._follow(fingerprint, 0.0)
         for fingerprint in self._doubts.reviewed(adopted, now):
             self._scheduler.release(fingerprint)

@@ -8,7 +8,7 @@ maybe a day later; taken for a duration, that would leave no night long enough f
 
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from batchrunner.job import Job, Record
@@ -16,7 +16,7 @@ from batchrunner.job import Job, Record
 _KEPT = 64  # of each kind
 _ENOUGH = 3  # fewer say nothing
 
-_Kind = tuple[str, str]
+Kind = tuple[str, str]  # model, resolution
 
 
 class Forecast:
@@ -24,7 +24,7 @@ class Forecast:
 
     def __init__(self, records: Iterable[Record] = (), starts: Iterable[float] = ()) -> None:
         self._starts = sorted(starts)
-        self._seen: dict[_Kind, deque[float]] = {}
+        self._seen: dict[Kind, deque[float]] = {}
         for record in sorted(records, key=_completed_at):
             self.learn(record)
 
@@ -39,18 +39,24 @@ class Forecast:
             return  # not by one run
         took_s = attempt.completed_at - attempt.accepted_at
         if took_s >= 0:  # else the wall clock was set back meanwhile
-            self._seen.setdefault(_kind(record.job), deque(maxlen=_KEPT)).append(took_s)
+            self._seen.setdefault(kind_of(record.job), deque(maxlen=_KEPT)).append(took_s)
+
+    @property
+    def seen(self) -> Mapping[Kind, Sequence[float]]:
+        """The latest durations of each kind, s, oldest first."""
+        return self._seen
 
     def expected_s(self, job: Job) -> float | None:
         """The median of its kind; of all kinds where too few of its own were seen; None where nothing is known."""
-        own = self._seen.get(_kind(job), ())
+        own = self._seen.get(kind_of(job), ())
         if len(own) >= _ENOUGH:
             return median(own)
         every = [took_s for seen in self._seen.values() for took_s in seen]
         return median(every) if len(every) >= _ENOUGH else None
 
 
-def _kind(job: Job) -> _Kind:
+def kind_of(job: Job) -> Kind:
+    """Generations of one kind are expected to take equally long."""
     return job.model, str(job.params.get("resolution", ""))
 
 

@@ -216,7 +216,8 @@ def write(text: str, path: Path) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, nothing can be removed
+            part.unlink(missing_ok=True)
         raise UsageError(f"cannot write {printable(str(path))}: {error.strerror or error}") from None
 
 

@@ -52,6 +52,9 @@ class Spend:
         return self + Spend(-other.spent, -other.reserved, -other.unpriced, -other.generations)
 
 
+_NOTHING = Spend()
+
+
 class Ledger:
     """The spend of a batch, kept up record by record."""
 
@@ -86,13 +89,17 @@ class Ledger:
         return self._budget.credits is not None
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
-        self.total = self.total + spend - self._by_job.get(fingerprint, Spend())
-        self._by_job[fingerprint] = spend
+        before = self._by_job.get(fingerprint, _NOTHING)
+        if spend != before:
+            self.total = self.total + spend - before
+            self._by_job[fingerprint] = spend
 
 
 def spend_of(record: Record) -> Spend:
     """What a job's attempts cost, all together."""
-    return sum((_spend(attempt) for attempt in record.attempts), Spend())
+    if len(record.attempts) == 1:  # as good as always
+        return _spend(record.attempts[0])
+    return sum(map(_spend, record.attempts), _NOTHING)
 
 
 def _spend(attempt: Attempt) -> Spend:

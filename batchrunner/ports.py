@@ -4,11 +4,12 @@ Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from batchrunner.api.wire import Accepted, Generation
 from batchrunner.clock import Clock
+from batchrunner.durations import Course, Durations
 from batchrunner.events import Listener
 from batchrunner.job import Happening, Job, Record
 from batchrunner.retry import Rng
@@ -67,7 +68,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the engine drives. ids: the manifest ids of a fingerprint, for announcements."""
+    """What the engine drives.
+
+    ids: the manifest ids of a fingerprint, for announcements. durations: what earlier runs learned; this one adds to it.
+    """
 
     service: Service
     journal: Journal
@@ -77,6 +81,7 @@ class Parts:
     rng: Rng
     announce: Listener
     ids: Callable[[str], tuple[str, ...]]
+    durations: dict[Course, Durations] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,59 +1,64 @@
-"""When to look at a generation of which the distribution of durations is known. Pure."""
+"""When to look at a generation whose kind's durations are known: a plan made once for many looks. Pure.
+
+Looks lie as densely as the square root of the hazard: that is where a look finds most clips early for what it costs.
+All in all they are as many as with the plain interval. Rule: whatever was learned, no wait is longer than LONGEST
+intervals nor shorter than SHORTEST, so that the worst that a wrong belief can do is bounded.
+"""
 
 from bisect import bisect_right
 from math import sqrt
 
-from batchrunner.durations import EDGES_S, STEPS, Fit, step_of
+from batchrunner.durations import EDGES_S, STEPS, WIDTHS_S, Fit, step_of
 
-SHORTEST, LONGEST = 0.1, 3.0
-FEWEST = 1.25
+SHORTEST, LONGEST = 0.1, 3.0  # of the interval
+FEWEST = 1.5  # looks at one generation, on average; one alone would have to wait for the very slowest
 _TURNS = 14
+_TAIL = 0.003  # share whose looks are not counted
 
 
 class Rhythm:
-    """Looks lie as densely as the square root of the hazard, scaled to the looks that the plain interval would take."""
+    """Waits between looks, for one kind. interval_s: what the looks may come to on average."""
 
     def __init__(self, fit: Fit, interval_s: float) -> None:
         self._interval_s = interval_s
         self._median_s = fit.median_s
-        roots = [sqrt(hazard) for hazard in fit.hazard]
-        budget = max(FEWEST, fit.mean_s / interval_s + 0.5)
+        roots = [sqrt(hazard * interval_s) for hazard in fit.hazard]
+        budget = max(FEWEST, fit.mean_s / interval_s + 0.5)  # a plain interval's last look is half of one late
         low, high = 0.01, 100.0
         for _ in range(_TURNS):
             scale = sqrt(low * high)
-            self._due = self._cumulated(roots, scale / sqrt(interval_s))
+            self._looks_by = self._planned(roots, scale)
             if self._looks(fit, budget) > budget:
                 high = scale
             else:
                 low = scale
 
-    def _cumulated(self, roots: list[float], scale: float) -> list[float]:
-        most, least = 1 / (SHORTEST * self._interval_s), 1 / (LONGEST * self._interval_s)
-        sums, total = [0.0], 0.0
-        for step, root in enumerate(roots):
-            total += min(most, max(least, scale * root)) * (EDGES_S[step + 1] - EDGES_S[step])
-            sums.append(total)
-        return sums
-
-    def _looks(self, fit: Fit, most: float) -> float:
-        """How many looks one takes on average."""
-        looks, at_s, left = 0.0, 0.0, 1.0
-        while left > 0.003 and looks <= most:
-            looks += left
-            at_s += self.wait_s(at_s)
-            left = fit.longer_than(at_s)
-        return looks
-
     def wait_s(self, elapsed_s: float, part: float = 1.0) -> float:
-        """From a look after `elapsed_s` to the next. part: of a full wait."""
+        """From a look after `elapsed_s` to the next one, seconds. part: how much of a full wait it shall be."""
         step = step_of(elapsed_s)
-        width_s = EDGES_S[step + 1] - EDGES_S[step]
-        here = self._due[step] + (elapsed_s - EDGES_S[step]) / width_s * (self._due[step + 1] - self._due[step])
-        wanted = here + part
-        step = min(bisect_right(self._due, wanted) - 1, STEPS - 1)
-        rate = (self._due[step + 1] - self._due[step]) / (EDGES_S[step + 1] - EDGES_S[step])
-        wait_s = EDGES_S[step] + (wanted - self._due[step]) / rate - elapsed_s
+        share = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
+        wanted = self._looks_by[step] + share * (self._looks_by[step + 1] - self._looks_by[step]) + part
+        step = min(bisect_right(self._looks_by, wanted) - 1, STEPS - 1)
+        rate = (self._looks_by[step + 1] - self._looks_by[step]) / WIDTHS_S[step]
+        wait_s = EDGES_S[step] + (wanted - self._looks_by[step]) / rate - elapsed_s
         longest_s = LONGEST * self._interval_s
-        if elapsed_s > self._median_s:
+        if elapsed_s > self._median_s:  # it is due: its age alone says how soon again
             longest_s = min(longest_s, max(self._interval_s, elapsed_s / 3))
         return min(max(wait_s, SHORTEST * self._interval_s), longest_s)
+
+    def _planned(self, roots: list[float], scale: float) -> list[float]:
+        """How many looks are due by each edge of the steps."""
+        least, most = 1 / (LONGEST * self._interval_s), 1 / (SHORTEST * self._interval_s)
+        planned = [0.0]
+        for root, width_s in zip(roots, WIDTHS_S, strict=True):
+            planned.append(planned[-1] + min(most, max(least, scale * root / self._interval_s)) * width_s)
+        return planned
+
+    def _looks(self, fit: Fit, most: float) -> float:
+        """How many looks at one generation the plan comes to on average; not counted beyond `most`."""
+        looks, elapsed_s, left = 0.0, 0.0, 1.0
+        while left > _TAIL and looks <= most:
+            looks += left
+            elapsed_s += self.wait_s(elapsed_s)
+            left = fit.longer_than(elapsed_s)
+        return looks

@@ -16,9 +16,11 @@ from typing import Any
 from batchrunner import disk
 from batchrunner.disk import Disk
 from batchrunner.downloader import Fetched, file_sha256, inspect
+from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
 from batchrunner.journal import Journal
 from batchrunner.rundir import RunDir
+from batchrunner.together import Together
 
 
 class Store:
@@ -35,6 +37,7 @@ class Store:
         for name, placed in journal.files().items():
             self._know(name, placed)
         self._names: dict[str, list[str]] = {}
+        self._arrivals = Together(self._arrive)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Bring names in line with the manifest, and tell what the records do not know yet.
@@ -64,7 +67,7 @@ class Store:
         result = fetched.result
         await self._clear(names[0], job)
         await self._place(names[0], job, result)
-        await self._run(self._disk.rename, fetched.path, self._root / names[0])
+        await self._arrivals.do([(fetched.path, self._root / names[0])])
         if len(names) > 1:
             await self._spread(job, result)
 
@@ -141,6 +144,13 @@ class Store:
                 except ValueError:
                     continue
                 return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s)
+        return None
+
+    async def _arrive(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
+        try:
+            await self._run(self._disk.rename_all, names)
+        except LocalFault as fault:
+            return fault
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ moments share are kept once. Where nothing moves (printed, or by the reader's wi
 """
 
 import os
-import pty
+import re
 import select
 import shutil
 import signal
@@ -33,20 +33,21 @@ LARGEST_BYTES = 400_000
 COLUMNS, LINES = 96, 26
 CELL_PX, LINE_PX, FONT_PX = 8.4, 19, 14
 BORDER_PX, BAR_PX = 18, 38
-SNAPSHOT_S = 0.3
+SNAPSHOT_S = 0.4
 KEY_S = 0.03
 LAST_S = 9.0
 PATIENCE_S = 120.0
 COMMAND = "batchrunner run heroes.yaml --provider sandbox --fast --faults night.yaml"
+LEDGER = "output/heroes-rehearsal/.batchrunner/sandbox/ledger.jsonl"
 
-SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station", "cellar", "meadow")
+SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station", "cellar", "meadow", "desert", "beach")
 FAULTS = {
     "service": {"duration": "5m", "spread": 0.35, "capacity": 6, "seed": 5},
     "faults": [
-        {"on": "generation", "kind": "face_detection", "first": 1},
+        {"on": "generation", "kind": "face_detection", "first": 1, "between": ["5m", "2h"]},
         {"on": "submit", "kind": "lost_reply", "first": 1},
     ],
-    "outages": [{"from": "11m", "for": "4m", "shows": "html_502"}],
+    "outages": [{"from": "10m", "for": "3m", "shows": "unavailable"}],
 }
 
 PAPER, BAR, INK = "#12151c", "#1b2029", "#d7dce5"
@@ -91,8 +92,10 @@ class Recording:
         program = Path(sys.executable).parent
         told = {"TERM": "xterm-256color", "PS1": "\x1b[32m$\x1b[0m ", "PATH": f"{program}:{os.environ['PATH']}"}
         size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-        self.shell, self._master = pty.fork()
+        self._master, self._slave = os.openpty()
+        self.shell = os.fork()
         if not self.shell:
+            os.login_tty(self._slave)
             os.chdir(self.folder)
             home = {"HOME": str(self.folder), "LANG": "C.UTF-8", "TZ": "UTC", "BASH_SILENCE_DEPRECATION_WARNING": "1"}
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**told, **size, **home})  # noqa: S606, S607 (a shell is what is shown)
@@ -101,7 +104,7 @@ class Recording:
         """Key by key, then the enter key."""
         for key in text:
             os.write(self._master, key.encode())
-            self.watch(KEY_S, snapshot_s=KEY_S)
+            self.watch(KEY_S, snapshot_s=3 * KEY_S)
         self.watch(0.6)
         os.write(self._master, b"\r")
 
@@ -109,12 +112,13 @@ class Recording:
         """Look on for so long, or until what is shown is what was waited for."""
         ends = time.monotonic() + most_s
         while (now := time.monotonic()) < ends and not until("\n".join(self.screen.display)):
-            if select.select([self._master], [], [], min(snapshot_s, ends - now))[0]:
+            if select.select([self._master], [], [], min(0.05, ends - now))[0]:
                 self._stream.feed(os.read(self._master, 65536))
             self._snap(snapshot_s)
 
     def kill(self) -> None:
-        """SIGKILL to what the shell runs in the foreground: as `kill -9` from elsewhere."""
+        """SIGKILL to what the shell runs in the foreground: as `kill -9` from elsewhere. What is said of it gets a line."""
+        os.write(self._slave, b"\n")
         os.kill(os.tcgetpgrp(self._master), signal.SIGKILL)
 
     def close(self) -> None:
@@ -122,6 +126,7 @@ class Recording:
         os.kill(self.shell, signal.SIGKILL)
         os.waitpid(self.shell, 0)
         os.close(self._master)
+        os.close(self._slave)
 
     def _snap(self, least_s: float) -> None:
         now, frame = time.monotonic() - self._began, moment(self.screen)
@@ -162,18 +167,19 @@ def live(folder: Path) -> list[tuple[float, Frame]]:
     heroes = {"version": 1, "concurrency": 6, "poll_interval": "5s", "jobs": jobs}
     (folder / "heroes.yaml").write_text(yaml.safe_dump(heroes, sort_keys=False), "utf-8")
     (folder / "night.yaml").write_text(yaml.safe_dump(FAULTS), "utf-8")
+    proof = f"grep -c '\"accepted\"' {LEDGER}"
     recording = Recording(folder)
     try:
         recording.watch(1.0, lambda shown: shown.startswith("$"))
         recording.type(COMMAND)
-        recording.watch(PATIENCE_S, lambda shown: " 8 of 20" in shown)
-        recording.watch(1.0)
+        recording.watch(PATIENCE_S, lambda shown: bool(re.search(r" ([789]|1\d) of 24", shown)))
         recording.kill()
         recording.watch(PATIENCE_S, at_prompt)
-        recording.watch(2.0)
-        recording.type(COMMAND)
-        recording.watch(1.0)
-        recording.watch(PATIENCE_S, at_prompt)
+        recording.watch(1.5)
+        for command in (COMMAND + "  # it continues", "batchrunner verify output/heroes-rehearsal", proof):
+            recording.type(command)
+            recording.watch(1.0)
+            recording.watch(PATIENCE_S, at_prompt)
         recording.watch(1.0)
     finally:
         recording.close()

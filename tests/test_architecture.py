@@ -37,6 +37,8 @@ PURE = {
         "outlook",
         "plan_view",
         "opening",
+        "durations",
+        "rhythm",
     ),
     *(f"progress.{name}" for name in ("model", "words", "narrator", "screen", "jsonlog")),
     *("api.wire", "journal.rows", "report.build", "report.text"),

@@ -89,6 +89,7 @@ def test_a_video_is_measured_and_hashed() -> None:
         width_px=480,
         height_px=480,
         duration_s=2.4,
+        frames=60,
     )
 
 

@@ -39,8 +39,8 @@ class Mortal(Disk):
             work()
         raise Crash
 
-    def rename(self, source: Path, target: Path) -> None:
-        self._step(lambda: Disk.rename(self, source, target))
+    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+        self._step(lambda: Disk.rename_all(self, names))
 
     def duplicate(self, source: Path, target: Path) -> None:
         self._step(lambda: Disk.duplicate(self, source, target))
@@ -207,7 +207,7 @@ def test_where_there_are_no_hard_links_it_is_a_copy(house: House, monkeypatch: p
 
 def test_a_full_disk_is_a_local_fault(house: House) -> None:
     class Full(Disk):
-        def rename(self, source: Path, target: Path) -> None:
+        def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
             raise OSError(errno.ENOSPC, "no space left")
 
     with pytest.raises(LocalFault, match="could not be given its name") as caught:

@@ -265,13 +265,17 @@ def test_a_look_that_ends_without_a_verdict_does_not_lock_the_gate(ending: BaseE
 def test_how_long_a_closed_gate_is_waited_for() -> None:
     policy = Policy(concurrency=1, poll_interval_s=15.0, account_wait_s=1800.0, outage_wait_s=7200.0)
     night = Night()
+    gates = night.weather.gates
     assert night.weather.patience(policy) == {}
     night.end("submit", BROKE)
     for _ in range(3):
         night.end("poll", DOWN)
+    assert night.weather.patience(policy) == {}, "there is another try before it is over"
+    gates["submit"].next_at = gates["poll"].next_at = 1e9
     assert night.weather.patience(policy) == {"submit": 100.0 + 1800.0, "poll": 100.0 + 7200.0}
     night.clock.at_s = 5000.0
     night.end("poll", BROKE)
+    gates["poll"].next_at = 1e9
     assert night.weather.patience(policy)["poll"] == 5000.0 + 1800.0, "from when the account refused"
     night.weather.given_up.add("submit")
     assert set(night.weather.patience(policy)) == {"poll"}

@@ -21,6 +21,7 @@ from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import rows
 from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
+from batchrunner.together import Together
 
 VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
@@ -69,8 +70,7 @@ class Journal:
         self._ballast = path.with_name("ballast")
         self._is_tight = not _set_aside(self._ballast)
         self._executor = executor
-        self._filling = _Group()
-        self._turn = asyncio.Lock()
+        self._commits = Together(self._commit_together)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in, so that one file holds everything."""
@@ -120,22 +120,12 @@ class Journal:
         await self._commit([(_PUT_RUN, _run_row(run))])
 
     async def _commit(self, changes: list[_Change]) -> None:
-        """Group commit without a timer: whoever gets the turn takes along all that gathered during the last one.
+        """Durable on return. Raises LocalFault, for all that were committed together, if that failed."""
+        await self._commits.do(changes)
 
-        Should the one who writes be cancelled, the next of its group writes the group again: every change is an
-        upsert, and the executor's one thread keeps the order. Raises LocalFault, for all of a group, if it failed.
-        """
-        group = self._filling
-        group.changes += changes
-        async with self._turn:
-            if not group.tried:
-                if self._filling is group:
-                    self._filling = _Group()
-                loop = asyncio.get_running_loop()
-                group.error = await loop.run_in_executor(self._executor, self._write, group.changes)
-                group.tried = True
-        if group.error is not None:
-            raise group.error
+    async def _commit_together(self, changes: list[_Change]) -> LocalFault | None:
+        # May come again after a cancel: every change is an upsert, and the executor's one thread keeps the order.
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._write, changes)
 
     def _write(self, changes: list[_Change]) -> LocalFault | None:
         """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
@@ -152,15 +142,6 @@ class Journal:
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
             error = _write(self._connection, self._path, changes)
         return error
-
-
-class _Group:
-    """Changes that are committed together."""
-
-    def __init__(self) -> None:
-        self.changes: list[_Change] = []
-        self.tried = False
-        self.error: LocalFault | None = None
 
 
 def read(path: Path) -> Snapshot | None:

@@ -7,7 +7,7 @@ operation of it succeeds and every task of it is cancelled, so what its clean-up
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -142,15 +142,16 @@ class SimDisk(Disk):
         self._dirty.pop(self._files[id(file)], None)
         self._mortal.checkpoint()
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+        for source, target in names:
+            self._mortal.checkpoint()
+            self._names.append((target, target.read_bytes() if target.exists() else None))
+            self._names.append((source, source.read_bytes()))
+            source.replace(target)
+            if source in self._dirty:
+                self._dirty[target] = self._dirty.pop(source)
         self._mortal.checkpoint()
-        self._names.append((target, target.read_bytes() if target.exists() else None))
-        self._names.append((source, source.read_bytes()))
-        source.replace(target)
-        if source in self._dirty:
-            self._dirty[target] = self._dirty.pop(source)
-        self._mortal.checkpoint()
-        for folder in {source.parent, target.parent}:
+        for folder in {path.parent for pair in names for path in pair}:
             self.flush_folder(folder)
 
     def remove(self, path: Path) -> None:
