@@ -3,7 +3,7 @@
 What two looks tell is a span: at the first one it was not complete yet, at the second one it was. What is still running
 tells that it takes longer: left out, the early finishers would make a batch's beginning look fast. Time is cut into
 steps of equal ratio, so that nothing is assumed about the shape (two humps, a long tail) and all sizes are fixed.
-Rule: only the latest spans count, and what hardly anybody expected makes the oldest ones go at once.
+Rule: only the latest spans count, and once several in a row are not what was expected, only those.
 """
 
 from bisect import bisect_left
@@ -25,8 +25,8 @@ KEPT = 128  # spans
 _ROUNDS = 8  # of expectation-maximisation
 _SMOOTH = 0.4  # of the bandwidth that suits a single hump
 _ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
-_ODD = 0.02  # share expected to complete that early, or that late
-_FORGOTTEN = 0.25  # share of what was known, after something that odd
+_ODD = 0.1  # share expected to complete that early, or that late
+_CHANGED = 5  # so odd ones in a row, all early or all late: the service has changed. By chance: once in 50,000
 _NOUGHT = 1e-12
 
 Span = tuple[float, float]
@@ -39,6 +39,7 @@ class Durations:
     def __init__(self, spans: Iterable[Span] = ()) -> None:
         self.spans: deque[Span] = deque(maxlen=KEPT)
         self._fit: Fit | None = None
+        self._odd, self._in_a_row = 0, 0
         for after_s, by_s in spans:
             self.learn(after_s, by_s)
 
@@ -47,8 +48,11 @@ class Durations:
         if not (isfinite(by_s) and 0 <= after_s <= by_s):
             return  # no duration
         self.spans.append((after_s, by_s))
-        if self._fit is not None and self._fit.is_odd(after_s, by_s):
-            for _ in range(int(_FORGOTTEN * len(self.spans))):
+        odd = 0 if self._fit is None else self._fit.odd(after_s, by_s)
+        self._in_a_row = self._in_a_row + 1 if odd == self._odd else 1
+        self._odd = odd
+        if odd and self._in_a_row >= _CHANGED:
+            while len(self.spans) > self._in_a_row:
                 self.spans.popleft()
 
     def fit(self, running_s: Sequence[float] = ()) -> "Fit":
@@ -68,7 +72,9 @@ class Fit:
         smooth = _smoothed(shares, seen)
         self.survival = _left(smooth)
         self.median_s = self._median_s()
-        self.mean_s = sum(share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True))
+        self.mean_s = sum(
+            share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True)
+        )
         odd, rate = max(_ANY_TIME, 1 / (1 + seen)), 0.5 / self.median_s
         left = [
             (1 - odd) * each + odd * exp(-rate * edge_s) for each, edge_s in zip(self.survival, EDGES_S, strict=True)
@@ -84,9 +90,9 @@ class Fit:
         part = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
         return self.survival[step] + part * (self.survival[step + 1] - self.survival[step])
 
-    def is_odd(self, after_s: float, by_s: float) -> bool:
-        """Whether hardly any was expected to complete that early, or that late."""
-        return 1 - self.longer_than(by_s) < _ODD or self.longer_than(after_s) < _ODD
+    def odd(self, after_s: float, by_s: float) -> int:
+        """-1 where hardly any was expected to complete that early, 1 where that late, else 0."""
+        return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
 
     def _median_s(self) -> float:
         step = next(step for step in range(STEPS) if self.survival[step + 1] <= 0.5)
@@ -99,12 +105,17 @@ def step_of(elapsed_s: float) -> int:
     return min(max(bisect_left(EDGES_S, elapsed_s) - 1, 0), STEPS - 1)
 
 
+def _edge_near(elapsed_s: float) -> int:
+    """The edge nearest to this moment; never the last one."""
+    return min(max(bisect_left(EDGES_S, elapsed_s * 2 ** (0.5 / _PER_OCTAVE)) - 1, 0), STEPS - 1)
+
+
 def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
     """The shares of the steps under which the spans are likeliest, nearly: a few rounds of expectation-maximisation.
 
     Not run to its end, where it would be all spikes.
     """
-    bounds = [(step_of(after_s), step_of(by_s) + 1, 1.0) for after_s, by_s in spans]
+    bounds = [(first := _edge_near(after_s), max(_edge_near(by_s), first + 1), 1.0) for after_s, by_s in spans]
     bounds += _open_ended(running_s, len(spans))
     whole = sum(count for _, _, count in bounds)
     shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
@@ -127,7 +138,7 @@ def _open_ended(running_s: Sequence[float], seen: int) -> list[tuple[int, int, f
     weight = 1.0 if seen < KEPT else min(1.0, seen / (2 * len(running_s) or 1))
     counts = [0.0] * STEPS
     for elapsed_s in running_s:
-        counts[step_of(elapsed_s)] += weight
+        counts[_edge_near(elapsed_s)] += weight
     return [(step, STEPS, count) for step, count in enumerate(counts) if count]
 
 
@@ -135,7 +146,10 @@ def _beforehand(longest_s: float) -> list[float]:
     """What is believed before anything is seen: any order of magnitude up to what is known to occur, tailing off."""
     far_s = 2 * max(longest_s, _FIRST_S)
     return _scaled(
-        [width_s / (low_s + far_s / 32) * exp(-low_s / far_s) for low_s, width_s in zip(EDGES_S[:-1], WIDTHS_S, strict=True)]
+        [
+            width_s / (low_s + far_s / 32) * exp(-low_s / far_s)
+            for low_s, width_s in zip(EDGES_S[:-1], WIDTHS_S, strict=True)
+        ]
     )
 
 

@@ -58,5 +58,11 @@ def _safe_for_a_key(base_url: str) -> bool:
 
 def service_name(settings: Settings, base_url: str) -> str:
     """Whose generations these are: ids of one service mean nothing to another. Ports on this machine come and go."""
-    host = urlsplit(base_url).hostname or ""
-    return "the embedded sandbox" if settings.provider == "sandbox" else "this machine" if host in _LOOPBACK else host
+    if settings.provider == "sandbox":
+        return "the embedded sandbox"
+    return "this machine" if on_this_machine(base_url) else urlsplit(base_url).hostname or ""
+
+
+def on_this_machine(base_url: str) -> bool:
+    """Whether it is a stand-in for a service, or a way to one, that listens on this machine."""
+    return (urlsplit(base_url).hostname or "") in _LOOPBACK

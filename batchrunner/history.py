@@ -7,13 +7,14 @@ hears of it. It holds host names, model names and seconds; it keeps the latest k
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from batchrunner.disk import open_plain
 from batchrunner.durations import KEPT, Course, Durations
+from batchrunner.forecast import Kind
 
 _VERSION = 1
 _MOST_KINDS = 64
@@ -21,7 +22,7 @@ _MOST_BYTES = 1_000_000
 
 
 def place(environment: Mapping[str, str]) -> Path | None:
-    """Where the file lies: ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the environment names neither."""
+    """Where the file lies, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the environment names neither."""
     cache, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
     folder = Path(cache) if cache else Path(home, ".cache") if home else None
     return folder / "batchrunner" / "durations.json" if folder and folder.is_absolute() else None
@@ -39,13 +40,29 @@ def load(path: Path | None, service: str) -> dict[Course, Durations]:
     return found
 
 
+def with_journal(
+    known: dict[Course, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
+) -> dict[Course, Durations]:
+    """`known`, and on top of it the durations that this batch's own journal holds, in seconds.
+
+    It does not say when they were last seen unfinished: an interval before, at most.
+    """
+    for kind, durations_s in seen.items():
+        for took_s in durations_s:
+            known.setdefault((kind, False), Durations()).learn(max(0.0, took_s - interval_s), took_s)
+    return known
+
+
 def save(path: Path | None, service: str, durations: Mapping[Course, Durations]) -> None:
     """Keep this beside what the file knows of other services and kinds."""
     if path is None or not durations:
         return
     rows = [
         {
-            **{"service": service, "model": model, "resolution": resolution, "queued": queued},
+            "service": service,
+            "model": model,
+            "resolution": resolution,
+            "queued": queued,
             "spans": [[round(after_s, 3), round(by_s, 3)] for after_s, by_s in known.spans],
         }
         for ((model, resolution), queued), known in durations.items()

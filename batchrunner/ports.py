@@ -70,7 +70,7 @@ class Store(Protocol):
 class Parts:
     """What the engine drives.
 
-    ids: the manifest ids of a fingerprint, for announcements. durations: what earlier runs learned; this one adds to it.
+    ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
     """
 
     service: Service

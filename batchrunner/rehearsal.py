@@ -13,6 +13,7 @@ from batchrunner import journal, sandbox
 from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
 from batchrunner.endpoint import Endpoint
 from batchrunner.errors import UsageError
+from batchrunner.job import Snapshot
 from batchrunner.rundir import RunDir
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import Settings
@@ -58,8 +59,16 @@ def clock(config: SandboxConfig, rundir: RunDir) -> Clock:
     if config.speed == 1:
         return LoopClock()
     held = journal.read(rundir.journal)
-    last = (held.run.finished_at or held.run.started_at) if held else 0.0
-    return FastClock(config.speed, max(wall_time(), last))
+    return FastClock(config.speed, max(wall_time(), latest(held) if held else 0.0))
+
+
+def latest(held: Snapshot) -> float:
+    """The latest time that a journal knows: a run that was killed left no time of its end."""
+    moments: list[float | None] = [held.run.started_at, held.run.finished_at, *(each.at for each in held.happenings)]
+    for record in held.records.values():
+        for one in record.attempts:
+            moments += [one.submitted_at, one.accepted_at, one.generating_at, one.completed_at, one.ended_at]
+    return max(moment for moment in moments if moment is not None)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ intervals nor shorter than SHORTEST, so that the worst that a wrong belief can d
 """
 
 from bisect import bisect_right
+from itertools import pairwise
 from math import sqrt
 
 from batchrunner.durations import EDGES_S, STEPS, WIDTHS_S, Fit, step_of
@@ -13,6 +14,7 @@ from batchrunner.durations import EDGES_S, STEPS, WIDTHS_S, Fit, step_of
 SHORTEST, LONGEST = 0.1, 3.0  # of the interval
 FEWEST = 1.5  # looks at one generation, on average; one alone would have to wait for the very slowest
 _TURNS = 14
+_MANY = 40  # looks, of which each single one no longer matters
 _TAIL = 0.003  # share whose looks are not counted
 
 
@@ -56,6 +58,9 @@ class Rhythm:
 
     def _looks(self, fit: Fit, most: float) -> float:
         """How many looks at one generation the plan comes to on average; not counted beyond `most`."""
+        if most > _MANY:
+            falls = zip(pairwise(fit.survival), pairwise(self._looks_by), strict=True)
+            return 0.5 + sum((left + after) / 2 * (end - begin) for (left, after), (begin, end) in falls)
         looks, elapsed_s, left = 0.0, 0.0, 1.0
         while left > _TAIL and looks <= most:
             looks += left

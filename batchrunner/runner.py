@@ -17,13 +17,15 @@ from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import notify, rehearsal, report
+from batchrunner import history, notify, rehearsal, report
+from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
 from batchrunner.clock import Clock, LoopClock, wall_time
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader
-from batchrunner.endpoint import Endpoint, read_endpoint, service_name
+from batchrunner.durations import Course, Durations
+from batchrunner.endpoint import Endpoint, on_this_machine, read_endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Alive, Listener, Noticed, RunFinished
@@ -57,7 +59,7 @@ class Surroundings:
     """What a run takes from outside: time, chance, threads, files. A simulation gives its own.
 
     executor: for media and files. journal_executor: one thread, so that commits keep their order. posters: made where
-    somebody will look at them.
+    somebody will look at them. history: the file of durations, None to keep none (`batchrunner.history`).
     """
 
     clock: Clock
@@ -66,6 +68,7 @@ class Surroundings:
     files: Disk
     rng: Random
     posters: Posters | None = None
+    history: Path | None = None
 
 
 def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
@@ -80,7 +83,9 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
     with Lock(setup.rundir, wall_time()), _threads(clock) as outside, Posters(setup.rundir) as posters:
         beside = posters.beside(listener, setup.batch.entries)
-        return asyncio.run(_run_under_signals(setup, endpoint, beside, replace(outside, posters=posters)))
+        remote = endpoint is not None and not on_this_machine(endpoint.base_url)
+        whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
+        return asyncio.run(_run_under_signals(setup, endpoint, beside, whole))
 
 
 async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings) -> int:
@@ -136,7 +141,6 @@ async def drive(
     goes before the batch's own. Returns the exit status. The run directory exists and is locked by the caller.
     """
     listen, ending = control
-    entries = setup.batch.entries
     async with AsyncExitStack() as stack:
         journal = Journal(setup.rundir.journal, outside.journal_executor)
         stack.callback(journal.close)
@@ -144,6 +148,7 @@ async def drive(
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
+        admission = admission_of(setup, records, _held(journal))
         parts = Parts(
             service=Claims(await stack.enter_async_context(client), records.values()),
             journal=journal,
@@ -152,14 +157,15 @@ async def drive(
             clock=outside.clock,
             rng=outside.rng,
             announce=listener,
-            ids=ids_of(entries),
+            ids=ids_of(setup.batch.entries),
+            durations=_remembered(setup, run, admission, outside, stack),
         )
-        order = order_of(entries)
+        order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now())
         scheduler = Scheduler(policy.concurrency)
         weather = Weather(parts, scheduler)
-        steps = Steps(parts, policy, run.run_id, records, weather, admission_of(setup, records, _held(journal)))
-        await steps.settle(await store.settle(entries, records))
+        steps = Steps(parts, policy, run.run_id, records, weather, admission)
+        await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
         _announce_start(setup, run, steps, listener)
@@ -167,6 +173,16 @@ async def drive(
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
         return await _finish(setup, journal, steps, finished, outside.posters, listener)
+
+
+def _remembered(
+    setup: Setup, run: Run, admission: Admission, outside: Surroundings, stack: AsyncExitStack
+) -> dict[Course, Durations]:
+    """Durations that earlier batches and earlier runs of this one saw; kept for later ones when `stack` is closed."""
+    durations = history.load(outside.history, run.service)
+    history.with_journal(durations, admission.forecast.seen, setup.settings.poll_interval_s)
+    stack.callback(history.save, outside.history, run.service, durations)
+    return durations
 
 
 async def _finish(

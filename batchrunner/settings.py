@@ -44,7 +44,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("output", "text", None, "Run directory. [default: output/<name>]"),
     Setting("provider", "choice", "aimlapi", "Service to drive.", ("aimlapi", "sandbox")),
     Setting("concurrency", "count", 4, "Most generations in flight at once.", high=10_000),
-    Setting("poll_interval", "duration", "15s", "Wait between two looks at a generation."),
+    Setting("poll_interval", "duration", "15s", "Wait between two looks at a generation, on average."),
     Setting("job_timeout", "duration", "1h", "Longest time in 'generating' before a job is left for the next run."),
     Setting("requests_per_second", "number", None, "Most calls to the service a second, polls included.", high=10_000),
     Setting("uploads", "count", 8, "Most submissions under way at once.", high=256),

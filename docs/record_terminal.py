@@ -33,6 +33,8 @@ LARGEST_BYTES = 400_000
 COLUMNS, LINES = 96, 26
 CELL_PX, LINE_PX, FONT_PX = 8.4, 19, 14
 BORDER_PX, BAR_PX = 18, 38
+WIDE_PX, HIGH_PX = round(COLUMNS * CELL_PX) + 2 * BORDER_PX, LINES * LINE_PX + BAR_PX + BORDER_PX
+FONTS = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace'
 SNAPSHOT_S = 0.4
 KEY_S = 0.03
 LAST_S = 9.0
@@ -40,7 +42,20 @@ PATIENCE_S = 120.0
 COMMAND = "batchrunner run heroes.yaml --provider sandbox --fast --faults night.yaml"
 LEDGER = "output/heroes-rehearsal/.batchrunner/sandbox/ledger.jsonl"
 
-SCENES = ("park", "harbour", "attic", "street", "bridge", "market", "garden", "station", "cellar", "meadow", "desert", "beach")
+SCENES = (
+    "park",
+    "harbour",
+    "attic",
+    "street",
+    "bridge",
+    "market",
+    "garden",
+    "station",
+    "cellar",
+    "meadow",
+    "desert",
+    "beach",
+)
 FAULTS = {
     "service": {"duration": "5m", "spread": 0.35, "capacity": 6, "seed": 5},
     "faults": [
@@ -50,10 +65,10 @@ FAULTS = {
     "outages": [{"from": "10m", "for": "3m", "shows": "unavailable"}],
 }
 
-PAPER, BAR, INK = "#12151c", "#1b2029", "#d7dce5"
+PAPER, BAR, INK, GREY = "#12151c", "#1b2029", "#d7dce5", "#8b94a5"
 COLOURS = {
     "default": INK,
-    "black": "#8b94a5",
+    "black": GREY,
     "red": "#ff7b85",
     "green": "#7fd88f",
     "brown": "#e5c07b",
@@ -61,7 +76,7 @@ COLOURS = {
     "magenta": "#c99bf0",
     "cyan": "#5ccfe0",
     "white": INK,
-    "brightblack": "#8b94a5",
+    "brightblack": GREY,
 }
 CLASSES = {colour: f"c{n}" for n, colour in enumerate(dict.fromkeys(COLOURS.values()))}
 BARS = {"━": (6, ""), "╍": (6, ' stroke-dasharray="3 1.2"'), "─": (2, "")}
@@ -70,7 +85,7 @@ Row = tuple[Run, ...]
 Frame = tuple[Row, ...]
 
 
-class Screen(pyte.Screen):  # type: ignore[misc]  # pyte has no types
+class Screen(pyte.Screen):
     """A terminal that knows faint text, as grey."""
 
     def select_graphic_rendition(self, *attributes: int, **more: Any) -> None:
@@ -108,7 +123,9 @@ class Recording:
         self.watch(0.6)
         os.write(self._master, b"\r")
 
-    def watch(self, most_s: float, until: Callable[[str], bool] = lambda _: False, snapshot_s: float = SNAPSHOT_S) -> None:
+    def watch(
+        self, most_s: float, until: Callable[[str], bool] = lambda _: False, snapshot_s: float = SNAPSHOT_S
+    ) -> None:
         """Look on for so long, or until what is shown is what was waited for."""
         ends = time.monotonic() + most_s
         while (now := time.monotonic()) < ends and not until("\n".join(self.screen.display)):
@@ -117,7 +134,7 @@ class Recording:
             self._snap(snapshot_s)
 
     def kill(self) -> None:
-        """SIGKILL to what the shell runs in the foreground: as `kill -9` from elsewhere. What is said of it gets a line."""
+        """SIGKILL to what the shell runs, as `kill -9` from elsewhere; what the shell says of it begins a line."""
         os.write(self._slave, b"\n")
         os.kill(os.tcgetpgrp(self._master), signal.SIGKILL)
 
@@ -188,40 +205,52 @@ def live(folder: Path) -> list[tuple[float, Frame]]:
 
 def film(frames: list[tuple[float, Frame]]) -> str:
     """The picture."""
-    starts = [at - frames[0][0] for at, _ in frames]
-    whole_s = starts[-1] + LAST_S
-    wide, high = COLUMNS * CELL_PX + 2 * BORDER_PX, LINES * LINE_PX + BAR_PX + BORDER_PX
     known: dict[Row, str] = {}
     for _, frame in frames:
         for row in filter(None, frame):
             known.setdefault(row, f"r{len(known):x}")
-    steps = "".join(f"{at / whole_s:.3%}{{transform:translateX({-n * wide:.1f}px)}}" for n, at in enumerate(starts))
-    defs = "".join(f'<g id="{name}">{drawn(row)}</g>' for row, name in known.items())
     moments = "".join(
-        f'<g transform="translate({n * wide:.1f})">'
+        f'<g transform="translate({n * WIDE_PX})">'
         + "".join(f'<use href="#{known[row]}" y="{y * LINE_PX}"/>' for y, row in enumerate(frame) if row)
         + "</g>"
         for n, (_, frame) in enumerate(frames)
     )
-    dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
-    classes = "".join(f".{name}{{fill:{colour}}}" for colour, name in CLASSES.items())
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.1f} {high}" width="{wide:.0f}" height="{high}" role="img">
+    defs = "".join(f'<g id="{name}">{drawn(row)}</g>' for row, name in known.items())
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" role="img"
+ viewBox="0 0 {WIDE_PX} {HIGH_PX}" width="{WIDE_PX}" height="{HIGH_PX}">
 <title>A batch on a terminal: killed in its middle, started again, and done; no clip is paid for twice</title>
-<style>
-text{{font:{FONT_PX}px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace;white-space:pre}}
-.bold{{font-weight:700}}{classes}
-.film{{transform:translateX({-(len(frames) - 1) * wide:.1f}px);animation:film {whole_s:.2f}s step-end infinite}}
-@keyframes film{{{steps}}}
-@media (prefers-reduced-motion:reduce),print{{.film{{animation:none}}}}
-</style>
+<style>{style([at - frames[0][0] for at, _ in frames])}</style>
 <defs>{defs}</defs>
-<rect width="{wide:.1f}" height="{high}" rx="10" fill="{PAPER}"/>
-<path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{wide - 10:.1f}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
-<g fill="#3a4252">{dots}</g>
-<text x="{wide / 2:.1f}" y="{BAR_PX / 2 + 5}" text-anchor="middle" fill="#8b94a5">a rehearsal on this machine, time 60 times as fast</text>
-<svg x="{BORDER_PX}" y="{BAR_PX + 8}" width="{wide - 2 * BORDER_PX:.1f}" height="{high - BAR_PX - 8}"><g class="film">{moments}</g></svg>
+{window()}
+<svg x="{BORDER_PX}" y="{BAR_PX + 8}" width="{WIDE_PX - 2 * BORDER_PX}" height="{HIGH_PX - BAR_PX - 8}">
+<g class="film">{moments}</g>
+</svg>
 </svg>
 """
+
+
+def style(starts: list[float]) -> str:
+    """Fonts, colours and the film's movement. starts: of each moment, seconds."""
+    whole_s = starts[-1] + LAST_S
+    steps = "".join(f"{at / whole_s:.3%}{{transform:translateX({-n * WIDE_PX}px)}}" for n, at in enumerate(starts))
+    classes = "".join(f".{name}{{fill:{colour}}}" for colour, name in CLASSES.items())
+    return f"""
+text{{font:{FONT_PX}px {FONTS};white-space:pre}}
+.bold{{font-weight:700}}{classes}
+.film{{transform:translateX({-(len(starts) - 1) * WIDE_PX}px);animation:film {whole_s:.2f}s step-end infinite}}
+@keyframes film{{{steps}}}
+@media (prefers-reduced-motion:reduce),print{{.film{{animation:none}}}}
+"""
+
+
+def window() -> str:
+    """What stands around the terminal."""
+    dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
+    told = "a rehearsal on this machine, time 60 times as fast"
+    return f"""<rect width="{WIDE_PX}" height="{HIGH_PX}" rx="10" fill="{PAPER}"/>
+<path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{WIDE_PX - 10}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
+<g fill="#3a4252">{dots}</g>
+<text x="{WIDE_PX / 2}" y="{BAR_PX / 2 + 5}" text-anchor="middle" fill="{GREY}">{told}</text>"""
 
 
 def drawn(row: Row) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -91,6 +92,43 @@ def test_readme_manifests_mean_what_they_say(tmp_path: Path) -> None:
         batch = manifest.load(tmp_path / "night.yaml")
         assert batch.warnings == ()
         assert [entry.file[: len(file)] for entry, file in zip(batch.entries, files, strict=True)] == files
+
+
+def test_readme_data_set_means_what_it_says(tmp_path: Path) -> None:
+    media = ROOT / "manifests" / "media"
+    (tmp_path / "clips").mkdir()
+    for name, content in {
+        "walk.mp4": "bunny",
+        "run.mp4": "bunny",
+        "astronaut.jpg": "astronaut",
+        "admiral.jpg": "hopper",
+    }.items():
+        original = (media / content).with_suffix(Path(name).suffix).read_bytes()
+        (tmp_path / "clips" / name).write_bytes(original + name.encode())
+    story = README[README.index("## A data set") :]
+    for name, pattern in (("walks.csv", r"```\n(id,.*?)```"), ("walks.yaml", r"```yaml\n(.*?)```")):
+        found = re.search(pattern, story, re.DOTALL)
+        assert found, name
+        (tmp_path / name).write_text(found[1], "utf-8")
+    batch = manifest.load(tmp_path / "walks.yaml")
+    assert batch.warnings == ()
+    assert [entry.file for entry in batch.entries] == ["train-walk-a.mp4", "train-walk-b.mp4", "test-run-b.mp4"]
+    assert batch.entries[0].tags == {"actor": "astronaut", "release": "v1", "split": "train"}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_recorded_terminal_is_light_and_runs_no_script() -> None:
+    picture = (ROOT / "docs" / "terminal.svg").read_bytes()
+    assert len(picture) < 400_000
+    assert ET.fromstring(picture).tag.endswith("svg")
+    assert not re.search(rb"<script|<foreignObject|href=\"(?!#)|url\(", picture)
 
 
 def test_readme_exit_statuses() -> None:

@@ -1,6 +1,7 @@
 """Rehearsals: where they play, that a real run is never one by mistake, and a whole hurried one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from batchrunner import prepare, runner
 from batchrunner.clock import FastClock, LoopClock
 from batchrunner.errors import UsageError
-from batchrunner.rehearsal import clock, stage
+from batchrunner.job import Attempt, Happening, Record, Snapshot, State
+from batchrunner.rehearsal import clock, latest, stage
 from batchrunner.rundir import RunDir
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import resolve
+from tests.conftest import NOW, make_job, make_run
 
 JOB = "{video: https://example.com/%d.mp4, image: https://example.com/hero.png}"
 
@@ -56,6 +59,16 @@ def test_a_rehearsal_posts_nothing() -> None:
 def test_the_clock_hurries_only_where_it_was_asked_to(tmp_path: Path) -> None:
     assert type(clock(SandboxConfig(), RunDir(tmp_path))) is LoopClock
     assert isinstance(clock(SandboxConfig(speed=60.0), RunDir(tmp_path)), FastClock)
+
+
+def test_a_hurried_clock_goes_on_where_a_killed_run_was() -> None:
+    job = make_job()
+    attempt = Attempt(1, "r", submitted_at=NOW + 1, accepted_at=NOW + 2, generating_at=NOW + 9)
+    killed = Snapshot(make_run(), (), {job.fingerprint: Record(job, State.IN_FLIGHT, (attempt,))})
+    assert killed.run.finished_at is None
+    assert latest(killed) == NOW + 9
+    done = replace(killed, happenings=(Happening(NOW + 10, "cap", "", "3", ""),))
+    assert latest(done) == NOW + 10
 
 
 def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,18 +34,15 @@ APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite fil
 
 _Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
 
-
-def _upsert(table: str, columns: Sequence[str], keys: int) -> str:
-    """Put a row, known by its first `keys` columns. A REPLACE would search every table that refers to the old row."""
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns[keys:])
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
-        f"ON CONFLICT ({', '.join(columns[:keys])}) DO UPDATE SET {changes}"
-    )
-
-
-_PUT_JOB = _upsert("jobs", rows.JOB_COLUMNS, 1)
-_PUT_ATTEMPT = _upsert("attempts", rows.ATTEMPT_COLUMNS, 2)
+# An upsert: a REPLACE would search every table that refers to the old row, and so cost more with every job.
+_PUT_JOB = (
+    f"INSERT INTO jobs ({', '.join(rows.JOB_COLUMNS)}) VALUES ({', '.join('?' * len(rows.JOB_COLUMNS))}) "
+    f"ON CONFLICT (fingerprint) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in rows.JOB_COLUMNS[1:])}"
+)
+_PUT_ATTEMPT = (
+    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "
+    f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
+)
 _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
 _PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
 _PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"

@@ -1,9 +1,12 @@
 """What a contender's run costs: wall time, CPU of all its processes, memory. Linux's own accounting of ended children."""
 
+import contextlib
 import os
+import pty
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +24,34 @@ class Cost:
     status: int
 
 
-def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path) -> Cost:
-    """Run a contender to its end."""
-    with log.open("w") as out:
+def measured(
+    argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path, *, terminal: bool = False
+) -> Cost:
+    """Run a contender to its end. terminal: its output goes to one."""
+    with _terminal() if terminal else log.open("wb") as out:
         began = time.monotonic()
         process = subprocess.Popen(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         _, status, used = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)  # it is reaped: nobody else need wait for it
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    """A terminal that somebody looks at."""
+    ours, theirs = pty.openpty()
+    reader = threading.Thread(target=_read_away, args=(ours,))
+    reader.start()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+
+
+def _read_away(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # the other side is closed
+        while os.read(descriptor, 65536):
+            pass

@@ -1,0 +1,152 @@
+"""The contenders of overhead.py: one table of who takes part, how each is started, and what each needs.
+
+All of them do the same: POST, a look that answers completed, download of 4 KiB, one file written.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.jobs import MODEL
+
+SCRIPTS = Path(__file__).parent.parent / "contenders"
+
+
+@dataclass(frozen=True, slots=True)
+class Racer:
+    """slow: takes part with few jobs, at one cap only. terminal: is given one, so that its progress bar is drawn.
+
+    argv: with the values of `command_line` to be filled in. programs, packages: without which it is left out.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    slow: bool = False
+    terminal: bool = False
+    main: bool = True  # of the table at every cap; the others tell parts of the cost apart, at one
+    programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+def _bare(*extras: str) -> tuple[str, ...]:
+    return ("{python}", "{scripts}/bare.py", "{lines}", "{clips}", "{cap}", *extras)
+
+
+def _ours(without: str, *options: str) -> tuple[str, ...]:
+    run = ("run", "{manifest}", "--output", "{clips}", "--concurrency", "{cap}", "--poll-interval", "1ms")
+    calls = ("--uploads", "{calls}", "--downloads", "{calls}")
+    return ("{python}", "{scripts}/without.py", without, *run, *calls, *options)
+
+
+BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
+OURS = Racer("batchrunner", _ours("-", "--no-progress"))
+RACERS = (
+    BARE,
+    OURS,
+    Racer("batchrunner, progress drawn on a terminal", _ours("-"), terminal=True, main=False),
+    Racer("batchrunner without posters", _ours("posters", "--no-progress"), main=False),
+    Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress")),
+    Racer("the same on uvloop", _ours("posters,decode,uvloop", "--no-progress"), main=False, packages=("uvloop",)),
+    Racer("bare loop on uvloop", _bare("uvloop"), main=False, packages=("uvloop",)),
+    Racer("bare loop + a connection for each POST", _bare("own"), main=False),
+    Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), main=False),
+    Racer("bare loop + both: the floor of the promises", _bare("own", "durable"), main=False),
+    Racer("bare loop + decode check", _bare("decode"), main=False),
+    Racer(
+        "asyncio script in the OpenAI cookbook's style",
+        ("{python}", "{scripts}/cookbook.py", "{bodies}", "{clips}", "{cap}"),
+    ),
+    Racer(
+        "the documentation's sample in a pool of threads",
+        ("{peers}", "{scripts}/pool.py", "{bodies}", "{clips}", "{cap}"),
+        packages=("requests",),
+    ),
+    Racer(
+        "huey {huey}, its queue in SQLite, threads",
+        ("{peers}", "{scripts}/queue_jobs.py", "{bodies}", "{clips}", "{cap}"),
+        slow=True,
+        packages=("requests", "huey"),
+    ),
+    Racer(
+        "GNU parallel {parallel} with curl",
+        ("bash", "{scripts}/parallel_jobs.sh", "{bodies}", "{clips}", "{cap}"),
+        slow=True,
+        programs=("parallel", "curl", "jq"),
+    ),
+    Racer(
+        "Snakemake {snakemake} with curl",
+        ("bash", "{scripts}/snakemake_jobs.sh", "{bin}/snakemake", "{bodies}", "{clips}", "{cap}"),
+        slow=True,
+        programs=("curl", "jq"),
+        packages=("snakemake",),
+    ),
+)
+SMOKE = tuple(racer for racer in RACERS if racer.name.startswith(("bare aiohttp", "batchrunner", "asyncio script")))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """So many jobs, in the forms that contenders take: a manifest, JSON Lines, one body a file."""
+
+    root: Path
+    count: int
+
+    @classmethod
+    def write(cls, root: Path, count: int) -> "Work":
+        """Write the jobs into the new folder `root`."""
+        (root / "bodies").mkdir(parents=True)
+        common = {"resolution": "480p", "num_inference_steps": 20, "shift": 5.0, "video_quality": "high"}
+        with (root / "manifest.jsonl").open("w") as manifest, (root / "lines.jsonl").open("w") as lines:
+            for number in range(count):
+                name, clip = f"job-{number:06d}", f"https://example.com/clips/{number}.mp4"
+                picture = "https://example.com/face.png"
+                manifest.write(json.dumps({"id": name, "video": clip, "image": picture}) + "\n")
+                body = {"model": MODEL, "video_url": clip, "image_url": picture, **common}
+                lines.write(json.dumps({"id": name, "body": body}) + "\n")
+                if count <= _MOST_FILES:
+                    (root / "bodies" / f"{name}.json").write_text(json.dumps(body))
+        return cls(root, count)
+
+    def command_line(self, racer: Racer, cap: int, clips: Path, peers: str) -> list[str]:
+        """What to start. peers: the Python of the other contenders."""
+        values = {
+            "python": sys.executable,
+            "peers": peers,
+            "bin": Path(peers).parent,
+            "scripts": SCRIPTS,
+            "manifest": self.root / "manifest.jsonl",
+            "lines": self.root / "lines.jsonl",
+            "bodies": self.root / "bodies",
+            "clips": clips,
+            "cap": cap,
+            "calls": min(cap, 64),
+        }
+        return [part.format(**values) for part in racer.argv]
+
+
+_MOST_FILES = 5000
+
+
+def versions(peers: str) -> dict[str, str]:
+    """Versions of what contenders are made of; what is not installed is not in it."""
+    found = {name: _program(name) for name in ("parallel", "curl", "jq", "aria2c")}
+    code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+    for python, names in ((sys.executable, ("aiohttp", "batchrunner")), (peers, ("requests", "huey", "snakemake"))):
+        for name in names:
+            done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, check=False)
+            found[name] = done.stdout.strip()
+    if importlib.util.find_spec("uvloop"):  # where batchrunner is, for a comparison on equal ground
+        found["uvloop"] = importlib.metadata.version("uvloop")
+    return {name: version for name, version in found.items() if version}
+
+
+def _program(name: str) -> str:
+    if shutil.which(name) is None:
+        return ""
+    words = subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return next((word.removeprefix(f"{name}-") for word in words if any(sign.isdigit() for sign in word)), "")
