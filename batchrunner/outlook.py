@@ -7,7 +7,7 @@ Rule: what is not known is not shown: without finished generations there is no f
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchrunner.admission import Admission, Ruling
 from batchrunner.job import Record, State
@@ -22,6 +22,7 @@ class Outlook:
     submissions: how many it would make. credits: what those are expected to cost, as far as their prices are known;
     unpriced: how many have none. bases: how the prices are known, and how many rest on it. spend: so far.
     finish_in_s: when the last would be done, or None. obstacles: what would stop it before the end, in words.
+    left_out: why a job, by its fingerprint, would not be submitted.
     """
 
     submissions: int
@@ -31,6 +32,7 @@ class Outlook:
     spend: Spend
     finish_in_s: float | None
     obstacles: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def look_ahead(
@@ -45,7 +47,7 @@ def look_ahead(
     ends, known = _in_flight(records, admission)
     admitted, credits_, unpriced = 0, 0.0, 0
     bases: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
+    left_out: dict[str, str] = {}
     for fingerprint in order:
         record = records[fingerprint]
         if record.state is not State.PENDING:
@@ -54,7 +56,7 @@ def look_ahead(
         verdict = admission.judge(record, None if left_s is None else left_s - start)
         if verdict.ruling is not Ruling.GO:
             heapq.heappush(ends, start)
-            refused[verdict.why] += 1
+            left_out[fingerprint] = verdict.why
             continue
         takes = admission.forecast.expected_s(record.job)
         known = known and takes is not None
@@ -71,7 +73,11 @@ def look_ahead(
         bases=bases,
         spend=spend,
         finish_in_s=max(ends) if known and ends else None,
-        obstacles=tuple(f"{count_text(jobs, 'job')} would not be submitted: {why}" for why, jobs in refused.items()),
+        obstacles=tuple(
+            f"{count_text(jobs, 'job')} would not be submitted: {why}"
+            for why, jobs in Counter(left_out.values()).items()
+        ),
+        left_out=left_out,
     )
 
 

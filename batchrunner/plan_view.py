@@ -3,7 +3,7 @@
 Rule: both tell the same; money is in credits with US dollars beside it, and says how it is known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,7 @@ def as_text(plan: Plan, outlook: Outlook, now: float, *, every: bool = False, fr
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
         rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
-    lines = _table(rows)
+    lines = _table(rows, outlook.left_out)
     if len(rows) < len(plan.rows):
         told = "changed jobs only; " if rows else ""
         lines += [f"({told}--all lists all {len(plan.rows):,})"]
@@ -48,24 +48,25 @@ def as_json(plan: Plan, outlook: Outlook) -> dict[str, Any]:
         },
         "finish_in_s": outlook.finish_in_s,
         "obstacles": list(outlook.obstacles),
-        "jobs": [_row_json(row) for row in plan.rows],
+        "jobs": [_row_json(row, outlook.left_out) for row in plan.rows],
     }
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
     estimate = row.estimate
     told = {name: value for name, value in asdict(row).items() if name != "estimate"}
     return {
         **told,
         "credits": estimate and estimate.credits,
         "price_basis": estimate and estimate.basis,
+        "left_out": left_out.get(row.fingerprint),
     }
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Row], left_out: Mapping[str, str]) -> list[str]:
     if not rows:
         return []
-    cells = [_COLUMNS, *(_cells(row) for row in rows)]
+    cells = [_COLUMNS, *(_cells(row, left_out) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS) - 1)]
     lines = []
     for line, row in zip(cells, (None, *rows), strict=True):
@@ -76,7 +77,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, left_out: Mapping[str, str]) -> tuple[str, ...]:
     credits_ = row.estimate.credits if row.estimate else None
     return (
         printable(row.id, 60),
@@ -84,8 +85,14 @@ def _cells(row: Row) -> tuple[str, ...]:
         "" if row.duration_s is None else length_text(row.duration_s),
         "" if row.input_bytes is None else size_text(row.input_bytes),
         "?" if row.estimate and credits_ is None else "" if credits_ is None else f"{credits_:,.0f}",
-        f"the same job as {printable(row.same_as, 60)}: paid for once" if row.same_as else row.note,
+        _note(row, left_out),
     )
+
+
+def _note(row: Row, left_out: Mapping[str, str]) -> str:
+    if row.same_as:
+        return f"the same job as {printable(row.same_as, 60)}: paid for once"
+    return f"not in this run: {left_out[row.fingerprint]}" if row.fingerprint in left_out else row.note
 
 
 def _sums(plan: Plan, outlook: Outlook, now: float) -> list[str]:

@@ -21,17 +21,22 @@ from batchrunner.prices import Prices
 from batchrunner.rundir import RunDir
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import Settings, resolve
+from batchrunner.text import redacted
 from batchrunner.timetable import Timetable
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``."""
+    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``.
+
+    options: words of the command line that are no settings, and without which the same command is another one.
+    """
 
     batch: Batch
     settings: Settings
     rundir: RunDir
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    options: tuple[str, ...] = ()
 
 
 def load(
@@ -42,7 +47,16 @@ def load(
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
-    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config)
+    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config, _options(flags, given or {}))
+
+
+def _options(flags: Mapping[str, object], given: Mapping[str, str]) -> tuple[str, ...]:
+    words = ["--fast"] if flags.get("fast") else []
+    if flags.get("faults"):
+        words += ["--faults", str(flags["faults"])]
+    for name, value in given.items():
+        words += ["--set", redacted(f"{name}={value}")]
+    return tuple(words)
 
 
 def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:

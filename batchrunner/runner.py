@@ -260,7 +260,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
         manifest_sha256=batch.sha256,
         concurrency=settings.concurrency,
         started_at=outside.clock.now(),
-        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices)}),
+        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices), "options": list(setup.options)}),
     )
     records, changed = take_up(
         before.records if before else {},

@@ -131,8 +131,7 @@ class Steps:
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
         self._put(record)
         if not seen.known:
-            message = f"the service uses a status this program does not know, taken for pending: {seen.word!r}"
-            self.notice(fingerprint, message, once=True)
+            self.notice(fingerprint, f"an unknown status, taken for pending: {seen.word!r}", once=True)
         if seen.phase is Phase.FAILED:
             return await self._failed(fingerprint, seen.error)
         if seen.phase is Phase.COMPLETED:

@@ -57,6 +57,9 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     assert len(history.load(path, "69.example")[LOW].spans) == KEPT
 
 
+ROW = (
+    b'{"version": 1, "kinds": [{"service": "a.example", "model": "m", "resolution": "", "queued": false, "spans": %b}]}'
+)
 BROKEN: dict[str, bytes] = {
     "empty": b"",
     "torn": b'{"version": 1, "kinds": [{"serv',
@@ -64,13 +67,12 @@ BROKEN: dict[str, bytes] = {
     "another version": b'{"version": 2, "kinds": []}',
     "a list": b"[]",
     "no list": b'{"version": 1, "kinds": 5}',
-    "odd rows": b'{"version": 1, "kinds": [5, {}, {"service": "a.example"}, {"service": "a.example", "model": "m", '
-    b'"resolution": "480p", "queued": false, "spans": [[1], ["x", 2], null]}]}',
-    "no spans": b'{"version": 1, "kinds": [{"service": "a.example", "model": "m", "resolution": "", "queued": 1, "spans": 5}]}',
+    "odd rows": b'{"version": 1, "kinds": [5, {}, {"service": "a.example"}]}',
+    "odd spans": ROW % b'[[1], ["x", 2], null]',
+    "no spans": ROW % b"5",
+    "odd numbers": ROW % b"[[NaN, 5], [-1, 5], [5, 1], [1, Infinity], [1e999, 1e999]]",
     "deep": b"[" * 100_000,
     "large": b'{"version": 1, "kinds": [' + b" " * 1_000_001 + b"]}",
-    "odd numbers": b'{"version": 1, "kinds": [{"service": "a.example", "model": "m", "resolution": "", "queued": false, '
-    b'"spans": [[NaN, 5], [-1, 5], [5, 1], [1, Infinity], [1e999, 1e999]]}]}',
 }
 
 

@@ -173,6 +173,11 @@ def test_a_budget_says_what_it_leaves_out() -> None:
     assert look.obstacles == (
         "1 job would not be submitted: the budget of 25,000 credits is reached: the 5,000 left are not enough",
     )
+    assert look.left_out == {
+        made.rows[2].fingerprint: "the budget of 25,000 credits is reached: the 5,000 left are not enough"
+    }
+    text = plan_view.as_text(made, look, NOW)
+    assert text.count("not in this run: the budget") == 1
     assert outlook_of(made, budget=Budget(generations=1)).submissions == 1
 
 

@@ -1,10 +1,14 @@
-"""Due times: each generation has one, stale ones are dropped, polls of one burst spread out."""
+"""Due times: each generation has one, stale ones are dropped, looks of one burst spread out; and what looks teach."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from batchrunner.poller import Poller
+from batchrunner.durations import Course, Durations
+from batchrunner.job import Attempt, Record, State
+from batchrunner.poller import ENOUGH, Poller
+from tests.conftest import make_job
 
 
 class Middle:
@@ -13,7 +17,7 @@ class Middle:
 
 
 def make() -> Poller:
-    return Poller(10.0, Middle())
+    return Poller(10.0, Middle(), {})
 
 
 def test_empty() -> None:
@@ -47,16 +51,21 @@ def test_a_new_due_time_replaces_the_old_one(first: float, second: float) -> Non
     assert poller.next_due is None
 
 
+def in_flight(name: str, resolution: str = "480p") -> Record:
+    job = replace(make_job(resolution=resolution), fingerprint=name)
+    return Record(job, State.IN_FLIGHT, (Attempt(1, name, 0.0, accepted_at=0.0),))
+
+
 def test_the_interval_comes_after_a_look() -> None:
     poller = make()
-    poller.after_a_look("a", 100.0)
+    poller.after_a_look(in_flight("a"), 100.0)
     assert poller.next_due == 110.0
 
 
 def test_a_burst_spreads_by_a_tenth_either_way() -> None:
-    poller = Poller(10.0, Random(1))
+    poller = Poller(10.0, Random(1), {})
     for number in range(200):
-        poller.after_a_look(f"g{number}", 0.0)
+        poller.after_a_look(in_flight(f"g{number}"), 0.0)
     moments = []
     while (due := poller.next_due) is not None:
         moments.append(due)
@@ -105,3 +114,109 @@ def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
     poller.clear()
     poller.at("a", 5.0)  # twice in the heap, once to be looked at
     assert [poller.pop(9.0), poller.pop(9.0)] == ["a", None]
+
+
+# What looks teach
+
+
+class World:
+    """Generations that take `took_s` after `queued_s` in the queue, one after the other."""
+
+    def __init__(self, known: dict[Course, Durations] | None = None) -> None:
+        self.durations = known if known is not None else {}
+        self.poller = Poller(10.0, Random(1), self.durations)
+        self.now = 0.0
+
+    def live(self, took_s: float, queued_s: float = 0.0, resolution: str = "480p") -> list[float]:
+        """Looks, s after the acceptance; the last one sees it complete."""
+        record, began, looks = in_flight("a", resolution), self.now, list[float]()
+        self.poller.after_a_look(record, began, first=True)
+        while True:
+            due = self.poller.next_due
+            assert due is not None
+            self.now = due
+            self.poller.pop(due)
+            looks.append(due - began)
+            if looks[-1] >= queued_s + took_s:
+                self.poller.heed(record.with_attempt(completed_at=due), due)
+                return looks
+            if looks[-1] >= queued_s:
+                record = record.with_attempt(generating_at=due)
+            self.poller.after_a_look(record, due)
+
+
+def course(resolution: str = "480p", *, queued: bool = False) -> Course:
+    job = make_job(resolution=resolution)
+    return (job.model, resolution), queued
+
+
+def test_until_a_handful_is_known_the_interval_is_kept() -> None:
+    world = World()
+    for _ in range(ENOUGH):
+        looks = world.live(55.0)
+        assert len(looks) == 6
+        assert all(9.0 <= after - before <= 11.0 for before, after in zip([0.0, *looks], looks, strict=False))
+
+
+def test_then_it_looks_when_completion_is_likely() -> None:
+    world = World()
+    for _ in range(30):
+        looks = world.live(55.0)
+    unseen = [world.live(55.0)[-1] - 55.0 for _ in range(30)]
+    assert sum(unseen) / 30 < 3.0, "5 with the interval"
+    assert len(looks) <= 7
+
+
+def test_each_kind_has_its_own() -> None:
+    world = World()
+    for _ in range(20):
+        world.live(20.0)
+        world.live(200.0, resolution="720p")
+    assert set(world.durations) == {course(), course("720p")}
+    assert sum(world.live(20.0)[-1] for _ in range(10)) / 10 < 24
+
+
+def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
+    world, rng = World(), Random(2)
+    for _ in range(40):
+        world.live(55.0, rng.uniform(30, 600))
+    spans = world.durations[course(queued=True)].spans
+    assert len(spans) == 40
+    assert all(after_s - 11 <= 55 <= by_s + 11 for after_s, by_s in spans)
+    looks = world.live(55.0, 200.0)
+    waits = [after - before for before, after in zip([0.0, *looks], looks, strict=False) if after < 200]
+    assert all(9.0 <= wait <= 11.0 for wait in waits), "in the queue, the interval"
+
+
+def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
+    known = {course(): Durations([(50.0, 56.0)] * 30)}
+    world = World(known)
+    assert world.live(55.0)[0] > 15
+    assert len(known[course()].spans) == 31
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.PENDING, State.SUCCEEDED])
+def test_only_what_is_seen_complete_is_learned_from(state: State) -> None:
+    world = World()
+    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
+    world.poller.heed(replace(in_flight("a"), state=state), 50.0)
+    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    assert not world.durations
+
+
+def test_what_an_earlier_run_had_begun_is_not_learned_from() -> None:
+    world = World()
+    world.poller.at("a", 0.0)
+    world.poller.after_a_look(in_flight("a"), 0.0)
+    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    assert not world.durations
+
+
+def test_it_counts_once_however_often_its_link_is_fetched() -> None:
+    world = World()
+    done = in_flight("a").with_attempt(completed_at=60.0)
+    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
+    for now in (60.0, 80.0, 100.0):
+        world.poller.heed(done, now)
+        world.poller.after_a_look(done, now)
+    assert list(world.durations[course()].spans) == [(0.0, 60.0)]

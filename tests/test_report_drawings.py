@@ -186,13 +186,15 @@ def test_many_wordings_are_counted_and_not_all_shown() -> None:
     ("settings", "run", "state", "expected"),
     [
         ({}, {}, "pending", "batchrunner run heroes.yaml --provider sandbox"),
+        ({"options": ["--fast", "--set", "who=me & you"]}, {}, "pending",
+         "batchrunner run heroes.yaml --provider sandbox --fast --set 'who=me & you'"),
         ({"output": "out dir"}, {"provider": "aimlapi"}, "failed",
          "batchrunner run heroes.yaml --output 'out dir' --retry-failed"),
         ({}, {"provider": "aimlapi", "manifest_path": "$(rm -rf ~).yaml"}, "in_doubt",
          "batchrunner run '$(rm -rf ~).yaml' --in-doubt resubmit"),
     ],
 )  # fmt: skip
-def test_commands_can_be_pasted(settings: dict[str, str], run: dict[str, Any], state: str, expected: str) -> None:
+def test_commands_can_be_pasted(settings: dict[str, Any], run: dict[str, Any], state: str, expected: str) -> None:
     shot = snapshot(ALL[1], run=replace(RUN, settings_json=json.dumps(settings), **run))
     assert command(build(shot, "0.1.0"), state) == expected
 

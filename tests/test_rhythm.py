@@ -1,4 +1,4 @@
-"""The rhythm of looks: within its budget and its bounds, dense where completion is likely, and better than a fixed one."""
+"""The rhythm of looks: within budget and bounds, dense where completion is likely, better than a fixed one."""
 
 import math
 from random import Random
