@@ -18,6 +18,7 @@ from batchrunner.retry import Rng
 from batchrunner.rhythm import Rhythm
 
 ENOUGH = 5  # of a course; fewer say too little
+_NOT_BEFORE_S = 1.0  # a new plan costs some 3 ms
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class Poller:
         durations, plan = self._durations.get(course), self._plans.get(course)
         if durations is None or len(durations.spans) < ENOUGH:
             return None
-        if plan is None or (plan.stale and now - plan.made_at >= self._interval_s / 2):
+        if plan is None or (plan.stale and now - plan.made_at >= max(_NOT_BEFORE_S, self._interval_s / 2)):
             each = self._watches.values()
             running_s = [now - watch.since for watch in each if watch.course == course and not watch.queued]
             plan = self._plans[course] = _Plan(Rhythm(durations.fit(running_s), self._interval_s), now)

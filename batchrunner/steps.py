@@ -158,7 +158,6 @@ class Steps:
             if self.records[fingerprint].state is State.IN_FLIGHT and result is not None:
                 await self._delivered(fingerprint, result)
             elif self.records[fingerprint].state is State.SUCCEEDED:
-                self.notice(fingerprint, "its file is gone from the run directory; fetching it again, at no charge")
                 await self._move(fingerprint, Move.LOSE)
 
     async def flush(self) -> None:

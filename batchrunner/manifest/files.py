@@ -123,5 +123,5 @@ def _manifests_in(path: Path) -> str:
 
 
 def _similar(path: Path, shown: str) -> str:
-    close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.6)
     return f"did you mean {Path(shown).parent / close[0]}?" if close else ""

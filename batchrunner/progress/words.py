@@ -228,5 +228,5 @@ _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.RETRY: (Level.INFO, lambda _: "failed before and will be submitted again"),
     Move.RECHECK: (Level.INFO, lambda record: f"asked for again: {_generation(record)}"),
-    Move.LOSE: (Level.WARNING, lambda _: "its file is gone: it will be fetched again"),
+    Move.LOSE: (Level.WARNING, lambda _: "its file is gone or was changed: it is fetched again, at no charge"),
 }

@@ -38,6 +38,7 @@ class Stage:
     loop: Loop
     service: Any
     statuses: list[int] = field(default_factory=list)
+    history: Path | None = None
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
@@ -48,7 +49,7 @@ class Stage:
         mortal = Mortal()
         rng = Random(7)
         executor = MortalExecutor(mortal, rng)
-        outside = Surroundings(LoopClock(EPOCH), executor, executor, SimDisk(mortal, rng), rng)
+        outside = Surroundings(LoopClock(EPOCH), executor, executor, SimDisk(mortal, rng), rng, history=self.history)
         setup = self.setup(entries, **flags)
         setup.rundir.make()
         caught: list[int] = []
@@ -355,3 +356,18 @@ def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
     local = {service_name(resolve({}, {}, {}), f"http://127.0.0.1:{port}") for port in (1, 2)}
     embedded = service_name(resolve({"provider": "sandbox"}, {}, {}), "http://127.0.0.1:1")
     assert len({real, other, *local, embedded}) == 4
+
+
+def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        names = [f"job-{number}" for number in range(8)]
+        assert await stage.run(entries(*names[:6])) == 0
+        assert not (tmp_path / "cache").exists(), "off unless a place is given"
+        stage.history = tmp_path / "cache" / "durations.json"
+        assert await stage.run(entries(*names)) == 0
+        [row] = json.loads(stage.history.read_bytes())["kinds"]
+        assert row["service"] == "this machine"
+        assert len(row["spans"]) == 8, "six from the journal, two of its own"
+        assert all(after_s < 62.0 and by_s >= 60.0 for after_s, by_s in row["spans"])
+
+    play(tmp_path, story)
