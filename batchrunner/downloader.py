@@ -127,7 +127,7 @@ class Downloader:
                 part.forget()
                 raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
             part.start(continued, headers.get("etag", ""))
-            async for block in reply.content.iter_chunked(_BLOCK_BYTES):
+            async for block in reply.content.iter_any():
                 if part.take(block):
                     await self._off_loop(part.drain)
                 told(part.size_bytes, expected)
@@ -173,7 +173,7 @@ class _Part:
         self._disk = files
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
-        self._gathered = bytearray()
+        self._gathered: list[bytes] = []
         self._written_bytes = 0
         self._continued = self._started = self._closed = False
         self._busy = Lock()  # a cancelled fetch may still be writing when what it left is stored
@@ -217,9 +217,9 @@ class _Part:
 
     def take(self, block: bytes) -> bool:
         """Gather a block; returns whether it is time to drain."""
-        self._gathered += block
+        self._gathered.append(block)
         self.size_bytes += len(block)
-        return len(self._gathered) >= _GATHERED_BYTES
+        return self.size_bytes - self._written_bytes >= _GATHERED_BYTES
 
     def drain(self) -> None:
         """Write what was gathered."""
@@ -228,10 +228,11 @@ class _Part:
                 return
             if self._file is None:
                 self._file = self._open()
-            gathered, self._gathered = self._gathered, bytearray()
-            self._file.write(gathered)
-            self._hash.update(gathered)
-            self._written_bytes += len(gathered)
+            gathered, self._gathered = self._gathered, []
+            for block in gathered:
+                self._file.write(block)
+                self._hash.update(block)
+                self._written_bytes += len(block)
 
     def _open(self) -> BinaryIO:
         if not self._continued and not self.fresh:

@@ -20,7 +20,7 @@ STEPS = 22 * _PER_OCTAVE  # to 58 hours
 EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
 WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
 
-# Chosen by simulation (benchmarks/polling.py): within half and double of these the outcome hardly changes.
+# Chosen by simulation, as benchmarks/polling.py does it; the outcome is flat around them.
 KEPT = 128  # spans
 _ROUNDS = 8  # of expectation-maximisation
 _SMOOTH = 0.4  # of the bandwidth that suits a single hump

@@ -91,7 +91,7 @@ class Posters:
             if isinstance(event, JobMoved) and event.move is Move.DELIVER:
                 name = names.get(event.record.job.fingerprint)
                 self._queued = [each for each in self._queued if not each.done()]
-                # Where clips come faster than posters can be made, the end makes good what it can, and `report` the rest.
+                # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
                 if name is not None and len(self._queued) < _LEFT_BEHIND:
                     wanted = wanted_by(event.record, self._rundir.path / name)
                     self._queued.append(self._executor.submit(_make_each, self._rundir.posters, wanted))

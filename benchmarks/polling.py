@@ -240,7 +240,7 @@ def against_the_sandbox(service: str, learning: bool, jobs: int) -> tuple[Figure
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=256)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="a few jobs, write nothing")
     chosen = parser.parse_args()
     jobs, seeds = (16, 1) if chosen.smoke else (chosen.jobs, chosen.seeds)

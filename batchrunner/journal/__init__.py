@@ -9,10 +9,12 @@ No policy lives here: the journal stores what the engine decided.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, suppress
 from importlib.resources import files
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot,
 from batchrunner.journal import rows
 from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
 from batchrunner.together import Together
+from batchrunner.undisturbed import undisturbed
 
 VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
@@ -244,6 +247,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
                 connection.execute("ROLLBACK")
 
 
+@undisturbed()
 def _load(connection: sqlite3.Connection) -> Snapshot | None:
     connection.execute("BEGIN")  # one consistent view, also while another process writes
     try:
@@ -251,11 +255,9 @@ def _load(connection: sqlite3.Connection) -> Snapshot | None:
         runs = tuple(Run(*row) for row in connection.execute(query))
         if not runs:
             return None
-        attempts: dict[str, list[tuple[Any, ...]]] = {}
-        for row in connection.execute(_GET_ATTEMPTS):
-            attempts.setdefault(row[0], []).append(row)
-        jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs")
-        records = {row[0]: rows.record(row, attempts.get(row[0], ())) for row in jobs}
+        attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
+        jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
+        records = dict(_joined(jobs, attempts))
         query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
         entries = tuple(rows.entry(row, records) for row in connection.execute(query))
         query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
@@ -263,6 +265,18 @@ def _load(connection: sqlite3.Connection) -> Snapshot | None:
         return Snapshot(runs[-1], entries, records, runs, happenings)
     finally:
         connection.execute("COMMIT")
+
+
+def _joined(
+    jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
+) -> Iterator[tuple[str, Record]]:
+    """Records by fingerprint, both sides in its order."""
+    none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
+    owner, own = next(attempts, none)
+    for row in jobs:
+        while owner and owner < row[0]:  # attempts of a job that is not there
+            owner, own = next(attempts, none)
+        yield row[0], rows.record(row, own if owner == row[0] else ())
 
 
 def _set_aside(ballast: Path) -> bool:

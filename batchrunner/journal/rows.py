@@ -5,7 +5,7 @@ URI is stored as its description and hash, a URL without the query that may carr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
 _MEDIA_COLUMNS = tuple(field.name for field in fields(Media) if field.name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+_ERROR_AT = _ATTEMPT_COLUMNS.index("error")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
 
 
@@ -81,7 +82,7 @@ def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
     return (fingerprint, *(problem_to_json(value) if isinstance(value, Problem) else value for value in values))
 
 
-def record(row: Sequence[Any], attempts: Sequence[Sequence[Any]]) -> Record:
+def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
     """A record from its row of ``jobs`` and its rows of ``attempts``, ordered by number."""
     fingerprint, job_json, state, error_json, result_json = row
     result = None
@@ -98,10 +99,9 @@ def record(row: Sequence[Any], attempts: Sequence[Sequence[Any]]) -> Record:
 
 
 def _attempt(row: Sequence[Any]) -> Attempt:
-    values = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
-    del values["fingerprint"]
-    values["error"] = problem_from_json(values.pop("error_json"))
-    return Attempt(**values)
+    values = list(row[1:])  # without the fingerprint
+    values[_ERROR_AT] = problem_from_json(values[_ERROR_AT])
+    return Attempt(*values)
 
 
 def entry_row(entry: Entry) -> tuple[int, str, str, str, int, str]:

@@ -5,12 +5,10 @@ by one (`expand`, `tables`), then each row's id, inputs and fingerprint (`assemb
 leaves the usable rest to the next one.
 """
 
-import gc
 import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +23,7 @@ from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.source import YamlMapping
 from batchrunner.settings import SETTINGS
+from batchrunner.undisturbed import undisturbed
 
 STDIN = Path("-")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -57,24 +56,11 @@ def load(path: Path, given: Mapping[str, str] = _NOTHING, environment: Mapping[s
     `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
     """
     loading = _Loading(path, variables.Variables(given, environment))
-    with _undisturbed():
+    with undisturbed():
         try:
             return loading.batch()
         except TooManyProblems:
             raise loading.refusal(" or more; it was not read to its end") from None
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No garbage collection for a while: scanning a growing tree again and again takes half of the time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Loading:

@@ -1,0 +1,75 @@
+"""Is a job cheaper than it was? Two commits beside each other: python benchmarks/compare.py BEFORE [AFTER]
+
+BEFORE and AFTER name commits; without AFTER it is the working tree. Each commit's package is unpacked into a folder of its
+own and run in turn with the other against the instant service. Ratios are of a round's two runs: look at their spread
+before believing the median, and compare a commit with itself once to see what this machine's noise is.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from harness.instant import instant
+from harness.measured import Cost, measured
+from harness.racers import RACERS, Work
+
+ROOT = Path(__file__).parent.parent
+OURS = next(racer for racer in RACERS if racer.name == "batchrunner without posters and decode check")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Two commits' cost of a job, in turn.")
+    parser.add_argument("before")
+    parser.add_argument("after", nargs="?", help="default: the working tree")
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cap", type=int, default=64)
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="compare-"))
+    try:
+        packages = [unpacked(options.before, work / "before"), unpacked(options.after, work / "after")]
+        jobs = Work.write(work / "jobs", options.jobs)
+        with instant(work / "service") as service:
+            rounds = [[one(jobs, each, options.cap, work, service.url) for each in packages] for _ in range(options.rounds)]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    tell("CPU", "ms a job", [[1000 * cost.cpu_s / options.jobs for cost in pair] for pair in rounds])
+    tell("time", "s", [[cost.wall_s for cost in pair] for pair in rounds])
+    tell("memory", "MiB", [[cost.peak_mib for cost in pair] for pair in rounds])
+    return max(cost.status for pair in rounds for cost in pair)
+
+
+def unpacked(commit: str | None, folder: Path) -> Path:
+    """Where the package of a commit lies."""
+    if commit is None:
+        return ROOT
+    packed = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def one(jobs: Work, package: Path, cap: int, work: Path, url: str) -> Cost:
+    root = work / "run"
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "clips").mkdir(parents=True)
+    environment = {**os.environ, "AIMLAPI_BASE_URL": url, "AIMLAPI_KEY": "sandbox", "PYTHONPATH": str(package)}
+    return measured(jobs.command_line(OURS, cap, root / "clips", sys.executable), root, environment, root / "log")
+
+
+def tell(what: str, unit: str, pairs: list[list[float]]) -> None:
+    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = sorted(pair[1] / pair[0] for pair in pairs)
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    print(f"{what}: {statistics.median(ratios):.2f} of before ({spread}); {before:.2f} -> {after:.2f} {unit}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
