@@ -73,7 +73,7 @@ class Store:
 
     def present(self, job: Job, result: Result) -> str | None:
         """A name under which the job's result stands, by size; None where there is none."""
-        candidates = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, ())]
+        candidates: list[str] = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, [])]
         for name in candidates:
             placed = self._placed.get(name)
             ours = placed is not None and placed.fingerprint == job.fingerprint

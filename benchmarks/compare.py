@@ -1,8 +1,8 @@
 """Is a job cheaper than it was? Two commits beside each other: python benchmarks/compare.py BEFORE [AFTER]
 
-BEFORE and AFTER name commits; without AFTER it is the working tree. Each commit's package is unpacked into a folder of its
-own and run in turn with the other against the instant service. Ratios are of a round's two runs: look at their spread
-before believing the median, and compare a commit with itself once to see what this machine's noise is.
+BEFORE and AFTER name commits; without AFTER it is the working tree. Each commit's package is unpacked into a folder of
+its own and run in turn with the other against the instant service. Ratios are of a round's two runs: look at their
+spread before believing the median, and compare a commit with itself once to see what this machine's noise is.
 """
 
 import argparse
@@ -37,7 +37,9 @@ def main() -> int:
         packages = [unpacked(options.before, work / "before"), unpacked(options.after, work / "after")]
         jobs = Work.write(work / "jobs", options.jobs)
         with instant(work / "service") as service:
-            rounds = [[one(jobs, each, options.cap, work, service.url) for each in packages] for _ in range(options.rounds)]
+            rounds = [
+                [one(jobs, each, options.cap, work, service.url) for each in packages] for _ in range(options.rounds)
+            ]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     tell("CPU", "ms a job", [[1000 * cost.cpu_s / options.jobs for cost in pair] for pair in rounds])

@@ -3,8 +3,8 @@
     python benchmarks/night.py                  # writes benchmarks/NIGHT.md; some ten minutes
     python benchmarks/night.py --jobs 1000 --in-flight 100 --dry   # a quick look, writes nothing
 
-batchrunner runs as its installed command, the sandbox as a process of its own, both on loopback. Peak memory is VmHWM of
-the batchrunner process, CPU its user and system time, threads and sockets are looked at every half second. The sandbox
+batchrunner runs as its installed command, the sandbox as a process of its own, both on loopback. Peak memory is VmHWM
+of the batchrunner process, CPU its user and system time; threads and sockets are counted every half second. The sandbox
 shares the two cores, so the time that a batch takes says little about batchrunner alone; CPU and memory do.
 """
 
@@ -68,7 +68,7 @@ def measure(folder: Path, manifest: Path, url: str) -> Figures:
                 facts = Path(f"/proc/{process.pid}/status").read_text()
                 peak_kb = max(peak_kb, int(re.search(r"VmHWM:\s+(\d+)", facts)[1]))  # type: ignore[index]
                 threads = max(threads, int(re.search(r"Threads:\s+(\d+)", facts)[1]))  # type: ignore[index]
-                links = [os.readlink(each) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+                links = [str(each.readlink()) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
                 sockets = max(sockets, sum(link.startswith("socket:") for link in links))
                 ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
                 cpu_s = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
@@ -122,8 +122,9 @@ def page(rows: list[tuple[str, Figures]]) -> str:
     lines = [
         "# What a big batch takes",
         "",
-        f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
-        f"batchrunner {version('batchrunner')}. Made by `python benchmarks/night.py`, which says what is measured and how.",
+        f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores, {platform.system()},",
+        f"Python {platform.python_version()},",
+        f"batchrunner {version('batchrunner')}. Made by `python benchmarks/night.py`, which says what is measured.",
         "",
         "| batch | succeeded | wall, s | CPU, s | peak memory, MB | threads | sockets |",
         "|---|---|---|---|---|---|---|",

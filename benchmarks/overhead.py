@@ -67,7 +67,9 @@ def race(racers: Sequence[Racer], work: Path, service: Instant, options: argpars
     for number in range(options.rounds):
         for cap in options.caps:
             for racer in racers:
-                if (racer.slow and number >= options.slow_rounds) or (cap != MAIN_CAP and (racer.slow or not racer.main)):
+                if (racer.slow and number >= options.slow_rounds) or (
+                    cap != MAIN_CAP and (racer.slow or not racer.main)
+                ):
                     continue
                 heat = one(racer, few if racer.slow else many, cap, work, service, options.peers)
                 failed += heat is None
@@ -87,7 +89,9 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
     cost = measured(argv, root, environment, root / "log", terminal=racer.terminal)
     heat = Heat(jobs.count, cost, service.cpu_s() - before_s)
     whole = sum(clip.stat().st_size == CLIP_BYTES for clip in (root / "clips").glob("*.mp4"))
-    _say(f"{racer.name}, {cap}: {jobs.count / cost.wall_s:.0f}/s, {1000 * cost.cpu_s / jobs.count:.2f} ms, {whole} clips")
+    _say(
+        f"{racer.name}, {cap}: {jobs.count / cost.wall_s:.0f}/s, {1000 * cost.cpu_s / jobs.count:.2f} ms, {whole} clips"
+    )
     if cost.status == 0 and whole == jobs.count:
         return heat
     _say(f"exit {cost.status}: {(root / 'log').read_text()[-2000:] if not racer.terminal else ''}")

@@ -41,7 +41,7 @@ def made(*records: Record, **policy: Any) -> tuple[Engine, list[tuple[str, str]]
         started.append((call, fingerprint))
         engine._running[call] += 1
 
-    engine._spawn = spawn  # type: ignore[method-assign]  # no call is made
+    engine._spawn = spawn  # type: ignore[method-assign, assignment]  # no call is made
     return engine, started
 
 

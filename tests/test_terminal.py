@@ -37,7 +37,7 @@ class Terminal:
         self._master, self._slave = os.openpty()
         self._set_size(columns, lines)
         ours = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"  # so that Ctrl-C is a signal
-        ours += "\nimport signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # tests in the background ignore it
+        ours += "\nimport signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored in the background
         code = f"{ours}\nfrom batchrunner.cli import main; main()"
         clean = {
             key: value for key, value in os.environ.items() if not key.startswith(("BATCHRUNNER_", "NO_", "FORCE_"))

@@ -13,7 +13,6 @@ from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -185,8 +184,12 @@ class _Body:
             b'"}',
         )
         self._parts: list[bytes | Media] = []
-        for together, run in groupby(pieces, key=lambda piece: isinstance(piece, bytes)):  # few writes to the socket
-            self._parts += [b"".join(run)] if together else run  # type: ignore[arg-type]  # all of them bytes
+        for piece in pieces:  # bytes side by side are one part: few writes to the socket
+            last = self._parts[-1] if self._parts else None
+            if isinstance(piece, bytes) and isinstance(last, bytes):
+                self._parts[-1] = last + piece
+            else:
+                self._parts.append(piece)
         self._executor = executor
         self.fault: LocalFault | None = None
         self.complete = False

@@ -57,8 +57,7 @@ def store(clip: Path, data: bytes, extras: list[str]) -> None:
         decode(clip)
 
 
-async def main(jobs: Path, clips: Path, at_once: int, extras: list[str]) -> None:
-    todo = [json.loads(line) for line in jobs.read_text().splitlines()]
+async def main(todo: list[Any], clips: Path, at_once: int, extras: list[str]) -> None:
     pool = ThreadPoolExecutor(4)
 
     async def keep(name: str, data: bytes) -> None:
@@ -81,4 +80,5 @@ if __name__ == "__main__":
         import uvloop
 
         uvloop.install()
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
+    wanted = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    asyncio.run(main(wanted, Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

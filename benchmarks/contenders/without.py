@@ -17,10 +17,6 @@ def main() -> None:
         from batchrunner import posters
 
         posters._make_each = lambda *_: None  # noqa: SLF001 (measured from outside, on purpose)
-    if "gc" in parts:
-        import gc
-
-        gc.disable()
     if "uvloop" in parts:
         import uvloop
 

@@ -21,7 +21,9 @@ def _reply(status: bytes, kind: bytes, body: bytes) -> bytes:
 class _Client(asyncio.Protocol):
     def __init__(self, port: int, clip: bytes) -> None:
         url = f"http://127.0.0.1:{port}/clip.mp4"
-        self._done = _reply(b"200 OK", b"application/json", f'{{"status":"completed","video":{{"url":"{url}"}}}}'.encode())
+        self._done = _reply(
+            b"200 OK", b"application/json", f'{{"status":"completed","video":{{"url":"{url}"}}}}'.encode()
+        )
         self._clip = _reply(b"200 OK", b"video/mp4", clip)
         self._log = _reply(b"200 OK", b"application/json", b'{"data":[]}')
         self._data = b""
@@ -58,8 +60,7 @@ class _Client(asyncio.Protocol):
         return self._log if b" /v2/logs" in first else self._done
 
 
-async def main() -> None:
-    port, clip = int(sys.argv[1]), Path(sys.argv[2]).read_bytes()
+async def main(port: int, clip: bytes) -> None:
     server = await asyncio.get_running_loop().create_server(
         lambda: _Client(port, clip), "127.0.0.1", port, backlog=4096
     )
@@ -67,4 +68,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]).read_bytes()))

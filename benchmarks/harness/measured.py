@@ -1,4 +1,4 @@
-"""What a contender's run costs: wall time, CPU of all its processes, memory. Linux's own accounting of ended children."""
+"""What a contender's run costs: wall time, CPU of all its processes, memory. Linux's own accounting."""
 
 import contextlib
 import os
@@ -24,9 +24,7 @@ class Cost:
     status: int
 
 
-def measured(
-    argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path, *, terminal: bool = False
-) -> Cost:
+def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path, *, terminal: bool = False) -> Cost:
     """Run a contender to its end. terminal: its output goes to one."""
     with _terminal() if terminal else log.open("wb") as out:
         began = time.monotonic()

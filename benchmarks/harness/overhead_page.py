@@ -41,9 +41,9 @@ def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[s
     return f"""\
 ## What a job costs
 
-Each job is a POST, one look that answers completed, a download of 4 KiB and one file, the same for everybody; start and
-end of each program count. batchrunner does all it does in a real run: journal flushed before and after every call, each
-clip hashed, checked, decoded, flushed, renamed, the report and its pictures. Ratios are medians of the rounds' own ratios.
+Each job is a POST, one look that answers completed, a download of 4 KiB and one file, the same for everybody; start
+and end of each program count. batchrunner does all it does in a real run: journal flushed before and after each call,
+each clip hashed, checked, decoded, flushed, renamed, the report and its pictures. Ratios are medians of rounds.
 
 {setting()}- Versions: {listed}
 - Service: {options["service"]} with fixed answers, in a process of its own; its CPU is the last column, so its headroom
@@ -52,8 +52,8 @@ clip hashed, checked, decoded, flushed, renamed, the report and its pictures. Ra
 
 ![CPU and throughput](overhead.svg)
 {tables(rows, versions)}
-Memory is that of the largest process. `without` rows switch one thing off, so that its cost can be told; rows of the bare
-loop with a `+` add one promise to it, by the same means: what batchrunner cannot go below.
+Memory is that of the largest process. `without` rows switch one thing off, so that its cost can be told; rows of the
+bare loop with a `+` add one promise to it, by the same means: what batchrunner cannot go below.
 """
 
 
@@ -67,7 +67,7 @@ def plot(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     low, high = 0.5, max(2.0, *(row.cpu_ms for row in bars)) * 1.6
     scale = (width - left - 130) / math.log(high / low)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="12" y="24" font-size="15">CPU a job, ms, {cap} in flight (logarithmic; shorter is better)</text>',
     ]
@@ -75,20 +75,20 @@ def plot(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         y, length = 42 + 24 * at, max(1.0, math.log(max(row.cpu_ms, low) / low) * scale)
         colour = "#0b6e4f" if row.name.startswith("batchrunner") else "#8a8f98"
         name = escape(_named(row.name, versions))
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
+        parts.append(f'<text font-size="13" x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
         parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="17" fill="{colour}"/>')
         told = f"{row.cpu_ms:.2f} ms, {row.jobs_per_s:.0f} jobs/s"
-        parts.append(f'<text x="{left + length + 6:.0f}" y="{y + 13}">{told}</text>')
+        parts.append(f'<text font-size="13" x="{left + length + 6:.0f}" y="{y + 13}">{told}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
 def _table(cap: int, rows: Sequence[Row], versions: Mapping[str, str]) -> str:
-    lines = [_HEADS, ["---"] * len(_HEADS)]
-    for row in rows:
-        lines.append([
-            _named(row.name, versions), f"{row.jobs} x {row.rounds}", f"{row.cpu_ratio:.2f}", f"{row.speed_ratio:.3f}",
-            f"{row.cpu_ms:.2f}", f"{row.jobs_per_s:.0f}", f"{row.peak_mib:.0f}", f"{row.service_ms:.2f}",
-        ])  # fmt: skip
+    cells = (
+        (_named(row.name, versions), f"{row.jobs} x {row.rounds}", f"{row.cpu_ratio:.2f}", f"{row.speed_ratio:.3f}",
+         f"{row.cpu_ms:.2f}", f"{row.jobs_per_s:.0f}", f"{row.peak_mib:.0f}", f"{row.service_ms:.2f}")
+        for row in rows
+    )  # fmt: skip
+    lines = [_HEADS, ["---"] * len(_HEADS), *cells]
     return f"\n### {cap} in flight\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

@@ -134,7 +134,7 @@ _MOST_FILES = 5000
 
 def versions(peers: str) -> dict[str, str]:
     """Versions of what contenders are made of; what is not installed is not in it."""
-    found = {name: _program(name) for name in ("parallel", "curl", "jq", "aria2c")}
+    found = {name: _program(name) for name in ("parallel", "curl", "jq")}
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
     for python, names in ((sys.executable, ("aiohttp", "batchrunner")), (peers, ("requests", "huey", "snakemake"))):
         for name in names:

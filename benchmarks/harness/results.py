@@ -27,7 +27,8 @@ def put(name: str, text: str) -> None:
 
 def setting() -> str:
     """Date, command, machine and commit, as a list."""
-    command = " ".join([Path(sys.executable).name, *sys.argv])
+    shown = [Path(word).name if word.startswith("/") else word for word in sys.argv]
+    command = " ".join([Path(sys.executable).name, *shown])
     asked = ["git", "-C", str(PAGE.parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "?"
     load = " ".join(f"{each:.1f}" for each in os.getloadavg())
