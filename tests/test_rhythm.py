@@ -68,3 +68,23 @@ def test_what_nobody_expects_is_looked_for_all_the_same() -> None:
         gaps.append(rhythm.wait_s(at_s))
         at_s += gaps[-1]
     assert max(gaps) <= 3 * 15
+
+
+@pytest.mark.parametrize("interval_s", [0.001, 0.02, 1.0, 15.0, 3600.0])
+@pytest.mark.parametrize(("median_s", "spread"), [(0.002, 0.1), (3, 0.25), (300, 1.0), (40_000, 0.5)])
+def test_a_plan_is_made_in_bounded_work(
+    median_s: float, spread: float, interval_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interval far from the durations, in either direction, once made a plan that had no end."""
+    asked = 0
+    wait_s = Rhythm.wait_s
+
+    def counted(self: Rhythm, elapsed_s: float, part: float = 1.0) -> float:
+        nonlocal asked
+        asked += 1
+        return wait_s(self, elapsed_s, part)
+
+    monkeypatch.setattr(Rhythm, "wait_s", counted)
+    made = Rhythm(fit(median_s, spread), interval_s)
+    assert asked < 30_000
+    assert SHORTEST * interval_s <= made.wait_s(median_s) <= LONGEST * interval_s
