@@ -57,6 +57,11 @@ def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -
     raise TimeoutError(f"{what}: not within {DEADLINE_S:.0f} s")
 
 
+def _hears_interrupts() -> None:
+    """Tests in the background of a shell ignore SIGINT, and what they start would do so too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Command:
     """A run of the command that can be signalled. A context manager: it is killed at the end, if it still lives.
 
@@ -75,6 +80,7 @@ class Command:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
+                preexec_fn=_hears_interrupts,  # noqa: PLW1509 (no threads here that could hold a lock)
                 start_new_session=True,  # a Ctrl-C at the terminal is for the test, which ends what it started
             )
         except OSError:
