@@ -142,7 +142,9 @@ def test_a_command_can_be_copied(visit: Any, night: Path) -> None:
     page.locator(".cause .copy").first.click()
     page.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == "batchrunner run night.yaml --output 'run dir' --provider sandbox --faults faults.yaml --retry-failed"
+    assert (
+        copied == "batchrunner run night.yaml --output 'run dir' --provider sandbox --faults faults.yaml --retry-failed"
+    )
 
 
 def test_it_stays_true_when_the_clips_are_gone(visit: Any, night: Path, tmp_path: Path) -> None:
