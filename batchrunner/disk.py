@@ -8,9 +8,9 @@ All of it blocks: call it through an executor.
 import errno
 import io
 import os
-import shutil
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,18 +31,35 @@ class Disk:
         file.flush()
         os.fsync(file.fileno())
 
+    def hasten(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
+        """Send what was written there on its way to the disk, without waiting, so that a later flush is short."""
+        _begin_to_write(file.fileno(), start_bytes, length_bytes)
+
+    def land(self, names: Sequence[tuple[Path, Path]]) -> None:
+        """Flush files that were written, give them their final names, and return when all is on the disk."""
+        self.flush_all([source for source, _ in names])
+        self.rename_all(names)
+
+    def flush_all(self, paths: Sequence[Path]) -> None:
+        """Return when the content of these files is on the disk.
+
+        All are on their way before the first is waited for: one transaction of the file system can carry many.
+        """
+        with ExitStack() as files:
+            opened = [files.enter_context(open_plain(path)).fileno() for path in paths]
+            for descriptor in opened:
+                _begin_to_write(descriptor)
+            for descriptor in opened:
+                os.fsync(descriptor)
+
     def rename(self, source: Path, target: Path) -> None:
         """Give a file its new name, in one step, and return when the name is on the disk."""
         self.rename_all([(source, target)])
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
-        """The same for several at once: old names and new ones. What has its new name already may be named again."""
+        """The same for several at once: old names and new ones."""
         for source, target in names:
-            try:
-                source.replace(target)
-            except FileNotFoundError:
-                if not target.exists():
-                    raise
+            source.replace(target)
         for folder in {path.parent for pair in names for path in pair}:
             self.flush_folder(folder)
 
@@ -53,6 +70,8 @@ class Disk:
         try:
             temporary.hardlink_to(source)
         except OSError:
+            import shutil  # here, as it brings every archive format along
+
             shutil.copyfile(source, temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -70,6 +89,12 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _begin_to_write(descriptor: int, start_bytes: int = 0, length_bytes: int = 0) -> None:
+    """Linux begins to write what is dirty there when it hears that nobody will need it. length_bytes 0: to the end."""
+    if hasattr(os, "posix_fadvise"):  # macOS has none
+        os.posix_fadvise(descriptor, start_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:

@@ -1,24 +1,22 @@
-"""A finished clip from its link to a checked, flushed file in the tool's own room.
+"""A finished clip from its link to a checked file in the tool's own room.
 
 Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, one decoded
 frame. What was received before a cut is kept and continued with Range and If-Range when the server can; a part is
 continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads, and
-where they may lead is judged at every step (`batchrunner.hosts`). Giving the file its final name is the store's
-business, and asking for a fresh link the engine's.
+where they may lead is judged at every step (`batchrunner.hosts`). Flushing the file and giving it its final name is
+the store's business, and asking for a fresh link the engine's.
 """
 
 import asyncio
 import base64
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -27,15 +25,14 @@ from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.job import Result
+from batchrunner.part import Part
 from batchrunner.text import redacted
 
-_BLOCK_BYTES = 256 * 1024
-_GATHERED_BYTES = 1 << 20  # in memory, of each download
+_BLOCK_BYTES = 64 * 1024
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
-_LARGEST_NOTE_BYTES = 64 * 1024
 _MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _REDIRECTS = 5
 _MOVED = {301, 302, 303, 307, 308}
@@ -44,7 +41,7 @@ _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A checked clip in the parts folder, flushed, and what it is."""
+    """A checked clip in the parts folder, not flushed yet, and what it is."""
 
     path: Path
     result: Result
@@ -91,7 +88,7 @@ class Downloader:
         ``link_refused``: it leads where no download may; otherwise the file host is in trouble), NetworkFault,
         LocalFault.
         """
-        part = _Part(self._parts / key, self._disk, fresh=key not in self._left)
+        part = Part(self._parts / key, self._disk, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -114,7 +111,7 @@ class Downloader:
         finally:
             part.close()
 
-    async def _receive(self, url: str, part: "_Part", told: Callable[[int, int | None], None]) -> str | None:
+    async def _receive(self, url: str, part: Part, told: Callable[[int, int | None], None]) -> str | None:
         """Take what comes, and return the hex SHA-256 that the host gives for the whole."""
         if not part.fresh:
             await self._off_loop(part.recall)
@@ -127,9 +124,12 @@ class Downloader:
                 part.forget()
                 raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
             part.start(continued, headers.get("etag", ""))
+            writing: Future[None] | None = None
             async for block in reply.content.iter_any():
                 if part.take(block):
-                    await self._off_loop(part.drain)
+                    if writing is not None:
+                        await _over(writing)
+                    writing = self._executor.submit(part.drain)
                 told(part.size_bytes, expected)
                 if part.size_bytes > _LARGEST_CLIP_BYTES:
                     part.forget()
@@ -157,136 +157,21 @@ class Downloader:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-class _Part:
-    """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk.
-
-    fresh: nothing of it can be there yet. What comes is gathered up to a mebibyte before it is written, so that a small
-    clip takes one turn off the loop; what a cut leaves in memory is written then.
-    """
-
-    def __init__(self, stem: Path, files: Disk, *, fresh: bool = False) -> None:
-        self.path = stem.with_suffix(".part")
-        self.fresh = fresh
-        self.etag = ""
-        self.size_bytes = 0  # what came, written or not
-        self._note = stem.with_suffix(".json")
-        self._disk = files
-        self._file: BinaryIO | None = None
-        self._hash = hashlib.sha256()
-        self._gathered: list[bytes] = []
-        self._written_bytes = 0
-        self._continued = self._started = self._closed = False
-        self._busy = Lock()  # a cancelled fetch may still be writing when what it left is stored
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def recall(self) -> None:
-        """Take up what an earlier try left on the disk, if its note vouches for it."""
-        try:
-            for path in (self._note, self.path):
-                if path.is_symlink() or (path.exists() and not path.is_file()):  # put there by somebody else
-                    self._disk.remove(path)
-            with disk.open_plain(self._note) as file:
-                note = json.loads(file.read(_LARGEST_NOTE_BYTES))
-            etag, size_bytes = str(note["etag"]), int(note["size_bytes"])
-            if not etag or not 0 < size_bytes <= self.path.stat().st_size:
-                return
-            with disk.open_plain(self.path) as file:
-                while self.size_bytes < size_bytes:
-                    block = file.read(min(_BLOCK_BYTES, size_bytes - self.size_bytes))
-                    self._hash.update(block)
-                    self.size_bytes += len(block)
-            self._written_bytes = self.size_bytes
-            self.etag = etag
-        except (OSError, ValueError, KeyError, TypeError):
-            self._restart()
-
-    def request_headers(self) -> dict[str, str]:
-        """Ask for the rest, on the condition that the file is still the same one."""
-        return {"Range": f"bytes={self.size_bytes}-", "If-Range": self.etag} if self.size_bytes else {}
-
-    def start(self, continued: bool, etag: str) -> None:
-        """Go on from where the reply continues, or from nothing."""
-        # A weak validator does not promise the same bytes, so it cannot vouch for a continuation (RFC 9110, 13.1.5).
-        self.etag = "" if etag.startswith("W/") else etag
-        self._continued, self._started = continued, True
-        if not continued:
-            self._restart()
-
-    def take(self, block: bytes) -> bool:
-        """Gather a block; returns whether it is time to drain."""
-        self._gathered.append(block)
-        self.size_bytes += len(block)
-        return self.size_bytes - self._written_bytes >= _GATHERED_BYTES
-
-    def drain(self) -> None:
-        """Write what was gathered."""
-        with self._busy:
-            if self._closed:
-                return
-            if self._file is None:
-                self._file = self._open()
-            gathered, self._gathered = self._gathered, []
-            for block in gathered:
-                self._file.write(block)
-                self._hash.update(block)
-                self._written_bytes += len(block)
-
-    def _open(self) -> BinaryIO:
-        if not self._continued and not self.fresh:
-            # What the note vouches for is about to be overwritten: it must be gone from the disk before.
-            self._disk.remove(self._note)
-            self._disk.flush_folder(self._note.parent)
-        file = self._disk.open(self.path, "ab" if self._continued else "wb")
-        if self._continued:
-            file.truncate(self._written_bytes)
-        return file
-
-    def flush(self) -> None:
-        assert self._file is not None
-        self._disk.flush(self._file)
-
-    def keep(self) -> None:
-        """After a cut: flush what came and note it, so that the next try can continue. Failing costs only time."""
-        if not self._started or not self.etag or not self.size_bytes:
-            return
-        try:
-            self.drain()
-            size_bytes = self._written_bytes
-            self.flush()
-            with self._disk.open(self._note, "wb") as note:
-                note.write(json.dumps({"etag": self.etag, "size_bytes": size_bytes}).encode())
-        except OSError:
-            self._disk.remove(self._note)
-
-    def forget(self) -> None:
-        """What came is no good: nothing of it is continued."""
-        self.close()
-        self._disk.remove(self._note)
-        self._disk.remove(self.path)
-
-    def close(self) -> None:
-        with self._busy:
-            self._closed = True
-            if self._file is not None:
-                with suppress(OSError):  # a full disk takes no last block either; what counts was flushed before
-                    self._file.close()
-                self._file = None
-
-    def _restart(self) -> None:
-        self._hash = hashlib.sha256()
-        self.size_bytes = self._written_bytes = 0
+async def _over(writing: "Future[None]") -> None:
+    """Wait for a batch to be written. Raises OSError."""
+    if writing.done():
+        writing.result()
+    else:
+        await asyncio.wrap_future(writing)
 
 
-def _finish(part: _Part, given: str | None) -> Fetched:
-    """Check the whole file and flush it. given: the hex SHA-256 that its host gives, if it does."""
-    part.drain()
+def _finish(part: Part, given: str | None) -> Fetched:
+    """Write and check the whole file. given: the hex SHA-256 that its host gives, if it does."""
+    part.drain_all()
     if given is not None and given != part.sha256:
         part.forget()
         raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
-    part.flush()
+    part.close()
     try:
         decoded = inspect(part.path, part.size_bytes)
     except ValueError as error:
@@ -311,7 +196,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _judge(status: int, headers: Mapping[str, str], part: _Part) -> bool:
+def _judge(status: int, headers: Mapping[str, str], part: Part) -> bool:
     """Whether the reply continues the part (True) or starts over (False). Raises CallError for any other reply."""
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise ServiceFault("bad_file", "the file host compressed the clip unasked")

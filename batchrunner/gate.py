@@ -108,7 +108,7 @@ class Gate:
             self._trying = False
 
     def failed(self, ticket: int, error: CallError, now: float) -> bool:
-        """The call failed. Returns whether the gate closed by it, or stays closed for another, longer wait."""
+        """The call failed. Returns whether this is news: the gate closed, or stays closed for longer, or opened by it."""
         if ticket != self._round:
             return False
         if isinstance(error, LocalFault):
@@ -116,8 +116,7 @@ class Gate:
             return False
         trouble = trouble_of(error)
         if trouble is None:  # an answer is an answer
-            self.passed(ticket)
-            return False
+            return self.passed(ticket)
         self._streak += 1
         if self.open and self._streak < trouble.streak:
             return False

@@ -226,14 +226,13 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     state = TRANSITIONS.get((record.state, move))
     if state is None:
         raise IllegalMove(f"job {record.job.key} is {record.state}: it cannot {move}")
-    moved = replace(record, state=state, error=error)
+    attempts = record.attempts
     if move is Move.INTEND:
-        started = Attempt(number=len(record.attempts) + 1, **attempt)
-        return replace(moved, attempts=(*record.attempts, started))
-    if record.attempts and (OUTCOMES.get(move) or attempt or error):
+        attempts = (*attempts, Attempt(number=len(attempts) + 1, **attempt))
+    elif attempts and (OUTCOMES.get(move) or attempt or error):
         outcome = OUTCOMES.get(move) or record.last.outcome
-        moved = moved.with_attempt(outcome=outcome, error=error or record.last.error, **attempt)
-    return moved
+        attempts = (*attempts[:-1], replace(record.last, outcome=outcome, error=error or record.last.error, **attempt))
+    return Record(record.job, state, attempts, error, record.result)
 
 
 def count_states(records: Iterable[Record]) -> dict[State, int]:

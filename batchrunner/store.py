@@ -22,6 +22,8 @@ from batchrunner.journal import Journal
 from batchrunner.rundir import RunDir
 from batchrunner.together import Together
 
+_UNNAMED = "a result could not be given its name"
+
 
 class Store:
     """The results of one run directory. names: final names by fingerprint, from the manifest's entries."""
@@ -37,7 +39,7 @@ class Store:
         for name, placed in journal.files().items():
             self._know(name, placed)
         self._names: dict[str, list[str]] = {}
-        self._arrivals = Together(self._arrive)
+        self._landings = Together(executor, self._land)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Bring names in line with the manifest, and tell what the records do not know yet.
@@ -62,12 +64,12 @@ class Store:
         return news
 
     async def deliver(self, job: Job, fetched: Fetched) -> None:
-        """Give a checked download its final name, and its further ones. Raises LocalFault."""
+        """Flush a checked download and give it its final name, and its further ones. Raises LocalFault."""
         names = self._names_of(job)
         result = fetched.result
         await self._clear(names[0], job)
         await self._place(names[0], job, result)
-        await self._arrivals.do([(fetched.path, self._root / names[0])])
+        await self._landings.do([(fetched.path, self._root / names[0])])
         if len(names) > 1:
             await self._spread(job, result)
 
@@ -146,18 +148,18 @@ class Store:
                 return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s)
         return None
 
-    async def _arrive(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
+    def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
         try:
-            await self._run(self._disk.rename_all, names)
-        except LocalFault as fault:
-            return fault
+            self._disk.land(names)
+        except OSError as error:
+            return disk.fault(error, _UNNAMED)
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
         except OSError as error:
-            raise disk.fault(error, "a result could not be given its name") from error
+            raise disk.fault(error, _UNNAMED) from error
 
 
 def _stands(path: Path) -> bool:

@@ -1,47 +1,62 @@
-"""Work that is done together: whoever gets the turn takes along all that gathered while the last group was at work.
+"""Work that is done together: what gathers while one group is at work is the next group, and goes at once after it.
 
 So what costs a flush of the disk costs one a burst, not one a call, and without a timer nobody waits for company.
-Rule: a group's work may be done anew. Should the one who does it be cancelled, the next of its group does it again.
+Rule: a group that has begun is finished, whoever of those who wait for it is cancelled meanwhile.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import Generic, TypeVar
 
 from batchrunner.errors import LocalFault
 
 _T = TypeVar("_T")
+_Future = asyncio.Future[LocalFault | None]
 
 
 class Together(Generic[_T]):
     """Gathers items and does them in groups, one group at a time, each in the order in which its items came.
 
-    work: does a group. It returns what went wrong, which then went wrong for all of the group, or None.
+    executor: where groups are done. work: does a group; it returns what went wrong, for all of the group, or None.
     """
 
-    def __init__(self, work: Callable[[list[_T]], Awaitable[LocalFault | None]]) -> None:
+    def __init__(self, executor: Executor, work: Callable[[list[_T]], LocalFault | None]) -> None:
+        self._executor = executor
         self._work = work
-        self._filling: _Group[_T] = _Group()
-        self._turn = asyncio.Lock()
+        self._items: list[_T] = []
+        self._waiting: list[_Future] = []
+        self._is_busy = False
 
     async def do(self, items: list[_T]) -> None:
         """Return when `items` are done. Raises LocalFault."""
-        group = self._filling
-        group.items += items
-        async with self._turn:
-            if not group.tried:
-                if self._filling is group:
-                    self._filling = _Group()
-                group.error = await self._work(group.items)
-                group.tried = True
-        if group.error is not None:
-            raise group.error
+        done: _Future = asyncio.get_running_loop().create_future()
+        self._items += items
+        self._waiting.append(done)
+        if not self._is_busy:
+            self._next_group()
+        fault = await done
+        if fault is not None:
+            raise fault
 
+    def _next_group(self) -> None:
+        items, waiting = self._items, self._waiting
+        self._items, self._waiting = [], []
+        self._is_busy = bool(waiting)
+        if waiting:
+            work = asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
+            work.add_done_callback(partial(self._ended, waiting))
 
-class _Group(Generic[_T]):
-    """Items that are done together."""
-
-    def __init__(self) -> None:
-        self.items: list[_T] = []
-        self.tried = False
-        self.error: LocalFault | None = None
+    def _ended(self, waiting: list[_Future], work: _Future) -> None:
+        self._next_group()
+        if work.cancelled():  # the loop is being closed, and with it all who wait
+            return
+        error = work.exception()
+        for done in waiting:
+            if done.done():  # cancelled
+                continue
+            if error is None:
+                done.set_result(work.result())
+            else:
+                done.set_exception(error)

@@ -41,10 +41,10 @@ class Weather:
     async def call(self, call: str, fingerprint: str, ticket: int, made: Awaitable[_T]) -> _T:
         """Make a call of this kind for this job; its outcome moves gate and cap. Raises what the call raises."""
         gate, clock = self.gates[call], self._parts.clock
-        before = gate.word
         try:
             reply = await made
         except CallError as error:
+            before = gate.word
             self._count(call, fingerprint, error)
             if gate.failed(ticket, error, clock.monotonic()):
                 throttled = call == "submit" and gate.word is Word.THROTTLED
@@ -54,6 +54,7 @@ class Weather:
             raise
         self._answered[call] += 1
         self._failures.pop((call, fingerprint), None)
+        before = gate.word
         if gate.passed(ticket):
             await self._tell_weather(call, before)
         if call == "submit":
@@ -62,10 +63,11 @@ class Weather:
 
     async def look(self, ticket: int, made: Awaitable[None]) -> None:
         """See whether the service answers at all, before a submission is risked. Raises nothing for a failed call."""
-        gate, before = self.gates["submit"], self.gates["submit"].word
+        gate = self.gates["submit"]
         try:
             await made
         except CallError as error:
+            before = gate.word
             if gate.failed(ticket, error, self._parts.clock.monotonic()):
                 await self._tell_weather("submit", before)
         else:

@@ -54,6 +54,19 @@ def test_a_rename_flushes_both_folders_after_it(tmp_path: Path, synced: list[str
     assert sorted(synced[1:]) == ["fsync from", "fsync to"]
 
 
+def test_content_is_on_the_disk_before_any_file_gets_its_name(tmp_path: Path, synced: list[str]) -> None:
+    names = [(tmp_path / f"{number}.part", tmp_path / f"{number}.mp4") for number in range(3)]
+    for source, _ in names:
+        source.write_bytes(source.name.encode())
+    Disk().land(names)
+    assert [target.read_bytes() for _, target in names] == [b"0.part", b"1.part", b"2.part"]
+    assert synced == [
+        *(f"fsync {number}.part" for number in range(3)),
+        *(f"rename {number}.part {number}.mp4" for number in range(3)),
+        f"fsync {tmp_path.name}",
+    ]
+
+
 def test_a_second_name_is_a_hard_link(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "a").write_bytes(b"content")
     Disk().duplicate(tmp_path / "a", tmp_path / "b")

@@ -205,14 +205,16 @@ def test_where_there_are_no_hard_links_it_is_a_copy(house: House, monkeypatch: p
     assert not (house.dir.path / "a.mp4").samefile(house.dir.path / "copy.mp4")
 
 
-def test_a_full_disk_is_a_local_fault(house: House) -> None:
-    class Full(Disk):
-        def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
-            raise OSError(errno.ENOSPC, "no space left")
+@pytest.mark.parametrize("step", ["flush_all", "rename_all"])
+def test_a_full_disk_is_a_local_fault(house: House, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
 
-    with pytest.raises(LocalFault, match="could not be given its name") as caught:
-        house.run(make_entries("a"), {"a": b"clip a"}, Full())
+    with monkeypatch.context() as full, pytest.raises(LocalFault, match="could not be given its name") as caught:
+        full.setattr(Disk, step, refuse)
+        house.run(make_entries("a"), {"a": b"clip a"})
     assert caught.value.kind == "disk_full"
+    assert house.files() == {}
 
 
 # Crashes

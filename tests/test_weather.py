@@ -122,6 +122,21 @@ def test_a_change_is_told_and_noted_and_a_longer_wait_is_told_only() -> None:
     assert night.noted[0].message == "down"
 
 
+def test_an_answer_that_is_a_jobs_own_fault_opens_a_closed_gate_and_that_is_told() -> None:
+    night = Night()
+    for job in "abc":
+        night.end("submit", DOWN, job)
+    night.clock.at_s += 1000.0
+    night.look("fine")
+    assert night.end("submit", BAD, "d") is BAD
+    assert night.words()["submit"] is Word.FINE
+    last = [event for event in night.told if isinstance(event, WeatherChanged)][-1]
+    assert (last.word, last.next_at) == ("fine", None)
+    assert [happening.word for happening in night.noted] == ["down", "fine"]
+    night.end("submit", BAD, "e")
+    assert len(night.noted) == 2, "told once"
+
+
 def test_a_line_that_the_disk_refuses_does_not_lose_the_reply() -> None:
     night = Night(note_fails=True)
     night.scheduler.cap.throttled(8)

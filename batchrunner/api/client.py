@@ -55,7 +55,7 @@ class ApiClient:
     def __init__(
         self, base_url: str, key: str, clock: Clock, executor: Executor, timeouts: Timeouts | None = None
     ) -> None:
-        self._base = URL(base_url.rstrip("/"))
+        self._base = str(URL(base_url.rstrip("/")))
         self._key = key
         self._clock = clock
         self._executor = executor
@@ -110,7 +110,7 @@ class ApiClient:
         assert self._submissions is not None
         with closing(body), _mapped(body):
             async with self._submissions.post(
-                self._base.joinpath(_PATH.lstrip("/")),
+                URL(f"{self._base}{_PATH}", encoded=True),
                 data=body.stream(),
                 headers=headers,
                 timeout=timeout,
@@ -158,7 +158,7 @@ class ApiClient:
 
     async def _get(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
-        url = URL(f"{self._base.joinpath(path.lstrip('/'))}?{encoded}", encoded=True)
+        url = URL(f"{self._base}{path}?{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
         assert self._lookups is not None
         with _mapped():

@@ -6,25 +6,26 @@ newer journal is refused with words, never repaired or replaced in silence: what
 No policy lives here: the journal stores what the engine decided.
 """
 
-import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from importlib.resources import files
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import rows
 from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
-from batchrunner.together import Together
 from batchrunner.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+_T = TypeVar("_T")
 
 VERSION = 1
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
@@ -35,13 +36,14 @@ _BALLAST_BYTES = 256 * 1024
 _LOG_PAGES = 128
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
-_Change = tuple[str, Sequence[Any]]  # one SQL statement, an upsert or idempotent otherwise, and its values
+_Change = tuple[str, Sequence[Any]]  # one SQL statement and its values; done again after a full disk
 
 # An upsert: a REPLACE would search every table that refers to the old row, and so cost more with every job.
 _PUT_JOB = (
     f"INSERT INTO jobs ({', '.join(rows.JOB_COLUMNS)}) VALUES ({', '.join('?' * len(rows.JOB_COLUMNS))}) "
     f"ON CONFLICT (fingerprint) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in rows.JOB_COLUMNS[1:])}"
 )
+_MOVE_JOB = "UPDATE jobs SET state = ?, error_json = ?, result_json = ? WHERE fingerprint = ?"
 _PUT_ATTEMPT = (
     f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "
     f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
@@ -50,6 +52,7 @@ _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_C
 _PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
 _PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"
 _PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+_GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
 _GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
 
 
@@ -60,7 +63,9 @@ class Journal:
     Raises JournalError where the file is damaged, newer than this program, or no journal at all.
     """
 
-    def __init__(self, path: Path, executor: Executor) -> None:
+    def __init__(self, path: Path, executor: "Executor") -> None:
+        from batchrunner.together import Together  # here, as `read` does without an event loop and its weight
+
         with reading(path):
             if not path.exists():
                 _create(path)
@@ -69,8 +74,7 @@ class Journal:
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
         self._is_tight = not _set_aside(self._ballast)
-        self._executor = executor
-        self._commits = Together(self._commit_together)
+        self._commits = Together(executor, self._write)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in, so that one file holds everything."""
@@ -81,7 +85,7 @@ class Journal:
     def snapshot(self) -> Snapshot | None:
         """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
         with reading(self._path):
-            return _load(self._connection)
+            return _in_one_view(self._connection, _load)
 
     def files(self) -> dict[str, PlacedFile]:
         """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
@@ -93,18 +97,19 @@ class Journal:
         """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
         changes: list[_Change] = [(_PUT_RUN, _run_row(run)), ("DELETE FROM entries", ())]
         for record in changed:
-            changes += _record_changes(record)
+            changes.append((_PUT_JOB, rows.job_row(record)))
+            changes += _last_attempt(record)
         changes += [(_PUT_ENTRY, rows.entry_row(entry)) for entry in entries]
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
-        """Store a job's record with its latest attempt. Durable on return.
+        """Store where a job of this batch stands, with its latest attempt. Durable on return.
 
         An intent is refused where the room set aside is gone: what is left of it is for the ids of what was accepted.
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
-        await self._commit(_record_changes(record))
+        await self._commit([(_MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
 
     async def note(self, happening: Happening) -> None:
         """Store what befell the batch. Durable on return."""
@@ -122,10 +127,6 @@ class Journal:
     async def _commit(self, changes: list[_Change]) -> None:
         """Durable on return. Raises LocalFault, for all that were committed together, if that failed."""
         await self._commits.do(changes)
-
-    async def _commit_together(self, changes: list[_Change]) -> LocalFault | None:
-        # May come again after a cancel: every change is an upsert, and the executor's one thread keeps the order.
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._write, changes)
 
     def _write(self, changes: list[_Change]) -> LocalFault | None:
         """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
@@ -149,28 +150,46 @@ def read(path: Path) -> Snapshot | None:
 
     None where there is no journal, or no run in it yet. Raises JournalError as `Journal` does.
     """
+    return look(path, _checked)
+
+
+def look(path: Path, load: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    """What `load` makes of a journal, in one consistent view of it, without writing; None where there is no journal."""
     if not path.exists():
         return None
     with reading(path):
         try:
-            return _read(path, "mode=ro")
+            return _look(path, "mode=ro", load)
         except sqlite3.OperationalError:
             log = _log_of(path)
             if log.exists() and log.stat().st_size:
                 raise  # what the log holds would be passed over in silence
             # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
-            return _read(path, "mode=ro&immutable=1")
+            return _look(path, "mode=ro&immutable=1", load)
 
 
-def _read(path: Path, mode: str) -> Snapshot | None:
+def _look(path: Path, mode: str, load: Callable[[sqlite3.Connection], _T]) -> _T:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
-        _check(connection, path)
+        _require_ours(connection, path)
         if _version(connection) == VERSION:
-            return _load(connection)
+            return _in_one_view(connection, load)
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
             connection.backup(copy)
             _upgrade(copy)
-            return _load(copy)
+            return _in_one_view(copy, load)
+
+
+def _in_one_view(connection: sqlite3.Connection, load: Callable[[sqlite3.Connection], _T]) -> _T:
+    connection.execute("BEGIN")  # also while another process writes
+    try:
+        return load(connection)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _checked(connection: sqlite3.Connection) -> Snapshot | None:
+    _require_sound(connection)
+    return _load(connection)
 
 
 def _create(path: Path) -> None:
@@ -179,7 +198,7 @@ def _create(path: Path) -> None:
     new.unlink(missing_ok=True)
     connection = sqlite3.connect(new, isolation_level=None)
     try:
-        connection.executescript(files("batchrunner.journal").joinpath("schema.sql").read_text("utf-8"))
+        connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     finally:
@@ -193,7 +212,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         has_log = _log_of(path).exists()
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         undo.callback(connection.close)
-        _check(connection, path)
+        _require_ours(connection, path)
+        _require_sound(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if (version := _version(connection)) < VERSION:
@@ -214,8 +234,8 @@ def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is damaged, foreign or newer."""
+def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is foreign or newer."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", DAMAGE_HINT)
     version = _version(connection)
@@ -224,8 +244,13 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer batchrunner (journal version {version}, this one knows {VERSION})",
             "Install the newer version again; nothing was submitted and nothing was changed.",
         )
+
+
+def _require_sound(connection: sqlite3.Connection) -> None:
+    """Refuse what is damaged anywhere. Reads the whole file."""
     complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if complaint != "ok":
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
         raise JournalError(f"{path} is damaged: {complaint}", DAMAGE_HINT)
 
 
@@ -249,25 +274,26 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 @undisturbed()
 def _load(connection: sqlite3.Connection) -> Snapshot | None:
-    connection.execute("BEGIN")  # one consistent view, also while another process writes
-    try:
-        query = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs ORDER BY rowid"
-        runs = tuple(Run(*row) for row in connection.execute(query))
-        if not runs:
-            return None
-        attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
-        jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
-        records = dict(_joined(jobs, attempts))
-        query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
-        entries = tuple(rows.entry(row, records) for row in connection.execute(query))
-        query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
-        happenings = tuple(Happening(*row) for row in connection.execute(query))
-        return Snapshot(runs[-1], entries, records, runs, happenings)
-    finally:
-        connection.execute("COMMIT")
+    runs = tuple(Run(*row) for row in connection.execute(f"{_GET_RUNS} ORDER BY rowid"))
+    if not runs:
+        return None
+    attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
+    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
+    records = dict(joined(jobs, attempts))
+    query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
+    entries = tuple(rows.entry(row, records) for row in connection.execute(query))
+    query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
+    happenings = tuple(Happening(*row) for row in connection.execute(query))
+    return Snapshot(runs[-1], entries, records, runs, happenings)
 
 
-def _joined(
+def latest_run(connection: sqlite3.Connection) -> Run | None:
+    """The run that was started last; None before the first."""
+    row = connection.execute(f"{_GET_RUNS} ORDER BY rowid DESC LIMIT 1").fetchone()
+    return None if row is None else Run(*row)
+
+
+def joined(
     jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
 ) -> Iterator[tuple[str, Record]]:
     """Records by fingerprint, both sides in its order."""
@@ -305,12 +331,9 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -
     return None
 
 
-def _record_changes(record: Record) -> list[_Change]:
-    """A record and its latest attempt: earlier attempts are over and do not change."""
-    changes: list[_Change] = [(_PUT_JOB, rows.job_row(record))]
-    if record.attempts:
-        changes.append((_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last)))
-    return changes
+def _last_attempt(record: Record) -> list[_Change]:
+    """A record's latest attempt: earlier ones are over and do not change."""
+    return [(_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ URI is stored as its description and hash, a URL without the query that may carr
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
 _MEDIA_COLUMNS = tuple(field.name for field in fields(Media) if field.name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+_attempt_values = attrgetter(*_ATTEMPT_COLUMNS)
 _ERROR_AT = _ATTEMPT_COLUMNS.index("error")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
 
@@ -66,20 +68,24 @@ def problem_from_json(text: str | None) -> Problem | None:
 
 def job_row(record: Record) -> tuple[str, str, str, str | None, str | None]:
     """A row of ``jobs``, in the order of JOB_COLUMNS."""
+    return record.job.fingerprint, job_to_json(record.job), *_standing(record)
+
+
+def moved_row(record: Record) -> tuple[str, str | None, str | None, str]:
+    """What changes in a row of ``jobs`` while a batch runs, then whose row it is."""
+    return *_standing(record), record.job.fingerprint
+
+
+def _standing(record: Record) -> tuple[str, str | None, str | None]:
     result = None if record.result is None else dump(asdict(record.result))
-    return (
-        record.job.fingerprint,
-        job_to_json(record.job),
-        record.state.value,
-        problem_to_json(record.error),
-        result,
-    )
+    return record.state.value, problem_to_json(record.error), result
 
 
 def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
     """A row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
-    values = (getattr(attempt, name) for name in _ATTEMPT_COLUMNS)
-    return (fingerprint, *(problem_to_json(value) if isinstance(value, Problem) else value for value in values))
+    values = [fingerprint, *_attempt_values(attempt)]
+    values[_ERROR_AT + 1] = problem_to_json(attempt.error)
+    return tuple(values)
 
 
 def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
@@ -106,7 +112,7 @@ def _attempt(row: Sequence[Any]) -> Attempt:
 
 def entry_row(entry: Entry) -> tuple[int, str, str, str, int, str]:
     """A row of ``entries``, in the order of ENTRY_COLUMNS."""
-    tags = dump(dict(entry.tags))
+    tags = dump(dict(entry.tags)) if entry.tags else "{}"
     return entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
 
 

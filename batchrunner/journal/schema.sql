@@ -52,6 +52,9 @@ CREATE TABLE entries (
     output_name TEXT NOT NULL
 ) STRICT;
 
+-- For counting: which jobs the entries name.
+CREATE INDEX entries_by_job ON entries (fingerprint);
+
 -- What befell the whole batch: weather, cap, stops.
 CREATE TABLE happenings (
     at REAL NOT NULL,

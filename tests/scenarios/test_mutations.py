@@ -14,6 +14,7 @@ from batchrunner.errors import CallError
 from batchrunner.job import Entry, Move, Record, advance
 from batchrunner.steps import Next, Steps
 from tests.scenarios.__main__ import live
+from tests.scenarios.world import SimDisk
 
 ENOUGH_NIGHTS = 300
 # A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
@@ -64,7 +65,7 @@ def died_means_refused(patch: pytest.MonkeyPatch) -> None:
 
 def name_before_flush(patch: pytest.MonkeyPatch) -> None:
     """A clip gets its final name before its content is on the disk."""
-    patch.setattr(downloader._Part, "flush", lambda self: None)
+    patch.setattr(SimDisk, "flush_all", lambda self, paths: None)
 
 
 def key_by_position(patch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,11 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
         """Never early: a loop may fire a timer a tick before its time, and who then arms it anew turns for ever."""
         return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
 
-    async def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """In this thread, in virtual time."""
+        return self.create_task(self._in_executor(executor, func, *args))
+
+    async def _in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         if not isinstance(executor, MortalExecutor):
             return func(*args)
         await asyncio.sleep(executor.delay_s())
@@ -140,6 +144,12 @@ class SimDisk(Disk):
     def flush(self, file: BinaryIO) -> None:
         self._mortal.checkpoint()
         self._dirty.pop(self._files[id(file)], None)
+        self._mortal.checkpoint()
+
+    def flush_all(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            self._mortal.checkpoint()
+            self._dirty.pop(path, None)
         self._mortal.checkpoint()
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:

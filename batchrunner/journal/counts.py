@@ -1,0 +1,155 @@
+"""A batch in figures, counted by SQLite and not job by job: for looks at batches of any size.
+
+Rule: a pass or two over each table, and rows of those jobs alone that have words of their own; of others that are alike
+one stands for all. The journal is not checked as a whole, as it is before a run: what cannot be read is told all the
+same. What the figures mean is not decided here.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import eq, itemgetter
+from pathlib import Path
+from typing import Any
+
+from batchrunner import journal
+from batchrunner.errors import Problem
+from batchrunner.job import Attempt, Entry, Record, Run, State
+from batchrunner.journal import rows
+
+# Where each job has one entry, there is nothing to be looked up in the other table.
+_EACH = "(SELECT *, 1 AS entries FROM {})"
+_JOINED = "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN {} USING (fingerprint)"
+# Jobs in these states say nothing of themselves, unless there is an error: they wait.
+_PLAIN = "state IN ('pending', 'in_flight') AND error_json IS NULL"
+_STATES = f"""
+SELECT state, {_PLAIN}, count(*), sum(entries), sum(entries * json_extract(result_json, '$.size_bytes'))
+FROM {{}} GROUP BY 1, 2
+"""
+# What tells attempts apart as to what they cost. Which figures there are is one value: to group by four takes longer.
+_FIGURES = "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0)"
+_ATTEMPTS = f"""
+SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, sum(credits), sum(estimate),
+    count(*), count(generation_id), min(submitted_at)
+FROM {{}} GROUP BY 1, 2, 3, 4
+"""
+_TOLD = f"state <> 'succeeded' AND NOT ({_PLAIN})"
+_JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
+_ALL_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
+_ENTRIES = f"{_ALL_ENTRIES} WHERE fingerprint"
+_TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
+
+
+Placed = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Attempts that differ in their figures alone. sum: one with the sums of their credits and estimates."""
+
+    sum: Attempt
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A batch as `Snapshot` has it, in figures.
+
+    states: how many entries there are whose job is in a state, and size_bytes of their results. generations: accepted
+    for the jobs that an entry names; first_submitted_at: of these. attempts: those of every job that the journal knows.
+    told: entries that have words of their own, in order, by their records. plain: the others that are not done, by
+    state: one of them, its record, and how many there are. earlier: jobs that no entry names, by state.
+    is_closed: whether no process has the journal open for writing, or died while it had.
+    """
+
+    run: Run
+    states: Mapping[State, int]
+    size_bytes: int
+    generations: int
+    first_submitted_at: float | None
+    attempts: tuple[Alike, ...]
+    told: tuple[tuple[Entry, Record], ...] = ()
+    plain: tuple[tuple[Entry, Record, int], ...] = ()
+    earlier: Mapping[State, int] = field(default_factory=dict)
+    is_closed: bool = True
+
+
+def count(path: Path) -> Counts | None:
+    """The journal at `path` in figures; None, and JournalError, as for `journal.read`."""
+    return journal.look(path, _count)
+
+
+def lists(path: Path, entries: Sequence[Entry]) -> bool:
+    """Whether the entries that the journal holds begin with these, in order. Raises JournalError."""
+
+    def same(connection: sqlite3.Connection) -> bool:
+        held = connection.execute(f"{_ALL_ENTRIES} ORDER BY position")
+        return all(map(eq, map(rows.entry_row, entries), held))
+
+    return bool(journal.look(path, same))
+
+
+def placed(path: Path) -> dict[str, Placed]:
+    """The result files by their name: the job's fingerprint, and the size in bytes. Raises JournalError."""
+
+    def load(connection: sqlite3.Connection) -> dict[str, Placed]:
+        held = connection.execute("SELECT name, fingerprint, size_bytes FROM files")
+        return {name: (fingerprint, size_bytes) for name, fingerprint, size_bytes in held}
+
+    return journal.look(path, load) or {}
+
+
+def _count(connection: sqlite3.Connection) -> Counts | None:
+    run = journal.latest_run(connection)
+    if run is None:
+        return None
+    [(entries, jobs_named)] = connection.execute("SELECT count(*), count(DISTINCT fingerprint) FROM entries")
+    states = connection.execute(_STATES.format(_EACH.format("jobs"))).fetchall()
+    attempts = every = connection.execute(_ATTEMPTS.format("attempts")).fetchall()
+    earlier: Mapping[State, int] = {}
+    if not entries == jobs_named == sum(row[2] for row in states):
+        states = connection.execute(_STATES.format(_JOINED.format("jobs"))).fetchall()
+        attempts = connection.execute(_ATTEMPTS.format(_JOINED.format("attempts"))).fetchall()
+        query = "SELECT state, count(*) FROM jobs WHERE fingerprint NOT IN (SELECT fingerprint FROM entries) GROUP BY 1"
+        earlier = {State(state): number for state, number in connection.execute(query)}
+    by_state: dict[State, int] = {}
+    for state, _, _, number, _ in states:
+        by_state[State(state)] = by_state.get(State(state), 0) + number
+    return Counts(
+        run,
+        by_state,
+        sum(size_bytes or 0 for state, *_, size_bytes in states if state == State.SUCCEEDED),
+        sum(row[7] for row in attempts),
+        min((row[8] for row in attempts), default=None),
+        tuple(map(_alike, every)),
+        _told(connection) if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states) else (),
+        tuple(_plain(connection, state, number) for state, plain, _, number, _ in states if plain),
+        earlier,
+        connection.execute("SELECT is_open FROM mark").fetchone() == (0,),
+    )
+
+
+def _alike(row: tuple[Any, ...]) -> Alike:
+    outcome, kind, is_open, _, credits_, estimate, number, _, _ = row
+    error = Problem(kind, "") if kind else None
+    completed_at = None if is_open else 0.0
+    attempt = Attempt(1, "", 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
+    return Alike(attempt, number)
+
+
+def _told(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
+    tries = connection.execute(f"{_TRIES} USING (fingerprint) WHERE {_TOLD.replace('error_json', 'jobs.error_json')}")
+    owned = groupby(tries, key=itemgetter(0))
+    records = dict(journal.joined(connection.execute(_JOBS.format(_TOLD)), owned))
+    named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_TOLD}) ORDER BY position")
+    entries = [rows.entry(row, records) for row in named]
+    return tuple((entry, records[entry.job.fingerprint]) for entry in entries)
+
+
+def _plain(connection: sqlite3.Connection, state: str, number: int) -> tuple[Entry, Record, int]:
+    named = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
+    query = f"{_JOBS.format(_PLAIN)} AND state = ? AND {named} LIMIT 1"
+    record = rows.record(connection.execute(query, (state,)).fetchone(), ())
+    row = connection.execute(f"{_ENTRIES} = ? LIMIT 1", (record.job.fingerprint,)).fetchone()
+    return rows.entry(row, {record.job.fingerprint: record}), record, number
