@@ -4,6 +4,8 @@ Rule: this file turns words into calls and outcomes into exit statuses. Heavy ro
 needs them, so that ``--help`` and ``--version`` answer at once.
 """
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -220,7 +222,7 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
 
     rundir = RunDir(run_dir)
     held = look(rundir)
-    posters.make_missing(rundir, held)
+    posters.make_missing(rundir, reporting.on_page(held))
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
@@ -279,6 +281,8 @@ def schema() -> int:
 
 def main() -> None:
     """The `batchrunner` command."""
+    # At the end everything goes at once: looking through it for garbage first would take longer than many a command.
+    atexit.register(gc.freeze)
     # A run in its loop stops in order. Around it there is nothing to end: unwind, as for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
     try:

@@ -4,9 +4,11 @@
 never jumps. What waits, waits on `monotonic()`, so that a changed clock or a daylight-saving night moves nothing.
 """
 
-import asyncio
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 # A loop fires a timer up to one tick of its clock early, and what is due then is not due yet: this much later it is.
 _LATE_S = 0.001
@@ -27,7 +29,7 @@ class Clock(Protocol):
         """Sleep for `seconds` of monotonic time."""
         ...
 
-    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+    async def wait(self, event: "asyncio.Event", until: float | None) -> None:
         """Return when `event` is set, or at `until` on the monotonic clock, whichever comes first."""
         ...
 
@@ -39,6 +41,9 @@ class LoopClock:
     """
 
     def __init__(self, epoch: float | None = None) -> None:
+        import asyncio  # here, as commands that only look have no loop and do without its weight
+
+        self._asyncio = asyncio
         self._epoch = epoch
 
     def now(self) -> float:
@@ -47,17 +52,17 @@ class LoopClock:
 
     def monotonic(self) -> float:
         """The running loop's time, seconds."""
-        return asyncio.get_running_loop().time()
+        return self._asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`."""
-        await asyncio.sleep(seconds)
+        await self._asyncio.sleep(seconds)
 
-    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+    async def wait(self, event: "asyncio.Event", until: float | None) -> None:
         """Return when `event` is set or `until` is reached, whichever comes first."""
         timer = None
         if until is not None:
-            timer = asyncio.get_running_loop().call_at(until + _LATE_S, event.set)
+            timer = self._asyncio.get_running_loop().call_at(until + _LATE_S, event.set)
         try:
             await event.wait()
         finally:
@@ -95,7 +100,7 @@ class FastClock(LoopClock):
         """Sleep for `seconds` of hurried time."""
         await super().sleep(seconds / self._speed)
 
-    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+    async def wait(self, event: "asyncio.Event", until: float | None) -> None:
         """Return when `event` is set or `until` is reached, whichever comes first."""
         left_s = None if until is None else (until - self.monotonic()) / self._speed
         await super().wait(event, None if left_s is None else super().monotonic() + left_s)

@@ -8,7 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchrunner.errors import Problem
-from batchrunner.job import Move, Record, State
+from batchrunner.job import Job, Move, Record, State
+from batchrunner.money import Spend
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Jobs of which a start tells in figures alone.
+
+    spend: what they cost so far. waiting: jobs to be submitted, one for all that are alike, with their number and the
+    price expected for each. ended_at: when those that succeeded did, wall time, s, in order.
+    """
+
+    spend: Spend = field(default_factory=Spend)
+    waiting: tuple[tuple[Job, int, float | None], ...] = ()
+    ended_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +31,7 @@ class RunStarted:
 
     records: every job's record at the start, by fingerprint. expected: what each job that is still to be submitted is
     expected to cost, credits by fingerprint, None where that is not known. bases: how those prices are known
-    (`batchrunner.prices`). ids: what each job is delivered under, by fingerprint.
+    (`batchrunner.prices`). ids: what each job is delivered under, by fingerprint. rest: jobs that are in none of these.
     """
 
     at: float
@@ -30,6 +44,7 @@ class RunStarted:
     expected: Mapping[str, float | None] = field(default_factory=dict)
     bases: tuple[str, ...] = ()
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rest: Rest = field(default_factory=Rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ maybe a day later; taken for a duration, that would leave no night long enough f
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 
 from batchrunner.job import Job, Record
 
@@ -48,6 +47,8 @@ class Forecast:
 
     def expected_s(self, job: Job) -> float | None:
         """The median of its kind; of all kinds where too few of its own were seen; None where nothing is known."""
+        from statistics import median  # here, as most commands do without it
+
         own = self._seen.get(kind_of(job), ())
         if len(own) >= _ENOUGH:
             return median(own)

@@ -102,6 +102,12 @@ def spend_of(record: Record) -> Spend:
     return sum(map(_spend, record.attempts), _NOTHING)
 
 
+def spend_of_alike(whole: Attempt, number: int) -> Spend:
+    """What so many attempts cost that differ in their figures alone. whole: one, with the sums of the figures."""
+    one = _spend(whole)
+    return Spend(one.spent, one.reserved, number * one.unpriced, number * one.generations)
+
+
 def _spend(attempt: Attempt) -> Spend:
     if attempt.outcome == "refused":
         return Spend()

@@ -4,10 +4,15 @@ The run announces it, and `batchrunner status` makes the same of a journal, so t
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from batchrunner.events import RunStarted
+from batchrunner.events import Rest, RunStarted
 from batchrunner.job import Entry, Record, Run, State, count_states
+from batchrunner.money import Spend, spend_of, spend_of_alike
 from batchrunner.prices import Prices
+
+if TYPE_CHECKING:
+    from batchrunner.journal.moving import Moving
 
 
 def opened(
@@ -31,4 +36,24 @@ def opened(
         expected={fingerprint: estimate.credits for fingerprint, estimate in estimates.items()},
         bases=tuple(sorted({estimate.basis for estimate in estimates.values() if estimate.credits is not None})),
         ids=ids,
+    )
+
+
+def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
+    """The same of a batch of which only a part is at hand, and the rest in figures."""
+    run = batch.counts.run
+    estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
+    spent = sum((spend_of_alike(each.sum, each.number) for each in batch.counts.attempts), Spend())
+    rest = spent - sum(map(spend_of, batch.records.values()), Spend())
+    return RunStarted(
+        at=run.started_at,
+        name=run.name,
+        provider=run.provider,
+        run_dir=run_dir,
+        concurrency=run.concurrency,
+        states=batch.counts.jobs,
+        records=batch.records,
+        bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
+        ids=batch.ids,
+        rest=Rest(rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at),
     )

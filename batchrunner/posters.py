@@ -270,7 +270,10 @@ def _frame_at(container: "InputContainer", at: int) -> "Image":
 
 def _encoded(frames: "Sequence[Image]", size: _Size) -> bytes:
     """Frames side by side, as WebP."""
-    from PIL import Image
+    from PIL import (
+        Image,
+        WebPImagePlugin,  # noqa: F401 (it registers itself; Pillow would load every format there is to find it)
+    )
 
     first = frames[0]
     scale = min(1.0, size.side_px / max(first.size))

@@ -3,15 +3,17 @@
 Rule: nothing here opens a connection or writes a file; `plan` and the commands that only look need no more than this.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchrunner import journal, manifest, rehearsal
 from batchrunner.admission import Admission
 from batchrunner.clock import wall_time
 from batchrunner.forecast import Forecast
-from batchrunner.job import Entry, Record, Snapshot
+from batchrunner.job import Entry, Record, Run, Snapshot
 from batchrunner.manifest import Batch
 from batchrunner.money import Budget, Ledger
 from batchrunner.outlook import Outlook, look_ahead
@@ -19,10 +21,12 @@ from batchrunner.plan import Plan, Wishes, build
 from batchrunner.ports import Policy
 from batchrunner.prices import Prices
 from batchrunner.rundir import RunDir
-from batchrunner.sandbox import SandboxConfig
-from batchrunner.settings import Settings, resolve
+from batchrunner.settings import Settings, as_facts, resolve
 from batchrunner.text import redacted
 from batchrunner.timetable import Timetable
+
+if TYPE_CHECKING:
+    from batchrunner.sandbox import SandboxConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Setup:
     batch: Batch
     settings: Settings
     rundir: RunDir
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    sandbox: "SandboxConfig | None" = None
     options: tuple[str, ...] = ()
 
 
@@ -78,6 +82,22 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
     admission = admission_of(setup, plan.records, held)
     outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
     return plan, outlook, now
+
+
+def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
+    """A run of the batch, as the journal will know it. service: whose generations these are."""
+    batch, settings = setup.batch, setup.settings
+    return Run(
+        service=service,
+        run_id=run_id,
+        name=batch.name,
+        provider=settings.provider,
+        manifest_path=str(batch.path),
+        manifest_sha256=batch.sha256,
+        concurrency=settings.concurrency,
+        started_at=started_at,
+        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices), "options": list(setup.options)}),
+    )
 
 
 def policy_of(settings: Settings, jobs: int, now: float) -> Policy:

@@ -6,28 +6,31 @@ and nothing of it lies where the real run would lie. What the sandbox does is it
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from batchrunner import journal, sandbox
+from batchrunner import journal
 from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
 from batchrunner.endpoint import Endpoint
 from batchrunner.errors import UsageError
 from batchrunner.job import Snapshot
 from batchrunner.rundir import RunDir
-from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import Settings
+
+if TYPE_CHECKING:
+    from batchrunner.sandbox import SandboxConfig
 
 SUFFIX = "-rehearsal"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a run plays. settings: those in force there. config: of the sandbox, if its provider is that."""
+    """Where a run plays. settings: those in force there. config: of the sandbox; None for another provider."""
 
     settings: Settings
     folder: Path
-    config: SandboxConfig = field(default_factory=SandboxConfig)
+    config: "SandboxConfig | None" = None
 
 
 def stage(settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]) -> Stage:
@@ -43,20 +46,24 @@ def stage(settings: Settings, name: str, manifest: Mapping[str, object], options
             "Add --provider sandbox. Nothing was submitted.",
         )
     folder = Path(settings.output or f"output/{name}")
+    if settings.provider != "sandbox":
+        return Stage(settings, folder)
+    from batchrunner import sandbox  # here, as a run against a real service does without it
+
     config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
-    if settings.provider == "sandbox" and manifest.get("provider") != "sandbox":
+    if manifest.get("provider") != "sandbox":
         settings = replace(settings, notify=None)  # a webhook is not on this machine, or not meant for rehearsals
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)
     return Stage(settings, folder, config)
 
 
-def clock(config: SandboxConfig, rundir: RunDir) -> Clock:
-    """The clock that client and sandbox share.
+def clock(config: "SandboxConfig | None", rundir: RunDir) -> Clock:
+    """The clock that client and sandbox share; the system's where there is no sandbox.
 
     A hurried one goes on where the run before ended, which may be in the future. Raises JournalError.
     """
-    if config.speed == 1:
+    if config is None or config.speed == 1:
         return LoopClock()
     held = journal.read(rundir.journal)
     return FastClock(config.speed, max(wall_time(), latest(held) if held else 0.0))
@@ -72,8 +79,11 @@ def latest(held: Snapshot) -> float:
 
 
 @asynccontextmanager
-async def service(config: SandboxConfig, rundir: RunDir, shared: Clock) -> AsyncIterator[Endpoint]:
+async def service(config: "SandboxConfig | None", rundir: RunDir, shared: Clock) -> AsyncIterator[Endpoint]:
     """The sandbox for the length of a run, with a memory between runs. shared: the run's clock."""
+    from batchrunner import sandbox  # as in `stage`
+
+    assert config is not None
     local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)
     try:
         yield Endpoint(local.url, "sandbox")

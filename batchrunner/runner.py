@@ -6,18 +6,18 @@ Rule: parts are closed in the reverse order of their making, whatever ends the r
 """
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import history, notify, rehearsal, report
+from batchrunner import history, idle, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
@@ -35,11 +35,10 @@ from batchrunner.journal import Journal
 from batchrunner.opening import opened
 from batchrunner.ports import Parts
 from batchrunner.posters import Posters
-from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of
+from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of, run_of
 from batchrunner.resume import take_up
 from batchrunner.rundir import Lock
 from batchrunner.scheduler import Scheduler
-from batchrunner.settings import as_facts
 from batchrunner.steps import Steps
 from batchrunner.store import Store
 from batchrunner.weather import Weather
@@ -82,7 +81,10 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     setup.rundir.make()
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
     with Lock(setup.rundir, wall_time()), _threads(clock) as outside, Posters(setup.rundir) as posters:
-        beside = posters.beside(listener, setup.batch.entries)
+        done = idle.nothing_to_do(setup, service_name(setup.settings, endpoint.base_url if endpoint else ""))
+        if done is not None:
+            return idle.tell(setup, done, batchrunner.__version__, clock.now(), listener)
+        beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
         return asyncio.run(_run_under_signals(setup, endpoint, beside, whole))
@@ -148,7 +150,7 @@ async def drive(
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
-        admission = admission_of(setup, records, _held(journal))
+        admission = admission_of(setup, records, journal.story())
         parts = Parts(
             service=Claims(await stack.enter_async_context(client), records.values()),
             journal=journal,
@@ -172,7 +174,7 @@ async def drive(
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
-        return await _finish(setup, journal, steps, finished, outside.posters, listener)
+        return await _finish(setup, journal, steps, finished, outside, listener)
 
 
 def _remembered(
@@ -186,26 +188,28 @@ def _remembered(
 
 
 async def _finish(
-    setup: Setup, journal: Journal, steps: Steps, run: Run, posters: Posters | None, listener: Listener
+    setup: Setup, journal: Journal, steps: Steps, run: Run, outside: Surroundings, listener: Listener
 ) -> int:
-    """Store how the run ended and write the reports from what the journal holds; returns the exit status."""
+    """Store how the run ended and write the reports from what was stored; returns the exit status."""
     written: tuple[Path, ...] = ()
-    held: Snapshot | None = None  # read once: with many jobs it is large
+    loop = asyncio.get_running_loop()
     try:
         await steps.flush()
         await journal.finish(run)
-        held = _held(journal)
-        if posters is not None:
-            await asyncio.wrap_future(posters.finish(held, hurry=run.exit_status in _SIGNALS.values()))
+        held = _held(setup, journal, steps)
+        if outside.posters is not None:
+            hurry = run.exit_status in _SIGNALS.values()
+            await asyncio.wrap_future(outside.posters.finish(report.on_page(held), hurry=hurry))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
-        written = report.write(held, setup.rundir.path, batchrunner.__version__, **extra)
+        write = partial(report.write, held, setup.rundir.path, batchrunner.__version__, **extra)
+        written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds
     except (LocalFault, OSError) as error:
         listener(Noticed(run.finished_at or run.started_at, (), f"the report could not be written: {error}"))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
-    held = replace(held or _held(journal), run=run)
+    held = replace(_held(setup, journal, steps), run=run)
     states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
-    facts = report.build(held, batchrunner.__version__)
+    facts = await loop.run_in_executor(outside.executor, report.build, held, batchrunner.__version__)
     at, status = run.finished_at or run.started_at, run.exit_status or 0
     listener(RunFinished(at, status, states, tuple(map(str, written)), report.headline(facts), facts))
     await notify.tell(setup.settings.notify, facts, setup.rundir.path, listener)
@@ -251,17 +255,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
             f"{setup.rundir.path} holds a batch of {before.run.service}, not of {service}",
             "Give this service a run directory of its own with --output DIR. Nothing was submitted.",
         )
-    run = Run(
-        service=service,
-        run_id=f"{outside.rng.getrandbits(48):012x}",
-        name=batch.name,
-        provider=settings.provider,
-        manifest_path=str(batch.path),
-        manifest_sha256=batch.sha256,
-        concurrency=settings.concurrency,
-        started_at=outside.clock.now(),
-        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices), "options": list(setup.options)}),
-    )
+    run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
     records, changed = take_up(
         before.records if before else {},
         batch.entries,
@@ -278,8 +272,6 @@ def _announce_start(setup: Setup, run: Run, steps: Steps, listener: Listener) ->
         listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
 
 
-def _held(journal: Journal) -> Snapshot:
-    """What the journal holds: reports are made from this, so that they agree with it."""
-    held = journal.snapshot()
-    assert held is not None
-    return held
+def _held(setup: Setup, journal: Journal, steps: Steps) -> Snapshot:
+    """What the journal holds. Every record that stands in `steps` is stored by now: 100,000 are not read again."""
+    return replace(journal.story(), entries=setup.batch.entries, records=steps.records)

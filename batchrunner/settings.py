@@ -6,7 +6,6 @@ over the manifest, the manifest over the default. The command line, the manifest
 step with SETTINGS by tests. The API key is not a setting: it comes from the environment alone (`batchrunner.runner`).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -15,15 +14,14 @@ from math import ceil
 from typing import Any, Literal
 
 from batchrunner.errors import UsageError
+from batchrunner.text import parse_duration
 
 Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
+_LONGEST_S = 366 * 86_400
 _FIRST_YEAR = 1971  # before it, not every machine can tell a date's moment
 
 
@@ -138,14 +136,6 @@ def _local(moment: datetime, zone: tzinfo | None) -> float:
     if moment.tzinfo is None and zone is not None:
         moment = moment.replace(tzinfo=zone)
     return moment.timestamp()
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration such as ``200ms``, ``15s``, ``30m``, ``7h`` or ``1h30m``. Raises ValueError."""
-    compact = text.strip()
-    if not _DURATION.fullmatch(compact):
-        raise ValueError(f"{text!r} is not a duration")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
 
 
 def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifest: Mapping[str, object]) -> Settings:
@@ -276,7 +266,7 @@ def _duration(_: Setting, value: object) -> float:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} has no unit")  # noqa: TRY004 (one kind of refusal for every bad value)
     seconds = parse_duration(value)
-    if not 0 < seconds <= 366 * _UNITS_S["d"]:
+    if not 0 < seconds <= _LONGEST_S:
         raise ValueError(f"{value!r} is out of range")
     return seconds
 

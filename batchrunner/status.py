@@ -7,7 +7,7 @@ would have said them. Whether it runs is asked of the lock.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from batchrunner import __version__, report
 from batchrunner.clock import pause, wall_time
@@ -15,24 +15,32 @@ from batchrunner.errors import UsageError
 from batchrunner.events import Alive, CapChanged, Event, WeatherChanged
 from batchrunner.job import Snapshot
 from batchrunner.journal import read
-from batchrunner.opening import opened
+from batchrunner.journal.counts import Counts, count
+from batchrunner.journal.moving import Moving, moving
+from batchrunner.opening import reopened
 from batchrunner.prices import Prices
-from batchrunner.progress.model import Model
+from batchrunner.progress.model import RATE_OVER_S, Model
 from batchrunner.progress.screen import draw
 from batchrunner.progress.views import Live, console_on, print_lines, takes_screen
 from batchrunner.progress.words import lasting
+from batchrunner.report.outline import outline
 from batchrunner.report.text import status_text
 from batchrunner.rundir import RunDir
 
+_T = TypeVar("_T")
+
 _EVERY_S = 2.0
-_EVERY_S_A_JOB = 0.001  # a large batch takes longer to read
+_EVERY_S_A_JOB = 0.00005  # a large batch takes longer to read
 _LINES = 24
 _NARROW, _WIDE = 20, 120
 
 
 def look(rundir: RunDir) -> Snapshot:
     """What the journal of `rundir` holds. Raises UsageError where there is none, JournalError."""
-    held = read(rundir.journal)
+    return _found(read(rundir.journal), rundir)
+
+
+def _found(held: _T | None, rundir: RunDir) -> _T:
     if held is None:
         raise UsageError(f"{rundir.path} holds no batch", "Name a run directory (output/<name>) or a manifest.")
     return held
@@ -41,66 +49,64 @@ def look(rundir: RunDir) -> Snapshot:
 def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Print where the batch in `rundir` stands. as_json: as report.json would hold it."""
     holder, now = rundir.holder(), wall_time()  # asked before the journal, which then knows how it ended
-    held = look(rundir)
     if as_json:
-        print(report.to_json(report.build(held, __version__)), file=stream)
+        print(report.to_json(report.build(look(rundir), __version__)), file=stream)
         return
-    console = console_on(stream)
-    width = console.width if stream.isatty() else None
+    width = console_on(stream).width if stream.isatty() else None
     if holder is None:
-        print(ended(held, rundir.path, now, width), file=stream)
+        print(ended(_found(count(rundir.journal), rundir), rundir.path, now, width), file=stream)
         return
-    model = replay(held, str(rundir.path), now)
-    print_lines(console, draw(model, min(width or _WIDE, _WIDE), _LINES))
+    model = replay(_found(moving(rundir.journal, now - RATE_OVER_S), rundir), str(rundir.path), now)
+    print_lines(console_on(stream), draw(model, min(width or _WIDE, _WIDE), _LINES))
     print(f"running: {holder}", file=stream)
 
 
 def watch(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Redraw where the batch stands until no process runs it. Elsewhere than on a terminal: wait, and print the end."""
-    console = console_on(stream)
-    live = takes_screen(stream, console) and not as_json
-    view = Live(Model(), console)
+    live = takes_screen(stream) and not as_json
+    view = Live(Model(), console_on(stream))
     try:
         while rundir.holder() is not None:
-            held = look(rundir)
+            pause_s = _EVERY_S
             if live:
-                view.redraw(replay(held, str(rundir.path), wall_time()))
-            pause(_EVERY_S + _EVERY_S_A_JOB * len(held.records))
+                now = wall_time()
+                batch = _found(moving(rundir.journal, now - RATE_OVER_S), rundir)
+                view.redraw(replay(batch, str(rundir.path), now))
+                pause_s += _EVERY_S_A_JOB * sum(batch.counts.jobs.values())
+            pause(pause_s)
     finally:
         view.close()
     show(rundir, stream, as_json=as_json)
 
 
-def ended(held: Snapshot, path: Path, now: float, width: int | None = None) -> str:
+def ended(counts: Counts, path: Path, now: float, width: int | None = None) -> str:
     """The last words on a batch that no process runs."""
-    facts = report.build(held, "")
     pages = [str(path / "report.html")] if (path / "report.html").exists() else []
-    text = status_text(facts, pages, width)
-    if held.run.finished_at is None:
+    text = status_text(outline(counts, __version__), pages, width)
+    if counts.run.finished_at is None:
         return f"{text}\nIts last run was cut off before it could end: run it again, and it continues."
-    return f"{text}\nEnded {_ago(now - held.run.finished_at)} ago."
+    return f"{text}\nEnded {_ago(now - counts.run.finished_at)} ago."
 
 
-def replay(held: Snapshot, run_dir: str, now: float) -> Model:
+def replay(batch: Moving, run_dir: str, now: float) -> Model:
     """The screen's state, as it would be had every event of the run been seen."""
     model = Model()
-    for event in _events(held, run_dir):
+    for event in _events(batch, run_dir):
         model.take(event)
     model.take(Alive(max(now, model.at)))
     return model
 
 
-def _events(held: Snapshot, run_dir: str) -> Iterator[Event]:
-    settings = json.loads(held.run.settings_json)
+def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
+    run = batch.counts.run
+    settings = json.loads(run.settings_json)
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
-    yield opened(held.run, run_dir, held.entries, held.records, prices)
-    for each in held.happenings:
-        if each.at < held.run.started_at:
-            continue
+    yield reopened(batch, run_dir, prices)
+    for each in batch.happenings:
         if each.kind == "weather":
             yield WeatherChanged(each.at, each.about, each.word, each.message)
         elif each.kind == "cap":
-            yield CapChanged(each.at, int(each.word), held.run.concurrency)
+            yield CapChanged(each.at, int(each.word), run.concurrency)
 
 
 def _ago(seconds: float) -> str:

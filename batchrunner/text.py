@@ -1,4 +1,4 @@
-"""Words for people: text made safe to show, and times, sizes and lengths written out. Pure.
+"""Words for people: text made safe to show, times, sizes and lengths written out, and durations read. Pure.
 
 Rule: whatever came from outside passes `printable` before it reaches a terminal or a page. What the words say is the
 business of those who say them (`batchrunner.progress`, `batchrunner.report`).
@@ -6,12 +6,17 @@ business of those who say them (`batchrunner.progress`, `batchrunner.report`).
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import floor
 
 # A URL in running text: scheme, user and password, host and path, query and fragment.
 _URL = re.compile(
     r"""([a-z][a-z0-9+.-]{0,20}://)([^\s/?#"'<>\\]*@)?([^\s?#"'<>\\]*)([?#][^\s"'<>\\]*)?""", re.IGNORECASE
 )
 _UNITS = ("kB", "MB", "GB", "TB")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -34,7 +39,14 @@ def redacted(text: str) -> str:
 
 def rfc3339(at: float) -> str:
     """`at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole = floor(at)
+    millis = round((at - whole) * 1_000_000) // 1000  # a float is seldom quite on a millisecond
+    return f"{_second(whole)}.{millis:03d}Z" if millis < 1000 else f"{_second(whole + 1)}.000Z"
+
+
+@lru_cache(4096)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().removesuffix("+00:00")
 
 
 def size_text(size_bytes: int) -> str:
@@ -59,6 +71,14 @@ def length_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as ``200ms``, ``15s``, ``30m``, ``7h`` or ``1h30m``. Raises ValueError."""
+    compact = text.strip()
+    if not _DURATION.fullmatch(compact):
+        raise ValueError(f"{text!r} is not a duration")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
 
 
 def count_text(number: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """What does a job cost, and how many go through a second? batchrunner beside a bare loop and the field's tools.
 
     python benchmarks/overhead.py --peers .venv-peers/bin/python      # a quarter of an hour; writes RESULTS.md
+    python benchmarks/overhead.py --only batchrunner --caps 64        # these and the bare loop; writes nothing
     python benchmarks/overhead.py --smoke                             # some seconds, writes nothing
 
 All contenders in turn, round by round, on one machine; medians, and ratios within a round to the bare loop's run.
@@ -13,16 +14,16 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import overhead_page, results
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, measured
-from harness.racers import BARE, RACERS, SMOKE, Racer, Work, versions
+from harness.measured import Cost, allow_files, measured
+from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, versions
 
-MAIN_CAP = 64
+MAIN_CAP = overhead_page.MAIN_CAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ Heats = dict[tuple[Racer, int], list[Heat]]  # by contender and cap
 
 def main() -> int:
     options = _options()
+    allow_files()  # 512 in flight want more than the usual 1,024
     found = versions(options.peers)
-    racers = [racer for racer in (SMOKE if options.smoke else RACERS) if not _absent(racer, found)]
-    _say(f"left out: {', '.join(racer.name for racer in RACERS if racer not in racers) or 'nobody'}")
+    wanted = [racer for racer in (SMOKE if options.smoke else RACERS) if _asked_for(racer, options.only)]
+    racers = [racer for racer in wanted if not _absent(racer, found)]
+    _say(f"left out, not installed: {', '.join(each.name for each in wanted if each not in racers) or 'nobody'}")
     work = Path(tempfile.mkdtemp(prefix="overhead-", dir=options.work))
     try:
         with instant(work / "service") as service:
@@ -49,29 +52,27 @@ def main() -> int:
             kind = service.kind
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    table = overhead_page.tables(summary(heats), found)
-    _say(table)
-    if not options.smoke:
-        text = overhead_page.section(summary(heats), found, {**vars(options), "service": kind})
-        results.put("overhead", text)
-        (results.PAGE.parent / "overhead.svg").write_text(overhead_page.plot(summary(heats), found))
+    rows = summary(heats, found)
+    _say(overhead_page.tables(rows))
+    if not options.smoke and not options.only and any(row.racer is OURS for row in rows):
+        text = overhead_page.section(rows, found, {**vars(options), "service": kind, "failed": failed})
+        results.put("overhead", text, overhead_page.bars(rows))
+        (results.FOLDER / "overhead.svg").write_text(overhead_page.plot(rows))
         _say(f"written: {results.PAGE}")
     return 1 if failed else 0
 
 
 def race(racers: Sequence[Racer], work: Path, service: Instant, options: argparse.Namespace) -> tuple[Heats, int]:
     """Every contender once a round; the slow ones in the first few. Returns the runs, and how many went wrong."""
-    many, few = Work.write(work / "many", options.jobs), Work.write(work / "few", options.few)
+    jobs = Work.write(work / "jobs", options.jobs)
     heats: Heats = {}
     failed = 0
     for number in range(options.rounds):
         for cap in options.caps:
             for racer in racers:
-                if (racer.slow and number >= options.slow_rounds) or (
-                    cap != MAIN_CAP and (racer.slow or not racer.main)
-                ):
+                if (racer.slow and number >= options.slow_rounds) or (cap != MAIN_CAP and (racer.slow or racer.part)):
                     continue
-                heat = one(racer, few if racer.slow else many, cap, work, service, options.peers)
+                heat = one(racer, jobs, cap, work, service, options.peers)
                 failed += heat is None
                 if heat is not None:
                     heats.setdefault((racer, cap), []).append(heat)
@@ -98,15 +99,15 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
     return None
 
 
-def summary(heats: Heats) -> list[overhead_page.Row]:
-    """Medians; ratios are medians of those within a round, against the bare loop at the same cap."""
+def summary(heats: Heats, found: Mapping[str, str]) -> list[overhead_page.Row]:
+    """Medians; ratios are those within a round, against the bare loop at the same cap."""
     rows = []
     for (racer, cap), runs in heats.items():
-        bare = heats.get((BARE, cap), [])
-        pairs = list(zip(runs, bare, strict=False))
+        pairs = list(zip(runs, heats.get((BARE, cap), []), strict=False))
         rows.append(
             overhead_page.Row(
-                name=racer.name,
+                name=racer.name.format_map(found),
+                racer=racer,
                 cap=cap,
                 jobs=runs[0].jobs,
                 rounds=len(runs),
@@ -114,15 +115,15 @@ def summary(heats: Heats) -> list[overhead_page.Row]:
                 cpu_ms=statistics.median(1000 * run.cost.cpu_s / run.jobs for run in runs),
                 peak_mib=max(run.cost.peak_mib for run in runs),
                 service_ms=statistics.median(1000 * run.service_s / run.jobs for run in runs),
-                cpu_ratio=_ratio(pairs, lambda heat: heat.cost.cpu_s / heat.jobs),
-                speed_ratio=_ratio(pairs, lambda heat: heat.jobs / heat.cost.wall_s),
+                cpu_ratios=sorted(ours.cost.cpu_s / bare.cost.cpu_s for ours, bare in pairs),
+                speed_ratios=sorted(bare.cost.wall_s / ours.cost.wall_s for ours, bare in pairs),
             )
         )
     return rows
 
 
-def _ratio(pairs: Sequence[tuple[Heat, Heat]], of: "overhead_page.Figure") -> float:
-    return statistics.median(of(ours) / of(bare) for ours, bare in pairs) if pairs else float("nan")
+def _asked_for(racer: Racer, only: Sequence[str]) -> bool:
+    return not only or racer is BARE or any(word.lower() in racer.name.lower() for word in only)
 
 
 def _absent(racer: Racer, found: dict[str, str]) -> bool:
@@ -133,15 +134,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a job costs. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--few", type=int, default=100, help="jobs of the contenders that start processes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--slow-rounds", type=int, default=3)
-    parser.add_argument("--caps", type=int, nargs="+", default=[8, 64, 512])
+    parser.add_argument("--slow-rounds", type=int, default=1, help="of the tools that take minutes")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders with NAME in theirs; no page")
+    parser.add_argument("--caps", type=int, nargs="+", default=[8, MAIN_CAP, 512])
     parser.add_argument("--work", metavar="DIR", help="where to work; the disk under it counts")
     parser.add_argument("--smoke", action="store_true", help="20 jobs, one round, few contenders, no page")
     options = parser.parse_args()
     if options.smoke:
-        options.jobs = options.few = 20
+        options.jobs = 20
         options.rounds, options.caps = 1, [MAIN_CAP]
     options.peers = str(Path(options.peers).absolute())  # a link is what tells a virtual environment's Python
     return options

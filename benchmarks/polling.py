@@ -1,33 +1,36 @@
 """Looks and lateness: batchrunner's polling beside fixed intervals and exponential backoff. See benchmarks/POLLING.md.
 
-    python benchmarks/polling.py            # writes POLLING.md and polling.svg; some minutes
+    python benchmarks/polling.py            # writes POLLING.md, polling.svg and its part of RESULTS.md; some minutes
     python benchmarks/polling.py --smoke    # a few jobs, writes nothing
 
 First by simulation: the real `batchrunner.poller.Poller` and a few lines for each of the others, on the same durations.
-Then the whole engine against the sandbox, in virtual time, with learning and without. Seeded throughout.
+Then the whole engine against the sandbox as a timed stand-in for the service, in virtual time. Seeded throughout.
 """
 
 import argparse
 import heapq
+import itertools
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from statistics import mean
+from typing import Any, Protocol
 from unittest.mock import patch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import polling_page  # noqa: E402 (after the path)
+from harness import polling_page, results  # noqa: E402 (after the path)
 
 from batchrunner import poller as room  # noqa: E402
 from batchrunner.job import Attempt, Job, Media, Record, State  # noqa: E402
 from batchrunner.poller import Poller  # noqa: E402
+from batchrunner.sandbox import conditions, world  # noqa: E402
 
 AT_ONCE = 8
 EARLIER = 200  # jobs of the history
@@ -136,16 +139,20 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """looks: a job. unseen_s: how long a complete clip lay unseen, on average; unseen_95_s: of 95 % at most so long."""
+    """looks: a job. unseen_s: how long a complete clip lay unseen, on average; unseen_95_s: of 95 % at most so long.
+
+    later_s: unseen_s of the batch's second half.
+    """
 
     looks: float
     unseen_s: float
     unseen_95_s: float
+    later_s: float
 
 
 def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0.0) -> tuple[Figures, float]:
     """A batch, AT_ONCE at a time; its durations are the seed's. Returns what it came to, and when it ended."""
-    looks, unseen, todo = 0, [], [*map(str, range(jobs))][::-1]
+    looks, unseen, todo = 0, [0.0] * jobs, [*map(str, range(jobs))][::-1]
     ends: dict[str, tuple[float, float]] = {}  # of the queue, of the generation
     due: list[tuple[float, str]] = []
 
@@ -163,13 +170,18 @@ def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0
         now, name = heapq.heappop(due)
         looks += 1
         if ends[name][1] <= now:
-            unseen.append(now - ends[name][1])
+            unseen[int(name)] = now - ends[name][1]
             contender.complete(name, now)
             submit(now)
         else:
             heapq.heappush(due, (now + contender.unfinished(name, now, ends[name][0] <= now), name))
-    unseen.sort()
-    return Figures(looks / jobs, sum(unseen) / jobs, unseen[math.ceil(0.95 * jobs) - 1]), now
+    return figures(looks, unseen), now
+
+
+def figures(looks: int, unseen: Sequence[float]) -> Figures:
+    """Of a batch. unseen: seconds, by job, in order."""
+    most_s = sorted(unseen)[math.ceil(0.95 * len(unseen)) - 1]
+    return Figures(looks / len(unseen), mean(unseen), most_s, mean(unseen[len(unseen) // 2 :]))
 
 
 def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> Figures:
@@ -181,22 +193,21 @@ def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> F
         if kind == "history":  # of the same service, before it changed
             ended = run(lambda rng, _: CASES[case](rng, 0.0), contender, f"before {seed}", min(EARLIER, jobs))[1]
         made.append(run(CASES[case], contender, f"{seed}", jobs, ended)[0])
-    means = [sum(getattr(each, name) for each in made) / seeds for name in ("looks", "unseen_s", "unseen_95_s")]
-    return Figures(*means)
+    return Figures(*(sum(getattr(each, name) for each in made) / seeds for name in Figures.__slots__))
 
 
-def simulate(jobs: int, seeds: int) -> dict[str, dict[str, dict[float, Figures]]]:
+def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[str, dict[str, dict[float, Figures]]]:
     """By case, contender and interval."""
     wanted = [
-        (case, kind, each) for case in CASES for kind in ("fixed", "exponential") for each in (*SWEEP_S, 10.0, 15.0)
+        (case, kind, each) for case in CASES for kind in ("fixed", "exponential") for each in (*sweep_s, 10.0, 15.0)
     ]
     wanted += [(case, kind, each) for case in CASES for kind in ("cold", "history") for each in OURS_S]
     cases, kinds, intervals = zip(*wanted, strict=True)
     with ProcessPoolExecutor(2) as pool:
         count = len(wanted)
-        figures = pool.map(measure, cases, kinds, intervals, [jobs] * count, [seeds] * count, chunksize=4)
+        measured = pool.map(measure, cases, kinds, intervals, [jobs] * count, [seeds] * count, chunksize=4)
         found: dict[str, dict[str, dict[float, Figures]]] = {}
-        for (case, kind, interval_s), each in zip(wanted, figures, strict=True):
+        for (case, kind, interval_s), each in zip(wanted, measured, strict=True):
             found.setdefault(case, {}).setdefault(kind, {})[interval_s] = each
     return found
 
@@ -204,37 +215,88 @@ def simulate(jobs: int, seeds: int) -> dict[str, dict[str, dict[float, Figures]]
 # The whole engine
 
 
-SERVICES = {
-    "55 s, spread 0.25": {"duration_s": 55.0, "spread": 0.25, "capacity": AT_ONCE},
-    "55 s, spread 0.5": {"duration_s": 55.0, "spread": 0.5, "capacity": AT_ONCE},
-    "3 s, spread 0.25": {"duration_s": 3.0, "spread": 0.25, "capacity": AT_ONCE},
-    "two of eight at a time, 55 s, spread 0.25": {"duration_s": 55.0, "spread": 0.25, "capacity": 2},
+SERVICES: dict[str, dict[str, Any]] = {
+    "lognormal: 55 s, spread 0.25": {"duration_s": 55.0, "spread": 0.25},
+    "lognormal: 55 s, spread 0.5": {"duration_s": 55.0, "spread": 0.5},
+    "lognormal: 3 s, spread 0.25": {"duration_s": 3.0, "spread": 0.25},
+    "bimodal: 30 or 120 s": {"duration_s": 30.0, "spread": 0.15},  # see _two_humps
+    "queue 40 s, then 55 s": {"queue_wait_s": 40.0, "duration_s": 55.0, "spread": 0.5},
+    "queue, since two of eight at a time; 55 s, spread 0.25": {"duration_s": 55.0, "spread": 0.25, "capacity": 2},
+    "55 s doubles half way": {"duration_s": 55.0, "spread": 0.5},  # see CHANGES
 }
+CHANGES = {"55 s doubles half way": 110.0}  # the median after the change
+POLICIES: dict[str, tuple[str, float]] = {
+    "every 10 s": ("fixed", 10.0),
+    "every 15 s": ("fixed", 15.0),
+    "exponential from 10 s": ("exponential", 10.0),
+    "batchrunner, 10 s": ("learned", 10.0),
+    "batchrunner, 15 s": ("learned", 15.0),
+}
+Played = tuple[Figures, float]  # and how long the batch took, s
 
 
-def against_the_sandbox(service: str, learning: bool, jobs: int) -> tuple[Figures, float]:
-    """One batch at the default interval. Returns what it came to, and how long it took."""
+def engine(jobs: int, services: Sequence[str]) -> dict[tuple[str, str], Played]:
+    """By service and policy."""
+    pairs = list(itertools.product(services, POLICIES))
+    with ProcessPoolExecutor(2) as pool:
+        played = pool.map(against_the_sandbox, *zip(*pairs, strict=True), itertools.repeat(jobs))
+        return dict(zip(pairs, played, strict=True))
+
+
+def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
+    """One batch, nothing known beforehand."""
     from tests.scenarios.test_stories import Stage, entries, play
 
-    outcome: list[tuple[Figures, float]] = []
+    outcome: list[Played] = []
+    kind, interval_s = POLICIES[policy]
 
     async def story(stage: Stage) -> None:
-        ended: dict[str, float] = {}
-        assert await stage.run(entries(*map(str, range(jobs))), concurrency=AT_ONCE) == 0
-        took_s = stage.loop.time()
-        for event in stage.service.ledger():
-            if event["event"] == "completed":
-                ended[event["generation_id"]] = event["at"]
+        names = entries(*map(str, range(jobs)))
+        assert await stage.run(names, concurrency=AT_ONCE, poll_interval=f"{interval_s:g}s") == 0
+        ledger = [event for event in stage.service.ledger() if event["event"] == "completed"]
+        ended = {event["generation_id"]: event["at"] for event in ledger}
         attempts = [row["attempts"][-1] for row in stage.report["jobs"]]
-        unseen = sorted(polling_page.moment(each["completed_at"]) - ended[each["generation_id"]] for each in attempts)
-        looks = stage.report["totals"]["polls"] / jobs
-        figures = Figures(looks, sum(unseen) / jobs, unseen[math.ceil(0.95 * jobs) - 1])
-        outcome.append((figures, took_s))
+        unseen = [polling_page.moment(each["completed_at"]) - ended[each["generation_id"]] for each in attempts]
+        looks = stage.report["totals"]["polls"]
+        outcome.append((figures(looks, unseen), stage.loop.time()))
 
-    enough = room.ENOUGH if learning else jobs + 1
-    with tempfile.TemporaryDirectory() as folder, patch.object(room, "ENOUGH", enough):
-        play(Path(folder), story, **{"queue_limit": 64, **SERVICES[service]})
+    config = {"queue_limit": 64, "capacity": AT_ONCE, **SERVICES[service]}
+    if service in CHANGES:
+        half_way_s = jobs / 2 * (config["duration_s"] + 8) / AT_ONCE
+        config["conditions"] = conditions.Conditions(slow=(conditions.Slow(half_way_s, duration_s=CHANGES[service]),))
+    wait_s = {"fixed": _every, "exponential": _exponential()}.get(kind, room.Poller._wait_s)  # noqa: SLF001 (as it is)
+    draw = _two_humps if service.startswith("bimodal") else world.World._draw  # noqa: SLF001
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(room.Poller, "_wait_s", wait_s),
+        patch.object(world.World, "_draw", draw),
+    ):
+        play(Path(folder), story, **config)
     return outcome[0]
+
+
+def _every(self: Any, fingerprint: str, now: float) -> float:
+    return float(self._interval_s * self._rng.uniform(0.9, 1.1))
+
+
+def _exponential() -> Callable[[Any, str, float], float]:
+    """As `Exponential` above, in the place of the engine's own."""
+    waits: dict[str, float] = {}
+
+    def wait_s(self: Any, fingerprint: str, now: float) -> float:
+        longer = min(1.5 * waits.get(fingerprint, 0.0), 8 * self._interval_s)
+        waits[fingerprint] = longer or self._interval_s
+        return float(waits[fingerprint] * self._rng.uniform(0.9, 1.1))
+
+    return wait_s
+
+
+_DRAW = world.World._draw  # noqa: SLF001 (it is stood in for)
+
+
+def _two_humps(self: world.World, median_s: float, *key: object) -> float:
+    """The sandbox's draw, where four of ten generations take four times as long."""
+    return _DRAW(self, median_s * (1 if world.uniform("hump", *key) < 0.6 else 4), *key)
 
 
 def main() -> None:
@@ -244,17 +306,14 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few jobs, write nothing")
     chosen = parser.parse_args()
     jobs, seeds = (16, 1) if chosen.smoke else (chosen.jobs, chosen.seeds)
-    simulated = simulate(jobs, seeds)
-    engine = {
-        (service, learning): against_the_sandbox(service, learning, jobs)
-        for service in SERVICES
-        for learning in (False, True)
-    }
-    text = polling_page.page(simulated, engine, jobs, seeds)
-    print(text)
+    simulated = simulate(jobs, seeds, SWEEP_S[::8] if chosen.smoke else SWEEP_S)
+    played = engine(jobs, tuple(SERVICES)[3::3] if chosen.smoke else tuple(SERVICES))
+    page, section = polling_page.page(simulated, played, jobs, seeds), polling_page.section(simulated, played, jobs)
+    print(page, section, sep="\n")
     if not chosen.smoke:
-        (HERE / "POLLING.md").write_text(text)
+        (HERE / "POLLING.md").write_text(page)
         (HERE / "polling.svg").write_text(polling_page.plot(simulated))
+        results.put("polling", section, polling_page.bars(simulated, played))
 
 
 if __name__ == "__main__":

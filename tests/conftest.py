@@ -4,6 +4,7 @@ Nothing here may sleep, and nothing reaches beyond loopback.
 """
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -17,6 +18,20 @@ from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Resu
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time of tests that want one
+
+
+# What waits most of the time: real processes, each with its start-up and its real time.
+_WAITING = ("tests/soak/", "tests/test_end_to_end.py", "tests/test_terminal.py")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: one more than there are processors, as tests of whole processes wait for them."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits comes first: the one who has that can be helped out at the end, and computes nothing meanwhile."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_WAITING))
 
 
 class Inline(Executor):

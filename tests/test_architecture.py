@@ -7,6 +7,7 @@ is how heavy libraries are put off, and is looked at where that matters.
 import ast
 import graphlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,7 @@ PURE = {
     ),
     *(f"progress.{name}" for name in ("model", "words", "narrator", "screen", "jsonlog")),
     *("api.wire", "journal.rows", "report.build", "report.text"),
-    *(f"report.{name}" for name in ("axis", "cards", "causes", "charts", "tables", "timeline")),
+    *(f"report.{name}" for name in ("axis", "cards", "causes", "charts", "outline", "rows", "tables", "timeline")),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
     *(f"manifest.{name}" for name in ("filenames", "shape", "variables")),
     *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps")),
@@ -310,16 +311,48 @@ def test_the_dependencies_are_those_that_are_imported() -> None:
     assert all(">=" in line and "<" not in line for line in project["dependencies"]), "lower bounds only"
 
 
+def loaded_by(arguments: list[str] | None, cwd: Path, *, status: int = 0, **environment: str) -> set[str]:
+    """The modules that a command has loaded when it ends. None: the bare import."""
+    call = "pass" if arguments is None else f"sys.argv[1:] = {arguments}; batchrunner.cli.main()"
+    code = f"import sys, atexit, batchrunner.cli\natexit.register(lambda: print('LOADED', *sys.modules))\n{call}"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("BATCHRUNNER_", "FORCE_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=60,
+        env={**plain, "PYTHONPATH": str(ROOT), **environment},
+    )
+    assert done.returncode == status, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
 @pytest.mark.parametrize("arguments", [None, ["--help"], ["--version"], ["run", "--help"], []], ids=str)
 def test_help_does_not_wait_for_heavy_libraries(arguments: list[str] | None) -> None:
-    """None: the bare import."""
-    call = "pass" if arguments is None else f"sys.argv[1:] = {arguments}; batchrunner.cli.main()"
-    code = (
-        "import sys, atexit, batchrunner.cli\n"
-        f"atexit.register(lambda: print('LOADED', *sorted(set(sys.modules) & {HEAVY | {'asyncio'}})))\n{call}"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
-    )
-    assert done.returncode == (2 if arguments == [] else 0), done.stderr
-    assert done.stdout.splitlines()[-1] == "LOADED"
+    assert not loaded_by(arguments, ROOT, status=2 if arguments == [] else 0) & (HEAVY | {"asyncio"})
+
+
+ONE_JOB = "- {video: https://example.com/walk.mp4, image: https://example.com/hero.png}"
+NO_JOB = "matrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]"
+SANDBOX = {"batchrunner.sandbox", "batchrunner.sandbox.server", "multiprocessing", "aiohttp.web"}
+# What a command may not load: neither itself nor by what it imports. YAML is for manifests, SQLite for journals.
+SPARED = {
+    "validate": (HEAVY - {"yaml"}) | SANDBOX | {"asyncio"},
+    "plan": (HEAVY - {"yaml", "sqlite3"}) | SANDBOX | {"asyncio"},
+    "status": (HEAVY - {"sqlite3"}) | SANDBOX | {"asyncio"},
+    "run": (HEAVY - {"yaml", "sqlite3", "aiohttp", "jinja2"}) | SANDBOX,
+}
+
+
+def test_commands_load_what_they_use_and_no_more(tmp_path: Path) -> None:
+    """Of remote inputs, against a remote service, and not on a terminal."""
+    (tmp_path / "one.yaml").write_text(ONE_JOB)
+    (tmp_path / "none.yaml").write_text(NO_JOB)
+    commands = (["run", "none.yaml"], ["validate", "one.yaml"], ["plan", "one.yaml"], ["status", "output/none"])
+    needless = {}
+    for words in commands:  # with no job, nobody calls the service
+        loaded = loaded_by(words, tmp_path, AIMLAPI_KEY="key", AIMLAPI_BASE_URL="http://127.0.0.1:9")
+        needless[words[0]] = loaded & SPARED[words[0]]
+    assert not any(needless.values()), needless

@@ -413,6 +413,27 @@ def test_verify(finished: Shell) -> None:
     assert ran.out.endswith("3 results checked, 2 bad\n")
 
 
+def test_a_batch_that_is_done_is_left_as_it_is(finished: Shell, service: Service) -> None:
+    def standing() -> dict[str, tuple[int, bytes]]:
+        files = [path for path in finished.run_dir.rglob("*") if path.is_file()]
+        kept = [path for path in files if path.name not in {"lock", "journal.db-wal", "journal.db-shm"}]
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+
+    before, accepted = standing(), service.accepted()
+    ran = finished("run", "night.yaml")
+    assert ran.status == 0
+    assert "nothing to do" in ran.err
+    assert "3 of 3 jobs succeeded" in ran.err
+    assert standing() == before
+    assert finished("run", "night.yaml", "--quiet") == Ran(0, "", "")
+    (finished.run_dir / "second.mp4").unlink()
+    ran = finished("run", "night.yaml")
+    assert ran.status == 0
+    assert "nothing to do" not in ran.err
+    assert (finished.run_dir / "second.mp4").exists()
+    assert service.accepted() == accepted
+
+
 def test_another_provider_needs_another_directory(finished: Shell) -> None:
     ran = finished("run", "night.yaml", "--provider", "sandbox", "--output", "output/night")
     assert ran.status == 2

@@ -456,14 +456,14 @@ def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal:
 
 def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite then finds no room for its lock; a log that it may not read must not be passed over in silence."""
-    real = room._read
+    real = room._look
 
-    def refuse(path: Path, mode: str) -> Snapshot | None:
+    def refuse(path: Path, mode: str, make: Any) -> Any:
         if mode == "mode=ro":
             raise sqlite3.OperationalError("unable to open database file")
-        return real(path, mode)
+        return real(path, mode, make)
 
-    monkeypatch.setattr(room, "_read", refuse)
+    monkeypatch.setattr(room, "_look", refuse)
     used(path)
     before = sorted(each.name for each in path.parent.iterdir())
     assert len(known(path).records) == 60

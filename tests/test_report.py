@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from batchrunner import report
 from batchrunner.errors import LocalFault, Problem
 from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, Snapshot, State
+from batchrunner.report.html import render
 from batchrunner.text import length_text, printable, rfc3339, size_text
 
 NOW = 1_795_384_500.123
@@ -56,7 +57,9 @@ def snapshot(
 
 
 def built(shot: Snapshot) -> dict[str, Any]:
+    """The report with all of its rows made, which is what report.json holds."""
     made = report.build(shot, "0.1.0")
+    made |= {rows: [dict(row) for row in made[rows]] for rows in ("jobs", "earlier_jobs")}
     Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(made)
     return made
 
@@ -281,7 +284,7 @@ def scripts(text: str) -> list[str]:
 
 
 def test_hostile_text_is_inert_on_the_page() -> None:
-    text = report.render(built(hostile()))
+    text = render(built(hostile()))
     page = Page(text)
     assert page.open == []
     assert {tag for tag, _ in page.tags}.isdisjoint({"img", "iframe", "object", "video"})
@@ -308,7 +311,7 @@ def digest(text: str) -> str:
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
     shot = snapshot(*ALL, earlier=(record("old", State.SUCCEEDED),), run=replace(RUN, stopped="deadline"))
-    text = report.render(built(shot))
+    text = render(built(shot))
     page = Page(text)
     policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     style = text[text.index("<style>") + 7 : text.index("</style>")]
@@ -341,7 +344,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 def test_a_page_of_a_running_batch_without_parameters() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})
-    assert "not yet, or it was killed" in report.render(built(shot))
+    assert "not yet, or it was killed" in render(built(shot))
 
 
 def test_both_files_are_written_and_replaced_whole(tmp_path: Path) -> None:

@@ -11,18 +11,36 @@ from jsonschema import Draft202012Validator
 
 from batchrunner.errors import Problem
 from batchrunner.job import OUTCOMES, Happening, State
-from batchrunner.report import build, render, status_text
+from batchrunner.report import build, charts, status_text, to_json
+from batchrunner.report import timeline as drawing
 from batchrunner.report.axis import Axis, nice_seconds, nice_step
 from batchrunner.report.causes import causes, command
-from batchrunner.report.charts import attempts, cost, generation_times, polls
-from batchrunner.report.tables import junit_xml, metrics_text, results_csv
-from batchrunner.report.timeline import MOST_ROWS, PARTS, WEATHER, parts_of, run_spans, timeline
+from batchrunner.report.charts import Chart, Tried, Try, generation_times, polls
+from batchrunner.report.html import render
+from batchrunner.report.tables import CSV, JUNIT, metrics_text, pieces
+from batchrunner.report.timeline import MOST_ROWS, PARTS, WEATHER, Drawing, Span, parts_of
 from tests.browser.nights import START, night
 from tests.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
 
 
 def report_of(jobs: int) -> dict[str, Any]:
     return build(night(jobs), "0.1.0")
+
+
+def every(report: dict[str, Any]) -> list[Try]:
+    return [*Tried(report["jobs"]), *Tried(report["earlier_jobs"])]
+
+
+def run_spans(report: dict[str, Any]) -> list[Span]:
+    return drawing.run_spans(report, every(report))
+
+
+def timeline(report: dict[str, Any]) -> Drawing | None:
+    return drawing.timeline(report, Tried(report["jobs"]), run_spans(report))
+
+
+def cost(report: dict[str, Any]) -> Chart | None:
+    return charts.cost(report["money"]["budget_credits"], every(report), run_spans(report))
 
 
 # The axis
@@ -99,24 +117,21 @@ def test_a_killed_run_lasts_as_far_as_it_is_known() -> None:
 
 
 def test_parts_of_an_attempt() -> None:
-    whole = {
-        "submitted_at": 0.0, "accepted_at": 1.0, "generating_at": 3.0, "completed_at": 7.0, "ended_at": 8.0,
-        "outcome": "succeeded",
-    }  # fmt: skip
+    whole = Try("succeeded", 0.0, accepted_at=1.0, generating_at=3.0, completed_at=7.0, ended_at=8.0)
     assert parts_of(whole, 99) == [("sending", 0, 1), ("queue", 1, 3), ("work", 3, 7), ("fetch", 7, 8)]
-    assert parts_of({**whole, "generating_at": None}, 99)[1] == ("queue", 1, 7)
-    assert parts_of({**whole, "completed_at": None, "ended_at": None}, 99)[-1] == ("work", 3, 99)
-    assert parts_of({**whole, "completed_at": None, "outcome": "failed"}, 99)[-1] == ("work", 3, 8)
-    assert parts_of({**whole, "accepted_at": None, "ended_at": 2.0, "outcome": "refused"}, 99) == [("sending", 0, 2)]
-    assert parts_of({**whole, "outcome": "in_doubt"}, 99) == [("doubt", 0, 99)]
+    assert parts_of(whole._replace(generating_at=None), 99)[1] == ("queue", 1, 7)
+    assert parts_of(whole._replace(completed_at=None, ended_at=None), 99)[-1] == ("work", 3, 99)
+    assert parts_of(whole._replace(completed_at=None, outcome="failed"), 99)[-1] == ("work", 3, 8)
+    assert parts_of(whole._replace(accepted_at=None, ended_at=2.0, outcome="refused"), 99) == [("sending", 0, 2)]
+    assert parts_of(whole._replace(outcome="in_doubt"), 99) == [("doubt", 0, 99)]
 
 
 def test_nothing_submitted_is_nothing_to_draw() -> None:
     bare = build(snapshot(ALL[4]), "0.1.0")
     assert timeline(bare) is None
-    assert generation_times(bare) is None
-    assert polls(bare) is None
-    assert cost(bare, run_spans(bare)) is None
+    assert generation_times(every(bare)) is None
+    assert polls(every(bare)) is None
+    assert cost(bare) is None
 
 
 # The charts
@@ -124,14 +139,14 @@ def test_nothing_submitted_is_nothing_to_draw() -> None:
 
 def test_bars_add_up_to_what_was_counted() -> None:
     made = report_of(300)
-    tries = attempts(made["jobs"])
-    drawn = generation_times(made)
+    tries = list(Tried(made["jobs"]))
+    drawn = generation_times(tries)
     assert drawn is not None
     counted = sum(int(bar["title"].rpartition(" ")[2].replace(",", "")) for bar in drawn["bars"])
-    assert counted == sum(each["completed_at"] is not None for each in tries)
-    asked = polls(made)
+    assert counted == sum(each.completed_at is not None for each in tries)
+    asked = polls(tries)
     assert asked is not None
-    assert asked["summary"].startswith(f"{sum(each['polls'] for each in tries):,} polls")
+    assert asked["summary"].startswith(f"{sum(each.polls for each in tries):,} polls")
     for chart in (drawn, asked):
         assert all(bar["x"] >= 0 and bar["x"] + bar["w"] <= 420 for bar in chart["bars"])
         assert all(0 <= bar["y"] <= 200 for bar in chart["bars"])
@@ -139,19 +154,21 @@ def test_bars_add_up_to_what_was_counted() -> None:
 
 def test_cost_ends_at_what_was_spent_and_shows_the_budget() -> None:
     made = report_of(300)
-    drawn = cost(made, run_spans(made))
+    drawn = cost(made)
     assert drawn is not None
     assert f"({made['money']['spent']:,.0f} credits)" in drawn["summary"]
     assert drawn["limit"] is None, "the budget is far above"
     made["money"]["budget_credits"] = made["money"]["spent"] / 2
-    drawn = cost(made, run_spans(made))
+    drawn = cost(made)
     assert drawn is not None
     assert drawn["limit"]["label"] == "budget"
 
 
 def test_attempts_of_a_job_under_two_names_are_counted_once() -> None:
     made = build(snapshot(ALL[0], again={"copy": 0}), "0.1.0")
-    assert len(attempts(made["jobs"])) == 1
+    tries = Tried(made["jobs"])
+    assert len(list(tries)) == 1
+    assert tries.rows == 2
 
 
 # Causes
@@ -244,9 +261,9 @@ def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
         for _ in range(rng.randint(0, 9))
     )  # fmt: skip
     made = build(replace(snapshot(*records, run=runs[-1]), runs=runs, happenings=befell), "0.1.0")
-    Draft202012Validator(SCHEMA).validate(made)
+    Draft202012Validator(SCHEMA).validate(json.loads(to_json(made)))
     assert render(made).endswith("</html>\n")
-    assert results_csv(made).count("\r\n") == len(records) + 1
-    assert junit_xml(made)
+    assert "".join(pieces(CSV, made)).count("\r\n") == len(records) + 1
+    assert "".join(pieces(JUNIT, made)).endswith("</testsuites>\n")
     assert metrics_text(made)
     assert status_text(made)

@@ -36,7 +36,8 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
     assert {path.name for path in run_dir.iterdir() if path.is_file()} == OUTPUTS | {"job-480.mp4", "job-580.mp4"}
     assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
     assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
-    page = (run_dir / "report.html").read_bytes()
+    made = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
+    page = made["report.html"]
     posters = run_dir / ".batchrunner" / "posters"
     # Two clips, their reference clip and their character, in three sizes: made beside the run.
     assert len(list(posters.glob("*.webp"))) == (2 + 1 + 1) * 3
@@ -47,7 +48,7 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
         (run_dir / name).unlink()
     again = call("report", run_dir, "--junit", "again.xml", "--metrics-file", "again.prom", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert (run_dir / "report.html").read_bytes() == page
+    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == made, "the run's memory and its journal agree"
     assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
     assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
 

@@ -8,16 +8,25 @@ import io
 import os
 import re
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from batchrunner.report.tables import COLUMNS, METRICS, junit_xml, metrics_text, results_csv
+from batchrunner.report.tables import COLUMNS, CSV, JUNIT, METRICS, metrics_text, pieces
 from tests.conftest import ROOT
 from tests.test_report import ALL, HOSTILE, NOW, RUN, attempt, built, hostile, record, snapshot
 
 PAGE = ROOT / "docs" / "outputs.md"
 SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\]|\\["\\n])*",?)+)\} (\S+)')
+
+
+def results_csv(report: dict[str, Any]) -> str:
+    return "".join(pieces(CSV, report))
+
+
+def junit_xml(report: dict[str, Any]) -> str:
+    return "".join(pieces(JUNIT, report))
 
 
 def rows(text: str) -> list[dict[str, str]]:

@@ -21,9 +21,9 @@ from batchrunner.settings import (
     Share,
     as_facts,
     parse,
-    parse_duration,
     resolve,
 )
+from batchrunner.text import parse_duration
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 DEFAULTS: dict[str, Any] = {

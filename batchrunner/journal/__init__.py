@@ -8,19 +8,16 @@ No policy lives here: the journal stores what the engine decided.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
-from batchrunner.journal import rows
+from batchrunner.journal import load, rows
 from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
-from batchrunner.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -38,22 +35,28 @@ APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite fil
 
 _Change = tuple[str, Sequence[Any]]  # one SQL statement and its values; done again after a full disk
 
-# An upsert: a REPLACE would search every table that refers to the old row, and so cost more with every job.
-_PUT_JOB = (
-    f"INSERT INTO jobs ({', '.join(rows.JOB_COLUMNS)}) VALUES ({', '.join('?' * len(rows.JOB_COLUMNS))}) "
-    f"ON CONFLICT (fingerprint) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in rows.JOB_COLUMNS[1:])}"
-)
+
+
+def _upsert(table: str, columns: Sequence[str], key: Sequence[str], fixed: Sequence[str] = ()) -> str:
+    """Insert a row, or change it but for its key and what is fixed.
+
+    A REPLACE would take the row out of every index, and search every table that refers to it.
+    """
+    changing = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in {*key, *fixed})
+    values = ", ".join("?" * len(columns))
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changing}"
+    )
+
+
+_PUT_JOB = _upsert("jobs", rows.JOB_COLUMNS, ["fingerprint"])
 _MOVE_JOB = "UPDATE jobs SET state = ?, error_json = ?, result_json = ? WHERE fingerprint = ?"
-_PUT_ATTEMPT = (
-    f"INSERT OR REPLACE INTO attempts ({', '.join(rows.ATTEMPT_COLUMNS)}) "
-    f"VALUES ({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})"
-)
+_PUT_ATTEMPT = _upsert("attempts", rows.ATTEMPT_COLUMNS, ["fingerprint", "number"], ["request_id", "submitted_at"])
 _PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
 _PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
 _PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"
 _PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
-_GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
-_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
 
 
 class Journal:
@@ -85,7 +88,12 @@ class Journal:
     def snapshot(self) -> Snapshot | None:
         """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
         with reading(self._path):
-            return _in_one_view(self._connection, _load)
+            return _in_one_view(self._connection, load.snapshot)
+
+    def story(self) -> Snapshot:
+        """The runs and what befell them, without entries and records: a run has those itself. Not before `begin`."""
+        with reading(self._path):
+            return _in_one_view(self._connection, load.story)
 
     def files(self) -> dict[str, PlacedFile]:
         """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
@@ -95,11 +103,13 @@ class Journal:
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
         """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
-        changes: list[_Change] = [(_PUT_RUN, _run_row(run)), ("DELETE FROM entries", ())]
+        changes: list[_Change] = [(_PUT_RUN, _run_row(run))]
         for record in changed:
             changes.append((_PUT_JOB, rows.job_row(record)))
             changes += _last_attempt(record)
-        changes += [(_PUT_ENTRY, rows.entry_row(entry)) for entry in entries]
+        wanted = list(map(rows.entry_row, entries))
+        if wanted != self._connection.execute(f"{load.GET_ENTRIES} ORDER BY position").fetchall():
+            changes += [("DELETE FROM entries", ()), *((_PUT_ENTRY, row) for row in wanted)]
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
@@ -153,43 +163,43 @@ def read(path: Path) -> Snapshot | None:
     return look(path, _checked)
 
 
-def look(path: Path, load: Callable[[sqlite3.Connection], _T]) -> _T | None:
-    """What `load` makes of a journal, in one consistent view of it, without writing; None where there is no journal."""
+def look(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    """What `make` makes of a journal, in one consistent view of it, without writing; None where there is no journal."""
     if not path.exists():
         return None
     with reading(path):
         try:
-            return _look(path, "mode=ro", load)
+            return _look(path, "mode=ro", make)
         except sqlite3.OperationalError:
             log = _log_of(path)
             if log.exists() and log.stat().st_size:
                 raise  # what the log holds would be passed over in silence
             # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
-            return _look(path, "mode=ro&immutable=1", load)
+            return _look(path, "mode=ro&immutable=1", make)
 
 
-def _look(path: Path, mode: str, load: Callable[[sqlite3.Connection], _T]) -> _T:
+def _look(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
         _require_ours(connection, path)
         if _version(connection) == VERSION:
-            return _in_one_view(connection, load)
+            return _in_one_view(connection, make)
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
             connection.backup(copy)
             _upgrade(copy)
-            return _in_one_view(copy, load)
+            return _in_one_view(copy, make)
 
 
-def _in_one_view(connection: sqlite3.Connection, load: Callable[[sqlite3.Connection], _T]) -> _T:
+def _in_one_view(connection: sqlite3.Connection, make: Callable[[sqlite3.Connection], _T]) -> _T:
     connection.execute("BEGIN")  # also while another process writes
     try:
-        return load(connection)
+        return make(connection)
     finally:
         connection.execute("COMMIT")
 
 
 def _checked(connection: sqlite3.Connection) -> Snapshot | None:
     _require_sound(connection)
-    return _load(connection)
+    return load.snapshot(connection)
 
 
 def _create(path: Path) -> None:
@@ -270,39 +280,6 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-
-@undisturbed()
-def _load(connection: sqlite3.Connection) -> Snapshot | None:
-    runs = tuple(Run(*row) for row in connection.execute(f"{_GET_RUNS} ORDER BY rowid"))
-    if not runs:
-        return None
-    attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
-    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
-    records = dict(joined(jobs, attempts))
-    query = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries ORDER BY position"
-    entries = tuple(rows.entry(row, records) for row in connection.execute(query))
-    query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
-    happenings = tuple(Happening(*row) for row in connection.execute(query))
-    return Snapshot(runs[-1], entries, records, runs, happenings)
-
-
-def latest_run(connection: sqlite3.Connection) -> Run | None:
-    """The run that was started last; None before the first."""
-    row = connection.execute(f"{_GET_RUNS} ORDER BY rowid DESC LIMIT 1").fetchone()
-    return None if row is None else Run(*row)
-
-
-def joined(
-    jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
-) -> Iterator[tuple[str, Record]]:
-    """Records by fingerprint, both sides in its order."""
-    none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
-    owner, own = next(attempts, none)
-    for row in jobs:
-        while owner and owner < row[0]:  # attempts of a job that is not there
-            owner, own = next(attempts, none)
-        yield row[0], rows.record(row, own if owner == row[0] else ())
 
 
 def _set_aside(ballast: Path) -> bool:

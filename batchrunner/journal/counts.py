@@ -16,11 +16,14 @@ from typing import Any
 from batchrunner import journal
 from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Record, Run, State
-from batchrunner.journal import rows
+from batchrunner.journal import load, rows
 
+NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # Where each job has one entry, there is nothing to be looked up in the other table.
 _EACH = "(SELECT *, 1 AS entries FROM {})"
-_JOINED = "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN {} USING (fingerprint)"
+_JOINED = (
+    "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN {} USING (fingerprint)"
+)
 # Jobs in these states say nothing of themselves, unless there is an error: they wait.
 _PLAIN = "state IN ('pending', 'in_flight') AND error_json IS NULL"
 _STATES = f"""
@@ -36,8 +39,7 @@ FROM {{}} GROUP BY 1, 2, 3, 4
 """
 _TOLD = f"state <> 'succeeded' AND NOT ({_PLAIN})"
 _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
-_ALL_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
-_ENTRIES = f"{_ALL_ENTRIES} WHERE fingerprint"
+_ENTRIES = f"{load.GET_ENTRIES} WHERE fingerprint"
 _TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
 
 
@@ -56,19 +58,21 @@ class Alike:
 class Counts:
     """A batch as `Snapshot` has it, in figures.
 
-    states: how many entries there are whose job is in a state, and size_bytes of their results. generations: accepted
-    for the jobs that an entry names; first_submitted_at: of these. attempts: those of every job that the journal knows.
-    told: entries that have words of their own, in order, by their records. plain: the others that are not done, by
-    state: one of them, its record, and how many there are. earlier: jobs that no entry names, by state.
-    is_closed: whether no process has the journal open for writing, or died while it had.
+    states: how many entries there are whose job is in a state, and size_bytes of their results. jobs: the same by job.
+    attempts: of the jobs that an entry names; generations: accepted for these; first_submitted_at: of these. every: the
+    attempts of all jobs that the journal knows. told: entries that have words of their own, in order, with their
+    records. plain: the others that are not done, by state: one of them, its record, and how many there are. earlier:
+    jobs that no entry names, by state. is_closed: whether no process has the journal open for writing, or died so.
     """
 
     run: Run
     states: Mapping[State, int]
+    jobs: Mapping[State, int]
     size_bytes: int
     generations: int
     first_submitted_at: float | None
     attempts: tuple[Alike, ...]
+    every: tuple[Alike, ...]
     told: tuple[tuple[Entry, Record], ...] = ()
     plain: tuple[tuple[Entry, Record, int], ...] = ()
     earlier: Mapping[State, int] = field(default_factory=dict)
@@ -77,14 +81,14 @@ class Counts:
 
 def count(path: Path) -> Counts | None:
     """The journal at `path` in figures; None, and JournalError, as for `journal.read`."""
-    return journal.look(path, _count)
+    return journal.look(path, counted)
 
 
 def lists(path: Path, entries: Sequence[Entry]) -> bool:
     """Whether the entries that the journal holds begin with these, in order. Raises JournalError."""
 
     def same(connection: sqlite3.Connection) -> bool:
-        held = connection.execute(f"{_ALL_ENTRIES} ORDER BY position")
+        held = connection.execute(f"{load.GET_ENTRIES} ORDER BY position")
         return all(map(eq, map(rows.entry_row, entries), held))
 
     return bool(journal.look(path, same))
@@ -93,15 +97,16 @@ def lists(path: Path, entries: Sequence[Entry]) -> bool:
 def placed(path: Path) -> dict[str, Placed]:
     """The result files by their name: the job's fingerprint, and the size in bytes. Raises JournalError."""
 
-    def load(connection: sqlite3.Connection) -> dict[str, Placed]:
+    def files(connection: sqlite3.Connection) -> dict[str, Placed]:
         held = connection.execute("SELECT name, fingerprint, size_bytes FROM files")
         return {name: (fingerprint, size_bytes) for name, fingerprint, size_bytes in held}
 
-    return journal.look(path, load) or {}
+    return journal.look(path, files) or {}
 
 
-def _count(connection: sqlite3.Connection) -> Counts | None:
-    run = journal.latest_run(connection)
+def counted(connection: sqlite3.Connection) -> Counts | None:
+    """The same by an open connection."""
+    run = load.latest_run(connection)
     if run is None:
         return None
     [(entries, jobs_named)] = connection.execute("SELECT count(*), count(DISTINCT fingerprint) FROM entries")
@@ -113,21 +118,27 @@ def _count(connection: sqlite3.Connection) -> Counts | None:
         attempts = connection.execute(_ATTEMPTS.format(_JOINED.format("attempts"))).fetchall()
         query = "SELECT state, count(*) FROM jobs WHERE fingerprint NOT IN (SELECT fingerprint FROM entries) GROUP BY 1"
         earlier = {State(state): number for state, number in connection.execute(query)}
-    by_state: dict[State, int] = {}
-    for state, _, _, number, _ in states:
-        by_state[State(state)] = by_state.get(State(state), 0) + number
     return Counts(
         run,
-        by_state,
+        _sums(states, 3),
+        _sums(states, 2),
         sum(size_bytes or 0 for state, *_, size_bytes in states if state == State.SUCCEEDED),
         sum(row[7] for row in attempts),
         min((row[8] for row in attempts), default=None),
+        tuple(map(_alike, attempts)),
         tuple(map(_alike, every)),
         _told(connection) if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states) else (),
         tuple(_plain(connection, state, number) for state, plain, _, number, _ in states if plain),
         earlier,
         connection.execute("SELECT is_open FROM mark").fetchone() == (0,),
     )
+
+
+def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
+    sums = dict.fromkeys(State, 0)
+    for row in states:
+        sums[State(row[0])] += row[column]
+    return sums
 
 
 def _alike(row: tuple[Any, ...]) -> Alike:
@@ -141,15 +152,14 @@ def _alike(row: tuple[Any, ...]) -> Alike:
 def _told(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
     tries = connection.execute(f"{_TRIES} USING (fingerprint) WHERE {_TOLD.replace('error_json', 'jobs.error_json')}")
     owned = groupby(tries, key=itemgetter(0))
-    records = dict(journal.joined(connection.execute(_JOBS.format(_TOLD)), owned))
+    records = dict(load.joined(connection.execute(_JOBS.format(_TOLD)), owned))
     named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_TOLD}) ORDER BY position")
     entries = [rows.entry(row, records) for row in named]
     return tuple((entry, records[entry.job.fingerprint]) for entry in entries)
 
 
 def _plain(connection: sqlite3.Connection, state: str, number: int) -> tuple[Entry, Record, int]:
-    named = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
-    query = f"{_JOBS.format(_PLAIN)} AND state = ? AND {named} LIMIT 1"
+    query = f"{_JOBS.format(_PLAIN)} AND state = ? AND {NAMED} LIMIT 1"
     record = rows.record(connection.execute(query, (state,)).fetchone(), ())
     row = connection.execute(f"{_ENTRIES} = ? LIMIT 1", (record.job.fingerprint,)).fetchone()
     return rows.entry(row, {record.job.fingerprint: record}), record, number

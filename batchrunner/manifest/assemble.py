@@ -15,7 +15,6 @@ from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Places, Row
 from batchrunner.media import Kind, MediaProblem
 
-_INPUTS: tuple[Kind, Kind] = ("video", "image")
 _NO_TAGS: Mapping[str, str] = {}
 
 
@@ -48,8 +47,7 @@ class Assembly:
 
     def _job(self, row: Row, position: int) -> Job | None:
         """The row's job, which is the earlier one where they are equal; None where an input cannot be used."""
-        found = {kind: self._input(row, kind) for kind in _INPUTS if kind in row.fields}
-        video, image = found.get("video"), found.get("image")
+        video, image = self._input(row, "video"), self._input(row, "image")
         if video is None or image is None:
             return None
         params = complete(row.fields)
@@ -61,8 +59,11 @@ class Assembly:
         return self._jobs[first]
 
     def _input(self, row: Row, kind: Kind) -> Media | None:
+        text = row.fields.get(kind)
+        if text is None:  # which is noted already
+            return None
         try:
-            return self._inputs.get(kind, row.fields[kind])
+            return self._inputs.get(kind, text)
         except MediaProblem as problem:
             row.error(kind, kind, problem.message, problem.hint)
             return None

@@ -28,13 +28,17 @@ PARAMETERS: Mapping[str, Any] = MappingProxyType(
         "video_write_mode": "balanced",
     }
 )
+_DEFAULTS = tuple(PARAMETERS.values())
+_NAMES = frozenset(PARAMETERS)
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 _TYPES = {"num_inference_steps": int, "shift": float}
 
 
 def values(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """The values of the parameters in documented order, defaults for those that are not in `fields`."""
-    return tuple(fields.get(name, default) for name, default in PARAMETERS.items())
+    if _NAMES.isdisjoint(fields):
+        return _DEFAULTS
+    return tuple([fields.get(name, default) for name, default in PARAMETERS.items()])
 
 
 def complete(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -52,17 +56,20 @@ def _completed(*given: Any) -> Mapping[str, Any]:
 
 
 def fingerprint(model: str, video: Media, image: Media, params: Mapping[str, Any]) -> str:
-    """``sha256:<hex>`` over the canonical JSON of the job. `params` as `complete` gives them."""
-    content = {
-        "v": 1,
-        "model": model,
-        "video": _identity(video),
-        "image": _identity(image),
-        "params": dict(params),
-    }
-    return "sha256:" + hashlib.sha256(_canonical(content).encode()).hexdigest()
+    """``sha256:<hex>`` over the canonical JSON of the job: compact, ASCII, keys sorted; put together from its parts, of
+    which most are those of the job before. `params` as `complete` gives them.
+    """
+    rest = _rest(model, tuple(params), *params.values())
+    text = f'{{"image":{_identity(image)},{rest},"video":{_identity(video)}}}'
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _identity(media: Media) -> dict[str, str | None]:
-    """Content where it is at hand, so that a renamed file is the same job; otherwise the URL."""
-    return {"sha256": media.sha256} if media.sha256 else {"url": media.uri}
+@lru_cache(maxsize=1024, typed=True)
+def _rest(model: str, names: tuple[str, ...], *given: Any) -> str:
+    """What stands between the inputs."""
+    return _canonical({"model": model, "params": dict(zip(names, given, strict=True)), "v": 1})[1:-1]
+
+
+def _identity(media: Media) -> str:
+    """Content where it is at hand, so that a renamed file is the same job; otherwise the URL. As JSON."""
+    return f'{{"sha256":"{media.sha256}"}}' if media.sha256 else f'{{"url":{_canonical(media.uri)}}}'

@@ -17,6 +17,7 @@ from batchrunner.manifest.fingerprint import PARAMETERS, complete, values
 from batchrunner.manifest.row import Places, Row
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device's name, and without any dot
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _STEM_MAX = 32
 # Inputs of one name in a hundred thousand folders get one hash twice in 200 batches; then the later row is numbered.
@@ -72,6 +73,10 @@ class Ids:
 
 def fault(given: str, what: str = "id") -> str:
     """What is wrong with a given id, or file name, or nothing."""
+    return "" if _PLAIN_ID.fullmatch(given) else _fault(given, what)
+
+
+def _fault(given: str, what: str) -> str:
     if len(given) > 100:
         return f"the {what} is {len(given)} characters long, at most 100 are allowed"
     if not _ID.fullmatch(given):

@@ -18,6 +18,8 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _DATA = re.compile(r"data:", re.IGNORECASE)
 _UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
+# A URL as most are: nothing in it needs a closer look, and what stands before its query can be shown.
+_PLAIN_URL = re.compile(r"(https://[a-z0-9][a-z0-9.-]*/[\w!$%&'()*+,./:;=@~-]*)(\?[\w!$%&'()*+,./:;=?@~-]+)?", re.ASCII)
 _MAX_PATH = 4096
 _WILDCARDS = re.compile(r"[*?\[]")
 
@@ -57,6 +59,8 @@ class Inputs:
         return known
 
     def _look(self, kind: Kind, text: str) -> Media:
+        if plain := _PLAIN_URL.fullmatch(text):
+            return Media(kind=kind, source=f"{plain[1]}?…" if plain[2] else text, uri=text)
         if _DATA.match(text):
             return inline(text, kind)
         if _SCHEME.match(text):

@@ -6,10 +6,11 @@ set, and a key that stands twice is refused, as in YAML.
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from batchrunner.manifest.diagnostics import mark
-from batchrunner.manifest.records import Marks, Table, checked
+from batchrunner.manifest.records import KNOWN, Marks, Table, checked
 from batchrunner.manifest.row import Row
 
 
@@ -50,7 +51,7 @@ def read(table: Table) -> Iterator[Row]:
             value = _value(text, table)
             if isinstance(value, dict):
                 places = _KeyPlaces(text, table.line)
-                yield checked(_flat(value), Marks({name: name for name in value}, places), table)
+                yield checked(_flat(value), Marks(_steps(*value), places), table)
             elif value is not None:
                 what = "the line holds no job"
                 hint = 'one object a line: {"video": …, "image": …}'
@@ -83,12 +84,19 @@ def _value(text: str, table: Table) -> Any:
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:
     """The object with its ``tags.<name>`` keys put into its tags, and nulls left out as empty cells are."""
+    if value.keys() <= KNOWN and None not in value.values():
+        return value
     if any("." in name for name in value):
         tags = value.get("tags")
         dotted = {name: value.pop(name) for name in list(value) if name.startswith("tags.") and name != "tags."}
         if dotted:
             value["tags"] = {**(tags if isinstance(tags, dict) else {}), **{k[5:]: v for k, v in dotted.items()}}
     return {name: each for name, each in value.items() if each is not None}
+
+
+@lru_cache(maxsize=64)
+def _steps(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
 
 
 class _KeyPlaces:

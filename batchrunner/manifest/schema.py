@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import UsageError
@@ -59,7 +59,7 @@ _FOREIGN = {
 @cache
 def schema() -> dict[str, Any]:
     """The manifest's JSON Schema (draft 2020-12), as it stands in the package."""
-    text = resources.files("batchrunner.manifest").joinpath("schema.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("schema.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

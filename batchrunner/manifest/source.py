@@ -16,7 +16,6 @@ import yaml
 
 from batchrunner.manifest.decode import decode
 from batchrunner.manifest.diagnostics import START, Findings, Note, column_of, line_of, mark, split_lines
-from batchrunner.manifest.mishaps import Mishap, explain
 from batchrunner.manifest.traps import reading
 
 MAX_DEPTH: Final = 100
@@ -85,7 +84,7 @@ def parse(data: bytes, findings: Findings) -> Any:
     except _Unreadable:
         return None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond Unicode, from the pure parser
-        findings.error(*explain(_mishap(error, text, builder)))
+        findings.error(*_explained(error, text, builder))
         return None
     if builder.root is None:
         findings.error(
@@ -94,12 +93,14 @@ def parse(data: bytes, findings: Findings) -> Any:
     return builder.root
 
 
-def _mishap(error: Exception, text: str, builder: "_Builder") -> Mishap:
-    """What the parser said, and what was open when it gave up."""
+def _explained(error: Exception, text: str, builder: "_Builder") -> tuple[str, int, str, str]:
+    """What the parser said, with what was open when it gave up, in words: as `mishaps.explain` gives them."""
+    from batchrunner.manifest.mishaps import Mishap, explain  # here, as it is patterns that hardly any text needs
+
     lines = split_lines(text)
     context = getattr(error, "context_mark", None)
     where = getattr(error, "problem_mark", None) or context
-    return Mishap(
+    mishap = Mishap(
         str(getattr(error, "problem", None) or "cannot be read"),
         lines,
         where.line if where else 0,
@@ -108,6 +109,7 @@ def _mishap(error: Exception, text: str, builder: "_Builder") -> Mishap:
         builder.bracket,
         builder.quoted,
     )
+    return explain(mishap)
 
 
 @dataclass(slots=True)

@@ -50,7 +50,6 @@ def make_progress(*, stream: TextIO, quiet: bool, plain: bool, log_format: str =
     model = Model()
     if log_format == "json":
         return Progress(model, views.JsonLines(model, stream, quiet=quiet))
-    console = views.console_on(stream)
-    if quiet or plain or not views.takes_screen(stream, console):
-        return Progress(model, views.Lines(model, console, quiet=quiet))
-    return Progress(model, views.Live(model, console))
+    if quiet or plain or not views.takes_screen(stream):
+        return Progress(model, views.Lines(model, views.line_printer(stream), quiet=quiet))
+    return Progress(model, views.Live(model, views.console_on(stream)))

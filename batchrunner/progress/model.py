@@ -32,7 +32,7 @@ _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one sta
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
 _FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.gate.Word
-_RATE_OVER_S = 1800.0
+RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
 _UNKNOWN = Problem("unknown", "no reason is known")
@@ -179,7 +179,7 @@ class Model:
 
     def per_hour(self) -> float | None:
         """Clips an hour, over the last half hour; None where too little was seen."""
-        start = max(self.started.at if self.started else self.at, self.at - _RATE_OVER_S)
+        start = max(self.started.at if self.started else self.at, self.at - RATE_OVER_S)
         while self._ends and self._ends[0] < start:
             self._ends.popleft()
         recent = len(self._ends)
@@ -235,13 +235,17 @@ class Model:
         self._named = event.ids
         self._forecast = Forecast(self.records.values())
         self._ledger = Ledger(Budget(), self.records.values())
+        self._ledger.total += event.rest.spend
         for fingerprint, record in self.records.items():
             self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
             self._set_to_come(fingerprint, record)
+        for job, number, price in event.rest.waiting:
+            self._sample[_kind(job)] = job
+            self._count_to_come(_kind(job), price, number)
         self._recall_failures()
         delivered = (record for record in self.records.values() if record.state is State.SUCCEEDED)
         ends = (record.last.ended_at for record in delivered if record.attempts)
-        self._ends.extend(sorted(end for end in ends if end is not None and end >= event.at))
+        self._ends.extend(sorted([*event.rest.ended_at, *(end for end in ends if end is not None and end >= event.at)]))
 
     def _recall_failures(self) -> None:
         """What failed in earlier runs, or is in doubt since then, is a problem still."""
@@ -294,10 +298,10 @@ class Model:
             self._sample[kind] = record.job
             self._count_to_come(kind, price, 1)
 
-    def _count_to_come(self, kind: _Kind, price: float | None, sign: int) -> None:
-        self._waiting[kind] += sign
-        self._to_come_credits += sign * (price or 0.0)
-        self._to_come_unpriced += sign * (price is None)
+    def _count_to_come(self, kind: _Kind, price: float | None, number: int) -> None:
+        self._waiting[kind] += number
+        self._to_come_credits += number * (price or 0.0)
+        self._to_come_unpriced += number * (price is None)
 
     def _trouble(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
         key = (call, problem.message)

@@ -5,8 +5,10 @@ nothing just now (Ctrl-S) misses frames, and holds nobody up. Frames are drawn w
 when something happens: however many jobs move, there are as many frames.
 """
 
+import os
 import select
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrunner.events import Alive, Event, RunFinished, RunStarted, Stopping
@@ -54,12 +56,12 @@ class _Guarded:
 
 
 class Lines(_Guarded):
-    """Plain lines with their time. quiet: nothing unless something needs a person."""
+    """Plain lines with their time. put: prints one. quiet: nothing unless something needs a person."""
 
-    def __init__(self, model: Model, console: "Console", *, quiet: bool) -> None:
+    def __init__(self, model: Model, put: Callable[[str, Level], None], *, quiet: bool) -> None:
         super().__init__()
         self._model = model
-        self._console = console
+        self._put = put
         self._least = Level.ERROR if quiet else Level.INFO
         self._narrator = Narrator(model)
 
@@ -71,7 +73,7 @@ class Lines(_Guarded):
             lines[-1:] = [Line(level, text) for text in last_words(event)]
         for line in lines:
             if line.level >= self._least:
-                self._write(_print, self._console, f"{rfc3339(event.at)} {line.text}", line.level)
+                self._write(self._put, f"{rfc3339(event.at)} {line.text}", line.level)
         if isinstance(event, RunFinished):
             self._least = min(self._least, Level.WARNING)  # what comes after the end needs a person
 
@@ -214,9 +216,16 @@ def console_on(stream: TextIO) -> "Console":
     return Listener(file=stream, highlight=False)
 
 
-def takes_screen(stream: TextIO, console: "Console") -> bool:
+def line_printer(stream: TextIO) -> Callable[[str, Level], None]:
+    """What prints lines on `stream`. Rich, which knows of colours, is loaded only where there may be some."""
+    if stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"):
+        return partial(_print, console_on(stream))
+    return partial(_put, stream)
+
+
+def takes_screen(stream: TextIO) -> bool:
     """Whether `stream` is a terminal on which a screen can be drawn."""
-    return stream.isatty() and not console.is_dumb_terminal
+    return stream.isatty() and not console_on(stream).is_dumb_terminal
 
 
 def print_lines(console: "Console", lines: Iterable[Spans]) -> None:
@@ -229,6 +238,12 @@ def _print(console: "Console", words: str, level: Level) -> None:
 
     words = words.encode(console.encoding, "backslashreplace").decode(console.encoding)
     console.print(Text(words, _LEVELS[level]), soft_wrap=True)
+
+
+def _put(stream: TextIO, words: str, _: Level) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(words.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
 
 
 def _takes(file: Any) -> bool:

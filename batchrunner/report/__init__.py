@@ -1,26 +1,32 @@
 """What the user reads in the morning, and other programs too: report.html, report.json, results.csv, JUnit, metrics.
 
-Rule: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so that
-they cannot disagree. Each file is replaced in one step. Deciding anything about a job does not belong here.
+Rules: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so
+that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step. Deciding anything
+about a job does not belong here.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from batchrunner import disk, posters
+from batchrunner import disk
 from batchrunner.disk import Disk
 from batchrunner.errors import LocalFault
 from batchrunner.job import Snapshot
-from batchrunner.report.build import build
-from batchrunner.report.html import render
-from batchrunner.report.tables import junit_xml, metrics_text, results_csv
+from batchrunner.report.build import build, states
+from batchrunner.report.cards import MOST as MOST_CARDS
+from batchrunner.report.cards import places
 from batchrunner.report.text import headline, status_text
 from batchrunner.rundir import RunDir
 
-__all__ = ["build", "headline", "render", "status_text", "to_json", "write"]
+if TYPE_CHECKING:
+    from batchrunner.report.tables import Form
+
+__all__ = ["MOST_CARDS", "build", "headline", "on_page", "status_text", "to_json", "write"]
 
 
 def write(
@@ -31,48 +37,114 @@ def write(
     version: this program's. junit, metrics_file: further files to write, where given. One that cannot be written does
     not keep the others from being written; what stood there before then stays. Raises LocalFault for the first.
     """
+    from batchrunner import posters  # here and below, as sentences are made without these
+    from batchrunner.report.html import render
+    from batchrunner.report.tables import CSV, JSON, JUNIT, metrics_text
+
     report = build(snapshot, version)
     rundir = RunDir(run_dir)
-    wanted: list[tuple[Path, Callable[[], str]]] = [
-        (run_dir / "report.json", lambda: to_json(report)),
-        (run_dir / "report.html", lambda: render(report, posters.pictures(rundir, snapshot))),
-        (run_dir / "results.csv", lambda: results_csv(report)),
-    ]
-    if junit is not None:
-        wanted.append((Path(junit), lambda: junit_xml(report)))
-    if metrics_file is not None:
-        wanted.append((Path(metrics_file), lambda: metrics_text(report)))
-    faults: list[LocalFault] = []
-    for path, text in wanted:
-        try:
-            _replace(path, text(), rundir.room if path.parent == run_dir else path.parent)
-        except LocalFault as fault:
-            faults.append(fault)
+    names = ["report.json", "report.html", "results.csv"]
+    paths = [run_dir / name for name in names] + [Path(path) for path in (junit, metrics_file) if path is not None]
+    with ExitStack() as stack:
+        files = {
+            path: stack.enter_context(_Replacement(path, rundir.room if path.parent == run_dir else path.parent))
+            for path in paths
+        }
+        forms = {run_dir / "report.json": JSON, run_dir / "results.csv": CSV}
+        if junit is not None:
+            forms[Path(junit)] = JUNIT
+        _write_rows(report, [(files[path], form) for path, form in forms.items()])
+        files[run_dir / "report.html"].put(render(report, posters.pictures(rundir, on_page(snapshot))))
+        if metrics_file is not None:
+            files[Path(metrics_file)].put(metrics_text(report))
+        for file in files.values():
+            file.finish()
+    faults = [file.fault for file in files.values() if file.fault is not None]
     if faults:
         raise faults[0]
-    return tuple(path for path, _ in wanted)
+    return tuple(paths)
 
 
-def to_json(report: dict[str, Any]) -> str:
+def on_page(snapshot: Snapshot) -> Snapshot:
+    """The part of `snapshot` that has cards on the page, and so a use for posters."""
+    chosen = places(states(snapshot))
+    return replace(snapshot, entries=tuple(snapshot.entries[place] for place in chosen))
+
+
+def to_json(report: Mapping[str, Any]) -> str:
     """The report as report.json holds it: keys in the contract's order; lone surrogates escaped, so that it encodes."""
-    text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    from batchrunner.report.tables import JSON, pieces
+
+    return "".join(piece.encode("utf-8", "backslashreplace").decode("utf-8") for piece in pieces(JSON, dict(report)))
 
 
-def _replace(path: Path, text: str, room: Path) -> None:
-    """Give `path` this content, by way of a file in `room`, which is on the same file system."""
-    files = Disk()
-    # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
-    # collector of metrics would read.
-    temporary = room / f".{path.name}.{os.getpid()}.new"
-    try:
-        room.mkdir(parents=True, exist_ok=True)
+def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> None:
+    """Every file that has a line for each job, in one way through the rows."""
+    for file, form in files:
+        file.put(form.first(report))
+    for number, job in enumerate(report["jobs"]):
+        row = dict(job)
+        for file, form in files:
+            file.put(f"{form.between if number else ''}{form.line(report, row)}")
+    for file, form in files:
+        for text in form.last(report):
+            file.put(text)
+
+
+class _Replacement:
+    """A file that takes the place of the one at `path` when it is whole. Use as a context manager.
+
+    room: a folder on the same file system, in which it is written. fault: what kept it from being written; from then on
+    nothing more is done, and what stood at `path` stays.
+    """
+
+    def __init__(self, path: Path, room: Path) -> None:
+        self.fault: LocalFault | None = None
+        self._path = path
+        # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
+        # collector of metrics would read.
+        self._temporary = room / f".{path.name}.{os.getpid()}.new"
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
         try:
-            with files.open(temporary, "wb") as file:
-                file.write(text.encode("utf-8", "backslashreplace"))
-                files.flush(file)
-            files.rename(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk.fault(error, f"{path} could not be written") from error
+            self._temporary.parent.mkdir(parents=True, exist_ok=True)
+            self._file = Disk().open(self._temporary, "wb")
+        except OSError as error:
+            self._fail(error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._drop()
+
+    def put(self, text: str) -> None:
+        """Add to its content."""
+        if self._file is not None:
+            try:
+                self._file.write(text.encode("utf-8", "backslashreplace"))
+            except OSError as error:
+                self._fail(error)
+
+    def finish(self) -> None:
+        """Let it take the place."""
+        if self._file is not None:
+            try:
+                Disk().flush(self._file)
+                Disk().rename(self._temporary, self._path)
+            except OSError as error:
+                self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.fault = disk.fault(error, f"{self._path} could not be written")
+        self._drop()
+
+    def _drop(self) -> None:
+        """What has its name is no longer found under the temporary one."""
+        file, self._file = self._file, None
+        with suppress(OSError):  # a full disk is told of again when what was not written yet is to be
+            if file is not None:
+                file.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)

@@ -1,18 +1,50 @@
 """A job as the gallery shows it: its card, the words it is filtered by, and its provenance. Pure.
 
+A large batch has more jobs than a page can show: `places` chooses those that have a card.
 Rule: what is always on show is small, and is put on the page by the template; the rest is a list of labels and texts,
 which the page's script shows when it is asked to. Texts that go there are made printable here.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from batchrunner.text import count_text, length_text, printable, size_text
 
 Card = dict[str, Any]
 
+MOST = 2000  # cards on a page; it opens in about a second
 _INPUTS = ("model", "video", "image")
+_NEEDY = ("failed", "in_doubt")
+
+
+def places(states: Sequence[str]) -> list[int]:
+    """Which jobs have a card: their places in `states`, which tells how each stands. All, up to MOST of them.
+
+    Of more: first what failed and what is in doubt, each in up to half of the room that is left if others want it; then
+    clips; then what is under way, and what is not submitted yet. Of each kind the first.
+    """
+    left = Counter(states)
+    room, chosen = MOST, Counter[str]()
+    for state in (*_NEEDY, "succeeded", "in_flight", "pending"):
+        count = left.pop(state, 0)
+        others = left["in_doubt"] + left["succeeded"]
+        chosen[state] = min(count, max(room - others, room // 2))
+        room -= chosen[state]
+    found = []
+    for place, state in enumerate(states):
+        if chosen[state] > 0:
+            chosen[state] -= 1
+            found.append(place)
+    return found
+
+
+def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Where not every job has a card: for each state, how many have one, and of how many. shown: cards by state."""
+    if sum(shown.values()) == totals["jobs"]:
+        return []
+    states = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
+    return [(state, shown.get(state, 0), totals[state]) for state in states if totals[state]]
 
 
 def card(job: dict[str, Any]) -> Card:

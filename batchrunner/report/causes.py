@@ -6,7 +6,8 @@ directory in which the batch was started; what pays again says so beside it.
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchrunner.text import printable
@@ -34,7 +35,8 @@ class Cause:
 
     title: the reason's slug in words. fault: whose it is, in words. messages: the service's words, or ours, each with
     how many jobs got it; what differs only in a job's own ids counts as one. more: further wordings not listed.
-    ids: of the jobs. command: what to type next, and note: what that does.
+    ids: of the jobs, and jobs: their number, greater where the report lists one for many. command: what to type next,
+    and note: what that does.
     """
 
     state: str
@@ -45,18 +47,43 @@ class Cause:
     more: int
     hints: tuple[str, ...]
     ids: tuple[str, ...]
+    jobs: int
     command: str
     note: str
 
 
+@dataclass(slots=True)
+class _Group:
+    """What is kept of the jobs of a cause while they go by. wordings: the first message of each, by what is alike."""
+
+    fault: str
+    jobs: int = 0
+    ids: list[str] = field(default_factory=list)
+    hints: dict[str, None] = field(default_factory=dict)
+    wordings: dict[str, str] = field(default_factory=dict)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def take(self, job: Mapping[str, Any], error: Mapping[str, Any], number: int) -> None:
+        self.jobs += number
+        bare = _bare(job, error["message"])
+        self.ids.append(job["id"])
+        self.wordings.setdefault(bare, error["message"])
+        self.counted[bare] += number
+        if error["hint"]:
+            self.hints.setdefault(error["hint"])
+
+
 def causes(report: dict[str, Any]) -> list[Cause]:
     """The causes in `report`: failed jobs first, and what befell most jobs first among those."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], _Group] = {}
+    alike: Mapping[str, int] = report.get("alike", {})
     for job in report["jobs"]:
-        if job["error"] is not None:
-            groups.setdefault((job["state"], job["error"]["kind"]), []).append(job)
-    ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -len(group[1])))
-    return [_cause(report, state, kind, jobs) for (state, kind), jobs in ranked]
+        error = job["error"]
+        if error is not None:
+            group = groups.setdefault((job["state"], error["kind"]), _Group(error["fault"]))
+            group.take(job, error, alike.get(job["id"], 1))
+    ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
+    return [_cause(report, state, kind, group) for (state, kind), group in ranked]
 
 
 def command(report: dict[str, Any], state: str) -> str:
@@ -72,31 +99,25 @@ def command(report: dict[str, Any], state: str) -> str:
     return printable(shlex.join(words))
 
 
-def _cause(report: dict[str, Any], state: str, kind: str, jobs: list[dict[str, Any]]) -> Cause:
-    wordings: dict[str, str] = {}
-    counted = Counter[str]()
-    for job in jobs:
-        bare = _bare(job)
-        wordings.setdefault(bare, job["error"]["message"])
-        counted[bare] += 1
-    listed = counted.most_common(_WORDINGS)
+def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
+    listed = group.counted.most_common(_WORDINGS)
     return Cause(
         state=state,
         kind=kind,
         title=kind.replace("_", " ").capitalize(),
-        fault=_FAULTS.get(jobs[0]["error"]["fault"], "not known"),
-        messages=tuple((wordings[bare] if count == 1 else bare, count) for bare, count in listed),
-        more=len(counted) - len(listed),
-        hints=tuple(dict.fromkeys(job["error"]["hint"] for job in jobs if job["error"]["hint"]))[:_WORDINGS],
-        ids=tuple(job["id"] for job in jobs),
+        fault=_FAULTS.get(group.fault, "not known"),
+        messages=tuple((group.wordings[bare] if count == 1 else bare, count) for bare, count in listed),
+        more=len(group.counted) - len(listed),
+        hints=tuple(group.hints)[:_WORDINGS],
+        ids=tuple(group.ids),
+        jobs=group.jobs,
         command=command(report, state),
         note=_NOTES[state],
     )
 
 
-def _bare(job: dict[str, Any]) -> str:
+def _bare(job: Mapping[str, Any], message: str) -> str:
     """The message without the names of this one job."""
-    message: str = job["error"]["message"]
     for attempt in job["attempts"]:
         for name in (attempt["generation_id"], attempt["request_id"]):
             message = message.replace(name, "…") if name else message

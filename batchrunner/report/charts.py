@@ -4,10 +4,13 @@ Rule: a chart is a dict of plain numbers and texts in the pixels of its own draw
 sentence what the drawing shows; None where there is nothing to draw. How it looks is the style sheet's business.
 """
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
+from math import isnan, nan
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.prices import usd
 from batchrunner.report.axis import Axis, nice_seconds, nice_step
@@ -19,6 +22,49 @@ Chart = dict[str, Any]
 WIDTH, HEIGHT = 420, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 24
 _MOST_BINS = 24
+_LABEL_MOST = 6  # characters for which there is room on the left
+
+
+class Try(NamedTuple):
+    """An attempt. Times are seconds since the epoch; price: what it cost or is expected to, credits."""
+
+    outcome: str | None
+    submitted_at: float
+    accepted_at: float | None = None
+    generating_at: float | None = None
+    completed_at: float | None = None
+    ended_at: float | None = None
+    price: float | None = None
+    polls: int = 0
+    is_accepted: bool = False
+
+
+class Tried:
+    """Every attempt of some rows of the report once: rows under several ids share theirs. rows: how many have any.
+
+    There may be 100,000: they are kept as bare figures, and made when they are asked for.
+    """
+
+    def __init__(self, jobs: Iterable[Mapping[str, Any]]) -> None:
+        self.rows = 0
+        self._outcomes: list[str | None] = []
+        self._figures = array("d")  # of each attempt, in the order of `Try`; not a number where it is not known
+        known: set[str] = set()
+        for job in jobs:
+            attempts = job["attempts"]
+            self.rows += bool(attempts)
+            for each in attempts:
+                if each["request_id"] not in known:
+                    known.add(each["request_id"])
+                    self._outcomes.append(each["outcome"])
+                    self._figures.extend(nan if value is None else value for value in _figures(each))
+
+    def __iter__(self) -> Iterator[Try]:
+        figures = iter(self._figures)
+        for outcome, *found in zip(self._outcomes, *[figures] * 8, strict=True):
+            submitted, accepted, generating, completed, ended, price, looks, is_accepted = found
+            times = (_known(accepted), _known(generating), _known(completed), _known(ended))
+            yield Try(outcome, submitted, *times, _known(price), int(looks), bool(is_accepted))
 
 
 def seconds_of(time: str | None) -> float | None:
@@ -26,12 +72,12 @@ def seconds_of(time: str | None) -> float | None:
     return None if time is None else datetime.fromisoformat(time).timestamp()
 
 
-def generation_times(report: dict[str, Any]) -> Chart | None:
+def generation_times(tries: Iterable[Try]) -> Chart | None:
     """How long generations took, queue included."""
     took = sorted(
-        each["completed_at"] - each["accepted_at"]
-        for each in attempts(report["jobs"])
-        if each["completed_at"] and each["accepted_at"] and each["completed_at"] >= each["accepted_at"]
+        each.completed_at - each.accepted_at
+        for each in tries
+        if each.completed_at and each.accepted_at and each.completed_at >= each.accepted_at
     )
     if not took:
         return None
@@ -50,9 +96,9 @@ def generation_times(report: dict[str, Any]) -> Chart | None:
     return chart
 
 
-def polls(report: dict[str, Any]) -> Chart | None:
+def polls(tries: Iterable[Try]) -> Chart | None:
     """How often each generation was looked at."""
-    asked = [each["polls"] for each in attempts(report["jobs"]) if each["generation_id"]]
+    asked = [each.polls for each in tries if each.is_accepted]
     if not asked or not max(asked):
         return None
     step = max(1, int(nice_step(max(asked) + 1, _MOST_BINS)))
@@ -69,19 +115,17 @@ def polls(report: dict[str, Any]) -> Chart | None:
     return chart
 
 
-def cost(report: dict[str, Any], spans: Sequence[tuple[float, float]]) -> Chart | None:
-    """What was spent by when, on the time axis of `spans`."""
+def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float, float]]) -> Chart | None:
+    """What was spent by when, on the time axis of `spans`. budget: credits."""
     paid = sorted(
-        (each["completed_at"], price)
-        for each in attempts([*report["jobs"], *report["earlier_jobs"]])
-        if each["completed_at"] and each["outcome"] != "failed"
-        if (price := each["estimate"] if each["credits"] is None else each["credits"])
+        (each.completed_at, each.price)
+        for each in tries
+        if each.completed_at and each.price and each.outcome != "failed"
     )
     if not paid:
         return None
     axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
     total = sum(credits_ for _, credits_ in paid)
-    budget = report["money"]["budget_credits"]
     most = max(total, budget) if budget and budget < 4 * total else total
     step = nice_step(usd(most), 4)
     top = step * -(-usd(most) // step)
@@ -90,10 +134,9 @@ def cost(report: dict[str, Any], spans: Sequence[tuple[float, float]]) -> Chart 
         return HEIGHT - _BOTTOM - usd(credits_) / top * (HEIGHT - _TOP - _BOTTOM)
 
     path, spent = f"M{_LEFT} {y(0):.1f}", 0.0
-    for at, credits_ in paid:
-        path += f"H{axis.x(at):.1f}"
-        spent += credits_
-        path += f"V{y(spent):.1f}"
+    for x, there in groupby(paid, lambda each: f"{axis.x(each[0]):.1f}"):  # a step for each place, however many paid
+        spent += sum(credits_ for _, credits_ in there)
+        path += f"H{x}V{y(spent):.1f}"
     path += f"H{WIDTH - _RIGHT}"
     digits = 0 if step >= 1 else 2 if step >= 0.01 else 4
     levels = [step * n for n in range(round(top / step) + 1)]
@@ -103,27 +146,40 @@ def cost(report: dict[str, Any], spans: Sequence[tuple[float, float]]) -> Chart 
         "under": f"{path}V{y(0):.1f}H{_LEFT}Z",
         "limit": {"y": y(budget), "label": "budget"} if budget and most == max(total, budget) else None,
         "x_ticks": [{"x": x, "moment": moment} for moment, x in axis.ticks(70)],
-        "y_ticks": [{"y": y(level * 2_000_000), "label": f"${level:,.{digits}f}"} for level in levels],
+        "y_ticks": [{"y": y(level * 2_000_000), "label": _level(level, top, "$", digits)} for level in levels],
         "marks": [],
         "summary": f"{dollars(total)} ({total:,.0f} credits) for {count_text(len(paid), 'completed generation')}.",
     }
 
 
-def attempts(jobs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every attempt of `jobs` once, its times in seconds since the epoch. Jobs under several ids share theirs."""
-    found: dict[str, dict[str, Any]] = {}
-    for job in jobs:
-        for each in job["attempts"]:
-            if each["request_id"] not in found:
-                times = {name: seconds_of(value) for name, value in each.items() if name.endswith("_at")}
-                found[each["request_id"]] = {**each, **times}
-    return list(found.values())
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value
+
+
+def _figures(attempt: Mapping[str, Any]) -> tuple[float | None, ...]:
+    return (
+        seconds_of(attempt["submitted_at"]),
+        seconds_of(attempt["accepted_at"]),
+        seconds_of(attempt["generating_at"]),
+        seconds_of(attempt["completed_at"]),
+        seconds_of(attempt["ended_at"]),
+        attempt["estimate"] if attempt["credits"] is None else attempt["credits"],
+        attempt["polls"],
+        attempt["generation_id"] is not None,
+    )
 
 
 def _length(seconds: float) -> str:
-    """A round length of time, as short as it goes."""
-    one, unit = next(((one, unit) for one, unit in ((3600, "h"), (60, "min")) if seconds >= one), (1, "s"))
+    """A round length of time, in the largest unit in which it is whole."""
+    one, unit = next(((one, unit) for one, unit in ((3600, "h"), (60, "min")) if not seconds % one), (1, "s"))
     return f"{seconds / one:g} {unit}" if seconds else "0"
+
+
+def _level(level: float, top: float, sign: str = "", digits: int = 0) -> str:
+    """A label of the upward axis, in thousands where the largest would not fit."""
+    if len(f"{sign}{top:,.{digits}f}") <= _LABEL_MOST or not level:
+        return f"{sign}{level:,.{digits}f}"
+    return f"{sign}{level / 1000:,g}k"
 
 
 def _x(place: float, bins: int) -> float:
@@ -153,7 +209,7 @@ def _bars(counts: Sequence[int], names: Sequence[str], ticks: Sequence[tuple[int
         "under": "",
         "limit": None,
         "x_ticks": [{"x": _x(n, len(counts)), "label": label} for n, label in ticks],
-        "y_ticks": [{"y": HEIGHT - _BOTTOM - level / top * room, "label": f"{level:,.0f}"} for level in levels],
+        "y_ticks": [{"y": HEIGHT - _BOTTOM - level / top * room, "label": _level(level, top)} for level in levels],
         "marks": [],
         "summary": "",
     }

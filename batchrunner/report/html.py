@@ -3,7 +3,8 @@
 Rules: the page works from disk and loads nothing but itself and clips beside it: its content security policy allows the
 one style and the one script in it, by hash. Every value is escaped, and made printable first, so that names and
 messages from outside cannot act; the script only ever sets text, never markup. What is heavy (posters, provenance) lies
-in the page as data, and is put on show when somebody looks there.
+in the page as data, and is put on show when somebody looks there. A page of any batch opens at once: of a large one
+not every job has a card, which the page then says.
 """
 
 import base64
@@ -12,14 +13,15 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from importlib.resources import files
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from batchrunner.posters import Pictures
 from batchrunner.report import cards
 from batchrunner.report.causes import causes, command
-from batchrunner.report.charts import cost, generation_times, polls
+from batchrunner.report.charts import Tried, cost, generation_times, polls
 from batchrunner.report.text import dollars, headline
 from batchrunner.report.timeline import PARTS, WEATHER, run_spans, timeline
 from batchrunner.text import length_text, printable, rfc3339, size_text
@@ -27,6 +29,7 @@ from batchrunner.text import length_text, printable, rfc3339, size_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_MOST_EARLIER = 500
 _WORDS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
@@ -35,7 +38,10 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
     shown = pictures or Pictures()
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
-    spans = run_spans(report)
+    done, earlier = Tried(report["jobs"]), Tried(report["earlier_jobs"])
+    spans = run_spans(report, chain(done, earlier))
+    jobs = [dict(report["jobs"][place]) for place in cards.places([job["state"] for job in report["jobs"]])]
+    facets = cards.facets(jobs)
     return environment.get_template("report.html.j2").render(
         report=report,
         headline=headline(report),
@@ -44,22 +50,28 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         script=script,
         script_hash=_digest(script),
         causes=causes(report),
+        earlier_jobs=[dict(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
         go_on=command(report, "pending"),
-        cards=[cards.card(job) for job in report["jobs"]],
-        facets=cards.facets(report["jobs"]),
-        data=_data([cards.details(job) for job in report["jobs"]]),
+        cards=[cards.card(job) for job in jobs],
+        facets=facets,
+        left_out=cards.left_out(report["totals"], dict(facets["state"])),
+        data=_data([cards.details(job) for job in jobs]),
         posters=_data(dict(shown.posters)),
         clips=_data(dict(shown.clips)),
         has_posters=bool(shown.posters),
-        timeline=timeline(report),
+        timeline=timeline(report, done, spans),
         charts=[
             (
                 "How long generations took",
                 "Generations by how long they took",
-                generation_times(report),
+                generation_times(done),
             ),
-            ("What it cost, by when", "Cost of completed generations over time", cost(report, spans)),
-            ("Polls", "Generations by how often they were looked at", polls(report)),
+            (
+                "What it cost, by when",
+                "Cost of completed generations over time",
+                cost(report["money"]["budget_credits"], chain(done, earlier), spans),
+            ),
+            ("Polls", "Generations by how often they were looked at", polls(done)),
         ],
         parts=PARTS,
         weather=WEATHER,
@@ -72,7 +84,7 @@ def _digest(text: str) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return files("batchrunner.report").joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 @cache

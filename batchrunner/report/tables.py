@@ -1,22 +1,66 @@
-"""The report for other programs: results.csv, JUnit XML, a Prometheus text file. Pure: dict in, text out.
+"""The report for other programs: report.json, results.csv, JUnit XML, a Prometheus text file. Pure: dict in, text out.
 
-Rule: COLUMNS and METRICS are the only places that say what is in them; docs/outputs.md is made from these tables. Text
-from outside is made printable; in the CSV what a spreadsheet would take for a formula is quoted with an apostrophe.
+Rules: what has a line for each job is a `Form`, so that one way through the rows serves every file. COLUMNS and METRICS
+are the only places that say what is in them; docs/outputs.md is made from these tables. Text from outside is made
+printable; in the CSV what a spreadsheet would take for a formula is quoted with an apostrophe.
 """
 
 import csv
-import io
-from collections.abc import Callable, Iterable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-from batchrunner.report.charts import attempts, seconds_of
+from batchrunner.report.charts import Tried, seconds_of
 from batchrunner.text import printable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_PLAIN = re.compile(r"[A-Za-z0-9][ -~]*")  # most texts by far: printable, and no formula
+# Kept, as it is wanted for each row; a row holds no part of itself.
+_JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), allow_nan=False)
+_ROWS = ("jobs", "earlier_jobs")
 _QUANTILES = (0.5, 0.9, 0.99)
 
 Row = dict[str, Any]
+
+
+class Form(NamedTuple):
+    """A file with a line for each job.
+
+    first: what stands before them. line: a job's, of the report and its row with all values made. between: what parts
+    lines. last: what stands after them, in pieces.
+    """
+
+    first: Callable[[Row], str]
+    line: Callable[[Row, Row], str]
+    between: str
+    last: Callable[[Row], Iterable[str]]
+
+
+def pieces(form: Form, report: Row) -> Iterator[str]:
+    """The file's text, bit by bit."""
+    yield form.first(report)
+    for number, job in enumerate(report["jobs"]):
+        yield f"{form.between if number else ''}{form.line(report, dict(job))}"
+    yield from form.last(report)
+
+
+def _json_head(report: Row) -> str:
+    """The keys in the contract's order, up to the first row."""
+    head = json.dumps({key: value for key, value in report.items() if key not in _ROWS}, indent=1, ensure_ascii=False)
+    return f'{head[:-2]},\n "jobs": [\n'
+
+
+def _json_tail(report: Row) -> Iterator[str]:
+    yield '\n ],\n "earlier_jobs": [\n'
+    for number, job in enumerate(report["earlier_jobs"]):
+        yield f"{JSON.between if number else ''}{_JSON.encode(dict(job))}"
+    yield "\n ]\n}\n"
+
+
+JSON = Form(_json_head, lambda report, job: _JSON.encode(job), ",\n", _json_tail)
 
 
 class Column(NamedTuple):
@@ -35,16 +79,11 @@ class Metric(NamedTuple):
     of: Callable[[Row], Iterable[tuple[Mapping[str, str], float | None]]]
 
 
-def _key(*path: str) -> Callable[[Row], object]:
-    """The value at `path` in a job; None where the way there ends."""
-
-    def of(job: Row) -> object:
-        value: Any = job
-        for name in path:
-            value = None if value is None else value.get(name)
-        return value
-
-    return of
+def _key(name: str, inner: str | None = None) -> Callable[[Row], object]:
+    """A value of a job, or one within that; None where there is none."""
+    if inner is None:
+        return itemgetter(name)
+    return lambda job: job[name] and job[name].get(inner)
 
 
 def _last(name: str) -> Callable[[Row], object]:
@@ -90,25 +129,31 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def results_csv(report: Row) -> str:
-    """results.csv: a row for each entry of the manifest, in its order (RFC 4180)."""
-    target = io.StringIO(newline="")
-    writer = csv.writer(target)
-    writer.writerow(column.name for column in COLUMNS)
-    for job in report["jobs"]:
-        writer.writerow(_cell(column.of(job)) for column in COLUMNS)
-    return target.getvalue()
+class _Line:
+    """A file that hands back what is written to it."""
+
+    write = staticmethod(str)
 
 
-def _cell(value: object) -> object:
-    if not isinstance(value, str):
-        return "" if value is None else value
+_csv_line: Callable[[Iterable[object]], str] = csv.writer(_Line()).writerow
+_CELLS = tuple(column.of for column in COLUMNS)
+
+
+def _csv_row(report: Row, job: Row) -> str:
+    values = [of(job) for of in _CELLS]
+    return _csv_line([_cell(each) if isinstance(each, str) and not _PLAIN.fullmatch(each) else each for each in values])
+
+
+def _cell(value: str) -> str:
     text = printable(value)
     return f"'{text}" if text.lstrip().startswith(_FORMULA) or value.startswith(_FORMULA) else text
 
 
-def junit_xml(report: Row) -> str:
-    """JUnit XML: a test case for each entry. Failed is a failure, in doubt an error, what is left to do is skipped."""
+# A row for each entry of the manifest, in its order (RFC 4180).
+CSV = Form(lambda report: _csv_line(column.name for column in COLUMNS), _csv_row, "", lambda report: ())
+
+
+def _junit_head(report: Row) -> str:
     totals = report["totals"]
     numbers = {
         "tests": str(totals["jobs"]),
@@ -116,27 +161,34 @@ def junit_xml(report: Row) -> str:
         "errors": str(totals["in_doubt"]),
         "skipped": str(totals["in_flight"] + totals["pending"]),
     }
-    name = printable(report["name"])
-    suites = ET.Element("testsuites", {"name": "batchrunner", **numbers})
     seconds = (seconds_of(report["finished_at"]) or 0.0) - (seconds_of(report["started_at"]) or 0.0)
     when = {"time": f"{max(0.0, seconds):.3f}", "timestamp": report["started_at"].rstrip("Z")}
-    suite = ET.SubElement(suites, "testsuite", {"name": name, **numbers, **when})
-    words = {"failed": "failure", "in_doubt": "error"}
-    for job in report["jobs"]:
-        case = ET.SubElement(
-            suite, "testcase", name=printable(job["id"]), classname=name, time=f"{job['times']['total_s'] or 0:.3f}"
-        )
-        error = job["error"]
-        if error is not None:
-            told = {"message": printable(error["message"])}
-            word = words.get(job["state"], "skipped")
-            if word != "skipped":
-                told["type"] = printable(error["kind"])
-            ET.SubElement(case, word, told).text = printable(error["hint"])
-        if job["file"]:
-            ET.SubElement(case, "system-out").text = printable(job["file"])
-    ET.indent(suites, " ")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, "unicode")}\n'
+    suites = ET.Element("testsuites", {"name": "batchrunner", **numbers})
+    suite = ET.Element("testsuite", {"name": printable(report["name"]), **numbers, **when})
+    opened = "\n ".join(ET.tostring(each, "unicode").removesuffix(" />") + ">" for each in (suites, suite))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{opened}\n'
+
+
+def _junit_case(report: Row, job: Row) -> str:
+    """Failed is a failure, in doubt an error, and what is left to do is skipped."""
+    seconds = job["times"]["total_s"] or 0
+    names = {"name": printable(job["id"]), "classname": printable(report["name"])}
+    case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})
+    error = job["error"]
+    if error is not None:
+        told = {"message": printable(error["message"])}
+        word = {"failed": "failure", "in_doubt": "error"}.get(job["state"], "skipped")
+        if word != "skipped":
+            told["type"] = printable(error["kind"])
+        ET.SubElement(case, word, told).text = printable(error["hint"])
+    if job["file"]:
+        ET.SubElement(case, "system-out").text = printable(job["file"])
+    ET.indent(case, " ", 2)
+    return f"  {ET.tostring(case, 'unicode')}\n"
+
+
+# A test case for each entry.
+JUNIT = Form(_junit_head, _junit_case, "", lambda report: (" </testsuite>\n</testsuites>\n",))
 
 
 def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
@@ -147,9 +199,9 @@ def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
 def _took(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
     """Quantiles of how long generations took: the value that so large a part of them did not pass."""
     took = sorted(
-        each["completed_at"] - each["accepted_at"]
-        for each in attempts(report["jobs"])
-        if each["completed_at"] is not None and each["accepted_at"] is not None
+        each.completed_at - each.accepted_at
+        for each in Tried(report["jobs"])
+        if each.completed_at is not None and each.accepted_at is not None
     )
     if took:
         for each in _QUANTILES:

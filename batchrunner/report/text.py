@@ -36,7 +36,7 @@ def headline(report: dict[str, Any]) -> str:
     else:
         seconds = datetime.fromisoformat(report["finished_at"]) - datetime.fromisoformat(report["started_at"])
         length = length_text(seconds.total_seconds())
-        if any(item["submitted_at"] < report["started_at"] for job in report["jobs"] for item in job["attempts"]):
+        if report["first_submitted_at"] and report["first_submitted_at"] < report["started_at"]:
             continued = f"; this run took {length}"
         else:
             took = f" in {length}"
@@ -68,7 +68,7 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
     told = [each for each in found if not report["stopped"] or report["stopped"] not in each.messages[0][0]]
     for cause in told[:_CAUSES]:
         lines += _cause(cause, width)
-    rest = sum(len(cause.ids) for cause in told[_CAUSES:])
+    rest = sum(cause.jobs for cause in told[_CAUSES:])
     if rest:
         lines += _wrapped("", f"{'':{_LABEL}}and {count_text(rest, 'job')} for other reasons; see the report", width)
     if report["earlier_jobs"]:
@@ -84,11 +84,11 @@ def _cause(cause: Cause, width: int | None) -> list[str]:
     """A cause, its first words, its first jobs, and what to do about it."""
     other = len(cause.messages) - 1 + cause.more
     more = f" (and {count_text(other, 'other wording')})" if other else ""
-    label = f"{len(cause.ids):,} {_WORDS[cause.state]}"
+    label = f"{cause.jobs:,} {_WORDS[cause.state]}"
     lines = _wrapped(label, f"{printable(cause.messages[0][0], _MESSAGE_MOST)}{more}", width)
     if cause.state in {"failed", "in_doubt"}:
         names = [printable(each, _NAME_MOST) for each in cause.ids[:_NAMES]]
-        unnamed = f" and {len(cause.ids) - _NAMES:,} more" if len(cause.ids) > _NAMES else ""
+        unnamed = f" and {cause.jobs - _NAMES:,} more" if cause.jobs > _NAMES else ""
         lines += _wrapped("", f"{'':{_LABEL}}{', '.join(names)}{unnamed}", width)
     if cause.state == "failed" and cause.hints:
         lines += _wrapped("", f"{'':{_LABEL}}-> {printable(cause.hints[0], _MESSAGE_MOST)}", width)

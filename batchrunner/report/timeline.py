@@ -5,13 +5,13 @@ troubles of the three kinds of calls, and across all of it starts and ends of ru
 Rule: as in `batchrunner.report.charts`; what the drawing shows is told in words too, for who cannot see it.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from batchrunner.report.axis import Axis, nice_step
-from batchrunner.report.charts import attempts, seconds_of
+from batchrunner.report.charts import Tried, Try, seconds_of
 from batchrunner.text import count_text, length_text
 
 Drawing = dict[str, Any]
@@ -40,9 +40,13 @@ _LAYERS = ("work", "queue", "sending", "fetch")  # from the ground up
 _CAP_LABEL_PX = 18
 
 
-def run_spans(report: dict[str, Any]) -> list[Span]:
-    """From when to when each run was under way; one that was killed, to the last that is known of it."""
-    known = sorted(_moments(report))
+def run_spans(report: dict[str, Any], tries: Iterable[Try]) -> list[Span]:
+    """From when to when each run was under way; one that was killed, to the last that is known of it.
+
+    tries: all there were, those of earlier jobs too.
+    """
+    cut_off = any(run["finished_at"] is None for run in report["runs"])
+    known = sorted(_moments(report, tries)) if cut_off else []
     spans = []
     starts = [_at(run["started_at"]) for run in report["runs"]]
     for number, run in enumerate(report["runs"]):
@@ -56,19 +60,17 @@ def run_spans(report: dict[str, Any]) -> list[Span]:
     return spans
 
 
-def timeline(report: dict[str, Any]) -> Drawing | None:
-    """The drawing; None where nothing was submitted yet."""
-    jobs = [job for job in report["jobs"] if job["attempts"]]
-    if not jobs:
+def timeline(report: dict[str, Any], done: Tried, spans: Sequence[Span]) -> Drawing | None:
+    """The drawing; None where nothing was submitted yet. done: what was tried of the manifest's jobs."""
+    if not done.rows:
         return None
-    spans = run_spans(report)
     axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
     tracks = _tracks(report, spans, axis)
-    many = len(jobs) > MOST_ROWS
+    many = done.rows > MOST_ROWS
     caps = [] if many else _cap_labels(report, spans, axis)
     caps_y = _TOP + _TRACK_PX * len(tracks)
     top = caps_y + (_TRACK_PX if caps else 0) + (8 if tracks or caps else 0)
-    body = _areas(jobs, report, spans, axis, top) if many else _rows(jobs, spans, axis, top)
+    body = _areas(done, report, spans, axis, top) if many else _rows(report, spans, axis, top)
     return {
         "width": WIDTH,
         "left": _LEFT,
@@ -83,7 +85,7 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
         "marks": _run_marks(report, spans, axis),
         "told": told(report, spans),
         "used": _LAYERS if many else {part["part"] for row in body["rows"] for part in row["parts"]},
-        "summary": _summary(report, spans, len(jobs)),
+        "summary": _summary(report, spans, done.rows),
         "rows": [],
         "areas": [],
         "levels": [],
@@ -112,19 +114,18 @@ def told(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: str(each["at"]))
 
 
-def parts_of(attempt: dict[str, Any], until: float) -> list[tuple[str, float, float]]:
+def parts_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
     """What became of an attempt, as (part, start, end). until: the end of what is still open."""
-    sent, accepted = attempt["submitted_at"], attempt["accepted_at"]
-    ended = attempt["ended_at"]
-    if attempt["outcome"] == "in_doubt":
+    sent, accepted, ended = attempt.submitted_at, attempt.accepted_at, attempt.ended_at
+    if attempt.outcome == "in_doubt":
         return [("doubt", sent, until)]
     if accepted is None:
         return [("sending", sent, until if ended is None else ended)]
     over = until if ended is None else ended
-    completed = over if attempt["completed_at"] is None else attempt["completed_at"]
-    working = completed if attempt["generating_at"] is None else attempt["generating_at"]
+    completed = over if attempt.completed_at is None else attempt.completed_at
+    working = completed if attempt.generating_at is None else attempt.generating_at
     found = [("sending", sent, accepted), ("queue", accepted, working), ("work", working, completed)]
-    if attempt["completed_at"] is not None:
+    if attempt.completed_at is not None:
         found.append(("fetch", completed, over))
     return [(part, start, end) for part, start, end in found if end > start]
 
@@ -136,11 +137,12 @@ def _summary(report: dict[str, Any], spans: Sequence[Span], jobs: int) -> str:
     return f"{text}, {count_text(troubles, 'time')} of trouble." if troubles else f"{text}."
 
 
-def _moments(report: dict[str, Any]) -> list[float]:
+def _moments(report: dict[str, Any], tries: Iterable[Try]) -> list[float]:
     """Every moment the report knows of."""
     found = [_at(each["at"]) for each in report["happenings"]]
-    for each in attempts([*report["jobs"], *report["earlier_jobs"]]):
-        found += [value for name, value in each.items() if name.endswith("_at") and value is not None]
+    for each in tries:
+        times = (each.submitted_at, each.accepted_at, each.generating_at, each.completed_at, each.ended_at)
+        found += [at for at in times if at is not None]
     return found
 
 
@@ -195,14 +197,15 @@ def _run_marks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> lis
     return marks
 
 
-def _rows(jobs: Sequence[dict[str, Any]], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
-    """A row for each job."""
+def _rows(report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
+    """A row for each job that was tried."""
+    jobs = [job for job in report["jobs"] if job["attempts"]]
     row_px = 20 if len(jobs) <= 20 else 13
     rows = []
     for number, job in enumerate(jobs):
         drawn = []
-        for each in attempts([job]):
-            until = _end_of(spans, each["submitted_at"]) if each["outcome"] == "in_doubt" else spans[-1][1]
+        for each in Tried([job]):
+            until = _end_of(spans, each.submitted_at) if each.outcome == "in_doubt" else spans[-1][1]
             for part, start, end in parts_of(each, until):
                 title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"
                 drawn.append({"part": part, "title": title, **_box(axis, start, end, 1.5)})
@@ -211,18 +214,14 @@ def _rows(jobs: Sequence[dict[str, Any]], spans: Sequence[Span], axis: Axis, top
     return {"rows": rows, "row_px": row_px, "bottom": top + len(jobs) * row_px}
 
 
-def _areas(
-    jobs: Sequence[dict[str, Any]], report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float
-) -> Drawing:
+def _areas(tries: Iterable[Try], report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
     """How many attempts stood where at each moment, one upon the other, and the cap."""
-    counts = _counters([part for each in attempts(jobs) for part in parts_of(each, spans[-1][1])])
     places = [_LEFT + _SAMPLE_PX * n for n in range(int((WIDTH - _RIGHT - _LEFT) / _SAMPLE_PX) + 1)]
-    moments = [axis.moment(x) for x in places]
+    counts = _counts(tries, [axis.moment(x) for x in places], spans[-1][1])
     layers: list[tuple[str, list[int]]] = []
     below = [0] * len(places)
     for part in _LAYERS:
-        count = counts[part]
-        below = [under + count(at) for under, at in zip(below, moments, strict=True)]
+        below = [under + count for under, count in zip(below, counts[part], strict=True)]
         layers.append((part, below))
     cap = _cap_steps(report, spans)
     most = max(1, *below, *(working for _, working in cap))
@@ -248,15 +247,14 @@ def _areas(
     return {"areas": areas[::-1], "levels": levels, "cap": path, "bottom": bottom}
 
 
-def _counters(parts: Sequence[tuple[str, float, float]]) -> dict[str, Callable[[float], int]]:
-    """For each part, how many are in it at a moment."""
-
-    def counter(part: str) -> Callable[[float], int]:
-        starts = sorted(start for name, start, _ in parts if name == part)
-        ends = sorted(end for name, _, end in parts if name == part)
-        return lambda at: bisect_right(starts, at) - bisect_right(ends, at)
-
-    return {part: counter(part) for part in PARTS}
+def _counts(tries: Iterable[Try], moments: Sequence[float], until: float) -> dict[str, list[int]]:
+    """For each part, how many are in it at each of `moments`, which are in order. until: the end of what is open."""
+    changes = {part: [0] * (len(moments) + 1) for part in PARTS}
+    for each in tries:
+        for part, start, end in parts_of(each, until):
+            changes[part][bisect_left(moments, start)] += 1
+            changes[part][bisect_left(moments, end)] -= 1
+    return {part: list(accumulate(found[:-1])) for part, found in changes.items()}
 
 
 def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:

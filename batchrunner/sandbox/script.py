@@ -6,7 +6,6 @@ reader, its meaning and an example; errors and docs/sandbox.md come from the sam
 """
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,9 @@ from batchrunner.sandbox.check import RESOLUTIONS
 from batchrunner.sandbox.conditions import ACCOUNT, CALLS, SHOWS, Conditions, Outage, Slow, Throttle, Trouble
 from batchrunner.sandbox.faults import DELAYS_S, KINDS, Fault
 from batchrunner.sandbox.world import CREDITS_PER_SECOND, TopUp
+from batchrunner.text import parse_duration
 
 _EXAMPLE = "- {on: poll, kind: unavailable, rate: 0.05}"
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +61,10 @@ def _switch(value: object) -> bool:
 
 
 def _seconds(value: object) -> float:
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise _bad(value, "a duration such as 200ms, 15s, 1h30m or 7h")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(value))
+    try:
+        return parse_duration(value if isinstance(value, str) else "")
+    except ValueError:
+        raise _bad(value, "a duration such as 200ms, 15s, 1h30m or 7h") from None
 
 
 def _window(value: object) -> tuple[float, float]:

@@ -2,15 +2,22 @@
 
 bare.py JOBS CLIPS AT_ONCE [EXTRA...]
 
-JOBS is one file of JSON Lines. Each EXTRA adds one thing that a promise costs: `decode` decodes a frame of each clip,
-in four threads; `own` gives each POST a connection of its own; `durable` flushes each clip, renames it and flushes the
-folder, in four threads. `uvloop` runs all of it on that loop.
+JOBS is one file of JSON Lines. Each EXTRA adds one thing that a promise costs, by the cheapest means known:
+
+own       a connection of its own for each POST
+durable   each clip flushed and renamed, and its folder flushed: in groups, in one thread
+journal   four rows a job in SQLite, flushed before and after what they tell of: in groups, in one thread
+decode    a frame of each clip decoded, in four threads
+
+`uvloop` runs all of it on that loop.
 """
 
 import asyncio
 import json
 import os
+import sqlite3
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,16 +28,62 @@ URL = os.environ["AIMLAPI_BASE_URL"] + "/v2/video/generations"
 HEADERS = {"Authorization": f"Bearer {os.environ['AIMLAPI_KEY']}"}
 
 
-async def work(posts: aiohttp.ClientSession, session: aiohttp.ClientSession, todo: list[Any], keep: Any) -> None:
-    while todo:
-        job = todo.pop()
-        async with posts.post(URL, json=job["body"], headers=HEADERS) as reply:
-            generation = await reply.json()
-        async with session.get(URL, params={"generation_id": generation["id"]}, headers=HEADERS) as reply:
-            generation = await reply.json()
-        async with session.get(generation["video"]["url"]) as reply:
-            data = await reply.read()
-        await keep(job["id"], data)
+class Groups:
+    """What comes while one group is at work is the next."""
+
+    def __init__(self, work: Callable[[list[Any]], None]) -> None:
+        self.work, self.thread = work, ThreadPoolExecutor(1)
+        self.items: list[Any] = []
+        self.waiting: list[asyncio.Future[None]] = []
+        self.busy = False
+
+    async def do(self, item: Any) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self.items.append(item)
+        self.waiting.append(done)
+        if not self.busy:
+            self.next()
+        await done
+
+    def next(self) -> None:
+        items, waiting = self.items, self.waiting
+        self.items, self.waiting, self.busy = [], [], bool(waiting)
+        if waiting:
+            work = asyncio.get_running_loop().run_in_executor(self.thread, self.work, items)
+            work.add_done_callback(lambda _: self.ended(waiting))
+
+    def ended(self, waiting: list[asyncio.Future[None]]) -> None:
+        self.next()
+        for done in waiting:
+            done.set_result(None)
+
+
+def land(clips: list[Path]) -> None:
+    """Flush clips, give them their names, flush the folder."""
+    files = [os.open(clip.with_suffix(".part"), os.O_RDONLY) for clip in clips]
+    for file in files:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    for file in files:
+        os.fsync(file)
+        os.close(file)
+    for clip in clips:
+        clip.with_suffix(".part").replace(clip)
+    folder = os.open(clips[0].parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def journal(folder: Path) -> Callable[[list[Any]], None]:
+    """Stores groups of rows; each is durable when its group is done."""
+    book = sqlite3.connect(folder / "journal.db", isolation_level=None, check_same_thread=False)
+    book.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE jobs (id PRIMARY KEY, was);")
+
+    def store(rows: list[Any]) -> None:
+        book.execute("BEGIN")
+        book.executemany("INSERT INTO jobs VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET was = excluded.was", rows)
+        book.execute("COMMIT")
+
+    return store
 
 
 def decode(clip: Path) -> None:
@@ -40,39 +93,54 @@ def decode(clip: Path) -> None:
         next(container.decode(container.streams.video[0]))
 
 
-def store(clip: Path, data: bytes, extras: list[str]) -> None:
-    if "durable" not in extras:
-        clip.write_bytes(data)
-    else:
-        part = clip.with_suffix(".part")
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(clip)
-        folder = os.open(clip.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    if "decode" in extras:
-        decode(clip)
+class Loop:
+    """The loop, and what is done with what comes."""
+
+    def __init__(self, clips: Path, extras: list[str]) -> None:
+        self.clips, self.extras = clips, extras
+        self.landing = Groups(land)
+        self.journal = Groups(journal(clips.parent)) if "journal" in extras else None
+        self.pool = ThreadPoolExecutor(4)
+
+    async def note(self, name: str, was: str) -> None:
+        if self.journal:
+            await self.journal.do((name, was))
+
+    async def keep(self, name: str, data: bytes) -> None:
+        clip = self.clips / f"{name}.mp4"
+        if "durable" in self.extras:
+            clip.with_suffix(".part").write_bytes(data)
+            await self.note(name, "named")
+            await self.landing.do(clip)
+        else:
+            clip.write_bytes(data)
+            await self.note(name, "named")
+        if "decode" in self.extras:
+            await asyncio.get_running_loop().run_in_executor(self.pool, decode, clip)
+        await self.note(name, "done")
+
+    async def work(self, posts: aiohttp.ClientSession, session: aiohttp.ClientSession, todo: list[Any]) -> None:
+        while todo:
+            job = todo.pop()
+            await self.note(job["id"], "intended")
+            async with posts.post(URL, json=job["body"], headers=HEADERS) as reply:
+                generation = await reply.json()
+            await self.note(job["id"], "accepted")
+            async with session.get(URL, params={"generation_id": generation["id"]}, headers=HEADERS) as reply:
+                generation = await reply.json()
+            async with session.get(generation["video"]["url"]) as reply:
+                data = await reply.read()
+            await self.keep(job["id"], data)
 
 
 async def main(todo: list[Any], clips: Path, at_once: int, extras: list[str]) -> None:
-    pool = ThreadPoolExecutor(4)
-
-    async def keep(name: str, data: bytes) -> None:
-        if {"decode", "durable"} & set(extras):
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(pool, store, clips / f"{name}.mp4", data, extras)
-        else:
-            store(clips / f"{name}.mp4", data, extras)
-
+    loop = Loop(clips, extras)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as own,
     ):
         posts = own if "own" in extras else session
-        await asyncio.gather(*(work(posts, session, todo, keep) for _ in range(at_once)))
+        await asyncio.gather(*(loop.work(posts, session, todo) for _ in range(at_once)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import resource
 import subprocess
 import threading
 import time
@@ -33,6 +34,14 @@ def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Pa
         wall_s = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)  # it is reaped: nobody else need wait for it
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
+
+
+def allow_files(number: int = 8192) -> None:
+    """Let this process and all that it starts have so many files and sockets open, as far as the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

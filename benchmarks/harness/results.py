@@ -1,38 +1,117 @@
-"""benchmarks/RESULTS.md: one page, a section a benchmark, each written by its own command and only by it."""
+"""benchmarks/RESULTS.md: a head, and a section a benchmark, each written by its own command and only by it.
 
+A section's command hands in its text and its bars: what was asked for, what was measured, whether that is met. The bars
+are kept in results.json, so that the table at the head of the page is made from measured figures, whoever wrote last.
+"""
+
+import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness.page import machine
 
-PAGE = Path(__file__).parent.parent / "RESULTS.md"
-_HEAD = "# Results\n\nEach section is written by the command that it names. Do not edit.\n"
+FOLDER = Path(__file__).parent.parent
+PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
+ORDER = ("overhead", "polling", "downloads", "scale", "start")  # of the sections; others come after these
 
 
-def put(name: str, text: str) -> None:
-    """Put a section in place of its last version, or at the end."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    page = PAGE.read_text() if PAGE.exists() else _HEAD
-    section = f"{begin}\n{text.strip()}\n{end}\n"
-    if begin in page and end in page:
-        before, _, rest = page.partition(begin)
-        page = before + section + rest.partition(end)[2].removeprefix("\n")
-    else:
-        page = f"{page.rstrip()}\n\n{section}"
-    PAGE.write_text(page)
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One thing asked for, as a line of the table at the head. measured: the figures, in words."""
+
+    asked: str
+    measured: str
+    met: bool
+
+
+def put(name: str, text: str, bars: Sequence[Bar] = ()) -> None:
+    """Put a section in place of its last version, and its bars into the table."""
+    sections, kept = _sections(), _kept()
+    sections[name] = text.strip()
+    kept["bars"][name] = [asdict(bar) for bar in bars]
+    _write(sections, kept)
+
+
+def begin(text: str) -> None:
+    """Put `text` at the head of the page: what the whole suite was run on. Says when it began."""
+    kept = _kept()
+    kept["suite"] = text.strip()
+    _write(_sections(), kept)
 
 
 def setting() -> str:
     """Date, command, machine and commit, as a list."""
-    shown = [Path(word).name if word.startswith("/") else word for word in sys.argv]
-    command = " ".join([Path(sys.executable).name, *shown])
-    asked = ["git", "-C", str(PAGE.parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "?"
+    command = " ".join([Path(sys.executable).name, *map(_shown, sys.argv)])
     load = " ".join(f"{each:.1f}" for each in os.getloadavg())
     return (
-        f"- Date: {datetime.now(UTC):%Y-%m-%d}; commit {commit}\n- Command: `{command}`\n"
-        f"- Machine: {machine()}; load at the end {load}\n"
+        f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; commit {commit()}\n- Command: `{command}`\n"
+        f"- Machine: {machine()}; load {load}\n"
     )
+
+
+def commit() -> str:
+    """What the package is at: a commit, and whether something in it is changed since."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(FOLDER.parent), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "batchrunner")
+    return (git("rev-parse", "--short", "HEAD") or "?") + (" with changes" if changed else "")
+
+
+def _shown(word: str) -> str:
+    """A word of a command line: paths as from the repository, or their last part."""
+    path, root = Path(word), FOLDER.parent
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
+def _kept() -> dict[str, Any]:
+    return {"suite": "", "bars": {}} | (json.loads(KEPT.read_text()) if KEPT.exists() else {})
+
+
+def _sections() -> dict[str, str]:
+    page = PAGE.read_text() if PAGE.exists() else ""
+    return {
+        name: text.strip() for name, text in re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end of \1 -->", page, re.DOTALL)
+    }
+
+
+def _write(sections: dict[str, str], kept: dict[str, Any]) -> None:
+    names = sorted(sections, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    told = [f"<!-- {name} -->\n{sections[name]}\n<!-- end of {name} -->\n" for name in names]
+    PAGE.write_text("\n".join([_head(kept["suite"], _bars(sections, names, kept["bars"])), *told]))
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def _head(suite: str, bars: str) -> str:
+    lines = [
+        "# Results",
+        "",
+        "Written by the commands it names: do not edit. A section tells its own date and command.",
+    ]
+    return "\n".join([*lines, *(["", suite] if suite else []), "", bars.strip(), ""])
+
+
+def _bars(sections: dict[str, str], names: Sequence[str], bars: dict[str, list[dict[str, Any]]]) -> str:
+    rows = [
+        f"| {bar['asked']} | {bar['measured']} | {'met' if bar['met'] else '**not met**'} | {_link(sections[name])} |"
+        for name in names
+        for bar in bars.get(name, [])
+    ]
+    heads = ["## The bars", "", "| asked for | measured | | section |", "| --- | --- | --- | --- |"]
+    return "\n".join([*heads, *rows]) if rows else ""
+
+
+def _link(section: str) -> str:
+    title = next(line for line in section.splitlines() if line.startswith("## ")).removeprefix("## ")
+    return f"[{title}](#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')})"

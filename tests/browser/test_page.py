@@ -15,6 +15,7 @@ import pytest
 from batchrunner import report
 from batchrunner.job import Entry, Snapshot
 from batchrunner.posters import BUDGET_BYTES
+from batchrunner.report.cards import MOST as MOST_CARDS
 from batchrunner.report.timeline import MOST_ROWS
 from tests.browser import nights
 from tests.browser.conftest import HOSTILE_TAG, absent
@@ -190,6 +191,20 @@ def test_two_thousand_jobs(visit: Any, large: Path) -> None:
     assert page.locator(".card *").count() < 2000 * 40
     page.locator(".chips [value=in_doubt]").click()
     assert page.locator(".card:visible").count() == page.locator(".card[data-state=in_doubt]").count() > 0
+
+
+def test_a_batch_of_more_jobs_than_the_page_has_cards_for(visit: Any, tmp_path: Path) -> None:
+    shot = nights.night(2200)
+    report.write(shot, tmp_path, "0.1.0")
+    page = visit(tmp_path / "report.html").page
+    assert page.locator(".card").count() == MOST_CARDS
+    told = page.locator(".left-out").inner_text()
+    assert told.startswith("2,000 of 2,200 jobs are shown here: ")
+    assert "results.csv and report.json have every job" in told
+    chips = page.locator(".chips [name=state] small").all_inner_texts()
+    assert sum(int(count.replace(",", "")) for count in chips) == MOST_CARDS
+    for name in page.locator(".left-out a").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))"):
+        assert (tmp_path / name).exists()
 
 
 def test_without_its_script_everything_is_still_said(visit: Any, night: Path) -> None:

@@ -364,7 +364,11 @@ def test_what_drips_for_ever_ends_by_a_total_bound(
         ("HTTP/1.1 200 " + "y" * 200_000, b"x", "cut"),
         ("HTTP/9.9 200 OK", b"x", "cut bad_file"),
         ("\x16\x03\x01garbage", b"", "cut"),
-        ("HTTP/1.1 200 OK\nContent-Encoding: gzip\nConnection: close", gzip.compress(bytes(1 << 20)), "bad_file"),
+        (
+            "HTTP/1.1 200 OK\nContent-Encoding: gzip\nConnection: close",
+            gzip.compress(bytes(1 << 20), mtime=0),
+            "bad_file",
+        ),
         ("HTTP/1.1 302 Go\nLocation: " + "x" * 100_000, b"", "cut"),
         ("HTTP/1.1 302 Go", b"", "download_refused"),
         ("HTTP/1.1 999 What", b"", "download_refused cut"),

@@ -158,7 +158,7 @@ class Night:
         self.rng.shuffle(listed)
         if self.rng.random() < 0.5:
             place = self.rng.randrange(len(listed))
-            listed[place] = replace(listed[place], id=f"renamed-{self.rng.randrange(1000)}")
+            listed[place] = replace(listed[place], id=f"renamed-{place}-{self.rng.randrange(1000)}")
         if self.rng.random() < 0.5:
             url = f"https://example.com/{self.seed}/new-{self.rng.randrange(1000)}.mp4"
             listed.insert(0, Entry(0, f"added-{len(listed)}-{self.rng.randrange(1000)}", _job(url)))

@@ -9,7 +9,7 @@ from typing import Any
 from batchrunner import journal
 from batchrunner.downloader import inspect
 from batchrunner.ports import Policy
-from batchrunner.report import build
+from batchrunner.report import build, to_json
 from tests.scenarios.night import Story
 
 DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
@@ -117,7 +117,7 @@ def _seconds(rfc3339: str) -> float:
 def _report_is_true(story: Story, accepted: list[dict[str, Any]], rows: dict[str, Any]) -> None:
     held = journal.read(story.rundir.journal)
     assert held is not None
-    again = json.loads(json.dumps(build(held, story.report["batchrunner_version"])))
+    again = json.loads(to_json(build(held, story.report["batchrunner_version"])))
     _expect(again == story.report, "promise 5: report.json is not what the journal says")
     totals = story.report["totals"]
     by_state = Counter(row["state"] for row in rows.values())

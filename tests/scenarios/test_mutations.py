@@ -116,14 +116,14 @@ def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
 
 # And a night that noticed it when this was written, which is tried first: any other will do as well.
 MUTATIONS: list[tuple[Patch, int]] = [
-    (intent_after_the_post, 6),
+    (intent_after_the_post, 60),
     (post_again_after_a_cut, 0),
-    (died_means_refused, 3),
-    (name_before_flush, 6),
+    (died_means_refused, 12),
+    (name_before_flush, 13),
     (key_by_position, 2),
     (slot_free_in_doubt, 0),
     (no_check_of_the_file, 2),
-    (id_only_in_memory, 139),
+    (id_only_in_memory, 13),
 ]
 
 

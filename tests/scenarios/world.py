@@ -72,9 +72,9 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
         """Never early: a loop may fire a timer a tick before its time, and who then arms it anew turns for ever."""
         return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
         """In this thread, in virtual time."""
-        return self.create_task(self._in_executor(executor, func, *args))
+        return cast(asyncio.Future[Any], self.create_task(self._in_executor(executor, func, *args)))
 
     async def _in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         if not isinstance(executor, MortalExecutor):

@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--ints", type=int, default=0, help="and SIGINT [default: 0]")
     parser.add_argument("--jobs", type=int, default=60, help="of each batch [default: 60]")
     parser.add_argument("--concurrency", type=int, default=8, help="of each batch [default: 8]")
+    parser.add_argument("--lanes", type=int, default=2, help="batches at a time [default: 2]")
     parser.add_argument("--seed", type=int, default=1, help="decides the moments [default: 1]")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep it")
     options = parser.parse_args()
@@ -25,7 +26,7 @@ def main() -> int:
         stops = {signal.SIGKILL: options.kills, signal.SIGTERM: options.terms, signal.SIGINT: options.ints}
         for stop, count in stops.items():
             if count:
-                plan = Plan(stop, count, options.jobs, options.concurrency, options.seed)
+                plan = Plan(stop, count, options.jobs, options.concurrency, options.seed, options.lanes)
                 figures = soak(plan, folder / stop.name)
                 sys.stdout.write(figures.table(stop.name) + "\n\n")
                 sys.stdout.flush()

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrunner import journal
 from batchrunner.job import State
-from batchrunner.report import build
+from batchrunner.report import build, to_json
 from tests.soak.batch import Batch
 
 Events = list[dict[str, Any]]
@@ -140,7 +140,7 @@ def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
     """Where report, journal and ledger disagree."""
     held = journal.read(batch.journal)
     assert held is not None
-    if json.loads(json.dumps(build(held, report["batchrunner_version"]))) != report:
+    if json.loads(to_json(build(held, report["batchrunner_version"]))) != report:
         yield "report.json is not what the journal says"
     states = Counter(row["state"] for row in report["jobs"])
     for state in ("succeeded", "failed", "in_doubt", "in_flight", "pending"):

@@ -18,9 +18,10 @@ from tests.soak.processes import Command, Service, wait_for
 
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = "at most"  # in the first line that a run prints
-_LANES = 2  # batches at a time
 _STOPS_A_BATCH = 25
-_DURATION = "1s"  # of a generation: so slow that a batch outlives as many stops as it is to meet
+# Plain clips, no two of the same bytes: rendering is not what is tried here, and would be most of the work.
+_SERVICE = "service: {render: tiny}"
+_DURATION = "2s"  # of a generation: so slow that a batch outlives as many stops as it is to meet
 _LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
 _AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
 _ENDS_S = 60.0  # a clean stop takes less
@@ -28,21 +29,25 @@ _ENDS_S = 60.0  # a clean stop takes less
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a soak goes. stop: the signal. stops: how often it hits, in all. jobs, concurrency: of each batch."""
+    """How a soak goes. stop: the signal. stops: how often it hits, in all. jobs, concurrency: of each batch.
+
+    lanes: batches at a time.
+    """
 
     stop: signal.Signals = signal.SIGKILL
     stops: int = 100
     jobs: int = 60
     concurrency: int = 8
     seed: int = 1
+    lanes: int = 1
 
 
 def soak(plan: Plan, folder: Path) -> Figures:
     """Stop runs until the signal has hit `plan.stops` of them, let every batch end, and return the figures of all."""
     started = time.monotonic()
     total = Figures()
-    shares = [len(range(lane, plan.stops, _LANES)) for lane in range(_LANES)]
-    with ThreadPoolExecutor(_LANES) as lanes:
+    shares = [len(range(lane, plan.stops, plan.lanes)) for lane in range(plan.lanes)]
+    with ThreadPoolExecutor(plan.lanes) as lanes:
         works = [lanes.submit(_lane, plan, share, folder / f"lane-{lane}") for lane, share in enumerate(shares)]
         for work in works:
             total.add(work.result())
@@ -57,7 +62,9 @@ def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
     while figures.stops < stops:
         place = folder / f"batch-{figures.batches}"
         place.mkdir(parents=True)
-        with Service(place, "--duration", _DURATION, "--capacity", "16") as service:
+        told = place / "service.yaml"
+        told.write_text(_SERVICE)
+        with Service(place, "--duration", _DURATION, "--capacity", "16", "--faults", str(told)) as service:
             batch = make_batch(place, plan.jobs, dict(service.environment()), concurrency=plan.concurrency)
             figures.add(_live(plan, min(_STOPS_A_BATCH, stops - figures.stops), batch, service, rng))
     return figures

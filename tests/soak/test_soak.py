@@ -1,4 +1,7 @@
-"""CI's share of the soak: runs of the installed command, stopped at random moments and judged by the ledger."""
+"""CI's share of the soak: runs of the installed command, stopped at random moments and judged by the ledger.
+
+In slices, so that the workers of a test run share them: together a hundred SIGKILLs and a hundred SIGTERMs.
+"""
 
 import signal
 from pathlib import Path
@@ -7,12 +10,16 @@ import pytest
 
 from tests.soak.soak import Plan, soak
 
+STOPS = 25  # of a slice
+SLICES = range(1, 5)  # their seeds
 
-def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path) -> None:
-    figures = soak(Plan(signal.SIGKILL, stops=100), tmp_path)
+
+@pytest.mark.parametrize("seed", SLICES)
+def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path, seed: int) -> None:
+    figures = soak(Plan(signal.SIGKILL, stops=STOPS, seed=seed), tmp_path)
     told = figures.table("SIGKILL")
     assert not figures.wrong, told
-    assert figures.stops == 100, told
+    assert figures.stops == STOPS, told
     assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
     assert figures.doubts <= figures.in_air, told
     assert figures.adopted == figures.accepted_in_air, told
@@ -20,11 +27,19 @@ def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path) 
     assert figures.accepted + figures.doubts >= figures.jobs, told
 
 
-@pytest.mark.parametrize(("stop", "stops", "jobs"), [(signal.SIGTERM, 100, 60), (signal.SIGINT, 12, 24)])
-def test_a_clean_stop_leaves_nothing_in_doubt(tmp_path: Path, stop: signal.Signals, stops: int, jobs: int) -> None:
-    figures = soak(Plan(stop, stops=stops, jobs=jobs), tmp_path)
-    told = figures.table(stop.name)
+@pytest.mark.parametrize("seed", SLICES)
+def test_a_hundred_clean_stops_leave_nothing_in_doubt(tmp_path: Path, seed: int) -> None:
+    _stops_cleanly(Plan(signal.SIGTERM, stops=STOPS, seed=seed), tmp_path)
+
+
+def test_an_interrupt_is_a_clean_stop(tmp_path: Path) -> None:
+    _stops_cleanly(Plan(signal.SIGINT, stops=12, jobs=24), tmp_path)
+
+
+def _stops_cleanly(plan: Plan, folder: Path) -> None:
+    figures = soak(plan, folder)
+    told = figures.table(plan.stop.name)
     assert not figures.wrong, told
-    assert figures.stops == stops, told
+    assert figures.stops == plan.stops, told
     assert figures.accepted == figures.jobs, told
     assert figures.doubts == figures.in_air == 0, told

@@ -1,0 +1,58 @@
+"""From the journal's tables to what they stand for: a snapshot of everything, or parts of it.
+
+Rule: the caller's transaction is the view, so that all of it is of one moment. Nothing here writes.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from batchrunner.job import Happening, Record, Run, Snapshot
+from batchrunner.journal import rows
+from batchrunner.undisturbed import undisturbed
+
+GET_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
+_GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
+_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
+
+
+@undisturbed()
+def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
+    """All that the journal holds; None before the first run."""
+    if latest_run(connection) is None:
+        return None
+    attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
+    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
+    records = dict(joined(jobs, attempts))
+    named = connection.execute(f"{GET_ENTRIES} ORDER BY position")
+    entries = tuple(rows.entry(row, records) for row in named)
+    return replace(story(connection), entries=entries, records=records)
+
+
+def story(connection: sqlite3.Connection) -> Snapshot:
+    """The runs and what befell them. There is a run."""
+    runs = tuple(Run(*row) for row in connection.execute(f"{_GET_RUNS} ORDER BY rowid"))
+    query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
+    happenings = tuple(Happening(*row) for row in connection.execute(query))
+    return Snapshot(runs[-1], (), {}, runs, happenings)
+
+
+def latest_run(connection: sqlite3.Connection) -> Run | None:
+    """The run that was started last; None before the first."""
+    row = connection.execute(f"{_GET_RUNS} ORDER BY rowid DESC LIMIT 1").fetchone()
+    return None if row is None else Run(*row)
+
+
+def joined(
+    jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
+) -> Iterator[tuple[str, Record]]:
+    """Records by fingerprint, both sides in its order."""
+    none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
+    owner, own = next(attempts, none)
+    for row in jobs:
+        while owner and owner < row[0]:  # attempts of a job that is not there
+            owner, own = next(attempts, none)
+        yield row[0], rows.record(row, own if owner == row[0] else ())

@@ -1,0 +1,284 @@
+"""The report's rows: a job as report.json tells it. Pure.
+
+Rules: one row an entry, in manifest order; the keys the contract names are there, in its order; whoever did not succeed
+says why, and what to do. A row's values are made when they are asked for, and rows when they are reached: 100,000 whole
+ones at once would take a gigabyte. What is told of the batch as a whole is `batchrunner.report.build`'s business.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from batchrunner.errors import Problem
+from batchrunner.forecast import Forecast, kind_of
+from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
+from batchrunner.prices import Prices
+from batchrunner.text import rfc3339
+
+_SETTLE = (
+    "Look for the request id at the service, and wait: it may still turn up there. To submit the job again, run the "
+    "same command with --in-doubt resubmit: if the first submission was accepted after all, that pays twice."
+)
+_WHY: Mapping[str, Problem] = {
+    "pending": Problem("not_submitted", "was not submitted before the run ended", "Run the same command again."),
+    "in_flight": Problem(
+        "not_finished",
+        "the service has it, and had not finished it before the run ended",
+        "Run the same command again: it is looked up and fetched, not paid for again.",
+    ),
+    "in_doubt": Problem("in_doubt", "the submission may or may not have been accepted by the service", _SETTLE),
+    "failed": Problem(
+        "failed", "failed, and no reason is known", "Run the same command with --retry-failed to submit it again."
+    ),
+}
+_WHY_OPEN: Mapping[str, Problem] = {
+    "pending": Problem(
+        "not_submitted", "has not been submitted yet", "If no run is under way, run the same command again."
+    ),
+    "in_flight": Problem(
+        "not_finished",
+        "has been submitted and is not finished yet",
+        "If no run is under way, run the same command again: nothing that was accepted is paid for again.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What rows are made by: the latest run, prices, and how long generations are expected to take.
+
+    seen: expectations and estimates that were made already: many jobs are of one kind.
+    """
+
+    run: Run
+    prices: Prices
+    forecast: Forecast
+    seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def expected_s(self, job: Job) -> float | int | None:
+        """How long a generation of `job` takes as a rule."""
+        kind = kind_of(job)
+        if kind not in self.seen:
+            self.seen[kind] = number(self.forecast.expected_s(job))
+        found: float | int | None = self.seen[kind]
+        return found
+
+    def estimate(self, job: Job) -> dict[str, Any]:
+        """What a generation of `job` is expected to cost."""
+        like = (*kind_of(job), job.video.duration_s, job.video.frames)
+        if like not in self.seen:
+            made = self.prices.estimate(job)
+            self.seen[like] = (number(made.credits), made.basis, number(made.seconds))
+        return dict(zip(("credits", "basis", "billed_s"), self.seen[like], strict=True))
+
+
+class Row(Mapping[str, Any]):
+    """The row of an entry. `dict(row)` makes all of its values, which then are as JSON wants them."""
+
+    __slots__ = ("entry", "job", "record", "terms")
+    KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
+
+    def __init__(self, job: Job, record: Record, terms: Terms, entry: Entry | None = None) -> None:
+        self.job = job
+        self.record = record
+        self.terms = terms
+        self.entry = entry
+
+    def __getitem__(self, key: str) -> Any:
+        return self.KEYS[key](self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.KEYS)
+
+    def __len__(self) -> int:
+        return len(self.KEYS)
+
+    def keys(self) -> Any:  # a `KeysView`; the table's own is faster than one that asks for each
+        """The names of its values."""
+        return self.KEYS.keys()
+
+    @property
+    def named(self) -> Entry:
+        """The entry. An earlier job has none, and no value that is made of it."""
+        assert self.entry is not None
+        return self.entry
+
+    @property
+    def state(self) -> str:
+        """The contract's word."""
+        return shown(self.record.state, self.terms.run)
+
+    @property
+    def result(self) -> Result | None:
+        """What was delivered and is still there."""
+        return self.record.result if self.record.state is State.SUCCEEDED else None
+
+
+class EarlierRow(Row):
+    """The row of a job that the manifest names no more."""
+
+    __slots__ = ()
+
+
+class Rows:
+    """Rows that are made when they are reached, as often as they are."""
+
+    def __init__(self, sources: Sequence[Any], make: Callable[[Any], Row]) -> None:
+        self._sources = sources
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, number: int) -> Row:
+        return self._make(self._sources[number])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._make, self._sources)
+
+
+def rows(entries: Sequence[Entry], records: Mapping[str, Record], terms: Terms) -> Rows:
+    """The rows of `entries`. records: by fingerprint; an entry that has none is pending."""
+
+    def make(entry: Entry) -> Row:
+        job = entry.job
+        return Row(job, records.get(job.fingerprint) or Record(job), terms, entry)
+
+    return Rows(entries, make)
+
+
+def earlier_rows(records: Sequence[Record], terms: Terms) -> Rows:
+    """The rows of jobs that no entry names."""
+    return Rows(records, lambda record: EarlierRow(record.job, record, terms))
+
+
+def shown(state: State, run: Run) -> str:
+    """The contract's word. A submission under way is in flight while the run lasts, and in doubt when it is over."""
+    if state is State.SUBMITTING:
+        return "in_flight" if run.finished_at is None else "in_doubt"
+    return state.value
+
+
+def time(at: float | None) -> str | None:
+    """RFC 3339; None for what is not known."""
+    return None if at is None else rfc3339(at)
+
+
+def number(value: float | None) -> float | int | None:
+    """A number JSON can hold, to a thousandth: whole ones without a fraction, nothing for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    value = round(value, 3)
+    return int(value) if value == int(value) else value
+
+
+def _request(row: Row) -> dict[str, Any]:
+    job = row.job
+    return {"model": job.model, "video": job.video.source, "image": job.image.source, **_sorted(job.params)}
+
+
+def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """By name: a manifest has its own order, and a journal none."""
+    return dict(sorted(values.items()))
+
+
+def _of_result(name: str) -> Callable[[Row], Any]:
+    """A fact of the delivered file; None where there is none."""
+    return lambda row: None if row.result is None else getattr(row.result, name)
+
+
+def _times(row: Row) -> dict[str, Any]:
+    """How long the latest attempt took, part by part, and how long its kind takes as a rule: seconds."""
+    record = row.record
+    last = record.last if record.attempts else Attempt(0, "", 0.0)
+    ended_at = last.ended_at if record.state is State.SUCCEEDED else None
+    return {
+        "expected_s": row.terms.expected_s(record.job),
+        "queue_s": _between(last.accepted_at, last.generating_at),
+        "generating_s": _between(last.generating_at, last.completed_at),
+        "generation_s": _between(last.accepted_at, last.completed_at),
+        "download_s": _between(last.completed_at, ended_at),
+        "total_s": _between(record.attempts[0].submitted_at if record.attempts else None, ended_at),
+    }
+
+
+def _between(start: float | None, end: float | None) -> float | int | None:
+    """Seconds from `start` to `end`; None where either is not known, or the wall clock was set back meanwhile."""
+    return None if start is None or end is None or end < start else number(end - start)
+
+
+def _error(row: Row) -> dict[str, Any] | None:
+    state, run = row.state, row.terms.run
+    if state == "succeeded":
+        return None
+    usual = _WHY[state]
+    if run.finished_at is None:
+        usual = _WHY_OPEN.get(state, usual)
+    elif run.stopped and state in ("pending", "in_flight"):
+        usual = Problem(usual.kind, f"{usual.message}: {run.stopped}", usual.hint)
+    error = row.record.error or usual
+    hint = error.hint or usual.hint
+    if state == "in_doubt" and "--in-doubt" not in hint:
+        hint = f"{hint.rstrip()} {_SETTLE}"
+    return _problem(Problem(error.kind, error.message or usual.message, hint, error.fault))
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "fault": problem.fault}
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "generation_id": attempt.generation_id,
+        "request_id": attempt.request_id,
+        "submitted_at": time(attempt.submitted_at),
+        "accepted_at": time(attempt.accepted_at),
+        "generating_at": time(attempt.generating_at),
+        "completed_at": time(attempt.completed_at),
+        "ended_at": time(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "credits": number(attempt.credits),
+        "estimate": number(attempt.estimate),
+        "polls": attempt.polls,
+        "error": attempt.error and _problem(attempt.error),
+    }
+
+
+def _media(media: Media) -> dict[str, Any]:
+    return {
+        "source": media.source,
+        "sha256": media.sha256,
+        "bytes": media.size_bytes,
+        "mime": media.mime,
+        "width_px": media.width_px,
+        "height_px": media.height_px,
+        "duration_s": media.duration_s,
+    }
+
+
+EarlierRow.KEYS = {
+    "fingerprint": lambda row: row.job.fingerprint,
+    "state": lambda row: row.state,
+    "request": _request,
+    "generation_id": lambda row: row.record.generation_id,
+    "file": lambda row: row.named.file if row.entry and row.result else None,
+    "bytes": _of_result("size_bytes"),
+    "sha256": _of_result("sha256"),
+    "width_px": _of_result("width_px"),
+    "height_px": _of_result("height_px"),
+    "duration_s": _of_result("duration_s"),
+    "warnings": lambda row: list(row.result.warnings) if row.result else [],
+    "inputs": lambda row: {"video": _media(row.job.video), "image": _media(row.job.image)},
+    "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
+    "error": _error,
+}
+Row.KEYS = {
+    "id": lambda row: row.named.id,
+    **EarlierRow.KEYS,
+    "estimate": lambda row: row.terms.estimate(row.job),
+    "times": _times,
+    "priority": lambda row: row.named.priority,
+    "tags": lambda row: _sorted(row.named.tags),
+}

@@ -1,0 +1,52 @@
+"""The whole suite: every section of RESULTS.md, one after the other.
+
+    python benchmarks/all.py --peers .venv-peers/bin/python      # an hour or so, on a machine with nothing else to do
+    python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
+
+Each section is the work of a script of its own, which may be run alone too. Exit status: 0 where all ended well.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import fetchers, racers, results
+
+WITH_PEERS = ("overhead", "downloads")
+
+
+def main() -> int:
+    options = _options()
+    if not options.smoke:
+        results.begin(f"{results.setting()}- Versions: {versions(options.peers)}")
+    failed = []
+    for name in results.ORDER:
+        argv = [sys.executable, str(results.FOLDER / f"{name}.py"), *(["--smoke"] if options.smoke else [])]
+        argv += ["--peers", options.peers] if name in WITH_PEERS else []
+        began = time.monotonic()
+        status = subprocess.run(argv, check=False).returncode
+        print(f"== {name}: exit {status}, {time.monotonic() - began:.0f} s", flush=True)
+        failed += [name] if status else []
+    print(f"failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+def versions(peers: str) -> str:
+    """Of everything that takes part and is installed."""
+    found = fetchers.versions(peers) | racers.versions(peers)
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="All benchmarks. Writes benchmarks/RESULTS.md.")
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
+    parser.add_argument("--smoke", action="store_true", help="small, no timing judged, no page")
+    options = parser.parse_args()
+    options.peers = str(Path(options.peers).absolute())  # a link is what tells a virtual environment's Python
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The section of RESULTS.md that downloads.py writes. Text only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.fetchers import ARIA2, OURS
+from harness.results import Bar, setting
+
+_HEADS = (
+    "contender", "files/s, of aria2c's", "CPU, of aria2c's", "files/s", "CPU ms a file", "peak MiB", "above idle, MiB",
+    "done for each file",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A contender; medians but for the memory, which is the largest. Ratios: to aria2c's run of the same round.
+
+    above_mib: above the same process with nothing to fetch; None where that was not measured.
+    """
+
+    name: str
+    promises: str
+    speed_ratio: float
+    cpu_ratio: float
+    files_per_s: float
+    cpu_ms: float
+    peak_mib: float
+    above_mib: float | None
+
+
+def table(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
+    """The table, in Markdown."""
+    cells = (
+        (row.name.format_map(versions), f"{row.speed_ratio:.2f}", f"{row.cpu_ratio:.2f}", f"{row.files_per_s:.1f}",
+         f"{row.cpu_ms:.0f}", f"{row.peak_mib:.0f}", "" if row.above_mib is None else f"{row.above_mib:.0f}",
+         row.promises)
+        for row in rows
+    )  # fmt: skip
+    return "".join(f"| {' | '.join(each)} |\n" for each in (_HEADS, ["---"] * len(_HEADS), *cells))
+
+
+def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """All that is written."""
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"""\
+## How fast clips come
+
+{options["files"]} files of {options["mib"]} MiB over loopback into one folder; start and end of each program count.
+Ratios are medians of rounds. Everybody fetches 32 at once, but for the rows that say something else.
+
+{setting()}- Versions: {listed}
+- Host: {options["service"]}, one worker, `sendfile` of a file in memory; it shares the processors with the contenders.
+- Contenders in turn, {options["rounds"]} rounds; before each run the folder is emptied and the disk has caught up.
+
+{table(rows, versions)}
+The other tools leave what they fetched to the page cache: the files are deleted before most of it is written to the
+disk. batchrunner has flushed each file before it says that it is there, and hashed and decoded it. `without` rows leave
+that out, so that its cost can be told. Memory is that of the largest process; idle is the same program with nothing to
+fetch, and for a whole run one that its budget keeps from submitting.
+"""
+
+
+def bars(rows: Sequence[Row]) -> list[Bar]:
+    """What was asked for; nothing where aria2c is not there to be held against."""
+    found = {row.name: row for row in rows}
+    if ARIA2.name not in found or OURS.name not in found:
+        return []
+    ours = found[OURS.name]
+    curl = [f"curl -Z: {row.speed_ratio:.2f}" for name, row in found.items() if name.startswith("curl -Z {")]
+    told = "; ".join(
+        (f"{ours.speed_ratio:.2f} ({ours.files_per_s:.1f} files/s, {ours.cpu_ms:.0f} ms of CPU a file)", *curl)
+    )
+    above = {row.name: row.above_mib for row in rows if "batchrunner" in row.name and row.above_mib is not None}
+    highest = max(above, key=lambda name: above[name])
+    return [
+        Bar("Throughput of large files, SHA-256 included: at least aria2c's", told, ours.speed_ratio >= 1),
+        Bar(
+            "Their memory: under 64 MiB above the idle process",
+            f"{above[highest]:.0f} MiB ({highest})",
+            above[highest] < 64,
+        ),
+    ]

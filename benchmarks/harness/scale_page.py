@@ -1,0 +1,117 @@
+"""The section of RESULTS.md that scale.py writes, its bars, and its plot. Text only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness import lines
+from harness.measured import Cost
+from harness.results import Bar, setting
+
+_PARTS = {"posters": "posters", "decode": "decode checks"}  # of contenders/without.py, in words
+_MOST = 100_000  # the number of jobs that the bars are about
+_FILES = ("journal, MB", "report.html, MB", "report.json, MB", "results.csv, MB")
+_RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms a job", "peak MiB", *_FILES)
+_AFTERWARDS = (
+    "jobs", "nothing to do: CPU, s", "wall, s", "peak MiB", "`status`: CPU, s", "wall, s", "peak MiB",
+    "`report`: CPU, s", "wall, s", "peak MiB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A batch: what each command cost. again: the run, with nothing to do. sizes: bytes, by file."""
+
+    jobs: int
+    run: Cost
+    again: Cost
+    status: Cost
+    report: Cost
+    sizes: Mapping[str, int]
+
+    @property
+    def jobs_per_s(self) -> float:
+        return self.jobs / self.run.wall_s
+
+    @property
+    def cpu_ms(self) -> float:
+        return 1000 * self.run.cpu_s / self.jobs
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """A line a batch: the run and its files; what comes afterwards."""
+    run = [
+        (f"{row.jobs:,}", f"{row.jobs_per_s:.0f}", f"{row.run.cpu_s:.1f}", f"{row.cpu_ms:.2f}",
+         f"{row.run.peak_mib:.0f}", *(f"{size / 1e6:.1f}" for size in row.sizes.values()))
+        for row in rows
+    ]  # fmt: skip
+    afterwards = [
+        (f"{row.jobs:,}", *(cell for cost in (row.again, row.status, row.report) for cell in _costs(cost)))
+        for row in rows
+    ]
+    return f"{_table(_RUN, run)}\n{_table(_AFTERWARDS, afterwards)}"
+
+
+def section(rows: Sequence[Row], service: str, cap: int, without: str) -> str:
+    """All that is written."""
+    left_out = (
+        "nothing"
+        if without == "-"
+        else f"{' and '.join(_PARTS.get(part, part) for part in without.split(','))}, which are stated apart above"
+    )
+    return f"""\
+## Many jobs
+
+A batch of each size through the instant service ({service}), {cap} in flight, a clip of 4 KiB a job. Then the same
+command again, which finds nothing to do; `status`; `report`. Each is a process of its own, from start to end. Left out
+of what batchrunner does: {left_out}.
+`status` is the median of several; the smallest batch is the middle one of three, which ran before, between and after
+the others.
+
+{setting()}
+{tables(rows)}
+![CPU and memory against jobs](scale.svg)
+
+Both axes are logarithmic. Dashed: what would grow just as the number of jobs does.
+"""
+
+
+def bars(rows: Sequence[Row]) -> list[Bar]:
+    """What was asked for; nothing where the largest batch is not the one that the bars are about."""
+    small, large = rows[0], rows[-1]
+    if large.jobs != _MOST:
+        return []
+    speed, cpu = large.jobs_per_s / small.jobs_per_s, large.cpu_ms / small.cpu_ms
+    told = f"{large.jobs_per_s:.0f} against {small.jobs_per_s:.0f} jobs/s: {speed:.2f}; CPU a job {cpu:.2f}"
+    html, as_json = large.sizes["report.html"] / 1e6, large.sizes["report.json"] / 1e6
+    report = f"{large.report.peak_mib:.0f} MiB for {html:.0f} MB of HTML and {as_json:.0f} MB of JSON"
+    status = f"{large.status.wall_s:.2f} s ({large.status.cpu_s:.2f} s of CPU)"
+    judged = (
+        (f"throughput within 20 % of that at {small.jobs:,}", told, speed >= 0.8),
+        ("peak memory of the run under 400 MiB", f"{large.run.peak_mib:.0f} MiB", large.run.peak_mib < 400),
+        ("`report` keeps to that, too", report, large.report.peak_mib < 400),
+        ("nothing to do is decided in under 3 s of CPU", f"{large.again.cpu_s:.2f} s", large.again.cpu_s < 3),
+        ("`status` answers in under 0.5 s", status, large.status.wall_s < 0.5),
+    )
+    return [Bar(f"{_MOST:,} jobs: {asked}", measured, met) for asked, measured, met in judged]
+
+
+def plot(rows: Sequence[Row]) -> str:
+    """CPU seconds and peak memory against jobs."""
+    commands = {
+        "run": lambda row: row.run,
+        "nothing to do": lambda row: row.again,
+        "report": lambda row: row.report,
+        "status": lambda row: row.status,
+    }
+    cpu = {name: [(row.jobs, of(row).cpu_s) for row in rows] for name, of in commands.items()}
+    peak = {name: [(row.jobs, of(row).peak_mib) for row in rows] for name, of in commands.items()}
+    panels = (lines.Panel("CPU of each command, s", cpu, straight=True), lines.Panel("Peak memory, MiB", peak))
+    return lines.plot(panels, "jobs")
+
+
+def _costs(cost: Cost) -> tuple[str, ...]:
+    return f"{cost.cpu_s:.2f}", f"{cost.wall_s:.2f}", f"{cost.peak_mib:.0f}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, ["---"] * len(heads), *rows))

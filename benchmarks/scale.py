@@ -1,0 +1,136 @@
+"""Does it stay as quick with many jobs? One batch each of 2,000 to 100,000 jobs through an instant service.
+
+    python benchmarks/scale.py                  # a quarter of an hour; writes its part of RESULTS.md, and scale.svg
+    python benchmarks/scale.py --jobs 2000 5000
+    python benchmarks/scale.py --smoke          # 200 and 400 jobs; writes nothing
+
+After each batch: the same command again (nothing to do), `status`, and `report`. The smallest batch is run three times,
+in between and at the end too, since the others are held against it. Exit status: 0 where every command ended well and
+every clip came.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import results, scale_page
+from harness.instant import CLIP_BYTES, Instant, instant
+from harness.measured import Cost, measured
+from harness.racers import SCRIPTS, Work
+
+CAP = 64
+LOOKS = 3  # at `status`; the median counts
+JOURNAL = "journal"  # what its files' names begin with
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The service, where to work, and what batchrunner is to leave out: as `contenders/without.py` takes it."""
+
+    service: Instant
+    work: Path
+    without: str
+
+    @property
+    def clips(self) -> Path:
+        return self.work / "clips"
+
+    def command(self, *words: str) -> Cost:
+        """One command of batchrunner, as a process of its own."""
+        argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *words]
+        environment = {**os.environ, "AIMLAPI_BASE_URL": self.service.url, "AIMLAPI_KEY": "sandbox"}
+        cost = measured(argv, self.work, environment, self.work / "log")
+        if cost.status:
+            sys.exit(f"{' '.join(words)}: exit {cost.status}: {(self.work / 'log').read_text()[-2000:]}")
+        return cost
+
+
+def main() -> int:
+    options = _options()
+    work = Path(tempfile.mkdtemp(prefix="scale-", dir=options.work))
+    found: dict[int, list[scale_page.Row]] = {}
+    try:
+        with instant(work / "service") as service:
+            bench = Bench(service, work, options.without)
+            for jobs in options.jobs if options.smoke else in_turn(options.jobs):
+                found.setdefault(jobs, []).append(one(bench, jobs))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    rows = [min(each, key=lambda row, all_=each: _off(row, all_)) for each in found.values()]
+    _say(scale_page.tables(rows))
+    if not options.smoke:
+        (results.FOLDER / "scale.svg").write_text(scale_page.plot(rows))
+        text = scale_page.section(rows, service.kind, CAP, options.without)
+        results.put("scale", text, scale_page.bars(rows))
+        _say(f"written: {results.PAGE}")
+    return 0
+
+
+def in_turn(sizes: Sequence[int]) -> list[int]:
+    """The order of the batches: the smallest one also before the largest, and at the end."""
+    small, *more = sorted(sizes)
+    return [small, *more[:-1], small, *more[-1:], small] if more else [small]
+
+
+def one(bench: Bench, jobs: int) -> scale_page.Row:
+    """A batch, and what is asked of it afterwards."""
+    shutil.rmtree(bench.work / "jobs", ignore_errors=True)
+    manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
+    calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
+    run = ("run", str(manifest), "--output", str(bench.clips), "--concurrency", str(CAP), *calls)
+    shutil.rmtree(bench.clips, ignore_errors=True)
+    batch = bench.command(*run)
+    _say(f"{jobs:,} jobs: {jobs / batch.wall_s:.0f}/s, {batch.cpu_s:.1f} s of CPU, {batch.peak_mib:.0f} MiB")
+    whole = sum(clip.stat().st_size == CLIP_BYTES for clip in bench.clips.glob("*.mp4"))
+    if whole != jobs:
+        sys.exit(f"{whole} of {jobs} clips came whole")
+    again = bench.command(*run)
+    looks = sorted((bench.command("status", str(bench.clips)) for _ in range(LOOKS)), key=lambda cost: cost.wall_s)
+    report = bench.command("report", str(bench.clips))
+    row = scale_page.Row(jobs, batch, again, looks[LOOKS // 2], report, sizes(bench.clips))
+    _say(f"  again {again.cpu_s:.2f} s of CPU, status {row.status.wall_s:.2f} s, report {report.cpu_s:.2f} s of CPU")
+    return row
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of the journal and of each file of the report."""
+    own = sum(file.stat().st_size for file in (folder / ".batchrunner").glob(f"{JOURNAL}*"))
+    files = ("report.html", "report.json", "results.csv")
+    return {"journal": own, **{name: (folder / name).stat().st_size for name in files}}
+
+
+def _off(row: scale_page.Row, others: Sequence[scale_page.Row]) -> float:
+    """How far this batch's time is from the median of its like."""
+    return abs(row.run.wall_s - statistics.median(each.run.wall_s for each in others))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Costs against the number of jobs. Writes benchmarks/RESULTS.md.")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[2_000, 10_000, 30_000, 100_000])
+    parser.add_argument(
+        "--without",
+        default="posters,decode",
+        metavar="PARTS",
+        help="what batchrunner leaves out: - for nothing. The clip is the same each time, and checks that decode a "
+        "frame are stated apart [%(default)s]",
+    )
+    parser.add_argument("--work", metavar="DIR", help="where to work; the disk under it counts")
+    parser.add_argument("--smoke", action="store_true", help="200 and 400 jobs, no page")
+    options = parser.parse_args()
+    if options.smoke:
+        options.jobs = [200, 400]
+    return options
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
