@@ -20,8 +20,8 @@ MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time of tests that want one
 
 
-# What waits most of the time: real processes, each with its start-up and its real time.
-_WAITING = ("tests/soak/", "tests/test_end_to_end.py", "tests/test_terminal.py")
+# What takes long, longest first; most of it is real processes, which take their real time.
+_LONG = ("tests/soak/test_soak.py", "tests/scenarios/test_long", "tests/soak/", "tests/test_end_to_end.py", "")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -29,9 +29,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits comes first: the one who has that can be helped out at the end, and computes nothing meanwhile."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_WAITING))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the tests out, so that every worker begins with its share of the long ones: it is given a run of them."""
+    workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
+    items.sort(key=lambda item: next(place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)))
+    items[:] = [item for worker in range(workers) for item in items[worker::workers]]
 
 
 class Inline(Executor):

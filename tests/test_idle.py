@@ -188,10 +188,15 @@ def test_jobs_of_earlier_manifests_want_a_run(tmp_path: Path) -> None:
     assert not is_done(ran(loaded(tmp_path, ROWS), make_record("gone", State.IN_FLIGHT)))
 
 
-def test_a_run_that_was_stopped_or_killed_wants_a_run(tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_wants_a_run(tmp_path: Path) -> None:
     assert not is_done(ran(loaded(tmp_path, ROWS), status=130))
-    setup = loaded(tmp_path, ROWS)
+
+
+def test_a_journal_that_was_not_closed_wants_a_run(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline())
-    assert not is_done(setup), "a process has the journal open, or died while it had"
+    assert not is_done(setup)
     book.close()
-    assert not is_done(loaded(tmp_path / "..", ROWS, output=str(tmp_path / "new"))), "no journal yet"
+    assert is_done(setup)
+    setup.rundir.journal.unlink()
+    assert not is_done(setup)

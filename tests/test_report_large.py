@@ -1,4 +1,4 @@
-"""Reports of large batches: rows go by one after the other, and the page has as many cards as a browser opens at once."""
+"""Reports of large batches: rows go by one after the other, and the page has as many cards as a browser opens well."""
 
 import csv
 import errno
@@ -96,6 +96,16 @@ def test_every_form_is_whole_with_any_number_of_jobs(jobs: tuple[Record, ...]) -
     assert json.loads(report.to_json(made)) == built(snapshot(*jobs))
     for form in (JSON, CSV, JUNIT):
         assert "".join(tables.pieces(form, made)).endswith("\n")
+
+
+def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr("batchrunner.report.html.render", broken)
+    with pytest.raises(RuntimeError):
+        report.write(night(3), tmp_path, "0.1.0")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["report.json", "results.csv"]
 
 
 class Filling:

@@ -54,11 +54,9 @@ def write(
         if junit is not None:
             forms[Path(junit)] = JUNIT
         _write_rows(report, [(files[path], form) for path, form in forms.items()])
-        files[run_dir / "report.html"].put(render(report, posters.pictures(rundir, on_page(snapshot))))
+        files[run_dir / "report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot))))
         if metrics_file is not None:
-            files[Path(metrics_file)].put(metrics_text(report))
-        for file in files.values():
-            file.finish()
+            files[Path(metrics_file)].finish(metrics_text(report))
     faults = [file.fault for file in files.values() if file.fault is not None]
     if faults:
         raise faults[0]
@@ -89,6 +87,7 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
     for file, form in files:
         for text in form.last(report):
             file.put(text)
+        file.finish()
 
 
 class _Replacement:
@@ -127,14 +126,16 @@ class _Replacement:
             except OSError as error:
                 self._fail(error)
 
-    def finish(self) -> None:
-        """Let it take the place."""
+    def finish(self, text: str = "") -> None:
+        """Let it take the place. text: the last of its content."""
+        self.put(text)
         if self._file is not None:
             try:
                 Disk().flush(self._file)
                 Disk().rename(self._temporary, self._path)
             except OSError as error:
                 self._fail(error)
+            self._drop()
 
     def _fail(self, error: OSError) -> None:
         self.fault = disk.fault(error, f"{self._path} could not be written")
