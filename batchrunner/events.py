@@ -115,11 +115,15 @@ class CapChanged:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something a person may want to know that stops nothing: an unknown status word, an odd clip."""
+    """Something a person may want to know that stops nothing: an unknown status word, an odd clip.
+
+    routine: it is as it should be, and nobody need see to it.
+    """
 
     at: float
     ids: tuple[str, ...]
     message: str
+    routine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class Gate:
             self._trying = False
 
     def failed(self, ticket: int, error: CallError, now: float) -> bool:
-        """The call failed. Returns whether this is news: the gate closed, or stays closed for longer, or opened by it."""
+        """The call failed. Returns whether that is news: the gate closed, stays closed for longer, or opened by it."""
         if ticket != self._round:
             return False
         if isinstance(error, LocalFault):

@@ -49,7 +49,8 @@ def tell(setup: Setup, counts: Counts, version: str, now: float, listener: Liste
     run, facts = counts.run, outline(counts, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
-    listener(Noticed(now, (), "nothing to do: what could be done is done, and the report tells of it"))
+    told = "nothing to do: what could be done is done, and the report tells of it"
+    listener(Noticed(now, (), told, routine=True))
     status = run.exit_status or 0
     listener(RunFinished(now, status, counts.jobs, files, headline(facts), facts))
     return status

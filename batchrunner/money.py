@@ -8,6 +8,7 @@ Rule: the worst case never passes the budget because of an admission.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from batchrunner.job import Attempt, Record
 from batchrunner.resume import RECHECKED
@@ -119,9 +120,11 @@ def _spend(attempt: Attempt) -> Spend:
     figure = attempt.estimate if attempt.credits is None else attempt.credits
     if not over:  # a quote of nothing is no reason to hold nothing
         figure = attempt.credits or attempt.estimate
-    return Spend(
-        spent=figure or 0.0 if over else 0.0,
-        reserved=0.0 if over else figure or 0.0,
-        unpriced=int(figure is None),
-        generations=1,
-    )
+    return _of_one(figure, over)
+
+
+@lru_cache(maxsize=4096)
+def _of_one(figure: float | None, over: bool) -> Spend:
+    """What one generation costs. Jobs of one kind cost the same: with many, one object for all of them."""
+    credits_ = figure or 0.0
+    return Spend(credits_ if over else 0.0, 0.0 if over else credits_, int(figure is None), 1)

@@ -3,11 +3,11 @@
 The run announces it, and `batchrunner status` makes the same of a journal, so that both show the same figures.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from batchrunner.events import Rest, RunStarted
-from batchrunner.job import Entry, Record, Run, State, count_states
+from batchrunner.job import Record, Run, State, count_states
 from batchrunner.money import Spend, spend_of, spend_of_alike
 from batchrunner.prices import Prices
 
@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 
 def opened(
-    run: Run, run_dir: str, entries: Iterable[Entry], records: Mapping[str, Record], prices: Prices
+    run: Run, run_dir: str, ids: Mapping[str, tuple[str, ...]], records: Mapping[str, Record], prices: Prices
 ) -> RunStarted:
-    """The event. records: by fingerprint; those that no entry names are left out."""
-    ids: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
+    """The event. ids: what each job is delivered under. records: by fingerprint; what no id names is left out."""
     named = {fingerprint: records[fingerprint] for fingerprint in ids}
     waiting = {fingerprint: record for fingerprint, record in named.items() if record.state is State.PENDING}
     estimates = {fingerprint: prices.estimate(record.job) for fingerprint, record in waiting.items()}

@@ -4,7 +4,7 @@ Rule: nothing here opens a connection or writes a file; `plan` and the commands 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,9 +133,9 @@ def order_of(entries: tuple[Entry, ...]) -> list[str]:
     return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
 
 
-def ids_of(entries: tuple[Entry, ...]) -> Callable[[str], tuple[str, ...]]:
-    """Which ids a job, by its fingerprint, is delivered under."""
+def ids_of(entries: tuple[Entry, ...]) -> dict[str, tuple[str, ...]]:
+    """Which ids each job, by its fingerprint, is delivered under."""
     ids: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
-    return lambda fingerprint: ids.get(fingerprint, ())
+    return ids

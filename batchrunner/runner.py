@@ -100,7 +100,8 @@ async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: 
         for engine in engines:
             engine.close(f"{number.name} received")
         if len(caught) == 1:
-            listener(Noticed(outside.clock.now(), (), "waiting for calls in the air; the same again ends at once"))
+            told = "waiting for calls in the air; the same again ends at once"
+            listener(Noticed(outside.clock.now(), (), told, routine=True))
 
     def listen(engine: Engine) -> None:
         engines.append(engine)
@@ -137,10 +138,9 @@ async def drive(
     outside: Surroundings,
     control: tuple[Callable[[Engine], None], Callable[[], ExitStatus | None]],
 ) -> int:
-    """One run against a service that is up, from the journal's beginning to the written report.
+    """One run in a locked run directory, against a service that is up, to the written report. Returns the exit status.
 
-    control: told the engine before it starts, so that it can be stopped; and asked at the end for an exit status that
-    goes before the batch's own. Returns the exit status. The run directory exists and is locked by the caller.
+    control: told the engine before it starts; asked at the end for an exit status that goes before the batch's own.
     """
     listen, ending = control
     async with AsyncExitStack() as stack:
@@ -150,6 +150,7 @@ async def drive(
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
+        ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
         parts = Parts(
             service=Claims(await stack.enter_async_context(client), records.values()),
@@ -159,7 +160,7 @@ async def drive(
             clock=outside.clock,
             rng=outside.rng,
             announce=listener,
-            ids=ids_of(setup.batch.entries),
+            ids=lambda fingerprint: ids.get(fingerprint, ()),
             durations=_remembered(setup, run, admission, outside, stack),
         )
         order = order_of(setup.batch.entries)
@@ -170,11 +171,11 @@ async def drive(
         await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
-        _announce_start(setup, run, steps, listener)
+        _announce_start(setup, run, ids, steps, listener)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
-        finished = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
-        return await _finish(setup, journal, steps, finished, outside, listener)
+        run = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
+        return await _finish(setup, journal, steps, run, outside, listener)
 
 
 def _remembered(
@@ -266,8 +267,10 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
     return run, records
 
 
-def _announce_start(setup: Setup, run: Run, steps: Steps, listener: Listener) -> None:
-    listener(opened(run, str(setup.rundir.path), setup.batch.entries, steps.records, steps.admission.prices))
+def _announce_start(
+    setup: Setup, run: Run, ids: Mapping[str, tuple[str, ...]], steps: Steps, listener: Listener
+) -> None:
+    listener(opened(run, str(setup.rundir.path), ids, steps.records, steps.admission.prices))
     for warning in setup.batch.warnings:
         listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
 

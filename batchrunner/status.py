@@ -50,7 +50,7 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Print where the batch in `rundir` stands. as_json: as report.json would hold it."""
     holder, now = rundir.holder(), wall_time()  # asked before the journal, which then knows how it ended
     if as_json:
-        print(report.to_json(report.build(look(rundir), __version__)), file=stream)
+        stream.writelines(report.json_pieces(report.build(look(rundir), __version__)))
         return
     width = console_on(stream).width if stream.isatty() else None
     if holder is None:

@@ -35,9 +35,10 @@ class Store:
         self._executor = executor
         self._disk = files
         self._placed: dict[str, PlacedFile] = {}
-        self._ours: dict[str, list[str]] = {}  # names in `_placed`, by fingerprint; one may have gone to another since
+        self._ours: dict[str, list[str]] = {}  # names in `_placed` at the start, by fingerprint
         for name, placed in journal.files().items():
-            self._know(name, placed)
+            self._placed[name] = placed
+            self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
         self._landings = Together(executor, self._land)
 
@@ -61,6 +62,7 @@ class Store:
                 found = await self._spread(record.job, news.get(fingerprint) or record.result)
                 if not found:
                     news[fingerprint] = None
+        self._ours.clear()  # from here on a result stands under its names, or is kept
         return news
 
     async def deliver(self, job: Job, fetched: Fetched) -> None:
@@ -113,7 +115,7 @@ class Store:
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
             await self._journal.place(target, placed)
-            self._know(target, placed)
+            self._placed[target] = placed
         else:
             number = 1
             while _stands(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
@@ -123,11 +125,7 @@ class Store:
     async def _place(self, name: str, job: Job, result: Result) -> None:
         placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
         await self._journal.place(name, placed)
-        self._know(name, placed)
-
-    def _know(self, name: str, placed: PlacedFile) -> None:
         self._placed[name] = placed
-        self._ours.setdefault(placed.fingerprint, []).append(name)
 
     def _names_of(self, job: Job) -> list[str]:
         return self._names.get(job.fingerprint) or [self._kept_name(job.key)]

@@ -16,6 +16,9 @@ from batchrunner.events import Event, Noticed, RunFinished, RunStarted
 from batchrunner.job import Move, PlacedFile, Record, Result, State, advance
 from batchrunner.journal import Journal
 from batchrunner.prepare import Setup
+from batchrunner.progress import jsonlog
+from batchrunner.progress.model import Model
+from batchrunner.progress.words import Level
 from tests.conftest import NOW, Inline, make_record
 
 SERVICE = "api.example.com"
@@ -82,6 +85,7 @@ def test_what_is_done_is_left_alone_and_told(tmp_path: Path) -> None:
     assert idle.tell(setup, found, "1", NOW, events.append) == 0
     assert [type(event) for event in events] == [RunStarted, Noticed, RunFinished]
     assert "nothing to do" in events[1].message  # type: ignore[union-attr]  # of type Noticed
+    assert [jsonlog.level_of(event, Model()) for event in events] == [Level.INFO] * 3, "nobody need be told"
     assert events[2].summary.startswith("3 of 3 jobs succeeded in 1 min 0 s")  # type: ignore[union-attr]  # RunFinished
 
 

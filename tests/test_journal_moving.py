@@ -11,6 +11,7 @@ from batchrunner import journal
 from batchrunner.job import Entry, State
 from batchrunner.journal import moving
 from batchrunner.opening import opened, reopened
+from batchrunner.prepare import ids_of
 from batchrunner.prices import Prices
 from batchrunner.progress.model import Model
 from batchrunner.progress.screen import draw
@@ -44,7 +45,7 @@ def test_the_screen_is_that_of_all_records(
     assert held is not None
     assert batch is not None
     whole, part = Model(), Model()
-    whole.take(opened(held.run, "out", held.entries, held.records, PRICES))
+    whole.take(opened(held.run, "out", ids_of(held.entries), held.records, PRICES))
     part.take(reopened(batch, "out", PRICES))
     assert screen(part) == screen(whole)
     assert part.spend.worst == pytest.approx(whole.spend.worst)

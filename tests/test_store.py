@@ -210,8 +210,8 @@ def test_a_full_disk_is_a_local_fault(house: House, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    with monkeypatch.context() as full, pytest.raises(LocalFault, match="could not be given its name") as caught:
-        full.setattr(Disk, step, refuse)
+    monkeypatch.setattr(Disk, step, refuse)
+    with pytest.raises(LocalFault, match="could not be given its name") as caught:
         house.run(make_entries("a"), {"a": b"clip a"})
     assert caught.value.kind == "disk_full"
     assert house.files() == {}

@@ -36,7 +36,6 @@ APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite fil
 _Change = tuple[str, Sequence[Any]]  # one SQL statement and its values; done again after a full disk
 
 
-
 def _upsert(table: str, columns: Sequence[str], key: Sequence[str], fixed: Sequence[str] = ()) -> str:
     """Insert a row, or change it but for its key and what is fixed.
 

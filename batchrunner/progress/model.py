@@ -123,7 +123,7 @@ class Model:
                 self._fetching(event)
             case CallFailed():
                 self._trouble(event.at, event.ids, event.call, event.problem)
-            case Noticed():
+            case Noticed(routine=False):
                 self._trouble(event.at, event.ids, "", Problem("noticed", event.message))
             case WeatherChanged():
                 self._weather(event)
@@ -228,7 +228,7 @@ class Model:
     # How it is kept up
 
     def _start(self, event: RunStarted) -> None:
-        self.started = event
+        self.started = replace(event, records={})  # with many jobs they are large, and grow old
         self.states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)

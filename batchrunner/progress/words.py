@@ -179,7 +179,8 @@ def _call_failed(event: CallFailed) -> Line:
 
 def _noticed(event: Noticed) -> Line:
     about = f"{names(event.ids)}: " if event.ids else ""  # else it is about the run
-    return Line(Level.WARNING, f"{about}{safe(event.message)}", event.message if event.ids else "")
+    level = Level.INFO if event.routine else Level.WARNING
+    return Line(level, f"{about}{safe(event.message)}", event.message if event.ids else "")
 
 
 def _cap(event: CapChanged) -> Line:

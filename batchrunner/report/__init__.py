@@ -6,7 +6,7 @@ about a job does not belong here.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from batchrunner.rundir import RunDir
 if TYPE_CHECKING:
     from batchrunner.report.tables import Form
 
-__all__ = ["MOST_CARDS", "build", "headline", "on_page", "status_text", "to_json", "write"]
+__all__ = ["MOST_CARDS", "build", "headline", "json_pieces", "on_page", "status_text", "to_json", "write"]
 
 
 def write(
@@ -71,9 +71,15 @@ def on_page(snapshot: Snapshot) -> Snapshot:
 
 def to_json(report: Mapping[str, Any]) -> str:
     """The report as report.json holds it: keys in the contract's order; lone surrogates escaped, so that it encodes."""
+    return "".join(json_pieces(report))
+
+
+def json_pieces(report: Mapping[str, Any]) -> Iterator[str]:
+    """The same, piece by piece: a large report is never held whole."""
     from batchrunner.report.tables import JSON, pieces
 
-    return "".join(piece.encode("utf-8", "backslashreplace").decode("utf-8") for piece in pieces(JSON, dict(report)))
+    for piece in pieces(JSON, dict(report)):
+        yield piece.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> None:
