@@ -51,6 +51,8 @@ _SIGNALS = {
 }
 
 _TELL_TIME_EVERY_S = 0.25
+# More than there are processors do not decode faster, and get into each other's way with small files.
+_FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def exit_status(records: list[Record]) -> ExitStatus:
 def _threads(clock: Clock) -> Iterator[Surroundings]:
     """The real world: a clock, system randomness, a few threads, the real file system."""
     with (
-        ThreadPoolExecutor(max_workers=4, thread_name_prefix="files") as executor,
+        ThreadPoolExecutor(max_workers=_FILE_THREADS, thread_name_prefix="files") as executor,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal") as journal_executor,
     ):
         rng = Random(int.from_bytes(os.urandom(8)))
