@@ -1,6 +1,7 @@
 """The whole suite: every section of RESULTS.md, one after the other.
 
     python benchmarks/all.py --peers .venv-peers/bin/python      # an hour or so, on a machine with nothing else to do
+    python benchmarks/all.py --only scale start                  # some of: overhead polling downloads scale start
     python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
 
 Each section is the work of a script of its own, which may be run alone too. Exit status: 0 where all ended well.
@@ -22,7 +23,7 @@ def main() -> int:
     if not options.smoke:
         results.begin(f"{results.setting()}- Versions: {versions(options.peers)}")
     failed = []
-    for name in results.ORDER:
+    for name in options.only:
         argv = [sys.executable, str(results.FOLDER / f"{name}.py"), *(["--smoke"] if options.smoke else [])]
         argv += ["--peers", options.peers] if name in WITH_PEERS else []
         began = time.monotonic()
@@ -42,6 +43,7 @@ def versions(peers: str) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="All benchmarks. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
+    parser.add_argument("--only", nargs="+", choices=results.ORDER, default=results.ORDER, metavar="SECTION")
     parser.add_argument("--smoke", action="store_true", help="small, no timing judged, no page")
     options = parser.parse_args()
     options.peers = str(Path(options.peers).absolute())  # a link is what tells a virtual environment's Python
