@@ -34,10 +34,6 @@ Exit statuses of run:
 """
 
 
-# When the garbage collector looks: at every 700 new objects, as it does by itself, it took a tenth of a run, and jobs
-# leave next to nothing that only it can find.
-_COLLECT = (20_000, 20, 20)
-
 _METAVARS = {
     "output": "DIR",
     "junit": "FILE",
@@ -288,7 +284,7 @@ def main() -> None:
     """The `batchrunner` command."""
     # At the end everything goes at once: looking through it for garbage first would take longer than many a command.
     atexit.register(gc.freeze)
-    gc.set_threshold(*_COLLECT)
+    gc.set_threshold(20_000, 20, 20)  # by itself it looks at every 700 new objects, which took a tenth of a run
     # A run in its loop stops in order. Around it there is nothing to end: unwind, as for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
     try:

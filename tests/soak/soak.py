@@ -20,7 +20,8 @@ CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = "at most"  # in the first line that a run prints
 _STOPS_A_BATCH = 25
 # Plain clips, no two of the same bytes: rendering is not what is tried here, and would be most of the work.
-_SERVICE = "service: {render: tiny}"
+# Late answers: or a kill would hardly ever meet a submission.
+_SERVICE = "service: {render: tiny}\nslow: [{reply: 100ms}]"
 _DURATION = "2s"  # of a generation: so slow that a batch outlives as many stops as it is to meet
 _LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
 _AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
