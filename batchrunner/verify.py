@@ -13,6 +13,8 @@ from batchrunner.downloader import file_sha256, inspect
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.rundir import RunDir
 
+_AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
+
 
 def verify(rundir: RunDir, held: Snapshot) -> Iterator[tuple[str, str | None]]:
     """Each delivered file's name with what is wrong with it, or None where nothing is."""
@@ -41,9 +43,9 @@ def _check(path: Path, result: Result | None) -> None:
         raise ValueError("the journal holds no size and checksum for it")
     size_bytes = path.stat().st_size
     if size_bytes != result.size_bytes:
-        raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}")
+        raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
     if file_sha256(path) != result.sha256:
-        raise ValueError("its content is not what was recorded: the SHA-256 differs")
+        raise ValueError(f"its content is not what was recorded: the SHA-256 differs; {_AGAIN}")
     inspect(path, size_bytes)
 
 

@@ -62,6 +62,26 @@ def begun(journal: Journal, *names: str) -> list[Record]:
 # What is stored comes back
 
 
+def test_looking_leaves_no_files_behind_also_where_somebody_opens_it_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used(path)
+    files = sorted(each.name for each in path.parent.iterdir())
+    assert len(known(path).records) == 60
+    assert sorted(each.name for each in path.parent.iterdir()) == files
+    seen: list[str] = []
+    real, moments = room._look, iter([(1, 1), (2, 1)])
+
+    def look(path: Path, mode: str, make: Any) -> Any:
+        seen.append(mode)
+        return real(path, mode, make)
+
+    monkeypatch.setattr(room, "_look", look)
+    monkeypatch.setattr(room, "_at_rest", lambda _: next(moments))
+    assert len(known(path).records) == 60
+    assert seen == ["mode=ro&immutable=1", "mode=ro"], "what was read while it changed is read again"
+
+
 def test_before_the_first_run_there_is_nothing(path: Path) -> None:
     assert read(path) is None
     assert not path.exists(), "looking must not make one"

@@ -21,6 +21,7 @@ from batchrunner.job import Move, Record, State, advance, count_states
 from batchrunner.prices import INFERRED
 from batchrunner.progress.model import Model
 from batchrunner.progress.screen import ASCII, columns, draw, plain
+from batchrunner.progress.words import pulse
 from tests.conftest import NOW, make_job
 
 MILLION = 1_000_000.0
@@ -148,6 +149,23 @@ def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(night: Ni
     shown = night.screen(100, 18)
     assert any("job3: no face" in line for line in shown), "a failed job outlives forty failed calls"
     assert any("2 times, last job39: poll failed: 503 19" in line for line in shown)
+
+
+def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
+    night = Night(8, cap=2)
+    for name in ("job0", "job1", "job2"):
+        night.submit(name)
+        night.at += 60
+        night.deliver(name)
+    assert night.model.left_s() is not None
+    for name in ("job3", "job4"):
+        night.move(name, Move.INTEND, request_id=name, submitted_at=night.at)
+        night.move(name, Move.DOUBT)
+    assert night.model.left_s() is None
+    assert "in doubt hold every slot" in "\n".join(plain(draw(night.model, 120, 30)))
+    assert "in doubt hold every slot" in pulse(night.model)
+    night.submit("job5")  # a doubt's half hour is over
+    assert night.model.left_s() is not None
 
 
 def test_stopping_says_why(night: Night) -> None:

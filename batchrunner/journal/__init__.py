@@ -167,6 +167,13 @@ def look(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
     if not path.exists():
         return None
     with reading(path):
+        stands = _at_rest(path)
+        if stands is not None:
+            # As a file that nobody writes to: SQLite leaves its own files beside any other.
+            with suppress(sqlite3.DatabaseError):
+                found = _look(path, "mode=ro&immutable=1", make)
+                if _at_rest(path) == stands:
+                    return found
         try:
             return _look(path, "mode=ro", make)
         except sqlite3.OperationalError:
@@ -175,6 +182,12 @@ def look(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
                 raise  # what the log holds would be passed over in silence
             # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
             return _look(path, "mode=ro&immutable=1", make)
+
+
+def _at_rest(path: Path) -> tuple[int, int] | None:
+    """What tells whether a journal has been written to; None while a process has it open, which has a log then."""
+    facts = path.stat()
+    return None if _log_of(path).exists() else (facts.st_mtime_ns, facts.st_size)
 
 
 def _look(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:

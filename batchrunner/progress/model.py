@@ -158,6 +158,11 @@ class Model:
         return any(closed.word != _THROTTLED for closed in self.closed.values())
 
     @property
+    def waits_for_doubts(self) -> bool:
+        """Whether jobs wait, and nothing is in flight because submissions in doubt hold every slot."""
+        return not self.in_flight and self.states[State.PENDING] > 0 and self.states[State.IN_DOUBT] >= self.cap > 0
+
+    @property
     def spend(self) -> Spend:
         """What was, and may be, paid for what was submitted."""
         return self._ledger.total
@@ -201,7 +206,7 @@ class Model:
         The work that is left is shared evenly among the slots, and as the last ones do not end all at once, half a
         generation comes on top; never less than the longest that is under way.
         """
-        if self.is_held_back or self.stopping or self.finished:
+        if self.is_held_back or self.stopping or self.finished or self.waits_for_doubts:
             return None
         left_s: list[float] = []
         waiting_s = longest_s = 0.0

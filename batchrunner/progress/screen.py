@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from batchrunner.job import State
 from batchrunner.progress.model import PHASES, Model, Row, Trouble
-from batchrunner.progress.words import clock_time, cost, counts, lasting, names, safe, trouble
+from batchrunner.progress.words import HELD_BY_DOUBTS, clock_time, cost, counts, lasting, names, safe, trouble
 from batchrunner.text import count_text, printable, size_text
 
 Span = tuple[str, str]  # words and style: "", "bold", "dim", "good", "bad", "busy"
@@ -107,6 +107,8 @@ def _finish(model: Model) -> Spans:
         return [(f"stopping: {safe(model.stopping)}", "bad")]
     if model.is_held_back:
         return [("not known while calls are held back", "")]
+    if model.waits_for_doubts:
+        return [(HELD_BY_DOUBTS, "bad")]
     per_hour, left_s = model.per_hour(), model.left_s()
     rate = f"; {count_text(round(per_hour), 'clip')} an hour" if per_hour and per_hour >= 1 else ""
     if left_s is None:

@@ -26,6 +26,8 @@ _STATES = {
     State.IN_FLIGHT: "in flight",
     State.PENDING: "waiting",
 }
+# Half an hour: batchrunner.ports.Policy.doubt_s.
+HELD_BY_DOUBTS = "submissions in doubt hold every slot, for half an hour at most; --in-doubt resubmit settles them"
 _CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
 
 
@@ -82,6 +84,8 @@ def pulse(model: Model) -> str:
         told.append("stopping")
     elif model.closed:
         told.append(trouble(model.closed, model.at))
+    elif model.waits_for_doubts:
+        told.append(HELD_BY_DOUBTS)
     elif left_s is not None:
         told.append(f"about {lasting(left_s)} to go")
     return ", ".join(told)

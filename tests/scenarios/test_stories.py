@@ -17,7 +17,8 @@ from batchrunner.clock import LoopClock
 from batchrunner.endpoint import Endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import UsageError
-from batchrunner.job import Entry
+from batchrunner.events import Event, JobMoved, RunStarted
+from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
 from batchrunner.prepare import Setup
 from batchrunner.rundir import RunDir
@@ -32,13 +33,14 @@ QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spr
 
 @dataclass
 class Stage:
-    """A service and a run directory in virtual time; `run` is the command."""
+    """A service and a run directory in virtual time; `run` is the command. told: the events of the latest."""
 
     folder: Path
     loop: Loop
     service: Any
     statuses: list[int] = field(default_factory=list)
     history: Path | None = None
+    told: list[Event] = field(default_factory=list)
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
@@ -63,7 +65,8 @@ class Stage:
                 self.loop.call_later(interrupt_at_s, interrupt)
 
         ending: Any = lambda: caught[0] if caught else None  # noqa: E731 (one expression, used once)
-        status = await drive(setup, Endpoint(self.service.url, "k"), lambda event: None, outside, (listen, ending))
+        self.told = []
+        status = await drive(setup, Endpoint(self.service.url, "k"), self.told.append, outside, (listen, ending))
         self.statuses.append(status)
         return status
 
@@ -238,6 +241,8 @@ def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
         clip = stage.path("a.mp4").read_bytes()
         stage.path("a.mp4").unlink()
         assert await stage.run(entries("a")) == 0
+        assert isinstance(stage.told[0], RunStarted), "what is told first is that it begins"
+        assert next(event.move for event in stage.told if isinstance(event, JobMoved)) is Move.LOSE
         assert stage.path("a.mp4").read_bytes() == clip
         assert list(stage.accepted().values()) == [1]
 
