@@ -18,7 +18,7 @@ from typing import BinaryIO
 from batchrunner import disk
 from batchrunner.disk import Disk
 
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 256 * 1024
 _BATCH_BLOCKS = 1024  # a host that drips bytes would fill the memory with the blocks' own weight
 _STRETCH_BYTES = 8 << 20
 _READ_BYTES = 256 * 1024

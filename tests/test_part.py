@@ -111,7 +111,7 @@ def note(folder: Path) -> Any:
     return json.loads((folder / f"{KEY}.json").read_text())
 
 
-@pytest.mark.parametrize("block_bytes", [1000, 65_536, 200_001, 3 * BATCH])
+@pytest.mark.parametrize("block_bytes", [1000, 65_536, 100_001, 3 * BATCH])
 def test_blocks_are_written_and_hashed_in_order(tmp_path: Path, executor: Executor, block_bytes: int) -> None:
     """However many drains are under way at once."""
     whole = content(5 * BATCH + 12_345)
