@@ -75,7 +75,7 @@ def test_posters_are_shown_of_clip_reference_and_character(visit: Any, night: Pa
     page = visit(night / "report.html").page
     card = page.locator(".card[data-state=succeeded]").first
     card.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
     assert card.locator("img").count() == 4
     assert card.locator(".strip img").get_attribute("alt").startswith("First, middle and last frame of scene-")
     wide = card.locator(".strip img").evaluate("(image) => image.naturalWidth / image.naturalHeight")
@@ -111,7 +111,7 @@ def test_filters_work_and_stand_in_the_address(visit: Any, night: Path) -> None:
     assert page.locator("output").inner_text() == f"{len(failed)} of 6 jobs"
     assert page.url.endswith("#state=failed")
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function("document.querySelector('output').textContent === '6 jobs'")
+    page.wait_for_function("() => document.querySelector('output').textContent === '6 jobs'")
     page.get_by_role("searchbox").fill("SCENE-4")
     assert shown(page) == ["scene-4"]
     page.get_by_role("searchbox").fill("")
