@@ -10,7 +10,6 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,8 +22,8 @@ class Disk:
     """The real file system."""
 
     def open(self, path: Path, mode: str) -> BinaryIO:
-        """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
-        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
+        """Open a plain file for binary writing, unbuffered: mode ``wb`` or ``ab``. Raises OSError for what is none."""
+        return open(path, mode, buffering=0, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
 
     def flush(self, file: BinaryIO) -> None:
         """Return when the file's content is on the disk."""
@@ -45,12 +44,16 @@ class Disk:
 
         All are on their way before the first is waited for: one transaction of the file system can carry many.
         """
-        with ExitStack() as files:
-            opened = [files.enter_context(open_plain(path)).fileno() for path in paths]
-            for descriptor in opened:
-                _begin_to_write(descriptor)
+        opened: list[int] = []
+        try:
+            for path in paths:
+                opened.append(_open_plain(str(path), os.O_RDONLY))
+                _begin_to_write(opened[-1])
             for descriptor in opened:
                 os.fsync(descriptor)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file its new name, in one step, and return when the name is on the disk."""
@@ -113,10 +116,11 @@ def _open_plain(path: str, flags: int) -> int:
 def _open_plain_behind_links(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe waits for its other end. What truncates must not do so before the look.
     descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if flags & os.O_TRUNC:
+    if flags & os.O_TRUNC and facts.st_size:
         os.ftruncate(descriptor, 0)
     return descriptor
 

@@ -12,6 +12,7 @@ import itertools
 import os
 import struct
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
 from batchrunner import disk, media
-from batchrunner.events import Event, JobMoved, Listener
+from batchrunner.events import Alive, Event, JobMoved, Listener
 from batchrunner.job import Entry, Media, Move, Record, Snapshot, State
 from batchrunner.rundir import RunDir
 
@@ -36,6 +37,7 @@ _MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key
 _MOST_PIXELS = 64_000_000
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # posters that the end of a run makes good: half a minute
+_TOGETHER = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
 
 
 class _Size(NamedTuple):
@@ -72,7 +74,7 @@ class Posters:
     def __init__(self, rundir: RunDir) -> None:
         self._rundir = rundir
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posters")
-        self._queued: list[Future[None]] = []
+        self._making: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,23 +87,26 @@ class Posters:
     def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
         """A listener that hands every event on, and has the posters of each delivered clip made."""
         names = {entry.job.fingerprint: entry.file for entry in entries}
+        due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
         def listen(event: Event) -> None:
             listener(event)
             if isinstance(event, JobMoved) and event.move is Move.DELIVER:
                 name = names.get(event.record.job.fingerprint)
-                self._queued = [each for each in self._queued if not each.done()]
+                if name is not None:
+                    due.append((event.record, name))
+            elif isinstance(event, Alive) and due and (self._making is None or self._making.done()):
                 # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
-                if name is not None and len(self._queued) < _LEFT_BEHIND:
-                    wanted = wanted_by(event.record, self._rundir.path / name)
-                    self._queued.append(self._executor.submit(_make_each, self._rundir.posters, wanted))
+                now = [due.popleft() for _ in range(min(len(due), _TOGETHER))]
+                wanted = [each for record, name in now for each in wanted_by(record, self._rundir.path / name)]
+                self._making = self._executor.submit(_make_each, self._rundir.posters, wanted)
 
         return listen
 
     def finish(self, snapshot: Snapshot, *, hurry: bool) -> "Future[None]":
         """Done when the last posters are made, and some that an earlier run left; with `hurry`, almost at once."""
-        for each in self._queued:
-            each.cancel()
+        if self._making is not None:
+            self._making.cancel()
         most = 0 if hurry else _LEFT_BEHIND
         return self._executor.submit(make_missing, self._rundir, snapshot, most)
 

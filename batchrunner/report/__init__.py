@@ -5,6 +5,7 @@ that they cannot disagree. Rows go from it to the files one by one. Each file is
 about a job does not belong here.
 """
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -114,7 +115,7 @@ class _Replacement:
     def __enter__(self) -> Self:
         try:
             self._temporary.parent.mkdir(parents=True, exist_ok=True)
-            self._file = Disk().open(self._temporary, "wb")
+            self._file = io.BufferedWriter(Disk().open(self._temporary, "wb"), 64 * 1024)
         except OSError as error:
             self._fail(error)
         return self
