@@ -1,27 +1,83 @@
 """batchrunner without some of what it does, so that what that costs can be told apart: without.py PARTS COMMAND...
 
-PARTS: any of decode, posters, joined by a comma, or `-` for none. uvloop: its loop instead of asyncio's.
+PARTS: names of `WITHOUT`, joined by a comma, or `-` for none. uvloop: its loop instead of asyncio's.
 """
 
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
+def decode() -> None:
+    """No frame of a clip is decoded."""
+    from batchrunner import mp4
+
+    put(mp4, "check_decodes", lambda _: mp4.Decoded(480, 480, 0.2, 2))
+
+
+def posters() -> None:
+    """No pictures for the report."""
+    from batchrunner import posters
+
+    put(posters, "_make_each", lambda *_: None)
+
+
+def report() -> None:
+    """No report at the end."""
+    from batchrunner import report
+
+    put(report, "write", lambda *_, **__: ())
+
+
+def structure() -> None:
+    """A clip's boxes and samples are not looked at."""
+    from batchrunner import mp4
+
+    put(mp4, "check_structure", lambda *_: None)
+
+
+def flushing() -> None:
+    """Nothing is waited for until it is on the disk."""
+    from batchrunner import journal
+
+    put(os, "fsync", lambda _: None)
+    connect: Callable[[Any], Any] = journal._connect  # noqa: SLF001 (what opens it has no other name)
+
+    def relaxed(path: Any) -> Any:
+        connection = connect(path)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    put(journal, "_connect", relaxed)
+
+
+def own() -> None:
+    """Submissions share kept-alive connections, which leaves some in doubt where a server closes one."""
+    import aiohttp
+
+    class Shared(aiohttp.TCPConnector):
+        def __init__(self, *arguments: Any, force_close: bool = False, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+
+    put(aiohttp, "TCPConnector", Shared)
+
+
+def uvloop() -> None:
+    """Not asyncio's loop."""
+    import uvloop
+
+    uvloop.install()
+
+
+WITHOUT = {each.__name__: each for each in (decode, posters, report, structure, flushing, own, uvloop)}
+
+
 def main() -> None:
-    parts = set(sys.argv[1].split(","))
+    for part in sys.argv[1].replace("-", "").split(","):
+        if part:
+            WITHOUT[part]()
     sys.argv = ["batchrunner", *sys.argv[2:]]
-    if "decode" in parts:
-        from batchrunner import mp4
-
-        put(mp4, "check_decodes", lambda _: mp4.Decoded(480, 480, 0.2, 2))
-    if "posters" in parts:
-        from batchrunner import posters
-
-        put(posters, "_make_each", lambda *_: None)
-    if "uvloop" in parts:
-        import uvloop
-
-        uvloop.install()
     from batchrunner.cli import main as command
 
     command()

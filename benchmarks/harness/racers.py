@@ -50,12 +50,28 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 # What is held against the bare loop: that one decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
+# What its parts cost: what it takes less when it goes without one, and without all of these.
+LEFT_OUT = {
+    "report": "report",
+    "structure check": "structure",
+    "flushing": "flushing",
+    "a connection for each POST": "own",
+    "all of these": "report,structure,flushing,own",
+}
 RACERS = (
     BARE,
     OURS,
     WHOLE,
     Racer("batchrunner, progress drawn on a terminal", _ours("-"), terminal=True),
     Racer("batchrunner without posters", _ours("posters", "--no-progress"), part=True),
+    *(
+        Racer(
+            f"batchrunner without posters, decode check and {name}",
+            _ours(f"posters,decode,{parts}", "--no-progress"),
+            part=True,
+        )
+        for name, parts in LEFT_OUT.items()
+    ),
     Racer(
         "batchrunner without posters and decode check, on uvloop",
         _ours("posters,decode,uvloop", "--no-progress"),
