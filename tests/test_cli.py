@@ -188,6 +188,12 @@ def test_the_version(shell: Shell) -> None:
     assert shell("--version") == Ran(0, f"batchrunner {__version__}\n", "")
 
 
+def test_it_runs_as_a_module(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "batchrunner", "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"batchrunner {__version__}\n")
+
+
 def test_without_a_command_it_shows_the_help_and_fails(shell: Shell) -> None:
     ran = shell()
     assert ran.status == 2
