@@ -222,6 +222,7 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
     from batchrunner.status import look
 
     rundir = RunDir(run_dir)
+    reporting.check_places(run_dir, junit=junit, metrics_file=metrics_file)
     held = look(rundir)
     posters.make_missing(rundir, reporting.on_page(held))
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)

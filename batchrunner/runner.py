@@ -78,7 +78,9 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     environment: the process's; the API key and the service's address are read from it.
     Raises BatchrunnerError before anything is submitted, and only then.
     """
-    endpoint = read_endpoint(setup.settings, environment)
+    settings = setup.settings
+    report.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
+    endpoint = read_endpoint(settings, environment)
     notify.check(setup.settings.notify)
     setup.rundir.make()
     clock = rehearsal.clock(setup.sandbox, setup.rundir)

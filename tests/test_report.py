@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -375,6 +376,13 @@ def test_one_file_that_cannot_be_written_does_not_keep_the_others_back(tmp_path:
             junit=str(tmp_path / "file" / "junit.xml"), metrics_file=str(tmp_path / "batch.prom"),
         )  # fmt: skip
     assert {"report.json", "report.html", "results.csv", "batch.prom"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_turned_into_no_file_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "batch.prom")
+    with pytest.raises(LocalFault, match=r"batch\.prom could not be written: not a plain file"):
+        report.write(snapshot(*ALL), tmp_path, "0.1.0", metrics_file=str(tmp_path / "batch.prom"))
+    assert (tmp_path / "batch.prom").is_fifo()
 
 
 def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:

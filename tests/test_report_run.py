@@ -1,6 +1,7 @@
 """The files a run writes at its end, by real processes: whole runs, interrupted ones, and `report` afterwards."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -67,10 +68,32 @@ def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
     assert 'batchrunner_run_exit_status{batch="night"} 143' in (folder / "batch.prom").read_text("utf-8")
 
 
-def test_a_place_that_cannot_be_written_is_said_and_costs_no_report(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--junit", "file/junit.xml"), "--junit: file/junit.xml cannot be written"),
+        (("--metrics-file", "fifo"), "--metrics-file: fifo is not a plain file"),
+        (("--junit", "."), "--junit: . is not a plain file"),
+        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is the place of --junit"),
+        (("--metrics-file", "output/night/report.json"), "output/night/report.json is the place of report.json"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
+    folder: Path, options: tuple[str, ...], complaint: str
+) -> None:
     (folder / "file").write_text("")
-    done = call("run", "night.yaml", "--junit", "file/junit.xml", cwd=folder)
-    assert done.returncode == 3
-    assert "file/junit.xml could not be written" in done.stderr
+    os.mkfifo(folder / "fifo")
+    done = call("run", "night.yaml", *options, cwd=folder)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Nothing was submitted" in done.stderr
+    assert not (folder / "output").exists()
+    assert (folder / "fifo").is_fifo()
+
+
+def test_a_report_never_takes_the_place_of_what_is_no_file(folder: Path) -> None:
     run_dir = folder / "output" / "night"
-    assert {path.name for path in run_dir.iterdir() if path.is_file()} >= OUTPUTS | {"job-480.mp4", "job-580.mp4"}
+    assert call("run", "night.yaml", cwd=folder).returncode == 0
+    os.mkfifo(folder / "fifo")
+    done = call("report", str(run_dir), "--junit", "fifo", cwd=folder)
+    assert (done.returncode, (folder / "fifo").is_fifo()) == (2, True)

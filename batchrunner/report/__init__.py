@@ -5,6 +5,7 @@ that they cannot disagree. Rows go from it to the files one by one. Each file is
 about a job does not belong here.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from batchrunner import disk
 from batchrunner.disk import Disk
-from batchrunner.errors import LocalFault
+from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.report.build import build, states
 from batchrunner.report.cards import MOST as MOST_CARDS
@@ -27,7 +28,12 @@ from batchrunner.rundir import RunDir
 if TYPE_CHECKING:
     from batchrunner.report.tables import Form
 
-__all__ = ["MOST_CARDS", "build", "headline", "json_pieces", "on_page", "status_text", "to_json", "write"]
+__all__ = [
+    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "on_page", "status_text", "to_json", "write"
+]  # fmt: skip
+
+
+NAMES = ("report.json", "report.html", "results.csv")
 
 
 def write(
@@ -44,8 +50,7 @@ def write(
 
     report = build(snapshot, version)
     rundir = RunDir(run_dir)
-    names = ["report.json", "report.html", "results.csv"]
-    paths = [run_dir / name for name in names] + [Path(path) for path in (junit, metrics_file) if path is not None]
+    paths = [run_dir / name for name in NAMES] + [Path(path) for path in (junit, metrics_file) if path is not None]
     with ExitStack() as stack:
         files = {
             path: stack.enter_context(_Replacement(path, rundir.room if path.parent == run_dir else path.parent))
@@ -62,6 +67,34 @@ def write(
     if faults:
         raise faults[0]
     return tuple(paths)
+
+
+def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) -> None:
+    """Refuse further files where they could not be written, or would take another's place. Raises UsageError.
+
+    For before a run: in the morning it would be late to hear of it.
+    """
+    taken = {(run_dir / name).absolute(): name for name in NAMES}
+    for option, text in (("--junit", junit), ("--metrics-file", metrics_file)):
+        if text is None:
+            continue
+        path = Path(text).absolute()
+        folder = next(each for each in path.parents if each.exists())
+        complaint = ""
+        if path in taken:
+            complaint = f"is the place of {taken[path]}"
+        elif _is_other_than_a_file(path):
+            complaint = "is not a plain file"
+        elif not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            complaint = f"cannot be written: {folder} is no folder that this user may write to"
+        if complaint:
+            raise UsageError(f"{option}: {text} {complaint}", "Give another path. Nothing was submitted.")
+        taken[path] = option
+
+
+def _is_other_than_a_file(path: Path) -> bool:
+    """A folder, a device, a pipe: nothing that a file may take the place of."""
+    return path.exists() and not path.is_file()
 
 
 def on_page(snapshot: Snapshot) -> Snapshot:
@@ -113,6 +146,9 @@ class _Replacement:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
+        if _is_other_than_a_file(self._path):
+            self._fail(OSError(errno.EINVAL, "not a plain file"))
+            return self
         try:
             self._temporary.parent.mkdir(parents=True, exist_ok=True)
             self._file = io.BufferedWriter(Disk().open(self._temporary, "wb"), 64 * 1024)
