@@ -50,6 +50,7 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 # What is held against the bare loop: that one decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
+FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), part=True)
 # What its parts cost: what it takes less when it goes without one, and without all of these.
 LEFT_OUT = {
     "report": "report",
@@ -82,7 +83,7 @@ RACERS = (
     Racer("bare loop + a connection for each POST", _bare("own"), part=True),
     Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), part=True),
     Racer("bare loop + four rows a job in a journal, flushed", _bare("journal"), part=True),
-    Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), part=True),
+    FLOOR,
     Racer("bare loop + decode check", _bare("decode"), part=True),
     Racer(
         "asyncio script in the OpenAI cookbook's style",
