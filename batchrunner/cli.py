@@ -131,18 +131,15 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
     environment over the manifest.
     """
+    from batchrunner import start
     from batchrunner.progress import make_progress
 
     setup = _load(manifest, flags)
     if dry_run:
         return _show_plan(setup, as_json=False, every=False)
-    settings = setup.settings
-    quiet, plain, form = settings.quiet, settings.no_progress, settings.log_format
+    quiet, plain, form = setup.settings.quiet, setup.settings.no_progress, setup.settings.log_format
     with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
-        from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
-
-        gc.freeze()  # what is loaded stays: it need not be looked at again
-        return runner.run_batch(setup, os.environ, progress)
+        return start.run_batch(setup, os.environ, progress)
 
 
 @cli.command(short_help="Check manifests and local inputs.")
@@ -306,10 +303,13 @@ def main() -> None:
 
 
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
-    from batchrunner import prepare
+    from batchrunner import prepare, undisturbed
     from batchrunner.manifest.variables import read_given
 
-    return prepare.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
+    with undisturbed.undisturbed():
+        setup = prepare.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
+        gc.freeze()  # what is loaded stays: it need not be looked at, not even once
+    return setup
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:

@@ -21,12 +21,14 @@ EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEP
 WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
 
 # Chosen by simulation, as benchmarks/polling.py does it; the outcome is flat around them.
-KEPT = 128  # spans
+KEPT = 256  # spans
 _ROUNDS = 8  # of expectation-maximisation
 _SMOOTH = 0.4  # of the bandwidth that suits a single hump
 _ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
+_DOUBT = 8  # spans that outweigh the belief that it may complete any time
 _ODD = 0.1  # share expected to complete that early, or that late
 _CHANGED = 5  # so odd ones in a row, all early or all late: the service has changed. By chance: once in 50,000
+_LATE = 0.25  # share that counts as late
 _NOUGHT = 1e-12
 
 Span = tuple[float, float]
@@ -64,6 +66,7 @@ class Durations:
 class Fit:
     """A distribution over the steps of time.
 
+    late_s: from when on what is not complete is late.
     survival: share that takes longer than each edge. hazard: per second, in each step, of what is left: nowhere nought,
     since a few are taken to complete any time, as what nobody expects must not go unseen for long.
     """
@@ -71,11 +74,11 @@ class Fit:
     def __init__(self, shares: Sequence[float], seen: int) -> None:
         smooth = _smoothed(shares, seen)
         self.survival = _left(smooth)
-        self.median_s = self._median_s()
+        self.median_s, self.late_s = self._by_when(0.5), self._by_when(_LATE)
         self.mean_s = sum(
             share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True)
         )
-        odd, rate = max(_ANY_TIME, 1 / (1 + seen)), 0.5 / self.median_s
+        odd, rate = max(_ANY_TIME, _DOUBT / (_DOUBT + seen)), 0.5 / self.median_s
         left = [
             (1 - odd) * each + odd * exp(-rate * edge_s) for each, edge_s in zip(self.survival, EDGES_S, strict=True)
         ]
@@ -94,10 +97,11 @@ class Fit:
         """-1 where hardly any was expected to complete that early, 1 where that late, else 0."""
         return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
 
-    def _median_s(self) -> float:
-        step = next(step for step in range(STEPS) if self.survival[step + 1] <= 0.5)
+    def _by_when(self, share: float) -> float:
+        """By when all but this share are complete."""
+        step = next(step for step in range(STEPS) if self.survival[step + 1] <= share)
         fall = self.survival[step] - self.survival[step + 1]
-        return EDGES_S[step] + (self.survival[step] - 0.5) / fall * WIDTHS_S[step]
+        return EDGES_S[step] + (self.survival[step] - share) / fall * WIDTHS_S[step]
 
 
 def step_of(elapsed_s: float) -> int:

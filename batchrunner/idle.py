@@ -6,10 +6,10 @@ size, reports of another run) is a reason for a run, which looks at everything a
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from stat import S_ISREG
 
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.job import Entry, Run, State
@@ -20,12 +20,14 @@ from batchrunner.report.text import headline
 from batchrunner.resume import take_up
 from batchrunner.settings import Settings
 from batchrunner.text import rfc3339
+from batchrunner.undisturbed import undisturbed
 
 _REPORTS = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 64 * 1024  # of report.json, with all that stands before the jobs
 _TELLING = {"quiet", "log_format", "no_progress"}  # settings of how a run is shown: they change nothing of a batch
 
 
+@undisturbed()
 def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     """The batch as it stands, where a run would leave everything so; else None. The run directory is locked.
 
@@ -39,7 +41,7 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
         return None
     if sum(counts.states.values()) != len(entries) or not lists(path, entries):
         return None
-    if not _clips_stand(setup.rundir.path, setup.batch.entries, placed(path), counts):
+    if not _clips_stand(setup.rundir.path, entries, placed(path), counts):
         return None
     return counts if _reports_stand(setup.rundir.path, counts.run) else None
 
@@ -84,22 +86,23 @@ def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
     """Whether what succeeded stands under its name, in its size: what `store.Store.settle` asks for."""
     failed = {record.job.fingerprint for _, record in counts.told}
     size_bytes = 0
-    for entry in entries:
-        if entry.job.fingerprint not in failed:
-            name = entry.file
-            found = files.get(name)
-            if found is None or found[0] != entry.job.fingerprint or _size(f"{root}/{name}") != found[1]:
-                return False
-            size_bytes += found[1]
-    return size_bytes == counts.size_bytes
-
-
-def _size(path: str) -> int | None:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)  # to look names up from here, and not from the root each time
     try:
-        facts = os.lstat(path)  # a Path each would take as long as all the rest
+        for entry in entries:
+            if entry.job.fingerprint not in failed:
+                name = entry.file
+                found = files.get(name)
+                if found is None or found[0] != entry.job.fingerprint:
+                    return False
+                facts = os.lstat(name, dir_fd=folder)  # a Path each would take as long as all the rest
+                if facts.st_size != found[1] or not S_ISREG(facts.st_mode):
+                    return False
+                size_bytes += found[1]
     except OSError:
-        return None
-    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+        return False
+    finally:
+        os.close(folder)
+    return size_bytes == counts.size_bytes
 
 
 def _reports_stand(root: Path, run: Run) -> bool:

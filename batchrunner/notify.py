@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from batchrunner.errors import UsageError
 from batchrunner.events import Listener, Noticed
 from batchrunner.report import headline
@@ -53,6 +51,8 @@ async def tell(url: str | None, facts: Mapping[str, Any], run_dir: Path, listene
 
 async def post(url: str, body: Mapping[str, Any]) -> str | None:
     """Post `body`; what went wrong in words that do not tell the address, or None. Ends within ten seconds."""
+    import aiohttp  # here, as a run that finds nothing to do calls nobody
+
     target = url.replace("{status}", str(body["exit_status"]))
     host = urlsplit(url).hostname
     timeout = aiohttp.ClientTimeout(total=_WITHIN_S)

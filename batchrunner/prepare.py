@@ -64,7 +64,7 @@ def _options(flags: Mapping[str, object], given: Mapping[str, str]) -> tuple[str
 
 
 def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
-    """What `run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
+    """What `start.run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
 
     Raises JournalError.
     """

@@ -1,7 +1,7 @@
 """The composition root: builds the parts of a run, runs it, and closes in order.
 
-`run_batch` is a program's way in; the command line only turns options into its arguments and its result into an exit
-status. `drive` is the same below signals, threads and locks, with the outside world as an argument.
+`run` is `batchrunner.start`'s way in, where a batch has something to do. `drive` is the same below signals and threads,
+with the outside world as an argument.
 Rule: parts are closed in the reverse order of their making, whatever ends the run.
 """
 
@@ -17,15 +17,15 @@ from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import history, idle, notify, rehearsal, report
+from batchrunner import history, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
-from batchrunner.clock import Clock, LoopClock, wall_time
+from batchrunner.clock import Clock, LoopClock
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader
 from batchrunner.durations import Course, Durations
-from batchrunner.endpoint import Endpoint, on_this_machine, read_endpoint, service_name
+from batchrunner.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Alive, Listener, Noticed, RunFinished
@@ -37,7 +37,6 @@ from batchrunner.ports import Parts
 from batchrunner.posters import Posters
 from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of, run_of
 from batchrunner.resume import take_up
-from batchrunner.rundir import Lock
 from batchrunner.scheduler import Scheduler
 from batchrunner.steps import Steps
 from batchrunner.store import Store
@@ -72,29 +71,38 @@ class Surroundings:
     history: Path | None = None
 
 
-def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
-    """Start or continue a batch. Returns the exit status of the contract.
+def run(setup: Setup, endpoint: Endpoint | None, environment: Mapping[str, str], listener: Listener) -> int:
+    """Run a batch in its locked run directory, to the written report. Returns the exit status of the contract.
 
-    environment: the process's; the API key and the service's address are read from it.
-    Raises BatchrunnerError before anything is submitted, and only then.
+    endpoint: None for a sandbox of its own. environment: the process's.
     """
-    settings = setup.settings
-    report.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
-    endpoint = read_endpoint(settings, environment)
-    notify.check(setup.settings.notify)
-    setup.rundir.make()
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
-    with Lock(setup.rundir, wall_time()), _threads(clock) as outside, Posters(setup.rundir) as posters:
-        done = idle.nothing_to_do(setup, service_name(setup.settings, endpoint.base_url if endpoint else ""))
-        if done is not None:
-            return idle.tell(setup, done, batchrunner.__version__, clock.now(), listener)
+    with _threads(clock) as outside, Posters(setup.rundir) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
-        return asyncio.run(_run_under_signals(setup, endpoint, beside, whole))
+        with _heard() as early:
+            return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, early))
 
 
-async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings) -> int:
+@contextmanager
+def _heard() -> Iterator[list[signal.Signals]]:
+    """Signals that come before the loop hears them are noted: none unwinds it while it is being made or closed."""
+    early: list[signal.Signals] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    heeded = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
+    try:
+        yield early
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+
+
+async def _run_under_signals(
+    setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings, early: list[signal.Signals]
+) -> int:
     """The first signal asks for a clean stop, the second ends at once. They are heard before there is an engine."""
     caught: list[signal.Signals] = []
     engines: list[Engine] = []
@@ -119,6 +127,8 @@ async def _run_under_signals(setup: Setup, endpoint: Endpoint | None, listener: 
         if signal.getsignal(number) is signal.SIG_IGN:
             continue
         asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
+    for number in early:
+        interrupted(number)
     local = rehearsal.service(setup.sandbox, setup.rundir, outside.clock)
     ticking = asyncio.get_running_loop().create_task(_tell_time(outside.clock, listener))
     try:

@@ -7,7 +7,6 @@ spread before believing the median, and compare a commit with itself once to see
 
 import argparse
 import io
-import os
 import shutil
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from harness.instant import instant
-from harness.measured import Cost, measured
+from harness.measured import Cost, measured, surroundings
 from harness.racers import OURS, Work
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +60,7 @@ def one(jobs: Work, package: Path, cap: int, work: Path, url: str) -> Cost:
     root = work / "run"
     shutil.rmtree(root, ignore_errors=True)
     (root / "clips").mkdir(parents=True)
-    environment = {**os.environ, "AIMLAPI_BASE_URL": url, "AIMLAPI_KEY": "sandbox", "PYTHONPATH": str(package)}
+    environment = surroundings(AIMLAPI_BASE_URL=url, AIMLAPI_KEY="sandbox", PYTHONPATH=str(package))
     cost = measured(jobs.command_line(OURS, cap, root / "clips", sys.executable), root, environment, root / "log")
     if cost.status:
         sys.exit(f"{package}: exit {cost.status}: {(root / 'log').read_text()[-2000:]}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from harness import downloads_page, results
 from harness.fetchers import ARIA2, FETCHERS, SMOKE, Fetcher, versions, write_lists
 from harness.instant import Instant, instant
-from harness.measured import Cost, measured
+from harness.measured import Cost, measured, surroundings
 
 _STOPPED = 3  # batchrunner's exit status where the budget ends a run
 
@@ -90,7 +90,7 @@ def race(fetchers: Sequence[Fetcher], bench: Bench, rounds: int) -> dict[Fetcher
 
 
 def one(fetcher: Fetcher, bench: Bench, argv: list[str]) -> Cost:
-    environment = {**os.environ, "AIMLAPI_BASE_URL": bench.service.url, "AIMLAPI_KEY": "sandbox"}
+    environment = surroundings(AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox")
     cost = measured(argv, bench.folder.parent, environment, bench.folder.parent / "log")
     told = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU a file, {cost.peak_mib:.0f} MiB"
     _say(f"{fetcher.name}: {told}")

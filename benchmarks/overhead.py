@@ -9,7 +9,6 @@ Exit status: 0 where every run of every contender brought every clip.
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from harness import overhead_page, results
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, allow_files, measured
+from harness.measured import Cost, allow_files, measured, surroundings
 from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, versions
 
 MAIN_CAP = overhead_page.MAIN_CAP
@@ -85,7 +84,7 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
     # whoever runs next some 0.2 ms a file.
     root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
     (root / "clips").mkdir()
-    environment = {**os.environ, "AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": "sandbox", "POLL_S": "0"}
+    environment = surroundings(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0")
     argv = jobs.command_line(racer, cap, root / "clips", peers)
     before_s = service.cpu_s()
     cost = measured(argv, root, environment, root / "log", terminal=racer.terminal)

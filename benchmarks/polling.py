@@ -25,7 +25,7 @@ from unittest.mock import patch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import polling_page, results  # noqa: E402 (after the path)
+from harness import floor, polling_page, results  # noqa: E402 (after the path)
 
 from batchrunner import poller as room  # noqa: E402
 from batchrunner.job import Attempt, Job, Media, Record, State  # noqa: E402
@@ -34,6 +34,7 @@ from batchrunner.sandbox import conditions, world  # noqa: E402
 
 AT_ONCE = 8
 EARLIER = 200  # jobs of the history
+SAMPLE = 20_000  # durations that stand for a known distribution
 SWEEP_S = tuple(1.25**power for power in range(25))  # 1 s to 212 s, for the curves of the others
 OURS_S = (3.0, 6.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -67,13 +68,15 @@ CASES: dict[str, Draw] = {
 
 
 class Contender(Protocol):
-    """Seconds to the next look."""
+    """Says when to look at what; of the earliest look it forgets when."""
 
-    def accepted(self, name: str, now: float) -> float: ...
+    def accepted(self, name: str, now: float) -> None: ...
 
-    def unfinished(self, name: str, now: float, generating: bool) -> float: ...
+    def unfinished(self, name: str, now: float, generating: bool) -> None: ...
 
     def complete(self, name: str, now: float) -> None: ...
+
+    def next_look(self) -> tuple[float, str] | None: ...
 
 
 class Fixed:
@@ -81,15 +84,22 @@ class Fixed:
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         self.interval_s, self.rng = interval_s, rng
+        self.due: list[tuple[float, str]] = []
 
-    def accepted(self, name: str, now: float) -> float:
-        return self.interval_s * self.rng.uniform(0.9, 1.1)
+    def accepted(self, name: str, now: float) -> None:
+        self.look(name, now, self.interval_s)
 
-    def unfinished(self, name: str, now: float, generating: bool) -> float:
-        return self.accepted(name, now)
+    def unfinished(self, name: str, now: float, generating: bool) -> None:
+        self.look(name, now, self.interval_s)
 
     def complete(self, name: str, now: float) -> None:
         pass
+
+    def look(self, name: str, now: float, wait_s: float) -> None:
+        heapq.heappush(self.due, (now + wait_s * self.rng.uniform(0.9, 1.1), name))
+
+    def next_look(self) -> tuple[float, str] | None:
+        return heapq.heappop(self.due) if self.due else None
 
 
 class Exponential(Fixed):
@@ -99,13 +109,13 @@ class Exponential(Fixed):
         super().__init__(interval_s, rng)
         self.waits: dict[str, float] = {}
 
-    def accepted(self, name: str, now: float) -> float:
+    def accepted(self, name: str, now: float) -> None:
         self.waits[name] = self.interval_s
-        return super().accepted(name, now)
+        super().accepted(name, now)
 
-    def unfinished(self, name: str, now: float, generating: bool) -> float:
+    def unfinished(self, name: str, now: float, generating: bool) -> None:
         self.waits[name] = min(1.5 * self.waits[name], 8 * self.interval_s)
-        return self.waits[name] * self.rng.uniform(0.9, 1.1)
+        self.look(name, now, self.waits[name])
 
 
 class Ours:
@@ -115,26 +125,24 @@ class Ours:
         self.poller = Poller(interval_s, rng, {})
         self.records: dict[str, Record] = {}
 
-    def accepted(self, name: str, now: float) -> float:
+    def accepted(self, name: str, now: float) -> None:
         job = Job(name, "model", Media("video", "v"), Media("image", "i"), {"resolution": "480p"})
         attempt = Attempt(1, name, now, accepted_at=now)
         self.records[name] = Record(job, State.IN_FLIGHT, (attempt,))
-        return self._wait(name, now, first=True)
+        self.poller.after_a_look(self.records[name], now, first=True)
 
-    def unfinished(self, name: str, now: float, generating: bool) -> float:
+    def unfinished(self, name: str, now: float, generating: bool) -> None:
         if generating:
             self.records[name] = self.records[name].with_attempt(generating_at=now)
-        return self._wait(name, now)
+        self.poller.after_a_look(self.records[name], now)
 
     def complete(self, name: str, now: float) -> None:
         self.poller.heed(self.records.pop(name).with_attempt(completed_at=now), now)
 
-    def _wait(self, name: str, now: float, *, first: bool = False) -> float:
-        self.poller.after_a_look(self.records[name], now, first=first)
+    def next_look(self) -> tuple[float, str] | None:
         due = self.poller.next_due
-        assert due is not None
-        self.poller.pop(due)
-        return due - now
+        name = None if due is None else self.poller.pop(due)
+        return None if due is None or name is None else (due, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,27 +162,26 @@ def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0
     """A batch, AT_ONCE at a time; its durations are the seed's. Returns what it came to, and when it ended."""
     looks, unseen, todo = 0, [0.0] * jobs, [*map(str, range(jobs))][::-1]
     ends: dict[str, tuple[float, float]] = {}  # of the queue, of the generation
-    due: list[tuple[float, str]] = []
 
     def submit(now: float) -> None:
         if todo:
             name = todo.pop()
             waits_s, takes_s = draw(Random(f"{seed} {name}"), int(name) / jobs)
             ends[name] = (now + waits_s, now + waits_s + takes_s)
-            heapq.heappush(due, (now + contender.accepted(name, now), name))
+            contender.accepted(name, now)
 
     for _ in range(AT_ONCE):
         submit(began)
     now = began
-    while due:
-        now, name = heapq.heappop(due)
+    while (look := contender.next_look()) is not None:
+        now, name = look
         looks += 1
         if ends[name][1] <= now:
             unseen[int(name)] = now - ends[name][1]
             contender.complete(name, now)
             submit(now)
         else:
-            heapq.heappush(due, (now + contender.unfinished(name, now, ends[name][0] <= now), name))
+            contender.unfinished(name, now, ends[name][0] <= now)
     return figures(looks, unseen), now
 
 
@@ -196,8 +203,8 @@ def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> F
     return Figures(*(sum(getattr(each, name) for each in made) / seeds for name in Figures.__slots__))
 
 
-def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[str, dict[str, dict[float, Figures]]]:
-    """By case, contender and interval."""
+def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[str, dict[str, dict[float, Any]]]:
+    """By case, contender and interval; and the floor of a case by the price of a look."""
     wanted = [
         (case, kind, each) for case in CASES for kind in ("fixed", "exponential") for each in (*sweep_s, 10.0, 15.0)
     ]
@@ -206,10 +213,20 @@ def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[
     with ProcessPoolExecutor(2) as pool:
         count = len(wanted)
         measured = pool.map(measure, cases, kinds, intervals, [jobs] * count, [seeds] * count, chunksize=4)
-        found: dict[str, dict[str, dict[float, Figures]]] = {}
+        found: dict[str, dict[str, dict[float, Any]]] = {}
         for (case, kind, interval_s), each in zip(wanted, measured, strict=True):
             found.setdefault(case, {}).setdefault(kind, {})[interval_s] = each
+    for case in CASES:
+        if not any(word in case for word in ("queue", "doubles", "drops")):  # there is one distribution
+            found[case]["floor"] = knowing(case, jobs, seeds)
     return found
+
+
+def knowing(case: str, jobs: int, seeds: int) -> dict[float, Any]:
+    """What one who knows the distribution would make of the same batches, by the price of a look."""
+    rng = Random(case)
+    played = [CASES[case](Random(f"{seed} {job}"), 0.0)[1] for seed in range(seeds) for job in range(jobs)]
+    return floor.curve([CASES[case](rng, 0.0)[1] for _ in range(SAMPLE)], played)
 
 
 # The whole engine
@@ -269,6 +286,7 @@ def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(room.Poller, "_wait_s", wait_s),
+        patch.object(room.Poller, "heed", room.Poller.heed if kind == "learned" else lambda *_: None),
         patch.object(world.World, "_draw", draw),
     ):
         play(Path(folder), story, **config)

@@ -10,7 +10,6 @@ every clip came.
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from harness import results, scale_page
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, measured
+from harness.measured import Cost, measured, surroundings
 from harness.racers import SCRIPTS, Work
 
 CAP = 64
@@ -44,7 +43,7 @@ class Bench:
     def command(self, *words: str) -> Cost:
         """One command of batchrunner, as a process of its own."""
         argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *words]
-        environment = {**os.environ, "AIMLAPI_BASE_URL": self.service.url, "AIMLAPI_KEY": "sandbox"}
+        environment = surroundings(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
         cost = measured(argv, self.work, environment, self.work / "log")
         if cost.status:
             sys.exit(f"{' '.join(words)}: exit {cost.status}: {(self.work / 'log').read_text()[-2000:]}")

@@ -8,7 +8,6 @@ of compiled modules and of the disk, does not count. Exit status: 0 where every 
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from harness import results
 from harness.instant import instant
-from harness.measured import Cost, measured
+from harness.measured import Cost, measured, surroundings
 from harness.racers import Work
 
 TOOL = str(Path(sys.executable).with_name("batchrunner"))
@@ -34,7 +33,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="start-"))
     try:
         with instant(work / "service") as service:
-            environment = {**os.environ, "AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": "sandbox"}
+            environment = surroundings(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox")
             starts = race(commands(work), work, environment, options.rounds)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -162,6 +162,31 @@ def test_a_signal_as_soon_as_the_run_begins(tmp_path: Path, service: Service, nu
     assert len(service.accepted()) == 3
 
 
+BEFORE_THE_LOOP = """
+import asyncio, os, sys
+run, number = asyncio.run, int(sys.argv.pop(1))
+def late(coroutine):
+    os.kill(os.getpid(), number)
+    return run(coroutine)
+asyncio.run = late
+from batchrunner.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_loop_can_hear_it(tmp_path: Path, service: Service, number: signal.Signals) -> None:
+    batch = make_batch(tmp_path, 3, dict(service.environment()))
+    script = [sys.executable, "-c", BEFORE_THE_LOOP, str(int(number))]
+    words = [*script, "run", str(batch.manifest), "--output", str(batch.output)]
+    environment = os.environ | batch.environment
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    assert batch.report()["exit_status"] == 128 + number
+    assert not service.accepted()
+
+
 def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, "--duration", "500ms", "--faults", str(_slow_downloads(tmp_path))) as service:
         batch = make_batch(tmp_path, 6, dict(service.environment()))

@@ -36,7 +36,7 @@ def test_the_screen_is_that_of_all_records(
     names = [f"j{number}" for number in range(rng.choice([1, 8, 40]))]
     records = [any_record(rng, name) for name in names]
     lengths = [None, 2.0, 3.5]
-    jobs = {name: make_job(name, video=replace(remote(), duration_s=rng.choice(lengths))) for name in names}
+    jobs = {name: make_job(name, video=remote()._replace(duration_s=rng.choice(lengths))) for name in names}
     records = [replace(record, job=jobs[name]) for name, record in zip(names, records, strict=True)]
     named = rng.sample(names, len(names) * 3 // 4 or 1) if seed % 2 else names
     entries = [Entry(place, f"id{place}", jobs[name]) for place, name in enumerate(named)]

@@ -1,13 +1,15 @@
 """Due times: each generation has one, stale ones are dropped, looks of one burst spread out; and what looks teach."""
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from batchrunner.durations import Course, Durations
 from batchrunner.job import Attempt, Record, State
-from batchrunner.poller import ENOUGH, Poller
+from batchrunner.poller import SCOUTS, Poller
+from batchrunner.rhythm import SHORTEST
 from tests.conftest import make_job
 
 
@@ -150,12 +152,70 @@ def course(resolution: str = "480p", *, queued: bool = False) -> Course:
     return (job.model, resolution), queued
 
 
-def test_until_a_handful_is_known_the_interval_is_kept() -> None:
-    world = World()
-    for _ in range(ENOUGH):
-        looks = world.live(55.0)
-        assert len(looks) == 6
-        assert all(9.0 <= after - before <= 11.0 for before, after in zip([0.0, *looks], looks, strict=False))
+def begun(poller: Poller, count: int, now: float = 0.0) -> list[float]:
+    """So many accepted now; their due times, in order."""
+    for number in range(count):
+        poller.after_a_look(in_flight(f"g{number}"), now, first=True)
+    return [poller._due[f"g{number}"] for number in range(count)]
+
+
+def test_of_a_kind_unknown_the_first_are_looked_at_sooner_each_at_another_age() -> None:
+    poller = make()
+    dues = begun(poller, SCOUTS + 20)
+    assert dues[:SCOUTS] == sorted(dues[:SCOUTS])
+    assert SHORTEST * 10 < dues[0] < 2
+    assert all(after > 1.2 * before for before, after in pairwise(dues[:SCOUTS]))
+    assert dues[SCOUTS - 1 :] == [10.0] * 21
+    poller.pop(2.0)
+    poller.after_a_look(in_flight("g0"), 2.0)
+    assert poller._due["g0"] == 12.0, "and then once an interval"
+
+
+def test_the_first_one_complete_moves_the_looks_at_all_others() -> None:
+    poller = make()
+    begun(poller, 500)
+    poller.at("g3", 99.0)  # by somebody else, as after a failed look
+    done = poller.pop(2.0)
+    assert done == "g0"
+    poller.heed(in_flight("g0").with_attempt(completed_at=1.3), 1.3)
+    dues = [poller._due[f"g{number}"] for number in range(1, 500)]
+    assert dues.pop(2) == 99.0
+    assert all(1.3 <= due <= 5 for due in dues), "instead of ten"
+    assert len(poller) == 499
+
+
+def test_what_is_not_seen_yet_does_not_count_as_running() -> None:
+    """It may be complete for long."""
+    poller = make()
+    begun(poller, 50)
+    poller.pop(2.0)
+    poller.heed(in_flight("g0").with_attempt(completed_at=9.0), 9.0)
+    assert poller._plans[course()].rhythm._late_s < 15
+
+
+def test_looks_are_moved_seldom() -> None:
+    """A thousand in flight cost a thousand new due times each time."""
+    poller, made = Poller(10.0, Random(1), {}), list[int]()
+    begun(poller, 1000)
+    for number in range(600):
+        poller._due.pop(f"g{number}")
+        before = len(poller._heap)
+        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=9.0), 9.0)
+        if len(poller._heap) > before:
+            made.append(number + 1)
+    assert made == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+def test_a_change_moves_them_again() -> None:
+    known = {course(): Durations([(50.0, 56.0)] * 100)}
+    poller = Poller(10.0, Middle(), known)
+    before = begun(poller, 40)
+    for number in range(5):
+        poller._due.pop(f"g{number}")
+        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=5.0), 5.0)
+    assert len(known[course()].spans) == 5
+    assert min(before) > 15
+    assert max(poller._due.values()) < 10
 
 
 def test_then_it_looks_when_completion_is_likely() -> None:
@@ -191,7 +251,7 @@ def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
 def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
     known = {course(): Durations([(50.0, 56.0)] * 30)}
     world = World(known)
-    assert world.live(55.0)[0] > 15
+    assert world.live(55.0)[0] > 13, "instead of ten at most"
     assert len(known[course()].spans) == 31
 
 

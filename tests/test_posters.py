@@ -114,7 +114,7 @@ def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) 
 def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
     rundir, snapshot = batch
     record = record_of(batch)
-    gone = replace(record.job.video, path=rundir.path / "gone.mp4", sha256="00" * 32)
+    gone = record.job.video._replace(path=rundir.path / "gone.mp4", sha256="00" * 32)
     far = make_job("b")
     changed = Record(replace(record.job, video=gone), record.state, (), None, record.result)
     entries = (*snapshot.entries, Entry(1, "b", far))
@@ -136,7 +136,7 @@ def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
     odd = tmp_path / "a #1?%20 \u00fc.mp4"
     odd.write_bytes((MEDIA / "bunny.mp4").read_bytes())
     record = record_of(batch)
-    job = replace(record.job, video=replace(record.job.video, path=odd))
+    job = replace(record.job, video=record.job.video._replace(path=odd))
     shot = Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: replace(record, job=job)})
     assert list(pictures(batch[0], shot).clips.values()) == ["../a%20%231%3F%2520%20%C3%BC.mp4"]
 

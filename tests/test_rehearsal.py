@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner import prepare, runner
+from batchrunner import prepare, start
 from batchrunner.clock import FastClock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.job import Attempt, Happening, Record, Snapshot, State
@@ -82,7 +82,7 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     )
     flags: dict[str, object] = {"provider": "sandbox", "fast": True, "faults": "faults.yaml", "poll_interval": "5s"}
     setup = prepare.load(Path("night.yaml"), flags, {})
-    assert runner.run_batch(setup, {}, lambda _: None) == 1
+    assert start.run_batch(setup, {}, lambda _: None) == 1
     told = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
     assert (told["totals"]["succeeded"], told["totals"]["failed"]) == (3, 1)
     assert all("warnings" not in row or not row["warnings"] for row in told["jobs"])
@@ -92,7 +92,7 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     assert times[-1] - times[0] > 20, "seconds of the night, not of this test"
     assert any(event["event"] == "refused" and event["why"] == "unavailable" for event in events)
     # Again: nothing is left to do, and time did not go back.
-    assert runner.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
+    assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
     assert sum('"accepted"' in line for line in ledger.read_text().splitlines()) == 4
     again = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
     assert again["started_at"] >= told["finished_at"]

@@ -415,7 +415,7 @@ def test_estimate_and_times_of_a_job() -> None:
         ended_at=NOW + 67.5,
     )  # fmt: skip
     base = record("a", State.SUCCEEDED, tried)
-    timed = replace(base, job=replace(base.job, video=replace(base.job.video, duration_s=2.0, frames=60)))
+    timed = replace(base, job=replace(base.job, video=base.job.video._replace(duration_s=2.0, frames=60)))
     settings = json.dumps({"prices": {"480p": 1000}})
     row = built(snapshot(timed, run=replace(RUN, settings_json=settings)))["jobs"][0]
     assert row["estimate"] == {"credits": 3750, "basis": "from the manifest", "billed_s": 3.75}

@@ -57,7 +57,7 @@ def test_every_wait_is_within_bounds(median_s: float, interval_s: float) -> None
 
 def test_looks_are_dense_where_completion_is_likely() -> None:
     rhythm = Rhythm(fit(100, 0.2), 10.0)
-    assert rhythm.wait_s(1.0) == LONGEST * 10, "far too early"
+    assert rhythm.wait_s(1.0) > 0.9 * LONGEST * 10, "far too early"
     assert rhythm.wait_s(100.0) < 10 / 1.5
 
 

@@ -18,7 +18,7 @@ RUN_COLUMNS = tuple(field.name for field in fields(Run))
 JOB_COLUMNS = ("fingerprint", "job_json", "state", "error_json", "result_json")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name")
 HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
-_MEDIA_COLUMNS = tuple(field.name for field in fields(Media) if field.name not in {"uri", "path"})
+_MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _attempt_values = attrgetter(*_ATTEMPT_COLUMNS)

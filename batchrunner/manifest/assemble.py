@@ -7,7 +7,7 @@ object. Names are settled last, because an id that is given anywhere goes before
 import itertools
 from collections.abc import Mapping
 
-from batchrunner.job import Entry, Job, Media
+from batchrunner.job import Entry, Job
 from batchrunner.manifest.filenames import FileNames
 from batchrunner.manifest.fingerprint import MODEL, complete, fingerprint
 from batchrunner.manifest.ids import Ids
@@ -41,16 +41,20 @@ class Assembly:
         self._ids.add(row)
         self._files.add(row)
         self._tags.append(row.fields.get("tags") or _NO_TAGS)
-        if row.fields.get("priority"):
-            self._priorities[position] = int(row.fields["priority"])
+        if priority := row.fields.get("priority"):
+            self._priorities[position] = int(priority)
         self._jobs.append(self._job(row, position))
 
     def _job(self, row: Row, position: int) -> Job | None:
         """The row's job, which is the earlier one where they are equal; None where an input cannot be used."""
-        video, image = self._input(row, "video"), self._input(row, "image")
-        if video is None or image is None:
+        fields = row.fields
+        try:
+            video, image = self._inputs.get("video", fields["video"]), self._inputs.get("image", fields["image"])
+        except (KeyError, MediaProblem):
+            self._tell(row, "video")
+            self._tell(row, "image")
             return None
-        params = complete(row.fields)
+        params = complete(fields)
         key = fingerprint(MODEL, video, image, params)
         first = self._first.setdefault(key, position)
         if first == position:
@@ -58,15 +62,13 @@ class Assembly:
         self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
         return self._jobs[first]
 
-    def _input(self, row: Row, kind: Kind) -> Media | None:
-        text = row.fields.get(kind)
-        if text is None:  # which is noted already
-            return None
+    def _tell(self, row: Row, kind: Kind) -> None:
+        """Note why an input cannot be used; that one is missing is noted already."""
         try:
-            return self._inputs.get(kind, text)
+            if kind in row.fields:
+                self._inputs.get(kind, row.fields[kind])
         except MediaProblem as problem:
             row.error(kind, kind, problem.message, problem.hint)
-            return None
 
     def settle(self) -> None:
         """Settle ids and file names; collisions are noted."""

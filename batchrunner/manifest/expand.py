@@ -21,6 +21,7 @@ from batchrunner.manifest.source import YamlList, YamlMapping
 MAX_ROWS = 1_000_000
 MAX_COMPARISONS = 50_000_000
 _FILES = ("video", "image")
+_INPUTS = frozenset(_FILES)
 _NAMES = {"jobs": "job", "jobs_from": "row", "matrix": "matrix row"}
 
 # Takes a pattern, gives the matching paths as they would be written, in no particular order.
@@ -139,6 +140,8 @@ def _over_defaults(own: Mapping[str, Any], sheet: _Sheet) -> Mapping[str, Any]:
 
 def _require_inputs(row: Row, section: str, sheet: _Sheet) -> None:
     """Note a missing video or image, unless it is there and was found unusable already."""
+    if row.fields.keys() >= _INPUTS:
+        return
     for name in _FILES:
         if name not in row.fields and name not in row.unusable and name not in sheet.unusable:
             hint = f"fill the column '{name}', or add it to 'defaults'"

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +35,16 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 _TYPES = {"num_inference_steps": int, "shift": float}
 
 
+class Params(dict[str, Any]):
+    """Parameters as they are sent, with their canonical JSON."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self.json = _canonical(given)
+
+
 def values(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """The values of the parameters in documented order, defaults for those that are not in `fields`."""
     if _NAMES.isdisjoint(fields):
@@ -41,7 +52,7 @@ def values(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple([fields.get(name, default) for name, default in PARAMETERS.items()])
 
 
-def complete(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def complete(fields: Mapping[str, Any]) -> Params:
     """The parameters as they are sent: those in `fields`, the documented defaults for the rest, in documented order.
 
     The same object for the same parameters: do not change it.
@@ -50,26 +61,21 @@ def complete(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=1024, typed=True)  # typed: True, 1 and 1.0 are not the same
-def _completed(*given: Any) -> Mapping[str, Any]:
+def _completed(*given: Any) -> Params:
     named = zip(PARAMETERS, given, strict=True)
-    return {name: _TYPES[name](value) if name in _TYPES else value for name, value in named if value is not None}
+    return Params(
+        {name: _TYPES[name](value) if name in _TYPES else value for name, value in named if value is not None}
+    )
 
 
-def fingerprint(model: str, video: Media, image: Media, params: Mapping[str, Any]) -> str:
-    """``sha256:<hex>`` over the canonical JSON of the job: compact, ASCII, keys sorted; put together from its parts, of
-    which most are those of the job before. `params` as `complete` gives them.
-    """
-    rest = _rest(model, tuple(params), *params.values())
-    text = f'{{"image":{_identity(image)},{rest},"video":{_identity(video)}}}'
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-@lru_cache(maxsize=1024, typed=True)
-def _rest(model: str, names: tuple[str, ...], *given: Any) -> str:
-    """What stands between the inputs."""
-    return _canonical({"model": model, "params": dict(zip(names, given, strict=True)), "v": 1})[1:-1]
+def fingerprint(model: str, video: Media, image: Media, params: Params) -> str:
+    """``sha256:<hex>`` over the canonical JSON of the job: compact, ASCII, keys sorted; put together from its parts."""
+    inputs = (
+        f'"image":{_identity(image)},"model":{_text(model)},"params":{params.json},"v":1,"video":{_identity(video)}'
+    )
+    return "sha256:" + hashlib.sha256(f"{{{inputs}}}".encode()).hexdigest()
 
 
 def _identity(media: Media) -> str:
     """Content where it is at hand, so that a renamed file is the same job; otherwise the URL. As JSON."""
-    return f'{{"sha256":"{media.sha256}"}}' if media.sha256 else f'{{"url":{_canonical(media.uri)}}}'
+    return f'{{"sha256":"{media.sha256}"}}' if media.sha256 else f'{{"url":{_text(media.uri or "")}}}'

@@ -7,7 +7,6 @@ Local files are left to `batchrunner.media`.
 import ipaddress
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -60,7 +59,7 @@ class Inputs:
 
     def _look(self, kind: Kind, text: str) -> Media:
         if plain := _PLAIN_URL.fullmatch(text):
-            return Media(kind=kind, source=f"{plain[1]}?…" if plain[2] else text, uri=text)
+            return Media(kind, f"{plain[1]}?…" if plain[2] else text, None, text)
         if _DATA.match(text):
             return inline(text, kind)
         if _SCHEME.match(text):
@@ -79,7 +78,7 @@ class Inputs:
                 self._files[kind, real] = probe(path, kind, text)
             except MediaProblem as problem:
                 raise MediaProblem(problem.message, _local_hint(text) or problem.hint) from None
-        return replace(self._files[kind, real], source=text, path=path)
+        return self._files[kind, real]._replace(source=text, path=path)
 
 
 def _local_hint(text: str) -> str:

@@ -5,13 +5,13 @@ set, and a key that stands twice is refused, as in YAML.
 """
 
 import json
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batchrunner.manifest.diagnostics import mark
-from batchrunner.manifest.records import KNOWN, Marks, Table, checked
+from batchrunner.manifest.records import Table, checked, usable
 from batchrunner.manifest.row import Row
+from batchrunner.manifest.schema import job_fits
 
 
 class _Twice(Exception):
@@ -39,19 +39,18 @@ def _float(text: str) -> float:
     return value if -1e15 < value < 1e15 else _no_number(text)
 
 
-_decode = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_int, parse_float=_float
-).decode
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_int=_int, parse_float=_float)
 
 
 def read(table: Table) -> Iterator[Row]:
     """The rows of a table of JSON Lines."""
-    for text in table.lines():
-        if text.strip():
+    for line in table.lines():
+        text = line.rstrip()
+        if text:
             value = _value(text, table)
             if isinstance(value, dict):
                 places = _KeyPlaces(text, table.line)
-                yield checked(_flat(value), Marks(_steps(*value), places), table)
+                yield usable(value, places, table) if job_fits(value) else checked(_flat(value), places, table)
             elif value is not None:
                 what = "the line holds no job"
                 hint = 'one object a line: {"video": …, "image": …}'
@@ -60,16 +59,16 @@ def read(table: Table) -> Iterator[Row]:
 
 
 def _value(text: str, table: Table) -> Any:
-    """The line's value; None where it cannot be read, which is noted."""
+    """The line's value; None where it cannot be read, which is noted. text: without white space at its end."""
     column, message, hint = 1, "", ""
     try:
-        value = _decode(text.rstrip())
+        value = _decoded(text)
         if "\\u" in text:  # half of a character, which no file could hold
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
         column, message = error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-        hint = "JSON Lines: one object a line, whole on its line" if error.pos >= len(text.rstrip()) else ""
+        hint = "JSON Lines: one object a line, whole on its line" if error.pos >= len(text) else ""
     except _Twice as error:
         message = f"the key '{str(error)[:60]}' stands in this line twice"
     except RecursionError:
@@ -82,10 +81,17 @@ def _value(text: str, table: Table) -> Any:
     return None
 
 
+def _decoded(text: str) -> Any:
+    """The value of a whole text."""
+    if text[:1] == "{":
+        value, end = _decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    return _decoder.decode(text)  # which takes longer: it looks for white space first
+
+
 def _flat(value: dict[str, Any]) -> dict[str, Any]:
     """The object with its ``tags.<name>`` keys put into its tags, and nulls left out as empty cells are."""
-    if value.keys() <= KNOWN and None not in value.values():
-        return value
     if any("." in name for name in value):
         tags = value.get("tags")
         dotted = {name: value.pop(name) for name in list(value) if name.startswith("tags.") and name != "tags."}
@@ -94,12 +100,7 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in value.items() if each is not None}
 
 
-@lru_cache(maxsize=64)
-def _steps(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
-
-
-class _KeyPlaces:
+class _KeyPlaces(Mapping[str, int]):
     """Where the values of an object on one line stand, by key, worked out when asked."""
 
     __slots__ = ("_line", "_text")
@@ -108,15 +109,25 @@ class _KeyPlaces:
         self._text, self._line = text, line
 
     def __getitem__(self, wanted: str) -> int:
+        for key, place in self._all():
+            if key == wanted:
+                return place
+        raise KeyError(wanted)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self._all())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._all())
+
+    def _all(self) -> Iterator[tuple[str, int]]:
         decode = json.JSONDecoder().raw_decode
         at = self._after_space(self._text.index("{") + 1)
         while self._text[at : at + 1] == '"':
             key, at = decode(self._text, at)
             at = self._after_space(self._after_space(at) + 1)
-            if key == wanted:
-                return mark(self._line, at + 1)
+            yield key, mark(self._line, at + 1)
             at = self._after_space(self._after_space(decode(self._text, at)[1]) + 1)
-        raise KeyError(wanted)
 
     def _after_space(self, at: int) -> int:
         while self._text[at : at + 1].isspace():

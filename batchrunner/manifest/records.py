@@ -79,22 +79,30 @@ class Marks(Mapping[str, int]):
         return len(self._steps)
 
 
-def checked(fields: dict[str, Any], marks: Marks, table: Table) -> Row:
-    """A row of the fields that can be used, its paths made relative to the manifest; the rest is noted."""
+def checked(fields: dict[str, Any], marks: Mapping[str, int], table: Table) -> Row:
+    """A row of the fields that can be used; the rest is noted."""
+    if schema.job_fits(fields):
+        return usable(fields, marks, table)
     start = mark(table.start, 1)
-    unusable: frozenset[str] = frozenset()
-    if not schema.job_fits(fields):
-        whole = YamlMapping(start)
-        for name, value in fields.items():
-            place = marks.get(name, marks.get(f"tags.{name}", start))
-            whole.put(name, value, place, place)
-        unusable = schema.check_job(whole, table.findings)
-        fields = {name: value for name, value in fields.items() if name in KNOWN and name not in unusable}
-    for name in _FILES:
-        path = fields.get(name)
-        if path and table.folder and not is_remote(path):
-            fields[name] = _joined(table.folder, path)
-    return Row(fields, marks, start, table.findings, unusable)
+    whole = YamlMapping(start)
+    for name, value in fields.items():
+        place = marks.get(name, marks.get(f"tags.{name}", start))
+        whole.put(name, value, place, place)
+    refused = schema.check_job(whole, table.findings)
+    fields = {name: value for name, value in fields.items() if name in KNOWN and name not in refused}
+    return usable(fields, marks, table, refused)
+
+
+def usable(
+    fields: dict[str, Any], marks: Mapping[str, int], table: Table, refused: frozenset[str] = frozenset()
+) -> Row:
+    """A row of fields that can be used, its paths made relative to the manifest. refused: fields that cannot."""
+    if table.folder:
+        for name in _FILES:
+            path = fields.get(name)
+            if path and not is_remote(path):
+                fields[name] = _joined(table.folder, path)
+    return Row(fields, marks, mark(table.start, 1), table.findings, refused)
 
 
 def _joined(folder: str, path: str) -> str:

@@ -12,7 +12,7 @@ from batchrunner.manifest.fingerprint import PARAMETERS
 FIELDS = frozenset({"video", "image", "tags", "priority", "file", *PARAMETERS})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take three times as long to make, and this is one a job, let go at once
 class Row:
     """One job to be.
 
@@ -44,8 +44,8 @@ class Places:
 
     def add(self, row: Row) -> None:
         """Remember the next row's place: that of its id where it has one at hand."""
-        known = row.marks if isinstance(row.marks, dict) else {}  # a table works its marks out when asked: not here
-        self._marks.append(known.get("id", row.mark))
+        at_hand = isinstance(row.marks, dict)  # a table works its marks out when asked: not here
+        self._marks.append(row.marks.get("id", row.mark) if at_hand else row.mark)
         self._files.append(row.findings)
 
     def line(self, position: int, here: Findings) -> str:

@@ -148,10 +148,10 @@ def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]
     desk = _Desk(findings, frozenset(refused), set(refused))
     top = root
     if isinstance(root, YamlMapping):
-        top = YamlMapping(root.mark)
+        top, marks = YamlMapping(root.mark), root.key_marks
         for key, value in root.items():
             stand_in = desk.check_items(key, value) if key in _ITEMS else value
-            top.put(key, stand_in, root.key_marks[key], root.value_marks[key])
+            top.put(key, stand_in, marks[key], root.value_marks[key])
     elif isinstance(root, YamlList):
         top = desk.check_items("jobs", root)
     if not _fits("")(top):
@@ -226,6 +226,7 @@ def _place(root: Any, path: Iterable[str | int]) -> int:
 def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -> None:
     known = list(error.schema["properties"])
     section = path[0] if path and isinstance(path[0], str) else "jobs"
+    marks = error.instance.key_marks
     for key in error.instance:
         if key in known:
             continue
@@ -236,8 +237,7 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
             hint = "fields of a job stand in an entry of 'jobs', or in 'defaults'"
         elif path:
             hint = _MISPLACED.get((section, key)) or _FOREIGN.get(key, hint)
-        place = error.instance.key_marks[key]
-        findings.error("unknown-key", place, f"{_owner(path)} has no key {_shown(key, 40)}", hint)
+        findings.error("unknown-key", marks[key], f"{_owner(path)} has no key {_shown(key, 40)}", hint)
 
 
 def _owner(path: tuple[str | int, ...]) -> str:

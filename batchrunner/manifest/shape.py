@@ -6,6 +6,7 @@ way, and some eighty with the full validator.
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,12 +25,20 @@ _TYPES: dict[str, Check] = {
 
 def compiled(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
     """A function that is true only of values that `schema` accepts. definitions: what ``#/$defs/…`` refers to."""
-    tests = [_keyword(name, schema, definitions) for name in schema if name not in _SILENT and name[:1] != "$"]
+    silent = _SILENT | _seen_to(schema)
+    tests = [_keyword(name, schema, definitions) for name in schema if name not in silent and name[:1] != "$"]
     if "$ref" in schema:
         tests.append(compiled(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions))
     if "additionalProperties" in schema and "properties" not in schema:
         tests.append(_properties({"properties": {}, **schema}, definitions))
     return _all(tests)
+
+
+def _seen_to(schema: Mapping[str, Any]) -> set[str]:
+    """Keywords that the test of another one looks at: a call less for each text and each mapping."""
+    if schema.get("type") == "string":
+        return {"minLength", "maxLength"}
+    return {"type"} if schema.get("type") == "object" and "properties" in schema else set()
 
 
 def _all(tests: list[Check]) -> Check:
@@ -49,6 +58,9 @@ def _keyword(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any
 
 def _type(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
     wanted = schema["type"]
+    if wanted == "string":
+        least, most = schema.get("minLength", 0), schema.get("maxLength", sys.maxsize)
+        return lambda value: isinstance(value, str) and least <= len(value) <= most
     if isinstance(wanted, str):
         return _TYPES[wanted]
     tests = [_TYPES[each] for each in wanted]
@@ -70,13 +82,15 @@ def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Ch
     checks = {name: compiled(each, definitions) for name, each in schema["properties"].items()}
     further = schema.get("additionalProperties", True)
     other = compiled(further, definitions) if isinstance(further, Mapping) else lambda _: bool(further)
+    alone = schema.get("type") != "object"  # and nothing is said of other types here
 
     def fits(value: Any) -> bool:
-        if isinstance(value, dict):
+        is_mapping = isinstance(value, dict)
+        if is_mapping:
             for key, each in value.items():
                 if not checks.get(key, other)(each):
                     return False
-        return True
+        return is_mapping or alone
 
     return fits
 

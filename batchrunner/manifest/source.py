@@ -7,6 +7,7 @@ What the values mean is none of this room's business; how YAML misleads stands i
 """
 
 import sys
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,19 +40,24 @@ _COLLECTIONS = {None, "!", _TAG + "map", _TAG + "seq"}
 class YamlMapping(dict[str, Any]):
     """A mapping that knows where it starts, and where each of its keys and values starts (marks)."""
 
-    __slots__ = ("key_marks", "mark", "value_marks")
+    __slots__ = ("_key_marks", "mark", "value_marks")
 
     def __init__(self, place: int) -> None:
         super().__init__()
         self.mark = place
-        self.key_marks: dict[str, int] = {}
+        self._key_marks = array("Q")  # hardly ever asked for, and small
         self.value_marks: dict[str, int] = {}
 
     def put(self, key: str, value: object, key_mark: int, value_mark: int) -> None:
-        """Set `key`, with the places of the key and of the value."""
+        """Add `key`, which is not there yet, with the places of the key and of the value."""
         self[key] = value
-        self.key_marks[key] = key_mark
+        self._key_marks.append(key_mark)
         self.value_marks[key] = value_mark
+
+    @property
+    def key_marks(self) -> dict[str, int]:
+        """Where each key stands. Made when asked for."""
+        return dict(zip(self, self._key_marks, strict=True))
 
 
 class YamlList(list[Any]):
@@ -298,10 +304,13 @@ class _Builder:
 
 def _merged(node: YamlMapping, merges: list[YamlMapping]) -> YamlMapping:
     """`node` with the merged mappings' keys, which come first and never replace its own."""
-    whole = YamlMapping(node.mark)
+    parts: dict[str, tuple[Any, int, int]] = {}
     for source in (*reversed(merges), node):
-        for key, value in source.items():
-            whole.put(key, value, source.key_marks[key], source.value_marks[key])
+        marks = source.key_marks
+        parts |= {key: (value, marks[key], source.value_marks[key]) for key, value in source.items()}
+    whole = YamlMapping(node.mark)
+    for key, part in parts.items():
+        whole.put(key, *part)
     return whole
 
 

@@ -96,20 +96,18 @@ def insert(root: Any, text: str, variables: Variables, findings: Findings) -> Ba
         walk.visit(root, () if isinstance(root, YamlMapping) else ("jobs",))
         refused = walk.refused
     if isinstance(own, YamlMapping):
+        marks = own.key_marks
         for name in own.keys() - variables.used - SECRETS:
             if NAME.fullmatch(name):
-                findings.warn(
-                    "unused", own.key_marks[name], f"nothing uses the variable '{name}'", f"${{{name}}} would"
-                )
+                findings.warn("unused", marks[name], f"nothing uses the variable '{name}'", f"${{{name}}} would")
     return refused
 
 
 def _check_own(own: YamlMapping, findings: Findings) -> None:
+    marks = own.key_marks
     for name, value in own.items():
         if name.upper() in SECRETS:
-            findings.error(
-                "variable", own.key_marks[name], f"{name} is the API key's place, not a variable's", _KEY_HINT
-            )
+            findings.error("variable", marks[name], f"{name} is the API key's place, not a variable's", _KEY_HINT)
         if isinstance(value, str) and any(each["name"] for each in _REFERENCE.finditer(value)):
             hint = "use both names where they are needed"
             findings.error("variable", own.value_marks[name], f"the variable '{name}' holds another one", hint)

@@ -36,6 +36,15 @@ def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Pa
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
 
 
+def surroundings(**own: str) -> dict[str, str]:
+    """The environment of a contender: this one with `own`, but for what changes how Python runs.
+
+    Where bytecode is not kept, or every line is written by itself, that would be measured too.
+    """
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name == "PYTHONPATH"}
+    return plain | own
+
+
 def allow_files(number: int = 8192) -> None:
     """Let this process and all that it starts have so many files and sockets open, as far as the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

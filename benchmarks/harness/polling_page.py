@@ -18,7 +18,8 @@ NAMES = {
     "cold": "batchrunner, first batch",
     "history": "batchrunner, 200 jobs known",
 }
-COLOURS = {"fixed": "#888888", "exponential": "#c08030", "cold": "#5aa0e0", "history": "#1040a0"}
+FLOOR = "floor: the distribution known"
+COLOURS = {"floor": "#70b070", "fixed": "#888888", "exponential": "#c08030", "cold": "#5aa0e0", "history": "#1040a0"}
 OURS = ("cold", "history")
 SAME = 1.03  # ratios up to this are called equal: three batches of 256 say no more
 _WIDE, _HIGH, _COLUMNS = 230, 170, 4
@@ -41,7 +42,7 @@ Played = Mapping[tuple[str, str], tuple[Any, float]]  # by service and policy: f
 class Point:
     """One of ours beside the other curves. ratio: of time unseen, to the better of the others at the same looks.
 
-    later: the same of the second half of our batch; for the mean only.
+    later: the same of the second half of our batch; for the mean only. floor: of one who knows the distribution.
     """
 
     case: str
@@ -49,9 +50,11 @@ class Point:
     interval_s: float
     ratio: float
     later: float
+    floor: float | None
 
     def __str__(self) -> str:
-        return f"{self.case}, {self.interval_s:g} s: {self.ratio:.2f}"
+        floor = "" if self.floor is None else f" (floor {self.floor:.2f})"
+        return f"{self.case}, {self.interval_s:g} s: {self.ratio:.2f}{floor}"
 
 
 def moment(text: str) -> float:
@@ -76,7 +79,8 @@ def points(simulated: Simulated, kind: str, name: str) -> list[Point]:
             if known := [other for other in others if other]:
                 value, best = getattr(figures, name), min(known)
                 later = figures.later_s if name == "unseen_s" else value
-                found.append(Point(case, kind, interval_s, value / best, later / best))
+                least = at_the_same_looks(kinds.get("floor", {}), figures.looks, name)
+                found.append(Point(case, kind, interval_s, value / best, later / best, least and least / best))
     return found
 
 
@@ -172,6 +176,12 @@ def _summary(simulated: Simulated) -> str:
     return "; ".join(told) + "."
 
 
+def _missed(all_points: Sequence[Point]) -> str:
+    above = [point for point in all_points if point.ratio > SAME]
+    floors = sum(point.floor is not None and point.floor > SAME for point in above)
+    return f"{len(above)} of {len(all_points)} points, at {floors} of these the floor, too"
+
+
 def _beaten(engine: Played) -> list[str]:
     """Where one of ours is no better than another policy in either way."""
     found = []
@@ -197,7 +207,8 @@ def _compared(simulated: Simulated) -> list[str]:
         "",
         "Time unseen, ours over the better of the two others *at the same number of looks a job* (read off their",
         "curves of 27 intervals each, the luckiest point where a curve has several): under 1 is better. Lowest to",
-        "highest over the intervals 3, 6, 10, 15, 30 and 60 s, as far as the others' curves reach.",
+        "highest over the intervals 3, 6, 10, 15, 30 and 60 s, as far as the others' curves reach. *Floor*: the same",
+        "of one who knows how durations are distributed, though not each one, and looks when that is best on average.",
         "",
         "| case | mean, first batch | mean, 200 known | 95 %, first batch | 95 %, 200 known |",
         "|---|---|---|---|---|",
@@ -214,7 +225,7 @@ def _compared(simulated: Simulated) -> list[str]:
         for kind, each in zip(OURS, both[name], strict=True):
             above = sorted((point for point in each if point.ratio > SAME), key=lambda point: -point.ratio)
             listed = "; ".join(map(str, above)) or "nowhere"
-            lines.append(f"- {NAMES[kind].partition(', ')[2]}, {len(above)} of {len(each)} points: {listed}.")
+            lines.append(f"- {NAMES[kind].partition(', ')[2]}, {_missed(each)}: {listed}.")
     return [*lines, "", f"On average: {_summary(simulated)}", "", "![curves](polling.svg)", ""]
 
 
@@ -241,8 +252,8 @@ def plot(simulated: Simulated) -> str:
     size = f'width="{_WIDE * _COLUMNS + 20}" height="{_HIGH * rows + 50}"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="10">']
     parts.append('<rect width="100%" height="100%" fill="white"/>')
-    for place, (kind, name) in enumerate(NAMES.items()):
-        x = 20 + 225 * place
+    for place, (kind, name) in enumerate({**NAMES, "floor": FLOOR}.items()):
+        x = 20 + 185 * place
         parts.append(
             f'<rect x="{x}" y="12" width="18" height="4" fill="{COLOURS[kind]}"/>'
             f'<text x="{x + 24}" y="18">{name}</text>'

@@ -1,0 +1,38 @@
+"""The way into a batch: whether there is anything to do is asked before what only a run needs is loaded.
+
+`run_batch` is a program's way in; the command line only turns options into its arguments and its result into an exit
+status. Rule: one process at a time is past the lock, and nothing is decided outside of it.
+"""
+
+import gc
+from collections.abc import Mapping
+
+import batchrunner
+from batchrunner import idle, notify, rehearsal, report
+from batchrunner.clock import wall_time
+from batchrunner.endpoint import read_endpoint, service_name
+from batchrunner.events import Listener
+from batchrunner.prepare import Setup
+from batchrunner.rundir import Lock
+
+
+def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
+    """Start or continue a batch. Returns the exit status of the contract.
+
+    environment: the process's; the API key and the service's address are read from it.
+    Raises BatchrunnerError before anything is submitted, and only then.
+    """
+    settings = setup.settings
+    report.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
+    endpoint = read_endpoint(settings, environment)
+    notify.check(settings.notify)
+    setup.rundir.make()
+    with Lock(setup.rundir, wall_time()):
+        done = idle.nothing_to_do(setup, service_name(settings, endpoint.base_url if endpoint else ""))
+        if done is not None:
+            now = rehearsal.clock(setup.sandbox, setup.rundir).now() if setup.sandbox else wall_time()
+            return idle.tell(setup, done, batchrunner.__version__, now, listener)
+        from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
+
+        gc.freeze()  # what is loaded stays: it need not be looked at again
+        return runner.run(setup, endpoint, environment, listener)

@@ -1,0 +1,46 @@
+"""The least that looks can do for one who knows how durations are distributed, though not each one.
+
+The ages at which to look are a shortest path over a fine grid: what a look costs against how long clips lie unseen on
+average. Each price of a look gives one point of a curve.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_GRID = 700
+_PRICES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """As `polling.Figures`."""
+
+    looks: float
+    unseen_s: float
+    unseen_95_s: float
+
+
+def curve(known_s: Sequence[float], played_s: Sequence[float]) -> dict[float, Floor]:
+    """By what a look costs, in seconds that a clip lies unseen. known_s: a large sample; played_s: those looked at."""
+    import numpy as np
+
+    known, played = np.sort(known_s), np.asarray(played_s)
+    ages = np.concatenate([[0.0], np.geomspace(known[0] / 2, 1.001 * max(known[-1], played.max()), _GRID)])
+    until = np.searchsorted(known, ages, side="right")
+    by, early = until / len(known), np.concatenate([[0.0], np.cumsum(known)])[until] / len(known)
+    found = {}
+    for price in np.geomspace(2, 2e-3, _PRICES) * np.median(known):
+        rest, then = np.zeros(_GRID + 1), np.zeros(_GRID + 1, int)
+        for here in range(_GRID - 1, -1, -1):
+            later = slice(here + 1, None)
+            costs = ages[later] * (by[later] - by[here]) - (early[later] - early[here]) + rest[later]
+            then[here] = here + 1 + costs.argmin()
+            rest[here] = price * (1 - by[here]) + costs.min()
+        looks = [0]
+        while looks[-1] < _GRID:
+            looks.append(int(then[looks[-1]]))
+        last = np.searchsorted(ages[looks], played)
+        unseen = np.sort(ages[looks][last] - played)
+        at_95 = unseen[int(np.ceil(0.95 * len(unseen))) - 1]
+        found[float(price)] = Floor(float(last.mean()), float(unseen.mean()), float(at_95))
+    return found
