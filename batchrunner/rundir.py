@@ -12,7 +12,8 @@
                               /sandbox/       the embedded sandbox's memory (provider: sandbox)
 
 Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
-a power cut, and the file itself is never removed.
+a power cut, and the file itself is never removed. Where somebody removes it, the folder it lies in is locked still, and
+that one cannot go without the journal.
 """
 
 import fcntl
@@ -93,16 +94,18 @@ class RunDir:
 
     def holder(self) -> str | None:
         """Who runs this batch just now, in words; None where nobody does."""
-        try:
-            descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return os.read(descriptor, 200).decode("utf-8", "replace").strip() or "a process"
-        finally:
-            os.close(descriptor)
+        for path in (self.lock, self.room):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            try:
+                if not _taken(descriptor, fcntl.LOCK_SH, needed=path == self.lock):
+                    with suppress(OSError):
+                        return self.lock.read_text("utf-8", "replace").strip() or "a process"
+                    return "a process"
+            finally:
+                os.close(descriptor)
         return None
 
     def make(self) -> None:
@@ -132,23 +135,22 @@ class Lock:
     def __init__(self, rundir: RunDir, now: float) -> None:
         self._rundir = rundir
         self._now = now
-        self._descriptor = -1
+        self._descriptor = self._folder = -1
 
     def __enter__(self) -> Self:
-        path = self._rundir.lock
+        path, folder = self._rundir.lock, self._rundir.room
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._folder = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except OSError as error:
             raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not (_taken(self._descriptor, fcntl.LOCK_EX) and _taken(self._folder, fcntl.LOCK_EX, needed=False)):
             holder = os.read(self._descriptor, 200).decode("utf-8", "replace").strip()
-            os.close(self._descriptor)
+            self._close()
             raise BatchLocked(
                 f"another process is running this batch: {holder or 'unknown'}",
-                "Nothing was done. Watch it with: batchrunner status " + str(self._rundir.path),
-            ) from error
+                f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
+            )
         holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
         with suppress(OSError):  # a full disk takes no note; the lock holds all the same
             os.ftruncate(self._descriptor, 0)
@@ -158,4 +160,22 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._descriptor)
+        os.close(self._folder)
+
+
+def _taken(descriptor: int, kind: int, *, needed: bool = True) -> bool:
+    """Take the kernel's lock on what is open there; False where another process holds it.
+
+    needed: else, what cannot be locked at all (a folder on NFS) counts as taken.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not needed
+    return True

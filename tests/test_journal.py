@@ -848,3 +848,36 @@ def test_a_lost_write_ahead_log_is_noticed(journal: Journal, path: Path, tmp_pat
     journal.close()
     shutil.copy(path, copied)  # closed, the one file is all of it
     Journal(copied, Inline()).close()
+
+
+UNTIL_REFUSED = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from batchrunner.errors import LocalFault
+from batchrunner.job import Happening
+from batchrunner.journal import Journal
+from tests.conftest import Inline
+
+journal = Journal(Path(sys.argv[1]), Inline())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+
+async def fill():
+    for number in range(1000):
+        await journal.note(Happening(float(number), "weather", "submit", "closed", "why" * 70))
+
+try:
+    asyncio.run(fill())
+except LocalFault:
+    journal.close()
+else:
+    sys.exit("nothing was refused")
+"""
+
+
+@pytest.mark.parametrize("limit_bytes", [49_152, 60_000, 100_000, 110_000, 120_000])
+def test_a_journal_whose_last_write_was_refused_is_not_taken_for_one_that_lost_its_log(
+    path: Path, limit_bytes: int
+) -> None:
+    subprocess.run([sys.executable, "-c", UNTIL_REFUSED, path, str(limit_bytes)], check=True, timeout=60, cwd=ROOT)
+    Journal(path, Inline()).close()

@@ -1,7 +1,10 @@
 """The run directory and its lock: one process at a time, and no lock outlives its process."""
 
+import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +94,31 @@ def test_it_is_free_after_its_end_and_after_an_exception(rundir: RunDir) -> None
     with Lock(rundir, NOW):
         pass
     assert rundir.lock.exists(), "the file is never removed: a waiting process may hold it open"
+
+
+def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.lock.unlink()
+        for _ in range(2):  # the first one makes the file again
+            assert rundir.holder() is not None
+            with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+                pytest.fail("two runs at once")
+    assert rundir.holder() is None
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_no_obstacle(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def on_a_network(descriptor: int, kind: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "not on this file system")
+        lock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", on_a_network)
+    with Lock(rundir, NOW), pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+        pytest.fail("two runs at once")
 
 
 def test_it_is_held_between_processes_and_dies_with_a_killed_one(rundir: RunDir) -> None:

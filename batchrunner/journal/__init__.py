@@ -80,8 +80,15 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in, so that one file holds everything."""
-        with suppress(sqlite3.Error):  # a full disk leaves the mark, and the log with it
-            self._connection.execute("UPDATE mark SET is_open = 0")
+        shut = "UPDATE mark SET is_open = 0"
+        try:
+            self._connection.execute(shut)
+        except sqlite3.Error:
+            # The log cannot grow. Where it can be folded in, there is room in it, and without this it would be gone
+            # after `close` while the mark still asks for it; where not, both stay.
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                self._connection.execute(shut)
         self._connection.close()
 
     def snapshot(self) -> Snapshot | None:
