@@ -16,6 +16,7 @@ from typing import BinaryIO
 from batchrunner.errors import LocalFault
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+_SHORT = {errno.ENOMEM: "memory", errno.EMFILE: "room for open files", errno.ENFILE: "room for open files"}
 
 
 class Disk:
@@ -129,4 +130,7 @@ def fault(error: OSError, doing: str) -> LocalFault:
     """What an OSError means for the user. doing: what was tried, e.g. ``a download could not be stored``."""
     if error.errno in FULL:
         return LocalFault("disk_full", f"{doing}: the disk is full", "Make room and run the same command again.")
+    if error.errno in _SHORT:
+        hint = "Let it have more, or lower --downloads and --uploads; then run the same command again."
+        return LocalFault("too_little", f"{doing}: too little {_SHORT[error.errno]}", hint)
     return LocalFault("disk_error", f"{doing}: {error.strerror or error}", "Check the disk and run the command again.")

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from batchrunner import disk, mp4
+from batchrunner import decoding, disk, mp4
 from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
@@ -181,13 +181,13 @@ def _finish(part: Part, given: str | None) -> Fetched:
     return Fetched(part.path, result)
 
 
-def inspect(path: Path, size_bytes: int) -> mp4.Decoded:
+def inspect(path: Path, size_bytes: int) -> decoding.Decoded:
     """Structure and decoding of a clip. Raises ValueError that says what is wrong, OSError where it cannot be read."""
     with disk.open_plain(path) as file:
         complaint = mp4.check_structure(file, size_bytes)
     if complaint is not None:
         raise ValueError(complaint)
-    return mp4.check_decodes(path)
+    return decoding.check_decodes(path)
 
 
 def file_sha256(path: Path) -> str:

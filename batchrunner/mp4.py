@@ -1,12 +1,11 @@
-"""Is a downloaded clip a whole MP4? Two checks: one of structure, in plain Python, and one that decodes.
+"""Is a downloaded clip a whole MP4? Its structure, in plain Python; `batchrunner.decoding` asks a decoder.
 
 `check_structure` reads boxes, sample tables and the length chain of H.264 and H.265 samples: it finds truncation,
-junk, doubled files, pages under a clip's name and zeroed regions, in about a millisecond. `check_decodes` asks a real
-decoder for a picture. Layouts: ISO/IEC 14496-12 (boxes) and 14496-15 (NAL units in samples).
+junk, doubled files, pages under a clip's name and zeroed regions, in about a millisecond. Layouts: ISO/IEC 14496-12
+(boxes) and 14496-15 (NAL units in samples).
 
 Rule: the bytes are hostile. Sizes are checked before they are believed, counts are bounded by the bytes that hold
-them, and whatever the bytes are the answer is words, never an exception. What a clip ought to look like (size, length)
-is not judged here: a paid clip that is merely odd is kept.
+them, and whatever the bytes are the answer is words, never an exception.
 """
 
 import struct
@@ -15,7 +14,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 _MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
@@ -66,16 +64,6 @@ class _Track:
     chunks: "array[int]"
     runs: tuple[_Run, ...]
     nal_widths: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What a decoder found: picture size in pixels, length in seconds and frame count, the last two None if unsaid."""
-
-    width_px: int
-    height_px: int
-    duration_s: float | None
-    frames: int | None
 
 
 def check_structure(file: BinaryIO, size_bytes: int) -> str | None:
@@ -328,23 +316,3 @@ def _nal_units(sample: bytes, width: int, offset: int) -> int:
     if _HOLE in sample:
         raise _Broken(f"the picture at byte {offset:,} is damaged: it has a hole of zero bytes")
     return units
-
-
-def check_decodes(path: Path) -> Decoded:
-    """Decode the first picture of the MP4 at `path`, and tell what was found.
-
-    The last key frame is left alone: it found nothing more in 200 clips with a flipped byte, and took as long again.
-    Blocking: 5 to 20 ms of CPU for a short clip. Raises ValueError, in words, where no picture comes out.
-    """
-    import av
-
-    av.logging.set_level(None)  # FFmpeg's own messages would go to the terminal
-    try:
-        # The format is given, so that a file in disguise (a playlist) cannot make FFmpeg open anything else.
-        with av.open(f"file:{path}", format="mp4") as container:
-            stream = container.streams.video[0]
-            frame = next(container.decode(stream))
-            length = stream.duration and stream.time_base and float(stream.duration * stream.time_base)
-            return Decoded(frame.width, frame.height, length or None, stream.frames or None)
-    except (av.error.FFmpegError, StopIteration, IndexError) as error:
-        raise ValueError(f"it does not decode: {getattr(error, 'strerror', '') or 'no picture came out'}") from None

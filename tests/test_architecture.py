@@ -136,7 +136,7 @@ def test_the_rules_see_the_package() -> None:
     assert len(modules()) > 50
     assert "batchrunner.job" in modules()["batchrunner.resume"].inner
     assert "batchrunner.api.wire" in modules()["batchrunner.api.client"].inner
-    assert "av" in modules()["batchrunner.mp4"].later
+    assert "av" in modules()["batchrunner.decoding"].later
     assert "batchrunner.runner" in modules()["batchrunner.start"].later
 
 

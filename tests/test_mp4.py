@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner import mp4
+from batchrunner import decoding, disk, mp4
 
 SOURCE = Path(__file__).parent.parent / "manifests" / "media" / "bunny.mp4"
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -271,10 +271,10 @@ def test_a_real_index_that_is_mutated_never_raises(at: int, patch: bytes) -> Non
 
 
 def test_decoding_tells_size_length_and_count(tmp_path: Path) -> None:
-    assert mp4.check_decodes(SOURCE) == mp4.Decoded(480, 480, 2.4, 60)
+    assert decoding.check_decodes(SOURCE) == decoding.Decoded(480, 480, 2.4, 60)
     path = tmp_path / "a: fragmented ?clip.mp4"
     remuxed(path, LAYOUTS["fragmented"])
-    assert mp4.check_decodes(path) == mp4.Decoded(480, 480, 2.4, None)
+    assert decoding.check_decodes(path) == decoding.Decoded(480, 480, 2.4, None)
 
 
 def test_a_list_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_list_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_text("ffconcat version 1.0\nfile other.mp4\n")
     with pytest.raises(ValueError, match="does not decode"):
-        mp4.check_decodes(path)
+        decoding.check_decodes(path)
 
 
 @pytest.mark.parametrize(
@@ -302,5 +302,17 @@ def test_what_does_not_decode_is_refused_in_words(
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     with pytest.raises(ValueError, match="does not decode"):
-        mp4.check_decodes(path)
+        decoding.check_decodes(path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("short", [MemoryError, av.error.MemoryError(12, "Cannot allocate memory")])
+def test_too_little_memory_is_no_fault_of_the_clip(short: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise short
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(OSError, match="memory") as caught:
+        decoding.check_decodes(SOURCE)
+    fault = disk.fault(caught.value, "a download could not be stored")
+    assert (fault.kind, fault.message) == ("too_little", "a download could not be stored: too little memory")

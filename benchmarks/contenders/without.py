@@ -11,9 +11,9 @@ from typing import Any
 
 def decode() -> None:
     """No frame of a clip is decoded."""
-    from batchrunner import mp4
+    from batchrunner import decoding
 
-    put(mp4, "check_decodes", lambda _: mp4.Decoded(480, 480, 0.2, 2))
+    put(decoding, "check_decodes", lambda _: decoding.Decoded(480, 480, 0.2, 2))
 
 
 def posters() -> None:
