@@ -8,16 +8,15 @@ import atexit
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner import __version__
-from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
+from batchrunner import __version__, shell
+from batchrunner.errors import BatchrunnerError, ExitStatus
 from batchrunner.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
@@ -134,12 +133,13 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     from batchrunner import start
     from batchrunner.progress import make_progress
 
-    setup = _load(manifest, flags)
-    if dry_run:
-        return _show_plan(setup, as_json=False, every=False)
-    quiet, plain, form = setup.settings.quiet, setup.settings.no_progress, setup.settings.log_format
-    with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
-        return start.run_batch(setup, os.environ, progress)
+    with shell.heard() as heard:
+        setup = _load(manifest, flags)
+        if dry_run:
+            return _show_plan(setup, as_json=False, every=False)
+        quiet, plain, form = setup.settings.quiet, setup.settings.no_progress, setup.settings.log_format
+        with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
+            return start.run_batch(setup, os.environ, progress, heard)
 
 
 @cli.command(short_help="Check manifests and local inputs.")
@@ -169,7 +169,7 @@ def validate(manifests: tuple[Path, ...], given: tuple[str, ...], form: str, max
 
     values = read_given(given)
     checked = [validating.check(path, values, os.environ) for path in manifests]
-    for text, problem in validating.shown(checked, form, max_problems, colour=_colour(sys.stderr)):
+    for text, problem in validating.shown(checked, form, max_problems, colour=shell.wants_colour(sys.stderr)):
         click.echo(text, err=problem, color=True)
     return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
 
@@ -283,8 +283,7 @@ def main() -> None:
     # At the end everything goes at once: looking through it for garbage first would take longer than many a command.
     atexit.register(gc.freeze)
     gc.set_threshold(20_000, 20, 20)  # by itself it looks at every 700 new objects, which took a tenth of a run
-    # A run in its loop stops in order. Around it there is nothing to end: unwind, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
+    shell.prepare()
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -297,8 +296,11 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(ExitStatus.SIGINT)
     except BatchrunnerError as error:
-        _complain(error)
+        shell.complain(error)
         sys.exit(error.exit_status)
+    except OSError as error:
+        shell.give_up(error)
+        sys.exit(ExitStatus.FAILED)
     sys.exit(status if isinstance(status, int) else ExitStatus.OK)
 
 
@@ -322,25 +324,6 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
         free = setup.settings.provider == "sandbox"
         click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free))
     return ExitStatus.OK
-
-
-def _complain(error: BatchrunnerError) -> None:
-    if isinstance(error, ManifestError) and error.diagnostics:
-        from batchrunner import manifest
-
-        click.echo(manifest.render(error.diagnostics, colour=_colour(sys.stderr)), err=True, color=True)
-        click.echo(f"{error.message}; nothing was submitted", err=True)
-        return
-    click.echo(f"batchrunner: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-
-
-def _colour(stream: TextIO) -> bool:
-    """True where colours are wanted: on a terminal, unless the environment says otherwise."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _is_folder(path: Path) -> bool:

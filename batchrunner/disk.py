@@ -126,6 +126,12 @@ def _open_plain_behind_links(path: str, flags: int) -> int:
     return descriptor
 
 
+def free_bytes(folder: Path) -> int:
+    """Room on its file system, for users who are not root."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
+
+
 def fault(error: OSError, doing: str) -> LocalFault:
     """What an OSError means for the user. doing: what was tried, e.g. ``a download could not be stored``."""
     if error.errno in FULL:

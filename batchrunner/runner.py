@@ -8,7 +8,7 @@ Rule: parts are closed in the reverse order of their making, whatever ends the r
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import history, notify, rehearsal, report
+from batchrunner import disk, history, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
@@ -40,6 +40,7 @@ from batchrunner.resume import take_up
 from batchrunner.scheduler import Scheduler
 from batchrunner.steps import Steps
 from batchrunner.store import Store
+from batchrunner.text import size_text
 from batchrunner.weather import Weather
 
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
@@ -49,6 +50,7 @@ _SIGNALS = {
     signal.SIGHUP: ExitStatus.SIGTERM,
 }
 
+_LIKELY_BYTES = 1 << 20  # of a clip, where none is known
 _TELL_TIME_EVERY_S = 0.25
 # More than there are processors do not decode faster, and get into each other's way with small files.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -71,37 +73,28 @@ class Surroundings:
     history: Path | None = None
 
 
-def run(setup: Setup, endpoint: Endpoint | None, environment: Mapping[str, str], listener: Listener) -> int:
+def run(
+    setup: Setup,
+    endpoint: Endpoint | None,
+    environment: Mapping[str, str],
+    listener: Listener,
+    early: Sequence[signal.Signals] = (),
+) -> int:
     """Run a batch in its locked run directory, to the written report. Returns the exit status of the contract.
 
-    endpoint: None for a sandbox of its own. environment: the process's.
+    endpoint: None for a sandbox of its own. environment: the process's. early: signals that came already; more may be
+    added until the loop hears them itself.
     """
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
     with _threads(clock) as outside, Posters(setup.rundir) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
-        with _heard() as early:
-            return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, early))
-
-
-@contextmanager
-def _heard() -> Iterator[list[signal.Signals]]:
-    """Signals that come before the loop hears them are noted: none unwinds it while it is being made or closed."""
-    early: list[signal.Signals] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heeded = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in heeded:
-        signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
-    try:
-        yield early
-    finally:
-        for number, handler in heeded.items():
-            signal.signal(number, handler)
+        return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, early))
 
 
 async def _run_under_signals(
-    setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings, early: list[signal.Signals]
+    setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings, early: Sequence[signal.Signals]
 ) -> int:
     """The first signal asks for a clean stop, the second ends at once. They are heard before there is an engine."""
     caught: list[signal.Signals] = []
@@ -186,10 +179,29 @@ async def drive(
         await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
+        if shortage := _shortage(setup, steps.records):
+            engine.stop(shortage)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         run = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
         return await _finish(setup, journal, steps, run, outside, listener)
+
+
+def _shortage(setup: Setup, records: Mapping[str, Record]) -> str:
+    """Why nothing is to be submitted: the disk has no room for what is in flight, and one more; "" where it has.
+
+    Each start of a batch on a full disk would pay for some more clips before the first of them could not be stored.
+    """
+    states = count_states(records.values())
+    if not states[State.PENDING]:
+        return ""
+    sizes = (record.result.size_bytes for record in records.values() if record.result is not None)
+    wanted_bytes = max(sizes, default=_LIKELY_BYTES) * (states[State.IN_FLIGHT] + 1)
+    free_bytes = disk.free_bytes(setup.rundir.path)
+    if free_bytes >= wanted_bytes:
+        return ""
+    told = f"the disk has {size_text(free_bytes)} left: too little for the clips in flight and one more"
+    return f"{told} ({size_text(wanted_bytes)}); make room and run again to continue"
 
 
 def _remembered(

@@ -14,12 +14,14 @@ from batchrunner.endpoint import read_endpoint, service_name
 from batchrunner.events import Listener
 from batchrunner.prepare import Setup
 from batchrunner.rundir import Lock
+from batchrunner.shell import Heard
 
 
-def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) -> int:
+def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, heard: Heard | None = None) -> int:
     """Start or continue a batch. Returns the exit status of the contract.
 
-    environment: the process's; the API key and the service's address are read from it.
+    environment: the process's; the API key and the service's address are read from it. heard: signals that came, and
+    come before the run's own loop hears them: from the lock on they no longer unwind, and the run ends in order.
     Raises BatchrunnerError before anything is submitted, and only then.
     """
     settings = setup.settings
@@ -27,7 +29,9 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
     endpoint = read_endpoint(settings, environment)
     notify.check(settings.notify)
     setup.rundir.make()
+    heard = heard or Heard()
     with Lock(setup.rundir, wall_time()):
+        heard.unwinds = False
         done = idle.nothing_to_do(setup, service_name(settings, endpoint.base_url if endpoint else ""))
         if done is not None:
             now = rehearsal.clock(setup.sandbox, setup.rundir).now() if setup.sandbox else wall_time()
@@ -35,4 +39,4 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener) 
         from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
 
         gc.freeze()  # what is loaded stays: it need not be looked at again
-        return runner.run(setup, endpoint, environment, listener)
+        return runner.run(setup, endpoint, environment, listener, heard.numbers)

@@ -7,6 +7,7 @@ look at a copy of its run directory, called in this process. What only a process
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -517,3 +518,38 @@ def test_a_reader_that_goes_away_is_no_defect(shell: Shell) -> None:
         os.close(write)
     assert done.stderr == b""
     assert done.returncode != 0
+
+
+# Streams that are not there, or take nothing
+
+NOTHING = "provider: sandbox\nmatrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]\n"
+
+
+def through_a_shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"AIMLAPI_KEY": "", "PYTHONPATH": str(ROOT)}
+    line = line.replace("batchrunner", f"{shlex.quote(sys.executable)} -m batchrunner")
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60, cwd=cwd, env=environment
+    )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_keeps_nothing_from_being_done(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "none.yaml").write_text(NOTHING)
+    done = through_a_shell(f"batchrunner run none.yaml --no-progress {closed}", tmp_path)
+    assert (done.returncode, (tmp_path / "output" / "none" / "report.json").exists()) == (0, True), done
+
+
+def test_a_manifest_from_a_closed_stream_is_empty(tmp_path: Path) -> None:
+    done = through_a_shell("batchrunner validate - <&-", tmp_path)
+    assert done.returncode == 2
+    assert "<stdin>:1:1: error: the manifest is empty" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["schema", "plan none.yaml", "--help", "validate none.yaml --format json"])
+def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, words: str) -> None:
+    (tmp_path / "none.yaml").write_text(NOTHING)
+    done = through_a_shell(f"batchrunner {words} >/dev/full", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "batchrunner: the output could not be written: No space left on device\n"
+    assert through_a_shell(f"batchrunner {words} >/dev/full 2>/dev/full", tmp_path).returncode == 1

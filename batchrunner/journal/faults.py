@@ -3,7 +3,6 @@
 Rule: the one border at which errors of sqlite3 become words; nothing here reads or writes.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,16 +49,10 @@ def reading(path: Path) -> Iterator[None]:
 def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
     """What SQLite could not do to the journal at `path`. doing: ``opened``, ``written``."""
     # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
-    if _kind(error) == sqlite3.SQLITE_FULL or _free_bytes(path.parent) < _FULL_BYTES:
+    if _kind(error) == sqlite3.SQLITE_FULL or disk.free_bytes(path.parent) < _FULL_BYTES:
         return no_room(doing)
     message = f"the journal could not be {doing}: {error}"
     return LocalFault("disk_error", message, "Check the disk, then run the same command again.")
-
-
-def _free_bytes(folder: Path) -> int:
-    """Room for users who are not root."""
-    facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize
 
 
 def no_room(doing: str) -> LocalFault:

@@ -189,6 +189,10 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
         assert 0 < stopped_at < 16, "it must stop submitting, and not before the disk is full"
         kept = sorted(path.name for path in batch.output.glob("*.mp4"))
         assert kept, "what fits is kept"
+        with batch.start() as run:
+            assert run.end() == 3, run.output
+            assert "too little for the clips in flight and one more" in run.output or "is full" in run.output
+        assert len(service.accepted()) == stopped_at, "a start on a disk that is still full must pay for nothing"
         looked = call("status", batch.output, cwd=tmp_path)
         assert (looked.returncode, "Traceback" in looked.stderr) == (0, False), looked
 

@@ -1,0 +1,90 @@
+"""The process as the shell sees it: streams that are there, signals, and what went wrong in words.
+
+Rule: a signal asks; it does not tear. Whoever is in the middle of something that must not be torn hears it afterwards.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TextIO
+
+import click
+
+from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Heard:
+    """Signals that came, in order. unwinds: whether one also ends at once what is going on."""
+
+    def __init__(self) -> None:
+        self.numbers: list[signal.Signals] = []
+        self.unwinds = True
+
+
+@contextmanager
+def heard() -> Iterator[Heard]:
+    """Note signals, since Python loses what is raised while it happens to clean up something (a lock of an import)."""
+    found = Heard()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heeded = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        found.numbers.append(signal.Signals(number))
+        handler = before[signal.Signals(number)]
+        if found.unwinds and callable(handler):
+            handler(number, frame)
+
+    for number in heeded:
+        signal.signal(number, hear)
+    try:
+        yield found
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+
+
+def prepare() -> None:
+    """Make a process fit to run a command: every stream is there, and SIGTERM unwinds as Ctrl-C does."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file would get this number, and the words for a stream with it
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
+
+
+def complain(error: BatchrunnerError) -> None:
+    """Say what went wrong, and what to do."""
+    if isinstance(error, ManifestError) and error.diagnostics:
+        from batchrunner import manifest
+
+        click.echo(manifest.render(error.diagnostics, colour=wants_colour(sys.stderr)), err=True, color=True)
+        click.echo(f"{error.message}; nothing was submitted", err=True)
+        return
+    click.echo(f"batchrunner: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def give_up(error: OSError) -> None:
+    """Say that the system refused something that a command does only for whoever looks: to write to a stream."""
+    what = "the output could not be written" if error.filename is None else str(error.filename)
+    with suppress(OSError):
+        click.echo(f"batchrunner: {what}: {error.strerror or error}", err=True)
+    for stream in (sys.stdout, sys.stderr):  # what they still hold would be tried again at the very end
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """True where colours are wanted: on a terminal, unless the environment says otherwise."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")

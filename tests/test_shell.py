@@ -1,0 +1,42 @@
+"""What a process owes the shell: signals are heard, whatever becomes of what they raise."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from batchrunner import shell
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_raise() -> Iterator[None]:
+    """Also where the tests were started by a shell that lets them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_whose_exception_is_lost_is_noted() -> None:
+    with shell.heard() as found:
+        with suppress(KeyboardInterrupt):  # as Python does while it cleans up
+            os.kill(os.getpid(), signal.SIGINT)
+        assert found.numbers == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_from_some_moment_on_it_is_only_noted() -> None:
+    with shell.heard() as found:
+        found.unwinds = False
+        for number in shell.SIGNALS:
+            os.kill(os.getpid(), number)
+    assert found.numbers == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_what_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with shell.heard() as found:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert found.numbers == []
