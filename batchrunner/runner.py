@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -151,8 +151,7 @@ async def drive(
     """
     listen, ending = control
     async with AsyncExitStack() as stack:
-        journal = Journal(setup.rundir.journal, outside.journal_executor)
-        stack.callback(journal.close)
+        journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
@@ -179,29 +178,25 @@ async def drive(
         await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
-        if shortage := _shortage(setup, steps.records):
-            engine.stop(shortage)
+        _mind_the_disk(engine, setup, steps.records)
         await engine.run(order)
         status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
         run = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
         return await _finish(setup, journal, steps, run, outside, listener)
 
 
-def _shortage(setup: Setup, records: Mapping[str, Record]) -> str:
-    """Why nothing is to be submitted: the disk has no room for what is in flight, and one more; "" where it has.
+def _mind_the_disk(engine: Engine, setup: Setup, records: Mapping[str, Record]) -> None:
+    """Submit nothing where the disk has no room for what is in flight, and one clip more.
 
     Each start of a batch on a full disk would pay for some more clips before the first of them could not be stored.
     """
     states = count_states(records.values())
-    if not states[State.PENDING]:
-        return ""
     sizes = (record.result.size_bytes for record in records.values() if record.result is not None)
     wanted_bytes = max(sizes, default=_LIKELY_BYTES) * (states[State.IN_FLIGHT] + 1)
     free_bytes = disk.free_bytes(setup.rundir.path)
-    if free_bytes >= wanted_bytes:
-        return ""
-    told = f"the disk has {size_text(free_bytes)} left: too little for the clips in flight and one more"
-    return f"{told} ({size_text(wanted_bytes)}); make room and run again to continue"
+    if states[State.PENDING] and free_bytes < wanted_bytes:
+        told = f"the disk has {size_text(free_bytes)} left: too little for the clips in flight and one more"
+        engine.stop(f"{told} ({size_text(wanted_bytes)}); make room and run again to continue")
 
 
 def _remembered(
@@ -219,6 +214,7 @@ async def _finish(
 ) -> int:
     """Store how the run ended and write the reports from what was stored; returns the exit status."""
     written: tuple[Path, ...] = ()
+    before = report.stamps(setup.rundir.path)
     loop = asyncio.get_running_loop()
     try:
         await steps.flush()
@@ -231,7 +227,9 @@ async def _finish(
         write = partial(report.write, held, setup.rundir.path, batchrunner.__version__, **extra)
         written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds
     except (LocalFault, OSError) as error:
-        listener(Noticed(run.finished_at or run.started_at, (), f"the report could not be written: {error}"))
+        older = ", ".join(sorted(name for name, *_ in before & report.stamps(setup.rundir.path)))
+        told = f"the report could not be written: {error}" + (f"; what stands there is older: {older}" if older else "")
+        listener(Noticed(run.finished_at or run.started_at, (), told))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     held = replace(_held(setup, journal, steps), run=run)

@@ -18,10 +18,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from batchrunner import report
-from batchrunner.errors import LocalFault, Problem
+from batchrunner.errors import LocalFault, Problem, UsageError
 from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, Snapshot, State
 from batchrunner.report.html import render
 from batchrunner.text import length_text, printable, rfc3339, size_text
+from tests.conftest import MEDIA
 
 NOW = 1_795_384_500.123
 CLIP = Result(1_200_000, "ab" * 32, 480, 480, 2.4)
@@ -378,11 +379,148 @@ def test_one_file_that_cannot_be_written_does_not_keep_the_others_back(tmp_path:
     assert {"report.json", "report.html", "results.csv", "batch.prom"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_what_turned_into_no_file_meanwhile_is_left_alone(tmp_path: Path) -> None:
+def test_what_came_to_a_further_place_meanwhile_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "batch.prom")
-    with pytest.raises(LocalFault, match=r"batch\.prom could not be written: not a plain file"):
-        report.write(snapshot(*ALL), tmp_path, "0.1.0", metrics_file=str(tmp_path / "batch.prom"))
+    (tmp_path / "junit.xml").write_text("precious")
+    with pytest.raises(LocalFault, match=r"batch\.prom could not be written: what stands there is not a plain file"):
+        report.write(snapshot(*ALL), tmp_path / "run", "0.1.0", metrics_file=str(tmp_path / "batch.prom"))
+    with pytest.raises(LocalFault, match=r"junit\.xml could not be written: .* is not JUnit XML, and stays"):
+        report.write(snapshot(*ALL), tmp_path / "run", "0.1.0", junit=str(tmp_path / "junit.xml"))
     assert (tmp_path / "batch.prom").is_fifo()
+    assert (tmp_path / "junit.xml").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.prom", "junit.xml", "run"]
+
+
+def refusal(folder: Path, **asked: str) -> str:
+    """What `check_places` says for a run directory in `folder` that is not made yet; it leaves nothing behind."""
+    before = sorted(folder.rglob("*"))
+    told = UsageError("")
+    try:
+        report.check_places(folder / "out" / "run", **{"junit": None, "metrics_file": None} | asked)
+    except UsageError as error:
+        told = error
+    assert sorted(folder.rglob("*")) == before
+    assert "submitted" not in told.hint, "`report` submits nothing anyway"
+    return told.message
+
+
+JUNIT_OF_OTHERS = '<?xml version="1.0" encoding="utf-8"?>\n\n<testsuite name="x">'
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "stays"),
+    [
+        ("junit", "", False),
+        ("junit", JUNIT_OF_OTHERS, False),
+        ("junit", JUNIT_OF_OTHERS.replace("testsuite", "svg"), True),
+        ("junit", "version: 1\njobs: []\n", True),
+        ("junit", "# HELP batchrunner_jobs x\n", True),
+        ("metrics_file", "", False),
+        ("metrics_file", "# HELP batchrunner_jobs x\n", False),
+        ("metrics_file", "# HELP node_load1 x\n", True),
+        ("metrics_file", "# a manifest\nversion: 1\n", True),
+        ("metrics_file", JUNIT_OF_OTHERS, True),
+    ],
+)
+def test_a_further_file_replaces_nothing_but_its_kind(tmp_path: Path, option: str, content: str, stays: bool) -> None:
+    (tmp_path / "x").write_text(content)
+    told = refusal(tmp_path, **{option: str(tmp_path / "x")})
+    assert ("and stays" in told) == stays
+    assert bool(told) == stays
+
+
+@pytest.mark.parametrize("kept", [(MEDIA / "bunny.mp4").read_bytes(), bytes(range(256)), b"SQLite format 3\0"])
+def test_a_further_file_replaces_no_other_file_whatever_it_holds(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "x").write_bytes(kept)
+    assert "is not JUnit XML, and stays" in refusal(tmp_path, junit=str(tmp_path / "x"))
+    assert "is not metrics of a batch, and stays" in refusal(tmp_path, metrics_file=str(tmp_path / "x"))
+
+
+def test_what_was_written_is_known_again(tmp_path: Path) -> None:
+    wanted = {"junit": str(tmp_path / "junit.xml"), "metrics_file": str(tmp_path / "batch.prom")}
+    for shot in (Snapshot(RUN, (), {}), snapshot(*ALL), snapshot(*ALL, run=replace(RUN, name="<&\n\u2028" * 200))):
+        report.write(shot, tmp_path / "out" / "run", "0.1.0", **wanted)
+        assert refusal(tmp_path, **wanted) == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("out/run/.batchrunner/journal.db", "lies in .batchrunner"),
+        ("out/other/.BatchRunner/parts/x", "lies in .batchrunner"),
+        ("link/x", "lies in .batchrunner"),
+        ("out/run/j01.mp4", "has the name of a clip"),
+        ("out/run/J01.MP4", "has the name of a clip"),
+        ("clip", "has the name of a clip"),
+        ("out/run/results.csv", "is in the way of results.csv"),
+        ("out/run", "is in the way of report.json"),
+        ("out", "is in the way of report.json"),
+        ("out/run/report.html/junit.xml", "is in the way of report.html"),
+        ("circle", "not a plain file"),
+        ("/dev/null", "not a plain file"),
+        ("file/junit.xml", "Not a directory"),
+        ("/proc/self/fd/999", "no file can be made in /proc/"),
+        ("x" * 250, "File name too long"),
+        ("x" * 256, "File name too long"),
+        ("out/run/junit.xml", ""),
+        ("mp4/junit.xml", ""),
+    ],
+)
+def test_a_place_that_a_further_file_may_not_take(tmp_path: Path, place: str, complaint: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("out/run/.batchrunner")
+    (tmp_path / "clip").symlink_to("out/run/a.mp4")
+    (tmp_path / "circle").symlink_to("circle")
+    told = refusal(tmp_path, metrics_file=str(tmp_path / place))
+    assert complaint in told
+    assert bool(told) == bool(complaint)
+
+
+def test_a_pipe_and_this_commands_own_output_are_refused(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    assert "no file can be made in /proc/" in refusal(tmp_path, junit=f"/dev/fd/{writing}")
+    program = "import sys; from batchrunner import report; from pathlib import Path;"
+    program += "report.check_places(Path('run'), junit=sys.argv[1], metrics_file=None)"
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    for place in ("log", "stdout", "/dev/fd/1"):
+        with (tmp_path / "log").open("wb") as log:
+            done = subprocess.run(
+                [sys.executable, "-c", program, place], cwd=tmp_path, stdout=log, stderr=subprocess.PIPE, check=False
+            )
+        assert b"this command's own output goes there" in done.stderr
+    os.close(reading)
+    os.close(writing)
+
+
+def test_one_place_in_two_spellings_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "link").symlink_to("a.x")
+    (tmp_path / "folder").symlink_to("output")
+    for second in ("./output/../a.x", "link", "folder/../a.x", str(tmp_path / "a.x")):
+        assert "is in the way of --junit" in refusal(tmp_path, junit="a.x", metrics_file=second)
+    assert "is in the way of --junit" in refusal(tmp_path, junit="a.x", metrics_file="a.x/b")
+    assert refusal(tmp_path, junit="a.x", metrics_file="folder/a.x") == ""
+    (tmp_path / "out").symlink_to("output")
+    assert "is in the way of report.json" in refusal(tmp_path, junit="output/run/report.json")
+
+
+def test_behind_a_link_the_target_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "ci").mkdir()
+    for content in (None, "", JUNIT_OF_OTHERS):
+        if content is not None:
+            (tmp_path / "ci" / "junit.xml").write_text(content)
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to("ci/junit.xml")
+        assert refusal(tmp_path, junit=str(tmp_path / "link")) == ""
+        paths = report.write(snapshot(*ALL), tmp_path / "run", "0.1.0", junit=str(tmp_path / "link"))
+        assert paths[3] == tmp_path / "link"
+        assert (tmp_path / "link").is_symlink()
+        assert "batchrunner" in (tmp_path / "ci" / "junit.xml").read_text("utf-8")
+    (tmp_path / "ci" / "junit.xml").write_text("precious")
+    with pytest.raises(LocalFault, match="and stays"):
+        report.write(snapshot(*ALL), tmp_path / "run", "0.1.0", junit=str(tmp_path / "link"))
+    assert (tmp_path / "ci" / "junit.xml").read_text() == "precious"
 
 
 def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import MEDIA
-from tests.soak.processes import Command, call
+from tests.soak.processes import Command, call, environment
 
 OUTPUTS = {"report.json", "report.html", "results.csv"}
 
@@ -72,10 +74,13 @@ def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
     ("options", "complaint"),
     [
         (("--junit", "file/junit.xml"), "--junit: file/junit.xml cannot be written"),
-        (("--metrics-file", "fifo"), "--metrics-file: fifo is not a plain file"),
-        (("--junit", "."), "--junit: . is not a plain file"),
-        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is the place of --junit"),
-        (("--metrics-file", "output/night/report.json"), "output/night/report.json is the place of report.json"),
+        (("--metrics-file", "fifo"), "--metrics-file: fifo cannot be written: what stands there is not a plain file"),
+        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is in the way of --junit"),
+        (("--metrics-file", "output/night/report.json"), "output/night/report.json is in the way of report.json"),
+        (("--metrics-file", "bunny.mp4"), "--metrics-file: bunny.mp4 has the name of a clip"),
+        (("--metrics-file", "hopper.jpg"), "--metrics-file: hopper.jpg cannot be written: what stands there is not"),
+        (("--junit", "night.yaml"), "--junit: night.yaml cannot be written: what stands there is not JUnit XML"),
+        (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be made in /proc/"),
     ],
 )
 def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
@@ -86,14 +91,41 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
     done = call("run", "night.yaml", *options, cwd=folder)
     assert done.returncode == 2
     assert complaint in done.stderr
-    assert "Nothing was submitted" in done.stderr
+    assert "Nothing was done" in done.stderr
     assert not (folder / "output").exists()
     assert (folder / "fifo").is_fifo()
+    assert (folder / "hopper.jpg").read_bytes() == (MEDIA / "hopper.jpg").read_bytes()
 
 
-def test_a_report_never_takes_the_place_of_what_is_no_file(folder: Path) -> None:
+def test_a_report_takes_nothing_elses_place(folder: Path) -> None:
     run_dir = folder / "output" / "night"
     assert call("run", "night.yaml", cwd=folder).returncode == 0
     os.mkfifo(folder / "fifo")
-    done = call("report", str(run_dir), "--junit", "fifo", cwd=folder)
-    assert (done.returncode, (folder / "fifo").is_fifo()) == (2, True)
+    journal, clip = run_dir / ".batchrunner" / "journal.db", run_dir / "job-480.mp4"
+    held = journal.read_bytes(), clip.read_bytes()
+    for place in (folder / "fifo", journal, run_dir / ".batchrunner" / "lock", clip, "/dev/null"):
+        done = call("report", run_dir, "--junit", place, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "submitted" not in done.stderr
+    assert (folder / "fifo").is_fifo()
+    assert (journal.read_bytes(), clip.read_bytes()) == held
+
+
+def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path) -> None:
+    full = "import errno, os, sys; from batchrunner import cli, report\n"
+    full += "class Full(report.Disk):\n def flush(self, file):\n"
+    full += "  if os.environ['FULL_FOR'] in str(file.name): raise OSError(errno.ENOSPC, 'no space')\n"
+    full += "report.Disk = Full; cli.main()"
+
+    def run_on_a_full_disk(for_names_with: str) -> str:
+        program = [sys.executable, "-c", full, "run", "night.yaml"]
+        more = environment(FULL_FOR=for_names_with)
+        done = subprocess.run(program, cwd=folder, env=more, capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done.stderr
+        assert "the report could not be written: " in done.stderr
+        return done.stderr
+
+    assert "older" not in run_on_a_full_disk(""), "there is none yet"
+    assert call("report", folder / "output" / "night", cwd=folder).returncode == 0
+    assert "what stands there is older: report.html, report.json, results.csv" in run_on_a_full_disk("")
+    assert "older" not in run_on_a_full_disk("junit"), "only the further file is not written"

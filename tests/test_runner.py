@@ -21,7 +21,10 @@ def shortage(monkeypatch: pytest.MonkeyPatch, folder: Path, free_bytes: int, *st
         for number, state in enumerate(states)
     }
     setup: Any = SimpleNamespace(rundir=RunDir(folder))
-    return runner._shortage(setup, records)
+    stops: list[str] = []
+    engine: Any = SimpleNamespace(stop=stops.append)
+    runner._mind_the_disk(engine, setup, records)
+    return "".join(stops)
 
 
 def test_nothing_is_submitted_without_room_for_what_is_paid_for_and_one_more(

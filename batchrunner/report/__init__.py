@@ -1,19 +1,23 @@
 """What the user reads in the morning, and other programs too: report.html, report.json, results.csv, JUnit, metrics.
 
 Rules: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so
-that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step. Deciding anything
-about a job does not belong here.
+that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step. In the run
+directory the reports' names are the program's, and whatever stands there is replaced. A further file (JUnit, metrics)
+goes where the user says, and replaces nothing but an empty file or an earlier one of its kind. Deciding anything about
+a job does not belong here.
 """
 
 import errno
 import io
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 from batchrunner import disk
 from batchrunner.disk import Disk
@@ -29,11 +33,25 @@ if TYPE_CHECKING:
     from batchrunner.report.tables import Form
 
 __all__ = [
-    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "on_page", "status_text", "to_json", "write"
+    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "on_page", "stamps", "status_text", "to_json",
+    "write"
 ]  # fmt: skip
 
 
 NAMES = ("report.json", "report.html", "results.csv")
+_HEAD_BYTES = 512
+
+
+class _Kind(NamedTuple):
+    """A further file. what: it holds. head: how one begins, by which an earlier one is known again."""
+
+    option: str
+    what: str
+    head: re.Pattern[bytes]
+
+
+_JUNIT = _Kind("--junit", "JUnit XML", re.compile(rb"<\?xml[^>]*>\s*<testsuites?\b"))
+_METRICS = _Kind("--metrics-file", "metrics of a batch", re.compile(rb"# HELP batchrunner_"))
 
 
 def write(
@@ -50,51 +68,111 @@ def write(
 
     report = build(snapshot, version)
     rundir = RunDir(run_dir)
-    paths = [run_dir / name for name in NAMES] + [Path(path) for path in (junit, metrics_file) if path is not None]
+    asked = {kind: text for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)) if text is not None}
     with ExitStack() as stack:
-        files = {
-            path: stack.enter_context(_Replacement(path, rundir.room if path.parent == run_dir else path.parent))
-            for path in paths
-        }
-        forms = {run_dir / "report.json": JSON, run_dir / "results.csv": CSV}
+        own = {name: stack.enter_context(_Replacement(run_dir / name, rundir.room)) for name in NAMES}
+        places = {kind: _real(text) for kind, text in asked.items()}
+        further = {kind: stack.enter_context(_Replacement(path, path.parent, kind)) for kind, path in places.items()}
+        forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]
         if junit is not None:
-            forms[Path(junit)] = JUNIT
-        _write_rows(report, [(files[path], form) for path, form in forms.items()])
-        files[run_dir / "report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot))))
+            forms.append((further[_JUNIT], JUNIT))
+        _write_rows(report, forms)
+        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot))))
         if metrics_file is not None:
-            files[Path(metrics_file)].finish(metrics_text(report))
-    faults = [file.fault for file in files.values() if file.fault is not None]
+            further[_METRICS].finish(metrics_text(report))
+    faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None]
     if faults:
         raise faults[0]
-    return tuple(paths)
+    return (*(run_dir / name for name in NAMES), *map(Path, asked.values()))
+
+
+def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
+    """The reports that stand in `run_dir`, each with what changes when it is replaced."""
+    found = set()
+    for name in NAMES:
+        with suppress(OSError):
+            facts = (run_dir / name).lstat()
+            found.add((name, facts.st_ino, facts.st_mtime_ns))
+    return found
 
 
 def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) -> None:
     """Refuse further files where they could not be written, or would take another's place. Raises UsageError.
 
-    For before a run: in the morning it would be late to hear of it.
+    For before a run: in the morning it would be late to hear of it. Leaves nothing behind.
     """
-    taken = {(run_dir / name).absolute(): name for name in NAMES}
-    for option, text in (("--junit", junit), ("--metrics-file", metrics_file)):
-        if text is None:
-            continue
-        path = Path(text).absolute()
-        folder = next(each for each in path.parents if each.exists())
-        complaint = ""
-        if path in taken:
-            complaint = f"is the place of {taken[path]}"
-        elif _is_other_than_a_file(path):
-            complaint = "is not a plain file"
-        elif not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            complaint = f"cannot be written: {folder} is no folder that this user may write to"
-        if complaint:
-            raise UsageError(f"{option}: {text} {complaint}", "Give another path. Nothing was submitted.")
-        taken[path] = option
+    taken = {_real(run_dir) / name: name for name in NAMES}
+    for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)):
+        if text is not None:
+            path = _real(text)
+            complaint = _complaint(path, kind, taken)
+            if complaint:
+                raise UsageError(f"{kind.option}: {text} {complaint}", "Give another path. Nothing was done.")
+            taken[path] = kind.option
 
 
-def _is_other_than_a_file(path: Path) -> bool:
-    """A folder, a device, a pipe: nothing that a file may take the place of."""
-    return path.exists() and not path.is_file()
+def _real(path: Path | str) -> Path:
+    """Behind all links, so that it is a link's target that is replaced. A circle of links is left as it is."""
+    return Path(os.path.realpath(path))
+
+
+def _complaint(path: Path, kind: _Kind, taken: Mapping[Path, str]) -> str:
+    """What speaks against a further file there; "" where nothing does. taken: other files' places and names."""
+    parts = Path(str(path).casefold()).parts  # there are disks that take no notice of case
+    if ".batchrunner" in parts:
+        return "lies in .batchrunner, the program's own room"
+    if parts[-1].endswith(".mp4"):
+        return "has the name of a clip"
+    for other, name in taken.items():
+        if path in (other, *other.parents) or other in path.parents:
+            return f"is in the way of {name}"
+    try:
+        _require_replaceable(path, kind)
+        _try(path)
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
+    return ""
+
+
+def _require_replaceable(path: Path, kind: _Kind) -> None:
+    """Raise OSError where something stands at `path` that a file of this kind may not replace."""
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(facts.st_mode):  # a folder, a device, a pipe
+        raise OSError(errno.EINVAL, "what stands there is not a plain file")
+    if _is_own_output(facts):
+        raise OSError(errno.EINVAL, "this command's own output goes there")
+    with disk.open_plain(path) as file:
+        head = file.read(_HEAD_BYTES)
+    if head and not kind.head.match(head):
+        raise OSError(errno.EEXIST, f"what stands there is not {kind.what}, and stays")
+
+
+def _is_own_output(facts: os.stat_result) -> bool:
+    for descriptor in (1, 2):
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(facts, os.fstat(descriptor)):
+                return True
+    return False
+
+
+def _try(path: Path) -> None:
+    """Begin a file as one at `path` will be begun, and remove it. Raises OSError."""
+    folder = next(each for each in path.parents if each.is_dir())
+    temporary = _temporary(path, folder)
+    try:
+        Disk().open(temporary, "wb").close()
+        temporary.unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"no file can be made in {folder}: {error.strerror}") from error
+
+
+def _temporary(path: Path, room: Path) -> Path:
+    # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
+    # collector of metrics would read.
+    return room / f".{path.name}.{os.getpid()}.new"
 
 
 def on_page(snapshot: Snapshot) -> Snapshot:
@@ -133,22 +211,18 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
 class _Replacement:
     """A file that takes the place of the one at `path` when it is whole. Use as a context manager.
 
-    room: a folder on the same file system, in which it is written. fault: what kept it from being written; from then on
-    nothing more is done, and what stood at `path` stays.
+    room: a folder on the same file system, in which it is written. kind: of a further file. fault: what kept it from
+    being written; from then on nothing more is done, and what stood at `path` stays.
     """
 
-    def __init__(self, path: Path, room: Path) -> None:
+    def __init__(self, path: Path, room: Path, kind: _Kind | None = None) -> None:
         self.fault: LocalFault | None = None
         self._path = path
-        # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
-        # collector of metrics would read.
-        self._temporary = room / f".{path.name}.{os.getpid()}.new"
+        self._kind = kind
+        self._temporary = _temporary(path, room)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        if _is_other_than_a_file(self._path):
-            self._fail(OSError(errno.EINVAL, "not a plain file"))
-            return self
         try:
             self._temporary.parent.mkdir(parents=True, exist_ok=True)
             self._file = io.BufferedWriter(Disk().open(self._temporary, "wb"), 64 * 1024)
@@ -175,6 +249,8 @@ class _Replacement:
         if self._file is not None:
             try:
                 Disk().flush(self._file)
+                if self._kind is not None:
+                    _require_replaceable(self._path, self._kind)  # it may have come since `check_places`
                 Disk().rename(self._temporary, self._path)
             except OSError as error:
                 self._fail(error)
