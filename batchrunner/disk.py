@@ -23,8 +23,8 @@ class Disk:
     """The real file system."""
 
     def open(self, path: Path, mode: str) -> BinaryIO:
-        """Open a plain file for binary writing, unbuffered: mode ``wb`` or ``ab``. Raises OSError for what is none."""
-        return open(path, mode, buffering=0, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
+        """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
+        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
 
     def flush(self, file: BinaryIO) -> None:
         """Return when the file's content is on the disk."""

@@ -154,11 +154,10 @@ class Part:
         if self._file is None:
             self._file = self._open()
         for block in blocks:
-            left = memoryview(block)
-            while left:  # the last of the room on a disk is taken with a part of what was asked for
-                left = left[self._file.write(left) :]
+            self._file.write(block)
             self._hash.update(block)
             self._written_bytes += len(block)
+        self._file.flush()  # to the system, which may refuse it for want of room
         if self._written_bytes - self._sent_bytes >= _STRETCH_BYTES:
             self._disk.hasten(self._file, self._sent_bytes, self._written_bytes - self._sent_bytes)
             self._sent_bytes = self._written_bytes

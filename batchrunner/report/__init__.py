@@ -8,7 +8,6 @@ a job does not belong here.
 """
 
 import errno
-import io
 import os
 import re
 import stat
@@ -225,7 +224,7 @@ class _Replacement:
     def __enter__(self) -> Self:
         try:
             self._temporary.parent.mkdir(parents=True, exist_ok=True)
-            self._file = io.BufferedWriter(Disk().open(self._temporary, "wb"), 64 * 1024)
+            self._file = Disk().open(self._temporary, "wb")
         except OSError as error:
             self._fail(error)
         return self
