@@ -12,8 +12,8 @@
                               /sandbox/       the embedded sandbox's memory (provider: sandbox)
 
 Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
-a power cut, and the file itself is never removed. Where somebody removes it, the folder it lies in is locked still, and
-that one cannot go without the journal.
+a power cut, and the file itself is never removed. Where somebody removes it, or the tool's own room with it, the run
+directory itself is locked still.
 """
 
 import fcntl
@@ -27,9 +27,12 @@ from types import TracebackType
 from typing import Self
 
 from batchrunner import disk
+from batchrunner.clock import pause
 from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, UsageError
-from batchrunner.text import rfc3339
+from batchrunner.text import printable, rfc3339
+
+_TRIES, _BETWEEN_TRIES_S = 8, 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +97,25 @@ class RunDir:
 
     def holder(self) -> str | None:
         """Who runs this batch just now, in words; None where nobody does."""
-        for path in (self.lock, self.room):
+        for path, flags in ((self.lock, os.O_NOFOLLOW | os.O_NONBLOCK), (self.path, os.O_DIRECTORY)):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
             except OSError:
                 continue
             try:
                 if not _taken(descriptor, fcntl.LOCK_SH, needed=path == self.lock):
-                    with suppress(OSError):
-                        return self.lock.read_text("utf-8", "replace").strip() or "a process"
-                    return "a process"
+                    return self._note() or "a process"
             finally:
                 os.close(descriptor)
         return None
+
+    def _note(self) -> str:
+        """What the holder of the lock wrote there, as it can be shown."""
+        try:
+            with disk.open_plain(self.lock) as file:
+                return printable(file.read(200).decode("utf-8", "replace").strip())
+        except OSError:
+            return ""
 
     def make(self) -> None:
         """Create what is missing, durably. Raises UsageError where that cannot be done."""
@@ -138,14 +147,14 @@ class Lock:
         self._descriptor = self._folder = -1
 
     def __enter__(self) -> Self:
-        path, folder = self._rundir.lock, self._rundir.room
+        path, folder = self._rundir.lock, self._rundir.path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             self._folder = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except OSError as error:
             raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
-        if not (_taken(self._descriptor, fcntl.LOCK_EX) and _taken(self._folder, fcntl.LOCK_EX, needed=False)):
-            holder = os.read(self._descriptor, 200).decode("utf-8", "replace").strip()
+        if not self._take():
+            holder = self._rundir.holder()
             self._close()
             raise BatchLocked(
                 f"another process is running this batch: {holder or 'unknown'}",
@@ -161,6 +170,14 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+    def _take(self) -> bool:
+        """Take both locks. Whoever looks at who runs holds one of them for a moment: it is tried a few times."""
+        for _ in range(_TRIES):
+            if _taken(self._descriptor, fcntl.LOCK_EX) and _taken(self._folder, fcntl.LOCK_EX, needed=False):
+                return True
+            pause(_BETWEEN_TRIES_S)
+        return False
 
     def _close(self) -> None:
         os.close(self._descriptor)

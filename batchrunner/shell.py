@@ -43,6 +43,10 @@ def heard() -> Iterator[Heard]:
         signal.signal(number, hear)
     try:
         yield found
+    except ImportError:  # what a compiled module makes of an interruption while it is loaded
+        if found.numbers:
+            sys.exit(128 + found.numbers[0])
+        raise
     finally:
         for number, handler in heeded.items():
             signal.signal(number, handler)

@@ -130,6 +130,7 @@ def test_what_is_wrong_in_a_csv_file_is_told_at_its_place(
 @pytest.mark.parametrize(
     ("line", "code", "column"),
     [
+        ("null", "wrong-type", 1),
         ('{"video": "v", "tags": {"shft": "}"}, "shft": 1}', "unknown-key", 47),
         ('  {"shift" : "x"}', "wrong-type", 14),
         ("[1]", "wrong-type", 1),

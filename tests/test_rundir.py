@@ -108,6 +108,38 @@ def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
         pass
 
 
+def test_nor_does_moving_its_room_away(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.room.rename(rundir.path / "moved")
+        rundir.make()
+        assert rundir.holder() == "a process"
+        with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+
+
+def test_who_only_looks_keeps_no_run_from_starting(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lock(rundir, NOW):
+        pass
+    looking = os.open(rundir.lock, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("batchrunner.rundir.pause", lambda _: os.close(looking))
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_looking_at_a_lock_that_is_a_pipe_does_not_wait(rundir: RunDir) -> None:
+    os.mkfifo(rundir.lock)
+    assert rundir.holder() is None
+
+
+def test_what_stands_in_the_lock_is_shown_without_its_control_characters(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.lock.write_text("pid 1\x1b[31m")
+        holder = rundir.holder()
+        assert holder is not None
+        assert "\x1b" not in holder
+
+
 def test_a_folder_that_cannot_be_locked_is_no_obstacle(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = fcntl.flock
 

@@ -40,3 +40,18 @@ def test_what_is_ignored_stays_so() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert found.numbers == []
+
+
+def test_what_a_module_makes_of_an_interruption_is_one() -> None:
+    def load(number: int | None) -> None:
+        with shell.heard(), suppress(KeyboardInterrupt):
+            if number is not None:
+                with suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), number)
+            raise ImportError("cannot initialise module strings")
+
+    with pytest.raises(SystemExit) as caught:
+        load(signal.SIGINT)
+    assert caught.value.code == 130
+    with pytest.raises(ImportError):
+        load(None)

@@ -13,6 +13,8 @@ from batchrunner.manifest.records import Table, checked, usable
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.schema import job_fits
 
+_UNREADABLE = object()
+
 
 class _Twice(Exception):
     """A key stands twice in one object."""
@@ -51,7 +53,7 @@ def read(table: Table) -> Iterator[Row]:
             if isinstance(value, dict):
                 places = _KeyPlaces(text, table.line)
                 yield usable(value, places, table) if job_fits(value) else checked(_flat(value), places, table)
-            elif value is not None:
+            elif value is not _UNREADABLE:
                 what = "the line holds no job"
                 hint = 'one object a line: {"video": …, "image": …}'
                 table.findings.error("wrong-type", mark(table.line, 1), what, hint)
@@ -59,7 +61,7 @@ def read(table: Table) -> Iterator[Row]:
 
 
 def _value(text: str, table: Table) -> Any:
-    """The line's value; None where it cannot be read, which is noted. text: without white space at its end."""
+    """The line's value; _UNREADABLE where it cannot be read, which is noted. text: without white space at its end."""
     column, message, hint = 1, "", ""
     try:
         value = _decoded(text)
@@ -78,7 +80,7 @@ def _value(text: str, table: Table) -> Any:
     except ValueError as error:
         message = f"not valid JSON: {str(error)[:80]}"
     table.findings.error("table", mark(table.line, column), message, hint)
-    return None
+    return _UNREADABLE
 
 
 def _decoded(text: str) -> Any:
