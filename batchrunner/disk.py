@@ -24,7 +24,8 @@ class Disk:
 
     def open(self, path: Path, mode: str) -> BinaryIO:
         """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
-        return open(path, mode, opener=_open_plain)  # type: ignore[return-value]  # both modes are binary
+        flags = os.O_WRONLY | os.O_CREAT | {"wb": os.O_TRUNC, "ab": os.O_APPEND}[mode]
+        return io.BufferedWriter(io.FileIO(_open_plain(path, flags), mode))
 
     def flush(self, file: BinaryIO) -> None:
         """Return when the file's content is on the disk."""
@@ -48,7 +49,7 @@ class Disk:
         opened: list[int] = []
         try:
             for path in paths:
-                opened.append(_open_plain(str(path), os.O_RDONLY))
+                opened.append(_open_plain(path, os.O_RDONLY))
                 _begin_to_write(opened[-1])
             for descriptor in opened:
                 os.fsync(descriptor)
@@ -106,15 +107,12 @@ def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
 
     Raises OSError for what is none, at once, even where it turns into one between a look at it and this call.
     """
-    opener = _open_plain_behind_links if follow else _open_plain
-    return open(path, "rb", opener=opener)
+    return io.BufferedReader(io.FileIO(_open_plain(path, os.O_RDONLY, follow=follow)))
 
 
-def _open_plain(path: str, flags: int) -> int:
-    return _open_plain_behind_links(path, flags | os.O_NOFOLLOW)
-
-
-def _open_plain_behind_links(path: str, flags: int) -> int:
+def _open_plain(path: Path, flags: int, *, follow: bool = False) -> int:
+    # Not by way of `open`, which asks the system some things more: with many small clips that is what they cost.
+    flags |= 0 if follow else os.O_NOFOLLOW
     # Without O_NONBLOCK, opening a pipe waits for its other end. What truncates must not do so before the look.
     descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
     facts = os.fstat(descriptor)

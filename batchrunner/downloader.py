@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import aiohttp
 
@@ -173,7 +173,8 @@ def _finish(part: Part, given: str | None) -> Fetched:
         raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
     part.close()
     try:
-        decoded = inspect(part.path, part.size_bytes)
+        with part.read() as file:
+            decoded = _inspect(part.path, file, part.size_bytes)
     except ValueError as error:
         part.forget()
         raise ServiceFault("bad_file", f"what the link gave is no whole clip: {error}") from error
@@ -184,7 +185,11 @@ def _finish(part: Part, given: str | None) -> Fetched:
 def inspect(path: Path, size_bytes: int) -> decoding.Decoded:
     """Structure and decoding of a clip. Raises ValueError that says what is wrong, OSError where it cannot be read."""
     with disk.open_plain(path) as file:
-        complaint = mp4.check_structure(file, size_bytes)
+        return _inspect(path, file, size_bytes)
+
+
+def _inspect(path: Path, file: BinaryIO, size_bytes: int) -> decoding.Decoded:
+    complaint = mp4.check_structure(file, size_bytes)
     if complaint is not None:
         raise ValueError(complaint)
     return decoding.check_decodes(path)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import deque
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -28,8 +29,8 @@ _LARGEST_NOTE_BYTES = 64 * 1024
 class Part:
     """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk.
 
-    fresh: nothing of it can be there yet. A clip of less than a batch takes one turn off the loop; what a cut leaves
-    in memory is written then.
+    fresh: nothing of it can be there yet. A clip of less than a batch is written in one go, and checked in memory; what
+    a cut leaves there is written then.
     """
 
     def __init__(self, stem: Path, files: Disk, *, fresh: bool = False) -> None:
@@ -45,6 +46,7 @@ class Part:
         self._gathered_bytes = 0
         self._batches: deque[list[bytes]] = deque()  # handed over
         self._written_bytes = self._sent_bytes = 0
+        self._small: bytes | None = None  # all of it, where it came as one batch
         self._continued = self._started = self._closed = False
         self._busy = Lock()  # a cancelled fetch may still be writing when what it left is stored
         self._fault: OSError | None = None  # after which there is a hole: nothing more is written
@@ -106,7 +108,14 @@ class Part:
         """The same with what is gathered: nothing more will come."""
         with self._busy:
             self._hand_over()
+            if self._file is None and not self._continued and len(self._batches) == 1:
+                self._small = b"".join(self._batches.pop())
+                self._batches.append([self._small])
             self._write()
+
+    def read(self) -> BinaryIO:
+        """What was written, once it is whole. Raises OSError."""
+        return disk.open_plain(self.path) if self._small is None else BytesIO(self._small)
 
     def keep(self) -> None:
         """After a cut: flush what came and note it, so that the next try can continue. Failing costs only time."""

@@ -42,7 +42,7 @@ PURE = {
         "rhythm",
     ),
     *(f"progress.{name}" for name in ("model", "words", "narrator", "screen", "jsonlog")),
-    *("api.wire", "journal.rows", "report.build", "report.text"),
+    *("api.wire", "journal.changes", "journal.rows", "report.build", "report.text"),
     *(f"report.{name}" for name in ("axis", "cards", "causes", "charts", "outline", "rows", "tables", "timeline")),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
     *(f"manifest.{name}" for name in ("filenames", "shape", "variables")),

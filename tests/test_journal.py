@@ -25,6 +25,7 @@ from batchrunner import journal as room
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
 from batchrunner.job import Attempt, Entry, Happening, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State
 from batchrunner.journal import Journal, read, rows
+from batchrunner.journal.changes import PUT_ENTRY, REMOVE_ENTRIES
 from tests.conftest import ROOT, Inline, make_entries, make_job, make_record, make_run, placed_of
 
 RUN = make_run()
@@ -457,7 +458,7 @@ def test_a_run_begins_altogether_or_not_at_all(journal: Journal, path: Path) -> 
 def test_what_sqlite_cannot_take_leaves_no_transaction_open(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     with pytest.raises(UnicodeEncodeError):
-        journal._write([("DELETE FROM entries", ()), ("DELETE FROM entries WHERE id = ?", ("\ud800",))])
+        journal._write([(REMOVE_ENTRIES, ()), (PUT_ENTRY, (0, "\ud800", "", "{}", 0, ""))])
     asyncio.run(journal.save(make_record("a", State.FAILED)))
     assert states(known(path)) == {make_job("a").key: State.FAILED}
     assert [entry.id for entry in known(path).entries] == ["a"]
@@ -505,7 +506,6 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = ["ALTER TABLE runs ADD COLUMN extra TEXT", "UPDATE runs SET extra = 'upgraded', stopped = 'upgraded'"]
     monkeypatch.setattr(room, "UPGRADES", {room.VERSION: steps})
     monkeypatch.setattr(room, "VERSION", room.VERSION + 1)
-    monkeypatch.setattr(room, "_PUT_RUN", room._PUT_RUN.replace("?)", "?, NULL)"))
 
 
 def upgraded(request: pytest.FixtureRequest, path: Path) -> bytes:

@@ -17,6 +17,18 @@ from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import load, rows
+from batchrunner.journal.changes import (
+    MOVE_JOB,
+    PUT_ATTEMPT,
+    PUT_ENTRY,
+    PUT_FILE,
+    PUT_HAPPENING,
+    PUT_JOB,
+    PUT_RUN,
+    REMOVE_ENTRIES,
+    Change,
+    in_few,
+)
 from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
 
 if TYPE_CHECKING:
@@ -32,30 +44,6 @@ _BALLAST_BYTES = 256 * 1024
 # aside is enough to fold them in on a full disk.
 _LOG_PAGES = 128
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
-
-_Change = tuple[str, Sequence[Any]]  # one SQL statement and its values; done again after a full disk
-
-
-def _upsert(table: str, columns: Sequence[str], key: Sequence[str], fixed: Sequence[str] = ()) -> str:
-    """Insert a row, or change it but for its key and what is fixed.
-
-    A REPLACE would take the row out of every index, and search every table that refers to it.
-    """
-    changing = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in {*key, *fixed})
-    values = ", ".join("?" * len(columns))
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) "
-        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changing}"
-    )
-
-
-_PUT_JOB = _upsert("jobs", rows.JOB_COLUMNS, ["fingerprint"])
-_MOVE_JOB = "UPDATE jobs SET state = ?, error_json = ?, result_json = ? WHERE fingerprint = ?"
-_PUT_ATTEMPT = _upsert("attempts", rows.ATTEMPT_COLUMNS, ["fingerprint", "number"], ["request_id", "submitted_at"])
-_PUT_RUN = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(rows.RUN_COLUMNS))})"
-_PUT_ENTRY = f"INSERT INTO entries VALUES ({', '.join('?' * len(rows.ENTRY_COLUMNS))})"
-_PUT_HAPPENING = f"INSERT OR REPLACE INTO happenings VALUES ({', '.join('?' * len(rows.HAPPENING_COLUMNS))})"
-_PUT_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 
 
 class Journal:
@@ -103,19 +91,19 @@ class Journal:
 
     def files(self) -> dict[str, PlacedFile]:
         """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
-        query = "SELECT name, fingerprint, sha256, size_bytes FROM files"
+        query = f"SELECT {', '.join(rows.FILE_COLUMNS)} FROM files"
         with reading(self._path):
             return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
         """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
-        changes: list[_Change] = [(_PUT_RUN, _run_row(run))]
+        changes: list[Change] = [(PUT_RUN, _run_row(run))]
         for record in changed:
-            changes.append((_PUT_JOB, rows.job_row(record)))
+            changes.append((PUT_JOB, rows.job_row(record)))
             changes += _last_attempt(record)
         wanted = list(map(rows.entry_row, entries))
         if wanted != self._connection.execute(f"{load.GET_ENTRIES} ORDER BY position").fetchall():
-            changes += [("DELETE FROM entries", ()), *((_PUT_ENTRY, row) for row in wanted)]
+            changes += [(REMOVE_ENTRIES, ()), *((PUT_ENTRY, row) for row in wanted)]
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
@@ -125,26 +113,26 @@ class Journal:
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
-        await self._commit([(_MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
+        await self._commit([(MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
 
     async def note(self, happening: Happening) -> None:
         """Store what befell the batch. Durable on return."""
         values = tuple(rows.storable(getattr(happening, name)) for name in rows.HAPPENING_COLUMNS)
-        await self._commit([(_PUT_HAPPENING, values)])
+        await self._commit([(PUT_HAPPENING, values)])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
-        await self._commit([(_PUT_FILE, (name, placed.fingerprint, placed.sha256, placed.size_bytes))])
+        await self._commit([(PUT_FILE, (name, placed.fingerprint, placed.sha256, placed.size_bytes))])
 
     async def finish(self, run: Run) -> None:
         """Record how a run ended. Durable on return."""
-        await self._commit([(_PUT_RUN, _run_row(run))])
+        await self._commit([(PUT_RUN, _run_row(run))])
 
-    async def _commit(self, changes: list[_Change]) -> None:
+    async def _commit(self, changes: list[Change]) -> None:
         """Durable on return. Raises LocalFault, for all that were committed together, if that failed."""
         await self._commits.do(changes)
 
-    def _write(self, changes: list[_Change]) -> LocalFault | None:
+    def _write(self, changes: list[Change]) -> LocalFault | None:
         """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
         error = _write(self._connection, self._path, changes)
         for give_up in (False, True):
@@ -312,11 +300,11 @@ def _set_aside(ballast: Path) -> bool:
     return True
 
 
-def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -> LocalFault | None:
+def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) -> LocalFault | None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, values in changes:
+            for statement, values in in_few(changes):
                 connection.execute(statement, values)
             connection.execute("COMMIT")
         finally:
@@ -327,9 +315,9 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[_Change]) -
     return None
 
 
-def _last_attempt(record: Record) -> list[_Change]:
+def _last_attempt(record: Record) -> list[Change]:
     """A record's latest attempt: earlier ones are over and do not change."""
-    return [(_PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []
+    return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ RUN_COLUMNS = tuple(field.name for field in fields(Run))
 JOB_COLUMNS = ("fingerprint", "job_json", "state", "error_json", "result_json")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name")
 HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
+FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes")
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
@@ -71,9 +72,9 @@ def job_row(record: Record) -> tuple[str, str, str, str | None, str | None]:
     return record.job.fingerprint, job_to_json(record.job), *_standing(record)
 
 
-def moved_row(record: Record) -> tuple[str, str | None, str | None, str]:
-    """What changes in a row of ``jobs`` while a batch runs, then whose row it is."""
-    return *_standing(record), record.job.fingerprint
+def moved_row(record: Record) -> tuple[str, str, str | None, str | None]:
+    """Whose row of ``jobs`` it is, and what changes in it while a batch runs."""
+    return record.job.fingerprint, *_standing(record)
 
 
 def _standing(record: Record) -> tuple[str, str | None, str | None]:

@@ -1,0 +1,72 @@
+"""What is written to a journal, as SQL. Pure.
+
+Rule: each statement takes any number of rows. Every call into SQLite lets go of the interpreter lock and has to get it
+back, which costs more than the row while the event loop is busy; so a group of changes is a few statements, not one a
+row.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from batchrunner.journal import rows
+
+_MOST_ROWS = 32
+
+
+class Statement(NamedTuple):
+    """An SQL statement: its head, `row` once for each row, its tail.
+
+    key: how many of a row's first values tell which row of its table it is. Of several changes to one, the last counts.
+    """
+
+    head: str
+    row: str = ""
+    tail: str = ""
+    key: int = 0
+
+
+Change = tuple[Statement, Sequence[Any]]  # and the values of one row
+
+
+def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
+    """Insert rows, or change those that are there but for their key and what is fixed.
+
+    A REPLACE would take a row out of every index, and search every table that refers to it.
+    """
+    changing = ", ".join(f"{name} = excluded.{name}" for name in columns[key:] if name not in fixed)
+    return Statement(
+        head=f"INSERT INTO {table} ({', '.join(columns)}) VALUES ",
+        row=f"({', '.join('?' * len(columns))})",
+        tail=f" ON CONFLICT ({', '.join(columns[:key])}) DO UPDATE SET {changing}",
+        key=key,
+    )
+
+
+PUT_RUN = _put("runs", rows.RUN_COLUMNS, 1)
+PUT_JOB = _put("jobs", rows.JOB_COLUMNS, 1)
+PUT_ATTEMPT = _put("attempts", rows.ATTEMPT_COLUMNS, 2, ["request_id", "submitted_at"])
+PUT_ENTRY = _put("entries", rows.ENTRY_COLUMNS, 1)
+PUT_HAPPENING = _put("happenings", rows.HAPPENING_COLUMNS, 3)
+PUT_FILE = _put("files", rows.FILE_COLUMNS, 1)
+REMOVE_ENTRIES = Statement("DELETE FROM entries")
+MOVE_JOB = Statement(
+    head="UPDATE jobs SET state = moved.column2, error_json = moved.column3, result_json = moved.column4 FROM (VALUES ",
+    row="(?, ?, ?, ?)",
+    tail=") AS moved WHERE jobs.fingerprint = moved.column1",
+    key=1,
+)
+
+
+def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:
+    """The same changes as SQL with its values, statement by statement in the order in which each comes first."""
+    wanted: dict[Statement, dict[Sequence[Any], Sequence[Any]]] = {}
+    for statement, values in changes:
+        wanted.setdefault(statement, {})[values[: statement.key]] = values
+    for statement, latest in wanted.items():
+        left = list(latest.values())
+        while left:
+            # Powers of two: few texts, so that SQLite's compiled statements are found again.
+            size = 1 << min(len(left), _MOST_ROWS).bit_length() - 1
+            values = [value for row in left[:size] for value in row]
+            yield f"{statement.head}{', '.join([statement.row] * size)}{statement.tail}", values
+            del left[:size]
