@@ -46,7 +46,7 @@ class Part:
         self._gathered_bytes = 0
         self._batches: deque[list[bytes]] = deque()  # handed over
         self._written_bytes = self._sent_bytes = 0
-        self._small: bytes | None = None  # all of it, where it came as one batch
+        self._small: bytes | None = None  # all that came, where it was less than a batch
         self._continued = self._started = self._closed = False
         self._busy = Lock()  # a cancelled fetch may still be writing when what it left is stored
         self._fault: OSError | None = None  # after which there is a hole: nothing more is written
@@ -107,10 +107,9 @@ class Part:
     def drain_all(self) -> None:
         """The same with what is gathered: nothing more will come."""
         with self._busy:
+            if self._gathered_bytes == self.size_bytes:
+                self._small = b"".join(self._gathered)
             self._hand_over()
-            if self._file is None and not self._continued and len(self._batches) == 1:
-                self._small = b"".join(self._batches.pop())
-                self._batches.append([self._small])
             self._write()
 
     def read(self) -> BinaryIO:
@@ -146,8 +145,9 @@ class Part:
                 self._file = None
 
     def _hand_over(self) -> None:
-        self._batches.append(self._gathered)
-        self._gathered, self._gathered_bytes = [], 0
+        if self._gathered:
+            self._batches.append(self._gathered)
+            self._gathered, self._gathered_bytes = [], 0
 
     def _write(self) -> None:
         if self._fault is not None:
@@ -160,6 +160,12 @@ class Part:
             raise
 
     def _write_batch(self, blocks: list[bytes]) -> None:
+        if self._small is not None:
+            self._clear()
+            self._disk.create(self.path, self._small)
+            self._hash.update(self._small)
+            self._written_bytes = len(self._small)
+            return
         if self._file is None:
             self._file = self._open()
         for block in blocks:
@@ -171,11 +177,14 @@ class Part:
             self._disk.hasten(self._file, self._sent_bytes, self._written_bytes - self._sent_bytes)
             self._sent_bytes = self._written_bytes
 
-    def _open(self) -> BinaryIO:
+    def _clear(self) -> None:
+        """What an older note vouches for is about to be overwritten: it must be gone from the disk before."""
         if not self._continued and not self.fresh:
-            # What the note vouches for is about to be overwritten: it must be gone from the disk before.
             self._disk.remove(self._note)
             self._disk.flush_folder(self._note.parent)
+
+    def _open(self) -> BinaryIO:
+        self._clear()
         file = self._disk.open(self.path, "ab" if self._continued else "wb")
         if self._continued:
             file.truncate(self._written_bytes)

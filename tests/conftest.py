@@ -7,12 +7,14 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchrunner.disk import Disk
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +36,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
     items.sort(key=lambda item: next(place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)))
     items[:] = [item for worker in range(workers) for item in items[worker::workers]]
+
+
+class Opening(Disk):
+    """A disk whose every file is made by way of `open`: for stand-ins that watch there, or refuse."""
+
+    def create(self, path: Path, content: bytes) -> None:
+        with closing(self.open(path, "wb")) as file:
+            file.write(content)
 
 
 class Inline(Executor):

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import errno
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from batchrunner.downloader import Downloader, Fetched
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.part import Part
+from tests.conftest import Opening
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEY = "0123456789abcdef"
@@ -309,7 +310,7 @@ def test_starting_over_forgets_the_note_before_it_touches_the_part(bench: Bench,
     bench.refused(host)
     steps: list[str] = []
 
-    class Watched(Disk):
+    class Watched(Opening):
         def open(self, path: Path, mode: str) -> BinaryIO:
             steps.append(f"open {path.suffix} {mode}")
             return super().open(path, mode)
@@ -523,7 +524,7 @@ def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
     assert host.seen[1]["range"] == "bytes=5000-"
 
 
-class Failing(Disk):
+class Failing(Opening):
     """Opens files whose writes, or flushes, fail."""
 
     def __init__(self, number: int, at: str) -> None:
@@ -535,10 +536,10 @@ class Failing(Disk):
         file = path.open(mode, buffering=0)
         return _Full(file, self.number) if self.at == "write" else file  # type: ignore[return-value]  # a stand-in
 
-    def flush(self, file: BinaryIO) -> None:
+    def flush_all(self, paths: Sequence[Path]) -> None:
         if self.at == "flush":
             raise OSError(self.number, "no")
-        super().flush(file)
+        super().flush_all(paths)
 
 
 class _Full:

@@ -17,12 +17,13 @@ from batchrunner.downloader import Downloader
 from batchrunner.errors import LocalFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.part import Part
+from tests.conftest import Opening
 from tests.test_downloader import KEY, Bench, Gauge, Host
 
 BATCH = part._BATCH_BYTES
 
 
-class Recorded(Disk):
+class Recorded(Opening):
     """Notes what is sent on its way. fails: which write, counted over all files, is refused with error `number`."""
 
     def __init__(self, fails: int = 0, number: int = errno.EIO) -> None:

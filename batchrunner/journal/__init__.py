@@ -18,6 +18,7 @@ from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import load, rows
 from batchrunner.journal.changes import (
+    MOST_ROWS,
     MOVE_JOB,
     PUT_ATTEMPT,
     PUT_ENTRY,
@@ -43,6 +44,7 @@ _BALLAST_BYTES = 256 * 1024
 # The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
 # aside is enough to fold them in on a full disk.
 _LOG_PAGES = 128
+_TEXTS = 4 * MOST_ROWS  # compiled statements kept: three kinds of changes are many, each with any number of rows
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 
 
@@ -227,7 +229,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
     with reading(path), ExitStack() as undo:
         has_log = _log_of(path).exists()
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_TEXTS)
         undo.callback(connection.close)
         _require_ours(connection, path)
         _require_sound(connection)

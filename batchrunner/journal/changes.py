@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from batchrunner.journal import rows
 
-_MOST_ROWS = 32
+MOST_ROWS = 32  # in one statement
 
 
 class Statement(NamedTuple):
@@ -63,10 +63,8 @@ def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:
     for statement, values in changes:
         wanted.setdefault(statement, {})[values[: statement.key]] = values
     for statement, latest in wanted.items():
-        left = list(latest.values())
-        while left:
-            # Powers of two: few texts, so that SQLite's compiled statements are found again.
-            size = 1 << min(len(left), _MOST_ROWS).bit_length() - 1
-            values = [value for row in left[:size] for value in row]
-            yield f"{statement.head}{', '.join([statement.row] * size)}{statement.tail}", values
-            del left[:size]
+        whole = list(latest.values())
+        for start in range(0, len(whole), MOST_ROWS):
+            some = whole[start : start + MOST_ROWS]
+            text = f"{statement.head}{', '.join([statement.row] * len(some))}{statement.tail}"
+            yield text, [value for row in some for value in row]

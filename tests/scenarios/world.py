@@ -17,7 +17,7 @@ from unittest.mock import patch
 import aiohappyeyeballs
 import async_solipsism
 
-from batchrunner.disk import Disk
+from tests.conftest import Opening
 
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
@@ -119,7 +119,7 @@ class MortalExecutor(concurrent.futures.Executor):
         return future
 
 
-class SimDisk(Disk):
+class SimDisk(Opening):
     """The real file system, with a memory of what a power cut would take away.
 
     Content is safe after `flush`; a name is safe after `flush_folder`. `lose` decides for everything else, by chance:
