@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -27,6 +27,7 @@ from batchrunner.hosts import Guard
 from batchrunner.job import Result
 from batchrunner.part import Part
 from batchrunner.text import redacted
+from batchrunner.together import Together
 
 _BLOCK_BYTES = 64 * 1024
 _LARGEST_CLIP_BYTES = 4 << 30
@@ -47,6 +48,15 @@ class Fetched:
     result: Result
 
 
+@dataclass(slots=True)
+class _Item:
+    """One of several small clips that are finished together; `outcome` is what `_finish` made of it, or raised."""
+
+    part: Part
+    given: str | None
+    outcome: Fetched | CallError | OSError = field(init=False)
+
+
 class Downloader:
     """Fetches clips into `parts`. Use as an async context manager.
 
@@ -58,6 +68,7 @@ class Downloader:
         self._guard = guard
         self._executor = executor
         self._disk = files
+        self._small = Together(executor, _finish_each)
         self._session: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys of which an earlier try may have left something
 
@@ -93,7 +104,7 @@ class Downloader:
         try:
             async with asyncio.timeout(_LONGEST_S):
                 given = await self._receive(url, part, told)
-            fetched: Fetched = await self._off_loop(_finish, part, given)
+            fetched = await self._finished(part, given)
             self._left.discard(key)
             return fetched
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -153,6 +164,17 @@ class Downloader:
                 target = self._guard.target(reply.headers["Location"], target)
         raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
 
+    async def _finished(self, part: Part, given: str | None) -> Fetched:
+        """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
+        if not part.is_small:
+            fetched: Fetched = await self._off_loop(_finish, part, given)
+            return fetched
+        item = _Item(part, given)
+        await self._small.do([item])
+        if not isinstance(item.outcome, Fetched):
+            raise item.outcome
+        return item.outcome
+
     async def _off_loop(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
@@ -163,6 +185,14 @@ async def _over(writing: "Future[None]") -> None:
         writing.result()
     else:
         await asyncio.wrap_future(writing)
+
+
+def _finish_each(items: "list[_Item]") -> None:
+    for item in items:
+        try:
+            item.outcome = _finish(item.part, item.given)
+        except (CallError, OSError) as error:
+            item.outcome = error
 
 
 def _finish(part: Part, given: str | None) -> Fetched:

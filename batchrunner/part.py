@@ -52,6 +52,11 @@ class Part:
         self._fault: OSError | None = None  # after which there is a hole: nothing more is written
 
     @property
+    def is_small(self) -> bool:
+        """Whether all that came is less than a batch, and not handed over."""
+        return self._gathered_bytes == self.size_bytes
+
+    @property
     def sha256(self) -> str:
         """Of what is written, in hex."""
         return self._hash.hexdigest()
@@ -107,7 +112,7 @@ class Part:
     def drain_all(self) -> None:
         """The same with what is gathered: nothing more will come."""
         with self._busy:
-            if self._gathered_bytes == self.size_bytes:
+            if self.is_small:
                 self._small = b"".join(self._gathered)
             self._hand_over()
             self._write()

@@ -327,6 +327,31 @@ def test_starting_over_forgets_the_note_before_it_touches_the_part(bench: Bench,
     assert steps == ["remove .json", "flush folder", "open .part wb"]
 
 
+def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(tmp_path: Path, clip: bytes) -> None:
+    class Picky(Opening):
+        def open(self, path: Path, mode: str) -> BinaryIO:
+            if path.stem == "refused":
+                raise OSError(errno.EIO, "no")
+            return super().open(path, mode)
+
+    items = []
+    for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
+        part = Part(tmp_path / name, Picky(), fresh=True)
+        part.start(continued=False, etag="")
+        part.take(content)
+        assert part.is_small
+        items.append(downloader._Item(part, None))
+    downloader._finish_each(items)
+    first, none, refused, last = (item.outcome for item in items)
+    assert isinstance(none, ServiceFault)
+    assert none.kind == "bad_file"
+    assert isinstance(refused, OSError)
+    assert isinstance(first, Fetched)
+    assert isinstance(last, Fetched)
+    for fetched in (first, last):
+        assert_whole(fetched, clip)
+
+
 # What is no clip
 
 
