@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from batchrunner.admission import Ruling
+from batchrunner.admission import Ruling, Verdict
 from batchrunner.doubts import Doubts
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
@@ -166,8 +166,7 @@ class Engine:
     def _next_moment(self) -> float | None:
         """When the loop has to look again even if nothing ends (monotonic, s)."""
         if self._closing_until is not None:
-            grace_over = self._parts.clock.monotonic() >= self._closing_until
-            return None if grace_over else self._closing_until
+            return None if self._parts.clock.monotonic() >= self._closing_until else self._closing_until
         now = self._parts.clock.monotonic()
         moments = [self._doubts.review_at] if not self._running["review"] else []
         moments += self._weather.patience(self._policy).values()
@@ -224,11 +223,14 @@ class Engine:
             self._spawn("submit", fingerprint, partial(self._steps.submit, fingerprint))
 
     def _admitted(self, now: float) -> str | None:
-        """The next job that money and time allow, its slot taken and its price held; None where there is none."""
+        """The next job that money, time and disk allow, its slot taken and its price held; None where there is none."""
         end = self._end_of_time()
         left_s = None if end is None else end[0] - now
         while (fingerprint := self._scheduler.next(now)) is not None:
-            verdict = self._steps.admission.judge(self._steps.records[fingerprint], left_s)
+            bought = self._scheduler.in_flight + len(self._downloads) + self._running["download"]  # and not stored
+            lack = self._parts.lacks_room(bought)
+            judge = self._steps.admission.judge
+            verdict = Verdict(Ruling.WAIT, lack) if lack else judge(self._steps.records[fingerprint], left_s)
             if verdict.ruling is Ruling.GO:
                 return fingerprint
             self._scheduler.release(fingerprint)
@@ -295,10 +297,8 @@ class Engine:
         # Its slot stays taken: it may well be in flight.
         now = self._parts.clock.monotonic()
         self._doubts.add(fingerprint, now + self._policy.doubt_s, now)
-        minutes = self._policy.doubt_s / 60
-        self._steps.notice(
-            fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {minutes:.0f} min at most"
-        )
+        most = f"{self._policy.doubt_s / 60:.0f} min at most"
+        self._steps.notice(fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {most}")
 
     def _end(self, fingerprint: str, _: End) -> None:
         self._scheduler.release(fingerprint)

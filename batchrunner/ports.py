@@ -71,6 +71,7 @@ class Parts:
     """What the engine drives.
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
+    lacks_room: why so many more clips may find no room on the disk, in words; "" where they will.
     """
 
     service: Service
@@ -82,6 +83,7 @@ class Parts:
     announce: Listener
     ids: Callable[[str], tuple[str, ...]]
     durations: dict[Course, Durations] = field(default_factory=dict)
+    lacks_room: Callable[[int], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import disk, history, notify, rehearsal, report
+from batchrunner import history, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
@@ -37,10 +37,10 @@ from batchrunner.ports import Parts
 from batchrunner.posters import Posters
 from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of, run_of
 from batchrunner.resume import take_up
+from batchrunner.room import Room
 from batchrunner.scheduler import Scheduler
 from batchrunner.steps import Steps
 from batchrunner.store import Store
-from batchrunner.text import size_text
 from batchrunner.weather import Weather
 
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
@@ -50,7 +50,6 @@ _SIGNALS = {
     signal.SIGHUP: ExitStatus.SIGTERM,
 }
 
-_LIKELY_BYTES = 1 << 20  # of a clip, where none is known
 _TELL_TIME_EVERY_S = 0.25
 # More than there are processors do not decode faster, and get into each other's way with small files.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -158,6 +157,7 @@ async def drive(
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
+        room = Room(setup.rundir.path, outside.clock, records.values())
         parts = Parts(
             service=Claims(await stack.enter_async_context(client), records.values()),
             journal=journal,
@@ -165,38 +165,23 @@ async def drive(
             store=store,
             clock=outside.clock,
             rng=outside.rng,
-            announce=listener,
+            announce=room.beside(listener),
             ids=lambda fingerprint: ids.get(fingerprint, ()),
             durations=_remembered(setup, run, admission, outside, stack),
+            lacks_room=room.lacks,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now())
-        scheduler = Scheduler(policy.concurrency)
-        weather = Weather(parts, scheduler)
+        weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
         _announce_start(setup, run, ids, steps, listener)
         await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
-        _mind_the_disk(engine, setup, steps.records)
         await engine.run(order)
-        status = ending() or exit_status([steps.records[fingerprint] for fingerprint in order])
-        run = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
+        status = int(ending() or exit_status([steps.records[each] for each in order]))
+        run = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
         return await _finish(setup, journal, steps, run, outside, listener)
-
-
-def _mind_the_disk(engine: Engine, setup: Setup, records: Mapping[str, Record]) -> None:
-    """Submit nothing where the disk has no room for what is in flight, and one clip more.
-
-    Each start of a batch on a full disk would pay for some more clips before the first of them could not be stored.
-    """
-    states = count_states(records.values())
-    sizes = (record.result.size_bytes for record in records.values() if record.result is not None)
-    wanted_bytes = max(sizes, default=_LIKELY_BYTES) * (states[State.IN_FLIGHT] + 1)
-    free_bytes = disk.free_bytes(setup.rundir.path)
-    if states[State.PENDING] and free_bytes < wanted_bytes:
-        told = f"the disk has {size_text(free_bytes)} left: too little for the clips in flight and one more"
-        engine.stop(f"{told} ({size_text(wanted_bytes)}); make room and run again to continue")
 
 
 def _remembered(

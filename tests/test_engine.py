@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
@@ -62,6 +63,42 @@ def test_the_link_nearest_to_its_end_is_fetched_first() -> None:
             engine._start_what_may_go()
             engine._running["download"] = 0
         assert started == [("download", record.job.fingerprint) for record in (b, a, c)]
+
+    in_a_loop(story)
+
+
+def test_a_job_waits_while_the_disk_has_no_room_for_its_clip() -> None:
+    def story() -> None:
+        flying, fetched, new = make_record("f", State.IN_FLIGHT), make_record("d", State.IN_FLIGHT), make_record("n")
+        engine, started = made(flying, fetched, new)
+        room, asked = ["the disk is small"], []
+
+        def lacks(clips: int) -> str:
+            asked.append(clips)
+            return room[0]
+
+        engine._parts = replace(engine._parts, lacks_room=lacks)
+        engine._take_places([record.job.fingerprint for record in (new, flying, fetched)])
+        engine._fetch(fetched.job.fingerprint, Fetch(NEVER))
+        engine._start_what_may_go()
+        assert "submit" not in [call for call, _ in started]
+        assert asked == [3], "the one in flight, the one that is being fetched, and this one"
+        assert engine._obstacle() == "the disk is small"
+        room[0] = ""
+        engine._start_what_may_go()
+        assert ("submit", new.job.fingerprint) in started
+        assert engine._obstacle() == ""
+
+    in_a_loop(story)
+
+
+def test_without_a_job_that_waits_nobody_asks_for_room() -> None:
+    def story() -> None:
+        engine, _ = made(make_record("f", State.IN_FLIGHT))
+        engine._parts = replace(engine._parts, lacks_room=lambda _: "the disk is small")
+        engine._take_places([])
+        engine._start_what_may_go()
+        assert engine._obstacle() == ""
 
     in_a_loop(story)
 
