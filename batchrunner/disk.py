@@ -24,8 +24,7 @@ class Disk:
 
     def open(self, path: Path, mode: str) -> BinaryIO:
         """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
-        flags = os.O_WRONLY | os.O_CREAT | {"wb": os.O_TRUNC, "ab": os.O_APPEND}[mode]
-        return io.BufferedWriter(io.FileIO(_open_plain(path, flags), mode))
+        return io.BufferedWriter(io.FileIO(path, mode, opener=_open_plain))
 
     def create(self, path: Path, content: bytes) -> None:
         """Make a plain file that holds this. Few calls of the system: they are what a small clip costs."""
@@ -33,7 +32,7 @@ class Disk:
         try:
             descriptor = os.open(path, flags | os.O_EXCL, 0o666)  # a new one is a plain one
         except FileExistsError:
-            descriptor = _open_plain(path, flags | os.O_TRUNC)
+            descriptor = _open_plain(str(path), flags | os.O_TRUNC)
         try:
             left = memoryview(content)
             while left:
@@ -122,11 +121,14 @@ def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
 
     Raises OSError for what is none, at once, even where it turns into one between a look at it and this call.
     """
-    return io.BufferedReader(io.FileIO(_open_plain(path, os.O_RDONLY, follow=follow)))
+    return io.BufferedReader(io.FileIO(path, "rb", opener=_open_plain_behind_links if follow else _open_plain))
 
 
-def _open_plain(path: Path, flags: int, *, follow: bool = False) -> int:
-    flags |= 0 if follow else os.O_NOFOLLOW
+def _open_plain(path: str, flags: int) -> int:
+    return _open_plain_behind_links(path, flags | os.O_NOFOLLOW)
+
+
+def _open_plain_behind_links(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe waits for its other end. What truncates must not do so before the look.
     descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
     facts = os.fstat(descriptor)

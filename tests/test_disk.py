@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,39 @@ def test_what_an_error_means(number: int, kind: str, words: str) -> None:
     assert fault.message == f"a clip could not be stored: {words}"
     assert fault.hint
     assert fault.exit_status is ExitStatus.STOPPED
+
+
+# A file in one go
+
+
+def test_what_is_created_holds_this_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.part"
+    Disk().create(path, b"long" * 1000)
+    assert path.read_bytes() == b"long" * 1000
+    Disk().create(path, b"short")
+    assert path.read_bytes() == b"short"
+
+
+def test_a_system_that_writes_little_at_a_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
+    Disk().create(tmp_path / "a.part", b"0123456789")
+    assert (tmp_path / "a.part").read_bytes() == b"0123456789"
+
+
+def test_nothing_is_created_through_a_link_or_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=r"."):
+            Disk().create(tmp_path / name, b"new")
+    assert (tmp_path / "elsewhere").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a.part")
+    with pytest.raises(OSError, match=r"."):
+        Disk().land([(tmp_path / "a.part", tmp_path / "a.mp4")])
+    assert not (tmp_path / "a.mp4").exists()
