@@ -5,6 +5,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -291,3 +293,15 @@ def test_json_is_a_manifest_too(tmp_path: Path, indent: int | str | None, ascii_
     from batchrunner.manifest import load
 
     assert load(path).entries[0].tags == job["tags"]
+
+
+def test_what_is_wrong_at_one_place_is_told_in_the_same_order_each_time(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"video": "v", "image": "i", "tags": {"c": 1, "a": null, "d": 2, "b": true}}\n')
+    argv = [sys.executable, "-m", "batchrunner", "validate", "x.jsonl"]
+    told = set()
+    for seed in ("1", "2", "3"):
+        more = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(argv, cwd=tmp_path, env=more, capture_output=True, check=False)
+        assert done.returncode == 2, done
+        told.add(done.stderr)
+    assert len(told) == 1

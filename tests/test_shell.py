@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -55,3 +57,22 @@ def test_what_a_module_makes_of_an_interruption_is_one() -> None:
     assert caught.value.code == 130
     with pytest.raises(ImportError):
         load(None)
+
+
+@pytest.mark.parametrize(("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_while_the_command_is_loaded_an_interruption_is_quiet(handler: str, status: int) -> None:
+    program = f"""
+import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.{handler})
+load = builtins.__import__
+def interrupted(name, *rest):
+    if name == "batchrunner.cli":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest)
+from batchrunner.__main__ import main
+builtins.__import__ = interrupted
+sys.argv = ["batchrunner", "--version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")

@@ -67,6 +67,8 @@ def _value(text: str, table: Table) -> Any:
         value = _decoded(text)
         if "\\u" in text:  # half of a character, which no file could hold
             json.dumps(value, ensure_ascii=False).encode()
+        if '"tags.' in text and isinstance(value, dict):
+            _refuse_two_values(value)
         return value
     except json.JSONDecodeError as error:
         column, message = error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
@@ -90,6 +92,14 @@ def _decoded(text: str) -> Any:
         if end == len(text):
             return value
     return _decoder.decode(text)  # which takes longer: it looks for white space first
+
+
+def _refuse_two_values(value: dict[str, Any]) -> None:
+    """Of a tag that stands among the tags and as ``tags.<name>``, nobody knows which is meant."""
+    tags = value.get("tags")
+    for name in value:
+        if isinstance(tags, dict) and name.startswith("tags.") and name[5:] in tags:
+            raise _Twice(name)
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:
