@@ -187,7 +187,7 @@ class Findings:
 
     @property
     def all(self) -> tuple[Diagnostic, ...]:
-        """Everything found, in order of place; at one place in order of words, so that each load says the same."""
+        """Everything found, in order of place."""
         if self._told is None or self._quoted is not self.text:
             places = {place for place, *_ in self._found}
             alone = (
@@ -195,7 +195,7 @@ class Findings:
                 for place, note in self._notes.items()
                 if note.alone and place not in places
             )
-            found = sorted((*self._found, *alone), key=lambda each: (each[0] >> _LENGTH_BITS, each[3]))
+            found = sorted((*self._found, *alone), key=lambda each: each[0] >> _LENGTH_BITS)
             lines = self._lines() if found else []
             self._quoted = self.text
             self._told = tuple(self._diagnostic(lines, *each) for each in found)

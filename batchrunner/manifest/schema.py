@@ -155,7 +155,7 @@ def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]
     elif isinstance(root, YamlList):
         top = desk.check_items("jobs", root)
     if not _fits("")(top):
-        for error in _validator().iter_errors(top):
+        for error in _errors(_validator(), top):
             desk.tell(error, tuple(error.absolute_path), root if isinstance(root, YamlMapping | YamlList) else START)
     if isinstance(root, YamlMapping):
         _settings(root, desk.bad, findings)
@@ -186,7 +186,7 @@ class _Desk:
 
     def check_item(self, item: Any, path: tuple[str, int], at: YamlMapping | int) -> None:
         """Note what is wrong with one entry of a section. at: the entry, or its place if it is no mapping."""
-        for error in _item_validator(path[0]).iter_errors(item):
+        for error in _errors(_item_validator(path[0]), item):
             self.tell(error, (*path, *error.absolute_path), at)
 
     def tell(self, error: Any, path: tuple[str | int, ...], top: Any) -> None:
@@ -198,6 +198,11 @@ class _Desk:
             place = top if isinstance(top, int) else _place(top, error.absolute_path)
             self.findings.error(_CODES.get(error.validator, "not-allowed"), place, message, hint)
             self.bad.add(where(path))
+
+
+def _errors(validator: Any, value: Any) -> list[Any]:
+    """What is wrong, in an order that is the same each time: the library walks over tags as a set."""
+    return sorted(validator.iter_errors(value), key=lambda error: [str(step) for step in error.absolute_path])
 
 
 def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
