@@ -130,10 +130,10 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
     environment over the manifest.
     """
-    from batchrunner import start
-    from batchrunner.progress import make_progress
-
     with shell.heard() as heard:
+        from batchrunner import start
+        from batchrunner.progress import make_progress
+
         setup = _load(manifest, flags)
         if dry_run:
             return _show_plan(setup, as_json=False, every=False)

@@ -7,6 +7,7 @@ what was looked at. URLs are passed through by the manifest: nothing here touche
 
 import base64
 import difflib
+import errno
 import hashlib
 import io
 import os
@@ -249,6 +250,10 @@ def _look_at_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
         raise MediaProblem(broken, "it may be cut short: copy or export it again") from None
 
 
+# What the system says of a file that is gone, or is no file any more. All else befalls any other file as well.
+_OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EACCES, errno.EPERM}
+
+
 def data_uri_length(media: Media) -> int:
     """Bytes of the data URI that `read_data_uri` makes of a local file."""
     assert media.size_bytes is not None
@@ -260,7 +265,8 @@ def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, 
 
     chunk_bytes: of the file per block, rounded down to a multiple of 3. The last block is held back until the whole
     file has been hashed. Raises LocalFault ``input_changed`` if the file is not the one that was probed, always
-    before the last block, so that a changed input never makes a complete body.
+    before the last block, so that a changed input never makes a complete body; of another kind where the system could
+    not read it, which says nothing about the file.
     """
     assert media.path is not None
     step = max(3, chunk_bytes - chunk_bytes % 3)
@@ -279,7 +285,9 @@ def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, 
                     raise _changed(media)
                 held = base64.b64encode(block)
     except OSError as error:
-        raise _changed(media, f": {error.strerror or error}") from None
+        if error.errno in _OF_THE_FILE:
+            raise _changed(media, f": {error.strerror or error}") from None
+        raise disk.fault(error, f"{media.source} could not be read") from None
     except MediaProblem as problem:
         raise _changed(media, f": {problem.message}") from None
     if digest.hexdigest() != media.sha256:
@@ -293,6 +301,5 @@ def _data_uri_head(media: Media) -> bytes:
 
 def _changed(media: Media, why: str = "") -> LocalFault:
     message = f"{media.source} is not the file that was checked when the run began{why}"
-    return LocalFault(
-        "input_changed", message, "run again: the file is checked anew, and counts as another job if it changed"
-    )
+    hint = "as it was, --retry-failed submits it; changed, it counts as another job in the next run"
+    return LocalFault("input_changed", message, hint)

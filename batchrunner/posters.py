@@ -11,9 +11,10 @@ import io
 import itertools
 import os
 import struct
+import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Posters:
         self._rundir = rundir
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posters")
         self._making: Future[None] | None = None
+        self._hurry = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -103,20 +105,25 @@ class Posters:
 
         return listen
 
-    def finish(self, snapshot: Snapshot, *, hurry: bool) -> "Future[None]":
-        """Done when the last posters are made, and some that an earlier run left; with `hurry`, almost at once."""
+    def finish(self, snapshot: Snapshot) -> "Future[None]":
+        """Done when the last posters are made, and some that an earlier run left; in a hurry, almost at once."""
         if self._making is not None:
             self._making.cancel()
-        most = 0 if hurry else _LEFT_BEHIND
-        return self._executor.submit(make_missing, self._rundir, snapshot, most)
+        return self._executor.submit(make_missing, self._rundir, snapshot, _LEFT_BEHIND, self._hurry.is_set)
+
+    def hurry(self) -> None:
+        """Make no more of them, whenever this is said: somebody wants the run to end."""
+        self._hurry.set()
 
 
-def make_missing(rundir: RunDir, snapshot: Snapshot, most: int | None = None) -> None:
+def make_missing(
+    rundir: RunDir, snapshot: Snapshot, most: int | None = None, enough: Callable[[], bool] = lambda: False
+) -> None:
     """Make the posters that the report of `snapshot` has a place for and that are not there yet. Blocks.
 
-    most: no more than so many; None is all.
+    most: no more than so many; None is all. enough: asked before each, whether to stop.
     """
-    _make_each(rundir.posters, _all_wanted(rundir, snapshot), most)
+    _make_each(rundir.posters, _all_wanted(rundir, snapshot), most, enough)
 
 
 def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
@@ -188,13 +195,17 @@ def _whole(path: Path) -> bytes | None:
     return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and told_bytes == len(content) else None
 
 
-def _make_each(folder: Path, wanted: Iterable[Wanted], most: int | None = None) -> None:
+def _make_each(
+    folder: Path, wanted: Iterable[Wanted], most: int | None = None, enough: Callable[[], bool] = lambda: False
+) -> None:
     missing = {
         each.key: each
         for each in wanted
         if not all(_whole(_path(folder, each.key, size)) is not None for size in _SIZES)
     }
     for each in itertools.islice(missing.values(), most):
+        if enough():
+            return
         with suppress(*_troubles()):
             _make(folder, each)
 

@@ -14,6 +14,7 @@ from batchrunner.job import Record
 from batchrunner.text import size_text
 
 _LIKELY_BYTES = 1 << 20  # of a clip, where none is known
+_BESIDE_BYTES = 32 * 1024  # a clip's rows in the journal, its posters, its part of the report
 _ASK_EVERY_S = 1.0
 
 
@@ -33,7 +34,9 @@ class Room:
         def listen(event: Event) -> None:
             listener(event)
             if isinstance(event, JobMoved) and event.record.result is not None:
-                self._largest_bytes = max(self._largest_bytes, event.record.result.size_bytes)
+                size_bytes = event.record.result.size_bytes
+                self._largest_bytes = max(self._largest_bytes, size_bytes)
+                self._free_bytes -= size_bytes  # until the disk is asked again
 
         return listen
 
@@ -42,7 +45,7 @@ class Room:
         now = self._clock.monotonic()
         if now - self._asked_at >= _ASK_EVERY_S:
             self._asked_at, self._free_bytes = now, disk.free_bytes(self._folder)
-        wanted_bytes = clips * (self._largest_bytes or _LIKELY_BYTES)
+        wanted_bytes = clips * ((self._largest_bytes or _LIKELY_BYTES) + _BESIDE_BYTES)
         if self._free_bytes >= wanted_bytes:
             return ""
         told = f"the disk has {size_text(self._free_bytes)} left: too little for the clips in flight and one more"

@@ -103,6 +103,7 @@ async def _run_under_signals(
         caught.append(number)
         for engine in engines:
             engine.close(f"{number.name} received")
+        _hurry(outside)
         if len(caught) == 1:
             told = "waiting for calls in the air; the same again ends at once"
             listener(Noticed(outside.clock.now(), (), told, routine=True))
@@ -128,6 +129,11 @@ async def _run_under_signals(
             return await drive(setup, found, listener, outside, (listen, ending))
     finally:
         ticking.cancel()
+
+
+def _hurry(outside: Surroundings) -> None:
+    if outside.posters is not None:
+        outside.posters.hurry()
 
 
 async def _tell_time(clock: Clock, listener: Listener) -> None:
@@ -206,8 +212,7 @@ async def _finish(
         await journal.finish(run)
         held = _held(setup, journal, steps)
         if outside.posters is not None:
-            hurry = run.exit_status in _SIGNALS.values()
-            await asyncio.wrap_future(outside.posters.finish(report.on_page(held), hurry=hurry))
+            await asyncio.wrap_future(outside.posters.finish(report.on_page(held)))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
         write = partial(report.write, held, setup.rundir.path, batchrunner.__version__, **extra)
         written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds

@@ -217,10 +217,11 @@ class Steps:
         await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
         if isinstance(error, AccountFault):
             return Submit()  # when the gate opens
+        if isinstance(error, LocalFault) and error.kind != "input_changed":
+            raise error  # no job's fault
         # An input that changed or vanished concerns this job alone; so does a request that the service refuses.
-        wait_s = None
-        if not isinstance(error, LocalFault):
-            wait_s = self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
+        own = isinstance(error, LocalFault)
+        wait_s = None if own else self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
         if wait_s is not None:
             return Submit(wait_s)
         problem = error.problem

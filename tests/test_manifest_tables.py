@@ -139,6 +139,7 @@ def test_what_is_wrong_in_a_csv_file_is_told_at_its_place(
         ('{"video": 1,}', "table", 13),
         ('{"id": "a", "id": "b"}', "table", 1),
         ('{"tags": {"x": "1"}, "tags.x": "1"}', "table", 1),
+        ('{"tags": "abc", "tags.y": "1"}', "wrong-type", 10),
         ('{"shift": NaN}', "table", 1),
         ('{"shift": 1e999}', "table", 1),
         ('{"num_inference_steps": ' + "9" * 5000 + "}", "table", 1),

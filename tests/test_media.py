@@ -1,6 +1,7 @@
 """Inputs: what a file really is, and how it travels."""
 
 import base64
+import errno
 import hashlib
 import io
 import os
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrunner import disk
 from batchrunner.errors import LocalFault
 from batchrunner.job import Media
 from batchrunner.media import Kind, MediaProblem, data_uri_length, inline, probe, read_data_uri, sniff
@@ -302,3 +304,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_records_stay_frozen() -> None:
     with pytest.raises(AttributeError):
         probe(HOPPER, "image").source = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, "too_little"), (errno.EIO, "disk_error")])
+def test_a_system_that_cannot_read_says_nothing_about_the_file(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: str
+) -> None:
+    media = probe(HOPPER, "image")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(disk, "open_plain", refused)
+    with pytest.raises(LocalFault) as caught:
+        list(read_data_uri(media))
+    assert caught.value.kind == kind

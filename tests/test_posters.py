@@ -150,13 +150,14 @@ def test_posters_are_made_beside_a_run(batch: Batch) -> None:
         for event in events:
             listen(event)
         assert heard == events
-        made.finish(snapshot, hurry=False).result(30)
+        made.finish(snapshot).result(30)
         assert len(pictures(rundir, snapshot).posters) == 3
 
 
 def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
     with Posters(batch[0]) as made:
-        made.finish(batch[1], hurry=True).result(30)
+        made.hurry()
+        made.finish(batch[1]).result(30)
     assert pictures(*batch).posters == {}
 
 
@@ -173,3 +174,18 @@ def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
     shot = Snapshot(make_run(), (Entry(0, "c", job),), {job.fingerprint: Record(job)})
     make_missing(rundir, shot)
     assert [opened(uri).size for uri in pictures(rundir, shot).posters.values()] == [(32, 64)]
+
+
+def test_posters_that_are_being_made_end_with_the_next_when_somebody_is_in_a_hurry(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = posters._make
+    with Posters(batch[0]) as made:
+
+        def slow(folder: Path, wanted: Any) -> None:
+            make(folder, wanted)
+            made.hurry()
+
+        monkeypatch.setattr(posters, "_make", slow)
+        made.finish(batch[1]).result(30)
+    assert len(pictures(*batch).posters) == 1

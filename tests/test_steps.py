@@ -190,3 +190,17 @@ def test_what_was_taken_up_and_is_complete_at_first_sight_teaches_nothing() -> N
     steps, _, take = stepping(record, Service(Phase.COMPLETED))
     take("poll")
     assert steps.admission.forecast._seen == {}
+
+
+def test_an_input_that_the_system_cannot_read_stops_the_batch_and_fails_no_job() -> None:
+    record = make_record("a")
+    service = Service()
+
+    async def refused(*_: object) -> Accepted:
+        raise LocalFault("too_little", "a.mp4 could not be read: too little room for open files", "Let it have more.")
+
+    service.submit = refused  # type: ignore[method-assign]
+    steps, _, take = stepping(record, service)
+    with pytest.raises(LocalFault, match="could not be read"):
+        take("submit")
+    assert steps.records[record.job.fingerprint].state is State.PENDING

@@ -107,8 +107,8 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
     if any("." in name for name in value):
         tags = value.get("tags")
         dotted = {name: value.pop(name) for name in list(value) if name.startswith("tags.") and name != "tags."}
-        if dotted:
-            value["tags"] = {**(tags if isinstance(tags, dict) else {}), **{k[5:]: v for k, v in dotted.items()}}
+        if dotted and (tags is None or isinstance(tags, dict)):  # else they are refused as they stand
+            value["tags"] = {**(tags or {}), **{k[5:]: v for k, v in dotted.items()}}
     return {name: each for name, each in value.items() if each is not None}
 
 
