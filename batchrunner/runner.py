@@ -55,6 +55,9 @@ _TELL_TIME_EVERY_S = 0.25
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
 
 
+Control = tuple[Callable[[Engine], None], Callable[[], ExitStatus | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a run takes from outside: time, chance, threads, files. A simulation gives its own.
@@ -143,13 +146,7 @@ async def _tell_time(clock: Clock, listener: Listener) -> None:
         listener(Alive(clock.now()))
 
 
-async def drive(
-    setup: Setup,
-    endpoint: Endpoint,
-    listener: Listener,
-    outside: Surroundings,
-    control: tuple[Callable[[Engine], None], Callable[[], ExitStatus | None]],
-) -> int:
+async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: Surroundings, control: Control) -> int:
     """One run in a locked run directory, against a service that is up, to the written report. Returns the exit status.
 
     control: told the engine before it starts; asked at the end for an exit status that goes before the batch's own.
@@ -184,10 +181,19 @@ async def drive(
         await steps.settle(await store.settle(setup.batch.entries, records))
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
+        _begin_with_room(engine, room, steps.records)
         await engine.run(order)
         status = int(ending() or exit_status([steps.records[each] for each in order]))
         run = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
         return await _finish(setup, journal, steps, run, outside, listener)
+
+
+def _begin_with_room(engine: Engine, room: Room, records: Mapping[str, Record]) -> None:
+    """A run that begins without room only fetches: each start on a full disk would pay for one more clip else."""
+    states = count_states(records.values())
+    lack = room.lacks(states[State.IN_FLIGHT] + 1)
+    if states[State.PENDING] and lack:
+        engine.stop(lack)
 
 
 def _remembered(
