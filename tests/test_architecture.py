@@ -23,7 +23,8 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = "batchrunner"
-LONG_FILES: dict[str, str] = {}  # above 350 lines: module and reason
+MOST_LINES = 500  # 350 is where to ask for a split; this is where a reason is needed
+LONG_FILES: dict[str, str] = {}  # above MOST_LINES: module and reason
 PURE = {
     *("errors", "job", "events", "settings", "retry", "scheduler", "poller", "resume", "plan", "text", "links"),
     *(
@@ -253,11 +254,11 @@ def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
 @pytest.mark.parametrize("module", everything(), ids=by_name)
 def test_a_long_file_has_a_reason(module: Module) -> None:
     lines = len(module.text.splitlines())
-    assert (lines > 350) <= (module.name in LONG_FILES), f"{module.name} has {lines} lines"
+    assert (lines > MOST_LINES) <= (module.name in LONG_FILES), f"{module.name} has {lines} lines"
 
 
 def test_a_reason_is_for_a_long_file() -> None:
-    assert {name for name in LONG_FILES if len(modules()[name].text.splitlines()) <= 350} == set()
+    assert {name for name in LONG_FILES if len(modules()[name].text.splitlines()) <= MOST_LINES} == set()
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
