@@ -5,7 +5,7 @@ of the service), its clip would be delivered as two jobs' results, and one of th
 got such an answer may have been accepted under an id that nobody knows: it is in doubt, and looked for in the log.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from batchrunner.api.wire import Accepted, Generation
 from batchrunner.errors import ServiceFault
@@ -36,9 +36,9 @@ class Claims:
             )
         return accepted
 
-    async def generation(self, generation_id: str) -> Generation:
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
         """Look at a generation once. Raises CallError."""
-        return await self._service.generation(generation_id)
+        return await self._service.generation(generation_id, inputs)
 
     async def alive(self) -> None:
         """Ask something that costs nothing. Raises CallError."""

@@ -39,7 +39,15 @@ _TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
     (NetworkFault, Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
 )
 # What concerns one generation or one file, and says nothing about the others.
-_ONE_JOBS = {"unknown_generation", "link_expired", "link_refused", "bad_file", "bad_range", "id_reused"}
+_ONE_JOBS = {
+    "unknown_generation",
+    "foreign_reply",
+    "link_expired",
+    "link_refused",
+    "bad_file",
+    "bad_range",
+    "id_reused",
+}
 
 
 class Gate:

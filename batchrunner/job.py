@@ -122,6 +122,11 @@ class Job:
         """The fingerprint's first 16 hex digits: short, and safe in file names and request ids."""
         return self.fingerprint.removeprefix("sha256:")[:16]
 
+    @property
+    def input_urls(self) -> tuple[str, ...]:
+        """The URLs and data URIs that are submitted as they are."""
+        return tuple(media.uri for media in (self.video, self.image) if media.uri is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -3,7 +3,7 @@
 Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,8 +25,11 @@ class Service(Protocol):
         """Submit once. Raises CallError."""
         ...
 
-    async def generation(self, generation_id: str) -> Generation:
-        """Look at a generation once. Raises CallError."""
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
+        """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError.
+
+        A reply that names another generation raises ServiceFault `foreign_reply`.
+        """
         ...
 
     async def alive(self) -> None:

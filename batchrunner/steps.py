@@ -122,7 +122,7 @@ class Steps:
         record = self.records[fingerprint]
         assert record.generation_id is not None
         try:
-            made = self._parts.service.generation(record.generation_id)
+            made = self._parts.service.generation(record.generation_id, record.job.input_urls)
             seen = await self._weather.call("poll", fingerprint, ticket, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)

@@ -4,6 +4,7 @@ submission, and a storm of hostile ones: whatever comes, the outcome is a typed 
 
 import bisect
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from batchrunner.api import wire
 from batchrunner.api.wire import Accepted, Generation, Phase, read_generation, read_log, read_submission, retry_after_s
 from batchrunner.errors import AccountFault, CallError, JobFault, ServiceFault
+from batchrunner.gate import trouble_of
 from tests.conftest import NOW
 
 ID = "3f1c7a0e-55a1-4c2e-9d53-0f0a7d2c9b11:alibaba/wan2.2-14b-animate-replace"
@@ -35,7 +37,7 @@ def refused(status: int, body: object, headers: dict[str, str] = EMPTY) -> CallE
 
 
 def poll(body: object, status: int = 200) -> Generation:
-    return read_generation(status, EMPTY, packed(body), NOW)
+    return read_generation(status, EMPTY, packed(body), NOW, ID)
 
 
 # Submissions that were accepted
@@ -328,6 +330,54 @@ def test_shapes_of_video(video: object, found: str | None) -> None:
     assert poll({"id": ID, "status": "completed", "video": video}).video_url == found
 
 
+MODEL = ":alibaba/wan2.2-14b-animate-replace"
+UUID = ID.removesuffix(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "headers"),
+    [
+        (ID, {"id": ID}, {}),
+        (ID, {"id": UUID}, {}),
+        (UUID, {"id": ID}, {}),
+        (ID, {"generation_id": ID}, {}),
+        (ID, {"id": "the request's", "generation_id": ID}, {}),
+        (ID, {"id": ID, "generation_id": "other"}, {}),
+        ("12345", {"id": 12345}, {}),
+        (ID, {}, {"x-inference-id": ID}),
+    ],
+)
+def test_a_reply_that_names_the_generation(asked: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+    seen = read_generation(200, headers, packed({"status": "completed", **body}), NOW, asked)
+    assert seen.named
+
+
+@pytest.mark.parametrize("body", [{}, {"id": None}, {"id": ""}, {"id": ["x"]}, {"id": True}])
+@pytest.mark.parametrize("headers", [{}, {"x-inference-id": "of the request"}])
+def test_a_reply_without_an_id_does_not_name_it(body: dict[str, Any], headers: dict[str, str]) -> None:
+    seen = read_generation(200, headers, packed({"status": "error", **body}), NOW, ID)
+    assert (seen.phase, seen.named) == (Phase.FAILED, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "another"},
+        {"id": UUID + ":another/model"},
+        {"generation_id": "another"},
+        {"id": UUID[:-1]},
+        {"id": UUID + "1" + MODEL},
+        {"id": 7},
+    ],
+)
+def test_a_reply_that_names_another_generation_is_no_reply(body: dict[str, Any]) -> None:
+    with pytest.raises(ServiceFault) as caught:
+        poll({"status": "completed", "video": {"url": URL}, **body})
+    assert (caught.value.kind, caught.value.in_doubt) == ("foreign_reply", False)
+    assert ID in caught.value.message
+    assert trouble_of(caught.value) is None, "it concerns one job alone"
+
+
 def test_completed_without_video() -> None:
     seen = poll({"id": ID, "status": "completed"})
     assert (seen.phase, seen.video_url, seen.error) == (Phase.COMPLETED, None, None)
@@ -467,7 +517,7 @@ def test_a_log_that_is_not_offered() -> None:
 
 def read_all(status: int, headers: dict[str, str], body: bytes) -> None:
     """Every reader: nothing but a CallError may come out, and what comes out must be storable text."""
-    for reader in (read_submission, read_generation, read_log):
+    for reader in (read_submission, partial(read_generation, asked="x"), read_log):
         reply: Any
         try:
             reply = reader(status, headers, body, NOW)

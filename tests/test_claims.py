@@ -1,7 +1,7 @@
 """One generation, one job."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -23,7 +23,7 @@ class Service:
     async def submit(self, job: Job, request_id: str) -> Accepted:
         return Accepted(self.ids.pop(0), None)
 
-    async def generation(self, generation_id: str) -> Generation:
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
         return Generation(Phase.QUEUED, generation_id)
 
     async def alive(self) -> None:

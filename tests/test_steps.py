@@ -103,7 +103,7 @@ class Service:
     async def submit(self, *_: object) -> Accepted:
         return Accepted("gen:new", None)
 
-    async def generation(self, _: str) -> Generation:
+    async def generation(self, *_: object) -> Generation:
         reply = self.replies.pop(0)
         if isinstance(reply, CallError):
             raise reply

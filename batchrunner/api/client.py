@@ -8,7 +8,7 @@ service's own base URL, and nowhere else.
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Collection, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -119,11 +119,11 @@ class ApiClient:
                 status, reply_headers, content = await _read(reply, self._key)
         return wire.read_submission(status, reply_headers, content, self._clock.now())
 
-    async def generation(self, generation_id: str) -> wire.Generation:
-        """Look at a generation once. Raises CallError."""
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> wire.Generation:
+        """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         query = {"generation_id": generation_id}
-        return wire.read_generation(*await self._get(_PATH, query), self._clock.now())
+        return wire.read_generation(*await self._get(_PATH, query), self._clock.now(), generation_id, inputs)
 
     async def alive(self) -> None:
         """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
@@ -132,7 +132,7 @@ class ApiClient:
         except (JobFault, AccountFault):
             return
         except ServiceFault as error:
-            if error.kind != "unknown_generation":
+            if error.kind not in {"unknown_generation", "foreign_reply"}:
                 raise
 
     async def accepted_since(self, since: float) -> dict[str, str]:

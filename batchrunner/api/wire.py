@@ -8,7 +8,7 @@ Rule: what settles whether a submission was accepted is decided here, in `read_s
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -90,6 +90,7 @@ class Generation:
 
     word: the service's status word as it came; known: whether it is one that this program understands (an unknown
     word is pending). video_url: only with COMPLETED, and even then it may be missing. error: only with FAILED.
+    named: whether the reply names the generation that was asked for. A reply without any id may be another's.
     """
 
     phase: Phase
@@ -98,6 +99,7 @@ class Generation:
     video_url: str | None = None
     error: Problem | None = None
     credits: float | None = None
+    named: bool = True
 
 
 def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Accepted:
@@ -126,13 +128,20 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
     raise _refusal(status, headers, body, now, in_doubt=not (said_no or moved_away))
 
 
-def read_generation(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Generation:
-    """The reply to a GET that polls a generation. Arguments and errors as for `read_submission`."""
+def read_generation(
+    status: int, headers: Mapping[str, str], body: bytes, now: float, asked: str, inputs: Collection[str] = ()
+) -> Generation:
+    """The reply to a GET that polls a generation. Arguments and errors as for `read_submission`.
+
+    asked: the id that was asked for. A reply that names another one raises ServiceFault `foreign_reply`.
+    inputs: the URLs that the job submitted, which are no result.
+    """
     if not 200 <= status < 300:
         raise _refusal(status, headers, body, now, polling=True)
     reply = _json_object(body)
     if reply is None:
         raise ServiceFault("bad_reply", f"a poll was answered with what is not JSON: {_excerpt(body)}", status=status)
+    named = _names(reply, headers, asked)
     word = reply.get("status")
     word = word if isinstance(word, str) else json.dumps(word)
     phase = _WORDS.get(word.strip().lower())
@@ -144,6 +153,7 @@ def read_generation(status: int, headers: Mapping[str, str], body: bytes, now: f
         video_url=_video_url(reply.get("video")) if phase is Phase.COMPLETED else None,
         error=_generation_problem(word, error) if phase is Phase.FAILED else None,
         credits=_credits(reply),
+        named=named,
     )
 
 
@@ -248,6 +258,30 @@ def is_usable_id(value: object) -> TypeGuard[str]:
         and len(value) <= _MAX_ID
         and value == value.encode("utf-8", "ignore").decode()
     )
+
+
+def same_generation(one: str, other: str) -> bool:
+    """Whether two ids name one generation: ``uuid`` and ``uuid:model`` do, in either direction."""
+    return one == other or one.partition(":")[0] == other or one == other.partition(":")[0]
+
+
+def _names(reply: dict[str, Any], headers: Mapping[str, str], asked: str) -> bool:
+    """Whether the reply names the generation `asked` for. Raises ServiceFault where it names another one."""
+    ids = [text for key in ("id", "generation_id") if (text := _id_text(reply.get(key)))]
+    if any(same_generation(each, asked) for each in (*ids, headers.get("x-inference-id", "").strip())):
+        return True
+    if ids:
+        raise ServiceFault(
+            "foreign_reply",
+            f"a poll for generation {asked} was answered with generation {_told(ids[0])[:100]}; the reply is ignored",
+            "The generation is polled again, at no charge. If this lasts, a cache stands in between.",
+        )
+    return False
+
+
+def _id_text(value: object) -> str | None:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return text.strip() if is_usable_id(text) else None
 
 
 def _identifier(reply: dict[str, Any] | None, header: str | None) -> str | None:

@@ -8,6 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,7 +24,11 @@ from tests.conftest import NOW, encoded
 from tests.test_api_wire import SHAPED
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
-READERS: tuple[Callable[..., Any], ...] = (wire.read_submission, wire.read_generation, wire.read_log)
+READERS: tuple[Callable[..., Any], ...] = (
+    wire.read_submission,
+    partial(wire.read_generation, asked="x"),
+    wire.read_log,
+)
 TEXT = st.text(st.characters(), max_size=80)  # lone surrogates among them
 NASTY = st.sampled_from(
     ["\ud800", "\x00", "\x1b[2J", "\u202e", "<script>", "https://u:p@e.com/?q", "a://" * 50, "x" * 2000, "9" * 5000,

@@ -130,7 +130,9 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
 def test_secrets_of_urls_in_the_services_words_are_not_kept(words: str, kept: str) -> None:
     error = refusal(json.dumps({"message": words}).encode(), 400)
     assert error.message == f"the service answered 400: {kept}"
-    dead = wire.read_generation(200, {}, json.dumps({"status": "error", "error": {"message": words}}).encode(), NOW)
+    dead = wire.read_generation(
+        200, {}, json.dumps({"status": "error", "error": {"message": words}}).encode(), NOW, "x"
+    )
     assert dead.error is not None
     assert dead.error.message == kept
     for body in (words, "<p>" + words):
@@ -162,7 +164,7 @@ def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unh
     assert len(error.message) < 1000
     phases = []
     with suppress(ServiceFault):
-        phases.append(wire.read_generation(200, {}, body, NOW).phase)
+        phases.append(wire.read_generation(200, {}, body, NOW, "x").phase)
     assert phases in ([], [wire.Phase.GENERATING])
 
 
@@ -212,7 +214,7 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
 
 @pytest.mark.parametrize("word", STRANGE, ids=lambda word: repr(word)[:24])
 def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> None:
-    seen = wire.read_generation(200, {}, json.dumps({"status": word}).encode(), NOW)
+    seen = wire.read_generation(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
     assert (seen.phase, seen.known) == (wire.Phase.GENERATING, False)
     assert len(seen.word) <= 60
 
