@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class CheckLimit(ValueError):
+    """The check reached one of its own bounds (time, memory): the clip may be whole or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder found: picture size in pixels, length in seconds and frame count, the last two None if unsaid."""

@@ -25,7 +25,7 @@ from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.job import Result
-from batchrunner.part import Part
+from batchrunner.part import MOST_SET_ASIDE, Part
 from batchrunner.text import redacted
 from batchrunner.together import Together
 
@@ -37,6 +37,8 @@ _LONGEST_S = 3600.0  # one transfer, all in all
 _MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _REDIRECTS = 5
 _MOVED = {301, 302, 303, 307, 308}
+_SET_ASIDE = ".batchrunner/set_aside"  # as people should see it
+_ASK_AGAIN = "The next run asks the service for the clip again, at no charge."
 _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time is over
 
 
@@ -54,17 +56,20 @@ class _Item:
 
     part: Part
     given: str | None
+    set_aside: Path
     outcome: Fetched | CallError | OSError = field(init=False)
 
 
 class Downloader:
     """Fetches clips into `parts`. Use as an async context manager.
 
+    A download that fails its check is kept in the folder `set_aside` next to `parts`.
     executor: where files are written, hashed and decoded, off the loop. guard: where links may lead.
     """
 
     def __init__(self, parts: Path, executor: Executor, files: Disk, guard: Guard) -> None:
         self._parts = parts
+        self._set_aside = parts.with_name("set_aside")
         self._guard = guard
         self._executor = executor
         self._disk = files
@@ -96,8 +101,8 @@ class Downloader:
         told: called as bytes come, with how many there are and how many there will be, where the host said that.
 
         Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
-        ``link_refused``: it leads where no download may; otherwise the file host is in trouble), NetworkFault,
-        LocalFault.
+        ``check_limit``: the check could not be finished; ``link_refused``: it leads where no download may; otherwise
+        the file host is in trouble), NetworkFault, LocalFault.
         """
         part = Part(self._parts / key, self._disk, fresh=key not in self._left)
         self._left.add(key)
@@ -167,9 +172,9 @@ class Downloader:
     async def _finished(self, part: Part, given: str | None) -> Fetched:
         """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
         if not part.is_small:
-            fetched: Fetched = await self._off_loop(_finish, part, given)
+            fetched: Fetched = await self._off_loop(_finish, part, given, self._set_aside)
             return fetched
-        item = _Item(part, given)
+        item = _Item(part, given, self._set_aside)
         await self._small.do([item])
         if not isinstance(item.outcome, Fetched):
             raise item.outcome
@@ -190,26 +195,41 @@ async def _over(writing: "Future[None]") -> None:
 def _finish_each(items: "list[_Item]") -> None:
     for item in items:
         try:
-            item.outcome = _finish(item.part, item.given)
+            item.outcome = _finish(item.part, item.given, item.set_aside)
         except (CallError, OSError) as error:
             item.outcome = error
 
 
-def _finish(part: Part, given: str | None) -> Fetched:
+def _finish(part: Part, given: str | None, set_aside: Path) -> Fetched:
     """Write and check the whole file. given: the hex SHA-256 that its host gives, if it does."""
     part.drain_all()
     if given is not None and given != part.sha256:
-        part.forget()
-        raise ServiceFault("bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
+        raise _unfit(part, set_aside, "bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
     part.close()
     try:
         with part.read() as file:
             decoded = _inspect(part.path, file, part.size_bytes)
+    except decoding.CheckLimit as error:
+        raise _unfit(part, set_aside, "check_limit", f"the clip could not be checked to its end: {error}") from error
     except ValueError as error:
-        part.forget()
-        raise ServiceFault("bad_file", f"what the link gave is no whole clip: {error}") from error
+        raise _unfit(part, set_aside, "bad_file", f"what the link gave is no whole clip: {error}") from error
     result = Result(part.size_bytes, part.sha256, decoded.width_px, decoded.height_px, decoded.duration_s)
     return Fetched(part.path, result)
+
+
+def _unfit(part: Part, set_aside: Path, kind: str, what: str) -> ServiceFault:
+    """The fault of a download that failed its check. It is kept, as it is paid for; a page or nothing at all is not."""
+    with part.read() as file:
+        is_page = mp4.names_no_video(file.read(mp4.HEAD_BYTES)) is not None
+    if is_page:
+        part.forget()
+        return ServiceFault(kind, what, _ASK_AGAIN)
+    name = part.set_aside(set_aside)
+    if name is None:
+        return ServiceFault(kind, f"{what}; {MOST_SET_ASIDE} downloads of it are in {_SET_ASIDE} already", _ASK_AGAIN)
+    return ServiceFault(
+        kind, f"{what}; it is kept as {_SET_ASIDE}/{name}", f"{_ASK_AGAIN} This download: {_SET_ASIDE}/{name}"
+    )
 
 
 def inspect(path: Path, size_bytes: int) -> decoding.Decoded:

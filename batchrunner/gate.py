@@ -45,6 +45,7 @@ _ONE_JOBS = {
     "link_expired",
     "link_refused",
     "bad_file",
+    "check_limit",
     "bad_range",
     "id_reused",
 }

@@ -26,6 +26,7 @@ _HOLE = bytes(16)
 # Samples that are NAL units, each after its length: the box, and the byte in it, that hold the width of that length.
 _NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
 _VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
+HEAD_BYTES = 512  # what `names_no_video` wants to see
 _PAGES = ((b"<", "an HTML or XML page"), (b"{", "JSON"), (b"[", "JSON"))
 
 
@@ -82,7 +83,8 @@ def _check(file: BinaryIO, size_bytes: int) -> None:
     held = file.seek(0, 2)
     if held != size_bytes:
         raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
-    _check_kind(_read(file, 0, min(size_bytes, 512)))
+    if (other := names_no_video(_read(file, 0, min(size_bytes, HEAD_BYTES)))) is not None:
+        raise _Broken(other)
     boxes = list(_walk_file(file, size_bytes))
     _check_parts(boxes)
     tracks = _tracks(file, next(box for box in boxes if box.type == b"moov"))
@@ -108,14 +110,14 @@ def _check_parts(boxes: list[_Box]) -> None:
             raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
 
 
-def _check_kind(head: bytes) -> None:
-    """Name what is clearly something else."""
+def names_no_video(head: bytes) -> str | None:
+    """What `head`, the first bytes of a file, shows that is no video of any format, in words; else None."""
     if not head:
-        raise _Broken("it is empty")
+        return "it is empty"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, name in _PAGES:
-        if text.startswith(mark) and head[4:8] != b"ftyp":
-            raise _Broken(f"it is {name}, not a video")
+    if head[4:8] != b"ftyp":
+        return next((f"it is {name}, not a video" for mark, name in _PAGES if text.startswith(mark)), None)
+    return None
 
 
 def _read(file: BinaryIO, start: int, size: int) -> bytes:

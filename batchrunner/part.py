@@ -24,6 +24,7 @@ _BATCH_BLOCKS = 1024  # a host that drips bytes would fill the memory with the b
 _STRETCH_BYTES = 8 << 20
 _READ_BYTES = 256 * 1024
 _LARGEST_NOTE_BYTES = 64 * 1024
+MOST_SET_ASIDE = 20  # different downloads of one job; each run makes six at most
 
 
 class Part:
@@ -139,6 +140,23 @@ class Part:
         self.close()
         self._disk.remove(self._note)
         self._disk.remove(self.path)
+
+    def set_aside(self, folder: Path) -> str | None:
+        """Keep a download that failed its check in `folder`, and return its name; nothing of it is continued.
+
+        The name is made of the job's key and the content's hash, so the same bytes are kept once. None where the job
+        has as many there as it may. Raises OSError.
+        """
+        self.close()
+        self._disk.remove(self._note)
+        name = f"{self.path.stem}-{self.sha256[:12]}.mp4"
+        earlier = {path.name for path in folder.glob(f"{self.path.stem}-*.mp4")}
+        if name not in earlier and len(earlier) >= MOST_SET_ASIDE:
+            self._disk.remove(self.path)
+            return None
+        folder.mkdir(exist_ok=True)
+        self._disk.land([(self.path, folder / name)])
+        return name
 
     def close(self) -> None:
         """Write nothing more."""

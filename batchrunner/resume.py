@@ -15,7 +15,7 @@ IN_DOUBT_HINT = (
     "for twice and run again with --in-doubt resubmit."
 )
 # Failures that are not the service's last word: what it accepted and then did not show may be there after all.
-RECHECKED = {"unknown_generation", "no_link", "bad_file"}
+RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit"}
 LOST = Problem(
     "process_died",
     "the program ended while this job was being submitted; the service may have accepted it",

@@ -8,6 +8,7 @@
                               /lock           held while a run lasts; says by whom
                               /parts/         downloads that are not complete yet
                               /kept/          results whose id now means another job
+                              /set_aside/     downloads that failed their check; never delivered, never deleted
                               /posters/       small pictures for the report; made again where they are missing
                               /sandbox/       the embedded sandbox's memory (provider: sandbox)
 
@@ -67,6 +68,11 @@ class RunDir:
         return self.room / "kept"
 
     @property
+    def set_aside(self) -> Path:
+        """Downloads that failed their check."""
+        return self.room / "set_aside"
+
+    @property
     def posters(self) -> Path:
         """Small pictures of clips and inputs, for the report."""
         return self.room / "posters"
@@ -81,7 +87,7 @@ class RunDir:
 
         Writing there would write somewhere else. The run directory itself may be a link. Raises UsageError.
         """
-        folders = (self.room, self.parts, self.kept, self.posters, self.sandbox)
+        folders = (self.room, self.parts, self.kept, self.set_aside, self.posters, self.sandbox)
         files = (self.lock, *(self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm")))
         for path in (*folders, *files):
             try:
@@ -122,7 +128,7 @@ class RunDir:
         self.check()
         try:
             new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
-            for folder in (self.parts, self.kept):
+            for folder in (self.parts, self.kept, self.set_aside):
                 folder.mkdir(parents=True, exist_ok=True)
             for folder in new:  # a journal that is flushed in a folder that is not would be lost with it
                 Disk().flush_folder(folder.parent)

@@ -273,17 +273,18 @@ class Steps:
         problem = Problem(
             "no_link",
             f"the service calls generation {record.generation_id} completed and gives no link to it",
-            "Ask the service's support with this id; --retry-failed pays for another generation.",
+            "Every run asks for it again, at no charge. If it stays so, ask the service's support with this id.",
             "service",
         )
         return await self._spoil(fingerprint, problem)
 
     async def _download_failed(self, fingerprint: str, error: CallError) -> Next:
         """Look at the generation again: that gives a fresh link, and never another generation."""
-        wait_s = self._wait("download", fingerprint, error, retry.DOWNLOADS)
+        final = error.kind == "check_limit"  # the same bytes take the same check to the same bound
+        wait_s = None if final else self._wait("download", fingerprint, error, retry.DOWNLOADS)
         if wait_s is not None:
             return Look(wait_s, over=True)
-        if error.kind == "bad_file":
+        if final or error.kind == "bad_file":
             return await self._spoil(fingerprint, error.problem)
         return Leave(f"{error.message}; it is paid for, and the next run fetches it")
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 from aiohttp import web
 
-from batchrunner import downloader
+from batchrunner import decoding, downloader
 from batchrunner.disk import Disk
 from batchrunner.downloader import Downloader, Fetched
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
@@ -142,10 +142,15 @@ class Bench:
     def left(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.parts.iterdir()}
 
+    def set_aside(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.parts.with_name("set_aside").iterdir()}
+
 
 @pytest.fixture
 def bench(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, executor, Gauge(monkeypatch))
+    for name in ("parts", "set_aside"):
+        (tmp_path / name).mkdir()
+    return Bench(tmp_path / "parts", executor, Gauge(monkeypatch))
 
 
 def assert_whole(fetched: Fetched, content: bytes) -> None:
@@ -340,7 +345,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
         part.start(continued=False, etag="")
         part.take(content)
         assert part.is_small
-        items.append(downloader._Item(part, None))
+        items.append(downloader._Item(part, None, tmp_path))
     downloader._finish_each(items)
     first, none, refused, last = (item.outcome for item in items)
     assert isinstance(none, ServiceFault)
@@ -376,9 +381,53 @@ def test_what_is_no_whole_clip_is_refused_and_not_continued(
     fault = bench.refused(host)
     assert (type(fault), fault.kind) == (ServiceFault, "bad_file")
     assert bench.left() == {}
+    assert "no charge" in fault.hint
     host.content = clip
     assert_whole(bench.fetch(host), clip)
     assert "range" not in host.seen[1]
+
+
+def test_a_download_that_fails_its_check_is_set_aside_once_and_named(bench: Bench, clip: bytes) -> None:
+    broken = bad(clip, "zeros")
+    faults = [bench.refused(Host(broken)) for _ in range(3)]
+    [(name, content)] = bench.set_aside().items()
+    assert content == broken
+    assert name == f"{KEY}-{hashlib.sha256(broken).hexdigest()[:12]}.mp4"
+    for fault in faults:
+        assert f".batchrunner/set_aside/{name}" in fault.message
+        assert f".batchrunner/set_aside/{name}" in fault.hint
+    bench.refused(Host(bad(clip, "short")))
+    assert len(bench.set_aside()) == 2, "another download of the same job takes nothing away"
+
+
+@pytest.mark.parametrize("where", ["html", "json", "empty"])
+def test_a_page_in_place_of_a_clip_is_not_kept(bench: Bench, clip: bytes, where: str) -> None:
+    bench.refused(Host(bad(clip, where)))
+    assert bench.set_aside() == {}
+
+
+def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrunner.part.MOST_SET_ASIDE", 2)
+    kept = [bytes(100 + number) for number in range(2)]
+    for content in kept:
+        bench.refused(Host(content))
+    fault = bench.refused(Host(bytes(200)))
+    assert ".batchrunner/set_aside already" in fault.message
+    assert sorted(bench.set_aside().values()) == kept
+    assert bench.left() == {}
+
+
+def test_a_check_that_reaches_its_own_bound_sets_the_clip_aside(
+    bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_: Path) -> decoding.Decoded:
+        raise decoding.CheckLimit("it took more than 60 s")
+
+    monkeypatch.setattr(decoding, "check_decodes", check)
+    fault = bench.refused(Host(clip))
+    assert (type(fault), fault.kind) == (ServiceFault, "check_limit")
+    assert list(bench.set_aside().values()) == [clip]
+    assert "no charge" in fault.hint
 
 
 def test_a_chunked_reply_that_breaks_off_is_a_cut(bench: Bench, clip: bytes) -> None:
@@ -401,6 +450,7 @@ def test_a_checksum_that_is_given_is_compared(bench: Bench, clip: bytes, name: s
         assert fault.kind == "bad_file"
         assert "SHA-256" in fault.message
         assert bench.left() == {}
+        assert list(bench.set_aside().values()) == [clip]
 
 
 def test_a_checksum_covers_what_was_kept_from_before(bench: Bench, clip: bytes) -> None:

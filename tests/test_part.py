@@ -86,7 +86,9 @@ class Held(Executor):
 
 @pytest.fixture
 def bench(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, executor, Gauge(monkeypatch))
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    return Bench(parts, executor, Gauge(monkeypatch))
 
 
 def content(size_bytes: int) -> bytes:

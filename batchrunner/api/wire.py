@@ -59,7 +59,7 @@ HINTS: Mapping[str, str] = {
     "forbidden": "Check the key's permissions and the account, then run the same command again.",
     "wrong_address": "Check AIMLAPI_BASE_URL; nothing was submitted there.",
     "rate_limited": "The service takes fewer requests or generations than asked for: lower the concurrency.",
-    "unknown_generation": "Every run asks for it again, at no charge; --retry-failed pays for another generation.",
+    "unknown_generation": "Every run asks for it again, at no charge. If it stays so, ask the service's support.",
     "content_refused": "The service refuses this content; another clip or picture is needed.",
     "face_detection_error": "Use a character image that shows one clear face.",
 }

@@ -4,12 +4,14 @@ Rule: everything is read off the report's dict. A command is one that can be pas
 directory in which the batch was started; what pays again says so beside it.
 """
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchrunner.resume import RECHECKED
 from batchrunner.text import printable
 
 _WORDINGS = 4  # different messages shown of one cause
@@ -27,6 +29,8 @@ _NOTES = {
     "in_flight": "Looks them up and fetches them; nothing is paid for again.",
     "pending": "Submits what is left; nothing that is done is done again.",
 }
+_RECHECK_NOTE = "Asks the service for these clips again; nothing is paid for again."
+_SET_ASIDE = re.compile(r"set_aside/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class _Group:
     fault: str
     jobs: int = 0
     ids: list[str] = field(default_factory=list)
-    hints: dict[str, None] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
     wordings: dict[str, str] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
 
@@ -70,7 +74,7 @@ class _Group:
         self.wordings.setdefault(bare, error["message"])
         self.counted[bare] += number
         if error["hint"]:
-            self.hints.setdefault(error["hint"])
+            self.hints.setdefault(_bare(job, error["hint"]), error["hint"])
 
 
 def causes(report: dict[str, Any]) -> list[Cause]:
@@ -101,6 +105,7 @@ def command(report: dict[str, Any], state: str) -> str:
 
 def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
     listed = group.counted.most_common(_WORDINGS)
+    recheck = state == "failed" and kind in RECHECKED
     return Cause(
         state=state,
         kind=kind,
@@ -108,11 +113,11 @@ def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Caus
         fault=_FAULTS.get(group.fault, "not known"),
         messages=tuple((group.wordings[bare] if count == 1 else bare, count) for bare, count in listed),
         more=len(group.counted) - len(listed),
-        hints=tuple(group.hints)[:_WORDINGS],
+        hints=tuple(hint if group.jobs == 1 else bare for bare, hint in group.hints.items())[:_WORDINGS],
         ids=tuple(group.ids),
         jobs=group.jobs,
-        command=command(report, state),
-        note=_NOTES[state],
+        command=command(report, "in_flight" if recheck else state),
+        note=_RECHECK_NOTE if recheck else _NOTES[state],
     )
 
 
@@ -121,4 +126,4 @@ def _bare(job: Mapping[str, Any], message: str) -> str:
     for attempt in job["attempts"]:
         for name in (attempt["generation_id"], attempt["request_id"]):
             message = message.replace(name, "…") if name else message
-    return message
+    return _SET_ASIDE.sub("set_aside/…", message)

@@ -210,13 +210,16 @@ class Peer:
 
 @pytest.fixture
 def fetch(tmp_path: Path, executor: Executor) -> Callable[..., Fetched]:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+
     def run(peer: Peer, link: str = "http://127.0.0.1:{port}/v.mp4", guard: Guard | None = None) -> Fetched:
         async def main() -> Fetched:
             server = await asyncio.start_server(peer.talk, "127.0.0.1", 0)
             peer.port = server.sockets[0].getsockname()[1]
             other = await asyncio.start_server(peer.talk, "127.0.0.2", peer.port)
             judge = guard or Guard(f"http://127.0.0.1:{peer.port}")
-            async with server, other, Downloader(tmp_path, executor, Disk(), judge) as clips:
+            async with server, other, Downloader(parts, executor, Disk(), judge) as clips:
                 return await clips.fetch(link.format(port=peer.port), KEY)
 
         return asyncio.run(main())
@@ -381,7 +384,7 @@ def test_replies_that_lie_or_make_no_sense(
     fault = failed(fetch, Peer(sends(head, body)))
     assert fault.kind in kind.split()
     assert len(fault.message) < 1500
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 20
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) < 1 << 20
 
 
 def test_an_announced_size_that_no_clip_has_is_refused_before_a_byte_is_stored(
@@ -394,7 +397,7 @@ def test_an_announced_size_that_no_clip_has_is_refused_before_a_byte_is_stored(
     fault = failed(fetch, Peer(attack))
     assert (type(fault), fault.kind) == (ServiceFault, "bad_file")
     assert "10000000000" in fault.message
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*.*")) == []
 
 
 @pytest.mark.parametrize("etag", ['"\xff"', '"a\tb"', '"' + "x" * 7000 + '"', "\x80", '"é"'])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner import sandbox
+from batchrunner import decoding, sandbox
 from batchrunner.clock import LoopClock
 from batchrunner.endpoint import Endpoint, service_name
 from batchrunner.engine import Engine
@@ -21,6 +21,7 @@ from batchrunner.events import Event, JobMoved, RunStarted
 from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
 from batchrunner.prepare import Setup
+from batchrunner.report.causes import causes
 from batchrunner.rundir import RunDir
 from batchrunner.runner import Surroundings, drive
 from batchrunner.sandbox import Fault, SandboxConfig
@@ -184,8 +185,41 @@ def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_wo
         row = stage.report["jobs"][0]
         assert (row["state"], row["error"]["kind"]) == ("failed", "bad_file")
         assert not list(stage.path("").glob("*.mp4"))
+        [kept] = stage.path(".batchrunner/set_aside").iterdir()
+        for words in (row["error"]["message"], row["error"]["hint"]):
+            assert f".batchrunner/set_aside/{kept.name}" in words
+        [cause] = causes(stage.report)
+        assert "--retry-failed" not in f"{cause.command} {cause.hints}"
+        assert "nothing is paid for again" in cause.note
+        assert await stage.run(entries("a")) == 1
+        assert list(stage.accepted().values()) == [1]
+        assert [each.name for each in stage.path(".batchrunner/set_aside").iterdir()] == [kept.name]
 
     play(tmp_path, story, Fault(on="download", kind="zeros"))
+
+
+def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = decoding.check_decodes
+    checked: list[Path] = []
+
+    def bounded(path: Path) -> decoding.Decoded:
+        checked.append(path)
+        if len(checked) == 1:
+            raise decoding.CheckLimit("it took more than 60 s")
+        return check(path)
+
+    monkeypatch.setattr(decoding, "check_decodes", bounded)
+
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        assert stage.report["jobs"][0]["error"]["kind"] == "check_limit"
+        assert len(checked) == 1, "the same check of the same bytes is not repeated in one run"
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story)
 
 
 def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> None:
