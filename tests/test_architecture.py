@@ -48,7 +48,7 @@ PURE = {
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
     *(f"manifest.{name}" for name in ("filenames", "shape", "variables")),
     *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps")),
-    *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies")),
+    *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies", "marks")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}

@@ -1,6 +1,7 @@
 """The sandbox's bad nights over HTTP, in virtual time: account, limits, outages, slowness, and what the ledger says."""
 
 import asyncio
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from batchrunner.clock import FastClock
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, start
 from batchrunner.sandbox.conditions import SHOWS, Conditions, Outage, Slow, Throttle, Trouble
+from batchrunner.sandbox.marks import mark, read
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames
 from batchrunner.sandbox.store import Store
 from batchrunner.sandbox.tiny import render_tiny
@@ -322,8 +324,10 @@ def test_a_tiny_clip_has_the_size_and_length_of_the_rendered_one(tmp_path: Path,
     paths = [tmp_path / name for name in ("rendered.mp4", "a.mp4", "b.mp4")]
     requests = [RenderRequest(video, image, path, resolution, "low", "fast", odd) for path in paths]
     render(requests[0])
-    for request in requests[1:]:
-        request.out.write_bytes(render_tiny(request))
+    for number, request in enumerate(requests[1:]):
+        marked = replace(request, mark=mark(f"generation {number}", "order", None))
+        request.out.write_bytes(render_tiny(marked))
+        assert read(request.out.read_bytes()) == read(marked.mark)
     shapes = [facts(path) for path in paths]
     assert shapes[0] == shapes[1] == shapes[2]
     assert paths[1].read_bytes() != paths[2].read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchrunner.errors import UsageError
-from batchrunner.sandbox import Fault, SandboxConfig, logs
+from batchrunner.sandbox import Fault, SandboxConfig, logs, marks
 from batchrunner.sandbox.check import MODELS, Order, check
 from batchrunner.sandbox.faults import KINDS, REFUSED, UNREPLIED, Faults
 from batchrunner.sandbox.files import _zeroed, plan
@@ -417,3 +417,19 @@ def test_the_log_rate_limit_is_two_hundred_a_minute() -> None:
     rate = logs.CallRate()
     assert [rate.take(0) for _ in range(201)] == [True] * 200 + [False]
     assert rate.take(60)
+
+
+# Marks
+
+
+def test_a_clip_tells_by_its_mark_which_one_it_is() -> None:
+    marked = b"clip" + marks.mark("gen:model", "f" * 64, "run.job.1")
+    told = {"generation_id": "gen:model", "fingerprint": "f" * 64, "client_request_id": "run.job.1"}
+    assert marks.read(marked) == told
+    assert int.from_bytes(marked[4:8], "big") == len(marked) - 4, "a whole box, which players skip"
+
+
+def test_a_mark_that_is_not_whole_is_none() -> None:
+    marked = b"clip" + marks.mark("gen:model", "f" * 64, None)
+    assert [marks.read(each) for each in (b"", b"clip", marked[:-1], marked + b"x")] == [None] * 4
+    assert marks.read(marked[:30].ljust(len(marked), b"\0")) is None

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batchrunner.downloader import inspect
+from batchrunner.sandbox import marks
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames, output_size, render
 
 MEDIA = Path(str(resources.files("batchrunner.sandbox") / "media"))
@@ -165,3 +167,10 @@ def test_frames_are_counted_from_the_header(tmp_path: Path) -> None:
     assert count_frames(MEDIA / "standin.mp4") == 60
     (tmp_path / "rubbish").write_bytes(b"rubbish")
     assert count_frames(tmp_path / "rubbish") is None
+
+
+def test_the_result_bears_its_mark_and_is_a_whole_clip(tmp_path: Path) -> None:
+    mark = marks.mark("gen:model", "order", "request")
+    path = made(tmp_path, clip(tmp_path / "in.mp4", 90, 120), mark=mark)
+    assert (marks.read(path.read_bytes()) or {})["generation_id"] == "gen:model"
+    assert inspect(path, path.stat().st_size).width_px == 480

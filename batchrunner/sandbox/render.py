@@ -27,7 +27,7 @@ _ELLIPSE = (0.42, 0.30)
 class RenderRequest:
     """One clip to make. video, image: input files. out: file to write. odd_length: leave the second half out (a fault).
 
-    resolution, quality, write_mode: the API's words.
+    resolution, quality, write_mode: the API's words. mark: to append to the clip (`marks`).
     """
 
     video: Path
@@ -37,6 +37,7 @@ class RenderRequest:
     quality: str = "high"
     write_mode: str = "balanced"
     odd_length: bool = False
+    mark: bytes = b""
 
 
 class RenderFailed(Exception):
@@ -61,6 +62,8 @@ def render(request: RenderRequest) -> Path:
         _make(request, character)
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
+    with request.out.open("ab") as file:
+        file.write(request.mark)
     return request.out
 
 

@@ -17,6 +17,7 @@ from batchrunner.clock import Clock
 from batchrunner.sandbox.check import Order
 from batchrunner.sandbox.config import SandboxConfig
 from batchrunner.sandbox.faults import UNREPLIED, Fault, Faults
+from batchrunner.sandbox.marks import mark
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames
 from batchrunner.sandbox.replies import (
     BROKEN_RENDERER,
@@ -192,6 +193,7 @@ class Service:
             quality=accepted["params"]["video_quality"],
             write_mode=accepted["params"]["video_write_mode"],
             odd_length=accepted["fault"] == "odd_length",
+            mark=mark(generation.id, accepted["fingerprint"], accepted["client_request_id"]),
         )
 
 

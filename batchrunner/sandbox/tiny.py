@@ -1,8 +1,8 @@
 """Clips that cost next to nothing: plain grey, of the size, length and rate that the rendered clip would have.
 
 For benchmarks, simulated nights and hurried rehearsals, where rendering would be all that there is to wait for. Rule:
-a clip is encoded once a shape, and no two generations get the same bytes: each one's name stands in a box that players
-skip. Inputs that `render` would refuse are refused here too, as far as a look at their beginning tells.
+a clip is encoded once a shape; its mark tells it from other generations' clips (`marks`). Inputs that `render` would
+refuse are refused here too, as far as a look at their beginning tells.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import io
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,8 @@ def render_tiny(request: RenderRequest) -> bytes:
     _look_at_image(request.image)
     shape = shape_of(request.video)
     frames = max(1, shape.frames // 2) if request.odd_length else shape.frames
-    clip = _clip(Shape(shape.rate, frames, *output_size(shape.width_px, shape.height_px, request.resolution)))
-    mark = sha256(request.out.name.encode()).digest()
-    return clip + (8 + len(mark)).to_bytes(4, "big") + b"free" + mark
+    size_px = output_size(shape.width_px, shape.height_px, request.resolution)
+    return _clip(Shape(shape.rate, frames, *size_px)) + request.mark
 
 
 # Inputs are named by their content, so that a path's shape never changes.

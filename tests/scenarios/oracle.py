@@ -10,6 +10,8 @@ from batchrunner import journal
 from batchrunner.downloader import inspect
 from batchrunner.ports import Policy
 from batchrunner.report import build, to_json
+from batchrunner.sandbox import marks
+from tests.orders import order_of
 from tests.scenarios.night import Story
 
 DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
@@ -27,6 +29,7 @@ def judge(story: Story) -> None:
     _never_pays_twice(story, accepted)
     _never_loses(story, accepted)
     _never_shows_a_bad_file(story, rows)
+    _never_shows_another_jobs(story, rows)
     _bounded(story)
     _report_is_true(story, accepted, rows)
     _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
@@ -83,6 +86,19 @@ def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
             _expect(digest == row["sha256"], f"promise 3: {row['file']} does not match its checksum")
             made = {event["generation_id"]: event["sha256"] for event in story.ledger if event["event"] == "completed"}
             _expect(made.get(row["generation_id"]) == digest, f"promise 3: {row['file']} is another generation's")
+
+
+def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
+    """Each delivered clip carries the mark of a generation that was made of what its job asks for."""
+    for entry in story.entries:
+        row = rows[entry.id]
+        if row["state"] != "succeeded":
+            continue
+        told = marks.read((story.rundir.path / row["file"]).read_bytes())
+        _expect(told, f"promise 3: {row['file']} bears no mark")
+        assert told is not None
+        _expect(told["fingerprint"] == order_of(entry.job), f"promise 3: {row['file']} is another job's clip")
+        _expect(told["generation_id"] == row["generation_id"], f"promise 3: {row['file']} is another generation's")
 
 
 def _bounded(story: Story) -> None:

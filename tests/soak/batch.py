@@ -6,6 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from batchrunner.sandbox.check import MODELS
+from tests.orders import data_uri, fingerprint_of
 from tests.soak.processes import Command, call
 
 _STEPS = range(2, 41)  # num_inference_steps that the service takes
@@ -27,6 +29,18 @@ class Batch:
     @property
     def journal(self) -> Path:
         return self.output / ".batchrunner" / "journal.db"
+
+    def orders(self) -> dict[str, str]:
+        """What each job asks the service for, by its id: the fingerprint that the service has for it."""
+        told = json.loads(self.manifest.read_text())
+        media = {name: data_uri(self.folder / told["defaults"][name], name) for name in ("video", "image")}
+        shared = {name: value for name, value in told["defaults"].items() if name not in media}
+        model = told.get("model", MODELS[0])
+        made: dict[str, str] = {}
+        for job in told["jobs"]:
+            own = {name: value for name, value in job.items() if name != "id"}
+            made[job["id"]] = fingerprint_of({"model": model, **shared, **own}, **media)
+        return made
 
     def report(self) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((self.output / "report.json").read_bytes())

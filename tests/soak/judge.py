@@ -12,6 +12,7 @@ from typing import Any
 from batchrunner import journal
 from batchrunner.job import State
 from batchrunner.report import build, to_json
+from batchrunner.sandbox import marks
 from tests.soak.batch import Batch
 
 Events = list[dict[str, Any]]
@@ -128,6 +129,8 @@ def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
         row = delivered.pop(path.name, None)
         if row is None:
             yield f"{path.name} belongs to no job that succeeded"
+        elif (marks.read(path.read_bytes()) or {}).get("fingerprint") != batch.orders()[row["id"]]:
+            yield f"{path.name} is another job's clip"
         elif digest != row["sha256"] or digest != made.get(row["generation_id"]):
             yield f"{path.name} is not what the report says, or not what the service made"
     yield from (f"{name} is not there" for name in delivered)
