@@ -8,14 +8,19 @@ All of it blocks: call it through an executor.
 import errno
 import io
 import os
+import resource
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from batchrunner.errors import LocalFault
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A file system that has no such operation, or does not offer it to this user. For a folder, that is no fault.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
 _SHORT = {errno.ENOMEM: "memory", errno.EMFILE: "room for open files", errno.ENFILE: "room for open files"}
 
 
@@ -102,18 +107,27 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def flush_folder(self, folder: Path) -> None:
-        """Return when the folder's names are on the disk."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        """Return when the folder's names are on the disk.
+
+        Some file systems (CIFS, drvfs, some of FUSE) cannot flush a folder, and some folders cannot be opened for
+        reading. Both are ignored: nothing more can be done there. An I/O error is raised.
+        """
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED | _CLOSED:
+                raise
 
 
 def _begin_to_write(descriptor: int, start_bytes: int = 0, length_bytes: int = 0) -> None:
     """Linux begins to write what is dirty there when it hears that nobody will need it. length_bytes 0: to the end."""
     if hasattr(os, "posix_fadvise"):  # macOS has none
-        os.posix_fadvise(descriptor, start_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):  # it is advice: a file system may refuse it, and the flush tells of what is broken
+            os.posix_fadvise(descriptor, start_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
@@ -140,14 +154,35 @@ def _open_plain_behind_links(path: str, flags: int) -> int:
     return descriptor
 
 
-def free_bytes(folder: Path) -> int:
-    """Room on its file system, for users who are not root."""
+def free_bytes(folder: Path) -> int | None:
+    """Room on its file system, for users who are not root. None where the file system does not know its own size."""
     facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize
+    return facts.f_bavail * facts.f_frsize if facts.f_blocks else None
+
+
+def free_inodes(folder: Path) -> int | None:
+    """How many more files its file system takes. None where it has no such limit."""
+    facts = os.statvfs(folder)
+    return facts.f_favail if facts.f_files else None
+
+
+def is_full(folder: Path, least_bytes: int) -> bool:
+    """Whether its file system has less room than that, or takes no further file."""
+    free = free_bytes(folder)
+    return (free is not None and free < least_bytes) or free_inodes(folder) == 0
+
+
+def largest_file_bytes() -> int | None:
+    """The size limit of a file for this process (``ulimit -f``); None where there is none."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def fault(error: OSError, doing: str) -> LocalFault:
     """What an OSError means for the user. doing: what was tried, e.g. ``a download could not be stored``."""
+    if error.errno == errno.EFBIG:  # SIGXFSZ is ignored, as Python does
+        hint = "Raise the limit (ulimit -f), or use a file system for larger files; then run the same command again."
+        return LocalFault("disk_full", f"{doing}: a file has reached the size limit", hint)
     if error.errno in FULL:
         return LocalFault("disk_full", f"{doing}: the disk is full", "Make room and run the same command again.")
     if error.errno in _SHORT:

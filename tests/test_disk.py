@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,7 @@ def test_removing_what_is_not_there(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "disk_full", "the disk is full"),
         (errno.EDQUOT, "disk_full", "the disk is full"),
+        (errno.EFBIG, "disk_full", "a file has reached the size limit"),
         (errno.EACCES, "disk_error", "Permission denied"),
         (errno.EIO, "disk_error", "Input/output error"),
     ],
@@ -153,3 +156,63 @@ def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Pat
     with pytest.raises(OSError, match=r"."):
         Disk().land([(tmp_path / "a.part", tmp_path / "a.mp4")])
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EBADF])
+def test_a_folder_that_cannot_be_flushed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """CIFS, drvfs and some of FUSE refuse it; for a file, nothing is ignored."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    Disk().flush_folder(tmp_path)
+    with (tmp_path / "a").open("wb") as file, pytest.raises(OSError):
+        Disk().flush(file)
+
+
+def test_a_folder_that_cannot_be_read_is_not_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    Disk().flush_folder(tmp_path)
+
+
+def test_an_io_error_of_a_folder_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        Disk().flush_folder(tmp_path)
+
+
+def test_advice_that_the_system_refuses_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().land([(tmp_path / "a", tmp_path / "b")])
+    with (tmp_path / "b").open("ab") as file:
+        Disk().hasten(file, 0, 7)
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_a_file_that_has_grown_too_large_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    """SIGXFSZ would end the process. In a process of its own, as the limit is for good."""
+    program = """
+import resource, sys
+from pathlib import Path
+from batchrunner import disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    disk.Disk().create(Path(sys.argv[1]), b"x" * 8192)
+except OSError as error:
+    print(disk.fault(error, "a clip could not be stored").kind)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a")], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"disk_full\n"), done.stderr

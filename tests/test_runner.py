@@ -8,6 +8,7 @@ import pytest
 
 from batchrunner import disk, runner
 from batchrunner.job import Record, Result, State
+from batchrunner.journal import LOG_BYTES
 from batchrunner.room import Room
 from tests.conftest import make_record
 from tests.test_room import Hand
@@ -16,7 +17,7 @@ RESULT = Result(5_000_000, "ab" * 32, 480, 480, 2.0)
 
 
 def shortage(monkeypatch: pytest.MonkeyPatch, folder: Path, free_bytes: int, *states: State) -> str:
-    monkeypatch.setattr(disk, "free_bytes", lambda _: free_bytes)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: free_bytes + LOG_BYTES)
     records: dict[str, Record] = {
         str(number): make_record(str(number), state, result=RESULT if state is State.SUCCEEDED else None)
         for number, state in enumerate(states)

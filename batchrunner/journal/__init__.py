@@ -44,6 +44,7 @@ _BALLAST_BYTES = 256 * 1024
 # The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
 # aside is enough to fold them in on a full disk.
 _LOG_PAGES = 128
+LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # of a log that is about to be folded in
 _TEXTS = 4 * MOST_ROWS  # compiled statements kept: three kinds of changes are many, each with any number of rows
 APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
 

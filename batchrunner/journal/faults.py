@@ -3,6 +3,7 @@
 Rule: the one border at which errors of sqlite3 become words; nothing here reads or writes.
 """
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,10 +50,21 @@ def reading(path: Path) -> Iterator[None]:
 def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
     """What SQLite could not do to the journal at `path`. doing: ``opened``, ``written``."""
     # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
-    if _kind(error) == sqlite3.SQLITE_FULL or disk.free_bytes(path.parent) < _FULL_BYTES:
+    if _kind(error) == sqlite3.SQLITE_FULL or disk.is_full(path.parent, _FULL_BYTES):
         return no_room(doing)
+    if _is_at_limit(path):
+        return disk.fault(OSError(errno.EFBIG, ""), f"the journal could not be {doing}")
     message = f"the journal could not be {doing}: {error}"
     return LocalFault("disk_error", message, "Check the disk, then run the same command again.")
+
+
+def _is_at_limit(path: Path) -> bool:
+    """Whether the journal or its log cannot grow, as the process may not write larger files."""
+    limit_bytes = disk.largest_file_bytes()
+    names = (path, path.with_name(f"{path.name}-wal"))
+    return limit_bytes is not None and any(
+        each.exists() and each.stat().st_size + _FULL_BYTES > limit_bytes for each in names
+    )
 
 
 def no_room(doing: str) -> LocalFault:

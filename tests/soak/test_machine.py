@@ -183,15 +183,18 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
         make_picture(tmp_path / "picture.png", 400, noisy=True)  # some 300 kB a clip
         with batch.start() as run:
             assert run.end() == 3, run.output
-            assert "the disk is full" in run.output or "database or disk is full" in run.output
+            assert "too little for the clips in flight and one more" in run.output
         assert "Traceback" not in batch.log()
         stopped_at = len(service.accepted())
         assert 0 < stopped_at < 16, "it must stop submitting, and not before the disk is full"
         kept = sorted(path.name for path in batch.output.glob("*.mp4"))
-        assert kept, "what fits is kept"
+        assert len(kept) == stopped_at, "each clip that was paid for found room"
+        # A run that ends folds the journal's log into the journal, and gives the log's room back. If that room counted
+        # as free, the next start would find it, pay for one more clip, and need it for its own log: how often depended
+        # on how long the log was when the first run ended, and so on the machine's load.
         with batch.start() as run:
             assert run.end() == 3, run.output
-            assert "too little for the clips in flight and one more" in run.output or "is full" in run.output
+            assert "too little for the clips in flight and one more" in run.output
         assert len(service.accepted()) == stopped_at, "a start on a disk that is still full must pay for nothing"
         looked = call("status", batch.output, cwd=tmp_path)
         assert (looked.returncode, "Traceback" in looked.stderr) == (0, False), looked
