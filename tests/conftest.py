@@ -5,6 +5,7 @@ Nothing here may sleep, and nothing reaches beyond loopback.
 
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +30,11 @@ _LONG = ("tests/soak/test_soak.py", "tests/scenarios/test_long", "tests/soak/", 
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: one more than there are processors, as tests of whole processes wait for them."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_configure() -> None:
+    """Let programs under test hear SIGINT, also where a shell has started the tests in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

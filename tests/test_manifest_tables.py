@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from csv import field_size_limit
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def test_what_is_wrong_in_a_csv_file_is_told_at_its_place(
         ("[1]", "wrong-type", 1),
         ('"x"', "wrong-type", 1),
         ("{", "table", 2),
-        ('{"video": 1,}', "table", 13),
+        ('{"video": 1,}', "table", 12),
+        ('{"video": 1 , }', "table", 13),
+        ('{"tags": [1, ]}', "table", 12),
         ('{"id": "a", "id": "b"}', "table", 1),
         ('{"tags": {"x": "1"}, "tags.x": "1"}', "table", 1),
         ('{"tags": "abc", "tags.y": "1"}', "wrong-type", 10),
@@ -251,3 +254,10 @@ def test_whatever_the_bytes_there_is_no_traceback(data: bytes, name: str) -> Non
     for row in rows:
         assert all(row.place(field) >= row.mark for field in row.fields)
     assert all(each.line >= 1 and each.column >= 1 for each in findings.all)
+
+
+def test_the_limit_of_a_cell_is_not_left_to_the_process(tmp_path: Path) -> None:
+    before = field_size_limit()
+    assert loaded(tmp_path, csv(tmp_path, HEAD + f"{VIDEO},{IMAGE},1\n")).entries
+    refused(tmp_path, csv(tmp_path, f'video,image\n"{VIDEO}"x,{IMAGE}\n'))
+    assert field_size_limit() == before

@@ -34,7 +34,6 @@ class _Column:
 
 def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
     """The rows of a table of comma-separated values, or of those separated by `delimiter`."""
-    csv.field_size_limit(records.MAX_LINE_BYTES)
     lines = table.lines()
     first = next(lines, None)
     if first is None:
@@ -57,6 +56,7 @@ def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
+    before = csv.field_size_limit(records.MAX_LINE_BYTES)  # the limit is the process's: others keep theirs
     try:
         return next(reader, None)
     except csv.Error as error:
@@ -64,6 +64,8 @@ def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
         begun = f"it began on line {table.start}" if table.start < table.line else ""
         table.stop("table", 1, f"not valid CSV: {words[1]}", "; ".join(filter(None, (words[2], begun))))
         return None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:

@@ -5,6 +5,7 @@ set, and a key that stands twice is refused, as in YAML.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,6 +73,8 @@ def _value(text: str, table: Table) -> Any:
         return value
     except json.JSONDecodeError as error:
         column, message = error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        if comma := _trailing_comma(text, error.pos):  # Python 3.13 has words and a place of its own for it
+            column, message = comma, "not valid JSON: a comma stands before the closing bracket"
         hint = "JSON Lines: one object a line, whole on its line" if error.pos >= len(text) else ""
     except _Twice as error:
         message = f"the key '{str(error)[:60]}' stands in this line twice"
@@ -83,6 +86,14 @@ def _value(text: str, table: Table) -> Any:
         message = f"not valid JSON: {str(error)[:80]}"
     table.findings.error("table", mark(table.line, column), message, hint)
     return _UNREADABLE
+
+
+def _trailing_comma(text: str, at: int) -> int:
+    """The column of the comma that stands before the closing bracket, which is at `at` or follows; 0 for none."""
+    before, after = text[:at].rstrip(), text[at:].lstrip()
+    if after.startswith(("}", "]")) and before.endswith(","):
+        return len(before)
+    return at + 1 if re.match(r",\s*[}\]]", after) else 0
 
 
 def _decoded(text: str) -> Any:
