@@ -117,13 +117,15 @@ class CapChanged:
 class Noticed:
     """Something a person may want to know that stops nothing: an unknown status word, an odd clip.
 
-    routine: it is as it should be, and nobody need see to it.
+    routine: it is as it should be, and nobody need see to it. urgent: a person has to see to it, also where the log is
+    quiet.
     """
 
     at: float
     ids: tuple[str, ...]
     message: str
     routine: bool = False
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

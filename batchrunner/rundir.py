@@ -6,6 +6,7 @@
     output/<name>/report.json, report.html
     output/<name>/.batchrunner/journal.db     the journal
                               /lock           held while a run lasts; says by whom
+                              /lease.<number> the same on a file system that cannot lock
                               /parts/         downloads that are not complete yet
                               /kept/          results whose id now means another job
                               /set_aside/     downloads that failed their check; never delivered, never deleted
@@ -14,7 +15,7 @@
 
 Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
 a power cut, and the file itself is never removed. Where somebody removes it, or the tool's own room with it, the run
-directory itself is locked still.
+directory itself is locked still. On a file system without locks, a lease takes its place (`batchrunner.lease`).
 """
 
 import fcntl
@@ -27,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from batchrunner import disk
+from batchrunner import disk, lease
 from batchrunner.clock import pause
 from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, UsageError
@@ -103,14 +104,19 @@ class RunDir:
 
     def holder(self) -> str | None:
         """Who runs this batch just now, in words; None where nobody does."""
+        with suppress(OSError):
+            if held := lease.look(self.room, lease.myself(0.0)):
+                return held[0]
         for path, flags in ((self.lock, os.O_NOFOLLOW | os.O_NONBLOCK), (self.path, os.O_DIRECTORY)):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
             except OSError:
                 continue
             try:
-                if not _taken(descriptor, fcntl.LOCK_SH, needed=path == self.lock):
+                if not _taken(descriptor, fcntl.LOCK_SH):
                     return self._note() or "a process"
+            except OSError:
+                continue  # it cannot be locked, so nobody holds a lock on it
             finally:
                 os.close(descriptor)
         return None
@@ -144,13 +150,16 @@ class RunDir:
 class Lock:
     """Exclusive use of a run directory for as long as the process lives. Use as a context manager.
 
-    Raises BatchLocked, at once, where another process holds it.
+    notice: what a person should know of it; "" for nothing. Raises BatchLocked, at once, where another process holds
+    the directory; UsageError where it cannot be locked at all.
     """
 
     def __init__(self, rundir: RunDir, now: float) -> None:
+        self.notice = ""
         self._rundir = rundir
         self._now = now
         self._descriptor = self._folder = -1
+        self._lease: Path | None = None
 
     def __enter__(self) -> Self:
         path, folder = self._rundir.lock, self._rundir.path
@@ -158,18 +167,13 @@ class Lock:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             self._folder = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except OSError as error:
-            raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
-        if not self._take():
-            holder = self._rundir.holder()
             self._close()
-            raise BatchLocked(
-                f"another process is running this batch: {holder or 'unknown'}",
-                f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
-            )
-        holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
-        with suppress(OSError):  # a full disk takes no note; the lock holds all the same
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, holder.encode())
+            raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
+        try:
+            self._lock()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -177,28 +181,75 @@ class Lock:
     ) -> None:
         self._close()
 
+    def _lock(self) -> None:
+        """Take the kernel's locks; a lease where the file system has none."""
+        try:
+            locked = self._take()
+        except OSError as error:
+            self._take_lease(error)
+            return
+        held = lease.look(self._rundir.room, lease.myself(self._now)) if locked else None
+        if held is not None:
+            raise _locked_by_lease(*held)
+        if not locked:
+            raise BatchLocked(
+                f"another process is running this batch: {self._rundir.holder() or 'unknown'}",
+                f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
+            )
+        holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
+        with suppress(OSError):  # a full disk takes no note; the lock holds all the same
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, holder.encode())
+
+    def _take_lease(self, error: OSError) -> None:
+        """The file system refused to lock. A journal without any locks could be damaged: that is refused."""
+        where = f"the file system of {self._rundir.path} cannot lock files ({error.strerror or error})"
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which SQLite uses
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            self._lease = lease.take(self._rundir.room, lease.myself(self._now))
+        except lease.Taken as taken:
+            raise _locked_by_lease(taken.who, taken.path) from error
+        except OSError:
+            hint = "Mount it with locks, or name a folder on another file system with --output. Nothing was submitted."
+            raise UsageError(where, hint) from error
+        self.notice = f"{where}: {self._lease.name} in .batchrunner keeps a second run out instead"
+
     def _take(self) -> bool:
         """Take both locks. Whoever looks at who runs holds one of them for a moment: it is tried a few times."""
         for _ in range(_TRIES):
-            if _taken(self._descriptor, fcntl.LOCK_EX) and _taken(self._folder, fcntl.LOCK_EX, needed=False):
+            if _taken(self._descriptor, fcntl.LOCK_EX) and self._take_folder():
                 return True
             pause(_BETWEEN_TRIES_S)
         return False
 
+    def _take_folder(self) -> bool:
+        try:
+            return _taken(self._folder, fcntl.LOCK_EX)
+        except OSError:  # a folder on NFS
+            return True
+
     def _close(self) -> None:
-        os.close(self._descriptor)
-        os.close(self._folder)
+        if self._lease is not None:
+            lease.release(self._lease)
+            self._lease = None
+        for descriptor in (self._descriptor, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor = self._folder = -1
 
 
-def _taken(descriptor: int, kind: int, *, needed: bool = True) -> bool:
-    """Take the kernel's lock on what is open there; False where another process holds it.
+def _locked_by_lease(who: str, path: Path) -> BatchLocked:
+    return BatchLocked(
+        f"another process is running this batch: {who}",
+        f"Nothing was done. If that process has ended for certain (its machine or container is gone), remove {path}",
+    )
 
-    needed: else, what cannot be locked at all (a folder on NFS) counts as taken.
-    """
+
+def _taken(descriptor: int, kind: int) -> bool:
+    """Take the kernel's lock on what is open there; False where another process holds it. Raises OSError."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return not needed
     return True

@@ -11,7 +11,7 @@ import batchrunner
 from batchrunner import idle, notify, rehearsal, report
 from batchrunner.clock import wall_time
 from batchrunner.endpoint import read_endpoint, service_name
-from batchrunner.events import Listener
+from batchrunner.events import Listener, Noticed
 from batchrunner.prepare import Setup
 from batchrunner.rundir import Lock
 from batchrunner.shell import Heard
@@ -30,8 +30,10 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
     notify.check(settings.notify)
     setup.rundir.make()
     heard = heard or Heard()
-    with Lock(setup.rundir, wall_time()):
+    with Lock(setup.rundir, wall_time()) as lock:
         heard.unwinds = False
+        if lock.notice:
+            listener(Noticed(wall_time(), (), lock.notice, urgent=True))
         done = idle.nothing_to_do(setup, service_name(settings, endpoint.base_url if endpoint else ""))
         if done is not None:
             now = rehearsal.clock(setup.sandbox, setup.rundir).now() if setup.sandbox else wall_time()

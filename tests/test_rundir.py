@@ -180,3 +180,52 @@ def test_a_lock_that_cannot_be_opened(rundir: RunDir) -> None:
     rundir.lock.mkdir()
     with pytest.raises(UsageError, match="cannot be opened"), Lock(rundir, NOW):
         pytest.fail("locked a directory")
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot lock whole files: Lustre, NFS without its lock service."""
+
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_locks_a_lease_keeps_a_second_run_out(rundir: RunDir) -> None:
+    assert rundir.holder() is None
+    with Lock(rundir, NOW) as lock:
+        assert "cannot lock files" in lock.notice
+        assert f"pid {os.getpid()} on " in str(rundir.holder())
+        with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on ") as caught, Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+        assert f"remove {rundir.room / 'lease.1'}" in caught.value.hint
+    assert rundir.holder() is None
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_a_lease_counts_also_where_the_file_system_can_lock(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same folder may be mounted with locks here and without there."""
+    with monkeypatch.context() as context:
+        context.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no locks")))
+        first = Lock(rundir, NOW)
+        first.__enter__()
+    with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on "), Lock(rundir, NOW + 5):
+        pytest.fail("two runs at once")
+    first.__exit__(None, None, None)
+    with Lock(rundir, NOW) as lock:
+        assert lock.notice == ""
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(UsageError, match="cannot lock files") as caught, Lock(rundir, NOW):
+        pytest.fail("SQLite would fail, or damage the journal")
+    assert "--output" in caught.value.hint
+    assert not list(rundir.room.glob("lease.*"))

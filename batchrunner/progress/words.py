@@ -183,7 +183,7 @@ def _call_failed(event: CallFailed) -> Line:
 
 def _noticed(event: Noticed) -> Line:
     about = f"{names(event.ids)}: " if event.ids else ""  # else it is about the run
-    level = Level.INFO if event.routine else Level.WARNING
+    level = Level.ERROR if event.urgent else Level.INFO if event.routine else Level.WARNING
     return Line(level, f"{about}{safe(event.message)}", event.message if event.ids else "")
 
 
