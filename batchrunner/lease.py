@@ -137,7 +137,7 @@ def release(path: Path) -> None:
 
 def _numbers(room: Path) -> set[int]:
     try:
-        return {int(found[1]) for name in os.listdir(room) if (found := _NAME.fullmatch(name))}  # noqa: PTH208 (names)
+        return {int(found[1]) for name in os.listdir(room) if (found := _NAME.fullmatch(name))}  # noqa: PTH208 (only names are wanted)
     except FileNotFoundError:
         return set()
 

@@ -22,7 +22,7 @@ import fcntl
 import os
 import socket
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -163,17 +163,16 @@ class Lock:
 
     def __enter__(self) -> Self:
         path, folder = self._rundir.lock, self._rundir.path
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            self._folder = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-        except OSError as error:
-            self._close()
-            raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", "Nothing was submitted.") from error
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            try:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                self._folder = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+            except OSError as error:
+                hint = "Nothing was submitted."
+                raise UsageError(f"the lock {path} cannot be opened: {error.strerror}", hint) from error
             self._lock()
-        except BaseException:
-            self._close()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(
