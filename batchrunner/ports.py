@@ -101,6 +101,7 @@ class Policy:
     generation_retries: new generations for one that the service failed to make.
     not_found_grace_s: how long the service may deny a generation (404), counted from the first time in a row, before
         it is believed: a new one may not be visible yet, and one wrong answer must not lose a paid clip.
+    confirm_s: wait between two polls that have to say the same before a terminal status is believed.
     linkless_looks: how often a completed generation without a link is looked at again before it counts as failed.
     review_s: wait before the first search for a submission in doubt; it doubles up to review_cap_s.
     doubt_s: how long a submission in doubt keeps its slot: it may be in flight.
@@ -122,6 +123,7 @@ class Policy:
     polls: int = 16
     downloads: int = 4
     not_found_grace_s: float = 600.0
+    confirm_s: float = 2.0
     linkless_looks: int = 5
     review_s: float = 15.0
     review_cap_s: float = 600.0

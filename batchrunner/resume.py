@@ -7,6 +7,7 @@ died is in doubt, and nothing that may have been paid for becomes pending again 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from batchrunner.confirmation import UNNAMED_FAILURE
 from batchrunner.errors import Problem
 from batchrunner.job import Entry, Move, Record, State, advance
 
@@ -15,7 +16,7 @@ IN_DOUBT_HINT = (
     "for twice and run again with --in-doubt resubmit."
 )
 # Failures that are not the service's last word: what it accepted and then did not show may be there after all.
-RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit"}
+RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit", "poll_refused", UNNAMED_FAILURE}
 LOST = Problem(
     "process_died",
     "the program ended while this job was being submitted; the service may have accepted it",

@@ -13,6 +13,7 @@ from typing import Any
 from batchrunner import retry
 from batchrunner.admission import Admission
 from batchrunner.api.wire import Generation, Phase
+from batchrunner.confirmation import TERMINAL, Confirmations, unnamed
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
@@ -20,6 +21,11 @@ from batchrunner.ports import Parts, Policy
 from batchrunner.resume import IN_DOUBT_HINT
 from batchrunner.weather import Weather, watched
 
+REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
+POLL_REFUSED_HINT = (
+    "It is paid for, and every run polls it again, at no charge. Ask the service's support with this id; "
+    "--retry-failed pays for another generation."
+)
 REFUSED_HINT = "Nothing was charged for it. Look at what is special about it; --retry-failed submits it again."
 
 
@@ -89,6 +95,9 @@ class Steps:
         self._linkless: Counter[str] = Counter()
         self._generating_since: dict[str, float] = {}  # monotonic, s
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
+        self._failing_since: dict[str, float] = {}  # monotonic, s: the first failed poll since one was answered
+        self._refused_polls: dict[str, tuple[int, int]] = {}  # refusals for good, and the job's own failures then
+        self._confirmations = Confirmations()
         self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
         self._warned: set[str] = set()
         self._log_offered = True
@@ -126,12 +135,17 @@ class Steps:
             seen = await self._weather.call("poll", fingerprint, ticket, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
-        self._missing_since.pop(fingerprint, None)
+        for known in (self._missing_since, self._failing_since, self._refused_polls):
+            known.pop(fingerprint, None)
         credits_ = record.last.credits if seen.credits is None else seen.credits
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
         self._put(record)
         if not seen.known:
             self.notice(fingerprint, f"an unknown status, taken for pending: {seen.word!r}", once=True)
+        if seen.phase not in TERMINAL:
+            self._confirmations.forget(fingerprint)
+        elif not self._confirmations.confirms(fingerprint, seen):
+            return Look(min(self._policy.confirm_s, self._policy.poll_interval_s))
         if seen.phase is Phase.FAILED:
             return await self._failed(fingerprint, seen.error)
         if seen.phase is Phase.COMPLETED:
@@ -168,6 +182,7 @@ class Steps:
 
     async def _delivered(self, fingerprint: str, result: Result) -> None:
         """Record a clip that stands under its final names."""
+        self._confirmations.forget(fingerprint)
         record = self.records[fingerprint]
         result = replace(result, warnings=oddities(record.job, result))
         self._put(replace(record, result=result))
@@ -232,15 +247,35 @@ class Steps:
         return End()
 
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
-        if error.kind == "unknown_generation" or isinstance(error, JobFault):
-            now = self._parts.clock.monotonic()
+        now, whose = self._parts.clock.monotonic(), f"(generation {record.generation_id})"
+        failing_s = now - self._failing_since.setdefault(fingerprint, now)
+        if error.kind == "foreign_reply":
+            self._confirmations.forget(fingerprint)
+        if error.kind == "unknown_generation":
             missing_s = now - self._missing_since.setdefault(fingerprint, now)
             if missing_s > self._policy.not_found_grace_s:
-                told = f"{error.message}, for {missing_s:.0f} s now (generation {record.generation_id})"
-                if isinstance(error, JobFault):
-                    return Leave(f"{told}; the next run looks again")
+                told = f"{error.message}, for {missing_s:.0f} s now {whose}"
                 return await self._spoil(fingerprint, replace(error.problem, message=told))
+        elif self._is_refused_for_good(fingerprint, error):
+            told = f"{error.message}; {REFUSED_POLLS} polls were refused that way {whose}"
+            return await self._spoil(fingerprint, Problem("poll_refused", told, POLL_REFUSED_HINT, "service"))
+        elif failing_s > self._policy.job_timeout_s and self._weather.failures("poll", fingerprint) > REFUSED_POLLS:
+            return Leave(f"{error.message}; no usable reply for {failing_s:.0f} s {whose}: the next run polls it again")
         return Look(self._wait("poll", fingerprint, error, retry.POLLS))
+
+    def _is_refused_for_good(self, fingerprint: str, error: CallError) -> bool:
+        """Whether so many polls in a row were refused with a 4xx that concerns this generation alone.
+
+        What the account is refused counts only where another generation's poll was answered in between.
+        """
+        if not isinstance(error, JobFault | AccountFault):
+            return False
+        refused, counted = self._refused_polls.get(fingerprint, (0, 0))
+        failures = self._weather.failures("poll", fingerprint)
+        if failures > counted:
+            refused += 1
+        self._refused_polls[fingerprint] = refused, failures
+        return refused >= REFUSED_POLLS
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
         self._seen_at[fingerprint] = self._parts.clock.monotonic()
@@ -290,11 +325,13 @@ class Steps:
 
     async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
         """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
-        await self._spoil(fingerprint, problem)
+        may_pay = self._confirmations.may_pay(fingerprint)
+        self._confirmations.forget(fingerprint)
+        await self._spoil(fingerprint, problem if may_pay else unnamed(problem))
         record = self.records[fingerprint]
         failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
         service_s = problem is not None and problem.fault == "service"
-        if not service_s or failed > self._policy.generation_retries or not self._parts.ids(fingerprint):
+        if not may_pay or not service_s or failed > self._policy.generation_retries or not self._parts.ids(fingerprint):
             return End()
         await self._move(fingerprint, Move.RETRY)
         return Submit()

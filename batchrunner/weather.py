@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from batchrunner.errors import AccountFault, CallError, LocalFault
+from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import CapChanged, Fetching, WeatherChanged
 from batchrunner.gate import Gate, Word, trouble_of
 from batchrunner.job import Happening
@@ -90,7 +90,7 @@ class Weather:
         return self._failures.get((call, fingerprint), (0, 0))[0]
 
     def _count(self, call: str, fingerprint: str, error: CallError) -> None:
-        if error.kind == "rate_limited" or isinstance(error, AccountFault):
+        if error.kind == "rate_limited":
             return  # says nothing about the job
         count, answered = self._failures.get((call, fingerprint), (0, -1))
         if answered != self._answered[call] or trouble_of(error) is None:

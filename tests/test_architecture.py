@@ -33,6 +33,7 @@ PURE = {
         "prices",
         "forecast",
         "admission",
+        "confirmation",
         "doubts",
         "endpoint",
         "timetable",

@@ -9,15 +9,16 @@ import pytest
 from batchrunner.admission import Admission
 from batchrunner.api.wire import Accepted, Generation, Phase
 from batchrunner.clock import LoopClock
-from batchrunner.errors import CallError, JobFault, LocalFault, ServiceFault
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Problem, ServiceFault
 from batchrunner.events import Event, Noticed
 from batchrunner.forecast import Forecast
 from batchrunner.job import Happening, Move, Record, State
 from batchrunner.money import Budget, Ledger
 from batchrunner.ports import Parts, Policy
 from batchrunner.prices import Prices
+from batchrunner.resume import RECHECKED
 from batchrunner.scheduler import Scheduler
-from batchrunner.steps import Leave, Look, Next, Steps
+from batchrunner.steps import End, Fetch, Leave, Look, Next, Steps, Submit
 from batchrunner.weather import Weather
 from tests.conftest import NOW, make_record
 
@@ -86,6 +87,8 @@ def test_a_disk_that_never_takes_it_ends_the_trying_after_about_a_minute() -> No
 
 # Looks
 
+MISSING = ServiceFault("unknown_generation", "404", status=404)
+
 
 class Ticking(Slept):
     """The same, its wall time in step."""
@@ -97,7 +100,7 @@ class Ticking(Slept):
 class Service:
     """Answers each look with what comes next; submissions are accepted."""
 
-    def __init__(self, *replies: Phase | CallError) -> None:
+    def __init__(self, *replies: Phase | Generation | CallError) -> None:
         self.replies = list(replies)
 
     async def submit(self, *_: object) -> Accepted:
@@ -107,6 +110,8 @@ class Service:
         reply = self.replies.pop(0)
         if isinstance(reply, CallError):
             raise reply
+        if isinstance(reply, Generation):
+            return reply
         return Generation(reply, reply.value, video_url="https://e.com/a.mp4" if reply is Phase.COMPLETED else None)
 
 
@@ -136,30 +141,133 @@ def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable
     return steps, clock, take
 
 
-@pytest.mark.parametrize(
-    ("error", "ending"),
-    [(JobFault("bad_request", "400: no"), Leave), (ServiceFault("unknown_generation", "404", status=404), None)],
-)
-def test_a_look_that_is_refused_for_good_ends_after_the_grace(error: CallError, ending: type | None) -> None:
-    """A poll answered 400 for ever once kept the run going for ever. It is paid for, so it is left, not failed."""
-    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[error] * 99))
-    looks = []
-    for _ in range(41):
-        looks.append(take("poll"))
-        assert isinstance(looks[-1], Look), len(looks)
-    last = take("poll")
+def test_a_generation_that_the_service_denies_is_believed_gone_after_the_grace() -> None:
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[MISSING] * 99))
+    for number in range(41):
+        assert isinstance(take("poll"), Look), number
+    take("poll")
     [record] = steps.records.values()
-    if ending is None:
-        assert record.state is State.FAILED
-        return
-    assert isinstance(last, Leave)
+    assert (record.state, record.error and record.error.kind) == (State.FAILED, "unknown_generation")
+
+
+@pytest.mark.parametrize("status", [400, 406, 410, 422, 451])
+def test_a_poll_that_is_refused_for_good_ends_the_job_with_the_words_of_the_service(status: int) -> None:
+    """It once was polled for ten minutes, and its words stood nowhere. It is paid for: later runs ask again."""
+    refusal = JobFault("bad_request", f"the service answered {status}: no", status=status)
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
+    looks = [take("poll") for _ in range(3)]
+    assert [type(look) for look in looks] == [Look, Look, End]
+    [record] = steps.records.values()
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert record.error.kind in RECHECKED
+    assert f"the service answered {status}: no" in record.error.message
+    assert "gen:a/1" in record.error.message
+
+
+def test_one_good_poll_between_refusals_starts_the_count_again() -> None:
+    refusal = JobFault("bad_request", "400", status=400)
+    replies: list[Phase | Generation | CallError] = [refusal, refusal, Phase.GENERATING] * 5
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
+    assert all(isinstance(take("poll"), Look) for _ in replies)
+
+
+def test_polls_that_the_account_is_refused_fail_no_job() -> None:
+    refusal = AccountFault("unauthorized", "401", status=401)
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 50))
+    assert all(isinstance(take("poll"), Look) for _ in range(50))
+
+
+def test_a_poll_that_is_refused_while_others_are_answered_ends_that_job_alone() -> None:
+    refusal = AccountFault("forbidden", "403: not yours", status=403)
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
+    for _ in range(2):
+        assert isinstance(take("poll"), Look)
+        steps._weather._answered["poll"] += 1
+    assert isinstance(take("poll"), End)
+    [record] = steps.records.values()
+    assert record.error is not None
+    assert (record.error.kind, "403: not yours" in record.error.message) == ("poll_refused", True)
+
+
+def test_a_generation_whose_polls_never_get_a_usable_reply_is_left_after_the_job_timeout() -> None:
+    foreign = ServiceFault("foreign_reply", "answered with generation x")
+    steps, clock, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[foreign] * 999))
+    while isinstance(following := take("poll", 60.0), Look):
+        assert clock.at_s < 2 * 3600
+    assert isinstance(following, Leave)
+    assert clock.at_s > 3600
+    [record] = steps.records.values()
     assert record.state is State.IN_FLIGHT
-    assert "400: no, for 615 s now (generation gen:a/1)" in last.why
+
+
+# Terminal statuses that have to be confirmed
+
+BROKEN = Problem("internal_server_error", "it broke", "", "service")
+FAILED = Generation(Phase.FAILED, "error", error=BROKEN)
+FAILED_UNNAMED = Generation(Phase.FAILED, "error", error=BROKEN, named=False)
+DONE_UNNAMED = Generation(Phase.COMPLETED, "completed", video_url="https://e.com/a.mp4", named=False)
+
+
+def followed(*replies: Phase | Generation | CallError) -> tuple[list[type], Record]:
+    """What follows each poll, and the record in the end."""
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
+    types = [type(take("poll")) for _ in replies]
+    [record] = steps.records.values()
+    return types, record
+
+
+def test_a_failure_is_seen_twice_before_another_generation_is_paid_for() -> None:
+    types, record = followed(FAILED, FAILED)
+    assert types == [Look, Submit]
+    assert record.state is State.PENDING
+
+
+def test_a_failure_that_the_next_poll_denies_pays_for_nothing() -> None:
+    types, record = followed(FAILED, Phase.GENERATING, FAILED, Phase.COMPLETED)
+    assert types == [Look, Look, Look, Fetch]
+    assert record.state is State.IN_FLIGHT
+
+
+def test_a_failure_without_an_id_is_believed_at_the_third_poll_and_never_pays() -> None:
+    types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert types == [Look, Look, End]
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert "it broke" in record.error.message
+    assert "--retry-failed" in record.error.hint
+    assert record.error.kind in RECHECKED, "asking again costs nothing"
+
+
+@pytest.mark.parametrize("between", [Phase.GENERATING, ServiceFault("foreign_reply", "another"), DONE_UNNAMED], ids=str)
+def test_another_answer_starts_the_count_again(between: Phase | Generation | CallError) -> None:
+    types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, between, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert set(types) == {Look}
+    assert record.state is State.IN_FLIGHT
+
+
+def test_a_clip_without_an_id_is_fetched_after_the_third_poll_and_a_named_one_at_once() -> None:
+    assert followed(DONE_UNNAMED, DONE_UNNAMED, DONE_UNNAMED)[0] == [Look, Look, Fetch]
+    assert followed(Phase.COMPLETED)[0] == [Fetch]
+
+
+def test_a_failure_that_one_reply_names_and_others_do_not_never_pays() -> None:
+    types, record = followed(FAILED, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert types == [Look, Look, End]
+    assert record.state is State.FAILED
+
+
+def test_the_polls_that_confirm_come_soon_but_not_at_once() -> None:
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(FAILED_UNNAMED, FAILED_UNNAMED))
+    waits = [following.wait_s for _ in range(2) if isinstance(following := take("poll"), Look)]
+    assert all(wait is not None and 0.5 <= wait < 15.0 for wait in waits)
+    assert len(waits) == 2
+    [record] = steps.records.values()
+    assert record.state is State.IN_FLIGHT, "a process that starts now knows nothing of it, and asks again"
 
 
 def test_one_good_look_ends_the_count() -> None:
-    error = JobFault("bad_request", "400")
-    service = Service(*[error] * 30, Phase.GENERATING, *[error] * 30)
+    service = Service(*[MISSING] * 30, Phase.GENERATING, *[MISSING] * 30)
     _, _, take = stepping(make_record("a", State.IN_FLIGHT), service)
     assert all(isinstance(take("poll"), Look) for _ in range(61))
 

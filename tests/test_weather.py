@@ -208,13 +208,23 @@ def test_what_is_one_jobs_own_counts_even_if_it_is_alone() -> None:
         assert night.weather.failures("download", "a") == count
 
 
-@pytest.mark.parametrize("error", [SLOW, BROKE], ids=lambda error: error.kind)
-def test_throttling_and_the_account_say_nothing_about_a_job(error: CallError) -> None:
+def test_throttling_says_nothing_about_a_job() -> None:
     night = Night()
     for _ in range(9):
-        night.end("submit", error, "a")
+        night.end("submit", SLOW, "a")
         night.end("submit", "reply", "b")
     assert night.weather.failures("submit", "a") == 0
+
+
+def test_an_account_that_refuses_everybody_says_nothing_about_a_job_and_one_that_refuses_one_does() -> None:
+    night = Night()
+    for _ in range(9):
+        night.end("submit", BROKE, "a")
+        night.end("submit", BROKE, "b")
+    assert night.weather.failures("submit", "a") == 1
+    night.end("submit", "reply", "b")
+    night.end("submit", BROKE, "a")
+    assert night.weather.failures("submit", "a") == 2
 
 
 def test_calls_are_counted_apart() -> None:
