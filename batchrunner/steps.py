@@ -22,6 +22,7 @@ from batchrunner.resume import IN_DOUBT_HINT
 from batchrunner.weather import Weather, watched
 
 REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
+FOREIGN_POLLS = 40  # replies in a row about another generation: then the next run continues
 POLL_REFUSED_HINT = (
     "It is paid for, and every run polls it again, at no charge. Ask the service's support with this id; "
     "--retry-failed pays for another generation."
@@ -97,6 +98,7 @@ class Steps:
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
         self._failing_since: dict[str, float] = {}  # monotonic, s: the first failed poll since one was answered
         self._refused_polls: dict[str, tuple[int, int]] = {}  # refusals for good, and the job's own failures then
+        self._foreign: Counter[str] = Counter()  # replies in a row about another generation
         self._confirmations = Confirmations()
         self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
         self._warned: set[str] = set()
@@ -135,7 +137,7 @@ class Steps:
             seen = await self._weather.call("poll", fingerprint, ticket, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
-        for known in (self._missing_since, self._failing_since, self._refused_polls):
+        for known in (self._missing_since, self._failing_since, self._refused_polls, self._foreign):
             known.pop(fingerprint, None)
         credits_ = record.last.credits if seen.credits is None else seen.credits
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
@@ -250,7 +252,7 @@ class Steps:
         now, whose = self._parts.clock.monotonic(), f"(generation {record.generation_id})"
         failing_s = now - self._failing_since.setdefault(fingerprint, now)
         if error.kind == "foreign_reply":
-            self._confirmations.forget(fingerprint)
+            return self._foreign_reply(fingerprint, error)
         if error.kind == "unknown_generation":
             missing_s = now - self._missing_since.setdefault(fingerprint, now)
             if missing_s > self._policy.not_found_grace_s:
@@ -262,6 +264,15 @@ class Steps:
         elif failing_s > self._policy.job_timeout_s and self._weather.failures("poll", fingerprint) > REFUSED_POLLS:
             return Leave(f"{error.message}; no usable reply for {failing_s:.0f} s {whose}: the next run polls it again")
         return Look(self._wait("poll", fingerprint, error, retry.POLLS))
+
+    def _foreign_reply(self, fingerprint: str, error: CallError) -> Next:
+        """The reply is ignored and the generation polled again soon: something in between mixes up the replies."""
+        self._confirmations.forget(fingerprint)
+        self._foreign[fingerprint] += 1
+        if self._foreign[fingerprint] >= FOREIGN_POLLS:
+            return Leave(f"{error.message}, {FOREIGN_POLLS} times in a row; the next run polls it again")
+        interval_s = max(self._policy.confirm_s, self._policy.poll_interval_s)
+        return Look(self._wait("poll", fingerprint, error, retry.Backoff(interval_s, interval_s)))
 
     def _is_refused_for_good(self, fingerprint: str, error: CallError) -> bool:
         """Whether so many polls in a row were refused with a 4xx that concerns this generation alone.
