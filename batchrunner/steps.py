@@ -144,6 +144,8 @@ class Steps:
         self._put(record)
         if not seen.known:
             self.notice(fingerprint, f"an unknown status, taken for pending: {seen.word!r}", once=True)
+        if seen.notice:
+            self.notice(fingerprint, seen.notice, once=True)
         if seen.phase not in TERMINAL:
             self._confirmations.forget(fingerprint)
         elif not self._confirmations.confirms(fingerprint, seen):
@@ -316,13 +318,7 @@ class Steps:
         self._linkless[fingerprint] += 1
         if self._linkless[fingerprint] <= self._policy.linkless_looks:
             return Look(over=True)
-        problem = Problem(
-            "no_link",
-            f"the service calls generation {record.generation_id} completed and gives no link to it",
-            "Every run asks for it again, at no charge. If it stays so, ask the service's support with this id.",
-            "service",
-        )
-        return await self._spoil(fingerprint, problem)
+        return await self._spoil(fingerprint, seen.error)
 
     async def _download_failed(self, fingerprint: str, error: CallError) -> Next:
         """Look at the generation again: that gives a fresh link, and never another generation."""

@@ -137,32 +137,39 @@ NOTHINGS: list[object] = [b"", HTML, b"{", {}, [], None, "words", {"status": "qu
 PROBLEMS: list[object] = [PROBLEM, BROKE, LEGACY, FAL_FLAT, {"error": "down"}, {"title": "Down"}, {"message": "no"}]
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 408, 409, 413, 415, 422, 425, 429, 451, 499])
+@pytest.mark.parametrize(
+    "status",
+    [400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 414, 415, 417, 421, 422, 426, 428, 429, 431, 451],
+)
 @pytest.mark.parametrize("body", [*PROBLEMS, *NOTHINGS], ids=repr)
-def test_any_4xx_is_refused_whatever_its_body(status: int, body: object) -> None:
+def test_a_status_that_is_given_before_work_starts_is_a_refusal_whatever_its_body(status: int, body: object) -> None:
     assert not refused(status, body).in_doubt
 
 
-@pytest.mark.parametrize("status", [500, 501, 503, 507, 520, 599])
-@pytest.mark.parametrize("body", PROBLEMS, ids=repr)
-def test_a_5xx_with_the_services_own_words_is_refused(status: int, body: object) -> None:
-    error = refused(status, body)
-    assert not error.in_doubt
-    assert isinstance(error, ServiceFault)
-
-
-@pytest.mark.parametrize("status", [500, 501, 503, 507, 520, 599])
-@pytest.mark.parametrize("body", NOTHINGS, ids=repr)
-def test_a_5xx_without_them_is_in_doubt(status: int, body: object) -> None:
-    assert refused(status, body).in_doubt
-
-
-@pytest.mark.parametrize("status", [502, 504, 524])
+@pytest.mark.parametrize(
+    "status", [408, 409, 412, 416, 418, 423, 424, 425, 444, 460, 499, 500, 501, 502, 503, 504, 507, 520, 524, 529, 599]
+)
 @pytest.mark.parametrize("body", [*PROBLEMS, *NOTHINGS], ids=repr)
-def test_an_edges_5xx_is_in_doubt_whatever_its_body(status: int, body: object) -> None:
+def test_every_other_status_is_in_doubt_whatever_its_body(status: int, body: object) -> None:
     error = refused(status, body)
     assert error.in_doubt
-    assert error.kind == "unavailable"
+    assert isinstance(error, ServiceFault)
+    assert "nothing was charged" not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("header", "in_doubt"),
+    [("30", False), ("0", False), ("Fri, 15 Jan 2027 08:01:40 GMT", False), ("", True), ("soon", True), (None, True)],
+)
+def test_503_is_a_refusal_only_with_retry_after(header: str | None, in_doubt: bool) -> None:
+    headers = {} if header is None else {"retry-after": header}
+    error = refused(503, {"message": "Service unavailable"}, headers)
+    assert (error.kind, error.in_doubt) == ("unavailable", in_doubt)
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 408, 425])
+def test_retry_after_beside_another_status_is_no_refusal(status: int) -> None:
+    assert refused(status, {"message": "later"}, {"retry-after": "30"}).in_doubt
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
@@ -195,7 +202,9 @@ def test_an_id_that_cannot_be_stored_or_asked_for_is_none() -> None:
         (400, {"statusCode": "400", "message": "Body validation error!"}, JobFault, "bad_request", "Body validation"),
         (422, {"detail": [{"loc": ["body", "image_url"], "msg": "no face", "type": "face_detection_error"}]},
          JobFault, "bad_request", "image_url: no face"),
-        (422, {"detail": [{"type": "x"}, "odd", None], "message": "fallback"}, JobFault, "bad_request", "fallback"),
+        (422, {"detail": [{"type": "x"}, None], "message": "fallback"}, JobFault, "bad_request", "fallback"),
+        (422, {"detail": ["first", {"msg": "second"}]}, JobFault, "bad_request", "first; second"),
+        (418, {"message": "teapot"}, ServiceFault, "unclear_status", "teapot"),
         (401, {"title": "Unauthorized", "error": {"name": "UnauthorizedException", "message": "create a key"}},
          AccountFault, "unauthorized", "create a key"),
         (402, b"", AccountFault, "out_of_credits", "an empty body"),
@@ -283,23 +292,84 @@ def test_retry_after_stands_on_the_error() -> None:
         ("cancelled", Phase.FAILED, True),
         ("expired", Phase.FAILED, True),
         ("timeout", Phase.FAILED, True),
-        ("NOT_START", Phase.GENERATING, False),
-        ("", Phase.GENERATING, False),
-        (None, Phase.GENERATING, False),
-        (7, Phase.GENERATING, False),
-        ({"state": "completed"}, Phase.GENERATING, False),
+        ("complete", Phase.COMPLETED, True),
+        ("IN_PROGRESS", Phase.GENERATING, True),
+        ("in progress", Phase.GENERATING, True),
+        ("InProgress", Phase.GENERATING, True),
+        ("IN_QUEUE", Phase.QUEUED, True),
+        ("InQueue", Phase.QUEUED, True),
+        ("in-queue", Phase.QUEUED, True),
+        ("PENDING", Phase.QUEUED, True),
+        ("QUEUING", Phase.QUEUED, True),
+        ("SUBMITTED", Phase.QUEUED, True),
+        ("NOT_START", Phase.QUEUED, True),
+        ("SUCCESS", Phase.COMPLETED, True),
+        ("Done", Phase.COMPLETED, True),
+        ("FAILURE", Phase.FAILED, True),
+        ("TIMED_OUT", Phase.FAILED, True),
     ],
 )
-def test_status_words(word: object, phase: Phase, known: bool) -> None:
+def test_status_words(word: str, phase: Phase, known: bool) -> None:
     seen = poll({"id": ID, "status": word, "video": {"url": URL}})
     assert (seen.phase, seen.known) == (phase, known)
     assert (seen.video_url is not None) == (phase is Phase.COMPLETED)
     assert (seen.error is not None) == (phase is Phase.FAILED)
 
 
-def test_a_status_that_is_missing_is_pending_never_finished() -> None:
-    seen = poll({"id": ID, "video": {"url": URL}})
-    assert (seen.phase, seen.known, seen.video_url) == (Phase.GENERATING, False, None)
+UNKNOWN = ["baked", "", None, 7, {"state": "completed"}, "completed\x00", "x" * 5000]
+
+
+@pytest.mark.parametrize("word", UNKNOWN, ids=lambda word: repr(word)[:20])
+def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(word: object) -> None:
+    done = poll({"id": ID, "status": word, "video": {"url": URL}})
+    assert (done.phase, done.known, done.video_url, done.error) == (Phase.COMPLETED, True, URL, None)
+    dead = poll({"id": ID, "status": word, "error": {"message": "no face"}})
+    assert (dead.phase, dead.known, dead.video_url) == (Phase.FAILED, True, None)
+    assert dead.error is not None
+    assert dead.error.message == "no face"
+
+
+@pytest.mark.parametrize("word", UNKNOWN, ids=lambda word: repr(word)[:20])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"video": None, "error": None},
+        {"error": {"code": 0, "message": ""}},
+        {"error": "", "errors": [], "message": "warming up"},
+        {"status_url": "https://example.com/v2/x"},
+        {"detail": "warming up"},
+        {"note": "https://example.com/news"},
+    ],
+    ids=repr,
+)
+def test_an_unknown_word_without_them_is_pending(word: object, beside: dict[str, Any]) -> None:
+    seen = poll({"id": ID, "status": word, **beside})
+    assert (seen.phase, seen.known, seen.video_url, seen.error) == (Phase.GENERATING, False, None, None)
+    assert poll({"id": ID, **beside}).phase is Phase.GENERATING
+
+
+@pytest.mark.parametrize("word", ["queued", "IN_PROGRESS"])
+def test_an_error_beside_a_pending_word_is_reported_and_changes_nothing(word: str) -> None:
+    seen = poll({"id": ID, "status": word, "error": {"message": "slow disk"}})
+    assert seen.phase in {Phase.QUEUED, Phase.GENERATING}
+    assert seen.error is None
+    assert "slow disk" in seen.notice
+    assert poll({"id": ID, "status": word, "error": None}).notice == ""
+
+
+def test_completed_with_an_error_and_no_link_is_a_failure_in_the_services_words() -> None:
+    seen = poll({"id": ID, "status": "completed", "video": None, "error": FAL_FACE})
+    assert seen.phase is Phase.FAILED
+    assert seen.error is not None
+    assert (seen.error.kind, seen.error.fault) == ("face_detection_error", "job")
+    assert "Could not detect face" in seen.error.message
+
+
+def test_completed_with_an_error_and_a_link_is_completed_and_the_error_is_reported() -> None:
+    seen = poll({"id": ID, "status": "completed", "video": {"url": URL}, "error": {"message": "no sound"}})
+    assert (seen.phase, seen.video_url, seen.error) == (Phase.COMPLETED, URL, None)
+    assert "no sound" in seen.notice
 
 
 @pytest.mark.parametrize(
@@ -321,7 +391,7 @@ def test_a_status_that_is_missing_is_pending_never_finished() -> None:
         ({"url": "clip.mp4"}, None),
         ({"url": "file:///etc/passwd"}, None),
         ({"url": "data:video/mp4;base64,AAAA"}, None),
-        ({"url": {"url": URL}}, None),
+        ({"url": {"url": URL}}, URL),
         (5, None),
         (True, None),
     ],
@@ -378,9 +448,14 @@ def test_a_reply_that_names_another_generation_is_no_reply(body: dict[str, Any])
     assert trouble_of(caught.value) is None, "it concerns one job alone"
 
 
-def test_completed_without_video() -> None:
-    seen = poll({"id": ID, "status": "completed"})
-    assert (seen.phase, seen.video_url, seen.error) == (Phase.COMPLETED, None, None)
+def test_completed_without_a_link_quotes_the_reply() -> None:
+    seen = poll({"id": ID, "status": "completed", "note": "see the https://example.com/page?key=secret"})
+    assert (seen.phase, seen.video_url) == (Phase.COMPLETED, None)
+    assert seen.error is not None
+    assert (seen.error.kind, seen.error.fault) == ("no_link", "service")
+    assert ID in seen.error.message
+    assert '"note": "see the https://example.com/page?' in seen.error.message
+    assert "secret" not in seen.error.message
 
 
 FAL_FACE = {
@@ -406,6 +481,20 @@ FAL_FACE = {
         ({"error": {"message": "NSFW content detected"}}, "content_refused", "NSFW"),
         ({"error": FAL_FLAT}, "request_timeout", "Request timed out"),
         ({"error": "plain words"}, "generation_failed", "plain words"),
+        ({"error": ["The face is hidden"]}, "generation_failed", "The face is hidden"),
+        ({"error": {"detail": ["The face is hidden"]}}, "generation_failed", "The face is hidden"),
+        ({"error": {"code": "E_FACE", "msg": "The face is hidden"}}, "generation_failed", "The face is hidden"),
+        ({"error": {"reason": "The face is hidden"}}, "generation_failed", "The face is hidden"),
+        ({"error": {"details": {"cause": "The face is hidden"}}}, "generation_failed", "The face is hidden"),
+        ({"error": None, "errors": ["The face is hidden"]}, "generation_failed", "The face is hidden"),
+        ({"error": None, "message": "The face is hidden"}, "generation_failed", "The face is hidden"),
+        ({"failure_reason": "The face is hidden"}, "generation_failed", "The face is hidden"),
+        ({"reason": "The face is hidden"}, "generation_failed", "The face is hidden"),
+        ({"error": "E_7", "message": "The face is hidden"}, "generation_failed", "E_7; The face is hidden"),
+        ({"data": {"status": "error", "failure": {"msg": "hidden"}}}, "generation_failed", "hidden"),
+        ({"error": {"code": 17}}, "generation_failed", '{"code": 17}'),
+        ({"hint": {"x": [1]}}, "generation_failed", '"hint": {"x": [1]}'),
+        ({"error": {"name": "X", "message": "refused: content policy"}}, "content_refused", "refused"),
         ({"error": None}, "generation_failed", "'error' and no reason"),
         ({"error": 5}, "generation_failed", "no reason"),
         ({"error": {}}, "generation_failed", "no reason"),
@@ -473,6 +562,13 @@ def test_a_poll_answered_with_nonsense_is_the_services_fault(body: bytes) -> Non
         (502, ServiceFault, "unavailable"),
         (524, ServiceFault, "unavailable"),
         (302, AccountFault, "wrong_address"),
+        (410, ServiceFault, "unknown_generation"),
+        (408, ServiceFault, "timed_out"),
+        (425, ServiceFault, "unavailable"),
+        (400, JobFault, "poll_refused"),
+        (409, JobFault, "poll_refused"),
+        (418, JobFault, "poll_refused"),
+        (422, JobFault, "poll_refused"),
     ],
 )
 def test_polls_that_fail(status: int, fault: type[CallError], kind: str) -> None:

