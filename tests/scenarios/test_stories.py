@@ -342,7 +342,7 @@ def test_early_404s_are_survived(tmp_path: Path) -> None:
     play(tmp_path, story, Fault(on="poll", kind="not_found", each=3))
 
 
-@pytest.mark.parametrize("kind", ["unavailable", "rate_limited"])
+@pytest.mark.parametrize("kind", ["unavailable_retry_after", "rate_limited"])
 def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
     async def story(stage: Stage) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
@@ -352,6 +352,22 @@ def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path
         await asyncio.sleep(20_000)
         assert await stage.run(jobs) == 0
         assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "server_error"])
+def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(40)))
+        await stage.run(jobs)
+        states = Counter(stage.states().values())
+        assert set(states) == {"pending", "in_doubt"}
+        assert states["in_doubt"] < 20
+        await asyncio.sleep(20_000)
+        await stage.run(jobs)
+        assert set(stage.accepted().values()) == {1}, "nothing is paid for twice"
+        assert set(stage.states().values()) <= {"succeeded", "in_doubt"}
 
     play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
 
