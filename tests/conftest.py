@@ -24,7 +24,14 @@ NOW = 1_800_000_000.0  # wall time of tests that want one
 
 
 # What takes long, longest first; most of it is real processes, which take their real time.
-_LONG = ("tests/soak/test_soak.py", "tests/scenarios/test_long", "tests/soak/", "tests/test_end_to_end.py", "")
+_LONG = (
+    "tests/soak/test_soak.py",
+    "tests/powercut/",
+    "tests/scenarios/test_long",
+    "tests/soak/",
+    "tests/test_end_to_end.py",
+    "",
+)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -135,9 +135,10 @@ class Command:
 class Service:
     """A sandbox process with a memory, that can be killed and started again at the same address."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self._folder = folder
         self._options = options
+        self._environment = environment
         self._process: Command | None = None
         self.port = 0
 
@@ -149,7 +150,7 @@ class Service:
         """Start it, and return when it listens."""
         state = self._folder / "service"
         arguments: list[str | Path] = ["sandbox", "--port", str(self.port), "--state", state, *self._options]
-        self._process = Command(arguments, self._folder, self._folder / "service.log")
+        self._process = Command(arguments, self._folder, self._folder / "service.log", **self._environment)
         self._process.says("its ledger")
         line = next(line for line in self._process.output.splitlines() if "listening on" in line)
         self.port = int(line.rpartition(":")[2])
