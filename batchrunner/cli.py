@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,23 +286,33 @@ def main() -> None:
     gc.set_threshold(20_000, 20, 20)  # by itself it looks at every 700 new objects, which took a tenth of a run
     shell.prepare()
     try:
+        sys.exit(_command())
+    finally:
+        shell.settle()
+
+
+def _command() -> int:
+    """Run the command; every outcome that is foreseen as an exit status."""
+    try:
         status = cli.main(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(ExitStatus.USAGE)
     except click.ClickException as error:
-        error.show()
-        sys.exit(ExitStatus.USAGE)
+        with suppress(OSError, ValueError):
+            if isinstance(error, click.exceptions.NoArgsIsHelpError):
+                click.echo(error.format_message())
+            else:
+                error.show()
+        return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(ExitStatus.SIGINT)
+        with suppress(OSError, ValueError):
+            click.echo("interrupted", err=True)
+        return ExitStatus.SIGINT
     except BatchrunnerError as error:
         shell.complain(error)
-        sys.exit(error.exit_status)
+        return error.exit_status
     except OSError as error:
         shell.give_up(error)
-        sys.exit(ExitStatus.FAILED)
-    sys.exit(status if isinstance(status, int) else ExitStatus.OK)
+        return ExitStatus.FAILED
+    return status if isinstance(status, int) else ExitStatus.OK
 
 
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":

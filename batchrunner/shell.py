@@ -3,6 +3,8 @@
 Rule: a signal asks; it does not tear. Whoever is in the middle of something that must not be torn hears it afterwards.
 """
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -61,11 +63,89 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    _open_streams()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
 
 
+def settle() -> None:
+    """Write what the streams still hold; let it go where nobody takes it: a log's reader changes no exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    """What the stream still holds would be tried again at the very end, and end the process with a status of 120."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream that does not mind when its reader goes away. is_log: nor when it cannot be written at all."""
+
+    is_log = False
+
+    def write(self, text: str) -> int:
+        """Write, or let the stream go."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._let_go(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let the stream go."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._let_go(error)
+            super().flush()
+
+    def _let_go(self, error: OSError) -> None:
+        if not self.is_log and not isinstance(error, BrokenPipeError):
+            raise error
+        _let_go(self)
+
+
+def _open_streams() -> None:
+    """Let no stream stop a command: nobody may read it, and its encoding may lack characters, which are escaped."""
+    codecs.register_error("batchrunner", _escaped)
+    encoding = None
+    if sys.flags.utf8_mode and not os.environ.get("PYTHONIOENCODING") and not os.environ.get("PYTHONUTF8"):
+        from _locale import getencoding  # the module `locale` is slow to load
+
+        encoding = getencoding()
+        if codecs.lookup(encoding).name == "ascii":  # nothing was chosen (C, POSIX): UTF-8, as Python has it
+            encoding = None
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:  # and not what a test has put there
+            lines, through = stream.line_buffering, stream.write_through
+            found = encoding or stream.encoding
+            made = _Stream(stream.detach(), found, "batchrunner", line_buffering=lines, write_through=through)
+            made.is_log = name == "stderr"
+            setattr(sys, name, made)
+            setattr(sys, f"__{name}__", made)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Characters as JSON escapes them, so that they may stand in JSON too."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[at : at + 2].hex() for at in range(0, len(units), 2))
+    return "".join(f"\\u{pair}" for pair in pairs), error.end
+
+
 def complain(error: BatchrunnerError) -> None:
-    """Say what went wrong, and what to do."""
+    """Say what went wrong, and what to do, if anybody listens."""
+    with suppress(OSError, ValueError):
+        _complain(error)
+
+
+def _complain(error: BatchrunnerError) -> None:
     if isinstance(error, ManifestError) and error.diagnostics:
         from batchrunner import manifest
 
@@ -82,9 +162,6 @@ def give_up(error: OSError) -> None:
     what = "the output could not be written" if error.filename is None else str(error.filename)
     with suppress(OSError):
         click.echo(f"batchrunner: {what}: {error.strerror or error}", err=True)
-    for stream in (sys.stdout, sys.stderr):  # what they still hold would be tried again at the very end
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def wants_colour(stream: TextIO) -> bool:

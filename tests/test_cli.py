@@ -516,8 +516,7 @@ def test_a_reader_that_goes_away_is_no_defect(shell: Shell) -> None:
         )
     finally:
         os.close(write)
-    assert done.stderr == b""
-    assert done.returncode != 0
+    assert (done.returncode, done.stderr) == (0, b""), "a reader that had enough changes no exit status"
 
 
 # Streams that are not there, or take nothing
