@@ -10,7 +10,8 @@ the store's business, and asking for a fresh link the engine's.
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from typing import Any, BinaryIO, Self
 import aiohttp
 
 from batchrunner import decoding, disk, mp4
+from batchrunner.codings import Unpacker, codings
+from batchrunner.cookies import Cookies
 from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
@@ -30,12 +33,15 @@ from batchrunner.text import redacted
 from batchrunner.together import Together
 
 _BLOCK_BYTES = 64 * 1024
+_LONGEST_FIELD_BYTES = 64 * 1024  # a header field, for example a redirect to a signed link
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
 _MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _REDIRECTS = 5
+_WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
+_CONTENT_RANGE = re.compile(r"bytes[ =](\d{1,18})-", re.ASCII | re.IGNORECASE)
 _MOVED = {301, 302, 303, 307, 308}
 _SET_ASIDE = ".batchrunner/set_aside"  # as people should see it
 _ASK_AGAIN = "The next run asks the service for the clip again, at no charge."
@@ -50,12 +56,20 @@ class Fetched:
     result: Result
 
 
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """What a reply said of the file. sha256: the hash that its host gives, in hex. damage: of its coding, in words."""
+
+    sha256: str | None = None
+    damage: str = ""
+
+
 @dataclass(slots=True)
 class _Item:
     """One of several small clips that are finished together; `outcome` is what `_finish` made of it, or raised."""
 
     part: Part
-    given: str | None
+    received: "_Received"
     set_aside: Path
     outcome: Fetched | CallError | OSError = field(init=False)
 
@@ -81,11 +95,12 @@ class Downloader:
         with suppress(OSError):  # told by whoever writes there
             self._left = {path.stem for path in self._parts.iterdir()}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._guard),
+            connector=aiohttp.TCPConnector(resolver=self._guard, limit=0),  # the engine bounds downloads
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
             auto_decompress=False,
             read_bufsize=_BLOCK_BYTES,
+            max_field_size=_LONGEST_FIELD_BYTES,
         )
         return self
 
@@ -108,8 +123,8 @@ class Downloader:
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
-                given = await self._receive(url, part, told)
-            fetched = await self._finished(part, given)
+                received = await self._receive(url, part, told)
+            fetched = await self._finished(part, received)
             self._left.discard(key)
             return fetched
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -127,32 +142,42 @@ class Downloader:
         finally:
             part.close()
 
-    async def _receive(self, url: str, part: Part, told: Callable[[int, int | None], None]) -> str | None:
-        """Take what comes, and return the hex SHA-256 that the host gives for the whole."""
+    async def _receive(self, url: str, part: Part, told: Callable[[int, int | None], None]) -> _Received:
+        """Take what comes, unpacked, and return what the host says of the whole."""
         if not part.fresh:
             await self._off_loop(part.recall)
         async with self._reach(url, part.request_headers()) as reply:
             headers = {name.lower(): value for name, value in reply.headers.items()}
-            continued = _judge(reply.status, headers, part)
+            coded = codings(headers.get("content-encoding", ""))
+            continued = _judge(reply.status, headers, part, coded=bool(coded))
             left = _length(headers)
-            expected = None if left is None else left + (part.size_bytes if continued else 0)
+            expected = None if left is None or coded else left + (part.size_bytes if continued else 0)
             if expected is not None and expected > _LARGEST_CLIP_BYTES:
                 part.forget()
                 raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
-            part.start(continued, headers.get("etag", ""))
-            writing: Future[None] | None = None
-            async for block in reply.content.iter_any():
-                if part.take(block):
-                    if writing is not None:
-                        await _over(writing)
-                    writing = self._executor.submit(part.drain)
-                told(part.size_bytes, expected)
-                if part.size_bytes > _LARGEST_CLIP_BYTES:
-                    part.forget()
-                    raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
+            # A range counts the bytes of the coded file, and the part holds others: it cannot be continued.
+            part.start(continued, "" if coded else headers.get("etag", ""))
+            try:
+                pieces = _unpacked(reply.content.iter_any(), coded)
+                await self._take(pieces, part, lambda: told(part.size_bytes, expected))
+            except ValueError as error:
+                return _Received(damage=str(error))
         if expected is not None and part.size_bytes != expected:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
-        return _given_sha256(headers)
+        return _Received(None if coded else _given_sha256(headers))
+
+    async def _take(self, pieces: AsyncIterator[bytes], part: Part, told: Callable[[], None]) -> None:
+        """Hand what comes over to the part; a batch is written while the next one is gathered."""
+        writing: Future[None] | None = None
+        async for piece in pieces:
+            if part.take(piece):
+                if writing is not None:
+                    await _over(writing)
+                writing = self._executor.submit(part.drain)
+            told()
+            if part.size_bytes > _LARGEST_CLIP_BYTES:
+                part.forget()
+                raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
 
     @asynccontextmanager
     async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -160,21 +185,24 @@ class Downloader:
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
         target = self._guard.target(url)
+        cookies = Cookies()
         for _ in range(_REDIRECTS + 1):
             await self._guard.admit(target)
-            async with self._session.get(target, headers=headers, timeout=timeout, allow_redirects=False) as reply:
+            sent = {**headers, **cookies.headers(target)}
+            async with self._session.get(target, headers=sent, timeout=timeout, allow_redirects=False) as reply:
                 if reply.status not in _MOVED or "Location" not in reply.headers:
                     yield reply
                     return
+                cookies.heed(target, reply.headers.getall("Set-Cookie", []))
                 target = self._guard.target(reply.headers["Location"], target)
         raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
 
-    async def _finished(self, part: Part, given: str | None) -> Fetched:
+    async def _finished(self, part: Part, received: _Received) -> Fetched:
         """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
         if not part.is_small:
-            fetched: Fetched = await self._off_loop(_finish, part, given, self._set_aside)
+            fetched: Fetched = await self._off_loop(_finish, part, received, self._set_aside)
             return fetched
-        item = _Item(part, given, self._set_aside)
+        item = _Item(part, received, self._set_aside)
         await self._small.do([item])
         if not isinstance(item.outcome, Fetched):
             raise item.outcome
@@ -195,14 +223,17 @@ async def _over(writing: "Future[None]") -> None:
 def _finish_each(items: "list[_Item]") -> None:
     for item in items:
         try:
-            item.outcome = _finish(item.part, item.given, item.set_aside)
+            item.outcome = _finish(item.part, item.received, item.set_aside)
         except (CallError, OSError) as error:
             item.outcome = error
 
 
-def _finish(part: Part, given: str | None, set_aside: Path) -> Fetched:
-    """Write and check the whole file. given: the hex SHA-256 that its host gives, if it does."""
+def _finish(part: Part, received: _Received, set_aside: Path) -> Fetched:
+    """Write and check the whole file."""
     part.drain_all()
+    given = received.sha256
+    if received.damage:
+        raise _unfit(part, set_aside, "bad_file", f"what the link gave is no whole clip: {received.damage}")
     if given is not None and given != part.sha256:
         raise _unfit(part, set_aside, "bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
     part.close()
@@ -251,14 +282,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _judge(status: int, headers: Mapping[str, str], part: Part) -> bool:
+async def _unpacked(blocks: AsyncIterator[bytes], coded: Sequence[str]) -> AsyncIterator[bytes]:
+    """The body without its codings. Raises ValueError if they are damaged."""
+    unpacker = Unpacker(coded)
+    async for block in blocks:
+        for piece in unpacker.feed(block):
+            yield piece
+    for piece in unpacker.end():
+        yield piece
+
+
+def _judge(status: int, headers: Mapping[str, str], part: Part, *, coded: bool) -> bool:
     """Whether the reply continues the part (True) or starts over (False). Raises CallError for any other reply."""
-    if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
-        raise ServiceFault("bad_file", "the file host compressed the clip unasked")
-    if status == 200:
+    if status in _WHOLE:
         return False
     same = headers.get("etag", part.etag) == part.etag or not part.size_bytes  # not every host heeds If-Range
-    if status == 206 and same and headers.get("content-range", "").startswith(f"bytes {part.size_bytes}-"):
+    content_range = headers.get("content-range", "")
+    if status == 206 and not part.size_bytes and not content_range:  # no range was asked for, so this is the whole
+        return False
+    if status == 206 and same and not (coded and part.size_bytes) and _start(content_range) == part.size_bytes:
         return True
     if status in {206, 416}:
         part.forget()
@@ -277,13 +319,22 @@ def _length(headers: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
+def _start(content_range: str) -> int | None:
+    """The first byte's number in a Content-Range header; None where it does not say so."""
+    match = _CONTENT_RANGE.match(content_range.strip())
+    return int(match[1]) if match else None
+
+
 def _given_sha256(headers: Mapping[str, str]) -> str | None:
-    """The SHA-256 that the host gives for the whole file (RFC 9530's Repr-Digest, the older Digest), as hex."""
+    """The SHA-256 that the host gives for the whole file (RFC 9530's Repr-Digest, the older Digest), as hex.
+
+    A value that is no base64 or has another length is no digest.
+    """
     for name, mark in (("repr-digest", "sha-256=:"), ("digest", "sha-256=")):
         for item in headers.get(name, "").split(","):
             if item.strip().lower().startswith(mark):
-                try:
-                    return base64.b64decode(item.strip()[len(mark) :].rstrip(":"), validate=True).hex()
-                except ValueError:
-                    return None
+                with suppress(ValueError):
+                    digest = base64.b64decode(item.strip()[len(mark) :].rstrip(":"), validate=True)
+                    if len(digest) == hashlib.sha256().digest_size:
+                        return digest.hex()
     return None

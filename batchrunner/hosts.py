@@ -14,6 +14,7 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from batchrunner import links
 from batchrunner.errors import ServiceFault
 
 # A host whose last part is a number is an address in some spelling or other (WHATWG URL, host parser).
@@ -34,7 +35,7 @@ class Guard(AbstractResolver):
     def target(self, link: str, base: URL | None = None) -> URL:
         """Where `link` leads, seen from `base` if it is a redirect from there. Raises ServiceFault `link_refused`."""
         try:
-            url = base.join(URL(link)) if base else URL(link)
+            url = _url(links.address(link, _address_of(base) if base else None))
             host = url.host
         except ValueError:  # UnicodeError is one
             raise _refused("is not a usable address") from None
@@ -89,6 +90,20 @@ class Guard(AbstractResolver):
                     return False  # not known now, so not believed; asked again the next time
                 self._at_home = all(not _is_public(each["host"]) for each in found)
         return self._at_home
+
+
+def _url(address: links.Address) -> URL:
+    """The address as the HTTP library takes it. Only the host's spelling is its own. Raises ValueError."""
+    if not address.scheme or not address.authority:
+        return URL.build(scheme=address.scheme)
+    authority = URL(f"{address.scheme}://{address.authority}").raw_authority
+    path, mark, query = address.target.partition("?")
+    path += mark if mark and not query else ""  # a lone question mark counts too
+    return URL.build(scheme=address.scheme, authority=authority, path=path, query_string=query, encoded=True)
+
+
+def _address_of(url: URL) -> links.Address:
+    return links.Address(url.scheme, url.raw_authority, url.raw_path_qs)
 
 
 def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -1,12 +1,21 @@
-"""When a download link stops working, as far as the link itself says. Pure.
+"""Download links as texts: when one stops working, and what it asks for, octet for octet. Pure.
+
+A signature covers the link as the service wrote it, so nothing in it is spelled anew: no decoding, no other case, no
+dots resolved. Only octets that cannot stand in a request line are percent-encoded.
 
 Signed links carry their end in the query. Seen in the service's own transcripts (fact sheet, 1.8): OSS with Expires
 (a moment), TOS with X-Tos-Date and X-Tos-Expires (a moment and seconds); Amazon's and Google's have the latter form.
 """
 
+import re
 from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+_BLANK = "".join(map(chr, range(0x21)))  # spaces and control characters, which may surround a link
+_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_AUTHORITY = re.compile(r"//([^/?]*)(.*)", re.DOTALL)
+_CANNOT_STAND = re.compile(rb"[^\x21-\x7e]")
 _DATE = "%Y%m%dT%H%M%SZ"
 
 
@@ -26,3 +35,44 @@ def expires_at(url: str) -> float:
         except (ValueError, KeyError, OverflowError):
             continue
     return float("inf")
+
+
+class Address(NamedTuple):
+    """The parts of a link: scheme, authority (host, port, user), and the request target (path and query)."""
+
+    scheme: str
+    authority: str
+    target: str
+
+
+def address(link: str, base: Address | None = None) -> Address:
+    """The parts of `link`, seen from `base` where it is relative (RFC 3986, 5.2). A fragment is dropped.
+
+    In `link`, an octet of a header that is no UTF-8 is a surrogate escape. Raises ValueError for other surrogates.
+    """
+    text = link.strip(_BLANK).partition("#")[0]
+    scheme, authority = base[:2] if base else ("", "")
+    absolute = _ABSOLUTE.fullmatch(text)
+    if absolute is not None:
+        scheme, authority, text = absolute[1].lower(), "", absolute[2]
+    if found := _AUTHORITY.fullmatch(text):
+        authority, text = found[1], found[2]
+    elif base is not None and absolute is None:
+        text = _from(base.target, text)
+    octets = text.encode("utf-8", "surrogateescape")
+    target = _CANNOT_STAND.sub(lambda octet: b"%%%02X" % octet[0][0], octets).decode("ascii")
+    return Address(scheme, authority, target if target.startswith("/") else f"/{target}")
+
+
+def _from(base: str, reference: str) -> str:
+    """The target that a relative reference names, seen from the target `base`."""
+    path = base.partition("?")[0]
+    if not reference:
+        return base
+    if reference.startswith(("/", "?")):
+        return reference if reference[0] == "/" else path + reference
+    folder = path.rpartition("/")[0]
+    while (step := re.match(r"(\.\.?)(?:/|(?=\?)|$)", reference)) is not None:  # dots after these are the link's own
+        folder = folder.rpartition("/")[0] if step[1] == ".." else folder
+        reference = reference[step.end() :]
+    return f"{folder}/{reference}"

@@ -38,6 +38,8 @@ PURE = {
         "endpoint",
         "timetable",
         "outlook",
+        "codings",
+        "cookies",
         "plan_view",
         "opening",
         "durations",
