@@ -244,7 +244,8 @@ def _finish(part: Part, received: _Received, set_aside: Path) -> Fetched:
         raise _unfit(part, set_aside, "check_limit", f"the clip could not be checked to its end: {error}") from error
     except ValueError as error:
         raise _unfit(part, set_aside, "bad_file", f"what the link gave is no whole clip: {error}") from error
-    result = Result(part.size_bytes, part.sha256, decoded.width_px, decoded.height_px, decoded.duration_s)
+    warnings = oddities(part.path, part.size_bytes)
+    result = Result(part.size_bytes, part.sha256, decoded.width_px, decoded.height_px, decoded.duration_s, warnings)
     return Fetched(part.path, result)
 
 
@@ -274,6 +275,12 @@ def _inspect(path: Path, file: BinaryIO, size_bytes: int) -> decoding.Decoded:
     if complaint is not None:
         raise ValueError(complaint)
     return decoding.check_decodes(path)
+
+
+def oddities(path: Path, size_bytes: int) -> tuple[str, ...]:
+    """What is odd about the structure of a whole clip, in words. Raises OSError."""
+    with disk.open_plain(path) as file:
+        return mp4.oddities(file, size_bytes)
 
 
 def file_sha256(path: Path) -> str:

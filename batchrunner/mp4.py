@@ -16,6 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
+from batchrunner.text import count_text
+
+# Boxes that stand at the top level. What carries such a name and is longer than the file was cut.
+_TOP_BOXES = frozenset(
+    b"ftyp styp moov mdat moof mfra free skip wide uuid meta udta meco pdin sidx ssix prft emsg pnot PICT".split()
+)
+_MAX_FRAGMENTED_TAIL_BYTES = 4096  # padding to a block of a disk; more can hide lost fragments
 _MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
 _MAX_INDEX_BYTES = 16 << 20  # moov; an hour of video and sound has 3 MB
 _MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
@@ -79,13 +86,25 @@ def check_structure(file: BinaryIO, size_bytes: int) -> str | None:
     return None
 
 
+def oddities(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
+    """What is odd about the ends of a file that `check_structure` found whole, in words. Raises OSError."""
+    try:
+        boxes, tail_at = _walk_file(file, size_bytes)
+        if tail_at < size_bytes:
+            return (f"{count_text(size_bytes - tail_at, 'byte')} after its last box, which players ignore",)
+        head = _read(file, boxes[-1].start - 8, 8) if boxes else b""
+    except _Broken:
+        return ()
+    return (f"its last box '{head[4:].decode()}' names no size",) if head.startswith(bytes(4)) else ()
+
+
 def _check(file: BinaryIO, size_bytes: int) -> None:
     held = file.seek(0, 2)
     if held != size_bytes:
         raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
     if (other := names_no_video(_read(file, 0, min(size_bytes, HEAD_BYTES)))) is not None:
         raise _Broken(other)
-    boxes = list(_walk_file(file, size_bytes))
+    boxes, _ = _walk_file(file, size_bytes)
     _check_parts(boxes)
     tracks = _tracks(file, next(box for box in boxes if box.type == b"moov"))
     videos = [track for track in tracks if track.handler == b"vide"]
@@ -128,16 +147,38 @@ def _read(file: BinaryIO, start: int, size: int) -> bytes:
     return data
 
 
-def _walk_file(file: BinaryIO, size_bytes: int) -> Iterator[_Box]:
-    """The top-level boxes, which must fill the file exactly."""
+def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
+    """The top-level boxes, and where the last one ends: bytes that are no box may follow it."""
+    boxes: list[_Box] = []
     at = 0
-    for _ in range(_MAX_BOXES):
-        if at == size_bytes:
-            return
-        box = _box(_read(file, at, min(16, size_bytes - at)), at, size_bytes)
-        yield box
-        at = box.end
-    raise _Broken(f"it has more than {_MAX_BOXES:,} boxes")
+    while at < size_bytes:
+        head = _read(file, at, min(16, size_bytes - at))
+        try:
+            boxes.append(_box(head, at, size_bytes, to_the_end=True))
+        except _Broken:
+            if _is_tail(boxes, head, size_bytes - at):
+                return boxes, at
+            raise
+        at = boxes[-1].end
+        if len(boxes) > _MAX_BOXES:
+            raise _Broken(f"it has more than {_MAX_BOXES:,} boxes")
+    return boxes, at
+
+
+def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
+    """Whether what begins with `head` after `boxes`, and is no box, can follow a whole clip: it is not the rest of one.
+
+    The sample tables of a plain file tell whether its pictures are all there. A fragmented file has none for the whole,
+    so bytes that could begin the next fragment count as a cut.
+    """
+    names = {box.type for box in boxes}
+    if not {b"ftyp", b"moov", b"mdat"} <= names or head[4:8] in _TOP_BOXES:
+        return False
+    if b"moof" not in names or b"mfra" in names:  # mfra stands at the end
+        return True
+    if len(head) < 8:
+        return head.isspace() or (len(head) >= 4 and not any(head))
+    return size_bytes <= _MAX_FRAGMENTED_TAIL_BYTES
 
 
 def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
@@ -149,8 +190,11 @@ def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
         at = box.end
 
 
-def _box(head: bytes, at: int, end: int) -> _Box:
-    """The box whose first bytes are `head`, at `at`, in room that ends at `end`."""
+def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
+    """The box whose first bytes are `head`, at `at`, in room that ends at `end`.
+
+    to_the_end: a size of 0 means the rest of the room, as it does at the top level.
+    """
     if len(head) < 8:
         raise _Broken(f"{len(head)} stray bytes stand at byte {at:,}, after the last box")
     size, name = struct.unpack_from(">I4s", head)
@@ -160,7 +204,7 @@ def _box(head: bytes, at: int, end: int) -> _Box:
     if size == 1:  # a 64-bit size follows
         header = 16
         size = struct.unpack_from(">Q", head, 8)[0] if len(head) == 16 else 0
-    elif size == 0 and name == b"mdat":  # to the end of the file
+    elif size == 0 and to_the_end and name in _TOP_BOXES:
         size = end - at
     if size < header:
         raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")

@@ -188,7 +188,7 @@ class Steps:
         """Record a clip that stands under its final names."""
         self._confirmations.forget(fingerprint)
         record = self.records[fingerprint]
-        result = replace(result, warnings=oddities(record.job, result))
+        result = replace(result, warnings=(*result.warnings, *oddities(record.job, result)))
         self._put(replace(record, result=result))
         await self._move(fingerprint, Move.DELIVER, ended_at=self._parts.clock.now())
         for warning in result.warnings:

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchrunner import disk
 from batchrunner.disk import Disk
-from batchrunner.downloader import Fetched, file_sha256, inspect
+from batchrunner.downloader import Fetched, file_sha256, inspect, oddities
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
 from batchrunner.journal import Journal
@@ -143,7 +143,8 @@ class Store:
                     clip = inspect(path, placed.size_bytes)
                 except ValueError:
                     continue
-                return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s)
+                odd = oddities(path, placed.size_bytes)
+                return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s, odd)
         return None
 
     def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:

@@ -104,10 +104,66 @@ def test_a_fragmented_file_cut_inside_a_box_is_caught(clips: dict[str, bytes]) -
     assert "wants" in refusal(clips["fragmented"][:-1])
 
 
+TAILS = {
+    "zeros": bytes(512),
+    "newline": b"\n",
+    "label": b'{"AIGC":{"Label":"1"}}',
+    "page": b"<html>Not found</html>",
+    "binary": b"\xff" * 64,
+    "four zeros": bytes(4),
+}
+
+
+def odd(data: bytes) -> tuple[str, ...]:
+    return mp4.oddities(io.BytesIO(data), len(data))
+
+
+@pytest.mark.parametrize("layout", ["index last", "index first", "fragmented", "with sound", "H.265"])
+@pytest.mark.parametrize("tail", list(TAILS))
+def test_bytes_after_the_last_box_are_a_warning(clips: dict[str, bytes], layout: str, tail: str) -> None:
+    data = clips[layout] + TAILS[tail]
+    assert verdict(data) is None
+    [warning] = odd(data)
+    assert warning.startswith(f"{len(TAILS[tail])} byte")
+    assert odd(clips[layout]) == ()
+
+
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-@pytest.mark.parametrize("junk", [b"\0", b"\0" * 8, b"\0" * 4096, b"<html>Not found</html>", b"abc", b"\xff" * 64])
-def test_trailing_junk_is_caught(clips: dict[str, bytes], layout: str, junk: bytes) -> None:
-    assert verdict(clips[layout] + junk) is not None
+def test_a_last_box_without_a_size_is_a_warning(clips: dict[str, bytes], layout: str) -> None:
+    data = clips[layout] + b"\0\0\0\0free" + b"x" * 20
+    assert verdict(data) is None
+    assert odd(data) == ("its last box 'free' names no size",)
+
+
+def test_a_last_mdat_without_a_size_is_whole_if_its_samples_are_there(clips: dict[str, bytes]) -> None:
+    data = bytearray(clips["index first"])
+    at = data.index(b"mdat") - 4
+    data[at : at + 4] = bytes(4)
+    assert verdict(bytes(data)) is None
+    assert odd(bytes(data)) == ("its last box 'mdat' names no size",)
+    assert "reach byte" in refusal(bytes(data[:-1]))
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("name", [b"moof", b"mdat", b"moov", b"free", b"udta"])
+def test_a_box_that_was_cut_is_no_tail(clips: dict[str, bytes], layout: str, name: bytes) -> None:
+    assert "wants" in refusal(clips[layout] + struct.pack(">I4s", 100, name) + bytes(91))
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\0\0\1", b"\0\0\1\xabmoo", bytes(4097)], ids=len)
+def test_the_rest_of_a_fragment_is_no_tail(clips: dict[str, bytes], rest: bytes) -> None:
+    body = clips["fragmented"]
+    body = body[: body.index(b"mfra") - 4]
+    assert verdict(body) is None
+    assert verdict(body + rest) is not None
+
+
+@pytest.mark.parametrize("layout", ["index last", "index first"])
+def test_a_tail_hides_no_truncation(clips: dict[str, bytes], layout: str) -> None:
+    data = clips[layout]
+    cuts = range(200, len(data), 997)
+    tails = TAILS.values()
+    assert [cut for cut in cuts for tail in tails if verdict(data[:cut] + tail) is None] == []
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
