@@ -214,7 +214,7 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
 
     Posters that are missing are made again. What the files hold is in docs/outputs.md.
     """
-    from batchrunner import posters
+    from batchrunner import decoders, posters
     from batchrunner import report as reporting
     from batchrunner.rundir import RunDir
     from batchrunner.status import look
@@ -222,7 +222,7 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
     rundir = RunDir(run_dir)
     reporting.check_places(run_dir, junit=junit, metrics_file=metrics_file)
     held = look(rundir)
-    posters.make_missing(rundir, reporting.on_page(held))
+    posters.make_missing(rundir, reporting.on_page(held), decoders.pool())
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
@@ -233,14 +233,15 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
 @cli.command(short_help="Re-hash and re-decode every result.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def verify(run_dir: Path) -> int:
-    """Check every result in RUN_DIR against what was recorded: size, SHA-256, structure, one decoded frame."""
+    """Check every result in RUN_DIR against what was recorded: size, SHA-256, structure, every frame."""
+    from batchrunner import decoders
     from batchrunner import verify as verifying
     from batchrunner.rundir import RunDir
     from batchrunner.status import look
 
     rundir = RunDir(run_dir)
     bad = total = 0
-    for name, complaint in verifying.verify(rundir, look(rundir)):
+    for name, complaint in verifying.verify(rundir, look(rundir), decoders.pool()):
         total += 1
         if complaint is not None:
             bad += 1

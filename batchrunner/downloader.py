@@ -1,6 +1,6 @@
 """A finished clip from its link to a checked file in the tool's own room.
 
-Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, one decoded
+Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, every
 frame. What was received before a cut is kept and continued with Range and If-Range when the server can; a part is
 continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads, and
 where they may lead is judged at every step (`batchrunner.hosts`). Flushing the file and giving it its final name is
@@ -10,20 +10,24 @@ the store's business, and asking for a fresh link the engine's.
 import asyncio
 import base64
 import hashlib
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import aiohttp
 
-from batchrunner import decoding, disk, mp4
+from batchrunner import disk, mp4
 from batchrunner.codings import Unpacker, codings
 from batchrunner.cookies import Cookies
+from batchrunner.decoders import WORKERS, Decoders
+from batchrunner.decoding import CheckLimit
 from batchrunner.disk import Disk
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
@@ -66,7 +70,7 @@ class _Received:
 
 @dataclass(slots=True)
 class _Item:
-    """One of several small clips that are finished together; `outcome` is what `_finish` made of it, or raised."""
+    """One of several small clips that are finished together; `outcome` is what came of it."""
 
     part: Part
     received: "_Received"
@@ -74,20 +78,30 @@ class _Item:
     outcome: Fetched | CallError | OSError = field(init=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Where whole clips are decoded, and the threads that wait for it: writing and sending do not wait for them."""
+
+    decoders: Decoders
+    executor: Executor
+
+
 class Downloader:
     """Fetches clips into `parts`. Use as an async context manager.
 
     A download that fails its check is kept in the folder `set_aside` next to `parts`.
-    executor: where files are written, hashed and decoded, off the loop. guard: where links may lead.
+    executor: where files are written and hashed, off the loop. guard: where links may lead. checks: of whole files.
     """
 
-    def __init__(self, parts: Path, executor: Executor, files: Disk, guard: Guard) -> None:
+    def __init__(self, parts: Path, executor: Executor, files: Disk, guard: Guard, checks: Checks) -> None:
         self._parts = parts
         self._set_aside = parts.with_name("set_aside")
         self._guard = guard
         self._executor = executor
         self._disk = files
-        self._small = Together(executor, _finish_each)
+        self._checks = checks
+        finish = partial(_finish_each, decoders=checks.decoders)
+        self._small = itertools.cycle([Together(checks.executor, finish) for _ in range(WORKERS)])
         self._session: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys of which an earlier try may have left something
 
@@ -199,11 +213,12 @@ class Downloader:
 
     async def _finished(self, part: Part, received: _Received) -> Fetched:
         """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
-        if not part.is_small:
-            fetched: Fetched = await self._off_loop(_finish, part, received, self._set_aside)
-            return fetched
         item = _Item(part, received, self._set_aside)
-        await self._small.do([item])
+        if part.is_small:
+            await next(self._small).do([item])
+        else:
+            loop, checks = asyncio.get_running_loop(), self._checks
+            await loop.run_in_executor(checks.executor, _finish_each, [item], checks.decoders)
         if not isinstance(item.outcome, Fetched):
             raise item.outcome
         return item.outcome
@@ -220,32 +235,47 @@ async def _over(writing: "Future[None]") -> None:
         await asyncio.wrap_future(writing)
 
 
-def _finish_each(items: "list[_Item]") -> None:
+def _finish_each(items: "list[_Item]", decoders: Decoders) -> None:
+    """Write and check whole files. What becomes of each is its outcome."""
+    written = []
     for item in items:
         try:
-            item.outcome = _finish(item.part, item.received, item.set_aside)
+            _write_all(item)
+            written.append(item)
+        except (CallError, OSError) as error:
+            item.outcome = error
+    clips = [{"path": str(item.part.path), "size_bytes": item.part.size_bytes} for item in written]
+    found = decoders.each("clip", clips)
+    for item, outcome in zip(written, found, strict=True):
+        try:
+            item.outcome = _fetched(item, outcome)
         except (CallError, OSError) as error:
             item.outcome = error
 
 
-def _finish(part: Part, received: _Received, set_aside: Path) -> Fetched:
-    """Write and check the whole file."""
+def _write_all(item: _Item) -> None:
+    """Write what is left of a file, and compare the SHA-256 that its host gives, if it does."""
+    part, given = item.part, item.received.sha256
     part.drain_all()
-    given = received.sha256
-    if received.damage:
-        raise _unfit(part, set_aside, "bad_file", f"what the link gave is no whole clip: {received.damage}")
+    if item.received.damage:
+        raise _unfit(part, item.set_aside, "bad_file", f"what the link gave is no whole clip: {item.received.damage}")
     if given is not None and given != part.sha256:
-        raise _unfit(part, set_aside, "bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
+        raise _unfit(part, item.set_aside, "bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
     part.close()
-    try:
-        with part.read() as file:
-            decoded = _inspect(part.path, file, part.size_bytes)
-    except decoding.CheckLimit as error:
-        raise _unfit(part, set_aside, "check_limit", f"the clip could not be checked to its end: {error}") from error
-    except ValueError as error:
-        raise _unfit(part, set_aside, "bad_file", f"what the link gave is no whole clip: {error}") from error
-    warnings = oddities(part.path, part.size_bytes)
-    result = Result(part.size_bytes, part.sha256, decoded.width_px, decoded.height_px, decoded.duration_s, warnings)
+    if not part.size_bytes:  # there is no file either
+        raise _unfit(part, item.set_aside, "bad_file", "what the link gave is no whole clip: it is empty")
+
+
+def _fetched(item: _Item, outcome: Any) -> Fetched:
+    """What a check found, or CallError or OSError for what it raised."""
+    part = item.part
+    if isinstance(outcome, CheckLimit):
+        raise _unfit(part, item.set_aside, "check_limit", f"the clip could not be checked to its end: {outcome}")
+    if isinstance(outcome, OSError):
+        raise outcome
+    if isinstance(outcome, Exception):
+        raise _unfit(part, item.set_aside, "bad_file", f"what the link gave is no whole clip: {outcome}")
+    result = result_of(part.size_bytes, part.sha256, outcome)
     return Fetched(part.path, result)
 
 
@@ -264,23 +294,10 @@ def _unfit(part: Part, set_aside: Path, kind: str, what: str) -> ServiceFault:
     )
 
 
-def inspect(path: Path, size_bytes: int) -> decoding.Decoded:
-    """Structure and decoding of a clip. Raises ValueError that says what is wrong, OSError where it cannot be read."""
-    with disk.open_plain(path) as file:
-        return _inspect(path, file, size_bytes)
-
-
-def _inspect(path: Path, file: BinaryIO, size_bytes: int) -> decoding.Decoded:
-    complaint = mp4.check_structure(file, size_bytes)
-    if complaint is not None:
-        raise ValueError(complaint)
-    return decoding.check_decodes(path)
-
-
-def oddities(path: Path, size_bytes: int) -> tuple[str, ...]:
-    """What is odd about the structure of a whole clip, in words. Raises OSError."""
-    with disk.open_plain(path) as file:
-        return mp4.oddities(file, size_bytes)
+def result_of(size_bytes: int, sha256: str, found: Mapping[str, Any]) -> Result:
+    """A checked clip as the journal knows it. found: what the task ``clip`` returned (`decoding.Decoded` as a dict)."""
+    picture = (found["width_px"], found["height_px"], found["duration_s"])
+    return Result(size_bytes, sha256, *picture, warnings=tuple(found["warnings"]))
 
 
 def file_sha256(path: Path) -> str:

@@ -1,15 +1,15 @@
 """Inputs of a job: what a local file or a data URI really is, and how a local file travels.
 
-`probe` and `inline` tell what is there by looking at the content, never at the name, and decode a first picture of
-it. `read_data_uri` streams a local file as a base64 data URI in constant memory, and makes sure that what leaves is
-what was looked at. URLs are passed through by the manifest: nothing here touches the network.
+`probe` and `inline` tell what is there by looking at the content, never at the name, and have a first picture of it
+decoded: `look` does that, in a process that is bounded (`batchrunner.decoders`). `read_data_uri` streams a local file
+as a base64 data URI in constant memory, and makes sure that what leaves is what was looked at. URLs are passed through
+by the manifest: nothing here touches the network.
 """
 
 import base64
 import difflib
 import errno
 import hashlib
-import io
 import os
 import re
 import stat
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from batchrunner import disk
+from batchrunner import decoders, disk
+from batchrunner.decoding import FRAMES_ONLY, Allow, CheckLimit, allow_pixels, bound
 from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.job import Media
 
@@ -86,8 +87,7 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
     try:
         with disk.open_plain(path, follow=True) as file:
             facts = os.fstat(file.fileno())
-            looked = _look(file, kind, shown)
-            file.seek(0)
+            looked = _looked(path, kind, shown)
             digest = hashlib.sha256()
             size_bytes = 0
             while size_bytes <= facts.st_size and (block := file.read(_BLOCK_BYTES)):
@@ -122,7 +122,15 @@ def inline(uri: str, kind: Kind) -> Media:
     except ValueError:  # binascii.Error is one; characters beyond ASCII are another
         raise MediaProblem("the data URI is not valid base64", "encode it again; a character may be missing") from None
     source = f"data:{head.group(1).lower()};base64,… ({_size(len(data))})"
-    looked = _look(io.BytesIO(data), kind, "the data URI")
+    import tempfile  # here, as few manifests hold data URIs
+
+    try:
+        with tempfile.NamedTemporaryFile(prefix="batchrunner-") as file:
+            file.write(data)
+            file.flush()
+            looked = _looked(Path(file.name), kind, "the data URI")
+    except OSError as error:
+        raise MediaProblem(f"the data URI cannot be looked at: {error.strerror or error}") from None
     return Media(
         kind=kind,
         source=source,
@@ -174,9 +182,30 @@ def sniff(head: bytes) -> _Format | None:
     return next((each for at, magic, each in _FORMATS if head[at : at + len(magic)] == magic), None)
 
 
-def _look(file: IO[bytes], kind: Kind, shown: str) -> dict[str, Any]:
-    """What `file` is, as fields of Media: mime, width_px, height_px, duration_s. Raises MediaProblem."""
-    file.seek(0)
+def _looked(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
+    """What `look` finds, in a process of its own. Raises MediaProblem, OSError, NoDecoder."""
+    item = {"path": str(path), "kind": kind, "shown": shown}
+    outcome = decoders.pool().each("input", [item])[0]
+    if isinstance(outcome, CheckLimit):
+        hint = "try it with another copy; a file that is far larger than the service takes is not checked"
+        raise MediaProblem(f"{shown} could not be checked: {outcome}", hint)
+    if isinstance(outcome, BatchrunnerError):
+        raise MediaProblem(outcome.message, outcome.hint)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return dict(outcome)
+
+
+def look(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dict[str, Any]:
+    """What the file is, as fields of Media: mime, width_px, height_px, duration_s, frames.
+
+    allow: told what the header declares before a picture is decoded. Raises MediaProblem, CheckLimit, OSError.
+    """
+    with disk.open_plain(path, follow=True) as file:
+        return _look(file, kind, shown, allow)
+
+
+def _look(file: IO[bytes], kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
     head = file.read(64)
     if not head:
         raise MediaProblem(f"{shown} is empty")
@@ -193,7 +222,7 @@ def _look(file: IO[bytes], kind: Kind, shown: str) -> dict[str, Any]:
     if not found.decoder:
         raise MediaProblem(f"{shown} is {found.name}, which is not accepted", accepted)
     file.seek(0)
-    looked = (_look_at_video if kind == "video" else _look_at_image)(file, found, shown)
+    looked = _look_at_video(file, found, shown, allow) if kind == "video" else _look_at_image(file, found, shown)
     return {"mime": found.mime, **looked}
 
 
@@ -201,7 +230,7 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
-def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
+def _look_at_video(file: IO[bytes], found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
     """Open the container and decode its first picture. The demuxer is named, so that no file can ask for another."""
     import av
     import av.logging
@@ -210,10 +239,11 @@ def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
     broken = f"{shown} begins like {found.name} but cannot be decoded"
     hint = "it may be cut short: copy or export it again"
     try:
-        with av.open(file, mode="r", format=found.decoder) as container:
+        with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
             if not container.streams.video:
                 raise MediaProblem(f"{shown} has no picture, only sound")
             stream = container.streams.video[0]
+            allow(bound(stream, FRAMES_ONLY), 1)
             frame = next(container.decode(stream), None)
             if frame is None:
                 raise MediaProblem(broken, hint)
@@ -226,6 +256,8 @@ def _look_at_video(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
                 "duration_s": round(length, 3) if length > 0 else None,
                 "frames": frames or None,
             }
+    except (CheckLimit, MemoryError):
+        raise
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
 

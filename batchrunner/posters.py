@@ -2,7 +2,8 @@
 
 A clip's poster is a strip of its first, middle and last frame; a reference clip's is its middle frame, a character
 image's the image. Each lies in ``.batchrunner/posters/`` in three sizes, named by the SHA-256 of what it shows, so it
-is made once. `Posters` makes them beside a run, on a thread of its own; `make_missing` makes what is not there yet.
+is made once. `Posters` makes them beside a run, on a thread of its own; `make_missing` makes what is not there yet;
+both have each of them made (`make`) in a process that is bounded.
 Rule: a poster is worth nothing that is paid for: whatever goes wrong here ends in a missing picture, and nowhere else.
 """
 
@@ -24,6 +25,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import quote
 
 from batchrunner import disk, media
+from batchrunner.decoders import Decoders, NoDecoder
+from batchrunner.decoding import FRAMES_ONLY, Allow, allow_pixels, bound
 from batchrunner.events import Alive, Event, JobMoved, Listener
 from batchrunner.job import Entry, Media, Move, Record, Snapshot, State
 from batchrunner.rundir import RunDir
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 # Together, as base64 text in the page: with 2,000 jobs it stays under 20 MB.
 BUDGET_BYTES = 13_000_000
 _MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
-_MOST_PIXELS = 64_000_000
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # posters that the end of a run makes good: half a minute
 _TOGETHER = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
@@ -72,8 +74,9 @@ class Pictures:
 class Posters:
     """Makes posters while a run lasts, one after the other. Use as a context manager."""
 
-    def __init__(self, rundir: RunDir) -> None:
+    def __init__(self, rundir: RunDir, decoders: Decoders) -> None:
         self._rundir = rundir
+        self._decoders = decoders
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posters")
         self._making: Future[None] | None = None
         self._hurry = threading.Event()
@@ -84,6 +87,7 @@ class Posters:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hurry.set()
         self._executor.shutdown(cancel_futures=True)
 
     def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
@@ -101,7 +105,9 @@ class Posters:
                 # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
                 now = [due.popleft() for _ in range(min(len(due), _TOGETHER))]
                 wanted = [each for record, name in now for each in wanted_by(record, self._rundir.path / name)]
-                self._making = self._executor.submit(_make_each, self._rundir.posters, wanted)
+                self._making = self._executor.submit(
+                    _make_each, self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set
+                )
 
         return listen
 
@@ -109,7 +115,9 @@ class Posters:
         """Done when the last posters are made, and some that an earlier run left; in a hurry, almost at once."""
         if self._making is not None:
             self._making.cancel()
-        return self._executor.submit(make_missing, self._rundir, snapshot, _LEFT_BEHIND, self._hurry.is_set)
+        return self._executor.submit(
+            make_missing, self._rundir, snapshot, self._decoders, _LEFT_BEHIND, self._hurry.is_set
+        )
 
     def hurry(self) -> None:
         """Make no more of them, whenever this is said: somebody wants the run to end."""
@@ -117,13 +125,17 @@ class Posters:
 
 
 def make_missing(
-    rundir: RunDir, snapshot: Snapshot, most: int | None = None, enough: Callable[[], bool] = lambda: False
+    rundir: RunDir,
+    snapshot: Snapshot,
+    decoders: Decoders,
+    most: int | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Make the posters that the report of `snapshot` has a place for and that are not there yet. Blocks.
 
     most: no more than so many; None is all. enough: asked before each, whether to stop.
     """
-    _make_each(rundir.posters, _all_wanted(rundir, snapshot), most, enough)
+    _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
 
 
 def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
@@ -196,7 +208,11 @@ def _whole(path: Path) -> bytes | None:
 
 
 def _make_each(
-    folder: Path, wanted: Iterable[Wanted], most: int | None = None, enough: Callable[[], bool] = lambda: False
+    folder: Path,
+    wanted: Iterable[Wanted],
+    decoders: Decoders,
+    most: int | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     missing = {
         each.key: each
@@ -206,8 +222,9 @@ def _make_each(
     for each in itertools.islice(missing.values(), most):
         if enough():
             return
-        with suppress(*_troubles()):
-            _make(folder, each)
+        item = {"folder": str(folder), "key": each.key, "kind": each.kind, "path": str(each.path)}
+        with suppress(OSError, NoDecoder):
+            decoders.each("poster", [item], enough)
 
 
 def _troubles() -> tuple[type[BaseException], ...]:
@@ -220,13 +237,26 @@ def _troubles() -> tuple[type[BaseException], ...]:
     return (av.error.FFmpegError, struct.error, *bombs, *plain)
 
 
-def _make(folder: Path, wanted: Wanted) -> None:
+def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
+    """Make one poster, in each size. It runs where `batchrunner.decoders` has it run.
+
+    allow: told what the file declares before it is decoded. Raises ValueError, OSError, MemoryError.
+    """
+    try:
+        _make(folder, wanted, allow)
+    except (MemoryError, OSError):
+        raise
+    except _troubles() as error:
+        raise ValueError(str(error)) from None
+
+
+def _make(folder: Path, wanted: Wanted, allow: Allow) -> None:
     with disk.open_plain(wanted.path, follow=wanted.kind != "strip") as file:
         found = media.sniff(file.read(64))
         file.seek(0)
         if found is None or not found.decoder:
             return
-        frames = [_picture(file, found.decoder)] if wanted.kind == "image" else _frames(file, found.decoder)
+        frames = [_picture(file, found.decoder)] if wanted.kind == "image" else _frames(file, found.decoder, allow)
     if wanted.kind == "video":
         frames = frames[1:2]
     folder.mkdir(exist_ok=True)
@@ -255,14 +285,15 @@ def _picture(file: IO[bytes], decoder: str) -> "Image":
     return upright
 
 
-def _frames(file: IO[bytes], demuxer: str) -> "list[Image]":
+def _frames(file: IO[bytes], demuxer: str, allow: Allow) -> "list[Image]":
     """First, middle and last frame of a clip: of a clip that cannot be searched, what comes nearest to them."""
     import av
     import av.logging
 
     av.logging.set_level(None)  # the libraries' own words stay off standard error
-    with av.open(file, mode="r", format=demuxer) as container:
+    with av.open(file, mode="r", format=demuxer, options=FRAMES_ONLY) as container:
         stream = container.streams.video[0]
+        allow(bound(stream, FRAMES_ONLY), 3 * _MOST_FRAMES)
         start, length = stream.start_time or 0, stream.duration or 0
         return [_frame_at(container, start + round(length * part)) for part in (0.0, 0.5, 1.0)]
 
@@ -276,7 +307,7 @@ def _frame_at(container: "InputContainer", at: int) -> "Image":
         if shown is not None and frame.pts is not None and frame.pts > at:
             break
         shown = frame
-    if shown is None or shown.width * shown.height > _MOST_PIXELS:
+    if shown is None:
         raise ValueError("no frame to show")
     scale = min(1.0, _SIZES[0].side_px / max(shown.width, shown.height))
     width_px, height_px = (max(2, round(side_px * scale)) for side_px in (shown.width, shown.height))

@@ -17,13 +17,13 @@ from pathlib import Path
 from random import Random
 
 import batchrunner
-from batchrunner import history, notify, rehearsal, report
+from batchrunner import decoders, history, notify, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader
+from batchrunner.downloader import Checks, Downloader
 from batchrunner.durations import Course, Durations
 from batchrunner.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.engine import Engine
@@ -62,8 +62,9 @@ Control = tuple[Callable[[Engine], None], Callable[[], ExitStatus | None]]
 class Surroundings:
     """What a run takes from outside: time, chance, threads, files. A simulation gives its own.
 
-    executor: for media and files. journal_executor: one thread, so that commits keep their order. posters: made where
-    somebody will look at them. history: the file of durations, None to keep none (`batchrunner.history`).
+    executor: for files. checks: where clips are decoded. journal_executor: one thread, so that commits keep their
+    order. posters: made where somebody will look at them. history: the file of durations, None to keep none
+    (`batchrunner.history`).
     """
 
     clock: Clock
@@ -71,6 +72,7 @@ class Surroundings:
     journal_executor: Executor
     files: Disk
     rng: Random
+    checks: Checks
     posters: Posters | None = None
     history: Path | None = None
 
@@ -88,7 +90,7 @@ def run(
     added until the loop hears them itself.
     """
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
-    with _threads(clock) as outside, Posters(setup.rundir) as posters:
+    with _threads(clock) as outside, Posters(setup.rundir, decoders.pool()) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
@@ -152,12 +154,15 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     control: told the engine before it starts; asked at the end for an exit status that goes before the batch's own.
     """
     listen, ending = control
+    checks = outside.checks
+    decoder = asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
-        store = Store(setup.rundir, journal, outside.executor, outside.files)
+        store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
-        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, Guard(endpoint.base_url))
+        guard = Guard(endpoint.base_url)
+        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
         room = Room(setup.rundir.path, outside.clock, records.values())
@@ -179,6 +184,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
         _announce_start(setup, run, ids, steps, listener)
         await steps.settle(await store.settle(setup.batch.entries, records))
+        await decoder  # before money is spent on clips that could not be checked
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
         _begin_with_room(engine, room, steps.records)
@@ -247,13 +253,19 @@ def exit_status(records: list[Record]) -> ExitStatus:
 
 @contextmanager
 def _threads(clock: Clock) -> Iterator[Surroundings]:
-    """The real world: a clock, system randomness, a few threads, the real file system."""
+    """The real world: a clock, system randomness, a few threads, processes that decode, the real file system."""
     with (
         ThreadPoolExecutor(max_workers=_FILE_THREADS, thread_name_prefix="files") as executor,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal") as journal_executor,
+        ThreadPoolExecutor(max_workers=decoders.WORKERS, thread_name_prefix="checks") as check_executor,
     ):
         rng = Random(int.from_bytes(os.urandom(8)))
-        yield Surroundings(clock, executor, journal_executor, Disk(), rng)
+        checks = Checks(decoders.pool(), check_executor)
+        try:
+            yield Surroundings(clock, executor, journal_executor, Disk(), rng, checks)
+        finally:  # a check that nobody waits for any more must not hold up the end
+            check_executor.shutdown(wait=False, cancel_futures=True)
+            checks.decoders.stop()
 
 
 async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner import disk
+from batchrunner.decoders import Decoders, one
 from batchrunner.disk import Disk
-from batchrunner.downloader import Fetched, file_sha256, inspect, oddities
+from batchrunner.downloader import Fetched, file_sha256, result_of
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
 from batchrunner.journal import Journal
@@ -26,9 +27,13 @@ _UNNAMED = "a result could not be given its name"
 
 
 class Store:
-    """The results of one run directory. names: final names by fingerprint, from the manifest's entries."""
+    """The results of one run directory.
 
-    def __init__(self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk) -> None:
+    names: final names by fingerprint, from the manifest's entries. decoders: for clips that an earlier run left.
+    """
+
+    def __init__(self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders) -> None:
+        self._decoders = decoders
         self._root = rundir.path
         self._kept = rundir.kept.relative_to(rundir.path)
         self._journal = journal
@@ -140,11 +145,10 @@ class Store:
             placed = self._placed[name]
             if _size(path) == placed.size_bytes and file_sha256(path) == placed.sha256:
                 try:
-                    clip = inspect(path, placed.size_bytes)
+                    found = one(self._decoders, "clip", {"path": str(path), "size_bytes": placed.size_bytes})
                 except ValueError:
                     continue
-                odd = oddities(path, placed.size_bytes)
-                return Result(placed.size_bytes, placed.sha256, clip.width_px, clip.height_px, clip.duration_s, odd)
+                return result_of(placed.size_bytes, placed.sha256, found)
         return None
 
     def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:

@@ -5,29 +5,47 @@ Rule: it only reads. What it finds wrong is a line for people; what to do about 
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from batchrunner import disk
-from batchrunner.downloader import file_sha256, inspect
+from batchrunner.decoders import WORKERS, Decoders, one
+from batchrunner.decoding import CheckLimit
+from batchrunner.downloader import file_sha256
+from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.rundir import RunDir
 
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
 
 
-def verify(rundir: RunDir, held: Snapshot) -> Iterator[tuple[str, str | None]]:
-    """Each delivered file's name with what is wrong with it, or None where nothing is."""
+def verify(rundir: RunDir, held: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
+    """Each delivered file's name with what is wrong with it, or None where nothing is. Checks several at once."""
     told = _report_rows(rundir, held)
-    for entry in held.entries:
-        record = held.records[entry.job.fingerprint]
-        if record.state is State.SUCCEEDED:
-            yield entry.file, _complaint(rundir, entry, record, told)
+    records = [(entry, held.records[entry.job.fingerprint]) for entry in held.entries]
+    delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
+    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
+        try:
+            complain = partial(_complaint, rundir, told, decoders)
+            complaints = threads.map(complain, *zip(*delivered, strict=True)) if delivered else iter(())
+            for (entry, _), complaint in zip(delivered, complaints, strict=True):
+                yield entry.file, complaint
+        finally:  # where nobody wants the rest
+            threads.shutdown(wait=False, cancel_futures=True)
+            decoders.stop()
 
 
-def _complaint(rundir: RunDir, entry: Entry, record: Record, told: dict[str, Any] | None) -> str | None:
+def _complaint(
+    rundir: RunDir, told: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
+) -> str | None:
     try:
-        _check(rundir.path / entry.file, record.result)
+        _check(rundir.path / entry.file, record.result, decoders)
+    except CheckLimit as error:
+        return f"could not be checked to its end: {error}"
+    except LocalFault as error:
+        return error.message
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except ValueError as error:
@@ -37,7 +55,7 @@ def _complaint(rundir: RunDir, entry: Entry, record: Record, told: dict[str, Any
     return None
 
 
-def _check(path: Path, result: Result | None) -> None:
+def _check(path: Path, result: Result | None, decoders: Decoders) -> None:
     """Raises ValueError that says how the file differs from what was recorded, OSError where it cannot be read."""
     if result is None:
         raise ValueError("the journal holds no size and checksum for it")
@@ -46,7 +64,7 @@ def _check(path: Path, result: Result | None) -> None:
         raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
     if file_sha256(path) != result.sha256:
         raise ValueError(f"its content is not what was recorded: the SHA-256 differs; {_AGAIN}")
-    inspect(path, size_bytes)
+    one(decoders, "clip", {"path": str(path), "size_bytes": size_bytes})
 
 
 def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:

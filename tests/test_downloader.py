@@ -16,8 +16,9 @@ import pytest
 from aiohttp import web
 
 from batchrunner import decoding, downloader
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader, Fetched
+from batchrunner.downloader import Checks, Downloader, Fetched
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.part import Part
@@ -113,7 +114,9 @@ class Bench:
 
     def fetch(self, host: Host, files: Disk | None = None, path: str = "/clip.mp4?sig=1") -> Fetched:
         async def main(url: str) -> Fetched:
-            async with Downloader(self.parts, self.executor, files or Disk(), Guard(url)) as clips:
+            async with Downloader(
+                self.parts, self.executor, files or Disk(), Guard(url), Checks(Here(), self.executor)
+            ) as clips:
                 return await clips.fetch(url + path, KEY)
 
         fetched: Fetched = self.run(host, main)
@@ -280,7 +283,7 @@ def test_more_than_a_hundred_downloads_go_at_once(bench: Bench, clip: bytes) -> 
         return web.Response(body=clip)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url)) as clips:
+        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)) as clips:
             await asyncio.gather(*(clips.fetch(f"{url}/{number}", f"{number:016x}") for number in range(150)))
 
     bench.run(Host(clip, answer=answer), scenario)
@@ -425,7 +428,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
         part.take(content)
         assert part.is_small
         items.append(downloader._Item(part, downloader._Received(), tmp_path))
-    downloader._finish_each(items)
+    downloader._finish_each(items, Here())
     first, none, refused, last = (item.outcome for item in items)
     assert isinstance(none, ServiceFault)
     assert none.kind == "bad_file"
@@ -508,7 +511,7 @@ def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, mon
 def test_a_check_that_reaches_its_own_bound_sets_the_clip_aside(
     bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(_: Path) -> decoding.Decoded:
+    def check(*_: Any) -> decoding.Decoded:
         raise decoding.CheckLimit("it took more than 60 s")
 
     monkeypatch.setattr(decoding, "check_decodes", check)
@@ -703,7 +706,7 @@ def test_a_link_that_leads_nowhere_is_told(
     tmp_path: Path, executor: Executor, url: str, fault: type[CallError]
 ) -> None:
     async def main() -> None:
-        async with Downloader(tmp_path, executor, Disk(), Guard("http://127.0.0.1")) as clips:
+        async with Downloader(tmp_path, executor, Disk(), Guard("http://127.0.0.1"), Checks(Here(), executor)) as clips:
             await clips.fetch(url, KEY)
 
     with pytest.raises(CallError) as caught:
@@ -743,7 +746,7 @@ def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
     host = Host(clip, answer=answer)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url)) as clips:
+        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await bench.gauge.reach(5000)
             task.cancel()

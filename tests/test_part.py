@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Self
 import pytest
 
 from batchrunner import part
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader
+from batchrunner.downloader import Checks, Downloader
 from batchrunner.errors import LocalFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.part import Part
@@ -137,7 +138,7 @@ def test_a_slow_disk_bounds_what_is_gathered(bench: Bench) -> None:
     held = Held(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, held, Disk(), Guard(url)) as clips:
+        async with Downloader(bench.parts, held, Disk(), Guard(url), Checks(Here(), held)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, 3 * BATCH)
             assert 2 * BATCH <= bench.gauge.taken_bytes < 3 * BATCH
@@ -155,7 +156,7 @@ def test_receiving_goes_on_while_a_batch_is_written(bench: Bench) -> None:
     held = Held(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, held, Disk(), Guard(url)) as clips:
+        async with Downloader(bench.parts, held, Disk(), Guard(url), Checks(Here(), held)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, BATCH + 1)
             task.cancel()

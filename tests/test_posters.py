@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from batchrunner import posters
+from batchrunner.decoders import Here
 from batchrunner.events import Event, JobMoved, Noticed
 from batchrunner.job import Entry, Job, Move, Record, Snapshot, State
 from batchrunner.media import probe
@@ -42,7 +43,7 @@ def record_of(batch: Batch) -> Record:
 
 
 def test_a_clip_its_reference_and_its_character_get_theirs(batch: Batch) -> None:
-    make_missing(*batch)
+    make_missing(*batch, Here())
     shown = pictures(*batch)
     sizes = {key.partition("-")[0]: opened(uri).size for key, uri in shown.posters.items()}
     assert sizes == {"strip": (960, 320), "video": (320, 320), "image": (273, 320)}
@@ -66,7 +67,7 @@ def brightening(frames: int) -> bytes:
 
 def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
     (batch[0].path / "a.mp4").write_bytes(brightening(11))
-    make_missing(*batch)
+    make_missing(*batch, Here())
     uri = next(uri for key, uri in pictures(*batch).posters.items() if key.startswith("strip"))
     strip = opened(uri).convert("L")
     assert strip.size == (3 * 96, 64), "never larger than it is"
@@ -75,22 +76,22 @@ def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
 
 
 def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_missing(*batch)
+    make_missing(*batch, Here())
     made: list[object] = []
     monkeypatch.setattr(posters, "_make", lambda *given: made.append(given))
-    make_missing(*batch)
+    make_missing(*batch, Here())
     assert made == []
     torn = next(batch[0].posters.glob("strip-*.large.webp"))
     torn.write_bytes(torn.read_bytes()[:-5])
     assert len(pictures(*batch).posters) == 2, "half a picture is none"
-    make_missing(*batch)
+    make_missing(*batch, Here())
     assert len(made) == 1
-    make_missing(*batch, most=0)
+    make_missing(*batch, Here(), most=0)
     assert len(made) == 1
 
 
 def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_missing(*batch)
+    make_missing(*batch, Here())
     large = sum(map(len, pictures(*batch).posters.values()))
     monkeypatch.setattr(posters, "BUDGET_BYTES", large // 2)
     medium = pictures(*batch).posters
@@ -106,7 +107,7 @@ def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: p
 def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) -> None:
     rundir, snapshot = batch
     (rundir.path / "a.mp4").write_bytes(content)
-    make_missing(rundir, snapshot)
+    make_missing(rundir, snapshot, Here())
     assert {key.partition("-")[0] for key in pictures(rundir, snapshot).posters} == {"video", "image"}
     assert not list(rundir.posters.glob("*.new"))
 
@@ -119,7 +120,7 @@ def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
     changed = Record(replace(record.job, video=gone), record.state, (), None, record.result)
     entries = (*snapshot.entries, Entry(1, "b", far))
     both = replace(snapshot, entries=entries, records={record.job.fingerprint: changed, far.fingerprint: Record(far)})
-    make_missing(rundir, both)
+    make_missing(rundir, both, Here())
     shown = pictures(rundir, both)
     assert {key.partition("-")[0] for key in shown.posters} == {"strip", "image"}
     assert shown.clips == {}
@@ -128,7 +129,7 @@ def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
 def test_a_link_in_place_of_a_clip_is_not_followed(batch: Batch, tmp_path: Path) -> None:
     (batch[0].path / "a.mp4").rename(tmp_path / "elsewhere.mp4")
     (batch[0].path / "a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
-    make_missing(*batch)
+    make_missing(*batch, Here())
     assert not any(key.startswith("strip") for key in pictures(*batch).posters)
 
 
@@ -145,7 +146,7 @@ def test_posters_are_made_beside_a_run(batch: Batch) -> None:
     rundir, snapshot = batch
     heard: list[Event] = []
     events: list[Event] = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
-    with Posters(rundir) as made:
+    with Posters(rundir, Here()) as made:
         listen = made.beside(heard.append, snapshot.entries)
         for event in events:
             listen(event)
@@ -155,7 +156,7 @@ def test_posters_are_made_beside_a_run(batch: Batch) -> None:
 
 
 def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
-    with Posters(batch[0]) as made:
+    with Posters(batch[0], Here()) as made:
         made.hurry()
         made.finish(batch[1]).result(30)
     assert pictures(*batch).posters == {}
@@ -172,7 +173,7 @@ def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     shot = Snapshot(make_run(), (Entry(0, "c", job),), {job.fingerprint: Record(job)})
-    make_missing(rundir, shot)
+    make_missing(rundir, shot, Here())
     assert [opened(uri).size for uri in pictures(rundir, shot).posters.values()] == [(32, 64)]
 
 
@@ -180,10 +181,10 @@ def test_posters_that_are_being_made_end_with_the_next_when_somebody_is_in_a_hur
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = posters._make
-    with Posters(batch[0]) as made:
+    with Posters(batch[0], Here()) as made:
 
-        def slow(folder: Path, wanted: Any) -> None:
-            make(folder, wanted)
+        def slow(folder: Path, wanted: Any, allow: Any) -> None:
+            make(folder, wanted, allow)
             made.hurry()
 
         monkeypatch.setattr(posters, "_make", slow)

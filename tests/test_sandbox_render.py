@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchrunner.downloader import inspect
+from batchrunner.decoding import inspect
 from batchrunner.sandbox import marks
 from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames, output_size, render
 

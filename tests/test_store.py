@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
 from batchrunner.downloader import Fetched
 from batchrunner.errors import LocalFault
@@ -66,7 +67,7 @@ class House:
             for entry in entries:
                 self.records.setdefault(entry.job.fingerprint, make_record(state=State.IN_FLIGHT, job=entry.job))
             await journal.begin(make_run(), entries, self.records.values())
-            store = Store(self.dir, journal, Inline(), disk)
+            store = Store(self.dir, journal, Inline(), disk, Here())
             news = await store.settle(entries, self.records)
             for fingerprint, result in news.items():
                 self._note(fingerprint, result)

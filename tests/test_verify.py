@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batchrunner import report
+from batchrunner.decoders import Here
 from batchrunner.job import Record, Result, Snapshot, State
 from batchrunner.rundir import RunDir
 from batchrunner.verify import verify
@@ -24,7 +25,7 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def told(rundir: RunDir, held: Snapshot) -> dict[str, str | None]:
-    return dict(verify(rundir, held))
+    return dict(verify(rundir, held, Here()))
 
 
 def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:

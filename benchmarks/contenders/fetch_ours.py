@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchrunner import part
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader
+from batchrunner.downloader import Checks, Downloader
 from batchrunner.hosts import Guard
 from batchrunner.together import Together
 
@@ -35,7 +36,7 @@ async def main(without: list[str], url: str, folder: Path, count: int, at_once: 
     files = Unflushed() if "flush" in without else Disk()
     with ThreadPoolExecutor(max_workers=4) as executor:
         landings = Together(executor, files.land)  # as the store does it
-        async with Downloader(folder, executor, files, Guard(url)) as clips:
+        async with Downloader(folder, executor, files, Guard(url), Checks(Here(), executor)) as clips:
 
             async def work() -> None:
                 while keys:

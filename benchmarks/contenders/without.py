@@ -8,12 +8,22 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+_NO_STRUCTURE = "from batchrunner import mp4; mp4.check_structure = lambda *_: None"
+
 
 def decode() -> None:
     """No frame of a clip is decoded."""
-    from batchrunner import decoding
+    from batchrunner import decoders
 
-    put(decoding, "check_decodes", lambda _: decoding.Decoded(480, 480, 0.2, 2))
+    class Unlooked(decoders.Pool):
+        def each(self, task: str, items: Any, enough: Any = None) -> Any:
+            if task != "clip":
+                return super().each(task, items)
+            found = {"width_px": 480, "height_px": 480, "duration_s": 0.2, "frames": 2, "warnings": ()}
+            return [found for _ in items]
+
+    pool = Unlooked()
+    put(decoders, "pool", lambda: pool)
 
 
 def posters() -> None:
@@ -32,9 +42,10 @@ def report() -> None:
 
 def structure() -> None:
     """A clip's boxes and samples are not looked at."""
-    from batchrunner import mp4
+    from batchrunner import decoders
 
-    put(mp4, "check_structure", lambda *_: None)
+    pool = decoders.Pool(start=f"{_NO_STRUCTURE}; {decoders.START}")
+    put(decoders, "pool", lambda: pool)
 
 
 def flushing() -> None:

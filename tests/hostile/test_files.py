@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner import downloader, media, report
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk, open_plain
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Snapshot
@@ -114,7 +115,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
     """The writer is as fast as the reader: reading to the end would never end."""
     path = tmp_path / "clip.mp4"
     path.write_bytes((MEDIA / "bunny.mp4").read_bytes())
-    looks = media._look
+    looks = media._looked
 
     def look_while_it_changes(*arguments: object) -> object:
         found = looks(*arguments)  # type: ignore[arg-type]  # handed on
@@ -124,7 +125,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
             os.truncate(path, 1 << 40)  # a hole, as long as a writer could make it
         return found
 
-    monkeypatch.setattr(media, "_look", look_while_it_changes)
+    monkeypatch.setattr(media, "_looked", look_while_it_changes)
     with pytest.raises(MediaProblem, match="changes while it is read"):
         in_time(lambda: probe(path, "video"))
 
@@ -280,7 +281,7 @@ def test_verify_says_so_and_waits_for_nothing(house: House, clip: bytes, odd: st
     ODD[odd](house.dir.path / "a.mp4")
     ODD[odd](house.dir.path / "report.json")
     held = Snapshot(make_run(), make_entries("a"), house.records)
-    found = in_time(lambda: list(verify(house.dir, held)))
+    found = in_time(lambda: list(verify(house.dir, held, Here())))
     assert isinstance(found, list)
     [(name, complaint)] = found
     assert name == "a.mp4"

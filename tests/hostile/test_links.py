@@ -13,8 +13,9 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchrunner import downloader, hosts
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader, Fetched
+from batchrunner.downloader import Checks, Downloader, Fetched
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from tests.conftest import Inline
@@ -155,7 +156,7 @@ def test_links_that_are_no_web_addresses_are_refused(link: str) -> None:
 
 async def _fetch_nothing(link: str, names: Names | None = None) -> None:
     guard = Guard(SERVICE, names or Names(api_example_com="1.1.1.1"))
-    async with Downloader(Path("/nonexistent"), Inline(), Disk(), guard) as clips:
+    async with Downloader(Path("/nonexistent"), Inline(), Disk(), guard, Checks(Here(), Inline())) as clips:
         await clips.fetch(link, KEY)
 
 
@@ -219,7 +220,7 @@ def fetch(tmp_path: Path, executor: Executor) -> Callable[..., Fetched]:
             peer.port = server.sockets[0].getsockname()[1]
             other = await asyncio.start_server(peer.talk, "127.0.0.2", peer.port)
             judge = guard or Guard(f"http://127.0.0.1:{peer.port}")
-            async with server, other, Downloader(parts, executor, Disk(), judge) as clips:
+            async with server, other, Downloader(parts, executor, Disk(), judge, Checks(Here(), executor)) as clips:
                 return await clips.fetch(link.format(port=peer.port), KEY)
 
         return asyncio.run(main())

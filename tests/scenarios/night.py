@@ -16,6 +16,8 @@ from typing import Any
 
 from batchrunner import journal, sandbox
 from batchrunner.clock import LoopClock
+from batchrunner.decoders import Here
+from batchrunner.downloader import Checks
 from batchrunner.endpoint import Endpoint
 from batchrunner.engine import Engine
 from batchrunner.events import CallFailed, Event, JobMoved
@@ -220,9 +222,9 @@ class Night:
             mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
         disk = SimDisk(mortal, self.rng)
         clock = JumpyClock(self.rng) if self.clock_jumps else LoopClock(EPOCH)
-        outside = Surroundings(
-            clock, MortalExecutor(mortal, self.rng), MortalExecutor(mortal, self.rng), disk, self.rng
-        )
+        executor = MortalExecutor(mortal, self.rng)
+        checks = Checks(Here(), executor)
+        outside = Surroundings(clock, executor, MortalExecutor(mortal, self.rng), disk, self.rng, checks)
         caught: list[int] = []
         setup = self._setup(story, entries)
         story.caps.append(setup.settings.concurrency)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from batchrunner import journal
-from batchrunner.downloader import inspect
+from batchrunner.decoding import inspect
 from batchrunner.ports import Policy
 from batchrunner.report import build, to_json
 from batchrunner.sandbox import marks

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner import downloader, resume, runner, steps
+from batchrunner import decoding, resume, runner, steps
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Move, Record, advance
 from batchrunner.steps import Next, Steps
@@ -108,10 +108,7 @@ def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
 def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
     """Whatever came is taken for a clip."""
 
-    class Anything:
-        width_px = height_px = duration_s = None
-
-    patch.setattr(downloader, "_inspect", lambda *_: Anything())
+    patch.setattr(decoding, "inspect", lambda *_: decoding.Decoded(1, 1, None, None))
 
 
 # And a night that noticed it when this was written, which is tried first: any other will do as well.

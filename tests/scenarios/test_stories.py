@@ -14,6 +14,8 @@ import pytest
 
 from batchrunner import decoding, sandbox
 from batchrunner.clock import LoopClock
+from batchrunner.decoders import Here
+from batchrunner.downloader import Checks
 from batchrunner.endpoint import Endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import UsageError
@@ -52,7 +54,8 @@ class Stage:
         mortal = Mortal()
         rng = Random(7)
         executor = MortalExecutor(mortal, rng)
-        outside = Surroundings(LoopClock(EPOCH), executor, executor, SimDisk(mortal, rng), rng, history=self.history)
+        files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
+        outside = Surroundings(LoopClock(EPOCH), executor, executor, files, rng, checks, history=self.history)
         setup = self.setup(entries, **flags)
         setup.rundir.make()
         caught: list[int] = []

@@ -1,0 +1,78 @@
+"""Tasks that do to a decoder's process what hostile files do, for tests of `batchrunner.decoders`."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchrunner.decode_worker import TASKS, Bounds, Task, main
+from batchrunner.decoding import Allow
+
+
+def echo(item: Mapping[str, Any], _: Allow) -> Any:
+    return [item["name"], os.getpid()]
+
+
+def surroundings(_: Mapping[str, Any], __: Allow) -> Any:
+    return {
+        "environment": dict(os.environ),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+        "session": os.getsid(0),
+    }
+
+
+def crash(_: Mapping[str, Any], __: Allow) -> Any:
+    os.abort()
+
+
+def crash_on(item: Mapping[str, Any], allow: Allow) -> Any:
+    return os.abort() if item["name"] == "bad" else echo(item, allow)
+
+
+def defect(_: Mapping[str, Any], __: Allow) -> Any:
+    raise KeyError("nobody thought of it")
+
+
+def loop(_: Mapping[str, Any], __: Allow) -> Any:
+    while True:
+        pass
+
+
+def sleep(item: Mapping[str, Any], _: Allow) -> Any:
+    if item.get("path"):
+        Path(item["path"]).write_text(f"{os.getpid()}\n", "ascii")
+    while True:
+        time.sleep(1)
+
+
+def hog(item: Mapping[str, Any], _: Allow) -> Any:
+    held = bytearray(item["size_bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    if item.get("stays"):
+        sleep({}, _)
+    return len(held)
+
+
+def widen(item: Mapping[str, Any], allow: Allow) -> Any:
+    allow(item["pixels"], 1)
+    return hog(item, allow)
+
+
+def slow_alarm(_: Mapping[str, Any], __: Allow) -> Any:
+    signal.alarm(1)
+    return sleep({}, __)
+
+
+ODD: Mapping[str, Task] = {
+    **TASKS,
+    **{
+        task.__name__: task
+        for task in (echo, surroundings, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
+    },
+}
+
+
+def serve() -> None:
+    main(ODD, Bounds(cpu_s=0.5, size_bytes=200 << 20))
