@@ -64,7 +64,7 @@ class Engine:
     async def run(self, order: Sequence[str]) -> None:
         """Drive every job to its end, or until stopped. order: fingerprints in the order of submission."""
         policy, now = self._policy, self._parts.clock.monotonic()
-        self._timetable = Timetable(now, policy.deadline_at, policy.max_runtime_s)
+        self._timetable = Timetable(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
         self._take_places(order)
         while True:
             self._wake.clear()

@@ -197,7 +197,7 @@ _HEAD = """\
 version: 1
 concurrency: 4                  # most generations in flight at once
 # max_credits: 5000000          # a budget: nothing is submitted beyond it
-# deadline: "06:00"             # when to stop; run again to continue
+# deadline: "22:00-06:00"       # when to work; run again to continue
 
 """
 

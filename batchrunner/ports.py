@@ -13,6 +13,7 @@ from batchrunner.durations import Course, Durations
 from batchrunner.events import Listener
 from batchrunner.job import Happening, Job, Record
 from batchrunner.retry import Rng
+from batchrunner.timetable import REACHED
 
 if TYPE_CHECKING:
     from batchrunner.downloader import Fetched
@@ -95,7 +96,8 @@ class Policy:
 
     concurrency: generations in flight. submissions, polls, downloads: calls of each kind at once.
     calls_per_s: most calls to the service a second, or None.
-    deadline_at: wall time at which the run closes, or None. max_runtime_s: the same, from its start.
+    deadline_at: wall time at which the run closes, or None. deadline: what is said then. max_runtime_s: the same, from
+        its start.
     account_wait_s, outage_wait_s: how long a gate may stay closed, for the account's sake or for any other.
     most_failures: jobs that may fail by their own fault before no more are submitted, or None.
     generation_retries: new generations for one that the service failed to make.
@@ -114,6 +116,7 @@ class Policy:
     job_timeout_s: float = 3600.0
     calls_per_s: float | None = None
     deadline_at: float | None = None
+    deadline: str = REACHED
     max_runtime_s: float | None = None
     account_wait_s: float = 1800.0
     outage_wait_s: float = 14_400.0

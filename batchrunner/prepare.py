@@ -5,7 +5,7 @@ Rule: nothing here opens a connection or writes a file; `plan` and the commands 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ from batchrunner.plan import Plan, Wishes, build
 from batchrunner.ports import Policy
 from batchrunner.prices import Prices
 from batchrunner.rundir import RunDir
-from batchrunner.settings import Settings, as_facts, resolve
-from batchrunner.text import redacted
-from batchrunner.timetable import Timetable
+from batchrunner.settings import Moment, Settings, as_facts, resolve
+from batchrunner.text import count_text, redacted
+from batchrunner.timetable import REACHED, Timetable
 
 if TYPE_CHECKING:
     from batchrunner.sandbox import SandboxConfig
@@ -78,9 +78,12 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
     plan = build(entries, held, prices, wishes)
     order = order_of(entries)
     policy = policy_of(settings, len(order), now)
-    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s).end(0.0, now)
+    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
     admission = admission_of(setup, plan.records, held)
     outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    if end is not None and end[0] <= 0 and outlook.left_out:
+        told = f"{count_text(len(outlook.left_out), 'job')} would not be submitted: {end[1]}"
+        outlook = replace(outlook, obstacles=(told,), left_out=dict.fromkeys(outlook.left_out, end[1]))
     return plan, outlook, now
 
 
@@ -102,13 +105,14 @@ def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
 
 def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
     """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s)."""
-    failures = settings.stop_after_failures
+    failures, deadline = settings.stop_after_failures, settings.deadline
     return Policy(
         concurrency=settings.concurrency,
         poll_interval_s=settings.poll_interval_s,
         job_timeout_s=settings.job_timeout_s,
         calls_per_s=settings.requests_per_second,
-        deadline_at=settings.deadline.after(now) if settings.deadline else None,
+        deadline_at=deadline.after(now) if deadline else None,
+        deadline=_too_late(deadline) if deadline and deadline.is_over(now) else REACHED,
         max_runtime_s=settings.max_runtime_s,
         account_wait_s=settings.account_wait_s,
         outage_wait_s=settings.outage_wait_s,
@@ -117,6 +121,14 @@ def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
         submissions=settings.uploads,
         downloads=settings.downloads,
     )
+
+
+def _too_late(deadline: Moment) -> str:
+    """Why a run stops that has begun outside its time."""
+    told = f"this run starts after its deadline ({deadline.text})"
+    if deadline.is_window:
+        told = f"this run starts outside its window ({deadline.text})"
+    return f"{told}; to run all the same, give --deadline another window or a date and time"
 
 
 def admission_of(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:

@@ -52,7 +52,9 @@ def stage(settings: Settings, name: str, manifest: Mapping[str, object], options
 
     config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
     if manifest.get("provider") != "sandbox":
-        settings = replace(settings, notify=None)  # a webhook is not on this machine, or not meant for rehearsals
+        deadline = settings.deadline and replace(settings.deadline, rehearsed=True)
+        # A webhook is not on this machine, or not meant for rehearsals.
+        settings = replace(settings, notify=None, deadline=deadline)
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)
     return Stage(settings, folder, config)

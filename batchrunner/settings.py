@@ -6,6 +6,7 @@ over the manifest, the manifest over the default. The command line, the manifest
 step with SETTINGS by tests. The API key is not a setting: it comes from the environment alone (`batchrunner.runner`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -22,6 +23,8 @@ _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
 _LONGEST_S = 366 * 86_400
+_OVER_FOR_S = 8 * 3600  # so long, a time of day that has passed is the one that was meant
+_WINDOW = re.compile(r"(\d\d:\d\d(?::\d\d)?) ?[-\u2013] ?(\d\d:\d\d(?::\d\d)?)")
 _FIRST_YEAR = 1971  # before it, not every machine can tell a date's moment
 
 
@@ -48,7 +51,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("uploads", "count", 8, "Most submissions under way at once.", high=256),
     Setting("downloads", "count", 4, "Most downloads at once.", high=256),
     Setting("max_runtime", "duration", None, "Stop after so long, and submit nothing that would not finish by then."),
-    Setting("deadline", "moment", None, "Stop at this time, the same way: 06:00 (local), or a date and time."),
+    Setting(
+        "deadline", "moment", None, "Stop by then: a window such as 22:00-06:00, a time (06:00), or a date and time."
+    ),
     Setting("max_credits", "number", None, "Budget of the batch over all its runs, in credits.", high=10**15),
     Setting("max_generations", "count", None, "The same in generations, failed ones included.", high=10**9),
     Setting("assume_length", "duration", None, "Length to reckon with for clips of unknown length (URLs)."),
@@ -113,23 +118,56 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time of day (the next one that comes), or a date and time. Local where it names no offset."""
+    """When a run stops: a window (``22:00-06:00``), a time of day, or a date and time. Local where it names no offset.
+
+    rehearsed: of a rehearsal, which may be played at any time: a window begins with it, and no time of day is over.
+    """
 
     text: str
+    rehearsed: bool = False
 
     def after(self, now: float, zone: tzinfo | None = None) -> float:
-        """The moment in seconds since the epoch. now: wall time. zone: the local one, by default this machine's.
+        """The moment in seconds since the epoch, for a run that starts now. It lies in the past where that is too late.
 
-        A date and time may lie in the past. On a day when clocks change, a time of day that comes twice is taken the
-        first time, and one that is left out as if the clock had not sprung yet: 02:30 is then 03:30.
+        Outside a window, it is the window's last end. A time of day is the next one that comes, but one that passed
+        within the last eight hours is over: a nightly run that a sleeping machine missed must not take the day.
+
+        now: wall time. zone: the local one, by default this machine's. On a day when clocks change, a time of day that
+        comes twice is taken the first time, and one that is left out as if the clock had not sprung yet: 02:30 is then
+        03:30.
         """
+        if window := _WINDOW.fullmatch(self.text):
+            return self._end_of_window(*map(time_of_day.fromisoformat, window.groups()), now, zone)
         try:
             clock_time = time_of_day.fromisoformat(self.text)
         except ValueError:
             return _local(datetime.fromisoformat(self.text), zone)
         today = datetime.fromtimestamp(now, clock_time.tzinfo or zone).date()
-        days = (datetime.combine(today + timedelta(days=ahead), clock_time) for ahead in range(3))
-        return next(at for day in days if (at := _local(day, zone)) > now)
+        days = (datetime.combine(today + timedelta(days=ahead), clock_time) for ahead in range(-2, 3))
+        since = now if self.rehearsed else now - _OVER_FOR_S
+        return next(at for day in days if (at := _local(day, zone)) > since)
+
+    @property
+    def is_window(self) -> bool:
+        """Whether it names a beginning too."""
+        return bool(_WINDOW.fullmatch(self.text))
+
+    def is_over(self, now: float, zone: tzinfo | None = None) -> bool:
+        """Whether a run that starts now comes too late, or too early for a window."""
+        return self.after(now, zone) <= now
+
+    def _end_of_window(self, opens: time_of_day, closes: time_of_day, now: float, zone: tzinfo | None) -> float:
+        today = datetime.fromtimestamp(now, zone).date()
+        last = now
+        for ahead in range(-2, 2):
+            day = today + timedelta(days=ahead)
+            start = _local(datetime.combine(day, opens), zone)
+            end = _local(datetime.combine(day + timedelta(days=closes <= opens), closes), zone)
+            if start <= now < end:
+                return end
+            if end <= now:
+                last = now + end - start if self.rehearsed else end
+        return last
 
 
 def _local(moment: datetime, zone: tzinfo | None) -> float:
@@ -192,7 +230,7 @@ def _expected(setting: Setting) -> str:
         "number": f"a number above 0, at most {setting.high}",
         "share": "a number of jobs such as 20, or a part of them such as 10%",
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
-        "moment": "a time such as 06:00, or a date and time such as 2027-01-31T06:00",
+        "moment": "a window such as 22:00-06:00, a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
         "text": "text",
         "secret": "text that is not shown here",
@@ -252,6 +290,11 @@ def _share(_: Setting, value: object) -> Share:
 
 def _moment(_: Setting, value: object) -> Moment:
     text = value.isoformat() if isinstance(value, datetime) else str(value).strip()
+    if window := _WINDOW.fullmatch(text):
+        opens, closes = map(time_of_day.fromisoformat, window.groups())  # raises ValueError for 25:00
+        if opens == closes:
+            raise ValueError(f"{value!r} is a window that never closes")
+        return Moment(text)
     for reads in (time_of_day.fromisoformat, datetime.fromisoformat):
         try:
             moment = reads(text)

@@ -116,6 +116,8 @@ def test_flags_before_environment_before_manifest_before_default(setting: Settin
         ("deadline", "06:00", Moment("06:00")),
         ("deadline", " 06:00:30 ", Moment("06:00:30")),
         ("deadline", "06:00+02:00", Moment("06:00+02:00")),
+        ("deadline", "06:00-0200", Moment("06:00-0200")),
+        ("deadline", "22:00-06:00", Moment("22:00-06:00")),
         ("deadline", "2027-01-31 06:00", Moment("2027-01-31 06:00")),
         ("deadline", "2027-01-31T06:00:00Z", Moment("2027-01-31T06:00:00Z")),
         ("deadline", datetime(2027, 1, 31, 6, 0), Moment("2027-01-31T06:00:00")),  # noqa: DTZ001 (YAML gives such)
@@ -162,6 +164,9 @@ BAD: dict[str, list[Any]] = {
         "2027-02-30T06:00",
         "0001-01-01T00:00",
         "1970-01-01T00:00",
+        "22:00-25:00",
+        "06:00-06:00",
+        "22:00--06:00",
     ],
 }
 
@@ -300,7 +305,10 @@ def utc(text: str) -> float:
         ("06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # 22:00 in winter
         ("06:00", "2027-07-01T20:00", "2027-07-02T04:00"),
         ("06:00", "2027-02-01T04:59:59", "2027-02-01T05:00"),
-        ("06:00", "2027-02-01T05:00", "2027-02-02T05:00"),  # now is not to come
+        ("06:00", "2027-02-01T05:00", "2027-02-01T05:00"),  # it is there
+        ("06:00", "2027-02-01T08:00", "2027-02-01T05:00"),  # the night that was missed is over
+        ("06:00", "2027-02-01T12:59", "2027-02-01T05:00"),
+        ("06:00", "2027-02-01T13:01", "2027-02-02T05:00"),
         ("23:30", "2027-01-31T22:00", "2027-01-31T22:30"),
         ("00:00", "2027-01-31T22:59", "2027-01-31T23:00"),
         ("00:00", "2027-12-31T22:00", "2027-12-31T23:00"),
@@ -309,9 +317,10 @@ def utc(text: str) -> float:
         ("02:30", "2027-03-27T21:00", "2027-03-28T01:30"),  # left out: the clock shows 03:30
         ("02:00", "2027-03-27T21:00", "2027-03-28T01:00"),
         ("03:00", "2027-03-27T21:00", "2027-03-28T01:00"),
-        ("02:30", "2027-03-28T01:30", "2027-03-29T00:30"),
+        ("02:30", "2027-03-28T09:31", "2027-03-29T00:30"),
         ("02:30", "2027-10-30T20:00", "2027-10-31T00:30"),  # comes twice: the first
-        ("02:30", "2027-10-31T00:40", "2027-11-01T01:30"),  # between the two: not the second
+        ("02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # between the two: not the second
+        ("02:30", "2027-10-31T08:31", "2027-11-01T01:30"),
         ("02:59", "2027-10-31T00:58", "2027-10-31T00:59"),
         ("06:00Z", "2027-07-01T20:00", "2027-07-02T06:00"),  # its own offset goes first
         ("06:00+09:00", "2027-07-01T20:00", "2027-07-01T21:00"),
@@ -319,6 +328,19 @@ def utc(text: str) -> float:
         ("2027-10-31T02:30", "2020-01-01T00:00", "2027-10-31T00:30"),
         ("2027-10-31T02:30+01:00", "2020-01-01T00:00", "2027-10-31T01:30"),
         ("2027-01-31T06:00", "2027-06-01T00:00", "2027-01-31T05:00"),  # the past stays the past
+        ("06:00-0500", "2027-07-01T20:00", "2027-07-02T11:00"),
+        ("22:00-06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # it opens
+        ("22:00-06:00", "2027-01-31T20:59", "2027-01-31T05:00"),  # not yet: the night before is over
+        ("22:00-06:00", "2027-02-01T04:59", "2027-02-01T05:00"),
+        ("22:00-06:00", "2027-02-01T05:00", "2027-02-01T05:00"),
+        ("22:00-06:00", "2027-02-01T08:00", "2027-02-01T05:00"),
+        ("22:00 \u2013 06:00", "2027-02-01T16:00", "2027-02-01T05:00"),
+        ("09:00-17:30:30", "2027-02-01T08:00", "2027-02-01T16:30:30"),
+        ("09:00-17:30", "2027-02-01T07:59", "2027-01-31T16:30"),
+        ("22:00-06:00", "2027-03-27T22:00", "2027-03-28T04:00"),  # the night of 23 hours
+        ("22:00-06:00", "2027-10-30T23:00", "2027-10-31T05:00"),  # the night of 25 hours
+        ("22:00-02:30", "2027-03-28T01:15", "2027-03-28T01:30"),  # its end is left out: the clock shows 03:30
+        ("22:00-02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # its end comes twice: the first
     ],
 )
 def test_when_a_moment_is(text: str, now: str, at: str) -> None:
@@ -330,19 +352,46 @@ def test_without_a_zone_it_is_this_machines() -> None:
     now = utc("2027-05-05T12:00")
     found = datetime.fromtimestamp(Moment("06:00").after(now)).astimezone()
     assert (found.hour, found.minute) == (6, 0)
-    assert now < found.timestamp() <= now + 90_000
+    assert now - 8 * 3600 <= found.timestamp() <= now + 90_000
 
 
 @hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.integers(0, 525_599), st.times(), st.sampled_from([Berlin(), UTC, timezone(timedelta(hours=-11))]))
-def test_a_time_of_day_is_always_the_next_one(minute: int, clock_time: Any, zone: tzinfo) -> None:
+def test_a_time_of_day_is_the_next_one_or_one_that_has_just_passed(minute: int, clock_time: Any, zone: tzinfo) -> None:
     now = utc("2027-01-01T00:00") + 60 * minute
     text = clock_time.isoformat()
     at = Moment(text).after(now, zone)
-    assert now < at <= now + 49 * 3600
+    assert now - 8 * 3600 < at <= now + 41 * 3600
+    assert Moment(text).is_over(now, zone) == (at <= now)
+    assert now < Moment(text, rehearsed=True).after(now, zone) <= now + 49 * 3600
     shown = datetime.fromtimestamp(at, zone)
     left_out = isinstance(zone, Berlin) and shown.date() == Berlin.SPRING.date() and shown.hour == 3
     assert shown.time() == clock_time or (left_out and clock_time.hour == 2)
+
+
+@hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
+@given(
+    st.integers(0, 525_599),
+    st.integers(0, 1439),
+    st.integers(1, 1439),
+    st.sampled_from([Berlin(), UTC, timezone(timedelta(hours=-11))]),
+)
+def test_a_window_is_open_until_its_end_and_over_until_it_opens(
+    minute: int, opens: int, lasts: int, zone: tzinfo
+) -> None:
+    now = utc("2027-01-01T00:00") + 60 * minute
+    closes = (opens + lasts) % 1440
+    window = Moment(f"{opens // 60:02}:{opens % 60:02}-{closes // 60:02}:{closes % 60:02}")
+    at = window.after(now, zone)
+    assert window.is_window
+    assert now - 50 * 3600 <= at <= now + lasts * 60 + 3600
+    shown = datetime.fromtimestamp(now, zone)
+    changes = isinstance(zone, Berlin) and any(
+        abs(shown.replace(tzinfo=None) - day) < timedelta(days=2) for day in (Berlin.SPRING, Berlin.AUTUMN)
+    )
+    is_open = (shown.hour * 60 + shown.minute - opens) % 1440 < lasts
+    assert changes or window.is_over(now, zone) != is_open
+    assert changes or replace(window, rehearsed=True).after(now, zone) == (at if is_open else now + lasts * 60)
 
 
 # What is kept and shown

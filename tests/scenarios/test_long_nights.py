@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -240,8 +241,6 @@ def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_pat
 
 def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
-        from datetime import UTC, datetime
-
         deadline = datetime.fromtimestamp(EPOCH + 300, UTC).isoformat()
         assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
         assert stage.loop.time() < 340
@@ -446,3 +445,22 @@ def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
         Fault(on="submit", kind="lost_reply", first=1),
         logs=False,
     )
+
+
+@pytest.mark.parametrize("deadline", ["06:00", "22:00-06:00"])
+def test_a_start_that_a_timer_makes_up_for_in_the_morning_ends_at_once(tmp_path: Path, deadline: str) -> None:
+    """The machine slept at ten, and wakes three hours after the deadline: the day is not the night's."""
+
+    async def story(stage: Stage) -> None:
+        local = datetime.fromtimestamp(EPOCH, UTC).astimezone().tzinfo
+        six = datetime.fromtimestamp(EPOCH, local).replace(hour=6, minute=0, second=0, microsecond=0).timestamp()
+        await asyncio.sleep((six + 3 * 3600 - EPOCH) % 86_400)
+        began = stage.loop.time()
+        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
+        assert stage.loop.time() - began < 60
+        assert "outside its window" in stage.report["stopped"] or "after its deadline" in stage.report["stopped"]
+        assert not stage.accepted()
+        await asyncio.sleep(13 * 3600 + 60)  # a minute after ten
+        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 0
+
+    play(tmp_path, story)
