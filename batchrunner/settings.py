@@ -137,7 +137,8 @@ class Moment:
         03:30.
         """
         if window := _WINDOW.fullmatch(self.text):
-            return self._end_of_window(*map(time_of_day.fromisoformat, window.groups()), now, zone)
+            opens, closes = map(time_of_day.fromisoformat, window.groups())
+            return self._end_of_window(opens, closes, now, zone)
         try:
             clock_time = time_of_day.fromisoformat(self.text)
         except ValueError:
