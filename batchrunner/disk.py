@@ -28,8 +28,24 @@ class Disk:
     """The real file system."""
 
     def open(self, path: Path, mode: str) -> BinaryIO:
-        """Open a plain file for binary writing: mode ``wb`` or ``ab``. Raises OSError for a link, a device, a pipe."""
+        """Open a plain file for binary writing: mode ``wb``, ``ab``, or ``r+b`` for `overwrite`.
+
+        Raises OSError for a link, a device, a pipe.
+        """
         return io.BufferedWriter(io.FileIO(path, mode, opener=_open_plain))
+
+    def read(self, path: Path, most_bytes: int) -> bytes:
+        """The first bytes of a plain file. Raises OSError."""
+        with open_plain(path) as file:
+            return file.read(most_bytes)
+
+    def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
+        """Write this over what stands there in an open file; on the disk when it returns. The file does not grow."""
+        left = memoryview(content)
+        while left:
+            written = os.pwrite(file.fileno(), left, start_bytes)
+            left, start_bytes = left[written:], start_bytes + written
+        _flush_content(file.fileno())
 
     def create(self, path: Path, content: bytes) -> None:
         """Make a plain file that holds this. Few calls of the system: they are what a small clip costs."""
@@ -121,6 +137,10 @@ class Disk:
         except OSError as error:
             if error.errno not in UNSUPPORTED | _CLOSED:
                 raise
+
+
+def _flush_content(descriptor: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has the latter alone
 
 
 def _begin_to_write(descriptor: int, start_bytes: int = 0, length_bytes: int = 0) -> None:

@@ -73,7 +73,14 @@ class ManifestError(BatchrunnerError):
 
 
 class JournalError(BatchrunnerError):
-    """The journal cannot be trusted or understood. It is never replaced or repaired in silence."""
+    """The journal cannot be trusted or understood. It is never replaced or repaired in silence.
+
+    recoverable: whether ``run --recover`` continues what it still tells; a newer program's journal is left alone.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, recoverable: bool = True) -> None:
+        super().__init__(message, hint)
+        self.recoverable = recoverable
 
 
 class BatchLocked(BatchrunnerError):

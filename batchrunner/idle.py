@@ -60,7 +60,7 @@ def tell(setup: Setup, counts: Counts, version: str, now: float, listener: Liste
 
 def _is_over(counts: Counts, settings: Settings) -> bool:
     """Whether the last run ended by itself, and left what succeeded, or has failed and is not to be tried again."""
-    if counts.run.finished_at is None or counts.run.exit_status not in (0, 1) or not counts.is_closed:
+    if counts.run.finished_at is None or counts.run.exit_status not in (0, 1) or counts.is_open:
         return False
     if counts.plain or counts.earlier or any(record.state is not State.FAILED for _, record in counts.told):
         return False

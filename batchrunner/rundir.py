@@ -3,7 +3,8 @@
 ::
 
     output/<name>/<id>.mp4                    results
-    output/<name>/report.json, report.html
+    output/<name>/report.json, report.html, results.csv
+    output/<name>/.batchrunner.witness        how far the journal had come
     output/<name>/.batchrunner/journal.db     the journal
                               /lock           held while a run lasts; says by whom
                               /lease.<number> the same on a file system that cannot lock
@@ -49,6 +50,11 @@ class RunDir:
         return self.path / ".batchrunner"
 
     @property
+    def witness(self) -> Path:
+        """The journal's witness: beside the tool's room, so that it is still there where that is removed."""
+        return self.path / ".batchrunner.witness"
+
+    @property
     def journal(self) -> Path:
         """The journal's file."""
         return self.room / "journal.db"
@@ -89,7 +95,8 @@ class RunDir:
         Writing there would write somewhere else. The run directory itself may be a link. Raises UsageError.
         """
         folders = (self.room, self.parts, self.kept, self.set_aside, self.posters, self.sandbox)
-        files = (self.lock, *(self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm")))
+        journals = (self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm"))
+        files = (self.lock, self.witness, *journals)
         for path in (*folders, *files):
             try:
                 mode = path.lstat().st_mode

@@ -32,6 +32,7 @@ from batchrunner.events import Alive, Listener, Noticed, RunFinished
 from batchrunner.hosts import Guard
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
+from batchrunner.journal.witness import Witness
 from batchrunner.opening import opened
 from batchrunner.ports import Parts
 from batchrunner.posters import Posters
@@ -157,7 +158,8 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     checks = outside.checks
     decoder = asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
     async with AsyncExitStack() as stack:
-        journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor)))
+        witness = Witness(setup.rundir.witness, outside.files)
+        journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
         client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)

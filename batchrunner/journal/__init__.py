@@ -2,7 +2,8 @@
 
 Rules: `save` returns when its record is on disk (write-ahead log, synchronous=FULL) and not before; records that come
 while a commit is under way share the next one, so durability costs one flush a burst, not one a record. A damaged or
-newer journal is refused with words, never repaired or replaced in silence: what it holds is worth money.
+newer journal is refused with words, never repaired or replaced in silence: what it holds is worth money. So is one that
+is older than its witness (`batchrunner.journal.witness`), which is written after each commit and before `save` returns.
 No policy lives here: the journal stores what the engine decided.
 """
 
@@ -11,9 +12,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from batchrunner import disk
+from batchrunner.disk import Disk
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
 from batchrunner.journal import load, rows
@@ -25,21 +27,30 @@ from batchrunner.journal.changes import (
     PUT_FILE,
     PUT_HAPPENING,
     PUT_JOB,
+    PUT_MARK,
     PUT_RUN,
     REMOVE_ENTRIES,
     Change,
     in_few,
 )
-from batchrunner.journal.faults import DAMAGE_HINT, no_room, reading, refused
+from batchrunner.journal.faults import DAMAGE_HINT, STALE_HINT, no_room, reading, refused
+from batchrunner.journal.witness import Mark, Witness
+from batchrunner.text import count_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _T = TypeVar("_T")
 
-VERSION = 1
+_NO_WITNESS = (
+    "no readable witness is beside the journal, so nothing shows whether the journal is as new as it should be; one is "
+    "written now. If the journal is an old copy, stop this run, and run again with --recover"
+)
+VERSION = 2
 # From each older version to the next, statement by statement. schema.sql is always the newest version.
-UPGRADES: Mapping[int, Sequence[str]] = {}
+UPGRADES: Mapping[int, Sequence[str]] = {
+    1: Path(__file__).with_name("upgrade_1.sql").read_text("utf-8").rstrip(";\n").split(";\n")
+}
 _BALLAST_BYTES = 256 * 1024
 # The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
 # aside is enough to fold them in on a full disk.
@@ -52,35 +63,68 @@ APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite fil
 class Journal:
     """The open journal of one run directory. Writes go through `save` and its siblings, from one event loop.
 
-    executor: where commits run; one thread, or inline under a simulation.
-    Raises JournalError where the file is damaged, newer than this program, or no journal at all.
+    executor: where commits run; one thread, or inline under a simulation. witness: None to keep none. recover: open a
+    journal that is older than its witness, too; `is_stale` then says so until the next `begin`.
+    warning: what the user should hear of the witness, or "".
+    Raises JournalError where the file is damaged, newer than this program, older than its witness, or no journal.
     """
 
-    def __init__(self, path: Path, executor: "Executor") -> None:
+    def __init__(
+        self, path: Path, executor: "Executor", witness: Witness | None = None, *, recover: bool = False
+    ) -> None:
         from batchrunner.together import Together  # here, as `read` does without an event loop and its weight
 
         with reading(path):
             if not path.exists():
                 _create(path)
+            seen = None if witness is None else witness.read()
+            complaint = look(path, lambda connection: _age(connection, path, seen, thorough=recover))
+            if complaint and not recover:
+                raise JournalError(complaint, STALE_HINT)
+        self.is_stale = bool(complaint) or (recover and seen is None)
+        self.warning = ""
         self._path = path
+        self._witness = witness
         self._connection = _connect(path)
+        with reading(path):
+            mark, _ = load.mark(self._connection)
+            if witness is not None and seen is None and not self.is_stale:
+                self.warning = _NO_WITNESS if mark.sequence else ""
+                witness.create(mark)
+            self._mark = mark._replace(sequence=max(mark.sequence, seen.sequence if seen else 0))
+            self._put_mark(is_open=True)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._is_witnessed = True
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
         self._is_tight = not _set_aside(self._ballast)
         self._commits = Together(executor, self._write)
 
     def close(self) -> None:
-        """Close the file; the write-ahead log is folded in, so that one file holds everything."""
-        shut = "UPDATE mark SET is_open = 0"
+        """Close the file; the write-ahead log is folded in, so that one file holds everything.
+
+        It is left as it is where the witness could not be written: the less is done to a failing disk, the better.
+        """
+        if self._witness is not None:
+            self._witness.close()
+        if not self._is_witnessed:
+            close_untouched(self._connection, self._path)
+            return
         try:
-            self._connection.execute(shut)
+            self._put_mark(is_open=False)
         except sqlite3.Error:
             # The log cannot grow. Where it can be folded in, there is room in it, and without this it would be gone
             # after `close` while the mark still asks for it; where not, both stay.
             with suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
-                self._connection.execute(shut)
+                self._put_mark(is_open=False)
         self._connection.close()
+
+    def _put_mark(self, *, is_open: bool) -> None:
+        """Store what does not count as a commit: whether the journal is open."""
+        mark, _ = load.mark(self._connection)
+        for statement, values in in_few([(PUT_MARK, rows.mark_row(*mark, is_open=is_open))]):
+            self._connection.execute(statement, values)
 
     def snapshot(self) -> Snapshot | None:
         """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
@@ -94,13 +138,12 @@ class Journal:
 
     def files(self) -> dict[str, PlacedFile]:
         """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
-        query = f"SELECT {', '.join(rows.FILE_COLUMNS)} FROM files"
         with reading(self._path):
-            return {row[0]: PlacedFile(*row[1:]) for row in self._connection.execute(query)}
+            return load.files(self._connection)
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
         """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
-        changes: list[Change] = [(PUT_RUN, _run_row(run))]
+        changes: list[Change] = [(PUT_RUN, rows.run_row(run))]
         for record in changed:
             changes.append((PUT_JOB, rows.job_row(record)))
             changes += _last_attempt(record)
@@ -120,22 +163,45 @@ class Journal:
 
     async def note(self, happening: Happening) -> None:
         """Store what befell the batch. Durable on return."""
-        values = tuple(rows.storable(getattr(happening, name)) for name in rows.HAPPENING_COLUMNS)
-        await self._commit([(PUT_HAPPENING, values)])
+        await self._commit([(PUT_HAPPENING, rows.happening_row(happening))])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
-        await self._commit([(PUT_FILE, (name, placed.fingerprint, placed.sha256, placed.size_bytes))])
+        await self._commit([(PUT_FILE, rows.file_row(name, placed))])
 
     async def finish(self, run: Run) -> None:
         """Record how a run ended. Durable on return."""
-        await self._commit([(PUT_RUN, _run_row(run))])
+        await self._commit([(PUT_RUN, rows.run_row(run))])
 
     async def _commit(self, changes: list[Change]) -> None:
         """Durable on return. Raises LocalFault, for all that were committed together, if that failed."""
         await self._commits.do(changes)
 
     def _write(self, changes: list[Change]) -> LocalFault | None:
+        """Commit, and then write the witness."""
+        following = self._mark._replace(sequence=self._mark.sequence + 1)
+        marked = [*changes, (PUT_MARK, rows.mark_row(*following, is_open=True))]
+        error = self._write_over_a_full_disk(marked)
+        if error is not None:
+            return error
+        self._mark = following
+        return self._bear_witness()
+
+    def _bear_witness(self) -> LocalFault | None:
+        if self._witness is None:
+            return None
+        try:
+            if self.is_stale:
+                self._witness.create(self._mark)
+            else:
+                self._witness.write(self._mark)
+        except OSError as error:
+            self._is_witnessed = False
+            return disk.fault(error, f"the journal's witness {self._witness.path} could not be written")
+        self._is_witnessed, self.is_stale = True, False
+        return None
+
+    def _write_over_a_full_disk(self, changes: list[Change]) -> LocalFault | None:
         """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
         error = _write(self._connection, self._path, changes)
         for give_up in (False, True):
@@ -150,6 +216,32 @@ class Journal:
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
             error = _write(self._connection, self._path, changes)
         return error
+
+
+def require_current(path: Path, witness: Path) -> None:
+    """Refuse a journal that is older than its witness, for commands that only look. Raises JournalError, LocalFault."""
+    with reading(path):
+        seen = Witness(witness, Disk()).read()  # before the journal: another process may be writing both
+    if complaint := look(path, lambda connection: _age(connection, path, seen)):
+        raise JournalError(complaint, STALE_HINT)
+
+
+def _age(connection: sqlite3.Connection, path: Path, seen: Mark | None, *, thorough: bool = False) -> str:
+    """Why the journal may lack what was done, by its witness, or "". thorough: read all its rows, too."""
+    _require_sound(connection)
+    mark, is_open = load.mark(connection)
+    if thorough:
+        load.snapshot(connection)
+        load.files(connection)
+    if seen is None:
+        lost = is_open and not _log_of(path).exists()
+        return f"{path} has lost its write-ahead log ({_log_of(path).name})" if lost else ""
+    if seen.journal_id != mark.journal_id:
+        return f"{path} is not the journal that was last used here: the run directory's witness is of another"
+    if seen.sequence > mark.sequence:
+        missing = count_text(seen.sequence - mark.sequence, "commit")
+        return f"{path} is older than what was done: it lacks the last {missing} that its witness knows of"
+    return ""
 
 
 def read(path: Path) -> Snapshot | None:
@@ -219,21 +311,21 @@ def _create(path: Path) -> None:
     connection = sqlite3.connect(new, isolation_level=None)
     try:
         connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+        for statement, values in in_few([(PUT_MARK, rows.mark_row(os.urandom(16).hex(), 0, is_open=False))]):
+            connection.execute(statement, values)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     finally:
         connection.close()
-    new.replace(path)
+    Disk().rename(new, path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
     with reading(path), ExitStack() as undo:
-        has_log = _log_of(path).exists()
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_TEXTS)
         undo.callback(connection.close)
         _require_ours(connection, path)
-        _require_sound(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if (version := _version(connection)) < VERSION:
@@ -241,13 +333,18 @@ def _connect(path: Path) -> sqlite3.Connection:
                 connection.backup(copy)  # kept: an upgrade is the one time that old rows are rewritten
             _upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
-        if not has_log and connection.execute("SELECT is_open FROM mark").fetchone()[0]:
-            raise JournalError(f"{path} has lost its write-ahead log ({_log_of(path).name})", DAMAGE_HINT)
-        connection.execute("UPDATE mark SET is_open = 1")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         undo.pop_all()
     return connection
+
+
+def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
+    """Close without folding the write-ahead log in: SQLite does that when the last who can write closes."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as other, suppress(sqlite3.Error):
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.close()
+    connection.close()
 
 
 def _log_of(path: Path) -> Path:
@@ -263,6 +360,7 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(
             f"{path} was written by a newer batchrunner (journal version {version}, this one knows {VERSION})",
             "Install the newer version again; nothing was submitted and nothing was changed.",
+            recoverable=False,
         )
 
 
@@ -280,6 +378,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _upgrade(connection: sqlite3.Connection) -> None:
     """Bring an older journal up to VERSION, each step in one transaction."""
+    connection.create_function("row_checksum", -1, lambda table, *values: rows.checksum(table, values))
     while (version := _version(connection)) < VERSION:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -321,7 +420,3 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) ->
 def _last_attempt(record: Record) -> list[Change]:
     """A record's latest attempt: earlier ones are over and do not change."""
     return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []
-
-
-def _run_row(run: Run) -> tuple[Any, ...]:
-    return tuple(rows.storable(getattr(run, name)) for name in rows.RUN_COLUMNS)

@@ -44,14 +44,16 @@ def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()
 
 PUT_RUN = _put("runs", rows.RUN_COLUMNS, 1)
 PUT_JOB = _put("jobs", rows.JOB_COLUMNS, 1)
-PUT_ATTEMPT = _put("attempts", rows.ATTEMPT_COLUMNS, 2, ["request_id", "submitted_at"])
+PUT_ATTEMPT = _put("attempts", rows.ATTEMPT_COLUMNS, 2, ["request_id"])
 PUT_ENTRY = _put("entries", rows.ENTRY_COLUMNS, 1)
 PUT_HAPPENING = _put("happenings", rows.HAPPENING_COLUMNS, 3)
 PUT_FILE = _put("files", rows.FILE_COLUMNS, 1)
+PUT_MARK = _put("mark", rows.MARK_COLUMNS, 1)
 REMOVE_ENTRIES = Statement("DELETE FROM entries")
 MOVE_JOB = Statement(
-    head="UPDATE jobs SET state = moved.column2, error_json = moved.column3, result_json = moved.column4 FROM (VALUES ",
-    row="(?, ?, ?, ?)",
+    head="UPDATE jobs SET state = moved.column2, error_json = moved.column3, result_json = moved.column4, "
+    "checksum = moved.column5 FROM (VALUES ",
+    row="(?, ?, ?, ?, ?)",
     tail=") AS moved WHERE jobs.fingerprint = moved.column1",
     key=1,
 )

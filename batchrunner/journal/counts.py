@@ -17,6 +17,7 @@ from batchrunner import journal
 from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Record, Run, State
 from batchrunner.journal import load, rows
+from batchrunner.journal.witness import Mark
 
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # Where each job has one entry, there is nothing to be looked up in the other table.
@@ -64,7 +65,8 @@ class Counts:
     attempts: of the jobs that an entry names; generations: accepted for these; first_submitted_at: of these. every: the
     attempts of all jobs that the journal knows. told: entries that have words of their own, in order, with their
     records. plain: the others that are not done, by state: one of them, its record, and how many there are. earlier:
-    jobs that no entry names, by state. is_closed: whether no process has the journal open for writing, or died so.
+    jobs that no entry names, by state. mark: how far the journal has come. is_open: whether a process has it open for
+    writing, or died so.
     """
 
     run: Run
@@ -78,7 +80,8 @@ class Counts:
     told: tuple[tuple[Entry, Record], ...] = ()
     plain: tuple[tuple[Entry, Record, int], ...] = ()
     earlier: Mapping[State, int] = field(default_factory=dict)
-    is_closed: bool = True
+    mark: Mark | None = None
+    is_open: bool = False
 
 
 def count(path: Path) -> Counts | None:
@@ -100,8 +103,7 @@ def placed(path: Path) -> dict[str, Placed]:
     """The result files by their name: the job's fingerprint, and the size in bytes. Raises JournalError."""
 
     def files(connection: sqlite3.Connection) -> dict[str, Placed]:
-        held = connection.execute("SELECT name, fingerprint, size_bytes FROM files")
-        return {name: (fingerprint, size_bytes) for name, fingerprint, size_bytes in held}
+        return {name: (placed.fingerprint, placed.size_bytes) for name, placed in load.files(connection).items()}
 
     return journal.look(path, files) or {}
 
@@ -133,7 +135,7 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         _told(connection) if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states) else (),
         tuple(_plain(connection, state, number) for state, plain, _, number, _ in states if plain),
         earlier,
-        connection.execute("SELECT is_open FROM mark").fetchone() == (0,),
+        *load.mark(connection),
     )
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from batchrunner import disk
 from batchrunner.errors import JournalError, LocalFault
+from batchrunner.journal import rows
 
 _FULL_BYTES = 64 * 1024
 
-DAMAGE_HINT = (
-    "Nothing was submitted. Keep the file: it knows which generations are paid for. Restore it from a backup, or move "
-    "the run directory away to start over, which pays for every job again."
+_TO_DO = (
+    "Nothing was submitted. {} Bring back the files of .batchrunner as the last run left them. Where that cannot be "
+    "done, run with --recover: it continues what the journal still tells, and holds every other job in doubt, so that "
+    "none is paid for twice."
 )
+DAMAGE_HINT = _TO_DO.format("Keep the file: it knows which generations are paid for.")
+STALE_HINT = _TO_DO.format("Jobs that it calls unsubmitted may be paid for.")
 
 _DISK_ERRORS = {
     sqlite3.SQLITE_FULL,
@@ -43,6 +47,8 @@ def reading(path: Path) -> Iterator[None]:
         raise JournalError(f"{path} cannot be read as a journal: {error}", DAMAGE_HINT) from error
     except OSError as error:
         raise disk.fault(error, "the journal could not be opened") from error
+    except rows.RowDamaged as error:
+        raise JournalError(f"{path} is damaged: {error}", DAMAGE_HINT) from error
     except (ValueError, TypeError, LookupError) as error:
         raise JournalError(f"{path} cannot be read as a journal: {error!r}", DAMAGE_HINT) from error
 

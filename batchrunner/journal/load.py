@@ -10,8 +10,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from batchrunner.job import Happening, Record, Run, Snapshot
+from batchrunner.job import PlacedFile, Record, Run, Snapshot
 from batchrunner.journal import rows
+from batchrunner.journal.witness import Mark
 from batchrunner.undisturbed import undisturbed
 
 GET_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
@@ -34,25 +35,40 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
 
 def story(connection: sqlite3.Connection) -> Snapshot:
     """The runs and what befell them. There is a run."""
-    runs = tuple(Run(*row) for row in connection.execute(f"{_GET_RUNS} ORDER BY rowid"))
+    runs = tuple(map(rows.run, connection.execute(f"{_GET_RUNS} ORDER BY rowid")))
     query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
-    happenings = tuple(Happening(*row) for row in connection.execute(query))
+    happenings = tuple(map(rows.happening, connection.execute(query)))
     return Snapshot(runs[-1], (), {}, runs, happenings)
 
 
 def latest_run(connection: sqlite3.Connection) -> Run | None:
     """The run that was started last; None before the first."""
     row = connection.execute(f"{_GET_RUNS} ORDER BY rowid DESC LIMIT 1").fetchone()
-    return None if row is None else Run(*row)
+    return None if row is None else rows.run(row)
+
+
+def files(connection: sqlite3.Connection) -> dict[str, PlacedFile]:
+    """Result files by their name in the run directory."""
+    return dict(map(rows.file, connection.execute(f"SELECT {', '.join(rows.FILE_COLUMNS)} FROM files")))
+
+
+def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:
+    """How far the journal has come, and whether a process has it open for writing, or died so."""
+    row = connection.execute(f"SELECT {', '.join(rows.MARK_COLUMNS)} FROM mark").fetchone()
+    journal_id, sequence, is_open = rows.mark(row)
+    return Mark(journal_id, sequence), is_open
 
 
 def joined(
     jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
 ) -> Iterator[tuple[str, Record]]:
-    """Records by fingerprint, both sides in its order."""
+    """Records by fingerprint, both sides in its order. Raises RowDamaged where attempts are nobody's."""
     none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
     owner, own = next(attempts, none)
     for row in jobs:
-        while owner and owner < row[0]:  # attempts of a job that is not there
+        mine = owner == row[0]
+        yield row[0], rows.record(row, own if mine else ())
+        if mine:
             owner, own = next(attempts, none)
-        yield row[0], rows.record(row, own if owner == row[0] else ())
+    if owner:
+        raise rows.RowDamaged(f"it has attempts of a job that it does not hold, {owner}")

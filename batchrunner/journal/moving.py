@@ -31,7 +31,7 @@ _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' 
 # What a price depends on (`batchrunner.prices`), and how long a generation takes.
 _KIND = "'$.model', '$.params.resolution', '$.video.duration_s', '$.video.frames'"
 _WAITING = f"""
-SELECT fingerprint, job_json, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
+SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
 GROUP BY json_extract(job_json, {_KIND})
 """
 _HAPPENINGS = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings WHERE at >= ? ORDER BY rowid"
@@ -76,7 +76,7 @@ def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
         counts,
         {fingerprint: records[fingerprint] for fingerprint in ids},
         ids,
-        tuple((rows.job_from_json(fingerprint, text), number) for fingerprint, text, number in waiting),
+        tuple((rows.job_of(*columns), number) for *columns, number in waiting),
         tuple(ended_at for fingerprint, ended_at in ends if fingerprint not in records),
-        tuple(Happening(*row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
+        tuple(rows.happening(row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
     )

@@ -1,30 +1,73 @@
 """Records to rows and back. Pure.
 
 Rule: what stands in the journal can be read without the manifest, and holds no secret and no input's content: a data
-URI is stored as its description and hash, a URL without the query that may carry a signature.
+URI is stored as its description and hash, a URL without the query that may carry a signature. Every row ends with a
+checksum of its values, and is not believed without it; the fixed part of a job has its own, as it is not written again.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from math import isnan
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, State
+from batchrunner.job import Attempt, Entry, Happening, Job, Media, PlacedFile, Record, Result, Run, State
 
-RUN_COLUMNS = tuple(field.name for field in fields(Run))
-JOB_COLUMNS = ("fingerprint", "job_json", "state", "error_json", "result_json")
-ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name")
-HAPPENING_COLUMNS = tuple(field.name for field in fields(Happening))
-FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes")
+_RUN_FIELDS = tuple(field.name for field in fields(Run))
+_HAPPENING_FIELDS = tuple(field.name for field in fields(Happening))
+_ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
+# As they stand in the journal.
+RUN_COLUMNS = (*_RUN_FIELDS, "checksum")
+JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json", "result_json", "checksum")
+ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name", "checksum")
+HAPPENING_COLUMNS = (*_HAPPENING_FIELDS, "checksum")
+FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes", "checksum")
+MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
+ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
-_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
-_attempt_values = attrgetter(*_ATTEMPT_COLUMNS)
-_ERROR_AT = _ATTEMPT_COLUMNS.index("error")
-ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_COLUMNS))
+_attempt_values = attrgetter(*_ATTEMPT_FIELDS)
+_ERROR_AT = _ATTEMPT_FIELDS.index("error")
+_TABLES = ("runs", "jobs", "standing", "attempts", "entries", "happenings", "files", "mark")
+_SEEDS = {table: crc32(table.encode()) for table in _TABLES}  # a row of one table is none of another
+
+
+class RowDamaged(ValueError):
+    """A row whose checksum does not fit its values."""
+
+
+def checksum(table: str, values: Iterable[Any]) -> int:
+    """The checksum of a row's values. table: whose row; ``standing`` is the part of a job's row that changes.
+
+    Numbers count as floating-point ones, as SQLite gives them back from a REAL column.
+    """
+    # ascii() of plain values is the same in every version of Python; repr() of text is not.
+    return crc32(ascii([_plain(value) for value in values]).encode(), _SEEDS[table])
+
+
+def _plain(value: Any) -> Any:
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, (int, float)):
+        return None if isnan(value) else float(value) + 0.0  # SQLite keeps no NaN, and no sign of a zero
+    return str(value)
+
+
+def signed(table: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values with their checksum."""
+    return (*values, checksum(table, values))
+
+
+def verified(table: str, row: Sequence[Any]) -> Sequence[Any]:
+    """A row as it was read, without its checksum. Raises RowDamaged."""
+    *values, told = row
+    if checksum(table, values) != told:
+        raise RowDamaged(f"a row of its table {'jobs' if table == 'standing' else table} fails its checksum")
+    return values
 
 
 def dump(value: object) -> str:
@@ -67,14 +110,14 @@ def problem_from_json(text: str | None) -> Problem | None:
     return None if text is None else Problem(**json.loads(text))
 
 
-def job_row(record: Record) -> tuple[str, str, str, str | None, str | None]:
+def job_row(record: Record) -> tuple[Any, ...]:
     """A row of ``jobs``, in the order of JOB_COLUMNS."""
-    return record.job.fingerprint, job_to_json(record.job), *_standing(record)
+    return (*signed("jobs", (record.job.fingerprint, job_to_json(record.job))), *moved_row(record)[1:])
 
 
-def moved_row(record: Record) -> tuple[str, str, str | None, str | None]:
+def moved_row(record: Record) -> tuple[Any, ...]:
     """Whose row of ``jobs`` it is, and what changes in it while a batch runs."""
-    return record.job.fingerprint, *_standing(record)
+    return signed("standing", (record.job.fingerprint, *_standing(record)))
 
 
 def _standing(record: Record) -> tuple[str, str | None, str | None]:
@@ -86,18 +129,19 @@ def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
     """A row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
     values = [fingerprint, *_attempt_values(attempt)]
     values[_ERROR_AT + 1] = problem_to_json(attempt.error)
-    return tuple(values)
+    return signed("attempts", values)
 
 
 def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
-    """A record from its row of ``jobs`` and its rows of ``attempts``, ordered by number."""
-    fingerprint, job_json, state, error_json, result_json = row
+    """A record from its row of ``jobs`` and its rows of ``attempts``, ordered by number. Raises RowDamaged."""
+    fingerprint, job_json, job_checksum, *_ = row
+    _, state, error_json, result_json = verified("standing", (fingerprint, *row[3:]))
     result = None
     if result_json is not None:
         values = json.loads(result_json)
         result = Result(**{**values, "warnings": tuple(values["warnings"])})
     return Record(
-        job=job_from_json(fingerprint, job_json),
+        job=job_of(fingerprint, job_json, job_checksum),
         state=State(state),
         attempts=tuple(_attempt(attempt) for attempt in attempts),
         error=problem_from_json(error_json),
@@ -105,19 +149,71 @@ def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
     )
 
 
+def job_of(fingerprint: str, job_json: str, job_checksum: int) -> Job:
+    """A job from its columns. Raises RowDamaged."""
+    verified("jobs", (fingerprint, job_json, job_checksum))
+    return job_from_json(fingerprint, job_json)
+
+
 def _attempt(row: Sequence[Any]) -> Attempt:
-    values = list(row[1:])  # without the fingerprint
+    values = list(verified("attempts", row)[1:])  # without the fingerprint
     values[_ERROR_AT] = problem_from_json(values[_ERROR_AT])
     return Attempt(*values)
 
 
-def entry_row(entry: Entry) -> tuple[int, str, str, str, int, str]:
+def entry_row(entry: Entry) -> tuple[Any, ...]:
     """A row of ``entries``, in the order of ENTRY_COLUMNS."""
     tags = dump(dict(entry.tags)) if entry.tags else "{}"
-    return entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
+    values = entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
+    return signed("entries", values)
 
 
 def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:
-    """The reverse of `entry_row`."""
-    position, name, fingerprint, tags, priority, output_name = row
+    """The reverse of `entry_row`. Raises RowDamaged."""
+    position, name, fingerprint, tags, priority, output_name = verified("entries", row)
     return Entry(position, name, records[fingerprint].job, json.loads(tags), priority, output_name)
+
+
+def run_row(run: Run) -> tuple[Any, ...]:
+    """A row of ``runs``, in the order of RUN_COLUMNS."""
+    return signed("runs", [storable(getattr(run, name)) for name in _RUN_FIELDS])
+
+
+def run(row: Sequence[Any]) -> Run:
+    """The reverse of `run_row`. Raises RowDamaged; ValueError where its settings are none."""
+    found = Run(*verified("runs", row))
+    if not isinstance(json.loads(found.settings_json), dict):
+        raise ValueError("the settings of a run are no mapping")  # noqa: TRY004 (a value of a file, not of a caller)
+    return found
+
+
+def happening_row(happening: Happening) -> tuple[Any, ...]:
+    """A row of ``happenings``, in the order of HAPPENING_COLUMNS."""
+    return signed("happenings", [storable(getattr(happening, name)) for name in _HAPPENING_FIELDS])
+
+
+def happening(row: Sequence[Any]) -> Happening:
+    """The reverse of `happening_row`. Raises RowDamaged."""
+    return Happening(*verified("happenings", row))
+
+
+def file_row(name: str, placed: PlacedFile) -> tuple[Any, ...]:
+    """A row of ``files``, in the order of FILE_COLUMNS."""
+    return signed("files", (name, placed.fingerprint, placed.sha256, placed.size_bytes))
+
+
+def file(row: Sequence[Any]) -> tuple[str, PlacedFile]:
+    """The reverse of `file_row`. Raises RowDamaged."""
+    name, *values = verified("files", row)
+    return name, PlacedFile(*values)
+
+
+def mark_row(journal_id: str, sequence: int, *, is_open: bool) -> tuple[Any, ...]:
+    """The one row of ``mark``, in the order of MARK_COLUMNS."""
+    return signed("mark", (1, journal_id, sequence, int(is_open)))
+
+
+def mark(row: Sequence[Any]) -> tuple[str, int, bool]:
+    """The reverse of `mark_row`. Raises RowDamaged."""
+    _, journal_id, sequence, is_open = verified("mark", row)
+    return journal_id, sequence, bool(is_open)

@@ -1,5 +1,6 @@
--- The journal, version 1. One row a job, one a try to submit it; what they mean stands in batchrunner/job.py.
+-- The journal, version 2. One row a job, one a try to submit it; what they mean stands in batchrunner/job.py.
 -- Times are wall time, seconds since the epoch. Columns that end in _json hold one frozen record each.
+-- The checksums are those of batchrunner/journal/rows.py.
 
 CREATE TABLE runs (
     run_id TEXT PRIMARY KEY,
@@ -13,15 +14,18 @@ CREATE TABLE runs (
     exit_status INTEGER,
     stopped TEXT NOT NULL,
     service TEXT NOT NULL,
-    settings_json TEXT NOT NULL
+    settings_json TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE jobs (
     fingerprint TEXT PRIMARY KEY,
     job_json TEXT NOT NULL,
+    job_checksum INTEGER NOT NULL,
     state TEXT NOT NULL,
     error_json TEXT,
-    result_json TEXT
+    result_json TEXT,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE attempts (
@@ -39,6 +43,7 @@ CREATE TABLE attempts (
     credits REAL,
     estimate REAL,
     polls INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (fingerprint, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -49,7 +54,8 @@ CREATE TABLE entries (
     fingerprint TEXT NOT NULL REFERENCES jobs,
     tags_json TEXT NOT NULL,
     priority INTEGER NOT NULL,
-    output_name TEXT NOT NULL
+    output_name TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 
 -- For counting: which jobs the entries name.
@@ -62,6 +68,7 @@ CREATE TABLE happenings (
     about TEXT NOT NULL,
     word TEXT NOT NULL,
     message TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (at, kind, about)
 ) STRICT;
 
@@ -70,13 +77,16 @@ CREATE TABLE files (
     name TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL REFERENCES jobs,
     sha256 TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL
+    size_bytes INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Whether a process has the journal open for writing, checkpointed into the file itself: if it says so and there is no
--- write-ahead log beside it, the log was lost, and with it what is paid for.
+-- One row. Which journal this is, the number of its last commit, which the witness holds too, and whether a process has
+-- it open for writing: if it says so, no write-ahead log is beside it and no witness knows better, the log was lost.
 CREATE TABLE mark (
-    is_open INTEGER NOT NULL
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    journal_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    is_open INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
-
-INSERT INTO mark VALUES (0);

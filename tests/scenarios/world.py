@@ -141,6 +141,25 @@ class SimDisk(Opening):
         self._files[id(file)] = path
         return file
 
+    def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
+        """Durable on return; a process that dies meanwhile leaves a part of it."""
+        self._mortal.checkpoint()
+        path = self._files[id(file)]
+        before = path.read_bytes()[start_bytes : start_bytes + len(content)]
+        self._at(path, start_bytes, content)
+        self._dirty.pop(path, None)
+        try:
+            self._mortal.checkpoint()
+        except Died:
+            cut = self._rng.randrange(len(content) + 1)
+            self._at(path, start_bytes, content[:cut] + before[cut:])
+            raise
+
+    def _at(self, path: Path, start_bytes: int, content: bytes) -> None:
+        with path.open("r+b") as file:
+            file.seek(start_bytes)
+            file.write(content)
+
     def flush(self, file: BinaryIO) -> None:
         self._mortal.checkpoint()
         self._dirty.pop(self._files[id(file)], None)
