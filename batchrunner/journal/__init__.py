@@ -317,7 +317,8 @@ def _create(path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
     finally:
         connection.close()
-    Disk().rename(new, path)
+    new.replace(path)
+    Disk().flush_folder(path.parent)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
