@@ -5,6 +5,7 @@ night, in every process.
 """
 
 import asyncio
+import errno
 import gc
 import json
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from batchrunner.decoders import Here
 from batchrunner.downloader import Checks
 from batchrunner.endpoint import Endpoint
 from batchrunner.engine import Engine
+from batchrunner.errors import BatchrunnerError
 from batchrunner.events import CallFailed, Event, JobMoved
 from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.manifest import Batch, fingerprint
@@ -30,10 +32,22 @@ from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.conditions import ACCOUNT, SHOWS, Conditions, Outage, Trouble
 from batchrunner.sandbox.render import RenderRequest
 from batchrunner.settings import resolve
-from tests.scenarios.world import EPOCH, Died, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
+from batchrunner.verify import verify
+from tests.scenarios.damage import DiskTrouble, JournalFiles, Rest, flip_a_clip
+from tests.scenarios.world import (
+    EPOCH,
+    Died,
+    JournalExecutor,
+    Loop,
+    Mortal,
+    MortalExecutor,
+    SimDisk,
+    in_virtual_time,
+)
 
 MODEL = "alibaba/wan2.2-14b-animate-replace"
 MAX_RUNS = 40
+DAMAGES = (0,)
 MAX_VIRTUAL_S = 60 * 86_400.0
 
 # The failures of the fact sheet's section 4 that a service can show. Left out: server_error_accepted, a service that
@@ -70,6 +84,7 @@ class Story:
     entries: tuple[Entry, ...] = ()  # of the last run
     report: dict[str, Any] = field(default_factory=dict)
     deaths: int = 0
+    damage: str = ""  # what happened to files at rest
     posts_in_air_at_deaths: int = 0
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -96,6 +111,11 @@ class Night:
         self.rate = rate if rate is not None else rng.choice([0.0, 0.05, 0.05, 0.1, 0.3])
         self.interrupts = rng.random() < 0.15
         self.clock_jumps = rng.random() < 0.15
+        self.ill = Random(f"{seed} disk")  # of its own: what the disk does leaves the rest of a seed's night as it was
+        self.troubles = self.ill.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
+        self.damages = self.ill.choice(DAMAGES)  # at rest
+        self.flips = self.ill.choice([0, 0, 1])  # of clips
+        self.recovers = False  # whether the next run is to continue what is left of a damaged journal
         self.config = SandboxConfig(
             seed=seed,
             capacity=rng.choice([1, 2, 4, 8]),
@@ -180,16 +200,14 @@ class Night:
         service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
         story.rundir.make()
         entries = self.entries()
-        quiet_runs = 0
+        rest = Rest(story.rundir, self.ill)
         try:
             for number in range(MAX_RUNS):
                 dying = self.deaths > 0
                 self.deaths -= 1
                 status = await self._run(loop, story, entries, service.url, dying=dying)
-                # A run in the middle of the night may be left with work to do; two in a row that leave the same
-                # work undone, and none of it submitted, are the end of what running again can bring.
-                quiet_runs = 0 if status in {3, 130, None} else quiet_runs + 1
-                if quiet_runs:
+                is_over = status in {0, 1}
+                if not self._rest(loop, story, rest) and is_over:
                     break
                 self._within_budget(service.ledger())
                 if number == 5:
@@ -206,6 +224,25 @@ class Night:
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
 
+    def _rest(self, loop: Loop, story: Story, rest: Rest) -> bool:
+        """What happens to files between two runs. Returns whether it takes another run to mend."""
+        rest.keep()
+        if self.damages and self.ill.random() < 0.5:
+            self.damages -= 1
+            story.damage = rest.damage()
+            story.tell(loop.time(), f"at rest: {story.damage or 'nothing'}")
+            return bool(story.damage)
+        held = journal.read(story.rundir.journal) if self.flips and not story.damage else None
+        if held is None or not any(path is None for _, path in verify(story.rundir, held, Here())):
+            return False
+        self.flips -= 1
+        flipped = flip_a_clip(story.rundir, self.ill)
+        bad = {name for name, complaint in verify(story.rundir, held, Here()) if complaint}
+        story.tell(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
+        for name in bad:
+            (story.rundir.path / name).unlink(missing_ok=True)
+        return True
+
     def _within_budget(self, ledger: list[dict[str, Any]]) -> None:
         """Promise 4, while a budget is set: by the service's own account."""
         made = sum(event["event"] == "accepted" for event in ledger)
@@ -214,17 +251,14 @@ class Night:
         assert charged <= self.limits.get("max_credits", charged), f"promise 4: {charged} credits, {self.limits}"
 
     async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
-        """One process. Returns its exit status, or None where it died."""
-        mortal = Mortal()
-        if dying and self.rng.random() < 0.5:
-            mortal.die_at = int(self.rng.expovariate(1 / 60)) + 1
-        elif dying:
-            mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
-        disk = SimDisk(mortal, self.rng)
+        """One process. Returns its exit status, or None where it died or was refused."""
+        mortal, trouble = self._fate(dying=dying)
+        files = JournalFiles(story.rundir, self.ill)
+        disk = SimDisk(mortal, self.rng, trouble)
         clock = JumpyClock(self.rng) if self.clock_jumps else LoopClock(EPOCH)
         executor = MortalExecutor(mortal, self.rng)
-        checks = Checks(Here(), executor)
-        outside = Surroundings(clock, executor, MortalExecutor(mortal, self.rng), disk, self.rng, checks)
+        checks, commits = Checks(Here(), executor), JournalExecutor(mortal, self.rng, files, trouble)
+        outside = Surroundings(clock, executor, commits, disk, self.rng, checks)
         caught: list[int] = []
         setup = self._setup(story, entries)
         story.caps.append(setup.settings.concurrency)
@@ -242,30 +276,64 @@ class Night:
         process = asyncio.ensure_future(
             drive(setup, Endpoint(url, "k"), _teller(story, loop), outside, (listen, lambda: _first(caught)))
         )
-        mortal.on_death = process.cancel
+        mortal.at_death, mortal.on_death = files.freeze, process.cancel
         loop.mortal = mortal
+        refused = ""
         try:
             status = await process
         except (Died, asyncio.CancelledError):
             status = None
+        except BatchrunnerError as error:
+            status, refused = None, error.message
         loop.mortal = None
         if mortal.dead:
             await _bury()
+            files.thaw()
             disk.lose()
             story.deaths += 1
-            held = journal.read(setup.rundir.journal)
-            in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
-            assert in_air <= self.concurrency, "more submissions in the air than slots"
+        elif refused:
+            self._refused(loop, story, refused, expected=trouble.came)
+        if mortal.dead or trouble.came:
+            in_air = self._in_the_air(story)
             story.posts_in_air_at_deaths += in_air
-            story.tell(loop.time(), f"died, with {in_air} submissions in the air")
-            return None
-        assert status is not None
-        story.statuses.append(status)
-        story.tell(loop.time(), f"exit {status}")
+            words = "died" if mortal.dead else "ended on a disk that failed"
+            story.tell(loop.time(), f"{words}, with {in_air} submissions in the air")
+        if status is not None:
+            story.statuses.append(status)
+            story.tell(loop.time(), f"exit {status}")
         return status
+
+    def _fate(self, *, dying: bool) -> tuple[Mortal, DiskTrouble]:
+        """When the process dies, and when its disk fails."""
+        mortal = Mortal()
+        if dying and self.rng.random() < 0.5:
+            mortal.die_at = int(self.rng.expovariate(1 / 60)) + 1
+        elif dying:
+            mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
+        if not self.troubles:
+            return mortal, DiskTrouble()
+        self.troubles -= 1
+        first, count = int(self.ill.expovariate(1 / 60)) + 1, self.ill.choice([1, 3, 10, 40])
+        return mortal, DiskTrouble(first, count, self.ill.choice([errno.EIO, errno.ENOSPC]))
+
+    def _refused(self, loop: Loop, story: Story, words: str, *, expected: bool) -> None:
+        """A run that does not begin: only a failing disk and damage at rest are reasons."""
+        story.tell(loop.time(), f"refused: {words}")
+        assert expected or story.damage, f"a run is refused: {words}"
+        assert not self.recovers, f"and even with --recover: {words}"
+        self.recovers = bool(story.damage) and not expected
+
+    def _in_the_air(self, story: Story) -> int:
+        """Submissions whose fate the journal does not tell, once their process is gone."""
+        held = None if story.damage else journal.read(story.rundir.journal)
+        in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
+        assert in_air <= self.concurrency, "more submissions in the air than slots"
+        return in_air
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), **self.limits}
+        if self.recovers:
+            flags["recover"], self.recovers = True, False
         batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
         return Setup(batch, resolve(flags, {}, {}), story.rundir)
 

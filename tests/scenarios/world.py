@@ -7,6 +7,7 @@ operation of it succeeds and every task of it is cancelled, so what its clean-up
 
 import asyncio
 import concurrent.futures
+import errno
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import aiohappyeyeballs
 import async_solipsism
 
 from tests.conftest import Opening
+from tests.scenarios.damage import NO_TROUBLE, DiskTrouble, JournalFiles, files_end_at
 
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
@@ -36,6 +38,7 @@ class Mortal:
     passed: int = 0
     turns: int = 0
     on_death: Callable[[], object] = field(default=lambda: None)
+    at_death: Callable[[], object] = field(default=lambda: None)  # before anything that the death brings about
 
     def checkpoint(self) -> None:
         """A place where the process may die: before and after whatever touches the disk."""
@@ -54,6 +57,7 @@ class Mortal:
 
     def die(self) -> None:
         """SIGKILL, or the power goes."""
+        self.at_death()
         self.dead = True
         self.on_death()
 
@@ -119,6 +123,35 @@ class MortalExecutor(concurrent.futures.Executor):
         return future
 
 
+class JournalExecutor(MortalExecutor):
+    """The journal's thread. Its commits may be torn by a death, and may fail for a while."""
+
+    def __init__(self, mortal: Mortal, rng: Random, files: JournalFiles, trouble: DiskTrouble) -> None:
+        super().__init__(mortal, rng)
+        self._files = files
+        self._trouble = trouble
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":
+        if self._trouble.comes():
+            size_bytes = sum(map(len, filter(None, self._files.now().values())))
+            limit = self._rng.choice([0, size_bytes, size_bytes // 2])
+            return super().submit(self._failing, limit, fn, *args, **kwargs)
+        mortal = self._mortal
+        if mortal.dead or mortal.passed + 2 != mortal.die_at or self._rng.random() < 0.5:
+            return super().submit(fn, *args, **kwargs)
+        # The next checkpoint but one is the last, and comes after the commit: this time the death comes within.
+        before = self._files.now()
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except Died:
+            self._files.freeze_torn(before)
+            raise
+
+    def _failing(self, limit: int, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        with files_end_at(limit, told=self._trouble.error == errno.ENOSPC):
+            return fn(*args, **kwargs)
+
+
 class SimDisk(Opening):
     """The real file system, with a memory of what a power cut would take away.
 
@@ -126,15 +159,21 @@ class SimDisk(Opening):
     kept, gone, torn, or holes of zeros; names back where they were.
     """
 
-    def __init__(self, mortal: Mortal, rng: Random) -> None:
+    def __init__(self, mortal: Mortal, rng: Random, trouble: DiskTrouble = NO_TROUBLE) -> None:
         self._mortal = mortal
         self._rng = rng
+        self._trouble = trouble
         self._dirty: dict[Path, bytes | None] = {}  # what is safely on the disk instead; None: nothing
         self._files: dict[int, Path] = {}  # open files by identity of their wrapper
         self._names: list[tuple[Path, bytes | None]] = []  # names changed and not flushed, with what they held
 
-    def open(self, path: Path, mode: str) -> BinaryIO:
+    def _checkpoint(self) -> None:
+        """Before an operation: the process may die, or the operation fail."""
         self._mortal.checkpoint()
+        self._trouble.fail()
+
+    def open(self, path: Path, mode: str) -> BinaryIO:
+        self._checkpoint()
         before = path.read_bytes() if path.exists() else None
         self._dirty.setdefault(path, before)
         file = cast(BinaryIO, path.open(mode, buffering=0))
@@ -161,19 +200,19 @@ class SimDisk(Opening):
             file.write(content)
 
     def flush(self, file: BinaryIO) -> None:
-        self._mortal.checkpoint()
+        self._checkpoint()
         self._dirty.pop(self._files[id(file)], None)
         self._mortal.checkpoint()
 
     def flush_all(self, paths: Sequence[Path]) -> None:
         for path in paths:
-            self._mortal.checkpoint()
+            self._checkpoint()
             self._dirty.pop(path, None)
         self._mortal.checkpoint()
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
         for source, target in names:
-            self._mortal.checkpoint()
+            self._checkpoint()
             self._names.append((target, target.read_bytes() if target.exists() else None))
             self._names.append((source, source.read_bytes()))
             source.replace(target)
@@ -191,7 +230,7 @@ class SimDisk(Opening):
             path.unlink()
 
     def flush_folder(self, folder: Path) -> None:
-        self._mortal.checkpoint()
+        self._checkpoint()
         self._names = [(path, held) for path, held in self._names if path.parent != folder]
 
     def lose(self) -> None:

@@ -1,0 +1,198 @@
+"""What befalls the journal's own files, which SQLite writes past the simulated disk, and whatever lies at rest.
+
+`JournalFiles` keeps them as they were at the moment of death: what a dead process does while it is unwound, such as
+folding the write-ahead log in, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
+`DiskTrouble` makes operations fail for a while. `Rest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or a
+careless person does; after that a run may be refused.
+"""
+
+import errno
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from unittest.mock import patch
+
+from batchrunner import disk
+from batchrunner.rundir import RunDir
+
+_SECTOR_BYTES = 512
+_LOG_HEAD_BYTES = 32  # of the write-ahead log; SQLite flushes a new one before anything follows it
+Content = dict[Path, bytes | None]
+
+
+class JournalFiles:
+    """The files of one journal: as they are, as they were at a death, and as a death within a commit left them."""
+
+    def __init__(self, rundir: RunDir, rng: Random) -> None:
+        self._journal = rundir.journal
+        self._log = rundir.journal.with_name(f"{rundir.journal.name}-wal")
+        self._index = rundir.journal.with_name(f"{rundir.journal.name}-shm")
+        self._rng = rng
+        self._held: Content | None = None
+
+    def now(self) -> Content:
+        """What is there."""
+        return {path: path.read_bytes() if path.exists() else None for path in (self._journal, self._log)}
+
+    def freeze(self) -> None:
+        """The process dies: whatever happens to these files from now on does not."""
+        if self._held is None:
+            self._held = self.now()
+
+    def freeze_torn(self, before: Content) -> None:
+        """The same, in the middle of the commit that began at `before`: none of it was flushed yet."""
+        self._held = self._torn(before, self.now())
+
+    def thaw(self) -> None:
+        """Put back what was there at the death. The log's index lives in memory: it is gone."""
+        if self._held is None:
+            return
+        self._index.unlink(missing_ok=True)
+        for path, content in self._held.items():
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+        self._held = None
+
+    def _torn(self, before: Content, after: Content) -> Content:
+        old, new = before[self._log] or b"", after[self._log] or b""
+        if before[self._journal] != after[self._journal] or not new:
+            return before  # the log was folded in, which has flushes of its own; nothing of this commit is there
+        content = bytearray(old.ljust(len(new), b"\0"))
+        sectors = [at for at in range(0, len(new), _SECTOR_BYTES) if _at(old, at) != _at(new, at)]
+        if sectors and old[:_LOG_HEAD_BYTES] != new[:_LOG_HEAD_BYTES]:
+            content[:_LOG_HEAD_BYTES] = new[:_LOG_HEAD_BYTES]
+        last = self._rng.randint(0, len(sectors))
+        is_prefix = self._rng.random() < 0.5
+        for number, at in enumerate(sectors):
+            if number < last if is_prefix else self._rng.random() < 0.5:
+                content[at : at + _SECTOR_BYTES] = _at(new, at)
+        size_bytes = len(new) if self._rng.random() < 0.5 else max(len(old), self._rng.randrange(len(new) + 1))
+        return {self._journal: before[self._journal], self._log: bytes(content[:size_bytes])}
+
+
+def _at(content: bytes, at: int) -> bytes:
+    return content[at : at + _SECTOR_BYTES]
+
+
+@dataclass
+class DiskTrouble:
+    """From the `first`-th operation on, `count` of them fail. error: EIO or ENOSPC."""
+
+    first: int = 0
+    count: int = 0
+    error: int = errno.EIO
+    passed: int = 0
+
+    def comes(self) -> int:
+        """Count an operation: the error that it meets, or 0."""
+        self.passed += 1
+        return self.error if self.first <= self.passed < self.first + self.count else 0
+
+    @property
+    def came(self) -> bool:
+        """Whether any operation met it."""
+        return bool(self.count) and self.passed >= self.first
+
+    def fail(self) -> None:
+        """Count an operation, and raise the error that it meets."""
+        if error := self.comes():
+            raise OSError(error, "the simulated disk fails")
+
+
+NO_TROUBLE = DiskTrouble()
+
+
+@contextmanager
+def files_end_at(size_bytes: int, *, told: bool) -> Iterator[None]:
+    """While this lasts, the system refuses to write past this size: for SQLite an I/O error, after a part of a write.
+
+    told: whether the program under test may see the limit, and so take it for a lack of room.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    seen = disk.largest_file_bytes() if told else None
+    try:
+        with patch.object(disk, "largest_file_bytes", lambda: seen):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@dataclass
+class Rest:
+    """What happens to files while no process runs, at most once a night. told: what it was, or "".
+
+    copies: of the journal at earlier rests, for a person who puts an old one back.
+    """
+
+    rundir: RunDir
+    rng: Random
+    copies: list[Content] = field(default_factory=list)
+    told: str = ""
+
+    def keep(self) -> None:
+        """Somebody makes a copy of the journal."""
+        self.copies.append(JournalFiles(self.rundir, self.rng).now())
+
+    def damage(self) -> str:
+        """Do one thing to what is there, and say what."""
+        room, journal, witness = self.rundir.room, self.rundir.journal, self.rundir.path / ".batchrunner.witness"
+        log = journal.with_name(f"{journal.name}-wal")
+        ways = {
+            "a bit of the journal flips": lambda: self._flip(journal),
+            "a bit of the log flips": lambda: self._flip(log),
+            "the log is cut": lambda: self._cut(log),
+            "a part of the log is zeroed": lambda: self._zero(log),
+            "the log is removed": log.unlink,
+            "a bit of the witness flips": lambda: self._flip(witness),
+            "the witness is removed": witness.unlink,
+            "the journal is removed": journal.unlink,
+            "the tool's room is removed": lambda: shutil.rmtree(room),
+            "an old copy of the journal is put back": self._put_back,
+        }
+        needs = {"log": log, "witness": witness, "journal": journal, "room": room}
+        possible = [words for words in ways if all(needs[name].exists() for name in needs if name in words)]
+        possible = [words for words in possible if "old copy" not in words or len(self.copies) > 1]
+        self.told = self.rng.choice(possible) if possible else ""
+        if self.told:
+            ways[self.told]()
+        return self.told
+
+    def _flip(self, path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        if content:
+            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+            path.write_bytes(content)
+
+    def _cut(self, path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: self.rng.randrange(len(content) + 1)])
+
+    def _zero(self, path: Path) -> None:
+        content = path.read_bytes()
+        start = self.rng.randrange(len(content) + 1)
+        length = min(self.rng.choice([512, 4096, 65536]), len(content) - start)
+        path.write_bytes(content[:start] + bytes(length) + content[start + length :])
+
+    def _put_back(self) -> None:
+        for path, content in self.rng.choice(self.copies[:-1]).items():
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+
+
+def flip_a_clip(rundir: RunDir, rng: Random) -> Path | None:
+    """Flip a bit of a delivered clip, and say which; None where there is none."""
+    clips = sorted(rundir.path.glob("*.mp4"))
+    if not clips:
+        return None
+    path = rng.choice(clips)
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return path
