@@ -181,8 +181,9 @@ class Engine:
 
     def _moment(self, call: str, due: float | None, now: float) -> float | None:
         """When the next call of this kind may start, given when there is one to make; None: when a task has ended."""
-        opens_at = self._weather.gates[call].opens_at(now)
-        if due is None or opens_at is None or self._running[call] >= self._bounds[call]:
+        gate, most = self._weather.gates[call], self._bounds[call]
+        opens_at, most = gate.opens_at(now), most if gate.room is None else min(most, gate.room)
+        if due is None or opens_at is None or self._running[call] >= most:
             return None
         return max(due, opens_at, now if call == "download" else self._pace.next_at(now))
 
@@ -273,12 +274,18 @@ class Engine:
         self._weather.gates[call].left(ticket)  # where the step ended before its call was made
         self._steps.admission.ledger.update(self._steps.records[fingerprint])  # the same for what was held for it
         self._poller.heed(self._steps.records[fingerprint], self._parts.clock.monotonic())
+        if call == "submit" and self._weather.gates[call].open:
+            self._scheduler.restore()
         self._HANDLERS[type(following)](self, fingerprint, following)
 
     def _submit_again(self, fingerprint: str, following: Submit) -> None:
         self._scheduler.release(fingerprint)
         self._followed.discard(fingerprint)
-        self._scheduler.add(fingerprint, self._order[fingerprint], self._parts.clock.monotonic() + following.wait_s)
+        order = self._order[fingerprint]
+        if following.last:
+            self._scheduler.add_last(fingerprint, order)
+        else:
+            self._scheduler.add(fingerprint, order, self._parts.clock.monotonic() + following.wait_s)
 
     def _look_again(self, fingerprint: str, following: Look) -> None:
         if following.over:

@@ -3,6 +3,10 @@
 There is one gate for submissions, one for polls and one for downloads. It closes on trouble that is no job's fault: at
 once where the account refuses or the service asks for patience, after a streak where it is down or out of reach. A
 closed gate lets a single call try after a growing wait, and opens when that one is answered.
+
+A submission that ends in doubt may have been accepted, so three of them in a row close the gate for half an hour at a
+time: each further one may be one more job in doubt. Any answer to a submission ends that, since it shows that the
+service answers; so does its log (`settled`).
 Rule: what was under way when the gate closed neither lengthens the wait nor ends it; one round, one verdict.
 """
 
@@ -34,10 +38,14 @@ class Trouble:
 
 _THROTTLED = Trouble(Word.THROTTLED, 1, retry.Backoff(base_s=2.0, cap_s=120.0))
 _TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
-    (AccountFault, Trouble(Word.PAUSED, 1, retry.Backoff(base_s=30.0, cap_s=600.0))),
+    # The first tries come soon: another job may be accepted, which shows that the account is not at fault.
+    (AccountFault, Trouble(Word.PAUSED, 1, retry.Backoff(base_s=5.0, cap_s=600.0))),
     (ServiceFault, Trouble(Word.DOWN, 3, retry.Backoff(base_s=5.0, cap_s=300.0))),
     (NetworkFault, Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
 )
+MOST_DOUBTS = 3  # submissions in a row that end in doubt, before the others stop
+DOUBT_PROBE_S = 1800.0  # between two submissions after that
+_SETTLED_WAIT_S = 30.0  # where the log showed that the last ones were not accepted
 # What concerns one generation or one file, and says nothing about the others.
 _ONE_JOBS = {
     "unknown_generation",
@@ -73,6 +81,19 @@ class Gate:
         self._round = 0
         self._trying = False
         self._vouched = False
+        self._doubts = 0  # submissions in a row that ended in doubt
+        self._answered = False
+
+    @property
+    def room(self) -> int | None:
+        """How many calls may be under way at once; None: any number.
+
+        Until the first submission is answered, and after one that ended in doubt, only so many are risked that no
+        more than MOST_DOUBTS in a row can end in doubt.
+        """
+        if not self._careful or (self._answered and not self._doubts):
+            return None
+        return max(1, MOST_DOUBTS - self._doubts)
 
     @property
     def open(self) -> bool:
@@ -97,7 +118,9 @@ class Gate:
 
     def passed(self, ticket: int) -> bool:
         """The call was answered. Returns whether the gate opened by it."""
-        if ticket != self._round:
+        in_doubt = self._is_shut_by_doubts()
+        self._doubts, self._answered = 0, True
+        if ticket != self._round and not in_doubt:
             return False
         self._streak = self._tries = 0
         opened = not self.open
@@ -105,6 +128,20 @@ class Gate:
         self._began.clear()
         self._trying = self._vouched = False
         return opened
+
+    def settled(self, now: float, *, accepted: bool) -> bool:
+        """The service's log settled a doubt. Returns whether that is news: the gate opened by it, or tries sooner.
+
+        An acceptance is as good as an answer. A submission that was not accepted leaves the trouble as it is, and the
+        next one tries as after any other failure.
+        """
+        if accepted:
+            return self.passed(self._round if self._is_shut_by_doubts() else -1)
+        sooner = self._is_shut_by_doubts()
+        if sooner:
+            self.next_at = min(self.next_at, now + _SETTLED_WAIT_S)
+        self._doubts = 0
+        return sooner
 
     def looked(self, ticket: int) -> None:
         """The look was answered: the next call may go at once."""
@@ -116,8 +153,17 @@ class Gate:
         if ticket == self._round:
             self._trying = False
 
-    def failed(self, ticket: int, error: CallError, now: float) -> bool:
-        """The call failed. Returns whether that is news: the gate closed, stays closed for longer, or opened by it."""
+    def failed(self, ticket: int, error: CallError, now: float, *, look: bool = False) -> bool:
+        """The call failed. Returns whether that is news: the gate closed, stays closed for longer, or opened by it.
+
+        look: it was the look before a submission, which settles nothing about submissions.
+        """
+        if error.in_doubt:
+            self._doubts += 1
+        elif _is_answer(error) and not look:
+            if self._is_shut_by_doubts():
+                ticket = self._round
+            self._doubts, self._answered = 0, True
         if ticket != self._round:
             return False
         if isinstance(error, LocalFault):
@@ -127,20 +173,31 @@ class Gate:
         if trouble is None:  # an answer is an answer
             return self.passed(ticket)
         self._streak += 1
-        if self.open and self._streak < trouble.streak:
+        in_doubt = error.in_doubt and self._doubts >= MOST_DOUBTS
+        if self.open and self._streak < trouble.streak and not in_doubt:
             return False
         self._round += 1
         self._tries += 1
         self._trying = self._vouched = False
-        self.word, self.reason = trouble.word, error.message
+        told = f"{self._doubts} submissions in a row ended in doubt: " if in_doubt else ""
+        self.word, self.reason = trouble.word, told + error.message
         self.since = self._began.setdefault(trouble.word is Word.PAUSED, now)
-        self.next_at = now + (retry.wait_s(trouble.wait, self._tries, error, self._rng) or 0.0)
+        wait_s = retry.wait_s(trouble.wait, self._tries, error, self._rng) or 0.0
+        self.next_at = now + (max(DOUBT_PROBE_S, wait_s) if in_doubt else wait_s)
         return True
+
+    def _is_shut_by_doubts(self) -> bool:
+        return not self.open and self._doubts >= MOST_DOUBTS
+
+
+def _is_answer(error: CallError) -> bool:
+    """Whether the service answered the call, so that it is known what became of it."""
+    return error.status is not None or trouble_of(error) is None
 
 
 def trouble_of(error: CallError) -> Trouble | None:
     """What an error says about the calls of its kind; None where it concerns one job alone."""
-    if error.kind in _ONE_JOBS:
+    if error.kind in _ONE_JOBS and not error.in_doubt:
         return None
     if error.kind == "rate_limited":
         return _THROTTLED

@@ -2,10 +2,15 @@
 
 The cap bounds generations in flight, counted from the intent to submit until the service says that it is over: a slot
 is taken in the same step that admits a job and given back when its generation ends, so no cancel can leak one.
-Rule: in flight is never above the cap because of an admission; generations found in flight at the start count too.
+A submission in doubt holds a slot like any other, with one exception: it never holds the last slot of a cap that was
+lowered by the service, since the service might ask for one at a time and then nothing would move.
+Rule: in flight is never above the user's cap because of an admission; generations found in flight at the start count
+too.
 """
 
 import heapq
+from collections import deque
+from collections.abc import Iterable
 
 
 class Cap:
@@ -66,12 +71,14 @@ class Scheduler:
         self.cap = Cap(cap)
         self._ready: list[tuple[int, str]] = []  # (order, fingerprint): may go now
         self._backing_off: list[tuple[float, int, str]] = []  # (not before, order, fingerprint)
+        self._set_back: deque[tuple[int, str]] = deque()  # (order, fingerprint): after the others, oldest first
         self._in_flight: set[str] = set()
+        self._in_doubt: set[str] = set()  # of those in flight
 
     @property
     def waiting(self) -> int:
         """How many jobs wait for admission."""
-        return len(self._ready) + len(self._backing_off)
+        return len(self._ready) + len(self._backing_off) + len(self._set_back)
 
     @property
     def in_flight(self) -> int:
@@ -85,13 +92,32 @@ class Scheduler:
         else:
             heapq.heappush(self._backing_off, (not_before, order, fingerprint))
 
-    def occupy(self, fingerprint: str) -> None:
-        """Count a generation that is in flight already, or may be."""
+    @property
+    def set_back(self) -> Iterable[str]:
+        """The jobs that go after the others."""
+        return (fingerprint for _, fingerprint in self._set_back)
+
+    def add_last(self, fingerprint: str, order: int) -> None:
+        """Let a job wait for admission after all others: the next one to be tried is another."""
+        self._set_back.append((order, fingerprint))
+
+    def restore(self) -> None:
+        """Give the jobs that go last their places among the others again."""
+        while self._set_back:
+            heapq.heappush(self._ready, self._set_back.popleft())
+
+    def occupy(self, fingerprint: str, *, in_doubt: bool = False) -> None:
+        """Count a generation that is in flight already, or may be (`in_doubt`)."""
         self._in_flight.add(fingerprint)
+        if in_doubt:
+            self._in_doubt.add(fingerprint)
+        else:
+            self._in_doubt.discard(fingerprint)
 
     def release(self, fingerprint: str) -> None:
         """Give a slot back: the service refused, or the generation has ended. Harmless when it holds none."""
         self._in_flight.discard(fingerprint)
+        self._in_doubt.discard(fingerprint)
 
     def holds(self, fingerprint: str) -> bool:
         """Whether this job holds a slot."""
@@ -100,13 +126,17 @@ class Scheduler:
     @property
     def full(self) -> bool:
         """Whether no slot is free."""
-        return len(self._in_flight) >= self.cap.working
+        working, limit, taken = self.cap.working, self.cap.limit, len(self._in_flight)
+        if working == limit or taken >= limit:
+            return taken >= limit
+        in_doubt = len(self._in_doubt)
+        return taken - in_doubt + min(in_doubt, working - 1) >= working
 
     def next_at(self, now: float) -> float | None:
         """When `next` will admit something, if nothing else happens: `now`, a moment to come, or never (None)."""
         if self.full:
             return None
-        if self._ready:
+        if self._ready or self._set_back:
             return now
         return self._backing_off[0][0] if self._backing_off else None
 
@@ -115,8 +145,8 @@ class Scheduler:
         while self._backing_off and self._backing_off[0][0] <= now:
             _, order, fingerprint = heapq.heappop(self._backing_off)
             heapq.heappush(self._ready, (order, fingerprint))
-        if self.full or not self._ready:
+        if self.full or not (self._ready or self._set_back):
             return None
-        fingerprint = heapq.heappop(self._ready)[1]
+        fingerprint = heapq.heappop(self._ready)[1] if self._ready else self._set_back.popleft()[1]
         self._in_flight.add(fingerprint)
         return fingerprint

@@ -32,9 +32,10 @@ REFUSED_HINT = "Nothing was charged for it. Look at what is special about it; --
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Nothing is in flight for it: submit it, in so many seconds."""
+    """Nothing is in flight for it: submit it, in so many seconds. last: after all other jobs that wait."""
 
     wait_s: float = 0.0
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,11 @@ class Steps:
             return Doubt()
         await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
         if isinstance(error, AccountFault):
-            return Submit()  # when the gate opens
+            if not self._weather.is_at_fault(fingerprint, error):
+                return Submit(last=True)  # when the gate opens, and the next try is another job's
+            told = f"{error.message}; it was refused again and again while other jobs were accepted"
+            await self._move(fingerprint, Move.GIVE_UP, error=Problem(error.kind, told, REFUSED_HINT))
+            return End()
         if isinstance(error, LocalFault) and error.kind != "input_changed":
             raise error  # no job's fault
         # An input that changed or vanished concerns this job alone; so does a request that the service refuses.

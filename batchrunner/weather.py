@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from batchrunner.errors import CallError, LocalFault
+from batchrunner.errors import AccountFault, CallError, LocalFault
 from batchrunner.events import CapChanged, Fetching, WeatherChanged
 from batchrunner.gate import Gate, Word, trouble_of
 from batchrunner.job import Happening
@@ -20,6 +20,8 @@ from batchrunner.scheduler import Scheduler
 
 CALLS = ("submit", "poll", "download")
 _TELL_EVERY_S = 0.5
+REFUSALS_ALONE = 3  # with another job accepted between each two: the job itself is at fault
+_PLAINLY_THE_ACCOUNTS = {"out_of_credits", "unauthorized"}
 _T = TypeVar("_T")
 
 
@@ -68,12 +70,33 @@ class Weather:
             await made
         except CallError as error:
             before = gate.word
-            if gate.failed(ticket, error, self._parts.clock.monotonic()):
+            if gate.failed(ticket, error, self._parts.clock.monotonic(), look=True):
                 await self._tell_weather("submit", before)
         else:
             gate.looked(ticket)
         finally:
             gate.left(ticket)
+
+    async def settled(self, *, accepted: bool) -> None:
+        """The service's log settled a submission in doubt: one way, or the other."""
+        gate = self.gates["submit"]
+        before = gate.word
+        if gate.settled(self._parts.clock.monotonic(), accepted=accepted):
+            await self._tell_weather("submit", before)
+
+    def is_at_fault(self, fingerprint: str, error: AccountFault) -> bool:
+        """Whether a job that the account is refused is at fault itself: others are accepted, it is not.
+
+        Shown by acceptances of other jobs between three of its refusals. Between two of them they show it where no
+        other job is left to ask with, unless the service speaks of credits or the key.
+        """
+        refusals = self.failures("submit", fingerprint)
+        if refusals >= REFUSALS_ALONE:
+            return True
+        if refusals < REFUSALS_ALONE - 1 or error.kind in _PLAINLY_THE_ACCOUNTS:
+            return False
+        alike = sum(self.failures("submit", other) >= refusals for other in self._scheduler.set_back)
+        return self._scheduler.waiting <= alike
 
     def patience(self, policy: Policy) -> dict[str, float]:
         """Until when each closed gate is waited for (monotonic, s), once no other try comes before that."""

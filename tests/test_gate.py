@@ -42,10 +42,10 @@ def closed(error: CallError, now: float = 0.0, *, careful: bool = False) -> Gate
     ("error", "streak", "word", "waits"),
     [
         (SLOW, 1, Word.THROTTLED, [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0, 120.0]),
-        (BROKE, 1, Word.PAUSED, [30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0]),
-        (AccountFault("unauthorized", "key"), 1, Word.PAUSED, [30.0]),
+        (BROKE, 1, Word.PAUSED, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0]),
+        (AccountFault("unauthorized", "key"), 1, Word.PAUSED, [5.0]),
         (DOWN, 3, Word.DOWN, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]),
-        (ServiceFault("no_id", "what?", in_doubt=True), 3, Word.DOWN, [5.0]),
+        (ServiceFault("no_id", "what?"), 3, Word.DOWN, [5.0]),
         (CUT, 3, Word.UNREACHABLE, [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0, 120.0]),
     ],
     ids=lambda value: getattr(value, "kind", ""),
@@ -144,7 +144,7 @@ def test_who_leaves_without_a_verdict_makes_room_for_another_try_at_once() -> No
     assert gate.opens_at(100.0) == 100.0
     assert gate.failed(gate.enter(), LocalFault("input_changed", "a.mp4"), 100.0) is False, "this machine's own"
     assert gate.opens_at(100.0) == 100.0
-    assert (gate.word, gate.next_at) == (Word.PAUSED, 30.0)
+    assert (gate.word, gate.next_at) == (Word.PAUSED, 5.0)
 
 
 def test_this_machines_trouble_is_no_streak() -> None:
@@ -278,3 +278,87 @@ def test_whatever_happens_one_tries_and_the_gate_never_locks(
         now, look = moment, gate.wants_a_look
         end(gate, gate.enter(), 8, now, look=look)
     assert gate.open
+
+
+# Submissions that end in doubt
+
+DOUBT = ServiceFault("server_error", "500", status=500, in_doubt=True)
+LOST = NetworkFault("cut", "the reply was lost", in_doubt=True)
+REUSED = ServiceFault("id_reused", "another job's id", in_doubt=True)
+
+
+def shut_by_doubts(error: CallError = DOUBT) -> Gate:
+    gate = make(careful=True)
+    for _ in range(3):
+        gate.failed(gate.enter(), error, 0.0)
+    return gate
+
+
+@pytest.mark.parametrize("error", [DOUBT, LOST, REUSED], ids=lambda error: error.kind)
+def test_after_three_doubts_in_a_row_one_submission_goes_every_half_hour(error: CallError) -> None:
+    gate = shut_by_doubts(error)
+    assert "3 submissions in a row ended in doubt" in gate.reason
+    now = 0.0
+    for _ in range(4):
+        assert (gate.open, gate.opens_at(now)) == (False, now + 1800.0)
+        now += 1800.0
+        gate.looked(gate.enter())
+        assert gate.failed(gate.enter(), error, now) is True
+    assert gate.since == 0.0, "the patience with an outage counts from the first"
+
+
+def test_a_look_that_fails_meanwhile_does_not_bring_the_next_submission_nearer() -> None:
+    gate = shut_by_doubts()
+    gate.failed(gate.enter(), DOWN, 1800.0, look=True)
+    gate.looked(gate.enter())
+    gate.failed(gate.enter(), DOUBT, 1900.0)
+    assert gate.opens_at(1900.0) == 1900.0 + 1800.0
+
+
+@pytest.mark.parametrize("answer", [None, SLOW, JobFault("bad_request", "no", status=400), BROKE], ids=str)
+def test_an_answer_in_between_begins_the_count_anew(answer: CallError | None) -> None:
+    gate = make(careful=True)
+    now = 0.0
+    for _ in range(10):
+        for _ in range(2):
+            gate.failed(gate.enter(), DOUBT, now)
+        ticket = gate.enter()
+        gate.failed(ticket, answer, now) if answer else gate.passed(ticket)
+        now = max(now, gate.next_at)
+        gate.passed(gate.enter())
+        assert gate.open
+
+
+def test_an_answer_that_comes_after_the_three_doubts_opens_the_gate() -> None:
+    """They were under way together: the service answers, so the others need not wait for half an hour."""
+    gate = make(careful=True)
+    tickets = [gate.enter() for _ in range(4)]
+    for ticket in tickets[:3]:
+        gate.failed(ticket, DOUBT, 0.0)
+    assert gate.opens_at(1.0) == 1800.0
+    assert gate.passed(tickets[3]) is True
+    assert gate.opens_at(1.0) == 1.0
+
+
+def test_as_many_submissions_are_risked_at_once_as_may_end_in_doubt() -> None:
+    gate = make(careful=True)
+    assert gate.room == 3, "nothing is known of the service yet"
+    gate.passed(gate.enter())
+    assert gate.room is None
+    rooms = []
+    for _ in range(2):
+        gate.failed(gate.enter(), DOUBT, 0.0)
+        rooms.append(gate.room)
+    assert rooms == [2, 1]
+    gate.passed(gate.enter())
+    assert gate.room is None
+    assert make().room is None, "polls and downloads end in no doubt"
+
+
+def test_what_the_log_shows_settles_the_doubts() -> None:
+    found, lacking = shut_by_doubts(), shut_by_doubts()
+    assert found.settled(10.0, accepted=True) is True
+    assert found.opens_at(10.0) == 10.0
+    assert lacking.settled(10.0, accepted=False) is True
+    assert (lacking.open, lacking.opens_at(10.0)) == (False, 40.0), "the service is in trouble all the same"
+    assert make(careful=True).settled(0.0, accepted=True) is False

@@ -162,6 +162,75 @@ def test_asking_when_takes_no_slot() -> None:
     assert scheduler.next_at(6.0) is None
 
 
+# Jobs that go last, and slots of submissions in doubt
+
+
+def test_a_job_that_is_set_back_goes_after_all_others_until_it_is_restored() -> None:
+    scheduler = filled(1, "b", "c")
+    scheduler.add_last("a", -1)
+    assert scheduler.waiting == 3
+    assert scheduler.next(0.0) == "b"
+    scheduler.release("b")
+    scheduler.restore()
+    assert scheduler.next(0.0) == "a", "its place is the old one"
+    scheduler.release("a")
+    assert scheduler.next(0.0) == "c"
+
+
+def test_jobs_that_are_set_back_take_turns() -> None:
+    scheduler = Scheduler(1)
+    for name in "abc":
+        scheduler.add_last(name, 0)
+    tried = []
+    for _ in range(5):
+        assert scheduler.next_at(1.0) == 1.0
+        [name] = admitted(scheduler, 1.0)
+        tried.append(name)
+        scheduler.release(name)
+        scheduler.add_last(name, 0)
+    assert tried == ["a", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "working", "in_doubt", "others", "full"),
+    [
+        (5, 5, 5, 0, True),  # the user's own cap: a doubt holds its slot
+        (5, 5, 4, 0, False),
+        (1, 1, 1, 0, True),
+        (5, 1, 1, 0, False),  # lowered: the last slot is never a doubt's
+        (5, 1, 4, 0, False),
+        (5, 1, 5, 0, True),  # but never more than the user allows
+        (5, 1, 1, 1, True),
+        (5, 2, 1, 0, False),
+        (5, 2, 3, 0, False),
+        (5, 2, 3, 1, True),
+        (5, 3, 1, 1, False),
+        (5, 3, 1, 2, True),
+    ],
+)
+def test_doubts_leave_one_slot_of_a_lowered_cap(
+    limit: int, working: int, in_doubt: int, others: int, *, full: bool
+) -> None:
+    scheduler = Scheduler(limit)
+    scheduler.cap._size = float(working)
+    for number in range(in_doubt):
+        scheduler.occupy(f"doubt-{number}", in_doubt=True)
+    for number in range(others):
+        scheduler.occupy(f"other-{number}")
+    assert scheduler.full is full
+    scheduler.add("new", 0)
+    assert (scheduler.next(0.0) is None) is full
+
+
+def test_a_doubt_that_is_adopted_holds_its_slot_like_any_other() -> None:
+    scheduler = Scheduler(5)
+    scheduler.cap._size = 1.0
+    scheduler.occupy("a", in_doubt=True)
+    assert not scheduler.full
+    scheduler.occupy("a")
+    assert scheduler.full
+
+
 # The cap
 
 

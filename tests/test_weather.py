@@ -236,6 +236,43 @@ def test_calls_are_counted_apart() -> None:
     assert night.weather.failures("download", "a") == 0
 
 
+# Whether it is the job or the account
+
+
+REFUSED = AccountFault("forbidden", "403: flagged", status=403)
+
+
+def test_a_job_that_is_refused_while_others_are_accepted_is_at_fault_itself() -> None:
+    night = Night()
+    night.scheduler.add("others", 1)
+    for number in range(1, 4):
+        night.end("submit", REFUSED, "a")
+        assert night.weather.is_at_fault("a", REFUSED) is (number == 3), number
+        night.end("submit", "reply", "b")
+
+
+def test_the_account_is_at_fault_while_nobody_is_accepted() -> None:
+    night = Night()
+    for job in "abcabcabc":
+        night.end("submit", REFUSED, job)
+        assert not night.weather.is_at_fault(job, REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_fault"), [("forbidden", True), ("wrong_address", True), ("out_of_credits", False)]
+)
+def test_where_no_other_job_is_left_to_ask_with_two_refusals_are_enough(kind: str, *, at_fault: bool) -> None:
+    error = AccountFault(kind, "no")
+    night = Night()
+    for outcome, job in ((error, "a"), (error, "z"), ("reply", "b"), (error, "z")):
+        night.end("submit", outcome, job)
+    night.scheduler.add_last("z", 9)
+    night.end("submit", error, "a")
+    assert night.weather.is_at_fault("a", error) is at_fault, "z was refused as often"
+    night.scheduler.add("c", 2)
+    assert not night.weather.is_at_fault("a", error), "c can be asked with"
+
+
 # The look before a try
 
 

@@ -158,6 +158,27 @@ def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Pat
     play(tmp_path, story, Fault(on="submit", kind="out_of_credits", between_s=(0.0, 1800.0)))
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 8])
+@pytest.mark.parametrize("poisoned", [1, 2])
+def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concurrency: int, poisoned: int) -> None:
+    """A content filter that answers 403: the batch once paused, and each try was the same job again."""
+    names = [f"job-{number}" for number in range(8)]
+    jobs = entries(*names)
+
+    async def story(stage: Stage) -> None:
+        assert await stage.run(jobs, concurrency=concurrency, account_wait="2m") == 1
+        expected = ["failed"] * poisoned + ["succeeded"] * (8 - poisoned)
+        assert [stage.states()[name] for name in names] == expected
+        error = stage.report["jobs"][0]["error"]
+        assert "403" in error["message"]
+        assert "while other jobs were accepted" in error["message"]
+        assert "--retry-failed" in error["hint"]
+        assert stage.loop.time() < 3600
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, *(Fault(on="submit", kind="locked", match=each.job.key) for each in jobs[:poisoned]))
+
+
 def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         assert await stage.run(entries("a")) == 1
