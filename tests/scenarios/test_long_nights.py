@@ -70,7 +70,7 @@ def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> N
         waits = [after["at"] - before["at"] for before, after in pairwise(refused)]
         assert sum(waits[:6]) < sum(waits[-6:]) / 2
 
-    outage = Outage(from_s=30.0, for_s=7200.0, shows="unavailable", calls="submit")
+    outage = Outage(from_s=30.0, for_s=7200.0, shows="unavailable", calls="submit", retry_after_s=1.0)
     play(tmp_path, story, conditions=Conditions(outages=(outage,)))
 
 
@@ -98,7 +98,7 @@ def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: 
         assert "while other jobs were accepted" in failed["error"]["message"]
         assert len(failed["attempts"]) == 12
 
-    play(tmp_path, story, Fault(on="submit", kind="server_error", match=many(1)[0].job.key))
+    play(tmp_path, story, Fault(on="submit", kind="unavailable_retry_after", delay_s=1.0, match=many(1)[0].job.key))
 
 
 # The account
