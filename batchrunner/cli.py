@@ -19,6 +19,7 @@ import click
 from batchrunner import __version__, shell
 from batchrunner.errors import BatchrunnerError, ExitStatus
 from batchrunner.settings import SETTINGS, Setting
+from batchrunner.text import printable
 
 if TYPE_CHECKING:
     from batchrunner.prepare import Setup
@@ -72,9 +73,12 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
     return click.option(flag, setting.name, metavar=metavar, help=text)
 
 
-_variables = click.option(
-    "--set", "given", multiple=True, metavar="NAME=VALUE", help="What ${NAME} in the manifest stands for; repeatable."
-)
+def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a manifest's variables stand for, as options."""
+    text = "Let ${NAME} in the manifest read this environment variable; repeatable."
+    command = click.option("--env", "allowed", multiple=True, metavar="NAME", help=text)(command)
+    text = "What ${NAME} in the manifest stands for; repeatable."
+    return click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help=text)(command)
 
 
 @click.group(
@@ -160,16 +164,22 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     type=click.IntRange(0),
     help="Problems to print for each manifest; 0 is all. [default: 20; json: all]",
 )
-def validate(manifests: tuple[Path, ...], given: tuple[str, ...], form: str, max_problems: int | None) -> int:
+def validate(
+    manifests: tuple[Path, ...],
+    given: tuple[str, ...],
+    allowed: tuple[str, ...],
+    form: str,
+    max_problems: int | None,
+) -> int:
     """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted.
 
     What the code at the end of a problem means is in docs/diagnostics.md.
     """
     from batchrunner.manifest import validate as validating
-    from batchrunner.manifest.variables import read_given
+    from batchrunner.manifest.variables import read_allowed, read_given
 
-    values = read_given(given)
-    checked = [validating.check(path, values, os.environ) for path in manifests]
+    values, names = read_given(given), read_allowed(allowed, os.environ)
+    checked = [validating.check(path, values, os.environ, names) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=shell.wants_colour(sys.stderr)):
         click.echo(text, err=problem, color=True)
     return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
@@ -195,12 +205,12 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 @_variables
 @click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until the run has ended.")
-def status(batch: Path, output: str | None, given: tuple[str, ...], as_json: bool, watch: bool) -> int:
+def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     """Show where a batch stands, from its journal; another process may be running it."""
     from batchrunner import status as looking
     from batchrunner.rundir import RunDir
 
-    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, {"output": output, "given": given}).rundir
+    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
     (looking.watch if watch else looking.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
 
@@ -226,7 +236,7 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
-        click.echo(str(path))
+        click.echo(printable(str(path)))
     return ExitStatus.OK
 
 
@@ -245,7 +255,7 @@ def verify(run_dir: Path) -> int:
         total += 1
         if complaint is not None:
             bad += 1
-            click.echo(f"{name}: {complaint}")
+            click.echo(printable(f"{name}: {complaint}"))
     click.echo(f"{total} results checked, {bad} bad")
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
@@ -301,7 +311,7 @@ def _command() -> int:
             if isinstance(error, click.exceptions.NoArgsIsHelpError):
                 click.echo(error.format_message())
             else:
-                error.show()
+                shell.refuse(error)
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError, ValueError):
@@ -321,7 +331,8 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     from batchrunner.manifest.variables import read_given
 
     with undisturbed.undisturbed():
-        setup = prepare.load(manifest, flags, os.environ, read_given(flags.pop("given", ())))
+        given, allowed = read_given(flags.pop("given", ())), flags.pop("allowed", ())
+        setup = prepare.load(manifest, flags, os.environ, given, allowed)
         gc.freeze()  # what is loaded stays: it need not be looked at, not even once
     return setup
 
@@ -329,12 +340,15 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
     from batchrunner import plan_view, prepare
 
+    for warning in setup.notices:
+        click.echo(f"warning: {printable(warning)}", err=True)
     plan, outlook, now = prepare.plan_batch(setup)
+    leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(json.dumps(plan_view.as_json(plan, outlook), indent=1))
+        click.echo(json.dumps(plan_view.as_json(plan, outlook, leaving), indent=1))
     else:
         free = setup.settings.provider == "sandbox"
-        click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free))
+        click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))
     return ExitStatus.OK
 
 

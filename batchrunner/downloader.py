@@ -33,7 +33,7 @@ from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.job import Result
 from batchrunner.part import MOST_SET_ASIDE, Part
-from batchrunner.text import redacted
+from batchrunner.redaction import Redactor, words_of
 from batchrunner.together import Together
 
 _BLOCK_BYTES = 64 * 1024
@@ -42,7 +42,6 @@ _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
-_MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
 _CONTENT_RANGE = re.compile(r"bytes[ =](\d{1,18})-", re.ASCII | re.IGNORECASE)
@@ -91,12 +90,22 @@ class Downloader:
 
     A download that fails its check is kept in the folder `set_aside` next to `parts`.
     executor: where files are written and hashed, off the loop. guard: where links may lead. checks: of whole files.
+    redactor: for what the file host says.
     """
 
-    def __init__(self, parts: Path, executor: Executor, files: Disk, guard: Guard, checks: Checks) -> None:
+    def __init__(
+        self,
+        parts: Path,
+        executor: Executor,
+        files: Disk,
+        guard: Guard,
+        checks: Checks,
+        redactor: Redactor | None = None,
+    ) -> None:
         self._parts = parts
         self._set_aside = parts.with_name("set_aside")
         self._guard = guard
+        self._redactor = redactor or Redactor()
         self._executor = executor
         self._disk = files
         self._checks = checks
@@ -141,10 +150,13 @@ class Downloader:
             fetched = await self._finished(part, received)
             self._left.discard(key)
             return fetched
+        except CallError as error:
+            self._redactor.fault(error)
+            raise
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(part.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            words = redacted(str(error)[:_MOST_WORDS]) or type(error).__name__
+            words = self._redactor.text(words_of(error))
             raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
         except OSError as error:
             if error.errno in disk.FULL:
@@ -175,7 +187,7 @@ class Downloader:
                 pieces = _unpacked(reply.content.iter_any(), coded)
                 await self._take(pieces, part, lambda: told(part.size_bytes, expected))
             except ValueError as error:
-                return _Received(damage=str(error))
+                return _Received(damage=words_of(error))
         if expected is not None and part.size_bytes != expected:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
         return _Received(None if coded else _given_sha256(headers))

@@ -4,13 +4,13 @@ Rule: the key is read here and handed to the client; it goes nowhere else, and n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from batchrunner.errors import UsageError
+from batchrunner.redaction import KEY_VARIABLES, SHORTEST, Redactor
 from batchrunner.settings import Settings
 
-KEY_VARIABLES = ("AIMLAPI_KEY", "AIML_API_KEY")
 BASE_URL_VARIABLE = "AIMLAPI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.aimlapi.com"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -18,17 +18,18 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the service is, without the path, and the key for it."""
+    """Where the service is, without the path, and the key for it. redactor: for every text that comes from there."""
 
     base_url: str
-    key: str
+    key: str = field(repr=False)
+    redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
 
 
 def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | None:
     """Address and key from the environment; None for the embedded sandbox, which needs neither."""
     if settings.provider == "sandbox":
         return None
-    base_url = environment.get(BASE_URL_VARIABLE, "").strip() or DEFAULT_BASE_URL
+    base_url = base_url_of(environment)
     if not _safe_for_a_key(base_url):
         raise UsageError(
             f"{BASE_URL_VARIABLE} cannot be used: not a plain https address", f"The default is {DEFAULT_BASE_URL}."
@@ -39,7 +40,31 @@ def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoin
             "no API key: AIMLAPI_KEY is not set" if not key else "AIMLAPI_KEY holds characters that no key has",
             "Set it (export AIMLAPI_KEY=…), or try the batch for free with --provider sandbox.",
         )
-    return Endpoint(base_url, key)
+    return Endpoint(base_url, key, Redactor.of(environment, settings.notify))
+
+
+def base_url_of(environment: Mapping[str, str]) -> str:
+    """The service's address, as the environment gives it, or the default one. It is not checked here."""
+    return environment.get(BASE_URL_VARIABLE, "").strip() or DEFAULT_BASE_URL
+
+
+def host_of(url: str) -> str:
+    """The host in a URL; empty where there is none, or the URL cannot be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def weak_keys(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """A warning for a key that is too short to be told from other words."""
+    short = [name for name in KEY_VARIABLES if 0 < len(environment.get(name, "").strip()) < SHORTEST]
+    return [
+        f"{name} has fewer than {SHORTEST} characters, which is no key of the service: in longer words it could not be "
+        "told apart and kept out of logs"
+        for name in short
+        if settings.provider != "sandbox"
+    ]
 
 
 def _safe_for_a_key(base_url: str) -> bool:

@@ -107,19 +107,42 @@ def _address_of(url: URL) -> links.Address:
 
 
 def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether `address` is one of the internet at large, also where it carries an IPv4 address within."""
+    """Whether `address` is one of the internet at large. An IPv6 form that carries IPv4 addresses is as they are."""
     if isinstance(address, ipaddress.IPv6Address):
-        within = address.ipv4_mapped or address.sixtofour
-        if within is None and address in _NAT64:
-            within = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if within is not None:
-            return public(within)
-        if address.teredo is not None or address.is_site_local:
+        within = _carried(address)
+        if address in _LOCAL_NAT64:  # behind a prefix of 96 bits; behind a shorter one, what carries nothing is unclear
+            return not int(address) >> 32 & 0xFFFF_FFFF and public(_ipv4(int(address)))
+        if within:
+            return all(public(each) for each in within)
+        if address.is_site_local:
+            return False
+        if int(address) >> 32 & _NOT_THE_UNIVERSAL_BIT == _ISATAP and not public(_ipv4(int(address))):
             return False
     return address.is_global and not address.is_multicast
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# IPv6 networks whose addresses carry IPv4 ones: how many bits stand behind each, and what these are xored with.
+_CARRIERS: tuple[tuple[ipaddress.IPv6Network, tuple[tuple[int, int], ...]], ...] = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), ((0, 0),)),  # mapped, RFC 4291
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), ((0, 0),)),  # translated, RFC 2765
+    (ipaddress.IPv6Network("::/96"), ((0, 0),)),  # compatible, RFC 4291; "::" and "::1" are no public IPv4 either
+    (ipaddress.IPv6Network("2002::/16"), ((80, 0),)),  # 6to4, RFC 3056
+    (ipaddress.IPv6Network("2001::/32"), ((64, 0), (0, 0xFFFF_FFFF))),  # Teredo, RFC 4380: server and client
+    (ipaddress.IPv6Network("64:ff9b::/96"), ((0, 0),)),  # NAT64, RFC 6052
+)
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215: a prefix of 96 bits, or of fewer, within it
+_ISATAP = 0x5EFE  # RFC 5214: in an interface's id, before the IPv4 address; behind any prefix
+_NOT_THE_UNIVERSAL_BIT = 0xFFFF_FFFF & ~0x0200_0000
+
+
+def _carried(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that `address` carries by its network's form."""
+    places = next((places for network, places in _CARRIERS if address in network), ())
+    return [_ipv4(int(address) >> shift ^ mask) for shift, mask in places]
+
+
+def _ipv4(bits: int) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(bits & 0xFFFF_FFFF)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -51,6 +51,8 @@ def tell(setup: Setup, counts: Counts, version: str, now: float, listener: Liste
     run, facts = counts.run, outline(counts, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
+    for notice in setup.warnings:
+        listener(Noticed(now, (), notice))
     told = "nothing to do: what could be done is done, and the report tells of it"
     listener(Noticed(now, (), told, routine=True))
     status = run.exit_status or 0

@@ -8,6 +8,7 @@ the run's outcome stands.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -109,6 +110,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_MOST else text[: _MESSAGE_MOST - 1] + "…"
 
 
+# What chats take for a call: a name behind @ where no word ends, and the groups' names wherever they stand.
+_MENTION = re.compile(r"(?<![\w.])@(?=\w)|@(?=(?:channel|here|all|everyone|team)\b)", re.IGNORECASE)
+_NO_SPACE = "\u200b"  # of no width: what follows is no name of the chat's any more
+
+
 def _escaped(text: str) -> str:
-    """So that a service's words cannot call a whole channel (``<!channel>``): Slack's three characters."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """`text` calling nobody: Slack's three characters escaped (``<!channel>``), and ``@channel`` parted."""
+    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MENTION.sub(f"@{_NO_SPACE}", plain)

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from batchrunner.egress import Egress
 from batchrunner.outlook import Outlook
 from batchrunner.plan import Plan, Row
 from batchrunner.prices import usd
 from batchrunner.text import count_text, length_text, printable, rfc3339, size_text
 
 _MOST_ROWS = 200
+_MOST_NAMES = 10
 _COLUMNS = ("id", "plan", "clip", "input", "credits", "")
 
 
-def as_text(plan: Plan, outlook: Outlook, now: float, *, every: bool = False, free: bool = False) -> str:
+def as_text(
+    plan: Plan, outlook: Outlook, now: float, *, every: bool = False, free: bool = False, leaving: Egress | None = None
+) -> str:
     """The plan for people. now: wall time, s. every: all rows, however many; else only a summary of a long plan.
-    free: the sandbox charges nothing.
+    free: the sandbox charges nothing. leaving: what a run sends away.
     """
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
@@ -30,10 +34,37 @@ def as_text(plan: Plan, outlook: Outlook, now: float, *, every: bool = False, fr
     sums = _sums(plan, outlook, now)
     if free and outlook.submissions:
         sums.append("The sandbox charges nothing: this is what the service would take.")
+    if leaving is not None:
+        sums += _leaving(leaving)
     return "\n".join([*lines, "", *sums]).lstrip("\n")
 
 
-def as_json(plan: Plan, outlook: Outlook) -> dict[str, Any]:
+def _leaving(egress: Egress) -> list[str]:
+    """Each kind of data that leaves the machine, and its destination."""
+    host = printable(egress.host, 100)
+    lines = []
+    if egress.submissions and egress.host:
+        lines.append(f"{count_text(egress.submissions, 'submission')} to {host}")
+        if egress.files:
+            told = f"{count_text(egress.files, 'local input')}, {size_text(egress.file_bytes)}, sent as data to {host}"
+            lines.append(told)
+        if egress.urls:
+            lines.append(f"{count_text(egress.urls, 'URL')} given to {host}, at {_listed(egress.url_hosts)}")
+    if egress.variables:
+        lines.append(f"values of the environment in the manifest: {_listed(egress.variables)}")
+    if egress.webhook is not None:
+        lines.append(f"a summary at the end to the webhook at {printable(egress.webhook, 100)}")
+    if not lines:
+        return ["Nothing leaves this machine."]
+    return ["Leaves this machine:", *(f"  {line}" for line in lines)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(printable(each, 100) for each in names[:_MOST_NAMES]) + more
+
+
+def as_json(plan: Plan, outlook: Outlook, leaving: Egress | None = None) -> dict[str, Any]:
     """The plan for scripts. Credits, bytes, seconds; None for what is not known."""
     return {
         "schema_version": 1,
@@ -48,6 +79,7 @@ def as_json(plan: Plan, outlook: Outlook) -> dict[str, Any]:
         },
         "finish_in_s": outlook.finish_in_s,
         "obstacles": list(outlook.obstacles),
+        "egress": leaving and leaving.as_facts(),
         "jobs": [_row_json(row, outlook.left_out) for row in plan.rows],
     }
 

@@ -4,7 +4,7 @@ Rule: nothing here opens a connection or writes a file; `plan` and the commands 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from batchrunner import journal, manifest, rehearsal
 from batchrunner.admission import Admission
 from batchrunner.clock import wall_time
+from batchrunner.egress import Egress, collect
+from batchrunner.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.forecast import Forecast
 from batchrunner.job import Entry, Record, Run, Snapshot
-from batchrunner.manifest import Batch
+from batchrunner.manifest import Batch, variables
 from batchrunner.money import Budget, Ledger
 from batchrunner.outlook import Outlook, look_ahead
 from batchrunner.plan import Plan, Wishes, build
 from batchrunner.ports import Policy
 from batchrunner.prices import Prices
 from batchrunner.rundir import RunDir
-from batchrunner.settings import Moment, Settings, as_facts, resolve
+from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
 from batchrunner.text import count_text, redacted
 from batchrunner.timetable import REACHED, Timetable
 
@@ -34,6 +36,7 @@ class Setup:
     """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``.
 
     options: words of the command line that are no settings, and without which the same command is another one.
+    service: the host that submissions go to. warnings: what is odd in the environment, in words.
     """
 
     batch: Batch
@@ -41,25 +44,45 @@ class Setup:
     rundir: RunDir
     sandbox: "SandboxConfig | None" = None
     options: tuple[str, ...] = ()
+    service: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know before anything is submitted: of the environment, and of the manifest."""
+        found = (f"{each.file}:{each.line}:{each.column}: {each.message}" for each in self.batch.warnings)
+        return (*self.warnings, *found)
 
 
 def load(
-    path: Path, flags: Mapping[str, object], environment: Mapping[str, str], given: Mapping[str, str] | None = None
+    path: Path,
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    given: Mapping[str, str] | None = None,
+    allowed: Sequence[str] = (),
 ) -> Setup:
-    """Load a manifest and resolve its settings. given: its variables. Raises ManifestError, UsageError."""
-    batch = manifest.load(path, given or {}, environment)
+    """Load a manifest and resolve its settings. Raises ManifestError, UsageError.
+
+    given: its variables. allowed: environment variables that it may read besides those that BATCHRUNNER_ENV names.
+    """
+    batch = manifest.load(path, given or {}, environment, variables.read_allowed(allowed, environment))
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
-    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config, _options(flags, given or {}))
+    options = _options(flags, given or {}, allowed)
+    host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
+    warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
+    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config, options, host, warnings)
 
 
-def _options(flags: Mapping[str, object], given: Mapping[str, str]) -> tuple[str, ...]:
+def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
     words = ["--fast"] if flags.get("fast") else []
     if flags.get("faults"):
         words += ["--faults", str(flags["faults"])]
     for name, value in given.items():
         words += ["--set", redacted(f"{name}={value}")]
+    for name in allowed:
+        words += ["--env", name]
     return tuple(words)
 
 
@@ -85,6 +108,15 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
         told = f"{count_text(len(outlook.left_out), 'job')} would not be submitted: {end[1]}"
         outlook = replace(outlook, obstacles=(told,), left_out=dict.fromkeys(outlook.left_out, end[1]))
     return plan, outlook, now
+
+
+def egress_of(setup: Setup, plan: Plan) -> Egress:
+    """What a run would send away, and where to."""
+    jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
+    webhook = host_of(setup.settings.notify) if setup.settings.notify else None
+    return collect(
+        [jobs[row.fingerprint] for row in plan.rows if row.submits], setup.service, setup.batch.read, webhook
+    )
 
 
 def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:

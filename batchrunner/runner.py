@@ -162,9 +162,9 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-        client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor)
-        guard = Guard(endpoint.base_url)
-        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks)
+        client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor, redactor=endpoint.redactor)
+        guard, said = Guard(endpoint.base_url), endpoint.redactor
+        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
         room = Room(setup.rundir.path, outside.clock, records.values())
@@ -305,8 +305,8 @@ def _announce_start(
     setup: Setup, run: Run, ids: Mapping[str, tuple[str, ...]], steps: Steps, listener: Listener
 ) -> None:
     listener(opened(run, str(setup.rundir.path), ids, steps.records, steps.admission.prices))
-    for warning in setup.batch.warnings:
-        listener(Noticed(run.started_at, (), f"{warning.file}:{warning.line}:{warning.column}: {warning.message}"))
+    for notice in setup.notices:
+        listener(Noticed(run.started_at, (), notice))
 
 
 def _held(setup: Setup, journal: Journal, steps: Steps) -> Snapshot:

@@ -3,7 +3,8 @@
 A setting called ``poll_interval`` has the flag ``--poll-interval``, the environment variable
 ``BATCHRUNNER_POLL_INTERVAL`` and the manifest key ``poll_interval``. Flags win over the environment, the environment
 over the manifest, the manifest over the default. The command line, the manifest's schema and the README are kept in
-step with SETTINGS by tests. The API key is not a setting: it comes from the environment alone (`batchrunner.runner`).
+step with SETTINGS by tests. What a stranger's manifest must not decide (`by_user`) is taken out of a manifest by its
+loader. An empty variable is an unset one. The API key is not a setting: it comes from the environment alone.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from datetime import time as time_of_day
+from difflib import get_close_matches
 from math import ceil
 from typing import Any, Literal
 
@@ -19,6 +21,8 @@ from batchrunner.text import parse_duration
 
 Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 
+PREFIX = "BATCHRUNNER_"
+_FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # which are no settings of a run
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
@@ -39,6 +43,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     low: int = 1
     high: int = 100_000
+    by_user: bool = False  # not from a manifest
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -65,7 +70,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
     Setting("junit", "text", None, "Write a JUnit XML file here at the end: a test case for each job."),
     Setting("metrics_file", "text", None, "Write a Prometheus text file here at the end, for a textfile collector."),
-    Setting("notify", "secret", None, "Post the summary to this webhook at the end (https, or http on this machine)."),
+    Setting(
+        "notify",
+        "secret",
+        None,
+        "Post the summary to this webhook at the end (https, or http on this machine).",
+        by_user=True,
+    ),
     Setting("quiet", "switch", False, "Print only what needs a person."),
     Setting("log_format", "choice", "text", "Lines for people, or one JSON object an event.", ("text", "json")),
     Setting("no_progress", "switch", False, "Plain lines instead of a live screen."),
@@ -185,11 +196,11 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifes
     """
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        variable = "BATCHRUNNER_" + setting.name.upper()
+        variable = PREFIX + setting.name.upper()
         flag = "--" + setting.name.replace("_", "-")
         for place, value in (
             (flag, flags.get(setting.name)),
-            (variable, environment.get(variable)),
+            (variable, environment.get(variable, "").strip() or None),
             (f"manifest key '{setting.name}'", manifest.get(setting.name)),
             ("default", setting.default),
         ):
@@ -199,6 +210,18 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifes
         else:
             values[_field(setting)] = None
     return Settings(**values)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that is named like a setting's and is none."""
+    known = {PREFIX + setting.name.upper() for setting in SETTINGS} | _FURTHER_VARIABLES
+    warnings = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}VAR_") and name not in known:
+            close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"the environment variable {name} is none of batchrunner's, and is ignored{hint}")
+    return warnings
 
 
 def as_facts(settings: Settings) -> dict[str, Any]:

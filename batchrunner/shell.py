@@ -16,6 +16,8 @@ from typing import TextIO
 import click
 
 from batchrunner.errors import BatchrunnerError, ExitStatus, ManifestError
+from batchrunner.redaction import Redactor
+from batchrunner.text import printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -146,22 +148,36 @@ def complain(error: BatchrunnerError) -> None:
 
 
 def _complain(error: BatchrunnerError) -> None:
+    clean = Redactor.of(os.environ).text
     if isinstance(error, ManifestError) and error.diagnostics:
         from batchrunner import manifest
 
-        click.echo(manifest.render(error.diagnostics, colour=wants_colour(sys.stderr)), err=True, color=True)
-        click.echo(f"{error.message}; nothing was submitted", err=True)
+        shown = manifest.render(error.diagnostics, colour=wants_colour(sys.stderr))
+        click.echo(clean(shown), err=True, color=True)
+        click.echo(f"{_lines(clean(error.message))}; nothing was submitted", err=True)
         return
-    click.echo(f"batchrunner: {error.message}", err=True)
+    click.echo(f"batchrunner: {_lines(clean(error.message))}", err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {_lines(clean(error.hint))}", err=True)
+
+
+def refuse(error: click.ClickException) -> None:
+    """Say what is wrong with the command line."""
+    shown = io.StringIO()
+    error.show(file=shown)
+    click.echo(_lines(Redactor.of(os.environ).text(shown.getvalue().rstrip("\n"))), err=True)
+
+
+def _lines(text: str) -> str:
+    """`text` made printable, line by line."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def give_up(error: OSError) -> None:
     """Say that the system refused something that a command does only for whoever looks: to write to a stream."""
     what = "the output could not be written" if error.filename is None else str(error.filename)
     with suppress(OSError):
-        click.echo(f"batchrunner: {what}: {error.strerror or error}", err=True)
+        click.echo(f"batchrunner: {_lines(f'{what}: {error.strerror or error}')}", err=True)
 
 
 def wants_colour(stream: TextIO) -> bool:

@@ -26,6 +26,7 @@ from batchrunner.progress.words import lasting
 from batchrunner.report.outline import outline
 from batchrunner.report.text import status_text
 from batchrunner.rundir import RunDir
+from batchrunner.text import printable_json
 
 _T = TypeVar("_T")
 
@@ -50,7 +51,8 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Print where the batch in `rundir` stands. as_json: as report.json would hold it."""
     holder, now = rundir.holder(), wall_time()  # asked before the journal, which then knows how it ended
     if as_json:
-        stream.writelines(report.json_pieces(report.build(look(rundir), __version__)))
+        pieces = report.json_pieces(report.build(look(rundir), __version__))
+        stream.writelines(printable_json(piece) for piece in pieces)
         return
     width = console_on(stream).width if stream.isatty() else None
     if holder is None:

@@ -4,6 +4,7 @@ Rule: whatever came from outside passes `printable` before it reaches a terminal
 business of those who say them (`batchrunner.progress`, `batchrunner.report`).
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,6 +31,13 @@ def printable(text: str, most: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON text in which the same characters as in `printable` are written as JSON escapes; line ends stay."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def redacted(text: str) -> str:

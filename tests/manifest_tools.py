@@ -1,7 +1,7 @@
 """What the tests of manifests share: write one, load it, or hear what is wrong with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,18 @@ def job(**fields: Any) -> dict[str, Any]:
 
 
 def loaded(
-    folder: Path, manifest: object, given: Mapping[str, str] = NONE, environment: Mapping[str, str] = NONE
+    folder: Path,
+    manifest: object,
+    given: Mapping[str, str] = NONE,
+    environment: Mapping[str, str] = NONE,
+    allowed: Sequence[str] = (),
 ) -> Batch:
     path = folder / "batch.yaml"
     path.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest), encoding="utf-8")
-    return load(path, given, environment)
+    return load(path, given, environment, allowed)
 
 
-def refused(folder: Path, manifest: object, **more: Mapping[str, str]) -> list[Diagnostic]:
+def refused(folder: Path, manifest: object, **more: Any) -> list[Diagnostic]:
     with pytest.raises(ManifestError) as caught:
         loaded(folder, manifest, **more)
     return [each for each in caught.value.diagnostics if isinstance(each, Diagnostic)]

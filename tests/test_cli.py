@@ -22,7 +22,7 @@ import pytest
 from batchrunner import __version__, cli
 from batchrunner.rundir import Lock, RunDir
 from batchrunner.sandbox import SandboxConfig, start
-from batchrunner.settings import SETTINGS
+from batchrunner.settings import SETTINGS, Setting
 from tests.conftest import MEDIA, NOW, ROOT
 
 KEY = "sk-recognisable-0123456789-abcdef"
@@ -274,7 +274,7 @@ def test_a_bad_manifest_is_told_with_its_places(shell: Shell) -> None:
     ("variable", "value"),
     [
         ("BATCHRUNNER_CONCURRENCY", "x"),
-        ("BATCHRUNNER_POLL_INTERVAL", ""),
+        ("BATCHRUNNER_POLL_INTERVAL", "fast"),
         ("BATCHRUNNER_PROVIDER", "other"),
         ("AIMLAPI_BASE_URL", "http://api.example.com"),
         ("AIMLAPI_BASE_URL", "ftp://127.0.0.1"),
@@ -294,6 +294,102 @@ def test_an_environment_that_cannot_be_used_exits_2(shell: Shell, service: Servi
     assert ran.status == 2
     assert variable in ran.err
     assert service.accepted() == before
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_variable_is_an_unset_one(shell: Shell, setting: Setting, value: str) -> None:
+    shell.monkeypatch.setenv(f"BATCHRUNNER_{setting.name.upper()}", value)
+    ran = shell("plan", "night.yaml")
+    assert ran.status == 0
+    assert "BATCHRUNNER_" not in ran.err
+
+
+def test_a_variable_that_is_mistyped_is_a_warning_with_the_nearest_name(shell: Shell) -> None:
+    shell.monkeypatch.setenv("BATCHRUNNER_CONCURENCY", "2")
+    shell.monkeypatch.setenv("BATCHRUNNER_VAR_ANYTHING", "x")
+    for command in ("plan", "run"):
+        ran = shell(command, "night.yaml")
+        assert ran.status == 0
+        assert ran.err.count("BATCHRUNNER_CONCURENCY") == 1
+        assert "did you mean BATCHRUNNER_CONCURRENCY?" in ran.err
+        assert "BATCHRUNNER_VAR_ANYTHING" not in ran.err
+
+
+ASKING = MANIFEST.replace("who: admiral", "who: '${RES:-admiral}'")
+
+
+def test_the_environment_is_read_only_where_the_user_says_so(shell: Shell, service: Service) -> None:
+    (shell.folder / "night.yaml").write_text(ASKING)
+    shell.monkeypatch.setenv("RES", "480p")
+    before = service.accepted()
+    for command in ("run", "plan", "validate", "status"):
+        ran = shell(command, "night.yaml")
+        assert ran.status == 2
+        assert "night.yaml:6:" in ran.err
+        assert "--env RES" in ran.err
+        assert "480p" not in ran.err
+    assert service.accepted() == before
+    plan = json.loads(shell("plan", "night.yaml", "--json", "--env", "RES").out)
+    assert plan["egress"]["variables"] == ["RES"]
+    shell.monkeypatch.setenv("BATCHRUNNER_ENV", "OTHER, RES")
+    assert shell("validate", "night.yaml").status == 0
+    assert shell("run", "night.yaml", "--env", "RES").status == 0
+    report = json.loads((shell.run_dir / "report.json").read_text())
+    assert report["jobs"][1]["tags"] == {"who": "480p"}
+    assert report["settings"]["options"] == ["--env", "RES"], "a command that is suggested names it again"
+
+
+@pytest.mark.parametrize("name", ["AIMLAPI_KEY", "GITHUB_TOKEN", "BATCHRUNNER_NOTIFY", "a-b"])
+def test_no_secret_can_be_let_in_by_name(shell: Shell, name: str) -> None:
+    shell.monkeypatch.setenv("GITHUB_TOKEN", "gh-0123456789")
+    for variables in ({}, {"BATCHRUNNER_ENV": name}):
+        for variable, value in variables.items():
+            shell.monkeypatch.setenv(variable, value)
+        ran = shell("plan", "night.yaml", *(() if variables else ("--env", name)))
+        assert ran.status == 2
+        assert name in ran.err
+
+
+def test_plan_tells_what_leaves_the_machine(shell: Shell) -> None:
+    shell.monkeypatch.setenv("BATCHRUNNER_NOTIFY", "https://hooks.example.com/T0/XXXXSECRET")
+    text = shell("plan", "night.yaml").out
+    host = "127.0.0.1"
+    size = 2 * (MEDIA / "bunny.mp4").stat().st_size
+    size += sum((MEDIA / name).stat().st_size for name in ("astronaut.jpg", "hopper.jpg"))
+    assert f"2 submissions to {host}" in text
+    assert "4 local inputs" in text
+    assert "webhook at hooks.example.com" in text
+    assert "XXXXSECRET" not in text
+    facts = json.loads(shell("plan", "night.yaml", "--json").out)["egress"]
+    assert facts == {
+        "host": host,
+        "submissions": 2,
+        "files": 4,
+        "file_bytes": size,
+        "urls": 0,
+        "url_hosts": [],
+        "variables": [],
+        "webhook": "hooks.example.com",
+    }
+    assert "Nothing leaves this machine." in shell("plan", "night.yaml", "--provider", "sandbox").out
+
+
+def test_a_manifest_names_no_webhook(shell: Shell) -> None:
+    (shell.folder / "night.yaml").write_text("notify: https://hooks.example.com/x\n" + MANIFEST)
+    for command in ("plan", "validate"):
+        ran = shell(command, "night.yaml")
+        assert ran.status == 0
+        assert "night.yaml:1:1:" in ran.err
+        assert "--notify" in ran.err
+        assert "hooks.example.com" not in ran.out
+
+
+def test_what_is_typed_cannot_act_on_the_terminal(shell: Shell) -> None:
+    for arguments in (["plan", "no\x9b31m\u202e.yaml"], ["plan", "--no\x9b"], ["run", "night.yaml", "--set", "\x9b"]):
+        ran = shell(*arguments)
+        assert ran.status == 2
+        assert all(line.isprintable() for line in ran.err.split("\n")), ascii(ran.err)
 
 
 def test_an_unknown_provider_in_the_manifest(shell: Shell) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest import files, load, records, tables
 from batchrunner.manifest.diagnostics import Findings
+from batchrunner.manifest.render import as_json, render
 from batchrunner.manifest.row import Row
 from tests.conftest import MEDIA
 from tests.manifest_tools import IMAGE, VIDEO, job, loaded, params, refused, told
@@ -261,3 +262,38 @@ def test_the_limit_of_a_cell_is_not_left_to_the_process(tmp_path: Path) -> None:
     assert loaded(tmp_path, csv(tmp_path, HEAD + f"{VIDEO},{IMAGE},1\n")).entries
     refused(tmp_path, csv(tmp_path, f'video,image\n"{VIDEO}"x,{IMAGE}\n'))
     assert field_size_limit() == before
+
+
+SECRET_FILES = {
+    "key.csv": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n",
+    "credentials.tsv": "[default]\naws_secret_access_key\tb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n",
+    "mixed.csv": "video,image,id\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU,BEGIN,OPENSSH\n",
+    "tokens.jsonl": '{"BEGIN": "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU"}\n["OPENSSH"]\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n',
+}
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link", "linked folder"])
+@pytest.mark.parametrize("name", SECRET_FILES)
+def test_nothing_of_a_file_outside_the_manifests_folder_is_shown(tmp_path: Path, name: str, way: str) -> None:
+    outside, inside = tmp_path / "home", tmp_path / "from-a-stranger"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / name).write_text(SECRET_FILES[name])
+    path = {"..": f"../home/{name}", "absolute": str(outside / name), "link": name}.get(way, f"more/{name}")
+    if way == "link":
+        (inside / name).symlink_to(outside / name)
+    elif way == "linked folder":
+        (inside / "more").symlink_to(outside)
+    found = refused(inside, {"jobs_from": path})
+    text = render(found, limit=None) + str([as_json(each) for each in found])
+    assert [word for word in ("b3BlbnNz", "BEGIN", "OPENSSH", "aws_", "default") if word in text] == []
+    assert all(each.file.endswith(name) and each.line >= 1 for each in found)
+    assert "outside the manifest's folder" in text
+
+
+def test_a_file_within_the_manifests_folder_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.csv").write_text("video,imagge\nx.mp4,y.png\n")
+    text = render(refused(tmp_path, {"jobs_from": "clips/a.csv"}), limit=None)
+    assert "video,imagge" in text
+    assert "did you mean" in text

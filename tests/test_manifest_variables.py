@@ -1,13 +1,14 @@
 """${VARIABLES} in manifests: whose value counts, where they may stand, and what is said of those that have none."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from batchrunner.endpoint import KEY_VARIABLES
 from batchrunner.errors import UsageError
 from batchrunner.manifest import variables
-from batchrunner.manifest.variables import SECRETS, read_given
+from batchrunner.manifest.variables import SECRETS, read_allowed, read_given
+from batchrunner.redaction import KEY_VARIABLES
 from tests.manifest_tools import IMAGE, VIDEO, job, loaded, refused, told
 
 
@@ -15,7 +16,11 @@ from tests.manifest_tools import IMAGE, VIDEO, job, loaded, refused, told
     ("given", "environment", "own", "text", "value"),
     [
         ({"A": "given"}, {"A": "env"}, {"A": "own"}, "${A:-default}", "given"),
-        ({}, {"A": "env"}, {"A": "own"}, "${A:-default}", "env"),
+        ({"A": "given"}, {"BATCHRUNNER_VAR_A": "env"}, {"A": "own"}, "${A:-default}", "given"),
+        ({}, {"BATCHRUNNER_VAR_A": "env"}, {"A": "own"}, "${A:-default}", "env"),
+        ({}, {"BATCHRUNNER_VAR_A": "env", "A": "other"}, {}, "${A}", "env"),
+        ({}, {"BATCHRUNNER_VAR_A": "", "A": ""}, {"A": "own"}, "${A}", "own"),
+        ({}, {"A": "", "OTHER": "x"}, {}, "${A:-default}", "default"),
         ({}, {}, {"A": "own"}, "${A:-default}", "own"),
         ({}, {}, {}, "${A:-default}", "default"),
         ({}, {}, {}, "x${A:-}y", "xy"),
@@ -35,6 +40,129 @@ def test_whose_value_counts(
 ) -> None:
     manifest = {**({"vars": own} if own else {}), "jobs": [job(tags={"t": text})]}
     assert loaded(tmp_path, manifest, given, environment).entries[0].tags == {"t": value}
+
+
+@pytest.mark.parametrize("own", [{}, {"vars": {"RES": "720p"}}])
+@pytest.mark.parametrize("text", ["${RES}", "${RES:-480p}", "x${RES:-}"])
+def test_a_variable_of_the_environment_is_read_where_the_user_allows_it(
+    tmp_path: Path, own: dict[str, object], text: str
+) -> None:
+    manifest = {**own, "jobs": [job(tags={"t": text})]}
+    environment = {"RES": "hunter2hunter2"}
+    found = refused(tmp_path, manifest, environment=environment)
+    assert [code for code, *_ in told(found)] == ["variable"]
+    assert "--env RES" in found[0].hint
+    assert "hunter2" not in str(found)
+    allowed = loaded(tmp_path, manifest, {}, environment, read_allowed(["RES"], environment))
+    assert allowed.entries[0].tags == {"t": text[: text.index("$")] + "hunter2hunter2"}
+    assert allowed.read == ("RES",)
+    for given, more in (({"RES": "580p"}, {}), ({}, {"BATCHRUNNER_VAR_RES": "580p"})):
+        batch = loaded(tmp_path, manifest, given, environment | more)
+        assert batch.entries[0].tags["t"].endswith("580p")
+        assert batch.read == tuple(more)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "DB_PASSWORD",
+        "PGPASS",
+        "MYKEY",
+        "SSH_AUTH_SOCK",
+        "SESSION_ID",
+        "cookie",
+    ],
+)
+def test_what_is_a_secret_by_its_name_is_never_read(tmp_path: Path, name: str) -> None:
+    for variable in (name, f"BATCHRUNNER_VAR_{name}"):
+        environment = {variable: "hunter2hunter2"}
+        for text in (f"${{{name}}}", f"${{{name}:-x}}"):
+            found = refused(tmp_path, {"jobs": [job(tags={"t": text})]}, environment=environment, allowed=[name])
+            assert [code for code, *_ in told(found)] == ["variable"]
+            assert "hunter2" not in str(found)
+            assert "--env" not in found[0].hint
+    with pytest.raises(UsageError, match=name):
+        read_allowed([name], {})
+
+
+@pytest.mark.parametrize("name", ["AUTHOR", "KEYFRAMES", "KEYWORD", "COMPASS", "PATTERN", "RES", "HOME"])
+def test_ordinary_names_are_no_secrets(name: str) -> None:
+    assert read_allowed([name], {}) == (name,)
+
+
+KEY = "sk/live/0123456789+abc"
+SECRET_VALUES = {
+    "AIMLAPI_KEY": KEY,
+    "DB_PASSWORD": "hunter2hunter2",
+    "BATCHRUNNER_NOTIFY": "https://hooks.example.com/T0/XXXXSECRET",
+    "HTTPS_PROXY": "http://me:proxypassword@proxy.example.com:3128",
+}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        KEY,
+        f"Bearer {KEY}",
+        "https://e.com/?k=" + quote(KEY, safe=""),
+        "hunter2hunter2",
+        "/T0/XXXXSECRET",
+        "xXXXXSECRETx",
+        "me:proxypassword",
+        "http://me:proxypassword@proxy.example.com:3128",
+    ],
+)
+def test_what_is_a_secret_by_its_value_is_never_put_in(tmp_path: Path, value: str) -> None:
+    manifest = {"jobs": [job(tags={"t": "${PLAIN}"})]}
+    for given, environment in (
+        ({"PLAIN": value}, {}),
+        ({}, {"PLAIN": value}),
+        ({}, {"BATCHRUNNER_VAR_PLAIN": value}),
+    ):
+        found = refused(tmp_path, manifest, given=given, environment=environment | SECRET_VALUES, allowed=["PLAIN"])
+        assert [code for code, *_ in told(found)] == ["variable"]
+        assert value not in str(found)
+    own = {"vars": {"PLAIN": value}, **manifest}
+    assert told(refused(tmp_path, own, environment=SECRET_VALUES))[0][0] == "variable"
+    assert loaded(tmp_path, manifest, {"PLAIN": "fine"}, SECRET_VALUES).entries[0].tags == {"t": "fine"}
+
+
+@pytest.mark.parametrize(
+    ("names", "listed", "allowed"),
+    [
+        ([], "", ()),
+        (["A", "B", "A"], "", ("A", "B")),
+        (["A"], "B,C, D", ("A", "B", "C", "D")),
+        ([], " A ,", ("A",)),
+    ],
+)
+def test_names_that_are_allowed(names: list[str], listed: str, allowed: tuple[str, ...]) -> None:
+    assert read_allowed(names, {"BATCHRUNNER_ENV": listed}) == allowed
+
+
+@pytest.mark.parametrize("name", ["", "a-b", "A=1", "é"])
+def test_what_is_no_name_cannot_be_allowed(name: str) -> None:
+    with pytest.raises(UsageError):
+        read_allowed([name], {})
+
+
+def test_a_name_of_the_environment_is_no_hint(tmp_path: Path) -> None:
+    found = refused(tmp_path, {"jobs": [job(tags={"t": "${HOSTNAM}"})]}, environment={"HOSTNAME": "x"})
+    assert "HOSTNAME" not in str(found)
+
+
+def test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning(tmp_path: Path) -> None:
+    manifest = {"notify": "http://127.0.0.1/${TOKEN}", "env": ["TOKEN"], "on_clip": "x", "jobs": [job()]}
+    batch = loaded(tmp_path, manifest, {}, {"TOKEN": "0123456789"})
+    assert batch.settings == {}
+    assert [each.code for each in batch.warnings] == ["ignored-key"] * 3
+    assert {flag for each in batch.warnings for flag in ("--notify", "--env", "--on-clip") if flag in each.message} == {
+        "--notify",
+        "--env",
+        "--on-clip",
+    }
 
 
 def test_a_value_that_is_one_variable_takes_the_type_of_its_key(tmp_path: Path) -> None:
@@ -131,8 +259,8 @@ def test_a_variable_may_not_hold_another(tmp_path: Path) -> None:
 
 def test_values_that_are_no_text_and_names_that_are_none(tmp_path: Path) -> None:
     assert told(refused(tmp_path, {"vars": {"a-b": "1", "c": [1]}, "jobs": [job()]}))
-    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"A": "x\udcff"}))
-    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"A": "\x1b[2J"}))
+    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "x\udcff"}))
+    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "\x1b[2J"}))
 
 
 def test_what_goes_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -102,6 +103,11 @@ def test_a_services_words_call_nobody() -> None:
     assert "<" not in body["text"]
     assert "&lt;!channel&gt; &amp; " in body["text"]
     assert len(notify.body(facts(message="x" * 9999), FOLDER)["text"]) < 1000
+    words = "@channel @here: @U123 x@everyone <@U123> <!here> (@team) mail me@example.com"
+    text = notify.body(facts(message=words), FOLDER)["text"]
+    assert not re.search(r"@(channel|here|U123|everyone|team)", text)
+    assert "me@example.com" in text
+    assert "<" not in text
 
 
 def test_the_page_names_every_key() -> None:

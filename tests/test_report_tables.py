@@ -47,7 +47,22 @@ def test_a_row_for_each_entry_with_every_column() -> None:
     assert told[4]["submitted_at"] == ""
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =cmd|'/C calc'!A0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\uff1d1+1",
+        " \uff0b1",
+        "\uff0d1",
+        "\uff20SUM(A1)",
+        "  =cmd|'/C calc'!A0",
+    ],
+)
 def test_no_cell_is_a_formula(text: str) -> None:
     made = built(snapshot(ALL[0]))
     made["jobs"][0]["tags"] = {}
@@ -55,6 +70,13 @@ def test_no_cell_is_a_formula(text: str) -> None:
     cell = rows(results_csv(made))[0]["video"]
     assert cell.startswith("'")
     assert cell.isprintable()
+
+
+def test_separators_within_tags_are_quoted() -> None:
+    made = built(snapshot(ALL[0]))
+    made["jobs"][0]["tags"] = {"who": "a; role=b", "k=x": 'say "hi"', "plain": "hero walk", "": " "}
+    cell = rows(results_csv(made))[0]["tags"]
+    assert cell == 'who="a; role=b"; "k=x"="say \\"hi\\""; plain=hero walk; ""=" "'
 
 
 def test_numbers_stay_numbers() -> None:

@@ -25,14 +25,13 @@ from batchrunner.api import wire
 from batchrunner.clock import Clock
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
-from batchrunner.text import redacted
+from batchrunner.redaction import Redactor, words_of
 
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
-_MOST_WORDS = 300  # of what the HTTP library says, which quotes what came
-_SHORTEST_SECRET = 16  # characters; the sandbox's key, and others that are none, could stand in a reply by chance
+_NO_SECRETS = Redactor()
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
 
 
@@ -49,14 +48,21 @@ class ApiClient:
     """The service at one base URL. Use as an async context manager.
 
     base_url: without the path, e.g. ``https://api.aimlapi.com``. key: the API key. executor: where local files are
-    read and encoded, off the loop.
+    read and encoded, off the loop. redactor: for every text that comes in; by default it knows the key alone.
     """
 
     def __init__(
-        self, base_url: str, key: str, clock: Clock, executor: Executor, timeouts: Timeouts | None = None
+        self,
+        base_url: str,
+        key: str,
+        clock: Clock,
+        executor: Executor,
+        timeouts: Timeouts | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._base = str(URL(base_url.rstrip("/")))
         self._key = key
+        self._redactor = redactor or Redactor([key])
         self._clock = clock
         self._executor = executor
         self._timeouts = timeouts or Timeouts()
@@ -108,7 +114,7 @@ class ApiClient:
         total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
         assert self._submissions is not None
-        with closing(body), _mapped(body):
+        with closing(body), _mapped(body, self._redactor):
             async with self._submissions.post(
                 URL(f"{self._base}{_PATH}", encoded=True),
                 data=body.stream(),
@@ -116,7 +122,7 @@ class ApiClient:
                 timeout=timeout,
                 allow_redirects=False,
             ) as reply:
-                status, reply_headers, content = await _read(reply, self._key)
+                status, reply_headers, content = await _read(reply, self._redactor)
         return wire.read_submission(status, reply_headers, content, self._clock.now())
 
     async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> wire.Generation:
@@ -163,9 +169,9 @@ class ApiClient:
         url = URL(f"{self._base}{path}?{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
         assert self._lookups is not None
-        with _mapped():
+        with _mapped(redactor=self._redactor):
             async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
-                return await _read(reply, self._key)
+                return await _read(reply, self._redactor)
 
 
 class _Body:
@@ -238,8 +244,8 @@ def _quoted(value: str) -> str:
     return quote(value, safe="")
 
 
-async def _read(reply: aiohttp.ClientResponse, key: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold, and without the key.
+async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold, and without secrets.
 
     Some services quote the key that they refuse, and their words go into journal, log and report.
     """
@@ -250,10 +256,7 @@ async def _read(reply: aiohttp.ClientResponse, key: str) -> tuple[int, dict[str,
             break
     headers = {name.lower(): value for name, value in reply.headers.items()}
     body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: wire.MAX_REPLY_BYTES]
-    if len(key) >= _SHORTEST_SECRET:
-        body = body.replace(key.encode(), b"[key]")
-        headers = {name: value.replace(key, "[key]") for name, value in headers.items()}
-    return reply.status, headers, body
+    return reply.status, redactor.headers(headers), redactor.reply(body)
 
 
 def _unpacked(content: bytes, coding: str) -> bytes:
@@ -267,7 +270,7 @@ def _unpacked(content: bytes, coding: str) -> bytes:
 
 
 @contextmanager
-def _mapped(body: _Body | None = None) -> Iterator[None]:
+def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
     """The border: aiohttp's and the system's exceptions become ours, told apart by whether all of `body` was sent."""
     try:
         yield
@@ -275,15 +278,14 @@ def _mapped(body: _Body | None = None) -> Iterator[None]:
         raise
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
         # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
-        raise NetworkFault("no_connection", f"the service could not be reached: {_words(error)}") from error
+        raise NetworkFault(
+            "no_connection", f"the service could not be reached: {redactor.text(words_of(error))}"
+        ) from error
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         if body is not None and body.fault is not None:
             raise body.fault from error
         late = isinstance(error, TimeoutError)
-        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {_words(error)}")
+        words = redactor.text(words_of(error))
+        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {words}")
         in_doubt = body is not None and body.complete
         raise NetworkFault(kind, what, in_doubt=in_doubt) from error
-
-
-def _words(error: BaseException) -> str:
-    return redacted(str(error)[:_MOST_WORDS]) or type(error).__name__

@@ -53,8 +53,9 @@ CODES: Final[dict[str, str]] = {
     "image": "An image cannot be used: missing, unreadable, no image, or an address that the service cannot fetch.",
     "no-match": "A pattern matches no file.",
     "table": "A table of jobs cannot be read, or a row of it is not as its first line says.",
-    "variable": "A variable has no value or is not written as one, or a name is kept for the API key.",
+    "variable": "A variable has no value, is not written as one, or is one of the environment that may not be read.",
     "unused": "Nothing uses a variable. A warning.",
+    "ignored-key": "A key that a manifest cannot set: its flag or its environment variable does. A warning.",
     "too-many": "The manifest stands for more jobs than a batch may have.",
     "id": "An id cannot be a file name everywhere.",
     "duplicate-id": "Two jobs would have the same id, and so the same file.",
@@ -62,6 +63,8 @@ CODES: Final[dict[str, str]] = {
     "duplicate-file": "Two results would have the same name.",
     "same-job": "Two entries are the same job. A warning: it is paid for once and delivered under both ids.",
 }
+
+_HINT_OUTSIDE: Final = "the file lies outside the manifest's folder, so nothing of its content is shown"
 
 # A place is one number of 64 bits, because a large manifest holds millions of them: line, column, length.
 _LENGTH_BITS = 12
@@ -152,10 +155,13 @@ class Findings:
     """Collects the diagnostics of one file. The same problem at the same place is told once.
 
     text: what the file holds, for diagnostics to quote their lines from; bytes are decoded when that is needed.
+    quotes: whether diagnostics may show what the file holds. Of one that does not, each tells its place and its code's
+    meaning.
     """
 
     file: str
     text: str | bytes = field(default="", repr=False)
+    quotes: bool = True
     _found: dict[tuple[int, str, Severity, str, str], None] = field(default_factory=dict)
     _notes: dict[int, Note] = field(default_factory=dict)
     _told: tuple[Diagnostic, ...] | None = None  # all of them, quoting from `_quoted`
@@ -211,6 +217,8 @@ class Findings:
         line, column, length = line_of(place), column_of(place), place & _LENGTH_MAX
         source = lines[line - 1] if line <= len(lines) else None
         end = column + length if length else None
+        if not self.quotes:
+            return Diagnostic(code, severity, self.file, line, column, CODES[code], _HINT_OUTSIDE)
         message, hint = (text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for text in (message, hint))
         told = Diagnostic(code, severity, self.file, line, column, message, hint, end, source)
         note = self._notes.get(place)

@@ -68,6 +68,11 @@ def for_quoting(path: Path) -> bytes:
         return b""
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether the file at `path` lies in `folder` or below it, links followed on both sides."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def folder_of(name: str, base: Path) -> str:
     """The folder that paths in a table start from, relative to `base`: in plain form, or, where a link makes ``..`` in
     it another place than it seems, with a slash at its end."""

@@ -8,7 +8,7 @@ leaves the usable rest to the next one.
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,10 +22,11 @@ from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, TooMan
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.source import YamlMapping
-from batchrunner.settings import SETTINGS
+from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.undisturbed import undisturbed
 
 STDIN = Path("-")
+_NOT_OF_A_MANIFEST = {"env", "on_clip", *(each.name for each in SETTINGS if each.by_user)}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,7 +37,8 @@ class Batch:
     name: as given, or the file's stem. sha256: hex digest of the manifest's bytes.
     settings: the run settings that it holds, by name, as YAML gave them (`batchrunner.settings.resolve` takes them).
     entries: in manifest order, `position` counted from 0; equal jobs share one Job object. warnings: in order of place.
-    prices: the manifest's own, credits per video second by resolution.
+    prices: the manifest's own, credits per video second by resolution. read: environment variables whose values stand
+    in it, by name.
     """
 
     name: str
@@ -46,16 +48,23 @@ class Batch:
     entries: tuple[Entry, ...]
     warnings: tuple[Diagnostic, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
 
 
-def load(path: Path, given: Mapping[str, str] = _NOTHING, environment: Mapping[str, str] = _NOTHING) -> Batch:
+def load(
+    path: Path,
+    given: Mapping[str, str] = _NOTHING,
+    environment: Mapping[str, str] = _NOTHING,
+    allowed: Iterable[str] = (),
+) -> Batch:
     """Read, check and expand the manifest at `path`, local inputs included. Submits and fetches nothing.
 
     path: a YAML file, a table of jobs, or ``-`` for YAML on standard input. given: variables from the command line.
-    environment: the process's, for variables that are not given. Raises UsageError where there is no readable file at
+    environment: the process's, for variables that are not given. allowed: names of those in it that the manifest may
+    read (`variables.read_allowed`). Raises UsageError where there is no readable file at
     `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
     """
-    loading = _Loading(path, variables.Variables(given, environment))
+    loading = _Loading(path, variables.Variables(given, environment, allowed))
     with undisturbed():
         try:
             return loading.batch()
@@ -95,10 +104,11 @@ class _Loading:
             name=top.get("name", "stdin" if self._path == STDIN else self._path.stem),
             path=self._path,
             sha256=sha256,
-            settings={each.name: top[each.name] for each in SETTINGS if each.name in top},
+            settings={each.name: top[each.name] for each in SETTINGS if each.name in top and not each.by_user},
             entries=entries,
             warnings=self._told(),
             prices=top.get("prices", {}),
+            read=tuple(sorted(self._known.read)),
         )
 
     def _root(self) -> tuple[Any, schema.BadPlaces, str]:
@@ -113,9 +123,19 @@ class _Loading:
         data = files.read_stream(sys.stdin.buffer) if self._path == STDIN else files.read(self._path)
         root = source.parse(data, self._findings)
         refused: schema.BadPlaces = set()
+        if isinstance(root, YamlMapping):
+            self._ignore(root)
         if root is not None:
             refused = variables.insert(root, data.decode("utf-8-sig"), self._known, self._findings)
         return root, refused, hashlib.sha256(data).hexdigest()
+
+    def _ignore(self, root: YamlMapping) -> None:
+        """Take out the keys that a manifest, which may be a stranger's, cannot set."""
+        for name in sorted(_NOT_OF_A_MANIFEST & root.keys()):
+            flag, variable = "--" + name.replace("_", "-"), f"{PREFIX}{name.upper()}"
+            message = f"'{name}' is ignored in a manifest: give {flag} or {variable}"
+            self._findings.warn("ignored-key", root.key_marks[name], message)
+            root.drop(name)
 
     def _check_default_name(self, root: Any, bad: schema.BadPlaces) -> None:
         """Note what is wrong with the defaults' file name once, and not again for each job."""
@@ -139,7 +159,7 @@ class _Loading:
             self._findings.error("table", place, error.message, error.hint)
             return
         shown = self._path if tables.is_table(self._path.name) else files.beside(self._path, name)
-        findings = Findings(str(shown))
+        findings = Findings(str(shown), quotes=files.is_inside(path, self._base))
         self._tables.append((findings, path))
         empty = True
         with file:
@@ -164,7 +184,7 @@ class _Loading:
     def _told(self) -> tuple[Diagnostic, ...]:
         """Everything found: the manifest's first, then the tables', each in order of place."""
         for findings, path in self._tables:
-            if not findings.text and findings.all:
+            if findings.quotes and not findings.text and findings.all:
                 findings.text = files.for_quoting(path)
         return tuple(each for findings in self._all_findings() for each in findings.all)
 

@@ -12,7 +12,17 @@ from typing import Any
 
 Check = Callable[[Any], bool]
 
-_SILENT = {"title", "description", "default", "examples", "patternErrorMessage", "then", "else", "additionalProperties"}
+_SILENT = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "patternErrorMessage",
+    "then",
+    "else",
+    "additionalProperties",
+    "deprecated",
+}
 _TYPES: dict[str, Check] = {
     "integer": lambda value: type(value) is int,  # 30.0 is an integer too: that is for the full validator
     "number": lambda value: type(value) in (int, float),

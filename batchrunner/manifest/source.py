@@ -54,6 +54,12 @@ class YamlMapping(dict[str, Any]):
         self._key_marks.append(key_mark)
         self.value_marks[key] = value_mark
 
+    def drop(self, key: str) -> None:
+        """Remove `key` and its places."""
+        del self._key_marks[list(self).index(key)]
+        del self.value_marks[key]
+        del self[key]
+
     @property
     def key_marks(self) -> dict[str, int]:
         """Where each key stands. Made when asked for."""

@@ -5,7 +5,7 @@ printed here.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -34,10 +34,15 @@ class Checked:
         return self.jobs is not None
 
 
-def check(path: Path, given: Mapping[str, str] = _NONE, environment: Mapping[str, str] = _NONE) -> Checked:
-    """Look at the manifest at `path`, local inputs included. given, environment: what its variables stand for."""
+def check(
+    path: Path,
+    given: Mapping[str, str] = _NONE,
+    environment: Mapping[str, str] = _NONE,
+    allowed: Iterable[str] = (),
+) -> Checked:
+    """Look at the manifest at `path`, local inputs included. The other arguments are those of `load`."""
     try:
-        batch = load(path, given, environment)
+        batch = load(path, given, environment, allowed)
     except ManifestError as error:
         return Checked(path, tuple(error.diagnostics), refusal=error.message)
     except UsageError as error:

@@ -3,20 +3,26 @@
 Rule: what a name stands for goes in as text, after the YAML is understood, and is never looked at again: it cannot
 change the manifest's shape, and a value that holds ``${`` means just that. A value that is one variable and nothing
 else takes the type of its key. The command line goes before the environment, the environment before `vars` of the
-manifest, `vars` before the default. The API key is no variable. Tables are data: nothing is put into them.
+manifest, `vars` before the default. Tables are data: nothing is put into them.
+
+A manifest may come from a stranger. It reads ``BATCHRUNNER_VAR_NAME``, and of all other environment variables only
+those that the user names. It never reads a secret (`batchrunner.redaction`).
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from batchrunner.errors import UsageError
 from batchrunner.manifest.diagnostics import Findings, column_of, line_of, mark, nearest, split_lines
 from batchrunner.manifest.schema import BadPlaces, typed, where
 from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.redaction import KEY_VARIABLES, Redactor, is_secret_name
 from batchrunner.text import printable
 
-SECRETS: Final = frozenset({"AIMLAPI_KEY", "AIML_API_KEY"})
+SECRETS: Final = frozenset(KEY_VARIABLES)
+PREFIX: Final = "BATCHRUNNER_VAR_"
+ALLOWED_VARIABLE: Final = "BATCHRUNNER_ENV"
 MAX_CHARS: Final = 1_000_000
 MAX_INSERTED_CHARS: Final = 64_000_000
 
@@ -43,17 +49,43 @@ def read_given(words: Sequence[str]) -> dict[str, str]:
     return values
 
 
+def read_allowed(names: Iterable[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The environment variables that the user lets manifests read: `names` (``--env``), and those in BATCHRUNNER_ENV.
+
+    Raises UsageError for what is no name, and for the name of a secret.
+    """
+    flags = [("--env", name) for name in names]
+    listed = [(ALLOWED_VARIABLE, name) for name in re.split(r"[,\s]+", environment.get(ALLOWED_VARIABLE, "")) if name]
+    for place, name in (*flags, *listed):
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{place} {printable(name, 60)}: not a variable's name", "Such as --env RES.")
+        if is_secret_name(name):
+            raise UsageError(f"{place} {name}: by its name this is a secret, which no manifest may read", _OTHER_NAME)
+    return tuple(dict.fromkeys(name for _, name in (*flags, *listed)))
+
+
+_OTHER_NAME = "If it is none, give its value with --set, under another name."
+
+
+class NotAllowed(Exception):
+    """The environment holds a variable that a manifest may not read: a message, and a hint."""
+
+
 class Variables:
     """What the names in one manifest stand for, and which of them were asked for.
 
-    given: from the command line. environment: the process's.
+    given: from the command line. environment: the process's. allowed: variables of it that the user lets it read.
+    read: variables of the environment whose values went into the manifest.
     """
 
-    def __init__(self, given: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    def __init__(self, given: Mapping[str, str], environment: Mapping[str, str], allowed: Iterable[str] = ()) -> None:
         self.given = given
         self._environment = environment
+        self._allowed = frozenset(allowed)
+        self._redactor = Redactor.of(environment)
         self._own: dict[str, str] = {}
         self.used: set[str] = set()
+        self.read: set[str] = set()
         self.inserted_chars = 0
 
     def declare(self, own: Mapping[str, Any]) -> None:
@@ -61,16 +93,40 @@ class Variables:
         self._own = {name: _text(value) for name, value in own.items() if isinstance(value, str | int | float)}
 
     def value(self, name: str, default: str | None) -> str | None:
-        """The text for `name`, or None. As in a shell, ``:-`` also stands in for what is empty."""
+        """The text for `name`, or None. As in a shell, ``:-`` also stands in for what is empty. Raises NotAllowed."""
         self.used.add(name)
-        for source in (self.given, self._environment, self._own):
-            if name in source and (source[name] or default is None):
-                return source[name]
-        return default
+        fits = (text for text in self._sources(name) if text or (text is not None and default is None))
+        text = next(fits, default)
+        if text and self._redactor.holds(text):
+            raise NotAllowed(f"the value of {name} is, or holds, a secret of the environment", "use another value")
+        return text
+
+    def _sources(self, name: str) -> Iterator[str | None]:
+        yield self.given.get(name)
+        yield self._from_environment(name)
+        yield self._own.get(name)
+
+    def _from_environment(self, name: str) -> str | None:
+        """What the environment holds for `name`; an empty variable is an unset one."""
+        variable = next((each for each in (PREFIX + name, name) if self._environment.get(each)), None)
+        if variable is None:
+            return None
+        if is_secret_name(name):
+            raise NotAllowed(
+                f"by its name the environment variable {variable} is a secret: no manifest may read it", _OTHER_NAME
+            )
+        if variable == name and name not in self._allowed:
+            raise NotAllowed(
+                f"the environment holds {name}, and nothing lets this manifest read it",
+                f"--env {name} lets it; --set {name}=… gives another value",
+            )
+        self.read.add(variable)
+        return self._environment[variable]
 
     def near(self, name: str) -> str | None:
         """The known name that was most likely meant."""
-        return nearest(name, sorted({*self.given, *self._own, *self._environment} - SECRETS))
+        prefixed = {each.removeprefix(PREFIX) for each in self._environment if each.startswith(PREFIX)}
+        return nearest(name, sorted({*self.given, *self._own, *prefixed, *self._allowed} - SECRETS))
 
     def unknown(self) -> list[str]:
         """Names given on the command line that nothing in the manifest asks for."""
@@ -169,7 +225,10 @@ class _Walk:
             self._refuse("variable", place, "${", "'${' begins no variable here", hint)
         if name.upper() in SECRETS:
             self._refuse("variable", place, f"${{{name}", f"${{{name}}} is the API key: it is no variable", _KEY_HINT)
-        value = self._variables.value(name, found["default"])
+        try:
+            value = self._variables.value(name, found["default"])
+        except NotAllowed as refusal:
+            self._refuse("variable", place, f"${{{name}", *refusal.args)
         if value is None:
             near = self._variables.near(name)
             hint = f"did you mean ${{{near}}}? or" if near else "give it:"
@@ -179,7 +238,7 @@ class _Walk:
             self._refuse("variable", place, f"${{{name}", f"the value of {name} holds characters that are not text", "")
         return value or ""
 
-    def _refuse(self, code: str, place: int, needle: str, message: str, hint: str) -> None:
+    def _refuse(self, code: str, place: int, needle: str, message: str, hint: str) -> NoReturn:
         self._findings.error(code, self._exact(place, needle), message, hint)
         raise _Refused
 

@@ -16,7 +16,10 @@ from xml.etree import ElementTree as ET
 from batchrunner.report.charts import Tried, seconds_of
 from batchrunner.text import printable
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_SIGNS = "=+-@"
+_WIDE_SIGNS = (chr(ord(each) + 0xFEE0) for each in _SIGNS)  # full-width forms, which spreadsheets read as well
+_FORMULA = (*_SIGNS, *_WIDE_SIGNS, "\t", "\r")
+_SEPARATORS = re.compile(r'[;="]|^\s|\s$|^$')
 _PLAIN = re.compile(r"[A-Za-z0-9][ -~]*")  # most texts by far: printable, and no formula
 # Kept, as it is wanted for each row; a row holds no part of itself.
 _JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), allow_nan=False)
@@ -91,6 +94,14 @@ def _last(name: str) -> Callable[[Row], object]:
     return lambda job: job["attempts"][-1][name] if job["attempts"] else None
 
 
+def _tags(tags: Mapping[str, str]) -> str:
+    return "; ".join(f"{_quoted(key)}={_quoted(value)}" for key, value in tags.items())
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if _SEPARATORS.search(text) else text
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("id", "the entry's id", _key("id")),
     Column("state", "`succeeded`, `failed`, `in_doubt`, `in_flight` or `pending`", _key("state")),
@@ -98,7 +109,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("resolution", "as asked for", _key("request", "resolution")),
     Column("video", "the reference clip, as the manifest names it", _key("request", "video")),
     Column("image", "the character image, as the manifest names it", _key("request", "image")),
-    Column("tags", "`key=value`, separated by `; `", lambda job: "; ".join(f"{k}={v}" for k, v in job["tags"].items())),
+    Column(
+        "tags",
+        '`key=value`, separated by `; `; what holds `;`, `=` or `"` stands in double quotes, as in JSON',
+        lambda job: _tags(job["tags"]),
+    ),
     Column("priority", "what is higher is submitted first", _key("priority")),
     Column("fingerprint", "what the job is made of, hashed", _key("fingerprint")),
     Column("generation_id", "the service's id of the latest generation", _key("generation_id")),
