@@ -144,6 +144,7 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
             return _show_plan(setup, as_json=False, every=False)
         quiet, plain, form = setup.settings.quiet, setup.settings.no_progress, setup.settings.log_format
         with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
+            heard.leave = progress.close
             return start.run_batch(setup, os.environ, progress, heard)
 
 

@@ -95,7 +95,7 @@ class Here:
         done: list[Outcome] = []
         for item in items:
             reply = {"limit": _ENDED} if enough() else answer(TASKS[task], item, allow_pixels)
-            done.append(_outcome(reply))
+            done.append(_outcome(json.loads(json.dumps(reply))))  # as a process would send it
         return done
 
     def stop(self) -> None:

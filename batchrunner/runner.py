@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
 import batchrunner
 from batchrunner import decoders, history, notify, rehearsal, report
@@ -84,35 +85,43 @@ def run(
     environment: Mapping[str, str],
     listener: Listener,
     early: Sequence[signal.Signals] = (),
+    leave: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a batch in its locked run directory, to the written report. Returns the exit status of the contract.
 
     endpoint: None for a sandbox of its own. environment: the process's. early: signals that came already; more may be
-    added until the loop hears them itself.
+    added until the loop hears them itself. leave: gives the terminal back, before a second signal ends the process.
     """
     clock = rehearsal.clock(setup.sandbox, setup.rundir)
-    with _threads(clock) as outside, Posters(setup.rundir, decoders.pool()) as posters:
+    with _heard_to_the_end(), _threads(clock) as outside, Posters(setup.rundir, decoders.pool()) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
-        return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, early))
+        return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, (early, leave)))
 
 
 async def _run_under_signals(
-    setup: Setup, endpoint: Endpoint | None, listener: Listener, outside: Surroundings, early: Sequence[signal.Signals]
+    setup: Setup,
+    endpoint: Endpoint | None,
+    listener: Listener,
+    outside: Surroundings,
+    shell: tuple[Sequence[signal.Signals], Callable[[], None]],
 ) -> int:
-    """The first signal asks for a clean stop, the second ends at once. They are heard before there is an engine."""
+    """The first signal asks for a clean stop. They are heard before there is an engine."""
+    early, leave = shell
     caught: list[signal.Signals] = []
     engines: list[Engine] = []
 
     def interrupted(number: signal.Signals) -> None:
         caught.append(number)
+        if len(caught) > 1:
+            _end_at_once(_SIGNALS[caught[0]], leave)
+        _end_at_the_next(_SIGNALS[number], leave)
         for engine in engines:
             engine.close(f"{number.name} received")
         _hurry(outside)
-        if len(caught) == 1:
-            told = "waiting for calls in the air; the same again ends at once"
-            listener(Noticed(outside.clock.now(), (), told, routine=True))
+        told = "waiting for calls in the air; the same again ends at once"
+        listener(Noticed(outside.clock.now(), (), told, routine=True))
 
     def listen(engine: Engine) -> None:
         engines.append(engine)
@@ -122,9 +131,7 @@ async def _run_under_signals(
     def ending() -> ExitStatus | None:
         return _SIGNALS[caught[0]] if caught else None
 
-    for number in _SIGNALS:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            continue
+    for number in _heeded():
         asyncio.get_running_loop().add_signal_handler(number, interrupted, number)
     for number in early:
         interrupted(number)
@@ -135,6 +142,37 @@ async def _run_under_signals(
             return await drive(setup, found, listener, outside, (listen, ending))
     finally:
         ticking.cancel()
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that end a run, but for those that whoever started this process wants ignored."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _end_at_the_next(status: ExitStatus, leave: Callable[[], None]) -> None:
+    """Let the next signal end the process at once, whatever the loop and its threads are doing, also at their end."""
+    for number in _heeded():
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, lambda *_: _end_at_once(status, leave))
+
+
+def _end_at_once(status: ExitStatus, leave: Callable[[], None]) -> NoReturn:
+    """End the process as a kill does, which loses nothing; but give the terminal back."""
+    for number in _heeded():
+        signal.signal(number, signal.SIG_DFL)  # where the terminal takes nothing, one more ends it
+    leave()
+    os._exit(status)
+
+
+@contextmanager
+def _heard_to_the_end() -> Iterator[None]:
+    """Restore the handlers of signals when all is over."""
+    before = {number: signal.getsignal(number) for number in _heeded()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _hurry(outside: Surroundings) -> None:

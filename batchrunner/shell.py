@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
@@ -23,11 +23,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Heard:
-    """Signals that came, in order. unwinds: whether one also ends at once what is going on."""
+    """Signals that came, in order.
+
+    unwinds: whether one also ends at once what is going on. leave: gives the terminal back, where that is ended hard.
+    """
 
     def __init__(self) -> None:
         self.numbers: list[signal.Signals] = []
         self.unwinds = True
+        self.leave: Callable[[], None] = lambda: None
 
 
 @contextmanager

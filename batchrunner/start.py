@@ -41,4 +41,4 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
 
         gc.freeze()  # what is loaded stays: it need not be looked at again
-        return runner.run(setup, endpoint, environment, listener, heard.numbers)
+        return runner.run(setup, endpoint, environment, listener, heard.numbers, heard.leave)

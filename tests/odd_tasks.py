@@ -76,3 +76,12 @@ ODD: Mapping[str, Task] = {
 
 def serve() -> None:
     main(ODD, Bounds(cpu_s=0.5, size_bytes=200 << 20))
+
+
+def stuck(item: Mapping[str, Any], _: Allow) -> Any:
+    Path(item["path"]).with_suffix(".checked").touch()
+    return sleep({}, _)
+
+
+def serve_stuck() -> None:
+    main({**TASKS, "clip": stuck})

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
 from tests.soak.judge import judge
-from tests.soak.processes import Command, Service, call, wait_for
+from tests.soak.processes import Command, Service, call, environment, wait_for
 
 DEMO = ROOT / "manifests" / "demo.yaml"
 REPORT_KEYS = {
@@ -197,12 +197,56 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
             run.process.send_signal(signal.SIGINT)
             assert run.end(20) == 130, run.output  # a transfer would last longer
         assert "Traceback" not in batch.log()
-        doubts = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
+        assert call("report", batch.output, cwd=tmp_path).returncode == 0
+        rows = batch.report()["jobs"]
+        doubts = {row["attempts"][-1]["request_id"] for row in rows if row["state"] in {"in_doubt", "submitting"}}
     with Service(tmp_path, "--duration", "500ms") as service:
         again = Batch(batch.folder, dict(service.environment()), batch.output)
         assert again.run() in {0, 1}
         figures = judge(again, service.ledger(), doubts)
         assert not figures.wrong, f"{figures.table('SIGINT')}\n{again.log()}"
+
+
+STUCK = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from batchrunner import decoders
+serve = "from tests.odd_tasks import serve_stuck; serve_stuck()"
+stuck = decoders.Pool(1, start="sys.path.insert(0, {str(ROOT)!r}); " + serve)
+decoders.pool = lambda: stuck
+from batchrunner.cli import main
+main()
+"""
+
+
+def test_a_second_signal_ends_it_at_once_also_while_a_clip_is_decoded(tmp_path: Path, service: Service) -> None:
+    batch = make_batch(tmp_path, 2, dict(service.environment()))
+    words = [sys.executable, "-c", STUCK, "run", str(batch.manifest), "--output", str(batch.output)]
+    log = tmp_path / "stuck.log"
+    with log.open("w") as stream:
+        run = subprocess.Popen(words, stderr=stream, env=environment(**batch.environment), start_new_session=True)
+    try:
+        wait_for(lambda: list(batch.output.rglob("*.checked")), "a clip is decoded")
+        workers = _children(run.pid)
+        assert workers
+        run.send_signal(signal.SIGINT)
+        wait_for(lambda: "stopping" in log.read_text(), "it has heard the first")
+        assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+        wait_for(lambda: not any(map(_lives, workers)), "the decoder has ended too")
+    finally:
+        run.kill()
+    assert "Traceback" not in log.read_text()
+    assert batch.run() == 0
+    assert len(service.accepted()) == 2
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def _slow_downloads(folder: Path) -> Path:
