@@ -1,0 +1,134 @@
+"""Secrets: which names and values are ones, and that no escape hides them."""
+
+import base64
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.errors import ServiceFault
+from batchrunner.redaction import MARK, Redactor, is_secret_name, words_of
+
+KEY = "sk/live/AbCdEf0123456789+xyz"
+KNOWN = Redactor([KEY], ["hunter2hunter2"])
+
+
+SECRET_NAMES = ["MYKEY", "AWS_SECRET_ACCESS_KEY", "api_token", "DB_PASSWORD", "PGPASS", "SSH_AUTH_SOCK", "SESSIONID"]
+PLAIN_NAMES = ["RES", "AUTHOR", "AUTHORS", "KEYFRAMES", "KEYWORDS", "COMPASS", "BYPASS", "PATTERN", "HOME", "tok"]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", PLAIN_NAMES)
+def test_names_that_are_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def escapes(text: str) -> str:
+    return "".join(f"\\u{ord(each):04x}" for each in text)
+
+
+STEPS: dict[str, Callable[[str], str]] = {
+    "percent": lambda text: quote(text, safe=""),
+    "entities": lambda text: "".join(f"&#{ord(each)};" for each in text),
+    "hex entities": lambda text: "".join(f"&#x{ord(each):x};" for each in text),
+    "escapes": escapes,
+    "json": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "braces": lambda text: "".join(f"\\u{{{ord(each):x}}}" for each in text),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=3), st.text(max_size=20), st.text(max_size=20))
+def test_escapes_within_escapes_hide_nothing(steps: list[str], before: str, after: str) -> None:
+    hidden = KEY
+    for step in steps:
+        hidden = STEPS[step](hidden)
+    clean = KNOWN.text(f"{before} {hidden} {after}")
+    assert MARK in clean
+    assert hidden not in clean
+    assert not KNOWN.holds(clean)
+    assert KNOWN.holds(hidden)
+
+
+@given(st.text())
+def test_a_text_without_a_secret_is_left_as_it_is(text: str) -> None:
+    assert KNOWN.text(text) == text
+    assert KNOWN.reply(text.encode("utf-8", "replace")) == text.encode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("user", ["", "u:", "me:", "abc:"])
+@pytest.mark.parametrize("coded", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_around_the_key(user: str, coded: Callable[[bytes], bytes]) -> None:
+    text = coded(f"{user}{KEY}:more".encode()).decode()
+    clean = KNOWN.text(f"Basic {text}")
+    assert MARK in clean
+    assert base64.b64encode(KEY.encode()).decode()[4:20] not in clean
+
+
+def test_what_stands_around_a_secret_stays() -> None:
+    assert KNOWN.text(f"a \\n %20 &amp; {KEY}, and HUNTER2hunter2.") == f"a \\n %20 &amp; {MARK}, and {MARK}."
+
+
+def test_a_reply_stays_json_and_what_is_used_of_it_stays_itself() -> None:
+    body = json.dumps({"id": "hunter2hunter2", KEY: [KEY, 1], "video": {"url": "https://e.com/hunter2hunter2"}})
+    assert json.loads(KNOWN.reply(body.encode("utf-16"))) == {
+        "id": "hunter2hunter2",
+        MARK: [MARK, 1],
+        "video": {"url": "https://e.com/hunter2hunter2"},
+    }
+    assert json.loads(KNOWN.reply(json.dumps({"id": KEY}).encode())) == {"id": MARK}, "the key is sent, so it is quoted"
+    assert KNOWN.reply(b"<p>" + KEY.encode() + b"\xff") == f"<p>{MARK}\ufffd".encode()
+
+
+def test_the_secrets_of_an_environment() -> None:
+    known = Redactor.of(
+        {
+            "AIML_API_KEY": KEY,
+            "COPY": KEY,
+            "GITHUB_TOKEN": "gh-0123456789",
+            "SHORT_TOKEN": "abc",
+            "BATCHRUNNER_NOTIFY": "https://hooks.example.com/services/T0123456/b?c=QUERY12345",
+            "https_proxy": "http://me:pass%20word1@proxy.example.com:3128",
+            "DATABASE_URL": "postgres://app:databasepass@db/x",
+            "XDG_SESSION_DESKTOP": "gnome-wayland",
+            "TOKEN_FILE": "/home/me/token",
+        },
+        webhook="https://hooks.example.com/FROMFLAG12",
+    )
+    secrets = [KEY, "gh-0123456789", "T0123456", "QUERY12345", "FROMFLAG12", "pass word1", "databasepass"]
+    for secret in secrets:
+        assert known.text(f"<{secret}>") == f"<{MARK}>", secret
+    pair = base64.b64encode(b"me:pass word1").decode()
+    assert pair[:12] not in known.text(f"Proxy-Authorization: Basic {pair}")
+    for word in ("abc", "services", "gnome-wayland", "/home/me/token", "hooks.example.com", "proxy.example.com"):
+        assert known.text(word) == word
+
+
+def test_a_short_key_is_found_as_a_word() -> None:
+    known = Redactor(["key"])
+    assert known.text("bad key: keys, 'key', monkey") == f"bad {MARK}: keys, '{MARK}', monkey"
+    assert known.holds("key")
+    assert Redactor([""]).text("nothing") == "nothing"
+
+
+def test_an_error_is_told_without_the_bytes_that_it_quotes() -> None:
+    half = ValueError(f"Invalid header value char:\n\n  b'X-Echo: {KEY[:9]}'\n   ^")
+    assert words_of(half) == "Invalid header value char"
+    assert (
+        words_of(OSError(111, "Connect call failed ('127.0.0.1', 9)"))
+        == "[Errno 111] Connect call failed ('127.0.0.1', 9)"
+    )
+    assert words_of(ValueError("cannot reach https://me:x@e.com/p?sig=1")) == "cannot reach https://…@e.com/p?…"
+    assert words_of(TimeoutError()) == "TimeoutError"
+
+
+def test_the_words_of_a_fault() -> None:
+    error = ServiceFault("link_refused", f"leads to {KEY.upper()}", f"ask {KEY}")
+    KNOWN.fault(error)
+    assert (error.message, error.hint, str(error)) == (f"leads to {MARK}", f"ask {MARK}", f"leads to {MARK}")
