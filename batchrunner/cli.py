@@ -18,11 +18,13 @@ import click
 
 from batchrunner import __version__, shell
 from batchrunner.errors import BatchrunnerError, ExitStatus
+from batchrunner.paths import expanded
 from batchrunner.settings import SETTINGS, Setting
 from batchrunner.text import printable
 
 if TYPE_CHECKING:
     from batchrunner.prepare import Setup
+    from batchrunner.rundir import RunDir
 
 _EPILOG = """\b
 Exit statuses of run:
@@ -46,6 +48,17 @@ _METAVARS = {
     "duration": "TIME",
     "moment": "WHEN",
 }
+
+
+class _Path(click.Path):
+    """A path, its home folder written out: a shell does it only where ``~`` stands at the beginning of a word."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
+
+
+_PATH = _Path(path_type=Path)
+_TEXT_PATH = _Path()
 
 
 class _InOrder(click.Group):
@@ -81,6 +94,20 @@ def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help=text)(command)
 
 
+def _rehearsals(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a rehearsal."""
+    fast = "With --provider sandbox: time runs 60 times as fast, a night in minutes."
+    faults = "With --provider sandbox: what goes wrong; see docs/sandbox.md."
+    command = click.option("--faults", type=_TEXT_PATH, metavar="FILE", help=faults)(command)
+    return click.option("--fast", is_flag=True, help=fast)(command)
+
+
+def _places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `run` that decide where a batch lies, for a command that takes its manifest too."""
+    rows = {setting.name: setting for setting in SETTINGS}
+    return _variables(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command))))
+
+
 @click.group(
     cls=_InOrder,
     epilog=_EPILOG,
@@ -101,8 +128,8 @@ def cli() -> None:
 
 
 @cli.command(short_help="Write a first manifest from a folder of videos and images.")
-@click.argument("folder", default=".", type=click.Path(path_type=Path))
-@click.option("-o", "--to", "path", default="batch.yaml", show_default=True, type=click.Path(path_type=Path))
+@click.argument("folder", default=".", type=_PATH)
+@click.option("-o", "--to", "path", default="batch.yaml", show_default=True, type=_PATH)
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def init(folder: Path, path: Path, force: bool) -> int:
     """Write a commented manifest from the videos and images in FOLDER and below it, ready to run.
@@ -122,12 +149,11 @@ def init(folder: Path, path: Path, force: bool) -> int:
 
 
 @cli.command(short_help="Start a batch, or continue it.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=_PATH)
 @_variables
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="The same as plan: submit nothing.")
-@click.option("--fast", is_flag=True, help="With --provider sandbox: time runs 60 times as fast, a night in minutes.")
-@click.option("--faults", metavar="FILE", help="With --provider sandbox: what goes wrong; see docs/sandbox.md.")
+@_rehearsals
 def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     """Start the batch in MANIFEST, or continue it: what is done is not done again.
 
@@ -149,7 +175,7 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
 
 
 @cli.command(short_help="Check manifests and local inputs.")
-@click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("manifests", nargs=-1, required=True, type=_PATH)
 @_variables
 @click.option(
     "--format",
@@ -187,9 +213,10 @@ def validate(
 
 
 @cli.command(short_help="Show what run would do; submits nothing.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=_PATH)
 @_variables
 @_run_settings
+@_rehearsals
 @click.option("--all", "every", is_flag=True, help="List every job, however many.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
@@ -201,37 +228,35 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 
 
 @cli.command(short_help="Show where a batch stands, also while it runs.")
-@click.argument("batch", metavar="MANIFEST|RUN_DIR", type=click.Path(path_type=Path))
-@click.option("--output", metavar="DIR", help="Run directory, if BATCH is a manifest. [default: output/<name>]")
-@_variables
+@click.argument("batch", metavar="MANIFEST|RUN_DIR", type=_PATH)
+@_places
 @click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until the run has ended.")
 def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     """Show where a batch stands, from its journal; another process may be running it."""
     from batchrunner import status as looking
-    from batchrunner.rundir import RunDir
 
-    rundir = RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
+    rundir = _located(batch, flags)
     (looking.watch if watch else looking.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
 
 
 @cli.command(short_help="Write report.json, report.html and results.csv again.")
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--junit", metavar="FILE", help="Write a JUnit XML file too.")
-@click.option("--metrics-file", metavar="FILE", help="Write a Prometheus text file too.")
-def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
-    """Write report.json, report.html and results.csv of RUN_DIR again from its journal.
+@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@_places
+@click.option("--junit", type=_TEXT_PATH, metavar="FILE", help="Write a JUnit XML file too.")
+@click.option("--metrics-file", type=_TEXT_PATH, metavar="FILE", help="Write a Prometheus text file too.")
+def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: object) -> int:
+    """Write report.json, report.html and results.csv of a batch again from its journal.
 
     Posters that are missing are made again. What the files hold is in docs/outputs.md.
     """
     from batchrunner import decoders, posters
     from batchrunner import report as reporting
-    from batchrunner.rundir import RunDir
     from batchrunner.status import look
 
-    rundir = RunDir(run_dir)
-    reporting.check_places(run_dir, junit=junit, metrics_file=metrics_file)
+    rundir = _located(batch, flags)
+    reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
     held = look(rundir)
     posters.make_missing(rundir, reporting.on_page(held), decoders.pool())
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
@@ -242,15 +267,15 @@ def report(run_dir: Path, junit: str | None, metrics_file: str | None) -> int:
 
 
 @cli.command(short_help="Re-hash and re-decode every result.")
-@click.argument("run_dir", type=click.Path(path_type=Path))
-def verify(run_dir: Path) -> int:
-    """Check every result in RUN_DIR against what was recorded: size, SHA-256, structure, every frame."""
+@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@_places
+def verify(batch: Path, **flags: object) -> int:
+    """Check every result of a batch against what was recorded: size, SHA-256, structure, every frame."""
     from batchrunner import decoders
     from batchrunner import verify as verifying
-    from batchrunner.rundir import RunDir
     from batchrunner.status import look
 
-    rundir = RunDir(run_dir)
+    rundir = _located(batch, flags)
     bad = total = 0
     for name, complaint in verifying.verify(rundir, look(rundir), decoders.pool()):
         total += 1
@@ -265,8 +290,10 @@ def verify(run_dir: Path) -> int:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--seed", type=int, help="Decides ids, durations and faults. [default: 0]")
-@click.option("--faults", metavar="FILE", help="YAML file of faults and outages to show; see docs/sandbox.md.")
-@click.option("--state", metavar="DIR", help="Remember everything here across restarts.")
+@click.option(
+    "--faults", type=_TEXT_PATH, metavar="FILE", help="YAML file of faults and outages to show; see docs/sandbox.md."
+)
+@click.option("--state", type=_TEXT_PATH, metavar="DIR", help="Remember everything here across restarts.")
 @click.option("--duration", metavar="TIME", help="Median time of a generation. [default: 2s]")
 @click.option("--capacity", type=click.IntRange(1), help="Generations worked on at once. [default: 8]")
 @click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.001, 10_000), help="Hurry its time.")
@@ -351,6 +378,13 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
         free = setup.settings.provider == "sandbox"
         click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))
     return ExitStatus.OK
+
+
+def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
+    """The run directory, named by itself or by its manifest with the options that `run` was given."""
+    from batchrunner.rundir import RunDir
+
+    return RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
 
 
 def _is_folder(path: Path) -> bool:

@@ -128,6 +128,7 @@ class Pool:
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
         """Do a task for each item, one after the other, in one worker, and in another one where that ends."""
+        items = [_absolute(item) for item in items]
         outcomes: list[Outcome] = []
         stops = self._stops
 
@@ -207,6 +208,11 @@ def _started(make: "Callable[[], _Worker]") -> "_Worker":
         why = fault
     hint = "Install batchrunner again, then run the same command again."
     raise NoDecoder("no_decoder", f"the video decoder cannot be loaded: {why}", hint)
+
+
+def _absolute(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The item for a worker, which keeps the working directory that it was started in."""
+    return {**item, "path": os.path.abspath(item["path"])} if "path" in item else item  # noqa: PTH100 (a link stays)
 
 
 class _Worker:

@@ -24,6 +24,8 @@ _MOST_BYTES = 1_000_000
 def place(environment: Mapping[str, str]) -> Path | None:
     """Where the file lies, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the environment names neither."""
     cache, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
+    if home and (cache == "~" or cache.startswith("~/")):
+        cache = home + cache[1:]
     folder = Path(cache) if cache else Path(home, ".cache") if home else None
     return folder / "batchrunner" / "durations.json" if folder and folder.is_absolute() else None
 

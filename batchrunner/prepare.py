@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner import journal, manifest, rehearsal
+from batchrunner import journal, manifest, paths, rehearsal
 from batchrunner.admission import Admission
-from batchrunner.clock import wall_time
 from batchrunner.egress import Egress, collect
 from batchrunner.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.forecast import Forecast
@@ -72,7 +71,9 @@ def load(
     options = _options(flags, given or {}, allowed)
     host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
-    return Setup(batch, stage.settings, RunDir(stage.folder), stage.config, options, host, warnings)
+    rundir = RunDir(stage.folder)
+    paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
+    return Setup(batch, stage.settings, rundir, stage.config, options, host, warnings)
 
 
 def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -91,7 +92,8 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
 
     Raises JournalError.
     """
-    now, settings, entries = wall_time(), setup.settings, setup.batch.entries
+    now = rehearsal.begins_at(setup.sandbox, setup.rundir)
+    settings, entries = setup.settings, setup.batch.entries
     held = journal.read(setup.rundir.journal)
     gone = frozenset(
         entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()

@@ -67,8 +67,13 @@ def clock(config: "SandboxConfig | None", rundir: RunDir) -> Clock:
     """
     if config is None or config.speed == 1:
         return LoopClock()
-    held = journal.read(rundir.journal)
-    return FastClock(config.speed, max(wall_time(), latest(held) if held else 0.0))
+    return FastClock(config.speed, begins_at(config, rundir))
+
+
+def begins_at(config: "SandboxConfig | None", rundir: RunDir) -> float:
+    """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError."""
+    held = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
+    return max(wall_time(), latest(held) if held else 0.0)
 
 
 def latest(held: Snapshot) -> float:

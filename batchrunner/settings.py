@@ -16,10 +16,11 @@ from difflib import get_close_matches
 from math import ceil
 from typing import Any, Literal
 
+from batchrunner import paths
 from batchrunner.errors import UsageError
 from batchrunner.text import parse_duration
 
-Kind = Literal["text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
+Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 
 PREFIX = "BATCHRUNNER_"
 _FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # which are no settings of a run
@@ -47,7 +48,7 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("output", "text", None, "Run directory. [default: output/<name>]"),
+    Setting("output", "path", None, "Run directory. [default: output/<name>]"),
     Setting("provider", "choice", "aimlapi", "Service to drive.", ("aimlapi", "sandbox")),
     Setting("concurrency", "count", 4, "Most generations in flight at once.", high=10_000),
     Setting("poll_interval", "duration", "15s", "Wait between two looks at a generation, on average."),
@@ -68,8 +69,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("generation_retries", "count", 1, "New generations for one the service failed to make.", low=0, high=10),
     Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "resubmit")),
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
-    Setting("junit", "text", None, "Write a JUnit XML file here at the end: a test case for each job."),
-    Setting("metrics_file", "text", None, "Write a Prometheus text file here at the end, for a textfile collector."),
+    Setting("junit", "path", None, "Write a JUnit XML file here at the end: a test case for each job."),
+    Setting("metrics_file", "path", None, "Write a Prometheus text file here at the end, for a textfile collector."),
     Setting(
         "notify",
         "secret",
@@ -256,6 +257,7 @@ def _expected(setting: Setting) -> str:
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
         "moment": "a window such as 22:00-06:00, a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
+        "path": "a path",
         "text": "text",
         "secret": "text that is not shown here",
     }[setting.kind]
@@ -265,6 +267,10 @@ def _text(_: Setting, value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"{value!r} is not usable text")
     return value
+
+
+def _path(setting: Setting, value: object) -> str:
+    return paths.written(_text(setting, value))
 
 
 def _secret(setting: Setting, value: object) -> str:
@@ -348,6 +354,7 @@ def _switch(_: Setting, value: object) -> bool:
 
 
 _PARSERS = {
+    "path": _path,
     "text": _text,
     "secret": _secret,
     "choice": _choice,

@@ -36,7 +36,7 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
             listener(Noticed(wall_time(), (), lock.notice, urgent=True))
         done = idle.nothing_to_do(setup, service_name(settings, endpoint.base_url if endpoint else ""))
         if done is not None:
-            now = rehearsal.clock(setup.sandbox, setup.rundir).now() if setup.sandbox else wall_time()
+            now = rehearsal.begins_at(setup.sandbox, setup.rundir)
             return idle.tell(setup, done, batchrunner.__version__, now, listener)
         from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
 

@@ -436,7 +436,7 @@ def test_the_older_name_of_the_key_is_read_too(shell: Shell) -> None:
 def test_what_a_run_leaves(finished: Shell) -> None:
     names = sorted(path.name for path in finished.run_dir.iterdir())
     reports = ["report.html", "report.json", "results.csv"]
-    assert names == [".batchrunner", "first.mp4", *reports, "second.mp4", "twin.mp4"]
+    assert names == [".batchrunner", ".batchrunner.witness", "first.mp4", *reports, "second.mp4", "twin.mp4"]
     assert list((finished.run_dir / ".batchrunner" / "parts").glob("*.part")) == []
     report = json.loads((finished.run_dir / "report.json").read_text())
     assert (report["exit_status"], report["totals"]["succeeded"], report["totals"]["generations"]) == (0, 3, 2)
@@ -648,3 +648,27 @@ def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, words: 
     assert done.returncode == 1
     assert done.stderr == "batchrunner: the output could not be written: No space left on device\n"
     assert through_a_shell(f"batchrunner {words} >/dev/full 2>/dev/full", tmp_path).returncode == 1
+
+
+# The manifest in the run directory's place
+
+
+def test_every_command_takes_the_manifest_with_the_options_of_run(shell: Shell) -> None:
+    """Of a rehearsal that is over: whoever asks again is told so, in the time of the rehearsal."""
+    (shell.folder / "faults.yaml").write_text("service: {queue_wait: 1s, duration: 5s, spread: 0}\n")
+    (shell.folder / "named.yaml").write_text(MANIFEST.replace("name: night", "name: ${NAME}"))
+    words = ["named.yaml", "--provider", "sandbox", "--fast", "--faults", "faults.yaml", "--set", "NAME=x"]
+    words += ["--output", "elsewhere"]
+    first = shell.spawn("run", *words, "--poll-interval", "5s")
+    assert first.status == 0, first.err
+    again = shell.spawn("run", *words, "--poll-interval", "5s")
+    assert (again.status, "nothing to do" in again.err) == (0, True), again.err
+    for command, told in (
+        ("status", "succeeded"),
+        ("report", "report.json"),
+        ("verify", "0 bad"),
+        ("plan", "0 submissions"),
+    ):
+        ran = shell.spawn(command, *words)
+        assert (ran.status, told in ran.out) == (0, True), (command, ran)
+    assert shell.spawn("verify", "named.yaml", "--set", "NAME=x").status == 2, "nothing was paid for"

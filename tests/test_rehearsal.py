@@ -10,6 +10,7 @@ import pytest
 from batchrunner import prepare, start
 from batchrunner.clock import FastClock, LoopClock
 from batchrunner.errors import UsageError
+from batchrunner.events import Event, Noticed
 from batchrunner.job import Attempt, Happening, Record, Snapshot, State
 from batchrunner.rehearsal import clock, latest, stage
 from batchrunner.rundir import RunDir
@@ -91,7 +92,13 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     times = [event["at"] for event in events]
     assert times[-1] - times[0] > 20, "seconds of the night, not of this test"
     assert any(event["event"] == "refused" and event["why"] == "unavailable" for event in events)
-    # Again: nothing is left to do, and time did not go back.
+    # Again: nothing is left to do.
+    said: list[Event] = []
+    assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, said.append) == 1
+    assert any(isinstance(event, Noticed) and "nothing to do" in event.message for event in said)
+    assert json.loads(Path("output/night-rehearsal/report.json").read_bytes()) == told
+    # And with another setting: time did not go back.
+    flags["concurrency"] = "3"
     assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
     assert sum('"accepted"' in line for line in ledger.read_text().splitlines()) == 4
     again = json.loads(Path("output/night-rehearsal/report.json").read_bytes())

@@ -67,6 +67,7 @@ def test_the_fields_are_the_tables() -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_flags_before_environment_before_manifest_before_default(setting: Setting) -> None:
     written: dict[str, list[Any]] = {
+        "path": ["a", "b", "c"],
         "text": ["a", "b", "c"],
         "secret": ["a", "b", "c"],
         "choice": [*setting.choices, *setting.choices][:3],

@@ -17,6 +17,7 @@ from batchrunner.manifest.fingerprint import PARAMETERS
 from batchrunner.manifest.inputs import is_pattern
 from batchrunner.manifest.row import FIELDS, Row
 from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.paths import expanded
 
 MAX_ROWS = 1_000_000
 MAX_COMPARISONS = 50_000_000
@@ -206,7 +207,7 @@ def _excluded(row: Row, exclusions: list[_Exclusion]) -> bool:
 def _fits(wanted: Any, key: str, row: Row) -> bool:
     value = row.fields.get(key, PARAMETERS.get(key))
     if key in _FILES and isinstance(value, str) and is_pattern(wanted):
-        return wanted == value or fnmatch.fnmatchcase(value, wanted)
+        return wanted == value or fnmatch.fnmatchcase(value, expanded(wanted))
     return bool(value == wanted)
 
 

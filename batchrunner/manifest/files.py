@@ -17,6 +17,7 @@ from typing import IO, Final
 
 from batchrunner.errors import UsageError
 from batchrunner.manifest import expand
+from batchrunner.paths import expanded
 
 MAX_BYTES: Final = 256 << 20
 MAX_TABLE_BYTES: Final = 4 << 30
@@ -92,6 +93,7 @@ def glob(pattern: str, base: Path) -> list[str]:
     """Paths matching `pattern`, written relative to `base` unless the pattern is absolute. At most one too many."""
     if pattern.count("/") > _MAX_FOLDERS:
         return []  # deeper than what the search can follow
+    pattern = expanded(pattern)
     if os.path.lexists(base / pattern):
         return [pattern]  # a file whose name holds wildcards
     pattern = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern)  # the same, without the search growing with each **

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
 from batchrunner.media import Kind, MediaProblem, inline, probe
+from batchrunner.paths import expanded
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _DATA = re.compile(r"data:", re.IGNORECASE)
@@ -71,7 +72,7 @@ class Inputs:
             raise MediaProblem(f"the path {text!a} holds characters that are not text", "rename the file")
         if len(text) > _MAX_PATH:
             raise MediaProblem(f"the path has {len(text):,} characters, more than any system takes")
-        path = self._base / text
+        path = self._base / expanded(text)
         real = os.path.realpath(path)  # one file by several ways is looked at once
         if (kind, real) not in self._files:
             try:
@@ -83,7 +84,7 @@ class Inputs:
 
 def _local_hint(text: str) -> str:
     if text.startswith("~"):
-        return "'~' is not expanded: write the path out"
+        return "" if expanded(text) != text else f"there is no user {text[1:].partition('/')[0]}"
     if _WILDCARDS.search(text):
         return "patterns are expanded in 'matrix' rows only"
     return ""

@@ -22,6 +22,7 @@ from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, TooMan
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.source import YamlMapping
+from batchrunner.paths import expanded
 from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.undisturbed import undisturbed
 
@@ -152,6 +153,7 @@ class _Loading:
             hint = f"known by its ending: {tables.endings()}"
             self._findings.error("table", place, f"{name[:100]} is no table of jobs", hint)
             return
+        name = expanded(name)
         path = self._base / name
         try:
             file = files.open_table(path, name)

@@ -100,7 +100,7 @@ def usable(
     if table.folder:
         for name in _FILES:
             path = fields.get(name)
-            if path and not is_remote(path):
+            if path and not path.startswith("~") and not is_remote(path):
                 fields[name] = _joined(table.folder, path)
     return Row(fields, marks, mark(table.start, 1), table.findings, refused)
 
