@@ -22,9 +22,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from yarl import URL
 
 from batchrunner import disk, mp4
 from batchrunner.codings import Unpacker, codings
+from batchrunner.connections import closed_ways
 from batchrunner.cookies import Cookies
 from batchrunner.decoders import WORKERS, Decoders
 from batchrunner.decoding import CheckLimit
@@ -40,6 +42,7 @@ _BLOCK_BYTES = 64 * 1024
 _LONGEST_FIELD_BYTES = 64 * 1024  # a header field, for example a redirect to a signed link
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
+_WAY_S = 60.0  # to a connection, that of a proxy to the host included
 _SILENCE_S = 60.0  # without a byte
 _LONGEST_S = 3600.0  # one transfer, all in all
 _REDIRECTS = 5
@@ -111,27 +114,34 @@ class Downloader:
         self._checks = checks
         finish = partial(_finish_each, decoders=checks.decoders)
         self._small = itertools.cycle([Together(checks.executor, finish) for _ in range(WORKERS)])
-        self._session: aiohttp.ClientSession | None = None
+        self._direct: aiohttp.ClientSession | None = None
+        self._proxied: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys of which an earlier try may have left something
 
     async def __aenter__(self) -> Self:
         with suppress(OSError):  # told by whoever writes there
             self._left = {path.stem for path in self._parts.iterdir()}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._guard, limit=0),  # the engine bounds downloads
+        # The engine bounds downloads. A proxy looks names up itself, and its own address is no link's.
+        self._direct = self._session(aiohttp.TCPConnector(resolver=self._guard, limit=0))
+        self._proxied = self._session(aiohttp.TCPConnector(limit=0))
+        return self
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
             auto_decompress=False,
             read_bufsize=_BLOCK_BYTES,
             max_field_size=_LONGEST_FIELD_BYTES,
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._direct, self._proxied):
+            if session is not None:
+                await session.close()
 
     async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None] = lambda *_: None) -> Fetched:
         """Download `url`; `key` names the part, so that a later try continues it.
@@ -140,7 +150,8 @@ class Downloader:
 
         Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
         ``check_limit``: the check could not be finished; ``link_refused``: it leads where no download may; otherwise
-        the file host is in trouble), NetworkFault, LocalFault.
+        the file host is in trouble), NetworkFault (``link_certificate``: the host's certificate is not trusted;
+        ``link_proxy``: a proxy gives no way to it), LocalFault.
         """
         part = Part(self._parts / key, self._disk, fresh=key not in self._left)
         self._left.add(key)
@@ -208,20 +219,30 @@ class Downloader:
     @asynccontextmanager
     async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The reply at the end of `url` and its redirects, each of them judged before anything is sent there."""
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
         target = self._guard.target(url)
         cookies = Cookies()
         for _ in range(_REDIRECTS + 1):
             await self._guard.admit(target)
-            sent = {**headers, **cookies.headers(target)}
-            async with self._session.get(target, headers=sent, timeout=timeout, allow_redirects=False) as reply:
+            async with self._asked(target, {**headers, **cookies.headers(target)}) as reply:
                 if reply.status not in _MOVED or "Location" not in reply.headers:
                     yield reply
                     return
                 cookies.heed(target, reply.headers.getall("Set-Cookie", []))
                 target = self._guard.target(reply.headers["Location"], target)
         raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
+
+    @asynccontextmanager
+    async def _asked(self, target: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply from `target`, which the guard has admitted, by the way that leads there."""
+        proxy = self._guard.proxy(target)
+        session = self._proxied if proxy else self._direct
+        assert session is not None
+        timeout = aiohttp.ClientTimeout(total=None, connect=_WAY_S, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        with closed_ways(proxy, "link_certificate", "link_proxy"):
+            async with session.get(
+                target, headers=headers, timeout=timeout, allow_redirects=False, proxy=proxy.url if proxy else None
+            ) as reply:
+                yield reply
 
     async def _finished(self, part: Part, received: _Received) -> Fetched:
         """Small clips go in groups: to hand over each by itself costs more than what is done to it."""

@@ -3,6 +3,7 @@
 Rule: the key is read here and handed to the client; it goes nowhere else, and never over an unencrypted way.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from batchrunner.settings import Settings
 
 BASE_URL_VARIABLE = "AIMLAPI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.aimlapi.com"
+_API_PATH = re.compile(r"(?<![:/])(/+v[12](/+video(/+generations)?)?)?/*$")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -40,7 +42,7 @@ def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoin
             "no API key: AIMLAPI_KEY is not set" if not key else "AIMLAPI_KEY holds characters that no key has",
             "Set it (export AIMLAPI_KEY=…), or try the batch for free with --provider sandbox.",
         )
-    return Endpoint(base_url, key, Redactor.of(environment, settings.notify))
+    return Endpoint(_without_path(base_url), key, Redactor.of(environment, settings.notify))
 
 
 def base_url_of(environment: Mapping[str, str]) -> str:
@@ -65,6 +67,11 @@ def weak_keys(settings: Settings, environment: Mapping[str, str]) -> list[str]:
         for name in short
         if settings.provider != "sandbox"
     ]
+
+
+def _without_path(base_url: str) -> str:
+    """The address that the API's paths are appended to: samples name it with ``/v2``, and some with the whole path."""
+    return _API_PATH.sub("", base_url)
 
 
 def _safe_for_a_key(base_url: str) -> bool:

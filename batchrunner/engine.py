@@ -119,7 +119,8 @@ class Engine:
         self._weather.given_up.add(call)
         gate = self._weather.gates[call]
         waited = length_text(self._parts.clock.monotonic() - (gate.since or 0.0))
-        self.stop(f"{gate.reason}; waited {waited} for it: run again to continue")
+        lasting = self._weather.is_lasting(call)
+        self.stop(f"{gate.reason}; {'' if lasting else f'waited {waited} for it: '}run again to continue")
         if call == "poll":
             self._followed.difference_update(self._poller.clear())
         if call == "download":

@@ -46,12 +46,17 @@ _TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
 MOST_DOUBTS = 3  # submissions in a row that end in doubt, before the others stop
 DOUBT_PROBE_S = 1800.0  # between two submissions after that
 _SETTLED_WAIT_S = 30.0  # where the log showed that the last ones were not accepted
+# Settings of this machine have to be corrected first: one more try, and the run ends.
+LASTING = {"certificate", "proxy_refused"}
+_LASTING = Trouble(Word.UNREACHABLE, 2, retry.Backoff(base_s=2.0, cap_s=2.0))
 # What concerns one generation or one file, and says nothing about the others.
 _ONE_JOBS = {
     "unknown_generation",
     "foreign_reply",
     "link_expired",
     "link_refused",
+    "link_certificate",
+    "link_proxy",
     "bad_file",
     "check_limit",
     "bad_range",
@@ -201,4 +206,6 @@ def trouble_of(error: CallError) -> Trouble | None:
         return None
     if error.kind == "rate_limited":
         return _THROTTLED
+    if error.kind in LASTING:
+        return _LASTING
     return next((trouble for kind, trouble in _TROUBLES if isinstance(error, kind)), None)

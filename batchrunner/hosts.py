@@ -4,6 +4,7 @@ Rules: http and https only. Nothing at a private, loopback or link-local address
 (a sandbox, a gateway in the house). No way from https down to http, where whoever listens could change the clip; a
 link that is plain http from the start is the service's own choice, told over its own connection. Names are judged by
 the addresses that they resolve to, in the resolver of the connection itself: what was checked is what is connected to.
+A proxy looks names up itself, so behind one a name is judged as a name: those of private networks are refused.
 """
 
 import ipaddress
@@ -16,20 +17,28 @@ from yarl import URL
 
 from batchrunner import links
 from batchrunner.errors import ServiceFault
+from batchrunner.proxies import Proxies, Proxy
 
 # A host whose last part is a number is an address in some spelling or other (WHATWG URL, host parser).
 _NUMBER = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
 
 
+# Names without a dot, and below top-level names that the internet at large does not have.
+_PRIVATE_NAME = re.compile(
+    r"^[^.]+\.?$|\.(local|localhost|localdomain|internal|intranet|private|lan|corp|home|home\.arpa)\.?$", re.IGNORECASE
+)
+
+
 class Guard(AbstractResolver):
     """Judges the links of one service; also the resolver of the session that follows them.
 
-    service_url: the service's own address, from the user. names: what looks names up.
+    service_url: the service's own address, from the user. names: what looks names up. proxies: of the user.
     """
 
-    def __init__(self, service_url: str, names: AbstractResolver | None = None) -> None:
+    def __init__(self, service_url: str, names: AbstractResolver | None = None, proxies: Proxies | None = None) -> None:
         self._service_host = URL(service_url).host or ""
         self._names = names
+        self._proxies = proxies or Proxies()
         self._at_home: bool | None = None  # whether the service is at a private address, once known
 
     def target(self, link: str, base: URL | None = None) -> URL:
@@ -47,14 +56,21 @@ class Guard(AbstractResolver):
             raise _refused(f"is redirected from https to plain http, at {url.host}")
         return url
 
+    def proxy(self, url: URL) -> Proxy | None:
+        """The proxy that leads to `url`, or None."""
+        return self._proxies.for_host(url.scheme, url.host or "", url.port)
+
     async def admit(self, url: URL) -> None:
-        """Judge a host that is an address already: no resolver will be asked for it. Raises ServiceFault."""
+        """Judge a host that the resolver will not see: an address, or a name behind a proxy. Raises ServiceFault."""
         host = url.host or ""
         literal = _address(host)
         if literal is None and _NUMBER.search(host):
             raise _refused(f"names the address {host} in an odd spelling")
         if literal is not None and not public(literal) and not await self._service_is_private():
             raise _refused(f"leads to the private address {host}")
+        inward = literal is None and _PRIVATE_NAME.search(host) and not _PRIVATE_NAME.search(self._service_host)
+        if inward and self.proxy(url):
+            raise _refused(f"leads to {host}, a name of a private network")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

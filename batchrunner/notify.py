@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from batchrunner.errors import UsageError
 from batchrunner.events import Listener, Noticed
+from batchrunner.proxies import Proxies
 from batchrunner.report import headline
 from batchrunner.report.causes import causes
 
@@ -44,23 +45,28 @@ def check(url: str | None) -> None:
         raise UsageError("the webhook of --notify cannot be used: not an https address", _HINT)
 
 
-async def tell(url: str | None, facts: Mapping[str, Any], run_dir: Path, listener: Listener) -> None:
+async def tell(
+    url: str | None, facts: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
+) -> None:
     """Post how a run ended, if a webhook is set; announce it where that fails. facts: report.json's content."""
-    if url is not None and (trouble := await post(url, body(facts, run_dir))):
+    if url is not None and (trouble := await post(url, body(facts, run_dir), proxies)):
         listener(Noticed(datetime.fromisoformat(facts["finished_at"]).timestamp(), (), trouble))
 
 
-async def post(url: str, body: Mapping[str, Any]) -> str | None:
+async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None) -> str | None:
     """Post `body`; what went wrong in words that do not tell the address, or None. Ends within ten seconds."""
     import aiohttp  # here, as a run that finds nothing to do calls nobody
 
     target = url.replace("{status}", str(body["exit_status"]))
     host = urlsplit(url).hostname
+    proxy = (proxies or Proxies()).for_url(url)
     timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
     headers = {"Content-Type": "application/json", "User-Agent": "batchrunner"}
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            aiohttp.ClientSession(
+                timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy.url if proxy else None
+            ) as session,
             session.post(target, data=json.dumps(body), headers=headers, allow_redirects=False) as reply,
         ):
             if 200 <= reply.status < 300:
@@ -68,6 +74,10 @@ async def post(url: str, body: Mapping[str, Any]) -> str | None:
             what = f"answered {reply.status}" + (", a redirect, which is not followed" if reply.status < 400 else "")
     except TimeoutError:
         what = f"did not answer within {_WITHIN_S:.0f} s"
+    except aiohttp.ClientConnectorCertificateError:
+        what = "has a certificate that is not trusted; SSL_CERT_FILE can name the file of a private authority"
+    except aiohttp.ClientHttpProxyError as error:
+        what = f"could not be reached: the proxy {proxy.shown if proxy else ''} answered {error.status}"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         what = f"could not be reached ({type(error).__name__})"
     return f"the summary was not posted: the webhook at {host} {what}"

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -38,6 +38,7 @@ from batchrunner.opening import opened
 from batchrunner.ports import Parts
 from batchrunner.posters import Posters
 from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of, run_of
+from batchrunner.proxies import Proxies, Proxy, read_proxies
 from batchrunner.resume import take_up
 from batchrunner.room import Room
 from batchrunner.scheduler import Scheduler
@@ -66,7 +67,7 @@ class Surroundings:
 
     executor: for files. checks: where clips are decoded. journal_executor: one thread, so that commits keep their
     order. posters: made where somebody will look at them. history: the file of durations, None to keep none
-    (`batchrunner.history`).
+    (`batchrunner.history`). proxies: the ways to other hosts.
     """
 
     clock: Clock
@@ -77,6 +78,7 @@ class Surroundings:
     checks: Checks
     posters: Posters | None = None
     history: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 def run(
@@ -96,7 +98,9 @@ def run(
     with _heard_to_the_end(), _threads(clock) as outside, Posters(setup.rundir, decoders.pool()) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
-        whole = replace(outside, posters=posters, history=history.place(environment) if remote else None)
+        proxies = read_proxies(environment) if endpoint or setup.settings.notify else Proxies()
+        past = history.place(environment) if remote else None
+        whole = replace(outside, posters=posters, history=past, proxies=proxies)
         return asyncio.run(_run_under_signals(setup, endpoint, beside, whole, (early, leave)))
 
 
@@ -200,8 +204,11 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-        client = ApiClient(endpoint.base_url, endpoint.key, outside.clock, outside.executor, redactor=endpoint.redactor)
-        guard, said = Guard(endpoint.base_url), endpoint.redactor
+        said, proxies = endpoint.redactor, outside.proxies
+        client = ApiClient(
+            endpoint.base_url, endpoint.key, outside.clock, outside.executor, redactor=said, proxies=proxies
+        )
+        guard = Guard(endpoint.base_url, proxies=proxies)
         clips = Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
@@ -222,7 +229,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         policy = policy_of(setup.settings, len(order), outside.clock.now())
         weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
-        _announce_start(setup, run, ids, steps, listener)
+        _announce_start(setup, run, ids, steps, listener, proxies.for_url(endpoint.base_url))
         await steps.settle(await store.settle(setup.batch.entries, records))
         await decoder  # before money is spent on clips that could not be checked
         engine = Engine(parts, policy, steps, scheduler, weather)
@@ -279,7 +286,7 @@ async def _finish(
     facts = await loop.run_in_executor(outside.executor, report.build, held, batchrunner.__version__)
     at, status = run.finished_at or run.started_at, run.exit_status or 0
     listener(RunFinished(at, status, states, tuple(map(str, written)), report.headline(facts), facts))
-    await notify.tell(setup.settings.notify, facts, setup.rundir.path, listener)
+    await notify.tell(setup.settings.notify, facts, setup.rundir.path, listener, outside.proxies)
     return status
 
 
@@ -340,9 +347,17 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
 
 
 def _announce_start(
-    setup: Setup, run: Run, ids: Mapping[str, tuple[str, ...]], steps: Steps, listener: Listener
+    setup: Setup,
+    run: Run,
+    ids: Mapping[str, tuple[str, ...]],
+    steps: Steps,
+    listener: Listener,
+    proxy: Proxy | None,
 ) -> None:
     listener(opened(run, str(setup.rundir.path), ids, steps.records, steps.admission.prices))
+    if proxy is not None:
+        told = f"{run.service} is reached through the proxy {proxy.shown}"
+        listener(Noticed(run.started_at, (), told, routine=True))
     for notice in setup.notices:
         listener(Noticed(run.started_at, (), notice))
 

@@ -8,11 +8,12 @@ import gc
 from collections.abc import Mapping
 
 import batchrunner
-from batchrunner import idle, notify, rehearsal, report
+from batchrunner import certificates, idle, notify, rehearsal, report
 from batchrunner.clock import wall_time
 from batchrunner.endpoint import read_endpoint, service_name
 from batchrunner.events import Listener, Noticed
 from batchrunner.prepare import Setup
+from batchrunner.proxies import read_proxies
 from batchrunner.rundir import Lock
 from batchrunner.shell import Heard
 
@@ -27,6 +28,9 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
     settings = setup.settings
     report.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
     endpoint = read_endpoint(settings, environment)
+    if endpoint is not None:
+        certificates.check(environment)
+        read_proxies(environment)
     notify.check(settings.notify)
     setup.rundir.make()
     heard = heard or Heard()

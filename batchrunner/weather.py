@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from batchrunner.errors import AccountFault, CallError, LocalFault
 from batchrunner.events import CapChanged, Fetching, WeatherChanged
-from batchrunner.gate import Gate, Word, trouble_of
+from batchrunner.gate import LASTING, Gate, Word, trouble_of
 from batchrunner.job import Happening
 from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Scheduler
@@ -37,6 +37,7 @@ class Weather:
         self.given_up: set[str] = set()
         self._parts = parts
         self._scheduler = scheduler
+        self._lasting: dict[str, bool] = {}  # whether the last failure is one that lasts, by call
         self._answered: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], tuple[int, int]] = {}  # own failures in a row, and `answered` at the last
 
@@ -47,6 +48,7 @@ class Weather:
             reply = await made
         except CallError as error:
             before = gate.word
+            self._lasting[call] = error.kind in LASTING
             self._count(call, fingerprint, error)
             if gate.failed(ticket, error, clock.monotonic()):
                 throttled = call == "submit" and gate.word is Word.THROTTLED
@@ -70,6 +72,7 @@ class Weather:
             await made
         except CallError as error:
             before = gate.word
+            self._lasting["submit"] = error.kind in LASTING
             if gate.failed(ticket, error, self._parts.clock.monotonic(), look=True):
                 await self._tell_weather("submit", before)
         else:
@@ -102,11 +105,15 @@ class Weather:
         """Until when each closed gate is waited for (monotonic, s), once no other try comes before that."""
         waits = {Word.PAUSED: policy.account_wait_s}
         ends = {
-            call: gate.since + waits.get(gate.word, policy.outage_wait_s)
+            call: gate.since + (0.0 if self.is_lasting(call) else waits.get(gate.word, policy.outage_wait_s))
             for call, gate in self.gates.items()
             if gate.since is not None and call not in self.given_up
         }
         return {call: end for call, end in ends.items() if self.gates[call].next_at >= end}
+
+    def is_lasting(self, call: str) -> bool:
+        """Whether waiting does not help: settings of this machine have to be corrected."""
+        return self._lasting.get(call, False)
 
     def failures(self, call: str, fingerprint: str) -> int:
         """How often in a row this call failed for this job alone."""

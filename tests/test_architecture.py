@@ -54,6 +54,7 @@ PURE = {
         "outlook",
         "codings",
         "cookies",
+        "proxies",
         "plan_view",
         "opening",
         "durations",

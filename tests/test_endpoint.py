@@ -55,7 +55,7 @@ def test_a_key_that_no_header_takes_is_refused_and_not_quoted(key: str) -> None:
     "url",
     [
         "https://api.example.com",
-        "https://api.example.com:8443/base/",
+        "https://api.example.com:8443/base",
         "HTTPS://API.example.com",
         "http://127.0.0.1:8765",
         "http://localhost",
@@ -63,6 +63,22 @@ def test_a_key_that_no_header_takes_is_refused_and_not_quoted(key: str) -> None:
     ],
 )
 def test_ways_that_the_key_may_travel(url: str) -> None:
+    assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=url) == Endpoint(url, KEY)
+
+
+@pytest.mark.parametrize("host", ["https://api.example.com", "https://gw.example.com:8443/aiml", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/v2", "/v2/", "/v1", "/v2/video", "/v2/video/generations", "/v2/video/generations/"]
+)
+def test_the_path_of_the_api_is_not_part_of_the_address(host: str, path: str) -> None:
+    assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=host + path) == Endpoint(host, KEY)
+    assert service_name(provider(), host + path) == service_name(provider(), host)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://v2", "https://v2.example.com", "https://h/av2", "https://h/v2/other", "https://h/v3"]
+)
+def test_another_path_or_name_is(url: str) -> None:
     assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=url) == Endpoint(url, KEY)
 
 

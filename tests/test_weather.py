@@ -341,3 +341,26 @@ def test_how_long_a_closed_gate_is_waited_for() -> None:
     assert night.weather.patience(policy)["poll"] == 5000.0 + 1800.0, "from when the account refused"
     night.weather.given_up.add("submit")
     assert set(night.weather.patience(policy)) == {"poll"}
+
+
+@pytest.mark.parametrize("kind", ["certificate", "proxy_refused"])
+def test_what_settings_have_to_correct_is_tried_once_more_and_not_waited_for(kind: str) -> None:
+    policy = Policy(concurrency=1, poll_interval_s=15.0)
+    night = Night()
+    night.end("submit", NetworkFault(kind, "not trusted"))
+    assert night.weather.gates["submit"].open
+    assert night.weather.patience(policy) == {}
+    night.end("submit", NetworkFault(kind, "not trusted"))
+    assert night.weather.patience(policy) == {"submit": 100.0}
+    assert night.weather.is_lasting("submit")
+    assert not night.weather.is_lasting("poll")
+
+
+def test_a_look_that_meets_such_a_fault_ends_the_wait_too() -> None:
+    policy = Policy(concurrency=1, poll_interval_s=15.0)
+    night = Night()
+    for _ in range(3):
+        night.end("submit", CUT)
+    assert night.weather.patience(policy) == {}
+    night.look(NetworkFault("certificate", "not trusted"))
+    assert night.weather.patience(policy) == {"submit": 100.0}

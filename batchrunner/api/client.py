@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Collection, Generator, Iterator
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -23,8 +23,10 @@ from yarl import URL
 from batchrunner import media
 from batchrunner.api import wire
 from batchrunner.clock import Clock
+from batchrunner.connections import closed_ways
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
+from batchrunner.proxies import Proxies
 from batchrunner.redaction import Redactor, words_of
 
 _PATH = "/v2/video/generations"
@@ -48,7 +50,8 @@ class ApiClient:
     """The service at one base URL. Use as an async context manager.
 
     base_url: without the path, e.g. ``https://api.aimlapi.com``. key: the API key. executor: where local files are
-    read and encoded, off the loop. redactor: for every text that comes in; by default it knows the key alone.
+    read and encoded, off the loop. redactor: for every text that comes in; by default it knows the key alone. proxies:
+    one of them may lead to the service.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ApiClient:
         executor: Executor,
         timeouts: Timeouts | None = None,
         redactor: Redactor | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self._base = str(URL(base_url.rstrip("/")))
         self._key = key
@@ -66,6 +70,7 @@ class ApiClient:
         self._clock = clock
         self._executor = executor
         self._timeouts = timeouts or Timeouts()
+        self._proxy = proxies.for_url(base_url) if proxies else None
         self._submissions: aiohttp.ClientSession | None = None
         self._lookups: aiohttp.ClientSession | None = None
 
@@ -96,7 +101,11 @@ class ApiClient:
                 "Accept-Encoding": "identity",
             },
             auto_decompress=False,
+            proxy=self._proxy.url if self._proxy else None,
         )
+
+    def _closed_ways(self) -> AbstractContextManager[None]:
+        return closed_ways(self._proxy, "certificate", "proxy_refused")
 
     async def submit(self, job: Job, request_id: str) -> wire.Accepted:
         """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).
@@ -114,7 +123,7 @@ class ApiClient:
         total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
         assert self._submissions is not None
-        with closing(body), _mapped(body, self._redactor):
+        with closing(body), _mapped(body, self._redactor), self._closed_ways():
             async with self._submissions.post(
                 URL(f"{self._base}{_PATH}", encoded=True),
                 data=body.stream(),
@@ -169,7 +178,7 @@ class ApiClient:
         url = URL(f"{self._base}{path}?{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
         assert self._lookups is not None
-        with _mapped(redactor=self._redactor):
+        with _mapped(redactor=self._redactor), self._closed_ways():
             async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
                 return await _read(reply, self._redactor)
 
