@@ -204,12 +204,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-        said, proxies = endpoint.redactor, outside.proxies
-        client = ApiClient(
-            endpoint.base_url, endpoint.key, outside.clock, outside.executor, redactor=said, proxies=proxies
-        )
-        guard = Guard(endpoint.base_url, proxies=proxies)
-        clips = Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
+        client, clips = _calls(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
         room = Room(setup.rundir.path, outside.clock, records.values())
@@ -229,7 +224,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         policy = policy_of(setup.settings, len(order), outside.clock.now())
         weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
-        _announce_start(setup, run, ids, steps, listener, proxies.for_url(endpoint.base_url))
+        _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
         await steps.settle(await store.settle(setup.batch.entries, records))
         await decoder  # before money is spent on clips that could not be checked
         engine = Engine(parts, policy, steps, scheduler, weather)
@@ -239,6 +234,14 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         status = int(ending() or exit_status([steps.records[each] for each in order]))
         run = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
         return await _finish(setup, journal, steps, run, outside, listener)
+
+
+def _calls(setup: Setup, endpoint: Endpoint, outside: Surroundings) -> tuple[ApiClient, Downloader]:
+    """What calls the service and file hosts, not opened yet."""
+    base_url, said, proxies = endpoint.base_url, endpoint.redactor, outside.proxies
+    client = ApiClient(base_url, endpoint.key, outside.clock, outside.executor, redactor=said, proxies=proxies)
+    guard = Guard(base_url, proxies=proxies)
+    return client, Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
 
 
 def _begin_with_room(engine: Engine, room: Room, records: Mapping[str, Record]) -> None:

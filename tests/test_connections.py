@@ -15,8 +15,9 @@ from aiohttp import web
 from batchrunner import certificates, notify, sandbox
 from batchrunner.api.client import ApiClient
 from batchrunner.clock import LoopClock
+from batchrunner.decoders import Here
 from batchrunner.disk import Disk
-from batchrunner.downloader import Downloader
+from batchrunner.downloader import Checks, Downloader
 from batchrunner.errors import CallError, NetworkFault, ServiceFault, UsageError
 from batchrunner.gate import LASTING
 from batchrunner.hosts import Guard
@@ -42,7 +43,7 @@ async def submitted(base_url: str, executor: Executor, proxies: Proxies | None =
 
 async def fetched(url: str, folder: Path, executor: Executor, proxies: Proxies | None = None) -> Path:
     guard = Guard("https://api.example.com" if proxies else url, proxies=proxies)
-    async with Downloader(folder, executor, Disk(), guard) as clips:
+    async with Downloader(folder, executor, Disk(), guard, Checks(Here(), executor)) as clips:
         return (await clips.fetch(url, KEY)).path
 
 
