@@ -228,11 +228,11 @@ def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
     check = decoding.check_decodes
     checked: list[Path] = []
 
-    def bounded(path: Path) -> decoding.Decoded:
+    def bounded(path: Path, allow: decoding.Allow) -> decoding.Decoded:
         checked.append(path)
         if len(checked) == 1:
             raise decoding.CheckLimit("it took more than 60 s")
-        return check(path)
+        return check(path, allow)
 
     monkeypatch.setattr(decoding, "check_decodes", bounded)
 
