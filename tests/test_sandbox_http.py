@@ -280,6 +280,9 @@ def test_logs_show_the_client_request_id(virtual: Any) -> None:
         ("unavailable", 503, 0),
         ("server_error", 500, 0),
         ("server_error_accepted", 500, 1),
+        ("unavailable_accepted", 503, 1),
+        ("timeout_408_accepted", 408, 1),
+        ("early_425_accepted", 425, 1),
         ("edge_502_html", 502, 0),
         ("edge_502_html_accepted", 502, 1),
         ("edge_524_html_accepted", 524, 1),
@@ -393,6 +396,61 @@ def test_a_completed_poll_that_is_odd_once(virtual: Any, kind: str, shape: Any) 
         assert odd == {"id": body["id"], "status": "completed"} | shape(right["video"]["url"])
 
     virtual(scenario, Fault("poll", kind, each=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answered"), [("no_id", {"own"}), ("other_id", {"id", "other"}), ("other_without_id", {"other"})]
+)
+def test_a_poll_that_is_answered_for_another_generation(virtual: Any, kind: str, answered: set[str]) -> None:
+    async def scenario(client: Client) -> None:
+        own, other = [(await client.submit(shift=shift))[1]["id"] for shift in (1, 2)]
+        await asyncio.sleep(20)
+        lie, truth = (await client.poll(own))[1], (await client.poll(own))[1]
+        told = (await client.poll(other))[1]
+        assert truth["id"] == own
+        assert lie["video"] == (told if "other" in answered else truth)["video"]
+        assert lie.get("id") == (other if "id" in answered else None)
+
+    virtual(scenario, Fault("poll", kind, first=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "after_s", "words"),
+    [
+        ("failed_early", 0, ("error", "queued")),
+        ("failed_late", 20, ("error", "completed")),
+        ("pending_again", 20, ("generating", "completed")),
+    ],
+)
+def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int, words: tuple[str, str]) -> None:
+    async def scenario(client: Client) -> None:
+        _, body, _ = await client.submit()
+        await asyncio.sleep(after_s)
+        lie, truth = (await client.poll(body["id"]))[1], (await client.poll(body["id"]))[1]
+        assert (lie["status"], truth["status"]) == words
+        assert ("error" in lie) == (words[0] == "error")
+        assert "video" not in lie
+
+    virtual(scenario, Fault("poll", kind, each=1))
+
+
+def test_a_submission_that_is_answered_for_another_one(virtual: Any) -> None:
+    async def scenario(client: Client) -> None:
+        first = (await client.submit({"X-Client-Request-Id": "one"}))[1]["id"]
+        second = (await client.submit({"X-Client-Request-Id": "two"}))[1]["id"]
+        assert first == second
+        assert [event["replied"] for event in client.events("accepted")] == [True, False]
+
+    virtual(scenario, Fault("submit", "other_id", match="two"))
+
+
+def test_a_log_that_shows_other_submissions_than_the_one_asked_for(virtual: Any) -> None:
+    async def scenario(client: Client) -> None:
+        await client.submit({"X-Client-Request-Id": "one"})
+        _, body, _ = await client.call("GET", "/v2/logs", params={"client_request_id": "two"})
+        assert [row["client_request_id"] for row in body["data"]] == ["one"]
+
+    virtual(scenario, Fault("logs", "unfiltered"))
 
 
 @pytest.mark.parametrize("kind", ["face_detection", "content_policy", "file_download", "error_object"])

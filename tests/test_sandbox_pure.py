@@ -10,7 +10,7 @@ import pytest
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, logs, marks
 from batchrunner.sandbox.check import MODELS, Order, check
-from batchrunner.sandbox.faults import KINDS, REFUSED, UNREPLIED, Faults
+from batchrunner.sandbox.faults import KINDS, OTHERS, REFUSED, UNREPLIED, Faults
 from batchrunner.sandbox.files import _zeroed, plan
 from batchrunner.sandbox.replies import BENT, GENERATION_ERRORS, INSTEAD, Call, problem
 from batchrunner.sandbox.script import parse
@@ -158,6 +158,7 @@ def test_every_kind_does_something() -> None:
     ways = {"hang", "hang_before", "cut", "cut_before", "lost_reply"}
     downloads = {"truncated", "short", "zeros", "slow", "no_range", "changed_etag"}
     known = set(INSTEAD) | set(BENT) | set(GENERATION_ERRORS) | {"stuck", "odd_length"} | ways | downloads
+    known |= OTHERS | {"unfiltered"}
     assert {kind for kinds in KINDS.values() for kind in kinds} == known
     assert set(KINDS["submit"]) >= REFUSED | UNREPLIED
     assert not REFUSED & UNREPLIED

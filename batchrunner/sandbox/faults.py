@@ -16,7 +16,8 @@ _REFUSED = """
 """
 # Accepted, and the client learns no id: the ledger says ``"replied": false``.
 _UNREPLIED = """
-    edge_502_html_accepted edge_524_html_accepted server_error_accepted lost_reply hang no_id empty_200
+    edge_502_html_accepted edge_524_html_accepted server_error_accepted unavailable_accepted timeout_408_accepted
+    early_425_accepted lost_reply hang no_id empty_200 other_id
 """
 _CALL = """
     rate_limited rate_limited_retry_after rate_limited_retry_date unavailable unavailable_retry_after server_error
@@ -25,10 +26,10 @@ _CALL = """
 # Kinds by the call they befall. Those of polls by the state a generation must be in for them to make sense.
 _KINDS = {
     ("submit", "any"): _REFUSED + _UNREPLIED + "id_as_generation_id created_201",
-    ("poll", "any"): _CALL,
-    ("poll", "pending"): "unknown_status waiting active",
-    ("poll", "completed"): "succeeded no_url video_string_list video_object_list",
-    ("logs", "any"): _CALL + "empty",
+    ("poll", "any"): _CALL + "no_id other_id other_without_id",
+    ("poll", "pending"): "unknown_status waiting active failed_early",
+    ("poll", "completed"): "succeeded no_url video_string_list video_object_list failed_late pending_again",
+    ("logs", "any"): _CALL + "empty unfiltered",
     ("billing", "any"): _CALL,
     ("download", "any"): """
         truncated short zeros slow no_range changed_etag html_200 not_found gone_410 forbidden unavailable
@@ -40,6 +41,8 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     call: {kind: state for (on, state), kinds in _KINDS.items() if on == call for kind in kinds.split()}
     for call, _ in _KINDS
 }
+# The reply is about another generation than the call. The server finds one; there may be none.
+OTHERS = frozenset({"other_id", "other_without_id"})
 UNREPLIED = frozenset(_UNREPLIED.split())
 # The kinds of a submission that prevent its acceptance; every other kind follows it.
 REFUSED = frozenset(_REFUSED.split())

@@ -21,7 +21,7 @@ from batchrunner.errors import UsageError
 from batchrunner.sandbox import files, logs
 from batchrunner.sandbox.check import check, missing
 from batchrunner.sandbox.config import SandboxConfig
-from batchrunner.sandbox.faults import REFUSED, UNREPLIED, Fault
+from batchrunner.sandbox.faults import OTHERS, REFUSED, UNREPLIED, Fault
 from batchrunner.sandbox.pool import RenderPool
 from batchrunner.sandbox.replies import (
     BENT,
@@ -39,6 +39,7 @@ from batchrunner.sandbox.replies import (
 )
 from batchrunner.sandbox.service import Renderer, Service, aside
 from batchrunner.sandbox.tiny import tiny
+from batchrunner.sandbox.world import Generation
 from batchrunner.text import rfc3339
 
 GENERATIONS = "/v2/video/generations"
@@ -239,7 +240,12 @@ class Sandbox:
         answer = self._service.accept(order, call, frames, fault)
         if isinstance(answer, Reply):
             return answer, None
-        return submitted(answer, quoted=self._config.quotes), fault
+        return submitted(self._meant(answer, fault), quoted=self._config.quotes), fault
+
+    def _meant(self, generation: Generation, fault: Fault | None) -> Generation:
+        """The generation that the reply is about: another one where `fault` says so, and there is one."""
+        is_other = fault is not None and fault.kind in OTHERS
+        return (self._service.world.other_than(generation) if is_other else None) or generation
 
     async def _poll(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
         generation_id = request.query.get("generation_id")
@@ -252,7 +258,7 @@ class Sandbox:
         fault = self._service.befalls("poll", generation_id, state)
         if generation is None:
             return problem(call, 404, NOT_FOUND), fault
-        return polled(generation, f"{request.scheme}://{request.host}/files/"), fault
+        return polled(self._meant(generation, fault), f"{request.scheme}://{request.host}/files/"), fault
 
     async def _logs(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
         now = self._service.elapsed()
@@ -261,8 +267,11 @@ class Sandbox:
         fault = self._service.befalls("logs", request.query.get("client_request_id", ""))
         self._service.settle()
         generations = list(self._service.world.generations.values())
+        query = dict(request.query)
+        if fault and fault.kind == "unfiltered":
+            query.pop("client_request_id", None)
         try:
-            rows, more = logs.page(generations, request.query, self._service.now(), self._config)
+            rows, more = logs.page(generations, query, self._service.now(), self._config)
         except logs.BadQuery as bad:
             return invalid(call, [{"code": "custom", "path": [str(bad)], "message": "Invalid value"}]), fault
         data = [logs.row(one, rfc3339(one.accepted["at"])) for one in rows]

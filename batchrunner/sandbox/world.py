@@ -114,6 +114,11 @@ class World:
         """Is there a place in the queue?"""
         return self.unfinished < self.rules.capacity + self.rules.queue_limit
 
+    def other_than(self, generation: Generation) -> Generation | None:
+        """The latest other one that is completed, else the latest other one, or None: for replies that mix them up."""
+        others = [one for one in reversed(self.generations.values()) if one is not generation]
+        return next((one for one in others if one.status == "completed"), others[0] if others else None)
+
     def running(self) -> list[Generation]:
         """What is being generated now."""
         return list(self._running.values())
