@@ -50,8 +50,7 @@ MAX_RUNS = 40
 DAMAGES = (0,)
 MAX_VIRTUAL_S = 60 * 86_400.0
 
-# The failures of the fact sheet's section 4 that a service can show. Left out: server_error_accepted, a service that
-# says no with its own problem body and accepts all the same; against that no client has a defence.
+# The failures of the fact sheet's section 4 that a service can show.
 FAULTS: dict[str, tuple[str, ...]] = {
     "submit": (
         "rate_limited", "rate_limited_retry_after", "unavailable", "server_error", "edge_502_html", "edge_524_html",
@@ -70,6 +69,24 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "generation": ("face_detection", "content_policy", "file_download", "error_object", "odd_length"),
     "logs": ("unavailable", "not_found", "hang", "cut", "html_200", "empty"),
 }  # fmt: skip
+
+# A service that says what is not so. most: of one generation's polls, where more would be believed: three polls in a
+# row without an id, and two that say failed. Left out: a reply to a submission that names another generation's id, against
+# which no client has a defence.
+LIES: dict[str, dict[str, int | None]] = {
+    "submit": dict.fromkeys(
+        ("server_error_accepted", "unavailable_accepted", "timeout_408_accepted", "early_425_accepted")
+    ),
+    "poll": {
+        "no_id": None,
+        "other_id": None,
+        "other_without_id": 2,
+        "failed_early": 1,
+        "failed_late": 1,
+        "pending_again": 9,
+    },
+    "logs": {"unfiltered": None},
+}
 
 
 @dataclass
@@ -126,7 +143,7 @@ class Night:
             logs=rng.random() < 0.7,
             log_delay_s=rng.choice([0.0, 0.0, 60.0, 7200.0]),
             logs_in_flight=rng.random() < 0.7,
-            faults=tuple(self._faults()),
+            faults=(*self._faults(), *self._lies()),
         )
         self._trouble()
 
@@ -166,6 +183,14 @@ class Night:
             for kind in kinds:
                 if self.rate and self.rng.random() < 0.5:
                     yield Fault(on=call, kind=kind, rate=self.rate)
+
+    def _lies(self) -> Iterator[Fault]:
+        rng = Random(f"{self.seed} lies")  # of its own, as `ill`
+        rate = rng.choice([0.0, 0.1, 0.3]) if self.rate else 0.0
+        for call, kinds in LIES.items():
+            for kind, most in kinds.items():
+                if rate and rng.random() < 0.5:
+                    yield Fault(on=call, kind=kind, rate=rate, each=most)
 
     def entries(self) -> tuple[Entry, ...]:
         """The manifest: URLs (stood in for by the sandbox), some jobs equal under two ids."""

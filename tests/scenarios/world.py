@@ -219,7 +219,7 @@ class SimDisk(Opening):
             if source in self._dirty:
                 self._dirty[target] = self._dirty.pop(source)
         self._mortal.checkpoint()
-        for folder in {path.parent for pair in names for path in pair}:
+        for folder in sorted({path.parent for pair in names for path in pair}):
             self.flush_folder(folder)
 
     def remove(self, path: Path) -> None:
