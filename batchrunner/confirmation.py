@@ -1,8 +1,9 @@
 """How many polls in a row have to say the same before a terminal status is believed. Pure.
 
 A failure that is believed may pay for another generation, so it is seen twice. A reply that names no generation may be
-that of an edge, or about another one: it is believed after three polls in a row, and never pays by itself. The counts
-are not stored: a new process begins anew, which costs polls and no money.
+that of an edge, or about another one: it is believed after three polls in a row that say the same, the place of the
+clip included, and never pays by itself. The counts are not stored: a new process begins anew, which costs polls and no
+money.
 """
 
 from dataclasses import dataclass, replace
@@ -23,9 +24,13 @@ _UNNAMED_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """A terminal phase, how many polls in a row said it, and how many of these named the generation."""
+    """A terminal phase, how many polls in a row said it, and how many of these named the generation.
+
+    place: where the clip is, without what may change from link to link.
+    """
 
     phase: Phase
+    place: str = ""
     polls: int = 0
     named: int = 0
 
@@ -39,8 +44,9 @@ class Confirmations:
     def confirms(self, fingerprint: str, seen: Generation) -> bool:
         """Take in a reply with a terminal status, and say whether it is believed now."""
         said = self._said.get(fingerprint)
-        if said is None or said.phase is not seen.phase:
-            said = _Said(seen.phase)
+        place = (seen.video_url or "").partition("?")[0]
+        if said is None or (said.phase, said.place) != (seen.phase, place):
+            said = _Said(seen.phase, place)
         said = replace(said, polls=said.polls + 1, named=said.named + seen.named)
         self._said[fingerprint] = said
         needed = POLLS_OF_A_FAILURE if seen.phase is Phase.FAILED else 1

@@ -70,9 +70,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "logs": ("unavailable", "not_found", "hang", "cut", "html_200", "empty"),
 }  # fmt: skip
 
-# A service that says what is not so. most: of one generation's polls, where more would be believed: three polls in a
-# row without an id, and two that say failed. Left out: a reply to a submission that names another generation's id, against
-# which no client has a defence.
+# A service that says what is not so; how often of one generation at most, where more would be believed: three polls in
+# a row without an id, and two that say failed. Left out: a reply to a submission that names another generation's id,
+# against which no client has a defence.
 LIES: dict[str, dict[str, int | None]] = {
     "submit": dict.fromkeys(
         ("server_error_accepted", "unavailable_accepted", "timeout_408_accepted", "early_425_accepted")
