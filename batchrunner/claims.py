@@ -19,15 +19,16 @@ class Claims:
     def __init__(self, service: Service, records: Iterable[Record]) -> None:
         self._service = service
         self._owners: dict[str, str] = {}  # job key by generation id
+        self._without_model: dict[str, str] = {}  # the same by the part of an id before its model
         for record in records:
             for attempt in record.attempts:
                 if attempt.generation_id is not None:
-                    self._owners.setdefault(attempt.generation_id, record.job.key)
+                    self._owner(attempt.generation_id, record.job.key)
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, where the answer is another job's id."""
         accepted = await self._service.submit(job, request_id)
-        owner = self._owners.setdefault(accepted.generation_id, job.key)
+        owner = self._owner(accepted.generation_id, job.key)
         if owner != job.key:
             raise ServiceFault(
                 "id_reused",
@@ -53,8 +54,23 @@ class Claims:
         return {
             request_id: generation_id
             for request_id, generation_id in found.items()
-            if self._owners.setdefault(generation_id, key := _job_key(request_id)) == key
+            if self._owner(generation_id, key := _job_key(request_id)) == key
         }
+
+    def _owner(self, generation_id: str, key: str) -> str:
+        """The job that has this id, which is `key` from now on where there was none.
+
+        ``uuid`` and ``uuid:model`` are one id (`batchrunner.api.wire.same_generation`).
+        """
+        start, _, model = generation_id.partition(":")
+        known = self._owners.get(generation_id) or self._owners.get(start)
+        if not model:
+            known = known or self._without_model.get(start)
+        if known is not None:
+            return known
+        self._owners[generation_id] = key
+        self._without_model.setdefault(start, key)
+        return key
 
 
 def _job_key(request_id: str) -> str:

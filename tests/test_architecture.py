@@ -64,6 +64,7 @@ PURE = {
     *(
         "api.body",
         "api.reason",
+        "api.framing",
         "api.result_link",
         "api.wire",
         "journal.changes",

@@ -58,6 +58,20 @@ def test_so_does_one_of_an_earlier_run_whatever_became_of_it() -> None:
         assert submit(claims, "a") == old.generation_id, "its own job may be told it again"
 
 
+@pytest.mark.parametrize(("first", "second"), [("uuid:model", "uuid"), ("uuid", "uuid:model"), ("uuid", "uuid")])
+def test_an_id_with_and_without_its_model_is_one_id(first: str, second: str) -> None:
+    claims = Claims(Service(first, second, second), ())
+    submit(claims, "a")
+    with pytest.raises(ServiceFault, match=make_job("a").key):
+        submit(claims, "b")
+    assert submit(claims, "a") == second
+
+
+def test_ids_that_differ_after_the_colon_are_two() -> None:
+    claims = Claims(Service("gen:a/1", "gen:b/1"), ())
+    assert [submit(claims, "a"), submit(claims, "b")] == ["gen:a/1", "gen:b/1"]
+
+
 def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
     a, b, c = (make_job(name).key for name in "abc")
     old = make_record("a", State.IN_FLIGHT)

@@ -14,14 +14,16 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from batchrunner import media
 from batchrunner.api import wire
+from batchrunner.api.framing import Head
 from batchrunner.clock import Clock
 from batchrunner.connections import closed_ways
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
@@ -35,6 +37,7 @@ _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
 _NO_SECRETS = Redactor()
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
+_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,38 @@ class Timeouts:
     connect_s: float = 20.0
     answer_s: float = 120.0  # a POST: from the last byte sent to the answer
     poll_s: float = 30.0  # a GET, all in all
+
+
+class _Handler(ResponseHandler):
+    """The library's side of a connection; what it parses passes through a `Head` first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._head: Head | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin a reply."""
+        self._head = Head(wire.MAX_FIELD_BYTES)
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes of a reply."""
+        for piece in [data] if self._head is None or not data else self._head.feed(data):
+            super().data_received(piece)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take in the end."""
+        if self._head is not None and (rest := self._head.rest()):
+            super().data_received(rest)
+        super().connection_lost(exc)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections whose replies are read with `_Handler`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: partial[Any] = partial(_Handler, loop=asyncio.get_running_loop())
 
 
 class ApiClient:
@@ -77,9 +112,9 @@ class ApiClient:
     async def __aenter__(self) -> Self:
         # A submission gets a connection of its own. On a kept-alive one, the server may close in the moment we send:
         # the request is lost or not, nobody can tell, and a job would be in doubt. One handshake a job is the price.
-        self._submissions = self._session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._submissions = self._session(_Connector(limit=0, force_close=True))
         # Polls are repeatable, so they share kept-alive connections.
-        self._lookups = self._session(aiohttp.TCPConnector(limit=64))
+        self._lookups = self._session(_Connector(limit=64))
         return self
 
     async def __aexit__(
@@ -102,6 +137,8 @@ class ApiClient:
             },
             auto_decompress=False,
             proxy=self._proxy.url if self._proxy else None,
+            max_line_size=wire.MAX_FIELD_BYTES,
+            max_field_size=wire.MAX_FIELD_BYTES,
         )
 
     def _closed_ways(self) -> AbstractContextManager[None]:
@@ -131,16 +168,17 @@ class ApiClient:
                 timeout=timeout,
                 allow_redirects=False,
             ) as reply:
-                status, reply_headers, content = await _read(reply, self._redactor)
-        return wire.read_submission(status, reply_headers, content, self._clock.now())
+                read = await _read(reply, self._redactor)
+        with _enough(read, body, self._redactor):
+            return wire.read_submission(read.status, read.headers, read.body, self._clock.now())
 
     async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> wire.Generation:
         """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
-        query = {"generation_id": generation_id}
-        return wire.read_generation(
-            *await self._get(_PATH, query), self._clock.now(), generation_id, inputs, self._base
-        )
+        read = await self._get(_PATH, {"generation_id": generation_id})
+        now, base = self._clock.now(), self._base
+        with _enough(read, redactor=self._redactor):
+            return wire.read_generation(read.status, read.headers, read.body, now, generation_id, inputs, base)
 
     async def alive(self) -> None:
         """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
@@ -163,7 +201,9 @@ class ApiClient:
         query = {"period": period}
         found: dict[str, str] = {}
         for _ in range(_LOG_PAGES):
-            page, cursor = wire.read_log(*await self._get(_LOG_PATH, query), self._clock.now())
+            read = await self._get(_LOG_PATH, query)
+            with _enough(read, redactor=self._redactor):
+                page, cursor = wire.read_log(read.status, read.headers, read.body, self._clock.now())
             for row in page:
                 request_id, generation_id = row.get("client_request_id"), row.get("inference_id")
                 if isinstance(request_id, str) and len(request_id) <= 128 and wire.is_usable_id(generation_id):
@@ -173,7 +213,7 @@ class ApiClient:
             query = {"period": period, "cursor": cursor}
         return found
 
-    async def _get(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    async def _get(self, path: str, query: dict[str, str]) -> "_Read":
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         url = URL(f"{self._base}{path}?{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
@@ -253,19 +293,34 @@ def _quoted(value: str) -> str:
     return quote(value, safe="")
 
 
-async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (names in lower case) and body, cut at what a reply may sensibly hold, and without secrets.
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A reply as it was read. headers: names in lower case. broken: why the body ended early, or None."""
 
-    Some services quote the key that they refuse, and their words go into journal, log and report.
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    broken: Exception | None = None
+
+
+async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
+    """The reply, its body cut at what a reply may sensibly hold, and without secrets.
+
+    Some services quote the key that they refuse, and their words go into journal, log and report. A body that breaks
+    off is kept as far as it was received: it may hold an id.
     """
+    broken: Exception | None = None
     content = bytearray()
-    async for block in reply.content.iter_chunked(64 * 1024):
-        content += block
-        if len(content) > wire.MAX_REPLY_BYTES:
-            break
+    try:
+        async for block in reply.content.iter_chunked(64 * 1024):
+            content += block
+            if len(content) > wire.MAX_REPLY_BYTES:
+                break
+    except _FOREIGN as error:
+        broken = error
     headers = {name.lower(): value for name, value in reply.headers.items()}
     body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: wire.MAX_REPLY_BYTES]
-    return reply.status, redactor.headers(headers), redactor.reply(body)
+    return _Read(reply.status, redactor.headers(headers), redactor.reply(body), broken)
 
 
 def _unpacked(content: bytes, coding: str) -> bytes:
@@ -276,6 +331,18 @@ def _unpacked(content: bytes, coding: str) -> bytes:
         return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, wire.MAX_REPLY_BYTES)
     except zlib.error:
         return content
+
+
+@contextmanager
+def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
+    """A reply that broke off and does not say what it should counts as a broken connection."""
+    try:
+        yield
+    except CallError as error:
+        if read.broken is None or error.kind not in {"no_id", "bad_reply"}:
+            raise
+        with _mapped(body, redactor):
+            raise read.broken from error
 
 
 @contextmanager
@@ -290,7 +357,7 @@ def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iter
         raise NetworkFault(
             "no_connection", f"the service could not be reached: {redactor.text(words_of(error))}"
         ) from error
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except _FOREIGN as error:
         if body is not None and body.fault is not None:
             raise body.fault from error
         late = isinstance(error, TimeoutError)

@@ -1,0 +1,80 @@
+"""The head of an HTTP reply, made readable for the HTTP library before it parses it. Pure.
+
+The library gives up on a reply for a fault in its head that does not matter here: Content-Length twice, a header field
+that is very long or has no colon, too many fields. The reply may hold the id of a generation that is paid for. So only
+the fields that are used are passed on, and the length is left out where it makes no sense: the body then ends with the
+connection.
+"""
+
+import re
+
+MAX_HEAD_BYTES = 256 << 10  # a longer head goes to the library as it is
+_END = re.compile(rb"\r?\n\r?\n")
+_LINE = re.compile(rb"\r?\n")
+_INFORMATIONAL = re.compile(rb"HTTP/1\.\d +1\d\d")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)\Z", re.DOTALL)
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_USED = {
+    *(b"transfer-encoding", b"content-encoding", b"content-type", b"connection", b"retry-after", b"location", b"date"),
+    *(b"x-inference-id", b"x-request-id", b"upgrade"),
+}
+
+
+class Head:
+    """Collects the head of one reply, and lets the bytes after it pass."""
+
+    def __init__(self, max_field_bytes: int) -> None:
+        self._max_field_bytes = max_field_bytes
+        self._held = bytearray()
+        self._passed = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in what was received, and return what the library should parse now.
+
+        The head and what follows it are separate pieces: a fault in one then takes nothing from the other.
+        """
+        if self._passed:
+            return [data]
+        searched = max(0, len(self._held) - 3)
+        self._held += data
+        ready = []
+        while not self._passed and (end := _END.search(self._held, searched)):
+            head = bytes(self._held[: end.end()])
+            del self._held[: end.end()]
+            searched = 0
+            self._passed = not _INFORMATIONAL.match(head)
+            ready.append(readable(head, self._max_field_bytes))
+        if self._passed or len(self._held) > MAX_HEAD_BYTES:
+            self._passed = True
+            ready.append(self.rest())
+        return [piece for piece in ready if piece]
+
+    def rest(self) -> bytes:
+        """What is held back, unchanged."""
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+
+def readable(head: bytes, max_field_bytes: int) -> bytes:
+    """The head with the status line and those fields that are used; one that is no HTTP as it is."""
+    status, *lines = _LINE.split(head.rstrip(b"\r\n"))
+    if not status.startswith(b"HTTP/"):
+        return head
+    lengths: set[bytes] = set()
+    kept = [status]
+    chunked = False
+    for line in lines:
+        field = _FIELD.match(line)
+        if field is None or len(line) > max_field_bytes:
+            continue
+        name, value = field[1].lower(), _CONTROL.sub(b" ", field[2]).strip()
+        if name == b"content-length":
+            lengths |= {each.strip() for each in value.split(b",")}
+        elif name in _USED:
+            chunked = chunked or name == b"transfer-encoding"
+            kept.append(name + b": " + value)
+    length = lengths.pop() if len(lengths) == 1 else b""
+    if length.isdigit() and len(length) < 16 and not chunked:
+        kept.append(b"content-length: " + length)
+    return b"\r\n".join(kept) + b"\r\n\r\n"
