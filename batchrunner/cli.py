@@ -19,8 +19,9 @@ import click
 from batchrunner import __version__, shell
 from batchrunner.errors import BatchrunnerError, ExitStatus
 from batchrunner.paths import expanded
+from batchrunner.redaction import Redactor
 from batchrunner.settings import SETTINGS, Setting
-from batchrunner.text import printable
+from batchrunner.text import printable, printable_json
 
 if TYPE_CHECKING:
     from batchrunner.prepare import Setup
@@ -205,10 +206,11 @@ def validate(
     from batchrunner.manifest import validate as validating
     from batchrunner.manifest.variables import read_allowed, read_given
 
+    clean = Redactor.of(os.environ).text
     values, names = read_given(given), read_allowed(allowed, os.environ)
     checked = [validating.check(path, values, os.environ, names) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=shell.wants_colour(sys.stderr)):
-        click.echo(text, err=problem, color=True)
+        click.echo(clean(text), err=problem, color=True)
     return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
 
 
@@ -373,7 +375,7 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
     plan, outlook, now = prepare.plan_batch(setup)
     leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(json.dumps(plan_view.as_json(plan, outlook, leaving), indent=1))
+        click.echo(printable_json(json.dumps(plan_view.as_json(plan, outlook, leaving), indent=1)))
     else:
         free = setup.settings.provider == "sandbox"
         click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))

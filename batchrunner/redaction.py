@@ -26,6 +26,7 @@ _MOST_WORDS = 300  # of what a library says
 # Where a library begins to quote bytes that it received: they may be a part of a secret, which nothing can recognise.
 _QUOTED_BYTES = re.compile(r"""\bb['"]|\n\s*\n""")
 _SPAN = tuple[str, int, int]  # a character, and where what stands for it begins and ends
+_MOST_CHARS = 1 << 16
 _MOST_LEVELS = 6  # escapes within escapes
 
 _SECRET_NAME = re.compile(
@@ -190,9 +191,13 @@ def _levels(text: str) -> Iterable[str]:
 
 
 def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:
-    """`text` with a mark in place of what the pattern finds at any level, and with all else as it is."""
+    """`text` with a mark in place of what the pattern finds at any level, and with all else as it is.
+
+    A very long text with a secret in it is cut: each of its characters has to be followed through the levels.
+    """
     if pattern is None or not _finds(pattern, text):
         return text
+    text = text[:_MOST_CHARS]
     spans: list[_SPAN] = [(char, at, at + 1) for at, char in enumerate(text)]
     bad: list[tuple[int, int]] = []
     for _ in range(_MOST_LEVELS):

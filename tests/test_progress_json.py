@@ -103,7 +103,7 @@ def test_quiet_leaves_what_needs_a_person() -> None:
 
 
 def test_hostile_words_stay_in_their_line() -> None:
-    evil = "\x1b[2J\r\n\u2028\ud800"
+    evil = "\x1b[2J\r\n\u2028\ud800\x7f\x9b"
     written = log([night()[0], Noticed(NOW, (evil,), evil)])
     assert written[1]["jobs"] == [evil]
     assert "\x1b" not in written[1]["message"]

@@ -71,6 +71,12 @@ def test_base64_around_the_key(user: str, coded: Callable[[bytes], bytes]) -> No
     assert base64.b64encode(KEY.encode()).decode()[4:20] not in clean
 
 
+def test_a_long_text_with_a_secret_is_cut() -> None:
+    clean = KNOWN.text(f"{KEY} " + "x" * 2_000_000)
+    assert clean.startswith(f"{MARK} xxx")
+    assert len(clean) < 100_000
+
+
 def test_what_stands_around_a_secret_stays() -> None:
     assert KNOWN.text(f"a \\n %20 &amp; {KEY}, and HUNTER2hunter2.") == f"a \\n %20 &amp; {MARK}, and {MARK}."
 

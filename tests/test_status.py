@@ -139,3 +139,12 @@ def test_the_lock_tells_who_holds_it(tmp_path: Path) -> None:
         assert holder.startswith("pid ")
     assert rundir.holder() is None
     assert RunDir(tmp_path / "missing").holder() is None
+
+
+def test_json_cannot_act_on_a_terminal_and_says_the_same(tmp_path: Path) -> None:
+    evil = "\x7f\x9b31m\u202e\u200b 漢字 é"
+    rundir = journal(tmp_path, {"a": make_record("a", State.FAILED, error=Problem("kind", evil, evil))})
+    text = shown(rundir, as_json=True)
+    assert all(line.isprintable() for line in text.split("\n")), ascii(text)
+    assert json.loads(text)["jobs"][0]["error"]["message"] == evil
+    assert "漢字 é" in text

@@ -14,7 +14,7 @@ from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest.diagnostics import Diagnostic
 from batchrunner.manifest.loader import load
 from batchrunner.manifest.render import LIMIT, as_json, github, render, summary
-from batchrunner.text import count_text, printable
+from batchrunner.text import count_text, printable, printable_json
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -88,7 +88,8 @@ def _document(checked: Sequence[Checked], limit: int | None) -> str:
         }
         for each in checked
     ]
-    return json.dumps({"schema_version": 1, "valid": all(each.valid for each in checked), "files": files}, indent=1)
+    document = {"schema_version": 1, "valid": all(each.valid for each in checked), "files": files}
+    return printable_json(json.dumps(document, indent=1))
 
 
 def _number(checked: Checked, severity: str) -> int:

@@ -25,7 +25,7 @@ from batchrunner.events import (
 from batchrunner.job import Move, Record
 from batchrunner.progress.model import Model
 from batchrunner.progress.words import Level, describe, names, pulse, trouble
-from batchrunner.text import redacted, rfc3339
+from batchrunner.text import printable_json, redacted, rfc3339
 
 ALWAYS: Mapping[str, str] = {
     "ts": "when, RFC 3339 in UTC",
@@ -97,7 +97,7 @@ def _told(event: Event, model: Model) -> tuple[Level, str]:
 
 def _json(at: float, level: Level, event: str, message: str, facts: Mapping[str, Any]) -> str:
     record = {"ts": rfc3339(at), "level": level.name.lower(), "event": event, "message": message, **facts}
-    return json.dumps(_clean(record), ensure_ascii=True, allow_nan=False)
+    return printable_json(json.dumps(_clean(record), ensure_ascii=True, allow_nan=False))
 
 
 def _clean(value: Any) -> Any:
