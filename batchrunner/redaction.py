@@ -30,7 +30,8 @@ _MOST_CHARS = 1 << 16
 _MOST_LEVELS = 6  # escapes within escapes
 
 _SECRET_NAME = re.compile(
-    r"secret|token|passw|passphrase|credential|cookie|bearer|session|(?<!com)(?<!by)pass\d*(_|$)|(^|_)(pwd|creds?|pat|jwt|sas|dsn|otp)\d*(_|$)"
+    r"secret|token|passw|passphrase|credential|cookie|bearer|session|(?<!com)(?<!by)pass\d*(_|$)|_pwd\d*(_|$)"
+    r"|(^|_)(creds?|pat|jwt|sas|dsn|otp)\d*(_|$)"
     r"|key(?!frame|word|board|note|stone)|auth(?!ors?(_|$))",
     re.IGNORECASE,
 )

@@ -16,8 +16,29 @@ KEY = "sk/live/AbCdEf0123456789+xyz"
 KNOWN = Redactor([KEY], ["hunter2hunter2"])
 
 
-SECRET_NAMES = ["MYKEY", "AWS_SECRET_ACCESS_KEY", "api_token", "DB_PASSWORD", "PGPASS", "SSH_AUTH_SOCK", "SESSIONID"]
-PLAIN_NAMES = ["RES", "AUTHOR", "AUTHORS", "KEYFRAMES", "KEYWORDS", "COMPASS", "BYPASS", "PATTERN", "HOME", "tok"]
+SECRET_NAMES = [
+    "MYKEY",
+    "AWS_SECRET_ACCESS_KEY",
+    "api_token",
+    "DB_PASSWORD",
+    "PGPASS",
+    "MYSQL_PWD",
+    "SSH_AUTH_SOCK",
+    "SESSIONID",
+]
+PLAIN_NAMES = [
+    "RES",
+    "AUTHOR",
+    "AUTHORS",
+    "KEYFRAMES",
+    "KEYWORDS",
+    "COMPASS",
+    "BYPASS",
+    "PATTERN",
+    "HOME",
+    "PWD",
+    "OLDPWD",
+]
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
