@@ -11,7 +11,7 @@ from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, logs, marks
 from batchrunner.sandbox.check import MODELS, Order, check
 from batchrunner.sandbox.faults import KINDS, OTHERS, REFUSED, UNREPLIED, Faults
-from batchrunner.sandbox.files import _zeroed, plan
+from batchrunner.sandbox.files import CHANGED, _zeroed, plan
 from batchrunner.sandbox.replies import BENT, GENERATION_ERRORS, INSTEAD, Call, problem
 from batchrunner.sandbox.script import parse
 from batchrunner.sandbox.world import Event, Generation, Rules, World, price
@@ -156,7 +156,8 @@ def test_a_kind_waits_for_a_generation_in_its_state() -> None:
 
 def test_every_kind_does_something() -> None:
     ways = {"hang", "hang_before", "cut", "cut_before", "lost_reply"}
-    downloads = {"truncated", "short", "zeros", "slow", "no_range", "changed_etag"}
+    downloads = {"truncated", "short", "zeros", "slow", "no_range", "changed_etag", *CHANGED}
+    downloads |= {"signed_redirect", "cookie_redirect"}
     known = set(INSTEAD) | set(BENT) | set(GENERATION_ERRORS) | {"stuck", "odd_length"} | ways | downloads
     known |= OTHERS | {"unfiltered"}
     assert {kind for kinds in KINDS.values() for kind in kinds} == known

@@ -33,6 +33,7 @@ _KINDS = {
     ("billing", "any"): _CALL,
     ("download", "any"): """
         truncated short zeros slow no_range changed_etag html_200 not_found gone_410 forbidden unavailable
+        foreign_coding gzip deflate tail open_box short_digest status_203 status_206 signed_redirect cookie_redirect
         unavailable_retry_after server_error empty_503 edge_502_html edge_524_html hang cut
     """,
     ("generation", "any"): "face_detection content_policy file_download error_object stuck odd_length",

@@ -4,7 +4,10 @@ Rule: like the real hosts it wants no key. What a transfer should be is decided 
 or failing to, comes after.
 """
 
+import gzip
 import re
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +22,23 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 # Zeros cover this part of the whole file, whatever range is asked for.
 _ZEROED = (0.4, 0.6)
 _SLOW_STEPS = 16
+# What a library that spells links anew would change: lower-case hex, escapes that need none, marks that could have one.
+_SIGNATURE = "sig=a%2fb+c%2B%28d%29;e|f[0]%7e"
+_COOKIE = "pass=a%2Fb="
+
+Change = tuple[int, Mapping[str, str], Callable[[bytes], bytes]]
+# Replies of another form, by the kind of fault: status, headers, and the body made of the file. They know no ranges.
+_CHANGES: Mapping[str, Change] = {
+    "foreign_coding": (200, {"Content-Encoding": "aws-chunked"}, bytes),
+    "gzip": (200, {"Content-Encoding": "gzip"}, lambda content: gzip.compress(content, mtime=0)),
+    "deflate": (200, {"Content-Encoding": "deflate"}, zlib.compress),
+    "tail": (200, {}, lambda content: content + b'{"AIGC":{"Label":"1"}}'),
+    "open_box": (200, {}, lambda content: content + b"\0\0\0\0free" + bytes(20)),
+    "short_digest": (200, {"Digest": "SHA-256=AAAA", "Repr-Digest": "sha-256=:AAAA:"}, bytes),
+    "status_203": (203, {}, bytes),
+    "status_206": (206, {}, bytes),
+}
+CHANGED = frozenset(_CHANGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +125,24 @@ class Transfer:
             self.sent_bytes += len(data)
             if self.fault and kind == "slow":
                 await self.clock.sleep(self.fault.seconds / _SLOW_STEPS)
+
+
+def changed(path: Path, kind: str, etag: str) -> web.Response:
+    """The file at `path` in another form: packed, with something after its end, or under another status."""
+    status, headers, change = _CHANGES[kind]
+    body = change(path.read_bytes())
+    return web.Response(status=status, body=body, headers={"ETag": etag, **headers}, content_type="video/mp4")
+
+
+def detour(request: web.Request, kind: str) -> web.Response | None:
+    """A redirect to what the fault asks for first, a refusal where it was spelled anew, or None: send the file."""
+    path = request.rel_url.raw_path
+    if kind == "cookie_redirect" and _COOKIE not in request.headers.get("Cookie", ""):
+        return web.Response(status=302, headers={"Location": path, "Set-Cookie": f"{_COOKIE}; Path=/"})
+    _, mark, query = request.raw_path.partition("?")
+    if kind == "signed_redirect" and not mark:
+        return web.Response(status=302, headers={"Location": f"{path}?{_SIGNATURE}"})
+    return web.Response(status=403) if kind == "signed_redirect" and query != _SIGNATURE else None
 
 
 def _zeroed(data: bytes, at: int, size_bytes: int) -> bytes:

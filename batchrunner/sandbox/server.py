@@ -295,14 +295,20 @@ class Sandbox:
         if kind in INSTEAD or kind in _HANGS or kind in _CUTS:
             self._note("download", request, call, Reply(200, ""), fault)
             return await self._speak(request, call, Reply(200, ""), fault)
+        if (detour := files.detour(request, kind)) is not None:
+            return detour
         etag = call.request_id if kind == "changed_etag" else generation.outcome["sha256"][:32]
+        fetched = {"event": "fetched", "generation_id": generation.id, "file": name}
+        if kind in files.CHANGED:
+            response = files.changed(service.store.result(name), kind, f'"{etag}"')
+            service.record({**fetched, "status": response.status, "bytes": generation.outcome["bytes"]})
+            return response
         wanted = None if kind == "no_range" else request.headers.get("Range")
         what = files.plan(generation.outcome["bytes"], f'"{etag}"', wanted, request.headers.get("If-Range"))
         transfer = files.Transfer(service.store.result(name), what, fault, self._clock)
         try:
             return await transfer.send(request)
         finally:
-            fetched = {"event": "fetched", "generation_id": generation.id, "file": name}
             service.record({**fetched, "status": what.status, "bytes": transfer.sent_bytes})
 
     async def _show_ledger(self, _request: web.Request) -> web.StreamResponse:

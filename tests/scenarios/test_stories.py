@@ -203,6 +203,26 @@ def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_p
     play(tmp_path, story, Fault(on="download", kind=kind, first=3))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("foreign_coding", "gzip", "deflate", "short_digest", "status_203", "status_206"),
+        *("signed_redirect", "cookie_redirect", "tail", "open_box"),
+    ],
+)
+def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        assert list(stage.accepted().values()) == [1]
+        [row] = stage.report["jobs"]
+        odd = [warning for warning in row["warnings"] if "last box" in warning]
+        assert len(odd) == (kind in {"tail", "open_box"})
+        assert not [event for event in stage.service.ledger() if event["event"] == "leak"]
+        assert len([event for event in stage.service.ledger() if event["event"] == "fetched"]) == 1
+
+    play(tmp_path, story, Fault(on="download", kind=kind))
+
+
 def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_words(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         assert await stage.run(entries("a")) == 1
