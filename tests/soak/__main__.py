@@ -14,6 +14,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="how often SIGKILL hits a run [default: 100]")
     parser.add_argument("--terms", type=int, default=0, help="and SIGTERM [default: 0]")
     parser.add_argument("--ints", type=int, default=0, help="and SIGINT [default: 0]")
+    parser.add_argument("--lies", action="store_true", help="against a service that lies")
+    parser.add_argument("--disk", action="store_true", help="on a disk that fails for a while in every run (Linux)")
     parser.add_argument("--jobs", type=int, default=60, help="of each batch [default: 60]")
     parser.add_argument("--concurrency", type=int, default=8, help="of each batch [default: 8]")
     parser.add_argument("--lanes", type=int, default=2, help="batches at a time [default: 2]")
@@ -26,7 +28,16 @@ def main() -> int:
         stops = {signal.SIGKILL: options.kills, signal.SIGTERM: options.terms, signal.SIGINT: options.ints}
         for stop, count in stops.items():
             if count:
-                plan = Plan(stop, count, options.jobs, options.concurrency, options.seed, options.lanes)
+                plan = Plan(
+                    stop,
+                    count,
+                    options.jobs,
+                    options.concurrency,
+                    options.seed,
+                    options.lanes,
+                    lies=options.lies,
+                    disk=options.disk,
+                )
                 figures = soak(plan, folder / stop.name)
                 sys.stdout.write(figures.table(stop.name) + "\n\n")
                 sys.stdout.flush()

@@ -3,17 +3,21 @@
 Rule: a seed decides the moments, as far as the machine's own timing lets it; how many stops there are is exact.
 """
 
+import errno
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from batchrunner import journal
 from batchrunner.job import State, count_states
+from tests import preload
 from tests.soak.batch import Batch, make_batch
 from tests.soak.judge import Figures, in_the_air, judge
+from tests.soak.liar import Liar
 from tests.soak.processes import Command, Service, wait_for
 
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -26,13 +30,15 @@ _DURATION = "2s"  # of a generation: so slow that a batch outlives as many stops
 _LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
 _AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
 _ENDS_S = 60.0  # a clean stop takes less
+_LIES = 0.2  # of the calls, this share is lied to, where the service lies
+_GIVES_UP = {2, 3, 5}  # statuses of a run whose disk fails
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a soak goes. stop: the signal. stops: how often it hits, in all. jobs, concurrency: of each batch.
 
-    lanes: batches at a time.
+    lanes: batches at a time. lies: the service lies (`tests.soak.liar`). disk: it fails for a while in every run.
     """
 
     stop: signal.Signals = signal.SIGKILL
@@ -41,6 +47,8 @@ class Plan:
     concurrency: int = 8
     seed: int = 1
     lanes: int = 1
+    lies: bool = False
+    disk: bool = False
 
 
 def soak(plan: Plan, folder: Path) -> Figures:
@@ -65,44 +73,89 @@ def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
         place.mkdir(parents=True)
         told = place / "service.yaml"
         told.write_text(_SERVICE)
-        with Service(place, "--duration", _DURATION, "--capacity", "16", "--faults", str(told)) as service:
-            batch = make_batch(place, plan.jobs, dict(service.environment()), concurrency=plan.concurrency)
-            figures.add(_live(plan, min(_STOPS_A_BATCH, stops - figures.stops), batch, service, rng))
+        with ExitStack() as stack:
+            service = Service(place, "--duration", _DURATION, "--capacity", "16", "--faults", str(told))
+            stack.enter_context(service)
+            address = dict(service.environment())
+            faults = None
+            if plan.lies:
+                liar = stack.enter_context(Liar(service.url, rng.randrange(1 << 30), _LIES))
+                address["AIMLAPI_BASE_URL"] = liar.url
+            if plan.disk:
+                (place / "out").mkdir()
+                faults = stack.enter_context(preload.Faults(place / "fault"))
+                address |= preload.environment(place / "out", faults=faults)
+            batch = make_batch(place, plan.jobs, address, concurrency=plan.concurrency)
+            share = min(_STOPS_A_BATCH, stops - figures.stops)
+            figures.add(_Life(plan, share, batch, service, rng, faults).live())
     return figures
 
 
-def _live(plan: Plan, stops: int, batch: Batch, service: Service, rng: Random) -> Figures:
-    """A batch that is stopped so often, or until it is done."""
-    runs = hits = 0
-    status: int | None = None
-    in_air: set[str] = set()
-    wrong: list[str] = []
-    while hits < stops and status is None:
-        runs += 1
-        with batch.start(*_slots(plan, batch)) as command:
-            if plan.stop in CLEAN or rng.random() > _AT_THE_START:
-                _holds_the_lock(batch, command)
-            if command.ended_within(rng.uniform(0.0, _LATEST_S)):
-                status = command.end()
-                break
-            command.process.send_signal(plan.stop)
+@dataclass(slots=True)
+class _Life:
+    """One batch, from its first run to its last. faults: the switch of its disk."""
+
+    plan: Plan
+    stops: int
+    batch: Batch
+    service: Service
+    rng: Random
+    faults: preload.Faults | None
+    runs: int = 0
+    hits: int = 0
+    in_air: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def live(self) -> Figures:
+        """Stop runs so often, or until the batch is done; then let it end, and judge it."""
+        status: int | None = None
+        while self.hits < self.stops and status is None:
+            status = self._run()
+            assert self.runs < 8 * self.stops + 8, f"the batch does not come to an end: {self.batch.folder / 'run.log'}"
+        while status is None:
+            self.runs += 1
+            status = self.batch.run(*_slots(self.plan, self.batch))
+        figures = judge(self.batch, self.service.ledger(), self.in_air | _doubted(self.batch))
+        figures.runs, figures.stops = self.runs, self.hits
+        expected = 1 if figures.doubts else 0
+        if status != expected:
+            told = f"the last run ended with {status} instead of {expected}: {self.batch.folder / 'run.log'}"
+            self.wrong.append(told)
+        figures.wrong += self.wrong
+        return figures
+
+    def _run(self) -> int | None:
+        """One run that is stopped, if it does not end before. Returns the batch's status once it is done."""
+        self.runs += 1
+        with self.batch.start(*_slots(self.plan, self.batch)) as command:
+            if self.plan.stop in CLEAN or self.rng.random() > _AT_THE_START:
+                _holds_the_lock(self.batch, command)
+            if self._lasts(command):
+                command.process.send_signal(self.plan.stop)
             ended = command.end(_ENDS_S)
-            status = _done(batch)
+            if self.faults:
+                self.faults.clear()
+            status = _done(self.batch)
             if status is not None:  # it was done before the signal came, and may have met it on its way out
-                break
-            hits += 1
-            in_air |= in_the_air(batch)
-            wrong += _stopped_wrongly(plan.stop, ended, batch, command)
-    if status is None:
-        runs += 1
-        status = batch.run(*_slots(plan, batch))
-    figures = judge(batch, service.ledger(), in_air)
-    figures.runs, figures.stops = runs, hits
-    expected = 1 if figures.doubts else 0
-    if status != expected:
-        wrong.append(f"the last run ended with {status} instead of {expected}: {batch.folder / 'run.log'}")
-    figures.wrong += wrong
-    return figures
+                return status
+            self.in_air |= in_the_air(self.batch)
+            if self.faults and ended in _GIVES_UP:  # by itself, as its disk failed
+                return None
+            self.hits += 1
+            self.wrong += _stopped_wrongly(self.plan.stop, ended, self.batch, command)
+        return None
+
+    def _lasts(self, command: Command) -> bool:
+        """Whether the run is still there at the moment at which it is to be stopped. Its disk may fail meanwhile."""
+        if self.faults:
+            if command.ended_within(self.rng.uniform(0.0, 2 * _LATEST_S)):
+                return False
+            calls = preload.Calls(self.rng.randrange(1, preload.Calls.ALL + 1))
+            self.faults.set(calls, self.rng.choice([errno.EIO, errno.ENOSPC]), self.rng.choice([0.1, 1.0]))
+            if command.ended_within(self.rng.uniform(0.0, _LATEST_S / 2)):
+                return False
+            self.faults.clear()
+        return not command.ended_within(self.rng.uniform(0.0, _LATEST_S))
 
 
 def _holds_the_lock(batch: Batch, command: Command) -> None:
@@ -143,6 +196,13 @@ def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Co
     if batch.report()["exit_status"] != CLEAN[stop]:
         wrong.append(f"{stop.name}: the report says {batch.report()['exit_status']}")
     return wrong
+
+
+def _doubted(batch: Batch) -> set[str]:
+    """Request ids of submissions that the journal has as in doubt: a service that lies leaves them without a stop."""
+    held = journal.read(batch.journal)
+    records = held.records.values() if held else ()
+    return {record.last.request_id for record in records if record.state is State.IN_DOUBT}
 
 
 def _slots(plan: Plan, batch: Batch) -> tuple[str, str]:

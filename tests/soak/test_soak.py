@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preload
 from tests.soak.soak import Plan, soak
 
 STOPS = 25  # of a slice
@@ -34,6 +35,23 @@ def test_a_hundred_clean_stops_leave_nothing_in_doubt(tmp_path: Path, seed: int)
 
 def test_an_interrupt_is_a_clean_stop(tmp_path: Path) -> None:
     _stops_cleanly(Plan(signal.SIGINT, stops=12, jobs=24), tmp_path)
+
+
+def test_a_service_that_lies_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
+    figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, lies=True), tmp_path)
+    told = figures.table("SIGKILL")
+    assert not figures.wrong, told
+    assert figures.stops == 12, told
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
+
+
+@preload.needed
+def test_a_disk_that_fails_for_a_while_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
+    figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, disk=True), tmp_path)
+    told = figures.table("SIGKILL")
+    assert not figures.wrong, told
+    assert figures.stops == 12, told
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
 
 
 def _stops_cleanly(plan: Plan, folder: Path) -> None:
