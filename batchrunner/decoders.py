@@ -305,11 +305,12 @@ def _spawn(start: str) -> "Popen[bytes]":
     import subprocess
 
     return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
-        [sys.executable, "-P", "-c", _PATH + start, json.dumps(sys.path)],
+        [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        cwd="/",
         start_new_session=True,
     )
 

@@ -11,7 +11,7 @@ Rule: `except Exception` stands only at the job border, where it becomes a notic
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,15 @@ class Engine:
         policy, now = self._policy, self._parts.clock.monotonic()
         self._timetable = Timetable(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
         self._take_places(order)
+        await self._drive()
+
+    async def follow_again(self, fingerprints: Iterable[str]) -> None:
+        """After `run`: follow generations whose clip was lost, to their end or until stopped."""
+        for fingerprint in fingerprints:
+            self._follow(fingerprint, 0.0)
+        await self._drive()
+
+    async def _drive(self) -> None:
         while True:
             self._wake.clear()
             self._keep_time()

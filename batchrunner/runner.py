@@ -197,13 +197,12 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     control: told the engine before it starts; asked at the end for an exit status that goes before the batch's own.
     """
     listen, ending = control
-    checks = outside.checks
-    decoder = asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
+    checks, decoder = outside.checks, _load(outside.checks)
     async with AsyncExitStack() as stack:
         witness = Witness(setup.rundir.witness, outside.files)
         journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
-        store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+        store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
@@ -231,9 +230,32 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         listen(engine)
         _begin_with_room(engine, room, steps.records)
         await engine.run(order)
+        await _look_again(engine, store, steps)
         status = int(ending() or exit_status([steps.records[each] for each in order]))
-        run = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
-        return await _finish(setup, journal, steps, run, outside, listener)
+        ended = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
+        return await _finish(setup, journal, steps, ended, outside, listener)
+
+
+def _load(checks: Checks) -> "asyncio.Future[None]":
+    """Have a decoder loaded meanwhile. Raises NoDecoder when it is awaited."""
+    return asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
+
+
+async def _look_again(engine: Engine, store: Store, steps: Steps) -> None:
+    """Before the report: fetch again what was delivered and is not there any more, where time is left."""
+    for is_last in (False, True):
+        try:
+            lost = await store.look_again(steps.records)
+            await steps.settle(lost)
+        except LocalFault as fault:
+            engine.stop(f"the delivered clips could not be looked at: {fault.message}")
+            return
+        if lost and not is_last:
+            await engine.follow_again(lost)
+        for fingerprint in lost:
+            fetched = steps.records[fingerprint].state is State.SUCCEEDED
+            following = "it was fetched again" if fetched else "run again to fetch it, at no charge"
+            steps.notice(fingerprint, f"its clip was removed or changed during the run: {following}")
 
 
 def _calls(setup: Setup, endpoint: Endpoint, outside: Surroundings) -> tuple[ApiClient, Downloader]:

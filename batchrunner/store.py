@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner import disk
 from batchrunner.decoders import Decoders, one
@@ -24,6 +24,14 @@ from batchrunner.rundir import RunDir
 from batchrunner.together import Together
 
 _UNNAMED = "a result could not be given its name"
+
+
+class _Facts(NamedTuple):
+    """What tells that a file is the one that was left there, without reading it."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
 
 
 class Store:
@@ -45,6 +53,7 @@ class Store:
             self._placed[name] = placed
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
+        self._left: dict[str, _Facts | None] = {}  # results as they were left under their names
         self._landings = Together(executor, self._land)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
@@ -80,6 +89,48 @@ class Store:
         if len(names) > 1:
             await self._spread(job, result)
 
+    async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Find results that do not stand under their names as they were left, and give names back where one does.
+
+        Returns None by fingerprint for a result that stands nowhere any more. A file that has other content is not
+        ours: it is moved away before a result gets its name. Raises LocalFault.
+        """
+        news: dict[str, Result | None] = {}
+        for fingerprint, strangers in (await self._run(self._changed, list(records.values()))).items():
+            for name in strangers:
+                self._placed.pop(name, None)
+            record = records[fingerprint]
+            if not await self._spread(record.job, record.result):
+                news[fingerprint] = None
+        return news
+
+    def _changed(self, records: Sequence[Record]) -> dict[str, list[str]]:
+        """Names by fingerprint under which a result does not stand as it was left; hashes what looks different."""
+        changed: dict[str, list[str]] = {}
+        for record in records:
+            if record.state is not State.SUCCEEDED or record.result is None:
+                continue
+            for name in self._names.get(record.job.fingerprint, ()):
+                facts = _facts(self._root / name)
+                if facts is not None and (facts == self._left.get(name) or self._is_same(name, facts, record.result)):
+                    continue
+                changed.setdefault(record.job.fingerprint, []).append(name)
+        return changed
+
+    def _is_same(self, name: str, facts: _Facts, result: Result) -> bool:
+        """Whether a file that was touched, or replaced, still holds the result; so does one that cannot be read."""
+        if facts.size_bytes != result.size_bytes:
+            return False
+        try:
+            same = file_sha256(self._root / name) == result.sha256
+        except FileNotFoundError:
+            return False
+        except OSError:  # the disk's trouble is no news about the file
+            return True
+        if same:
+            self._left[name] = facts
+        return same
+
     def present(self, job: Job, result: Result) -> str | None:
         """A name under which the job's result stands, by size; None where there is none."""
         candidates: list[str] = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, [])]
@@ -107,6 +158,8 @@ class Store:
             step = self._disk.duplicate if have in names else self._disk.rename
             await self._run(step, self._root / have, self._root / name)
             have = name
+        for name in names:  # also those that have one more link now
+            self._left.setdefault(name, _facts(self._root / name))
         return True
 
     async def _clear(self, name: str, job: Job) -> None:
@@ -156,6 +209,8 @@ class Store:
             self._disk.land(names)
         except OSError as error:
             return disk.fault(error, _UNNAMED)
+        for _, path in names:
+            self._left[str(path.relative_to(self._root))] = _facts(path)
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -170,10 +225,15 @@ def _stands(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _size(path: Path) -> int | None:
-    """The size of a plain file; None for what is not there and for all else, a link to a file among it."""
+def _facts(path: Path) -> _Facts | None:
+    """The facts of a plain file; None for what is not there and for all else, a link to a file among it."""
     try:
         facts = path.lstat()
     except OSError:
         return None
-    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+    return _Facts(facts.st_size, facts.st_mtime_ns, facts.st_ino) if stat.S_ISREG(facts.st_mode) else None
+
+
+def _size(path: Path) -> int | None:
+    facts = _facts(path)
+    return None if facts is None else facts.size_bytes

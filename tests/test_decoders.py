@@ -75,6 +75,16 @@ def test_here_and_there_find_the_same(pool: Pool, tmp_path: Path, clip: bytes) -
     assert [type(each) for each in there[1:]] == [ValueError, FileNotFoundError]
 
 
+def test_relative_paths_are_those_of_this_process(
+    pool: Pool, tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in "12":
+        (folder := tmp_path / number).mkdir()
+        (folder / f"{number}.mp4").write_bytes(clip)
+        monkeypatch.chdir(folder)
+        assert one(pool, "clip", {"path": f"{number}.mp4", "size_bytes": len(clip)})["frames"] == 8
+
+
 def test_a_problem_keeps_its_hint(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("just words")
     with pytest.raises(BatchrunnerError, match="looks like text") as caught:

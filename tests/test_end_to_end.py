@@ -207,6 +207,28 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
         assert not figures.wrong, f"{figures.table('SIGINT')}\n{again.log()}"
 
 
+@pytest.mark.parametrize("way", ["deleted", "replaced", "edited"])
+def test_a_clip_that_is_lost_during_the_run_is_fetched_again(tmp_path: Path, service: Service, way: str) -> None:
+    batch = make_batch(tmp_path, 8, dict(service.environment()), concurrency=1)
+    with batch.start() as run:
+        run.says("succeeded:")
+        clip = next(batch.output.glob("*.mp4"))
+        other = bytes(clip.stat().st_size)
+        if way == "deleted":
+            clip.unlink()
+        elif way == "replaced":
+            clip.with_suffix(".new").write_bytes(other)
+            clip.with_suffix(".new").replace(clip)
+        else:
+            clip.write_bytes(other)
+        assert run.end() == 0, run.output
+        assert "removed or changed during the run" in run.output
+    assert not (figures := judge(batch, service.ledger(), set())).wrong, figures.table(way)
+    assert figures.accepted == 8
+    kept = [path.read_bytes() for path in (batch.output / ".batchrunner" / "kept").iterdir()]
+    assert kept == ([] if way == "deleted" else [other])
+
+
 STUCK = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

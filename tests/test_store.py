@@ -4,7 +4,8 @@ operation the next start puts it right.
 
 import asyncio
 import errno
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,23 @@ class House:
         """A start on `entries`, then deliveries by job name. Returns what settling found out."""
         return asyncio.run(self._run(entries, deliveries or {}, disk or Disk()))
 
-    async def _run(self, entries: Sequence[Entry], deliveries: Mapping[str, bytes], disk: Disk) -> Any:
+    def look_again(
+        self, entries: Sequence[Entry], deliveries: Mapping[str, bytes], meddle: Callable[[], Any]
+    ) -> dict[str, Result | None]:
+        """A start and deliveries, then somebody meddles with the files. Returns what a look at the end finds lost."""
+        return asyncio.run(self._run(entries, deliveries, Disk(), meddle))
+
+    def touch(self, name: str) -> Callable[[], Any]:
+        """Meddle with a file so that it looks like another one and is the same."""
+        return lambda: os.utime(self.dir.path / name, (1, 1))
+
+    async def _run(
+        self,
+        entries: Sequence[Entry],
+        deliveries: Mapping[str, bytes],
+        disk: Disk,
+        meddle: Callable[[], Any] | None = None,
+    ) -> Any:
         journal = Journal(self.dir.journal, Inline())
         try:
             for entry in entries:
@@ -77,6 +94,9 @@ class House:
                 part.write_bytes(content)
                 await store.deliver(job, Fetched(part, result_of(content)))
                 self._note(job.fingerprint, result_of(content))
+            if meddle is not None:
+                meddle()
+                return await store.look_again(self.records)
             return news
         finally:
             journal.close()
@@ -285,3 +305,47 @@ def test_a_crash_at_any_operation_is_put_right_by_the_next_start(tmp_path: Path,
             break
     assert not crashed
     assert die_at > 1
+
+
+def test_a_look_at_the_end_reads_nothing_that_was_left_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrunner.store.file_sha256", lambda _: pytest.fail("a file was read"))
+    house.run(make_entries("old"), {"old": b"clip old"})
+    entries = make_entries("old", "a", "copy=a")
+    assert house.look_again(entries, {"a": b"clip a"}, lambda: None) == {}
+
+
+def test_a_result_that_is_touched_is_still_there(house: House) -> None:
+    assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
+
+
+@pytest.mark.parametrize("stranger", [None, b"CLIP A", b"shorter"])
+def test_a_result_that_was_removed_or_changed_is_lost(house: House, stranger: bytes | None) -> None:
+    path = house.dir.path / "a.mp4"
+
+    def meddle() -> None:
+        path.unlink()
+        if stranger is not None:
+            path.write_bytes(stranger)
+
+    lost = house.look_again(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"}, meddle)
+    assert lost == {make_job("a").fingerprint: None}
+
+
+def test_a_name_that_was_removed_is_given_back_from_another(house: House) -> None:
+    def meddle() -> None:
+        (house.dir.path / "a.mp4").unlink()
+        (house.dir.path / "copy.mp4").unlink()
+        (house.dir.path / "copy.mp4").write_bytes(b"CLIP A")
+
+    entries = make_entries("a", "copy=a", "third=a")
+    assert house.look_again(entries, {"a": b"clip a"}, meddle) == {}
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a", "third.mp4": b"clip a"}
+    assert list(house.kept().values()) == [b"CLIP A"], "somebody else's is kept"
+
+
+def test_a_result_that_cannot_be_read_just_then_is_not_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("batchrunner.store.file_sha256", refuse)
+    assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
