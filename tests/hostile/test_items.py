@@ -78,6 +78,21 @@ ITEMS: dict[str, list[str]] = {
         "test_downloader.py::test_no_request_ever_carries_a_credential",
         "test_cli.py::test_the_key_stands_in_no_file_and_in_no_line",
     ],
+    "secrets of the environment, behind any escape, in any fault": [
+        "hostile/test_secrets_table.py::test_no_place_holds_a_secret",
+        "hostile/test_secrets_table.py::test_a_short_key_is_a_warning_and_is_left_out_where_it_is_a_word",
+        "hostile/test_secrets_table.py::test_a_mistaken_setting_is_told_without_the_secret_in_it",
+        "test_redaction.py::test_escapes_within_escapes_hide_nothing",
+        "test_redaction.py::test_the_secrets_of_an_environment",
+    ],
+    "a stranger's manifest that reads the environment, names a webhook or a file elsewhere": [
+        "test_manifest_variables.py::test_a_variable_of_the_environment_is_read_where_the_user_allows_it",
+        "test_manifest_variables.py::test_what_is_a_secret_by_its_name_is_never_read",
+        "test_manifest_variables.py::test_what_is_a_secret_by_its_value_is_never_put_in",
+        "test_manifest_variables.py::test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning",
+        "test_manifest_tables.py::test_nothing_of_a_file_outside_the_manifests_folder_is_shown",
+        "test_cli.py::test_plan_tells_what_leaves_the_machine",
+    ],
     # Downloads
     "redirects to file: and to private addresses": [
         "hostile/test_links.py::test_a_redirect_inwards_is_refused_before_anything_connects_there",
