@@ -150,3 +150,21 @@ def test_every_run_setting_has_a_flag() -> None:
 def test_examples_validate_and_name_their_schema(path: Path) -> None:
     assert "# yaml-language-server: $schema=../batchrunner/manifest/schema.json" in path.read_text("utf-8")
     assert manifest.load(path).entries
+
+
+def test_the_tests_that_show_the_guarantees_exist() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 30
+    missing = []
+    for name, test in named:
+        path = ROOT / name
+        if not path.exists() or not re.search(
+            rf"^(async )?def {test or 'test_'}", path.read_text("utf-8"), re.MULTILINE
+        ):
+            missing.append(f"{name}::{test}")
+    assert missing == []
+    modules = set(re.findall(r"python -m tests\.(\w+)", page))
+    assert modules == {"scenarios", "powercut", "soak"}
+    assert [name for name in sorted(modules) if not (ROOT / "tests" / name / "__main__.py").exists()] == []
+    assert re.findall(r"^### (\d)\. ", page, re.MULTILINE) == list("1234567"), "each promise of the contract"

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from types import TracebackType
@@ -78,8 +79,9 @@ class Liar:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(content)))
         handler.send_header("Connection", "close")
-        handler.end_headers()
-        handler.wfile.write(content)
+        with suppress(ConnectionError):  # a run that was killed hears nothing more
+            handler.end_headers()
+            handler.wfile.write(content)
 
     def _true(self, handler: BaseHTTPRequestHandler, body: bytes) -> Reply:
         """What the service says; its own address in it is the liar's."""
