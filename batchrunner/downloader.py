@@ -184,7 +184,7 @@ class Downloader:
         if not part.fresh:
             await self._off_loop(part.recall)
         async with self._reach(url, part.request_headers()) as reply:
-            headers = {name.lower(): value for name, value in reply.headers.items()}
+            headers = self._redactor.headers({name.lower(): value for name, value in reply.headers.items()})
             coded = codings(headers.get("content-encoding", ""))
             continued = _judge(reply.status, headers, part, coded=bool(coded))
             left = _length(headers)

@@ -22,6 +22,7 @@ from batchrunner.downloader import Checks, Downloader, Fetched
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
 from batchrunner.hosts import Guard
 from batchrunner.part import Part
+from batchrunner.redaction import Redactor
 from tests.conftest import Opening
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -111,11 +112,12 @@ class Bench:
 
     def __init__(self, parts: Path, executor: Executor, gauge: Gauge) -> None:
         self.parts, self.executor, self.gauge = parts, executor, gauge
+        self.redactor = Redactor()
 
     def fetch(self, host: Host, files: Disk | None = None, path: str = "/clip.mp4?sig=1") -> Fetched:
         async def main(url: str) -> Fetched:
             async with Downloader(
-                self.parts, self.executor, files or Disk(), Guard(url), Checks(Here(), self.executor)
+                self.parts, self.executor, files or Disk(), Guard(url), Checks(Here(), self.executor), self.redactor
             ) as clips:
                 return await clips.fetch(url + path, KEY)
 
@@ -317,6 +319,22 @@ def test_a_host_that_ignores_range_starts_over(bench: Bench, clip: bytes) -> Non
     bench.refused(host)
     assert_whole(bench.fetch(host), clip)
     assert host.seen[1]["range"] == "bytes=5000-"
+
+
+def test_no_secret_that_a_file_host_quotes_is_stored_or_told(bench: Bench, clip: bytes) -> None:
+    secret = "sk-recognisable-0123456789"
+    bench.redactor = Redactor([secret])
+    host = Host(clip, etag=f'"{secret}"', cuts=[5000])
+    bench.refused(host)
+    assert len(bench.left()) == 2
+    assert not [name for name, held in bench.left().items() if secret.encode() in held]
+    assert_whole(bench.fetch(host), clip)
+
+    async def moved(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(f"http://{secret}.0x1/")
+
+    fault = bench.refused(Host(clip, answer=moved))
+    assert (fault.kind, secret in fault.message) == ("link_refused", False)
 
 
 def test_a_changed_etag_starts_over(bench: Bench, clip: bytes, other_clip: bytes) -> None:
