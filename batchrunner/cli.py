@@ -260,6 +260,8 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
     rundir = _located(batch, flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
     held = look(rundir)
+    for path, target in reporting.make_way(rundir):
+        click.echo(printable(f"{path} is no report of batchrunner: it was moved to {target}"), err=True)
     posters.make_missing(rundir, reporting.on_page(held), decoders.pool())
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner import journal, manifest, paths, rehearsal
+from batchrunner import journal, manifest, paths, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.egress import Egress, collect
 from batchrunner.endpoint import base_url_of, host_of, weak_keys
@@ -119,6 +119,22 @@ def egress_of(setup: Setup, plan: Plan) -> Egress:
     return collect(
         [jobs[row.fingerprint] for row in plan.rows if row.submits], setup.service, setup.batch.read, webhook
     )
+
+
+def require_inputs_unwritten(setup: Setup) -> None:
+    """Refuse a run that would write a file that its manifest reads. Raises UsageError."""
+    batch, settings = setup.batch, setup.settings
+    names = {*report.NAMES, *(entry.file for entry in batch.entries)}
+    further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
+    last = {name.casefold() for name in names} | {Path(text).name.casefold() for text in further.values() if text}
+    read = set[Path]()
+    inputs = {media.path for entry in batch.entries for media in (entry.job.video, entry.job.image) if media.path}
+    for path in (*batch.files, *inputs):
+        # Most paths are neither links nor named like a file that is written: they need no closer look.
+        if path.name.casefold() in last or path.is_symlink():
+            for way in (path.parent.resolve() / path.name, path.resolve()):
+                read.add(Path(str(way).casefold()))
+    report.require_unread(setup.rundir.path, names, further, read)
 
 
 def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:

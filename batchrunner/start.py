@@ -6,13 +6,14 @@ status. Rule: one process at a time is past the lock, and nothing is decided out
 
 import gc
 from collections.abc import Mapping
+from pathlib import Path
 
 import batchrunner
-from batchrunner import certificates, idle, notify, rehearsal, report
+from batchrunner import certificates, disk, idle, notify, rehearsal, report
 from batchrunner.clock import wall_time
 from batchrunner.endpoint import read_endpoint, service_name
 from batchrunner.events import Listener, Noticed
-from batchrunner.prepare import Setup
+from batchrunner.prepare import Setup, require_inputs_unwritten
 from batchrunner.proxies import read_proxies
 from batchrunner.rundir import Lock
 from batchrunner.shell import Heard
@@ -27,6 +28,7 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
     """
     settings = setup.settings
     report.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
+    require_inputs_unwritten(setup)
     endpoint = read_endpoint(settings, environment)
     if endpoint is not None:
         certificates.check(environment)
@@ -42,7 +44,16 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         if done is not None:
             now = rehearsal.begins_at(setup.sandbox, setup.rundir)
             return idle.tell(setup, done, batchrunner.__version__, now, listener)
+        for path, target in _make_way(setup):
+            listener(Noticed(wall_time(), (), f"{path} is no report of batchrunner: it was moved to {target}"))
         from batchrunner import runner  # here, where the service's client is needed: it takes its time to load
 
         gc.freeze()  # what is loaded stays: it need not be looked at again
         return runner.run(setup, endpoint, environment, listener, heard.numbers, heard.leave)
+
+
+def _make_way(setup: Setup) -> list[tuple[Path, Path]]:
+    try:
+        return report.make_way(setup.rundir)
+    except OSError as error:
+        raise disk.fault(error, f"a file under a report's name in {setup.rundir.path} could not be moved") from error

@@ -489,14 +489,17 @@ def test_report_writes_the_same_again(finished: Shell) -> None:
     assert {name: (finished.run_dir / name).read_bytes() for name in before} == before
 
 
-def test_a_report_that_cannot_be_written_is_told(finished: Shell) -> None:
+def test_what_stands_in_a_reports_place_is_moved_and_told(finished: Shell) -> None:
     path = finished.run_dir / "report.json"
     path.unlink()
     path.mkdir()
     (path / "in the way").touch()
     ran = finished("report", "output/night")
-    assert ran.status == 3
-    assert "report.json" in ran.err
+    kept = Path("output/night/.batchrunner/kept/report.1.json")
+    assert ran.status == 0
+    assert ran.err == f"output/night/report.json is no report of batchrunner: it was moved to {kept}\n"
+    assert (kept / "in the way").exists()
+    assert json.loads(path.read_text())["schema_version"] == 1
 
 
 def test_verify(finished: Shell) -> None:

@@ -16,6 +16,7 @@ from tests.conftest import MEDIA
 from tests.soak.processes import Command, call, environment
 
 OUTPUTS = {"report.json", "report.html", "results.csv"}
+WITNESS = ".batchrunner.witness"
 
 
 @pytest.fixture
@@ -36,7 +37,10 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
     done = call("run", "night.yaml", cwd=folder, BATCHRUNNER_METRICS_FILE="batch.prom")
     assert done.returncode == 0, done.stderr
     run_dir = folder / "output" / "night"
-    assert {path.name for path in run_dir.iterdir() if path.is_file()} == OUTPUTS | {"job-480.mp4", "job-580.mp4"}
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == {*OUTPUTS, WITNESS} | {
+        "job-480.mp4",
+        "job-580.mp4",
+    }
     assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
     assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
     made = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
@@ -64,7 +68,7 @@ def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
         run.signal_group(signal.SIGTERM)
         assert run.end() == 143
     run_dir = folder / "output" / "night"
-    assert {path.name for path in run_dir.iterdir() if path.is_file()} == OUTPUTS
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == {*OUTPUTS, WITNESS}
     assert json.loads((run_dir / "report.json").read_bytes())["exit_status"] == 143
     assert ET.parse(folder / "ci" / "junit.xml").getroot().get("skipped") == "2"
     assert 'batchrunner_run_exit_status{batch="night"} 143' in (folder / "batch.prom").read_text("utf-8")

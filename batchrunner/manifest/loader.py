@@ -39,7 +39,7 @@ class Batch:
     settings: the run settings that it holds, by name, as YAML gave them (`batchrunner.settings.resolve` takes them).
     entries: in manifest order, `position` counted from 0; equal jobs share one Job object. warnings: in order of place.
     prices: the manifest's own, credits per video second by resolution. read: environment variables whose values stand
-    in it, by name.
+    in it, by name. files: the manifest and its tables.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Batch:
     warnings: tuple[Diagnostic, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
     read: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def load(
@@ -110,6 +111,7 @@ class _Loading:
             warnings=self._told(),
             prices=top.get("prices", {}),
             read=tuple(sorted(self._known.read)),
+            files=(*([] if self._path == STDIN else [self._path]), *(path for _, path in self._tables)),
         )
 
     def _root(self) -> tuple[Any, schema.BadPlaces, str]:

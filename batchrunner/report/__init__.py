@@ -1,9 +1,10 @@
 """What the user reads in the morning, and other programs too: report.html, report.json, results.csv, JUnit, metrics.
 
 Rules: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so
-that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step. In the run
-directory the reports' names are the program's, and whatever stands there is replaced. A further file (JUnit, metrics)
-goes where the user says, and replaces nothing but an empty file or an earlier one of its kind. Deciding anything about
+that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step, and replaces
+nothing but an empty file or an earlier one of its kind. In the run directory the reports' names are the program's: what
+else stands there is moved to ``.batchrunner/kept/``. A further file (JUnit, metrics) goes where the user says, and is
+refused where something else stands. No file that a batch reads is written. Deciding anything about
 a job does not belong here.
 """
 
@@ -11,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +33,22 @@ if TYPE_CHECKING:
     from batchrunner.report.tables import Form
 
 __all__ = [
-    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "on_page", "stamps", "status_text", "to_json",
-    "write"
+    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "make_way", "on_page", "require_unread", "stamps",
+    "status_text", "to_json", "write"
 ]  # fmt: skip
 
 
 NAMES = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 512
+# How a report of any version begins.
+_OWN = {
+    "report.json": re.compile(rb'\{\s*"schema_version":\s*\d+,\s*"(batchrunner_version|name)"'),
+    "report.html": re.compile(
+        rb"<!doctype html>\s*<html lang=\"en\">\s*<head>\s*<meta charset=\"utf-8\">\s*"
+        rb"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-"
+    ),
+    "results.csv": re.compile(rb"(\xef\xbb\xbf)?id,state,file,"),
+}
 
 
 class _Kind(NamedTuple):
@@ -93,6 +103,51 @@ def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
             facts = (run_dir / name).lstat()
             found.add((name, facts.st_ino, facts.st_mtime_ns))
     return found
+
+
+def make_way(rundir: RunDir) -> list[tuple[Path, Path]]:
+    """Move what stands under a report's name and is none to ``kept``; return old and new paths. Raises OSError."""
+    moved = []
+    for name in NAMES:
+        path = rundir.path / name
+        if not _is_foreign(path):
+            continue
+        rundir.kept.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while os.path.lexists(target := rundir.kept / f"{path.stem}.{number}{path.suffix}"):
+            number += 1
+        Disk().rename(path, target)
+        moved.append((path, target))
+    return moved
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether something stands at this place in a run directory that is neither empty nor a report."""
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(facts.st_mode):
+        return True
+    with disk.open_plain(path) as file:
+        head = file.read(_HEAD_BYTES)
+    return bool(head) and not _OWN[path.name].match(head)
+
+
+def require_unread(run_dir: Path, names: Collection[str], further: Mapping[str, str | None], read: set[Path]) -> None:
+    """Refuse to write a file that the batch reads. Raises UsageError.
+
+    names: of files in `run_dir` that the run may write. further: paths of other files, by option. read: what the
+    manifest reads, as it names it and behind all links, in small letters: there are disks that take no notice of case.
+    """
+    hint = "Nothing was submitted. Move the file elsewhere, or name another run directory with --output."
+    folder = Path(str(_real(run_dir)).casefold())
+    own = {folder / name.casefold(): name for name in names}
+    for path in sorted(own.keys() & read):
+        raise UsageError(f"the batch reads {run_dir / own[path]}, and a run would write that file", hint)
+    for option, text in further.items():
+        if text is not None and Path(str(_real(text)).casefold()) in read:
+            raise UsageError(f"{option}: the batch reads {text}", "Give another path. Nothing was submitted.")
 
 
 def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) -> None:
@@ -250,6 +305,8 @@ class _Replacement:
                 Disk().flush(self._file)
                 if self._kind is not None:
                     _require_replaceable(self._path, self._kind)  # it may have come since `check_places`
+                else:
+                    make_way(RunDir(self._path.parent))
                 Disk().rename(self._temporary, self._path)
             except OSError as error:
                 self._fail(error)
