@@ -5,19 +5,24 @@ of the service), its clip would be delivered as two jobs' results, and one of th
 got such an answer may have been accepted under an id that nobody knows: it is in doubt, and looked for in the log.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from batchrunner.api.wire import Accepted, Generation
 from batchrunner.errors import ServiceFault
-from batchrunner.job import Job, Record
+from batchrunner.job import Job, Record, State
 from batchrunner.ports import Service
+from batchrunner.resume import ROLLED_BACK
 
 
 class Claims:
-    """A service whose answers never give one generation to two jobs. records: what is known of earlier runs."""
+    """A service whose answers never give one generation to two jobs.
 
-    def __init__(self, service: Service, records: Iterable[Record]) -> None:
+    records: what is known of earlier runs; looked at again with each search, as a view of what is known by then.
+    """
+
+    def __init__(self, service: Service, records: Collection[Record]) -> None:
         self._service = service
+        self._records = records
         self._owners: dict[str, str] = {}  # job key by generation id
         self._without_model: dict[str, str] = {}  # the same by the part of an id before its model
         for record in records:
@@ -50,12 +55,20 @@ class Claims:
 
         Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.steps`).
         """
-        found = await self._service.accepted_since(since)
-        return {
+        lost = {record.job.key: record.last.request_id for record in self._records if _is_lost(record)}
+        found = await self._service.accepted_since(0.0 if lost else since)
+        ours = {
             request_id: generation_id
             for request_id, generation_id in found.items()
             if self._owner(generation_id, key := _job_key(request_id)) == key
         }
+        return {**self._unrecorded(ours, lost), **ours}
+
+    def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
+        """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it."""
+        known = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
+        others = (each for each in found if _job_key(each) in lost and each not in known)
+        return {lost[_job_key(each)]: found[each] for each in sorted(others, key=_number)}  # the last one counts
 
     def _owner(self, generation_id: str, key: str) -> str:
         """The job that has this id, which is `key` from now on where there was none.
@@ -75,3 +88,13 @@ class Claims:
 
 def _job_key(request_id: str) -> str:
     return request_id.split(".")[1] if request_id.count(".") == 2 else request_id
+
+
+def _number(request_id: str) -> int:
+    text = request_id.rpartition(".")[2]
+    return int(text) if text.isdecimal() else 0
+
+
+def _is_lost(record: Record) -> bool:
+    error = record.error
+    return record.state is State.IN_DOUBT and error is not None and error.kind == ROLLED_BACK.kind

@@ -154,6 +154,11 @@ def init(folder: Path, path: Path, force: bool) -> int:
 @_variables
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="The same as plan: submit nothing.")
+@click.option(
+    "--recover",
+    is_flag=True,
+    help="Continue where the journal is lost, damaged or too old: what it does not tell is held in doubt.",
+)
 @_rehearsals
 def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     """Start the batch in MANIFEST, or continue it: what is done is not done again.

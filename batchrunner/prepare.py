@@ -36,6 +36,7 @@ class Setup:
 
     options: words of the command line that are no settings, and without which the same command is another one.
     service: the host that submissions go to. warnings: what is odd in the environment, in words.
+    recover: continue where the journal may lack what was done (`batchrunner.recovery`).
     """
 
     batch: Batch
@@ -45,6 +46,7 @@ class Setup:
     options: tuple[str, ...] = ()
     service: str = ""
     warnings: tuple[str, ...] = ()
+    recover: bool = False
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -73,7 +75,8 @@ def load(
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
     rundir = RunDir(stage.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
-    return Setup(batch, stage.settings, rundir, stage.config, options, host, warnings)
+    recover = bool(flags.get("recover"))
+    return Setup(batch, stage.settings, rundir, stage.config, options, host, warnings, recover)
 
 
 def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:

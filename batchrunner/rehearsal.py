@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batchrunner import journal
 from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
 from batchrunner.endpoint import Endpoint
-from batchrunner.errors import UsageError
+from batchrunner.errors import JournalError, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.rundir import RunDir
 from batchrunner.settings import Settings
@@ -60,19 +60,25 @@ def stage(settings: Settings, name: str, manifest: Mapping[str, object], options
     return Stage(settings, folder, config)
 
 
-def clock(config: "SandboxConfig | None", rundir: RunDir) -> Clock:
+def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> Clock:
     """The clock that client and sandbox share; the system's where there is no sandbox.
 
-    A hurried one goes on where the run before ended, which may be in the future. Raises JournalError.
+    A hurried one goes on where the run before ended, which may be in the future. Raises JournalError, unless it
+    is to recover.
     """
     if config is None or config.speed == 1:
         return LoopClock()
-    return FastClock(config.speed, begins_at(config, rundir))
+    return FastClock(config.speed, begins_at(config, rundir, recover=recover))
 
 
-def begins_at(config: "SandboxConfig | None", rundir: RunDir) -> float:
-    """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError."""
-    held = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
+def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> float:
+    """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError as it does."""
+    try:
+        held = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
+    except JournalError:
+        if not recover:
+            raise
+        held = None
     return max(wall_time(), latest(held) if held else 0.0)
 
 

@@ -4,12 +4,12 @@ Rule: a fresh run is the resume of an empty journal; there is no other path. Wha
 died is in doubt, and nothing that may have been paid for becomes pending again unless the user asked for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.confirmation import UNNAMED_FAILURE
 from batchrunner.errors import Problem
-from batchrunner.job import Entry, Move, Record, State, advance
+from batchrunner.job import Entry, Job, Move, Record, State, advance
 
 IN_DOUBT_HINT = (
     "It is held, and looked for in the service's log at every run. Look there yourself, or accept that it may be paid "
@@ -22,6 +22,42 @@ LOST = Problem(
     "the program ended while this job was being submitted; the service may have accepted it",
     IN_DOUBT_HINT,
 )
+ROLLED_BACK = Problem(
+    "journal_rolled_back",
+    "the journal was lost, damaged, or older than what was done: this job may have been submitted and paid for",
+    IN_DOUBT_HINT,
+)
+
+
+def held_in_doubt(
+    known: Mapping[str, Record],
+    entries: Sequence[Entry],
+    run_id: str,
+    now: float,
+    estimate: Callable[[Job], float | None],
+) -> dict[str, Record]:
+    """Records for a run that recovers a journal which may lack what was done last (`batchrunner.recovery`).
+
+    A job of the manifest that seems not to be submitted is in doubt, under a request id that was never sent: `Claims`
+    finds it in the service's log by its key. One in flight is followed, and not paid for again should it have failed:
+    that may have been done. estimate: the price of a job in credits, for the budget. now: wall time, s.
+    """
+    records = dict(known)
+    asked_for = {entry.job.fingerprint: entry.job for entry in entries}
+    for fingerprint in {**records, **asked_for}:
+        record = records.get(fingerprint) or Record(asked_for[fingerprint])
+        if record.state is State.PENDING and fingerprint in asked_for:
+            request_id = f"{run_id}.{record.job.key}.{len(record.attempts) + 1}"
+            price = estimate(asked_for[fingerprint])
+            record = advance(record, Move.INTEND, request_id=request_id, submitted_at=now, estimate=price)
+        if record.state is State.SUBMITTING:
+            record = advance(record, Move.DOUBT, error=ROLLED_BACK)
+        elif record.state is State.IN_DOUBT:
+            record = replace(record, error=ROLLED_BACK).with_attempt(error=ROLLED_BACK)
+        elif record.state is State.IN_FLIGHT and record.attempts:
+            record = record.with_attempt(error=ROLLED_BACK)
+        records[fingerprint] = record
+    return records
 
 
 def take_up(

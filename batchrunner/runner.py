@@ -18,7 +18,7 @@ from random import Random
 from typing import NoReturn
 
 import batchrunner
-from batchrunner import decoders, history, notify, rehearsal, report
+from batchrunner import decoders, history, notify, recovery, rehearsal, report
 from batchrunner.admission import Admission
 from batchrunner.api.client import ApiClient
 from batchrunner.claims import Claims
@@ -33,13 +33,13 @@ from batchrunner.events import Alive, Listener, Noticed, RunFinished
 from batchrunner.hosts import Guard
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal import Journal
-from batchrunner.journal.witness import Witness
 from batchrunner.opening import opened
 from batchrunner.ports import Parts
 from batchrunner.posters import Posters
 from batchrunner.prepare import Setup, admission_of, ids_of, order_of, policy_of, run_of
+from batchrunner.prices import Prices
 from batchrunner.proxies import Proxies, Proxy, read_proxies
-from batchrunner.resume import take_up
+from batchrunner.resume import held_in_doubt, take_up
 from batchrunner.room import Room
 from batchrunner.scheduler import Scheduler
 from batchrunner.steps import Steps
@@ -94,7 +94,7 @@ def run(
     endpoint: None for a sandbox of its own. environment: the process's. early: signals that came already; more may be
     added until the loop hears them itself. leave: gives the terminal back, before a second signal ends the process.
     """
-    clock = rehearsal.clock(setup.sandbox, setup.rundir)
+    clock = rehearsal.clock(setup.sandbox, setup.rundir, recover=setup.recover)
     with _heard_to_the_end(), _threads(clock) as outside, Posters(setup.rundir, decoders.pool()) as posters:
         beside = posters.beside(listener, setup.batch.entries[: report.MOST_CARDS])
         remote = endpoint is not None and not on_this_machine(endpoint.base_url)
@@ -199,8 +199,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     listen, ending = control
     checks, decoder = outside.checks, _load(outside.checks)
     async with AsyncExitStack() as stack:
-        witness = Witness(setup.rundir.witness, outside.files)
-        journal = stack.enter_context(closing(Journal(setup.rundir.journal, outside.journal_executor, witness)))
+        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url)))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
@@ -224,6 +223,8 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
         _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
+        if journal.warning:
+            listener(Noticed(run.started_at, (), journal.warning, urgent=True))
         await steps.settle(await store.settle(setup.batch.entries, records))
         await decoder  # before money is spent on clips that could not be checked
         engine = Engine(parts, policy, steps, scheduler, weather)
@@ -340,15 +341,20 @@ def _threads(clock: Clock) -> Iterator[Surroundings]:
             checks.decoders.stop()
 
 
+def _open(setup: Setup, outside: Surroundings, base_url: str) -> Journal:
+    def run() -> Run:
+        service = service_name(setup.settings, base_url)
+        return run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
+
+    recover = run if setup.recover else None
+    entries = setup.batch.entries
+    return recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover)
+
+
 async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:
     """Store the start of this run, and where every job starts from."""
     batch, settings = setup.batch, setup.settings
     before = journal.snapshot()
-    if before is None and any((setup.rundir.path / name).exists() for name in ("report.json", "report.html")):
-        raise UsageError(
-            f"{setup.rundir.path} holds a report, and no journal that knows what was paid for",
-            "Bring .batchrunner/ back, or choose another run directory with --output. Nothing was submitted.",
-        )
     if before is not None and before.run.provider != settings.provider:
         raise UsageError(
             f"{setup.rundir.path} holds a batch of provider {before.run.provider}, not {settings.provider}",
@@ -361,12 +367,18 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
             "Give this service a run directory of its own with --output DIR. Nothing was submitted.",
         )
     run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
+    known = before.records if before else {}
+    if journal.is_stale:
+        price = Prices(batch.prices, settings.assume_length_s).estimate
+        known = held_in_doubt(known, batch.entries, run.run_id, run.started_at, lambda job: price(job).credits)
     records, changed = take_up(
-        before.records if before else {},
+        known,
         batch.entries,
-        retry_failed=settings.retry_failed,
-        resubmit_in_doubt=settings.in_doubt == "resubmit",
+        retry_failed=settings.retry_failed and not journal.is_stale,
+        resubmit_in_doubt=settings.in_doubt == "resubmit" and not journal.is_stale,
     )
+    if journal.is_stale:
+        changed = list(records.values())
     await journal.begin(run, batch.entries, changed)
     return run, records
 

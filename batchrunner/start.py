@@ -40,7 +40,8 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         heard.unwinds = False
         if lock.notice:
             listener(Noticed(wall_time(), (), lock.notice, urgent=True))
-        done = idle.nothing_to_do(setup, service_name(settings, endpoint.base_url if endpoint else ""))
+        service = service_name(settings, endpoint.base_url if endpoint else "")
+        done = None if setup.recover else idle.nothing_to_do(setup, service)
         if done is not None:
             now = rehearsal.begins_at(setup.sandbox, setup.rundir)
             return idle.tell(setup, done, batchrunner.__version__, now, listener)

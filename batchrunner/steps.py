@@ -18,7 +18,7 @@ from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Ne
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
-from batchrunner.resume import IN_DOUBT_HINT
+from batchrunner.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.weather import Weather, watched
 
 REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
@@ -337,13 +337,17 @@ class Steps:
 
     async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
         """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
+        before = self.records[fingerprint].last.error
+        lost = before is not None and before.kind == ROLLED_BACK.kind  # another may be paid for already
         may_pay = self._confirmations.may_pay(fingerprint)
         self._confirmations.forget(fingerprint)
         await self._spoil(fingerprint, problem if may_pay else unnamed(problem))
         record = self.records[fingerprint]
         failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
         service_s = problem is not None and problem.fault == "service"
-        if not may_pay or not service_s or failed > self._policy.generation_retries or not self._parts.ids(fingerprint):
+        if lost or not may_pay or not service_s or not self._parts.ids(fingerprint):
+            return End()
+        if failed > self._policy.generation_retries:
             return End()
         await self._move(fingerprint, Move.RETRY)
         return Submit()

@@ -76,7 +76,7 @@ class Journal:
 
         with reading(path):
             if not path.exists():
-                _create(path)
+                create(path)
             seen = None if witness is None else witness.read()
             complaint = look(path, lambda connection: _age(connection, path, seen, thorough=recover))
             if complaint and not recover:
@@ -130,6 +130,11 @@ class Journal:
         """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
         with reading(self._path):
             return _in_one_view(self._connection, load.snapshot)
+
+    def has_run(self) -> bool:
+        """Whether a run has begun here. Raises JournalError as `snapshot` does."""
+        with reading(self._path):
+            return load.latest_run(self._connection) is not None
 
     def story(self) -> Snapshot:
         """The runs and what befell them, without entries and records: a run has those itself. Not before `begin`."""
@@ -304,7 +309,7 @@ def _checked(connection: sqlite3.Connection) -> Snapshot | None:
     return load.snapshot(connection)
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
     """A new journal, complete before it gets its name: an empty or half-made file under this name is always damage."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)

@@ -125,10 +125,10 @@ def _standing(record: Record) -> tuple[str, str | None, str | None]:
     return record.state.value, problem_to_json(record.error), result
 
 
-def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
+def attempt_row(fingerprint: str, tried: Attempt) -> tuple[Any, ...]:
     """A row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
-    values = [fingerprint, *_attempt_values(attempt)]
-    values[_ERROR_AT + 1] = problem_to_json(attempt.error)
+    values = [fingerprint, *_attempt_values(tried)]
+    values[_ERROR_AT + 1] = problem_to_json(tried.error)
     return signed("attempts", values)
 
 
@@ -143,7 +143,7 @@ def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
     return Record(
         job=job_of(fingerprint, job_json, job_checksum),
         state=State(state),
-        attempts=tuple(_attempt(attempt) for attempt in attempts),
+        attempts=tuple(attempt(tried)[1] for tried in attempts),
         error=problem_from_json(error_json),
         result=result,
     )
@@ -155,10 +155,11 @@ def job_of(fingerprint: str, job_json: str, job_checksum: int) -> Job:
     return job_from_json(fingerprint, job_json)
 
 
-def _attempt(row: Sequence[Any]) -> Attempt:
-    values = list(verified("attempts", row)[1:])  # without the fingerprint
+def attempt(row: Sequence[Any]) -> tuple[str, Attempt]:
+    """The reverse of `attempt_row`. Raises RowDamaged."""
+    fingerprint, *values = verified("attempts", row)
     values[_ERROR_AT] = problem_from_json(values[_ERROR_AT])
-    return Attempt(*values)
+    return fingerprint, Attempt(*values)
 
 
 def entry_row(entry: Entry) -> tuple[Any, ...]:

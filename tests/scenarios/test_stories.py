@@ -48,7 +48,9 @@ class Stage:
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
         batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
-        return Setup(batch, resolve({"concurrency": 2, **flags}, {}, {}), RunDir(self.folder / "run"))
+        recover = bool(flags.pop("recover", False))
+        settings = resolve({"concurrency": 2, **flags}, {}, {})
+        return Setup(batch, settings, RunDir(self.folder / "run"), recover=recover)
 
     async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
         mortal = Mortal()

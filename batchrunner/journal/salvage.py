@@ -1,0 +1,183 @@
+"""A journal made anew out of what can still be read of a damaged one, or out of what else is known of a batch.
+
+Rules: a row is taken only where its checksum fits, and a job only where its rows agree; what is left out, the caller
+holds in doubt. The damaged files are moved aside and kept. The new journal is complete before it takes their place, and
+is one that no witness knows, so only a recovery opens it.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from batchrunner import journal
+from batchrunner.disk import Disk
+from batchrunner.job import Attempt, Happening, Job, PlacedFile, Record, Result, Run, State
+from batchrunner.journal import rows
+from batchrunner.journal.changes import (
+    PUT_ATTEMPT,
+    PUT_FILE,
+    PUT_HAPPENING,
+    PUT_JOB,
+    PUT_MARK,
+    PUT_RUN,
+    Change,
+    in_few,
+)
+from batchrunner.journal.faults import reading
+from batchrunner.journal.witness import Mark
+
+_T = TypeVar("_T")
+_UNKNOWN = "in_doubt"  # the outcome of an attempt whose row is lost
+
+
+@dataclass
+class Remains:
+    """What is known of a batch. runs, oldest first. records and files: as in `Snapshot` and in the journal."""
+
+    runs: list[Run] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    files: dict[str, PlacedFile] = field(default_factory=dict)
+    happenings: list[Happening] = field(default_factory=list)
+
+
+def readable(path: Path, named: Mapping[str, Job]) -> Remains:
+    """What can be read of the journal at `path`. named: the manifest's jobs by fingerprint, where a job's row is lost.
+
+    Raises LocalFault where the disk, and not the file, is at fault.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
+        connection.text_factory = lambda content: content.decode("utf-8", "replace")  # its row then fails its checksum
+        runs = _rows(connection, "runs", rows.RUN_COLUMNS, "rowid", rows.run)
+        happenings = _rows(connection, "happenings", rows.HAPPENING_COLUMNS, "rowid", rows.happening)
+        files = dict(_rows(connection, "files", rows.FILE_COLUMNS, "name", rows.file))
+        jobs = dict(named) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
+        standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _standing))
+        attempts: dict[str, dict[int, Attempt]] = {}
+        for owner, attempt in _rows(connection, "attempts", rows.ATTEMPT_COLUMNS, "fingerprint, number", rows.attempt):
+            attempts.setdefault(owner, {})[attempt.number] = attempt
+    records = {
+        name: _record(job, standing.get(name), attempts.get(name, {}))
+        for name, job in jobs.items()
+        if name in standing or name in attempts
+    }
+    return Remains(
+        runs, records, {name: each for name, each in files.items() if each.fingerprint in records}, happenings
+    )
+
+
+def replace_with(path: Path, remains: Remains) -> None:
+    """Put a journal that holds `remains` in the place of what stands at `path`, which is kept beside it.
+
+    Raises LocalFault.
+    """
+    new = path.with_name(f"{path.name}.recovered")
+    with reading(path):
+        journal.create(new)
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            mark = Mark(
+                *rows.mark(connection.execute(f"SELECT {', '.join(rows.MARK_COLUMNS)} FROM mark").fetchone())[:2]
+            )
+            connection.execute("BEGIN")
+            for statement, values in in_few([*_changes(remains), (PUT_MARK, rows.mark_row(*mark, is_open=True))]):
+                connection.execute(statement, values)
+            connection.execute("COMMIT")
+        _set_aside(path)
+        new.replace(path)
+        Disk().flush_folder(path.parent)
+
+
+def finish(path: Path) -> None:
+    """Take up a replacement that was broken off between its two steps."""
+    new = path.with_name(f"{path.name}.recovered")
+    if new.exists() and not path.exists():
+        new.replace(path)
+
+
+def _set_aside(path: Path) -> None:
+    files = [each for each in (path, path.with_name(f"{path.name}-wal")) if each.exists()]
+    if not files:
+        return
+    number = 1
+    while (folder := path.with_name(f"damaged.{number}")).exists():
+        number += 1
+    folder.mkdir()
+    for each in reversed(files):  # the log first: beside the new journal, SQLite would take it for that one's
+        each.rename(folder / each.name)
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+
+
+def _changes(remains: Remains) -> Iterator[Change]:
+    yield from ((PUT_RUN, rows.run_row(run)) for run in remains.runs)
+    for name, record in remains.records.items():
+        yield PUT_JOB, rows.job_row(record)
+        yield from ((PUT_ATTEMPT, rows.attempt_row(name, attempt)) for attempt in record.attempts)
+    yield from ((PUT_FILE, rows.file_row(name, placed)) for name, placed in remains.files.items())
+    yield from ((PUT_HAPPENING, rows.happening_row(happening)) for happening in remains.happenings)
+
+
+def _rows(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str], key: str, make: Callable[[Any], _T]
+) -> list[_T]:
+    """What can be read of a table, from both of its ends towards what is damaged."""
+    found: dict[tuple[Any, ...], _T] = {}
+    backwards: list[tuple[tuple[Any, ...], _T]] = []
+    keys = key.split(", ")
+    for order in ("ASC", "DESC"):
+        by = ", ".join(f"{name} {order}" for name in keys)
+        query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {by}"
+        with suppress(sqlite3.Error):
+            for row in connection.execute(query):
+                with suppress(ValueError, TypeError, LookupError, AttributeError):
+                    made = make(row)
+                    if order == "ASC":
+                        found[row] = made
+                    elif row in found:
+                        break
+                    else:
+                        backwards.append((row, made))
+    return [*found.values(), *(made for _, made in reversed(backwards))]
+
+
+def _job(row: Sequence[Any]) -> tuple[str, Job]:
+    return row[0], rows.job_of(*row[:3])
+
+
+def _standing(row: Sequence[Any]) -> tuple[str, tuple[State, Record]]:
+    """The part of a job's row that changes, in a record without the rest."""
+    record = rows.record((row[0], _NO_JOB, rows.checksum("jobs", (row[0], _NO_JOB)), *row[3:]), ())
+    return row[0], (record.state, record)
+
+
+_NO_JOB = '{"image":{"kind":"","source":""},"model":"","params":{},"video":{"kind":"","source":""}}'
+
+
+def _record(job: Job, standing: tuple[State, Record] | None, known: Mapping[int, Attempt]) -> Record:
+    """The job's record where its rows agree; else in flight where a generation id is known, pending where none is."""
+    attempts = tuple(known.get(number) or _lost(job, number) for number in range(1, max(known, default=0) + 1))
+    last = attempts[-1] if attempts else None
+    error, result = (standing[1].error, standing[1].result) if standing else (None, None)
+    record = Record(job, State.PENDING, attempts, error, result)
+    if standing is not None and _agrees(standing[0], last, result):
+        return replace(record, state=standing[0])
+    in_flight = last is not None and last.generation_id is not None and last.outcome in {None, "accepted", "succeeded"}
+    return replace(record, state=State.IN_FLIGHT if in_flight else State.PENDING, error=None, result=None)
+
+
+def _agrees(state: State, last: Attempt | None, result: Result | None) -> bool:
+    """Whether a job that stands so can have this latest attempt."""
+    match state:
+        case State.PENDING:
+            return True
+        case State.SUBMITTING | State.IN_DOUBT:
+            return last is not None and last.generation_id is None
+        case State.SUCCEEDED:
+            return last is not None and last.generation_id is not None and result is not None
+        case _:
+            return last is not None and last.generation_id is not None
+
+
+def _lost(job: Job, number: int) -> Attempt:
+    return Attempt(number, f"lost.{job.key}.{number}", 0.0, outcome=_UNKNOWN)
