@@ -14,7 +14,7 @@ from typing import Any
 from batchrunner import disk
 from batchrunner.disk import Disk
 from batchrunner.downloader import file_sha256
-from batchrunner.errors import JournalError, UsageError
+from batchrunner.errors import BatchrunnerError, JournalError, UsageError
 from batchrunner.job import Attempt, Entry, PlacedFile, Record, Result, Run, State
 from batchrunner.journal import Journal, salvage
 from batchrunner.journal.witness import Witness
@@ -56,7 +56,7 @@ def open_journal(
     try:
         if recover is None and not journal.has_run():
             require_no_signs(rundir, entries, has_journal=True)
-    except BaseException:
+    except BatchrunnerError:
         journal.close()
         raise
     return journal
