@@ -1,6 +1,7 @@
 """The checks of a downloaded clip: what must be caught is caught, and what is whole is never refused."""
 
 import io
+import random
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner import decoding, disk, mp4
+from tests.conftest import encoded as short_clip
 
 SOURCE = Path(__file__).parent.parent / "manifests" / "media" / "bunny.mp4"
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -372,3 +374,95 @@ def test_too_little_memory_is_no_fault_of_the_clip(short: Exception, monkeypatch
         decoding.check_decodes(SOURCE)
     fault = disk.fault(caught.value, "a download could not be stored")
     assert (fault.kind, fault.message) == ("too_little", "a download could not be stored: too little memory")
+
+
+def plainly_decoded(path: Path) -> tuple[int, int]:
+    """Frames that come out of a clip without any strictness, and how many of them are damaged."""
+    with av.open(str(path), format="mp4") as container:
+        frames = list(container.decode(video=0))
+    return len(frames), sum(frame.is_corrupt for frame in frames)
+
+
+def test_of_mutants_that_a_whole_decode_finds_damaged_none_is_accepted(tmp_path: Path) -> None:
+    content, chance, path = short_clip(8), random.Random(1), tmp_path / "mutant.mp4"
+    accepted = refused = 0
+    for _ in range(60):
+        mutant = bytearray(content)
+        at = chance.randrange(len(mutant) - 8)
+        mutant[at : at + 8] = chance.choice([chance.randbytes(8), bytes([mutant[at] ^ 1, *mutant[at + 1 : at + 8]])])
+        path.write_bytes(mutant)
+        try:
+            decoding.inspect(path, len(mutant))
+        except ValueError:
+            refused += 1
+            continue
+        accepted += 1
+        assert plainly_decoded(path) == (8, 0), at
+    assert refused > 20
+    assert accepted, "a bit that no picture depends on harms nothing"
+
+
+def test_damage_behind_the_first_frame_is_found(tmp_path: Path) -> None:
+    content = bytearray(SOURCE.read_bytes())
+    content[60_000:60_040] = bytes(value ^ 0x55 for value in content[60_000:60_040])
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with av.open(str(path)) as container:
+        assert not next(container.decode(video=0)).is_corrupt
+    with pytest.raises(ValueError, match="does not decode"):
+        decoding.check_decodes(path)
+
+
+def test_sound_is_decoded_too(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    encoded(path, "libx264", {})
+    decoding.check_decodes(path)
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.pos is not None]
+    content = bytearray(path.read_bytes())
+    for at, size in places[2:]:
+        content[at : at + size] = random.Random(at).randbytes(size)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="does not decode"):
+        decoding.check_decodes(path)
+
+
+CODINGS = {
+    "open groups": ("libx264", {"x264-params": "open-gop=1:keyint=8:bframes=3"}),
+    "refresh without key frames": ("libx264", {"x264-params": "intra-refresh=1:keyint=8"}),
+    "interlaced": ("libx264", {"flags": "+ilme+ildct"}),
+    "slices": ("libx264", {"x264-params": "slices=4"}),
+    "H.265 in open groups": ("libx265", {"x265-params": "log-level=none:open-gop=1:keyint=8"}),
+    "MPEG-4": ("mpeg4", {"bf": "2"}),
+    "AV1": ("libsvtav1", {"preset": "12"}),
+}
+
+
+@pytest.mark.parametrize("name", CODINGS)
+def test_whole_clips_of_many_codings_decode(tmp_path: Path, name: str) -> None:
+    codec, options = CODINGS[name]
+    if codec not in av.codecs_available:
+        pytest.fail(f"this FFmpeg has no {codec}")
+    encoded(tmp_path / "clip.mp4", codec, options)
+    assert decoding.check_decodes(tmp_path / "clip.mp4").frames == 25
+
+
+def test_whole_clips_of_many_layouts_decode(tmp_path: Path, clips: dict[str, bytes]) -> None:
+    for content in clips.values():
+        (tmp_path / "clip.mp4").write_bytes(content)
+        decoding.check_decodes(tmp_path / "clip.mp4")
+
+
+def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(SOURCE)) as source, av.open(str(path), "w", format="mp4") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(0.5 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                target.mux(packet)
+    with av.open(str(path)) as container:
+        shown = sum(1 for _ in container.decode(video=0))
+    assert shown < 60
+    assert decoding.check_decodes(path).frames == 60

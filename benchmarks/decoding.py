@@ -1,0 +1,83 @@
+"""What does it cost to decode every frame of a result? CPU of one clip, and of a worker's start and round trips.
+
+    python benchmarks/decoding.py                                     # some seconds, writes nothing
+
+The clip is H.264, 3 s of 1280x720 at 24 frames a second, moving and noisy (about 10 Mbit/s).
+"""
+
+import random
+import resource
+import sys
+import tempfile
+import time
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from batchrunner.decoders import Pool
+from batchrunner.decoding import check_decodes
+
+WIDTH_PX, HEIGHT_PX, FRAMES, RATE = 1280, 720, 72, 24
+ROUNDS = 5
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        encode(path)
+        every = [cpu_of(path) for _ in range(ROUNDS)]
+        size_bytes = path.stat().st_size
+        print(f"{size_bytes / 1e6:.1f} MB, {FRAMES} frames: {1000 * median(every):.0f} ms of CPU to decode every frame")
+        print(f"that is {1e9 * median(every) / (WIDTH_PX * HEIGHT_PX * FRAMES):.1f} ns a pixel")
+        with closing(Pool(1)) as pool:
+            started = time.perf_counter()
+            pool.ready()
+            print(f"a worker starts in {1000 * (time.perf_counter() - started):.0f} ms, once")
+            item = {"path": str(path), "size_bytes": 1}  # refused at its first look: what is left is the round trip
+            started = time.perf_counter()
+            for _ in range(200):
+                pool.each("clip", [item])
+            print(f"a round trip takes {1e6 * (time.perf_counter() - started) / 200:.0f} µs")
+
+
+def cpu_of(path: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    check_decodes(path)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def encode(path: Path) -> None:
+    import av
+
+    chance = random.Random(1)
+    texture = chance.randbytes(WIDTH_PX * HEIGHT_PX // 64)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=RATE, options={"crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        for number in range(FRAMES):
+            frame = av.VideoFrame(WIDTH_PX, HEIGHT_PX, "yuv420p")
+            for plane in frame.planes:
+                plane.update(picture(texture, plane.buffer_size, plane.line_size, number))
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def picture(texture: bytes, size_bytes: int, line_bytes: int, number: int) -> bytes:
+    """Blocks of eight pixels that move, frame by frame."""
+    rows = []
+    for row in range(size_bytes // line_bytes):
+        start = (row // 8 * 997 + number * 3) % (len(texture) - line_bytes // 8 - 1)
+        values = texture[start : start + line_bytes // 8]
+        rows.append(b"".join(bytes([value // 2 + 60 + number % 3]) * 8 for value in values))
+    content = b"".join(rows)
+    return content + bytes(size_bytes - len(content))
+
+
+if __name__ == "__main__":
+    main()
