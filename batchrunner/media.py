@@ -14,13 +14,14 @@ import os
 import re
 import stat
 import struct
+import unicodedata
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal
 
-from batchrunner import decoders, disk
+from batchrunner import decoders, disk, mp4, playback
 from batchrunner.decoding import FRAMES_ONLY, Allow, CheckLimit, allow_pixels, bound
 from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.job import Media
@@ -28,6 +29,7 @@ from batchrunner.job import Media
 Kind = Literal["video", "image"]
 
 _BLOCK_BYTES = 1 << 20
+_MOST_METADATA_BYTES = 256 << 20
 _DATA_URI = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)((?:;[a-z0-9-]+=[a-z0-9._-]+)*);base64,", re.IGNORECASE)
 # What Pillow's decoders raise on broken pictures besides OSError.
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, ArithmeticError)
@@ -48,12 +50,24 @@ class _Format:
 
 
 _MOV = _Format("video", "video/quicktime", "a QuickTime video", "mov")
-_HEIF = _Format("image", "image/heif", "an AVIF or HEIC image", "")
+_HEIF = _Format("image", "image/heif", "a HEIF image (HEIC or AVIF)", "")
 _MP4_SOUND = _Format("sound", "audio/mp4", "an MP4 sound", "")
+_JXL = _Format("image", "image/jxl", "a JPEG XL image", "")
+_JP2 = _Format("image", "image/jp2", "a JPEG 2000 image", "")
+_TIFF = _Format("image", "image/tiff", "a TIFF or camera raw image", "")
+_MP3 = _Format("sound", "audio/mpeg", "an MP3 sound", "")
+_AAC = _Format("sound", "audio/aac", "an AAC sound", "")
+# Brands of ISO base media files that hold no video of the MP4 kind (ISO/IEC 23008-12, and the registry of brands).
+_BRANDS: tuple[tuple[_Format, str], ...] = (
+    (_HEIF, "avif avis avio MA1A MA1B heic heix heim heis hevc hevx hevm hevs mif1 mif2 msf1 miaf MiHE MiHB jpeg jpgs"),
+    (_MP4_SOUND, "M4A M4B M4P F4A F4B"),
+    (_JXL, "jxl"),
+    (_JP2, "jp2 jpx jpm mjp2"),
+    (_Format("image", "image/x-canon-cr3", "a Canon CR3 raw image", ""), "crx"),
+)
 # Offset, magic bytes, format: the first that fits.
 _FORMATS: tuple[tuple[int, bytes, _Format], ...] = (
-    *((4, b"ftyp" + brand, _HEIF) for brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")),
-    *((4, b"ftyp" + brand, _MP4_SOUND) for brand in (b"M4A", b"M4B")),
+    *((4, b"ftyp" + brand.ljust(4).encode(), form) for form, brands in _BRANDS for brand in brands.split()),
     (4, b"ftypqt  ", _MOV),
     (4, b"ftyp", _Format("video", "video/mp4", "an MP4 video", "mp4")),
     *((4, box, _MOV) for box in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
@@ -62,18 +76,35 @@ _FORMATS: tuple[tuple[int, bytes, _Format], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", _Format("image", "image/png", "a PNG image", "PNG")),
     (8, b"WEBP", _Format("image", "image/webp", "a WebP image", "WEBP")),
     (0, b"GIF8", _Format("image", "image/gif", "a GIF image", "")),
-    (0, b"II*\0", _Format("image", "image/tiff", "a TIFF image", "")),
-    (0, b"MM\0*", _Format("image", "image/tiff", "a TIFF image", "")),
+    *((0, magic, _TIFF) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"IIRO", b"IIU\0")),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", _JXL),
+    (0, b"\xff\x0a", _JXL),
+    (0, b"\0\0\0\x0cjP  ", _JP2),
+    (0, b"\xff\x4f\xff\x51", _JP2),
+    (0, b"8BPS", _Format("image", "image/vnd.adobe.photoshop", "a Photoshop image", "")),
+    (0, b"\x76\x2f\x31\x01", _Format("image", "image/x-exr", "an OpenEXR image", "")),
+    (0, b"\0\0\1\0", _Format("image", "image/x-icon", "an icon", "")),
     (8, b"AVI ", _Format("video", "video/x-msvideo", "an AVI video", "avi")),
     (8, b"WAVE", _Format("sound", "audio/wav", "a WAV sound", "")),
-    (0, b"ID3", _Format("sound", "audio/mpeg", "an MP3 sound", "")),
+    (8, b"AIFF", _Format("sound", "audio/aiff", "an AIFF sound", "")),
+    (0, b"fLaC", _Format("sound", "audio/flac", "a FLAC sound", "")),
+    (0, b"ID3", _MP3),
+    *((0, magic, _MP3) for magic in (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2")),
+    *((0, magic, _AAC) for magic in (b"\xff\xf1", b"\xff\xf9")),
     (0, b"OggS", _Format("video", "video/ogg", "an Ogg file", "")),
     (0, b"FLV\x01", _Format("video", "video/x-flv", "a Flash video", "")),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _Format("video", "video/x-ms-wmv", "a Windows Media file", "")),
+    (0, b"\x06\x0e\x2b\x34", _Format("video", "application/mxf", "an MXF video", "")),
     (0, b"\0\0\x01\xba", _Format("video", "video/mpeg", "an MPEG program stream", "")),
+    (0, b"\0\0\x01\xb3", _Format("video", "video/mpeg", "an MPEG video stream", "")),
     (0, b"%PDF", _Format("document", "application/pdf", "a PDF document", "")),
     (0, b"PK\x03\x04", _Format("archive", "application/zip", "a ZIP archive", "")),
+    (0, b"\x1f\x8b", _Format("archive", "application/gzip", "a gzip archive", "")),
+    (0, b"7z\xbc\xaf\x27\x1c", _Format("archive", "application/x-7z-compressed", "a 7z archive", "")),
+    (0, b"Rar!", _Format("archive", "application/vnd.rar", "a RAR archive", "")),
     (0, b"version https://git-lfs", _Format("pointer", "text/plain", "a Git LFS pointer, not the file itself", "")),
 )
+_ISO_DECODERS = ("mp4", "mov")
 _ACCEPTED = {"video": "MP4, MOV, WebM, MKV or AVI", "image": "JPEG, PNG, WebP or BMP"}
 
 
@@ -169,6 +200,9 @@ def _similar(path: Path) -> str:
         names = sorted(each.name for each in path.parent.iterdir())
     except OSError:
         return f"there is no folder {path.parent}"
+    same = [name for name in names if unicodedata.normalize("NFKC", name) == unicodedata.normalize("NFKC", path.name)]
+    if same:  # they look alike on the screen
+        return f"did you mean {ascii(same[0])}? The manifest has {ascii(path.name)}"
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"looked in {path.parent}"
 
@@ -205,7 +239,7 @@ def look(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dic
         return _look(file, kind, shown, allow)
 
 
-def _look(file: IO[bytes], kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
+def _look(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
     head = file.read(64)
     if not head:
         raise MediaProblem(f"{shown} is empty")
@@ -215,7 +249,7 @@ def _look(file: IO[bytes], kind: Kind, shown: str, allow: Allow) -> dict[str, An
         what = "looks like text" if head.isascii() and b"\0" not in head else "is of no known format"
         raise MediaProblem(f"{shown} {what}, not like {_a(kind)}", accepted)
     if found.kind != kind:
-        swapped = found.kind in _ACCEPTED
+        swapped = bool(found.decoder)  # a GIF is accepted as neither
         raise MediaProblem(
             f"{shown} is {found.name}, given as {kind}", "are 'video' and 'image' swapped?" if swapped else accepted
         )
@@ -230,42 +264,58 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
-def _look_at_video(file: IO[bytes], found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
-    """Open the container and decode its first picture. The demuxer is named, so that no file can ask for another."""
+def _look_at_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
+    """Check that the clip is whole, and measure what plays. The demuxer is named: no file can ask for another."""
     import av
     import av.logging
 
     av.logging.set_level(None)  # the libraries' own words stay off standard error
     broken = f"{shown} begins like {found.name} but cannot be decoded"
     hint = "it may be cut short: copy or export it again"
+    if complaint := _unfinished(file, found):
+        raise MediaProblem(f"{shown} is no whole video: {complaint}", hint)
     try:
         with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
-            if not container.streams.video:
-                raise MediaProblem(f"{shown} has no picture, only sound")
-            stream = container.streams.video[0]
+            stream = playback.moving_stream(container)
+            if stream is None:
+                cover = " with a cover picture" if container.streams.video else ""
+                raise MediaProblem(f"{shown} has no moving picture, only sound{cover}")
             allow(bound(stream, FRAMES_ONLY), 1)
             frame = next(container.decode(stream), None)
             if frame is None:
                 raise MediaProblem(broken, hint)
-            length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-            length = length or (container.duration or 0) / av.time_base
-            frames = stream.frames or round(length * float(stream.average_rate or 0))  # not every container counts them
-            return {
-                "width_px": frame.width,
-                "height_px": frame.height,
-                "duration_s": round(length, 3) if length > 0 else None,
-                "frames": frames or None,
-            }
+            looked = {"width_px": frame.width, "height_px": frame.height}
+        file.seek(0)
+        with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
+            played = playback.measure(container)
     except (CheckLimit, MemoryError):
         raise
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
+    if complaint := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS):
+        raise MediaProblem(f"{shown} is no whole video: {complaint}", hint)
+    return {**looked, "duration_s": round(played.length_s, 3) or None, "frames": played.frames or None}
+
+
+def _unfinished(file: BinaryIO, found: _Format) -> str | None:
+    """Why the container is not whole, by its own sizes; None where they fit. Leaves `file` at its start."""
+    size_bytes = file.seek(0, os.SEEK_END)
+    try:
+        if found.decoder in _ISO_DECODERS:
+            return mp4.check_structure(file, size_bytes, is_input=True)
+        file.seek(0)
+        wanted = playback.declared_bytes(file.read(1024)) or 0
+        return f"it should have {wanted:,} bytes and has {size_bytes:,}" if wanted > size_bytes else None
+    finally:
+        file.seek(0)
 
 
 def _look_at_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
     """Decode the picture whole. Pillow's guard against decompression bombs is an error here, not a warning."""
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
+    # Metadata may be large: this process's own bounds hold, not Pillow's.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_METADATA_BYTES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ _TOP_BOXES = frozenset(
 )
 _MAX_FRAGMENTED_TAIL_BYTES = 4096  # padding to a block of a disk; more can hide lost fragments
 _MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
-_MAX_INDEX_BYTES = 16 << 20  # moov; an hour of video and sound has 3 MB
+_MAX_INDEX_BYTES = 64 << 20  # moov; an hour of video and sound has 3 MB, a cover picture may have 20
 _MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
 _MAX_NAL_UNITS = 2_000_000  # in one file
 # H.264 and H.265 never have three zero bytes in a row inside a NAL unit (emulation prevention); sloppy writers leave a
@@ -74,13 +74,14 @@ class _Track:
     nal_widths: tuple[int, ...]
 
 
-def check_structure(file: BinaryIO, size_bytes: int) -> str | None:
+def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) -> str | None:
     """None if `file`, open at any position, is a whole MP4 of `size_bytes` bytes, else what is wrong, in words.
 
-    Fragmented files (moof) are checked as far as their boxes. Raises OSError where reading fails, and nothing else.
+    Fragmented files (moof) are checked as far as their boxes. is_input: of a user's own files less is asked: QuickTime
+    files need no 'ftyp' box, and what is said about sound or cover is left to the decoder. Raises OSError where reading fails, and nothing else.
     """
     try:
-        _check(file, size_bytes)
+        _check(file, size_bytes, is_input=is_input)
     except _Broken as broken:
         return str(broken)
     return None
@@ -98,17 +99,19 @@ def oddities(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
     return (f"its last box '{head[4:].decode()}' names no size",) if head.startswith(bytes(4)) else ()
 
 
-def _check(file: BinaryIO, size_bytes: int) -> None:
+def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
     held = file.seek(0, 2)
     if held != size_bytes:
         raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
     if (other := names_no_video(_read(file, 0, min(size_bytes, HEAD_BYTES)))) is not None:
         raise _Broken(other)
     boxes, _ = _walk_file(file, size_bytes)
-    _check_parts(boxes)
+    _check_parts(boxes, (b"moov", b"mdat") if is_input else (b"ftyp", b"moov", b"mdat"))
     tracks = _tracks(file, next(box for box in boxes if box.type == b"moov"))
     videos = [track for track in tracks if track.handler == b"vide"]
     if not videos:
+        if is_input:
+            return  # the decoder says what it is instead
         raise _Broken("it has no video track")
     if any(box.type == b"moof" for box in boxes):
         return
@@ -119,11 +122,11 @@ def _check(file: BinaryIO, size_bytes: int) -> None:
     _check_pictures(file, size_bytes, videos)
 
 
-def _check_parts(boxes: list[_Box]) -> None:
+def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
     """The boxes a clip is made of are there, and but once where they describe all of it."""
     count = Counter(box.type for box in boxes)
     for name in (b"ftyp", b"moov", b"mdat"):
-        if not count[name]:
+        if name in needed and not count[name]:
             raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or only a part of one")
         if count[name] > 1 and name != b"mdat":
             raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
@@ -172,7 +175,7 @@ def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
     so bytes that could begin the next fragment count as a cut.
     """
     names = {box.type for box in boxes}
-    if not {b"ftyp", b"moov", b"mdat"} <= names or head[4:8] in _TOP_BOXES:
+    if not {b"moov", b"mdat"} <= names or head[4:8] in _TOP_BOXES:
         return False
     if b"moof" not in names or b"mfra" in names:  # mfra stands at the end
         return True

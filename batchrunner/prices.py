@@ -65,11 +65,9 @@ class Prices:
 
 
 def billed_seconds(job: Job) -> float | None:
-    """Video seconds that a generation is billed for: as long as the clip, or a second per 16 frames if that is more."""
+    """Video seconds that a generation is billed for: 16 frames that play are one; the clip's length if none are known."""
     video = job.video
-    if video.duration_s is None:
-        return None
-    return max(video.duration_s, (video.frames or 0) / BILLED_FRAMES_PER_S)
+    return video.frames / BILLED_FRAMES_PER_S if video.frames else video.duration_s
 
 
 def usd(credits_: float) -> float:

@@ -297,3 +297,49 @@ def test_a_file_within_the_manifests_folder_is_quoted(tmp_path: Path) -> None:
     text = render(refused(tmp_path, {"jobs_from": "clips/a.csv"}), limit=None)
     assert "video,imagge" in text
     assert "did you mean" in text
+
+
+@pytest.mark.parametrize("before", ["", "\n", ",,\n", ";;;\r\n\r\n", '"",""\n', "  \n\t\n", "\ufeff\n", "\u00a0\n"])
+def test_empty_rows_before_the_header_are_skipped(tmp_path: Path, before: str) -> None:
+    text = f"{before}video,image,resolution\n{VIDEO},{IMAGE},720p\n"
+    assert params(loaded(tmp_path, csv(tmp_path, text)).entries, "resolution") == [("720p",)]
+
+
+def test_lines_are_counted_from_the_top_where_empty_rows_come_first(tmp_path: Path) -> None:
+    diagnostics = refused(tmp_path, csv(tmp_path, f",,\n\nvideo,image,shift\n{VIDEO},{IMAGE},much\n"))
+    assert [(each.file.rpartition("/")[2], each.line) for each in diagnostics] == [("clips.csv", 4)]
+
+
+@pytest.mark.parametrize(
+    ("first", "separator"), [("sep=;", ";"), ("SEP=|", "|"), ('"sep=\t"', "\t"), ("sep=\\t", "\t"), ("sep=,", ",")]
+)
+def test_the_first_line_may_name_the_separator(tmp_path: Path, first: str, separator: str) -> None:
+    rows = [["video", "image", "resolution"], [VIDEO, IMAGE, "720p"]]
+    text = "\r\n".join([first, *(separator.join(cells) for cells in rows)])
+    assert params(loaded(tmp_path, csv(tmp_path, text)).entries, "resolution") == [("720p",)]
+
+
+@pytest.mark.parametrize(("name", "separator"), [("clips.csv", ";"), ("clips.csv", "\t"), ("clips.tsv", "\t")])
+def test_a_decimal_comma_is_read_where_no_comma_separates(tmp_path: Path, name: str, separator: str) -> None:
+    text = f"video;image;shift\n{VIDEO};{IMAGE};7,5\n".replace(";", separator)
+    assert params(loaded(tmp_path, csv(tmp_path, text, name)).entries, "shift") == [(7.5,)]
+
+
+def test_a_comma_in_a_whole_number_is_refused(tmp_path: Path) -> None:
+    diagnostics = refused(tmp_path, csv(tmp_path, f"video;image;num_inference_steps\n{VIDEO};{IMAGE};2,5\n"))
+    assert len(diagnostics) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("vidoe,imge", "did you mean 'video' for 'vidoe', 'image' for 'imge'?"),
+        ("Video,Image", "did you mean 'video' for 'Video', 'image' for 'Image'?"),
+        (f"{VIDEO},{IMAGE}", "the first line names the columns: "),
+        ("1,2,3", "the first line names the columns: "),
+    ],
+)
+def test_a_header_without_a_known_column_is_one_error(tmp_path: Path, header: str, hint: str) -> None:
+    diagnostics = refused(tmp_path, csv(tmp_path, f"{header}\n" + f"{VIDEO},{IMAGE}\n" * 50))
+    assert [(each.code, each.line) for each in diagnostics] == [("unknown-key", 1)]
+    assert hint in diagnostics[0].hint

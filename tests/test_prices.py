@@ -33,11 +33,11 @@ def clip(duration_s: float | None, frames: int | None = None, resolution: str = 
     [
         (2.0, 32, 2.0),
         (2.0, 60, 3.75),  # 30 frames a second
-        (2.0, 20, 2.0),  # 10 frames a second: as long as it is
+        (2.0, 20, 1.25),  # 10 frames a second
         (2.0, None, 2.0),
         (10.0, 161, 10.0625),
         (None, None, None),
-        (None, 60, None),
+        (None, 60, 3.75),
     ],
 )
 def test_billed_seconds(duration_s: float | None, frames: int | None, seconds: float | None) -> None:

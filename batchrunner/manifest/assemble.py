@@ -54,6 +54,9 @@ class Assembly:
             self._tell(row, "video")
             self._tell(row, "image")
             return None
+        for kind in ("video", "image") if self._inputs.warnings else ():
+            if warning := self._inputs.warnings.pop(fields[kind], None):
+                row.findings.warn(kind, row.place(kind), *warning)
         params = complete(fields)
         key = fingerprint(MODEL, video, image, params)
         first = self._first.setdefault(key, position)

@@ -1,10 +1,12 @@
 """Jobs from CSV and TSV: a header that names the columns, then a job a row.
 
-Rule: the dialect is the one that spreadsheets write: quotes doubled inside quotes, line ends allowed there. A ``.csv``
-whose header holds semicolons and no comma is separated by semicolons, as where a comma is the decimal point.
+Rule: the dialect is the one that spreadsheets write: quotes doubled inside quotes, line ends allowed there. Empty rows
+before the header are skipped. A first line ``sep=;`` names the separator; otherwise a ``.csv`` whose header holds
+semicolons or tabs and no comma is separated by these. Numbers in such a table may have a decimal comma.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,9 @@ from batchrunner.manifest.records import KNOWN, Marks, Table
 from batchrunner.manifest.row import Row
 
 _COLUMNS = tuple(sorted(KNOWN - {"tags"}))
+_SEPARATOR = re.compile(r'"?sep=(\\t|[^\s"]|\t)"?\s*', re.IGNORECASE)
+_EMPTY = ' \t\r\n,;"\ufeff\u00a0'
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,15},[0-9]{1,15}")
 _WORDS = (
     ("unexpected end of data", "a quoted text never ends", "close the quote; a quote inside is written twice"),
     ("expected after", "text follows the closing quote", "a quote inside a quoted text is written twice"),
@@ -35,19 +40,32 @@ class _Column:
 def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
     """The rows of a table of comma-separated values, or of those separated by `delimiter`."""
     lines = table.lines()
-    first = next(lines, None)
-    if first is None:
+    first = _first_line(lines, table)
+    if separator := _SEPARATOR.fullmatch(first):
+        delimiter = "\t" if separator[1] == "\\t" else separator[1]
+        table.next_row()
+        first = _first_line(lines, table)
+    elif delimiter == "," and "," not in first:  # spreadsheets write ";" where 1,5 is a number
+        delimiter = next((each for each in ";\t" if each in first), ",")
+    if not first:
         return
-    if delimiter == "," and "," not in first and ";" in first:  # what spreadsheets write where 1,5 is a number
-        delimiter = ";"
     reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
     columns: list[_Column] | None = None
     while (cells := _next(reader, table)) is not None:
         if columns is None:
             columns = _header(cells, table, delimiter)
-        elif cells and any(cells):
+        elif any(cell and not cell.isspace() for cell in cells):
             yield _csv_row(cells, columns, table, delimiter)
         table.next_row()
+
+
+def _first_line(lines: Iterator[str], table: Table) -> str:
+    """The first line that is not empty: one of blanks, separators and empty quotes is. "" at the end of the table."""
+    for line in lines:
+        if line.strip(_EMPTY):
+            return line
+        table.next_row()
+    return ""
 
 
 def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -69,12 +87,20 @@ def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
 
 
 def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
-    """The columns that the first line names; those that are nothing are noted, once."""
+    """The columns that the first line names; those that are nothing are noted, once.
+
+    Gives up on a table none of whose columns is known: each of its rows would be wrong for the same reason.
+    """
+    places = _CellPlaces(table.record, table.start, delimiter)
+    names = [cell.strip() for cell in cells]
+    if not any(name in _COLUMNS or name.startswith("tags.") for name in names):
+        at = next((index for index, name in enumerate(names) if name), 0)
+        message = f"the first line names no field of a job: it starts with '{names[at][:60]}'"
+        table.findings.error("unknown-key", places[at], message, _header_hint(names))
+        raise records.Stop
     columns: list[_Column] = []
     seen: set[str] = set()
-    places = _CellPlaces(table.record, table.start, delimiter)
-    for index, cell in enumerate(cells):
-        name = cell.strip()
+    for index, name in enumerate(names):
         field_name, _, tag = name.partition(".")
         if name in seen:
             table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' stands here a second time")
@@ -86,6 +112,14 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
             table.findings.error("unknown-key", places[index], f"a job has no field '{name[:60]}'", _column_hint(name))
         seen.add(name or f"\0{index}")
     return columns
+
+
+def _header_hint(names: list[str]) -> str:
+    """What to do about a header of which no name is known."""
+    guesses = {name: guess for name in names if (guess := nearest(name.lower(), _COLUMNS))}
+    if guesses:
+        return "did you mean " + ", ".join(f"'{guess}' for '{name[:60]}'" for name, guess in guesses.items()) + "?"
+    return "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
 
 
 def _column_hint(name: str) -> str:
@@ -107,6 +141,8 @@ def _csv_row(cells: list[str], columns: list[_Column], table: Table, delimiter: 
         if column.tag:
             tags[column.tag] = cell
         else:
+            if delimiter != "," and _DECIMAL_COMMA.fullmatch(cell) and schema.is_number(column.name):
+                cell = cell.replace(",", ".")
             fields[column.name] = schema.typed(column.name, cell)
     if tags:
         fields["tags"] = tags

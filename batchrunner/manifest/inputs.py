@@ -11,15 +11,20 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
+from batchrunner.manifest import web_pages
 from batchrunner.media import Kind, MediaProblem, inline, probe
 from batchrunner.paths import expanded
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"data:", re.IGNORECASE)
 _UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
 # A URL as most are: nothing in it needs a closer look, and what stands before its query can be shown.
 _PLAIN_URL = re.compile(r"(https://[a-z0-9][a-z0-9.-]*/[\w!$%&'()*+,./:;=@~-]*)(\?[\w!$%&'()*+,./:;=?@~-]+)?", re.ASCII)
+# What double quotes in YAML make of a backslash and a letter: \\a, \\b, \\t, \\n, \\v, \\f, \\r, \\e, \\0 and \\N.
+_YAML_ESCAPES = re.compile(r"[\x00\x07-\x0d\x1b\x85]")
+_ESCAPED = r"in double quotes YAML reads a backslash as an escape: \n is a line end. Use single quotes, or / in paths"
 _MAX_PATH = 4096
 _WILDCARDS = re.compile(r"[*?\[]")
 
@@ -37,10 +42,12 @@ def is_pattern(text: str) -> bool:
 class Inputs:
     """The inputs of one manifest, each looked at once however many rows name it.
 
-    base: the manifest's directory, which relative paths start from.
+    base: the manifest's directory, which relative paths start from. warnings: by input as it was written, a message
+    and a hint; whoever shows one takes it out.
     """
 
     def __init__(self, base: Path) -> None:
+        self.warnings: dict[str, tuple[str, str]] = {}
         self._base = base
         self._known: dict[Kind, dict[str, Media | MediaProblem]] = {"video": {}, "image": {}}
         self._files: dict[tuple[Kind, str], Media] = {}
@@ -59,6 +66,8 @@ class Inputs:
         return known
 
     def _look(self, kind: Kind, text: str) -> Media:
+        if _WEB.match(text) and (warning := web_pages.doubt(text))[0]:
+            self.warnings[text] = warning
         if plain := _PLAIN_URL.fullmatch(text):
             return Media(kind, f"{plain[1]}?…" if plain[2] else text, None, text)
         if _DATA.match(text):
@@ -69,7 +78,8 @@ class Inputs:
 
     def _local(self, text: str, kind: Kind) -> Media:
         if _CONTROL.search(text):
-            raise MediaProblem(f"the path {text!a} holds characters that are not text", "rename the file")
+            hint = _ESCAPED if _YAML_ESCAPES.search(text) else "rename the file"
+            raise MediaProblem(f"the path {text!a} holds characters that are not text", hint)
         if len(text) > _MAX_PATH:
             raise MediaProblem(f"the path has {len(text):,} characters, more than any system takes")
         path = self._base / expanded(text)
@@ -85,6 +95,8 @@ class Inputs:
 def _local_hint(text: str) -> str:
     if text.startswith("~"):
         return "" if expanded(text) != text else f"there is no user {text[1:].partition('/')[0]}"
+    if "\\" in text:
+        return "write paths with '/' here, also for files that come from Windows"
     if _WILDCARDS.search(text):
         return "patterns are expanded in 'matrix' rows only"
     return ""

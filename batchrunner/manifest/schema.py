@@ -102,6 +102,11 @@ def typed(name: str | None, text: str) -> Any:
     return text if read is None else read(text.strip(), text)
 
 
+def is_number(name: str) -> bool:
+    """Whether the field `name` takes numbers that need not be whole."""
+    return _types().get(name) == "number"
+
+
 def _number(text: str, whole: str) -> Any:
     if _WHOLE.fullmatch(text):
         return int(text)
