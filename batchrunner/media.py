@@ -202,7 +202,7 @@ def _similar(path: Path) -> str:
         return f"there is no folder {path.parent}"
     same = [name for name in names if unicodedata.normalize("NFKC", name) == unicodedata.normalize("NFKC", path.name)]
     if same:  # they look alike on the screen
-        return f"did you mean {ascii(same[0])}? The manifest has {ascii(path.name)}"
+        return f"did you mean {same[0]!a}? The manifest has {path.name!a}"
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"looked in {path.parent}"
 

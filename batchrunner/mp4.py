@@ -77,8 +77,9 @@ class _Track:
 def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) -> str | None:
     """None if `file`, open at any position, is a whole MP4 of `size_bytes` bytes, else what is wrong, in words.
 
-    Fragmented files (moof) are checked as far as their boxes. is_input: of a user's own files less is asked: QuickTime
-    files need no 'ftyp' box, and what is said about sound or cover is left to the decoder. Raises OSError where reading fails, and nothing else.
+    Fragmented files (moof) are checked as far as their boxes. is_input: less is asked of a user's own files: QuickTime
+    files need no 'ftyp' box, and a file without a video track is left to the decoder.
+    Raises OSError where reading fails, and nothing else.
     """
     try:
         _check(file, size_bytes, is_input=is_input)

@@ -137,7 +137,7 @@ WRONG: list[tuple[str, Kind, Callable[[], bytes], str]] = [
     ("video as image", "image", BUNNY.read_bytes, "is an MP4 video, given as image"),
     ("gif", "image", lambda: picture("GIF"), "is a GIF image, which is not accepted"),
     ("tiff", "image", lambda: picture("TIFF"), "is a TIFF or camera raw image, which is not accepted"),
-    ("heif", "image", lambda: b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIF image (HEIC or AVIF), which is not accepted"),
+    ("heif", "image", lambda: b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIF image (HEIC or AVIF), which is not"),
     ("lfs", "video", lambda: b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
     ("zip", "video", lambda: b"PK\x03\x04" + bytes(40), "is a ZIP archive, given as video"),
     ("cut video", "video", lambda: clip("mp4", "libx264")[:800], "is no whole video: the box 'mdat'"),

@@ -10,15 +10,16 @@ from urllib.parse import SplitResult, urlsplit
 
 # Hosts (and their subdomains) with the paths that are pages and not files, and what to use instead.
 _DIRECT = "name the address of the file itself, which ends in .mp4, .jpg or the like"
+_LINK = "use a local file, or a link to the file itself"
 _PAGES: tuple[tuple[str, str, str], ...] = (
     ("youtube.com youtu.be", "", "download the clip and name the local file"),
     ("vimeo.com", r"/(?!.*\.mp4$)", "download the clip and name the local file"),
     ("tiktok.com instagram.com facebook.com fb.watch", "", "download it and name the local file"),
     ("twitter.com x.com reddit.com linkedin.com bilibili.com", "", "download it and name the local file"),
-    ("drive.google.com docs.google.com photos.google.com", r"/(?!uc\b)", "use a local file, or a link to the file itself"),
-    ("photos.app.goo.gl", "", "use a local file, or a link to the file itself"),
+    ("drive.google.com docs.google.com photos.google.com", r"/(?!uc\b)", _LINK),
+    ("photos.app.goo.gl", "", _LINK),
     ("dropbox.com", r"(?!.*[?&](dl|raw)=1)", "add ?raw=1 to the link, or use a local file"),
-    ("onedrive.live.com 1drv.ms icloud.com wetransfer.com we.tl", "", "use a local file, or a link to the file itself"),
+    ("onedrive.live.com 1drv.ms icloud.com wetransfer.com we.tl", "", _LINK),
     ("github.com gitlab.com", r"/.+/blob/", "use the raw address: /raw/ instead of /blob/"),
     ("huggingface.co", r"/.+/blob/", "use the file's address: /resolve/ instead of /blob/"),
     ("imgur.com giphy.com tenor.com flickr.com", r"(?!.*\.(png|jpe?g|webp|mp4|webm)$)", _DIRECT),
