@@ -65,7 +65,7 @@ class Prices:
 
 
 def billed_seconds(job: Job) -> float | None:
-    """Video seconds that a generation is billed for: one for 16 frames that play; the clip's length if none are known."""
+    """Video seconds that a generation is billed for: one for 16 frames that play, or the clip's length."""
     video = job.video
     return video.frames / BILLED_FRAMES_PER_S if video.frames else video.duration_s
 
