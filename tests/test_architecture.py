@@ -75,7 +75,7 @@ PURE = {
     *(f"report.{name}" for name in ("axis", "cards", "causes", "charts", "outline", "rows", "tables", "timeline")),
     *(f"manifest.{name}" for name in ("diagnostics", "expand", "fingerprint", "ids", "row")),
     *(f"manifest.{name}" for name in ("filenames", "shape", "variables")),
-    *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps")),
+    *(f"manifest.{name}" for name in ("decode", "mishaps", "render", "traps", "web_pages")),
     *(f"sandbox.{name}" for name in ("world", "faults", "conditions", "script", "check", "logs", "replies", "marks")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
