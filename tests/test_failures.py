@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 ROWS = [line.split("|")[1:-1] for line in (ROOT / "docs" / "failures.md").read_text().splitlines() if "| F" in line]
+MACHINES = [line.split("|")[1:-1] for line in (ROOT / "docs" / "failures.md").read_text().splitlines() if "| M" in line]
 
 
 def names_of_tests() -> set[str]:
@@ -15,11 +16,12 @@ def names_of_tests() -> set[str]:
 
 def test_every_failure_has_its_row() -> None:
     assert [row[0].strip() for row in ROWS] == [f"F{number}" for number in range(1, 24)]
+    assert [row[0].strip() for row in MACHINES] == [f"M{number}" for number in range(1, 11)]
 
 
 def test_every_row_names_tests_that_exist_or_says_why_it_cannot_occur() -> None:
     known = names_of_tests()
-    for row in ROWS:
+    for row in [*ROWS, *MACHINES]:
         named = re.findall(r"`(test_\w+)`", row[3])
         assert named or "Cannot occur" in row[2], row[0]
         assert set(named) <= known, (row[0], set(named) - known)
