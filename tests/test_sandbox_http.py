@@ -365,7 +365,7 @@ def test_an_outage_begins_and_ends(virtual: Any) -> None:
         ("edge_524_html", (524, None)),
         ("html_200", (200, None)),
         ("waiting", (200, "waiting")),
-        ("unknown_status", (200, "NOT_START")),
+        ("unknown_status", (200, "BAKING")),
         ("succeeded", (200, "queued")),
     ],
 )

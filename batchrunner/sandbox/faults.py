@@ -25,10 +25,14 @@ _CALL = """
 """
 # Kinds by the call they befall. Those of polls by the state a generation must be in for them to make sense.
 _KINDS = {
-    ("submit", "any"): _REFUSED + _UNREPLIED + "id_as_generation_id created_201",
-    ("poll", "any"): _CALL + "no_id other_id other_without_id",
-    ("poll", "pending"): "unknown_status waiting active failed_early",
-    ("poll", "completed"): "succeeded no_url video_string_list video_object_list failed_late pending_again",
+    ("submit", "any"): _REFUSED + _UNREPLIED + "id_as_generation_id created_201 envelope stray_bytes",
+    ("poll", "any"): _CALL + "no_id other_id other_without_id envelope stray_bytes",
+    ("poll", "pending"): "unknown_status waiting active in_queue failed_early",
+    ("poll", "completed"): """
+        succeeded complete done_in_capitals null_status no_url video_string_list video_object_list link_elsewhere
+        link_relative links_beside failed_late pending_again
+    """,
+    ("poll", "error"): "completed_with_error rejected error_list error_msg error_beside",
     ("logs", "any"): _CALL + "empty unfiltered",
     ("billing", "any"): _CALL,
     ("download", "any"): """

@@ -35,6 +35,7 @@ NO_CREDITS = "You've run out of credits. Please top up your balance: https://aim
 LOCKED = "Your account is locked. Please contact support."
 NOT_FOUND = "Inference not found"
 TOO_MANY = "Too Many Requests"
+REASON = "The face is not visible"
 _HTML = (
     "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr><center>edge</center></body></html>"
 )
@@ -208,12 +209,45 @@ def _no_url(reply: Reply) -> Reply:
     return replace(reply, body={key: value for key, value in reply.body.items() if key != "video"})
 
 
+def _envelope(reply: Reply) -> Reply:
+    return replace(reply, body={"code": 0, "data": reply.body}, headers={})
+
+
+def _stray_bytes(reply: Reply) -> Reply:
+    """The same JSON after a byte order mark, with a trailing comma, and with text after it."""
+    text = json.dumps(reply.body)
+    return replace(reply, body=f"\ufeff{text[:-1]},}}\0\n<!-- 12 ms -->", headers={})
+
+
+def _reason(**fields: Any) -> Callable[[Reply], Reply]:
+    """The reason of a failure in another place of the reply."""
+    return lambda reply: replace(reply, body={**{key: reply.body.get(key) for key in ("id", "status")}, **fields})
+
+
+def _link(reply: Reply) -> str:
+    return str(reply.body["video"]["url"])
+
+
 # Faults that bend the right reply.
 BENT: Mapping[str, Callable[[Reply], Reply]] = {
     "no_id": _without_id,
     "id_as_generation_id": lambda reply: _without_id(reply, generation_id=reply.body["id"]),
     "created_201": lambda reply: replace(reply, status=201),
-    "unknown_status": _with(status="NOT_START"),
+    "unknown_status": _with(status="BAKING"),
+    "envelope": _envelope,
+    "stray_bytes": _stray_bytes,
+    "in_queue": _with(status="IN_QUEUE"),
+    "complete": _with(status="complete"),
+    "done_in_capitals": _with(status="DONE"),
+    "null_status": _with(status=None),
+    "link_elsewhere": lambda reply: replace(_no_url(reply), body={**_no_url(reply).body, "output": [_link(reply)]}),
+    "link_relative": lambda reply: _with(video={"url": f" /files/{_link(reply).rpartition('/')[2]} "})(reply),
+    "links_beside": _with(status_url="https://example.com/v2/status", poster="https://e.com/a.png"),
+    "completed_with_error": _with(status="completed", video=None),
+    "rejected": _with(status="REJECTED"),
+    "error_list": _reason(error=[REASON]),
+    "error_msg": _reason(error={"code": "E_FACE", "msg": REASON}),
+    "error_beside": _reason(error=None, errors=[REASON]),
     "waiting": _with(status="waiting"),
     "active": _with(status="active"),
     "succeeded": _with(status="succeeded"),

@@ -323,7 +323,7 @@ class Sandbox:
         kind = fault.kind if fault else ""
         if fault and kind in INSTEAD:
             reply = INSTEAD[kind](call, fault)
-        elif kind in BENT:
+        elif kind in BENT and reply.status < 300:
             reply = BENT[kind](reply)
         elif kind in _HANGS:
             if self._config.hang_s is None:

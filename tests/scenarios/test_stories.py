@@ -472,3 +472,37 @@ def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: 
         assert all(after_s < 62.0 and by_s >= 60.0 for after_s, by_s in row["spans"])
 
     play(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("envelope", "stray_bytes", "in_queue", "complete", "done_in_capitals", "null_status", "link_elsewhere"),
+        *("link_relative", "links_beside"),
+    ],
+)
+def test_a_poll_reply_of_another_shape_is_read(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, Fault(on="poll", kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["envelope", "stray_bytes"])
+def test_the_id_in_a_damaged_reply_to_a_submission_is_kept(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, Fault(on="submit", kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["completed_with_error", "rejected", "error_list", "error_msg", "error_beside"])
+def test_a_failure_of_another_shape_ends_with_its_words(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        words = stage.report["jobs"][0]["error"]["message"]
+        assert "face" in words
+
+    play(tmp_path, story, Fault(on="generation", kind="face_detection"), Fault(on="poll", kind=kind))
