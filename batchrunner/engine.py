@@ -119,6 +119,8 @@ class Engine:
         end = self._end_of_time()
         if end is not None and now >= end[0] and self._closing_until is None:
             self._close(f"{end[1]}; run again to continue")
+        if self._closing_until is None and (lost := self._parts.lost()):
+            self._close(lost)
         for call, until in self._weather.patience(self._policy).items():
             if now >= until:
                 self._give_up(call)

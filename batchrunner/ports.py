@@ -76,6 +76,7 @@ class Parts:
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
     lacks_room: why so many more clips may find no room on the disk, in words; "" where they will.
+    lost: why nothing can be stored any more, in words; "" where it can.
     """
 
     service: Service
@@ -88,6 +89,7 @@ class Parts:
     ids: Callable[[str], tuple[str, ...]]
     durations: dict[Course, Durations] = field(default_factory=dict)
     lacks_room: Callable[[int], str] = lambda _: ""
+    lost: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)

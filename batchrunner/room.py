@@ -54,8 +54,11 @@ class Room:
         """Why so many more clips may find no room, in words; "" where they will. As of a second ago."""
         now = self._clock.monotonic()
         if now - self._asked_at >= _ASK_EVERY_S:
-            self._asked_at, self._free_inodes = now, disk.free_inodes(self._folder)
-            self._free_bytes = disk.free_bytes(self._folder)
+            try:
+                self._free_inodes, self._free_bytes = disk.free_inodes(self._folder), disk.free_bytes(self._folder)
+            except OSError as error:
+                return f"the disk of {self._folder} does not tell its room: {error.strerror}; run again to continue"
+            self._asked_at = now
             if self._free_bytes is not None:
                 self._free_bytes = max(0, self._free_bytes - self._log_to_come_bytes())
         clip_bytes = self._largest_bytes or _LIKELY_BYTES

@@ -154,6 +154,50 @@ class RunDir:
             ) from error
 
 
+class Anchor:
+    """Whether the run directory is still where a run found it. Use as a context manager.
+
+    It holds the directory open, so that one which was renamed is found again. Raises LocalFault where it cannot.
+    """
+
+    def __init__(self, rundir: RunDir) -> None:
+        self._rundir = rundir
+        try:
+            self._folder = os.open(rundir.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        except OSError as error:
+            raise disk.fault(error, f"the run directory {rundir.path} cannot be opened") from error
+        self._facts = os.fstat(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._folder)
+
+    def lost(self) -> str:
+        """Why nothing more can be stored there, in words; "" where it can."""
+        path, what = self._rundir.path, ""
+        try:
+            if not os.path.samestat(path.stat(), self._facts):
+                what = "was moved away, and another stands in its place"
+            elif not os.access(path, os.W_OK | os.X_OK) or not os.access(self._rundir.room, os.W_OK | os.X_OK):
+                what = "was moved, removed, or can be written to no longer"
+        except OSError:
+            what = "was moved or removed, or can be reached no longer"
+        return f"the run directory {path} {what}; bring it back and run again to continue" if what else ""
+
+    def place(self) -> Path | None:
+        """Where the directory is now; None where it is nowhere, or the system does not tell."""
+        for path in (self._rundir.path, Path(f"/proc/self/fd/{self._folder}")):
+            try:
+                found = path.readlink() if path.parent.name == "fd" else path
+                if os.path.samestat(found.stat(), self._facts):
+                    return found
+            except OSError:
+                continue
+        return None
+
+
 class Lock:
     """Exclusive use of a run directory for as long as the process lives. Use as a context manager.
 

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
+from contextlib import AsyncExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from batchrunner.prices import Prices
 from batchrunner.proxies import Proxies, Proxy, read_proxies
 from batchrunner.resume import held_in_doubt, take_up
 from batchrunner.room import Room
+from batchrunner.rundir import Anchor, RunDir
 from batchrunner.scheduler import Scheduler
 from batchrunner.steps import Steps
 from batchrunner.store import Store
@@ -200,6 +201,9 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     checks, decoder = outside.checks, _load(outside.checks)
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url)))
+        anchor = stack.enter_context(Anchor(setup.rundir))
+        if journal.warning:
+            listener(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
@@ -217,24 +221,25 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
             ids=lambda fingerprint: ids.get(fingerprint, ()),
             durations=_remembered(setup, run, admission, outside, stack),
             lacks_room=room.lacks,
+            lost=anchor.lost,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now())
         weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
         _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
-        if journal.warning:
-            listener(Noticed(run.started_at, (), journal.warning, urgent=True))
         await steps.settle(await store.settle(setup.batch.entries, records))
         await decoder  # before money is spent on clips that could not be checked
         engine = Engine(parts, policy, steps, scheduler, weather)
         listen(engine)
         _begin_with_room(engine, room, steps.records)
         await engine.run(order)
-        await _look_again(engine, store, steps)
-        status = int(ending() or exit_status([steps.records[each] for each in order]))
+        lost = anchor.lost()
+        if not lost:
+            await _look_again(engine, store, steps)
+        status = int(ending() or (lost and ExitStatus.STOPPED) or exit_status([steps.records[each] for each in order]))
         ended = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
-        return await _finish(setup, journal, steps, ended, outside, listener)
+        return await _finish(_moved(setup, anchor), journal, steps, ended, outside, listener)
 
 
 def _load(checks: Checks) -> "asyncio.Future[None]":
@@ -285,6 +290,12 @@ def _remembered(
     return durations
 
 
+def _moved(setup: Setup, anchor: Anchor) -> Setup:
+    """The setup with the run directory where it is now. Where it is nowhere, no other is made at its old place."""
+    place = anchor.place()
+    return setup if place is None else replace(setup, rundir=RunDir(place))
+
+
 async def _finish(
     setup: Setup, journal: Journal, steps: Steps, run: Run, outside: Surroundings, listener: Listener
 ) -> int:
@@ -297,14 +308,17 @@ async def _finish(
         await journal.finish(run)
         held = _held(setup, journal, steps)
         if outside.posters is not None:
-            await asyncio.wrap_future(outside.posters.finish(report.on_page(held)))
+            with suppress(OSError):  # a page without pictures is one all the same
+                await asyncio.wrap_future(outside.posters.finish(report.on_page(held)))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
+        if not setup.rundir.room.is_dir():
+            raise LocalFault("disk_error", f"the run directory {setup.rundir.path} is gone")  # noqa: TRY301 (one place)
         write = partial(report.write, held, setup.rundir.path, batchrunner.__version__, **extra)
         written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds
     except (LocalFault, OSError) as error:
         older = ", ".join(sorted(name for name, *_ in before & report.stamps(setup.rundir.path)))
         told = f"the report could not be written: {error}" + (f"; what stands there is older: {older}" if older else "")
-        listener(Noticed(run.finished_at or run.started_at, (), told))
+        listener(Noticed(run.finished_at or run.started_at, (), told + _ids_in_flight(steps), urgent=True))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     held = replace(_held(setup, journal, steps), run=run)
@@ -314,6 +328,13 @@ async def _finish(
     listener(RunFinished(at, status, states, tuple(map(str, written)), report.headline(facts), facts))
     await notify.tell(setup.settings.notify, facts, setup.rundir.path, listener, outside.proxies)
     return status
+
+
+def _ids_in_flight(steps: Steps) -> str:
+    """What a person needs who has lost the run directory, in words."""
+    ids = [record.generation_id for record in steps.records.values() if record.state is State.IN_FLIGHT]
+    known = [each for each in ids if each is not None]
+    return f"; generations in flight: {', '.join(known)}" if known else ""
 
 
 def exit_status(records: list[Record]) -> ExitStatus:

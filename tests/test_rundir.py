@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,13 +14,13 @@ import pytest
 
 from batchrunner.disk import Disk
 from batchrunner.errors import BatchLocked, ExitStatus, UsageError
-from batchrunner.rundir import Lock, RunDir
+from batchrunner.rundir import Anchor, Lock, RunDir
 from tests.conftest import NOW
 
 HOLD = """
 import sys
 from pathlib import Path
-from batchrunner.rundir import Lock, RunDir
+from batchrunner.rundir import Anchor, Lock, RunDir
 with Lock(RunDir(Path(sys.argv[1])), 0.0):
     print("held", flush=True)
     sys.stdin.read()
@@ -229,3 +230,27 @@ def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pyt
         pytest.fail("SQLite would fail, or damage the journal")
     assert "--output" in caught.value.hint
     assert not list(rundir.room.glob("lease.*"))
+
+
+def test_an_anchor_tells_when_the_directory_is_moved_replaced_or_removed(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    with Anchor(rundir) as anchor:
+        assert (anchor.lost(), anchor.place()) == ("", rundir.path)
+        moved = rundir.path.rename(tmp_path / "moved")
+        assert "moved or removed" in anchor.lost()
+        if Path("/proc/self/fd").exists():
+            assert anchor.place() == moved
+        rundir.make()
+        assert "another stands in its place" in anchor.lost()
+        assert anchor.place() != rundir.path
+        shutil.rmtree(moved)
+        assert anchor.place() is None
+
+
+def test_an_anchor_tells_of_permissions_that_were_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    with Anchor(rundir) as anchor:
+        monkeypatch.setattr(os, "access", lambda path, _: path != rundir.room)
+        assert "can be written to no longer" in anchor.lost()

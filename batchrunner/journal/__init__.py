@@ -346,7 +346,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
     """Close without folding the write-ahead log in: SQLite does that when the last who can write closes."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as other, suppress(sqlite3.Error):
+    # Where the file is not found under its name any more, its log is not either.
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         connection.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.errors import JournalError, UsageError
+from batchrunner.events import Noticed
 from batchrunner.sandbox import Fault
 from tests.scenarios.test_stories import Stage, entries, play
 
@@ -146,3 +147,36 @@ def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
         assert await stage.run(entries("a")) == 0
 
     play(tmp_path, story)
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_a_run_whose_directory_goes_away_stops_in_order_and_submits_no_more(tmp_path: Path, how: str) -> None:
+    async def story(stage: Stage) -> None:
+        named = entries(*(f"job-{number}" for number in range(6)))
+        moved = stage.folder / "moved"
+
+        def away() -> None:
+            if how == "removed":
+                shutil.rmtree(stage.path(""))
+            else:
+                stage.path("").rename(moved)
+            if how == "replaced":
+                stage.path("").mkdir()
+
+        stage.loop.call_later(20.0, away)
+        assert await stage.run(named) == 3
+        assert len(stage.accepted()) == 2, "as many as were in flight"
+        left = list(stage.path("").iterdir()) if how == "replaced" else stage.path("").exists()
+        assert not left, "nothing is made at its old place"
+        if how == "removed":
+            said = " ".join(event.message for event in stage.told if isinstance(event, Noticed))
+            assert "generations in flight" in said
+            return
+        assert (moved / "report.json").exists()
+        if how == "replaced":
+            stage.path("").rmdir()
+        moved.rename(stage.path(""))
+        assert await stage.run(named) == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, duration_s=300.0)

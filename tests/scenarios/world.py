@@ -8,6 +8,7 @@ operation of it succeeds and every task of it is cancelled, so what its clean-up
 import asyncio
 import concurrent.futures
 import errno
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,20 +185,15 @@ class SimDisk(Opening):
         """Durable on return; a process that dies meanwhile leaves a part of it."""
         self._mortal.checkpoint()
         path = self._files[id(file)]
-        before = path.read_bytes()[start_bytes : start_bytes + len(content)]
-        self._at(path, start_bytes, content)
+        before = os.pread(file.fileno(), len(content), start_bytes)
+        os.pwrite(file.fileno(), content, start_bytes)
         self._dirty.pop(path, None)
         try:
             self._mortal.checkpoint()
         except Died:
             cut = self._rng.randrange(len(content) + 1)
-            self._at(path, start_bytes, content[:cut] + before[cut:])
+            os.pwrite(file.fileno(), content[:cut] + before[cut:], start_bytes)
             raise
-
-    def _at(self, path: Path, start_bytes: int, content: bytes) -> None:
-        with path.open("r+b") as file:
-            file.seek(start_bytes)
-            file.write(content)
 
     def flush(self, file: BinaryIO) -> None:
         self._checkpoint()
