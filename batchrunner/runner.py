@@ -200,10 +200,8 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     listen, ending = control
     checks, decoder = outside.checks, _load(outside.checks)
     async with AsyncExitStack() as stack:
-        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url)))
+        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, listener)))
         anchor = stack.enter_context(Anchor(setup.rundir))
-        if journal.warning:
-            listener(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
         run, records = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
@@ -234,11 +232,12 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         listen(engine)
         _begin_with_room(engine, room, steps.records)
         await engine.run(order)
-        lost = anchor.lost()
-        if not lost:
+        if anchor.lost():
+            status = ending() or ExitStatus.STOPPED
+        else:
             await _look_again(engine, store, steps)
-        status = int(ending() or (lost and ExitStatus.STOPPED) or exit_status([steps.records[each] for each in order]))
-        ended = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
+            status = ending() or exit_status([steps.records[each] for each in order])
+        ended = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
         return await _finish(_moved(setup, anchor), journal, steps, ended, outside, listener)
 
 
@@ -362,14 +361,19 @@ def _threads(clock: Clock) -> Iterator[Surroundings]:
             checks.decoders.stop()
 
 
-def _open(setup: Setup, outside: Surroundings, base_url: str) -> Journal:
+def _open(setup: Setup, outside: Surroundings, base_url: str, listener: Listener) -> Journal:
+    """The journal, with what the user should hear of it. Raises UsageError, JournalError, LocalFault."""
+
     def run() -> Run:
         service = service_name(setup.settings, base_url)
         return run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
 
     recover = run if setup.recover else None
     entries = setup.batch.entries
-    return recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover)
+    journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover)
+    if journal.warning:
+        listener(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
+    return journal
 
 
 async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:
