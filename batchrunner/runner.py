@@ -232,11 +232,8 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         listen(engine)
         _begin_with_room(engine, room, steps.records)
         await engine.run(order)
-        if anchor.lost():
-            status = ending() or ExitStatus.STOPPED
-        else:
-            await _look_again(engine, store, steps)
-            status = ending() or exit_status([steps.records[each] for each in order])
+        own = await _status(anchor, engine, store, steps, order)
+        status = ending() or own
         ended = replace(run, finished_at=outside.clock.now(), exit_status=int(status), stopped=engine.stopped)
         return await _finish(_moved(setup, anchor), journal, steps, ended, outside, listener)
 
@@ -244,6 +241,14 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
 def _load(checks: Checks) -> "asyncio.Future[None]":
     """Have a decoder loaded meanwhile. Raises NoDecoder when it is awaited."""
     return asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
+
+
+async def _status(anchor: Anchor, engine: Engine, store: Store, steps: Steps, order: Sequence[str]) -> ExitStatus:
+    """The batch's own exit status, after a last look at what was delivered."""
+    if anchor.lost():
+        return ExitStatus.STOPPED
+    await _look_again(engine, store, steps)
+    return exit_status([steps.records[each] for each in order])
 
 
 async def _look_again(engine: Engine, store: Store, steps: Steps) -> None:
