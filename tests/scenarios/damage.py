@@ -135,6 +135,11 @@ class Rest:
     copies: list[Content] = field(default_factory=list)
     told: str = ""
 
+    @property
+    def has_log(self) -> bool:
+        """Whether the last process left its log: it has none after a clean end."""
+        return self.rundir.journal.with_name(f"{self.rundir.journal.name}-wal").exists()
+
     def keep(self) -> None:
         """Somebody makes a copy of the journal."""
         self.copies.append(JournalFiles(self.rundir, self.rng).now())
@@ -158,7 +163,8 @@ class Rest:
         needs = {"log": log, "witness": witness, "journal": journal, "room": room}
         possible = [words for words in ways if all(needs[name].exists() for name in needs if name in words)]
         possible = [words for words in possible if "old copy" not in words or len(self.copies) > 1]
-        self.told = self.rng.choice(possible) if possible else ""
+        subtle = [words for words in possible if "removed" not in words]
+        self.told = self.rng.choice(subtle if subtle and self.rng.random() < 0.7 else possible) if possible else ""
         if self.told:
             ways[self.told]()
         return self.told

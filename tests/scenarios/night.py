@@ -9,6 +9,7 @@ import errno
 import gc
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,7 @@ from tests.scenarios.world import (
 
 MODEL = "alibaba/wan2.2-14b-animate-replace"
 MAX_RUNS = 40
-DAMAGES = (0,)
+DAMAGES = (0, 0, 0, 1)
 MAX_VIRTUAL_S = 60 * 86_400.0
 
 # The failures of the fact sheet's section 4 that a service can show.
@@ -102,6 +103,7 @@ class Story:
     report: dict[str, Any] = field(default_factory=dict)
     deaths: int = 0
     damage: str = ""  # what happened to files at rest
+    recovered: bool = False  # a run was refused because of it, and one with --recover went on
     posts_in_air_at_deaths: int = 0
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -223,7 +225,6 @@ class Night:
 
     async def _live(self, loop: Loop, story: Story) -> None:
         service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
-        story.rundir.make()
         entries = self.entries()
         rest = Rest(story.rundir, self.ill)
         try:
@@ -252,7 +253,7 @@ class Night:
     def _rest(self, loop: Loop, story: Story, rest: Rest) -> bool:
         """What happens to files between two runs. Returns whether it takes another run to mend."""
         rest.keep()
-        if self.damages and self.ill.random() < 0.5:
+        if self.damages and self.ill.random() < (0.7 if rest.has_log else 0.2):
             self.damages -= 1
             story.damage = rest.damage()
             story.tell(loop.time(), f"at rest: {story.damage or 'nothing'}")
@@ -286,6 +287,7 @@ class Night:
         outside = Surroundings(clock, executor, commits, disk, self.rng, checks)
         caught: list[int] = []
         setup = self._setup(story, entries)
+        setup.rundir.make()
         story.caps.append(setup.settings.concurrency)
 
         def listen(engine: Engine) -> None:
@@ -303,13 +305,7 @@ class Night:
         )
         mortal.at_death, mortal.on_death = files.freeze, process.cancel
         loop.mortal = mortal
-        refused = ""
-        try:
-            status = await process
-        except (Died, asyncio.CancelledError):
-            status = None
-        except BatchrunnerError as error:
-            status, refused = None, error.message
+        status, refused = await _ended(process)
         loop.mortal = None
         if mortal.dead:
             await _bury()
@@ -317,6 +313,7 @@ class Night:
             disk.lose()
             story.deaths += 1
         elif refused:
+            assert trouble.came or not setup.recover, f"a run is refused even with --recover: {refused}"
             self._refused(loop, story, refused, expected=trouble.came)
         if mortal.dead or trouble.came:
             in_air = self._in_the_air(story)
@@ -345,22 +342,23 @@ class Night:
         """A run that does not begin: only a failing disk and damage at rest are reasons."""
         story.tell(loop.time(), f"refused: {words}")
         assert expected or story.damage, f"a run is refused: {words}"
-        assert not self.recovers, f"and even with --recover: {words}"
         self.recovers = bool(story.damage) and not expected
 
     def _in_the_air(self, story: Story) -> int:
         """Submissions whose fate the journal does not tell, once their process is gone."""
-        held = None if story.damage else journal.read(story.rundir.journal)
+        held = None
+        with suppress(BatchrunnerError) if story.damage else nullcontext():
+            held = journal.read(story.rundir.journal)
         in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
         assert in_air <= self.concurrency, "more submissions in the air than slots"
         return in_air
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), **self.limits}
-        if self.recovers:
-            flags["recover"], self.recovers = True, False
+        recovers, self.recovers = self.recovers, False
+        story.recovered |= recovers
         batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
-        return Setup(batch, resolve(flags, {}, {}), story.rundir)
+        return Setup(batch, resolve(flags, {}, {}), story.rundir, recover=recovers)
 
 
 class JumpyClock(LoopClock):
@@ -375,6 +373,18 @@ class JumpyClock(LoopClock):
         if self._rng.random() < 0.02:
             self._off_s = self._rng.uniform(-172_800.0, 172_800.0)
         return super().now() + self._off_s
+
+
+async def _ended(process: "asyncio.Future[int]") -> tuple[int | None, str]:
+    """A process's exit status, or None with the words in which it was refused: none for one that died."""
+    try:
+        return await process, ""
+    except (Died, asyncio.CancelledError):
+        return None, ""
+    except BatchrunnerError as error:
+        return None, error.message
+    except Exception as error:
+        raise AssertionError(f"a run ends with a traceback: {error!r}") from error
 
 
 def _first(caught: list[int]) -> Any:

@@ -30,7 +30,8 @@ def judge(story: Story) -> None:
     _never_loses(story, accepted)
     _never_shows_a_bad_file(story, rows)
     _never_shows_another_jobs(story, rows)
-    _bounded(story)
+    if not story.recovered:  # what the journal has lost holds no slot
+        _bounded(story)
     _report_is_true(story, accepted, rows)
     _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
 
@@ -49,7 +50,11 @@ def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
 
 
 def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
-    """Each accepted generation is known by its id and over, or its job is held in doubt."""
+    """Each accepted generation is known by its id and over, or its job is held in doubt.
+
+    Where the journal was damaged, and the run told to go on, an unknown one is not lost as long as its job is held, or
+    the service failed to make it.
+    """
     known: dict[str, dict[str, Any]] = {}
     doubts: dict[str, str] = {}
     for row in _all_rows(story):
@@ -57,14 +62,23 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
             known.setdefault(attempt["generation_id"] or attempt["request_id"], row)
         if row["state"] == "in_doubt":
             doubts[row["fingerprint"]] = row["error"]["kind"]
+    failed = {event["generation_id"] for event in story.ledger if event["event"] == "failed"}
+    states = {row["id"]: row["state"] for row in story.report["jobs"]}
+    held = {order_of(entry.job) for entry in story.entries if states[entry.id] == "in_doubt"}
     for event in accepted:
         found = known.get(event["generation_id"]) or known.get(event["client_request_id"])
+        if found is None and story.recovered and event["generation_id"] in failed:
+            continue
+        if found is None and story.recovered and event["fingerprint"] in held:
+            continue
         if found is None:
             raise Broken(f"promise 2: generation {event['generation_id']} is unknown to the report")
         row = found
         fine = row["state"] in {"succeeded", "in_doubt"} or (row["error"] and row["error"]["message"])
         _expect(fine, f"promise 2: {row['id']} is {row['state']} without a reason")
         _expect(row["state"] != "pending", f"promise 2: {row['id']} was accepted and is pending")
+    if story.recovered:
+        return
     for kind in doubts.values():
         _expect(kind in {*NO_ANSWER, "process_died"}, f"promise 1: in doubt because of {kind}")
     died = sum(kind == "process_died" for kind in doubts.values())

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from batchrunner import decoding, resume, runner, steps
+from batchrunner import confirmation, decoding, recovery, resume, runner, steps
+from batchrunner.api import wire
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Move, Record, advance
+from batchrunner.journal.witness import Witness
 from batchrunner.steps import Next, Steps
 from tests.scenarios.__main__ import live
 from tests.scenarios.world import SimDisk
@@ -111,16 +113,64 @@ def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decoding, "inspect", lambda *_: decoding.Decoded(1, 1, None, None))
 
 
+def a_believer_of_replies_for_others(patch: pytest.MonkeyPatch) -> None:
+    """Whatever generation a reply to a poll names, it is taken for the one that was asked for."""
+    patch.setattr(wire, "_names", lambda *_: True)
+
+
+def a_believer_of_the_first_reply_without_an_id(patch: pytest.MonkeyPatch) -> None:
+    """A reply that names no generation is believed at once."""
+    patch.setattr(confirmation, "POLLS_WITHOUT_ID", 1)
+
+
+def a_failure_is_seen_once(patch: pytest.MonkeyPatch) -> None:
+    """The first reply that says failed pays for another generation."""
+    patch.setattr(confirmation, "POLLS_OF_A_FAILURE", 1)
+
+
+def every_answer_without_success_is_a_refusal(patch: pytest.MonkeyPatch) -> None:
+    """A 5xx, 408 or 425 to a submission is taken for a refusal."""
+    refusal = wire._refusal
+
+    def certain(*arguments: Any, **more: Any) -> CallError:
+        return refusal(*arguments, **{**more, "in_doubt": False})
+
+    patch.setattr(wire, "_refusal", certain)
+
+
+def a_witness_that_is_not_written(patch: pytest.MonkeyPatch) -> None:
+    """The witness stays at the journal's first commit."""
+    patch.setattr(Witness, "write", lambda *_: None)
+
+
+def a_journal_that_is_gone_is_made_anew(patch: pytest.MonkeyPatch) -> None:
+    """A run directory without its journal is taken for a new one."""
+    patch.setattr(recovery, "require_no_signs", lambda *_, **__: None)
+    patch.setattr(Witness, "read", lambda _: None)
+
+
+def recovering_holds_nothing(patch: pytest.MonkeyPatch) -> None:
+    """With --recover, a job of which the journal knows nothing is submitted."""
+    patch.setattr(runner, "held_in_doubt", lambda known, *_: known)
+
+
 # And a night that noticed it when this was written, which is tried first: any other will do as well.
 MUTATIONS: list[tuple[Patch, int]] = [
-    (intent_after_the_post, 60),
+    (intent_after_the_post, 0),
     (post_again_after_a_cut, 0),
     (died_means_refused, 12),
     (name_before_flush, 13),
-    (key_by_position, 2),
-    (slot_free_in_doubt, 0),
-    (no_check_of_the_file, 2),
-    (id_only_in_memory, 13),
+    (key_by_position, 8),
+    (slot_free_in_doubt, 2),
+    (no_check_of_the_file, 0),
+    (id_only_in_memory, 42),
+    (a_believer_of_replies_for_others, 2),
+    (a_believer_of_the_first_reply_without_an_id, 31),
+    (a_failure_is_seen_once, 11),
+    (every_answer_without_success_is_a_refusal, 2),
+    (a_witness_that_is_not_written, 44),
+    (a_journal_that_is_gone_is_made_anew, 44),
+    (recovering_holds_nothing, 56),
 ]
 
 
