@@ -102,10 +102,10 @@ class Transfer:
             response.enable_chunked_encoding()  # no length that would give the cut away
         else:
             response.content_length = self.plan.length
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
         try:
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
             await self._write(response, kind)
             if kind == "truncated" and request.transport:
                 request.transport.close()  # not abort: what was written goes out, and then nothing more comes
