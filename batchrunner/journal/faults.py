@@ -42,7 +42,9 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if _kind(error) in _DISK_ERRORS:
+        # A short read is no fault of the disk: the file ends before a page that it names.
+        is_cut = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
+        if _kind(error) in _DISK_ERRORS and not is_cut:
             raise refused(error, path, "opened") from error
         raise JournalError(f"{path} cannot be read as a journal: {error}", DAMAGE_HINT) from error
     except OSError as error:
