@@ -86,7 +86,8 @@ class Journal:
         self._path = path
         self._witness = witness
         self._connection = _connect(path)
-        with reading(path):
+        with reading(path), ExitStack() as undo:
+            undo.callback(self._connection.close)
             mark, _ = load.mark(self._connection)
             if witness is not None and seen is None and not self.is_stale:
                 self.warning = _NO_WITNESS if mark.sequence else ""
@@ -94,6 +95,7 @@ class Journal:
             self._mark = mark._replace(sequence=max(mark.sequence, seen.sequence if seen else 0))
             self._put_mark(is_open=True)
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            undo.pop_all()
         self._is_witnessed = True
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
