@@ -31,7 +31,7 @@ from tests.soak.judge import Figures, judge
 from tests.soak.processes import Service
 
 FAULTS = "service: {render: tiny, spread: 0}\nfaults: [{on: download, kind: truncated, rate: 0.3, each: 1}]\n"
-_HIDDEN = "-shm"  # the index of the write-ahead log, which lives in memory: nothing of it is left after a cut
+_POSTERS = ".batchrunner/posters"  # written by processes of their own, which are not recorded; made again where missing
 
 
 Files = dict[str, bytes | None]  # of a run directory, by path from there; a folder is None
@@ -142,21 +142,24 @@ def _differences(recording: Recording) -> list[str]:
     said = Disk.holding(recording.before).play(recording.acts).left(recording.output, Cut.ALL, Random(0))
     output = Path(recording.output)
     there = {str(path.relative_to(output)): path for path in [output, *output.rglob("*")]}
-    wrong = [name for name in said.keys() ^ there.keys() if not name.endswith(_HIDDEN)]
-    return wrong + [
+    names = [name for name in said.keys() | there.keys() if _stays(name)]
+    return [
         name
-        for name in said.keys() & there.keys()
-        if not name.endswith(_HIDDEN) and there[name].is_file() and there[name].read_bytes() != said[name]
+        for name in names
+        if name not in said or name not in there or (there[name].is_file() and there[name].read_bytes() != said[name])
     ]
+
+
+def _stays(name: str) -> bool:
+    """Whether a cut can leave this file. The index of the write-ahead log lives in memory."""
+    return not name.endswith("-shm") and not name.startswith(_POSTERS)
 
 
 def moments(recording: Recording, seed: int, most: int | None = None) -> list[Moment]:
     """The moments to try: after each act that changes anything, in each way; or `most` of them, spread over the run."""
     rng = Random(seed)
     changing = [
-        number
-        for number, act in enumerate(recording.acts, 1)
-        if act.kind is not Kind.FLUSH_BEGINS and not act.path.endswith(_HIDDEN)
+        number for number, act in enumerate(recording.acts, 1) if act.kind is not Kind.FLUSH_BEGINS and _stays(act.path)
     ]
     every = [Moment(number, cut, rng.randrange(1 << 30)) for number in changing for cut in Cut]
     if most is None or most >= len(every):
@@ -173,7 +176,7 @@ def distinct(recording: Recording, wanted: Sequence[Moment]) -> Iterator[tuple[M
         disk.play(recording.acts[done : moment.acts])
         done = moment.acts
         files = disk.left(recording.output, moment.cut, Random(moment.seed))
-        files = {name: content for name, content in files.items() if not name.endswith(_HIDDEN)}
+        files = {name: content for name, content in files.items() if _stays(name)}
         ledger = disk.now(recording.ledger)
         whole = ledger[: ledger.rfind(b"\n") + 1]
         key = hashlib.sha256(repr((sorted(files.items(), key=str), whole)).encode()).digest()
