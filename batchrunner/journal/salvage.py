@@ -128,7 +128,7 @@ def _rows(
     for order in ("ASC", "DESC"):
         by = ", ".join(f"{name} {order}" for name in keys)
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {by}"
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, UnicodeDecodeError):  # of a complaint that quotes a damaged name
             for row in connection.execute(query):
                 with suppress(ValueError, TypeError, LookupError, AttributeError):
                     made = make(row)
