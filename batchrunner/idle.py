@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 
+from batchrunner.disk import Disk
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.job import Entry, Run, State
 from batchrunner.journal.counts import Counts, Placed, count, lists, placed
+from batchrunner.journal.witness import Witness
 from batchrunner.prepare import Setup, run_of
 from batchrunner.report.outline import outline
 from batchrunner.report.text import headline
@@ -36,8 +38,17 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     settings, entries, path = setup.settings, setup.batch.entries, setup.rundir.journal
     if settings.junit or settings.metrics_file or settings.notify:  # these tell of every run
         return None
+    try:
+        seen = Witness(setup.rundir.witness, Disk()).read()
+    except OSError:
+        return None
     counts = count(path)
-    if counts is None or not _is_over(counts, settings) or not _same(counts.run, run_of(setup, service, "", 0.0)):
+    if (
+        counts is None
+        or counts.mark != seen
+        or not _is_over(counts, settings)
+        or not _same(counts.run, run_of(setup, service, "", 0.0))
+    ):
         return None
     if sum(counts.states.values()) != len(entries) or not lists(path, entries):
         return None

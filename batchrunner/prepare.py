@@ -23,6 +23,7 @@ from batchrunner.ports import Policy
 from batchrunner.prices import Prices
 from batchrunner.rundir import RunDir
 from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
+from batchrunner.signs import require_trusted
 from batchrunner.text import count_text, redacted
 from batchrunner.timetable import REACHED, Timetable
 
@@ -97,6 +98,7 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
     """
     now = rehearsal.begins_at(setup.sandbox, setup.rundir)
     settings, entries = setup.settings, setup.batch.entries
+    require_trusted(setup.rundir, entries)
     held = journal.read(setup.rundir.journal)
     gone = frozenset(
         entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()

@@ -1,12 +1,11 @@
-"""What speaks of an earlier run where the journal does not, and the way on from there: ``run --recover``.
+"""The way on where the journal is lost, damaged, or older than what was done: ``run --recover``.
 
-Rules: a run directory in which something shows that a run was there is never taken for a fresh one. What the journal
-lacks may be paid for, so a recovery holds in doubt every job of which nothing certain is known.
+Rule: what the journal lacks may be paid for, so a recovery holds in doubt every job of which nothing certain is known.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 from batchrunner import disk
 from batchrunner.disk import Disk
 from batchrunner.downloader import file_sha256
-from batchrunner.errors import BatchrunnerError, JournalError, UsageError
+from batchrunner.errors import BatchrunnerError, JournalError
 from batchrunner.job import Attempt, Entry, PlacedFile, Record, Result, Run, State
 from batchrunner.journal import Journal, salvage
 from batchrunner.journal.witness import Witness
 from batchrunner.rundir import RunDir
+from batchrunner.signs import require_no_signs, signs
 
-_REPORTS = ("report.json", "report.html", "results.csv")
-_MOST_NAMED = 3
 _MOST_REPORT_BYTES = 1 << 30
 
 
@@ -62,34 +60,10 @@ def open_journal(
     return journal
 
 
-def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> list[str]:
-    """What shows that a run was here: names in the run directory. has_journal: what belongs to one does not count."""
-    room = rundir.room.name
-    own = [] if has_journal else [rundir.witness.name, f"{room}/journal.db-wal", f"{room}/journal.db.recovered"]
-    found = [name for name in (*own, *_REPORTS) if os.path.lexists(rundir.path / name)]
-    return found + [entry.file for entry in entries if os.path.lexists(rundir.path / entry.file)]
-
-
-def require_no_signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> None:
-    """Refuse to take a run directory for a fresh one where something shows that a run was here. Raises UsageError."""
-    found = signs(rundir, entries, has_journal=has_journal)
-    if not found:
-        return
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    raise UsageError(
-        f"{rundir.path} holds no journal that knows what was paid for, but files of an earlier run: "
-        f"{', '.join(found[:_MOST_NAMED])}{more}",
-        "Nothing was submitted: a fresh start could pay for every job again. Bring .batchrunner back as the last run "
-        "left it. Where it is lost, run with --recover: every job is then held in doubt, and looked for in the "
-        "service's log. If you placed these files there yourself and no run was here, move them away, or choose "
-        "another run directory with --output.",
-    )
-
-
 def _vouched(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
     """What a report tells of these jobs: clips that stand there as it recorded them, and generations in flight."""
     remains = salvage.Remains(runs=[run])
-    told = _report_jobs(rundir.path / _REPORTS[0])
+    told = _report_jobs(rundir.path / "report.json")
     for entry in entries:
         row = told.get(entry.job.fingerprint)
         generation_id = row.get("generation_id") if row else None

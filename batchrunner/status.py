@@ -26,6 +26,7 @@ from batchrunner.progress.words import lasting
 from batchrunner.report.outline import outline
 from batchrunner.report.text import status_text
 from batchrunner.rundir import RunDir
+from batchrunner.signs import require_trusted
 from batchrunner.text import printable_json
 
 _T = TypeVar("_T")
@@ -38,6 +39,7 @@ _NARROW, _WIDE = 20, 120
 
 def look(rundir: RunDir) -> Snapshot:
     """What the journal of `rundir` holds. Raises UsageError where there is none, JournalError."""
+    require_trusted(rundir)
     return _found(read(rundir.journal), rundir)
 
 
@@ -56,6 +58,7 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
         return
     width = console_on(stream).width if stream.isatty() else None
     if holder is None:
+        require_trusted(rundir)
         print(ended(_found(count(rundir.journal), rundir), rundir.path, now, width), file=stream)
         return
     model = replay(_found(moving(rundir.journal, now - RATE_OVER_S), rundir), str(rundir.path), now)

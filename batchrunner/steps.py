@@ -7,6 +7,7 @@ here: the only ways out are evidence (`review`) and the user.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,9 +118,12 @@ class Steps:
         record = self.records[fingerprint]
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         estimate = self.admission.prices.estimate(record.job).credits
-        record = await self._move(
-            fingerprint, Move.INTEND, request_id=request_id, submitted_at=clock.now(), estimate=estimate
-        )
+        intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
+        try:
+            record = await self._move(fingerprint, Move.INTEND, **intent)
+        except LocalFault as fault:
+            await self._not_sent(advance(record, Move.INTEND, **intent), fault)
+            raise
         try:
             made = self._parts.service.submit(record.job, request_id)
             accepted = await self._weather.call("submit", fingerprint, ticket, made)
@@ -128,6 +132,13 @@ class Steps:
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
         self._seen_at[fingerprint] = clock.monotonic()
         return Look()
+
+    async def _not_sent(self, record: Record, fault: LocalFault) -> None:
+        """Take back an intent that was perhaps stored, so that the next run does not hold it in doubt."""
+        record = advance(record, Move.REFUSE, error=fault.problem, ended_at=self._parts.clock.now())
+        with suppress(LocalFault):
+            await self._parts.journal.save(record)
+        self._put(record)
 
     async def poll(self, fingerprint: str, ticket: int) -> Next:
         """Look at the generation once."""

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from batchrunner import idle, journal, prepare, report
+from batchrunner.disk import Disk
 from batchrunner.errors import Problem
 from batchrunner.events import Event, Noticed, RunFinished, RunStarted
 from batchrunner.job import Move, PlacedFile, Record, Result, State, advance
 from batchrunner.journal import Journal
+from batchrunner.journal.witness import Witness
 from batchrunner.prepare import Setup
 from batchrunner.progress import jsonlog
 from batchrunner.progress.model import Model
@@ -57,7 +59,7 @@ def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded
     run = prepare.run_of(setup, SERVICE, "run1", BEGAN)
 
     async def write() -> None:
-        book = Journal(setup.rundir.journal, Inline())
+        book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
         await book.begin(run, setup.batch.entries, [*records, *others])
         for entry in setup.batch.entries:
             if entry.id != "b" or b is succeeded:
@@ -151,7 +153,7 @@ def test_what_is_missing_or_changed_on_disk_wants_a_run(
 
 def test_a_clip_that_the_journal_gives_to_another_job_wants_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
-    book = Journal(setup.rundir.journal, Inline())
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     other = setup.batch.entries[1].job.fingerprint
     asyncio.run(book.place("a.mp4", PlacedFile(other, "ab" * 32, len(CLIP))))
     book.close()
@@ -160,7 +162,7 @@ def test_a_clip_that_the_journal_gives_to_another_job_wants_a_run(tmp_path: Path
 
 def test_a_result_that_the_journal_knows_in_another_size_wants_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
-    book = Journal(setup.rundir.journal, Inline())
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     asyncio.run(book.place("b.mp4", PlacedFile(setup.batch.entries[1].job.fingerprint, "ab" * 32, 3)))
     book.close()
     (setup.rundir.path / "b.mp4").write_bytes(CLIP[:3])
@@ -198,9 +200,24 @@ def test_a_run_that_was_stopped_wants_a_run(tmp_path: Path) -> None:
 
 def test_a_journal_that_was_not_closed_wants_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
-    book = Journal(setup.rundir.journal, Inline())
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     assert not is_done(setup)
     book.close()
     assert is_done(setup)
     setup.rundir.journal.unlink()
+    assert not is_done(setup)
+
+
+def test_a_journal_that_its_witness_does_not_know_wants_a_run(tmp_path: Path) -> None:
+    """The run then says why it cannot go on, or warns."""
+    setup = ran(loaded(tmp_path, ROWS))
+    assert is_done(setup)
+    whole = setup.rundir.witness.read_bytes()
+    setup.rundir.witness.unlink()
+    assert not is_done(setup)
+    newer = Witness(setup.rundir.witness, Disk())
+    setup.rundir.witness.write_bytes(whole)
+    mark = newer.read()
+    assert mark is not None
+    newer.create(mark._replace(sequence=mark.sequence + 1))
     assert not is_done(setup)

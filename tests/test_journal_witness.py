@@ -291,3 +291,18 @@ def test_flipped_bytes_anywhere_change_nothing_that_is_believed(path: Path) -> N
         except JournalError:
             continue
         assert found == before, f"byte {at}"
+
+
+@pytest.mark.parametrize("number", [5, 23, 24, 116])
+def test_a_transient_error_is_not_said_to_be_damage(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """EIO, ENFILE, EMFILE, ESTALE."""
+    submitted(path, "a").close()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "words of the system")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(LocalFault):
+        read(path)
+    with pytest.raises(LocalFault):
+        require_current(path, beside(path).path)

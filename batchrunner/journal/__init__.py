@@ -78,7 +78,12 @@ class Journal:
             if not path.exists():
                 create(path)
             seen = None if witness is None else witness.read()
-            complaint = look(path, lambda connection: _age(connection, path, seen, thorough=recover))
+
+            def examined(connection: sqlite3.Connection) -> str:
+                _require_sound(connection)
+                return _age(connection, path, seen, thorough=recover)
+
+            complaint = look(path, examined)
             if complaint and not recover:
                 raise JournalError(complaint, STALE_HINT)
         self.is_stale = bool(complaint) or (recover and seen is None)
@@ -235,7 +240,6 @@ def require_current(path: Path, witness: Path) -> None:
 
 def _age(connection: sqlite3.Connection, path: Path, seen: Mark | None, *, thorough: bool = False) -> str:
     """Why the journal may lack what was done, by its witness, or "". thorough: read all its rows, too."""
-    _require_sound(connection)
     mark, is_open = load.mark(connection)
     if thorough:
         load.snapshot(connection)
@@ -261,9 +265,9 @@ def read(path: Path) -> Snapshot | None:
 
 def look(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
     """What `make` makes of a journal, in one consistent view of it, without writing; None where there is no journal."""
-    if not path.exists():
-        return None
     with reading(path):
+        if not path.exists():
+            return None
         stands = _at_rest(path)
         if stands is not None:
             # As a file that nobody writes to: SQLite leaves its own files beside any other.

@@ -37,9 +37,9 @@ _DISK_ERRORS = {
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """The border: what the disk refuses is the disk's fault; what SQLite cannot read, or makes no sense, is damage."""
-    if path.exists() and not path.is_file():
-        raise JournalError(f"{path} is no file", DAMAGE_HINT)
     try:
+        if path.exists() and not path.is_file():
+            raise JournalError(f"{path} is no file", DAMAGE_HINT)
         yield
     except sqlite3.Error as error:
         # A short read is no fault of the disk: the file ends before a page that it names.
@@ -48,7 +48,7 @@ def reading(path: Path) -> Iterator[None]:
             raise refused(error, path, "opened") from error
         raise JournalError(f"{path} cannot be read as a journal: {error}", DAMAGE_HINT) from error
     except OSError as error:
-        raise disk.fault(error, "the journal could not be opened") from error
+        raise disk.fault(error, f"the journal {path} could not be opened") from error
     except rows.RowDamaged as error:
         raise JournalError(f"{path} is damaged: {error}", DAMAGE_HINT) from error
     except (ValueError, TypeError, LookupError) as error:
@@ -58,12 +58,19 @@ def reading(path: Path) -> Iterator[None]:
 def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
     """What SQLite could not do to the journal at `path`. doing: ``opened``, ``written``."""
     # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
-    if _kind(error) == sqlite3.SQLITE_FULL or disk.is_full(path.parent, _FULL_BYTES):
+    if _kind(error) == sqlite3.SQLITE_FULL or _is_full(path.parent):
         return no_room(doing)
     if _is_at_limit(path):
         return disk.fault(OSError(errno.EFBIG, ""), f"the journal could not be {doing}")
     message = f"the journal could not be {doing}: {error}"
     return LocalFault("disk_error", message, "Check the disk, then run the same command again.")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return disk.is_full(folder, _FULL_BYTES)
+    except OSError:  # it was moved, or is out of reach
+        return False
 
 
 def _is_at_limit(path: Path) -> bool:
