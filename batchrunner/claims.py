@@ -6,8 +6,9 @@ got such an answer may have been accepted under an id that nobody knows: it is i
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
-from batchrunner.api.wire import Accepted, Generation
+from batchrunner.api.wire import Accepted, Generation, Listed
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
 from batchrunner.ports import Service
@@ -50,8 +51,8 @@ class Claims:
         """Ask something that costs nothing. Raises CallError."""
         await self._service.alive()
 
-    async def accepted_since(self, since: float) -> Mapping[str, str]:
-        """Generation ids by request id, as the log tells them, without those that are another job's. Raises CallError.
+    async def accepted_since(self, since: float) -> Listed:
+        """The submissions that the log lists, without generation ids that are another job's. Raises CallError.
 
         Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.steps`).
         """
@@ -59,10 +60,11 @@ class Claims:
         found = await self._service.accepted_since(0.0 if lost else since)
         ours = {
             request_id: generation_id
-            for request_id, generation_id in found.items()
+            for request_id, generation_id in found.ids.items()
             if self._owner(generation_id, key := _job_key(request_id)) == key
         }
-        return {**self._unrecorded(ours, lost), **ours}
+        ids = {**self._unrecorded(ours, lost), **ours}
+        return replace(found, ids=ids, requests=found.requests | ids.keys())
 
     def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
         """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it."""

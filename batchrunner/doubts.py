@@ -1,37 +1,70 @@
-"""Submissions in doubt: until when each holds its slot, and when to search for them in the service's log. Pure.
+"""Submissions in doubt: how long each holds its slot, when to search for them in the service's log, and what a search
+that does not find one means. Pure.
 
-The first search comes soon after a doubt, the later ones at growing waits, one when a slot's time is over, and one more
-when nothing else is left to do. Moments are of the monotonic clock, seconds.
+The first search comes at once, the later ones at growing waits, and one more when nothing else is left to do. Moments
+are of the monotonic clock where nothing else is said, seconds.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+FEW = 10  # durations: fewer say little about the longest
+_UPPER = 0.95  # share of the generations that take no longer
+_FEW_FACTOR = 10.0
+LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, where the log itself does not show it to be shorter
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """since: the submission. earlier: of an earlier run. searched: by a search that could have found it."""
+
+    since: float
+    earlier: bool
+    holds: bool = True
+    searched: bool = False
 
 
 class Doubts:
-    """The jobs in doubt. wait_s: before the first search. cap_s: the longest wait between two."""
+    """The jobs in doubt. wait_s: between the first two searches; it doubles up to cap_s.
 
-    def __init__(self, wait_s: float, cap_s: float) -> None:
+    settle_s: how old a doubt is before a search counts that does not find it.
+    """
+
+    def __init__(self, wait_s: float, cap_s: float, settle_s: float = 0.0) -> None:
         self.review_at: float | None = None
         self._first_wait_s = self._wait_s = wait_s
         self._cap_s = cap_s
-        self._until: dict[str, float] = {}
+        self._settle_s = settle_s
+        self._doubts: dict[str, _Doubt] = {}
         self._last_done = False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._until)
+        return iter(self._doubts)
 
-    def found(self, fingerprint: str, until: float, now: float) -> None:
-        """A doubt of an earlier run: it is searched for at once."""
-        self._until[fingerprint] = until
+    def found(self, fingerprint: str, since: float, now: float, *, holds: bool = True) -> None:
+        """A doubt of an earlier run."""
+        self._doubts[fingerprint] = _Doubt(since, earlier=True, holds=holds)
         self.review_at = now
 
-    def add(self, fingerprint: str, until: float, now: float) -> None:
-        """A new doubt, holding its slot until then."""
-        self._until[fingerprint] = until
+    def add(self, fingerprint: str, since: float, now: float) -> None:
+        """A new doubt."""
+        self._doubts[fingerprint] = _Doubt(since, earlier=False)
         self._wait_s = self._first_wait_s
-        # A search that is due is not put off: where doubts keep coming, it would never be made.
-        self.review_at = min(now + self._wait_s, math.inf if self.review_at is None else self.review_at)
+        self.review_at = now
+
+    def is_earlier(self, fingerprint: str) -> bool:
+        """Whether it is a doubt of an earlier run."""
+        return self._doubts[fingerprint].earlier
+
+    def is_settled(self, fingerprint: str, now: float) -> bool:
+        """Whether a search that starts now would find it, if the log listed what was accepted at once."""
+        return now >= self._doubts[fingerprint].since + self._settle_s
+
+    @property
+    def unsearched(self) -> bool:
+        """Whether any waits for its first search that counts."""
+        return any(not doubt.searched for doubt in self._doubts.values())
 
     def submitted(self) -> None:
         """Something was submitted: the search at the end is yet to come."""
@@ -39,19 +72,77 @@ class Doubts:
 
     def start_review(self, now: float, *, at_the_end: bool) -> bool:
         """Whether to search now; if so, it counts as done. at_the_end: nothing else is left to do."""
-        last = bool(self._until) and at_the_end and not self._last_done
+        last = bool(self._doubts) and at_the_end and not self._last_done
         if not last and (self.review_at is None or self.review_at > now):
             return False
         self._last_done = last
         self.review_at = None
+        for doubt in self._doubts.values():
+            doubt.searched = doubt.searched or now >= doubt.since + self._settle_s
         return True
 
-    def reviewed(self, adopted: Iterable[str], now: float) -> list[str]:
-        """A search has ended and settled some; those are returned that hold their slots no longer."""
-        for fingerprint in adopted:
-            del self._until[fingerprint]
-        if self._until:
-            ends = (until for until in self._until.values() if until > now)
-            self.review_at = min([now + self._wait_s, *ends])
+    def reviewed(self, settled: Iterable[str], now: float) -> None:
+        """A search has ended and settled some."""
+        for fingerprint in settled:
+            del self._doubts[fingerprint]
+        if self._doubts:
+            at = now + self._wait_s
+            self.review_at = at if self.review_at is None else min(self.review_at, at)
             self._wait_s = min(2 * self._wait_s, self._cap_s)
-        return [fingerprint for fingerprint, until in self._until.items() if until <= now]
+
+    def over(self, now: float, slot_s: Callable[[str], float]) -> list[str]:
+        """The doubts that hold their slots no longer, each named once. slot_s: how long one holds it, as known now."""
+        freed = [name for name, doubt in self._doubts.items() if doubt.holds and doubt.since + slot_s(name) <= now]
+        for fingerprint in freed:
+            self._doubts[fingerprint].holds = False
+        return freed
+
+    def next_over(self, slot_s: Callable[[str], float]) -> float | None:
+        """When the next slot comes free, as known now."""
+        ends = (doubt.since + slot_s(name) for name, doubt in self._doubts.items() if doubt.holds)
+        return min(ends, default=None)
+
+
+def longest_s(seen_s: Sequence[float], running_s: Sequence[float], most_s: float) -> float:
+    """How long generations of one kind take at the longest, as far as is known: an upper quantile of what was seen.
+
+    seen_s: durations of those that completed. running_s: ages of those still running, which take longer than that.
+    most_s: the answer where nothing is known, and never more than that.
+    """
+    if not seen_s:
+        return most_s
+    if len(seen_s) < FEW:
+        return min(most_s, max([_FEW_FACTOR * max(seen_s), *running_s]))
+    ranked = sorted([*seen_s, *running_s])
+    return min(most_s, ranked[ceil(_UPPER * len(ranked)) - 1])
+
+
+def plausible_s(seen_s: Sequence[float], least_s: float) -> float:
+    """How long a generation may plausibly take: ten times the longest that was seen, and never less than `least_s`."""
+    return max([least_s, *(_FEW_FACTOR * each for each in seen_s)])
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A submission that the log lists as finished. Wall time, s: submitted_at; listed_at: when that was first seen."""
+
+    submitted_at: float
+    listed_at: float
+
+
+def is_disproved(submitted_at: float, now: float, plausible_s: float, finished: Iterable[Finished]) -> bool:
+    """Whether the log would list a submission by now, had it been accepted. Wall time, seconds.
+
+    plausible_s: the longest plausible time of a generation. finished: submissions that the log lists as finished.
+    It counts only where a later submission is listed as finished. If that was made after the longest plausible time,
+    the one in doubt would have been finished, and listed, before it. Else the log is given as long to list it as it
+    needed at most for the others, and three hours where that is not known.
+    """
+    later = [each for each in finished if each.submitted_at > submitted_at]
+    if not later:
+        return False
+    over_at = submitted_at + plausible_s
+    if max(each.submitted_at for each in later) >= over_at:
+        return True
+    lag_s = max(each.listed_at - each.submitted_at for each in later)
+    return now >= over_at + min(max(lag_s, 0.0), LONGEST_LAG_S)

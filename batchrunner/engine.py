@@ -16,15 +16,16 @@ from functools import partial
 from typing import Any
 
 from batchrunner.admission import Ruling, Verdict
-from batchrunner.doubts import Doubts
+from batchrunner.doubts import Doubts, longest_s
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
+from batchrunner.forecast import Kind, kind_of
 from batchrunner.job import State
 from batchrunner.links import expires_at
 from batchrunner.poller import Poller
 from batchrunner.ports import Parts, Policy
 from batchrunner.scheduler import Pace, Scheduler
-from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Submit, slot_left_s
+from batchrunner.steps import Doubt, End, Fetch, Leave, Look, Next, Steps, Submit
 from batchrunner.text import count_text, length_text
 from batchrunner.timetable import Timetable
 from batchrunner.weather import Weather
@@ -54,7 +55,7 @@ class Engine:
         self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
         self._order: dict[str, int] = {}
         self._followed: set[str] = set()  # in flight, and not left for the next run
-        self._doubts = Doubts(policy.review_s, policy.review_cap_s)
+        self._doubts = Doubts(policy.review_s, policy.review_cap_s, policy.settle_s)
         self._tasks: dict[asyncio.Task[None], str] = {}  # and what each is doing
         self._running: Counter[str] = Counter()
         self._wake = asyncio.Event()
@@ -121,9 +122,38 @@ class Engine:
             self._close(f"{end[1]}; run again to continue")
         if self._closing_until is None and (lost := self._parts.lost()):
             self._close(lost)
+        for fingerprint in self._doubts.over(now, self._slot_s()):
+            self._scheduler.release(fingerprint)
         for call, until in self._weather.patience(self._policy).items():
             if now >= until:
                 self._give_up(call)
+
+    def _slot_s(self) -> Callable[[str], float]:
+        """How long a submission in doubt holds its slot, as far as is known now: as long as generations take."""
+        known: dict[Kind, float] = {}
+
+        def slot_s(fingerprint: str) -> float:
+            job = self._steps.records[fingerprint].job
+            kind = kind_of(job)
+            if kind not in known:
+                running_s = self._running_s(kind)
+                known[kind] = longest_s(self._steps.seen_s(job), running_s, self._policy.doubt_s)
+            return known[kind]
+
+        return slot_s
+
+    def _running_s(self, kind: Kind) -> list[float]:
+        """How long the generations of one kind have been running that are not complete, seconds."""
+        wall = self._parts.clock.now()
+        running = (self._steps.records[fingerprint] for fingerprint in self._followed)
+        return [
+            wall - record.last.accepted_at
+            for record in running
+            if record.state is State.IN_FLIGHT
+            and record.last.completed_at is None
+            and record.last.accepted_at is not None
+            and kind_of(record.job) == kind
+        ]
 
     def _give_up(self, call: str) -> None:
         """Make no more calls of this kind: what waits for one is left for the next run."""
@@ -147,22 +177,29 @@ class Engine:
             if self._steps.records[fingerprint].state is State.PENDING:
                 self._scheduler.add(fingerprint, place)
         for fingerprint, record in self._steps.records.items():
-            if slot_left_s(record, wall, self._policy) > 0:
-                self._scheduler.occupy(fingerprint)
             if record.state is State.IN_FLIGHT:
+                if record.last.completed_at is None:
+                    self._scheduler.occupy(fingerprint)
                 self._follow(fingerprint, 0.0)
             elif record.state is State.IN_DOUBT:
-                self._doubts.found(fingerprint, now + slot_left_s(record, wall, self._policy), now)
+                # The wall clock may have been set back since: it never holds its slot longer than a fresh one would.
+                self._doubts.found(fingerprint, now - max(0.0, wall - record.last.submitted_at), now)
+                self._scheduler.occupy(fingerprint, in_doubt=True)
 
     def _finished(self) -> bool:
         if self._closing_until is not None:
             grace_over = self._parts.clock.monotonic() >= self._closing_until
             return self._abort or not (self._running["submit"] or (self._running["download"] and not grace_over))
-        if self._tasks or self._followed:
+        if self._tasks or self._followed or self._waits_for_the_log():
             return False
         if not self.stopped and (reason := self._obstacle()):
             self.stop(reason)
         return bool(self.stopped) or not self._scheduler.waiting
+
+    def _waits_for_the_log(self) -> bool:
+        """Whether a search that is still to come can tell that a submission in doubt was not accepted."""
+        listed = self._parts.capabilities.lists_on_acceptance and self._steps.log_offered
+        return listed and not self.stopped and self._doubts.unsearched
 
     def _obstacle(self) -> str:
         """Why jobs are left that this run will not submit, once nothing of it is in flight; "" where there are none."""
@@ -181,6 +218,8 @@ class Engine:
             return None if self._parts.clock.monotonic() >= self._closing_until else self._closing_until
         now = self._parts.clock.monotonic()
         moments = [self._doubts.review_at] if not self._running["review"] else []
+        if (over_at := self._doubts.next_over(self._slot_s())) is not None:
+            moments.append(over_at)
         moments += self._weather.patience(self._policy).values()
         if (end := self._end_of_time()) is not None:
             moments.append(end[0])
@@ -315,7 +354,8 @@ class Engine:
     def _doubt(self, fingerprint: str, _: Doubt) -> None:
         # Its slot stays taken: it may well be in flight.
         now = self._parts.clock.monotonic()
-        self._doubts.add(fingerprint, now + self._policy.doubt_s, now)
+        self._doubts.add(fingerprint, now, now)
+        self._scheduler.occupy(fingerprint, in_doubt=True)
         most = f"{self._policy.doubt_s / 60:.0f} min at most"
         self._steps.notice(fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {most}")
 
@@ -355,15 +395,22 @@ class Engine:
         self._followed.add(fingerprint)
 
     async def _review(self) -> None:
-        """Settle what evidence can settle, and free the slots of doubts so old that nothing can be in flight."""
+        """Search for the submissions in doubt, and go on with those that the log settles."""
         try:
-            adopted = await self._steps.review(sorted(self._doubts))
+            settled = await self._steps.review(self._doubts)
         except LocalFault as fault:
             self.stop(fault.message)
             return
         now = self._parts.clock.monotonic()
-        for fingerprint in adopted:
+        fresh = any(not self._doubts.is_earlier(fingerprint) for fingerprint in settled.adopted)
+        self._doubts.reviewed([*settled.adopted, *settled.freed, *settled.disproved], now)
+        for fingerprint in settled.adopted:
             self._scheduler.occupy(fingerprint)
             self._follow(fingerprint, 0.0)
-        for fingerprint in self._doubts.reviewed(adopted, now):
+        for fingerprint in (*settled.freed, *settled.disproved):
             self._scheduler.release(fingerprint)
+            self._scheduler.add(fingerprint, self._order[fingerprint])
+        if fresh:
+            await self._weather.settled(accepted=True)
+        elif settled.disproved:
+            await self._weather.settled(accepted=False)

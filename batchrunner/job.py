@@ -37,7 +37,8 @@ class Move(StrEnum):
     REFUSE = "refuse"  # the service said no, or nothing was sent
     DOUBT = "doubt"  # bytes were sent and no usable answer came, or the process died meanwhile
     ADOPT = "adopt"  # evidence shows that the attempt in doubt was accepted
-    RELEASE = "release"  # the user asked to submit again in spite of the doubt
+    RELEASE = "release"  # the user, or a rule of the user's choice, asked to submit again in spite of the doubt
+    CLEAR = "clear"  # the service's log shows that the attempt in doubt was not accepted
     DELIVER = "deliver"  # the file stands under its final name, checked
     SPOIL = "spoil"  # the service said that the generation failed
     RETRY = "retry"  # the generation failed and policy, or the user, asks for another
@@ -54,6 +55,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.SUBMITTING, Move.DOUBT): State.IN_DOUBT,
     (State.IN_DOUBT, Move.ADOPT): State.IN_FLIGHT,
     (State.IN_DOUBT, Move.RELEASE): State.PENDING,
+    (State.IN_DOUBT, Move.CLEAR): State.PENDING,
     (State.IN_FLIGHT, Move.DELIVER): State.SUCCEEDED,
     (State.IN_FLIGHT, Move.SPOIL): State.FAILED,
     (State.FAILED, Move.RETRY): State.PENDING,
@@ -67,6 +69,7 @@ OUTCOMES: Mapping[Move, str | None] = {
     Move.ADOPT: "accepted",
     Move.REFUSE: "refused",
     Move.DOUBT: "in_doubt",
+    Move.CLEAR: "refused",
     Move.DELIVER: "succeeded",
     Move.SPOIL: "failed",
     Move.LOSE: "accepted",

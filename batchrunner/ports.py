@@ -3,13 +3,14 @@
 Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from batchrunner.api.wire import Accepted, Generation
+from batchrunner.api.wire import Accepted, Generation, Listed
 from batchrunner.clock import Clock
 from batchrunner.durations import Course, Durations
+from batchrunner.endpoint import Capabilities
 from batchrunner.events import Listener
 from batchrunner.job import Happening, Job, Record
 from batchrunner.retry import Rng
@@ -37,8 +38,8 @@ class Service(Protocol):
         """Ask something that costs nothing; any answer will do. Raises CallError where there is none."""
         ...
 
-    async def accepted_since(self, since: float) -> Mapping[str, str]:
-        """Generation ids by request id, of submissions the service's log knows from `since` on. Raises CallError."""
+    async def accepted_since(self, since: float) -> Listed:
+        """The submissions that the service's log lists from `since` on (wall time, s). Raises CallError."""
         ...
 
 
@@ -75,6 +76,7 @@ class Parts:
     """What the engine drives.
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
+    capabilities: what the provider states of its service.
     lacks_room: why so many more clips may find no room on the disk, in words; "" where they will.
     lost: why nothing can be stored any more, in words; "" where it can.
     """
@@ -90,6 +92,7 @@ class Parts:
     durations: dict[Course, Durations] = field(default_factory=dict)
     lacks_room: Callable[[int], str] = lambda _: ""
     lost: Callable[[], str] = lambda: ""
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,11 @@ class Policy:
         it is believed: a new one may not be visible yet, and one wrong answer must not lose a paid clip.
     confirm_s: wait between two polls that have to say the same before a terminal status is believed.
     linkless_looks: how often a completed generation without a link is looked at again before it counts as failed.
-    review_s: wait before the first search for a submission in doubt; it doubles up to review_cap_s.
-    doubt_s: how long a submission in doubt keeps its slot: it may be in flight.
+    in_doubt: what may free a submission in doubt: nothing (``hold``), the log's ``evidence``, or the user, who asked to
+        ``resubmit`` those of earlier runs.
+    review_s: wait between the first two searches for a submission in doubt; it doubles up to review_cap_s.
+    settle_s: how old a submission in doubt is before a search counts that does not find it.
+    doubt_s: how long a submission in doubt keeps its slot at most: it may be in flight.
     closing_grace_s: how long downloads may go on after the first signal.
     record_retry_s: how long storing a generation id is tried again on a disk that refuses.
     """
@@ -130,8 +136,10 @@ class Policy:
     not_found_grace_s: float = 600.0
     confirm_s: float = 2.0
     linkless_looks: int = 5
+    in_doubt: str = "hold"
     review_s: float = 15.0
     review_cap_s: float = 600.0
+    settle_s: float = 10.0
     doubt_s: float = 1800.0
     closing_grace_s: float = 30.0
     record_retry_s: float = 60.0

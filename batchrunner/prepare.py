@@ -173,6 +173,7 @@ def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
         outage_wait_s=settings.outage_wait_s,
         most_failures=failures.of(jobs) if failures else None,
         generation_retries=settings.generation_retries,
+        in_doubt=settings.in_doubt,
         submissions=settings.uploads,
         downloads=settings.downloads,
     )

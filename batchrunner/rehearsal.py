@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner import journal
 from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
-from batchrunner.endpoint import Endpoint
+from batchrunner.endpoint import Capabilities, Endpoint
 from batchrunner.errors import JournalError, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.rundir import RunDir
@@ -99,6 +99,6 @@ async def service(config: "SandboxConfig | None", rundir: RunDir, shared: Clock)
     assert config is not None
     local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)
     try:
-        yield Endpoint(local.url, "sandbox")
+        yield Endpoint(local.url, "sandbox", capabilities=Capabilities(config.lists_on_acceptance))
     finally:
         await local.close()

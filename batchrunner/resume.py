@@ -12,8 +12,8 @@ from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job, Move, Record, State, advance
 
 IN_DOUBT_HINT = (
-    "It is held, and looked for in the service's log at every run. Look there yourself, or accept that it may be paid "
-    "for twice and run again with --in-doubt resubmit."
+    "It is held, and searched for in the service's log at every run. Look there yourself. --in-doubt evidence frees it "
+    "when that log shows later jobs as finished and still lacks it; --in-doubt resubmit may pay for it twice."
 )
 # Failures that are not the service's last word: what it accepted and then did not show may be there after all.
 RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit", "poll_refused", UNNAMED_FAILURE}
@@ -69,6 +69,7 @@ def take_up(
 ) -> tuple[dict[str, Record], list[Record]]:
     """Every job's record at the start, by fingerprint, and those of them that are new or changed, to be stored.
 
+    resubmit_in_doubt: what comes of it where the service's log lists none of them. A run searches that log first.
     Jobs of the manifest get their inputs from it (the journal holds none); jobs it no longer names are kept as they
     are, since what is in flight is fetched all the same.
     """

@@ -220,6 +220,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
             durations=_remembered(setup, run, admission, outside, stack),
             lacks_room=room.lacks,
             lost=anchor.lost,
+            capabilities=endpoint.capabilities,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now())
@@ -405,7 +406,7 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
         known,
         batch.entries,
         retry_failed=settings.retry_failed and not journal.is_stale,
-        resubmit_in_doubt=settings.in_doubt == "resubmit" and not journal.is_stale,
+        resubmit_in_doubt=False,  # the service's log is searched first (`steps.Steps.review`)
     )
     if journal.is_stale:
         changed = list(records.values())

@@ -67,7 +67,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("outage_wait", "duration", "4h", "How long to wait for a service that is down or out of reach."),
     Setting("stop_after_failures", "share", None, "Submit no more after so many failed jobs: 20, or 10% of the batch."),
     Setting("generation_retries", "count", 1, "New generations for one the service failed to make.", low=0, high=10),
-    Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "resubmit")),
+    Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "evidence", "resubmit")),
     Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
     Setting("junit", "path", None, "Write a JUnit XML file here at the end: a test case for each job."),
     Setting("metrics_file", "path", None, "Write a Prometheus text file here at the end, for a textfile collector."),

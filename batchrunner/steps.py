@@ -6,22 +6,37 @@ here: the only ways out are evidence (`review`) and the user.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from batchrunner import retry
 from batchrunner.admission import Admission
-from batchrunner.api.wire import Generation, Phase
+from batchrunner.api.wire import Generation, Listed, Phase
 from batchrunner.confirmation import TERMINAL, Confirmations, unnamed
+from batchrunner.doubts import Doubts, Finished, is_disproved, plausible_s
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
+from batchrunner.forecast import kind_of
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.ports import Parts, Policy
 from batchrunner.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.weather import Weather, watched
 
+_DAY_S = 86_400.0
+NOT_ACCEPTED = Problem(
+    "not_listed",
+    "the service's log does not list the submission in doubt, so it was not accepted",
+    "It is submitted again; nothing was charged for it.",
+    "service",
+)
+LOG_LACKS_IT = Problem(
+    "not_listed",
+    "the service's log lists later submissions as finished and lacks the one in doubt",
+    "It is submitted again, as --in-doubt evidence asks for.",
+    "service",
+)
 REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
 FOREIGN_POLLS = 40  # replies in a row about another generation: then the next run continues
 POLL_REFUSED_HINT = (
@@ -71,12 +86,23 @@ class Leave:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Submissions that are in doubt no more: found in the log, to be submitted again in spite of the doubt, or because
+    the log shows that they were not accepted."""
+
+    adopted: Sequence[str] = ()
+    freed: Sequence[str] = ()
+    disproved: Sequence[str] = ()
+
+
 Next = Submit | Look | Fetch | Doubt | End | Leave
 
 
 class Steps:
     """The steps, and the records they bring up to date (by fingerprint), with what follows from those: `admission`.
 
+    log_offered: whether the service offers its log, as far as is known.
     ticket: of the gate that let a call in (`batchrunner.gate`).
     """
 
@@ -104,7 +130,8 @@ class Steps:
         self._confirmations = Confirmations()
         self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
         self._warned: set[str] = set()
-        self._log_offered = True
+        self._listed_at: dict[str, float] = {}  # by request id, wall time, s: when it was first seen as finished
+        self.log_offered = True
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
         """Announce something about a job; with `once`, only the first time that it is said of any."""
@@ -206,24 +233,78 @@ class Steps:
         for warning in result.warnings:
             self.notice(fingerprint, warning)
 
-    async def review(self, doubts: Sequence[str]) -> list[str]:
-        """Search the service's log for submissions in doubt; those found are adopted and returned.
+    async def review(self, doubts: Doubts) -> Settled:
+        """Search the service's log for submissions in doubt, and settle what it shows.
 
-        Not found is no proof: whether unfinished generations show there, and how late, is not known. A service that
-        does not offer its log (403, 404) is not asked again in this run.
+        Those found are adopted. One that is not found stays in doubt, as whether unfinished generations show there,
+        and how late, is not known. It is freed only where the provider states that its log lists what it accepts, or
+        by the user's choice (`Policy.in_doubt`). A service that does not offer its log (403, 404) is asked once a run.
         """
-        if not self._log_offered or not doubts:
-            return []
-        earliest = min(self.records[fingerprint].last.submitted_at for fingerprint in doubts)
+        names, now = sorted(doubts), self._parts.clock.monotonic()
+        if not names or not self.log_offered:
+            return Settled()
+        in_time = frozenset(name for name in names if doubts.is_settled(name, now))
+        asked = [name for name in names if self._policy.in_doubt == "resubmit" and doubts.is_earlier(name)]
+        asked = [name for name in asked if self._parts.ids(name)]
+        earliest = min(self.records[name].last.submitted_at for name in names)
+        frees = self._parts.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
         try:
-            found = await self._parts.service.accepted_since(earliest)
+            # A row counts as missing only if the log was read from well before its submission: clocks differ.
+            listed = await self._parts.service.accepted_since(earliest - (_DAY_S if frees else 0.0))
         except CallError as error:
-            self._log_offered = error.status not in {401, 403, 404, 405}
-            return []
-        adopted = [item for item in doubts if self.records[item].last.request_id in found]
-        for fingerprint in adopted:
-            await self._accepted(fingerprint, Move.ADOPT, found[self.records[fingerprint].last.request_id], None)
-        return adopted
+            self.log_offered = error.status not in {403, 404, 405}
+            freed = asked if error.status in {403, 404} else []
+            for name in freed:
+                await self._move(name, Move.RELEASE)
+            return Settled(freed=freed)
+        adopted = [name for name in names if self.records[name].last.request_id in listed.ids]
+        for name in adopted:
+            await self._accepted(name, Move.ADOPT, listed.ids[self.records[name].last.request_id], None)
+        lacking = [name for name in names if self.records[name].last.request_id not in listed.requests]
+        return Settled(adopted, *await self._free(lacking, listed, in_time, asked))
+
+    async def _free(
+        self, lacking: Sequence[str], listed: Listed, in_time: Container[str], asked: Container[str]
+    ) -> tuple[list[str], list[str]]:
+        """Free what the log lacks, as far as that may be: against the doubt, and because the log disproves it."""
+        freed, disproved = [], []
+        finished = self._finished(listed) if self._policy.in_doubt == "evidence" else ()
+        for name in lacking:
+            record = self.records[name]
+            if not self._parts.ids(name):
+                continue  # the manifest names it no more: nobody asks for its clip
+            if listed.complete and name in in_time and self._parts.capabilities.lists_on_acceptance:
+                await self._move(name, Move.CLEAR, error=NOT_ACCEPTED)
+                disproved.append(name)
+            elif name in asked and listed.ended:
+                await self._move(name, Move.RELEASE)
+                freed.append(name)
+            elif listed.complete and self._is_disproved(record, finished):
+                await self._move(name, Move.RELEASE, error=LOG_LACKS_IT)
+                freed.append(name)
+        return freed, disproved
+
+    def _finished(self, listed: Listed) -> list[Finished]:
+        """The submissions of this batch that the log lists as finished."""
+        now = self._parts.clock.now()
+        for request_id in listed.finished:
+            self._listed_at.setdefault(request_id, now)
+        attempts = (attempt for record in self.records.values() for attempt in record.attempts)
+        return [
+            Finished(attempt.submitted_at, self._listed_at[attempt.request_id])
+            for attempt in attempts
+            if attempt.request_id in listed.finished
+        ]
+
+    def _is_disproved(self, record: Record, finished: Sequence[Finished]) -> bool:
+        longest_s = plausible_s(self.seen_s(record.job), self._policy.doubt_s)
+        return is_disproved(record.last.submitted_at, self._parts.clock.now(), longest_s, finished)
+
+    def seen_s(self, job: Job) -> list[float]:
+        """How long generations of a job's kind took, queue included, as far as this batch and others know."""
+        kind = kind_of(job)
+        known = self._parts.durations.get((kind, False))
+        return [*self.admission.forecast.seen.get(kind, ()), *(by_s for _, by_s in (known.spans if known else ()))]
 
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
@@ -402,14 +483,3 @@ def oddities(job: Job, result: Result) -> tuple[str, ...]:
         if not 0.8 <= ratio <= 1.25:
             warnings.append(f"lasts {result.duration_s:.2f} s, the reference clip {job.video.duration_s:.2f} s")
     return tuple(warnings)
-
-
-def slot_left_s(record: Record, now: float, policy: Policy) -> float:
-    """How much longer a job found in this state at the start counts as in flight at the service, seconds.
-
-    now: wall time, which may have been set back since: a doubt never holds its slot longer than a fresh one would.
-    """
-    if record.state is State.IN_DOUBT:
-        return min(policy.doubt_s, record.last.submitted_at + policy.doubt_s - now)
-    in_flight = record.state is State.IN_FLIGHT and record.last.completed_at is None
-    return float("inf") if in_flight else 0.0

@@ -385,14 +385,17 @@ def test_a_redirect_is_not_followed(talk: Talk, status: int) -> None:
 )
 def test_the_period_covers_the_oldest_submission(talk: Talk, age_s: float, period: str) -> None:
     peer = Peer([answer(200, {"data": []})])
-    assert talk(peer, lambda client, _: client.accepted_since(NOW - age_s)) == {}
+    assert talk(peer, lambda client, _: client.accepted_since(NOW - age_s)).ids == {}
     assert peer.requests[0].target == f"/v2/logs?period={period}"
 
 
 def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
-    first = [{"client_request_id": "r1", "inference_id": "g:1/x"}, {"inference_id": "g"}]
+    first = [
+        {"client_request_id": "r1", "inference_id": "g:1/x", "status": "Succeeded"},
+        {"inference_id": "g", "status": "failed"},
+    ]
     odd = [
-        {"client_request_id": "r2", "inference_id": ""},
+        {"client_request_id": "r2", "inference_id": "", "status": "failed"},
         {"client_request_id": "r3", "inference_id": 7},
         {"client_request_id": None, "inference_id": "g"},
     ]
@@ -403,19 +406,50 @@ def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
         "c/2": {"data": last, "has_more": False, "next_cursor": None},
     }
     peer = Peer([lambda request: answer(200, pages[next(iter(request.query.get("cursor", [])), None)])])
-    assert talk(peer, lambda client, _: client.accepted_since(NOW - 60)) == {"r1": "g:1/x", "r4": "g4"}
+    found = talk(peer, lambda client, _: client.accepted_since(NOW - 60))
+    assert found.ids == {"r1": "g:1/x", "r4": "g4"}
+    assert found.requests == {"r1", "r2", "r3", "r4"}, "also those whose generation id is of no use"
+    assert found.finished == {"r1", "r2"}
+    assert (found.ended, found.complete) == (True, True)
     assert [request.query.get("cursor") for request in peer.requests] == [None, ["c:1"], ["c/2"]]
     assert {request.query["period"][0] for request in peer.requests} == {"1h"}
 
 
 def test_a_log_that_goes_in_circles_ends(talk: Talk) -> None:
     peer = Peer([answer(200, {"data": [], "next_cursor": "same"})])
-    assert talk(peer, lambda client, _: client.accepted_since(NOW)) == {}
+    found = talk(peer, lambda client, _: client.accepted_since(NOW))
+    assert (found.ids, found.ended, found.complete) == ({}, False, False)
     assert len(peer.requests) == 2
     turns = iter(range(10**6))
     peer = Peer([lambda _: answer(200, {"data": [], "next_cursor": str(next(turns))})])
-    assert talk(peer, lambda client, _: client.accepted_since(NOW)) == {}
+    found = talk(peer, lambda client, _: client.accepted_since(NOW))
+    assert (found.ids, found.ended, found.complete) == ({}, False, False)
     assert len(peer.requests) == 100, "half of what the service allows a minute"
+
+
+ROWS = [{"client_request_id": f"r{number}", "inference_id": f"g{number}"} for number in range(25)]
+
+
+@pytest.mark.parametrize(
+    ("page", "complete"),
+    [
+        ({"data": ROWS}, True),
+        ({"data": []}, True),
+        ({"data": ROWS[:20]}, False),  # a round number may be the limit of a page
+        (ROWS[:10], False),
+        ({"data": ROWS[:20], "has_more": False}, True),
+        ({"data": ROWS, "has_more": True}, False),  # and no cursor that leads there
+    ],
+    ids=str.split("few none round bare last more"),
+)
+def test_a_row_is_missing_only_where_the_log_was_read_to_its_end(talk: Talk, page: object, *, complete: bool) -> None:
+    found = talk(Peer([answer(200, page)]), lambda client, _: client.accepted_since(NOW - 60))
+    assert (found.ended, found.complete) == (True, complete)
+
+
+def test_a_submission_older_than_the_period_of_the_log_may_be_missing(talk: Talk) -> None:
+    found = talk(Peer([answer(200, {"data": []})]), lambda client, _: client.accepted_since(NOW - 9e6))
+    assert (found.ended, found.complete) == (True, False)
 
 
 def test_a_log_that_is_not_offered(talk: Talk) -> None:

@@ -593,7 +593,8 @@ def test_polls_that_fail(status: int, fault: type[CallError], kind: str) -> None
     ],
 )
 def test_pages_of_the_log(body: object, rows: list[Any], cursor: str) -> None:
-    assert read_log(200, EMPTY, packed(body), NOW) == (rows, cursor)
+    page = read_log(200, EMPTY, packed(body), NOW)
+    assert (page.rows, page.cursor) == (rows, cursor)
 
 
 @pytest.mark.parametrize("body", [b"", HTML, b"{}", b"5", b'{"data": {}}', b"[" * 100_000])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchrunner.api.wire import Accepted, Generation, Phase
+from batchrunner.api.wire import Accepted, Generation, Listed, Phase
 from batchrunner.claims import Claims
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, State
@@ -29,8 +29,8 @@ class Service:
     async def alive(self) -> None:
         self.asked += 1
 
-    async def accepted_since(self, since: float) -> Mapping[str, str]:
-        return self.log
+    async def accepted_since(self, since: float) -> Listed:
+        return Listed(self.log, frozenset(self.log))
 
 
 def submit(claims: Claims, name: str) -> str:
@@ -80,7 +80,8 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
     claims = Claims(Service(log=log), [old])
     for _ in range(2):
         found = asyncio.run(claims.accepted_since(0.0))
-        assert found == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
+        assert found.requests == set(log), "what it lists is not free to be submitted again"
+        assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
 
 
 def test_the_rest_is_the_services_own() -> None:

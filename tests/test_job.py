@@ -37,11 +37,12 @@ def test_a_submission_follows_an_intent_only() -> None:
     assert {old for (old, _), new in TRANSITIONS.items() if new is State.SUBMITTING} == {State.PENDING}
 
 
-def test_what_leads_back_to_pending_is_a_no_of_the_service_or_a_word_of_the_user() -> None:
+def test_what_leads_back_to_pending_is_a_no_of_the_service_or_of_its_log_or_a_word_of_the_user() -> None:
     ways = {move for (_, move), new in TRANSITIONS.items() if new is State.PENDING}
-    assert ways == {Move.REFUSE, Move.RELEASE, Move.RETRY}
+    assert ways == {Move.REFUSE, Move.RELEASE, Move.CLEAR, Move.RETRY}
     assert [old for (old, move) in TRANSITIONS if move is Move.RETRY] == [State.FAILED]
     assert [old for (old, move) in TRANSITIONS if move is Move.RELEASE] == [State.IN_DOUBT]
+    assert [old for (old, move) in TRANSITIONS if move is Move.CLEAR] == [State.IN_DOUBT]
     assert [old for (old, move) in TRANSITIONS if move is Move.REFUSE] == [State.SUBMITTING]
 
 

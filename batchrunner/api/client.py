@@ -190,8 +190,8 @@ class ApiClient:
             if error.kind not in {"unknown_generation", "foreign_reply"}:
                 raise
 
-    async def accepted_since(self, since: float) -> dict[str, str]:
-        """Generation ids by request id, of all submissions since `since` (wall time, s) that the service's log shows.
+    async def accepted_since(self, since: float) -> wire.Listed:
+        """All submissions since `since` (wall time, s) that the service's log lists.
 
         GET /v2/logs is documented to carry inference_id and client_request_id and to allow 200 requests a minute; one
         walk over its pages serves all submissions in doubt. Raises CallError.
@@ -199,19 +199,19 @@ class ApiClient:
         age_s = self._clock.now() - since
         period = next((name for name, longest_s in _PERIODS if age_s < longest_s), _PERIODS[-1][0])
         query = {"period": period}
-        found: dict[str, str] = {}
+        rows: list[dict[str, Any]] = []
+        ended = complete = False
         for _ in range(_LOG_PAGES):
             read = await self._get(_LOG_PATH, query)
             with _enough(read, redactor=self._redactor):
-                page, cursor = wire.read_log(read.status, read.headers, read.body, self._clock.now())
-            for row in page:
-                request_id, generation_id = row.get("client_request_id"), row.get("inference_id")
-                if isinstance(request_id, str) and len(request_id) <= 128 and wire.is_usable_id(generation_id):
-                    found[request_id] = generation_id
-            if not cursor or query.get("cursor") == cursor:
+                page = wire.read_log(read.status, read.headers, read.body, self._clock.now())
+            rows += page.rows
+            if not page.cursor or query.get("cursor") == page.cursor:
+                ended = not page.cursor
+                complete = ended and page.is_last and age_s < _PERIODS[-2][1]  # the longest period is bounded too
                 break
-            query = {"period": period, "cursor": cursor}
-        return found
+            query = {"period": period, "cursor": page.cursor}
+        return wire.read_log_rows(rows, ended=ended, complete=complete)
 
     async def _get(self, path: str, query: dict[str, str]) -> "_Read":
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())

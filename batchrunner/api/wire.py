@@ -10,7 +10,7 @@ else. A status word ends a generation only where it is known, or where a link or
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -47,6 +47,7 @@ __all__ = [
     "same_generation",
 ]
 
+_MAX_REQUEST_ID = 128  # characters, as documented
 MAX_REPLY_BYTES = 1 << 20  # replies are a few hundred bytes; more is not a reply
 MAX_FIELD_BYTES = 64 << 10  # of one header field
 _MAX_WORD = 60  # characters of a status word
@@ -284,19 +285,66 @@ def _why(phase: Phase, word: str, reply: Mapping[str, Any], asked: str) -> Probl
     )
 
 
-def read_log(status: int, headers: Mapping[str, str], body: bytes, now: float) -> tuple[list[dict[str, Any]], str]:
-    """One page of the service's log: its rows, and the cursor of the next page ("" on the last)."""
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """One page of the service's log. cursor: of the next page; "" on the last one. is_last: whether that is certain."""
+
+    rows: list[dict[str, Any]]
+    cursor: str
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The submissions that the service's log lists, by the request ids that they were given.
+
+    ids: generation ids by request id. requests: every request id that a row names, also one without a usable
+    generation id. finished: request ids whose generation has ended. ended: whether the walk reached the last page.
+    complete: whether it is certain besides that no page is missing. Only then does a missing row mean anything.
+    """
+
+    ids: Mapping[str, str]
+    requests: frozenset[str] = frozenset()
+    finished: frozenset[str] = frozenset()
+    ended: bool = True
+    complete: bool = True
+
+
+_LOG_ENDED = {"succeeded", "completed", "failed", "error"}
+
+
+def read_log(status: int, headers: Mapping[str, str], body: bytes, now: float) -> LogPage:
+    """One page of the service's log. Arguments and errors as for `read_submission`."""
     if not 200 <= status < 300:
         raise _refusal(status, headers, body, now, polling=True)
     page = json_value(body)
     rows: object = page
-    cursor = ""
+    cursor, more = "", None
     if isinstance(page, dict):
         rows = next((page[key] for key in ("data", "items", "logs") if isinstance(page.get(key), list)), None)
         cursor = next((page[key] for key in ("next_cursor", "cursor") if isinstance(page.get(key), str)), "")
+        more = page.get("has_more")
     if not isinstance(rows, list):
         raise ServiceFault("bad_reply", f"the service's log is not readable: {_excerpt(body)}", status=status)
-    return [row for row in rows if isinstance(row, dict)], cursor
+    # Where nothing says that a page is the last one, a round number of rows may be the limit of a page.
+    cut = bool(rows) and len(rows) % 10 == 0
+    return LogPage([row for row in rows if isinstance(row, dict)], cursor, more is False or (more is None and not cut))
+
+
+def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Listed:
+    """What the rows of all pages say."""
+    ids: dict[str, str] = {}
+    requests, finished = set(), set()
+    for row in rows:
+        request_id, generation_id, word = row.get("client_request_id"), row.get("inference_id"), row.get("status")
+        if not isinstance(request_id, str) or len(request_id) > _MAX_REQUEST_ID:
+            continue
+        requests.add(request_id)
+        if is_usable_id(generation_id):
+            ids[request_id] = generation_id
+        if isinstance(word, str) and word.strip().lower() in _LOG_ENDED:
+            finished.add(request_id)
+    return Listed(ids, frozenset(requests), frozenset(finished), ended, complete)
 
 
 def retry_after_s(text: str | None, now: float) -> float | None:

@@ -208,6 +208,13 @@ def _delivered(record: Record) -> str:
     return f"succeeded: {', '.join(facts)}{warnings}"
 
 
+def _released(record: Record) -> str:
+    """As the user asked, or because of what the service's log shows."""
+    if record.error is None:
+        return "will be submitted again in spite of the doubt, as asked"
+    return f"will be submitted again: {reason_of(record.error)}"
+
+
 def _generation(record: Record) -> str:
     return f"generation {printable(record.generation_id or 'without an id')}"
 
@@ -227,7 +234,8 @@ _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.ACCEPT: (Level.INFO, lambda record: f"accepted: {_generation(record)}"),
     Move.ADOPT: (Level.INFO, lambda record: f"was accepted after all: {_generation(record)}"),
     Move.DOUBT: (Level.WARNING, lambda record: f"in doubt: {reason_of(record.error)}"),
-    Move.RELEASE: (Level.WARNING, lambda _: "will be submitted again in spite of the doubt, as asked"),
+    Move.RELEASE: (Level.WARNING, _released),
+    Move.CLEAR: (Level.INFO, lambda record: f"will be submitted again: {reason_of(record.error)}"),
     Move.DELIVER: (Level.INFO, _delivered),
     Move.SPOIL: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),

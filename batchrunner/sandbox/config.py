@@ -64,6 +64,12 @@ class SandboxConfig:
     speed: float = 1.0
     hang_s: float | None = None
 
+    @property
+    def lists_on_acceptance(self) -> bool:
+        """Whether its log, where it answers, lists each submission as soon as that is accepted."""
+        hides = any(fault.on == "logs" and fault.kind == "empty" for fault in self.faults)
+        return self.logs and self.logs_in_flight and self.log_delay_s == 0 and not hides
+
     def with_faults(self, path: Path) -> "SandboxConfig":
         """This, as the faults file at `path` changes it. Raises UsageError that names file, section and key."""
         try:

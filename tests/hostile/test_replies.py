@@ -179,7 +179,7 @@ def test_an_unusable_id_in_the_log_adopts_nothing(talk: Talk, bad: object) -> No
     rows = [{"client_request_id": "r.k.1", "inference_id": bad}, {"client_request_id": "r" * 129, "inference_id": "x"}]
 
     async def scenario(client: ApiClient, _: Peer) -> object:
-        return await client.accepted_since(NOW - 60)
+        return (await client.accepted_since(NOW - 60)).ids
 
     assert talk(Peer([answer(200, {"data": rows})]), scenario) == {}
 
@@ -240,7 +240,7 @@ def test_the_walk_through_an_endless_log_ends(talk: Talk, monkeypatch: pytest.Mo
         return answer(200, {"data": [], "next_cursor": str(pages)})
 
     async def scenario(client: ApiClient, _: Peer) -> object:
-        return await client.accepted_since(NOW - 60)
+        return (await client.accepted_since(NOW - 60)).ids
 
     assert talk(Peer([page]), scenario) == {}
     assert pages == 7
