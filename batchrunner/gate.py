@@ -39,7 +39,7 @@ class Trouble:
 _THROTTLED = Trouble(Word.THROTTLED, 1, retry.Backoff(base_s=2.0, cap_s=120.0))
 _TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
     # The first tries come soon: another job may be accepted, which shows that the account is not at fault.
-    (AccountFault, Trouble(Word.PAUSED, 1, retry.Backoff(base_s=5.0, cap_s=600.0))),
+    (AccountFault, Trouble(Word.PAUSED, 1, retry.Backoff(base_s=8.0, cap_s=600.0))),
     (ServiceFault, Trouble(Word.DOWN, 3, retry.Backoff(base_s=5.0, cap_s=300.0))),
     (NetworkFault, Trouble(Word.UNREACHABLE, 3, retry.Backoff(base_s=2.0, cap_s=120.0))),
 )

@@ -42,8 +42,8 @@ def closed(error: CallError, now: float = 0.0, *, careful: bool = False) -> Gate
     ("error", "streak", "word", "waits"),
     [
         (SLOW, 1, Word.THROTTLED, [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0, 120.0]),
-        (BROKE, 1, Word.PAUSED, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0]),
-        (AccountFault("unauthorized", "key"), 1, Word.PAUSED, [5.0]),
+        (BROKE, 1, Word.PAUSED, [8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 600.0, 600.0]),
+        (AccountFault("unauthorized", "key"), 1, Word.PAUSED, [8.0]),
         (DOWN, 3, Word.DOWN, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]),
         (ServiceFault("no_id", "what?"), 3, Word.DOWN, [5.0]),
         (CUT, 3, Word.UNREACHABLE, [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0, 120.0]),
@@ -146,7 +146,7 @@ def test_who_leaves_without_a_verdict_makes_room_for_another_try_at_once() -> No
     assert gate.opens_at(100.0) == 100.0
     assert gate.failed(gate.enter(), LocalFault("input_changed", "a.mp4"), 100.0) is False, "this machine's own"
     assert gate.opens_at(100.0) == 100.0
-    assert (gate.word, gate.next_at) == (Word.PAUSED, 5.0)
+    assert (gate.word, gate.next_at) == (Word.PAUSED, 8.0)
 
 
 def test_this_machines_trouble_is_no_streak() -> None:

@@ -345,7 +345,8 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
         assert json.loads((stage.path("report.json")).read_bytes())["totals"]["jobs"] == 500
 
     faults = [
-        Fault(on="submit", kind="unavailable", rate=rate),
+        Fault(on="submit", kind="unavailable_retry_after", rate=rate, delay_s=5.0),
+        Fault(on="submit", kind="unavailable", rate=rate / 10),
         Fault(on="submit", kind="rate_limited_retry_after", rate=rate),
         Fault(on="submit", kind="lost_reply", rate=rate / 10),
         Fault(on="poll", kind="edge_524_html", rate=rate),
@@ -371,6 +372,34 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
         spread=0.4,
         capacity=8,
     )
+
+
+STORM = (
+    Fault(on="submit", kind="rate_limited", rate=0.2),
+    Fault(on="submit", kind="server_error", rate=0.05),
+    Fault(on="submit", kind="unavailable", rate=0.05),
+    Fault(on="submit", kind="edge_502_html_accepted", rate=0.05),
+    Fault(on="submit", kind="lost_reply", rate=0.05),
+    Fault(on="poll", kind="edge_524_html", rate=0.1),
+    Fault(on="poll", kind="cut", rate=0.1),
+    Fault(on="download", kind="truncated", rate=0.2),
+)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: bool) -> None:
+    """One job in doubt under a throttled cap once stopped everything for half an hour, again and again."""
+
+    async def story(stage: Stage) -> None:
+        await stage.run(many(20), concurrency=5)
+        states = Counter(stage.states().values())
+        assert set(states) <= {"succeeded", "in_doubt"}, states
+        assert states["succeeded"] >= 14, states
+        assert stage.loop.time() < 1500.0, "twenty clips of a minute, about two at once"
+        assert set(stage.accepted().values()) <= {1}
+
+    play(tmp_path, story, *STORM, seed=seed, logs=logs, concurrency_limit=3)
 
 
 def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:

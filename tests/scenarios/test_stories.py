@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from batchrunner import decoding, sandbox
 from batchrunner.clock import LoopClock
 from batchrunner.decoders import Here
 from batchrunner.downloader import Checks
-from batchrunner.endpoint import Endpoint, service_name
+from batchrunner.endpoint import Capabilities, Endpoint, service_name
 from batchrunner.engine import Engine
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, JobMoved, RunStarted
@@ -44,6 +45,7 @@ class Stage:
     statuses: list[int] = field(default_factory=list)
     history: Path | None = None
     told: list[Event] = field(default_factory=list)
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
@@ -72,7 +74,9 @@ class Stage:
 
         ending: Any = lambda: caught[0] if caught else None  # noqa: E731 (one expression, used once)
         self.told = []
-        status = await drive(setup, Endpoint(self.service.url, "k"), self.told.append, outside, (listen, ending))
+        status = await drive(
+            setup, Endpoint(self.service.url, "k", self.capabilities), self.told.append, outside, (listen, ending)
+        )
         self.statuses.append(status)
         return status
 
@@ -158,6 +162,135 @@ def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Pat
         assert sorted(stage.accepted().values()) == [1, 1, 1]
 
     play(tmp_path, story, Fault(on="submit", kind="out_of_credits", between_s=(0.0, 1800.0)))
+
+
+LISTS = Capabilities(lists_on_acceptance=True)
+
+
+@pytest.mark.parametrize("kind", ["cut_before", "hang_before", "server_error", "edge_502_html"])
+def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        stage.capabilities = LISTS
+        assert await stage.run(entries("a", "b")) == 0
+        assert set(stage.accepted().values()) == {1}
+        [first, second] = next(row for row in stage.report["jobs"] if len(row["attempts"]) == 2)["attempts"]
+        assert (first["outcome"], second["outcome"]) == ("refused", "succeeded")
+        assert "log does not list" in first["error"]["message"]
+        assert stage.report["totals"]["generations"] == 2
+
+    play(tmp_path, story, Fault(on="submit", kind=kind, first=1))
+
+
+@pytest.mark.parametrize("kind", ["cut_before", "server_error"])
+def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        for _ in range(2):
+            assert await stage.run(entries("a", "b")) == 1
+            assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
+
+    play(tmp_path, story, Fault(on="submit", kind=kind, first=1))
+
+
+@pytest.mark.parametrize("logs", ["unavailable", "html_200", "not_found", "hang"])
+def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> None:
+    async def story(stage: Stage) -> None:
+        stage.capabilities = LISTS
+        assert await stage.run(entries("a")) == 1
+        assert stage.states() == {"a": "in_doubt"}
+        assert list(stage.accepted().values()) == [1]
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=logs))
+
+
+def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b")) == 1
+        await asyncio.sleep(700)
+        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 0
+        assert set(stage.accepted().values()) == {1}
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), log_delay_s=600.0)
+
+
+def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a")) == 1
+        assert await stage.run(entries("a"), in_doubt="resubmit") == 0
+        assert list(stage.accepted().values()) == [1]
+        assert [attempt["outcome"] for attempt in stage.report["jobs"][0]["attempts"]] == ["in_doubt", "succeeded"]
+
+    play(tmp_path, story, Fault(on="submit", kind="cut_before", first=1))
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "server_error", "html_200", "unauthorized", "cut", "rate_limited"])
+def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kind: str) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b")) == 1
+        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 1
+        assert set(stage.accepted().values()) == {1}
+        assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=kind))
+
+
+def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_finished(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1
+        await asyncio.sleep(1000)
+        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be running"
+        await asyncio.sleep(20_000)
+        assert await stage.run(entries("a", "b", "c")) == 1, "nobody asked"
+        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 0
+        assert set(stage.accepted().values()) == {1}
+        attempts = [row["attempts"] for row in stage.report["jobs"] if len(row["attempts"]) == 2]
+        assert "lacks the one in doubt" in attempts[0][0]["error"]["message"]
+
+    play(tmp_path, story, Fault(on="submit", kind="cut_before", first=1), logs_in_flight=False)
+
+
+@pytest.mark.parametrize("log_delay_s", [0.0, 60.0, 7200.0])
+@pytest.mark.parametrize("wait_s", [100.0, 2000.0, 5000.0, 7230.0, 8000.0, 50_000.0])
+def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_delay_s: float, wait_s: float) -> None:
+    """Durations differ, so that a later submission may be listed as finished before the one in doubt."""
+
+    async def story(stage: Stage) -> None:
+        jobs = entries("a", "b", "c", "d", "e", "f")
+        await stage.run(jobs, in_doubt="evidence", concurrency=4)
+        await asyncio.sleep(wait_s)
+        await stage.run(jobs, in_doubt="evidence", concurrency=4)
+        await asyncio.sleep(9000.0)
+        assert await stage.run(jobs, in_doubt="evidence") == 0
+        assert set(stage.accepted().values()) == {1}
+
+    lost = Fault(on="submit", kind="lost_reply", first=2)
+    play(tmp_path, story, lost, logs_in_flight=False, log_delay_s=log_delay_s, duration_s=120.0, spread=0.8)
+
+
+def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_one_every_half_hour(
+    tmp_path: Path,
+) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(12)))
+        await stage.run(jobs, concurrency=8, max_runtime="25m")
+        assert Counter(stage.states().values()) == {"in_doubt": 3, "pending": 9}
+        await stage.run(jobs, concurrency=8, outage_wait="2h")
+        assert set(stage.accepted().values()) == {1}
+        accepted = [event["at"] for event in stage.service.ledger() if event["event"] == "accepted"]
+        assert len(accepted) == 3 + 3 + 3, "three more, and then another job every half hour"
+        assert all(after - before >= 1800.0 for before, after in pairwise(accepted[5:]))
+        assert "ended in doubt" in stage.report["stopped"]
+
+    play(tmp_path, story, Fault(on="submit", kind="server_error_accepted"), logs=False)
+
+
+def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(12)))
+        assert await stage.run(jobs, concurrency=8) == 1
+        assert Counter(stage.states().values()) == {"in_doubt": 3, "succeeded": 9}
+        assert stage.loop.time() < 3000.0
+
+    play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 600.0)), logs=False)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
