@@ -19,9 +19,12 @@ _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
     (State.FAILED, State.PENDING): ("retry", "failed; will be submitted again, as asked"),
     (State.IN_DOUBT, State.PENDING): (
         "resubmit",
-        "in doubt; will be submitted again, as asked, and may be paid for twice",
+        "in doubt; will be submitted again, as asked, unless the log lists it; may be paid for twice",
     ),
-    (State.SUBMITTING, State.PENDING): ("resubmit", "in doubt; will be submitted again, as asked"),
+    (State.SUBMITTING, State.PENDING): (
+        "resubmit",
+        "in doubt; will be submitted again, as asked, unless the log lists it",
+    ),
     (State.SUBMITTING, State.IN_DOUBT): ("in doubt", "being submitted, or held: submitted when its process died"),
     (State.IN_DOUBT, State.IN_DOUBT): (
         "in doubt",

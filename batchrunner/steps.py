@@ -88,8 +88,10 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Submissions that are in doubt no more: found in the log, to be submitted again in spite of the doubt, or because
-    the log shows that they were not accepted."""
+    """Submissions that are in doubt no more.
+
+    adopted: found in the log. freed: to be submitted again in spite of the doubt. disproved: not accepted, by the log.
+    """
 
     adopted: Sequence[str] = ()
     freed: Sequence[str] = ()

@@ -447,6 +447,20 @@ def test_a_row_is_missing_only_where_the_log_was_read_to_its_end(talk: Talk, pag
     assert (found.ended, found.complete) == (True, complete)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(200, json.dumps({"data": ROWS[:3]}).encode() + b" and more"),
+        answer(200, b"\xef\xbb\xbf" + json.dumps({"data": ROWS[:3]}).encode()[:-1] + b",}"),
+    ],
+    ids=["text after it", "a stray comma"],
+)
+def test_a_damaged_page_adopts_and_frees_nothing(talk: Talk, reply: bytes) -> None:
+    found = talk(Peer([reply]), lambda client, _: client.accepted_since(NOW - 60))
+    assert set(found.ids) == {"r0", "r1", "r2"}
+    assert (found.ended, found.complete) == (False, False)
+
+
 def test_a_submission_older_than_the_period_of_the_log_may_be_missing(talk: Talk) -> None:
     found = talk(Peer([answer(200, {"data": []})]), lambda client, _: client.accepted_since(NOW - 9e6))
     assert (found.ended, found.complete) == (True, False)

@@ -200,14 +200,15 @@ class ApiClient:
         period = next((name for name, longest_s in _PERIODS if age_s < longest_s), _PERIODS[-1][0])
         query = {"period": period}
         rows: list[dict[str, Any]] = []
-        ended = complete = False
+        ended, complete, is_whole = False, False, True
         for _ in range(_LOG_PAGES):
             read = await self._get(_LOG_PATH, query)
             with _enough(read, redactor=self._redactor):
                 page = wire.read_log(read.status, read.headers, read.body, self._clock.now())
             rows += page.rows
+            is_whole = is_whole and page.is_whole and read.broken is None
             if not page.cursor or query.get("cursor") == page.cursor:
-                ended = not page.cursor
+                ended = is_whole and not page.cursor
                 complete = ended and page.is_last and age_s < _PERIODS[-2][1]  # the longest period is bounded too
                 break
             query = {"period": period, "cursor": page.cursor}

@@ -9,6 +9,7 @@ Rules: what settles whether a submission was accepted is decided here, in `_STAT
 else. A status word ends a generation only where it is known, or where a link or an error stands beside it.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -287,10 +288,14 @@ def _why(phase: Phase, word: str, reply: Mapping[str, Any], asked: str) -> Probl
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """One page of the service's log. cursor: of the next page; "" on the last one. is_last: whether that is certain."""
+    """One page of the service's log. cursor: of the next page; "" on the last one.
+
+    is_whole: whether it was read without damage. is_last: whether it is certain besides that no other page follows.
+    """
 
     rows: list[dict[str, Any]]
     cursor: str
+    is_whole: bool
     is_last: bool
 
 
@@ -328,7 +333,17 @@ def read_log(status: int, headers: Mapping[str, str], body: bytes, now: float) -
         raise ServiceFault("bad_reply", f"the service's log is not readable: {_excerpt(body)}", status=status)
     # Where nothing says that a page is the last one, a round number of rows may be the limit of a page.
     cut = bool(rows) and len(rows) % 10 == 0
-    return LogPage([row for row in rows if isinstance(row, dict)], cursor, more is False or (more is None and not cut))
+    is_whole = _is_json(body)
+    is_last = is_whole and not cursor and (more is False or (more is None and not cut))
+    return LogPage([row for row in rows if isinstance(row, dict)], cursor, is_whole, is_last)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Listed:

@@ -75,7 +75,11 @@ class Stage:
         ending: Any = lambda: caught[0] if caught else None  # noqa: E731 (one expression, used once)
         self.told = []
         status = await drive(
-            setup, Endpoint(self.service.url, "k", self.capabilities), self.told.append, outside, (listen, ending)
+            setup,
+            Endpoint(self.service.url, "k", capabilities=self.capabilities),
+            self.told.append,
+            outside,
+            (listen, ending),
         )
         self.statuses.append(status)
         return status
