@@ -1,8 +1,8 @@
-"""Submissions in doubt: how long each holds its slot, when to search for them in the service's log, and what a search
-that does not find one means. Pure.
+"""Submissions in doubt: how long each holds its slot, and when to search for them in the service's log. Pure.
 
-The first search comes at once, the later ones at growing waits, and one more when nothing else is left to do. Moments
-are of the monotonic clock where nothing else is said, seconds.
+Here is also what a search means that does not find one. The first search comes at once, the later ones at growing
+waits, and one more when nothing else is left to do. Moments are of the monotonic clock where nothing else is said,
+seconds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

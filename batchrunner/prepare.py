@@ -158,8 +158,11 @@ def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
     )
 
 
-def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
-    """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s)."""
+def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:
+    """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s).
+
+    recovers: what a lost journal knew is held in doubt by this run, whatever the settings say.
+    """
     failures, deadline = settings.stop_after_failures, settings.deadline
     return Policy(
         concurrency=settings.concurrency,
@@ -173,7 +176,7 @@ def policy_of(settings: Settings, jobs: int, now: float) -> Policy:
         outage_wait_s=settings.outage_wait_s,
         most_failures=failures.of(jobs) if failures else None,
         generation_retries=settings.generation_retries,
-        in_doubt=settings.in_doubt,
+        in_doubt="hold" if recovers else settings.in_doubt,
         submissions=settings.uploads,
         downloads=settings.downloads,
     )

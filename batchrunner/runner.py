@@ -202,7 +202,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, listener)))
         anchor = stack.enter_context(Anchor(setup.rundir))
-        run, records = await _begin(setup, journal, outside, endpoint.base_url)
+        run, records, recovers = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
@@ -223,7 +223,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
             capabilities=endpoint.capabilities,
         )
         order = order_of(setup.batch.entries)
-        policy = policy_of(setup.settings, len(order), outside.clock.now())
+        policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
         weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
         steps = Steps(parts, policy, run.run_id, records, weather, admission)
         _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
@@ -382,8 +382,10 @@ def _open(setup: Setup, outside: Surroundings, base_url: str, listener: Listener
     return journal
 
 
-async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url: str) -> tuple[Run, dict[str, Record]]:
-    """Store the start of this run, and where every job starts from."""
+async def _begin(
+    setup: Setup, journal: Journal, outside: Surroundings, base_url: str
+) -> tuple[Run, dict[str, Record], bool]:
+    """Store the start of this run, and where every job starts from; and say whether it recovers a lost journal."""
     batch, settings = setup.batch, setup.settings
     before = journal.snapshot()
     if before is not None and before.run.provider != settings.provider:
@@ -408,10 +410,11 @@ async def _begin(setup: Setup, journal: Journal, outside: Surroundings, base_url
         retry_failed=settings.retry_failed and not journal.is_stale,
         resubmit_in_doubt=False,  # the service's log is searched first (`steps.Steps.review`)
     )
-    if journal.is_stale:
+    recovers = journal.is_stale
+    if recovers:
         changed = list(records.values())
     await journal.begin(run, batch.entries, changed)
-    return run, records
+    return run, records, recovers
 
 
 def _announce_start(
