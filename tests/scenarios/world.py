@@ -181,9 +181,13 @@ class SimDisk(Opening):
         self._files[id(file)] = path
         return file
 
+    def read(self, path: Path, most_bytes: int) -> bytes:
+        self._trouble.fail()
+        return super().read(path, most_bytes)
+
     def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
         """Durable on return; a process that dies meanwhile leaves a part of it."""
-        self._mortal.checkpoint()
+        self._checkpoint()
         path = self._files[id(file)]
         before = os.pread(file.fileno(), len(content), start_bytes)
         os.pwrite(file.fileno(), content, start_bytes)
