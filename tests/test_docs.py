@@ -1,12 +1,17 @@
-"""What is written for people is in step with the code. ``REWRITE_DOCS=1`` writes docs/states.md anew."""
+"""The documentation agrees with the code. ``REWRITE_DOCS=1`` writes docs/states.md and docs/states.svg again."""
 
+import ast
 import os
 import re
+import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import click
 import pytest
+import yaml
 
 from batchrunner import cli, manifest
 from batchrunner.errors import ExitStatus
@@ -15,24 +20,33 @@ from batchrunner.manifest.fingerprint import PARAMETERS
 from batchrunner.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+MOST_LINES = 180  # of the README: the tables are on the site
+
+
+def page_text(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
 
 
 def states_page() -> str:
     """docs/states.md, from the one table of the state machine."""
-    arrows = "\n".join(f"    {old} --> {new}: {move}" for (old, move), new in TRANSITIONS.items())
+    moves = "\n".join(f"| `{old}` | `{move}` | `{new}` |" for (old, move), new in TRANSITIONS.items())
     outcomes = "\n".join(f"| `{move}` | `{word}` |" for move, word in OUTCOMES.items())
-    return f"""# The life of a job
+    return f"""# Job states
 
-Made from the table in `batchrunner/job.py`; a test keeps it so.
+This page and its drawing are made from the table in `batchrunner/job.py`. A test compares them.
 
-```mermaid
-stateDiagram-v2
-    [*] --> {State.PENDING}
-{arrows}
-```
+![The states of a job and the moves between them](states.svg)
 
-What an attempt's `outcome` says after a move:
+A new job is `{State.PENDING}`. A move that is not in this table raises an error and changes nothing.
+
+| from | move | to |
+|---|---|---|
+{moves}
+
+A move also sets the `outcome` of the job's latest attempt:
 
 | move | outcome |
 |---|---|
@@ -40,23 +54,54 @@ What an attempt's `outcome` says after a move:
 """
 
 
-def test_the_diagram_is_the_table() -> None:
-    page = ROOT / "docs" / "states.md"
+def drawn_states() -> str:
+    drawn = runpy.run_path(str(DOCS / "draw_states.py"))["svg"]()
+    assert isinstance(drawn, str)
+    return drawn
+
+
+@pytest.mark.parametrize(("name", "made"), [("states.md", states_page), ("states.svg", drawn_states)])
+def test_the_states_are_documented_from_the_table(name: str, made: Callable[[], str]) -> None:
     if os.environ.get("REWRITE_DOCS"):
-        page.write_text(states_page(), "utf-8")
-    assert page.read_text("utf-8") == states_page()
+        (DOCS / name).write_text(made(), "utf-8")
+    assert page_text(name) == made()
 
 
-def rows(heading: str) -> dict[str, list[str]]:
-    """The README's table whose first column is headed so: cells by the first one, without its backticks."""
-    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+def test_the_drawing_shows_each_state_and_each_move() -> None:
+    root = ET.fromstring(page_text("states.svg"))
+    texts = [element.text or "" for element in root.iter() if element.tag.endswith("}text")]
+    assert {str(state) for state in State} <= set(texts)
+    drawn = sorted(move for text in texts if text not in set(State) for move in text.split(", "))
+    assert drawn == sorted(str(move) for _, move in TRANSITIONS)
+
+
+def rows(heading: str, page: str) -> dict[str, list[str]]:
+    """The page's table whose first column has this heading: cells by the first one, without its backticks."""
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page_text(page), re.MULTILINE)
     assert table, heading
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table[1].splitlines()]
     return {row[0].strip().strip("`"): [cell.strip() for cell in row[1:]] for row in cells}
 
 
-def test_readme_settings() -> None:
-    told = rows("setting")
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+def pages_of(nav: list[Any]) -> list[str]:
+    """The pages that a site's navigation names, at any depth."""
+    values = [next(iter(item.values())) for item in nav]
+    return [page for value in values for page in ([value] if isinstance(value, str) else pages_of(value))]
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
+    assert sorted(pages_of(nav)) == sorted(path.name for path in DOCS.glob("*.md"))
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", page_text("index.md"))) | {"index.md"}
+    assert linked == {path.name for path in DOCS.glob("*.md")}
+
+
+def test_settings_page() -> None:
+    told = rows("setting", "settings.md")
     assert list(told) == [setting.name for setting in SETTINGS]
     for setting in SETTINGS:
         nothing = "`output/<name>`" if setting.name == "output" else "none"
@@ -64,9 +109,9 @@ def test_readme_settings() -> None:
         assert told[setting.name][1] == default, setting.name
 
 
-def test_readme_job_fields() -> None:
+def test_manifest_page_job_fields() -> None:
     properties = manifest.schema()["$defs"]["job"]["properties"]
-    told = rows("job field")
+    told = rows("job field", "manifest.md")
     assert set(told) == set(properties)
     assert (told["priority"][1], told["file"][1]) == ("`0`", "`{id}`")
     for name, default in PARAMETERS.items():
@@ -74,7 +119,7 @@ def test_readme_job_fields() -> None:
             assert told[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
 
 
-def test_readme_manifests_mean_what_they_say(tmp_path: Path) -> None:
+def test_the_manifests_on_the_manifest_page_validate(tmp_path: Path) -> None:
     """Both examples validate as they stand, given the files that they name."""
     media = ROOT / "manifests" / "media"
     (tmp_path / "media" / "clips").mkdir(parents=True)
@@ -83,7 +128,7 @@ def test_readme_manifests_mean_what_they_say(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "media" / f"{name}.png").write_bytes((media / "astronaut.jpg").read_bytes() + name.encode())
     (tmp_path / "clips.csv").write_text("video,image,tags.scene\nmedia/walk.mp4,media/hero.png,12a\n", "utf-8")
-    bare, whole = re.findall(r"```yaml\n(.*?)```", README[README.index("## The manifest") :], re.DOTALL)[:2]
+    bare, whole = re.findall(r"```yaml\n(.*?)```", page_text("manifest.md"), re.DOTALL)[:2]
     for text, files in (
         (bare, ["walk-hero-480p-", "run-hero-720p-"]),
         (whole, ["hero-walk.mp4", "walk-hero-720p-", "x-a-480p.mp4", "x-a-720p.mp4", "x-b-480p.mp4"]),
@@ -94,7 +139,7 @@ def test_readme_manifests_mean_what_they_say(tmp_path: Path) -> None:
         assert [entry.file[: len(file)] for entry, file in zip(batch.entries, files, strict=True)] == files
 
 
-def test_readme_data_set_means_what_it_says(tmp_path: Path) -> None:
+def test_the_data_set_of_the_readme_validates(tmp_path: Path) -> None:
     media = ROOT / "manifests" / "media"
     (tmp_path / "clips").mkdir()
     for name, content in {
@@ -116,12 +161,44 @@ def test_readme_data_set_means_what_it_says(tmp_path: Path) -> None:
     assert batch.entries[0].tags == {"actor": "astronaut", "release": "v1", "split": "train"}
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+    if page.parent == DOCS:
+        assert [link for link in links if "/" in link] == [], "a page of the site links to nothing outside of docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_lead_to_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text("utf-8")):
+        text = ((page.parent / target) if target else page).read_text("utf-8")
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def kinds_in_the_code() -> set[str]:
+    """Error kinds in the client's code: the first argument of a fault or problem, the third of a status."""
+    kinds = set[str]()
+    for path in (ROOT / "batchrunner").rglob("*.py"):
+        if {"sandbox", "progress"} & set(path.parts):  # the service's own words, and lines of a screen
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            at = 2 if name == "_Status" else 0 if name.endswith("Fault") or name in {"Problem", "NoDecoder"} else None
+            if at is not None and len(node.args) > at:
+                value = node.args[at]
+                kinds |= {value.value} if isinstance(value, ast.Constant) and isinstance(value.value, str) else set()
+    return kinds
+
+
+def test_every_error_kind_is_documented() -> None:
+    found = kinds_in_the_code()
+    assert len(found) > 25
+    assert found <= set(rows("kind", "troubleshooting.md"))
 
 
 def test_the_recorded_terminal_is_light_and_runs_no_script() -> None:
@@ -131,13 +208,13 @@ def test_the_recorded_terminal_is_light_and_runs_no_script() -> None:
     assert not re.search(rb"<script|<foreignObject|href=\"(?!#)|url\(", picture)
 
 
-def test_readme_exit_statuses() -> None:
-    told = " ".join(rows("status")).replace(",", "").split()
+def test_commands_page_exit_statuses() -> None:
+    told = " ".join(rows("status", "commands.md")).replace(",", "").split()
     assert [int(number) for number in told] == [int(status) for status in ExitStatus]
 
 
-def test_readme_commands() -> None:
-    told = [row.removeprefix("batchrunner ").split()[0] for row in rows("command")]
+def test_commands_page_commands() -> None:
+    told = [row.removeprefix("batchrunner ").split()[0] for row in rows("command", "commands.md")]
     assert told == cli.cli.list_commands(click.Context(cli.cli))
 
 
