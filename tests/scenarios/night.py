@@ -134,6 +134,8 @@ class Night:
         self.troubles = self.ill.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
         self.damages = self.ill.choice(DAMAGES)  # at rest
         self.flips = self.ill.choice([0, 0, 1])  # of clips
+        # Evidence is about times: it rests on a clock that nobody sets.
+        self.in_doubt = self.ill.choice(["hold", "hold", "hold" if self.clock_jumps else "evidence"])
         self.recovers = False  # whether the next run is to continue what is left of a damaged journal
         self.config = SandboxConfig(
             seed=seed,
@@ -354,7 +356,8 @@ class Night:
         return in_air
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
-        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), **self.limits}
+        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), "in_doubt": self.in_doubt}
+        flags |= self.limits
         recovers, self.recovers = self.recovers, False
         story.recovered |= recovers
         batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
