@@ -178,6 +178,17 @@ def test_anchors_lead_to_a_heading(page: Path) -> None:
         assert anchor in slugs, f"{page.name}: {target}#{anchor}"
 
 
+def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    releases = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert releases[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[[\d.]+\] - \d{4}-\d\d-\d\d", release) for release in releases[1:])
+    for release in text.split("\n## ")[1:]:
+        sections = re.findall(r"^### (.+)$", release, re.MULTILINE)
+        known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert sections == [section for section in known if section in sections]
+
+
 def kinds_in_the_code() -> set[str]:
     """Error kinds in the client's code: the first argument of a fault or problem, the third of a status."""
     kinds = set[str]()
