@@ -151,8 +151,8 @@ def _bounded(story: Story) -> None:
 def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
     """When the slot of a submission in doubt may come free. took: when generations ended, and how long they took.
 
-    As docs/money.md says: ten times the longest while fewer than ten are known, else what all but one of twenty took, and
-    half an hour at most. The client sees an end later than the service, or knows a time a little shorter: hence a part.
+    As docs/money.md says: ten times the longest while fewer than ten are known, else what all but one of twenty took,
+    and half an hour at most. The client may know a time that is a little shorter than the service's: hence a part.
     """
     free_at = at + DOUBT_S
     for count, (ended_at, _) in enumerate(took, 1):
