@@ -1,7 +1,8 @@
-# Runs batchrunner as an ordinary user. Without arguments it runs the demo, which needs no key and no network:
-#   docker build -t batchrunner . && docker run --rm -v "$PWD/output:/work/output" batchrunner
-# A batch of your own:
-#   docker run --rm -e AIMLAPI_KEY -v "$PWD:/work" batchrunner run batch.yaml
+# Run batchrunner as an ordinary user. Without arguments it runs the demo, which needs no key and no network:
+#   docker build -t batchrunner .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/output:/work/output" batchrunner
+# A batch of your own, with its inputs in the current folder:
+#   docker run --rm --user "$(id -u):$(id -g)" -e AIMLAPI_KEY -v "$PWD:/work" batchrunner run batch.yaml
 FROM python:3.12-slim
 
 WORKDIR /src
