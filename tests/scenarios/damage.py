@@ -9,7 +9,7 @@ careless person does; after that a run may be refused.
 import errno
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,12 +192,9 @@ class Rest:
                 path.write_bytes(content)
 
 
-def flip_a_clip(rundir: RunDir, rng: Random) -> Path | None:
-    """Flip a bit of a delivered clip, and say which; None where there is none."""
-    clips = sorted(rundir.path.glob("*.mp4"))
-    if not clips:
-        return None
-    path = rng.choice(clips)
+def flip_a_clip(rundir: RunDir, rng: Random, names: Sequence[str]) -> Path:
+    """Flip a bit of one of these delivered clips, and say of which."""
+    path = rundir.path / rng.choice(names)
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)

@@ -261,10 +261,11 @@ class Night:
             story.tell(loop.time(), f"at rest: {story.damage or 'nothing'}")
             return bool(story.damage)
         held = journal.read(story.rundir.journal) if self.flips and not story.damage else None
-        if held is None or not any(path is None for _, path in verify(story.rundir, held, Here())):
+        delivered = [name for name, complaint in verify(story.rundir, held, Here()) if not complaint] if held else []
+        if held is None or not delivered:
             return False
         self.flips -= 1
-        flipped = flip_a_clip(story.rundir, self.ill)
+        flipped = flip_a_clip(story.rundir, self.ill, sorted(delivered))
         bad = {name for name, complaint in verify(story.rundir, held, Here()) if complaint}
         story.tell(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
         for name in bad:
