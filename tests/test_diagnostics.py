@@ -22,28 +22,30 @@ from tests.conftest import ROOT
 from tests.test_manifest_bad import BAD, CASES, told
 
 PAGE = ROOT / "docs" / "diagnostics.md"
-HEAD = """# What batchrunner says about a manifest
+HEAD = """# Diagnostics
 
-Made from the table in `batchrunner/manifest/diagnostics.py` and from `tests/manifests_bad/`; a test keeps it so.
+A test makes this page from the table of codes in the code and from the examples in `tests/manifests_bad/`.
 
-`batchrunner validate` tells every problem of a manifest at once, in order of place, and submits nothing. A problem has
-a code, which stays what it is from version to version, a place, a message and, mostly, a hint. An `error` keeps the
-manifest from running; a `warning` does not. The exit status is 0 if every manifest is valid, 2 otherwise.
+`batchrunner validate` prints all problems of a manifest, in the order of their places, and submits nothing. A
+problem has a code, a place, a message and usually a hint. Codes do not change between versions. A manifest with an
+`error` does not run; a `warning` does not prevent a run. The exit status is 0 if every manifest is valid, and 2
+otherwise.
 
-| `--format` | what is printed |
+| `--format` | output |
 |---|---|
 | `text` | problems with line and caret on standard error, a line for each valid manifest on standard output |
 | `json` | one document on standard output |
 | `github` | annotations for the lines of a pull request, on standard output |
 
-Of each manifest the first 20 problems are printed, in JSON all; `--max-problems N` prints N, 0 prints all. What may be
-a secret in a source line is starred. Colours: on a terminal; `NO_COLOR` and `FORCE_COLOR` are honoured.
+The first 20 problems of each manifest are printed, or all of them in JSON. `--max-problems N` prints N problems,
+and 0 prints all. Text in a source line that may be a secret is replaced by stars. Terminals get colours; `NO_COLOR`
+and `FORCE_COLOR` change this.
 
 The JSON document is `{"schema_version": 1, "valid": false, "files": [...]}`. A file is `{"file", "valid", "jobs",
-"errors", "warnings", "diagnostics"}`: `jobs` is null where the file is not valid, `errors` and `warnings` count all,
-also those that are not listed. A diagnostic is `{"code", "severity", "file", "line", "column", "end_column", "message",
-"hint"}`: lines and columns count from 1, in characters; `end_column` is the one after the last, or null; `hint` may be
-empty.
+"errors", "warnings", "diagnostics"}`. `jobs` is null if the file is not valid. `errors` and `warnings` count all
+problems, including those that are not listed. A diagnostic is `{"code", "severity", "file", "line", "column",
+"end_column", "message", "hint"}`. Lines and columns are counted from 1, in characters. `end_column` is the column
+after the last character, or null. `hint` may be empty.
 
 """
 
