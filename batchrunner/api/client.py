@@ -65,6 +65,9 @@ class _Handler(ResponseHandler):
         """Take in bytes of a reply."""
         for piece in [data] if self._head is None or not data else self._head.feed(data):
             super().data_received(piece)
+            if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
+                # The library fails the connection, but not a body that it has handed out: its reader would wait.
+                self._payload.feed_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take in the end."""
