@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner import __version__, shell
+from batchrunner import __version__
+from batchrunner.app import process
 from batchrunner.errors import BatchrunnerError, ExitStatus
-from batchrunner.paths import expanded
+from batchrunner.formatting import printable, printable_json
 from batchrunner.redaction import Redactor
 from batchrunner.settings import SETTINGS, Setting
-from batchrunner.text import printable, printable_json
+from batchrunner.storage.paths import expanded
 
 if TYPE_CHECKING:
-    from batchrunner.prepare import Setup
-    from batchrunner.rundir import RunDir
+    from batchrunner.app.setup import Setup
+    from batchrunner.storage.run_directory import RunDir
 
 _EPILOG = """\b
 Exit statuses of run:
@@ -137,8 +138,8 @@ def init(folder: Path, path: Path, force: bool) -> int:
 
     One image goes with each video; several make every combination; videos and images of equal names make pairs.
     """
-    from batchrunner import init as initial
     from batchrunner import manifest
+    from batchrunner.manifest import scaffold as initial
 
     if not force:
         initial.require_free(path)
@@ -167,9 +168,9 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
     environment over the manifest.
     """
-    with shell.heard() as heard:
-        from batchrunner import start
-        from batchrunner.progress import make_progress
+    with process.heard() as heard:
+        from batchrunner.app import start
+        from batchrunner.progress.progress import make_progress
 
         setup = _load(manifest, flags)
         if dry_run:
@@ -214,7 +215,7 @@ def validate(
     clean = Redactor.of(os.environ).text
     values, names = read_given(given), read_allowed(allowed, os.environ)
     checked = [validating.check(path, values, os.environ, names) for path in manifests]
-    for text, problem in validating.shown(checked, form, max_problems, colour=shell.wants_colour(sys.stderr)):
+    for text, problem in validating.shown(checked, form, max_problems, colour=process.wants_colour(sys.stderr)):
         click.echo(clean(text), err=problem, color=True)
     return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
 
@@ -241,7 +242,7 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 @click.option("--watch", is_flag=True, help="Show it again and again, until the run has ended.")
 def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     """Show where a batch stands, from its journal; another process may be running it."""
-    from batchrunner import status as looking
+    from batchrunner.app import status as looking
 
     rundir = _located(batch, flags)
     (looking.watch if watch else looking.show)(rundir, sys.stdout, as_json=as_json)
@@ -258,16 +259,16 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 
     Posters that are missing are made again. What the files hold is in docs/outputs.md.
     """
-    from batchrunner import decoders, posters
-    from batchrunner import report as reporting
-    from batchrunner.status import look
+    from batchrunner.app.status import look
+    from batchrunner.media import decoder_pool, posters
+    from batchrunner.report import writer as reporting
 
     rundir = _located(batch, flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
     held = look(rundir)
     for path, target in reporting.make_way(rundir):
         click.echo(printable(f"{path} is no report of batchrunner: it was moved to {target}"), err=True)
-    posters.make_missing(rundir, reporting.on_page(held), decoders.pool())
+    posters.make_missing(rundir, reporting.on_page(held), decoder_pool.pool())
     paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     click.echo(reporting.headline(reporting.build(held, __version__)))
     for path in paths:
@@ -280,13 +281,13 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 @_places
 def verify(batch: Path, **flags: object) -> int:
     """Check every result of a batch against what was recorded: size, SHA-256, structure, every frame."""
-    from batchrunner import decoders
-    from batchrunner import verify as verifying
-    from batchrunner.status import look
+    from batchrunner.app import verify as verifying
+    from batchrunner.app.status import look
+    from batchrunner.media import decoder_pool
 
     rundir = _located(batch, flags)
     bad = total = 0
-    for name, complaint in verifying.verify(rundir, look(rundir), decoders.pool()):
+    for name, complaint in verifying.verify(rundir, look(rundir), decoder_pool.pool()):
         total += 1
         if complaint is not None:
             bad += 1
@@ -332,11 +333,11 @@ def main() -> None:
     # At the end everything goes at once: looking through it for garbage first would take longer than many a command.
     atexit.register(gc.freeze)
     gc.set_threshold(20_000, 20, 20)  # by itself it looks at every 700 new objects, which took a tenth of a run
-    shell.prepare()
+    process.prepare()
     try:
         sys.exit(_command())
     finally:
-        shell.settle()
+        process.settle()
 
 
 def _command() -> int:
@@ -348,26 +349,27 @@ def _command() -> int:
             if isinstance(error, click.exceptions.NoArgsIsHelpError):
                 click.echo(error.format_message())
             else:
-                shell.refuse(error)
+                process.refuse(error)
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError, ValueError):
             click.echo("interrupted", err=True)
         return ExitStatus.SIGINT
     except BatchrunnerError as error:
-        shell.complain(error)
+        process.complain(error)
         return error.exit_status
     except OSError as error:
-        shell.give_up(error)
+        process.give_up(error)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.OK
 
 
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
-    from batchrunner import prepare, undisturbed
+    from batchrunner import gc_pause
+    from batchrunner.app import setup as prepare
     from batchrunner.manifest.variables import read_given
 
-    with undisturbed.undisturbed():
+    with gc_pause.undisturbed():
         given, allowed = read_given(flags.pop("given", ())), flags.pop("allowed", ())
         setup = prepare.load(manifest, flags, os.environ, given, allowed)
         gc.freeze()  # what is loaded stays: it need not be looked at, not even once
@@ -375,23 +377,24 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
-    from batchrunner import plan_view, prepare
+    from batchrunner.app import setup as prepare
+    from batchrunner.plan import render
 
     for warning in setup.notices:
         click.echo(f"warning: {printable(warning)}", err=True)
     plan, outlook, now = prepare.plan_batch(setup)
     leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(printable_json(json.dumps(plan_view.as_json(plan, outlook, leaving), indent=1)))
+        click.echo(printable_json(json.dumps(render.as_json(plan, outlook, leaving), indent=1)))
     else:
         free = setup.settings.provider == "sandbox"
-        click.echo(plan_view.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))
+        click.echo(render.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))
     return ExitStatus.OK
 
 
 def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
     """The run directory, named by itself or by its manifest with the options that `run` was given."""
-    from batchrunner.rundir import RunDir
+    from batchrunner.storage.run_directory import RunDir
 
     return RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
 

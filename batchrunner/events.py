@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
-from batchrunner.money import Spend
+from batchrunner.plan.ledger import Spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class RunStarted:
 
     records: every job's record at the start, by fingerprint. expected: what each job that is still to be submitted is
     expected to cost, credits by fingerprint, None where that is not known. bases: how those prices are known
-    (`batchrunner.prices`). ids: what each job is delivered under, by fingerprint. rest: jobs that are in none of these.
+    (`batchrunner.plan.prices`). ids: what each job is delivered under, by fingerprint. rest: jobs that are in none of
+    these.
     """
 
     at: float
@@ -99,7 +100,7 @@ class WeatherChanged:
 
     at: float
     call: str
-    word: str  # of batchrunner.gate.Word
+    word: str  # of batchrunner.engine.circuit_breaker.Word
     reason: str
     next_at: float | None = None
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from batchrunner.errors import CallError
-from batchrunner.text import redacted
+from batchrunner.formatting import redacted
 
 KEY_VARIABLES: Final = ("AIMLAPI_KEY", "AIML_API_KEY")
 WEBHOOK_VARIABLE: Final = "BATCHRUNNER_NOTIFY"

@@ -16,9 +16,9 @@ from difflib import get_close_matches
 from math import ceil
 from typing import Any, Literal
 
-from batchrunner import paths
 from batchrunner.errors import UsageError
-from batchrunner.text import parse_duration
+from batchrunner.formatting import parse_duration
+from batchrunner.storage import paths
 
 Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from batchrunner.decoders import Pool
-from batchrunner.decoding import check_decodes
+from batchrunner.media.decoder import check_decodes
+from batchrunner.media.decoder_pool import Pool
 
 WIDTH_PX, HEIGHT_PX, FRAMES, RATE = 1280, 720, 72, 24
 ROUNDS = 5

@@ -17,8 +17,8 @@ from typing import Any
 
 from batchrunner.events import Alive, Fetching, JobMoved, JobSeen, RunStarted
 from batchrunner.job import Job, Media, Move, Record, advance, count_states
-from batchrunner.prices import INFERRED
-from batchrunner.progress import make_progress
+from batchrunner.plan.prices import INFERRED
+from batchrunner.progress.progress import make_progress
 
 JOBS, IN_FLIGHT, SECONDS, TICKS = 10_000, 1_000, 600, 4
 NOW, CREDITS = 1_795_384_500.0, 500_000.0

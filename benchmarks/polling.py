@@ -3,7 +3,8 @@
     python benchmarks/polling.py            # writes POLLING.md, polling.svg and its part of RESULTS.md; some minutes
     python benchmarks/polling.py --smoke    # a few jobs, writes nothing
 
-First by simulation: the real `batchrunner.poller.Poller` and a few lines for each of the others, on the same durations.
+First by simulation: the real `batchrunner.engine.polling.poller.Poller` and a few lines for each of the others, on the
+same durations.
 Then the whole engine against the sandbox as a timed stand-in for the service, in virtual time. Seeded throughout.
 """
 
@@ -27,10 +28,11 @@ sys.path.insert(0, str(HERE.parent))
 
 from harness import floor, polling_page, results  # noqa: E402 (after the path)
 
-from batchrunner import poller as room  # noqa: E402
+from batchrunner.engine.polling import poller as room  # noqa: E402
+from batchrunner.engine.polling.poller import Poller  # noqa: E402
 from batchrunner.job import Attempt, Job, Media, Record, State  # noqa: E402
-from batchrunner.poller import Poller  # noqa: E402
-from batchrunner.sandbox import conditions, world  # noqa: E402
+from batchrunner.sandbox import world  # noqa: E402
+from batchrunner.sandbox.faults import outages  # noqa: E402
 
 AT_ONCE = 8
 EARLIER = 200  # jobs of the history
@@ -119,7 +121,7 @@ class Exponential(Fixed):
 
 
 class Ours:
-    """`batchrunner.poller`, asked as the engine asks it."""
+    """`batchrunner.engine.polling.poller`, asked as the engine asks it."""
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         self.poller = Poller(interval_s, rng, {})
@@ -280,7 +282,7 @@ def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     config = {"queue_limit": 64, "capacity": AT_ONCE, **SERVICES[service]}
     if service in CHANGES:
         half_way_s = jobs / 2 * (config["duration_s"] + 8) / AT_ONCE
-        config["conditions"] = conditions.Conditions(slow=(conditions.Slow(half_way_s, duration_s=CHANGES[service]),))
+        config["conditions"] = outages.Conditions(slow=(outages.Slow(half_way_s, duration_s=CHANGES[service]),))
     wait_s = {"fixed": _every, "exponential": _exponential()}.get(kind, room.Poller._wait_s)  # noqa: SLF001 (as it is)
     draw = _two_humps if service.startswith("bimodal") else world.World._draw  # noqa: SLF001
     with (

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from batchrunner.disk import Disk
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State
+from batchrunner.storage.durable_files import Disk
 
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"

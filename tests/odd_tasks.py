@@ -1,4 +1,4 @@
-"""Tasks that do to a decoder's process what hostile files do, for tests of `batchrunner.decoders`."""
+"""Tasks that do to a decoder's process what hostile files do, for tests of `batchrunner.media.decoder_pool`."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchrunner.decode_worker import TASKS, Bounds, Task, main
-from batchrunner.decoding import Allow
+from batchrunner.media.decode_worker import TASKS, Bounds, Task, main
+from batchrunner.media.decoder import Allow
 
 
 def echo(item: Mapping[str, Any], _: Allow) -> Any:

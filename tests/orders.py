@@ -1,6 +1,6 @@
 """What a job asks the service for, told apart from the program under test: by the sandbox's own reading of a request.
 
-A judge compares it with the mark in a delivered clip (`batchrunner.sandbox.marks`).
+A judge compares it with the mark in a delivered clip (`batchrunner.sandbox.clips.marks`).
 """
 
 import base64
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.job import Job
-from batchrunner.sandbox.check import Order, check
+from batchrunner.sandbox.validation import Order, check
 
 
 def fingerprint_of(fields: Mapping[str, Any], *, video: str, image: str) -> str:

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from batchrunner import __version__, cli
-from batchrunner.rundir import Lock, RunDir
 from batchrunner.sandbox import SandboxConfig, start
 from batchrunner.settings import SETTINGS, Setting
+from batchrunner.storage.run_directory import Lock, RunDir
 from tests.conftest import MEDIA, NOW, ROOT
 
 KEY = "sk-recognisable-0123456789-abcdef"

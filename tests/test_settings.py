@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, UsageError
+from batchrunner.formatting import parse_duration
 from batchrunner.settings import (
     SETTINGS,
     Moment,
@@ -23,7 +24,6 @@ from batchrunner.settings import (
     parse,
     resolve,
 )
-from batchrunner.text import parse_duration
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 DEFAULTS: dict[str, Any] = {

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchrunner import journal
-from batchrunner.disk import Disk
 from batchrunner.job import Attempt, Happening, Job, PlacedFile, Record, Result, Run, State
-from batchrunner.journal import rows
-from batchrunner.journal.changes import (
+from batchrunner.journal import journal, rows
+from batchrunner.journal.errors import reading
+from batchrunner.journal.statements import (
     PUT_ATTEMPT,
     PUT_FILE,
     PUT_HAPPENING,
@@ -26,8 +25,8 @@ from batchrunner.journal.changes import (
     Change,
     in_few,
 )
-from batchrunner.journal.faults import reading
 from batchrunner.journal.witness import Mark
+from batchrunner.storage.durable_files import Disk
 
 _T = TypeVar("_T")
 _UNKNOWN = "in_doubt"  # the outcome of an attempt whose row is lost

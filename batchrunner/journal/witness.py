@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
-from batchrunner.disk import Disk
+from batchrunner.storage.durable_files import Disk
 
 _SLOT_BYTES = 4096  # a block, which is what a disk writes or tears
 _SLOT = re.compile(rb"(batchrunner witness 1 ([0-9a-f]{32}) ([0-9]{20})) ([0-9a-f]{8})\n")

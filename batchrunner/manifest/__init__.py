@@ -4,9 +4,9 @@ The door is `load`. Whatever a user got wrong is a Diagnostic with a place and a
 or writes anything.
 """
 
-from batchrunner.manifest.diagnostics import CODES, Diagnostic
+from batchrunner.manifest.diagnostics.diagnostic import CODES, Diagnostic
+from batchrunner.manifest.diagnostics.render import as_json, github, render
 from batchrunner.manifest.loader import Batch, load
-from batchrunner.manifest.render import as_json, github, render
 from batchrunner.manifest.schema import schema
 
 __all__ = ["CODES", "Batch", "Diagnostic", "as_json", "github", "load", "render", "schema"]

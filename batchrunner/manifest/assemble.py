@@ -13,7 +13,7 @@ from batchrunner.manifest.fingerprint import MODEL, complete, fingerprint
 from batchrunner.manifest.ids import Ids
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Places, Row
-from batchrunner.media import Kind, MediaProblem
+from batchrunner.media.probe import Kind, MediaProblem
 
 _NO_TAGS: Mapping[str, str] = {}
 

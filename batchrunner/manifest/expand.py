@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchrunner.manifest.diagnostics import Findings
+from batchrunner.manifest.diagnostics.diagnostic import Findings
 from batchrunner.manifest.fingerprint import PARAMETERS
 from batchrunner.manifest.inputs import is_pattern
 from batchrunner.manifest.row import FIELDS, Row
-from batchrunner.manifest.source import YamlList, YamlMapping
-from batchrunner.paths import expanded
+from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.storage.paths import expanded
 
 MAX_ROWS = 1_000_000
 MAX_COMPARISONS = 50_000_000

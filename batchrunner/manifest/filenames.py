@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from batchrunner.manifest.diagnostics import nearest
+from batchrunner.manifest.diagnostics.diagnostic import nearest
 from batchrunner.manifest.fingerprint import PARAMETERS, complete
 from batchrunner.manifest.ids import cleaned, fault, stem
 from batchrunner.manifest.row import Places, Row

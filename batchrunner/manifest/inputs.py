@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
 from batchrunner.manifest import web_pages
-from batchrunner.media import Kind, MediaProblem, inline, probe
-from batchrunner.paths import expanded
+from batchrunner.media.probe import Kind, MediaProblem, inline, probe
+from batchrunner.storage.paths import expanded
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _WEB = re.compile(r"https?://", re.IGNORECASE)

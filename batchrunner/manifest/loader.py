@@ -15,16 +15,18 @@ from types import MappingProxyType
 from typing import Any
 
 from batchrunner.errors import ManifestError, UsageError
+from batchrunner.gc_pause import undisturbed
 from batchrunner.job import Entry
-from batchrunner.manifest import expand, filenames, files, records, schema, source, tables, variables
+from batchrunner.manifest import expand, filenames, schema, variables
 from batchrunner.manifest.assemble import Assembly
-from batchrunner.manifest.diagnostics import START, Diagnostic, Findings, TooManyProblems, count, nearest
+from batchrunner.manifest.diagnostics.diagnostic import START, Diagnostic, Findings, TooManyProblems, count, nearest
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
-from batchrunner.manifest.source import YamlMapping
-from batchrunner.paths import expanded
+from batchrunner.manifest.tables import formats, reader
+from batchrunner.manifest.yaml_source import files, parser
+from batchrunner.manifest.yaml_source.parser import YamlMapping
 from batchrunner.settings import PREFIX, SETTINGS
-from batchrunner.undisturbed import undisturbed
+from batchrunner.storage.paths import expanded
 
 STDIN = Path("-")
 _NOT_OF_A_MANIFEST = {"env", "on_clip", *(each.name for each in SETTINGS if each.by_user)}
@@ -119,12 +121,12 @@ class _Loading:
 
         A table is a manifest that names itself.
         """
-        if tables.is_table(self._path.name):
+        if formats.is_table(self._path.name):
             whole = YamlMapping(START)
             whole.put("jobs_from", self._path.name, START, START)
             return whole, set(), files.sha256(self._path)
         data = files.read_stream(sys.stdin.buffer) if self._path == STDIN else files.read(self._path)
-        root = source.parse(data, self._findings)
+        root = parser.parse(data, self._findings)
         refused: schema.BadPlaces = set()
         if isinstance(root, YamlMapping):
             self._ignore(root)
@@ -151,8 +153,8 @@ class _Loading:
 
     def _rows(self, name: str, place: int, allow_empty: bool) -> Iterator[Row]:
         """The rows of the table `name`, which the manifest names at `place`."""
-        if not tables.is_table(name):
-            hint = f"known by its ending: {tables.endings()}"
+        if not formats.is_table(name):
+            hint = f"known by its ending: {formats.endings()}"
             self._findings.error("table", place, f"{name[:100]} is no table of jobs", hint)
             return
         name = expanded(name)
@@ -162,13 +164,13 @@ class _Loading:
         except UsageError as error:
             self._findings.error("table", place, error.message, error.hint)
             return
-        shown = self._path if tables.is_table(self._path.name) else files.beside(self._path, name)
+        shown = self._path if formats.is_table(self._path.name) else files.beside(self._path, name)
         findings = Findings(str(shown), quotes=files.is_inside(path, self._base))
         self._tables.append((findings, path))
         empty = True
         with file:
-            table = records.Table(file, files.folder_of(name, self._base), findings)
-            for row in tables.rows(table, name):
+            table = reader.Table(file, files.folder_of(name, self._base), findings)
+            for row in formats.rows(table, name):
                 empty = False
                 yield row
         if empty and not allow_empty and not findings.errors:

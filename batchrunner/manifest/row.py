@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchrunner.manifest.diagnostics import Findings, line_of
+from batchrunner.manifest.diagnostics.diagnostic import Findings, line_of
 from batchrunner.manifest.fingerprint import PARAMETERS
 
 # What a matrix row and the defaults may say; a job may have an id besides.

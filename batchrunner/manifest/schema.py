@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import UsageError
-from batchrunner.manifest import shape
-from batchrunner.manifest.diagnostics import START, Findings, nearest
+from batchrunner.manifest import schema_fast
+from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.row import FIELDS
-from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.settings import SETTINGS, parse
 
 _MOST_LISTED = 16  # keys in a hint
@@ -81,10 +81,10 @@ def _item_validator(section: str) -> Any:
 
 
 @cache
-def _fits(section: str) -> shape.Check:
+def _fits(section: str) -> schema_fast.Check:
     """A quick yes for one entry of a section, or for the manifest without its sections (an empty name)."""
     definitions = schema()["$defs"]
-    return shape.compiled(definitions[_ITEMS[section]] if section else schema(), definitions)
+    return schema_fast.compiled(definitions[_ITEMS[section]] if section else schema(), definitions)
 
 
 @cache

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from batchrunner.errors import ManifestError, UsageError
-from batchrunner.manifest.diagnostics import Diagnostic
+from batchrunner.formatting import count_text, printable, printable_json
+from batchrunner.manifest.diagnostics.diagnostic import Diagnostic
+from batchrunner.manifest.diagnostics.render import LIMIT, as_json, github, render, summary
 from batchrunner.manifest.loader import load
-from batchrunner.manifest.render import LIMIT, as_json, github, render, summary
-from batchrunner.text import count_text, printable, printable_json
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 

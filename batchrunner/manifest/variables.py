@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from batchrunner.errors import UsageError
-from batchrunner.manifest.diagnostics import Findings, column_of, line_of, mark, nearest, split_lines
+from batchrunner.formatting import printable
+from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest, split_lines
 from batchrunner.manifest.schema import BadPlaces, typed, where
-from batchrunner.manifest.source import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.redaction import KEY_VARIABLES, Redactor, is_secret_name
-from batchrunner.text import printable
 
 SECRETS: Final = frozenset(KEY_VARIABLES)
 PREFIX: Final = "BATCHRUNNER_VAR_"

@@ -22,16 +22,16 @@ from batchrunner.events import (
     Stopping,
     WeatherChanged,
 )
-from batchrunner.forecast import Forecast
 from batchrunner.job import TRANSITIONS, Job, Move, Record, State
-from batchrunner.money import Budget, Ledger, Spend
+from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.ledger import Budget, Ledger, Spend
 
 _Kind = tuple[str, str]  # model and resolution
 
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
-_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.gate.Word
+_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.Word
 RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50

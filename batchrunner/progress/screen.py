@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from heapq import nlargest, nsmallest
 from typing import NamedTuple
 
+from batchrunner.formatting import count_text, printable, size_text
 from batchrunner.job import State
 from batchrunner.progress.model import PHASES, Model, Row, Trouble
-from batchrunner.progress.words import HELD_BY_DOUBTS, clock_time, cost, counts, lasting, names, safe, trouble
-from batchrunner.text import count_text, printable, size_text
+from batchrunner.progress.phrases import HELD_BY_DOUBTS, clock_time, cost, counts, lasting, names, safe, trouble
 
 Span = tuple[str, str]  # words and style: "", "bold", "dim", "good", "bad", "busy"
 Spans = list[Span]

@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrunner.events import Alive, Event, RunFinished, RunStarted, Stopping
-from batchrunner.progress import jsonlog
+from batchrunner.formatting import rfc3339
+from batchrunner.progress import json_lines
+from batchrunner.progress.log_lines import Narrator, Pulse
 from batchrunner.progress.model import Model
-from batchrunner.progress.narrator import Narrator, Pulse
+from batchrunner.progress.phrases import Level, Line, safe
 from batchrunner.progress.screen import ASCII, UNICODE, Spans, draw
-from batchrunner.progress.words import Level, Line, safe
 from batchrunner.report.text import status_text
-from batchrunner.text import rfc3339
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -93,11 +93,11 @@ class JsonLines(_Guarded):
 
     def show(self, event: Event) -> None:
         """Write `event`, or a heartbeat when one is due."""
-        line = jsonlog.line(event, self._model)
-        if line is not None and jsonlog.level_of(event, self._model) >= self._least:
+        line = json_lines.line(event, self._model)
+        if line is not None and json_lines.level_of(event, self._model) >= self._least:
             self._write(self._put, line)
         if self._pulse.is_due(event) and self._least is Level.INFO:
-            self._write(self._put, jsonlog.heartbeat(event.at, self._model))
+            self._write(self._put, json_lines.heartbeat(event.at, self._model))
         if isinstance(event, RunFinished):
             self._least = min(self._least, Level.WARNING)
 

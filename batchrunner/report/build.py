@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from batchrunner.forecast import Forecast
 from batchrunner.job import Happening, Record, Run, Snapshot, State
-from batchrunner.money import Spend, spend_of
-from batchrunner.prices import AS_OF, CREDITS_PER_USD, Prices
+from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.ledger import Spend, spend_of
+from batchrunner.plan.prices import AS_OF, CREDITS_PER_USD, Prices
 from batchrunner.report.rows import Terms, earlier_rows, number, rows, shown, time
 
 SCHEMA_VERSION = 1

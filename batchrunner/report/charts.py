@@ -12,10 +12,10 @@ from math import isnan, nan
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
-from batchrunner.prices import usd
-from batchrunner.report.axis import Axis, nice_seconds, nice_step
+from batchrunner.formatting import count_text, length_text
+from batchrunner.plan.prices import usd
 from batchrunner.report.text import dollars
-from batchrunner.text import count_text, length_text
+from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
 
 Chart = dict[str, Any]
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from batchrunner.posters import Pictures
-from batchrunner.report import cards
-from batchrunner.report.causes import causes, command
+from batchrunner.formatting import length_text, printable, rfc3339, size_text
+from batchrunner.media.posters import Pictures
+from batchrunner.report import gallery
 from batchrunner.report.charts import Tried, cost, generation_times, polls
+from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.text import dollars, headline
 from batchrunner.report.timeline import PARTS, WEATHER, run_spans, timeline
-from batchrunner.text import length_text, printable, rfc3339, size_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,8 +40,8 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     done, earlier = Tried(report["jobs"]), Tried(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
-    jobs = [dict(report["jobs"][place]) for place in cards.places([job["state"] for job in report["jobs"]])]
-    facets = cards.facets(jobs)
+    jobs = [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
+    facets = gallery.facets(jobs)
     return environment.get_template("report.html.j2").render(
         report=report,
         headline=headline(report),
@@ -52,10 +52,10 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         causes=causes(report),
         earlier_jobs=[dict(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
         go_on=command(report, "pending"),
-        cards=[cards.card(job) for job in jobs],
+        cards=[gallery.card(job) for job in jobs],
         facets=facets,
-        left_out=cards.left_out(report["totals"], dict(facets["state"])),
-        data=_data([cards.details(job) for job in jobs]),
+        left_out=gallery.left_out(report["totals"], dict(facets["state"])),
+        data=_data([gallery.details(job) for job in jobs]),
         posters=_data(dict(shown.posters)),
         clips=_data(dict(shown.clips)),
         has_posters=bool(shown.posters),

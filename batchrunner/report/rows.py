@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from batchrunner.errors import Problem
-from batchrunner.forecast import Forecast, kind_of
+from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
-from batchrunner.prices import Prices
-from batchrunner.text import rfc3339
+from batchrunner.plan.duration_estimate import Forecast, kind_of
+from batchrunner.plan.prices import Prices
 
 _SETTLE = (
     "Look for the request id at the service, and wait: it may still turn up there. To submit the job again, run the "

@@ -9,9 +9,9 @@ from datetime import datetime
 from textwrap import wrap
 from typing import Any
 
-from batchrunner.prices import usd
-from batchrunner.report.causes import Cause, causes
-from batchrunner.text import count_text, length_text, printable, size_text
+from batchrunner.formatting import count_text, length_text, printable, size_text
+from batchrunner.plan.prices import usd
+from batchrunner.report.failure_groups import Cause, causes
 
 _CAUSES = 8
 _NAMES = 3

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, zip_longest
 from typing import Any
 
-from batchrunner.report.axis import Axis, nice_step
+from batchrunner.formatting import count_text, length_text
 from batchrunner.report.charts import Tried, Try, seconds_of
-from batchrunner.text import count_text, length_text
+from batchrunner.report.time_axis import Axis, nice_step
 
 Drawing = dict[str, Any]
 Span = tuple[float, float]

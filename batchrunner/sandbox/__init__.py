@@ -8,7 +8,7 @@ imports only what knows no service: `clock`, `errors`, `settings` and `text`. It
 from typing import TYPE_CHECKING
 
 from batchrunner.sandbox.config import SandboxConfig, rehearsal
-from batchrunner.sandbox.faults import Fault
+from batchrunner.sandbox.faults.rules import Fault
 
 if TYPE_CHECKING:
     from batchrunner.clock import Clock

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batchrunner.errors import UsageError
-from batchrunner.sandbox import script
-from batchrunner.sandbox.conditions import Conditions
-from batchrunner.sandbox.faults import Fault
+from batchrunner.sandbox.faults import file
+from batchrunner.sandbox.faults.outages import Conditions
+from batchrunner.sandbox.faults.rules import Fault
 from batchrunner.sandbox.world import BALANCE_CREDITS, CREDITS_PER_SECOND
 
 FAST = 60.0  # how many times as fast a hurried rehearsal runs: an eight-hour night in eight minutes
@@ -77,7 +77,7 @@ class SandboxConfig:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise UsageError(f"{path}: the faults file cannot be read: {reason}") from None
-        return replace(self, **script.parse(text, str(path)))
+        return replace(self, **file.parse(text, str(path)))
 
 
 def rehearsal(*, fast: bool, faults: Path | None) -> SandboxConfig:

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
 
-from batchrunner.sandbox.faults import Fault
+from batchrunner.sandbox.faults.rules import Fault
 from batchrunner.sandbox.world import CREDITS_PER_USD, Generation
 
 # Exception names of 429 and 5xx were never captured on this path: invented in the style of the known ones.

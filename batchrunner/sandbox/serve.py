@@ -11,7 +11,7 @@ import click
 
 from batchrunner import sandbox
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.text import parse_duration
+from batchrunner.formatting import parse_duration
 
 
 def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:

@@ -18,11 +18,12 @@ from aiohttp import web
 
 from batchrunner.clock import Clock, FastClock, LoopClock
 from batchrunner.errors import UsageError
-from batchrunner.sandbox import files, logs
-from batchrunner.sandbox.check import check, missing
+from batchrunner.formatting import rfc3339
+from batchrunner.sandbox import file_host, logs
+from batchrunner.sandbox.clips.placeholder import tiny
+from batchrunner.sandbox.clips.render_pool import RenderPool
 from batchrunner.sandbox.config import SandboxConfig
-from batchrunner.sandbox.faults import OTHERS, REFUSED, UNREPLIED, Fault
-from batchrunner.sandbox.pool import RenderPool
+from batchrunner.sandbox.faults.rules import OTHERS, REFUSED, UNREPLIED, Fault
 from batchrunner.sandbox.replies import (
     BENT,
     INSTEAD,
@@ -38,9 +39,8 @@ from batchrunner.sandbox.replies import (
     too_many,
 )
 from batchrunner.sandbox.service import Renderer, Service, aside
-from batchrunner.sandbox.tiny import tiny
+from batchrunner.sandbox.validation import check, missing
 from batchrunner.sandbox.world import Generation
-from batchrunner.text import rfc3339
 
 GENERATIONS = "/v2/video/generations"
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -295,17 +295,17 @@ class Sandbox:
         if kind in INSTEAD or kind in _HANGS or kind in _CUTS:
             self._note("download", request, call, Reply(200, ""), fault)
             return await self._speak(request, call, Reply(200, ""), fault)
-        if (detour := files.detour(request, kind)) is not None:
+        if (detour := file_host.detour(request, kind)) is not None:
             return detour
         etag = call.request_id if kind == "changed_etag" else generation.outcome["sha256"][:32]
         fetched = {"event": "fetched", "generation_id": generation.id, "file": name}
-        if kind in files.CHANGED:
-            response = files.changed(service.store.result(name), kind, f'"{etag}"')
+        if kind in file_host.CHANGED:
+            response = file_host.changed(service.store.result(name), kind, f'"{etag}"')
             service.record({**fetched, "status": response.status, "bytes": generation.outcome["bytes"]})
             return response
         wanted = None if kind == "no_range" else request.headers.get("Range")
-        what = files.plan(generation.outcome["bytes"], f'"{etag}"', wanted, request.headers.get("If-Range"))
-        transfer = files.Transfer(service.store.result(name), what, fault, self._clock)
+        what = file_host.plan(generation.outcome["bytes"], f'"{etag}"', wanted, request.headers.get("If-Range"))
+        transfer = file_host.Transfer(service.store.result(name), what, fault, self._clock)
         try:
             return await transfer.send(request)
         finally:

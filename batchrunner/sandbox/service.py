@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from batchrunner.clock import Clock
-from batchrunner.sandbox.check import Order
+from batchrunner.sandbox.clips.marks import mark
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames
 from batchrunner.sandbox.config import SandboxConfig
-from batchrunner.sandbox.faults import UNREPLIED, Fault, Faults
-from batchrunner.sandbox.marks import mark
-from batchrunner.sandbox.render import RenderFailed, RenderRequest, count_frames
+from batchrunner.sandbox.faults.rules import UNREPLIED, Fault, Faults
 from batchrunner.sandbox.replies import (
     BROKEN_RENDERER,
     GENERATION_ERRORS,
@@ -29,6 +28,7 @@ from batchrunner.sandbox.replies import (
     too_many,
 )
 from batchrunner.sandbox.store import Store
+from batchrunner.sandbox.validation import Order
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
 # More bytes than this are worked on off the event loop.

@@ -14,8 +14,8 @@ from hashlib import sha256
 from statistics import NormalDist
 from typing import Any
 
-from batchrunner.sandbox.check import Order
-from batchrunner.sandbox.faults import uniform
+from batchrunner.sandbox.faults.rules import uniform
+from batchrunner.sandbox.validation import Order
 
 CREDITS_PER_USD = 2_000_000  # documented by the service
 # INVENTED for the sandbox: the service's price of this model is not published. Per second of video at 16 frames a

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from batchrunner import part
-from batchrunner.decoders import Here
-from batchrunner.disk import Disk
-from batchrunner.downloader import Checks, Downloader
-from batchrunner.hosts import Guard
-from batchrunner.together import Together
+from batchrunner.media.decoder_pool import Here
+from batchrunner.storage.batching import Together
+from batchrunner.storage.durable_files import Disk
+from batchrunner.transfer import partial_file
+from batchrunner.transfer.downloader import Checks, Downloader
+from batchrunner.transfer.url_guard import Guard
 
 
 class Unflushed(Disk):
@@ -49,5 +49,5 @@ async def main(without: list[str], url: str, folder: Path, count: int, at_once: 
 if __name__ == "__main__":
     left_out, address, place, wanted, most = sys.argv[1:]
     if "sha" in left_out:
-        part.hashlib.sha256 = lambda *_: Unhashed()
+        partial_file.hashlib.sha256 = lambda *_: Unhashed()
     asyncio.run(main(left_out.split(","), address, Path(place), int(wanted), int(most)))

@@ -13,9 +13,9 @@ _NO_STRUCTURE = "from batchrunner import mp4; mp4.check_structure = lambda *_: N
 
 def decode() -> None:
     """No frame of a clip is decoded."""
-    from batchrunner import decoders
+    from batchrunner.media import decoder_pool
 
-    class Unlooked(decoders.Pool):
+    class Unlooked(decoder_pool.Pool):
         def each(self, task: str, items: Any, enough: Any = None) -> Any:
             if task != "clip":
                 return super().each(task, items)
@@ -23,34 +23,34 @@ def decode() -> None:
             return [found for _ in items]
 
     pool = Unlooked()
-    put(decoders, "pool", lambda: pool)
+    put(decoder_pool, "pool", lambda: pool)
 
 
 def posters() -> None:
     """No pictures for the report."""
-    from batchrunner import posters
+    from batchrunner.media import posters
 
     put(posters, "_make_each", lambda *_: None)
 
 
 def report() -> None:
     """No report at the end."""
-    from batchrunner import report
+    from batchrunner.report import writer as report
 
     put(report, "write", lambda *_, **__: ())
 
 
 def structure() -> None:
     """A clip's boxes and samples are not looked at."""
-    from batchrunner import decoders
+    from batchrunner.media import decoder_pool
 
-    pool = decoders.Pool(start=f"{_NO_STRUCTURE}; {decoders.START}")
-    put(decoders, "pool", lambda: pool)
+    pool = decoder_pool.Pool(start=f"{_NO_STRUCTURE}; {decoder_pool.START}")
+    put(decoder_pool, "pool", lambda: pool)
 
 
 def flushing() -> None:
     """Nothing is waited for until it is on the disk."""
-    from batchrunner import journal
+    from batchrunner.journal import journal
 
     put(os, "fsync", lambda _: None)
     connect: Callable[[Any], Any] = journal._connect  # noqa: SLF001 (what opens it has no other name)

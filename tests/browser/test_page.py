@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from batchrunner import report
 from batchrunner.job import Entry, Snapshot
-from batchrunner.posters import BUDGET_BYTES
-from batchrunner.report.cards import MOST as MOST_CARDS
+from batchrunner.media.posters import BUDGET_BYTES
+from batchrunner.report import writer
+from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.timeline import MOST_ROWS
 from tests.browser import nights
 from tests.browser.conftest import HOSTILE_TAG, absent
-from tests.test_report import HOSTILE, built, hostile
+from tests.report.test_report import HOSTILE, built, hostile
 
 PHONE = {"viewport": {"width": 375, "height": 812}, "has_touch": True}
 
@@ -37,7 +37,7 @@ def no_sideways_scroll(page: Any) -> bool:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 jobs, without posters."""
     folder = tmp_path_factory.mktemp("large")
-    report.write(nights.night(2000), folder, "0.1.0")
+    writer.write(nights.night(2000), folder, "0.1.0")
     return folder / "report.html"
 
 
@@ -50,14 +50,14 @@ def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, mark in enumerate(("w", "\u05d0", "\u202e"), 2)
     )
     folder = tmp_path_factory.mktemp("wicked")
-    report.write(Snapshot(shot.run, (*shot.entries, *long), shot.records), folder, "0.1.0")
+    writer.write(Snapshot(shot.run, (*shot.entries, *long), shot.records), folder, "0.1.0")
     return folder / "report.html"
 
 
 def test_it_answers_the_morning_s_questions(visit: Any, night: Path) -> None:
     page = visit(night / "report.html").page
     facts = json.loads((night / "report.json").read_bytes())
-    assert page.locator(".headline").inner_text() == report.headline(facts)
+    assert page.locator(".headline").inner_text() == writer.headline(facts)
     totals = facts["totals"]
     assert totals["failed"] in {1, 2}, "one of the two that are refused may be the one in doubt"
     assert (totals["in_doubt"], totals["succeeded"]) == (1, 5 - totals["failed"])
@@ -195,7 +195,7 @@ def test_two_thousand_jobs(visit: Any, large: Path) -> None:
 
 def test_a_batch_of_more_jobs_than_the_page_has_cards_for(visit: Any, tmp_path: Path) -> None:
     shot = nights.night(2200)
-    report.write(shot, tmp_path, "0.1.0")
+    writer.write(shot, tmp_path, "0.1.0")
     page = visit(tmp_path / "report.html").page
     assert page.locator(".card").count() == MOST_CARDS
     told = page.locator(".left-out").inner_text()
@@ -228,7 +228,7 @@ def test_axe_finds_nothing(visit: Any, night: Path, tmp_path: Path, scheme: str,
         return
     path = night / "report.html"
     if which == "many":
-        report.write(nights.night(MOST_ROWS + 1), tmp_path, "0.1.0")
+        writer.write(nights.night(MOST_ROWS + 1), tmp_path, "0.1.0")
         path = tmp_path / "report.html"
     page = visit(path, color_scheme=scheme).page
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
@@ -240,7 +240,7 @@ def test_axe_finds_nothing(visit: Any, night: Path, tmp_path: Path, scheme: str,
 
 def test_a_page_of_nothing_opens(visit: Any, tmp_path: Path) -> None:
     shot = nights.night(1)
-    report.write(Snapshot(shot.run, (), {}), tmp_path, "0.1.0")
+    writer.write(Snapshot(shot.run, (), {}), tmp_path, "0.1.0")
     assert visit(tmp_path / "report.html").page.get_by_text("Nothing has been submitted yet.").is_visible()
 
 

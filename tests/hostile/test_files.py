@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner import downloader, media, report
-from batchrunner.decoders import Here
-from batchrunner.disk import Disk, open_plain
+from batchrunner.app.verify import verify
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Snapshot
-from batchrunner.media import MediaProblem, probe, read_data_uri
-from batchrunner.rundir import Lock, RunDir
-from batchrunner.verify import verify
+from batchrunner.media import probe as media
+from batchrunner.media.decoder_pool import Here
+from batchrunner.media.probe import MediaProblem, probe, read_data_uri
+from batchrunner.report import writer
+from batchrunner.storage.durable_files import Disk, open_plain
+from batchrunner.storage.run_directory import Lock, RunDir
+from batchrunner.transfer import downloader
 from tests.conftest import MEDIA, NOW, make_entries, make_job, make_run
 from tests.hostile.test_links import Peer, fetch, sends
-from tests.test_store import House, house
+from tests.transfer.test_delivery import House, house
 
 __all__ = ["fetch", "house"]  # fixtures
 
@@ -257,7 +259,7 @@ def test_a_report_replaces_a_planted_link_and_does_not_follow_it(tmp_path: Path,
     (tmp_path / "run").mkdir()
     (ODD | {"link to a file": link_to(victim)})[odd](tmp_path / "run" / name)
     shot = Snapshot(make_run(finished_at=NOW + 1), make_entries("a"), {})
-    in_time(lambda: report.write(shot, tmp_path / "run", "0"))
+    in_time(lambda: writer.write(shot, tmp_path / "run", "0"))
     assert (tmp_path / "run" / name).stat().st_size > 100
     assert not (tmp_path / "run" / name).is_symlink()
     assert victim.read_bytes() == b"precious"
@@ -270,7 +272,7 @@ def test_a_planted_temporary_report_is_not_written_through(tmp_path: Path) -> No
     for name in ("report.json", ".report.json"):
         (room / f"{name}.{os.getpid()}.new").symlink_to(victim)
     with pytest.raises(LocalFault):
-        report.write(Snapshot(make_run(), (), {}), tmp_path / "run", "0")
+        writer.write(Snapshot(make_run(), (), {}), tmp_path / "run", "0")
     assert victim.read_bytes() == b"precious"
 
 

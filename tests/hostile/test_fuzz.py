@@ -15,19 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchrunner import links, mp4
-from batchrunner.api import wire
 from batchrunner.errors import CallError
-from batchrunner.media import MediaProblem, inline, sniff
-from batchrunner.text import printable, redacted
+from batchrunner.formatting import printable, redacted
+from batchrunner.media import mp4_structure
+from batchrunner.media.probe import MediaProblem, inline, sniff
+from batchrunner.providers.aimlapi import responses
+from batchrunner.transfer import link_expiry
 from tests.conftest import NOW, encoded
-from tests.test_api_wire import SHAPED
+from tests.providers.aimlapi.test_responses import SHAPED
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
 READERS: tuple[Callable[..., Any], ...] = (
-    wire.read_submission,
-    partial(wire.read_generation, asked="x"),
-    wire.read_log,
+    responses.read_submission,
+    partial(responses.read_generation, asked="x"),
+    responses.read_log,
 )
 TEXT = st.text(st.characters(), max_size=80)  # lone surrogates among them
 NASTY = st.sampled_from(
@@ -50,10 +51,10 @@ def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
             reply = reader(status, headers, body, NOW)
         except CallError as error:
             reply = error.problem
-        if isinstance(reply, wire.Generation):
+        if isinstance(reply, responses.Generation):
             assert len(reply.word) <= 60
             reply = reply.error
-        if isinstance(reply, wire.Accepted):
+        if isinstance(reply, responses.Accepted):
             assert len(reply.generation_id.encode()) <= 4000
         elif not isinstance(reply, tuple) and reply is not None:
             for words in (reply.kind, reply.message, reply.hint):
@@ -103,7 +104,7 @@ def test_near_json_at_any_depth_is_read(tokens: list[str], times: int) -> None:
 @fuzz(300)
 @given(TEXT | NASTY | st.from_regex(r"\A[-+]?[0-9]{1,400}(\.[0-9]*)?(e[0-9]{1,4})?\Z"), st.floats(0, 4e9))
 def test_retry_after_is_a_length_of_time_or_nothing(text: str, now: float) -> None:
-    seconds = wire.retry_after_s(text, now)
+    seconds = responses.retry_after_s(text, now)
     assert seconds is None or 0.0 <= seconds < float("inf")
 
 
@@ -133,7 +134,7 @@ def test_no_query_and_no_user_survives(pieces: list[str]) -> None:
     ["https://", "e.com/v", "Expires", "X-Amz-Expires", "X-Amz-Date", "20250805T073737Z", "9" * 5000, "-1", "[::1"]
 )] * 6))  # fmt: skip
 def test_when_a_link_ends_is_a_moment(link: str) -> None:
-    assert links.expires_at(link) == links.expires_at(link), "never not a number"
+    assert link_expiry.expires_at(link) == link_expiry.expires_at(link), "never not a number"
 
 
 @fuzz(300)
@@ -181,6 +182,6 @@ def test_a_mutated_clip_is_whole_or_not_and_costs_about_one_reading(
         data[at : at + 4] = struct.pack(">I", number)
     content = bytes(data[:cut]) + tail
     file = Counting(content)
-    complaint = mp4.check_structure(file, len(content))
+    complaint = mp4_structure.check_structure(file, len(content))
     assert complaint is None or (complaint and complaint.isprintable())
     assert file.read_bytes <= 3 * len(content) + 4096

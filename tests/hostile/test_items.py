@@ -37,17 +37,17 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_files.py::test_a_file_of_the_kernels_is_no_input",
         "hostile/test_files.py::test_a_file_that_becomes_a_pipe_after_the_look_is_not_waited_for",
         "hostile/test_manifests.py::test_a_local_path_that_is_no_file_is_refused",
-        "test_media.py::test_what_is_no_regular_file_is_never_opened",
+        "media/test_probe.py::test_what_is_no_regular_file_is_never_opened",
     ],
     "inputs that grow or shrink": [
         "hostile/test_files.py::test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_work",
-        "test_media.py::test_a_file_that_changes_under_way_never_makes_a_whole_body",
-        "test_api_client.py::test_an_input_that_changed_never_makes_a_whole_body",
+        "media/test_probe.py::test_a_file_that_changes_under_way_never_makes_a_whole_body",
+        "providers/aimlapi/test_client.py::test_an_input_that_changed_never_makes_a_whole_body",
     ],
     "symbolic links out of the tree, allowed as inputs only": [
         "hostile/test_files.py::test_an_input_may_lie_behind_links_outside_of_the_tree",
     ],
-    "damaged media, pictures of absurd size": ["test_media.py::test_damaged_media_give_a_problem_or_a_medium"],
+    "damaged media, pictures of absurd size": ["media/test_probe.py::test_damaged_media_give_a_problem_or_a_medium"],
     # The run directory
     "links and devices planted in the tool's room": [
         "hostile/test_files.py::test_a_planted_link_or_device_in_the_tools_room_stops_the_run",
@@ -68,14 +68,14 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_replies.py::test_secrets_of_urls_in_the_services_words_are_not_kept",
         "hostile/test_secrets.py::test_no_secret_and_no_control_code_is_left_by_a_run",
         "hostile/test_fuzz.py::test_no_query_and_no_user_survives",
-        "test_manifest.py::test_urls_pass_whole_and_are_shown_without_secrets",
+        "manifest/test_loader.py::test_urls_pass_whole_and_are_shown_without_secrets",
     ],
     "the key: to the service alone, and in no file": [
         "hostile/test_links.py::test_neither_the_key_nor_the_links_own_credentials_travel_to_a_redirects_target",
         "hostile/test_replies.py::test_a_key_that_the_service_quotes_is_in_none_of_our_words",
         "hostile/test_secrets.py::test_the_key_went_to_the_service_alone",
-        "test_api_client.py::test_a_redirect_is_not_followed",
-        "test_downloader.py::test_no_request_ever_carries_a_credential",
+        "providers/aimlapi/test_client.py::test_a_redirect_is_not_followed",
+        "transfer/test_downloader.py::test_no_request_ever_carries_a_credential",
         "test_cli.py::test_the_key_stands_in_no_file_and_in_no_line",
     ],
     "secrets of the environment, behind any escape, in any fault": [
@@ -86,11 +86,11 @@ ITEMS: dict[str, list[str]] = {
         "test_redaction.py::test_the_secrets_of_an_environment",
     ],
     "a stranger's manifest that reads the environment, names a webhook or a file elsewhere": [
-        "test_manifest_variables.py::test_a_variable_of_the_environment_is_read_where_the_user_allows_it",
-        "test_manifest_variables.py::test_what_is_a_secret_by_its_name_is_never_read",
-        "test_manifest_variables.py::test_what_is_a_secret_by_its_value_is_never_put_in",
-        "test_manifest_variables.py::test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning",
-        "test_manifest_tables.py::test_nothing_of_a_file_outside_the_manifests_folder_is_shown",
+        "manifest/test_variables.py::test_a_variable_of_the_environment_is_read_where_the_user_allows_it",
+        "manifest/test_variables.py::test_what_is_a_secret_by_its_name_is_never_read",
+        "manifest/test_variables.py::test_what_is_a_secret_by_its_value_is_never_put_in",
+        "manifest/test_variables.py::test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning",
+        "manifest/tables/test_tables.py::test_nothing_of_a_file_outside_the_manifests_folder_is_shown",
         "test_cli.py::test_plan_tells_what_leaves_the_machine",
     ],
     # Downloads
@@ -102,12 +102,12 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_links.py::test_of_a_name_with_both_kinds_only_the_public_addresses_are_used",
         "hostile/test_links.py::test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked",
         "hostile/test_links.py::test_links_that_are_no_web_addresses_are_refused",
-        "test_downloader.py::test_redirects_end",
+        "transfer/test_downloader.py::test_redirects_end",
     ],
     "https downgraded to http": ["hostile/test_links.py::test_https_is_never_redirected_down_to_http"],
     "endless bodies": [
-        "test_downloader.py::test_an_endless_body_ends_at_the_limit",
-        "test_api_client.py::test_a_reply_of_no_end_is_read_up_to_the_limit",
+        "transfer/test_downloader.py::test_an_endless_body_ends_at_the_limit",
+        "providers/aimlapi/test_client.py::test_a_reply_of_no_end_is_read_up_to_the_limit",
         "hostile/test_replies.py::test_the_walk_through_an_endless_log_ends",
     ],
     "one byte every 50 s": [
@@ -117,7 +117,7 @@ ITEMS: dict[str, list[str]] = {
     "endless and huge headers, chunked garbage, lengths that lie": [
         "hostile/test_links.py::test_replies_that_lie_or_make_no_sense",
         "hostile/test_links.py::test_an_etag_that_no_header_carries_back_does_not_block_the_clip",
-        "test_api_client.py::test_a_reply_that_says_nothing_leaves_the_submission_in_doubt",
+        "providers/aimlapi/test_client.py::test_a_reply_that_says_nothing_leaves_the_submission_in_doubt",
     ],
     "a Content-Length of 10 GB": [
         "hostile/test_links.py::test_an_announced_size_that_no_clip_has_is_refused_before_a_byte_is_stored",
@@ -125,18 +125,18 @@ ITEMS: dict[str, list[str]] = {
     "gzip bombs": [
         "hostile/test_replies.py::test_a_compressed_bomb_is_unpacked_no_further_than_a_reply_may_be_long",
         "hostile/test_links.py::test_replies_that_lie_or_make_no_sense",
-        "test_downloader.py::test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit",
+        "transfer/test_downloader.py::test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit",
     ],
     "clips that are none, or broken on purpose": [
         "hostile/test_fuzz.py::test_a_mutated_clip_is_whole_or_not_and_costs_about_one_reading",
-        "test_downloader.py::test_what_is_no_whole_clip_is_refused_and_not_continued",
-        "test_mp4.py::test_a_list_in_disguise_opens_no_other_file",
-        "test_mp4.py::test_work_on_pictures_is_bounded",
+        "transfer/test_downloader.py::test_what_is_no_whole_clip_is_refused_and_not_continued",
+        "media/test_mp4_structure.py::test_a_list_in_disguise_opens_no_other_file",
+        "media/test_mp4_structure.py::test_work_on_pictures_is_bounded",
     ],
     # Replies
     "JSON nested 100,000 deep": [
-        "test_api_wire.py::test_deep_nesting",
-        "test_api_wire.py::test_a_log_that_cannot_be_read",
+        "providers/aimlapi/test_responses.py::test_deep_nesting",
+        "providers/aimlapi/test_responses.py::test_a_log_that_cannot_be_read",
         "hostile/test_fuzz.py::test_near_json_at_any_depth_is_read",
     ],
     "huge numbers, 1e400": [
@@ -153,9 +153,9 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_replies.py::test_an_unusable_id_in_the_log_adopts_nothing",
     ],
     "one id for two jobs": [
-        "test_claims.py::test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt",
-        "test_claims.py::test_so_does_one_of_an_earlier_run_whatever_became_of_it",
-        "test_claims.py::test_the_log_adopts_no_id_of_another_job_and_each_once",
+        "providers/test_generation_owners.py::test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt",
+        "providers/test_generation_owners.py::test_so_does_one_of_an_earlier_run_whatever_became_of_it",
+        "providers/test_generation_owners.py::test_the_log_adopts_no_id_of_another_job_and_each_once",
     ],
     "an absurd Retry-After": [
         "hostile/test_replies.py::test_an_absurd_retry_after_is_a_wait_of_minutes_at_most",
@@ -167,15 +167,15 @@ ITEMS: dict[str, list[str]] = {
     "any bytes at all": [
         "hostile/test_fuzz.py::test_any_bytes_are_read",
         "hostile/test_fuzz.py::test_any_json_is_read",
-        "test_api_wire.py::test_wrong_types_everywhere",
+        "providers/aimlapi/test_responses.py::test_wrong_types_everywhere",
     ],
     # What is shown
     "terminal codes and right-to-left overrides in terminal, log and status": [
         "hostile/test_secrets.py::test_no_secret_and_no_control_code_is_left_by_a_run",
         "hostile/test_fuzz.py::test_printable_text_is_one_line_that_encodes",
-        "test_progress.py::test_hostile_words_cannot_act",
+        "progress/test_progress.py::test_hostile_words_cannot_act",
     ],
-    "HTML and script in every string of the report": ["test_report.py::test_hostile_text_is_inert_on_the_page"],
+    "HTML and script in every string of the report": ["report/test_report.py::test_hostile_text_is_inert_on_the_page"],
 }
 
 

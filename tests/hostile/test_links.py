@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from batchrunner import downloader, hosts
-from batchrunner.decoders import Here
-from batchrunner.disk import Disk
-from batchrunner.downloader import Checks, Downloader, Fetched
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
-from batchrunner.hosts import Guard
+from batchrunner.media.decoder_pool import Here
+from batchrunner.storage.durable_files import Disk
+from batchrunner.transfer import downloader, url_guard
+from batchrunner.transfer.downloader import Checks, Downloader, Fetched
+from batchrunner.transfer.url_guard import Guard
 from tests.conftest import Inline
 
 KEY = "0123456789abcdef"
@@ -99,7 +99,7 @@ PUBLIC = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_refused_written_out_and_behind_a_name(address: str) -> None:
-    assert not hosts.public(ipaddress.ip_address(address))
+    assert not url_guard.public(ipaddress.ip_address(address))
     written = f"[{address}]" if ":" in address else address
     assert "private" in refused(Guard(SERVICE, Names(api_example_com="1.1.1.1")), f"https://{written}/v.mp4").message
     names = Names(cdn_example_com=address, api_example_com="1.1.1.1")
@@ -269,7 +269,7 @@ def test_a_redirect_inwards_is_refused_before_anything_connects_there(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch, status: int, location: str
 ) -> None:
     """127.0.0.1 plays the internet here, everything else is private."""
-    monkeypatch.setattr(hosts, "public", lambda address: str(address) == "127.0.0.1")
+    monkeypatch.setattr(url_guard, "public", lambda address: str(address) == "127.0.0.1")
     names = Names(cdn_test="127.0.0.1", inner_test="127.0.0.2", api_example_com="127.0.0.1")
 
     async def attack(peer: Peer, _: str, writer: asyncio.StreamWriter) -> None:
@@ -285,7 +285,7 @@ def test_a_redirect_inwards_is_refused_before_anything_connects_there(
 def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "public", lambda address: str(address) == "127.0.0.1")
+    monkeypatch.setattr(url_guard, "public", lambda address: str(address) == "127.0.0.1")
 
     class Rebinding(Names):
         async def resolve(

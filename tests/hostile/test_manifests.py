@@ -10,7 +10,7 @@ import pytest
 from batchrunner import manifest
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest import Batch, render
-from batchrunner.manifest.diagnostics import MOST_PROBLEMS
+from batchrunner.manifest.diagnostics.diagnostic import MOST_PROBLEMS
 from tests.conftest import MEDIA
 
 ROW = '- {video: "https://e.com/a.mp4", image: "https://e.com/b.png"'

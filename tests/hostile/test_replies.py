@@ -10,15 +10,15 @@ from contextlib import suppress
 
 import pytest
 
-from batchrunner import retry
-from batchrunner.api import client as client_room
-from batchrunner.api import wire
-from batchrunner.api.client import ApiClient, Timeouts
+from batchrunner.engine import backoff
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
+from batchrunner.providers.aimlapi import client as client_room
+from batchrunner.providers.aimlapi import responses
+from batchrunner.providers.aimlapi.client import ApiClient, Timeouts
 from tests.conftest import NOW, make_job
 from tests.hostile.test_links import Peer as Dripper
 from tests.hostile.test_links import drip
-from tests.test_api_client import SECRET, Peer, Stopped, Talk, answer, failed, look, submit, talk
+from tests.providers.aimlapi.test_client import SECRET, Peer, Stopped, Talk, answer, failed, look, submit, talk
 
 __all__ = ["talk"]  # a fixture
 
@@ -26,8 +26,8 @@ OK = b"HTTP/1.1 200 OK\r\n"
 BOMB = gzip.compress(b'{"id": "' + b"x" * (60 << 20), 1)  # 60 MB in some 270 kB
 
 
-def read(body: bytes, status: int = 200, **headers: str) -> wire.Accepted:
-    return wire.read_submission(status, headers, body, NOW)
+def read(body: bytes, status: int = 200, **headers: str) -> responses.Accepted:
+    return responses.read_submission(status, headers, body, NOW)
 
 
 def refusal(body: bytes, status: int = 200, **headers: str) -> CallError:
@@ -68,7 +68,7 @@ def test_a_reply_that_drips_for_ever_ends_by_a_total_bound(
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP"])
 def test_a_compressed_bomb_is_unpacked_no_further_than_a_reply_may_be_long(talk: Talk, coding: str) -> None:
-    assert len(BOMB) < wire.MAX_REPLY_BYTES
+    assert len(BOMB) < responses.MAX_REPLY_BYTES
     body = BOMB if "gzip" in coding.lower() else zlib.compress(b'{"id": "' + b"x" * (50 << 20), 1)
     tracemalloc.start()
     try:
@@ -130,7 +130,7 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
 def test_secrets_of_urls_in_the_services_words_are_not_kept(words: str, kept: str) -> None:
     error = refusal(json.dumps({"message": words}).encode(), 400)
     assert error.message == f"the service answered 400: {kept}"
-    dead = wire.read_generation(
+    dead = responses.read_generation(
         200, {}, json.dumps({"status": "error", "error": {"message": words}}).encode(), NOW, "x"
     )
     assert dead.error is not None
@@ -161,8 +161,8 @@ def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unh
     assert len(error.message) < 1000
     phases = []
     with suppress(ServiceFault):
-        phases.append(wire.read_generation(200, {}, body, NOW, "x").phase)
-    assert phases in ([], [wire.Phase.GENERATING])
+        phases.append(responses.read_generation(200, {}, body, NOW, "x").phase)
+    assert phases in ([], [responses.Phase.GENERATING])
 
 
 @pytest.mark.parametrize("odd", ["a\x00b", "\x1b[2J", "\u202egpj", "../../x", "'; drop table jobs; --", "é" * 500])
@@ -200,7 +200,7 @@ def test_an_absurd_retry_after_is_a_wait_of_minutes_at_most(header: str) -> None
     error = refusal(b"{}", 429, **{"retry-after": header})
     assert error.retry_after_s is None or 0.0 <= error.retry_after_s < float("inf")
     for failures in (1, 5, 10_000):
-        wait_s = retry.wait_s(retry.POLLS, failures, error, Most())
+        wait_s = backoff.wait_s(backoff.POLLS, failures, error, Most())
         assert wait_s is not None
         assert 0.0 <= wait_s <= 900.0 + 120.0
 
@@ -211,8 +211,8 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
 
 @pytest.mark.parametrize("word", STRANGE, ids=lambda word: repr(word)[:24])
 def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> None:
-    seen = wire.read_generation(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
-    assert (seen.phase, seen.known) == (wire.Phase.GENERATING, False)
+    seen = responses.read_generation(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
+    assert (seen.phase, seen.known) == (responses.Phase.GENERATING, False)
     assert len(seen.word) <= 60
 
 
@@ -221,7 +221,7 @@ def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> No
 )
 def test_credits_are_numbers_that_can_be_added_or_nothing(number: str) -> None:
     body = f'{{"id": "x", "meta": {{"usage": {{"credits_used": {number}}}}}}}'.encode()
-    assert read(body) == wire.Accepted("x", None)
+    assert read(body) == responses.Accepted("x", None)
 
 
 @pytest.mark.parametrize("words", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])

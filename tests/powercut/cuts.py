@@ -19,8 +19,9 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from batchrunner import journal, sandbox
+from batchrunner import sandbox
 from batchrunner.job import State
+from batchrunner.journal import journal
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.sandbox.server import Sandbox
 from tests import preload

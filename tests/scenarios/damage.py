@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-from batchrunner import disk
-from batchrunner.rundir import RunDir
+from batchrunner.storage import durable_files
+from batchrunner.storage.run_directory import RunDir
 
 _SECTOR_BYTES = 512
 _LOG_HEAD_BYTES = 32  # of the write-ahead log; SQLite flushes a new one before anything follows it
@@ -115,9 +115,9 @@ def files_end_at(size_bytes: int, *, told: bool) -> Iterator[None]:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    seen = disk.largest_file_bytes() if told else None
+    seen = durable_files.largest_file_bytes() if told else None
     try:
-        with patch.object(disk, "largest_file_bytes", lambda: seen):
+        with patch.object(durable_files, "largest_file_bytes", lambda: seen):
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -16,24 +16,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from batchrunner import journal, sandbox
+from batchrunner import sandbox
+from batchrunner.app.runner import Surroundings, drive
+from batchrunner.app.setup import Setup
+from batchrunner.app.verify import verify
 from batchrunner.clock import LoopClock
-from batchrunner.decoders import Here
-from batchrunner.downloader import Checks
-from batchrunner.endpoint import Endpoint
-from batchrunner.engine import Engine
+from batchrunner.engine.loop import Engine
 from batchrunner.errors import BatchrunnerError
 from batchrunner.events import CallFailed, Event, JobMoved
 from batchrunner.job import Entry, Job, Media, State, count_states
+from batchrunner.journal import journal
 from batchrunner.manifest import Batch, fingerprint
-from batchrunner.prepare import Setup
-from batchrunner.rundir import RunDir
-from batchrunner.runner import Surroundings, drive
+from batchrunner.media.decoder_pool import Here
+from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox import Fault, SandboxConfig
-from batchrunner.sandbox.conditions import ACCOUNT, SHOWS, Conditions, Outage, Trouble
-from batchrunner.sandbox.render import RenderRequest
+from batchrunner.sandbox.clips.render import RenderRequest
+from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, Conditions, Outage, Trouble
 from batchrunner.settings import resolve
-from batchrunner.verify import verify
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.downloader import Checks
 from tests.scenarios.damage import DiskTrouble, JournalFiles, Rest, flip_a_clip
 from tests.scenarios.world import (
     EPOCH,

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Any
 
-from batchrunner import journal
-from batchrunner.decoding import inspect
-from batchrunner.ports import Policy
-from batchrunner.report import build, to_json
-from batchrunner.sandbox import marks
+from batchrunner.engine.ports import Policy
+from batchrunner.journal import journal
+from batchrunner.media.decoder import inspect
+from batchrunner.report.writer import build, to_json
+from batchrunner.sandbox.clips import marks
 from tests.orders import order_of
 from tests.scenarios.night import Story
 

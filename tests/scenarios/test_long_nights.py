@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from batchrunner.app.setup import plan_batch
 from batchrunner.job import Entry
-from batchrunner.prepare import plan_batch
-from batchrunner.prices import TABLE
+from batchrunner.plan.prices import TABLE
 from batchrunner.sandbox import Fault
-from batchrunner.sandbox.conditions import Conditions, Outage, Throttle, Trouble
+from batchrunner.sandbox.faults.outages import Conditions, Outage, Throttle, Trouble
 from batchrunner.sandbox.world import TopUp
 from tests.scenarios.night import MODEL
 from tests.scenarios.test_stories import Stage, entries, play

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from batchrunner import confirmation, decoding, recovery, resume, runner, steps
-from batchrunner.api import wire
+from batchrunner.app import recovery, runner
+from batchrunner.engine import confirmation, steps
+from batchrunner.engine.steps import Next, Steps
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Move, Record, advance
 from batchrunner.journal.witness import Witness
-from batchrunner.steps import Next, Steps
+from batchrunner.media import decoder
+from batchrunner.plan import resume
+from batchrunner.providers.aimlapi import responses
 from tests.scenarios.__main__ import live
 from tests.scenarios.world import SimDisk
 
@@ -110,12 +113,12 @@ def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
 def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
     """Whatever came is taken for a clip."""
 
-    patch.setattr(decoding, "inspect", lambda *_: decoding.Decoded(1, 1, None, None))
+    patch.setattr(decoder, "inspect", lambda *_: decoder.Decoded(1, 1, None, None))
 
 
 def a_believer_of_replies_for_others(patch: pytest.MonkeyPatch) -> None:
     """Whatever generation a reply to a poll names, it is taken for the one that was asked for."""
-    patch.setattr(wire, "_names", lambda *_: True)
+    patch.setattr(responses, "_names", lambda *_: True)
 
 
 def a_believer_of_the_first_reply_without_an_id(patch: pytest.MonkeyPatch) -> None:
@@ -130,12 +133,12 @@ def a_failure_is_seen_once(patch: pytest.MonkeyPatch) -> None:
 
 def every_answer_without_success_is_a_refusal(patch: pytest.MonkeyPatch) -> None:
     """A 5xx, 408 or 425 to a submission is taken for a refusal."""
-    refusal = wire._refusal
+    refusal = responses._refusal
 
     def certain(*arguments: Any, **more: Any) -> CallError:
         return refusal(*arguments, **{**more, "in_doubt": False})
 
-    patch.setattr(wire, "_refusal", certain)
+    patch.setattr(responses, "_refusal", certain)
 
 
 def a_witness_that_is_not_written(patch: pytest.MonkeyPatch) -> None:

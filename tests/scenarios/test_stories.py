@@ -13,22 +13,23 @@ from typing import Any
 
 import pytest
 
-from batchrunner import decoding, sandbox
+from batchrunner import sandbox
+from batchrunner.app.runner import Surroundings, drive
+from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
-from batchrunner.decoders import Here
-from batchrunner.downloader import Checks
-from batchrunner.endpoint import Capabilities, Endpoint, service_name
-from batchrunner.engine import Engine
+from batchrunner.engine.loop import Engine
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, JobMoved, RunStarted
 from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
-from batchrunner.prepare import Setup
-from batchrunner.report.causes import causes
-from batchrunner.rundir import RunDir
-from batchrunner.runner import Surroundings, drive
+from batchrunner.media import decoder
+from batchrunner.media.decoder_pool import Here
+from batchrunner.providers.endpoint import Capabilities, Endpoint, service_name
+from batchrunner.report.failure_groups import causes
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.downloader import Checks
 from tests.scenarios.night import _job, _render
 from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
 
@@ -384,16 +385,16 @@ def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_wo
 def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = decoding.check_decodes
+    check = decoder.check_decodes
     checked: list[Path] = []
 
-    def bounded(path: Path, allow: decoding.Allow) -> decoding.Decoded:
+    def bounded(path: Path, allow: decoder.Allow) -> decoder.Decoded:
         checked.append(path)
         if len(checked) == 1:
-            raise decoding.CheckLimit("it took more than 60 s")
+            raise decoder.CheckLimit("it took more than 60 s")
         return check(path, allow)
 
-    monkeypatch.setattr(decoding, "check_decodes", bounded)
+    monkeypatch.setattr(decoder, "check_decodes", bounded)
 
     async def story(stage: Stage) -> None:
         assert await stage.run(entries("a")) == 1

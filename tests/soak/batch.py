@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from batchrunner.sandbox.check import MODELS
+from batchrunner.sandbox.validation import MODELS
 from tests.orders import data_uri, fingerprint_of
 from tests.soak.processes import Command, call
 

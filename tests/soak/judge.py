@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner import journal
 from batchrunner.job import State
-from batchrunner.report import build, to_json
-from batchrunner.sandbox import marks
+from batchrunner.journal import journal
+from batchrunner.report.writer import build, to_json
+from batchrunner.sandbox.clips import marks
 from tests.soak.batch import Batch
 
 Events = list[dict[str, Any]]

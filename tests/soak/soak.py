@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from batchrunner import journal
 from batchrunner.job import State, count_states
+from batchrunner.journal import journal
 from tests import preload
 from tests.soak.batch import Batch, make_batch
 from tests.soak.judge import Figures, in_the_air, judge

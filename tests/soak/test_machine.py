@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from batchrunner import journal
 from batchrunner.errors import LocalFault
 from batchrunner.job import State
+from batchrunner.journal import journal
 from tests.conftest import Inline, make_job, make_record
+from tests.journal.test_journal import begun
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
 from tests.soak.judge import judge
 from tests.soak.processes import Service, call, wait_for
-from tests.test_journal import begun
 
 Mount = Callable[..., None]
 _FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and what a slow machine needs besides

@@ -1,0 +1,104 @@
+"""The embedded sandbox in the service's place: runs with provider ``sandbox``, and rehearsals of other manifests.
+
+A rehearsal is a run with provider ``sandbox`` of a manifest that has another. Rule: nothing of it leaves this machine,
+and nothing of it lies where the real run would lie. What the sandbox does is its own business (`batchrunner.sandbox`).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
+from batchrunner.errors import JournalError, UsageError
+from batchrunner.job import Snapshot
+from batchrunner.journal import journal
+from batchrunner.providers.endpoint import Capabilities, Endpoint
+from batchrunner.settings import Settings
+from batchrunner.storage.run_directory import RunDir
+
+if TYPE_CHECKING:
+    from batchrunner.sandbox import SandboxConfig
+
+SUFFIX = "-rehearsal"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a run plays. settings: those in force there. config: of the sandbox; None for another provider."""
+
+    settings: Settings
+    folder: Path
+    config: "SandboxConfig | None" = None
+
+
+def stage(settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]) -> Stage:
+    """Where the batch `name` plays.
+
+    manifest: its settings as they stand in the manifest. options: ``fast`` and ``faults`` of the command line, and
+    ``output`` where the user, not the manifest, named the run directory. Raises UsageError.
+    """
+    fast, faults = bool(options.get("fast")), options.get("faults")
+    if settings.provider != "sandbox" and (fast or faults):
+        raise UsageError(
+            f"{'--fast' if fast else '--faults'} is for rehearsals, and this run would be a real one",
+            "Add --provider sandbox. Nothing was submitted.",
+        )
+    folder = Path(settings.output or f"output/{name}")
+    if settings.provider != "sandbox":
+        return Stage(settings, folder)
+    from batchrunner import sandbox  # here, as a run against a real service does without it
+
+    config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
+    if manifest.get("provider") != "sandbox":
+        deadline = settings.deadline and replace(settings.deadline, rehearsed=True)
+        # A webhook is not on this machine, or not meant for rehearsals.
+        settings = replace(settings, notify=None, deadline=deadline)
+        if not options.get("output"):
+            folder = folder.with_name(folder.name + SUFFIX)
+    return Stage(settings, folder, config)
+
+
+def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> Clock:
+    """The clock that client and sandbox share; the system's where there is no sandbox.
+
+    A hurried one goes on where the run before ended, which may be in the future. Raises JournalError, unless it
+    is to recover.
+    """
+    if config is None or config.speed == 1:
+        return LoopClock()
+    return FastClock(config.speed, begins_at(config, rundir, recover=recover))
+
+
+def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> float:
+    """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError as it does."""
+    try:
+        held = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
+    except JournalError:
+        if not recover:
+            raise
+        held = None
+    return max(wall_time(), latest(held) if held else 0.0)
+
+
+def latest(held: Snapshot) -> float:
+    """The latest time that a journal knows: a run that was killed left no time of its end."""
+    moments: list[float | None] = [held.run.started_at, held.run.finished_at, *(each.at for each in held.happenings)]
+    for record in held.records.values():
+        for one in record.attempts:
+            moments += [one.submitted_at, one.accepted_at, one.generating_at, one.completed_at, one.ended_at]
+    return max(moment for moment in moments if moment is not None)
+
+
+@asynccontextmanager
+async def service(config: "SandboxConfig | None", rundir: RunDir, shared: Clock) -> AsyncIterator[Endpoint]:
+    """The sandbox for the length of a run, with a memory between runs. shared: the run's clock."""
+    from batchrunner import sandbox  # as in `stage`
+
+    assert config is not None
+    local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)
+    try:
+        yield Endpoint(local.url, "sandbox", capabilities=Capabilities(config.lists_on_acceptance))
+    finally:
+        await local.close()

@@ -1,0 +1,56 @@
+"""How a batch stands when it is opened, as the event that a run begins with. Pure.
+
+The run announces it, and `batchrunner status` makes the same of a journal, so that both show the same figures.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from batchrunner.events import Rest, RunStarted
+from batchrunner.job import Record, Run, State, count_states
+from batchrunner.plan.ledger import Spend, spend_of, spend_of_alike
+from batchrunner.plan.prices import Prices
+
+if TYPE_CHECKING:
+    from batchrunner.journal.live_view import Moving
+
+
+def opened(
+    run: Run, run_dir: str, ids: Mapping[str, tuple[str, ...]], records: Mapping[str, Record], prices: Prices
+) -> RunStarted:
+    """The event. ids: what each job is delivered under. records: by fingerprint; what no id names is left out."""
+    named = {fingerprint: records[fingerprint] for fingerprint in ids}
+    waiting = {fingerprint: record for fingerprint, record in named.items() if record.state is State.PENDING}
+    estimates = {fingerprint: prices.estimate(record.job) for fingerprint, record in waiting.items()}
+    return RunStarted(
+        at=run.started_at,
+        name=run.name,
+        provider=run.provider,
+        run_dir=run_dir,
+        concurrency=run.concurrency,
+        states=count_states(named.values()),
+        records=named,
+        expected={fingerprint: estimate.credits for fingerprint, estimate in estimates.items()},
+        bases=tuple(sorted({estimate.basis for estimate in estimates.values() if estimate.credits is not None})),
+        ids=ids,
+    )
+
+
+def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
+    """The same of a batch of which only a part is at hand, and the rest in figures."""
+    run = batch.counts.run
+    estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
+    spent = sum((spend_of_alike(each.sum, each.number) for each in batch.counts.attempts), Spend())
+    rest = spent - sum(map(spend_of, batch.records.values()), Spend())
+    return RunStarted(
+        at=run.started_at,
+        name=run.name,
+        provider=run.provider,
+        run_dir=run_dir,
+        concurrency=run.concurrency,
+        states=batch.counts.jobs,
+        records=batch.records,
+        bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
+        ids=batch.ids,
+        rest=Rest(rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at),
+    )

@@ -1,0 +1,216 @@
+"""What a run starts from: a loaded manifest with the settings in force, and what follows from both.
+
+Rule: nothing here opens a connection or writes a file; `plan` and the commands that only look need no more than this.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchrunner import manifest
+from batchrunner.app import rehearsal
+from batchrunner.app.signs import require_trusted
+from batchrunner.engine.ports import Policy
+from batchrunner.engine.run_deadline import REACHED, Timetable
+from batchrunner.formatting import count_text, redacted
+from batchrunner.job import Entry, Record, Run, Snapshot
+from batchrunner.journal import journal
+from batchrunner.manifest import Batch, variables
+from batchrunner.plan.admission import Admission
+from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.egress import Egress, collect
+from batchrunner.plan.ledger import Budget, Ledger
+from batchrunner.plan.plan import Plan, Wishes, build
+from batchrunner.plan.prices import Prices
+from batchrunner.plan.projection import Outlook, look_ahead
+from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
+from batchrunner.report import writer
+from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
+from batchrunner.storage import paths
+from batchrunner.storage.run_directory import RunDir
+
+if TYPE_CHECKING:
+    from batchrunner.sandbox import SandboxConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``.
+
+    options: words of the command line that are no settings, and without which the same command is another one.
+    service: the host that submissions go to. warnings: what is odd in the environment, in words.
+    recover: continue where the journal may lack what was done (`batchrunner.app.recovery`).
+    """
+
+    batch: Batch
+    settings: Settings
+    rundir: RunDir
+    sandbox: "SandboxConfig | None" = None
+    options: tuple[str, ...] = ()
+    service: str = ""
+    warnings: tuple[str, ...] = ()
+    recover: bool = False
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know before anything is submitted: of the environment, and of the manifest."""
+        found = (f"{each.file}:{each.line}:{each.column}: {each.message}" for each in self.batch.warnings)
+        return (*self.warnings, *found)
+
+
+def load(
+    path: Path,
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    given: Mapping[str, str] | None = None,
+    allowed: Sequence[str] = (),
+) -> Setup:
+    """Load a manifest and resolve its settings. Raises ManifestError, UsageError.
+
+    given: its variables. allowed: environment variables that it may read besides those that BATCHRUNNER_ENV names.
+    """
+    batch = manifest.load(path, given or {}, environment, variables.read_allowed(allowed, environment))
+    settings = resolve(flags, environment, batch.settings)
+    named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
+    stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
+    options = _options(flags, given or {}, allowed)
+    host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
+    warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
+    rundir = RunDir(stage.folder)
+    paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
+    recover = bool(flags.get("recover"))
+    return Setup(batch, stage.settings, rundir, stage.config, options, host, warnings, recover)
+
+
+def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
+    words = ["--fast"] if flags.get("fast") else []
+    if flags.get("faults"):
+        words += ["--faults", str(flags["faults"])]
+    for name, value in given.items():
+        words += ["--set", redacted(f"{name}={value}")]
+    for name in allowed:
+        words += ["--env", name]
+    return tuple(words)
+
+
+def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
+    """What `start.run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
+
+    Raises JournalError.
+    """
+    now = rehearsal.begins_at(setup.sandbox, setup.rundir)
+    settings, entries = setup.settings, setup.batch.entries
+    require_trusted(setup.rundir, entries)
+    held = journal.read(setup.rundir.journal)
+    gone = frozenset(
+        entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
+    )
+    prices = Prices(setup.batch.prices, settings.assume_length_s)
+    wishes = Wishes(settings.retry_failed, settings.in_doubt == "resubmit", gone)
+    plan = build(entries, held, prices, wishes)
+    order = order_of(entries)
+    policy = policy_of(settings, len(order), now)
+    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
+    admission = admission_of(setup, plan.records, held)
+    outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    if end is not None and end[0] <= 0 and outlook.left_out:
+        told = f"{count_text(len(outlook.left_out), 'job')} would not be submitted: {end[1]}"
+        outlook = replace(outlook, obstacles=(told,), left_out=dict.fromkeys(outlook.left_out, end[1]))
+    return plan, outlook, now
+
+
+def egress_of(setup: Setup, plan: Plan) -> Egress:
+    """What a run would send away, and where to."""
+    jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
+    webhook = host_of(setup.settings.notify) if setup.settings.notify else None
+    return collect(
+        [jobs[row.fingerprint] for row in plan.rows if row.submits], setup.service, setup.batch.read, webhook
+    )
+
+
+def require_inputs_unwritten(setup: Setup) -> None:
+    """Refuse a run that would write a file that its manifest reads. Raises UsageError."""
+    batch, settings = setup.batch, setup.settings
+    names = {*writer.NAMES, *(entry.file for entry in batch.entries)}
+    further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
+    last = {name.casefold() for name in names} | {Path(text).name.casefold() for text in further.values() if text}
+    read = set[Path]()
+    inputs = {media.path for entry in batch.entries for media in (entry.job.video, entry.job.image) if media.path}
+    for path in (*batch.files, *inputs):
+        # Most paths are neither links nor named like a file that is written: they need no closer look.
+        if path.name.casefold() in last or path.is_symlink():
+            for way in (path.parent.resolve() / path.name, path.resolve()):
+                read.add(Path(str(way).casefold()))
+    writer.require_unread(setup.rundir.path, names, further, read)
+
+
+def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
+    """A run of the batch, as the journal will know it. service: whose generations these are."""
+    batch, settings = setup.batch, setup.settings
+    return Run(
+        service=service,
+        run_id=run_id,
+        name=batch.name,
+        provider=settings.provider,
+        manifest_path=str(batch.path),
+        manifest_sha256=batch.sha256,
+        concurrency=settings.concurrency,
+        started_at=started_at,
+        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices), "options": list(setup.options)}),
+    )
+
+
+def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:
+    """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s).
+
+    recovers: what a lost journal knew is held in doubt by this run, whatever the settings say.
+    """
+    failures, deadline = settings.stop_after_failures, settings.deadline
+    return Policy(
+        concurrency=settings.concurrency,
+        poll_interval_s=settings.poll_interval_s,
+        job_timeout_s=settings.job_timeout_s,
+        calls_per_s=settings.requests_per_second,
+        deadline_at=deadline.after(now) if deadline else None,
+        deadline=_too_late(deadline) if deadline and deadline.is_over(now) else REACHED,
+        max_runtime_s=settings.max_runtime_s,
+        account_wait_s=settings.account_wait_s,
+        outage_wait_s=settings.outage_wait_s,
+        most_failures=failures.of(jobs) if failures else None,
+        generation_retries=settings.generation_retries,
+        in_doubt="hold" if recovers else settings.in_doubt,
+        submissions=settings.uploads,
+        downloads=settings.downloads,
+    )
+
+
+def _too_late(deadline: Moment) -> str:
+    """Why a run stops that has begun outside its time."""
+    told = f"this run starts after its deadline ({deadline.text})"
+    if deadline.is_window:
+        told = f"this run starts outside its window ({deadline.text})"
+    return f"{told}; to run all the same, give --deadline another window or a date and time"
+
+
+def admission_of(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:
+    """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
+    settings = setup.settings
+    ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
+    forecast = Forecast(records.values(), [run.started_at for run in held.runs] if held else ())
+    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
+
+
+def order_of(entries: tuple[Entry, ...]) -> list[str]:
+    """Jobs in the order of submission: by priority, else as the manifest has them."""
+    ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
+    return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
+
+
+def ids_of(entries: tuple[Entry, ...]) -> dict[str, tuple[str, ...]]:
+    """Which ids each job, by its fingerprint, is delivered under."""
+    ids: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
+    return ids

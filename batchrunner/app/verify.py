@@ -1,0 +1,82 @@
+"""Are the results still what the report says? Re-hashes and re-decodes every file of a run directory.
+
+Rule: it only reads. What it finds wrong is a line for people; what to do about it is `run`'s business.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchrunner.errors import LocalFault
+from batchrunner.job import Entry, Record, Result, Snapshot, State
+from batchrunner.media.decoder import CheckLimit
+from batchrunner.media.decoder_pool import WORKERS, Decoders, one
+from batchrunner.storage import durable_files
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.downloader import file_sha256
+
+_AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
+
+
+def verify(rundir: RunDir, held: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
+    """Each delivered file's name with what is wrong with it, or None where nothing is. Checks several at once."""
+    told = _report_rows(rundir, held)
+    records = [(entry, held.records[entry.job.fingerprint]) for entry in held.entries]
+    delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
+    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
+        try:
+            complain = partial(_complaint, rundir, told, decoders)
+            complaints = threads.map(complain, *zip(*delivered, strict=True)) if delivered else iter(())
+            for (entry, _), complaint in zip(delivered, complaints, strict=True):
+                yield entry.file, complaint
+        finally:  # where nobody wants the rest
+            threads.shutdown(wait=False, cancel_futures=True)
+            decoders.stop()
+
+
+def _complaint(
+    rundir: RunDir, told: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
+) -> str | None:
+    try:
+        _check(rundir.path / entry.file, record.result, decoders)
+    except CheckLimit as error:
+        return f"could not be checked to its end: {error}"
+    except LocalFault as error:
+        return error.message
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return str(error)
+    if told is not None and record.result is not None and told.get(entry.id) not in {None, record.result.sha256}:
+        return "report.json says another SHA-256 than the journal; write it again with: batchrunner report"
+    return None
+
+
+def _check(path: Path, result: Result | None, decoders: Decoders) -> None:
+    """Raises ValueError that says how the file differs from what was recorded, OSError where it cannot be read."""
+    if result is None:
+        raise ValueError("the journal holds no size and checksum for it")
+    size_bytes = path.stat().st_size
+    if size_bytes != result.size_bytes:
+        raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
+    if file_sha256(path) != result.sha256:
+        raise ValueError(f"its content is not what was recorded: the SHA-256 differs; {_AGAIN}")
+    one(decoders, "clip", {"path": str(path), "size_bytes": size_bytes})
+
+
+def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:
+    """SHA-256 by id as report.json has it, None where it is older than the result; "" for all in one that is no report.
+
+    None altogether where there is no report: a run that was killed.
+    """
+    try:
+        with durable_files.open_plain(rundir.path / "report.json") as file:
+            report = json.loads(file.read())
+        return {job["id"]: job["sha256"] for job in report["jobs"]}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {entry.id: "" for entry in held.entries}

@@ -1,0 +1,131 @@
+"""The summary of a run, posted to a webhook when it has ended.
+
+One body for all: ``{"text": …}`` is what chat webhooks (Slack and those that took over its form) show, the other keys
+are for machines. ``{status}`` in the address is replaced by the exit status, which is how healthchecks-style receivers
+are told success from failure (https://healthchecks.io/docs/signaling_failures/). Rules: the address is a secret, so
+nothing that is shown or stored holds more of it than its host; redirects are not followed; and whatever becomes of it,
+the run's outcome stands.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from batchrunner.errors import UsageError
+from batchrunner.events import Listener, Noticed
+from batchrunner.net.proxies import Proxies
+from batchrunner.report.failure_groups import causes
+from batchrunner.report.writer import headline
+
+_WITHIN_S = 10.0
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_CAUSES_MOST = 3
+_IDS_MOST = 5
+_MESSAGE_MOST = 300
+_KEYS = ("name", "exit_status", "stopped", "run_id", "started_at", "finished_at", "totals", "money")
+_HINT = "Give --notify (or BATCHRUNNER_NOTIFY) an https address; http only on this machine. Nothing was submitted."
+
+
+def check(url: str | None) -> None:
+    """Refuse an address that no summary may be posted to. Raises UsageError, which does not repeat it."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    plain = host in _LOOPBACK and parts.scheme == "http" if host else False
+    if not host or not (plain or parts.scheme == "https") or not url.isprintable() or " " in url:
+        raise UsageError("the webhook of --notify cannot be used: not an https address", _HINT)
+
+
+async def tell(
+    url: str | None, facts: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
+) -> None:
+    """Post how a run ended, if a webhook is set; announce it where that fails. facts: report.json's content."""
+    if url is not None and (trouble := await post(url, body(facts, run_dir), proxies)):
+        listener(Noticed(datetime.fromisoformat(facts["finished_at"]).timestamp(), (), trouble))
+
+
+async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None) -> str | None:
+    """Post `body`; what went wrong in words that do not tell the address, or None. Ends within ten seconds."""
+    import aiohttp  # here, as a run that finds nothing to do calls nobody
+
+    target = url.replace("{status}", str(body["exit_status"]))
+    host = urlsplit(url).hostname
+    proxy = (proxies or Proxies()).for_url(url)
+    timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
+    headers = {"Content-Type": "application/json", "User-Agent": "batchrunner"}
+    try:
+        async with (
+            aiohttp.ClientSession(
+                timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy.url if proxy else None
+            ) as session,
+            session.post(target, data=json.dumps(body), headers=headers, allow_redirects=False) as reply,
+        ):
+            if 200 <= reply.status < 300:
+                return None
+            what = f"answered {reply.status}" + (", a redirect, which is not followed" if reply.status < 400 else "")
+    except TimeoutError:
+        what = f"did not answer within {_WITHIN_S:.0f} s"
+    except aiohttp.ClientConnectorCertificateError:
+        what = "has a certificate that is not trusted; SSL_CERT_FILE can name the file of a private authority"
+    except aiohttp.ClientHttpProxyError as error:
+        what = f"could not be reached: the proxy {proxy.shown if proxy else ''} answered {error.status}"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        what = f"could not be reached ({type(error).__name__})"
+    return f"the summary was not posted: the webhook at {host} {what}"
+
+
+def body(facts: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """What is posted. facts: report.json's content."""
+    found = causes(dict(facts))
+    summary = headline(dict(facts))
+    lines = [f"{facts['name']}: {summary}"]
+    if facts["stopped"]:
+        lines.append(f"Stopped: {_cut(facts['stopped'])}")
+    lines += [
+        f"{len(cause.ids):,} {cause.state.replace('_', ' ')}: {_cut(cause.messages[0][0])}"
+        for cause in [each for each in found if each.state in {"failed", "in_doubt"}][:_CAUSES_MOST]
+    ]
+    if facts["exit_status"]:
+        lines.append(f"Report: {run_dir}/report.html")
+        lines += [f"Next: {command}" for command in dict.fromkeys(cause.command for cause in found)]
+    return {
+        "text": _escaped("\n".join(lines)),
+        **{key: facts[key] for key in _KEYS},
+        "ok": not facts["exit_status"],
+        "summary": summary,
+        "run_dir": str(run_dir),
+        "causes": [
+            {
+                "state": cause.state,
+                "kind": cause.kind,
+                "message": _cut(cause.messages[0][0]),
+                "count": len(cause.ids),
+                "jobs": list(cause.ids[:_IDS_MOST]),
+            }
+            for cause in found
+        ],
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_MOST else text[: _MESSAGE_MOST - 1] + "…"
+
+
+# What chats take for a call: a name behind @ where no word ends, and the groups' names wherever they stand.
+_MENTION = re.compile(r"(?<![\w.])@(?=\w)|@(?=(?:channel|here|all|everyone|team)\b)", re.IGNORECASE)
+_NO_SPACE = "\u200b"  # of no width: what follows is no name of the chat's any more
+
+
+def _escaped(text: str) -> str:
+    """`text` calling nobody: Slack's three characters escaped (``<!channel>``), and ``@channel`` parted."""
+    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MENTION.sub(f"@{_NO_SPACE}", plain)

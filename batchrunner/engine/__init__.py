@@ -1,0 +1,1 @@
+"""The loop that submits, polls and downloads jobs, with its queue, limits and circuit breakers."""

@@ -1,0 +1,1 @@
+"""When to poll which generation, and how long generations take."""

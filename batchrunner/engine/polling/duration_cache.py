@@ -1,0 +1,107 @@
+"""How long generations took in earlier batches: one small file in the user's cache, for the pace of looks.
+
+Rule: nothing depends on it. A file that is missing, broken, too large or not writable is as good as none, and nobody
+hears of it. It holds host names, model names and seconds; it keeps the latest kinds, and of each the latest durations.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from batchrunner.engine.polling.duration_model import KEPT, Course, Durations
+from batchrunner.plan.duration_estimate import Kind
+from batchrunner.storage.durable_files import open_plain
+
+_VERSION = 1
+_MOST_KINDS = 64
+_MOST_BYTES = 1_000_000
+
+
+def place(environment: Mapping[str, str]) -> Path | None:
+    """Where the file lies, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the environment names neither."""
+    cache, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
+    if home and (cache == "~" or cache.startswith("~/")):
+        cache = home + cache[1:]
+    folder = Path(cache) if cache else Path(home, ".cache") if home else None
+    return folder / "batchrunner" / "durations.json" if folder and folder.is_absolute() else None
+
+
+def load(path: Path | None, service: str) -> dict[Course, Durations]:
+    """What is known of this service's generations."""
+    found: dict[Course, Durations] = {}
+    for row in _rows(path):
+        with suppress(KeyError, TypeError, ValueError):
+            if row["service"] == service:
+                course = ((str(row["model"]), str(row["resolution"])), row["queued"] is True)
+                spans = [(float(after_s), float(by_s)) for after_s, by_s in row["spans"][-KEPT:]]
+                found[course] = Durations(spans)
+    return found
+
+
+def with_journal(
+    known: dict[Course, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
+) -> dict[Course, Durations]:
+    """`known`, and on top of it the durations that this batch's own journal holds, in seconds.
+
+    It does not say when they were last seen unfinished: an interval before, at most.
+    """
+    for kind, durations_s in seen.items():
+        for took_s in durations_s:
+            known.setdefault((kind, False), Durations()).learn(max(0.0, took_s - interval_s), took_s)
+    return known
+
+
+def save(path: Path | None, service: str, durations: Mapping[Course, Durations]) -> None:
+    """Keep this beside what the file knows of other services and kinds."""
+    if path is None or not durations:
+        return
+    rows = [
+        {
+            "service": service,
+            "model": model,
+            "resolution": resolution,
+            "queued": queued,
+            "spans": [[round(after_s, 3), round(by_s, 3)] for after_s, by_s in known.spans],
+        }
+        for ((model, resolution), queued), known in durations.items()
+    ]
+    mine = {_name(row) for row in rows}
+    others = [row for row in _rows(path) if _name(row) not in mine]
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, json.dumps({"version": _VERSION, "kinds": (others + rows)[-_MOST_KINDS:]}))
+
+
+def _rows(path: Path | None) -> list[dict[str, Any]]:
+    """The file's rows, as far as it is one of this program's."""
+    if path is None:
+        return []
+    try:
+        with open_plain(path) as file:
+            held = json.loads(file.read(_MOST_BYTES + 1)[: _MOST_BYTES + 1])
+        rows = held["kinds"] if held["version"] == _VERSION else []
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return []
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return repr([row.get(key) for key in ("service", "model", "resolution", "queued")])
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write in one step: whoever reads meanwhile, or starts after a power cut, finds the old content or the new."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,182 @@
+"""How long generations of one kind take: a distribution that is learned look by look and follows the times. Pure.
+
+What two looks tell is a span: at the first one it was not complete yet, at the second one it was. What is still running
+tells that it takes longer: left out, the early finishers would make a batch's beginning look fast. Time is cut into
+steps of equal ratio, so that nothing is assumed about the shape (two humps, a long tail) and all sizes are fixed.
+Rule: only the latest spans count, and once several in a row are not what was expected, only those.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+from math import exp, isfinite
+
+from batchrunner.plan.duration_estimate import Kind
+
+_FIRST_S = 0.05
+_PER_OCTAVE = 8
+STEPS = 22 * _PER_OCTAVE  # to 58 hours
+EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
+WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
+
+# Chosen by simulation, as benchmarks/polling.py does it; the outcome is flat around them.
+KEPT = 256  # spans
+_ROUNDS = 8  # of expectation-maximisation
+_SMOOTH = 0.4  # of the bandwidth that suits a single hump
+_ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
+_DOUBT = 8  # spans that outweigh the belief that it may complete any time
+_ODD = 0.1  # share expected to complete that early, or that late
+_CHANGED = 5  # so odd ones in a row, all early or all late: the service has changed. By chance: once in 50,000
+_LATE = 0.25  # share that counts as late
+_NOUGHT = 1e-12
+
+Span = tuple[float, float]
+Course = tuple[Kind, bool]  # what a duration is of; and whether it counts from the end of a wait in the queue
+
+
+class Durations:
+    """The latest durations of one kind: each took longer than `span[0]` and at most `span[1]` seconds."""
+
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        self.spans: deque[Span] = deque(maxlen=KEPT)
+        self._fit: Fit | None = None
+        self._odd, self._in_a_row = 0, 0
+        for after_s, by_s in spans:
+            self.learn(after_s, by_s)
+
+    def learn(self, after_s: float, by_s: float) -> None:
+        """Take in one that took longer than `after_s` and at most `by_s`."""
+        if not (isfinite(by_s) and 0 <= after_s <= by_s):
+            return  # no duration
+        self.spans.append((after_s, by_s))
+        odd = 0 if self._fit is None else self._fit.odd(after_s, by_s)
+        self._in_a_row = self._in_a_row + 1 if odd == self._odd else 1
+        self._odd = odd
+        if odd and self._in_a_row >= _CHANGED:
+            while len(self.spans) > self._in_a_row:
+                self.spans.popleft()
+
+    def fit(self, running_s: Sequence[float] = ()) -> "Fit":
+        """The distribution by what was seen, and by how long others are running already. Wants at least one span."""
+        self._fit = Fit(_likeliest(self.spans, running_s), len(self.spans))
+        return self._fit
+
+
+class Fit:
+    """A distribution over the steps of time.
+
+    late_s: from when on what is not complete is late.
+    survival: share that takes longer than each edge. hazard: per second, in each step, of what is left: nowhere nought,
+    since a few are taken to complete any time, as what nobody expects must not go unseen for long.
+    """
+
+    def __init__(self, shares: Sequence[float], seen: int) -> None:
+        smooth = _smoothed(shares, seen)
+        self.survival = _left(smooth)
+        self.median_s, self.late_s = self._by_when(0.5), self._by_when(_LATE)
+        self.mean_s = sum(
+            share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True)
+        )
+        odd, rate = max(_ANY_TIME, _DOUBT / (_DOUBT + seen)), 0.5 / self.median_s
+        left = [
+            (1 - odd) * each + odd * exp(-rate * edge_s) for each, edge_s in zip(self.survival, EDGES_S, strict=True)
+        ]
+        self.hazard = [
+            2 * (before - after) / max(before + after, 1e-9) / width_s + 1e-9
+            for (before, after), width_s in zip(pairwise(left), WIDTHS_S, strict=True)
+        ]
+
+    def longer_than(self, elapsed_s: float) -> float:
+        """Share that takes longer."""
+        step = step_of(elapsed_s)
+        part = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
+        return self.survival[step] + part * (self.survival[step + 1] - self.survival[step])
+
+    def odd(self, after_s: float, by_s: float) -> int:
+        """-1 where hardly any was expected to complete that early, 1 where that late, else 0."""
+        return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
+
+    def _by_when(self, share: float) -> float:
+        """By when all but this share are complete."""
+        step = next(step for step in range(STEPS) if self.survival[step + 1] <= share)
+        fall = self.survival[step] - self.survival[step + 1]
+        return EDGES_S[step] + (self.survival[step] - share) / fall * WIDTHS_S[step]
+
+
+def step_of(elapsed_s: float) -> int:
+    """The step of time that ends at or after this moment; the last one holds all that is later."""
+    return min(max(bisect_left(EDGES_S, elapsed_s) - 1, 0), STEPS - 1)
+
+
+def _edge_near(elapsed_s: float) -> int:
+    """The edge nearest to this moment; never the last one."""
+    return min(max(bisect_left(EDGES_S, elapsed_s * 2 ** (0.5 / _PER_OCTAVE)) - 1, 0), STEPS - 1)
+
+
+def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
+    """The shares of the steps under which the spans are likeliest, nearly: a few rounds of expectation-maximisation.
+
+    Not run to its end, where it would be all spikes.
+    """
+    bounds = [(first := _edge_near(after_s), max(_edge_near(by_s), first + 1), 1.0) for after_s, by_s in spans]
+    bounds += _open_ended(running_s, len(spans))
+    whole = sum(count for _, _, count in bounds)
+    shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
+    for _ in range(_ROUNDS):
+        below = [0.0, *accumulate(shares)]
+        change = [0.0] * (STEPS + 1)
+        for first, end, count in bounds:
+            each = count / whole / max(below[end] - below[first], _NOUGHT)
+            change[first] += each
+            change[end] -= each
+        shares = [share * max(0.0, factor) for share, factor in zip(shares, accumulate(change[:-1]), strict=True)]
+    return _scaled(shares)
+
+
+def _open_ended(running_s: Sequence[float], seen: int) -> list[tuple[int, int, float]]:
+    """Those still running, as spans without an end.
+
+    In the long run those that run now are not of the same time as the latest ones seen: they must not outweigh them.
+    """
+    weight = 1.0 if seen < KEPT else min(1.0, seen / (2 * len(running_s) or 1))
+    counts = [0.0] * STEPS
+    for elapsed_s in running_s:
+        counts[_edge_near(elapsed_s)] += weight
+    return [(step, STEPS, count) for step, count in enumerate(counts) if count]
+
+
+def _beforehand(longest_s: float) -> list[float]:
+    """What is believed before anything is seen: any order of magnitude up to what is known to occur, tailing off."""
+    far_s = 2 * max(longest_s, _FIRST_S)
+    return _scaled(
+        [
+            width_s / (low_s + far_s / 32) * exp(-low_s / far_s)
+            for low_s, width_s in zip(EDGES_S[:-1], WIDTHS_S, strict=True)
+        ]
+    )
+
+
+def _scaled(shares: Sequence[float]) -> list[float]:
+    whole = sum(shares) + STEPS * _NOUGHT
+    return [(share + _NOUGHT) / whole for share in shares]
+
+
+def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
+    """The shares, smoothed over as many steps as so few observations call for (after Silverman's rule)."""
+    left = _left(shares)
+    low, high = (next(step for step in range(STEPS) if left[step + 1] <= share) for share in (0.75, 0.25))
+    deviation = _SMOOTH * 0.9 * (high - low) / 1.349 * max(seen, 1) ** -0.2
+    radius = max(1, min(STEPS // 8, round(1.2247 * deviation - 0.5)))  # two boxes of 2r+1 steps have that deviation
+    return _scaled(_boxed(_boxed(shares, radius), radius))
+
+
+def _boxed(shares: Sequence[float], radius: int) -> list[float]:
+    """Each share spread evenly over its neighbours."""
+    below = [0.0, *accumulate(shares)]
+    return [below[min(STEPS, step + radius + 1)] - below[max(0, step - radius)] for step in range(STEPS)]
+
+
+def _left(shares: Sequence[float]) -> list[float]:
+    """What is left at each edge: from one, to nothing at the last."""
+    return [max(0.0, 1 - below) for below in (0.0, *accumulate(shares[:-1]), 1.0)]

@@ -1,0 +1,487 @@
+"""The steps of a job: each makes one call, stores what it learned, and says what should follow.
+
+Rules: a record is stored before anything that follows from it is done, and announced after that. Steps decide about
+one job; when the next one runs, and in which slot, is the engine's business. A submission in doubt is never repeated
+here: the only ways out are evidence (`review`) and the user.
+"""
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchrunner.engine import backoff as retry
+from batchrunner.engine.calls import Weather, watched
+from batchrunner.engine.confirmation import TERMINAL, Confirmations, unnamed
+from batchrunner.engine.in_doubt import Doubts, Finished, is_disproved, plausible_s
+from batchrunner.engine.ports import Parts, Policy
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
+from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
+from batchrunner.job import Job, Move, Record, Result, State, advance
+from batchrunner.plan.admission import Admission
+from batchrunner.plan.duration_estimate import kind_of
+from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
+from batchrunner.providers.aimlapi.responses import Generation, Listed, Phase
+
+_DAY_S = 86_400.0
+NOT_ACCEPTED = Problem(
+    "not_listed",
+    "the service's log does not list the submission in doubt, so it was not accepted",
+    "It is submitted again; nothing was charged for it.",
+    "service",
+)
+LOG_LACKS_IT = Problem(
+    "not_listed",
+    "the service's log lists later submissions as finished and lacks the one in doubt",
+    "It is submitted again, as --in-doubt evidence asks for.",
+    "service",
+)
+REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
+FOREIGN_POLLS = 40  # replies in a row about another generation: then the next run continues
+POLL_REFUSED_HINT = (
+    "It is paid for, and every run polls it again, at no charge. Ask the service's support with this id; "
+    "--retry-failed pays for another generation."
+)
+REFUSED_HINT = "Nothing was charged for it. Look at what is special about it; --retry-failed submits it again."
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Nothing is in flight for it: submit it, in so many seconds. last: after all other jobs that wait."""
+
+    wait_s: float = 0.0
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """In flight: look again, in so many seconds, or after the usual interval. over: the service is done with it."""
+
+    wait_s: float | None = None
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Completed: download this."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """It may be in flight, and its id is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Succeeded or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Still in flight, and nothing more to be done in this run. why: for people."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Submissions that are in doubt no more.
+
+    adopted: found in the log. freed: to be submitted again in spite of the doubt. disproved: not accepted, by the log.
+    """
+
+    adopted: Sequence[str] = ()
+    freed: Sequence[str] = ()
+    disproved: Sequence[str] = ()
+
+
+Next = Submit | Look | Fetch | Doubt | End | Leave
+
+
+class Steps:
+    """The steps, and the records they bring up to date (by fingerprint), with what follows from those: `admission`.
+
+    log_offered: whether the service offers its log, as far as is known.
+    ticket: of the gate that let a call in (`batchrunner.engine.circuit_breaker`).
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        policy: Policy,
+        run_id: str,
+        records: dict[str, Record],
+        weather: Weather,
+        admission: Admission,
+    ) -> None:
+        self.records = records
+        self.admission = admission
+        self._parts = parts
+        self._policy = policy
+        self._run_id = run_id
+        self._weather = weather
+        self._linkless: Counter[str] = Counter()
+        self._generating_since: dict[str, float] = {}  # monotonic, s
+        self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
+        self._failing_since: dict[str, float] = {}  # monotonic, s: the first failed poll since one was answered
+        self._refused_polls: dict[str, tuple[int, int]] = {}  # refusals for good, and the job's own failures then
+        self._foreign: Counter[str] = Counter()  # replies in a row about another generation
+        self._confirmations = Confirmations()
+        self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
+        self._warned: set[str] = set()
+        self._listed_at: dict[str, float] = {}  # by request id, wall time, s: when it was first seen as finished
+        self.log_offered = True
+
+    def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
+        """Announce something about a job; with `once`, only the first time that it is said of any."""
+        if not once or message not in self._warned:
+            self._warned.add(message)
+            self._parts.announce(Noticed(self._parts.clock.now(), self._parts.ids(fingerprint), message))
+
+    async def submit(self, fingerprint: str, ticket: int) -> Next:
+        """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
+        clock = self._parts.clock
+        record = self.records[fingerprint]
+        request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
+        estimate = self.admission.prices.estimate(record.job).credits
+        intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
+        try:
+            record = await self._move(fingerprint, Move.INTEND, **intent)
+        except LocalFault as fault:
+            await self._not_sent(advance(record, Move.INTEND, **intent), fault)
+            raise
+        try:
+            made = self._parts.service.submit(record.job, request_id)
+            accepted = await self._weather.call("submit", fingerprint, ticket, made)
+        except CallError as error:
+            return await self._not_accepted(fingerprint, error)
+        await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
+        self._seen_at[fingerprint] = clock.monotonic()
+        return Look()
+
+    async def _not_sent(self, record: Record, fault: LocalFault) -> None:
+        """Take back an intent that was perhaps stored, so that the next run does not hold it in doubt."""
+        record = advance(record, Move.REFUSE, error=fault.problem, ended_at=self._parts.clock.now())
+        with suppress(LocalFault):
+            await self._parts.journal.save(record)
+        self._put(record)
+
+    async def poll(self, fingerprint: str, ticket: int) -> Next:
+        """Look at the generation once."""
+        record = self.records[fingerprint]
+        assert record.generation_id is not None
+        try:
+            made = self._parts.service.generation(record.generation_id, record.job.input_urls)
+            seen = await self._weather.call("poll", fingerprint, ticket, made)
+        except CallError as error:
+            return await self._poll_failed(fingerprint, record, error)
+        for known in (self._missing_since, self._failing_since, self._refused_polls, self._foreign):
+            known.pop(fingerprint, None)
+        credits_ = record.last.credits if seen.credits is None else seen.credits
+        record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
+        self._put(record)
+        if not seen.known:
+            self.notice(fingerprint, f"an unknown status, taken for pending: {seen.word!r}", once=True)
+        if seen.notice:
+            self.notice(fingerprint, seen.notice, once=True)
+        if seen.phase not in TERMINAL:
+            self._confirmations.forget(fingerprint)
+        elif not self._confirmations.confirms(fingerprint, seen):
+            return Look(min(self._policy.confirm_s, self._policy.poll_interval_s))
+        if seen.phase is Phase.FAILED:
+            return await self._failed(fingerprint, seen.error)
+        if seen.phase is Phase.COMPLETED:
+            return await self._completed(fingerprint, record, seen)
+        return await self._still_working(fingerprint, record, seen.phase)
+
+    async def download(self, fingerprint: str, url: str, ticket: int) -> Next:
+        """Download, check, and deliver under the final names. Raises LocalFault where the disk refuses."""
+        record = self.records[fingerprint]
+        try:
+            made = self._parts.clips.fetch(url, record.job.key, watched(self._parts, fingerprint))
+            fetched = await self._weather.call("download", fingerprint, ticket, made)
+        except LocalFault:
+            raise
+        except CallError as error:
+            return await self._download_failed(fingerprint, error)
+        await self._parts.store.deliver(record.job, fetched)
+        await self._delivered(fingerprint, fetched.result)
+        return End()
+
+    async def settle(self, news: Mapping[str, Result | None]) -> None:
+        """Take in what the run directory shows at the start (`batchrunner.transfer.delivery.Store.settle`)."""
+        for fingerprint, result in news.items():
+            if self.records[fingerprint].state is State.IN_FLIGHT and result is not None:
+                await self._delivered(fingerprint, result)
+            elif self.records[fingerprint].state is State.SUCCEEDED:
+                await self._move(fingerprint, Move.LOSE)
+
+    async def flush(self) -> None:
+        """Store what was learned of generations in flight since they last moved."""
+        for record in list(self.records.values()):
+            if record.state is State.IN_FLIGHT:
+                await self._parts.journal.save(record)
+
+    async def _delivered(self, fingerprint: str, result: Result) -> None:
+        """Record a clip that stands under its final names."""
+        self._confirmations.forget(fingerprint)
+        record = self.records[fingerprint]
+        result = replace(result, warnings=(*result.warnings, *oddities(record.job, result)))
+        self._put(replace(record, result=result))
+        await self._move(fingerprint, Move.DELIVER, ended_at=self._parts.clock.now())
+        for warning in result.warnings:
+            self.notice(fingerprint, warning)
+
+    async def review(self, doubts: Doubts) -> Settled:
+        """Search the service's log for submissions in doubt, and settle what it shows.
+
+        Those found are adopted. One that is not found stays in doubt, as whether unfinished generations show there,
+        and how late, is not known. It is freed only where the provider states that its log lists what it accepts, or
+        by the user's choice (`Policy.in_doubt`). A service that does not offer its log (403, 404) is asked once a run.
+        """
+        names, now = sorted(doubts), self._parts.clock.monotonic()
+        if not names or not self.log_offered:
+            return Settled()
+        in_time = frozenset(name for name in names if doubts.is_settled(name, now))
+        asked = [name for name in names if self._policy.in_doubt == "resubmit" and doubts.is_earlier(name)]
+        asked = [name for name in asked if self._parts.ids(name)]
+        earliest = min(self.records[name].last.submitted_at for name in names)
+        frees = self._parts.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
+        try:
+            # A row counts as missing only if the log was read from well before its submission: clocks differ.
+            listed = await self._parts.service.accepted_since(earliest - (_DAY_S if frees else 0.0))
+        except CallError as error:
+            self.log_offered = error.status not in {403, 404, 405}
+            freed = asked if error.status in {403, 404} else []
+            for name in freed:
+                await self._move(name, Move.RELEASE)
+            return Settled(freed=freed)
+        adopted = [name for name in names if self.records[name].last.request_id in listed.ids]
+        for name in adopted:
+            await self._accepted(name, Move.ADOPT, listed.ids[self.records[name].last.request_id], None)
+        lacking = [name for name in names if self.records[name].last.request_id not in listed.requests]
+        return Settled(adopted, *await self._free(lacking, listed, in_time, asked))
+
+    async def _free(
+        self, lacking: Sequence[str], listed: Listed, in_time: Container[str], asked: Container[str]
+    ) -> tuple[list[str], list[str]]:
+        """Free what the log lacks, as far as that may be: against the doubt, and because the log disproves it."""
+        freed, disproved = [], []
+        finished = self._finished(listed) if self._policy.in_doubt == "evidence" else ()
+        for name in lacking:
+            record = self.records[name]
+            if not self._parts.ids(name):
+                continue  # the manifest names it no more: nobody asks for its clip
+            if listed.complete and name in in_time and self._parts.capabilities.lists_on_acceptance:
+                await self._move(name, Move.CLEAR, error=NOT_ACCEPTED)
+                disproved.append(name)
+            elif name in asked and listed.ended:
+                await self._move(name, Move.RELEASE)
+                freed.append(name)
+            elif listed.complete and self._is_disproved(record, finished):
+                await self._move(name, Move.RELEASE, error=LOG_LACKS_IT)
+                freed.append(name)
+        return freed, disproved
+
+    def _finished(self, listed: Listed) -> list[Finished]:
+        """The submissions of this batch that the log lists as finished."""
+        now = self._parts.clock.now()
+        for request_id in listed.finished:
+            self._listed_at.setdefault(request_id, now)
+        attempts = (attempt for record in self.records.values() for attempt in record.attempts)
+        return [
+            Finished(attempt.submitted_at, self._listed_at[attempt.request_id])
+            for attempt in attempts
+            if attempt.request_id in listed.finished
+        ]
+
+    def _is_disproved(self, record: Record, finished: Sequence[Finished]) -> bool:
+        longest_s = plausible_s(self.seen_s(record.job), self._policy.doubt_s)
+        return is_disproved(record.last.submitted_at, self._parts.clock.now(), longest_s, finished)
+
+    def seen_s(self, job: Job) -> list[float]:
+        """How long generations of a job's kind took, queue included, as far as this batch and others know."""
+        kind = kind_of(job)
+        known = self._parts.durations.get((kind, False))
+        return [*self.admission.forecast.seen.get(kind, ()), *(by_s for _, by_s in (known.spans if known else ()))]
+
+    async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
+        """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
+        clock = self._parts.clock
+        now, since, wait_s = clock.now(), clock.monotonic(), 1.0
+        while True:
+            try:
+                await self._move(fingerprint, move, generation_id=generation_id, accepted_at=now, credits=credits_)
+                return
+            except LocalFault as fault:
+                told = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet: note it down"
+                self.notice(fingerprint, told)
+                if clock.monotonic() - since > self._policy.record_retry_s:
+                    raise LocalFault(fault.kind, told, fault.hint) from fault
+                await clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, 30.0)
+
+    async def _not_accepted(self, fingerprint: str, error: CallError) -> Next:
+        if error.in_doubt:
+            await self._move(fingerprint, Move.DOUBT, error=replace(error.problem, hint=IN_DOUBT_HINT))
+            return Doubt()
+        await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
+        if isinstance(error, AccountFault):
+            if not self._weather.is_at_fault(fingerprint, error):
+                return Submit(last=True)  # when the gate opens, and the next try is another job's
+            told = f"{error.message}; it was refused again and again while other jobs were accepted"
+            await self._move(fingerprint, Move.GIVE_UP, error=Problem(error.kind, told, REFUSED_HINT))
+            return End()
+        if isinstance(error, LocalFault) and error.kind != "input_changed":
+            raise error  # no job's fault
+        # An input that changed or vanished concerns this job alone; so does a request that the service refuses.
+        own = isinstance(error, LocalFault)
+        wait_s = None if own else self._wait("submit", fingerprint, error, retry.SUBMISSIONS)
+        if wait_s is not None:
+            return Submit(wait_s)
+        problem = error.problem
+        if isinstance(error, ServiceFault | NetworkFault):
+            tries = f"{error.message}; it was refused {retry.SUBMISSIONS.tries} times while other jobs were accepted"
+            problem = replace(problem, message=tries, hint=REFUSED_HINT)
+        await self._move(fingerprint, Move.GIVE_UP, error=problem)
+        return End()
+
+    async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
+        now, whose = self._parts.clock.monotonic(), f"(generation {record.generation_id})"
+        failing_s = now - self._failing_since.setdefault(fingerprint, now)
+        if error.kind == "foreign_reply":
+            return self._foreign_reply(fingerprint, error)
+        if error.kind == "unknown_generation":
+            missing_s = now - self._missing_since.setdefault(fingerprint, now)
+            if missing_s > self._policy.not_found_grace_s:
+                told = f"{error.message}, for {missing_s:.0f} s now {whose}"
+                return await self._spoil(fingerprint, replace(error.problem, message=told))
+        elif self._is_refused_for_good(fingerprint, error):
+            told = f"{error.message}; {REFUSED_POLLS} polls were refused that way {whose}"
+            return await self._spoil(fingerprint, Problem("poll_refused", told, POLL_REFUSED_HINT, "service"))
+        elif failing_s > self._policy.job_timeout_s and self._weather.failures("poll", fingerprint) > REFUSED_POLLS:
+            return Leave(f"{error.message}; no usable reply for {failing_s:.0f} s {whose}: the next run polls it again")
+        return Look(self._wait("poll", fingerprint, error, retry.POLLS))
+
+    def _foreign_reply(self, fingerprint: str, error: CallError) -> Next:
+        """The reply is ignored and the generation polled again soon: something in between mixes up the replies."""
+        self._confirmations.forget(fingerprint)
+        self._foreign[fingerprint] += 1
+        if self._foreign[fingerprint] >= FOREIGN_POLLS:
+            return Leave(f"{error.message}, {FOREIGN_POLLS} times in a row; the next run polls it again")
+        interval_s = max(self._policy.confirm_s, self._policy.poll_interval_s)
+        return Look(self._wait("poll", fingerprint, error, retry.Backoff(interval_s, interval_s)))
+
+    def _is_refused_for_good(self, fingerprint: str, error: CallError) -> bool:
+        """Whether so many polls in a row were refused with a 4xx that concerns this generation alone.
+
+        What the account is refused counts only where another generation's poll was answered in between.
+        """
+        if not isinstance(error, JobFault | AccountFault):
+            return False
+        refused, counted = self._refused_polls.get(fingerprint, (0, 0))
+        failures = self._weather.failures("poll", fingerprint)
+        if failures > counted:
+            refused += 1
+        self._refused_polls[fingerprint] = refused, failures
+        return refused >= REFUSED_POLLS
+
+    async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
+        self._seen_at[fingerprint] = self._parts.clock.monotonic()
+        if phase is not Phase.GENERATING:
+            return Look()
+        if record.last.generating_at is None:
+            record = record.with_attempt(generating_at=self._parts.clock.now())
+            self._put(record)
+            await self._parts.journal.save(record)
+            self._parts.announce(JobSeen(self._parts.clock.now(), self._parts.ids(fingerprint), record))
+        # Counted on the clock that never jumps, from the first sight in this run.
+        now = self._parts.clock.monotonic()
+        since = self._generating_since.setdefault(fingerprint, now)
+        if now - since > self._policy.job_timeout_s:
+            return Leave(f"still generating after {now - since:.0f} s; the next run looks again")
+        return Look()
+
+    async def _completed(self, fingerprint: str, record: Record, seen: Generation) -> Next:
+        if record.last.completed_at is None:
+            record = record.with_attempt(completed_at=self._parts.clock.now())
+            self._put(record)
+            unseen_s = self._parts.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
+            if unseen_s <= 3 * self._policy.poll_interval_s + 60:  # else an outage, or two runs, lie between
+                self.admission.forecast.learn(record)
+        if seen.video_url is not None:
+            return Fetch(seen.video_url)
+        self._linkless[fingerprint] += 1
+        if self._linkless[fingerprint] <= self._policy.linkless_looks:
+            return Look(over=True)
+        return await self._spoil(fingerprint, seen.error)
+
+    async def _download_failed(self, fingerprint: str, error: CallError) -> Next:
+        """Look at the generation again: that gives a fresh link, and never another generation."""
+        final = error.kind == "check_limit"  # the same bytes take the same check to the same bound
+        wait_s = None if final else self._wait("download", fingerprint, error, retry.DOWNLOADS)
+        if wait_s is not None:
+            return Look(wait_s, over=True)
+        if final or error.kind == "bad_file":
+            return await self._spoil(fingerprint, error.problem)
+        return Leave(f"{error.message}; it is paid for, and the next run fetches it")
+
+    async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
+        """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
+        before = self.records[fingerprint].last.error
+        lost = before is not None and before.kind == ROLLED_BACK.kind  # another may be paid for already
+        may_pay = self._confirmations.may_pay(fingerprint)
+        self._confirmations.forget(fingerprint)
+        await self._spoil(fingerprint, problem if may_pay else unnamed(problem))
+        record = self.records[fingerprint]
+        failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
+        service_s = problem is not None and problem.fault == "service"
+        if lost or not may_pay or not service_s or not self._parts.ids(fingerprint):
+            return End()
+        if failed > self._policy.generation_retries:
+            return End()
+        await self._move(fingerprint, Move.RETRY)
+        return Submit()
+
+    async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
+        await self._move(fingerprint, Move.SPOIL, error=problem, ended_at=self._parts.clock.now())
+        return End()
+
+    async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
+        record = advance(self.records[fingerprint], move, error=error, **attempt)
+        await self._parts.journal.save(record)
+        self._put(record)
+        parts = self._parts
+        parts.announce(JobMoved(parts.clock.now(), parts.ids(fingerprint), move, record))
+        return record
+
+    def _put(self, record: Record) -> None:
+        self.records[record.job.fingerprint] = record
+        self.admission.ledger.update(record)
+
+    def _wait(self, call: str, fingerprint: str, error: CallError, backoff: retry.Backoff) -> float | None:
+        """Seconds until the call may be made again, announced; None to give up."""
+        parts, failures = self._parts, self._weather.failures(call, fingerprint)
+        wait_s = retry.wait_s(backoff, failures, error, parts.rng)
+        if wait_s is not None and self._weather.gates[call].open:  # else it is no news about this job
+            now, ids = parts.clock.now(), parts.ids(fingerprint)
+            parts.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, backoff.tries))
+        return wait_s
+
+
+def oddities(job: Job, result: Result) -> tuple[str, ...]:
+    """What is odd about a clip that is whole: not the size asked for, or not the length of the reference clip."""
+    warnings = []
+    asked = str(job.params.get("resolution", "")).removesuffix("p")
+    if asked.isdigit() and result.width_px and result.height_px:
+        short_px = min(result.width_px, result.height_px)
+        if abs(short_px - int(asked)) > 16:  # the model works in multiples of 16
+            warnings.append(f"asked for {asked}p, got {result.width_px}x{result.height_px}")
+    if job.video.duration_s and result.duration_s:
+        ratio = result.duration_s / job.video.duration_s
+        if not 0.8 <= ratio <= 1.25:
+            warnings.append(f"lasts {result.duration_s:.2f} s, the reference clip {job.video.duration_s:.2f} s")
+    return tuple(warnings)

@@ -1,0 +1,81 @@
+"""A batch that is being run: the records of what moves, and the rest in figures. For a screen, drawn again and again.
+
+Rule: rows of what is under way, of what went wrong, and of what was done last; of what waits there is one for all that
+are alike. How much is read does not grow with what is done.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from batchrunner.job import Happening, Job, Record
+from batchrunner.journal import journal, reader, rows
+from batchrunner.journal.summary import NAMED, Counts, counted
+
+_LATEST = 1000  # of what is done, to tell by how long a generation takes
+_MOVING = f"""
+SELECT fingerprint FROM jobs WHERE state <> 'pending' AND {NAMED} AND (state <> 'succeeded' OR fingerprint IN
+    (SELECT fingerprint FROM attempts WHERE completed_at IS NOT NULL ORDER BY completed_at DESC LIMIT {_LATEST}))
+"""
+_THESE = "fingerprint IN (SELECT value FROM json_each(?))"
+_JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY fingerprint"
+_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts WHERE {_THESE} ORDER BY fingerprint, number"
+_IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
+_ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
+# What a price depends on (`batchrunner.plan.prices`), and how long a generation takes.
+_KIND = "'$.model', '$.params.resolution', '$.video.duration_s', '$.video.frames'"
+_WAITING = f"""
+SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
+GROUP BY json_extract(job_json, {_KIND})
+"""
+_HAPPENINGS = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings WHERE at >= ? ORDER BY rowid"
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A batch under way.
+
+    records: by fingerprint, in the order of the entries, and ids: what each is delivered under. waiting: jobs to be
+    submitted, one for all that are alike in model, resolution and length, with their number. ended_at: of what was
+    delivered in this run and is not among the records (wall time, s, in order). happenings: of this run, oldest first.
+    """
+
+    counts: Counts
+    records: Mapping[str, Record]
+    ids: Mapping[str, tuple[str, ...]]
+    waiting: tuple[tuple[Job, int], ...]
+    ended_at: tuple[float, ...]
+    happenings: tuple[Happening, ...]
+
+
+def moving(path: Path, since: float) -> Moving | None:
+    """The batch of the journal at `path`; None, and JournalError, as for `journal.read`. since: ends from then on."""
+    return journal.look(path, partial(_moving, since))
+
+
+def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
+    counts = counted(connection)
+    if counts is None:
+        return None
+    since = max(since, counts.run.started_at)
+    these = (json.dumps([fingerprint for (fingerprint,) in connection.execute(_MOVING)]),)
+    attempts = groupby(connection.execute(_ATTEMPTS, these), key=itemgetter(0))
+    records = dict(reader.joined(connection.execute(_JOBS, these), attempts))
+    ids: dict[str, tuple[str, ...]] = {}
+    for fingerprint, name in connection.execute(_IDS, these):
+        ids[fingerprint] = (*ids.get(fingerprint, ()), name)
+    ends = connection.execute(_ENDS, (since,))
+    waiting = connection.execute(_WAITING)
+    return Moving(
+        counts,
+        {fingerprint: records[fingerprint] for fingerprint in ids},
+        ids,
+        tuple((rows.job_of(*columns), number) for *columns, number in waiting),
+        tuple(ended_at for fingerprint, ended_at in ends if fingerprint not in records),
+        tuple(rows.happening(row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
+    )

@@ -1,0 +1,1 @@
+"""Problems found in a manifest, and how they are printed."""

@@ -1,0 +1,1 @@
+"""Tables of jobs: CSV, TSV and JSON Lines."""

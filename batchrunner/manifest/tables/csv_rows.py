@@ -1,0 +1,175 @@
+"""Jobs from CSV and TSV: a header that names the columns, then a job a row.
+
+Rule: the dialect is the one that spreadsheets write: quotes doubled inside quotes, line ends allowed there. Empty rows
+before the header are skipped. A first line ``sep=;`` names the separator; otherwise a ``.csv`` whose header holds
+semicolons or tabs and no comma is separated by these. Numbers in such a table may have a decimal comma.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from batchrunner.manifest import schema
+from batchrunner.manifest.diagnostics.diagnostic import mark, nearest
+from batchrunner.manifest.row import Row
+from batchrunner.manifest.tables import reader as records
+from batchrunner.manifest.tables.reader import KNOWN, Marks, Table
+
+_COLUMNS = tuple(sorted(KNOWN - {"tags"}))
+_SEPARATOR = re.compile(r'"?sep=(\\t|[^\s"]|\t)"?\s*', re.IGNORECASE)
+_EMPTY = ' \t\r\n,;"\ufeff\u00a0'
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,15},[0-9]{1,15}")
+_WORDS = (
+    ("unexpected end of data", "a quoted text never ends", "close the quote; a quote inside is written twice"),
+    ("expected after", "text follows the closing quote", "a quote inside a quoted text is written twice"),
+    ("new-line character", "lines end in bare carriage returns", "save it with ordinary line ends"),
+    ("field larger", "a cell is far too large", ""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column. name: the field; tag: the tag's name for a column of tags; index: from 0."""
+
+    name: str
+    tag: str
+    index: int
+
+
+def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
+    """The rows of a table of comma-separated values, or of those separated by `delimiter`."""
+    lines = table.lines()
+    first = _first_line(lines, table)
+    if separator := _SEPARATOR.fullmatch(first):
+        delimiter = "\t" if separator[1] == "\\t" else separator[1]
+        table.next_row()
+        first = _first_line(lines, table)
+    elif delimiter == "," and "," not in first:  # spreadsheets write ";" where 1,5 is a number
+        delimiter = next((each for each in ";\t" if each in first), ",")
+    if not first:
+        return
+    reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
+    columns: list[_Column] | None = None
+    while (cells := _next(reader, table)) is not None:
+        if columns is None:
+            columns = _header(cells, table, delimiter)
+        elif any(cell and not cell.isspace() for cell in cells):
+            yield _csv_row(cells, columns, table, delimiter)
+        table.next_row()
+
+
+def _first_line(lines: Iterator[str], table: Table) -> str:
+    """The first line that is not empty: one of blanks, separators and empty quotes is. "" at the end of the table."""
+    for line in lines:
+        if line.strip(_EMPTY):
+            return line
+        table.next_row()
+    return ""
+
+
+def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
+    before = csv.field_size_limit(records.MAX_LINE_BYTES)  # the limit is the process's: others keep theirs
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        words = next((each for each in _WORDS if each[0] in str(error)), ("", str(error), ""))
+        begun = f"it began on line {table.start}" if table.start < table.line else ""
+        table.stop("table", 1, f"not valid CSV: {words[1]}", "; ".join(filter(None, (words[2], begun))))
+        return None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
+    """The columns that the first line names; those that are nothing are noted, once.
+
+    Gives up on a table none of whose columns is known: each of its rows would be wrong for the same reason.
+    """
+    places = _CellPlaces(table.record, table.start, delimiter)
+    names = [cell.strip() for cell in cells]
+    if not any(name in _COLUMNS or name.startswith("tags.") for name in names):
+        at = next((index for index, name in enumerate(names) if name), 0)
+        message = f"the first line names no field of a job: it starts with '{names[at][:60]}'"
+        table.findings.error("unknown-key", places[at], message, _header_hint(names))
+        raise records.Stop
+    columns: list[_Column] = []
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        field_name, _, tag = name.partition(".")
+        if name in seen:
+            table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' stands here a second time")
+        elif name in _COLUMNS:
+            columns.append(_Column(name, "", index))
+        elif field_name == "tags" and tag:
+            columns.append(_Column("tags", tag, index))
+        elif name or len(cells) == 1:
+            table.findings.error("unknown-key", places[index], f"a job has no field '{name[:60]}'", _column_hint(name))
+        seen.add(name or f"\0{index}")
+    return columns
+
+
+def _header_hint(names: list[str]) -> str:
+    """What to do about a header of which no name is known."""
+    guesses = {name: guess for name in names if (guess := nearest(name.lower(), _COLUMNS))}
+    if guesses:
+        return "did you mean " + ", ".join(f"'{guess}' for '{name[:60]}'" for name, guess in guesses.items()) + "?"
+    return "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
+
+
+def _column_hint(name: str) -> str:
+    if name == "tags":
+        return "give each tag a column of its own: tags.<name>"
+    guess = schema.hint_for(name) or nearest(name, _COLUMNS)
+    if guess in _COLUMNS:
+        return f"did you mean '{guess}'?"
+    return guess or "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
+
+
+def _csv_row(cells: list[str], columns: list[_Column], table: Table, delimiter: str) -> Row:
+    fields: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    for column in columns:
+        cell = cells[column.index].strip() if column.index < len(cells) else ""
+        if not cell:
+            continue
+        if column.tag:
+            tags[column.tag] = cell
+        else:
+            if delimiter != "," and _DECIMAL_COMMA.fullmatch(cell) and schema.is_number(column.name):
+                cell = cell.replace(",", ".")
+            fields[column.name] = schema.typed(column.name, cell)
+    if tags:
+        fields["tags"] = tags
+    places = _CellPlaces(table.record, table.start, delimiter)
+    width = max((column.index for column in columns), default=0) + 1
+    if len(cells) > width and any(cells[width:]) and columns:
+        at = next(index for index in range(width, len(cells)) if cells[index])
+        hint = "quote a text that holds the separator"
+        table.findings.error("table", places[at], "this row has more cells than the first line names", hint)
+    return records.checked(fields, Marks({column.name: column.index for column in reversed(columns)}, places), table)
+
+
+class _CellPlaces:
+    """Where each cell of a row stands, worked out when asked."""
+
+    __slots__ = ("_delimiter", "_lines", "_start")
+
+    def __init__(self, lines: list[str], start: int, delimiter: str) -> None:
+        self._lines, self._start, self._delimiter = lines, start, delimiter
+
+    def __getitem__(self, wanted: int) -> int:
+        index, quoted = 0, False
+        for line, text in enumerate(self._lines, self._start):
+            for column, char in enumerate(text, 1):
+                if index == wanted:
+                    return mark(line, column)
+                quoted ^= char == '"'
+                index += char == self._delimiter and not quoted
+        return mark(self._start, 1)

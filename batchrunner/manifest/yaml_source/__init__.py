@@ -1,0 +1,1 @@
+"""YAML text: encoding, parsing, syntax errors and common pitfalls."""

@@ -1,0 +1,1 @@
+"""Videos and pictures: probing, decoding, MP4 structure, posters."""

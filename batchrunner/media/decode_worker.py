@@ -1,0 +1,175 @@
+"""The process in which media of unknown origin are decoded: reads tasks from standard input, writes what it found.
+
+`batchrunner.media.decoder_pool` starts it and speaks with it in lines of JSON. `answer` does one task; without bounds,
+in any
+process. The process bounds itself, before each task and again when the file's header is read: address space, CPU
+time, and an alarm for a task that waits for ever. A task that passes a bound ends the process, which is replaced.
+Rules: it has no secrets (`decoders` gives it no environment and no open files), it writes no file but posters, and it
+lives no longer than the process that started it.
+"""
+
+import errno
+import json
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from batchrunner.media import decoder
+from batchrunner.media.decoder import Allow, CheckLimit
+
+_BASE_CPU_S = 20.0
+_CPU_S_PER_PIXEL = 50e-9  # ten times what H.264 takes
+_MOST_CPU_S = 900.0
+_WALL_S = 60.0
+_WALL_PER_CPU = 10.0  # a busy machine, a slow disk
+_BASE_BYTES = 1 << 30
+_BYTES_PER_PIXEL = 48  # 16 reference frames of 10 bits
+_MOST_BYTES = 3 << 30
+_NICE = 5  # the loop that submits and polls goes first
+
+
+Task = Callable[[Mapping[str, Any], Allow], Any]
+
+
+class Bounds:
+    """Bounds on this process for one task: `begin` sets them, `allow` raises them to what a file's header declares.
+
+    cpu_s, size_bytes: CPU time and memory that suffice for headers and small clips.
+    """
+
+    def __init__(self, cpu_s: float = _BASE_CPU_S, size_bytes: int = _BASE_BYTES) -> None:
+        self._base_cpu_s = cpu_s
+        self._base_bytes = size_bytes
+        self._begun_cpu_s = 0.0
+
+    def begin(self) -> None:
+        """Start a task."""
+        self._begun_cpu_s = self._used_cpu_s()
+        self._limit(self._base_cpu_s, self._base_bytes)
+
+    def allow(self, pixels: int, frames: int) -> None:
+        """Allow what so many frames of so many pixels take. Raises CheckLimit where a frame is too large."""
+        decoder.allow_pixels(pixels, frames)
+        cpu_s = min(_MOST_CPU_S, self._base_cpu_s + pixels * max(1, frames) * _CPU_S_PER_PIXEL)
+        self._limit(cpu_s, min(_MOST_BYTES, self._base_bytes + pixels * _BYTES_PER_PIXEL))
+
+    def _limit(self, cpu_s: float, size_bytes: int) -> None:
+        _set_limit(resource.RLIMIT_CPU, int(self._begun_cpu_s + cpu_s) + 1)
+        signal.alarm(int(_WALL_S + cpu_s * _WALL_PER_CPU))
+        with suppress(OSError):  # no such file outside of Linux: there the parent looks at the memory in use
+            pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+            _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + size_bytes)
+
+    @staticmethod
+    def _used_cpu_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+
+
+def _set_limit(which: int, value: int) -> None:
+    """Set a soft limit; the hard one stays, and bounds it."""
+    hard = resource.getrlimit(which)[1]
+    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def answer(task: Task, item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
+    """Do a task for one item and return what became of it, as JSON takes it.
+
+    It has one key of ``done``, ``limit``, ``bad``, ``problem`` and ``system``.
+    """
+    from batchrunner.media.probe import MediaProblem
+
+    try:
+        return {"done": task(item, allow)}
+    except CheckLimit as error:
+        return {"limit": str(error)}
+    except MediaProblem as error:
+        return {"problem": [error.message, error.hint]}
+    except ValueError as error:
+        return {"bad": str(error)}
+    except MemoryError:
+        return {"system": [errno.ENOMEM, "out of memory"]}
+    except OSError as error:
+        return {"system": [error.errno or errno.EIO, error.strerror or str(error)]}
+
+
+def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
+    return asdict(decoder.inspect(Path(item["path"]), item["size_bytes"], allow))
+
+
+def _input(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
+    from batchrunner.media import probe
+
+    return probe.look(Path(item["path"]), item["kind"], item["shown"], allow)
+
+
+def _poster(item: Mapping[str, Any], allow: Allow) -> None:
+    from batchrunner.media import posters
+
+    posters.make(Path(item["folder"]), posters.Wanted(item["key"], item["kind"], Path(item["path"])), allow)
+
+
+TASKS: Mapping[str, Task] = {"clip": _clip, "input": _input, "poster": _poster}
+
+
+def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> None:
+    """Serve tasks until standard input ends."""
+    bounds = bounds or Bounds()
+    replies = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is no reply
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the end of the run is the parent's to decide
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    os.nice(_NICE)
+    with suppress(OSError):  # Linux: where memory is short, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    try:
+        import av  # noqa: F401 (here, so that a task does not wait for it)
+        from PIL import Image  # noqa: F401 (for the same reason)
+    except (ImportError, OSError) as error:
+        _reply(replies, {"fault": str(error)})
+        return
+    _reply(replies, {"ready": True})
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    try:
+        while True:
+            name, items = requests.get()
+            _serve(tasks[name], items, bounds, replies)
+    finally:  # whatever it is, no clean-up waits for the thread that listens
+        os._exit(1)
+
+
+def _serve(task: Task, items: list[dict[str, Any]], bounds: Bounds, replies: int) -> None:
+    for item in items:
+        bounds.begin()
+        reply = answer(task, item, bounds.allow)
+        if reply.get("system", [0])[0] == errno.ENOMEM:
+            reply = {"limit": "decoding it takes more memory than a clip of its size needs"}
+        signal.alarm(0)
+        _reply(replies, reply)
+
+
+def _listen(requests: "queue.SimpleQueue[Any]") -> None:
+    """Read tasks, also while one is being done: the end of the input is the end of the parent."""
+    for line in sys.stdin.buffer:
+        requests.put(json.loads(line))
+    os._exit(0)
+
+
+def _reply(descriptor: int, reply: Mapping[str, Any]) -> None:
+    left = memoryview(json.dumps(reply).encode() + b"\n")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+if __name__ == "__main__":
+    main()

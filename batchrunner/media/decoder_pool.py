@@ -1,0 +1,338 @@
+"""Processes that decode media, as the rest of the program uses them: give them a task, take what they found.
+
+`Decoders` is the seam. `Pool` runs tasks in a few long-lived child processes (`batchrunner.media.decode_worker`), each
+of which is bounded in memory and time and replaced when it ends; `Here` runs them in this process, for simulations and
+tests. `pool` is the one of this process, so that a run uses the processes that looked at its inputs.
+Rule: whatever a file does to a decoder, the answer is an exception for that file, and no other file is harmed.
+"""
+
+import atexit
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchrunner.errors import BatchrunnerError, ExitStatus, LocalFault
+from batchrunner.media.decoder import CheckLimit, allow_pixels
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+# The environment of a worker: what an interpreter and its libraries need, and no secret.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
+START = "from batchrunner.media.decode_worker import main; main()"
+_PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # modules are found where this process found them
+_STARTS = 3  # a worker that is ended while it starts is started again
+_LOOK_EVERY_S = 0.25
+_LONGEST_START_S = 120.0
+_LONGEST_TASK_S = 10_800.0  # a worker ends itself long before
+_LONGEST_REPLY_BYTES = 1 << 20
+_MOST_RESIDENT_KB = None if sys.platform.startswith("linux") else 3 << 20  # Linux bounds the address space
+_ENDED = "the check was ended with the run"
+_WORDS = {
+    signal.SIGXCPU: "decoding it takes more time than a clip of its size needs",
+    signal.SIGALRM: "decoding it takes more time than a clip of its size needs",
+    signal.SIGKILL: "the decoder was ended: it took too much memory or time",
+}
+
+
+class NoDecoder(LocalFault):
+    """The decoder cannot be loaded: no file can be checked on this machine."""
+
+    exit_status = ExitStatus.USAGE
+
+
+Outcome = Any  # what a task returns, or an exception: CheckLimit, ValueError, OSError, BatchrunnerError
+
+
+class Decoders(Protocol):
+    """Where tasks of `batchrunner.media.decode_worker` are done."""
+
+    def ready(self) -> None:
+        """Return when a decoder is loaded. Raises NoDecoder where it cannot be."""
+        ...
+
+    def each(
+        self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
+    ) -> list[Outcome]:
+        """Do a task for each item; one outcome for each. enough: asked meanwhile, whether to give up. Blocks."""
+        ...
+
+    def stop(self) -> None:
+        """End what is going on, from any thread: outcomes that are waited for are CheckLimit."""
+        ...
+
+
+def one(decoders: Decoders, task: str, item: Mapping[str, Any], enough: Callable[[], bool] = lambda: False) -> Any:
+    """Do a task for one item and return what was found, or raise what it raised."""
+    outcome = decoders.each(task, [item], enough)[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+class Here:
+    """Decodes in this process, without bounds on memory and time."""
+
+    def ready(self) -> None:
+        """Load what is needed."""
+        import batchrunner.media.decode_worker
+
+        assert batchrunner.media.decode_worker
+
+    def each(
+        self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
+    ) -> list[Outcome]:
+        """Do a task for each item."""
+        from batchrunner.media.decode_worker import TASKS, answer
+
+        done: list[Outcome] = []
+        for item in items:
+            reply = {"limit": _ENDED} if enough() else answer(TASKS[task], item, allow_pixels)
+            done.append(_outcome(json.loads(json.dumps(reply))))  # as a process would send it
+        return done
+
+    def stop(self) -> None:
+        """There is nothing to end."""
+
+
+class Pool:
+    """A few workers, started when they are needed. Safe to use from several threads.
+
+    workers: most processes at once. most_resident_kb: memory that one may use, looked at here; None where the system
+    bounds it. start: Python code that serves tasks.
+    """
+
+    def __init__(
+        self, workers: int = WORKERS, *, most_resident_kb: int | None = _MOST_RESIDENT_KB, start: str = START
+    ) -> None:
+        self._room = threading.BoundedSemaphore(workers)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
+        self._stops = 0
+        self._make = partial(_Worker, start, most_resident_kb)
+
+    def ready(self) -> None:
+        """Start a worker, unless one has been started."""
+        with self._room:
+            self._give_back(self._take())
+
+    def each(
+        self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
+    ) -> list[Outcome]:
+        """Do a task for each item, one after the other, in one worker, and in another one where that ends."""
+        items = [_absolute(item) for item in items]
+        outcomes: list[Outcome] = []
+        stops = self._stops
+
+        def over() -> bool:
+            return self._stops != stops or enough()
+
+        with self._room:
+            while len(outcomes) < len(items) and not over():
+                worker = self._take()
+                is_over = False
+                try:
+                    outcomes += worker.ask(task, items[len(outcomes) :], over)
+                    is_over = True
+                finally:
+                    if not is_over:  # interrupted: replies that nobody waits for would follow
+                        worker.end()
+                    self._give_back(worker)
+        return outcomes + [CheckLimit(_ENDED) for _ in items[len(outcomes) :]]
+
+    def stop(self) -> None:
+        """End what is going on; what is asked for later is done."""
+        self._stops += 1
+        with self._lock:
+            busy = list(self._busy)
+        for worker in busy:
+            worker.end()
+
+    def close(self) -> None:
+        """End every worker."""
+        self.stop()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.close()
+
+    def _take(self) -> "_Worker":
+        worker = None
+        while worker is None:
+            with self._lock:
+                if not self._idle:
+                    break
+                worker = self._idle.pop()
+            if worker.has_ended():
+                worker.close()
+                worker = None
+        worker = worker or _started(self._make)
+        with self._lock:
+            self._busy.add(worker)
+        return worker
+
+    def _give_back(self, worker: "_Worker") -> None:
+        with self._lock:
+            self._busy.discard(worker)
+            if worker.is_alive:
+                self._idle.append(worker)
+                return
+        worker.close()
+
+
+@cache
+def pool() -> Pool:
+    """The workers of this process."""
+    found = Pool()
+    atexit.register(found.close)
+    return found
+
+
+def _started(make: "Callable[[], _Worker]") -> "_Worker":
+    """A worker that is ready. Raises NoDecoder."""
+    why = ""
+    for _ in range(_STARTS):
+        worker = make()
+        fault = worker.load()
+        if fault is None:
+            return worker
+        worker.close()
+        why = fault
+    hint = "Install batchrunner again, then run the same command again."
+    raise NoDecoder("no_decoder", f"the video decoder cannot be loaded: {why}", hint)
+
+
+def _absolute(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The item for a worker, which keeps the working directory that it was started in."""
+    return {**item, "path": os.path.abspath(item["path"])} if "path" in item else item  # noqa: PTH100 (a link stays)
+
+
+class _Worker:
+    """One child process, used by one thread at a time; `end` may come from another."""
+
+    def __init__(self, start: str, most_resident_kb: int | None) -> None:
+        self._most_resident_kb = most_resident_kb
+        self._held = b""
+        self.is_alive = True
+        self._process = _spawn(start)
+
+    def load(self) -> str | None:
+        """Wait until it is ready; what is wrong in words where it will not be."""
+        reply = self._reply(_LONGEST_START_S, lambda: False)
+        if reply is None:
+            return self._last_words()
+        return None if "ready" in reply else str(reply.get("fault"))
+
+    def ask(self, task: str, items: Sequence[Mapping[str, Any]], over: Callable[[], bool]) -> Iterator[Outcome]:
+        """The outcomes of a task, in order. Where the process ends, its end is the last one."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # told by the missing reply
+            self._process.stdin.write(json.dumps([task, list(items)]).encode() + b"\n")
+            self._process.stdin.flush()
+        for _ in items:
+            reply = self._reply(_LONGEST_TASK_S, over)
+            if reply is None:
+                yield CheckLimit(_ENDED if over() else self._last_words())
+                return
+            yield _outcome(reply)
+
+    def has_ended(self) -> bool:
+        """Whether the process is there no more: somebody ended it."""
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """End the process; from any thread."""
+        self.is_alive = False
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process and close its pipes: nobody uses them any more."""
+        self.end()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):  # what it did not read
+                pipe.close()
+
+    def _reply(self, longest_s: float, over: Callable[[], bool]) -> dict[str, Any] | None:
+        """The next reply, or None where the process has ended or was ended here."""
+        import select
+
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
+        for _ in range(int(longest_s / _LOOK_EVERY_S)):
+            line, found, rest = self._held.partition(b"\n")
+            if found:
+                self._held = rest
+                with suppress(ValueError):
+                    return dict(json.loads(line))
+                break
+            if poll.poll(1000 * _LOOK_EVERY_S):
+                block = os.read(descriptor, 1 << 16)
+                self._held += block
+                if not block or len(self._held) > _LONGEST_REPLY_BYTES:
+                    break
+            elif over() or self._is_too_large():
+                break
+        self.end()
+        return None
+
+    def _is_too_large(self) -> bool:
+        most = self._most_resident_kb
+        return most is not None and _resident_kb(self._process.pid) > most
+
+    def _last_words(self) -> str:
+        """Why the process ended."""
+        status = self._process.returncode
+        with suppress(ValueError):
+            number = signal.Signals(-status)
+            return _WORDS.get(number, f"the decoder crashed on it ({number.name})")
+        return f"the decoder ended on it with status {status}"
+
+
+def _spawn(start: str) -> "Popen[bytes]":
+    """Start a worker: in a session of its own, without this process's environment and open files."""
+    import subprocess
+
+    return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
+        [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _resident_kb(pid: int) -> int:
+    """Memory that a process uses; 0 where that is not known."""
+    import subprocess
+
+    words = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
+    told = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 (a number is all that varies)
+    return int(told.stdout) if told.stdout.strip().isdigit() else 0
+
+
+def _outcome(reply: Mapping[str, Any]) -> Outcome:
+    """What a worker's reply stands for."""
+    if "done" in reply:
+        return reply["done"]
+    if "limit" in reply:
+        return CheckLimit(str(reply["limit"]))
+    if "problem" in reply:
+        return BatchrunnerError(*map(str, reply["problem"]))
+    if "system" in reply:
+        number, words = reply["system"]
+        return OSError(number, words)
+    return ValueError(str(reply.get("bad")))

@@ -1,0 +1,368 @@
+"""Is a downloaded clip a whole MP4? Its structure, in plain Python; `batchrunner.media.decoder` asks a decoder.
+
+`check_structure` reads boxes, sample tables and the length chain of H.264 and H.265 samples: it finds truncation,
+junk, doubled files, pages under a clip's name and zeroed regions, in about a millisecond. Layouts: ISO/IEC 14496-12
+(boxes) and 14496-15 (NAL units in samples).
+
+Rule: the bytes are hostile. Sizes are checked before they are believed, counts are bounded by the bytes that hold
+them, and whatever the bytes are the answer is words, never an exception.
+"""
+
+import struct
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
+
+from batchrunner.formatting import count_text
+
+# Boxes that stand at the top level. What carries such a name and is longer than the file was cut.
+_TOP_BOXES = frozenset(
+    b"ftyp styp moov mdat moof mfra free skip wide uuid meta udta meco pdin sidx ssix prft emsg pnot PICT".split()
+)
+_MAX_FRAGMENTED_TAIL_BYTES = 4096  # padding to a block of a disk; more can hide lost fragments
+_MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
+_MAX_INDEX_BYTES = 64 << 20  # moov; an hour of video and sound has 3 MB, a cover picture may have 20
+_MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
+_MAX_NAL_UNITS = 2_000_000  # in one file
+# H.264 and H.265 never have three zero bytes in a row inside a NAL unit (emulation prevention); sloppy writers leave a
+# few at its end. So a run this long is a hole in the file.
+_HOLE = bytes(16)
+# Samples that are NAL units, each after its length: the box, and the byte in it, that hold the width of that length.
+_NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
+_VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
+HEAD_BYTES = 512  # what `names_no_video` wants to see
+_PAGES = ((b"<", "an HTML or XML page"), (b"{", "JSON"), (b"[", "JSON"))
+
+
+class _Broken(Exception):
+    """What is wrong, in words."""
+
+
+class _Box(NamedTuple):
+    """A box: its type, and where its content starts and ends."""
+
+    type: bytes
+    start: int
+    end: int
+
+
+class _Run(NamedTuple):
+    """Chunks that hold equally many samples of one sample entry; chunks and entries count from 1."""
+
+    first_chunk: int
+    samples: int
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """A track's sample table.
+
+    sizes: of every sample in bytes, or `same_size` for all `count` of them; neither in the compact form, not judged.
+    nal_widths: for each sample entry the width in bytes of the length before a NAL unit, 0 for other codecs.
+    """
+
+    handler: bytes
+    count: int
+    same_size: int
+    sizes: "array[int]"
+    chunks: "array[int]"
+    runs: tuple[_Run, ...]
+    nal_widths: tuple[int, ...]
+
+
+def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) -> str | None:
+    """None if `file`, open at any position, is a whole MP4 of `size_bytes` bytes, else what is wrong, in words.
+
+    Fragmented files (moof) are checked as far as their boxes. is_input: less is asked of a user's own files: QuickTime
+    files need no 'ftyp' box, and a file without a video track is left to the decoder.
+    Raises OSError where reading fails, and nothing else.
+    """
+    try:
+        _check(file, size_bytes, is_input=is_input)
+    except _Broken as broken:
+        return str(broken)
+    return None
+
+
+def oddities(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
+    """What is odd about the ends of a file that `check_structure` found whole, in words. Raises OSError."""
+    try:
+        boxes, tail_at = _walk_file(file, size_bytes)
+        if tail_at < size_bytes:
+            return (f"{count_text(size_bytes - tail_at, 'byte')} after its last box, which players ignore",)
+        head = _read(file, boxes[-1].start - 8, 8) if boxes else b""
+    except _Broken:
+        return ()
+    return (f"its last box '{head[4:].decode()}' names no size",) if head.startswith(bytes(4)) else ()
+
+
+def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
+    held = file.seek(0, 2)
+    if held != size_bytes:
+        raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
+    if (other := names_no_video(_read(file, 0, min(size_bytes, HEAD_BYTES)))) is not None:
+        raise _Broken(other)
+    boxes, _ = _walk_file(file, size_bytes)
+    _check_parts(boxes, (b"moov", b"mdat") if is_input else (b"ftyp", b"moov", b"mdat"))
+    tracks = _tracks(file, next(box for box in boxes if box.type == b"moov"))
+    videos = [track for track in tracks if track.handler == b"vide"]
+    if not videos:
+        if is_input:
+            return  # the decoder says what it is instead
+        raise _Broken("it has no video track")
+    if any(box.type == b"moof" for box in boxes):
+        return
+    if not any(track.count for track in videos):
+        raise _Broken("its video track has no pictures")
+    for track in tracks:
+        _check_places(track, size_bytes)
+    _check_pictures(file, size_bytes, videos)
+
+
+def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
+    """The boxes a clip is made of are there, and but once where they describe all of it."""
+    count = Counter(box.type for box in boxes)
+    for name in (b"ftyp", b"moov", b"mdat"):
+        if name in needed and not count[name]:
+            raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or only a part of one")
+        if count[name] > 1 and name != b"mdat":
+            raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
+
+
+def names_no_video(head: bytes) -> str | None:
+    """What `head`, the first bytes of a file, shows that is no video of any format, in words; else None."""
+    if not head:
+        return "it is empty"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[4:8] != b"ftyp":
+        return next((f"it is {name}, not a video" for mark, name in _PAGES if text.startswith(mark)), None)
+    return None
+
+
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    data = file.read(size)
+    if len(data) != size:
+        raise _Broken(f"it ends before byte {start + size:,}")
+    return data
+
+
+def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
+    """The top-level boxes, and where the last one ends: bytes that are no box may follow it."""
+    boxes: list[_Box] = []
+    at = 0
+    while at < size_bytes:
+        head = _read(file, at, min(16, size_bytes - at))
+        try:
+            boxes.append(_box(head, at, size_bytes, to_the_end=True))
+        except _Broken:
+            if _is_tail(boxes, head, size_bytes - at):
+                return boxes, at
+            raise
+        at = boxes[-1].end
+        if len(boxes) > _MAX_BOXES:
+            raise _Broken(f"it has more than {_MAX_BOXES:,} boxes")
+    return boxes, at
+
+
+def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
+    """Whether what begins with `head` after `boxes`, and is no box, can follow a whole clip: it is not the rest of one.
+
+    The sample tables of a plain file tell whether its pictures are all there. A fragmented file has none for the whole,
+    so bytes that could begin the next fragment count as a cut.
+    """
+    names = {box.type for box in boxes}
+    if not {b"moov", b"mdat"} <= names or head[4:8] in _TOP_BOXES:
+        return False
+    if b"moof" not in names or b"mfra" in names:  # mfra stands at the end
+        return True
+    if len(head) < 8:
+        return head.isspace() or (len(head) >= 4 and not any(head))
+    return size_bytes <= _MAX_FRAGMENTED_TAIL_BYTES
+
+
+def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
+    """The boxes in data[start:end], which they must fill; four zero bytes may close them (QuickTime)."""
+    at = start
+    while at < end and not (end - at == 4 and data[at:end] == bytes(4)):
+        box = _box(data[at : min(at + 16, end)], at, end)
+        yield box
+        at = box.end
+
+
+def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
+    """The box whose first bytes are `head`, at `at`, in room that ends at `end`.
+
+    to_the_end: a size of 0 means the rest of the room, as it does at the top level.
+    """
+    if len(head) < 8:
+        raise _Broken(f"{len(head)} stray bytes stand at byte {at:,}, after the last box")
+    size, name = struct.unpack_from(">I4s", head)
+    header = 8
+    if not name.isascii() or not name.replace(b"\xa9", b"c").decode("latin-1").isprintable():
+        raise _Broken(f"junk stands at byte {at:,} where a box should start")
+    if size == 1:  # a 64-bit size follows
+        header = 16
+        size = struct.unpack_from(">Q", head, 8)[0] if len(head) == 16 else 0
+    elif size == 0 and to_the_end and name in _TOP_BOXES:
+        size = end - at
+    if size < header:
+        raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")
+    if size > end - at:
+        raise _Broken(f"the box '{name.decode()}' at byte {at:,} wants {size:,} bytes and {end - at:,} are there")
+    return _Box(name, at + header, at + size)
+
+
+def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
+    """The first box down `path` from `box`, or None."""
+    for name in path:
+        found = next((child for child in _walk(data, box.start, box.end) if child.type == name), None)
+        if found is None:
+            return None
+        box = found
+    return box
+
+
+def _tracks(file: BinaryIO, moov: _Box) -> list[_Track]:
+    size = moov.end - moov.start
+    if size > _MAX_INDEX_BYTES:
+        raise _Broken(f"its index (moov) has {size:,} bytes, which is absurd")
+    data = _read(file, moov.start, size)
+    return [_track(data, box) for box in _walk(data, 0, size) if box.type == b"trak"]
+
+
+def _track(data: bytes, trak: _Box) -> _Track:
+    handler = _find(data, trak, b"mdia", b"hdlr")
+    table = _find(data, trak, b"mdia", b"minf", b"stbl")
+    if handler is None or table is None:
+        raise _Broken("a track has no handler or no sample table")
+    parts = {box.type: box for box in _walk(data, table.start, table.end)}
+    kind = _fields(data, handler, 8, ">4s")[0]
+    count, same_size, sizes = _sizes(data, parts)
+    runs = _numbers(data, parts.get(b"stsc"), "I", 3)
+    wide = b"co64" in parts
+    return _Track(
+        handler=kind,
+        count=count,
+        same_size=same_size,
+        sizes=sizes,
+        chunks=_numbers(data, parts.get(b"co64" if wide else b"stco"), "Q" if wide else "I"),
+        runs=tuple(map(_Run._make, zip(runs[::3], runs[1::3], runs[2::3], strict=True))),
+        nal_widths=_nal_widths(data, parts.get(b"stsd")) if kind == b"vide" else (),
+    )
+
+
+def _fields(data: bytes, box: _Box, offset: int, layout: str) -> tuple[Any, ...]:
+    """Fields at `offset` in a box, or _Broken if the box is too short to hold them."""
+    if box.start + offset + struct.calcsize(layout) > box.end:
+        raise _Broken(f"the box '{box.type.decode()}' is too short")
+    return struct.unpack_from(layout, data, box.start + offset)
+
+
+def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "array[int]":
+    """The rows of a table box: version and flags, a count, then `columns` big-endian numbers a row, all in one list."""
+    numbers = array(code)
+    if box is not None:
+        (rows,) = _fields(data, box, 4, ">I")
+        _fill(numbers, data, box, 8, rows * columns)
+    return numbers
+
+
+def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int) -> None:
+    start = box.start + offset
+    if count * numbers.itemsize > box.end - start:
+        raise _Broken(f"the table '{box.type.decode()}' claims {count:,} numbers and is too short for them")
+    numbers.frombytes(data[start : start + count * numbers.itemsize])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+
+
+def _sizes(data: bytes, parts: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
+    """Sample count, the size of all or 0, the sizes of each or none."""
+    sizes = array("I")
+    box = parts.get(b"stsz") or parts.get(b"stz2")
+    if box is None:
+        return 0, 0, sizes
+    same_size, count = _fields(data, box, 4, ">II")
+    if box.type == b"stz2":
+        same_size = 0
+    elif not same_size:
+        _fill(sizes, data, box, 12, count)
+    return count, same_size, sizes
+
+
+def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
+    if stsd is None:
+        raise _Broken("a video track does not say how it is coded")
+    widths = []
+    for entry in _walk(data, stsd.start + 8, stsd.end):
+        width = 0
+        if entry.type in _NAL_CODECS:
+            name, offset = _NAL_CODECS[entry.type]
+            config = _find(data, entry._replace(start=entry.start + _VISUAL_ENTRY_BYTES), name)
+            if config is None:
+                raise _Broken(f"its '{entry.type.decode()}' video has no '{name.decode()}' configuration")
+            width = (_fields(data, config, offset, "B")[0] & 3) + 1
+        widths.append(width)
+    return tuple(widths)
+
+
+def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
+    """Each chunk's offset, its first sample's index, how many samples it holds and their sample entry, from 0."""
+    ends = [*(run.first_chunk for run in track.runs[1:]), len(track.chunks) + 1]
+    first = 0
+    for run, end in zip(track.runs, ends, strict=False):  # no runs, one end
+        if not 0 < run.first_chunk < end <= len(track.chunks) + 1:
+            raise _Broken("its sample table is out of order")
+        for chunk in range(run.first_chunk - 1, end - 1):
+            yield track.chunks[chunk], first, run.samples, run.entry - 1
+            first += run.samples
+    if first < track.count:
+        raise _Broken(f"its sample table places {first:,} of {track.count:,} samples")
+
+
+def _check_places(track: _Track, size_bytes: int) -> None:
+    """Every sample lies inside the file."""
+    for offset, first, samples, _ in _chunks(track) if track.sizes or track.same_size else ():
+        held = max(0, min(samples, track.count - first))
+        length = sum(track.sizes[first : first + held]) if track.sizes else held * track.same_size
+        if offset + length > size_bytes:
+            raise _Broken(f"samples should reach byte {offset + length:,} and the file ends at {size_bytes:,}")
+
+
+def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> None:
+    """Every H.264 and H.265 sample is a chain of NAL units that fills it exactly and has no holes."""
+    if sum(sum(track.sizes) for track in videos) > size_bytes:
+        raise _Broken("its pictures add up to more than the file")  # and would take more than one reading of it
+    units_left = _MAX_NAL_UNITS
+    for track in videos:
+        for offset, first, samples, entry in _chunks(track):
+            if not 0 <= entry < len(track.nal_widths):
+                raise _Broken("its sample table names a coding that is not described")
+            at = offset
+            for size in track.sizes[first : first + samples] if track.nal_widths[entry] else ():
+                if size > _MAX_SAMPLE_BYTES:
+                    raise _Broken(f"the picture at byte {at:,} has {size:,} bytes, which is absurd")
+                units_left -= _nal_units(_read(file, at, size), track.nal_widths[entry], at)
+                if units_left < 0:
+                    raise _Broken(f"it has more than {_MAX_NAL_UNITS:,} NAL units")
+                at += size
+
+
+def _nal_units(sample: bytes, width: int, offset: int) -> int:
+    """How many NAL units a sample of a picture has; `offset` is where it stands in the file."""
+    at, units = 0, 0
+    while at < len(sample):
+        length = int.from_bytes(sample[at : at + width])
+        at += width
+        if not 0 < length <= len(sample) - at:
+            raise _Broken(f"the picture at byte {offset:,} is damaged: its parts do not fit it")
+        at += length
+        units += 1
+    if _HOLE in sample:
+        raise _Broken(f"the picture at byte {offset:,} is damaged: it has a hole of zero bytes")
+    return units

@@ -1,0 +1,334 @@
+"""Posters: small pictures of clips and inputs, for the report's gallery.
+
+A clip's poster is a strip of its first, middle and last frame; a reference clip's is its middle frame, a character
+image's the image. Each lies in ``.batchrunner/posters/`` in three sizes, named by the SHA-256 of what it shows, so it
+is made once. `Posters` makes them beside a run, on a thread of its own; `make_missing` makes what is not there yet;
+both have each of them made (`make`) in a process that is bounded.
+Rule: a poster is worth nothing that is paid for: whatever goes wrong here ends in a missing picture, and nowhere else.
+"""
+
+import base64
+import io
+import itertools
+import os
+import struct
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
+from urllib.parse import quote
+
+from batchrunner.events import Alive, Event, JobMoved, Listener
+from batchrunner.job import Entry, Media, Move, Record, Snapshot, State
+from batchrunner.media import probe
+from batchrunner.media.decoder import FRAMES_ONLY, Allow, allow_pixels, bound
+from batchrunner.media.decoder_pool import Decoders, NoDecoder
+from batchrunner.storage import durable_files
+from batchrunner.storage.run_directory import RunDir
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from PIL.Image import Image
+
+# Together, as base64 text in the page: with 2,000 jobs it stays under 20 MB.
+BUDGET_BYTES = 13_000_000
+_MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
+_LARGEST_POSTER_BYTES = 200_000
+_LEFT_BEHIND = 300  # posters that the end of a run makes good: half a minute
+_TOGETHER = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
+
+
+class _Size(NamedTuple):
+    """A size posters are made in: the longer side of a frame, pixels, and WebP's quality."""
+
+    name: str
+    side_px: int
+    quality: int
+
+
+_SIZES = (_Size("large", 320, 62), _Size("medium", 176, 50), _Size("small", 88, 38))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A picture the report has a place for. key: its name. kind: ``strip``, ``video`` or ``image``. path: what of."""
+
+    key: str
+    kind: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What the page shows of files, by key. posters: data URIs. clips: relative addresses of the reference clips."""
+
+    posters: Mapping[str, str] = field(default_factory=dict)
+    clips: Mapping[str, str] = field(default_factory=dict)
+
+
+class Posters:
+    """Makes posters while a run lasts, one after the other. Use as a context manager."""
+
+    def __init__(self, rundir: RunDir, decoders: Decoders) -> None:
+        self._rundir = rundir
+        self._decoders = decoders
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="posters")
+        self._making: Future[None] | None = None
+        self._hurry = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hurry.set()
+        self._executor.shutdown(cancel_futures=True)
+
+    def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
+        """A listener that hands every event on, and has the posters of each delivered clip made."""
+        names = {entry.job.fingerprint: entry.file for entry in entries}
+        due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
+
+        def listen(event: Event) -> None:
+            listener(event)
+            if isinstance(event, JobMoved) and event.move is Move.DELIVER:
+                name = names.get(event.record.job.fingerprint)
+                if name is not None:
+                    due.append((event.record, name))
+            elif isinstance(event, Alive) and due and (self._making is None or self._making.done()):
+                # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
+                now = [due.popleft() for _ in range(min(len(due), _TOGETHER))]
+                wanted = [each for record, name in now for each in wanted_by(record, self._rundir.path / name)]
+                self._making = self._executor.submit(
+                    _make_each, self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set
+                )
+
+        return listen
+
+    def finish(self, snapshot: Snapshot) -> "Future[None]":
+        """Done when the last posters are made, and some that an earlier run left; in a hurry, almost at once."""
+        if self._making is not None:
+            self._making.cancel()
+        return self._executor.submit(
+            make_missing, self._rundir, snapshot, self._decoders, _LEFT_BEHIND, self._hurry.is_set
+        )
+
+    def hurry(self) -> None:
+        """Make no more of them, whenever this is said: somebody wants the run to end."""
+        self._hurry.set()
+
+
+def make_missing(
+    rundir: RunDir,
+    snapshot: Snapshot,
+    decoders: Decoders,
+    most: int | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Make the posters that the report of `snapshot` has a place for and that are not there yet. Blocks.
+
+    most: no more than so many; None is all. enough: asked before each, whether to stop.
+    """
+    _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
+
+
+def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
+    """The posters that are there, in the largest size in which all of them fit, and where the reference clips lie."""
+    wanted = {each.key: each for each in _all_wanted(rundir, snapshot)}
+    found: dict[str, Path] = {}
+    for size in _SIZES:
+        found = {key: path for key in wanted if (path := _path(rundir.posters, key, size)).is_file()}
+        if sum(map(_encoded_bytes, found.values())) <= BUDGET_BYTES:
+            break
+    posters: dict[str, str] = {}
+    left_bytes = BUDGET_BYTES
+    for key, path in found.items():
+        left_bytes -= _encoded_bytes(path)
+        content = _whole(path) if left_bytes >= 0 else None
+        if content is not None:
+            posters[key] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+    clips = {
+        key: quote(os.path.relpath(each.path.resolve(), rundir.path.resolve()), errors="replace")
+        for key, each in wanted.items()
+        if each.kind == "video" and each.path.is_file()
+    }
+    return Pictures(posters, clips)
+
+
+def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
+    """The pictures of one job: its result, which stands at `clip`, its reference clip and its character image."""
+    found = []
+    if clip is not None and record.state is State.SUCCEEDED and record.result is not None:
+        found.append(Wanted(f"strip-{record.result.sha256}", "strip", clip))
+    for each in (record.job.video, record.job.image):
+        if key := key_of(each):
+            assert each.path is not None
+            found.append(Wanted(key, each.kind, each.path))
+    return found
+
+
+def key_of(item: Media) -> str | None:
+    """The name of an input's poster; None for one that is not at hand."""
+    return f"{item.kind}-{item.sha256}" if item.path is not None and item.sha256 else None
+
+
+def _all_wanted(rundir: RunDir, snapshot: Snapshot) -> Iterator[Wanted]:
+    """Results first: they go before inputs where room is short."""
+    each = [(snapshot.records.get(entry.job.fingerprint), rundir.path / entry.file) for entry in snapshot.entries]
+    found = [wanted for record, path in each if record is not None for wanted in wanted_by(record, path)]
+    yield from sorted(found, key=lambda wanted: wanted.kind != "strip")
+
+
+def _path(folder: Path, key: str, size: _Size) -> Path:
+    return folder / f"{key}.{size.name}.webp"
+
+
+def _encoded_bytes(path: Path) -> int:
+    try:
+        return 4 * (path.stat().st_size + 2) // 3
+    except OSError:
+        return 0
+
+
+def _whole(path: Path) -> bytes | None:
+    """A poster that is all there: a power cut tears what was not flushed, and posters are not."""
+    try:
+        with durable_files.open_plain(path) as file:
+            content = file.read(_LARGEST_POSTER_BYTES)
+    except OSError:
+        return None
+    told_bytes = int.from_bytes(content[4:8], "little") + 8
+    return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and told_bytes == len(content) else None
+
+
+def _make_each(
+    folder: Path,
+    wanted: Iterable[Wanted],
+    decoders: Decoders,
+    most: int | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    missing = {
+        each.key: each
+        for each in wanted
+        if not all(_whole(_path(folder, each.key, size)) is not None for size in _SIZES)
+    }
+    for each in itertools.islice(missing.values(), most):
+        if enough():
+            return
+        item = {"folder": str(folder), "key": each.key, "kind": each.kind, "path": str(each.path)}
+        with suppress(OSError, NoDecoder):
+            decoders.each("poster", [item], enough)
+
+
+def _troubles() -> tuple[type[BaseException], ...]:
+    """What decoders raise on what is broken, or worse."""
+    import av
+    from PIL import Image
+
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    plain = (OSError, ValueError, EOFError, SyntaxError, LookupError, TypeError, ArithmeticError, MemoryError)
+    return (av.error.FFmpegError, struct.error, *bombs, *plain)
+
+
+def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
+    """Make one poster, in each size. It runs where `batchrunner.media.decoder_pool` has it run.
+
+    allow: told what the file declares before it is decoded. Raises ValueError, OSError, MemoryError.
+    """
+    try:
+        _make(folder, wanted, allow)
+    except (MemoryError, OSError):
+        raise
+    except _troubles() as error:
+        raise ValueError(str(error)) from None
+
+
+def _make(folder: Path, wanted: Wanted, allow: Allow) -> None:
+    with durable_files.open_plain(wanted.path, follow=wanted.kind != "strip") as file:
+        found = probe.sniff(file.read(64))
+        file.seek(0)
+        if found is None or not found.decoder:
+            return
+        frames = [_picture(file, found.decoder)] if wanted.kind == "image" else _frames(file, found.decoder, allow)
+    if wanted.kind == "video":
+        frames = frames[1:2]
+    folder.mkdir(exist_ok=True)
+    for size in _SIZES:
+        path = _path(folder, wanted.key, size)
+        temporary = path.with_suffix(f".{os.getpid()}.new")
+        try:
+            with durable_files.Disk().open(temporary, "wb") as target:
+                target.write(_encoded(frames, size))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _picture(file: IO[bytes], decoder: str) -> "Image":
+    """An image, upright, no larger than a poster wants it."""
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file, formats=[decoder]) as image:
+            image.draft("RGB", (2 * _SIZES[0].side_px, 2 * _SIZES[0].side_px))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright.thumbnail((_SIZES[0].side_px, _SIZES[0].side_px))
+    return upright
+
+
+def _frames(file: IO[bytes], demuxer: str, allow: Allow) -> "list[Image]":
+    """First, middle and last frame of a clip: of a clip that cannot be searched, what comes nearest to them."""
+    import av
+    import av.logging
+
+    av.logging.set_level(None)  # the libraries' own words stay off standard error
+    with av.open(file, mode="r", format=demuxer, options=FRAMES_ONLY) as container:
+        stream = container.streams.video[0]
+        allow(bound(stream, FRAMES_ONLY), 3 * _MOST_FRAMES)
+        start, length = stream.start_time or 0, stream.duration or 0
+        return [_frame_at(container, start + round(length * part)) for part in (0.0, 0.5, 1.0)]
+
+
+def _frame_at(container: "InputContainer", at: int) -> "Image":
+    """The frame shown at a moment (in the stream's time base), or the last one before it, in poster size."""
+    stream = container.streams.video[0]
+    container.seek(at, stream=stream)
+    shown = None
+    for frame in itertools.islice(container.decode(stream), _MOST_FRAMES):
+        if shown is not None and frame.pts is not None and frame.pts > at:
+            break
+        shown = frame
+    if shown is None:
+        raise ValueError("no frame to show")
+    scale = min(1.0, _SIZES[0].side_px / max(shown.width, shown.height))
+    width_px, height_px = (max(2, round(side_px * scale)) for side_px in (shown.width, shown.height))
+    image: Image = shown.to_image(width=width_px, height=height_px)  # type: ignore[no-untyped-call]  # so in the library
+    return image
+
+
+def _encoded(frames: "Sequence[Image]", size: _Size) -> bytes:
+    """Frames side by side, as WebP."""
+    from PIL import (
+        Image,
+        WebPImagePlugin,  # noqa: F401 (it registers itself; Pillow would load every format there is to find it)
+    )
+
+    first = frames[0]
+    scale = min(1.0, size.side_px / max(first.size))
+    width_px, height_px = (max(1, round(side_px * scale)) for side_px in first.size)
+    strip = Image.new("RGB", (width_px * len(frames), height_px))
+    for number, frame in enumerate(frames):
+        strip.paste(frame.resize((width_px, height_px), Image.Resampling.BILINEAR), (number * width_px, 0))
+    target = io.BytesIO()
+    strip.save(target, "WEBP", quality=size.quality, method=1)  # a third of the time, a fifth more bytes
+    return target.getvalue()

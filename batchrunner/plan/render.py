@@ -1,0 +1,153 @@
+"""A plan for people and for scripts: a table, a summary where there are too many rows for one, JSON. Pure.
+
+Rule: both tell the same; money is in credits with US dollars beside it, and says how it is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from batchrunner.formatting import count_text, length_text, printable, rfc3339, size_text
+from batchrunner.plan.egress import Egress
+from batchrunner.plan.plan import Plan, Row
+from batchrunner.plan.prices import usd
+from batchrunner.plan.projection import Outlook
+
+_MOST_ROWS = 200
+_MOST_NAMES = 10
+_COLUMNS = ("id", "plan", "clip", "input", "credits", "")
+
+
+def as_text(
+    plan: Plan, outlook: Outlook, now: float, *, every: bool = False, free: bool = False, leaving: Egress | None = None
+) -> str:
+    """The plan for people. now: wall time, s. every: all rows, however many; else only a summary of a long plan.
+    free: the sandbox charges nothing. leaving: what a run sends away.
+    """
+    rows = plan.rows
+    if len(rows) > _MOST_ROWS and not every:
+        rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
+    lines = _table(rows, outlook.left_out)
+    if len(rows) < len(plan.rows):
+        told = "changed jobs only; " if rows else ""
+        lines += [f"({told}--all lists all {len(plan.rows):,})"]
+    sums = _sums(plan, outlook, now)
+    if free and outlook.submissions:
+        sums.append("The sandbox charges nothing: this is what the service would take.")
+    if leaving is not None:
+        sums += _leaving(leaving)
+    return "\n".join([*lines, "", *sums]).lstrip("\n")
+
+
+def _leaving(egress: Egress) -> list[str]:
+    """Each kind of data that leaves the machine, and its destination."""
+    host = printable(egress.host, 100)
+    lines = []
+    if egress.submissions and egress.host:
+        lines.append(f"{count_text(egress.submissions, 'submission')} to {host}")
+        if egress.files:
+            told = f"{count_text(egress.files, 'local input')}, {size_text(egress.file_bytes)}, sent as data to {host}"
+            lines.append(told)
+        if egress.urls:
+            lines.append(f"{count_text(egress.urls, 'URL')} given to {host}, at {_listed(egress.url_hosts)}")
+    if egress.variables:
+        lines.append(f"values of the environment in the manifest: {_listed(egress.variables)}")
+    if egress.webhook is not None:
+        lines.append(f"a summary at the end to the webhook at {printable(egress.webhook, 100)}")
+    if not lines:
+        return ["Nothing leaves this machine."]
+    return ["Leaves this machine:", *(f"  {line}" for line in lines)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(printable(each, 100) for each in names[:_MOST_NAMES]) + more
+
+
+def as_json(plan: Plan, outlook: Outlook, leaving: Egress | None = None) -> dict[str, Any]:
+    """The plan for scripts. Credits, bytes, seconds; None for what is not known."""
+    return {
+        "schema_version": 1,
+        "submissions": outlook.submissions,
+        "totals": dict(plan.totals),
+        "money": {
+            "expected_credits": outlook.credits,
+            "unpriced": outlook.unpriced,
+            "bases": dict(outlook.bases),
+            "spent_credits": outlook.spend.spent,
+            "reserved_credits": outlook.spend.reserved,
+        },
+        "finish_in_s": outlook.finish_in_s,
+        "obstacles": list(outlook.obstacles),
+        "egress": leaving and leaving.as_facts(),
+        "jobs": [_row_json(row, outlook.left_out) for row in plan.rows],
+    }
+
+
+def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
+    estimate = row.estimate
+    told = {name: value for name, value in asdict(row).items() if name != "estimate"}
+    return {
+        **told,
+        "credits": estimate and estimate.credits,
+        "price_basis": estimate and estimate.basis,
+        "left_out": left_out.get(row.fingerprint),
+    }
+
+
+def _table(rows: Sequence[Row], left_out: Mapping[str, str]) -> list[str]:
+    if not rows:
+        return []
+    cells = [_COLUMNS, *(_cells(row, left_out) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS) - 1)]
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
+        left = f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}"
+        right = "  ".join(f"{text:>{width}}" for text, width in zip(line[2:5], widths[2:], strict=True))
+        lines.append(f"{left}  {right}  {line[5]}".rstrip())
+        lines += [f"{'':<{widths[0]}}  {printable(change, 300)}" for change in (row.changed if row else ())]
+    return lines
+
+
+def _cells(row: Row, left_out: Mapping[str, str]) -> tuple[str, ...]:
+    credits_ = row.estimate.credits if row.estimate else None
+    return (
+        printable(row.id, 60),
+        row.action,
+        "" if row.duration_s is None else length_text(row.duration_s),
+        "" if row.input_bytes is None else size_text(row.input_bytes),
+        "?" if row.estimate and credits_ is None else "" if credits_ is None else f"{credits_:,.0f}",
+        _note(row, left_out),
+    )
+
+
+def _note(row: Row, left_out: Mapping[str, str]) -> str:
+    if row.same_as:
+        return f"the same job as {printable(row.same_as, 60)}: paid for once"
+    return f"not in this run: {left_out[row.fingerprint]}" if row.fingerprint in left_out else row.note
+
+
+def _sums(plan: Plan, outlook: Outlook, now: float) -> list[str]:
+    parts = ", ".join(f"{count:,} {action}" for action, count in plan.totals.items())
+    lines = [f"{count_text(len(plan.rows), 'job')}: {parts or 'none'}."]
+    lines.append(f"A run would make {count_text(outlook.submissions, 'submission')}{_cost(outlook)}.")
+    spend = outlook.spend
+    if spend.generations:
+        also = f", {spend.reserved:,.0f} more are held for what is in flight or in doubt" if spend.reserved else ""
+        lines.append(f"Spent so far: {spend.spent:,.0f} credits (${usd(spend.spent):,.2f}){also}.")
+    if outlook.finish_in_s:
+        lines.append(
+            f"It would be done in about {length_text(outlook.finish_in_s)} ({rfc3339(now + outlook.finish_in_s)})."
+        )
+    return [*lines, *(f"Stopped early: {obstacle}." for obstacle in outlook.obstacles)]
+
+
+def _cost(outlook: Outlook) -> str:
+    if not outlook.submissions:
+        return ""
+    priced = outlook.submissions - outlook.unpriced
+    told = []
+    if priced:
+        told.append(f"for about {outlook.credits:,.0f} credits (${usd(outlook.credits):,.2f})")
+    told += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in outlook.bases.items()]
+    return f", {'; '.join(told)}"

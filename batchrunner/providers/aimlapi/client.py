@@ -1,0 +1,371 @@
+"""The calls to the service, on aiohttp. One session for the API; one border where foreign exceptions are mapped.
+
+Two rules govern this room. First, nothing here is retried: a call is made once and its outcome told, because only the
+journal knows whether it may be made again. Second, the API key goes into the Authorization header of requests to the
+service's own base URL, and nowhere else.
+"""
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Collection, Generator, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from batchrunner.clock import Clock
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
+from batchrunner.job import Job, Media
+from batchrunner.media import probe
+from batchrunner.net.connections import closed_ways
+from batchrunner.net.proxies import Proxies
+from batchrunner.providers.aimlapi import responses
+from batchrunner.providers.aimlapi.framing import Head
+from batchrunner.redaction import Redactor, words_of
+
+_PATH = "/v2/video/generations"
+_LOG_PATH = "/v2/logs"
+_LOG_PAGES = 100  # at most: half a minute's allowance
+_PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
+_NO_SECRETS = Redactor()
+_SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
+_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. Every wait for the network is under one of these, so that nothing can hang."""
+
+    connect_s: float = 20.0
+    answer_s: float = 120.0  # a POST: from the last byte sent to the answer
+    poll_s: float = 30.0  # a GET, all in all
+
+
+class _Handler(ResponseHandler):
+    """The library's side of a connection; what it parses passes through a `Head` first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._head: Head | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin a reply."""
+        self._head = Head(responses.MAX_FIELD_BYTES)
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes of a reply."""
+        for piece in [data] if self._head is None or not data else self._head.feed(data):
+            super().data_received(piece)
+            if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
+                # The library fails the connection, but not a body that it has handed out: its reader would wait.
+                self._payload.feed_eof()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take in the end."""
+        if self._head is not None and (rest := self._head.rest()):
+            super().data_received(rest)
+        super().connection_lost(exc)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections whose replies are read with `_Handler`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: partial[Any] = partial(_Handler, loop=asyncio.get_running_loop())
+
+
+class ApiClient:
+    """The service at one base URL. Use as an async context manager.
+
+    base_url: without the path, e.g. ``https://api.aimlapi.com``. key: the API key. executor: where local files are
+    read and encoded, off the loop. redactor: for every text that comes in; by default it knows the key alone. proxies:
+    one of them may lead to the service.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        clock: Clock,
+        executor: Executor,
+        timeouts: Timeouts | None = None,
+        redactor: Redactor | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
+        self._base = str(URL(base_url.rstrip("/")))
+        self._key = key
+        self._redactor = redactor or Redactor([key])
+        self._clock = clock
+        self._executor = executor
+        self._timeouts = timeouts or Timeouts()
+        self._proxy = proxies.for_url(base_url) if proxies else None
+        self._submissions: aiohttp.ClientSession | None = None
+        self._lookups: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # A submission gets a connection of its own. On a kept-alive one, the server may close in the moment we send:
+        # the request is lost or not, nobody can tell, and a job would be in doubt. One handshake a job is the price.
+        self._submissions = self._session(_Connector(limit=0, force_close=True))
+        # Polls are repeatable, so they share kept-alive connections.
+        self._lookups = self._session(_Connector(limit=64))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in (self._submissions, self._lookups):
+            if session is not None:
+                await session.close()
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Replies are small: nothing is gained by compressing them. What comes compressed all the same, `_read`
+            # unpacks, within bounds.
+            headers={
+                "User-Agent": "batchrunner",
+                "Authorization": f"Bearer {self._key}",
+                "Accept-Encoding": "identity",
+            },
+            auto_decompress=False,
+            proxy=self._proxy.url if self._proxy else None,
+            max_line_size=responses.MAX_FIELD_BYTES,
+            max_field_size=responses.MAX_FIELD_BYTES,
+        )
+
+    def _closed_ways(self) -> AbstractContextManager[None]:
+        return closed_ways(self._proxy, "certificate", "proxy_refused")
+
+    async def submit(self, job: Job, request_id: str) -> responses.Accepted:
+        """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).
+
+        Local inputs are streamed into the body as base64 data URIs, never held whole. Raises CallError; its
+        `in_doubt` says whether the service may have accepted the job.
+        """
+        body = _Body(job, self._executor)
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(body.length_bytes),
+            "X-Client-Request-Id": request_id,
+        }
+        waits = self._timeouts
+        total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
+        assert self._submissions is not None
+        with closing(body), _mapped(body, self._redactor), self._closed_ways():
+            async with self._submissions.post(
+                URL(f"{self._base}{_PATH}", encoded=True),
+                data=body.stream(),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as reply:
+                read = await _read(reply, self._redactor)
+        with _enough(read, body, self._redactor):
+            return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
+
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> responses.Generation:
+        """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
+        # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
+        read = await self._get(_PATH, {"generation_id": generation_id})
+        now, base = self._clock.now(), self._base
+        with _enough(read, redactor=self._redactor):
+            return responses.read_generation(read.status, read.headers, read.body, now, generation_id, inputs, base)
+
+    async def alive(self) -> None:
+        """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
+        try:
+            await self.generation("batchrunner")
+        except (JobFault, AccountFault):
+            return
+        except ServiceFault as error:
+            if error.kind not in {"unknown_generation", "foreign_reply"}:
+                raise
+
+    async def accepted_since(self, since: float) -> responses.Listed:
+        """All submissions since `since` (wall time, s) that the service's log lists.
+
+        GET /v2/logs is documented to carry inference_id and client_request_id and to allow 200 requests a minute; one
+        walk over its pages serves all submissions in doubt. Raises CallError.
+        """
+        age_s = self._clock.now() - since
+        period = next((name for name, longest_s in _PERIODS if age_s < longest_s), _PERIODS[-1][0])
+        query = {"period": period}
+        rows: list[dict[str, Any]] = []
+        ended, complete, is_whole = False, False, True
+        for _ in range(_LOG_PAGES):
+            read = await self._get(_LOG_PATH, query)
+            with _enough(read, redactor=self._redactor):
+                page = responses.read_log(read.status, read.headers, read.body, self._clock.now())
+            rows += page.rows
+            is_whole = is_whole and page.is_whole and read.broken is None
+            if not page.cursor or query.get("cursor") == page.cursor:
+                ended = is_whole and not page.cursor
+                complete = ended and page.is_last and age_s < _PERIODS[-2][1]  # the longest period is bounded too
+                break
+            query = {"period": period, "cursor": page.cursor}
+        return responses.read_log_rows(rows, ended=ended, complete=complete)
+
+    async def _get(self, path: str, query: dict[str, str]) -> "_Read":
+        encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
+        url = URL(f"{self._base}{path}?{encoded}", encoded=True)
+        timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
+        assert self._lookups is not None
+        with _mapped(redactor=self._redactor), self._closed_ways():
+            async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
+                return await _read(reply, self._redactor)
+
+
+class _Body:
+    """A submission's JSON body, its length known beforehand and its local files read piece by piece.
+
+    fault: set where reading an input failed; the body then ends before its last byte.
+    complete: whether the last bytes were handed over. Until then the service holds a piece of JSON shorter than its
+    Content-Length, which nobody can accept: a cut before this moment leaves nothing in doubt.
+    """
+
+    def __init__(self, job: Job, executor: Executor) -> None:
+        head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
+        pieces = (
+            f'{head}, "video_url": "'.encode(),
+            _uri_part(job.video),
+            b'", "image_url": "',
+            _uri_part(job.image),
+            b'"}',
+        )
+        self._parts: list[bytes | Media] = []
+        for piece in pieces:  # bytes side by side are one part: few writes to the socket
+            last = self._parts[-1] if self._parts else None
+            if isinstance(piece, bytes) and isinstance(last, bytes):
+                self._parts[-1] = last + piece
+            else:
+                self._parts.append(piece)
+        self._executor = executor
+        self.fault: LocalFault | None = None
+        self.complete = False
+        self._over = False
+        self._reading: Generator[bytes, None, None] | None = None
+        self.length_bytes = sum(
+            len(part) if isinstance(part, bytes) else probe.data_uri_length(part) for part in self._parts
+        )
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        for part in self._parts:
+            if isinstance(part, bytes):
+                self.complete = part is self._parts[-1]
+                yield part
+                continue
+            self._reading = pieces = probe.read_data_uri(part)
+            try:
+                while piece := await loop.run_in_executor(self._executor, partial(self._next, pieces)):
+                    yield piece
+            except LocalFault as fault:
+                self.fault = fault
+                raise
+
+    def close(self) -> None:
+        """Close the file that was being read when the call ended: aiohttp drops a body that it did not send."""
+        self._over = True
+        if self._reading is not None:
+            with suppress(ValueError):  # a thread is reading at this moment; it closes the file when it is done
+                self._reading.close()
+
+    def _next(self, pieces: Generator[bytes, None, None]) -> bytes:
+        piece = next(pieces, b"")
+        if self._over:
+            pieces.close()
+        return piece
+
+
+def _uri_part(source: Media) -> bytes | Media:
+    return source if source.uri is None else json.dumps(source.uri)[1:-1].encode()
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A reply as it was read. headers: names in lower case. broken: why the body ended early, or None."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    broken: Exception | None = None
+
+
+async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
+    """The reply, its body cut at what a reply may sensibly hold, and without secrets.
+
+    Some services quote the key that they refuse, and their words go into journal, log and report. A body that breaks
+    off is kept as far as it was received: it may hold an id.
+    """
+    broken: Exception | None = None
+    content = bytearray()
+    try:
+        async for block in reply.content.iter_chunked(64 * 1024):
+            content += block
+            if len(content) > responses.MAX_REPLY_BYTES:
+                break
+    except _FOREIGN as error:
+        broken = error
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: responses.MAX_REPLY_BYTES]
+    return _Read(reply.status, redactor.headers(headers), redactor.reply(body), broken)
+
+
+def _unpacked(content: bytes, coding: str) -> bytes:
+    """A body that was compressed unasked, unpacked no further than a reply may be long; as it is where that fails."""
+    if coding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        return content
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, responses.MAX_REPLY_BYTES)
+    except zlib.error:
+        return content
+
+
+@contextmanager
+def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
+    """A reply that broke off and does not say what it should counts as a broken connection."""
+    try:
+        yield
+    except CallError as error:
+        if read.broken is None or error.kind not in {"no_id", "bad_reply"}:
+            raise
+        with _mapped(body, redactor):
+            raise read.broken from error
+
+
+@contextmanager
+def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
+    """The border: aiohttp's and the system's exceptions become ours, told apart by whether all of `body` was sent."""
+    try:
+        yield
+    except CallError:
+        raise
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+        # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
+        raise NetworkFault(
+            "no_connection", f"the service could not be reached: {redactor.text(words_of(error))}"
+        ) from error
+    except _FOREIGN as error:
+        if body is not None and body.fault is not None:
+            raise body.fault from error
+        late = isinstance(error, TimeoutError)
+        words = redactor.text(words_of(error))
+        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {words}")
+        in_doubt = body is not None and body.complete
+        raise NetworkFault(kind, what, in_doubt=in_doubt) from error

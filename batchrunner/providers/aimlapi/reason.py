@@ -1,0 +1,101 @@
+"""The reason that a reply gives for a refusal or a failure, found in any shape. Pure.
+
+Seen in the field: a text, a list of texts, issues (path and message, or loc and msg), ``msg``, ``reason``, ``detail``,
+``failure_reason``, nested objects, and words that stand beside ``error`` instead of in it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from batchrunner.formatting import redacted
+
+MAX_TEXT = 600  # characters of the service's words that are carried into journal and report
+_DEEPEST = 5
+_MOST_ITEMS = 8  # of a list
+_MOST_WORDS = 12  # texts
+_ISSUES = ("detail", "details", "data", "errors", "issues")
+_WORDS = (
+    *("message", "msg", "reason", "error", "detail", "details", "errors", "failure_reason", "failure", "fail_reason"),
+    *("error_message", "errorMessage", "error_msg", "failureReason", "failed_reason", "status_message", "description"),
+    *("cause", "explanation", "raw_message", "text"),
+)
+# An object under one of these keys says that something went wrong, unless it is empty.
+_PROOF = ("error", "errors", "failure_reason", "failure", "error_message", "errorMessage", "failureReason")
+_NOTHING = {"", "none", "null", "false", "0", "ok", "success", "n/a"}
+
+
+def reason(value: object, *, beside: bool = False) -> str | None:
+    """The service's own words in `value`, or None where it has none. beside: without those of its ``error``."""
+    if beside and isinstance(value, dict):
+        value = {key: each for key, each in value.items() if key not in {"error", "title"}}
+    words = list(dict.fromkeys(islice(_words(value, _DEEPEST), _MOST_WORDS)))
+    kept = [each for each in words if not any(each != other and each in other for other in words)]
+    return told("; ".join(kept)) if kept else None
+
+
+def failure_in(reply: Mapping[str, Any]) -> object:
+    """What the reply says that went wrong, or None where it says nothing of that."""
+    found = next((value for key in _PROOF if not _is_empty(value := reply.get(key))), None)
+    detail = reply.get("detail")
+    # A bare text under `detail` may say anything.
+    return detail if found is None and isinstance(detail, list | dict) and not _is_empty(detail) else found
+
+
+def quoted(value: object, most: int = 300) -> str:
+    """A value as JSON for messages: short, and without secrets of URLs."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):
+        text = f"a nested {type(value).__name__}"
+    short = told(text)
+    return short if len(short) <= most else short[: most - 1] + "…"
+
+
+def told(words: str) -> str:
+    """The service's words as they may be kept: without the secrets of URLs in them, not too long, and storable."""
+    short = redacted(words[: 8 * MAX_TEXT])[:MAX_TEXT]
+    return short.encode("utf-8", "backslashreplace").decode()
+
+
+def _words(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.strip():
+            yield value.strip()
+    elif depth and isinstance(value, list):
+        for item in value[:_MOST_ITEMS]:
+            yield from _words(item, depth - 1)
+    elif depth and isinstance(value, dict):
+        place, found = _place(value), list(_of_object(value, depth))
+        yield from (f"{place}: {each}" if place else each for each in found)
+
+
+def _of_object(value: Mapping[str, Any], depth: int) -> Iterator[str]:
+    """The complaints about single fields where there are any: they say more than the words above them."""
+    error = value.get("error")
+    holders = (error, value) if isinstance(error, dict) else (value,)
+    lists = (holder[key] for holder in holders for key in _ISSUES if isinstance(holder.get(key), list))
+    issues = next((words for each in lists if (words := list(_words(each, depth - 1)))), [])
+    if issues:
+        yield from issues
+        return
+    found = [words for key in _WORDS for words in _words(value.get(key), depth - 1)]
+    yield from found or _words(value.get("title"), 0)
+
+
+def _place(value: Mapping[str, Any]) -> str:
+    """Where in the request an issue is: ``image_url``."""
+    path = value.get("path") or value.get("loc")
+    if not isinstance(path, list):
+        return ""
+    return ".".join(str(part) for part in path[:10] if part != "body" and isinstance(part, str | int))[:200]
+
+
+def _is_empty(value: object, depth: int = _DEEPEST) -> bool:
+    """Whether `value` says that nothing went wrong: ``{"code": 0, "message": ""}`` is sent with good results."""
+    if isinstance(value, str):
+        return value.strip().lower() in _NOTHING
+    if isinstance(value, dict | list) and depth:
+        return all(_is_empty(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
+    return not value

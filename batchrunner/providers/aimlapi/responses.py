@@ -1,0 +1,477 @@
+"""The service's replies, read: status, headers and body in, a typed reply or a `CallError` out. Pure.
+
+Sources: the model's page and openapi.json for the documented shapes; the project's fact sheet (sections 1.3, 1.4 and
+2.1) for the captured ones: two error envelopes, ids under two names, ``succeeded``, four shapes of ``video``, error
+details of the upstream inside a 200. How a damaged body is read is decided in `batchrunner.providers.aimlapi.body`,
+which link is the result in `result_link`, and what the reason of a failure is in `reason`.
+
+Rules: what settles whether a submission was accepted is decided here, in `_STATUSES` and `read_submission`, and nowhere
+else. A status word ends a generation only where it is known, or where a link or an error stands beside it.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+from batchrunner.errors import AccountFault, CallError, JobFault, Problem, ServiceFault
+from batchrunner.formatting import redacted
+from batchrunner.providers.aimlapi.body import (
+    id_in_text,
+    id_text,
+    ids_of,
+    is_usable_id,
+    json_object,
+    json_value,
+    levels,
+    same_generation,
+)
+from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, told
+from batchrunner.providers.aimlapi.result_link import result_link
+
+__all__ = [
+    "HINTS",
+    "MAX_FIELD_BYTES",
+    "MAX_REPLY_BYTES",
+    "Accepted",
+    "Generation",
+    "Phase",
+    "is_usable_id",
+    "read_generation",
+    "read_log",
+    "read_submission",
+    "retry_after_s",
+    "same_generation",
+]
+
+_MAX_REQUEST_ID = 128  # characters, as documented
+MAX_REPLY_BYTES = 1 << 20  # replies are a few hundred bytes; more is not a reply
+MAX_FIELD_BYTES = 64 << 10  # of one header field
+_MAX_WORD = 60  # characters of a status word
+
+
+class Phase(StrEnum):
+    """Where a generation stands, whatever word the service used."""
+
+    QUEUED = "queued"
+    GENERATING = "generating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+# Documented: queued, generating, completed, error. The provider's page also says complete. Captured: waiting, active,
+# succeeded. Other services' words for the same: the rest. Case, spaces, hyphens and underscores do not count.
+_WORDS: Mapping[str, Phase] = {
+    word: phase
+    for phase, words in {
+        Phase.QUEUED: """
+            queued waiting pending inqueue enqueued queueing queuing queue submitted notstart notstarted notyetstarted
+            created accepted received scheduled starting new throttled
+        """,
+        Phase.GENERATING: """
+            generating active processing running inprogress started working executing rendering inprocess progressing
+            postprocessing uploading
+        """,
+        Phase.COMPLETED: "completed complete succeeded success succeed successful done finished",
+        Phase.FAILED: """
+            error failed failure fail errored cancelled canceled expired timeout timedout rejected refused aborted
+            terminated moderated contentmoderated requestmoderated blocked flagged nsfw
+        """,
+    }.items()
+    for word in words.split()
+}
+_SPELLING = re.compile(r"[\s_-]+")
+_CONTENT = re.compile(r"policy|safety|nsfw|moderat", re.IGNORECASE)  # in a kind, or in a status word
+_CONTENT_WORDS = re.compile(r"nsfw|content[ _-]polic|usage polic|safety (?:check|filter|system)|moderat", re.IGNORECASE)
+
+HINTS: Mapping[str, str] = {
+    "bad_request": "Correct the job in the manifest; nothing was charged for it.",
+    "too_large": "Host the clip at an https URL and name that, or shorten it; the service would not take the upload.",
+    "unauthorized": "Set AIMLAPI_KEY to a valid key and run the same command again.",
+    "out_of_credits": "Top up the account and run the same command again: only what is not done yet is submitted.",
+    "forbidden": "Check the key's permissions and the account, then run the same command again.",
+    "wrong_address": "Check AIMLAPI_BASE_URL; nothing was submitted there.",
+    "proxy_refused": "Check the user name and the password of the proxy, then run the same command again.",
+    "rate_limited": "The service takes fewer requests or generations than asked for: lower the concurrency.",
+    "unknown_generation": "Every run asks for it again, at no charge. If it stays so, ask the service's support.",
+    "poll_refused": "The generation may be complete. Every run asks for it again, at no charge.",
+    "foreign_reply": "The generation is polled again, at no charge. If this lasts, a cache stands in between.",
+    "no_link": "Every run asks for it again, at no charge. If it stays so, ask the service's support with this id.",
+    "content_refused": "The service refuses this content; another clip or picture is needed.",
+    "face_detection_error": "Use a character image that shows one clear face.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """What a status other than 2xx says. refused: why it is certain that no work has started; "" where it is not."""
+
+    refused: str
+    fault: type[CallError]
+    kind: str
+
+
+# A submission that is answered with one of these is refused. Every other one is in doubt: it may be at work.
+# (3xx: `_MOVED`. 503: only with Retry-After.)
+_STATUSES: Mapping[int, _Status] = {
+    400: _Status("the request does not validate", JobFault, "bad_request"),
+    401: _Status("the key is checked first", AccountFault, "unauthorized"),
+    402: _Status("the balance is checked first", AccountFault, "out_of_credits"),
+    403: _Status("the key's permissions and the balance are checked first", AccountFault, "forbidden"),
+    404: _Status("there is nothing at this address", AccountFault, "wrong_address"),
+    405: _Status("the address does not take this method", AccountFault, "wrong_address"),
+    406: _Status("no form of the reply would do", JobFault, "bad_request"),
+    407: _Status("the proxy did not pass it on", AccountFault, "proxy_refused"),
+    408: _Status("", ServiceFault, "timed_out"),
+    410: _Status("there is nothing at this address any more", AccountFault, "wrong_address"),
+    411: _Status("the length is missing", JobFault, "bad_request"),
+    413: _Status("the body was not read", JobFault, "too_large"),
+    414: _Status("the address is too long", JobFault, "bad_request"),
+    415: _Status("the content type is not taken", JobFault, "bad_request"),
+    417: _Status("the expectation cannot be met", JobFault, "bad_request"),
+    421: _Status("the server is not the one for this address", AccountFault, "wrong_address"),
+    422: _Status("the request does not validate", JobFault, "bad_request"),
+    425: _Status("", ServiceFault, "unavailable"),
+    426: _Status("another protocol is required", AccountFault, "wrong_address"),
+    428: _Status("a condition is required", JobFault, "bad_request"),
+    429: _Status("there are too many requests or generations", ServiceFault, "rate_limited"),
+    431: _Status("the header fields are too large", JobFault, "bad_request"),
+    451: _Status("it is refused for legal reasons", JobFault, "bad_request"),
+    500: _Status("", ServiceFault, "server_error"),
+    502: _Status("", ServiceFault, "unavailable"),
+    503: _Status("", ServiceFault, "unavailable"),
+    504: _Status("", ServiceFault, "unavailable"),
+    524: _Status("", ServiceFault, "unavailable"),
+}
+_MOVED = {301, 302, 307, 308}  # none of these means that the request was processed
+
+# Error types of failed generations that are the service's own, whatever they point at (fact sheet, 2.1).
+_SERVICE_KINDS = {
+    "internal_server_error",
+    "downstream_service_error",
+    "downstream_service_unavailable",
+    "generation_timeout",
+    "request_timeout",
+    "startup_timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission was accepted. credits: the quoted charge (a hold, not the ledger), or None where none was named."""
+
+    generation_id: str
+    credits: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation's state as a poll saw it.
+
+    word: the service's status word as it came; known: whether it is one that this program understands, or a link or an
+    error beside it settles the phase (any other unknown word is pending). video_url: only with COMPLETED, and even then
+    it may be missing. error: with FAILED, and with COMPLETED where there is no link.
+    named: whether the reply names the generation that was asked for. A reply without any id may be another's.
+    notice: what is odd about the reply and changes nothing, in words; "" where nothing is.
+    """
+
+    phase: Phase
+    word: str
+    known: bool = True
+    video_url: str | None = None
+    error: Problem | None = None
+    credits: float | None = None
+    named: bool = True
+    notice: str = ""
+
+
+def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Accepted:
+    """The reply to a POST that submits a job.
+
+    headers: names in lower case. now: wall time in seconds, for Retry-After given as a date.
+    Raises CallError; its `in_doubt` is False only where the status says that no work has started (`_STATUSES`).
+    """
+    reply = json_object(body)
+    if 200 <= status < 300:
+        found = _submitted_id(reply, headers, body)
+        if found:
+            return Accepted(found, _credits(_merged(levels(reply)) if reply else {}))
+        raise ServiceFault(
+            "no_id",
+            f"the service answered {status} without a generation id: {_excerpt(body)}",
+            status=status,
+            in_doubt=True,
+        )
+    refused = bool(_STATUSES[status].refused) if status in _STATUSES else status in _MOVED
+    if status == 503:
+        refused = retry_after_s(headers.get("retry-after"), now) is not None
+    raise _refusal(status, headers, body, now, in_doubt=not refused)
+
+
+def _submitted_id(reply: dict[str, Any] | None, headers: Mapping[str, str], body: bytes) -> str | None:
+    ids = [ids_of(level)[0] for level in reversed(levels(reply)) if ids_of(level)] if reply else []
+    # x-inference-id is documented to equal the id that a submit returns, so it serves where the body has none.
+    return ids[0] if ids else id_text(headers.get("x-inference-id", "").strip()) or id_in_text(body)
+
+
+def read_generation(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now: float,
+    asked: str,
+    inputs: Collection[str] = (),
+    base_url: str = "",
+) -> Generation:
+    """The reply to a GET that polls a generation. Arguments and errors as for `read_submission`.
+
+    asked: the id that was asked for. A reply that names another one raises ServiceFault `foreign_reply`.
+    inputs: the URLs that the job submitted, which are no result. base_url: what a relative link is joined to.
+    """
+    if not 200 <= status < 300:
+        raise _refusal(status, headers, body, now, polling=True)
+    reply = json_object(body)
+    if reply is None:
+        raise ServiceFault("bad_reply", f"a poll was answered with what is not JSON: {_excerpt(body)}", status=status)
+    found = levels(reply, asked)
+    named = _names(found, headers, asked)
+    merged = _merged(found)
+    word = merged.get("status")
+    word = word if isinstance(word, str) else quoted(word)
+    known = _WORDS.get(_SPELLING.sub("", word[: 4 * _MAX_WORD]).lower()) if len(word) <= 4 * _MAX_WORD else None
+    failure = failure_in(merged)
+    link = None
+    if known in {None, Phase.COMPLETED}:
+        link = result_link(merged, inputs, base_url, certain=known is None)
+    phase = _phase(known, link, failure)
+    error = _why(phase, word, merged, asked) if link is None else None
+    notice = f"an error beside the status {told(word)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
+    return Generation(
+        phase=phase,
+        word=word[:_MAX_WORD],
+        known=known is not None or phase is not Phase.GENERATING,
+        video_url=link,
+        error=error,
+        credits=_credits(merged),
+        named=named,
+        notice="" if failure is None or phase is Phase.FAILED else notice,
+    )
+
+
+def _phase(known: Phase | None, link: str | None, failure: object) -> Phase:
+    """The phase by the status word, where it is known, and by the link or the error beside it."""
+    if known in {None, Phase.COMPLETED}:
+        if link is not None:
+            return Phase.COMPLETED
+        if failure is not None:
+            return Phase.FAILED
+    return known or Phase.GENERATING
+
+
+def _why(phase: Phase, word: str, reply: Mapping[str, Any], asked: str) -> Problem | None:
+    """Why there is no result, and will be none."""
+    if phase is Phase.FAILED:
+        return _generation_problem(word, reply)
+    if phase is not Phase.COMPLETED:
+        return None
+    return Problem(
+        "no_link",
+        f"the service calls generation {asked} completed and gives no link to it, or several: {quoted(reply)}",
+        HINTS["no_link"],
+        "service",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """One page of the service's log. cursor: of the next page; "" on the last one.
+
+    is_whole: whether it was read without damage. is_last: whether it is certain besides that no other page follows.
+    """
+
+    rows: list[dict[str, Any]]
+    cursor: str
+    is_whole: bool
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The submissions that the service's log lists, by the request ids that they were given.
+
+    ids: generation ids by request id. requests: every request id that a row names, also one without a usable
+    generation id. finished: request ids whose generation has ended. ended: whether the walk reached the last page.
+    complete: whether it is certain besides that no page is missing. Only then does a missing row mean anything.
+    """
+
+    ids: Mapping[str, str]
+    requests: frozenset[str] = frozenset()
+    finished: frozenset[str] = frozenset()
+    ended: bool = True
+    complete: bool = True
+
+
+_LOG_ENDED = {"succeeded", "completed", "failed", "error"}
+
+
+def read_log(status: int, headers: Mapping[str, str], body: bytes, now: float) -> LogPage:
+    """One page of the service's log. Arguments and errors as for `read_submission`."""
+    if not 200 <= status < 300:
+        raise _refusal(status, headers, body, now, polling=True)
+    page = json_value(body)
+    rows: object = page
+    cursor, more = "", None
+    if isinstance(page, dict):
+        rows = next((page[key] for key in ("data", "items", "logs") if isinstance(page.get(key), list)), None)
+        cursor = next((page[key] for key in ("next_cursor", "cursor") if isinstance(page.get(key), str)), "")
+        more = page.get("has_more")
+    if not isinstance(rows, list):
+        raise ServiceFault("bad_reply", f"the service's log is not readable: {_excerpt(body)}", status=status)
+    # Where nothing says that a page is the last one, a round number of rows may be the limit of a page.
+    cut = bool(rows) and len(rows) % 10 == 0
+    is_whole = _is_json(body)
+    is_last = is_whole and not cursor and (more is False or (more is None and not cut))
+    return LogPage([row for row in rows if isinstance(row, dict)], cursor, is_whole, is_last)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Listed:
+    """What the rows of all pages say."""
+    ids: dict[str, str] = {}
+    requests, finished = set(), set()
+    for row in rows:
+        request_id, generation_id, word = row.get("client_request_id"), row.get("inference_id"), row.get("status")
+        if not isinstance(request_id, str) or len(request_id) > _MAX_REQUEST_ID:
+            continue
+        requests.add(request_id)
+        if is_usable_id(generation_id):
+            ids[request_id] = generation_id
+        if isinstance(word, str) and word.strip().lower() in _LOG_ENDED:
+            finished.add(request_id)
+    return Listed(ids, frozenset(requests), frozenset(finished), ended, complete)
+
+
+def retry_after_s(text: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as an HTTP date; None where it says nothing."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except (ValueError, IndexError, OverflowError):
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _refusal(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now: float,
+    *,
+    in_doubt: bool = False,
+    polling: bool = False,
+) -> CallError:
+    """The error for a reply other than 2xx."""
+    reply = json_object(body)
+    words = reason(reply) or _excerpt(body)
+    fault, kind = _classify(status, body, words, polling=polling)
+    return fault(
+        kind,
+        f"the service answered {status}: {words}",
+        HINTS.get(kind, ""),
+        status=status,
+        retry_after_s=retry_after_s(headers.get("retry-after"), now),
+        in_doubt=in_doubt,
+    )
+
+
+def _classify(status: int, body: bytes, words: str, *, polling: bool) -> tuple[type[CallError], str]:
+    known = _STATUSES.get(status)
+    if status == 403 and (b"insufficent" in body or "credits" in words):  # the spelling is the service's own
+        return AccountFault, "out_of_credits"
+    if polling and status in {404, 410}:
+        return ServiceFault, "unknown_generation"
+    if known is not None:
+        refused_poll = polling and known.fault is JobFault
+        return (JobFault, "poll_refused") if refused_poll else (known.fault, known.kind)
+    if 300 <= status < 400:
+        return AccountFault, "wrong_address"
+    if 400 <= status < 500:
+        return (JobFault, "poll_refused") if polling else (ServiceFault, "unclear_status")
+    return ServiceFault, "server_error"
+
+
+def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) -> bool:
+    """Whether the reply names the generation `asked` for. Raises ServiceFault where it names another one."""
+    ids = [each for level in found for each in ids_of(level)]
+    if any(same_generation(each, asked) for each in (*ids, headers.get("x-inference-id", ""))):
+        return True
+    if ids:
+        raise ServiceFault(
+            "foreign_reply",
+            f"a poll for generation {asked} was answered with generation {told(ids[-1])[:100]}; the reply is ignored",
+            HINTS["foreign_reply"],
+        )
+    return False
+
+
+def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The objects of a reply as one: the inner ones count more, and what they leave out stands around them."""
+    return {key: value for level in found for key, value in level.items()}
+
+
+def _credits(reply: Mapping[str, Any]) -> float | None:
+    meta = reply.get("meta")
+    usage = meta.get("usage") if isinstance(meta, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    for key in ("credits_used", "tokens_used"):  # the older name is still in the poll's schema
+        value = usage.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18:
+            return float(value)
+    return None
+
+
+def _generation_problem(word: str, reply: Mapping[str, Any]) -> Problem:
+    """Why a generation failed: in the words of its error, of what stands beside it, or by quoting the reply."""
+    error = failure_in(reply)
+    envelope = error if isinstance(error, dict) else {"detail": error} if isinstance(error, list | str) else {}
+    details = envelope.get("detail") or envelope.get("data")
+    first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
+    kind = first.get("type") or envelope.get("error_type") or envelope.get("name")
+    kind = kind if isinstance(kind, str) and kind else "generation_failed"
+    words = reason(error) or reason(reply, beside=True)
+    if words is None:
+        shown = quoted(error) if error is not None else quoted(dict(reply))
+        words = f"the service gave the status {told(word.strip())[:_MAX_WORD]!r} and no reason in words: {shown}"
+    elif (more := reason(reply, beside=True)) and more not in words and words not in more:
+        words = told(f"{words}; {more}")
+    code = envelope.get("code")
+    if _CONTENT.search(f"{kind} {code if isinstance(code, str) else ''} {word}") or _CONTENT_WORDS.search(words):
+        kind = "content_refused"
+    hint = HINTS.get(kind, "") or "Nothing is charged for a failed generation; --retry-failed submits it again."
+    # A complaint about a place in the request, or about what is in it, comes back however often it is asked.
+    jobs = kind in {"content_refused", "face_detection_error"} or "loc" in first or "path" in first
+    fault = "service" if kind in _SERVICE_KINDS or not jobs else "job"
+    return Problem(told(kind)[:60], words, hint, fault)
+
+
+def _excerpt(body: bytes) -> str:
+    """The beginning of a body as text, for messages: never more than a line's worth."""
+    text = redacted(" ".join(body[:400].decode("utf-8", "replace").split()))
+    return repr(text[:160]) if text else "an empty body"

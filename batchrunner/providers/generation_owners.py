@@ -1,0 +1,102 @@
+"""One generation belongs to one job: the service seen through the ids that it has given out already.
+
+Rule: an id that is another job's already is not believed. Whatever stands between (a cache, a replayed reply, a fault
+of the service), its clip would be delivered as two jobs' results, and one of them would be false. The submission that
+got such an answer may have been accepted under an id that nobody knows: it is in doubt, and looked for in the log.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from batchrunner.engine.ports import Service
+from batchrunner.errors import ServiceFault
+from batchrunner.job import Job, Record, State
+from batchrunner.plan.resume import ROLLED_BACK
+from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed
+
+
+class Claims:
+    """A service whose answers never give one generation to two jobs.
+
+    records: what is known of earlier runs; looked at again with each search, as a view of what is known by then.
+    """
+
+    def __init__(self, service: Service, records: Collection[Record]) -> None:
+        self._service = service
+        self._records = records
+        self._owners: dict[str, str] = {}  # job key by generation id
+        self._without_model: dict[str, str] = {}  # the same by the part of an id before its model
+        for record in records:
+            for attempt in record.attempts:
+                if attempt.generation_id is not None:
+                    self._owner(attempt.generation_id, record.job.key)
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, where the answer is another job's id."""
+        accepted = await self._service.submit(job, request_id)
+        owner = self._owner(accepted.generation_id, job.key)
+        if owner != job.key:
+            raise ServiceFault(
+                "id_reused",
+                f"the service answered with generation {accepted.generation_id}, which is that of job {owner} already",
+                in_doubt=True,
+            )
+        return accepted
+
+    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
+        """Look at a generation once. Raises CallError."""
+        return await self._service.generation(generation_id, inputs)
+
+    async def alive(self) -> None:
+        """Ask something that costs nothing. Raises CallError."""
+        await self._service.alive()
+
+    async def accepted_since(self, since: float) -> Listed:
+        """The submissions that the log lists, without generation ids that are another job's. Raises CallError.
+
+        Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.engine.steps`).
+        """
+        lost = {record.job.key: record.last.request_id for record in self._records if _is_lost(record)}
+        found = await self._service.accepted_since(0.0 if lost else since)
+        ours = {
+            request_id: generation_id
+            for request_id, generation_id in found.ids.items()
+            if self._owner(generation_id, key := _job_key(request_id)) == key
+        }
+        ids = {**self._unrecorded(ours, lost), **ours}
+        return replace(found, ids=ids, requests=found.requests | ids.keys())
+
+    def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
+        """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it."""
+        known = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
+        others = (each for each in found if _job_key(each) in lost and each not in known)
+        return {lost[_job_key(each)]: found[each] for each in sorted(others, key=_number)}  # the last one counts
+
+    def _owner(self, generation_id: str, key: str) -> str:
+        """The job that has this id, which is `key` from now on where there was none.
+
+        ``uuid`` and ``uuid:model`` are one id (`batchrunner.providers.aimlapi.responses.same_generation`).
+        """
+        start, _, model = generation_id.partition(":")
+        known = self._owners.get(generation_id) or self._owners.get(start)
+        if not model:
+            known = known or self._without_model.get(start)
+        if known is not None:
+            return known
+        self._owners[generation_id] = key
+        self._without_model.setdefault(start, key)
+        return key
+
+
+def _job_key(request_id: str) -> str:
+    return request_id.split(".")[1] if request_id.count(".") == 2 else request_id
+
+
+def _number(request_id: str) -> int:
+    text = request_id.rpartition(".")[2]
+    return int(text) if text.isdecimal() else 0
+
+
+def _is_lost(record: Record) -> bool:
+    error = record.error
+    return record.state is State.IN_DOUBT and error is not None and error.kind == ROLLED_BACK.kind

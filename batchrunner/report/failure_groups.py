@@ -1,0 +1,129 @@
+"""Why jobs did not succeed, grouped by cause, and what to type next. Pure.
+
+Rule: everything is read off the report's dict. A command is one that can be pasted into a shell as it stands, from the
+directory in which the batch was started; what pays again says so beside it.
+"""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchrunner.formatting import printable
+from batchrunner.plan.resume import RECHECKED
+
+_WORDINGS = 4  # different messages shown of one cause
+_ORDER = ("failed", "in_doubt", "in_flight", "pending")
+_FAULTS = {
+    "job": "the job itself",
+    "account": "the account",
+    "service": "the service",
+    "network": "the network",
+    "local": "this machine",
+}
+_NOTES = {
+    "failed": "Submits every failed job again, and pays for what then succeeds.",
+    "in_doubt": "Submits again what may have been accepted: that may pay twice.",
+    "in_flight": "Looks them up and fetches them; nothing is paid for again.",
+    "pending": "Submits what is left; nothing that is done is done again.",
+}
+_RECHECK_NOTE = "Asks the service for these clips again; nothing is paid for again."
+_SET_ASIDE = re.compile(r"set_aside/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Jobs in one state for one reason.
+
+    title: the reason's slug in words. fault: whose it is, in words. messages: the service's words, or ours, each with
+    how many jobs got it; what differs only in a job's own ids counts as one. more: further wordings not listed.
+    ids: of the jobs, and jobs: their number, greater where the report lists one for many. command: what to type next,
+    and note: what that does.
+    """
+
+    state: str
+    kind: str
+    title: str
+    fault: str
+    messages: tuple[tuple[str, int], ...]
+    more: int
+    hints: tuple[str, ...]
+    ids: tuple[str, ...]
+    jobs: int
+    command: str
+    note: str
+
+
+@dataclass(slots=True)
+class _Group:
+    """What is kept of the jobs of a cause while they go by. wordings: the first message of each, by what is alike."""
+
+    fault: str
+    jobs: int = 0
+    ids: list[str] = field(default_factory=list)
+    hints: dict[str, str] = field(default_factory=dict)
+    wordings: dict[str, str] = field(default_factory=dict)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def take(self, job: Mapping[str, Any], error: Mapping[str, Any], number: int) -> None:
+        self.jobs += number
+        bare = _bare(job, error["message"])
+        self.ids.append(job["id"])
+        self.wordings.setdefault(bare, error["message"])
+        self.counted[bare] += number
+        if error["hint"]:
+            self.hints.setdefault(_bare(job, error["hint"]), error["hint"])
+
+
+def causes(report: dict[str, Any]) -> list[Cause]:
+    """The causes in `report`: failed jobs first, and what befell most jobs first among those."""
+    groups: dict[tuple[str, str], _Group] = {}
+    alike: Mapping[str, int] = report.get("alike", {})
+    for job in report["jobs"]:
+        error = job["error"]
+        if error is not None:
+            group = groups.setdefault((job["state"], error["kind"]), _Group(error["fault"]))
+            group.take(job, error, alike.get(job["id"], 1))
+    ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
+    return [_cause(report, state, kind, group) for (state, kind), group in ranked]
+
+
+def command(report: dict[str, Any], state: str) -> str:
+    """The command that goes on with this batch, for jobs in `state`."""
+    settings = report["settings"]
+    words = ["batchrunner", "run", report["manifest"]["path"]]
+    if settings.get("output"):
+        words += ["--output", settings["output"]]
+    if report["provider"] != "aimlapi":
+        words += ["--provider", report["provider"]]
+    words += settings.get("options", [])
+    words += {"failed": ["--retry-failed"], "in_doubt": ["--in-doubt", "resubmit"]}.get(state, [])
+    return printable(shlex.join(words))
+
+
+def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
+    listed = group.counted.most_common(_WORDINGS)
+    recheck = state == "failed" and kind in RECHECKED
+    return Cause(
+        state=state,
+        kind=kind,
+        title=kind.replace("_", " ").capitalize(),
+        fault=_FAULTS.get(group.fault, "not known"),
+        messages=tuple((group.wordings[bare] if count == 1 else bare, count) for bare, count in listed),
+        more=len(group.counted) - len(listed),
+        hints=tuple(hint if group.jobs == 1 else bare for bare, hint in group.hints.items())[:_WORDINGS],
+        ids=tuple(group.ids),
+        jobs=group.jobs,
+        command=command(report, "in_flight" if recheck else state),
+        note=_RECHECK_NOTE if recheck else _NOTES[state],
+    )
+
+
+def _bare(job: Mapping[str, Any], message: str) -> str:
+    """The message without the names of this one job."""
+    for attempt in job["attempts"]:
+        for name in (attempt["generation_id"], attempt["request_id"]):
+            message = message.replace(name, "…") if name else message
+    return _SET_ASIDE.sub("set_aside/…", message)

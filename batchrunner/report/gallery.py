@@ -1,0 +1,158 @@
+"""A job as the gallery shows it: its card, the words it is filtered by, and its provenance. Pure.
+
+A large batch has more jobs than a page can show: `places` chooses those that have a card.
+Rule: what is always on show is small, and is put on the page by the template; the rest is a list of labels and texts,
+which the page's script shows when it is asked to. Texts that go there are made printable here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from batchrunner.formatting import count_text, length_text, printable, size_text
+
+Card = dict[str, Any]
+
+MOST = 2000  # cards on a page; it opens in about a second
+_INPUTS = ("model", "video", "image")
+_NEEDY = ("failed", "in_doubt")
+
+
+def places(states: Sequence[str]) -> list[int]:
+    """Which jobs have a card: their places in `states`, which tells how each stands. All, up to MOST of them.
+
+    Of more: first what failed and what is in doubt, each in up to half of the room that is left if others want it; then
+    clips; then what is under way, and what is not submitted yet. Of each kind the first.
+    """
+    left = Counter(states)
+    room, chosen = MOST, Counter[str]()
+    for state in (*_NEEDY, "succeeded", "in_flight", "pending"):
+        count = left.pop(state, 0)
+        others = left["in_doubt"] + left["succeeded"]
+        chosen[state] = min(count, max(room - others, room // 2))
+        room -= chosen[state]
+    found = []
+    for place, state in enumerate(states):
+        if chosen[state] > 0:
+            chosen[state] -= 1
+            found.append(place)
+    return found
+
+
+def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Where not every job has a card: for each state, how many have one, and of how many. shown: cards by state."""
+    if sum(shown.values()) == totals["jobs"]:
+        return []
+    states = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
+    return [(state, shown.get(state, 0), totals[state]) for state in states if totals[state]]
+
+
+def card(job: dict[str, Any]) -> Card:
+    """What the card of `job` shows at once. posters: keys of its pictures (`batchrunner.media.posters`)."""
+    facts = [str(job["request"].get("resolution", ""))]
+    if job["width_px"] and job["height_px"]:
+        facts.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
+    if job["duration_s"]:
+        facts.append(length_text(job["duration_s"]))
+    if job["bytes"] is not None:
+        facts.append(size_text(job["bytes"]))
+    took = job["times"]["generation_s"]
+    if took is not None:
+        facts.append(f"took {length_text(took)}")
+    return {
+        "job": job,
+        "resolution": str(job["request"].get("resolution", "")),
+        "facts": [fact for fact in facts if fact],
+        "strip": f"strip-{job['sha256']}" if job["file"] else "",
+        "video": _key(job, "video"),
+        "image": _key(job, "image"),
+    }
+
+
+def _key(job: dict[str, Any], kind: str) -> str:
+    digest = job["inputs"][kind]["sha256"]
+    return f"{kind}-{digest}" if digest else ""
+
+
+def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
+    """What jobs can be filtered by, and how many there are of each: states, resolutions, tags as ``key: value``."""
+    states, resolutions, tags = Counter[str](), Counter[str](), Counter[str]()
+    for job in jobs:
+        states[job["state"]] += 1
+        resolutions[str(job["request"].get("resolution", ""))] += 1
+        tags.update(tag_texts(job))
+    order = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
+    return {
+        "state": [(state, states[state]) for state in order if states[state]],
+        "resolution": sorted(resolutions.items()),
+        "tag": sorted(tags.items())[:200],
+    }
+
+
+def tag_texts(job: dict[str, Any]) -> list[str]:
+    """A job's tags as ``key: value``."""
+    return [printable(f"{name}: {value}") for name, value in job["tags"].items()]
+
+
+def details(job: dict[str, Any]) -> dict[str, Any]:
+    """The job for the page's script. tags: to filter by. rows: its provenance, as label and text."""
+    rows = [
+        ("Fingerprint", job["fingerprint"]),
+        ("Model", job["request"]["model"]),
+        ("Parameters", ", ".join(f"{name} {value}" for name, value in job["request"].items() if name not in _INPUTS)),
+        ("Reference clip", _input(job["inputs"]["video"])),
+        ("Character image", _input(job["inputs"]["image"])),
+    ]
+    if job["priority"]:
+        rows.append(("Priority", str(job["priority"])))
+    if job["estimate"]["credits"] is not None:
+        rows.append(("Estimate", f"{job['estimate']['credits']:,} credits, {job['estimate']['basis']}"))
+    rows += [(f"Attempt {each['number']}", _attempt(each)) for each in job["attempts"]]
+    times = _times(job["times"])
+    if times:
+        rows.append(("Times", times))
+    if job["file"]:
+        rows.append(("File", f"{job['file']}, {job['bytes']:,} bytes"))
+        rows.append(("SHA-256", job["sha256"]))
+    return {"tags": tag_texts(job), "rows": [(label, printable(text)) for label, text in rows if text]}
+
+
+def _input(item: dict[str, Any]) -> str:
+    facts = [item["source"]]
+    if item["mime"]:
+        facts.append(item["mime"])
+    if item["width_px"]:
+        facts.append(f"{item['width_px']}\N{MULTIPLICATION SIGN}{item['height_px']}")
+    if item["duration_s"]:
+        facts.append(length_text(item["duration_s"]))
+    if item["bytes"] is not None:
+        facts.append(size_text(item["bytes"]))
+    return ", ".join(facts) + (f"; sha256 {item['sha256']}" if item["sha256"] else "")
+
+
+def _attempt(attempt: dict[str, Any]) -> str:
+    facts = [attempt["outcome"] or "open", f"submitted {attempt['submitted_at']}"]
+    if attempt["generation_id"]:
+        facts.append(f"generation {attempt['generation_id']}")
+    facts.append(f"request {attempt['request_id']}")
+    if attempt["ended_at"]:
+        facts.append(f"ended {attempt['ended_at']}")
+    facts.append(count_text(attempt["polls"], "poll"))
+    if attempt["credits"] is not None:
+        facts.append(f"{attempt['credits']:,} credits")
+    elif attempt["estimate"] is not None:
+        facts.append(f"about {attempt['estimate']:,} credits")
+    if attempt["error"]:
+        facts.append(f"{attempt['error']['kind']}: {attempt['error']['message']}")
+    return "; ".join(facts)
+
+
+def _times(times: dict[str, Any]) -> str:
+    names = {
+        "queue_s": "queue",
+        "generating_s": "generating",
+        "download_s": "download",
+        "total_s": "in all",
+        "expected_s": "its kind takes",
+    }
+    return ", ".join(f"{name} {length_text(times[key])}" for key, name in names.items() if times[key] is not None)

@@ -1,0 +1,1 @@
+"""Clips that the sandbox makes."""

@@ -1,0 +1,1 @@
+"""Faults that the sandbox injects, and the files that script them."""

@@ -1,0 +1,1 @@
+"""Durable files, the run directory, disk space, batching."""

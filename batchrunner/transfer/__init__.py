@@ -1,0 +1,1 @@
+"""Downloads: partial files, checks, delivery, URL guard."""

@@ -1,0 +1,239 @@
+"""Result files under their final names. Knows which job's result stands under which name, and never overwrites one.
+
+Rules: the journal says whose a file is before the file gets its name, so after a kill a name without a record is not
+ours. A name that is wanted for another job is cleared by moving its file to ``.batchrunner/kept/<fingerprint>.mp4``; a
+file that is not ours is moved there too, under its own name. Nothing is ever deleted.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batchrunner.errors import LocalFault
+from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
+from batchrunner.journal.journal import Journal
+from batchrunner.media.decoder_pool import Decoders, one
+from batchrunner.storage import durable_files
+from batchrunner.storage.batching import Together
+from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
+
+_UNNAMED = "a result could not be given its name"
+
+
+class _Facts(NamedTuple):
+    """What tells that a file is the one that was left there, without reading it."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class Store:
+    """The results of one run directory.
+
+    names: final names by fingerprint, from the manifest's entries. decoders: for clips that an earlier run left.
+    """
+
+    def __init__(self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders) -> None:
+        self._decoders = decoders
+        self._root = rundir.path
+        self._kept = rundir.kept.relative_to(rundir.path)
+        self._journal = journal
+        self._executor = executor
+        self._disk = files
+        self._placed: dict[str, PlacedFile] = {}
+        self._ours: dict[str, list[str]] = {}  # names in `_placed` at the start, by fingerprint
+        for name, placed in journal.files().items():
+            self._placed[name] = placed
+            self._ours.setdefault(placed.fingerprint, []).append(name)
+        self._names: dict[str, list[str]] = {}
+        self._left: dict[str, _Facts | None] = {}  # results as they were left under their names
+        self._landings = Together(executor, self._land)
+
+    async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Bring names in line with the manifest, and tell what the records do not know yet.
+
+        Returns by fingerprint: a Result for a job in flight whose checked file stands already (the process died
+        between the rename and the journal), None for a succeeded one whose file is gone. Raises LocalFault.
+        """
+        for entry in entries:
+            self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
+        news: dict[str, Result | None] = {}
+        for fingerprint, names in list(self._ours.items()):
+            record = records.get(fingerprint)
+            if record is not None and record.state is State.IN_FLIGHT:
+                result = await self._run(self._recover, names)
+                if result is not None:
+                    news[fingerprint] = result
+        for fingerprint, record in records.items():
+            if record.state is State.SUCCEEDED or news.get(fingerprint):
+                found = await self._spread(record.job, news.get(fingerprint) or record.result)
+                if not found:
+                    news[fingerprint] = None
+        self._ours.clear()  # from here on a result stands under its names, or is kept
+        return news
+
+    async def deliver(self, job: Job, fetched: Fetched) -> None:
+        """Flush a checked download and give it its final name, and its further ones. Raises LocalFault."""
+        names = self._names_of(job)
+        result = fetched.result
+        await self._clear(names[0], job)
+        await self._place(names[0], job, result)
+        await self._landings.do([(fetched.path, self._root / names[0])])
+        if len(names) > 1:
+            await self._spread(job, result)
+
+    async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Find results that do not stand under their names as they were left, and give names back where one does.
+
+        Returns None by fingerprint for a result that stands nowhere any more. A file that has other content is not
+        ours: it is moved away before a result gets its name. Raises LocalFault.
+        """
+        news: dict[str, Result | None] = {}
+        for fingerprint, strangers in (await self._run(self._changed, list(records.values()))).items():
+            for name in strangers:
+                self._placed.pop(name, None)
+            record = records[fingerprint]
+            if not await self._spread(record.job, record.result):
+                news[fingerprint] = None
+        return news
+
+    def _changed(self, records: Sequence[Record]) -> dict[str, list[str]]:
+        """Names by fingerprint under which a result does not stand as it was left; hashes what looks different."""
+        changed: dict[str, list[str]] = {}
+        for record in records:
+            if record.state is not State.SUCCEEDED or record.result is None:
+                continue
+            for name in self._names.get(record.job.fingerprint, ()):
+                facts = _facts(self._root / name)
+                if facts is not None and (facts == self._left.get(name) or self._is_same(name, facts, record.result)):
+                    continue
+                changed.setdefault(record.job.fingerprint, []).append(name)
+        return changed
+
+    def _is_same(self, name: str, facts: _Facts, result: Result) -> bool:
+        """Whether a file that was touched, or replaced, still holds the result; so does one that cannot be read."""
+        if facts.size_bytes != result.size_bytes:
+            return False
+        try:
+            same = file_sha256(self._root / name) == result.sha256
+        except FileNotFoundError:
+            return False
+        except OSError:  # the disk's trouble is no news about the file
+            return True
+        if same:
+            self._left[name] = facts
+        return same
+
+    def present(self, job: Job, result: Result) -> str | None:
+        """A name under which the job's result stands, by size; None where there is none."""
+        candidates: list[str] = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, [])]
+        for name in candidates:
+            placed = self._placed.get(name)
+            ours = placed is not None and placed.fingerprint == job.fingerprint
+            if (ours or name == self._kept_name(job.key)) and _size(self._root / name) == result.size_bytes:
+                return name
+        return None
+
+    async def _spread(self, job: Job, result: Result | None) -> bool:
+        """Let the job's file stand under each of its names; False where it stands nowhere."""
+        if result is None:
+            return False
+        have = self.present(job, result)
+        if have is None:
+            return False
+        names = self._names_of(job)
+        for name in names:
+            placed = self._placed.get(name)
+            if placed and placed.fingerprint == job.fingerprint and _size(self._root / name) == result.size_bytes:
+                continue
+            await self._clear(name, job)
+            await self._place(name, job, result)
+            step = self._disk.duplicate if have in names else self._disk.rename
+            await self._run(step, self._root / have, self._root / name)
+            have = name
+        for name in names:  # also those that have one more link now
+            self._left.setdefault(name, _facts(self._root / name))
+        return True
+
+    async def _clear(self, name: str, job: Job) -> None:
+        """Move what stands under `name` out of the way, unless it is this job's own."""
+        placed = self._placed.get(name)
+        path = self._root / name
+        own = placed is not None and placed.fingerprint == job.fingerprint
+        # Own, and of another size than recorded: somebody edited it, so it is theirs.
+        if not _stands(path) or (own and placed is not None and _size(path) == placed.size_bytes):
+            return
+        if placed is not None and not own:
+            target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
+            await self._journal.place(target, placed)
+            self._placed[target] = placed
+        else:
+            number = 1
+            while _stands(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
+                number += 1
+        await self._run(self._disk.rename, path, self._root / target)
+
+    async def _place(self, name: str, job: Job, result: Result) -> None:
+        placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
+        await self._journal.place(name, placed)
+        self._placed[name] = placed
+
+    def _names_of(self, job: Job) -> list[str]:
+        return self._names.get(job.fingerprint) or [self._kept_name(job.key)]
+
+    def _kept_name(self, key: str) -> str:
+        return str(self._kept / f"{key}.mp4")
+
+    def _recover(self, names: Sequence[str]) -> Result | None:
+        """The result standing under one of `names`, if it is whole and the one that was recorded."""
+        for name in names:
+            path = self._root / name
+            placed = self._placed[name]
+            if _size(path) == placed.size_bytes and file_sha256(path) == placed.sha256:
+                try:
+                    found = one(self._decoders, "clip", {"path": str(path), "size_bytes": placed.size_bytes})
+                except ValueError:
+                    continue
+                return result_of(placed.size_bytes, placed.sha256, found)
+        return None
+
+    def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
+        try:
+            self._disk.land(names)
+        except OSError as error:
+            return durable_files.fault(error, _UNNAMED)
+        for _, path in names:
+            self._left[str(path.relative_to(self._root))] = _facts(path)
+        return None
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        except OSError as error:
+            raise durable_files.fault(error, _UNNAMED) from error
+
+
+def _stands(path: Path) -> bool:
+    """Whether anything has this name, a link that leads nowhere included."""
+    return os.path.lexists(path)
+
+
+def _facts(path: Path) -> _Facts | None:
+    """The facts of a plain file; None for what is not there and for all else, a link to a file among it."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return None
+    return _Facts(facts.st_size, facts.st_mtime_ns, facts.st_ino) if stat.S_ISREG(facts.st_mode) else None
+
+
+def _size(path: Path) -> int | None:
+    facts = _facts(path)
+    return None if facts is None else facts.size_bytes

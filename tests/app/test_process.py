@@ -1,0 +1,163 @@
+"""What a process owes the shell: signals are heard, whatever becomes of what they raise."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app import process
+from tests.conftest import MEDIA, ROOT
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_raise() -> Iterator[None]:
+    """Also where the tests were started by a shell that lets them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_whose_exception_is_lost_is_noted() -> None:
+    with process.heard() as found:
+        with suppress(KeyboardInterrupt):  # as Python does while it cleans up
+            os.kill(os.getpid(), signal.SIGINT)
+        assert found.numbers == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_from_some_moment_on_it_is_only_noted() -> None:
+    with process.heard() as found:
+        found.unwinds = False
+        for number in process.SIGNALS:
+            os.kill(os.getpid(), number)
+    assert found.numbers == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_what_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with process.heard() as found:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert found.numbers == []
+
+
+def test_what_a_module_makes_of_an_interruption_is_one() -> None:
+    def load(number: int | None) -> None:
+        with process.heard(), suppress(KeyboardInterrupt):
+            if number is not None:
+                with suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), number)
+            raise ImportError("cannot initialise module strings")
+
+    with pytest.raises(SystemExit) as caught:
+        load(signal.SIGINT)
+    assert caught.value.code == 130
+    with pytest.raises(ImportError):
+        load(None)
+
+
+@pytest.mark.parametrize(("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_while_the_command_is_loaded_an_interruption_is_quiet(handler: str, status: int) -> None:
+    program = f"""
+import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.{handler})
+load = builtins.__import__
+def interrupted(name, *rest):
+    if name == "batchrunner.cli":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest)
+from batchrunner.__main__ import main
+builtins.__import__ = interrupted
+sys.argv = ["batchrunner", "--version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+PROGRAM = [sys.executable, "-m", "batchrunner"]
+
+# Streams that nobody reads
+
+ENDS = """
+import sys
+from batchrunner import cli
+cli._command = lambda: (print("x" * 100), sys.stderr.write("y"), 3)[-1]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_takes_nothing_changes_no_exit_status(stream: str) -> None:
+    """Python would flush it at the very end, fail, and make it 120."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone, open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+        for taken in (gone, full):
+            other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+            streams: Any = {stream: taken, other: subprocess.DEVNULL}
+            environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+            done = subprocess.run([sys.executable, "-c", ENDS], check=False, env=environment, **streams)
+            assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(["run", "missing.yaml"], 2), (["nonsense"], 2), (["validate", "missing.yaml"], 2)]
+)
+def test_nor_does_a_complaint_that_nobody_hears(words: list[str], status: int) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+        done = subprocess.run([*PROGRAM, *words], check=False, stdout=full, stderr=full)
+    assert done.returncode == status
+
+
+# Locales
+
+_LOCALES = {"de_DE.ISO-8859-1": "iso-8859-1", "zh_CN.GBK": "gbk", "C": "utf-8", "C.UTF-8": "utf-8"}
+
+
+@pytest.fixture(scope="module")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the locales that not every machine has."""
+    folder = tmp_path_factory.mktemp("locales")
+    for name in _LOCALES:
+        language, _, charset = name.partition(".")
+        if language != "C":
+            words = ["localedef", "-i", language, "-f", charset, str(folder / name)]
+            if not shutil.which("localedef") or subprocess.run(words, check=False, capture_output=True).returncode:
+                pytest.skip(f"NOT TESTED: {name} cannot be made here; install localedef and its charmaps")
+    return folder
+
+
+@pytest.mark.parametrize("name", _LOCALES)
+def test_any_locale_finds_names_in_utf_8_and_escapes_what_it_lacks(tmp_path: Path, locales: Path, name: str) -> None:
+    environment = {each: value for each, value in os.environ.items() if not each.startswith(("LC_", "LANG", "PYTHON"))}
+    environment |= {"LOCPATH": str(locales), "LC_ALL": name, "PYTHONPATH": str(ROOT)}
+
+    def call(*words: str) -> tuple[int, str]:
+        done = subprocess.run([*PROGRAM, *words], cwd=tmp_path, check=False, capture_output=True, env=environment)
+        assert b"Traceback" not in done.stderr, done.stderr
+        return done.returncode, (done.stdout + done.stderr).decode(_LOCALES[name])
+
+    (tmp_path / "clips").mkdir()
+    shutil.copy(MEDIA / "bunny.mp4", tmp_path / "clips" / "🎬ü.mp4")
+    shutil.copy(MEDIA / "hopper.jpg", tmp_path / "clips" / "中.jpg")
+    assert call("init", "clips", "-o", "ü.yaml")[0] == 0
+    assert call("validate", "ü.yaml")[0] == 0
+    status, text = call("plan", "ü.yaml", "--provider", "sandbox")
+    assert (status, "1 job" in text) == (0, True), text
+    text = (tmp_path / "ü.yaml").read_text("utf-8")
+    (tmp_path / "ü.yaml").write_text(text.replace("🎬ü", "🎬é"), "utf-8")
+    status, text = call("validate", "ü.yaml")
+    assert (status, "no such file" in text) == (2, True), text
+    shown = "🎬é" if _LOCALES[name] == "utf-8" else "\\ud83c\\udfac"
+    assert shown in text
+    status, text = call("validate", "ü.yaml", "--format", "json")
+    assert "🎬é" in str(json.loads(text)), "escapes are those of JSON"

@@ -1,0 +1,106 @@
+"""Rehearsals: where they play, that a real run is never one by mistake, and a whole hurried one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app import setup as prepare
+from batchrunner.app import start
+from batchrunner.app.rehearsal import clock, latest, stage
+from batchrunner.clock import FastClock, LoopClock
+from batchrunner.errors import UsageError
+from batchrunner.events import Event, Noticed
+from batchrunner.job import Attempt, Happening, Record, Snapshot, State
+from batchrunner.sandbox import SandboxConfig
+from batchrunner.settings import resolve
+from batchrunner.storage.run_directory import RunDir
+from tests.conftest import NOW, make_job, make_run
+
+JOB = "{video: https://example.com/%d.mp4, image: https://example.com/hero.png}"
+
+
+def staged(manifest: dict[str, object], **options: object) -> Any:
+    return stage(resolve(options, {}, manifest), "night", manifest, options)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "options", "folder"),
+    [
+        ({}, {}, "output/night"),
+        ({"output": "elsewhere"}, {}, "elsewhere"),
+        ({"provider": "sandbox"}, {}, "output/night"),
+        ({"provider": "sandbox"}, {"provider": "sandbox", "fast": True}, "output/night"),
+        ({}, {"provider": "sandbox"}, "output/night-rehearsal"),
+        ({"provider": "aimlapi", "output": "else/where"}, {"provider": "sandbox"}, "else/where-rehearsal"),
+        ({"output": "elsewhere"}, {"provider": "sandbox", "output": "here"}, "here"),
+    ],
+)
+def test_a_rehearsal_has_a_run_directory_of_its_own(
+    manifest: dict[str, object], options: dict[str, object], folder: str
+) -> None:
+    assert staged(manifest, **options).folder == Path(folder)
+
+
+@pytest.mark.parametrize("options", [{"fast": True}, {"faults": "night.yaml"}])
+def test_a_real_run_is_never_taken_for_a_rehearsal(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="a real one") as caught:
+        staged({}, **options)
+    assert "--provider sandbox" in caught.value.hint
+
+
+def test_a_rehearsal_posts_nothing() -> None:
+    hook: dict[str, object] = {"notify": "https://hooks.example.com/x"}
+    assert staged(hook).settings.notify
+    assert staged(hook, provider="sandbox").settings.notify is None
+    assert staged({**hook, "provider": "sandbox"}).settings.notify, "no rehearsal: this manifest's provider it is"
+
+
+def test_the_clock_hurries_only_where_it_was_asked_to(tmp_path: Path) -> None:
+    assert type(clock(SandboxConfig(), RunDir(tmp_path))) is LoopClock
+    assert isinstance(clock(SandboxConfig(speed=60.0), RunDir(tmp_path)), FastClock)
+
+
+def test_a_hurried_clock_goes_on_where_a_killed_run_was() -> None:
+    job = make_job()
+    attempt = Attempt(1, "r", submitted_at=NOW + 1, accepted_at=NOW + 2, generating_at=NOW + 9)
+    killed = Snapshot(make_run(), (), {job.fingerprint: Record(job, State.IN_FLIGHT, (attempt,))})
+    assert killed.run.finished_at is None
+    assert latest(killed) == NOW + 9
+    done = replace(killed, happenings=(Happening(NOW + 10, "cap", "", "3", ""),))
+    assert latest(done) == NOW + 10
+
+
+def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = "\n".join(f"- {JOB % number}" for number in range(4))
+    Path("night.yaml").write_text(jobs)
+    Path("faults.yaml").write_text(
+        "service: {queue_wait: 1s, duration: 20s, spread: 0}\n"
+        # By count, not by time: where the machine is busy, seconds of a hurried night may pass without a poll.
+        "faults: [{on: generation, kind: content_policy, first: 1}, {on: poll, kind: unavailable, first: 1}]\n"
+    )
+    flags: dict[str, object] = {"provider": "sandbox", "fast": True, "faults": "faults.yaml", "poll_interval": "5s"}
+    setup = prepare.load(Path("night.yaml"), flags, {})
+    assert start.run_batch(setup, {}, lambda _: None) == 1
+    told = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
+    assert (told["totals"]["succeeded"], told["totals"]["failed"]) == (3, 1)
+    assert all("warnings" not in row or not row["warnings"] for row in told["jobs"])
+    ledger = setup.rundir.sandbox / "ledger.jsonl"
+    events = [json.loads(line) for line in ledger.read_text().splitlines()]
+    times = [event["at"] for event in events]
+    assert times[-1] - times[0] > 20, "seconds of the night, not of this test"
+    assert any(event["event"] == "refused" and event["why"] == "unavailable" for event in events)
+    # Again: nothing is left to do.
+    said: list[Event] = []
+    assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, said.append) == 1
+    assert any(isinstance(event, Noticed) and "nothing to do" in event.message for event in said)
+    assert json.loads(Path("output/night-rehearsal/report.json").read_bytes()) == told
+    # And with another setting: time did not go back.
+    flags["concurrency"] = "3"
+    assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
+    assert sum('"accepted"' in line for line in ledger.read_text().splitlines()) == 4
+    again = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
+    assert again["started_at"] >= told["finished_at"]

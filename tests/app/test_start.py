@@ -1,0 +1,110 @@
+"""What a run never writes over: files of others under a report's name, and what its manifest reads."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batchrunner.app import setup as prepare
+from batchrunner.app import start
+from batchrunner.errors import UsageError
+from batchrunner.events import Event, Noticed
+from tests.conftest import MEDIA
+
+TABLE = "id,video,image\na,bunny.mp4,hopper.jpg\n"
+FOREIGN = {"report.json": '{"schema_version": 1, "valid": true}', "report.html": "<html>mine", "results.csv": TABLE}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bunny.mp4", "hopper.jpg"):
+        shutil.copy(MEDIA / name, name)
+    Path("out").mkdir()
+
+
+def begun(text: str, **flags: object) -> tuple[prepare.Setup, list[Event], int]:
+    Path("m.yaml").write_text(f"provider: sandbox\noutput: out\n{text}")
+    setup = prepare.load(Path("m.yaml"), flags, {})
+    said: list[Event] = []
+    return setup, said, start.run_batch(setup, {}, said.append)
+
+
+NOTHING = "matrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]\n"
+JOB = "jobs: [{id: a, video: %s, image: %s}]\n"
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_no_report_is_moved_aside(name: str) -> None:
+    Path("out", name).write_text(FOREIGN[name])
+    _, said, status = begun(NOTHING)
+    assert status == 0
+    kept = Path("out/.batchrunner/kept")
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name, not a path)
+    assert (kept / f"{stem}.1{suffix}").read_text() == FOREIGN[name]
+    assert Path("out", name).read_text() != FOREIGN[name]
+    assert any(isinstance(event, Noticed) and f"out/{name} is no report" in event.message for event in said)
+    begun(NOTHING + "concurrency: 5\n")
+    assert [path.name for path in kept.iterdir()] == [f"{stem}.1{suffix}"], "reports of its own are replaced"
+
+
+def test_a_link_or_a_folder_under_a_reports_name_is_moved_too() -> None:
+    Path("mine.html").write_text("mine")
+    Path("out/report.html").symlink_to("../mine.html")
+    Path("out/results.csv").mkdir()
+    assert begun(NOTHING)[2] == 0
+    assert Path("mine.html").read_text() == "mine"
+    assert Path("out/.batchrunner/kept/results.1.csv").is_dir()
+    assert Path("out/.batchrunner/kept/report.1.html").is_symlink()
+
+
+def refused(text: str, **flags: object) -> str:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name != "m.yaml"}
+    with pytest.raises(UsageError) as caught:
+        begun(text, **flags)
+    assert "Nothing was submitted" in caught.value.hint
+    assert {path: path.read_bytes() for path in before} == before
+    return caught.value.message
+
+
+def test_a_table_is_not_written_over() -> None:
+    for name in ("bunny.mp4", "hopper.jpg"):
+        shutil.copy(name, Path("out", name))
+    Path("out/results.csv").write_text(TABLE)
+    assert "the batch reads out/results.csv" in refused("jobs_from: out/results.csv\n")
+    Path("elsewhere").symlink_to("out")
+    assert "out/results.csv" in refused("jobs_from: elsewhere/results.csv\n")
+    Path("t.csv").symlink_to("out/results.csv")
+    Path("out/bunny.mp4").rename("out/b.mp4")
+    Path("out/results.csv").write_text(TABLE.replace("bunny", str(Path("bunny").resolve())))
+    assert "out/results.csv" in refused("jobs_from: t.csv\n")
+
+
+def test_an_input_is_not_written_over() -> None:
+    shutil.copy("bunny.mp4", "out/a.mp4")
+    assert "out/a.mp4" in refused(JOB % ("out/a.mp4", "hopper.jpg"))
+    Path("link.mp4").symlink_to("out/a.mp4")
+    assert "out/a.mp4" in refused(JOB % ("link.mp4", "hopper.jpg"))
+    shutil.copy("bunny.mp4", "out/other.mp4")
+    prepare.require_inputs_unwritten(_loaded(JOB % ("out/other.mp4", "hopper.jpg")))
+
+
+def _loaded(text: str) -> prepare.Setup:
+    Path("m.yaml").write_text(f"provider: sandbox\noutput: out\n{text}")
+    return prepare.load(Path("m.yaml"), {}, {})
+
+
+@pytest.mark.parametrize("option", ["junit", "metrics_file"])
+def test_a_further_file_is_not_what_the_batch_reads(option: str) -> None:
+    """An empty file may be replaced, if it is nobody's."""
+    Path("t.csv").touch()
+    told = refused("jobs_from: t.csv\nallow_empty: true\n", **{option: "t.csv"})
+    assert told == f"--{option.replace('_', '-')}: the batch reads t.csv"
+
+
+def test_the_manifest_itself_is_not_written_over() -> None:
+    Path("out/report.json").write_text('{"jobs": [{"id": "a", "video": "../bunny.mp4", "image": "../hopper.jpg"}]}')
+    setup = prepare.load(Path("out/report.json"), {"output": "out", "provider": "sandbox"}, {})
+    with pytest.raises(UsageError, match=r"the batch reads out/report\.json"):
+        start.run_batch(setup, {}, lambda _: None)

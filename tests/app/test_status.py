@@ -1,0 +1,150 @@
+"""`status`: the run's own screen while the lock is held, its last words when it is not, from the journal alone."""
+
+import asyncio
+import io
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app import status
+from batchrunner.errors import Problem, UsageError
+from batchrunner.job import Happening, Record, State
+from batchrunner.journal.journal import Journal
+from batchrunner.storage.run_directory import Lock, RunDir
+from tests.conftest import NOW, Inline, make_entries, make_record, make_run
+
+FACE = Problem("face_detection", "no face", "Use another image.")
+
+
+def journal(folder: Path, records: dict[str, Record], *happenings: Happening, ended: bool = True) -> RunDir:
+    """A run directory in which these records stand, by id."""
+    rundir = RunDir(folder / "night")
+    rundir.make()
+    run = make_run(settings_json=json.dumps({"prices": {"480p": 1000}, "assume_length_s": 2.0}))
+
+    async def write() -> None:
+        book = Journal(rundir.journal, Inline())
+        await book.begin(run, make_entries(*records), records.values())
+        for happening in happenings:
+            await book.note(happening)
+        if ended:
+            await book.finish(replace(run, finished_at=NOW + 60, exit_status=1, stopped=""))
+        book.close()
+
+    asyncio.run(write())
+    return rundir
+
+
+def flying() -> Record:
+    return make_record("b", State.IN_FLIGHT).with_attempt(
+        accepted_at=NOW + 2, generating_at=NOW + 3, estimate=3_000_000.0
+    )
+
+
+def shown(rundir: RunDir, **more: Any) -> str:
+    stream = io.StringIO()
+    status.show(rundir, stream, **more)
+    return stream.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Wall time, as the command reads it."""
+    moments = [NOW + 100]
+    monkeypatch.setattr(status, "wall_time", lambda: moments[-1])
+    monkeypatch.setattr(status, "pause", lambda seconds: None)
+    return moments
+
+
+def test_of_a_batch_that_ended_the_last_words(tmp_path: Path, now: list[float]) -> None:
+    now.append(NOW + 60 + 3 * 86_400)
+    lines = shown(journal(tmp_path, {"a": make_record("a", State.FAILED, 1, error=FACE)})).splitlines()
+    assert lines[0].startswith("night (aimlapi): 0 of 1 job succeeded in 1 min 0 s, 1 failed")
+    assert lines[1].split(maxsplit=2) == ["1", "failed", "no face"]
+    assert "batchrunner run night.yaml --retry-failed" in lines[5]
+    assert lines[-1] == "Ended 3 days ago."
+
+
+def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
+    records = {"a": make_record("a"), "b": flying(), "c": make_record("c", State.FAILED, 1, error=FACE)}
+    bad = Happening(NOW + 40, "weather", "poll", "down", "the service answered 502")
+    cap = Happening(NOW + 41, "cap", "submit", "2", "working cap 2 of 4")
+    rundir = journal(tmp_path, records, bad, cap, ended=False)
+    with Lock(rundir, NOW):
+        lines = shown(rundir).splitlines()
+    assert lines[0].startswith("night on aimlapi")
+    assert lines[1].endswith("1 of 3")
+    assert lines[2] == "jobs     1 failed, 1 in flight, 1 waiting"
+    # a: 2 s at 1,000 credits; b: 3 million; c failed and costs nothing.
+    assert "$0.00 spent, about $1.50 in all (your prices); 0.0 of 3.0 M credits" in lines[4]
+    assert lines[5].startswith("service  polls down since ")
+    assert lines[5].endswith(" (1 min 0 s): the service answered 502")
+    assert "b  generating   1 min 38 s" in lines
+    assert any("c: no face" in line for line in lines)
+    assert lines[-1].startswith("running: pid ")
+
+
+def test_a_run_that_was_killed_is_called_so(tmp_path: Path) -> None:
+    text = shown(journal(tmp_path, {"b": flying()}, ended=False))
+    assert "cut off before it could end: run it again, and it continues" in text
+
+
+def test_what_befell_earlier_runs_is_over(tmp_path: Path) -> None:
+    old = Happening(NOW - 40, "weather", "poll", "down", "the service answered 502")
+    rundir = journal(tmp_path, {"b": flying()}, old, ended=False)
+    with Lock(rundir, NOW):
+        assert "service  fine; at most 4 at once" in shown(rundir)
+
+
+def test_json_is_what_the_report_would_hold(tmp_path: Path) -> None:
+    rundir = journal(tmp_path, {"b": flying()}, ended=False)
+    with Lock(rundir, NOW):
+        report = json.loads(shown(rundir, as_json=True))
+    assert (report["totals"]["in_flight"], report["finished_at"]) == (1, None)
+
+
+def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no batch"):
+        shown(RunDir(tmp_path))
+
+
+def test_watching_lasts_until_no_process_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = journal(tmp_path, {"b": flying()}, ended=False)
+    running = ExitStack()
+    running.enter_context(Lock(rundir, NOW))
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            running.close()
+
+    monkeypatch.setattr(status, "pause", pause)
+    stream = io.StringIO()
+    status.watch(rundir, stream)
+    assert len(pauses) == 3
+    assert stream.getvalue().count("night (aimlapi)") == 1, "elsewhere than on a terminal: the end alone"
+
+
+def test_the_lock_tells_who_holds_it(tmp_path: Path) -> None:
+    rundir = journal(tmp_path, {"b": flying()}, ended=False)
+    assert rundir.holder() is None
+    with Lock(rundir, NOW):
+        holder = rundir.holder()
+        assert holder is not None
+        assert holder.startswith("pid ")
+    assert rundir.holder() is None
+    assert RunDir(tmp_path / "missing").holder() is None
+
+
+def test_json_cannot_act_on_a_terminal_and_says_the_same(tmp_path: Path) -> None:
+    evil = "\x7f\x9b31m\u202e\u200b 漢字 é"
+    rundir = journal(tmp_path, {"a": make_record("a", State.FAILED, error=Problem("kind", evil, evil))})
+    text = shown(rundir, as_json=True)
+    assert all(line.isprintable() for line in text.split("\n")), ascii(text)
+    assert json.loads(text)["jobs"][0]["error"]["message"] == evil
+    assert "漢字 é" in text

@@ -1,0 +1,226 @@
+"""A batch that is done is left as it is; whatever raises a doubt about that is a reason for a run."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app import setup as prepare
+from batchrunner.app import up_to_date
+from batchrunner.app.setup import Setup
+from batchrunner.errors import Problem
+from batchrunner.events import Event, Noticed, RunFinished, RunStarted
+from batchrunner.job import Move, PlacedFile, Record, Result, State, advance
+from batchrunner.journal import journal
+from batchrunner.journal.journal import Journal
+from batchrunner.journal.witness import Witness
+from batchrunner.progress import json_lines
+from batchrunner.progress.model import Model
+from batchrunner.progress.phrases import Level
+from batchrunner.report import writer
+from batchrunner.storage.durable_files import Disk
+from tests.conftest import NOW, Inline, make_record
+
+SERVICE = "api.example.com"
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "video": "https://example.com/a.mp4", "image": "https://example.com/hero.png", "tags": {"who": "hero"}},
+    {"id": "b", "video": "https://example.com/b.mp4", "image": "https://example.com/hero.png"},
+    {"id": "twin", "video": "https://example.com/a.mp4", "image": "https://example.com/hero.png"},
+]
+BEGAN = 1000.0  # long before any file is written
+CLIP = b"a clip"
+FACE = Problem("face_detection", "no face", "Use another image.")
+
+
+def loaded(folder: Path, rows: list[dict[str, Any]], **flags: object) -> Setup:
+    path = folder / "night.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return prepare.load(path, {"output": str(folder / "out"), **flags}, {})
+
+
+def succeeded(record: Record) -> Record:
+    record = advance(record, Move.INTEND, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
+    record = advance(record, Move.ACCEPT, generation_id=f"gen:{record.job.key}")
+    return replace(advance(record, Move.DELIVER), result=Result(len(CLIP), "ab" * 32))
+
+
+def failed(record: Record, error: Problem = FACE) -> Record:
+    record = advance(record, Move.INTEND, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
+    return advance(advance(record, Move.ACCEPT, generation_id="gen:1"), Move.SPOIL, error=error)
+
+
+def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded, status: int = 0) -> Setup:
+    """The batch has been run: `b` made of its job b what it is now. others: jobs of earlier manifests."""
+    setup.rundir.make()
+    jobs = {entry.job.fingerprint: entry for entry in setup.batch.entries}
+    records = [(b if entry.id == "b" else succeeded)(Record(entry.job)) for entry in jobs.values()]
+    run = prepare.run_of(setup, SERVICE, "run1", BEGAN)
+
+    async def write() -> None:
+        book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
+        await book.begin(run, setup.batch.entries, [*records, *others])
+        for entry in setup.batch.entries:
+            if entry.id != "b" or b is succeeded:
+                await book.place(entry.file, PlacedFile(entry.job.fingerprint, "ab" * 32, len(CLIP)))
+                (setup.rundir.path / entry.file).write_bytes(CLIP)
+        await book.finish(replace(run, finished_at=BEGAN + 60, exit_status=status))
+        book.close()
+
+    asyncio.run(write())
+    held = journal.read(setup.rundir.journal)
+    assert held is not None
+    writer.write(held, setup.rundir.path, "1")
+    return setup
+
+
+def is_done(setup: Setup, service: str = SERVICE) -> bool:
+    return up_to_date.nothing_to_do(setup, service) is not None
+
+
+def test_what_is_done_is_left_alone_and_told(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
+    found = up_to_date.nothing_to_do(setup, SERVICE)
+    assert found is not None
+    events: list[Event] = []
+    assert up_to_date.tell(setup, found, "1", NOW, events.append) == 0
+    assert [type(event) for event in events] == [RunStarted, Noticed, RunFinished]
+    assert "nothing to do" in events[1].message  # type: ignore[union-attr]  # of type Noticed
+    assert [json_lines.level_of(event, Model()) for event in events] == [Level.INFO] * 3, "nobody need be told"
+    assert events[2].summary.startswith("3 of 3 jobs succeeded in 1 min 0 s")  # type: ignore[union-attr]  # RunFinished
+
+
+def test_only_a_run_that_differs_in_how_it_is_shown_is_the_same(tmp_path: Path) -> None:
+    ran(loaded(tmp_path, ROWS))
+    assert is_done(loaded(tmp_path, ROWS, quiet=True, log_format="json", no_progress=True))
+    assert not is_done(loaded(tmp_path, ROWS, concurrency="9"))
+    assert not is_done(loaded(tmp_path, ROWS, max_credits="9"))
+    assert not is_done(loaded(tmp_path, ROWS), "other.example.com")
+
+
+@pytest.mark.parametrize("asked", ["junit", "metrics_file"])
+def test_files_that_tell_of_each_run_want_a_run(tmp_path: Path, asked: str) -> None:
+    wanted = {asked: str(tmp_path / "told")}
+    assert not is_done(ran(loaded(tmp_path, ROWS, **wanted)))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS[:2],
+        [*ROWS, {**ROWS[1], "id": "more"}],
+        [{**ROWS[0], "id": "renamed"}, *ROWS[1:]],
+        [{**ROWS[0], "tags": {"who": "villain"}}, *ROWS[1:]],
+        [{**ROWS[0], "priority": 5}, *ROWS[1:]],
+        [{**ROWS[0], "resolution": "720p"}, *ROWS[1:]],
+        [ROWS[1], ROWS[0], ROWS[2]],
+    ],
+)
+def test_another_manifest_wants_a_run(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: Any) -> None:
+    ran(loaded(tmp_path, ROWS))
+    monkeypatch.setattr(up_to_date, "_same", lambda *_: True)  # the manifest's digest has changed: this looks further
+    assert is_done(loaded(tmp_path, ROWS))
+    assert not is_done(loaded(tmp_path, rows))
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("twin.mp4", Path.unlink),
+        ("b.mp4", lambda path: path.write_bytes(CLIP + b"!")),
+        ("a.mp4", _linked),
+        ("report.html", Path.unlink),
+        ("results.csv", Path.unlink),
+        ("report.json", lambda path: path.write_text(path.read_text().replace("run1", "run0"))),
+        ("report.json", lambda path: path.write_text(path.read_text().replace('"finished_at"', '"told_at"'))),
+        ("report.html", lambda path: os.utime(path, (BEGAN - 1, BEGAN - 1))),
+    ],
+)
+def test_what_is_missing_or_changed_on_disk_wants_a_run(
+    tmp_path: Path, name: str, spoil: Callable[[Path], object]
+) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
+    assert is_done(setup)
+    spoil(setup.rundir.path / name)
+    assert not is_done(setup)
+
+
+def test_a_clip_that_the_journal_gives_to_another_job_wants_a_run(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
+    other = setup.batch.entries[1].job.fingerprint
+    asyncio.run(book.place("a.mp4", PlacedFile(other, "ab" * 32, len(CLIP))))
+    book.close()
+    assert not is_done(setup)
+
+
+def test_a_result_that_the_journal_knows_in_another_size_wants_a_run(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
+    asyncio.run(book.place("b.mp4", PlacedFile(setup.batch.entries[1].job.fingerprint, "ab" * 32, 3)))
+    book.close()
+    (setup.rundir.path / "b.mp4").write_bytes(CLIP[:3])
+    assert not is_done(setup)
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT])
+def test_what_is_open_wants_a_run(tmp_path: Path, state: State) -> None:
+    setup = ran(loaded(tmp_path, ROWS), b=lambda record: make_record("b", state, job=record.job), status=1)
+    assert not is_done(setup)
+
+
+def test_what_has_failed_stays_so_unless_it_is_to_be_tried_again(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS), b=failed, status=1)
+    found = up_to_date.nothing_to_do(setup, SERVICE)
+    assert found is not None
+    assert up_to_date.tell(setup, found, "1", NOW, lambda _: None) == 1
+    again = replace(setup, settings=replace(setup.settings, retry_failed=True))
+    assert not up_to_date._is_over(found, again.settings)
+    assert not is_done(again)
+
+
+def test_what_the_service_withheld_is_asked_for_again(tmp_path: Path) -> None:
+    withheld = Problem("no_link", "completed without a link", "")
+    assert not is_done(ran(loaded(tmp_path, ROWS), b=lambda record: failed(record, withheld), status=1))
+
+
+def test_jobs_of_earlier_manifests_want_a_run(tmp_path: Path) -> None:
+    assert not is_done(ran(loaded(tmp_path, ROWS), make_record("gone", State.IN_FLIGHT)))
+
+
+def test_a_run_that_was_stopped_wants_a_run(tmp_path: Path) -> None:
+    assert not is_done(ran(loaded(tmp_path, ROWS), status=130))
+
+
+def test_a_journal_that_was_not_closed_wants_a_run(tmp_path: Path) -> None:
+    setup = ran(loaded(tmp_path, ROWS))
+    book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
+    assert not is_done(setup)
+    book.close()
+    assert is_done(setup)
+    setup.rundir.journal.unlink()
+    assert not is_done(setup)
+
+
+def test_a_journal_that_its_witness_does_not_know_wants_a_run(tmp_path: Path) -> None:
+    """The run then says why it cannot go on, or warns."""
+    setup = ran(loaded(tmp_path, ROWS))
+    assert is_done(setup)
+    whole = setup.rundir.witness.read_bytes()
+    setup.rundir.witness.unlink()
+    assert not is_done(setup)
+    newer = Witness(setup.rundir.witness, Disk())
+    setup.rundir.witness.write_bytes(whole)
+    mark = newer.read()
+    assert mark is not None
+    newer.create(mark._replace(sequence=mark.sequence + 1))
+    assert not is_done(setup)

@@ -1,0 +1,147 @@
+"""Verification: it reads, compares and decodes; and it finds whatever differs from what was recorded."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app.verify import verify
+from batchrunner.job import Record, Result, Snapshot, State
+from batchrunner.media.decoder_pool import Here
+from batchrunner.report import writer
+from batchrunner.storage.run_directory import RunDir
+from tests.conftest import make_entries, make_record, make_run, result_of
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    made = RunDir(tmp_path)
+    made.make()
+    return made
+
+
+def told(rundir: RunDir, held: Snapshot) -> dict[str, str | None]:
+    return dict(verify(rundir, held, Here()))
+
+
+def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:
+    """A delivered job `a`, a second name for it, and jobs in every other state, with the report written."""
+    done = make_record("a", State.SUCCEEDED, result=result or result_of(content))
+    others = [make_record(state.value, state) for state in State if state is not State.SUCCEEDED]
+    records: dict[str, Record] = {record.job.fingerprint: record for record in (done, *others)}
+    entries = make_entries(
+        "a", "copy=a", *(f"{state.value}={state.value}" for state in State if state.value != "succeeded")
+    )
+    held = Snapshot(make_run(finished_at=5.0, exit_status=1), entries, records)
+    for name in ("a.mp4", "copy.mp4"):
+        (rundir.path / name).write_bytes(content)
+    writer.write(held, rundir.path, "0")
+    return held
+
+
+def test_whole_results_have_no_complaint_and_only_results_are_looked_at(rundir: RunDir, clip: bytes) -> None:
+    assert told(rundir, holding(rundir, clip)) == {"a.mp4": None, "copy.mp4": None}
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (flipped, "SHA-256 differs"),
+        (lambda path: path.unlink(), "cannot be read: No such file or directory"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes instead of"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "bytes instead of"),
+        (lambda path: path.write_bytes(b""), "0 bytes instead of"),
+        (lambda path: (path.unlink(), path.mkdir()), ""),
+    ],
+)
+def test_a_harmed_file_is_found_and_the_other_name_is_not_blamed(
+    rundir: RunDir, clip: bytes, harm: Callable[[Path], Any], words: str
+) -> None:
+    held = holding(rundir, clip)
+    harm(rundir.path / "a.mp4")
+    complaints = told(rundir, held)
+    assert complaints["copy.mp4"] is None
+    complaint = complaints["a.mp4"]
+    assert complaint is not None
+    assert words in complaint
+
+
+def test_a_file_that_matches_its_checksum_and_does_not_decode_is_found(rundir: RunDir, clip: bytes) -> None:
+    for content in (b"not a clip at all", clip[:-200]):
+        complaints = told(rundir, holding(rundir, content))
+        assert all(complaints.values())
+        assert len(complaints) == 2
+
+
+def test_a_result_without_a_record_of_it_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    records = {name: replace(record, result=None) for name, record in held.records.items()}
+    assert all(told(rundir, replace(held, records=records)).values())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": 5}', '{"jobs": [{"id": "a"}]}', "null", "\udcff"])
+def test_a_report_that_cannot_be_read_is_a_complaint(rundir: RunDir, clip: bytes, text: str) -> None:
+    held = holding(rundir, clip)
+    (rundir.path / "report.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    complaint = told(rundir, held)["a.mp4"]
+    assert complaint is not None
+    assert "batchrunner report" in complaint
+
+
+def test_a_report_older_than_a_result_is_not_the_files_fault(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    path = rundir.path / "report.json"
+    data = json.loads(path.read_text())
+    data["jobs"][0]["sha256"] = None
+    path.write_text(json.dumps(data))
+    assert told(rundir, held)["a.mp4"] is None
+
+
+def test_a_report_that_tells_another_checksum_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    path = rundir.path / "report.json"
+    data = json.loads(path.read_text())
+    data["jobs"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(data))
+    complaints = told(rundir, held)
+    assert complaints["a.mp4"] is not None
+    assert complaints["copy.mp4"] is None
+
+
+def test_without_a_report_the_journal_is_enough(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    (rundir.path / "report.json").unlink()
+    assert told(rundir, held) == {"a.mp4": None, "copy.mp4": None}
+
+
+def test_it_only_reads(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+    flipped(rundir.path / "a.mp4")
+
+    def files() -> dict[str, tuple[bytes, int]]:
+        return {
+            each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in rundir.path.iterdir() if each.is_file()
+        }
+
+    before = files()
+    told(rundir, held)
+    assert files() == before
+
+
+def test_it_needs_no_loop(rundir: RunDir, clip: bytes) -> None:
+    held = holding(rundir, clip)
+
+    async def inside() -> dict[str, str | None]:
+        return told(rundir, held)
+
+    assert asyncio.run(inside()) == told(rundir, held)

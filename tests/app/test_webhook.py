@@ -1,0 +1,286 @@
+"""The summary for a webhook: where it may go, what it says, and that nothing of its address is told."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from aiohttp import web
+
+from batchrunner.app import webhook as notify
+from batchrunner.errors import Problem, UsageError
+from batchrunner.events import Event, Noticed
+from batchrunner.job import Snapshot, State
+from batchrunner.report import writer
+from tests.conftest import MEDIA, NOW, ROOT, make_entries, make_record, make_run, result_of
+from tests.soak.processes import call
+
+SECRET = "T0K3N-in-the-path"
+FOLDER = Path("output/night")
+
+
+def facts(*, failed: int = 2, message: str = "no face", **run: Any) -> dict[str, Any]:
+    names = [f"job{number}" for number in range(failed + 1)]
+    problem = Problem("face_detection", message, "Use another image.")
+    records = [make_record(names[0], State.SUCCEEDED, result=result_of(b"x"))]
+    records += [make_record(name, State.FAILED, 1, error=problem) for name in names[1:]]
+    ended = {"finished_at": NOW + 60, "exit_status": int(failed > 0)} | run
+    held = Snapshot(
+        replace(make_run(), **ended), make_entries(*names), {record.job.fingerprint: record for record in records}
+    )
+    return writer.build(held, "0.1.0")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://example.com/{SECRET}",
+        f"http://127.0.0.1.example.com/{SECRET}",
+        f"http://10.0.0.1/{SECRET}",
+        f"ftp://example.com/{SECRET}",
+        f"file:///etc/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://example.com:port/{SECRET}",
+        f"https://[::1/{SECRET}",
+        f"https://example.com/{SECRET}\n",
+        f"https://example.com/ {SECRET}",
+        SECRET,
+    ],
+)
+def test_an_address_that_may_not_be_used_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        notify.check(url)
+    assert SECRET not in caught.value.message + caught.value.hint
+    assert "Nothing was submitted" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", [None, "https://example.com/x", "http://localhost:8080/x", "http://127.0.0.1/x", "http://[::1]:9/{status}"]
+)
+def test_https_and_this_machine_are_fine(url: str | None) -> None:
+    notify.check(url)
+
+
+def test_the_body_says_what_came_out_and_what_to_type_next() -> None:
+    body = notify.body(facts(failed=7), FOLDER)
+    assert body["text"].splitlines() == [
+        "night: 1 of 8 jobs succeeded in 1 min 0 s, 7 failed; 1 byte, 1 generation.",
+        "7 failed: no face",
+        "Report: output/night/report.html",
+        "Next: batchrunner run night.yaml --retry-failed",
+    ]
+    assert (body["ok"], body["exit_status"], body["name"], body["run_dir"]) == (False, 1, "night", "output/night")
+    assert body["totals"]["failed"] == 7
+    assert body["causes"] == [
+        {
+            "state": "failed",
+            "kind": "face_detection",
+            "message": "no face",
+            "count": 7,
+            "jobs": ["job1", "job2", "job3", "job4", "job5"],
+        }
+    ]
+    json.dumps(body, allow_nan=False)
+
+
+def test_a_good_night_is_one_line() -> None:
+    body = notify.body(facts(failed=0), FOLDER)
+    assert body["text"] == "night: 1 of 1 job succeeded in 1 min 0 s; 1 byte, 1 generation."
+    assert body["ok"] is True
+
+
+def test_a_services_words_call_nobody() -> None:
+    body = notify.body(facts(message="<!channel> & <https://evil.example|click>"), FOLDER)
+    assert "<" not in body["text"]
+    assert "&lt;!channel&gt; &amp; " in body["text"]
+    assert len(notify.body(facts(message="x" * 9999), FOLDER)["text"]) < 1000
+    words = "@channel @here: @U123 x@everyone <@U123> <!here> (@team) mail me@example.com"
+    text = notify.body(facts(message=words), FOLDER)["text"]
+    assert not re.search(r"@(channel|here|U123|everyone|team)", text)
+    assert "me@example.com" in text
+    assert "<" not in text
+
+
+def test_the_page_names_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "watching.md").read_text("utf-8").partition("<!-- body -->")[2]
+    told = {word.strip(" `") for line in page.splitlines()[4:] for word in line.split("|")[1].split(",")}
+    assert told == set(notify.body(facts(), FOLDER))
+
+
+Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def told(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tuple[str, Any]], list[Event]]:
+    """What the receiver got (path and body), and what was announced."""
+    got: list[tuple[str, Any]] = []
+    announced: list[Event] = []
+
+    async def receive(request: web.Request) -> web.StreamResponse:
+        got.append((request.path, await request.json()))
+        assert request.content_type == "application/json"
+        return await reply(request)
+
+    async def exchange() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", receive)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        await notify.tell(f"http://127.0.0.1:{port}{path}", facts(**more), FOLDER, announced.append)
+        await runner.cleanup()
+
+    asyncio.run(exchange())
+    return got, announced
+
+
+async def fine(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="ok")
+
+
+def test_the_summary_is_posted() -> None:
+    got, announced = told(fine)
+    assert got == [(f"/{SECRET}", notify.body(facts(), FOLDER))]
+    assert announced == []
+
+
+def test_the_exit_status_goes_into_the_address_where_that_asks_for_it() -> None:
+    assert told(fine, "/ping/{status}")[0][0][0] == "/ping/1"
+    assert told(fine, "/ping/{status}", failed=0)[0][0][0] == "/ping/0"
+    assert told(fine, "/ping/{status}", exit_status=130)[0][0][0] == "/ping/130"
+
+
+def trouble_of(announced: list[Event]) -> str:
+    (event,) = announced
+    assert isinstance(event, Noticed)
+    assert SECRET not in event.message
+    assert event.at == NOW + 60
+    return event.message
+
+
+def test_a_receiver_that_refuses_is_a_line_and_nothing_else() -> None:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=500, text=SECRET)
+
+    assert trouble_of(told(refuse)[1]) == "the summary was not posted: the webhook at 127.0.0.1 answered 500"
+
+
+def test_redirects_are_not_followed() -> None:
+    async def elsewhere(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    got, announced = told(elsewhere)
+    assert len(got) == 1
+    assert "answered 307, a redirect, which is not followed" in trouble_of(announced)
+
+
+def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "_WITHIN_S", 0.1)
+    announced: list[Event] = []
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
+        asyncio.run(notify.tell(url, facts(), FOLDER, announced.append))
+    assert "did not answer within" in trouble_of(announced)
+
+
+def test_a_receiver_that_is_not_there() -> None:
+    announced: list[Event] = []
+    asyncio.run(notify.tell(f"http://127.0.0.1:1/{SECRET}", facts(), FOLDER, announced.append))
+    assert "could not be reached" in trouble_of(announced)
+
+
+def test_no_webhook_no_post() -> None:
+    asyncio.run(notify.tell(None, {}, FOLDER, lambda _: None))
+
+
+# The whole command
+
+
+class Receiver(BaseHTTPRequestHandler):
+    got: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[str]:
+    Receiver.got.clear()
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/{SECRET}/{{status}}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def batch(folder: Path, duration: str) -> list[str]:
+    (folder / "night.yaml").write_text(
+        f"provider: sandbox\njobs: [{{video: {MEDIA}/bunny.mp4, image: {MEDIA}/hopper.jpg}}]\n"
+    )
+    (folder / "faults.yaml").write_text(f"service: {{duration: {duration}, spread: 0, render: tiny}}\n")
+    return ["run", "night.yaml", "--fast", "--faults", "faults.yaml"]
+
+
+def assert_untold(folder: Path, *texts: str) -> None:
+    for path in folder.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+    assert SECRET not in "".join(texts)
+
+
+def test_a_run_posts_its_summary_and_tells_the_address_nowhere(tmp_path: Path, webhook: str) -> None:
+    done = call(*batch(tmp_path, "10s"), "--quiet", "--notify", webhook, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "exit 0 is silence"
+    ((path, body),) = Receiver.got
+    assert path == f"/{SECRET}/0"
+    assert (body["ok"], body["totals"]["succeeded"]) == (True, 1)
+    assert_untold(tmp_path)
+
+
+def test_an_interrupted_run_posts_its_summary_too(tmp_path: Path, webhook: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHRUNNER_NOTIFY": webhook}
+    code = [
+        sys.executable,
+        "-c",
+        "from batchrunner.cli import main; main()",
+        *batch(tmp_path, "20h"),
+        "--log-format",
+        "json",
+    ]
+    with subprocess.Popen(code, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        lines = [next(running.stderr)]
+        while json.loads(lines[-1]).get("move") != "accept":
+            lines.append(next(running.stderr))
+        running.terminate()
+        lines += running.stderr.readlines()
+    assert running.returncode == 143
+    ((path, body),) = Receiver.got
+    assert (path, body["exit_status"], body["ok"]) == (f"/{SECRET}/143", 143, False)
+    assert "Next: batchrunner run night.yaml" in body["text"]
+    assert_untold(tmp_path, *lines)
+
+
+def test_a_webhook_that_may_not_be_used_is_a_usage_error_before_anything_starts(tmp_path: Path) -> None:
+    done = call(*batch(tmp_path, "10s"), "--notify", f"http://example.com/{SECRET}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert_untold(tmp_path, done.stdout, done.stderr)
+    assert not (tmp_path / "output").exists()

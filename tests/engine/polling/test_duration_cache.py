@@ -1,0 +1,109 @@
+"""The file of durations: it carries over, it is bounded, and nothing that is wrong with it is heard of."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from batchrunner.engine.polling import duration_cache
+from batchrunner.engine.polling.duration_model import KEPT, Course, Durations
+
+LOW: Course = (("model", "480p"), False)
+QUEUED: Course = (("model", "480p"), True)
+
+
+def known(*courses: Course, spans: int = 6) -> dict[Course, Durations]:
+    return {course: Durations([(50.0, 55.1234)] * spans) for course in courses}
+
+
+def test_where_it_lies() -> None:
+    assert duration_cache.place({"XDG_CACHE_HOME": "/c", "HOME": "/h"}) == Path("/c/batchrunner/durations.json")
+    assert duration_cache.place({"XDG_CACHE_HOME": "", "HOME": "/h"}) == Path("/h/.cache/batchrunner/durations.json")
+    assert duration_cache.place({}) is None
+    assert duration_cache.place({"XDG_CACHE_HOME": "relative"}) is None
+
+
+def test_it_carries_over_by_service_and_course(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "durations.json"
+    duration_cache.save(path, "a.example", known(LOW, QUEUED))
+    duration_cache.save(path, "b.example", known(LOW, spans=1))
+    duration_cache.save(path, "a.example", known(LOW, spans=2))
+    found = duration_cache.load(path, "a.example")
+    assert {course: list(each.spans) for course, each in found.items()} == {
+        LOW: [(50.0, 55.123)] * 2,
+        QUEUED: [(50.0, 55.123)] * 6,
+    }
+    assert list(duration_cache.load(path, "b.example")[LOW].spans) == [(50.0, 55.123)]
+    assert duration_cache.load(path, "c.example") == {}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["durations.json"]
+
+
+def test_none_keeps_none(tmp_path: Path) -> None:
+    duration_cache.save(None, "a.example", known(LOW))
+    assert duration_cache.load(None, "a.example") == {}
+    duration_cache.save(tmp_path / "nothing", "a.example", {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_it_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "durations.json"
+    for number in range(70):
+        duration_cache.save(path, f"{number}.example", known(LOW, spans=500))
+    assert path.stat().st_size < 400_000
+    assert duration_cache.load(path, "0.example") == {}, "the oldest goes"
+    assert len(duration_cache.load(path, "69.example")[LOW].spans) == KEPT
+
+
+ROW = (
+    b'{"version": 1, "kinds": [{"service": "a.example", "model": "m", "resolution": "", "queued": false, "spans": %b}]}'
+)
+BROKEN: dict[str, bytes] = {
+    "empty": b"",
+    "torn": b'{"version": 1, "kinds": [{"serv',
+    "not text": b"\xff\xfe\x00",
+    "another version": b'{"version": 2, "kinds": []}',
+    "a list": b"[]",
+    "no list": b'{"version": 1, "kinds": 5}',
+    "odd rows": b'{"version": 1, "kinds": [5, {}, {"service": "a.example"}]}',
+    "odd spans": ROW % b'[[1], ["x", 2], null]',
+    "no spans": ROW % b"5",
+    "odd numbers": ROW % b"[[NaN, 5], [-1, 5], [5, 1], [1, Infinity], [1e999, 1e999]]",
+    "deep": b"[" * 100_000,
+    "large": b'{"version": 1, "kinds": [' + b" " * 1_000_001 + b"]}",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_as_good_as_none_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "durations.json"
+    path.write_bytes(content)
+    assert not any(each.spans for each in duration_cache.load(path, "a.example").values())
+    duration_cache.save(path, "a.example", known(LOW))
+    assert len(duration_cache.load(path, "a.example")[LOW].spans) == 6
+
+
+def test_a_place_that_cannot_be_written_is_nobodys_business(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    duration_cache.save(tmp_path / "file" / "durations.json", "a.example", known(LOW))
+    (tmp_path / "folder").mkdir()
+    duration_cache.save(tmp_path / "folder", "a.example", known(LOW))
+    assert duration_cache.load(tmp_path / "folder", "a.example") == {}
+    os.mkfifo(tmp_path / "pipe")
+    assert duration_cache.load(tmp_path / "pipe", "a.example") == {}
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+
+
+def test_what_the_journal_knows_comes_on_top() -> None:
+    found = duration_cache.with_journal(known(LOW), {LOW[0]: [100.0] * 10, ("model", "720p"): [5.0]}, 15.0)
+    assert list(found[LOW].spans) == [(50.0, 55.1234)] * 6 + [(85.0, 100.0)] * 10
+    assert list(found[("model", "720p"), False].spans) == [(0.0, 5.0)]
+
+
+def test_it_holds_no_more_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "durations.json"
+    duration_cache.save(path, "a.example", known(LOW))
+    [row] = json.loads(path.read_text())["kinds"]
+    assert set(row) == {"service", "model", "resolution", "queued", "spans"}

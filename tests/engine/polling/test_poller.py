@@ -1,0 +1,282 @@
+"""Due times: each generation has one, stale ones are dropped, looks of one burst spread out; and what looks teach."""
+
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from batchrunner.engine.polling.duration_model import Course, Durations
+from batchrunner.engine.polling.poll_schedule import SHORTEST
+from batchrunner.engine.polling.poller import SCOUTS, Poller
+from batchrunner.job import Attempt, Record, State
+from tests.conftest import make_job
+
+
+class Middle:
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def make() -> Poller:
+    return Poller(10.0, Middle(), {})
+
+
+def test_empty() -> None:
+    poller = make()
+    assert len(poller) == 0
+    assert poller.next_due is None
+    assert poller.pop(1e9) is None
+
+
+def test_due_ones_come_earliest_first_and_only_once() -> None:
+    poller = make()
+    for name, due in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
+        poller.at(name, due)
+    assert poller.next_due == 1.0
+    assert poller.pop(0.9) is None
+    assert [poller.pop(2.0), poller.pop(2.0), poller.pop(2.0)] == ["a", "b", None]
+    assert len(poller) == 1
+    assert poller.next_due == 3.0
+
+
+@pytest.mark.parametrize(("first", "second"), [(5.0, 9.0), (9.0, 5.0), (5.0, 5.0)])
+def test_a_new_due_time_replaces_the_old_one(first: float, second: float) -> None:
+    poller = make()
+    poller.at("a", first)
+    poller.at("a", second)
+    assert len(poller) == 1
+    assert poller.next_due == second
+    assert poller.pop(second - 0.1) is None
+    assert poller.pop(second) == "a"
+    assert poller.pop(1e9) is None
+    assert poller.next_due is None
+
+
+def in_flight(name: str, resolution: str = "480p") -> Record:
+    job = replace(make_job(resolution=resolution), fingerprint=name)
+    return Record(job, State.IN_FLIGHT, (Attempt(1, name, 0.0, accepted_at=0.0),))
+
+
+def test_the_interval_comes_after_a_look() -> None:
+    poller = make()
+    poller.after_a_look(in_flight("a"), 100.0)
+    assert poller.next_due == 110.0
+
+
+def test_a_burst_spreads_by_a_tenth_either_way() -> None:
+    poller = Poller(10.0, Random(1), {})
+    for number in range(200):
+        poller.after_a_look(in_flight(f"g{number}"), 0.0)
+    moments = []
+    while (due := poller.next_due) is not None:
+        moments.append(due)
+        poller.pop(due)
+    assert len(moments) == 200
+    assert moments == sorted(moments)
+    assert 9.0 <= moments[0] < 9.2
+    assert 10.8 < moments[-1] <= 11.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_it_agrees_with_a_plain_dictionary(seed: int) -> None:
+    rng, poller, model, now = Random(seed), make(), dict[str, float](), 0.0
+    for _ in range(400):
+        if rng.random() < 0.5:
+            name, due = f"g{rng.randrange(12)}", now + rng.randrange(20)
+            poller.at(name, due)
+            model[name] = due
+        else:
+            now += rng.randrange(4)
+            popped = poller.pop(now)
+            earliest = min(model.values(), default=1e9)
+            if popped is None:
+                assert earliest > now
+            else:
+                assert model.pop(popped) == earliest <= now
+        assert poller.next_due == min(model.values(), default=None)
+        assert len(poller) == len(model)
+
+
+def test_clearing_forgets_all_and_says_whose_they_were() -> None:
+    poller = make()
+    for name, due in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
+        poller.at(name, due)
+    assert poller.clear() == ["a", "b"]
+    assert (len(poller), poller.next_due, poller.pop(1e9), poller.clear()) == (0, None, None, [])
+
+
+def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
+    poller = make()
+    poller.at("a", 1.0)
+    poller.clear()
+    poller.at("a", 5.0)
+    assert poller.next_due == 5.0
+    assert poller.pop(4.0) is None
+    poller.clear()
+    poller.at("a", 5.0)  # twice in the heap, once to be looked at
+    assert [poller.pop(9.0), poller.pop(9.0)] == ["a", None]
+
+
+# What looks teach
+
+
+class World:
+    """Generations that take `took_s` after `queued_s` in the queue, one after the other."""
+
+    def __init__(self, known: dict[Course, Durations] | None = None) -> None:
+        self.durations = known if known is not None else {}
+        self.poller = Poller(10.0, Random(1), self.durations)
+        self.now = 0.0
+
+    def live(self, took_s: float, queued_s: float = 0.0, resolution: str = "480p") -> list[float]:
+        """Looks, s after the acceptance; the last one sees it complete."""
+        record, began, looks = in_flight("a", resolution), self.now, list[float]()
+        self.poller.after_a_look(record, began, first=True)
+        while True:
+            due = self.poller.next_due
+            assert due is not None
+            self.now = due
+            self.poller.pop(due)
+            looks.append(due - began)
+            if looks[-1] >= queued_s + took_s:
+                self.poller.heed(record.with_attempt(completed_at=due), due)
+                return looks
+            if looks[-1] >= queued_s:
+                record = record.with_attempt(generating_at=due)
+            self.poller.after_a_look(record, due)
+
+
+def course(resolution: str = "480p", *, queued: bool = False) -> Course:
+    job = make_job(resolution=resolution)
+    return (job.model, resolution), queued
+
+
+def begun(poller: Poller, count: int, now: float = 0.0) -> list[float]:
+    """So many accepted now; their due times, in order."""
+    for number in range(count):
+        poller.after_a_look(in_flight(f"g{number}"), now, first=True)
+    return [poller._due[f"g{number}"] for number in range(count)]
+
+
+def test_of_a_kind_unknown_the_first_are_looked_at_sooner_each_at_another_age() -> None:
+    poller = make()
+    dues = begun(poller, SCOUTS + 20)
+    assert dues[:SCOUTS] == sorted(dues[:SCOUTS])
+    assert SHORTEST * 10 < dues[0] < 2
+    assert all(after > 1.2 * before for before, after in pairwise(dues[:SCOUTS]))
+    assert dues[SCOUTS - 1 :] == [10.0] * 21
+    poller.pop(2.0)
+    poller.after_a_look(in_flight("g0"), 2.0)
+    assert poller._due["g0"] == 12.0, "and then once an interval"
+
+
+def test_the_first_one_complete_moves_the_looks_at_all_others() -> None:
+    poller = make()
+    begun(poller, 500)
+    poller.at("g3", 99.0)  # by somebody else, as after a failed look
+    done = poller.pop(2.0)
+    assert done == "g0"
+    poller.heed(in_flight("g0").with_attempt(completed_at=1.3), 1.3)
+    dues = [poller._due[f"g{number}"] for number in range(1, 500)]
+    assert dues.pop(2) == 99.0
+    assert all(1.3 <= due <= 5 for due in dues), "instead of ten"
+    assert len(poller) == 499
+
+
+def test_what_is_not_seen_yet_does_not_count_as_running() -> None:
+    """It may be complete for long."""
+    poller = make()
+    begun(poller, 50)
+    poller.pop(2.0)
+    poller.heed(in_flight("g0").with_attempt(completed_at=9.0), 9.0)
+    assert poller._plans[course()].rhythm._late_s < 15
+
+
+def test_looks_are_moved_seldom() -> None:
+    """A thousand in flight cost a thousand new due times each time."""
+    poller, made = Poller(10.0, Random(1), {}), list[int]()
+    begun(poller, 1000)
+    for number in range(600):
+        poller._due.pop(f"g{number}")
+        before = len(poller._heap)
+        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=9.0), 9.0)
+        if len(poller._heap) > before:
+            made.append(number + 1)
+    assert made == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+def test_a_change_moves_them_again() -> None:
+    known = {course(): Durations([(50.0, 56.0)] * 100)}
+    poller = Poller(10.0, Middle(), known)
+    before = begun(poller, 40)
+    for number in range(5):
+        poller._due.pop(f"g{number}")
+        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=5.0), 5.0)
+    assert len(known[course()].spans) == 5
+    assert min(before) > 15
+    assert max(poller._due.values()) < 10
+
+
+def test_then_it_looks_when_completion_is_likely() -> None:
+    world = World()
+    for _ in range(30):
+        looks = world.live(55.0)
+    unseen = [world.live(55.0)[-1] - 55.0 for _ in range(30)]
+    assert sum(unseen) / 30 < 3.0, "5 with the interval"
+    assert len(looks) <= 7
+
+
+def test_each_kind_has_its_own() -> None:
+    world = World()
+    for _ in range(20):
+        world.live(20.0)
+        world.live(200.0, resolution="720p")
+    assert set(world.durations) == {course(), course("720p")}
+    assert sum(world.live(20.0)[-1] for _ in range(10)) / 10 < 24
+
+
+def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
+    world, rng = World(), Random(2)
+    for _ in range(40):
+        world.live(55.0, rng.uniform(30, 600))
+    spans = world.durations[course(queued=True)].spans
+    assert len(spans) == 40
+    assert all(after_s - 11 <= 55 <= by_s + 11 for after_s, by_s in spans)
+    looks = world.live(55.0, 200.0)
+    waits = [after - before for before, after in zip([0.0, *looks], looks, strict=False) if after < 200]
+    assert all(9.0 <= wait <= 11.0 for wait in waits), "in the queue, the interval"
+
+
+def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
+    known = {course(): Durations([(50.0, 56.0)] * 30)}
+    world = World(known)
+    assert world.live(55.0)[0] > 13, "instead of ten at most"
+    assert len(known[course()].spans) == 31
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.PENDING, State.SUCCEEDED])
+def test_only_what_is_seen_complete_is_learned_from(state: State) -> None:
+    world = World()
+    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
+    world.poller.heed(replace(in_flight("a"), state=state), 50.0)
+    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    assert not world.durations
+
+
+def test_what_an_earlier_run_had_begun_is_not_learned_from() -> None:
+    world = World()
+    world.poller.at("a", 0.0)
+    world.poller.after_a_look(in_flight("a"), 0.0)
+    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    assert not world.durations
+
+
+def test_it_counts_once_however_often_its_link_is_fetched() -> None:
+    world = World()
+    done = in_flight("a").with_attempt(completed_at=60.0)
+    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
+    for now in (60.0, 80.0, 100.0):
+        world.poller.heed(done, now)
+        world.poller.after_a_look(done, now)
+    assert list(world.durations[course()].spans) == [(0.0, 60.0)]

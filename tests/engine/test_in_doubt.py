@@ -1,0 +1,207 @@
+"""Doubts: searched for at once, then ever less often, and once more at the end; slots held for as long as it is of use;
+and what a search means that does not find one."""
+
+import pytest
+
+from batchrunner.engine.in_doubt import Doubts, Finished, is_disproved, longest_s, plausible_s
+
+
+def make(settle_s: float = 10.0) -> Doubts:
+    return Doubts(15.0, 600.0, settle_s)
+
+
+def searched(doubts: Doubts, now: float, *settled: str) -> None:
+    assert doubts.start_review(now, at_the_end=False)
+    doubts.reviewed(settled, now)
+
+
+def test_without_doubts_there_is_nothing_to_search_for() -> None:
+    doubts = make()
+    assert list(doubts) == []
+    assert doubts.review_at is None
+    assert not doubts.unsearched
+    assert not doubts.start_review(1e9, at_the_end=False)
+    assert not doubts.start_review(1e9, at_the_end=True)
+
+
+def test_the_first_search_comes_at_once_and_the_later_ones_at_growing_waits() -> None:
+    doubts, moments = make(), []
+    doubts.add("a", 0.0, 0.0)
+    for _ in range(10):
+        assert doubts.review_at is not None
+        moments.append(doubts.review_at)
+        searched(doubts, doubts.review_at)
+    waits = [b - a for a, b in zip([0.0, *moments], moments, strict=False)]
+    assert waits == [0.0, 15.0, 15.0 * 2, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0]
+
+
+def test_a_doubt_at_the_loops_beginning_is_searched_for_too() -> None:
+    """Zero is a moment like any other."""
+    doubts = make()
+    doubts.found("old", -50.0, 0.0)
+    doubts.add("new", 0.0, 0.0)
+    assert doubts.review_at == 0.0
+    searched(doubts, 0.0)
+
+
+def test_one_of_an_earlier_run_is_searched_for_at_once() -> None:
+    doubts = make()
+    doubts.found("old", 20.0, 100.0)
+    assert doubts.review_at == 100.0
+    assert doubts.is_earlier("old")
+    doubts.add("new", 100.0, 100.0)
+    assert not doubts.is_earlier("new")
+
+
+def test_only_one_search_at_a_time_and_a_doubt_that_comes_meanwhile_is_searched_for_after_it() -> None:
+    doubts = make()
+    doubts.add("a", 0.0, 0.0)
+    assert doubts.start_review(0.0, at_the_end=False)
+    assert not doubts.start_review(1e9, at_the_end=False), "none is due while one is under way"
+    doubts.add("b", 1.0, 1.0)
+    doubts.reviewed([], 2.0)
+    assert doubts.review_at == 1.0
+
+
+def test_a_new_doubt_brings_the_next_search_nearer() -> None:
+    doubts = make()
+    doubts.add("a", 0.0, 0.0)
+    for _ in range(7):
+        assert doubts.review_at is not None
+        searched(doubts, now := doubts.review_at)
+    assert doubts.review_at == now + 600.0
+    doubts.add("b", now + 1.0, now + 1.0)
+    searched(doubts, now + 1.0)
+    assert doubts.review_at == now + 16.0
+
+
+def test_what_is_settled_is_a_doubt_no_more() -> None:
+    doubts = make()
+    for name in "abc":
+        doubts.add(name, 0.0, 0.0)
+    searched(doubts, 0.0, "a", "c")
+    assert list(doubts) == ["b"]
+    searched(doubts, 15.0, "b")
+    assert list(doubts) == []
+    assert doubts.review_at is None
+
+
+def test_one_more_search_when_nothing_else_is_left_to_do() -> None:
+    doubts = make()
+    doubts.submitted()
+    doubts.add("a", 0.0, 0.0)
+    searched(doubts, 0.0)
+    assert doubts.start_review(1.0, at_the_end=True)
+    doubts.reviewed([], 1.0)
+    assert not doubts.start_review(2.0, at_the_end=True), "once"
+    doubts.submitted()
+    assert doubts.start_review(3.0, at_the_end=True)
+
+
+def test_a_search_counts_only_after_the_service_had_time_to_list_it() -> None:
+    doubts = make(settle_s=10.0)
+    doubts.add("a", 100.0, 100.0)
+    assert [doubts.is_settled("a", at) for at in (100.0, 109.9, 110.0)] == [False, False, True]
+    searched(doubts, 100.0)
+    assert doubts.unsearched
+    searched(doubts, 115.0)
+    assert not doubts.unsearched
+
+
+# Slots
+
+
+def test_a_slot_is_held_for_its_time_which_is_judged_anew_each_time() -> None:
+    doubts = make()
+    doubts.add("a", 0.0, 0.0)
+    doubts.add("b", 10.0, 10.0)
+    assert doubts.over(100.0, lambda _: 1800.0) == []
+    assert doubts.next_over(lambda _: 1800.0) == 1800.0
+    assert doubts.next_over(lambda _: 200.0) == 200.0, "more is known now"
+    assert doubts.over(205.0, lambda _: 200.0) == ["a"]
+    assert doubts.next_over(lambda _: 200.0) == 210.0
+    assert doubts.over(300.0, lambda _: 200.0) == ["b"], "each is named once"
+    assert doubts.next_over(lambda _: 200.0) is None
+    assert sorted(doubts) == ["a", "b"], "they are searched for all the same"
+
+
+HALF_AN_HOUR = 1800.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "running", "expected"),
+    [
+        ([], [], HALF_AN_HOUR),
+        ([], [5.0], HALF_AN_HOUR),
+        ([60.0], [], 600.0),
+        ([60.0, 20.0], [], 600.0),
+        ([60.0], [700.0], 700.0),  # one that still runs shows that it may take longer
+        ([600.0], [], HALF_AN_HOUR),
+        ([60.0] * 9, [], 600.0),
+        ([60.0] * 10, [], 60.0),
+        ([float(each) for each in range(1, 101)], [], 95.0),
+        ([float(each) for each in range(1, 101)], [500.0], 96.0),
+        ([60.0] * 20, [500.0] * 5, 500.0),  # a queue has built up
+        ([6000.0] * 20, [], HALF_AN_HOUR),
+    ],
+)
+def test_how_long_generations_take_at_the_longest(seen: list[float], running: list[float], expected: float) -> None:
+    assert longest_s(seen, running, HALF_AN_HOUR) == expected
+
+
+def test_the_more_is_known_the_shorter_a_slot_is_held() -> None:
+    held = [longest_s([60.0] * number, [], HALF_AN_HOUR) for number in range(15)]
+    assert held == sorted(held, reverse=True)
+    assert held[0] == HALF_AN_HOUR
+    assert held[-1] == 60.0
+
+
+# Evidence
+
+AT = 1_800_000_000.0
+PLAUSIBLE_S = 1800.0
+
+
+def disproved(now_s: float, *finished: tuple[float, float]) -> bool:
+    """A submission of the moment 0, and others: when they were submitted, and when the log first listed them."""
+    others = [Finished(AT + submitted_s, AT + listed_s) for submitted_s, listed_s in finished]
+    return is_disproved(AT, AT + now_s, PLAUSIBLE_S, others)
+
+
+def test_time_alone_proves_nothing() -> None:
+    assert not disproved(1e7)
+
+
+def test_submissions_before_it_prove_nothing() -> None:
+    assert not disproved(1e7, (-10.0, 60.0), (0.0, 60.0))
+
+
+def test_a_later_one_that_is_finished_proves_it_after_the_longest_plausible_time_and_the_lag_of_the_log() -> None:
+    assert not disproved(PLAUSIBLE_S, (10.0, 70.0))
+    assert not disproved(PLAUSIBLE_S + 59.0, (10.0, 70.0))
+    assert disproved(PLAUSIBLE_S + 60.0, (10.0, 70.0))
+
+
+def test_the_slowest_row_says_how_far_the_log_lags_behind() -> None:
+    assert not disproved(PLAUSIBLE_S + 500.0, (10.0, 70.0), (20.0, 7220.0))
+    assert disproved(PLAUSIBLE_S + 7200.0, (10.0, 70.0), (20.0, 7220.0))
+
+
+def test_a_lag_that_nobody_watched_is_taken_for_three_hours() -> None:
+    """The next day's run sees rows that have been there for long: that is no sign of a slow log."""
+    assert not disproved(PLAUSIBLE_S + 3 * 3600 - 1, (10.0, 86_400.0))
+    assert disproved(PLAUSIBLE_S + 3 * 3600, (10.0, 86_400.0))
+
+
+def test_one_that_was_submitted_after_the_longest_plausible_time_proves_it_however_late_the_log_is() -> None:
+    assert disproved(9_000.0, (PLAUSIBLE_S, 9_000.0), (10.0, 9_000.0))
+    assert not disproved(9_000.0, (PLAUSIBLE_S - 1, 9_000.0), (10.0, 9_000.0))
+
+
+def test_a_clock_that_was_set_back_makes_no_proof_sooner() -> None:
+    assert not disproved(PLAUSIBLE_S - 1, (10.0, -5000.0))
+
+
+@pytest.mark.parametrize(("seen", "expected"), [([], 1800.0), ([60.0], 1800.0), ([60.0, 400.0], 4000.0)])
+def test_the_longest_plausible_time(seen: list[float], expected: float) -> None:
+    assert plausible_s(seen, 1800.0) == expected

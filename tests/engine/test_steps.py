@@ -1,0 +1,328 @@
+"""The steps: storing the id of an accepted submission on a disk that refuses is tried again, and ends."""
+
+import asyncio
+from collections.abc import Callable
+from unittest.mock import Mock
+
+import pytest
+
+from batchrunner.clock import LoopClock
+from batchrunner.engine.calls import Weather
+from batchrunner.engine.job_queue import Scheduler
+from batchrunner.engine.ports import Parts, Policy
+from batchrunner.engine.steps import End, Fetch, Leave, Look, Next, Steps, Submit
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Problem, ServiceFault
+from batchrunner.events import Event, Noticed
+from batchrunner.job import Happening, Move, Record, State
+from batchrunner.plan.admission import Admission
+from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.ledger import Budget, Ledger
+from batchrunner.plan.prices import Prices
+from batchrunner.plan.resume import RECHECKED
+from batchrunner.providers.aimlapi.responses import Accepted, Generation, Phase
+from tests.conftest import NOW, make_record
+
+
+class Slept(LoopClock):
+    """A clock that a sleep moves on at once, while its wall time is set back further and further."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s = 0.0
+
+    def now(self) -> float:
+        return NOW - 60 * self.at_s
+
+    def monotonic(self) -> float:
+        return self.at_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.at_s += seconds
+
+
+class Refusing:
+    """A journal on a full disk that takes a record after so many refusals."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    async def save(self, record: Record) -> None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise LocalFault("disk_full", "the disk is full", "Make room.")
+
+    async def note(self, happening: Happening) -> None:
+        """Nothing here depends on it."""
+
+
+def stores(clock: Slept, refusals: int) -> tuple[Record, list[str]]:
+    """The record after an acceptance was stored, and the notices meanwhile."""
+    told: list[Event] = []
+    parts = Mock(clock=clock, journal=Refusing(refusals), announce=told.append, ids=lambda fingerprint: (fingerprint,))
+    record = make_record("a", State.SUBMITTING)
+    policy = Policy(concurrency=1, poll_interval_s=10.0)
+    steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, Mock(), Mock())
+    asyncio.run(steps._accepted(record.job.fingerprint, Move.ACCEPT, "gen:1", None))
+    return steps.records[record.job.fingerprint], [event.message for event in told if isinstance(event, Noticed)]
+
+
+def test_an_id_is_stored_as_soon_as_the_disk_takes_it() -> None:
+    clock = Slept()
+    record, told = stores(clock, refusals=3)
+    assert clock.at_s == 1 + 2 + 4
+    assert (record.state, record.generation_id) == (State.IN_FLIGHT, "gen:1")
+    assert len(told) == 3
+    assert all("gen:1 was accepted and is not recorded yet" in message for message in told)
+
+
+def test_a_disk_that_never_takes_it_ends_the_trying_after_about_a_minute() -> None:
+    clock = Slept()
+    with pytest.raises(
+        LocalFault, match="generation gen:1 was accepted and is not recorded yet: note it down"
+    ) as caught:
+        stores(clock, refusals=1000)
+    assert caught.value.kind == "disk_full"
+    assert 60 < clock.at_s < 65
+
+
+# Looks
+
+MISSING = ServiceFault("unknown_generation", "404", status=404)
+
+
+class Ticking(Slept):
+    """The same, its wall time in step."""
+
+    def now(self) -> float:
+        return NOW + self.at_s
+
+
+class Service:
+    """Answers each look with what comes next; submissions are accepted."""
+
+    def __init__(self, *replies: Phase | Generation | CallError) -> None:
+        self.replies = list(replies)
+
+    async def submit(self, *_: object) -> Accepted:
+        return Accepted("gen:new", None)
+
+    async def generation(self, *_: object) -> Generation:
+        reply = self.replies.pop(0)
+        if isinstance(reply, CallError):
+            raise reply
+        if isinstance(reply, Generation):
+            return reply
+        return Generation(reply, reply.value, video_url="https://e.com/a.mp4" if reply is Phase.COMPLETED else None)
+
+
+def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable[..., Next]]:
+    """Steps for one job, their clock, and a way to take one: ``take("poll", after_s)``."""
+    clock = Ticking()
+    parts = Parts(
+        service=Mock(submit=service.submit, generation=service.generation),
+        journal=Refusing(0),
+        clips=Mock(),
+        store=Mock(),
+        clock=clock,
+        rng=Mock(uniform=lambda _a, b: b),
+        announce=lambda _: None,
+        ids=lambda name: (name,),
+    )
+    admission = Admission(Prices({}), Ledger(Budget(), [record]), Forecast())
+    policy = Policy(concurrency=1, poll_interval_s=15.0)
+    weather = Weather(parts, Scheduler(1))
+    steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, weather, admission)
+
+    def take(step: str, after_s: float = 15.0) -> Next:
+        clock.at_s += after_s
+        following: Next = asyncio.run(getattr(steps, step)(record.job.fingerprint, weather.gates["submit"].enter()))
+        return following
+
+    return steps, clock, take
+
+
+def test_a_generation_that_the_service_denies_is_believed_gone_after_the_grace() -> None:
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[MISSING] * 99))
+    for number in range(41):
+        assert isinstance(take("poll"), Look), number
+    take("poll")
+    [record] = steps.records.values()
+    assert (record.state, record.error and record.error.kind) == (State.FAILED, "unknown_generation")
+
+
+@pytest.mark.parametrize("status", [400, 406, 410, 422, 451])
+def test_a_poll_that_is_refused_for_good_ends_the_job_with_the_words_of_the_service(status: int) -> None:
+    """It once was polled for ten minutes, and its words stood nowhere. It is paid for: later runs ask again."""
+    refusal = JobFault("bad_request", f"the service answered {status}: no", status=status)
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
+    looks = [take("poll") for _ in range(3)]
+    assert [type(look) for look in looks] == [Look, Look, End]
+    [record] = steps.records.values()
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert record.error.kind in RECHECKED
+    assert f"the service answered {status}: no" in record.error.message
+    assert "gen:a/1" in record.error.message
+
+
+def test_one_good_poll_between_refusals_starts_the_count_again() -> None:
+    refusal = JobFault("bad_request", "400", status=400)
+    replies: list[Phase | Generation | CallError] = [refusal, refusal, Phase.GENERATING] * 5
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
+    assert all(isinstance(take("poll"), Look) for _ in replies)
+
+
+def test_polls_that_the_account_is_refused_fail_no_job() -> None:
+    refusal = AccountFault("unauthorized", "401", status=401)
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 50))
+    assert all(isinstance(take("poll"), Look) for _ in range(50))
+
+
+def test_a_poll_that_is_refused_while_others_are_answered_ends_that_job_alone() -> None:
+    refusal = AccountFault("forbidden", "403: not yours", status=403)
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
+    for _ in range(2):
+        assert isinstance(take("poll"), Look)
+        steps._weather._answered["poll"] += 1
+    assert isinstance(take("poll"), End)
+    [record] = steps.records.values()
+    assert record.error is not None
+    assert (record.error.kind, "403: not yours" in record.error.message) == ("poll_refused", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "least_s", "most_s"),
+    [
+        (ServiceFault("foreign_reply", "answered with generation x"), 300.0, 1000.0),
+        (ServiceFault("server_error", "500", status=500), 3600.0, 4000.0),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_a_generation_whose_polls_never_get_a_usable_reply_is_left_for_the_next_run(
+    error: CallError, least_s: float, most_s: float
+) -> None:
+    """It once was polled for ever, and the run never came to its end."""
+    steps, clock, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[error] * 9999))
+    wait_s = 0.0
+    while isinstance(following := take("poll", wait_s), Look):
+        assert following.wait_s is not None
+        wait_s = following.wait_s
+        steps._weather._answered["poll"] += 1  # those of others are answered
+        assert clock.at_s < 2 * 3600
+    assert isinstance(following, Leave)
+    assert least_s < clock.at_s < most_s
+    [record] = steps.records.values()
+    assert record.state is State.IN_FLIGHT
+
+
+# Terminal statuses that have to be confirmed
+
+BROKEN = Problem("internal_server_error", "it broke", "", "service")
+FAILED = Generation(Phase.FAILED, "error", error=BROKEN)
+FAILED_UNNAMED = Generation(Phase.FAILED, "error", error=BROKEN, named=False)
+DONE_UNNAMED = Generation(Phase.COMPLETED, "completed", video_url="https://e.com/a.mp4", named=False)
+
+
+def followed(*replies: Phase | Generation | CallError) -> tuple[list[type], Record]:
+    """What follows each poll, and the record in the end."""
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
+    types = [type(take("poll")) for _ in replies]
+    [record] = steps.records.values()
+    return types, record
+
+
+def test_a_failure_is_seen_twice_before_another_generation_is_paid_for() -> None:
+    types, record = followed(FAILED, FAILED)
+    assert types == [Look, Submit]
+    assert record.state is State.PENDING
+
+
+def test_a_failure_that_the_next_poll_denies_pays_for_nothing() -> None:
+    types, record = followed(FAILED, Phase.GENERATING, FAILED, Phase.COMPLETED)
+    assert types == [Look, Look, Look, Fetch]
+    assert record.state is State.IN_FLIGHT
+
+
+def test_a_failure_without_an_id_is_believed_at_the_third_poll_and_never_pays() -> None:
+    types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert types == [Look, Look, End]
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert "it broke" in record.error.message
+    assert "--retry-failed" in record.error.hint
+    assert record.error.kind in RECHECKED, "asking again costs nothing"
+
+
+@pytest.mark.parametrize("between", [Phase.GENERATING, ServiceFault("foreign_reply", "another"), DONE_UNNAMED], ids=str)
+def test_another_answer_starts_the_count_again(between: Phase | Generation | CallError) -> None:
+    types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, between, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert set(types) == {Look}
+    assert record.state is State.IN_FLIGHT
+
+
+def test_a_clip_without_an_id_is_fetched_after_the_third_poll_and_a_named_one_at_once() -> None:
+    assert followed(DONE_UNNAMED, DONE_UNNAMED, DONE_UNNAMED)[0] == [Look, Look, Fetch]
+    assert followed(Phase.COMPLETED)[0] == [Fetch]
+
+
+def test_a_failure_that_one_reply_names_and_others_do_not_never_pays() -> None:
+    types, record = followed(FAILED, FAILED_UNNAMED, FAILED_UNNAMED)
+    assert types == [Look, Look, End]
+    assert record.state is State.FAILED
+
+
+def test_the_polls_that_confirm_come_soon_but_not_at_once() -> None:
+    steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(FAILED_UNNAMED, FAILED_UNNAMED))
+    waits = [following.wait_s for _ in range(2) if isinstance(following := take("poll"), Look)]
+    assert all(wait is not None and 0.5 <= wait < 15.0 for wait in waits)
+    assert len(waits) == 2
+    [record] = steps.records.values()
+    assert record.state is State.IN_FLIGHT, "a process that starts now knows nothing of it, and asks again"
+
+
+def test_one_good_look_ends_the_count() -> None:
+    service = Service(*[MISSING] * 30, Phase.GENERATING, *[MISSING] * 30)
+    _, _, take = stepping(make_record("a", State.IN_FLIGHT), service)
+    assert all(isinstance(take("poll"), Look) for _ in range(61))
+
+
+@pytest.mark.parametrize(
+    ("looks", "learned"),
+    [
+        ([(15.0, Phase.GENERATING), (15.0, Phase.COMPLETED)], 30.0),
+        ([(15.0, Phase.COMPLETED)], 15.0),
+        ([(15.0, Phase.GENERATING), (7200.0, Phase.COMPLETED)], None),  # an outage: it was done long before
+        ([(7200.0, Phase.COMPLETED)], None),
+        ([(7200.0, Phase.QUEUED), (15.0, Phase.COMPLETED)], 7215.0),
+    ],
+)
+def test_only_what_was_watched_tells_how_long_it_takes(looks: list[tuple[float, Phase]], learned: float | None) -> None:
+    steps, _, take = stepping(make_record("a"), Service(*(phase for _, phase in looks)))
+    take("submit")
+    for after_s, _ in looks:
+        take("poll", after_s)
+    [record] = steps.records.values()
+    assert record.last.completed_at == NOW + 15.0 + sum(after_s for after_s, _ in looks)
+    seen = [took for kind in steps.admission.forecast._seen.values() for took in kind]
+    assert seen == ([] if learned is None else [learned])
+
+
+def test_what_was_taken_up_and_is_complete_at_first_sight_teaches_nothing() -> None:
+    record = make_record("a", State.IN_FLIGHT).with_attempt(accepted_at=NOW - 80_000.0)
+    steps, _, take = stepping(record, Service(Phase.COMPLETED))
+    take("poll")
+    assert steps.admission.forecast._seen == {}
+
+
+def test_an_input_that_the_system_cannot_read_stops_the_batch_and_fails_no_job() -> None:
+    record = make_record("a")
+    service = Service()
+
+    async def refused(*_: object) -> Accepted:
+        raise LocalFault("too_little", "a.mp4 could not be read: too little room for open files", "Let it have more.")
+
+    service.submit = refused  # type: ignore[method-assign]
+    steps, _, take = stepping(record, service)
+    with pytest.raises(LocalFault, match="could not be read"):
+        take("submit")
+    assert steps.records[record.job.fingerprint].state is State.PENDING

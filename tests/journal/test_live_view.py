@@ -1,0 +1,70 @@
+"""The screen of a run that another process drives is the one that all of its records would make."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from batchrunner.app.run_started import opened, reopened
+from batchrunner.app.setup import ids_of
+from batchrunner.job import Entry, State
+from batchrunner.journal import journal, live_view
+from batchrunner.plan.prices import Prices
+from batchrunner.progress.model import Model
+from batchrunner.progress.screen import draw
+from tests.conftest import NOW, make_job, make_record, make_run, remote
+from tests.journal.test_summary import any_record, stored
+
+PRICES = Prices({"480p": 1000.0})
+
+
+def screen(model: Model) -> str:
+    model.at = NOW + 40
+    return "\n".join("".join(words for words, _ in spans) for spans in draw(model, 120, 60))
+
+
+@pytest.mark.parametrize("latest", [1000, 2])
+@pytest.mark.parametrize("seed", range(15))
+def test_the_screen_is_that_of_all_records(
+    tmp_path: Path, seed: int, latest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "_MOVING", live_view._MOVING.replace("LIMIT 1000", f"LIMIT {latest}"))
+    rng = Random(seed)
+    names = [f"j{number}" for number in range(rng.choice([1, 8, 40]))]
+    records = [any_record(rng, name) for name in names]
+    lengths = [None, 2.0, 3.5]
+    jobs = {name: make_job(name, video=remote()._replace(duration_s=rng.choice(lengths))) for name in names}
+    records = [replace(record, job=jobs[name]) for name, record in zip(names, records, strict=True)]
+    named = rng.sample(names, len(names) * 3 // 4 or 1) if seed % 2 else names
+    entries = [Entry(place, f"id{place}", jobs[name]) for place, name in enumerate(named)]
+    path = stored(tmp_path, make_run(settings_json=json.dumps({})), entries, records)
+    held, batch = journal.read(path), live_view.moving(path, 0.0)
+    assert held is not None
+    assert batch is not None
+    whole, part = Model(), Model()
+    whole.take(opened(held.run, "out", ids_of(held.entries), held.records, PRICES))
+    part.take(reopened(batch, "out", PRICES))
+    assert screen(part) == screen(whole)
+    assert part.spend.worst == pytest.approx(whole.spend.worst)
+    assert part.expected_credits == pytest.approx(whole.expected_credits)
+    assert part.unpriced == whole.unpriced
+    assert part.per_hour() == whole.per_hour()
+    assert len(part.records) <= len(whole.records)
+
+
+def test_of_what_is_done_and_what_waits_little_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "_MOVING", live_view._MOVING.replace("LIMIT 1000", "LIMIT 10"))
+    done = [make_record(f"s{number:03d}", State.SUCCEEDED, 1) for number in range(100)]
+    done = [each.with_attempt(outcome="succeeded", completed_at=NOW + 5, ended_at=NOW + 6) for each in done]
+    waiting = [make_record(f"p{number:03d}") for number in range(100)]
+    flying = [make_record("f", State.IN_FLIGHT)]
+    records = [*done, *waiting, *flying]
+    entries = [Entry(place, f"id{place}", record.job) for place, record in enumerate(records)]
+    batch = live_view.moving(stored(tmp_path, make_run(), entries, records), 0.0)
+    assert batch is not None
+    assert len(batch.records) == 11
+    assert [number for _, number in batch.waiting] == [100]
+    assert len(batch.ended_at) == 90
+    assert live_view.moving(tmp_path / "none.db", 0.0) is None

@@ -1,0 +1,115 @@
+"""The quick check says yes only where the full validator does, and says it of everything common."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrunner.manifest import schema as whole_schema
+from batchrunner.manifest import schema_fast
+from batchrunner.manifest.schema import typed
+from batchrunner.settings import SETTINGS
+from tests.manifest_tools import job
+
+DEFINITIONS = whole_schema()["$defs"]
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 1500),
+    st.floats(allow_nan=False),
+    st.text(max_size=4),
+    st.sampled_from(["480p", "720p", "high", "fast", "15s", "06:00", "10%", "{id}", "x.csv", 1, 1.0, 30.0, "aimlapi"]),
+)
+FIELDS = st.sampled_from([*DEFINITIONS["job"]["properties"], "exclude", "allow_empty", "other"])
+VALUES = st.one_of(
+    SCALARS,
+    st.lists(SCALARS, max_size=3),
+    st.dictionaries(st.text(max_size=2), SCALARS, max_size=2),
+    st.lists(st.dictionaries(FIELDS, SCALARS, max_size=2), max_size=2),
+)
+ROW = st.dictionaries(FIELDS, VALUES, max_size=4)
+TOP = st.dictionaries(st.sampled_from([*whole_schema()["else"]["properties"], "other"]), VALUES, max_size=4)
+
+
+@pytest.mark.parametrize("name", ["job", "row", "defaults", ""])
+def test_a_yes_is_always_right(name: str) -> None:
+    part = DEFINITIONS[name] if name else whole_schema()
+    fits = schema_fast.compiled(part, DEFINITIONS)
+    reference: dict[str, Any] = {"$ref": f"#/$defs/{name}", "$defs": DEFINITIONS} if name else whole_schema()
+    validator = jsonschema.Draft202012Validator(reference)
+    said = []
+
+    @given(ROW if name else st.one_of(TOP.map(lambda top: {**top, "jobs": [{}]}), TOP, st.lists(ROW, max_size=2)))
+    @settings(max_examples=500, deadline=None, derandomize=True)
+    def check(value: object) -> None:
+        yes = fits(value)
+        said.append(yes)
+        assert not yes or validator.is_valid(value)
+
+    check()
+    assert any(said)
+    assert not all(said)
+
+
+def test_the_common_job_is_a_yes() -> None:
+    fits = schema_fast.compiled(DEFINITIONS["job"], DEFINITIONS)
+    for properties in (
+        {"resolution": "720p", "num_inference_steps": 30, "shift": 5, "tags": {"a": "b"}, "priority": -1},
+        {"id": "x", "shift": 2.5, "enable_safety_checker": False, "video_quality": "low", "file": "{id}"},
+    ):
+        assert fits(job(**properties))
+    row = schema_fast.compiled(DEFINITIONS["row"], DEFINITIONS)
+    assert row(job(video=["a", "b"], shift=[1, 2], exclude=[{"shift": 1}], allow_empty=True))
+    for example in whole_schema()["examples"]:
+        assert schema_fast.compiled(whole_schema(), DEFINITIONS)(example)
+
+
+def test_a_keyword_that_is_not_known_is_a_no() -> None:
+    assert not schema_fast.compiled({"type": "string", "format": "uri"}, {})("x")
+    assert schema_fast.compiled({"type": "string"}, {})("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("num_inference_steps", "30", 30),
+        ("num_inference_steps", " 30 ", 30),
+        ("num_inference_steps", "30.0", 30.0),
+        ("num_inference_steps", "3e1", "3e1"),
+        ("num_inference_steps", "1_000", "1_000"),
+        ("num_inference_steps", "9" * 16, "9" * 16),
+        ("shift", "-2.5", -2.5),
+        ("shift", "nan", "nan"),
+        ("enable_safety_checker", "True", True),
+        ("enable_safety_checker", "yes", "yes"),
+        ("video", "30", "30"),
+        ("480p", "30", 30),
+        (None, "30", "30"),
+    ],
+)
+def test_texts_take_the_type_of_their_field(name: str | None, text: str, value: object) -> None:
+    assert typed(name, text) == value
+    assert type(typed(name, text)) is type(value)
+
+
+def test_every_setting_and_section_has_words_and_an_example_or_a_default() -> None:
+    properties = whole_schema()["else"]["properties"]
+    for name in (
+        *(setting.name for setting in SETTINGS),
+        "prices",
+        "vars",
+        "jobs_from",
+        "allow_empty",
+        "name",
+        "model",
+    ):
+        entry = properties[name]
+        whole = DEFINITIONS.get(entry.get("$ref", "").rpartition("/")[2], {}) | entry
+        assert whole["title"]
+        assert whole["description"].endswith(".")
+        assert "default" in whole or whole["examples"], name
+    for definition in DEFINITIONS.values():
+        for example in definition.get("examples", ()):
+            jsonschema.Draft202012Validator({**definition, "$defs": DEFINITIONS}).validate(example)

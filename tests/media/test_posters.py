@@ -1,0 +1,192 @@
+"""Posters are made once, small and whole; and nothing that goes wrong with one goes further."""
+
+import base64
+import io
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from batchrunner.events import Event, JobMoved, Noticed
+from batchrunner.job import Entry, Job, Move, Record, Snapshot, State
+from batchrunner.media import posters
+from batchrunner.media.decoder_pool import Here
+from batchrunner.media.posters import Posters, make_missing, pictures
+from batchrunner.media.probe import probe
+from batchrunner.storage.run_directory import RunDir
+from tests.conftest import MEDIA, NOW, make_job, make_run, result_of
+
+Batch = tuple[RunDir, Snapshot]
+
+
+@pytest.fixture
+def batch(tmp_path: Path, clip: bytes) -> Batch:
+    """One job that succeeded: its clip, a real reference clip and a real character image."""
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    (rundir.path / "a.mp4").write_bytes(clip)
+    job = make_job("a", probe(MEDIA / "bunny.mp4", "video"), probe(MEDIA / "hopper.jpg", "image"))
+    record = Record(job, State.SUCCEEDED, (), None, result_of(clip))
+    return rundir, Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: record})
+
+
+def opened(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,"))), formats=["WEBP"])
+
+
+def record_of(batch: Batch) -> Record:
+    return next(iter(batch[1].records.values()))
+
+
+def test_a_clip_its_reference_and_its_character_get_theirs(batch: Batch) -> None:
+    make_missing(*batch, Here())
+    shown = pictures(*batch)
+    sizes = {key.partition("-")[0]: opened(uri).size for key, uri in shown.posters.items()}
+    assert sizes == {"strip": (960, 320), "video": (320, 320), "image": (273, 320)}
+    assert [Path(batch[0].path, at).resolve() for at in shown.clips.values()] == [MEDIA / "bunny.mp4"]
+    assert all(len(uri) < 80_000 for uri in shown.posters.values())
+
+
+def brightening(frames: int) -> bytes:
+    """A clip with one key frame, each frame 20 brighter than the one before."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=10, options={"g": "1000"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(frames):
+            frame: Any = av.VideoFrame.from_image(Image.new("RGB", (96, 64), (20 * number,) * 3))  # type: ignore[no-untyped-call]  # so in the library
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
+    (batch[0].path / "a.mp4").write_bytes(brightening(11))
+    make_missing(*batch, Here())
+    uri = next(uri for key, uri in pictures(*batch).posters.items() if key.startswith("strip"))
+    strip = opened(uri).convert("L")
+    assert strip.size == (3 * 96, 64), "never larger than it is"
+    levels = [strip.getpixel((96 * number + 48, 32)) for number in range(3)]
+    assert levels == pytest.approx([0, 100, 200], abs=12)
+
+
+def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_missing(*batch, Here())
+    made: list[object] = []
+    monkeypatch.setattr(posters, "_make", lambda *given: made.append(given))
+    make_missing(*batch, Here())
+    assert made == []
+    torn = next(batch[0].posters.glob("strip-*.large.webp"))
+    torn.write_bytes(torn.read_bytes()[:-5])
+    assert len(pictures(*batch).posters) == 2, "half a picture is none"
+    make_missing(*batch, Here())
+    assert len(made) == 1
+    make_missing(*batch, Here(), most=0)
+    assert len(made) == 1
+
+
+def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_missing(*batch, Here())
+    large = sum(map(len, pictures(*batch).posters.values()))
+    monkeypatch.setattr(posters, "BUDGET_BYTES", large // 2)
+    medium = pictures(*batch).posters
+    assert len(medium) == 3
+    assert {opened(uri).height for uri in medium.values()} == {176}
+    monkeypatch.setattr(posters, "BUDGET_BYTES", 4000)
+    few = pictures(*batch).posters
+    assert 0 < len(few) < 3
+    assert sum(map(len, few.values())) <= 4500
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\0\0\0\x20ftypisom" + bytes(400)])
+def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) -> None:
+    rundir, snapshot = batch
+    (rundir.path / "a.mp4").write_bytes(content)
+    make_missing(rundir, snapshot, Here())
+    assert {key.partition("-")[0] for key in pictures(rundir, snapshot).posters} == {"video", "image"}
+    assert not list(rundir.posters.glob("*.new"))
+
+
+def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
+    rundir, snapshot = batch
+    record = record_of(batch)
+    gone = record.job.video._replace(path=rundir.path / "gone.mp4", sha256="00" * 32)
+    far = make_job("b")
+    changed = Record(replace(record.job, video=gone), record.state, (), None, record.result)
+    entries = (*snapshot.entries, Entry(1, "b", far))
+    both = replace(snapshot, entries=entries, records={record.job.fingerprint: changed, far.fingerprint: Record(far)})
+    make_missing(rundir, both, Here())
+    shown = pictures(rundir, both)
+    assert {key.partition("-")[0] for key in shown.posters} == {"strip", "image"}
+    assert shown.clips == {}
+
+
+def test_a_link_in_place_of_a_clip_is_not_followed(batch: Batch, tmp_path: Path) -> None:
+    (batch[0].path / "a.mp4").rename(tmp_path / "elsewhere.mp4")
+    (batch[0].path / "a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    make_missing(*batch, Here())
+    assert not any(key.startswith("strip") for key in pictures(*batch).posters)
+
+
+def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
+    odd = tmp_path / "a #1?%20 \u00fc.mp4"
+    odd.write_bytes((MEDIA / "bunny.mp4").read_bytes())
+    record = record_of(batch)
+    job = replace(record.job, video=record.job.video._replace(path=odd))
+    shot = Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: replace(record, job=job)})
+    assert list(pictures(batch[0], shot).clips.values()) == ["../a%20%231%3F%2520%20%C3%BC.mp4"]
+
+
+def test_posters_are_made_beside_a_run(batch: Batch) -> None:
+    rundir, snapshot = batch
+    heard: list[Event] = []
+    events: list[Event] = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
+    with Posters(rundir, Here()) as made:
+        listen = made.beside(heard.append, snapshot.entries)
+        for event in events:
+            listen(event)
+        assert heard == events
+        made.finish(snapshot).result(30)
+        assert len(pictures(rundir, snapshot).posters) == 3
+
+
+def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
+    with Posters(batch[0], Here()) as made:
+        made.hurry()
+        made.finish(batch[1]).result(30)
+    assert pictures(*batch).posters == {}
+
+
+def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
+    """A camera's orientation mark is heeded: 6 stands for turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (64, 32)).save(path, exif=exif)
+    image = probe(path, "image")
+    job: Job = replace(make_job("c"), image=image)
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    shot = Snapshot(make_run(), (Entry(0, "c", job),), {job.fingerprint: Record(job)})
+    make_missing(rundir, shot, Here())
+    assert [opened(uri).size for uri in pictures(rundir, shot).posters.values()] == [(32, 64)]
+
+
+def test_posters_that_are_being_made_end_with_the_next_when_somebody_is_in_a_hurry(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = posters._make
+    with Posters(batch[0], Here()) as made:
+
+        def slow(folder: Path, wanted: Any, allow: Any) -> None:
+            make(folder, wanted, allow)
+            made.hurry()
+
+        monkeypatch.setattr(posters, "_make", slow)
+        made.finish(batch[1]).result(30)
+    assert len(pictures(*batch).posters) == 1

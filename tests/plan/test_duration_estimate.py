@@ -1,0 +1,68 @@
+"""The forecast: what was watched to its end, the latest of it, by model and resolution."""
+
+import pytest
+
+from batchrunner.job import Attempt, Record, State
+from batchrunner.plan.duration_estimate import Forecast
+from tests.conftest import NOW, make_job
+
+
+def took(seconds: float, name: str = "a", resolution: str = "480p", at: float = NOW) -> Record:
+    attempt = Attempt(1, f"r.{name}", at, "g", "succeeded", accepted_at=at, completed_at=at + seconds)
+    return Record(make_job(name, resolution=resolution), State.SUCCEEDED, (attempt,))
+
+
+LOW, HIGH = make_job(resolution="480p"), make_job(resolution="720p")
+
+
+def test_nothing_is_known_at_first_nor_from_a_few() -> None:
+    assert Forecast().expected_s(LOW) is None
+    assert Forecast([took(60), took(70)]).expected_s(LOW) is None
+    assert Forecast([took(60), took(70), took(90)]).expected_s(LOW) == 70
+
+
+def test_each_resolution_has_its_own_once_there_are_enough() -> None:
+    forecast = Forecast([took(60), took(61), took(62), took(300, resolution="720p"), took(310, resolution="720p")])
+    assert forecast.expected_s(LOW) == 61
+    assert forecast.expected_s(HIGH) == 62, "of all, while its own are few"
+    forecast.learn(took(320, resolution="720p"))
+    assert forecast.expected_s(HIGH) == 310
+    assert forecast.expected_s(make_job(resolution="580p")) == pytest.approx(181.0)
+
+
+def test_what_is_old_is_forgotten() -> None:
+    forecast = Forecast([took(600, f"slow{number}") for number in range(64)])
+    for number in range(40):
+        forecast.learn(took(60, f"fast{number}"))
+    assert forecast.expected_s(LOW) == 60
+
+
+def test_records_are_taken_in_as_they_completed_whatever_their_order() -> None:
+    records = [took(60, f"new{number}", at=NOW + 9000 + number) for number in range(60)]
+    records += [took(600, f"old{number}", at=NOW + number) for number in range(60)]
+    assert Forecast(records).expected_s(LOW) == 60
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(make_job()),
+        Record(make_job(), State.IN_FLIGHT, (Attempt(1, "r", NOW, "g", "accepted", accepted_at=NOW),)),
+        Record(make_job(), State.FAILED, (Attempt(1, "r", NOW, outcome="refused", ended_at=NOW + 1),)),
+        Record(make_job(), State.SUCCEEDED, (Attempt(1, "r", NOW, "g", "succeeded", completed_at=NOW),)),
+        took(-3600.0),
+    ],
+    ids=["pending", "in flight", "refused", "acceptance unknown", "the clock was set back"],
+)
+def test_what_says_nothing_teaches_nothing(record: Record) -> None:
+    assert Forecast([took(60), took(60), took(60), *[record] * 40]).expected_s(LOW) == 60
+
+
+def test_what_completed_between_two_runs_is_no_duration() -> None:
+    """Killed at the start, run again the next night: once each took 24 hours, and no night was long enough."""
+    day = 86_400.0
+    overnight = [took(day, f"o{number}", at=NOW + number) for number in range(8)]
+    assert Forecast(overnight, [NOW - 5, NOW + day - 60]).expected_s(LOW) is None
+    assert Forecast(overnight, [NOW - 5]).expected_s(LOW) == day, "in one run, it is as long as it took"
+    watched = [took(60, f"w{number}", at=NOW + day) for number in range(3)]
+    assert Forecast(overnight + watched, [NOW + day - 60, NOW - 5]).expected_s(LOW) == 60

@@ -1,0 +1,21 @@
+"""What leaves the machine, by kind and destination."""
+
+from dataclasses import replace
+
+from batchrunner.plan.egress import Egress, collect
+from tests.conftest import make_job
+
+
+def test_inputs_are_counted_as_data_or_by_their_hosts() -> None:
+    job = make_job("a")
+    local = job.video._replace(uri=None, size_bytes=70)
+    inline = job.image._replace(uri="DATA:image/png;base64,AAAA", size_bytes=3)
+    remote = job.image._replace(uri="https://b.example.com/x.png?sig=1", size_bytes=None)
+    jobs = [replace(job, video=local, image=inline), replace(job, video=local, image=remote)]
+    told = collect(jobs, "api.example.com", ["RES"], "hooks.example.com")
+    assert told == Egress("api.example.com", 2, 3, 143, 1, ("b.example.com",), ("RES",), "hooks.example.com")
+    assert told.as_facts()["url_hosts"] == ("b.example.com",)
+
+
+def test_nothing_to_submit() -> None:
+    assert collect([], "api.example.com", [], None) == Egress("api.example.com")

@@ -1,0 +1,252 @@
+"""The ledger: what each attempt counts for, in every state it can end in; and the budget, whatever happens."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrunner.errors import Problem
+from batchrunner.job import TRANSITIONS, Move, Record, State, advance
+from batchrunner.plan.ledger import Budget, Ledger, Spend, spend_of
+from batchrunner.plan.resume import RECHECKED, take_up
+from tests.conftest import NOW, make_entries, make_job
+
+NO = Problem("unavailable", "503", fault="service")
+CUT = Problem("cut", "the connection broke", fault="network")
+BAD_FACE = Problem("face_detection_error", "no face")
+INTENT: dict[str, Any] = {"request_id": "r", "submitted_at": NOW}
+
+Step = tuple[Any, ...]
+
+
+def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
+    """A job's record after these moves: ``(move, {fields}, problem)``, or a word for what a poll saw."""
+    record = Record(make_job())
+    for step in steps:
+        if isinstance(step, str):
+            record = record.with_attempt(**{"complete": {"completed_at": NOW}, "billed": {"credits": 80.0}}[step])
+            continue
+        move, *more = step
+        fields: dict[str, Any] = {}
+        if move == "intend":
+            fields = {**INTENT, "request_id": f"r{len(record.attempts)}", "estimate": estimate}
+        for item in more:
+            fields |= item if isinstance(item, dict) else {"error": item}
+        record = advance(record, Move(move), **fields)
+    return record
+
+
+INTEND, ACCEPT, DELIVER, LOSE = ("intend",), ("accept", {"generation_id": "g"}), ("deliver",), ("lose",)
+REFUSE, DOUBT, RELEASE, RETRY = ("refuse", NO), ("doubt", CUT), ("release",), ("retry",)
+ADOPT, RECHECK = ("adopt", {"generation_id": "g"}), ("recheck",)
+FLYING = (INTEND, ACCEPT)
+
+
+def withheld(kind: str) -> Step:
+    return ("spoil", Problem(kind, "nothing came", fault="service"))
+
+
+STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
+    "nothing submitted": ((), Spend()),
+    "being submitted, or killed meanwhile": ((INTEND,), Spend(0, 100, 0, 1)),
+    "refused": ((INTEND, REFUSE), Spend()),
+    "refused for good": ((INTEND, REFUSE, ("give_up", NO)), Spend()),
+    "refused, then accepted": ((INTEND, REFUSE, *FLYING), Spend(0, 100, 0, 1)),
+    "in doubt": ((INTEND, DOUBT), Spend(0, 100, 0, 1)),
+    "a doubt that was found": ((INTEND, DOUBT, ADOPT), Spend(0, 100, 0, 1)),
+    "a doubt that was found and delivered": ((INTEND, DOUBT, ADOPT, "complete", DELIVER), Spend(100, 0, 0, 1)),
+    "a doubt that the user released": ((INTEND, DOUBT, RELEASE), Spend(0, 100, 0, 1)),
+    "a released doubt submitted again": ((INTEND, DOUBT, RELEASE, INTEND), Spend(0, 200, 0, 2)),
+    "a released doubt, delivered by another": (
+        (INTEND, DOUBT, RELEASE, *FLYING, "complete", DELIVER),
+        Spend(100, 100, 0, 2),
+    ),
+    "a released doubt, then refused": ((INTEND, DOUBT, RELEASE, INTEND, REFUSE), Spend(0, 100, 0, 1)),
+    "accepted": (FLYING, Spend(0, 100, 0, 1)),
+    "accepted at a quoted price": ((*FLYING, "billed"), Spend(0, 80, 0, 1)),
+    "completed, not downloaded": ((*FLYING, "complete"), Spend(100, 0, 0, 1)),
+    "completed at a stated price": ((*FLYING, "billed", "complete"), Spend(80, 0, 0, 1)),
+    "succeeded": ((*FLYING, "complete", DELIVER), Spend(100, 0, 0, 1)),
+    "succeeded unseen, found in the folder at the next start": ((*FLYING, DELIVER), Spend(100, 0, 0, 1)),
+    "succeeded, and its file lost": ((*FLYING, "complete", DELIVER, LOSE), Spend(100, 0, 0, 1)),
+    "lost, and fetched again": ((*FLYING, "complete", DELIVER, LOSE, DELIVER), Spend(100, 0, 0, 1)),
+    "failed by the service": ((*FLYING, ("spoil", NO)), Spend(0, 0, 0, 1)),
+    "failed by its content": ((*FLYING, "billed", ("spoil", BAD_FACE)), Spend(0, 0, 0, 1)),
+    "failed, and another one": ((*FLYING, ("spoil", NO), RETRY, *FLYING), Spend(0, 100, 0, 2)),
+    "failed twice": ((*FLYING, ("spoil", NO), RETRY, *FLYING, ("spoil", NO)), Spend(0, 0, 0, 2)),
+    "denied by the service": ((*FLYING, withheld("unknown_generation")), Spend(0, 100, 0, 1)),
+    "completed without a link": ((*FLYING, "complete", withheld("no_link")), Spend(100, 0, 0, 1)),
+    "a bad file": ((*FLYING, "complete", "billed", withheld("bad_file")), Spend(80, 0, 0, 1)),
+    "denied, asked for again": ((*FLYING, withheld("unknown_generation"), RECHECK), Spend(0, 100, 0, 1)),
+    "denied, and then failed after all": (
+        (*FLYING, withheld("unknown_generation"), RECHECK, ("spoil", NO)),
+        Spend(0, 0, 0, 1),
+    ),
+    "denied, then delivered after all": (
+        (*FLYING, withheld("unknown_generation"), RECHECK, "complete", DELIVER),
+        Spend(100, 0, 0, 1),
+    ),
+    "a bad file paid for again": (
+        (*FLYING, "complete", withheld("bad_file"), RETRY, *FLYING),
+        Spend(100, 100, 0, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_what_an_attempt_counts_for(story: str) -> None:
+    steps, spend = STORIES[story]
+    assert spend_of(told(*steps)) == spend
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_without_a_price_it_is_counted_apart(story: str) -> None:
+    steps, spend = STORIES[story]
+    bare = tuple(step for step in steps if step != "billed")
+    unpriced = spend_of(told(*bare, estimate=None))
+    figures = (spend.spent + spend.reserved) / 100 if "billed" not in steps else int(spend.worst > 0)
+    assert (unpriced.spent, unpriced.reserved, unpriced.generations) == (0, 0, spend.generations)
+    assert unpriced.unpriced == figures
+
+
+def test_every_move_is_in_a_story() -> None:
+    moves = {Move(step[0]) for steps, _ in STORIES.values() for step in steps if not isinstance(step, str)}
+    assert moves == {move for _, move in TRANSITIONS}
+
+
+def test_a_kill_while_submitting_counts_the_same_before_and_after() -> None:
+    [entry] = make_entries("a")
+    record = advance(Record(entry.job), Move.INTEND, estimate=100.0, **INTENT)
+    before = spend_of(record)
+    for released in (False, True):
+        records, _ = take_up({entry.job.fingerprint: record}, [entry], retry_failed=False, resubmit_in_doubt=released)
+        assert spend_of(records[entry.job.fingerprint]) == before
+
+
+def test_a_hold_is_dissolved_by_what_the_record_says() -> None:
+    ledger, record = Ledger(Budget()), Record(make_job())
+    ledger.hold(record, 100.0)
+    assert ledger.total == Spend(0, 100, 0, 1)
+    ledger.hold(record, 100.0)
+    assert ledger.total == Spend(0, 100, 0, 1), "once a job"
+    submitting = told(INTEND)
+    ledger.update(submitting)
+    assert ledger.total == Spend(0, 100, 0, 1), "not twice"
+    ledger.update(told(INTEND, REFUSE))
+    assert ledger.total == Spend()
+    ledger.hold(record, None)
+    assert ledger.total == Spend(0, 0, 1, 1)
+    ledger.update(record)
+    assert ledger.total == Spend(), "the intent did not reach the disk"
+
+
+def test_a_hold_comes_on_top_of_what_a_job_has_cost() -> None:
+    ledger = Ledger(Budget(credits=250.0), [told(INTEND, DOUBT, RELEASE)])
+    assert ledger.refuses(100.0) == ""
+    ledger.hold(told(INTEND, DOUBT, RELEASE), 100.0)
+    assert ledger.total == Spend(0, 200, 0, 2)
+    assert "250 credits" in ledger.refuses(100.0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "estimate", "words"),
+    [
+        (Budget(), 1e12, 1e12, ""),
+        (Budget(credits=100.0), 0.0, 100.0, ""),
+        (Budget(credits=100.0), 0.0, 100.01, "100 credits is reached: the 100 left"),
+        (Budget(credits=100.0), 60.0, 40.0, ""),
+        (Budget(credits=100.0), 60.0, 41.0, "the 40 left are not enough"),
+        (Budget(credits=100.0), 160.0, 1.0, "the 0 left are not enough"),
+        (Budget(credits=100.0), 100.0, 0.0, ""),
+        (Budget(credits=1_500_000.0), 0.0, 2e6, "1,500,000 credits"),
+        (Budget(generations=2), 60.0, 1e9, ""),
+        (Budget(generations=1), 60.0, None, "1 generations is reached"),
+    ],
+)
+def test_what_the_budget_refuses(budget: Budget, spent: float, estimate: float | None, words: str) -> None:
+    record = told(*FLYING, "complete", estimate=spent)
+    ledger = Ledger(budget, [record] if spent else [])
+    assert words in ledger.refuses(estimate)
+    assert bool(words) == bool(ledger.refuses(estimate))
+
+
+def test_failed_generations_count_against_a_budget_in_generations_and_refused_ones_do_not() -> None:
+    assert Ledger(Budget(generations=1), [told(*FLYING, ("spoil", NO))]).refuses(None)
+    assert not Ledger(Budget(generations=1), [told(INTEND, REFUSE)]).refuses(None)
+
+
+def test_a_price_is_needed_only_under_a_budget_in_credits() -> None:
+    assert Ledger(Budget(credits=1.0)).needs_a_price()
+    assert not Ledger(Budget(generations=1)).needs_a_price()
+
+
+def test_tenths_that_binary_fractions_do_not_hold_fit_all_the_same() -> None:
+    ledger = Ledger(Budget(credits=1.0))
+    for number in range(10):
+        assert ledger.refuses(0.1) == "", number
+        ledger.hold(Record(make_job(f"j{number}")), 0.1)
+    assert ledger.refuses(0.1)
+
+
+def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[int], float | None]) -> None:
+    """One thing that may happen to one of the jobs, as the engine would do it."""
+    at = rng.randrange(len(records))
+    record = records[at]
+    if record.state is State.PENDING:
+        if ledger.refuses(price(at)):
+            return
+        ledger.hold(record, price(at))
+        if rng.random() < 0.1:
+            ledger.update(record)  # the disk refused the intent
+            return
+    move = rng.choice([move for state, move in TRANSITIONS if state is record.state and move is not Move.GIVE_UP])
+    if move is Move.RECHECK and record.error and record.error.kind not in RECHECKED:
+        return
+    more: dict[str, Any] = {}
+    if move is Move.INTEND:
+        more = {"request_id": f"{at}.{len(record.attempts)}", "submitted_at": NOW, "estimate": price(at)}
+    elif move in {Move.SPOIL, Move.REFUSE, Move.DOUBT}:
+        more = {"error": Problem(rng.choice(["no_link", "bad_file", "unknown_generation", "failed"]), "")}
+    record = advance(record, move, **more)
+    if record.state is State.IN_FLIGHT and rng.random() < 0.5:
+        record = record.with_attempt(completed_at=NOW)
+    records[at] = record
+    ledger.update(record)
+
+
+@settings(derandomize=True, max_examples=120, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1, 1e7), st.integers(1, 40), st.booleans())
+def test_the_total_is_the_sum_over_records_and_never_passes_the_budget(
+    seed: int, credits_: float, generations: int, bounded: bool
+) -> None:
+    rng = Random(seed)
+    budget = Budget(credits_, generations) if bounded else Budget()
+    records = [Record(make_job(f"j{number}")) for number in range(12)]
+    prices = [round(rng.uniform(0, credits_ / 3), 2) for _ in records]
+    ledger = Ledger(budget, records)
+    for _ in range(150):
+        roam(rng, ledger, records, prices.__getitem__)
+        sums = sum((spend_of(record) for record in records), Spend())
+        for name in ("spent", "reserved"):
+            assert getattr(ledger.total, name) == pytest.approx(getattr(sums, name), abs=1e-4)
+        assert (ledger.total.unpriced, ledger.total.generations) == (sums.unpriced, sums.generations)
+        if bounded:
+            assert ledger.total.worst <= credits_ + 0.01
+            assert ledger.total.generations <= generations
+    again = Ledger(budget, records)
+    assert again.total.worst == pytest.approx(ledger.total.worst, abs=1e-4), "a restart counts the same"
+
+
+def test_what_is_left_of_ten_thousand_settled_holds_is_nothing() -> None:
+    ledger, rng = Ledger(Budget()), Random(1)
+    records = [Record(make_job(f"j{number}")) for number in range(10_000)]
+    for record in records:
+        ledger.hold(record, round(rng.uniform(0, 3e6), 2))
+    for record in records:
+        ledger.update(record)
+    assert ledger.total.reserved == pytest.approx(0.0, abs=0.004)
+    assert replace(ledger.total, reserved=0.0) == Spend()

@@ -1,0 +1,88 @@
+"""Where each job starts: nothing that may have been paid for is submitted again unasked, nothing known is forgotten."""
+
+import pytest
+
+from batchrunner.job import Record, State
+from batchrunner.plan.resume import LOST, take_up
+from tests.conftest import make_entries, make_job, make_record, remote
+
+PLAIN = {"retry_failed": False, "resubmit_in_doubt": False}
+HELD = {
+    State.PENDING: State.PENDING,
+    State.SUBMITTING: State.IN_DOUBT,
+    State.IN_FLIGHT: State.IN_FLIGHT,
+    State.IN_DOUBT: State.IN_DOUBT,
+    State.SUCCEEDED: State.SUCCEEDED,
+    State.FAILED: State.FAILED,
+}
+
+
+def taken_up(record: Record | None, **flags: bool) -> tuple[Record, list[Record]]:
+    known = {record.job.fingerprint: record} if record else {}
+    records, changed = take_up(known, make_entries("a"), **{**PLAIN, **flags})
+    return records[make_job("a").fingerprint], changed
+
+
+def test_a_fresh_run_is_the_resume_of_an_empty_journal() -> None:
+    record, changed = taken_up(None)
+    assert record == Record(make_job("a"))
+    assert changed == [record]
+
+
+@pytest.mark.parametrize("state", State)
+def test_unasked_nothing_is_submitted_again(state: State) -> None:
+    record, changed = taken_up(make_record("a", state))
+    assert record.state is HELD[state]
+    assert [item.state for item in changed] == ([HELD[state]] if HELD[state] is not state else [])
+
+
+def test_what_was_being_submitted_is_in_doubt_and_says_why() -> None:
+    record, _ = taken_up(make_record("a", State.SUBMITTING))
+    assert record.error == LOST
+    assert record.last.outcome == "in_doubt"
+    assert record.last.request_id, "evidence is looked up by it"
+
+
+@pytest.mark.parametrize("state", State)
+def test_resubmitting_concerns_doubts_alone(state: State) -> None:
+    record, _ = taken_up(make_record("a", state), resubmit_in_doubt=True)
+    freed = {State.IN_DOUBT, State.SUBMITTING}
+    assert record.state is (State.PENDING if state in freed else HELD[state])
+
+
+@pytest.mark.parametrize("state", State)
+def test_retrying_concerns_failures_alone(state: State) -> None:
+    record, _ = taken_up(make_record("a", state), retry_failed=True)
+    assert record.state is (State.PENDING if state is State.FAILED else HELD[state])
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_job_that_no_entry_names_is_kept_and_no_flag_frees_it(state: State) -> None:
+    gone = make_record("gone", state)
+    flags = {"retry_failed": True, "resubmit_in_doubt": True}
+    records, changed = take_up({gone.job.fingerprint: gone}, make_entries("a"), **flags)
+    assert records[gone.job.fingerprint].state is HELD[state]
+    assert make_job("a").fingerprint in {record.job.fingerprint for record in changed}
+
+
+def test_position_and_id_mean_nothing() -> None:
+    done = make_record("a", State.SUCCEEDED)
+    entries = make_entries("new", "renamed=a", "twice=a")
+    records, changed = take_up({done.job.fingerprint: done}, entries, **PLAIN)
+    assert records[done.job.fingerprint].state is State.SUCCEEDED
+    assert [record.job.key for record in changed] == [make_job("new").key]
+    assert len(records) == 2, "equal jobs share one record"
+
+
+def test_inputs_come_from_the_manifest_since_the_journal_holds_none() -> None:
+    stored = make_record("a", State.PENDING, job=make_job("a", video=remote(url="https://example.com/stripped.mp4")))
+    record, changed = taken_up(stored)
+    assert record.job == make_job("a")
+    assert changed == [], "nothing to store: its state did not change"
+
+
+def test_what_is_given_is_not_changed() -> None:
+    known = {make_job("a").fingerprint: make_record("a", State.SUBMITTING)}
+    before = dict(known)
+    take_up(known, make_entries("a", "b"), **PLAIN)
+    assert known == before

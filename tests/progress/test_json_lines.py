@@ -1,0 +1,126 @@
+"""The log for machines: one object a line, documented keys, no secret. ``REWRITE_DOCS=1`` writes docs/watching.md."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from batchrunner.errors import Problem
+from batchrunner.events import (
+    Alive,
+    CallFailed,
+    CapChanged,
+    Event,
+    Fetching,
+    JobMoved,
+    JobSeen,
+    Noticed,
+    RunFinished,
+    RunStarted,
+    Stopping,
+    WeatherChanged,
+)
+from batchrunner.job import Move, State
+from batchrunner.progress.json_lines import ALWAYS, KEYS
+from batchrunner.progress.progress import make_progress
+from tests.conftest import NOW, ROOT, make_record
+
+PAGE = ROOT / "docs" / "watching.md"
+FAULT = Problem("bad_request", "the link https://cdn.example/a.mp4?sig=SECRET is no clip", "Use another.")
+
+
+def night(status: int = 1) -> list[Event]:
+    """Every kind of event."""
+    waiting, flying = make_record("a"), make_record("a", State.IN_FLIGHT)
+    failed = make_record("a", State.FAILED, 1, error=FAULT)
+    return [
+        RunStarted(NOW, "night", "aimlapi", "output/night", 4, {State.PENDING: 1}, {waiting.job.fingerprint: waiting}),
+        JobMoved(NOW + 1, ("a", "copy"), Move.INTEND, make_record("a", State.SUBMITTING)),
+        JobMoved(NOW + 2, ("a", "copy"), Move.ACCEPT, flying),
+        JobSeen(NOW + 3, ("a", "copy"), flying),
+        Fetching(NOW + 4, ("a", "copy"), flying.job.fingerprint, 1, 2),
+        CallFailed(NOW + 5, ("a",), "poll", FAULT, 2.0),
+        WeatherChanged(NOW + 6, "poll", "down", "502", NOW + 9),
+        WeatherChanged(NOW + 9, "poll", "fine", ""),
+        WeatherChanged(NOW + 9, "submit", "paused", "out of credits", NOW + 20),
+        CapChanged(NOW + 10, 2, 4),
+        Noticed(NOW + 11, ("a",), "odd"),
+        JobMoved(NOW + 12, ("a", "copy"), Move.SPOIL, failed),
+        Alive(NOW + 400),
+        Stopping(NOW + 401, "out of credits"),
+        RunFinished(NOW + 402, status, {State.FAILED: 1}, ("output/night/report.html",), "0 of 1 job succeeded."),
+    ]
+
+
+def log(events: Sequence[Event], *, quiet: bool = False) -> list[dict[str, Any]]:
+    stream = io.StringIO()
+    with make_progress(stream=stream, quiet=quiet, plain=False, log_format="json") as progress:
+        for event in events:
+            progress(event)
+    assert stream.getvalue().isascii()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
+    written = log(night())
+    assert {each["event"] for each in written} == set(KEYS)
+    for each in written:
+        assert list(each)[:5] == ["ts", "level", "event", "message", "jobs"]
+        assert set(each) == {*ALWAYS, *KEYS[each["event"]][1]}
+        assert each["level"] in {"info", "warning", "error"}
+        assert re.fullmatch(r"2027-01-15T\d\d:\d\d:\d\d\.\d{3}Z", each["ts"])
+        assert each["message"]
+
+
+def test_what_the_objects_say() -> None:
+    written = log(night())
+    moved = [each for each in written if each["event"] == "job_moved"]
+    assert [(each["move"], each["state"], each["jobs"]) for each in moved] == [
+        ("intend", "submitting", ["a", "copy"]),
+        ("accept", "in_flight", ["a", "copy"]),
+        ("spoil", "failed", ["a", "copy"]),
+    ]
+    assert (moved[1]["generation_id"], moved[1]["error"]) == ("gen:a/1", None)
+    assert moved[2]["error"]["kind"] == "bad_request"
+    beat = next(each for each in written if each["event"] == "heartbeat")
+    assert beat["states"]["failed"] == 1
+    assert beat["message"].startswith("1 of 1 done, 0 in flight, 1 failed, submissions paused since ")
+    assert [each["level"] for each in written if each["event"] == "weather_changed"] == ["warning", "info", "error"]
+    assert (written[-1]["event"], written[-1]["level"], written[-1]["exit_status"]) == ("run_finished", "error", 1)
+
+
+def test_no_secret_is_written() -> None:
+    assert "SECRET" not in json.dumps(log(night()))
+    assert "https://cdn.example/a.mp4" in json.dumps(log(night()))
+
+
+def test_quiet_leaves_what_needs_a_person() -> None:
+    assert [each["event"] for each in log(night(), quiet=True)] == ["weather_changed", "stopping", "run_finished"]
+    calm = [event for event in night(0) if not isinstance(event, WeatherChanged | Stopping)]
+    assert log(calm, quiet=True) == []
+
+
+def test_hostile_words_stay_in_their_line() -> None:
+    evil = "\x1b[2J\r\n\u2028\ud800\x7f\x9b"
+    written = log([night()[0], Noticed(NOW, (evil,), evil)])
+    assert written[1]["jobs"] == [evil]
+    assert "\x1b" not in written[1]["message"]
+
+
+def test_the_page_names_every_event_and_key() -> None:
+    always = "".join(f"| `{key}` | {meaning} |\n" for key, meaning in ALWAYS.items())
+    events = "".join(
+        f"| `{event}` | {when} | {', '.join(f'`{key}`' for key in keys)} |\n" for event, (when, keys) in KEYS.items()
+    )
+    text = PAGE.read_text("utf-8")
+    for mark, head, table in (
+        ("always", "| key | meaning |\n|---|---|\n", always),
+        ("events", "| event | when | its own keys |\n|---|---|---|\n", events),
+    ):
+        pattern = re.compile(rf"(<!-- {mark} -->\n\n){re.escape(head)}(?:\|.*\n)*")
+        text = pattern.sub(lambda match, rest=head + table: match[1] + rest, text)  # type: ignore[misc]  # a default
+    if os.environ.get("REWRITE_DOCS"):
+        PAGE.write_text(text, "utf-8")
+    assert PAGE.read_text("utf-8") == text

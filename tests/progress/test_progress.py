@@ -1,0 +1,403 @@
+"""What is seen of a run: lines elsewhere, a screen on a terminal, and nothing that disturbs the run."""
+
+import io
+import os
+import re
+import select
+import sys
+import termios
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from batchrunner.errors import Problem
+from batchrunner.events import (
+    Alive,
+    CallFailed,
+    CapChanged,
+    Event,
+    JobMoved,
+    Noticed,
+    RunFinished,
+    RunStarted,
+    Stopping,
+    WeatherChanged,
+)
+from batchrunner.job import TRANSITIONS, Job, Media, Move, Record, Result, State, advance
+from batchrunner.progress.progress import Progress, make_progress
+
+NOW = 1_795_384_500.0
+JOB = Job("sha256:" + "0" * 64, "wan", Media("video", "a.mp4"), Media("image", "a.png"), {})
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "30")
+
+
+def moved(at: float, name: str, record: Record, move: Move, **fields: object) -> tuple[JobMoved, Record]:
+    after = advance(record, move, **fields)  # type: ignore[arg-type]  # fields of an attempt
+    return JobMoved(NOW + at, (name,) if name else (), move, after), after
+
+
+def started(count: int = 4) -> RunStarted:
+    return RunStarted(NOW, "heroes", "sandbox", "output/heroes", 4, {State.PENDING: count})
+
+
+def finished(status: int = 0) -> RunFinished:
+    states = {State.SUCCEEDED: 1, State.FAILED: 1, State.IN_DOUBT: 1, State.PENDING: 1}
+    return RunFinished(NOW + 12, status, states, ("output/heroes/report.html",), "1 of 4 jobs succeeded.")
+
+
+def failed(at: float, name: str, message: str = "no face") -> JobMoved:
+    return JobMoved(NOW + at, (name,), Move.SPOIL, Record(JOB, State.FAILED, (), Problem("face", message)))
+
+
+def story(status: int = 1) -> list[Event]:
+    """One job succeeds, one fails, one is left in doubt, one is not submitted."""
+    clip = Result(1_200_000, "ab" * 32, 480, 480, 2.4, ("it is longer than its reference",))
+    events: list[Event] = [started()]
+    records = {}
+    for name in ("hero", "villain", "extra"):
+        job = replace(JOB, fingerprint=f"sha256:{name}")
+        event, records[name] = moved(1, name, Record(job), Move.INTEND, request_id="r", submitted_at=NOW)
+        events.append(event)
+    event, hero = moved(2, "hero", records["hero"], Move.ACCEPT, generation_id="id:1/x", accepted_at=NOW)
+    event2, villain = moved(2, "villain", records["villain"], Move.ACCEPT, generation_id="id:2", accepted_at=NOW)
+    event3, _ = moved(3, "hero", replace(hero, result=clip), Move.DELIVER)
+    event4, _ = moved(4, "villain", villain, Move.SPOIL, error=Problem("face", "no face", "Use another image."))
+    event5, _ = moved(5, "extra", records["extra"], Move.DOUBT, error=Problem("timeout", "no answer"))
+    refused = CallFailed(NOW + 6, ("late",), "submit", Problem("rate_limited", "Too Many Requests"), 2.3)
+    events += [event, event2, event3, event4, event5, refused]
+    events += [Noticed(NOW + 7, ("hero",), "unknown status word 'dreaming'"), Stopping(NOW + 8, "out of credits")]
+    return [*events, finished(status)]
+
+
+def lines(events: Sequence[Event], *, quiet: bool = False, plain: bool = False) -> list[str]:
+    stream = io.StringIO()
+    with make_progress(stream=stream, quiet=quiet, plain=plain) as progress:
+        for event in events:
+            progress(event)
+    return stream.getvalue().splitlines()
+
+
+def said(events: Sequence[Event]) -> list[str]:
+    """Lines without their time."""
+    return [line.split(" ", 1)[1] for line in lines(events)]
+
+
+def test_elsewhere_each_event_is_a_plain_line_with_its_time() -> None:
+    assert lines(story()) == [
+        "2026-11-22T21:55:00.000Z heroes: 4 jobs on sandbox (4 waiting), at most 4 in flight, into output/heroes",
+        "2026-11-22T21:55:02.000Z hero: accepted: generation id:1/x",
+        "2026-11-22T21:55:02.000Z villain: accepted: generation id:2",
+        "2026-11-22T21:55:03.000Z hero: succeeded: 1.2 MB, 480x480, 2.4 s; it is longer than its reference",
+        "2026-11-22T21:55:04.000Z villain: failed: no face (Use another image.)",
+        "2026-11-22T21:55:05.000Z extra: in doubt: no answer",
+        "2026-11-22T21:55:06.000Z late: submit failed: Too Many Requests; again in 2.3 s",
+        "2026-11-22T21:55:07.000Z hero: unknown status word 'dreaming'",
+        "2026-11-22T21:55:08.000Z stopping: out of credits",
+        "2026-11-22T21:55:12.000Z 1 of 4 jobs succeeded.",
+    ]
+
+
+def test_quiet_says_what_needs_a_person_and_nothing_else() -> None:
+    shown = [line.split(" ", 1)[1] for line in lines(story(), quiet=True)]
+    assert shown == ["stopping: out of credits", "1 of 4 jobs succeeded."]
+    retried: list[Event] = [started(), failed(1, "villain"), Alive(NOW + 900), finished(0)]
+    assert lines(retried, quiet=True) == [], "it was made good: nobody has to act"
+
+
+def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does() -> None:
+    paused = WeatherChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
+    shown = lines([started(), paused, finished(0), Noticed(NOW + 13, (), "the summary was not posted")], quiet=True)
+    assert [line.split(" ", 1)[1] for line in shown] == [
+        "submissions paused: out of credits",
+        "the summary was not posted",
+    ]
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
+    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events += [
+        WeatherChanged(NOW + n, call, "down", "502", NOW + n + 9) for n in range(2, 90) for call in ("poll", "submit")
+    ]
+    events += [WeatherChanged(NOW + 91, "poll", "fine", ""), WeatherChanged(NOW + 100, "submit", "fine", "")]
+    events += [WeatherChanged(NOW + 101, "download", "fine", "")]
+    assert said(events)[1:] == ["polls down: 502", "the service answers again, after 1 min 39 s"]
+
+
+def test_an_outage_that_becomes_a_matter_of_money_is_told_again() -> None:
+    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events += [WeatherChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
+    assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
+
+
+def test_many_equal_lines_are_folded() -> None:
+    events: list[Event] = [started(200)]
+    events += [failed(n / 10, f"villain-{n}") for n in range(100)]
+    events += [failed(11, "odd", "something else"), Alive(NOW + 400), failed(401, "villain-again")]
+    assert said(events)[1:] == [
+        *(f"villain-{n}: failed: no face" for n in range(3)),
+        "odd: failed: something else",
+        "97 more like this: villain-99: failed: no face",
+        "101 of 301 done, 0 in flight, 101 failed",
+        "villain-again: failed: no face",
+    ]
+    assert said([*events[:90], finished(1)])[-2] == "86 more like this: villain-88: failed: no face"
+
+
+def test_a_heartbeat_every_five_minutes() -> None:
+    ticks: list[Event] = [Alive(NOW + n / 4) for n in range(4 * 1000)]
+    event, _ = moved(1, "hero", Record(JOB), Move.INTEND, request_id="r", submitted_at=NOW)
+    assert said([started(), event, *ticks])[1:] == ["0 of 4 done, 1 in flight"] * 3
+    assert said([*ticks]) == [], "before the start there is nothing to say"
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_heart() -> None:
+    ticks: list[Event] = [Alive(NOW - 7200 + n) for n in range(700)]
+    assert len(said([started(), *ticks])) == 1 + 3
+
+
+def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
+    caps = [CapChanged(NOW + n, cap, 8) for n, cap in enumerate([4, 5, 6, 7, 8])]
+    assert said([started(), CapChanged(NOW, 8, 8), *caps])[2:] == [
+        "at most 4 of 8 in flight from here on",
+        "at most 8 of 8 in flight from here on",
+    ]
+
+
+def test_every_move_can_be_told_with_nothing_known() -> None:
+    for (state, move), after in TRANSITIONS.items():
+        event = JobMoved(NOW, (), move, Record(JOB, after))
+        told = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
+        assert len(told) == (move not in {Move.INTEND, Move.REFUSE}), move
+
+
+def test_a_notice_about_the_run_names_no_job() -> None:
+    assert lines([Noticed(NOW, (), "the disk is nearly full")]) == ["2026-11-22T21:55:00.000Z the disk is nearly full"]
+
+
+def test_long_lines_are_not_broken_and_many_names_are_cut() -> None:
+    ids = tuple(f"hero-{number}" for number in range(10))
+    assert lines([Noticed(NOW, ids, "x" * 400)]) == [
+        "2026-11-22T21:55:00.000Z hero-0, hero-1, hero-2 and 7 more: " + "x" * 400
+    ]
+    assert len(lines([Noticed(NOW, ids, "x" * 4000)])[0]) < 600
+
+
+EVIL = "\x1b[2J\x1b]0;title\x07\r\nroot# \u202e[bold red]\x9b31m\ud800"
+
+
+def evil_events() -> list[Event]:
+    problem = Problem("bad", EVIL, EVIL)
+    return [
+        RunStarted(NOW, EVIL, EVIL, EVIL, 4, {State.PENDING: 1}),
+        JobMoved(NOW, (EVIL,), Move.DOUBT, Record(JOB, State.IN_DOUBT, (), problem)),
+        CallFailed(NOW, (EVIL,), "poll", problem, 1.0),
+        Noticed(NOW, (EVIL,), EVIL),
+        Stopping(NOW, EVIL),
+        WeatherChanged(NOW, "poll", "down", EVIL, NOW + 9),
+        Alive(NOW + 2),
+        RunFinished(NOW, 1, {}, (EVIL,), EVIL),
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_hostile_words_cannot_act(terminal: bool) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    with make_progress(stream=stream, quiet=False, plain=True) as progress:
+        for event in evil_events():
+            progress(event)
+    told = ESCAPES.sub("", stream.getvalue()).splitlines()
+    assert len(told) == 7
+    assert all(line.isprintable() for line in told)
+    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in told[3]
+
+
+def test_hostile_words_cannot_act_on_the_screen() -> None:
+    stream = Terminal()
+    with make_progress(stream=stream, quiet=False, plain=False) as progress:
+        for event in evil_events():
+            progress(event)
+    text = stream.getvalue()
+    assert "\\x1b[2J" in text
+    assert not re.search("\x1b\\[2J|\x07|\x9b|\u202e|\ud800|\x1b\\]", text)
+
+
+def test_a_links_secret_is_not_shown() -> None:
+    told = lines([Noticed(NOW, (), "GET https://user:pass@cdn.example/clip.mp4?sig=SECRET failed")])[0]
+    assert "SECRET" not in told
+    assert "pass" not in told
+    assert "cdn.example/clip.mp4" in told
+
+
+def live(events: Sequence[Event]) -> tuple[Terminal, Progress]:
+    stream = Terminal()
+    progress = make_progress(stream=stream, quiet=False, plain=False)
+    for event in events:
+        progress(event)
+    return stream, progress
+
+
+def test_a_terminal_shows_a_screen_and_then_the_last_words() -> None:
+    before = threading.active_count()
+    stream, progress = live([*story()[:-1], Alive(NOW + 9)])
+    assert threading.active_count() == before, "it starts no thread"
+    shown = ESCAPES.sub("", stream.getvalue())
+    assert "3 of 4" in shown
+    assert "1 succeeded, 1 failed, 1 in doubt" in shown
+    assert "stopping: out of credits" in shown
+    assert "villain: no face" in shown
+    progress(finished(1))
+    text = stream.getvalue()
+    assert ESCAPES.sub("", text).rstrip().endswith("1 of 4 jobs succeeded.")
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    progress(Noticed(NOW + 13, (), "the summary was not posted"))
+    assert ESCAPES.sub("", stream.getvalue()).rstrip().endswith("the summary was not posted")
+
+
+def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
+    stream = Terminal()
+    stderr = sys.stderr
+    with suppress(KeyboardInterrupt), make_progress(stream=stream, quiet=False, plain=False) as progress:
+        progress(started())
+        raise KeyboardInterrupt
+    assert "\x1b[?25h" in stream.getvalue().rpartition("\x1b[?25l")[2]
+    assert sys.stderr is stderr
+
+
+def test_frames_follow_the_time_not_the_events() -> None:
+    record = Record(JOB, State.SUBMITTING)
+    many: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.INTEND, record) for n in range(1, 1000)]
+    stream, progress = live([started(2000), *many])
+    assert stream.getvalue().count("of 2,000") == 1
+    for tick in range(1, 5):
+        progress(Alive(NOW + 1 + tick / 4))  # one has news to show, and a second later the time has moved
+    assert stream.getvalue().count("of 2,000") == 2
+    progress(Alive(NOW + 2.25))
+    assert stream.getvalue().count("of 2,000") == 3
+    with progress:
+        pass
+
+
+def test_jobs_of_earlier_manifests_do_not_count() -> None:
+    stream, progress = live(
+        [started(1), JobMoved(NOW + 1, (), Move.DELIVER, Record(JOB, State.SUCCEEDED)), Alive(NOW + 2)]
+    )
+    with progress:
+        pass
+    shown = ESCAPES.sub("", stream.getvalue())
+    assert "0 of 1" in shown
+    assert "1 of 1" not in shown
+    assert "of 2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("quiet", "plain", "term"), [(True, False, "xterm"), (False, True, "xterm"), (False, False, "dumb")]
+)
+def test_no_screen_where_none_is_wanted(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    stream = Terminal()
+    with make_progress(stream=stream, quiet=quiet, plain=plain) as progress:
+        for event in story():
+            progress(event)
+    assert "\x1b[?25l" not in stream.getvalue()
+    assert "stopping: out of credits" in stream.getvalue()
+
+
+def test_colour_follows_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("\x1b" in line for line in lines(story()))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert any("\x1b[1;31m" in line for line in lines(story()))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not any("31m" in line for line in lines(story()))
+    stream, progress = live(story()[:-1])
+    with progress:
+        pass
+    assert not re.search("\x1b\\[[0-9;]*3[0-7]m", stream.getvalue())
+
+
+def test_a_stream_that_knows_little_still_gets_the_words() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    with make_progress(stream=stream, quiet=False, plain=False) as progress:
+        progress(Noticed(NOW, ("hero",), "Straße 漢"))
+    stream.flush()
+    assert b"Stra\\xdfe \\u6f22" in raw.getvalue()
+
+
+class Broken(Terminal):
+    """A terminal that goes away after so many writes."""
+
+    def __init__(self, error: Exception, good: int) -> None:
+        super().__init__()
+        self.error = error
+        self.good = good
+        self.failed = 0
+
+    def write(self, text: str) -> int:
+        if self.good:
+            self.good -= 1
+            return len(text)
+        self.failed += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "gone"), ValueError("closed")])
+@pytest.mark.parametrize("good", [0, 1, 4])
+@pytest.mark.parametrize("form", ["plain", "live", "json"])
+def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, form: str, good: int) -> None:
+    stderr = sys.stderr
+    stream = Broken(error, good)
+    log_format = "json" if form == "json" else "text"
+    with make_progress(stream=stream, quiet=False, plain=form == "plain", log_format=log_format) as progress:
+        for event in [*story()[:-1], Alive(NOW + 9), finished(1)]:
+            progress(event)
+    assert 1 <= stream.failed < 6
+    assert sys.stderr is stderr
+
+
+def test_a_terminal_that_was_stopped_misses_frames_and_holds_nobody_up() -> None:
+    """Ctrl-S: what is written blocks until Ctrl-Q. A run must not wait for that."""
+    master, slave = os.openpty()
+    termios.tcflow(slave, termios.TCOOFF)
+    with os.fdopen(slave, "w", encoding="utf-8") as stream:
+        view = make_progress(stream=stream, quiet=False, plain=False)
+        ended = threading.Event()
+
+        def run() -> None:
+            events: list[Event] = [started(), *(Alive(NOW + n) for n in range(1, 9))]
+            for event in events:
+                view(event)
+            ended.set()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        held_up = not ended.wait(10)
+        termios.tcflow(slave, termios.TCOON)
+        thread.join()
+        assert not held_up
+        view(Alive(NOW + 20))
+        drawn = b""
+        while select.select([master], [], [], 0)[0]:
+            drawn += os.read(master, 65536)
+        assert b"heroes on sandbox" in drawn
+        with view:
+            pass
+    os.close(master)

@@ -1,0 +1,211 @@
+"""The screen as words: it fits any window, answers a glance, and its figures are those of the events."""
+
+from dataclasses import replace
+
+import pytest
+
+from batchrunner.errors import Problem
+from batchrunner.events import (
+    Alive,
+    CallFailed,
+    CapChanged,
+    Event,
+    Fetching,
+    JobMoved,
+    JobSeen,
+    RunStarted,
+    Stopping,
+    WeatherChanged,
+)
+from batchrunner.job import Move, Record, State, advance, count_states
+from batchrunner.plan.prices import INFERRED
+from batchrunner.progress.model import Model
+from batchrunner.progress.phrases import pulse
+from batchrunner.progress.screen import ASCII, columns, draw, plain
+from tests.conftest import NOW, make_job
+
+MILLION = 1_000_000.0
+
+
+class Night:
+    """A run whose events are told to a model."""
+
+    def __init__(self, jobs: int, cap: int = 4) -> None:
+        self.model = Model()
+        self.at = NOW
+        self.records = {f"job{n}": Record(make_job(f"job{n}")) for n in range(jobs)}
+        by_job = {record.job.fingerprint: record for record in self.records.values()}
+        ids = {record.job.fingerprint: (name,) for name, record in self.records.items()}
+        prices = dict.fromkeys(by_job, MILLION)
+        states = count_states(by_job.values())
+        self.tell(RunStarted(NOW, "night", "aimlapi", "output/night", cap, states, by_job, prices, (INFERRED,), ids))
+
+    def tell(self, event: Event) -> None:
+        self.model.take(event)
+
+    def move(self, name: str, move: Move, **attempt: object) -> None:
+        record = advance(self.records[name], move, **attempt)  # type: ignore[arg-type]  # fields of an attempt
+        self.records[name] = record
+        self.tell(JobMoved(self.at, (name,), move, record))
+
+    def submit(self, name: str) -> None:
+        self.move(name, Move.INTEND, request_id=name, submitted_at=self.at, estimate=MILLION)
+        self.move(name, Move.ACCEPT, generation_id=name, accepted_at=self.at)
+
+    def deliver(self, name: str) -> None:
+        self.records[name] = self.records[name].with_attempt(completed_at=self.at)
+        self.move(name, Move.DELIVER, ended_at=self.at)
+
+    def generate(self, name: str) -> None:
+        self.records[name] = self.records[name].with_attempt(generating_at=self.at)
+        self.tell(JobSeen(self.at, (name,), self.records[name]))
+
+    def wait(self, seconds: float) -> None:
+        self.at += seconds
+        self.tell(Alive(self.at))
+
+    def screen(self, width: int = 100, height: int = 30) -> list[str]:
+        return plain(draw(self.model, width, height))
+
+
+@pytest.fixture
+def night() -> Night:
+    """Ten jobs, four at once; three took 100 s each, one failed, one is in doubt."""
+    night = Night(10)
+    for name in ("job0", "job1", "job2", "job3"):
+        night.submit(name)
+    night.wait(100)
+    for name in ("job0", "job1", "job2"):
+        night.deliver(name)
+    night.move("job3", Move.SPOIL, error=Problem("face", "no face"), ended_at=night.at)
+    night.submit("job4")
+    night.generate("job4")
+    night.submit("job5")
+    night.move("job6", Move.INTEND, request_id="job6", submitted_at=night.at, estimate=MILLION)
+    night.move("job7", Move.INTEND, request_id="job7", submitted_at=night.at, estimate=MILLION)
+    night.move("job7", Move.DOUBT, error=Problem("cut", "the connection broke"))
+    night.wait(40)
+    return night
+
+
+def test_a_glance_is_answered(night: Night) -> None:
+    shown = night.screen()
+    assert shown[0].split() == ["night", "on", "aimlapi", "2", "min", "20", "s"]
+    assert shown[1].endswith(" 5 of 10")
+    assert shown[2] == "jobs     3 succeeded, 1 failed, 1 in doubt, 3 in flight, 2 waiting"
+    # 60 s of two generations, 60 s of what is being submitted and two of 100 s are left, for four slots; and 50 s.
+    assert "in 2 min 25 s; 77 clips an hour" in shown[3]
+    assert shown[4] == "cost     $1.50 spent, about $4.50 in all (inferred); 3.0 of 9.0 M credits"
+    assert shown[5] == "service  fine; at most 4 at once"
+    assert shown[7:11] == [
+        "job4  generating   40 s, usually 1 min 40 s",
+        "job6  uploading    40 s",
+        "job5  queued       40 s, usually 1 min 40 s",
+        "job7  in doubt     40 s",
+    ]
+    assert [line.partition(" ")[2] for line in shown[12:]] == ["job3: no face", "job7: the connection broke"]
+
+
+def test_without_three_durations_there_is_no_finish_time() -> None:
+    night = Night(2)
+    night.submit("job0")
+    night.wait(10)
+    assert night.screen()[3] == "finish   known after three clips"
+
+
+def test_a_download_shows_its_bytes(night: Night) -> None:
+    night.tell(Fetching(night.at, ("job4",), night.records["job4"].job.fingerprint, 1_500_000, 6_000_000))
+    assert night.screen()[7] == "job4  downloading  1.5 MB of 6.0 MB"
+    night.tell(Fetching(night.at, ("job4",), night.records["job4"].job.fingerprint, 1_500_000, None))
+    assert night.screen()[7] == "job4  downloading  1.5 MB"
+    night.deliver("job4")
+    assert not any(line.startswith("job4") for line in night.screen())
+
+
+def test_trouble_says_since_when_until_when_and_why(night: Night) -> None:
+    night.tell(WeatherChanged(night.at, "submit", "paused", "out of credits", night.at + 300))
+    night.wait(60)
+    night.tell(WeatherChanged(night.at, "poll", "paused", "out of credits", night.at + 400))
+    shown = night.screen()
+    assert shown[3] == "finish   not known while calls are held back"
+    assert shown[5].startswith("service  submissions and polls paused since ")
+    assert shown[5].endswith(" (1 min 0 s), next try in 4 min 0 s: out of credits")
+    for call in ("submit", "poll"):
+        night.tell(WeatherChanged(night.at + 9, call, "fine", ""))
+    assert night.screen()[5] == "service  fine; at most 4 at once"
+
+
+def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(night: Night) -> None:
+    night.tell(WeatherChanged(night.at, "submit", "throttled", "429", night.at + 3))
+    night.tell(CapChanged(night.at, 2, 4))
+    assert night.screen()[3].startswith("finish   about ")
+    night.tell(WeatherChanged(night.at, "submit", "fine", ""))
+    assert night.screen()[5] == "service  fine; at most 2 of 4 at once, as the service asks for fewer"
+
+
+def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(night: Night) -> None:
+    for number in range(40):
+        night.tell(CallFailed(night.at + number, (f"job{number}",), "poll", Problem("down", f"503 {number % 20}"), 1.0))
+    shown = night.screen(100, 18)
+    assert any("job3: no face" in line for line in shown), "a failed job outlives forty failed calls"
+    assert any("2 times, last job39: poll failed: 503 19" in line for line in shown)
+
+
+def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
+    night = Night(8, cap=2)
+    for name in ("job0", "job1", "job2"):
+        night.submit(name)
+        night.at += 60
+        night.deliver(name)
+    assert night.model.left_s() is not None
+    for name in ("job3", "job4"):
+        night.move(name, Move.INTEND, request_id=name, submitted_at=night.at)
+        night.move(name, Move.DOUBT)
+    assert night.model.left_s() is None
+    assert "in doubt hold every slot" in "\n".join(plain(draw(night.model, 120, 30)))
+    assert "in doubt hold every slot" in pulse(night.model)
+    night.submit("job5")  # a doubt's half hour is over
+    assert night.model.left_s() is not None
+
+
+def test_stopping_says_why(night: Night) -> None:
+    night.tell(Stopping(night.at, "the deadline is reached"))
+    assert night.screen()[3] == "finish   stopping: the deadline is reached"
+
+
+def test_what_failed_before_is_a_problem_still() -> None:
+    night = Night(1)
+    failed = replace(night.records["job0"], state=State.FAILED, error=Problem("face", "no face"))
+    start = night.model.started
+    assert start is not None
+    night.tell(replace(start, records={failed.job.fingerprint: failed}, states={State.FAILED: 1}))
+    assert any("job0: no face" in line for line in night.screen())
+
+
+@pytest.mark.parametrize("width", [1, 2, 20, 40, 80, 200])
+@pytest.mark.parametrize("height", [1, 2, 7, 8, 15, 24, 40])
+def test_it_fits_every_window(night: Night, width: int, height: int) -> None:
+    night.tell(CallFailed(night.at, ("漢" * 60, "x"), "poll", Problem("down", "é\u0301" * 300), 1.0))
+    for number in range(60):
+        name = f"more{number}漢"
+        night.records[name] = Record(make_job(name))
+        night.submit(name)
+    shown = night.screen(width, height)
+    assert 1 <= len(shown) <= height
+    assert all(columns(line) <= width for line in shown)
+    assert columns(shown[-1]) <= max(1, width - 4), "what is typed is echoed there"
+    if height >= 24 and width >= 80:
+        assert any(line.startswith("and ") and "queued" in line for line in shown)
+        assert len(shown) == height
+
+
+def test_nothing_is_said_by_colour_alone(night: Night) -> None:
+    bar = night.screen(100)[1]
+    assert bar.count("━") == 46
+    assert bar.count("╍") == 27
+    assert bar.count("─") == 92 - 46 - 27
+    assert all(line.isascii() for line in plain(draw(night.model, 60, 24, ASCII)))
+
+
+def test_before_the_start_there_is_nothing_to_draw() -> None:
+    assert draw(Model(), 80, 24) == []

@@ -1,0 +1,166 @@
+"""The files for other programs: read back with other programs' eyes, and in step with docs/outputs.md.
+
+``REWRITE_DOCS=1`` writes the tables of docs/outputs.md anew.
+"""
+
+import csv
+import io
+import os
+import re
+from dataclasses import replace
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from batchrunner.report.formats import COLUMNS, CSV, JUNIT, METRICS, metrics_text, pieces
+from tests.conftest import ROOT
+from tests.report.test_report import ALL, HOSTILE, NOW, RUN, attempt, built, hostile, record, snapshot
+
+PAGE = ROOT / "docs" / "outputs.md"
+SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\]|\\["\\n])*",?)+)\} (\S+)')
+
+
+def results_csv(report: dict[str, Any]) -> str:
+    return "".join(pieces(CSV, report))
+
+
+def junit_xml(report: dict[str, Any]) -> str:
+    return "".join(pieces(JUNIT, report))
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_row_for_each_entry_with_every_column() -> None:
+    made = built(snapshot(*ALL))
+    text = results_csv(made)
+    told = rows(text)
+    assert text.endswith("\r\n")
+    assert [row["id"] for row in told] == [job["id"] for job in made["jobs"]]
+    assert list(told[0]) == [column.name for column in COLUMNS]
+    assert (
+        told[0] | {"state": "succeeded", "file": "job-0.mp4", "polls": "4", "tags": "n=0", "error_kind": ""} == told[0]
+    )
+    assert (told[1]["error_kind"], told[1]["error_fault"], told[1]["error_message"]) == ("face", "job", "no face")
+    assert told[4]["submitted_at"] == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\uff1d1+1",
+        " \uff0b1",
+        "\uff0d1",
+        "\uff20SUM(A1)",
+        "  =cmd|'/C calc'!A0",
+    ],
+)
+def test_no_cell_is_a_formula(text: str) -> None:
+    made = built(snapshot(ALL[0]))
+    made["jobs"][0]["tags"] = {}
+    made["jobs"][0]["request"]["video"] = text
+    cell = rows(results_csv(made))[0]["video"]
+    assert cell.startswith("'")
+    assert cell.isprintable()
+
+
+def test_separators_within_tags_are_quoted() -> None:
+    made = built(snapshot(ALL[0]))
+    made["jobs"][0]["tags"] = {"who": "a; role=b", "k=x": 'say "hi"', "plain": "hero walk", "": " "}
+    cell = rows(results_csv(made))[0]["tags"]
+    assert cell == 'who="a; role=b"; "k=x"="say \\"hi\\""; plain=hero walk; ""=" "'
+
+
+def test_numbers_stay_numbers() -> None:
+    made = built(snapshot(ALL[0]))
+    made["jobs"][0]["priority"] = -5
+    assert rows(results_csv(made))[0]["priority"] == "-5"
+
+
+def test_junit_tells_failures_from_doubts_from_work_to_do() -> None:
+    made = built(snapshot(*ALL))
+    root = ET.fromstring(junit_xml(made))
+    suite = root[0]
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "6", "failures": "1", "errors": "2", "skipped": "2",
+    }  # fmt: skip
+    assert suite.get("time") == "12.000"
+    assert suite.get("timestamp") == "2026-11-22T21:55:00.123"
+    cases = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert cases == {
+        "job-0": ["system-out"], "job-1": ["failure"], "job-2": ["error"], "job-3": ["skipped"], "job-4": ["skipped"],
+        "job-5": ["error"],
+    }  # fmt: skip
+    failure = suite[1][0]
+    assert (failure.get("type"), failure.get("message"), failure.text) == ("face", "no face", "Another.")
+
+
+def test_metrics_can_be_read_and_add_up() -> None:
+    text = metrics_text(built(snapshot(*ALL)))
+    assert text.endswith("\n")
+    samples = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE"):
+            assert line.endswith(" gauge")
+        elif not line.startswith("# HELP"):
+            name, labels, value = SAMPLE.fullmatch(line).groups()  # type: ignore[union-attr]  # it fails the test if None
+            assert 'batch="heroes"' in labels
+            samples[name, labels.removeprefix('batch="heroes"').lstrip(",")] = float(value)
+    assert samples["batchrunner_jobs", 'state="succeeded"'] == 1
+    assert sum(value for (name, _), value in samples.items() if name == "batchrunner_jobs") == 6
+    assert samples["batchrunner_run_exit_status", ""] == 0
+    assert samples["batchrunner_run_started_timestamp_seconds", ""] == NOW
+    assert ("batchrunner_credits", 'kind="budget"') not in samples, "none is set"
+
+
+def test_durations_by_quantile() -> None:
+    timed = [
+        record(str(n), ALL[0].state, replace(attempt(generation_id="g", outcome="succeeded"), request_id=f"r{n}",
+               accepted_at=NOW, completed_at=NOW + n))
+        for n in range(1, 101)
+    ]  # fmt: skip
+    text = metrics_text(built(snapshot(*timed)))
+    found = re.findall(r'generation_seconds\{batch="heroes",quantile="([\d.]+)"\} (\S+)', text)
+    assert found == [("0.5", "51"), ("0.9", "91"), ("0.99", "100")]
+
+
+def test_a_run_under_way_has_no_end() -> None:
+    text = metrics_text(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None))))
+    assert "finished" not in text
+    assert "exit_status" not in text
+    ET.fromstring(junit_xml(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None)))))
+
+
+def test_hostile_text_breaks_none_of_them() -> None:
+    made = built(hostile())
+    assert rows(results_csv(made))[0]["error_message"].startswith("<script>")
+    assert len(rows(results_csv(made))) == 2
+    case = ET.fromstring(junit_xml(made))[0][0]
+    assert "\\x1b[2J" in (case.get("name") or "")
+    lines = metrics_text(made).splitlines()
+    assert all(line.startswith("#") or SAMPLE.fullmatch(line) for line in lines)
+    assert HOSTILE not in "".join(lines)
+
+
+def table(head: str, names: list[tuple[str, str]]) -> str:
+    return f"| {head} | meaning |\n|---|---|\n" + "".join(f"| `{name}` | {meaning} |\n" for name, meaning in names)
+
+
+@pytest.mark.parametrize(("head", "names"), [
+    ("column", [(column.name, column.meaning) for column in COLUMNS]),
+    ("metric", [(metric.name, metric.meaning) for metric in METRICS]),
+])  # fmt: skip
+def test_the_page_names_every_column_and_metric(head: str, names: list[tuple[str, str]]) -> None:
+    page = PAGE.read_text("utf-8")
+    if os.environ.get("REWRITE_DOCS"):
+        page = re.sub(rf"\| {head} \|.*\n(?:\|.*\n)+", lambda _: table(head, names), page)
+        PAGE.write_text(page, "utf-8")
+    assert table(head, names) in page

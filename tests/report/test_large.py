@@ -1,0 +1,264 @@
+"""Reports of large batches: rows go by one after the other, and the page has as many cards as a browser opens well."""
+
+import csv
+import errno
+import json
+import re
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO
+
+import pytest
+
+from batchrunner.errors import LocalFault
+from batchrunner.job import Record, Snapshot, State
+from batchrunner.report import formats, gallery, writer
+from batchrunner.report.charts import Tried, Try, generation_times
+from batchrunner.report.formats import CSV, JSON, JUNIT
+from batchrunner.report.html import render
+from batchrunner.storage.durable_files import Disk
+from tests.browser.nights import night
+from tests.report.test_report import ALL, RUN, built, record, snapshot
+
+STATES = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
+
+
+class Watched(Mapping[str, Record]):
+    """Records that count how often they are looked up."""
+
+    def __init__(self, records: Mapping[str, Record]) -> None:
+        self.records = records
+        self.looks = 0
+
+    def __getitem__(self, key: str) -> Record:
+        self.looks += 1
+        return self.records[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def test_a_row_is_made_when_it_is_reached_and_each_time_anew() -> None:
+    shot = night(50)
+    watched = Watched(shot.records)
+    jobs = writer.build(replace(shot, records=watched), "0.1.0")["jobs"]
+    before = watched.looks
+    passing = iter(jobs)
+    first, second = next(passing), next(passing)
+    assert watched.looks == before + 2
+    assert (first["id"], second["id"]) == (shot.entries[0].id, shot.entries[1].id)
+    assert dict(jobs[0]) == dict(first)
+    assert len(jobs) == len(list(jobs)) == len(list(jobs)) == 50
+
+
+def peak_bytes(shot: Snapshot, folder: Path) -> int:
+    writer.write(shot, folder, "0.1.0", junit=str(folder / "junit.xml"))  # so that what is kept for good is there
+    tracemalloc.start()
+    try:
+        writer.write(shot, folder, "0.1.0", junit=str(folder / "junit.xml"))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row with all its values takes 3 kB; what is kept of a job for charts and causes, a tenth of that."""
+    monkeypatch.setattr(gallery, "MOST", 20)
+    few, many = (peak_bytes(night(jobs), tmp_path) for jobs in (100, 700))
+    assert (many - few) / 600 < 1000
+
+
+def test_report_json_holds_what_the_whole_dict_would_a_job_a_line(tmp_path: Path) -> None:
+    shot = replace(night(30), records=night(40).records)  # ten jobs are of an earlier manifest
+    path, _, table = writer.write(shot, tmp_path, "0.1.0")
+    text = path.read_text("utf-8")
+    whole = built(shot)
+    assert json.loads(text) == whole
+    assert list(json.loads(text)) == list(whole)
+    lines = [json.loads(line.rstrip(",")) for line in text.splitlines() if line.startswith('{"')]
+    assert lines == [*whole["jobs"], *whole["earlier_jobs"]]
+    assert whole["earlier_jobs"]
+    with table.open(newline="", encoding="utf-8") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [job["id"] for job in whole["jobs"]]
+
+
+@pytest.mark.parametrize("jobs", [(), ALL[:1], ALL])
+def test_every_form_is_whole_with_any_number_of_jobs(jobs: tuple[Record, ...]) -> None:
+    made = writer.build(snapshot(*jobs), "0.1.0")
+    assert json.loads(writer.to_json(made)) == built(snapshot(*jobs))
+    for form in (JSON, CSV, JUNIT):
+        assert "".join(formats.pieces(form, made)).endswith("\n")
+
+
+def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr("batchrunner.report.html.render", broken)
+    with pytest.raises(RuntimeError):
+        writer.write(night(3), tmp_path, "0.1.0")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["report.json", "results.csv"]
+
+
+class Filling:
+    """A file on a disk that takes so many bytes more."""
+
+    def __init__(self, file: BinaryIO, room_bytes: int) -> None:
+        self._file = file
+        self._room_bytes = room_bytes
+
+    def write(self, content: bytes) -> int:
+        self._room_bytes -= len(content)
+        if self._room_bytes < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room_bytes", [0, 5000, 20_000])
+def test_a_disk_that_fills_leaves_the_former_file_and_the_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_bytes: int
+) -> None:
+    json_path, _, table = writer.write(snapshot(ALL[4]), tmp_path, "0.1.0")
+    before = json_path.read_bytes()
+    real = Disk.open
+
+    def opened(disk: Disk, path: Path, mode: str) -> Any:
+        file = real(disk, path, mode)
+        return Filling(file, room_bytes) if "report.json" in path.name else file
+
+    monkeypatch.setattr(Disk, "open", opened)
+    with pytest.raises(LocalFault, match=r"report\.json could not be written: the disk is full"):
+        writer.write(night(30), tmp_path, "0.1.0")
+    assert json_path.read_bytes() == before
+    assert table.read_text("utf-8").count("\n") == 31
+    assert not list(tmp_path.rglob("*.new"))
+
+
+def test_what_breaks_in_the_middle_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr(formats, "CSV", CSV._replace(line=broken))
+    with pytest.raises(RuntimeError):
+        writer.write(night(3), tmp_path, "0.1.0")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# What the page shows
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cards_are_as_many_as_there_is_room_for_and_in_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(seed)
+    monkeypatch.setattr(gallery, "MOST", 20)
+    states = rng.choices(STATES, [rng.random() ** 3 for _ in STATES], k=rng.choice((0, 19, 20, 21, 300)))
+    chosen = gallery.places(states)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(20, len(states))
+    shown, every = Counter(states[place] for place in chosen), Counter(states)
+    for state in ("failed", "in_doubt", "succeeded"):
+        assert shown[state] >= min(every[state], 5)
+    assert not any(shown[state] for state in ("in_flight", "pending")) or all(
+        shown[state] == every[state] for state in ("failed", "in_doubt", "succeeded")
+    )
+    for state in STATES:
+        places = [place for place in range(len(states)) if states[place] == state]
+        assert [place for place in chosen if states[place] == state] == places[: shown[state]], "the first of each"
+
+
+def test_failures_have_half_of_the_room_and_all_of_it_where_nobody_else_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gallery, "MOST", 10)
+    both = ["succeeded"] * 50 + ["failed"] * 50
+    assert gallery.places(both) == [*range(5), *range(50, 55)]
+    assert gallery.places(["failed"] * 50 + ["pending"] * 50) == list(range(10))
+    assert gallery.places(["failed"] * 3 + ["succeeded"] * 50) == list(range(10))
+
+
+def words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", "", page.partition("<main>")[2]).split())
+
+
+def test_a_page_that_leaves_jobs_out_says_so_and_draws_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "MOST", 12)
+    shot = snapshot(
+        *[record(f"{n}s", State.SUCCEEDED) for n in range(70)],
+        *[record(f"{n}p", State.PENDING) for n in range(9)],
+        *ALL,
+    )
+    page = render(writer.build(shot, "0.1.0"))
+    assert page.count('<li class="card"') == 12
+    told = words(page)
+    assert (
+        "12 of 85 jobs are shown here: 9 of 71 succeeded, all 1 failed, all 2 in doubt, none of 1 in flight, "
+        "none of 10 not submitted. results.csv and report.json have every job; charts and sums on this page are of "
+        "every job."
+    ) in told
+    assert "75 jobs in 1 run" in told
+    assert 'href="./results.csv"' in page
+
+
+def test_a_page_that_shows_all_has_no_such_words() -> None:
+    assert "are shown here" not in render(writer.build(snapshot(*ALL), "0.1.0"))
+
+
+def test_posters_are_for_jobs_that_have_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    shot = night(40)
+    assert writer.on_page(shot) == shot
+    monkeypatch.setattr(gallery, "MOST", 10)
+    ids = [entry.id for entry in writer.on_page(shot).entries]
+    page = render(writer.build(shot, "0.1.0"))
+    assert re.findall(r"<h3>(?:<a [^>]*>)?<bdi>([^<]+)</bdi>", page)[-10:] == ids
+
+
+def test_earlier_jobs_are_listed_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrunner.report.html._MOST_EARLIER", 3)
+    old = tuple(record(str(n), State.SUCCEEDED) for n in range(8))
+    page = render(writer.build(snapshot(ALL[0], earlier=old), "0.1.0"))
+    assert "and 5 more in report.json" in words(page)
+
+
+# Large figures in charts
+
+
+def test_labels_of_large_numbers_are_short_and_of_times_whole() -> None:
+    tries = [Try("succeeded", 0.0, accepted_at=1.0, completed_at=1.0 + 230 * n / 120_000) for n in range(120_000)]
+    drawn = generation_times(tries)
+    assert drawn is not None
+    assert [tick["label"] for tick in drawn["y_ticks"]][-1] == "6,000"
+    assert [tick["label"] for tick in drawn["x_ticks"]] == ["0", "40 s", "80 s", "2 min", "160 s", "200 s"]
+    drawn = generation_times([*tries, *tries[:1] * 250_000])
+    assert drawn is not None
+    assert [tick["label"] for tick in drawn["y_ticks"]] == ["0", "100k", "200k", "300k"]
+
+
+def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
+    made = built(night(60))
+    tries = list(Tried(made["jobs"]))
+    told = [each for job in made["jobs"] for each in job["attempts"]]
+    assert len(tries) == len(told)
+    for one, other in zip(tries, told, strict=True):
+        assert (one.outcome, one.polls, one.is_accepted) == (
+            other["outcome"], other["polls"], other["generation_id"] is not None,
+        )  # fmt: skip
+        assert (one.completed_at is None) == (other["completed_at"] is None)
+        assert one.price == (other["estimate"] if other["credits"] is None else other["credits"])
+
+
+def test_the_first_submission_is_that_of_the_jobs_named() -> None:
+    old = record("old", State.SUCCEEDED)
+    earliest = replace(old, attempts=(replace(old.attempts[0], submitted_at=RUN.started_at - 500),))
+    made = built(snapshot(*ALL, earlier=(earliest,)))
+    assert made["first_submitted_at"] == made["jobs"][0]["attempts"][0]["submitted_at"]
+    assert built(snapshot(ALL[4]))["first_submitted_at"] is None

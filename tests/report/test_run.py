@@ -1,0 +1,135 @@
+"""The files a run writes at its end, by real processes: whole runs, interrupted ones, and `report` afterwards."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from tests.conftest import MEDIA
+from tests.soak.processes import Command, call, environment
+
+OUTPUTS = {"report.json", "report.html", "results.csv"}
+WITNESS = ".batchrunner.witness"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A manifest of two jobs for the sandbox, beside its inputs."""
+    for name in ("bunny.mp4", "hopper.jpg"):
+        shutil.copy(MEDIA / name, tmp_path / name)
+    jobs = [{"id": f"job-{size}", "resolution": f"{size}p"} for size in (480, 580)]
+    manifest = {
+        "version": 1, "name": "night", "provider": "sandbox", "poll_interval": "200ms", "jobs": jobs,
+        "defaults": {"video": "bunny.mp4", "image": "hopper.jpg"}, "junit": "ci/junit.xml",
+    }  # fmt: skip
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
+    return tmp_path
+
+
+def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None:
+    done = call("run", "night.yaml", cwd=folder, BATCHRUNNER_METRICS_FILE="batch.prom")
+    assert done.returncode == 0, done.stderr
+    run_dir = folder / "output" / "night"
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == {*OUTPUTS, WITNESS} | {
+        "job-480.mp4",
+        "job-580.mp4",
+    }
+    assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
+    assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
+    made = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
+    page = made["report.html"]
+    posters = run_dir / ".batchrunner" / "posters"
+    # Two clips, their reference clip and their character, in three sizes: made beside the run.
+    assert len(list(posters.glob("*.webp"))) == (2 + 1 + 1) * 3
+    assert page.count(b"data:image/webp;base64,") == 4
+
+    shutil.rmtree(posters)
+    for name in OUTPUTS:
+        (run_dir / name).unlink()
+    again = call("report", run_dir, "--junit", "again.xml", "--metrics-file", "again.prom", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == made, "the run's memory and its journal agree"
+    assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
+    assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
+
+
+def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
+    (folder / "faults.yaml").write_text("service: {duration: 10m}\n", "utf-8")
+    arguments: list[str | Path] = ["run", "night.yaml", "--faults", "faults.yaml", "--metrics-file", "batch.prom"]
+    with Command(arguments, folder, folder / "log") as run:
+        run.says("accepted")
+        run.signal_group(signal.SIGTERM)
+        assert run.end() == 143
+    run_dir = folder / "output" / "night"
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == {*OUTPUTS, WITNESS}
+    assert json.loads((run_dir / "report.json").read_bytes())["exit_status"] == 143
+    assert ET.parse(folder / "ci" / "junit.xml").getroot().get("skipped") == "2"
+    assert 'batchrunner_run_exit_status{batch="night"} 143' in (folder / "batch.prom").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--junit", "file/junit.xml"), "--junit: file/junit.xml cannot be written"),
+        (("--metrics-file", "fifo"), "--metrics-file: fifo cannot be written: what stands there is not a plain file"),
+        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is in the way of --junit"),
+        (("--metrics-file", "output/night/report.json"), "output/night/report.json is in the way of report.json"),
+        (("--metrics-file", "bunny.mp4"), "--metrics-file: bunny.mp4 has the name of a clip"),
+        (("--metrics-file", "hopper.jpg"), "--metrics-file: hopper.jpg cannot be written: what stands there is not"),
+        (("--junit", "night.yaml"), "--junit: night.yaml cannot be written: what stands there is not JUnit XML"),
+        (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be made in /proc/"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
+    folder: Path, options: tuple[str, ...], complaint: str
+) -> None:
+    (folder / "file").write_text("")
+    os.mkfifo(folder / "fifo")
+    done = call("run", "night.yaml", *options, cwd=folder)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Nothing was done" in done.stderr
+    assert not (folder / "output").exists()
+    assert (folder / "fifo").is_fifo()
+    assert (folder / "hopper.jpg").read_bytes() == (MEDIA / "hopper.jpg").read_bytes()
+
+
+def test_a_report_takes_nothing_elses_place(folder: Path) -> None:
+    run_dir = folder / "output" / "night"
+    assert call("run", "night.yaml", cwd=folder).returncode == 0
+    os.mkfifo(folder / "fifo")
+    journal, clip = run_dir / ".batchrunner" / "journal.db", run_dir / "job-480.mp4"
+    held = journal.read_bytes(), clip.read_bytes()
+    for place in (folder / "fifo", journal, run_dir / ".batchrunner" / "lock", clip, "/dev/null"):
+        done = call("report", run_dir, "--junit", place, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "submitted" not in done.stderr
+    assert (folder / "fifo").is_fifo()
+    assert (journal.read_bytes(), clip.read_bytes()) == held
+
+
+def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path) -> None:
+    full = "import errno, os, sys; from batchrunner import cli\nfrom batchrunner.report import writer as report\n"
+    full += "class Full(report.Disk):\n def flush(self, file):\n"
+    full += "  if os.environ['FULL_FOR'] in str(file.name): raise OSError(errno.ENOSPC, 'no space')\n"
+    full += "report.Disk = Full; cli.main()"
+
+    def run_on_a_full_disk(for_names_with: str) -> str:
+        program = [sys.executable, "-c", full, "run", "night.yaml"]
+        more = environment(FULL_FOR=for_names_with)
+        done = subprocess.run(program, cwd=folder, env=more, capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done.stderr
+        assert "the report could not be written: " in done.stderr
+        return done.stderr
+
+    assert "older" not in run_on_a_full_disk(""), "there is none yet"
+    assert call("report", folder / "output" / "night", cwd=folder).returncode == 0
+    assert "what stands there is older: report.html, report.json, results.csv" in run_on_a_full_disk("")
+    assert "older" not in run_on_a_full_disk("junit"), "only the further file is not written"

@@ -1,0 +1,129 @@
+"""Room on the disk: nothing is bought that could not be stored."""
+
+import resource
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from batchrunner.events import Event, JobMoved
+from batchrunner.job import Move, Result, State
+from batchrunner.journal.journal import LOG_BYTES
+from batchrunner.storage import durable_files
+from batchrunner.storage.disk_space import Room
+from batchrunner.storage.run_directory import RunDir
+from tests.conftest import NOW, make_record
+
+CLIP_BYTES = 5_000_000
+RESULT = Result(CLIP_BYTES, "ab" * 32, 480, 480, 2.0)
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    time_s = 0.0
+
+    def now(self) -> float:
+        return NOW + self.time_s
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def wait(self, event: object, until: float | None) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the disk has left, to be changed."""
+    left = [0]
+    monkeypatch.setattr(durable_files, "free_bytes", lambda _: left[0] + LOG_BYTES)
+    return left
+
+
+def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
+    known = [make_record("a", State.SUCCEEDED, result=RESULT), make_record("b")]
+    free[0] = 3 * (CLIP_BYTES + 32 * 1024)
+    assert Room(Path(), Hand(), known).lacks(3) == ""
+    lack = Room(Path(), Hand(), known).lacks(4)
+    assert "15.1 MB left" in lack
+    assert "20.1 MB" in lack
+    assert "make room" in lack
+
+
+def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None:
+    told: list[Event] = []
+    room = Room(Path(), Hand(), [])
+    free[0] = 3 * CLIP_BYTES
+    assert room.lacks(10) == ""
+    move = JobMoved(NOW, ("a",), Move.DELIVER, make_record("a", State.SUCCEEDED, result=RESULT))
+    room.beside(told.append)(move)
+    assert told == [move]
+    assert room.lacks(1) == ""
+    assert room.lacks(2), "one has landed since the disk was asked"
+
+
+def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
+    clock = Hand()
+    room = Room(Path(), clock, [])
+    assert room.lacks(1)
+    free[0] = 1 << 30
+    assert room.lacks(1)
+    clock.time_s = 1.0
+    assert room.lacks(1) == ""
+
+
+def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, free: list[int]) -> None:
+    """A run that ends gives it back, and the next one takes it again: else each start would pay for one more clip."""
+    known = [make_record("a", State.SUCCEEDED, result=RESULT)]
+    log = RunDir(tmp_path).journal.with_name("journal.db-wal")
+    log.parent.mkdir()
+    one = CLIP_BYTES + 32 * 1024
+    for log_bytes in (0, LOG_BYTES // 2, LOG_BYTES, 2 * LOG_BYTES):
+        log.write_bytes(b"x" * log_bytes)
+        free[0] = one - min(log_bytes, LOG_BYTES) - 1
+        assert Room(tmp_path, Hand(), known).lacks(1), log_bytes
+        free[0] += 1
+        assert Room(tmp_path, Hand(), known).lacks(1) == "", log_bytes
+
+
+class Facts(NamedTuple):
+    """What `os.statvfs` tells."""
+
+    f_blocks: int = 1 << 30
+    f_bavail: int = 1 << 29
+    f_frsize: int = 4096
+    f_files: int = 1 << 20
+    f_favail: int = 1 << 19
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (Facts(), ""),
+        (Facts(f_blocks=0, f_bavail=0), ""),  # it does not know its size
+        (Facts(f_blocks=0, f_bavail=0, f_files=0, f_favail=0), ""),
+        (Facts(f_bavail=0), "the disk has 0 bytes left"),
+        (Facts(f_favail=0), "room for 0 more files (inodes)"),
+        (Facts(f_favail=15), "room for 15 more files (inodes)"),
+        (Facts(f_favail=16), ""),
+        (Facts(f_files=0, f_favail=0), ""),  # inodes are made when they are needed
+    ],
+)
+def test_what_a_file_system_tells_of_its_room(monkeypatch: pytest.MonkeyPatch, facts: Facts, words: str) -> None:
+    monkeypatch.setattr("os.statvfs", lambda _: facts)
+    lack = Room(Path(), Hand(), []).lacks(2)
+    assert words in lack
+    assert bool(lack) == bool(words)
+
+
+def test_a_limit_on_the_size_of_files_is_a_lack_of_room(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:
+    free[0] = 1 << 40
+    known = [make_record("a", State.SUCCEEDED, result=RESULT)]
+    for limit_bytes, enough in ((CLIP_BYTES - 1, False), (CLIP_BYTES, True), (resource.RLIM_INFINITY, True)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=limit_bytes: (soft, resource.RLIM_INFINITY))
+        lack = Room(Path(), Hand(), known).lacks(1)
+        assert ("ulimit -f" in lack) == (not enough), lack

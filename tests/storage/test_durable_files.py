@@ -1,0 +1,218 @@
+"""Files that must survive: flushed before they are named, and a full disk called by its name."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.errors import ExitStatus
+from batchrunner.storage import durable_files
+from batchrunner.storage.durable_files import Disk
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was flushed to the disk, in order, with the calls that matter between."""
+    names: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record(descriptor: int) -> None:
+        names.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        names.append(f"rename {self.name} {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "replace", renamed)
+    return names
+
+
+def test_a_flushed_file_is_on_the_disk(tmp_path: Path, synced: list[str]) -> None:
+    files = Disk()
+    with files.open(tmp_path / "a", "wb") as file:
+        file.write(b"content")
+        files.flush(file)
+        assert (tmp_path / "a").read_bytes() == b"content", "what Python still holds is not flushed"
+    assert synced == ["fsync a"]
+    with files.open(tmp_path / "a", "ab") as file:
+        file.write(b" more")
+    assert (tmp_path / "a").read_bytes() == b"content more"
+
+
+def test_a_rename_flushes_both_folders_after_it(tmp_path: Path, synced: list[str]) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "a").write_bytes(b"new")
+    (tmp_path / "to" / "b").write_bytes(b"old")
+    Disk().rename(tmp_path / "from" / "a", tmp_path / "to" / "b")
+    assert (tmp_path / "to" / "b").read_bytes() == b"new"
+    assert synced[0] == "rename a b"
+    assert sorted(synced[1:]) == ["fsync from", "fsync to"]
+
+
+def test_content_is_on_the_disk_before_any_file_gets_its_name(tmp_path: Path, synced: list[str]) -> None:
+    names = [(tmp_path / f"{number}.part", tmp_path / f"{number}.mp4") for number in range(3)]
+    for source, _ in names:
+        source.write_bytes(source.name.encode())
+    Disk().land(names)
+    assert [target.read_bytes() for _, target in names] == [b"0.part", b"1.part", b"2.part"]
+    assert synced == [
+        *(f"fsync {number}.part" for number in range(3)),
+        *(f"rename {number}.part {number}.mp4" for number in range(3)),
+        f"fsync {tmp_path.name}",
+    ]
+
+
+def test_a_second_name_is_a_hard_link(tmp_path: Path, synced: list[str]) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").samefile(tmp_path / "b")
+    assert synced == ["rename b.new b", f"fsync {tmp_path.name}"]
+
+
+def test_without_hard_links_it_is_a_copy_flushed_before_its_name(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
+    assert not (tmp_path / "a").samefile(tmp_path / "b")
+    assert synced == ["fsync b.new", "rename b.new b", f"fsync {tmp_path.name}"]
+
+
+def test_duplicating_twice_and_over_leftovers_leaves_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b.new").write_bytes(b"left by a crash")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    Disk().duplicate(tmp_path / "a", tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_removing_what_is_not_there(tmp_path: Path) -> None:
+    Disk().remove(tmp_path / "never")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, "disk_full", "the disk is full"),
+        (errno.EDQUOT, "disk_full", "the disk is full"),
+        (errno.EFBIG, "disk_full", "a file has reached the size limit"),
+        (errno.EACCES, "disk_error", "Permission denied"),
+        (errno.EIO, "disk_error", "Input/output error"),
+    ],
+)
+def test_what_an_error_means(number: int, kind: str, words: str) -> None:
+    fault = durable_files.fault(OSError(number, os.strerror(number)), "a clip could not be stored")
+    assert fault.kind == kind
+    assert fault.message == f"a clip could not be stored: {words}"
+    assert fault.hint
+    assert fault.exit_status is ExitStatus.STOPPED
+
+
+# A file in one go
+
+
+def test_what_is_created_holds_this_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.part"
+    Disk().create(path, b"long" * 1000)
+    assert path.read_bytes() == b"long" * 1000
+    Disk().create(path, b"short")
+    assert path.read_bytes() == b"short"
+
+
+def test_a_system_that_writes_little_at_a_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
+    Disk().create(tmp_path / "a.part", b"0123456789")
+    assert (tmp_path / "a.part").read_bytes() == b"0123456789"
+
+
+def test_nothing_is_created_through_a_link_or_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=r"."):
+            Disk().create(tmp_path / name, b"new")
+    assert (tmp_path / "elsewhere").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a.part")
+    with pytest.raises(OSError, match=r"."):
+        Disk().land([(tmp_path / "a.part", tmp_path / "a.mp4")])
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EBADF])
+def test_a_folder_that_cannot_be_flushed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """CIFS, drvfs and some of FUSE refuse it; for a file, nothing is ignored."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    Disk().flush_folder(tmp_path)
+    with (tmp_path / "a").open("wb") as file, pytest.raises(OSError):
+        Disk().flush(file)
+
+
+def test_a_folder_that_cannot_be_read_is_not_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    Disk().flush_folder(tmp_path)
+
+
+def test_an_io_error_of_a_folder_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        Disk().flush_folder(tmp_path)
+
+
+def test_advice_that_the_system_refuses_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    Disk().land([(tmp_path / "a", tmp_path / "b")])
+    with (tmp_path / "b").open("ab") as file:
+        Disk().hasten(file, 0, 7)
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_a_file_that_has_grown_too_large_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    """SIGXFSZ would end the process. In a process of its own, as the limit is for good."""
+    program = """
+import resource, sys
+from pathlib import Path
+from batchrunner import disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    disk.Disk().create(Path(sys.argv[1]), b"x" * 8192)
+except OSError as error:
+    print(disk.fault(error, "a clip could not be stored").kind)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a")], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"disk_full\n"), done.stderr

@@ -1,0 +1,256 @@
+"""The run directory and its lock: one process at a time, and no lock outlives its process."""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchrunner.errors import BatchLocked, ExitStatus, UsageError
+from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import Anchor, Lock, RunDir
+from tests.conftest import NOW
+
+HOLD = """
+import sys
+from pathlib import Path
+from batchrunner.storage.run_directory import Anchor, Lock, RunDir
+with Lock(RunDir(Path(sys.argv[1])), 0.0):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    made = RunDir(tmp_path / "out" / "night")
+    made.make()
+    return made
+
+
+def held_elsewhere(rundir: RunDir) -> "subprocess.Popen[bytes]":
+    arguments = [sys.executable, "-c", HOLD, str(rundir.path)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_everything_of_the_tools_own_lies_in_its_room(rundir: RunDir) -> None:
+    for path in (rundir.journal, rundir.lock, rundir.parts, rundir.kept, rundir.sandbox):
+        assert path.parent == rundir.room
+    assert rundir.room == rundir.path / ".batchrunner"
+    assert rundir.parts.is_dir()
+    assert rundir.kept.is_dir()
+
+
+def test_making_it_twice_changes_nothing(rundir: RunDir) -> None:
+    (rundir.parts / "a.part").write_bytes(b"x")
+    rundir.make()
+    assert (rundir.parts / "a.part").read_bytes() == b"x"
+
+
+def test_new_folders_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power cut takes the folder, and with it a journal whose every commit was flushed."""
+    flushed: list[Path] = []
+    monkeypatch.setattr(Disk, "flush_folder", lambda _, folder: flushed.append(folder))
+    made = RunDir(tmp_path / "out" / "night")
+    made.make()
+    assert flushed == [tmp_path / "out" / "night", tmp_path / "out", tmp_path]
+    made.make()
+    assert len(flushed) == 3, "what stood there before needs no flush"
+
+
+@pytest.mark.parametrize("place", ["out", "out/night", "out/night/.batchrunner"])
+def test_a_file_in_the_way_is_a_usage_error(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be used") as caught:
+        RunDir(tmp_path / "out" / "night").make()
+    assert "--output" in caught.value.hint
+    assert path.read_text() == "in the way"
+
+
+def test_a_second_run_is_told_at_once_who_holds_it(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        with pytest.raises(BatchLocked) as caught, Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+        assert f"pid {os.getpid()} on " in caught.value.message
+        assert "2027-01-15T08:00:00.000Z" in caught.value.message
+        assert caught.value.exit_status is ExitStatus.LOCKED
+        assert "batchrunner status" in caught.value.hint
+        assert f"pid {os.getpid()}" in rundir.lock.read_text(), "the loser must not touch what the holder wrote"
+
+
+def test_it_is_free_after_its_end_and_after_an_exception(rundir: RunDir) -> None:
+    with pytest.raises(ZeroDivisionError), Lock(rundir, NOW):
+        raise ZeroDivisionError
+    with Lock(rundir, NOW):
+        pass
+    assert rundir.lock.exists(), "the file is never removed: a waiting process may hold it open"
+
+
+def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.lock.unlink()
+        for _ in range(2):  # the first one makes the file again
+            assert rundir.holder() is not None
+            with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+                pytest.fail("two runs at once")
+    assert rundir.holder() is None
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_nor_does_moving_its_room_away(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.room.rename(rundir.path / "moved")
+        rundir.make()
+        assert rundir.holder() == "a process"
+        with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+
+
+def test_who_only_looks_keeps_no_run_from_starting(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lock(rundir, NOW):
+        pass
+    looking = os.open(rundir.lock, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("batchrunner.storage.run_directory.pause", lambda _: os.close(looking))
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_looking_at_a_lock_that_is_a_pipe_does_not_wait(rundir: RunDir) -> None:
+    os.mkfifo(rundir.lock)
+    assert rundir.holder() is None
+
+
+def test_what_stands_in_the_lock_is_shown_without_its_control_characters(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        rundir.lock.write_text("pid 1\x1b[31m")
+        holder = rundir.holder()
+        assert holder is not None
+        assert "\x1b" not in holder
+
+
+def test_a_folder_that_cannot_be_locked_is_no_obstacle(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def on_a_network(descriptor: int, kind: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "not on this file system")
+        lock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", on_a_network)
+    with Lock(rundir, NOW), pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
+        pytest.fail("two runs at once")
+
+
+def test_it_is_held_between_processes_and_dies_with_a_killed_one(rundir: RunDir) -> None:
+    process = held_elsewhere(rundir)
+    try:
+        with pytest.raises(BatchLocked, match=f"pid {process.pid} "), Lock(rundir, NOW):
+            pytest.fail("two processes at once")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    with Lock(rundir, NOW):
+        assert f"pid {os.getpid()} " in rundir.lock.read_text()
+        assert str(process.pid) not in rundir.lock.read_text().split()
+
+
+def test_a_child_does_not_inherit_it(rundir: RunDir) -> None:
+    with Lock(rundir, NOW):
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        with Lock(rundir, NOW):
+            pass
+    finally:
+        child.communicate()
+
+
+def test_a_lock_that_cannot_be_opened(rundir: RunDir) -> None:
+    rundir.lock.mkdir()
+    with pytest.raises(UsageError, match="cannot be opened"), Lock(rundir, NOW):
+        pytest.fail("locked a directory")
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot lock whole files: Lustre, NFS without its lock service."""
+
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_locks_a_lease_keeps_a_second_run_out(rundir: RunDir) -> None:
+    assert rundir.holder() is None
+    with Lock(rundir, NOW) as lock:
+        assert "cannot lock files" in lock.notice
+        assert f"pid {os.getpid()} on " in str(rundir.holder())
+        with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on ") as caught, Lock(rundir, NOW + 5):
+            pytest.fail("two runs at once")
+        assert f"remove {rundir.room / 'lease.1'}" in caught.value.hint
+    assert rundir.holder() is None
+    with Lock(rundir, NOW):
+        pass
+
+
+def test_a_lease_counts_also_where_the_file_system_can_lock(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same folder may be mounted with locks here and without there."""
+    with monkeypatch.context() as context:
+        context.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no locks")))
+        first = Lock(rundir, NOW)
+        first.__enter__()
+    with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on "), Lock(rundir, NOW + 5):
+        pytest.fail("two runs at once")
+    first.__exit__(None, None, None)
+    with Lock(rundir, NOW) as lock:
+        assert lock.notice == ""
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(UsageError, match="cannot lock files") as caught, Lock(rundir, NOW):
+        pytest.fail("SQLite would fail, or damage the journal")
+    assert "--output" in caught.value.hint
+    assert not list(rundir.room.glob("lease.*"))
+
+
+def test_an_anchor_tells_when_the_directory_is_moved_replaced_or_removed(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    with Anchor(rundir) as anchor:
+        assert (anchor.lost(), anchor.place()) == ("", rundir.path)
+        moved = rundir.path.rename(tmp_path / "moved")
+        assert "moved or removed" in anchor.lost()
+        if Path("/proc/self/fd").exists():
+            assert anchor.place() == moved
+        rundir.make()
+        assert "another stands in its place" in anchor.lost()
+        assert anchor.place() != rundir.path
+        shutil.rmtree(moved)
+        assert anchor.place() is None
+
+
+def test_an_anchor_tells_of_permissions_that_were_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = RunDir(tmp_path / "run")
+    rundir.make()
+    with Anchor(rundir) as anchor:
+        monkeypatch.setattr(os, "access", lambda path, _: path != rundir.room)
+        assert "can be written to no longer" in anchor.lost()

@@ -1,0 +1,351 @@
+"""Final names: every result under every id that means it, nothing of anybody's overwritten, and after a crash at any
+operation the next start puts it right.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.errors import LocalFault
+from batchrunner.job import Entry, Record, Result, State
+from batchrunner.journal.journal import Journal
+from batchrunner.media.decoder_pool import Here
+from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.delivery import Store
+from batchrunner.transfer.downloader import Fetched
+from tests.conftest import Inline, make_entries, make_job, make_record, make_run, result_of
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Mortal(Disk):
+    """A disk whose `die_at`-th operation (from 1) is the last thing tried; `done`: it took place before the end."""
+
+    def __init__(self, die_at: int = 0, done: bool = False) -> None:
+        self.left, self.done = die_at, done
+
+    def _step(self, work: Any) -> Any:
+        self.left -= 1
+        if self.left != 0:
+            return work()
+        if self.done:
+            work()
+        raise Crash
+
+    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+        self._step(lambda: Disk.rename_all(self, names))
+
+    def duplicate(self, source: Path, target: Path) -> None:
+        self._step(lambda: Disk.duplicate(self, source, target))
+
+
+class House:
+    """A run directory over several runs; what the journal would know of the jobs stands in `records`."""
+
+    def __init__(self, path: Path) -> None:
+        self.dir = RunDir(path / "out")
+        self.dir.make()
+        self.records: dict[str, Record] = {}
+
+    def run(
+        self, entries: Sequence[Entry], deliveries: Mapping[str, bytes] | None = None, disk: Disk | None = None
+    ) -> dict[str, Result | None]:
+        """A start on `entries`, then deliveries by job name. Returns what settling found out."""
+        return asyncio.run(self._run(entries, deliveries or {}, disk or Disk()))
+
+    def look_again(
+        self, entries: Sequence[Entry], deliveries: Mapping[str, bytes], meddle: Callable[[], Any]
+    ) -> dict[str, Result | None]:
+        """A start and deliveries, then somebody meddles with the files. Returns what a look at the end finds lost."""
+        return asyncio.run(self._run(entries, deliveries, Disk(), meddle))
+
+    def touch(self, name: str) -> Callable[[], Any]:
+        """Meddle with a file so that it looks like another one and is the same."""
+        return lambda: os.utime(self.dir.path / name, (1, 1))
+
+    async def _run(
+        self,
+        entries: Sequence[Entry],
+        deliveries: Mapping[str, bytes],
+        disk: Disk,
+        meddle: Callable[[], Any] | None = None,
+    ) -> Any:
+        journal = Journal(self.dir.journal, Inline())
+        try:
+            for entry in entries:
+                self.records.setdefault(entry.job.fingerprint, make_record(state=State.IN_FLIGHT, job=entry.job))
+            await journal.begin(make_run(), entries, self.records.values())
+            store = Store(self.dir, journal, Inline(), disk, Here())
+            news = await store.settle(entries, self.records)
+            for fingerprint, result in news.items():
+                self._note(fingerprint, result)
+            for name, content in deliveries.items():
+                job = make_job(name)
+                part = self.dir.parts / f"{job.key}.part"
+                part.write_bytes(content)
+                await store.deliver(job, Fetched(part, result_of(content)))
+                self._note(job.fingerprint, result_of(content))
+            if meddle is not None:
+                meddle()
+                return await store.look_again(self.records)
+            return news
+        finally:
+            journal.close()
+
+    def _note(self, fingerprint: str, result: Result | None) -> None:
+        state = State.SUCCEEDED if result else State.IN_FLIGHT
+        self.records[fingerprint] = replace(self.records[fingerprint], state=state, result=result)
+
+    def files(self) -> dict[str, bytes]:
+        """What stands in the run directory outside the tool's own room."""
+        return {path.name: path.read_bytes() for path in self.dir.path.iterdir() if path.is_file()}
+
+    def kept(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.dir.kept.iterdir()}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def key(name: str) -> str:
+    return f"{make_job(name).key}.mp4"
+
+
+def test_a_delivered_result_stands_under_its_id(house: House) -> None:
+    assert house.run(make_entries("a"), {"a": b"clip a"}) == {}
+    assert house.files() == {"a.mp4": b"clip a"}
+    assert list(house.dir.parts.iterdir()) == []
+    assert house.run(make_entries("a")) == {}, "a second start has nothing to say"
+
+
+def test_equal_jobs_are_delivered_under_every_id(house: House) -> None:
+    house.run(make_entries("a", "copy=a", "b"), {"a": b"clip a", "b": b"clip b"})
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a", "b.mp4": b"clip b"}
+
+
+def test_an_id_added_later_gets_the_result_too(house: House) -> None:
+    house.run(make_entries("a"), {"a": b"clip a"})
+    house.run(make_entries("a", "late=a"))
+    assert house.files() == {"a.mp4": b"clip a", "late.mp4": b"clip a"}
+
+
+def test_a_renamed_id_takes_its_result_along(house: House) -> None:
+    house.run(make_entries("a"), {"a": b"clip a"})
+    house.run(make_entries("new-name=a"))
+    assert house.files()["new-name.mp4"] == b"clip a"
+
+
+def test_an_id_that_means_another_job_now_leaves_the_old_result_in_kept(house: House) -> None:
+    house.run(make_entries("a=old"), {"old": b"clip old"})
+    house.run(make_entries("a=new"), {"new": b"clip new"})
+    assert house.files() == {"a.mp4": b"clip new"}
+    assert house.kept() == {key("old"): b"clip old"}
+
+
+def test_and_taking_it_back_brings_the_old_result_back(house: House) -> None:
+    house.run(make_entries("a=old"), {"old": b"clip old"})
+    house.run(make_entries("a=new"), {"new": b"clip new"})
+    assert house.run(make_entries("a=old")) == {}
+    assert house.files() == {"a.mp4": b"clip old"}
+    assert house.kept() == {key("new"): b"clip new"}
+
+
+def test_two_ids_swap_their_jobs(house: House) -> None:
+    house.run(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"})
+    assert house.run(make_entries("a=b", "b=a")) == {}
+    assert house.files() == {"a.mp4": b"clip b", "b.mp4": b"clip a"}
+
+
+def test_three_ids_turn_in_a_ring(house: House) -> None:
+    house.run(make_entries("a", "b", "c"), {name: f"clip {name}".encode() for name in "abc"})
+    assert house.run(make_entries("a=b", "b=c", "c=a")) == {}
+    assert house.files() == {"a.mp4": b"clip b", "b.mp4": b"clip c", "c.mp4": b"clip a"}
+
+
+def test_a_foreign_file_in_the_way_is_kept(house: House) -> None:
+    (house.dir.path / "a.mp4").write_bytes(b"somebody's own")
+    (house.dir.kept / "a.1.mp4").write_bytes(b"an earlier one")
+    house.run(make_entries("a"), {"a": b"clip a"})
+    assert house.files() == {"a.mp4": b"clip a"}
+    assert house.kept() == {"a.1.mp4": b"an earlier one", "a.2.mp4": b"somebody's own"}
+
+
+def test_a_foreign_file_under_a_second_id_is_kept_too(house: House) -> None:
+    (house.dir.path / "copy.mp4").write_bytes(b"somebody's own")
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
+    assert house.kept() == {"copy.1.mp4": b"somebody's own"}
+
+
+def test_a_result_that_was_edited_is_fetched_again_and_the_edited_one_is_kept(house: House) -> None:
+    house.run(make_entries("a"), {"a": b"clip a"})
+    (house.dir.path / "a.mp4").write_bytes(b"cut by hand")
+    assert house.run(make_entries("a"), {"a": b"clip a"}) == {make_job("a").fingerprint: None}
+    assert house.files() == {"a.mp4": b"clip a"}
+    assert list(house.kept().values()) == [b"cut by hand"]
+
+
+def test_a_deleted_file_is_told_as_lost(house: House) -> None:
+    house.run(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"})
+    (house.dir.path / "a.mp4").unlink()
+    assert house.run(make_entries("a", "b")) == {make_job("a").fingerprint: None}
+
+
+def test_a_deleted_file_that_stands_under_another_id_is_not_lost(house: House) -> None:
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    (house.dir.path / "a.mp4").unlink()
+    assert house.run(make_entries("a", "copy=a")) == {}
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
+
+
+def test_a_job_that_no_entry_names_keeps_its_result(house: House) -> None:
+    house.run(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"})
+    house.run(make_entries("b"))
+    assert house.files()["b.mp4"] == b"clip b"
+    assert b"clip a" in [*house.files().values(), *house.kept().values()]
+
+
+def test_where_there_are_no_hard_links_it_is_a_copy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EMLINK, "too many links")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
+    assert not (house.dir.path / "a.mp4").samefile(house.dir.path / "copy.mp4")
+
+
+@pytest.mark.parametrize("step", ["flush_all", "rename_all"])
+def test_a_full_disk_is_a_local_fault(house: House, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Disk, step, refuse)
+    with pytest.raises(LocalFault, match="could not be given its name") as caught:
+        house.run(make_entries("a"), {"a": b"clip a"})
+    assert caught.value.kind == "disk_full"
+    assert house.files() == {}
+
+
+# Crashes
+
+
+def test_a_crash_between_rename_and_journal_finds_the_file_again(house: House, clip: bytes) -> None:
+    with pytest.raises(Crash):
+        house.run(make_entries("a"), {"a": clip}, Mortal(1, done=True))
+    news = house.run(make_entries("a"))
+    found = news[make_job("a").fingerprint]
+    assert found is not None
+    assert (found.size_bytes, found.sha256) == (len(clip), result_of(clip).sha256)
+    assert (found.width_px, found.height_px) == (480, 480)
+
+
+def test_a_crash_between_record_and_rename_claims_no_file(house: House, clip: bytes) -> None:
+    with pytest.raises(Crash):
+        house.run(make_entries("a"), {"a": clip}, Mortal(1))
+    assert house.run(make_entries("a")) == {}
+    assert house.files() == {}
+
+
+@pytest.mark.parametrize("harm", ["another content", "a cut", "no clip at all"])
+def test_what_stands_there_after_a_crash_is_checked(house: House, clip: bytes, harm: str) -> None:
+    content = b"not a clip" if harm == "no clip at all" else clip
+    with pytest.raises(Crash):
+        house.run(make_entries("a"), {"a": content}, Mortal(1, done=True))
+    path = house.dir.path / "a.mp4"
+    if harm == "another content":
+        path.write_bytes(clip[:-1] + bytes([clip[-1] ^ 1]))
+    elif harm == "a cut":
+        path.write_bytes(clip[:-1])
+    assert house.run(make_entries("a")) == {}
+
+
+SCENES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {
+    # what stood before, what the manifest says now, whom each name must hold in the end
+    "swap": (["a", "b"], ["a=b", "b=a"], {"a": "b", "b": "a"}),
+    "ring": (["a", "b", "c"], ["a=b", "b=c", "c=a"], {"a": "b", "b": "c", "c": "a"}),
+    "rename": (["a", "b"], ["x=a", "b"], {"x": "a", "b": "b"}),
+    "spread": (["a", "b"], ["a", "b=a", "c=a", "d=b"], {"a": "a", "b": "a", "c": "a", "d": "b"}),
+    "join": (["a", "a2=a", "b"], ["a=b", "a2=b", "z=a"], {"a": "b", "a2": "b", "z": "a"}),
+}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_crash_at_any_operation_is_put_right_by_the_next_start(tmp_path: Path, scene: str, done: bool) -> None:
+    first, then, wanted = SCENES[scene]
+    for die_at in range(1, 40):
+        house = House(tmp_path / f"{die_at}")
+        contents = {name.rpartition("=")[2]: f"clip {name}".encode() for name in first}
+        house.run(make_entries(*first), contents)
+        crashed = False
+        try:
+            house.run(make_entries(*then), disk=Mortal(die_at, done))
+        except Crash:
+            crashed = True
+            assert set(contents.values()) <= {*house.files().values(), *house.kept().values()}, "something was lost"
+        assert house.run(make_entries(*then)) == {}, "nothing may be taken for lost"
+        files = house.files()
+        assert {name: files[f"{name}.mp4"] for name in wanted} == {name: contents[job] for name, job in wanted.items()}
+        counter = Mortal()
+        house.run(make_entries(*then), disk=counter)
+        assert counter.left == 0, "a settled directory needs no operation"
+        if not crashed:
+            break
+    assert not crashed
+    assert die_at > 1
+
+
+def test_a_look_at_the_end_reads_nothing_that_was_left_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrunner.transfer.delivery.file_sha256", lambda _: pytest.fail("a file was read"))
+    house.run(make_entries("old"), {"old": b"clip old"})
+    entries = make_entries("old", "a", "copy=a")
+    assert house.look_again(entries, {"a": b"clip a"}, lambda: None) == {}
+
+
+def test_a_result_that_is_touched_is_still_there(house: House) -> None:
+    assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
+
+
+@pytest.mark.parametrize("stranger", [None, b"CLIP A", b"shorter"])
+def test_a_result_that_was_removed_or_changed_is_lost(house: House, stranger: bytes | None) -> None:
+    path = house.dir.path / "a.mp4"
+
+    def meddle() -> None:
+        path.unlink()
+        if stranger is not None:
+            path.write_bytes(stranger)
+
+    lost = house.look_again(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"}, meddle)
+    assert lost == {make_job("a").fingerprint: None}
+
+
+def test_a_name_that_was_removed_is_given_back_from_another(house: House) -> None:
+    def meddle() -> None:
+        (house.dir.path / "a.mp4").unlink()
+        (house.dir.path / "copy.mp4").unlink()
+        (house.dir.path / "copy.mp4").write_bytes(b"CLIP A")
+
+    entries = make_entries("a", "copy=a", "third=a")
+    assert house.look_again(entries, {"a": b"clip a"}, meddle) == {}
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a", "third.mp4": b"clip a"}
+    assert list(house.kept().values()) == [b"CLIP A"], "somebody else's is kept"
+
+
+def test_a_result_that_cannot_be_read_just_then_is_not_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("batchrunner.transfer.delivery.file_sha256", refuse)
+    assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
