@@ -369,7 +369,7 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     from batchrunner.app import setup as prepare
     from batchrunner.manifest.variables import read_given
 
-    with gc_pause.undisturbed():
+    with gc_pause.gc_paused():
         given, allowed = read_given(flags.pop("given", ())), flags.pop("allowed", ())
         setup = prepare.load(manifest, flags, os.environ, given, allowed)
         gc.freeze()  # what is loaded stays: it need not be looked at, not even once
@@ -382,13 +382,13 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
 
     for warning in setup.notices:
         click.echo(f"warning: {printable(warning)}", err=True)
-    plan, outlook, now = prepare.plan_batch(setup)
+    plan, projection, now = prepare.plan_batch(setup)
     leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(printable_json(json.dumps(render.as_json(plan, outlook, leaving), indent=1)))
+        click.echo(printable_json(json.dumps(render.as_json(plan, projection, leaving), indent=1)))
     else:
         free = setup.settings.provider == "sandbox"
-        click.echo(render.as_text(plan, outlook, now, every=every, free=free, leaving=leaving))
+        click.echo(render.as_text(plan, projection, now, every=every, free=free, leaving=leaving))
     return ExitStatus.OK
 
 

@@ -13,7 +13,7 @@ from batchrunner.plan.ledger import Spend
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class RemainderSummary:
     """Jobs of which a start tells in figures alone.
 
     spend: what they cost so far. waiting: jobs to be submitted, one for all that are alike, with their number and the
@@ -45,7 +45,7 @@ class RunStarted:
     expected: Mapping[str, float | None] = field(default_factory=dict)
     bases: tuple[str, ...] = ()
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    rest: Rest = field(default_factory=Rest)
+    rest: RemainderSummary = field(default_factory=RemainderSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Fetching:
 
 
 @dataclass(frozen=True, slots=True)
-class WeatherChanged:
+class CallHealthChanged:
     """How calls of one kind fare. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
@@ -165,7 +165,7 @@ Event = (
     | JobSeen
     | CallFailed
     | Fetching
-    | WeatherChanged
+    | CallHealthChanged
     | CapChanged
     | Noticed
     | Stopping

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No garbage collection for a while."""
     if not gc.isenabled():
         yield

@@ -32,7 +32,7 @@ class State(StrEnum):
 class Move(StrEnum):
     """What can happen to a job."""
 
-    INTEND = "intend"  # decide to submit: on disk before the first byte leaves
+    BEGIN_SUBMIT = "intend"  # decide to submit: on disk before the first byte leaves
     ACCEPT = "accept"  # the service answered with a generation id
     REFUSE = "refuse"  # the service said no, or nothing was sent
     DOUBT = "doubt"  # bytes were sent and no usable answer came, or the process died meanwhile
@@ -40,15 +40,15 @@ class Move(StrEnum):
     RELEASE = "release"  # the user, or a rule of the user's choice, asked to submit again in spite of the doubt
     CLEAR = "clear"  # the service's log shows that the attempt in doubt was not accepted
     DELIVER = "deliver"  # the file stands under its final name, checked
-    SPOIL = "spoil"  # the service said that the generation failed
+    FAIL = "spoil"  # the service said that the generation failed
     RETRY = "retry"  # the generation failed and policy, or the user, asks for another
     GIVE_UP = "give_up"  # refused for good
     RECHECK = "recheck"  # the service denied or withheld a generation that it had accepted: ask again
-    LOSE = "lose"  # the delivered file is gone: fetch it again, never generate it again
+    FILE_MISSING = "lose"  # the delivered file is gone: fetch it again, never generate it again
 
 
 TRANSITIONS: Mapping[tuple[State, Move], State] = {
-    (State.PENDING, Move.INTEND): State.SUBMITTING,
+    (State.PENDING, Move.BEGIN_SUBMIT): State.SUBMITTING,
     (State.PENDING, Move.GIVE_UP): State.FAILED,
     (State.SUBMITTING, Move.ACCEPT): State.IN_FLIGHT,
     (State.SUBMITTING, Move.REFUSE): State.PENDING,
@@ -57,10 +57,10 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.IN_DOUBT, Move.RELEASE): State.PENDING,
     (State.IN_DOUBT, Move.CLEAR): State.PENDING,
     (State.IN_FLIGHT, Move.DELIVER): State.SUCCEEDED,
-    (State.IN_FLIGHT, Move.SPOIL): State.FAILED,
+    (State.IN_FLIGHT, Move.FAIL): State.FAILED,
     (State.FAILED, Move.RETRY): State.PENDING,
     (State.FAILED, Move.RECHECK): State.IN_FLIGHT,
-    (State.SUCCEEDED, Move.LOSE): State.IN_FLIGHT,
+    (State.SUCCEEDED, Move.FILE_MISSING): State.IN_FLIGHT,
 }
 
 # What an attempt's `outcome` says after a move; None leaves it as it is.
@@ -71,8 +71,8 @@ OUTCOMES: Mapping[Move, str | None] = {
     Move.DOUBT: "in_doubt",
     Move.CLEAR: "refused",
     Move.DELIVER: "succeeded",
-    Move.SPOIL: "failed",
-    Move.LOSE: "accepted",
+    Move.FAIL: "failed",
+    Move.FILE_MISSING: "accepted",
     Move.RECHECK: "accepted",
 }
 
@@ -234,7 +234,7 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     if state is None:
         raise IllegalMove(f"job {record.job.key} is {record.state}: it cannot {move}")
     attempts = record.attempts
-    if move is Move.INTEND:
+    if move is Move.BEGIN_SUBMIT:
         attempts = (*attempts, Attempt(number=len(attempts) + 1, **attempt))
     elif attempts and (OUTCOMES.get(move) or attempt or error):
         outcome = OUTCOMES.get(move) or record.last.outcome
@@ -272,7 +272,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class TimelineEvent:
     """Something that befell the whole batch, for the night's timeline.
 
     kind: ``weather`` (about: which calls; word: how they fare), ``cap`` (word: the working cap) or ``stopping``.
@@ -298,4 +298,4 @@ class Snapshot:
     entries: tuple[Entry, ...]
     records: Mapping[str, Record]
     runs: tuple[Run, ...] = ()
-    happenings: tuple[Happening, ...] = ()
+    timeline_events: tuple[TimelineEvent, ...] = ()

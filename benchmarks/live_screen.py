@@ -42,7 +42,7 @@ class Night:
         self.show(JobMoved(self.at, (f"job-{number}",), move, self.records[number]))
 
     def submit(self, number: int) -> None:
-        self.move(number, Move.INTEND, request_id="r", submitted_at=self.at, estimate=CREDITS)
+        self.move(number, Move.BEGIN_SUBMIT, request_id="r", submitted_at=self.at, estimate=CREDITS)
         self.move(number, Move.ACCEPT, generation_id="g", accepted_at=self.at)
 
     def finish(self, number: int) -> None:

@@ -131,15 +131,15 @@ class Ours:
         job = Job(name, "model", Media("video", "v"), Media("image", "i"), {"resolution": "480p"})
         attempt = Attempt(1, name, now, accepted_at=now)
         self.records[name] = Record(job, State.IN_FLIGHT, (attempt,))
-        self.poller.after_a_look(self.records[name], now, first=True)
+        self.poller.after_poll(self.records[name], now, first=True)
 
     def unfinished(self, name: str, now: float, generating: bool) -> None:
         if generating:
             self.records[name] = self.records[name].with_attempt(generating_at=now)
-        self.poller.after_a_look(self.records[name], now)
+        self.poller.after_poll(self.records[name], now)
 
     def complete(self, name: str, now: float) -> None:
-        self.poller.heed(self.records.pop(name).with_attempt(completed_at=now), now)
+        self.poller.observe(self.records.pop(name).with_attempt(completed_at=now), now)
 
     def next_look(self) -> tuple[float, str] | None:
         due = self.poller.next_due
@@ -264,12 +264,12 @@ def engine(jobs: int, services: Sequence[str]) -> dict[tuple[str, str], Played]:
 
 def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     """One batch, nothing known beforehand."""
-    from tests.scenarios.test_stories import Stage, entries, play
+    from tests.scenarios.test_stories import RehearsalConfig, entries, play
 
     outcome: list[Played] = []
     kind, interval_s = POLICIES[policy]
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         names = entries(*map(str, range(jobs)))
         assert await stage.run(names, concurrency=AT_ONCE, poll_interval=f"{interval_s:g}s") == 0
         ledger = [event for event in stage.service.ledger() if event["event"] == "completed"]
@@ -288,7 +288,7 @@ def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(room.Poller, "_wait_s", wait_s),
-        patch.object(room.Poller, "heed", room.Poller.heed if kind == "learned" else lambda *_: None),
+        patch.object(room.Poller, "heed", room.Poller.observe if kind == "learned" else lambda *_: None),
         patch.object(world.World, "_draw", draw),
     ):
         play(Path(folder), story, **config)

@@ -15,7 +15,7 @@ def echo(item: Mapping[str, Any], _: Allow) -> Any:
     return [item["name"], os.getpid()]
 
 
-def surroundings(_: Mapping[str, Any], __: Allow) -> Any:
+def environment(_: Mapping[str, Any], __: Allow) -> Any:
     return {
         "environment": dict(os.environ),
         "files": len(list(Path("/proc/self/fd").iterdir())),
@@ -69,7 +69,7 @@ ODD: Mapping[str, Task] = {
     **TASKS,
     **{
         task.__name__: task
-        for task in (echo, surroundings, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
+        for task in (echo, environment, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
     },
 }
 

@@ -17,7 +17,7 @@ PAIRS = [(state, move) for state in State for move in Move]
 
 def moved(record: Record, move: Move) -> Record:
     intent: dict[str, Any] = {"request_id": f"r{len(record.attempts) + 1}", "submitted_at": 1.0}
-    return advance(record, move, **(intent if move is Move.INTEND else {}))
+    return advance(record, move, **(intent if move is Move.BEGIN_SUBMIT else {}))
 
 
 @pytest.mark.parametrize(("state", "move"), PAIRS)
@@ -33,7 +33,7 @@ def test_every_pair_is_a_row_of_the_table_or_refused(state: State, move: Move) -
 
 
 def test_a_submission_follows_an_intent_only() -> None:
-    assert {old for (old, move), _ in TRANSITIONS.items() if move is Move.INTEND} == {State.PENDING}
+    assert {old for (old, move), _ in TRANSITIONS.items() if move is Move.BEGIN_SUBMIT} == {State.PENDING}
     assert {old for (old, _), new in TRANSITIONS.items() if new is State.SUBMITTING} == {State.PENDING}
 
 
@@ -47,8 +47,8 @@ def test_what_leads_back_to_pending_is_a_no_of_the_service_or_of_its_log_or_a_wo
 
 
 def test_a_lost_file_is_fetched_again_never_generated_again() -> None:
-    assert TRANSITIONS[State.SUCCEEDED, Move.LOSE] is State.IN_FLIGHT
-    assert [move for (old, move) in TRANSITIONS if old is State.SUCCEEDED] == [Move.LOSE]
+    assert TRANSITIONS[State.SUCCEEDED, Move.FILE_MISSING] is State.IN_FLIGHT
+    assert [move for (old, move) in TRANSITIONS if old is State.SUCCEEDED] == [Move.FILE_MISSING]
 
 
 def test_every_state_can_be_reached_and_left() -> None:
@@ -61,8 +61,8 @@ def test_every_state_can_be_reached_and_left() -> None:
 
 
 def test_an_intent_starts_a_numbered_attempt_and_leaves_the_earlier_ones_alone() -> None:
-    refused = moved(moved(make_record(), Move.INTEND), Move.REFUSE)
-    again = advance(refused, Move.INTEND, request_id="second", submitted_at=7.0)
+    refused = moved(moved(make_record(), Move.BEGIN_SUBMIT), Move.REFUSE)
+    again = advance(refused, Move.BEGIN_SUBMIT, request_id="second", submitted_at=7.0)
     assert [attempt.number for attempt in again.attempts] == [1, 2]
     assert again.attempts[0] == refused.attempts[0]
     assert again.last.request_id == "second"
@@ -71,7 +71,7 @@ def test_an_intent_starts_a_numbered_attempt_and_leaves_the_earlier_ones_alone()
 
 
 def test_an_error_stands_on_record_and_attempt_and_the_record_forgets_it_with_the_next_move() -> None:
-    doubted = advance(moved(make_record(), Move.INTEND), Move.DOUBT, error=WHY)
+    doubted = advance(moved(make_record(), Move.BEGIN_SUBMIT), Move.DOUBT, error=WHY)
     assert doubted.error == WHY
     assert doubted.last.error == WHY
     assert doubted.last.outcome == "in_doubt"
@@ -83,7 +83,7 @@ def test_an_error_stands_on_record_and_attempt_and_the_record_forgets_it_with_th
 
 
 def test_giving_up_keeps_what_the_attempt_came_to() -> None:
-    refused = advance(moved(make_record(), Move.INTEND), Move.REFUSE, error=WHY, ended_at=9.0)
+    refused = advance(moved(make_record(), Move.BEGIN_SUBMIT), Move.REFUSE, error=WHY, ended_at=9.0)
     failed = advance(refused, Move.GIVE_UP, error=WHY)
     assert failed.last.outcome == "refused"
     assert failed.last.ended_at == 9.0

@@ -48,7 +48,7 @@ def open_journal(
         read = salvage.readable(path, {entry.job.fingerprint: entry.job for entry in entries})
         told = _vouched(rundir, entries, recover())
         remains = salvage.Remains(
-            read.runs or told.runs, told.records | read.records, told.files | read.files, read.happenings
+            read.runs or told.runs, told.records | read.records, told.files | read.files, read.timeline_events
         )
         salvage.replace_with(path, remains)
         journal = Journal(path, executor, witness, recover=True)

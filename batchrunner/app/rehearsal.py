@@ -25,7 +25,7 @@ SUFFIX = "-rehearsal"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RehearsalConfig:
     """Where a run plays. settings: those in force there. config: of the sandbox; None for another provider."""
 
     settings: Settings
@@ -33,7 +33,9 @@ class Stage:
     config: "SandboxConfig | None" = None
 
 
-def stage(settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]) -> Stage:
+def stage(
+    settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]
+) -> RehearsalConfig:
     """Where the batch `name` plays.
 
     manifest: its settings as they stand in the manifest. options: ``fast`` and ``faults`` of the command line, and
@@ -47,7 +49,7 @@ def stage(settings: Settings, name: str, manifest: Mapping[str, object], options
         )
     folder = Path(settings.output or f"output/{name}")
     if settings.provider != "sandbox":
-        return Stage(settings, folder)
+        return RehearsalConfig(settings, folder)
     from batchrunner import sandbox  # here, as a run against a real service does without it
 
     config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
@@ -57,7 +59,7 @@ def stage(settings: Settings, name: str, manifest: Mapping[str, object], options
         settings = replace(settings, notify=None, deadline=deadline)
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)
-    return Stage(settings, folder, config)
+    return RehearsalConfig(settings, folder, config)
 
 
 def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> Clock:
@@ -84,7 +86,11 @@ def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool =
 
 def latest(held: Snapshot) -> float:
     """The latest time that a journal knows: a run that was killed left no time of its end."""
-    moments: list[float | None] = [held.run.started_at, held.run.finished_at, *(each.at for each in held.happenings)]
+    moments: list[float | None] = [
+        held.run.started_at,
+        held.run.finished_at,
+        *(each.at for each in held.timeline_events),
+    ]
     for record in held.records.values():
         for one in record.attempts:
             moments += [one.submitted_at, one.accepted_at, one.generating_at, one.completed_at, one.ended_at]

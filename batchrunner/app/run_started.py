@@ -6,7 +6,7 @@ The run announces it, and `batchrunner status` makes the same of a journal, so t
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from batchrunner.events import Rest, RunStarted
+from batchrunner.events import RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.plan.ledger import Spend, spend_of, spend_of_alike
 from batchrunner.plan.prices import Prices
@@ -52,5 +52,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
         records=batch.records,
         bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
         ids=batch.ids,
-        rest=Rest(rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at),
+        rest=RemainderSummary(
+            rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at
+        ),
     )

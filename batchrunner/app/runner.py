@@ -22,12 +22,12 @@ from batchrunner.app import recovery, rehearsal, webhook
 from batchrunner.app.run_started import opened
 from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, run_of
 from batchrunner.clock import Clock, LoopClock
-from batchrunner.engine.calls import Weather
+from batchrunner.engine.calls import CallHealth
 from batchrunner.engine.job_queue import Scheduler
 from batchrunner.engine.loop import Engine
 from batchrunner.engine.polling import duration_cache as history
-from batchrunner.engine.polling.duration_model import Course, Durations
-from batchrunner.engine.ports import Parts
+from batchrunner.engine.polling.duration_model import DurationKey, Durations
+from batchrunner.engine.ports import Dependencies
 from batchrunner.engine.steps import Steps
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.events import Alive, Listener, Noticed, RunFinished
@@ -41,9 +41,9 @@ from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import held_in_doubt, take_up
 from batchrunner.providers.aimlapi.client import ApiClient
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
-from batchrunner.providers.generation_owners import Claims
+from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.report import writer
-from batchrunner.storage.disk_space import Room
+from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import Anchor, RunDir
 from batchrunner.transfer.delivery import Store
@@ -66,7 +66,7 @@ Control = tuple[Callable[[Engine], None], Callable[[], ExitStatus | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What a run takes from outside: time, chance, threads, files. A simulation gives its own.
 
     executor: for files. checks: where clips are decoded. journal_executor: one thread, so that commits keep their
@@ -112,7 +112,7 @@ async def _run_under_signals(
     setup: Setup,
     endpoint: Endpoint | None,
     listener: Listener,
-    outside: Surroundings,
+    outside: Environment,
     shell: tuple[Sequence[signal.Signals], Callable[[], None]],
 ) -> int:
     """The first signal asks for a clean stop. They are heard before there is an engine."""
@@ -183,7 +183,7 @@ def _heard_to_the_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _hurry(outside: Surroundings) -> None:
+def _hurry(outside: Environment) -> None:
     if outside.posters is not None:
         outside.posters.hurry()
 
@@ -195,7 +195,7 @@ async def _tell_time(clock: Clock, listener: Listener) -> None:
         listener(Alive(clock.now()))
 
 
-async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: Surroundings, control: Control) -> int:
+async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: Environment, control: Control) -> int:
     """One run in a locked run directory, against a service that is up, to the written report. Returns the exit status.
 
     control: told the engine before it starts; asked at the end for an exit status that goes before the batch's own.
@@ -210,9 +210,9 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
         client, clips = _calls(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
         admission = admission_of(setup, records, journal.story())
-        room = Room(setup.rundir.path, outside.clock, records.values())
-        parts = Parts(
-            service=Claims(await stack.enter_async_context(client), records.values()),
+        room = DiskSpaceGuard(setup.rundir.path, outside.clock, records.values())
+        parts = Dependencies(
+            service=GenerationOwners(await stack.enter_async_context(client), records.values()),
             journal=journal,
             clips=await stack.enter_async_context(clips),
             store=store,
@@ -221,18 +221,18 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: S
             announce=room.beside(listener),
             ids=lambda fingerprint: ids.get(fingerprint, ()),
             durations=_remembered(setup, run, admission, outside, stack),
-            lacks_room=room.lacks,
+            lacks_space=room.lacks,
             lost=anchor.lost,
             capabilities=endpoint.capabilities,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
-        weather = Weather(parts, scheduler := Scheduler(policy.concurrency))
-        steps = Steps(parts, policy, run.run_id, records, weather, admission)
+        health = CallHealth(parts, scheduler := Scheduler(policy.concurrency))
+        steps = Steps(parts, policy, run.run_id, records, health, admission)
         _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
         await steps.settle(await store.settle(setup.batch.entries, records))
         await decoder  # before money is spent on clips that could not be checked
-        engine = Engine(parts, policy, steps, scheduler, weather)
+        engine = Engine(parts, policy, steps, scheduler, health)
         listen(engine)
         _begin_with_room(engine, room, steps.records)
         await engine.run(order)
@@ -272,7 +272,7 @@ async def _look_again(engine: Engine, store: Store, steps: Steps) -> None:
             steps.notice(fingerprint, f"its clip was removed or changed during the run: {following}")
 
 
-def _calls(setup: Setup, endpoint: Endpoint, outside: Surroundings) -> tuple[ApiClient, Downloader]:
+def _calls(setup: Setup, endpoint: Endpoint, outside: Environment) -> tuple[ApiClient, Downloader]:
     """What calls the service and file hosts, not opened yet."""
     base_url, said, proxies = endpoint.base_url, endpoint.redactor, outside.proxies
     client = ApiClient(base_url, endpoint.key, outside.clock, outside.executor, redactor=said, proxies=proxies)
@@ -280,7 +280,7 @@ def _calls(setup: Setup, endpoint: Endpoint, outside: Surroundings) -> tuple[Api
     return client, Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
 
 
-def _begin_with_room(engine: Engine, room: Room, records: Mapping[str, Record]) -> None:
+def _begin_with_room(engine: Engine, room: DiskSpaceGuard, records: Mapping[str, Record]) -> None:
     """A run that begins without room only fetches: each start on a full disk would pay for one more clip else."""
     states = count_states(records.values())
     lack = room.lacks(states[State.IN_FLIGHT] + 1)
@@ -289,8 +289,8 @@ def _begin_with_room(engine: Engine, room: Room, records: Mapping[str, Record]) 
 
 
 def _remembered(
-    setup: Setup, run: Run, admission: Admission, outside: Surroundings, stack: AsyncExitStack
-) -> dict[Course, Durations]:
+    setup: Setup, run: Run, admission: Admission, outside: Environment, stack: AsyncExitStack
+) -> dict[DurationKey, Durations]:
     """Durations that earlier batches and earlier runs of this one saw; kept for later ones when `stack` is closed."""
     durations = history.load(outside.history, run.service)
     history.with_journal(durations, admission.forecast.seen, setup.settings.poll_interval_s)
@@ -305,7 +305,7 @@ def _moved(setup: Setup, anchor: Anchor) -> Setup:
 
 
 async def _finish(
-    setup: Setup, journal: Journal, steps: Steps, run: Run, outside: Surroundings, listener: Listener
+    setup: Setup, journal: Journal, steps: Steps, run: Run, outside: Environment, listener: Listener
 ) -> int:
     """Store how the run ended and write the reports from what was stored; returns the exit status."""
     written: tuple[Path, ...] = ()
@@ -354,7 +354,7 @@ def exit_status(records: list[Record]) -> ExitStatus:
 
 
 @contextmanager
-def _threads(clock: Clock) -> Iterator[Surroundings]:
+def _threads(clock: Clock) -> Iterator[Environment]:
     """The real world: a clock, system randomness, a few threads, processes that decode, the real file system."""
     with (
         ThreadPoolExecutor(max_workers=_FILE_THREADS, thread_name_prefix="files") as executor,
@@ -364,13 +364,13 @@ def _threads(clock: Clock) -> Iterator[Surroundings]:
         rng = Random(int.from_bytes(os.urandom(8)))
         checks = Checks(decoder_pool.pool(), check_executor)
         try:
-            yield Surroundings(clock, executor, journal_executor, Disk(), rng, checks)
+            yield Environment(clock, executor, journal_executor, Disk(), rng, checks)
         finally:  # a check that nobody waits for any more must not hold up the end
             check_executor.shutdown(wait=False, cancel_futures=True)
             checks.decoders.stop()
 
 
-def _open(setup: Setup, outside: Surroundings, base_url: str, listener: Listener) -> Journal:
+def _open(setup: Setup, outside: Environment, base_url: str, listener: Listener) -> Journal:
     """The journal, with what the user should hear of it. Raises UsageError, JournalError, LocalFault."""
 
     def run() -> Run:
@@ -386,7 +386,7 @@ def _open(setup: Setup, outside: Surroundings, base_url: str, listener: Listener
 
 
 async def _begin(
-    setup: Setup, journal: Journal, outside: Surroundings, base_url: str
+    setup: Setup, journal: Journal, outside: Environment, base_url: str
 ) -> tuple[Run, dict[str, Record], bool]:
     """Store the start of this run, and where every job starts from; and say whether it recovers a lost journal."""
     batch, settings = setup.batch, setup.settings

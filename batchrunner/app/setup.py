@@ -13,7 +13,7 @@ from batchrunner import manifest
 from batchrunner.app import rehearsal
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.ports import Policy
-from batchrunner.engine.run_deadline import REACHED, Timetable
+from batchrunner.engine.run_deadline import REACHED, RunDeadline
 from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Run, Snapshot
 from batchrunner.journal import journal
@@ -22,9 +22,9 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
 from batchrunner.plan.ledger import Budget, Ledger
-from batchrunner.plan.plan import Plan, Wishes, build
+from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.projection import Outlook, look_ahead
+from batchrunner.plan.projection import Projection, project
 from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.report import writer
 from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
@@ -95,7 +95,7 @@ def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Seq
     return tuple(words)
 
 
-def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
+def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     """What `start.run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
 
     Raises JournalError.
@@ -108,17 +108,17 @@ def plan_batch(setup: Setup) -> tuple[Plan, Outlook, float]:
         entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
     )
     prices = Prices(setup.batch.prices, settings.assume_length_s)
-    wishes = Wishes(settings.retry_failed, settings.in_doubt == "resubmit", gone)
-    plan = build(entries, held, prices, wishes)
+    options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone)
+    plan = build(entries, held, prices, options)
     order = order_of(entries)
     policy = policy_of(settings, len(order), now)
-    end = Timetable(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
+    end = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
     admission = admission_of(setup, plan.records, held)
-    outlook = look_ahead(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
-    if end is not None and end[0] <= 0 and outlook.left_out:
-        told = f"{count_text(len(outlook.left_out), 'job')} would not be submitted: {end[1]}"
-        outlook = replace(outlook, obstacles=(told,), left_out=dict.fromkeys(outlook.left_out, end[1]))
-    return plan, outlook, now
+    projection = project(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    if end is not None and end[0] <= 0 and projection.left_out:
+        told = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
+        projection = replace(projection, obstacles=(told,), left_out=dict.fromkeys(projection.left_out, end[1]))
+    return plan, projection, now
 
 
 def egress_of(setup: Setup, plan: Plan) -> Egress:

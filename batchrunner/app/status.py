@@ -14,7 +14,7 @@ from batchrunner.app.run_started import reopened
 from batchrunner.app.signs import require_trusted
 from batchrunner.clock import pause, wall_time
 from batchrunner.errors import UsageError
-from batchrunner.events import Alive, CapChanged, Event, WeatherChanged
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event
 from batchrunner.formatting import printable_json
 from batchrunner.job import Snapshot
 from batchrunner.journal.journal import read
@@ -108,9 +108,9 @@ def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
     settings = json.loads(run.settings_json)
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
     yield reopened(batch, run_dir, prices)
-    for each in batch.happenings:
+    for each in batch.timeline_events:
         if each.kind == "weather":
-            yield WeatherChanged(each.at, each.about, each.word, each.message)
+            yield CallHealthChanged(each.at, each.about, each.word, each.message)
         elif each.kind == "cap":
             yield CapChanged(each.at, int(each.word), run.concurrency)
 

@@ -14,7 +14,7 @@ from stat import S_ISREG
 from batchrunner.app.setup import Setup, run_of
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.formatting import rfc3339
-from batchrunner.gc_pause import undisturbed
+from batchrunner.gc_pause import gc_paused
 from batchrunner.job import Entry, Run, State
 from batchrunner.journal.summary import Counts, Placed, count, lists, placed
 from batchrunner.journal.witness import Witness
@@ -29,7 +29,7 @@ _HEAD_BYTES = 64 * 1024  # of report.json, with all that stands before the jobs
 _TELLING = {"quiet", "log_format", "no_progress"}  # settings of how a run is shown: they change nothing of a batch
 
 
-@undisturbed()
+@gc_paused()
 def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     """The batch as it stands, where a run would leave everything so; else None. The run directory is locked.
 

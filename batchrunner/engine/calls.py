@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from batchrunner.engine.circuit_breaker import LASTING, Gate, Word, trouble_of
+from batchrunner.engine.circuit_breaker import LASTING, CallStatus, CircuitBreaker, policy_for
 from batchrunner.engine.job_queue import Scheduler
-from batchrunner.engine.ports import Parts, Policy
+from batchrunner.engine.ports import Dependencies, Policy
 from batchrunner.errors import AccountFault, CallError, LocalFault
-from batchrunner.events import CapChanged, Fetching, WeatherChanged
-from batchrunner.job import Happening
+from batchrunner.events import CallHealthChanged, CapChanged, Fetching
+from batchrunner.job import TimelineEvent
 
 CALLS = ("submit", "poll", "download")
 _TELL_EVERY_S = 0.5
@@ -26,67 +26,67 @@ _PLAINLY_THE_ACCOUNTS = {"out_of_credits", "unauthorized"}
 _T = TypeVar("_T")
 
 
-class Weather:
+class CallHealth:
     """The gates, by the name of their calls, and what is known of each job's own failures.
 
     given_up: kinds of calls that this run makes no more.
     """
 
-    def __init__(self, parts: Parts, scheduler: Scheduler) -> None:
+    def __init__(self, deps: Dependencies, scheduler: Scheduler) -> None:
         # A submission can end in doubt, so after an outage a look that costs nothing goes before it.
-        self.gates = {call: Gate(parts.rng, careful=call == "submit") for call in CALLS}
+        self.breakers = {call: CircuitBreaker(deps.rng, careful=call == "submit") for call in CALLS}
         self.given_up: set[str] = set()
-        self._parts = parts
+        self._deps = deps
         self._scheduler = scheduler
         self._lasting: dict[str, bool] = {}  # whether the last failure is one that lasts, by call
         self._answered: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], tuple[int, int]] = {}  # own failures in a row, and `answered` at the last
 
-    async def call(self, call: str, fingerprint: str, ticket: int, made: Awaitable[_T]) -> _T:
+    async def call(self, call: str, fingerprint: str, breaker_generation: int, made: Awaitable[_T]) -> _T:
         """Make a call of this kind for this job; its outcome moves gate and cap. Raises what the call raises."""
-        gate, clock = self.gates[call], self._parts.clock
+        breaker, clock = self.breakers[call], self._deps.clock
         try:
             reply = await made
         except CallError as error:
-            before = gate.word
+            before = breaker.word
             self._lasting[call] = error.kind in LASTING
             self._count(call, fingerprint, error)
-            if gate.failed(ticket, error, clock.monotonic()):
-                throttled = call == "submit" and gate.word is Word.THROTTLED
-                await self._tell_weather(call, before)
+            if breaker.failed(breaker_generation, error, clock.monotonic()):
+                throttled = call == "submit" and breaker.word is CallStatus.THROTTLED
+                await self._announce_health(call, before)
                 if throttled:
                     await self._move_cap(throttled=True)
             raise
         self._answered[call] += 1
         self._failures.pop((call, fingerprint), None)
-        before = gate.word
-        if gate.passed(ticket):
-            await self._tell_weather(call, before)
+        before = breaker.word
+        if breaker.passed(breaker_generation):
+            await self._announce_health(call, before)
         if call == "submit":
             await self._move_cap(throttled=False)
         return reply
 
-    async def look(self, ticket: int, made: Awaitable[None]) -> None:
+    async def probe(self, breaker_generation: int, made: Awaitable[None]) -> None:
         """See whether the service answers at all, before a submission is risked. Raises nothing for a failed call."""
-        gate = self.gates["submit"]
+        breaker = self.breakers["submit"]
         try:
             await made
         except CallError as error:
-            before = gate.word
+            before = breaker.word
             self._lasting["submit"] = error.kind in LASTING
-            if gate.failed(ticket, error, self._parts.clock.monotonic(), look=True):
-                await self._tell_weather("submit", before)
+            if breaker.failed(breaker_generation, error, self._deps.clock.monotonic(), probe=True):
+                await self._announce_health("submit", before)
         else:
-            gate.looked(ticket)
+            breaker.probe_answered(breaker_generation)
         finally:
-            gate.left(ticket)
+            breaker.left(breaker_generation)
 
     async def settled(self, *, accepted: bool) -> None:
         """The service's log settled a submission in doubt: one way, or the other."""
-        gate = self.gates["submit"]
-        before = gate.word
-        if gate.settled(self._parts.clock.monotonic(), accepted=accepted):
-            await self._tell_weather("submit", before)
+        breaker = self.breakers["submit"]
+        before = breaker.word
+        if breaker.settled(self._deps.clock.monotonic(), accepted=accepted):
+            await self._announce_health("submit", before)
 
     def is_at_fault(self, fingerprint: str, error: AccountFault) -> bool:
         """Whether a job that the account is refused is at fault itself: others are accepted, it is not.
@@ -104,13 +104,13 @@ class Weather:
 
     def patience(self, policy: Policy) -> dict[str, float]:
         """Until when each closed gate is waited for (monotonic, s), once no other try comes before that."""
-        waits = {Word.PAUSED: policy.account_wait_s}
+        waits = {CallStatus.PAUSED: policy.account_wait_s}
         ends = {
-            call: gate.since + (0.0 if self.is_lasting(call) else waits.get(gate.word, policy.outage_wait_s))
-            for call, gate in self.gates.items()
-            if gate.since is not None and call not in self.given_up
+            call: breaker.since + (0.0 if self.is_lasting(call) else waits.get(breaker.word, policy.outage_wait_s))
+            for call, breaker in self.breakers.items()
+            if breaker.since is not None and call not in self.given_up
         }
-        return {call: end for call, end in ends.items() if self.gates[call].next_at >= end}
+        return {call: end for call, end in ends.items() if self.breakers[call].next_at >= end}
 
     def is_lasting(self, call: str) -> bool:
         """Whether waiting does not help: settings of this machine have to be corrected."""
@@ -124,15 +124,15 @@ class Weather:
         if error.kind == "rate_limited":
             return  # says nothing about the job
         count, answered = self._failures.get((call, fingerprint), (0, -1))
-        if answered != self._answered[call] or trouble_of(error) is None:
+        if answered != self._answered[call] or policy_for(error) is None:
             self._failures[call, fingerprint] = (count + 1, self._answered[call])
 
-    async def _tell_weather(self, call: str, before: Word) -> None:
-        gate, clock = self.gates[call], self._parts.clock
-        next_at = None if gate.open else clock.now() + gate.next_at - clock.monotonic()
-        self._parts.announce(WeatherChanged(clock.now(), call, gate.word.value, gate.reason, next_at))
-        if gate.word is not before:
-            await self._note("weather", call, gate.word.value, gate.reason)
+    async def _announce_health(self, call: str, before: CallStatus) -> None:
+        breaker, clock = self.breakers[call], self._deps.clock
+        next_at = None if breaker.open else clock.now() + breaker.next_at - clock.monotonic()
+        self._deps.announce(CallHealthChanged(clock.now(), call, breaker.word.value, breaker.reason, next_at))
+        if breaker.word is not before:
+            await self._note("weather", call, breaker.word.value, breaker.reason)
 
     async def _move_cap(self, *, throttled: bool) -> None:
         cap = self._scheduler.cap
@@ -142,23 +142,23 @@ class Weather:
         else:
             cap.accepted()
         if cap.working != before:
-            self._parts.announce(CapChanged(self._parts.clock.now(), cap.working, cap.limit))
+            self._deps.announce(CapChanged(self._deps.clock.now(), cap.working, cap.limit))
             await self._note("cap", "submit", str(cap.working), f"working cap {cap.working} of {cap.limit}")
 
     async def _note(self, kind: str, about: str, word: str, message: str) -> None:
         with suppress(LocalFault):  # a line of the timeline is not worth what waits for this call's outcome
-            await self._parts.journal.note(Happening(self._parts.clock.now(), kind, about, word, message))
+            await self._deps.journal.note(TimelineEvent(self._deps.clock.now(), kind, about, word, message))
 
 
-def watched(parts: Parts, fingerprint: str) -> Callable[[int, int | None], None]:
+def watched(deps: Dependencies, fingerprint: str) -> Callable[[int, int | None], None]:
     """Tells how far a job's download is, called with bytes received and in all: a short one not, a long one calmly."""
-    told_at = parts.clock.monotonic()
+    told_at = deps.clock.monotonic()
 
     def told(received_bytes: int, total_bytes: int | None) -> None:
         nonlocal told_at
-        if parts.clock.monotonic() - told_at >= _TELL_EVERY_S:
-            told_at = parts.clock.monotonic()
-            ids = parts.ids(fingerprint)
-            parts.announce(Fetching(parts.clock.now(), ids, fingerprint, received_bytes, total_bytes))
+        if deps.clock.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = deps.clock.monotonic()
+            ids = deps.ids(fingerprint)
+            deps.announce(Fetching(deps.clock.now(), ids, fingerprint, received_bytes, total_bytes))
 
     return told

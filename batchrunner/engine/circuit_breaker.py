@@ -17,7 +17,7 @@ from batchrunner.engine import backoff
 from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, ServiceFault
 
 
-class Word(StrEnum):
+class CallStatus(StrEnum):
     """How calls of one kind fare."""
 
     FINE = "fine"
@@ -28,27 +28,27 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailurePolicy:
     """A kind of trouble. streak: how many in a row close the gate. wait: between two tries while it is closed."""
 
-    word: Word
+    word: CallStatus
     streak: int
     wait: backoff.Backoff
 
 
-_THROTTLED = Trouble(Word.THROTTLED, 1, backoff.Backoff(base_s=2.0, cap_s=120.0))
-_TROUBLES: tuple[tuple[type[CallError], Trouble], ...] = (
+_THROTTLED = FailurePolicy(CallStatus.THROTTLED, 1, backoff.Backoff(base_s=2.0, cap_s=120.0))
+_TROUBLES: tuple[tuple[type[CallError], FailurePolicy], ...] = (
     # The first tries come soon: another job may be accepted, which shows that the account is not at fault.
-    (AccountFault, Trouble(Word.PAUSED, 1, backoff.Backoff(base_s=8.0, cap_s=600.0))),
-    (ServiceFault, Trouble(Word.DOWN, 3, backoff.Backoff(base_s=5.0, cap_s=300.0))),
-    (NetworkFault, Trouble(Word.UNREACHABLE, 3, backoff.Backoff(base_s=2.0, cap_s=120.0))),
+    (AccountFault, FailurePolicy(CallStatus.PAUSED, 1, backoff.Backoff(base_s=8.0, cap_s=600.0))),
+    (ServiceFault, FailurePolicy(CallStatus.DOWN, 3, backoff.Backoff(base_s=5.0, cap_s=300.0))),
+    (NetworkFault, FailurePolicy(CallStatus.UNREACHABLE, 3, backoff.Backoff(base_s=2.0, cap_s=120.0))),
 )
 MOST_DOUBTS = 3  # submissions in a row that end in doubt, before the others stop
 DOUBT_PROBE_S = 1800.0  # between two submissions after that
 _SETTLED_WAIT_S = 30.0  # where the log showed that the last ones were not accepted
 # Settings of this machine have to be corrected first: one more try, and the run ends.
 LASTING = {"certificate", "proxy_refused"}
-_LASTING = Trouble(Word.UNREACHABLE, 2, backoff.Backoff(base_s=2.0, cap_s=2.0))
+_LASTING = FailurePolicy(CallStatus.UNREACHABLE, 2, backoff.Backoff(base_s=2.0, cap_s=2.0))
 # What concerns one generation or one file, and says nothing about the others.
 _ONE_JOBS = {
     "unknown_generation",
@@ -64,7 +64,7 @@ _ONE_JOBS = {
 }
 
 
-class Gate:
+class CircuitBreaker:
     """The gate of one kind of call. Moments are of the monotonic clock, seconds.
 
     word: how calls fare. since: when the gate closed, or None while it is open; the account's trouble and all other
@@ -74,7 +74,7 @@ class Gate:
     """
 
     def __init__(self, rng: backoff.Rng, *, careful: bool = False) -> None:
-        self.word = Word.FINE
+        self.word = CallStatus.FINE
         self.since: float | None = None
         self.next_at = 0.0
         self.reason = ""
@@ -86,7 +86,7 @@ class Gate:
         self._round = 0
         self._trying = False
         self._vouched = False
-        self._doubts = 0  # submissions in a row that ended in doubt
+        self._in_doubt = 0  # submissions in a row that ended in doubt
         self._answered = False
 
     @property
@@ -96,9 +96,9 @@ class Gate:
         Until the first submission is answered, and after one that ended in doubt, only so many are risked that no
         more than MOST_DOUBTS in a row can end in doubt.
         """
-        if not self._careful or (self._answered and not self._doubts):
+        if not self._careful or (self._answered and not self._in_doubt):
             return None
-        return max(1, MOST_DOUBTS - self._doubts)
+        return max(1, MOST_DOUBTS - self._in_doubt)
 
     @property
     def open(self) -> bool:
@@ -106,9 +106,9 @@ class Gate:
         return self.since is None
 
     @property
-    def wants_a_look(self) -> bool:
+    def wants_probe(self) -> bool:
         """Whether the next to enter has to be a look instead of the call itself."""
-        return self._careful and not self._vouched and self.word in {Word.DOWN, Word.UNREACHABLE}
+        return self._careful and not self._vouched and self.word in {CallStatus.DOWN, CallStatus.UNREACHABLE}
 
     def opens_at(self, now: float) -> float | None:
         """When the next call may go: `now`, a moment to come, or None while one that tries is under way."""
@@ -121,15 +121,15 @@ class Gate:
         self._trying = not self.open
         return self._round
 
-    def passed(self, ticket: int) -> bool:
+    def passed(self, breaker_generation: int) -> bool:
         """The call was answered. Returns whether the gate opened by it."""
         in_doubt = self._is_shut_by_doubts()
-        self._doubts, self._answered = 0, True
-        if ticket != self._round and not in_doubt:
+        self._in_doubt, self._answered = 0, True
+        if breaker_generation != self._round and not in_doubt:
             return False
         self._streak = self._tries = 0
         opened = not self.open
-        self.word, self.since, self.reason = Word.FINE, None, ""
+        self.word, self.since, self.reason = CallStatus.FINE, None, ""
         self._began.clear()
         self._trying = self._vouched = False
         return opened
@@ -145,62 +145,62 @@ class Gate:
         sooner = self._is_shut_by_doubts()
         if sooner:
             self.next_at = min(self.next_at, now + _SETTLED_WAIT_S)
-        self._doubts = 0
+        self._in_doubt = 0
         return sooner
 
-    def looked(self, ticket: int) -> None:
+    def probe_answered(self, breaker_generation: int) -> None:
         """The look was answered: the next call may go at once."""
-        if ticket == self._round:
+        if breaker_generation == self._round:
             self._trying, self._vouched = False, True
 
-    def left(self, ticket: int) -> None:
+    def left(self, breaker_generation: int) -> None:
         """The call ended without a verdict, before anything was sent."""
-        if ticket == self._round:
+        if breaker_generation == self._round:
             self._trying = False
 
-    def failed(self, ticket: int, error: CallError, now: float, *, look: bool = False) -> bool:
+    def failed(self, breaker_generation: int, error: CallError, now: float, *, probe: bool = False) -> bool:
         """The call failed. Returns whether that is news: the gate closed, stays closed for longer, or opened by it.
 
         look: it was the look before a submission, which settles nothing about submissions.
         """
         if error.in_doubt:
-            self._doubts += 1
-        elif _is_answer(error) and not look:
+            self._in_doubt += 1
+        elif _is_answer(error) and not probe:
             if self._is_shut_by_doubts():
-                ticket = self._round
-            self._doubts, self._answered = 0, True
-        if ticket != self._round:
+                breaker_generation = self._round
+            self._in_doubt, self._answered = 0, True
+        if breaker_generation != self._round:
             return False
         if isinstance(error, LocalFault):
-            self.left(ticket)
+            self.left(breaker_generation)
             return False
-        trouble = trouble_of(error)
+        trouble = policy_for(error)
         if trouble is None:  # an answer is an answer
-            return self.passed(ticket)
+            return self.passed(breaker_generation)
         self._streak += 1
-        in_doubt = error.in_doubt and self._doubts >= MOST_DOUBTS
+        in_doubt = error.in_doubt and self._in_doubt >= MOST_DOUBTS
         if self.open and self._streak < trouble.streak and not in_doubt:
             return False
         self._round += 1
         self._tries += 1
         self._trying = self._vouched = False
-        told = f"{self._doubts} submissions in a row ended in doubt: " if in_doubt else ""
+        told = f"{self._in_doubt} submissions in a row ended in doubt: " if in_doubt else ""
         self.word, self.reason = trouble.word, told + error.message
-        self.since = self._began.setdefault(trouble.word is Word.PAUSED, now)
+        self.since = self._began.setdefault(trouble.word is CallStatus.PAUSED, now)
         wait_s = backoff.wait_s(trouble.wait, self._tries, error, self._rng) or 0.0
         self.next_at = now + (max(DOUBT_PROBE_S, wait_s) if in_doubt else wait_s)
         return True
 
     def _is_shut_by_doubts(self) -> bool:
-        return not self.open and self._doubts >= MOST_DOUBTS
+        return not self.open and self._in_doubt >= MOST_DOUBTS
 
 
 def _is_answer(error: CallError) -> bool:
     """Whether the service answered the call, so that it is known what became of it."""
-    return error.status is not None or trouble_of(error) is None
+    return error.status is not None or policy_for(error) is None
 
 
-def trouble_of(error: CallError) -> Trouble | None:
+def policy_for(error: CallError) -> FailurePolicy | None:
     """What an error says about the calls of its kind; None where it concerns one job alone."""
     if error.kind in _ONE_JOBS and not error.in_doubt:
         return None

@@ -25,81 +25,81 @@ class _Doubt:
     searched: bool = False
 
 
-class Doubts:
+class InDoubtJobs:
     """The jobs in doubt. wait_s: between the first two searches; it doubles up to cap_s.
 
     settle_s: how old a doubt is before a search counts that does not find it.
     """
 
     def __init__(self, wait_s: float, cap_s: float, settle_s: float = 0.0) -> None:
-        self.review_at: float | None = None
+        self.reconcile_at: float | None = None
         self._first_wait_s = self._wait_s = wait_s
         self._cap_s = cap_s
         self._settle_s = settle_s
-        self._doubts: dict[str, _Doubt] = {}
+        self._in_doubt: dict[str, _Doubt] = {}
         self._last_done = False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._doubts)
+        return iter(self._in_doubt)
 
     def found(self, fingerprint: str, since: float, now: float, *, holds: bool = True) -> None:
         """A doubt of an earlier run."""
-        self._doubts[fingerprint] = _Doubt(since, earlier=True, holds=holds)
-        self.review_at = now
+        self._in_doubt[fingerprint] = _Doubt(since, earlier=True, holds=holds)
+        self.reconcile_at = now
 
     def add(self, fingerprint: str, since: float, now: float) -> None:
         """A new doubt."""
-        self._doubts[fingerprint] = _Doubt(since, earlier=False)
+        self._in_doubt[fingerprint] = _Doubt(since, earlier=False)
         self._wait_s = self._first_wait_s
-        self.review_at = now
+        self.reconcile_at = now
 
     def is_earlier(self, fingerprint: str) -> bool:
         """Whether it is a doubt of an earlier run."""
-        return self._doubts[fingerprint].earlier
+        return self._in_doubt[fingerprint].earlier
 
     def is_settled(self, fingerprint: str, now: float) -> bool:
         """Whether a search that starts now would find it, if the log listed what was accepted at once."""
-        return now >= self._doubts[fingerprint].since + self._settle_s
+        return now >= self._in_doubt[fingerprint].since + self._settle_s
 
     @property
     def unsearched(self) -> bool:
         """Whether any waits for its first search that counts."""
-        return any(not doubt.searched for doubt in self._doubts.values())
+        return any(not doubt.searched for doubt in self._in_doubt.values())
 
     def submitted(self) -> None:
         """Something was submitted: the search at the end is yet to come."""
         self._last_done = False
 
-    def start_review(self, now: float, *, at_the_end: bool) -> bool:
+    def start_reconcile(self, now: float, *, at_the_end: bool) -> bool:
         """Whether to search now; if so, it counts as done. at_the_end: nothing else is left to do."""
-        last = bool(self._doubts) and at_the_end and not self._last_done
-        if not last and (self.review_at is None or self.review_at > now):
+        last = bool(self._in_doubt) and at_the_end and not self._last_done
+        if not last and (self.reconcile_at is None or self.reconcile_at > now):
             return False
         self._last_done = last
-        self.review_at = None
-        for doubt in self._doubts.values():
+        self.reconcile_at = None
+        for doubt in self._in_doubt.values():
             doubt.searched = doubt.searched or now >= doubt.since + self._settle_s
         return True
 
-    def reviewed(self, settled: Iterable[str], now: float) -> None:
+    def reconciled(self, settled: Iterable[str], now: float) -> None:
         """A search has ended and settled some."""
         for fingerprint in settled:
-            del self._doubts[fingerprint]
-        if self._doubts:
+            del self._in_doubt[fingerprint]
+        if self._in_doubt:
             at = now + self._wait_s
-            self.review_at = at if self.review_at is None else min(self.review_at, at)
+            self.reconcile_at = at if self.reconcile_at is None else min(self.reconcile_at, at)
             self._wait_s = min(2 * self._wait_s, self._cap_s)
 
     def over(self, now: float, slot_s: Callable[[str], float]) -> list[str]:
         """The doubts that hold their slots no longer, each named once. slot_s: how long one holds it, as known now."""
-        freed = [name for name, doubt in self._doubts.items() if doubt.holds and doubt.since + slot_s(name) <= now]
+        freed = [name for name, doubt in self._in_doubt.items() if doubt.holds and doubt.since + slot_s(name) <= now]
         for fingerprint in freed:
-            self._doubts[fingerprint].holds = False
+            self._in_doubt[fingerprint].holds = False
         return freed
 
     def next_over(self, slot_s: Callable[[str], float]) -> float | None:
         """When the next slot comes free, as known now."""
-        ends = (doubt.since + slot_s(name) for name, doubt in self._doubts.items() if doubt.holds)
+        ends = (doubt.since + slot_s(name) for name, doubt in self._in_doubt.items() if doubt.holds)
         return min(ends, default=None)
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchrunner.clock import Clock
 from batchrunner.engine.backoff import Rng
-from batchrunner.engine.polling.duration_model import Course, Durations
+from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.run_deadline import REACHED
 from batchrunner.events import Listener
-from batchrunner.job import Happening, Job, Record
+from batchrunner.job import Job, Record, TimelineEvent
 from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed
 from batchrunner.providers.endpoint import Capabilities
 
@@ -50,7 +50,7 @@ class Journal(Protocol):
         """Store; durable on return. Raises LocalFault."""
         ...
 
-    async def note(self, happening: Happening) -> None:
+    async def note(self, timeline_event: TimelineEvent) -> None:
         """Store what befell the batch; durable on return. Raises LocalFault."""
         ...
 
@@ -72,7 +72,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Dependencies:
     """What the engine drives.
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
@@ -89,8 +89,8 @@ class Parts:
     rng: Rng
     announce: Listener
     ids: Callable[[str], tuple[str, ...]]
-    durations: dict[Course, Durations] = field(default_factory=dict)
-    lacks_room: Callable[[int], str] = lambda _: ""
+    durations: dict[DurationKey, Durations] = field(default_factory=dict)
+    lacks_space: Callable[[int], str] = lambda _: ""
     lost: Callable[[], str] = lambda: ""
     capabilities: Capabilities = field(default_factory=Capabilities)
 
@@ -135,10 +135,10 @@ class Policy:
     downloads: int = 4
     not_found_grace_s: float = 600.0
     confirm_s: float = 2.0
-    linkless_looks: int = 5
+    linkless_polls: int = 5
     in_doubt: str = "hold"
-    review_s: float = 15.0
-    review_cap_s: float = 600.0
+    reconcile_s: float = 15.0
+    reconcile_cap_s: float = 600.0
     settle_s: float = 10.0
     doubt_s: float = 1800.0
     closing_grace_s: float = 30.0

@@ -10,7 +10,7 @@ REACHED = "the deadline is reached"
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
+class RunDeadline:
     """The ends of one run, as far as any are set.
 
     started_at: monotonic, s. deadline_at: wall time, s since the epoch. max_runtime_s: from the start. deadline: what

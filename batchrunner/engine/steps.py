@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchrunner.engine import backoff as retry
-from batchrunner.engine.calls import Weather, watched
+from batchrunner.engine.calls import CallHealth, watched
 from batchrunner.engine.confirmation import TERMINAL, Confirmations, unnamed
-from batchrunner.engine.in_doubt import Doubts, Finished, is_disproved, plausible_s
-from batchrunner.engine.ports import Parts, Policy
+from batchrunner.engine.in_doubt import Finished, InDoubtJobs, is_disproved, plausible_s
+from batchrunner.engine.ports import Dependencies, Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
@@ -55,7 +55,7 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PollAgain:
     """In flight: look again, in so many seconds, or after the usual interval. over: the service is done with it."""
 
     wait_s: float | None = None
@@ -63,24 +63,24 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Download:
     """Completed: download this."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class HoldInDoubt:
     """It may be in flight, and its id is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Finish:
     """Succeeded or failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class LeaveInFlight:
     """Still in flight, and nothing more to be done in this run. why: for people."""
 
     why: str
@@ -98,7 +98,7 @@ class Settled:
     disproved: Sequence[str] = ()
 
 
-Next = Submit | Look | Fetch | Doubt | End | Leave
+Next = Submit | PollAgain | Download | HoldInDoubt | Finish | LeaveInFlight
 
 
 class Steps:
@@ -110,19 +110,19 @@ class Steps:
 
     def __init__(
         self,
-        parts: Parts,
+        deps: Dependencies,
         policy: Policy,
         run_id: str,
         records: dict[str, Record],
-        weather: Weather,
+        health: CallHealth,
         admission: Admission,
     ) -> None:
         self.records = records
         self.admission = admission
-        self._parts = parts
+        self._deps = deps
         self._policy = policy
         self._run_id = run_id
-        self._weather = weather
+        self._health = health
         self._linkless: Counter[str] = Counter()
         self._generating_since: dict[str, float] = {}  # monotonic, s
         self._missing_since: dict[str, float] = {}  # monotonic, s: the first 404 since the service last knew it
@@ -139,43 +139,43 @@ class Steps:
         """Announce something about a job; with `once`, only the first time that it is said of any."""
         if not once or message not in self._warned:
             self._warned.add(message)
-            self._parts.announce(Noticed(self._parts.clock.now(), self._parts.ids(fingerprint), message))
+            self._deps.announce(Noticed(self._deps.clock.now(), self._deps.ids(fingerprint), message))
 
-    async def submit(self, fingerprint: str, ticket: int) -> Next:
+    async def submit(self, fingerprint: str, breaker_generation: int) -> Next:
         """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
-        clock = self._parts.clock
+        clock = self._deps.clock
         record = self.records[fingerprint]
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         estimate = self.admission.prices.estimate(record.job).credits
         intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
         try:
-            record = await self._move(fingerprint, Move.INTEND, **intent)
+            record = await self._move(fingerprint, Move.BEGIN_SUBMIT, **intent)
         except LocalFault as fault:
-            await self._not_sent(advance(record, Move.INTEND, **intent), fault)
+            await self._not_sent(advance(record, Move.BEGIN_SUBMIT, **intent), fault)
             raise
         try:
-            made = self._parts.service.submit(record.job, request_id)
-            accepted = await self._weather.call("submit", fingerprint, ticket, made)
+            made = self._deps.service.submit(record.job, request_id)
+            accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
         except CallError as error:
             return await self._not_accepted(fingerprint, error)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
         self._seen_at[fingerprint] = clock.monotonic()
-        return Look()
+        return PollAgain()
 
     async def _not_sent(self, record: Record, fault: LocalFault) -> None:
         """Take back an intent that was perhaps stored, so that the next run does not hold it in doubt."""
-        record = advance(record, Move.REFUSE, error=fault.problem, ended_at=self._parts.clock.now())
+        record = advance(record, Move.REFUSE, error=fault.problem, ended_at=self._deps.clock.now())
         with suppress(LocalFault):
-            await self._parts.journal.save(record)
+            await self._deps.journal.save(record)
         self._put(record)
 
-    async def poll(self, fingerprint: str, ticket: int) -> Next:
+    async def poll(self, fingerprint: str, breaker_generation: int) -> Next:
         """Look at the generation once."""
         record = self.records[fingerprint]
         assert record.generation_id is not None
         try:
-            made = self._parts.service.generation(record.generation_id, record.job.input_urls)
-            seen = await self._weather.call("poll", fingerprint, ticket, made)
+            made = self._deps.service.generation(record.generation_id, record.job.input_urls)
+            seen = await self._health.call("poll", fingerprint, breaker_generation, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
         for known in (self._missing_since, self._failing_since, self._refused_polls, self._foreign):
@@ -190,26 +190,26 @@ class Steps:
         if seen.phase not in TERMINAL:
             self._confirmations.forget(fingerprint)
         elif not self._confirmations.confirms(fingerprint, seen):
-            return Look(min(self._policy.confirm_s, self._policy.poll_interval_s))
+            return PollAgain(min(self._policy.confirm_s, self._policy.poll_interval_s))
         if seen.phase is Phase.FAILED:
             return await self._failed(fingerprint, seen.error)
         if seen.phase is Phase.COMPLETED:
             return await self._completed(fingerprint, record, seen)
         return await self._still_working(fingerprint, record, seen.phase)
 
-    async def download(self, fingerprint: str, url: str, ticket: int) -> Next:
+    async def download(self, fingerprint: str, url: str, breaker_generation: int) -> Next:
         """Download, check, and deliver under the final names. Raises LocalFault where the disk refuses."""
         record = self.records[fingerprint]
         try:
-            made = self._parts.clips.fetch(url, record.job.key, watched(self._parts, fingerprint))
-            fetched = await self._weather.call("download", fingerprint, ticket, made)
+            made = self._deps.clips.fetch(url, record.job.key, watched(self._deps, fingerprint))
+            fetched = await self._health.call("download", fingerprint, breaker_generation, made)
         except LocalFault:
             raise
         except CallError as error:
             return await self._download_failed(fingerprint, error)
-        await self._parts.store.deliver(record.job, fetched)
+        await self._deps.store.deliver(record.job, fetched)
         await self._delivered(fingerprint, fetched.result)
-        return End()
+        return Finish()
 
     async def settle(self, news: Mapping[str, Result | None]) -> None:
         """Take in what the run directory shows at the start (`batchrunner.transfer.delivery.Store.settle`)."""
@@ -217,42 +217,42 @@ class Steps:
             if self.records[fingerprint].state is State.IN_FLIGHT and result is not None:
                 await self._delivered(fingerprint, result)
             elif self.records[fingerprint].state is State.SUCCEEDED:
-                await self._move(fingerprint, Move.LOSE)
+                await self._move(fingerprint, Move.FILE_MISSING)
 
     async def flush(self) -> None:
         """Store what was learned of generations in flight since they last moved."""
         for record in list(self.records.values()):
             if record.state is State.IN_FLIGHT:
-                await self._parts.journal.save(record)
+                await self._deps.journal.save(record)
 
     async def _delivered(self, fingerprint: str, result: Result) -> None:
         """Record a clip that stands under its final names."""
         self._confirmations.forget(fingerprint)
         record = self.records[fingerprint]
-        result = replace(result, warnings=(*result.warnings, *oddities(record.job, result)))
+        result = replace(result, warnings=(*result.warnings, *expectation_warnings(record.job, result)))
         self._put(replace(record, result=result))
-        await self._move(fingerprint, Move.DELIVER, ended_at=self._parts.clock.now())
+        await self._move(fingerprint, Move.DELIVER, ended_at=self._deps.clock.now())
         for warning in result.warnings:
             self.notice(fingerprint, warning)
 
-    async def review(self, doubts: Doubts) -> Settled:
+    async def reconcile(self, in_doubt: InDoubtJobs) -> Settled:
         """Search the service's log for submissions in doubt, and settle what it shows.
 
         Those found are adopted. One that is not found stays in doubt, as whether unfinished generations show there,
         and how late, is not known. It is freed only where the provider states that its log lists what it accepts, or
         by the user's choice (`Policy.in_doubt`). A service that does not offer its log (403, 404) is asked once a run.
         """
-        names, now = sorted(doubts), self._parts.clock.monotonic()
+        names, now = sorted(in_doubt), self._deps.clock.monotonic()
         if not names or not self.log_offered:
             return Settled()
-        in_time = frozenset(name for name in names if doubts.is_settled(name, now))
-        asked = [name for name in names if self._policy.in_doubt == "resubmit" and doubts.is_earlier(name)]
-        asked = [name for name in asked if self._parts.ids(name)]
+        in_time = frozenset(name for name in names if in_doubt.is_settled(name, now))
+        asked = [name for name in names if self._policy.in_doubt == "resubmit" and in_doubt.is_earlier(name)]
+        asked = [name for name in asked if self._deps.ids(name)]
         earliest = min(self.records[name].last.submitted_at for name in names)
-        frees = self._parts.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
+        frees = self._deps.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
         try:
             # A row counts as missing only if the log was read from well before its submission: clocks differ.
-            listed = await self._parts.service.accepted_since(earliest - (_DAY_S if frees else 0.0))
+            listed = await self._deps.service.accepted_since(earliest - (_DAY_S if frees else 0.0))
         except CallError as error:
             self.log_offered = error.status not in {403, 404, 405}
             freed = asked if error.status in {403, 404} else []
@@ -273,9 +273,9 @@ class Steps:
         finished = self._finished(listed) if self._policy.in_doubt == "evidence" else ()
         for name in lacking:
             record = self.records[name]
-            if not self._parts.ids(name):
+            if not self._deps.ids(name):
                 continue  # the manifest names it no more: nobody asks for its clip
-            if listed.complete and name in in_time and self._parts.capabilities.lists_on_acceptance:
+            if listed.complete and name in in_time and self._deps.capabilities.lists_on_acceptance:
                 await self._move(name, Move.CLEAR, error=NOT_ACCEPTED)
                 disproved.append(name)
             elif name in asked and listed.ended:
@@ -288,7 +288,7 @@ class Steps:
 
     def _finished(self, listed: Listed) -> list[Finished]:
         """The submissions of this batch that the log lists as finished."""
-        now = self._parts.clock.now()
+        now = self._deps.clock.now()
         for request_id in listed.finished:
             self._listed_at.setdefault(request_id, now)
         attempts = (attempt for record in self.records.values() for attempt in record.attempts)
@@ -300,17 +300,17 @@ class Steps:
 
     def _is_disproved(self, record: Record, finished: Sequence[Finished]) -> bool:
         longest_s = plausible_s(self.seen_s(record.job), self._policy.doubt_s)
-        return is_disproved(record.last.submitted_at, self._parts.clock.now(), longest_s, finished)
+        return is_disproved(record.last.submitted_at, self._deps.clock.now(), longest_s, finished)
 
     def seen_s(self, job: Job) -> list[float]:
         """How long generations of a job's kind took, queue included, as far as this batch and others know."""
         kind = kind_of(job)
-        known = self._parts.durations.get((kind, False))
+        known = self._deps.durations.get((kind, False))
         return [*self.admission.forecast.seen.get(kind, ()), *(by_s for _, by_s in (known.spans if known else ()))]
 
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
-        clock = self._parts.clock
+        clock = self._deps.clock
         now, since, wait_s = clock.now(), clock.monotonic(), 1.0
         while True:
             try:
@@ -327,14 +327,14 @@ class Steps:
     async def _not_accepted(self, fingerprint: str, error: CallError) -> Next:
         if error.in_doubt:
             await self._move(fingerprint, Move.DOUBT, error=replace(error.problem, hint=IN_DOUBT_HINT))
-            return Doubt()
-        await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._parts.clock.now())
+            return HoldInDoubt()
+        await self._move(fingerprint, Move.REFUSE, error=error.problem, ended_at=self._deps.clock.now())
         if isinstance(error, AccountFault):
-            if not self._weather.is_at_fault(fingerprint, error):
+            if not self._health.is_at_fault(fingerprint, error):
                 return Submit(last=True)  # when the gate opens, and the next try is another job's
             told = f"{error.message}; it was refused again and again while other jobs were accepted"
             await self._move(fingerprint, Move.GIVE_UP, error=Problem(error.kind, told, REFUSED_HINT))
-            return End()
+            return Finish()
         if isinstance(error, LocalFault) and error.kind != "input_changed":
             raise error  # no job's fault
         # An input that changed or vanished concerns this job alone; so does a request that the service refuses.
@@ -347,10 +347,10 @@ class Steps:
             tries = f"{error.message}; it was refused {retry.SUBMISSIONS.tries} times while other jobs were accepted"
             problem = replace(problem, message=tries, hint=REFUSED_HINT)
         await self._move(fingerprint, Move.GIVE_UP, error=problem)
-        return End()
+        return Finish()
 
     async def _poll_failed(self, fingerprint: str, record: Record, error: CallError) -> Next:
-        now, whose = self._parts.clock.monotonic(), f"(generation {record.generation_id})"
+        now, whose = self._deps.clock.monotonic(), f"(generation {record.generation_id})"
         failing_s = now - self._failing_since.setdefault(fingerprint, now)
         if error.kind == "foreign_reply":
             return self._foreign_reply(fingerprint, error)
@@ -362,18 +362,20 @@ class Steps:
         elif self._is_refused_for_good(fingerprint, error):
             told = f"{error.message}; {REFUSED_POLLS} polls were refused that way {whose}"
             return await self._spoil(fingerprint, Problem("poll_refused", told, POLL_REFUSED_HINT, "service"))
-        elif failing_s > self._policy.job_timeout_s and self._weather.failures("poll", fingerprint) > REFUSED_POLLS:
-            return Leave(f"{error.message}; no usable reply for {failing_s:.0f} s {whose}: the next run polls it again")
-        return Look(self._wait("poll", fingerprint, error, retry.POLLS))
+        elif failing_s > self._policy.job_timeout_s and self._health.failures("poll", fingerprint) > REFUSED_POLLS:
+            return LeaveInFlight(
+                f"{error.message}; no usable reply for {failing_s:.0f} s {whose}: the next run polls it again"
+            )
+        return PollAgain(self._wait("poll", fingerprint, error, retry.POLLS))
 
     def _foreign_reply(self, fingerprint: str, error: CallError) -> Next:
         """The reply is ignored and the generation polled again soon: something in between mixes up the replies."""
         self._confirmations.forget(fingerprint)
         self._foreign[fingerprint] += 1
         if self._foreign[fingerprint] >= FOREIGN_POLLS:
-            return Leave(f"{error.message}, {FOREIGN_POLLS} times in a row; the next run polls it again")
+            return LeaveInFlight(f"{error.message}, {FOREIGN_POLLS} times in a row; the next run polls it again")
         interval_s = max(self._policy.confirm_s, self._policy.poll_interval_s)
-        return Look(self._wait("poll", fingerprint, error, retry.Backoff(interval_s, interval_s)))
+        return PollAgain(self._wait("poll", fingerprint, error, retry.Backoff(interval_s, interval_s)))
 
     def _is_refused_for_good(self, fingerprint: str, error: CallError) -> bool:
         """Whether so many polls in a row were refused with a 4xx that concerns this generation alone.
@@ -383,40 +385,40 @@ class Steps:
         if not isinstance(error, JobFault | AccountFault):
             return False
         refused, counted = self._refused_polls.get(fingerprint, (0, 0))
-        failures = self._weather.failures("poll", fingerprint)
+        failures = self._health.failures("poll", fingerprint)
         if failures > counted:
             refused += 1
         self._refused_polls[fingerprint] = refused, failures
         return refused >= REFUSED_POLLS
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
-        self._seen_at[fingerprint] = self._parts.clock.monotonic()
+        self._seen_at[fingerprint] = self._deps.clock.monotonic()
         if phase is not Phase.GENERATING:
-            return Look()
+            return PollAgain()
         if record.last.generating_at is None:
-            record = record.with_attempt(generating_at=self._parts.clock.now())
+            record = record.with_attempt(generating_at=self._deps.clock.now())
             self._put(record)
-            await self._parts.journal.save(record)
-            self._parts.announce(JobSeen(self._parts.clock.now(), self._parts.ids(fingerprint), record))
+            await self._deps.journal.save(record)
+            self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(fingerprint), record))
         # Counted on the clock that never jumps, from the first sight in this run.
-        now = self._parts.clock.monotonic()
+        now = self._deps.clock.monotonic()
         since = self._generating_since.setdefault(fingerprint, now)
         if now - since > self._policy.job_timeout_s:
-            return Leave(f"still generating after {now - since:.0f} s; the next run looks again")
-        return Look()
+            return LeaveInFlight(f"still generating after {now - since:.0f} s; the next run looks again")
+        return PollAgain()
 
     async def _completed(self, fingerprint: str, record: Record, seen: Generation) -> Next:
         if record.last.completed_at is None:
-            record = record.with_attempt(completed_at=self._parts.clock.now())
+            record = record.with_attempt(completed_at=self._deps.clock.now())
             self._put(record)
-            unseen_s = self._parts.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
+            unseen_s = self._deps.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
             if unseen_s <= 3 * self._policy.poll_interval_s + 60:  # else an outage, or two runs, lie between
                 self.admission.forecast.learn(record)
         if seen.video_url is not None:
-            return Fetch(seen.video_url)
+            return Download(seen.video_url)
         self._linkless[fingerprint] += 1
-        if self._linkless[fingerprint] <= self._policy.linkless_looks:
-            return Look(over=True)
+        if self._linkless[fingerprint] <= self._policy.linkless_polls:
+            return PollAgain(over=True)
         return await self._spoil(fingerprint, seen.error)
 
     async def _download_failed(self, fingerprint: str, error: CallError) -> Next:
@@ -424,10 +426,10 @@ class Steps:
         final = error.kind == "check_limit"  # the same bytes take the same check to the same bound
         wait_s = None if final else self._wait("download", fingerprint, error, retry.DOWNLOADS)
         if wait_s is not None:
-            return Look(wait_s, over=True)
+            return PollAgain(wait_s, over=True)
         if final or error.kind == "bad_file":
             return await self._spoil(fingerprint, error.problem)
-        return Leave(f"{error.message}; it is paid for, and the next run fetches it")
+        return LeaveInFlight(f"{error.message}; it is paid for, and the next run fetches it")
 
     async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
         """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
@@ -439,23 +441,23 @@ class Steps:
         record = self.records[fingerprint]
         failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
         service_s = problem is not None and problem.fault == "service"
-        if lost or not may_pay or not service_s or not self._parts.ids(fingerprint):
-            return End()
+        if lost or not may_pay or not service_s or not self._deps.ids(fingerprint):
+            return Finish()
         if failed > self._policy.generation_retries:
-            return End()
+            return Finish()
         await self._move(fingerprint, Move.RETRY)
         return Submit()
 
     async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
-        await self._move(fingerprint, Move.SPOIL, error=problem, ended_at=self._parts.clock.now())
-        return End()
+        await self._move(fingerprint, Move.FAIL, error=problem, ended_at=self._deps.clock.now())
+        return Finish()
 
     async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
         record = advance(self.records[fingerprint], move, error=error, **attempt)
-        await self._parts.journal.save(record)
+        await self._deps.journal.save(record)
         self._put(record)
-        parts = self._parts
-        parts.announce(JobMoved(parts.clock.now(), parts.ids(fingerprint), move, record))
+        deps = self._deps
+        deps.announce(JobMoved(deps.clock.now(), deps.ids(fingerprint), move, record))
         return record
 
     def _put(self, record: Record) -> None:
@@ -464,15 +466,15 @@ class Steps:
 
     def _wait(self, call: str, fingerprint: str, error: CallError, backoff: retry.Backoff) -> float | None:
         """Seconds until the call may be made again, announced; None to give up."""
-        parts, failures = self._parts, self._weather.failures(call, fingerprint)
-        wait_s = retry.wait_s(backoff, failures, error, parts.rng)
-        if wait_s is not None and self._weather.gates[call].open:  # else it is no news about this job
-            now, ids = parts.clock.now(), parts.ids(fingerprint)
-            parts.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, backoff.tries))
+        deps, failures = self._deps, self._health.failures(call, fingerprint)
+        wait_s = retry.wait_s(backoff, failures, error, deps.rng)
+        if wait_s is not None and self._health.breakers[call].open:  # else it is no news about this job
+            now, ids = deps.clock.now(), deps.ids(fingerprint)
+            deps.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, backoff.tries))
         return wait_s
 
 
-def oddities(job: Job, result: Result) -> tuple[str, ...]:
+def expectation_warnings(job: Job, result: Result) -> tuple[str, ...]:
     """What is odd about a clip that is whole: not the size asked for, or not the length of the reference clip."""
     warnings = []
     asked = str(job.params.get("resolution", "")).removesuffix("p")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
-from batchrunner.job import Entry, Happening, PlacedFile, Record, Run, Snapshot, State
+from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import reader, rows
 from batchrunner.journal.errors import DAMAGE_HINT, STALE_HINT, no_room, reading, refused
 from batchrunner.journal.statements import (
@@ -25,10 +25,10 @@ from batchrunner.journal.statements import (
     PUT_ATTEMPT,
     PUT_ENTRY,
     PUT_FILE,
-    PUT_HAPPENING,
     PUT_JOB,
     PUT_MARK,
     PUT_RUN,
+    PUT_TIMELINE_EVENT,
     REMOVE_ENTRIES,
     Change,
     in_few,
@@ -72,7 +72,7 @@ class Journal:
     def __init__(
         self, path: Path, executor: "Executor", witness: Witness | None = None, *, recover: bool = False
     ) -> None:
-        from batchrunner.storage.batching import Together  # here, as `read` does without an event loop and its weight
+        from batchrunner.storage.batching import Batcher  # here, as `read` does without an event loop and its weight
 
         with reading(path):
             if not path.exists():
@@ -105,7 +105,7 @@ class Journal:
         # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
         self._ballast = path.with_name("ballast")
         self._is_tight = not _set_aside(self._ballast)
-        self._commits = Together(executor, self._write)
+        self._commits = Batcher(executor, self._write)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in, so that one file holds everything.
@@ -173,9 +173,9 @@ class Journal:
             raise no_room("written")
         await self._commit([(MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
 
-    async def note(self, happening: Happening) -> None:
+    async def note(self, timeline_event: TimelineEvent) -> None:
         """Store what befell the batch. Durable on return."""
-        await self._commit([(PUT_HAPPENING, rows.happening_row(happening))])
+        await self._commit([(PUT_TIMELINE_EVENT, rows.happening_row(timeline_event))])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from batchrunner.job import Happening, Job, Record
+from batchrunner.job import Job, Record, TimelineEvent
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.summary import NAMED, Counts, counted
 
@@ -33,7 +33,7 @@ _WAITING = f"""
 SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
 GROUP BY json_extract(job_json, {_KIND})
 """
-_HAPPENINGS = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings WHERE at >= ? ORDER BY rowid"
+_HAPPENINGS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM happenings WHERE at >= ? ORDER BY rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Moving:
     ids: Mapping[str, tuple[str, ...]]
     waiting: tuple[tuple[Job, int], ...]
     ended_at: tuple[float, ...]
-    happenings: tuple[Happening, ...]
+    timeline_events: tuple[TimelineEvent, ...]
 
 
 def moving(path: Path, since: float) -> Moving | None:
@@ -77,5 +77,5 @@ def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
         ids,
         tuple((rows.job_of(*columns), number) for *columns, number in waiting),
         tuple(ended_at for fingerprint, ended_at in ends if fingerprint not in records),
-        tuple(rows.happening(row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
+        tuple(rows.timeline_event(row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
     )

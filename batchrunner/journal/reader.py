@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from batchrunner.gc_pause import undisturbed
+from batchrunner.gc_pause import gc_paused
 from batchrunner.job import PlacedFile, Record, Run, Snapshot
 from batchrunner.journal import rows
 from batchrunner.journal.witness import Mark
@@ -20,7 +20,7 @@ _GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
 _GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
 
 
-@undisturbed()
+@gc_paused()
 def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
     """All that the journal holds; None before the first run."""
     if latest_run(connection) is None:
@@ -36,9 +36,9 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
 def story(connection: sqlite3.Connection) -> Snapshot:
     """The runs and what befell them. There is a run."""
     runs = tuple(map(rows.run, connection.execute(f"{_GET_RUNS} ORDER BY rowid")))
-    query = f"SELECT {', '.join(rows.HAPPENING_COLUMNS)} FROM happenings ORDER BY rowid"
-    happenings = tuple(map(rows.happening, connection.execute(query)))
-    return Snapshot(runs[-1], (), {}, runs, happenings)
+    query = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM happenings ORDER BY rowid"
+    timeline_events = tuple(map(rows.timeline_event, connection.execute(query)))
+    return Snapshot(runs[-1], (), {}, runs, timeline_events)
 
 
 def latest_run(connection: sqlite3.Connection) -> Run | None:

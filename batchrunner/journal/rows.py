@@ -15,16 +15,16 @@ from typing import Any
 from zlib import crc32
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Happening, Job, Media, PlacedFile, Record, Result, Run, State
+from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State, TimelineEvent
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
-_HAPPENING_FIELDS = tuple(field.name for field in fields(Happening))
+_HAPPENING_FIELDS = tuple(field.name for field in fields(TimelineEvent))
 _ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
 # As they stand in the journal.
 RUN_COLUMNS = (*_RUN_FIELDS, "checksum")
 JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json", "result_json", "checksum")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name", "checksum")
-HAPPENING_COLUMNS = (*_HAPPENING_FIELDS, "checksum")
+TIMELINE_EVENT_COLUMNS = (*_HAPPENING_FIELDS, "checksum")
 FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes", "checksum")
 MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
@@ -188,14 +188,14 @@ def run(row: Sequence[Any]) -> Run:
     return found
 
 
-def happening_row(happening: Happening) -> tuple[Any, ...]:
+def happening_row(timeline_event: TimelineEvent) -> tuple[Any, ...]:
     """A row of ``happenings``, in the order of HAPPENING_COLUMNS."""
-    return signed("happenings", [storable(getattr(happening, name)) for name in _HAPPENING_FIELDS])
+    return signed("happenings", [storable(getattr(timeline_event, name)) for name in _HAPPENING_FIELDS])
 
 
-def happening(row: Sequence[Any]) -> Happening:
+def timeline_event(row: Sequence[Any]) -> TimelineEvent:
     """The reverse of `happening_row`. Raises RowDamaged."""
-    return Happening(*verified("happenings", row))
+    return TimelineEvent(*verified("happenings", row))
 
 
 def file_row(name: str, placed: PlacedFile) -> tuple[Any, ...]:

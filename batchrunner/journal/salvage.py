@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchrunner.job import Attempt, Happening, Job, PlacedFile, Record, Result, Run, State
+from batchrunner.job import Attempt, Job, PlacedFile, Record, Result, Run, State, TimelineEvent
 from batchrunner.journal import journal, rows
 from batchrunner.journal.errors import reading
 from batchrunner.journal.statements import (
     PUT_ATTEMPT,
     PUT_FILE,
-    PUT_HAPPENING,
     PUT_JOB,
     PUT_MARK,
     PUT_RUN,
+    PUT_TIMELINE_EVENT,
     Change,
     in_few,
 )
@@ -39,7 +39,7 @@ class Remains:
     runs: list[Run] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     files: dict[str, PlacedFile] = field(default_factory=dict)
-    happenings: list[Happening] = field(default_factory=list)
+    timeline_events: list[TimelineEvent] = field(default_factory=list)
 
 
 def readable(path: Path, named: Mapping[str, Job]) -> Remains:
@@ -50,7 +50,7 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
         connection.text_factory = lambda content: content.decode("utf-8", "replace")  # its row then fails its checksum
         runs = _rows(connection, "runs", rows.RUN_COLUMNS, "rowid", rows.run)
-        happenings = _rows(connection, "happenings", rows.HAPPENING_COLUMNS, "rowid", rows.happening)
+        timeline_events = _rows(connection, "happenings", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event)
         files = dict(_rows(connection, "files", rows.FILE_COLUMNS, "name", rows.file))
         jobs = dict(named) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
         standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _standing))
@@ -63,7 +63,7 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
         if name in standing or name in attempts
     }
     return Remains(
-        runs, records, {name: each for name, each in files.items() if each.fingerprint in records}, happenings
+        runs, records, {name: each for name, each in files.items() if each.fingerprint in records}, timeline_events
     )
 
 
@@ -114,7 +114,7 @@ def _changes(remains: Remains) -> Iterator[Change]:
         yield PUT_JOB, rows.job_row(record)
         yield from ((PUT_ATTEMPT, rows.attempt_row(name, attempt)) for attempt in record.attempts)
     yield from ((PUT_FILE, rows.file_row(name, placed)) for name, placed in remains.files.items())
-    yield from ((PUT_HAPPENING, rows.happening_row(happening)) for happening in remains.happenings)
+    yield from ((PUT_TIMELINE_EVENT, rows.happening_row(timeline_event)) for timeline_event in remains.timeline_events)
 
 
 def _rows(

@@ -49,7 +49,7 @@ Placed = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class AttemptGroup:
     """Attempts that differ in their figures alone. sum: one with the sums of their credits and estimates."""
 
     sum: Attempt
@@ -74,8 +74,8 @@ class Counts:
     size_bytes: int
     generations: int
     first_submitted_at: float | None
-    attempts: tuple[Alike, ...]
-    every: tuple[Alike, ...]
+    attempts: tuple[AttemptGroup, ...]
+    every: tuple[AttemptGroup, ...]
     told: tuple[tuple[Entry, Record], ...] = ()
     plain: tuple[tuple[Entry, Record, int], ...] = ()
     earlier: Mapping[State, int] = field(default_factory=dict)
@@ -145,12 +145,12 @@ def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
     return sums
 
 
-def _alike(row: tuple[Any, ...]) -> Alike:
+def _alike(row: tuple[Any, ...]) -> AttemptGroup:
     outcome, kind, is_open, _, credits_, estimate, number, _, _ = row
     error = Problem(kind, "") if kind else None
     completed_at = None if is_open else 0.0
     attempt = Attempt(1, "", 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
-    return Alike(attempt, number)
+    return AttemptGroup(attempt, number)
 
 
 def _told(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:

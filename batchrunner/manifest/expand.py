@@ -32,7 +32,7 @@ Read = Callable[[str, int, bool], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
+class _RowContext:
     """What the rows of one manifest share. unusable: fields of the defaults that were refused."""
 
     defaults: Mapping[str, Any]
@@ -56,7 +56,7 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     usable = {key: each for key, each in defaults.items() if key in FIELDS and ("defaults", key) not in bad}
     allow_empty = top.get("allow_empty") is True
     refused = frozenset(defaults) - usable.keys()
-    sheet = _Sheet(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
+    sheet = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
     made = 0
     for place, rows in _groups(top, sheet, read):
         for row in rows:
@@ -68,7 +68,7 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
             yield row
 
 
-def _groups(top: Mapping[str, Any], sheet: _Sheet, read: Read) -> Iterator[tuple[int, Iterator[Row]]]:
+def _groups(top: Mapping[str, Any], sheet: _RowContext, read: Read) -> Iterator[tuple[int, Iterator[Row]]]:
     """The rows that each entry of each section stands for, with its place in the manifest."""
     for index, item, place in _spent(top.get("jobs")):
         if isinstance(item, YamlMapping):
@@ -88,7 +88,7 @@ def _spent(items: Any) -> Iterator[tuple[int, Any, int]]:
             yield index, item, place
 
 
-def _tables(top: Mapping[str, Any], sheet: _Sheet) -> Iterator[tuple[int, str, int]]:
+def _tables(top: Mapping[str, Any], sheet: _RowContext) -> Iterator[tuple[int, str, int]]:
     named = top.get("jobs_from")
     if isinstance(named, str) and isinstance(top, YamlMapping) and ("jobs_from",) not in sheet.bad:
         yield 0, named, top.value_marks["jobs_from"]
@@ -97,7 +97,7 @@ def _tables(top: Mapping[str, Any], sheet: _Sheet) -> Iterator[tuple[int, str, i
             yield index, name, place
 
 
-def _table(name: str, place: int, sheet: _Sheet, read: Read) -> Iterator[Row]:
+def _table(name: str, place: int, sheet: _RowContext, read: Read) -> Iterator[Row]:
     """The rows of a table, with the defaults below them."""
     for own in read(name, place, sheet.allow_empty):
         row = replace(own, fields=_over_defaults(own.fields, sheet)) if sheet.defaults else own
@@ -105,7 +105,7 @@ def _table(name: str, place: int, sheet: _Sheet, read: Read) -> Iterator[Row]:
         yield row
 
 
-def _job(item: YamlMapping, where: tuple[str, int], sheet: _Sheet) -> Row:
+def _job(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Row:
     own, unusable = _own(item, FIELDS | {"id"}, where, sheet)
     row = _row(item, own, item.value_marks, unusable, sheet)
     _require_inputs(row, "jobs", sheet)
@@ -113,7 +113,7 @@ def _job(item: YamlMapping, where: tuple[str, int], sheet: _Sheet) -> Row:
 
 
 def _own(
-    item: YamlMapping, known: frozenset[str], where: tuple[str, int], sheet: _Sheet
+    item: YamlMapping, known: frozenset[str], where: tuple[str, int], sheet: _RowContext
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """The item's fields that can be used, and the names of those that cannot."""
     own = {key: value for key, value in item.items() if key in known and (*where, key) not in sheet.bad}
@@ -122,14 +122,14 @@ def _own(
 
 
 def _row(
-    item: YamlMapping, own: Mapping[str, Any], marks: Mapping[str, int], unusable: frozenset[str], sheet: _Sheet
+    item: YamlMapping, own: Mapping[str, Any], marks: Mapping[str, int], unusable: frozenset[str], sheet: _RowContext
 ) -> Row:
     """A row of its `own` fields and, below them, the defaults."""
     whole = {**sheet.default_marks, **marks} if sheet.defaults else marks
     return Row(_over_defaults(own, sheet), whole, item.mark, sheet.findings, unusable)
 
 
-def _over_defaults(own: Mapping[str, Any], sheet: _Sheet) -> Mapping[str, Any]:
+def _over_defaults(own: Mapping[str, Any], sheet: _RowContext) -> Mapping[str, Any]:
     """The fields with the defaults for those that are not there. Tags are merged key by key."""
     if not sheet.defaults:
         return own
@@ -139,7 +139,7 @@ def _over_defaults(own: Mapping[str, Any], sheet: _Sheet) -> Mapping[str, Any]:
     return fields
 
 
-def _require_inputs(row: Row, section: str, sheet: _Sheet) -> None:
+def _require_inputs(row: Row, section: str, sheet: _RowContext) -> None:
     """Note a missing video or image, unless it is there and was found unusable already."""
     if row.fields.keys() >= _INPUTS:
         return
@@ -151,7 +151,7 @@ def _require_inputs(row: Row, section: str, sheet: _Sheet) -> None:
             row.findings.error("missing-key", row.mark, f"the {_NAMES[section]} has no '{name}'", hint)
 
 
-def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _Sheet) -> Iterator[Row]:
+def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Iterator[Row]:
     """Every combination of what is listed in a matrix row, but for those that it excludes."""
     own, unusable = _own(item, FIELDS, where, sheet)
     allow_empty = item.get("allow_empty", sheet.allow_empty) is True
@@ -186,7 +186,7 @@ class _Exclusion:
     hits: int = 0
 
 
-def _exclusions(listed: YamlList, sheet: _Sheet) -> list[_Exclusion]:
+def _exclusions(listed: YamlList, sheet: _RowContext) -> list[_Exclusion]:
     return [
         _Exclusion({key: each[key] for key in each if key in FIELDS}, place)
         for each, place in zip(listed, listed.marks, strict=True)
@@ -212,7 +212,7 @@ def _fits(wanted: Any, key: str, row: Row) -> bool:
 
 
 def _tell_of_exclusions(
-    item: YamlMapping, exclusions: list[_Exclusion], number: int, sheet: _Sheet, *, all_gone: bool
+    item: YamlMapping, exclusions: list[_Exclusion], number: int, sheet: _RowContext, *, all_gone: bool
 ) -> None:
     for each in exclusions:
         if not each.hits and not (sheet.allow_empty or item.get("allow_empty") is True):
@@ -223,7 +223,7 @@ def _tell_of_exclusions(
         sheet.findings.error("no-match", item.key_marks["exclude"], message, "'allow_empty: true' in it lets it be")
 
 
-def _choices(key: str, value: Any, place: int, allow_empty: bool, sheet: _Sheet) -> Iterator[tuple[Any, int]]:
+def _choices(key: str, value: Any, place: int, allow_empty: bool, sheet: _RowContext) -> Iterator[tuple[Any, int]]:
     """The values that one key of a matrix row stands for, with their places; patterns are worked out, sorted."""
     listed = zip(value, value.marks, strict=True) if isinstance(value, YamlList) else ((value, place),)
     for each, each_place in listed:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from batchrunner.errors import ManifestError, UsageError
-from batchrunner.gc_pause import undisturbed
+from batchrunner.gc_pause import gc_paused
 from batchrunner.job import Entry
 from batchrunner.manifest import expand, filenames, schema, variables
 from batchrunner.manifest.assemble import Assembly
@@ -69,7 +69,7 @@ def load(
     `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
     """
     loading = _Loading(path, variables.Variables(given, environment, allowed))
-    with undisturbed():
+    with gc_paused():
         try:
             return loading.batch()
         except TooManyProblems:

@@ -129,7 +129,7 @@ def job_fits(fields: Mapping[str, Any]) -> bool:
 
 def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
     """Note everything that the schema refuses in one job; returns the fields that cannot be used."""
-    desk = _Desk(findings)
+    desk = _ErrorTranslator(findings)
     desk.check_item(item, ("jobs", 0), item)
     return frozenset(str(place[2]) for place in desk.bad if len(place) > 2)
 
@@ -150,7 +150,7 @@ def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]
     refused: places of values of which enough is said already. Returns them, and the places of all other values that
     cannot be used, so that the rest can be looked at all the same.
     """
-    desk = _Desk(findings, frozenset(refused), set(refused))
+    desk = _ErrorTranslator(findings, frozenset(refused), set(refused))
     top = root
     if isinstance(root, YamlMapping):
         top, marks = YamlMapping(root.mark), root.key_marks
@@ -168,7 +168,7 @@ def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _ErrorTranslator:
     """Where errors of jsonschema become findings."""
 
     findings: Findings

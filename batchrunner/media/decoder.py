@@ -79,7 +79,7 @@ def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels) -> Decoded
         complaint = mp4_structure.check_structure(file, size_bytes)
         if complaint is not None:
             raise ValueError(complaint)
-        warnings = mp4_structure.oddities(file, size_bytes)
+        warnings = mp4_structure.expectation_warnings(file, size_bytes)
     return replace(check_decodes(path, allow), warnings=warnings)
 
 

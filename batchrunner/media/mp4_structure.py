@@ -88,7 +88,7 @@ def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) 
     return None
 
 
-def oddities(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
+def expectation_warnings(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
     """What is odd about the ends of a file that `check_structure` found whole, in words. Raises OSError."""
     try:
         boxes, tail_at = _walk_file(file, size_bytes)

@@ -14,19 +14,19 @@ from batchrunner.plan.ledger import Ledger
 from batchrunner.plan.prices import Prices
 
 
-class Ruling(Enum):
+class AdmissionAction(Enum):
     """What to do with a job whose turn it is."""
 
     GO = "go"
     WAIT = "wait"
-    SET_ASIDE = "set aside"
+    SKIP = "set aside"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AdmissionDecision:
     """A ruling, and why, in words that fit several jobs."""
 
-    ruling: Ruling
+    action: AdmissionAction
     why: str = ""
 
 
@@ -38,21 +38,21 @@ class Admission:
         self.ledger = ledger
         self.forecast = forecast
 
-    def judge(self, record: Record, left_s: float | None) -> Verdict:
+    def decide(self, record: Record, left_s: float | None) -> AdmissionDecision:
         """Whether the job of `record` may be submitted with `left_s` seconds to go (None: no end is set).
 
         With GO its price is held in the ledger, until its record says more.
         """
         expected_s = self.forecast.expected_s(record.job) or 0.0
         if left_s is not None and expected_s > left_s:
-            return Verdict(
-                Ruling.SET_ASIDE, f"a generation takes {length_text(expected_s)} and would not finish in time"
+            return AdmissionDecision(
+                AdmissionAction.SKIP, f"a generation takes {length_text(expected_s)} and would not finish in time"
             )
         estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
-            return Verdict(Ruling.SET_ASIDE, f"its price is not known: {estimate.basis}")
+            return AdmissionDecision(AdmissionAction.SKIP, f"its price is not known: {estimate.basis}")
         refusal = self.ledger.refuses(estimate.credits)
         if refusal:
-            return Verdict(Ruling.WAIT, refusal)
+            return AdmissionDecision(AdmissionAction.WAIT, refusal)
         self.ledger.hold(record, estimate.credits)
-        return Verdict(Ruling.GO)
+        return AdmissionDecision(AdmissionAction.GO)

@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ResumeOptions:
     """What the settings say about jobs of earlier runs, and which of their files are gone (fingerprints)."""
 
     retry_failed: bool = False
@@ -92,11 +92,13 @@ class Plan:
         return dict(Counter(row.action for row in self.rows).most_common())
 
 
-def build(entries: Sequence[Entry], held: Snapshot | None, prices: Prices, wishes: Wishes | None = None) -> Plan:
+def build(
+    entries: Sequence[Entry], held: Snapshot | None, prices: Prices, options: ResumeOptions | None = None
+) -> Plan:
     """The plan. held: what the journal holds, None before the first run."""
-    wishes = wishes or Wishes()
+    options = options or ResumeOptions()
     known = held.records if held else {}
-    records, _ = take_up(known, entries, retry_failed=wishes.retry_failed, resubmit_in_doubt=wishes.resubmit_in_doubt)
+    records, _ = take_up(known, entries, retry_failed=options.retry_failed, resubmit_in_doubt=options.resubmit_in_doubt)
     before = {entry.id: entry.job for entry in held.entries} if held else {}
     first: dict[str, str] = {}
     rows = []
@@ -106,7 +108,7 @@ def build(entries: Sequence[Entry], held: Snapshot | None, prices: Prices, wishe
         found = known[job.fingerprint].state if job.fingerprint in known else State.PENDING
         changed = () if old is None else tuple(differences(old, job))
         action, note = _ACTIONS[found, record.state]
-        if job.fingerprint in wishes.gone and record.state is State.SUCCEEDED:
+        if job.fingerprint in options.gone and record.state is State.SUCCEEDED:
             action, note = _FETCH
         elif changed and action == "new":
             action, note = _CHANGED

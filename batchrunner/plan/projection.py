@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from batchrunner.formatting import count_text
 from batchrunner.job import Record, State
-from batchrunner.plan.admission import Admission, Ruling
+from batchrunner.plan.admission import Admission, AdmissionAction
 from batchrunner.plan.ledger import Spend
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Projection:
     """What a run would come to.
 
     submissions: how many it would make. credits: what those are expected to cost, as far as their prices are known;
@@ -35,13 +35,13 @@ class Outlook:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def look_ahead(
+def project(
     order: Sequence[str],
     records: Mapping[str, Record],
     admission: Admission,
     concurrency: int,
     left_s: float | None,
-) -> Outlook:
+) -> Projection:
     """Play a run of `order` (fingerprints) forward from `records`. left_s: seconds to go, None where no end is set."""
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
@@ -53,10 +53,10 @@ def look_ahead(
         if record.state is not State.PENDING:
             continue
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
-        verdict = admission.judge(record, None if left_s is None else left_s - start)
-        if verdict.ruling is not Ruling.GO:
+        decision = admission.decide(record, None if left_s is None else left_s - start)
+        if decision.action is not AdmissionAction.GO:
             heapq.heappush(ends, start)
-            left_out[fingerprint] = verdict.why
+            left_out[fingerprint] = decision.why
             continue
         takes = admission.forecast.expected_s(record.job)
         known = known and takes is not None
@@ -66,7 +66,7 @@ def look_ahead(
         bases[estimate.basis] += 1
         credits_ += estimate.credits or 0.0
         unpriced += estimate.credits is None
-    return Outlook(
+    return Projection(
         submissions=admitted,
         credits=credits_,
         unpriced=unpriced,

@@ -11,7 +11,7 @@ from batchrunner.formatting import count_text, length_text, printable, rfc3339, 
 from batchrunner.plan.egress import Egress
 from batchrunner.plan.plan import Plan, Row
 from batchrunner.plan.prices import usd
-from batchrunner.plan.projection import Outlook
+from batchrunner.plan.projection import Projection
 
 _MOST_ROWS = 200
 _MOST_NAMES = 10
@@ -19,7 +19,13 @@ _COLUMNS = ("id", "plan", "clip", "input", "credits", "")
 
 
 def as_text(
-    plan: Plan, outlook: Outlook, now: float, *, every: bool = False, free: bool = False, leaving: Egress | None = None
+    plan: Plan,
+    projection: Projection,
+    now: float,
+    *,
+    every: bool = False,
+    free: bool = False,
+    leaving: Egress | None = None,
 ) -> str:
     """The plan for people. now: wall time, s. every: all rows, however many; else only a summary of a long plan.
     free: the sandbox charges nothing. leaving: what a run sends away.
@@ -27,12 +33,12 @@ def as_text(
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
         rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
-    lines = _table(rows, outlook.left_out)
+    lines = _table(rows, projection.left_out)
     if len(rows) < len(plan.rows):
         told = "changed jobs only; " if rows else ""
         lines += [f"({told}--all lists all {len(plan.rows):,})"]
-    sums = _sums(plan, outlook, now)
-    if free and outlook.submissions:
+    sums = _sums(plan, projection, now)
+    if free and projection.submissions:
         sums.append("The sandbox charges nothing: this is what the service would take.")
     if leaving is not None:
         sums += _leaving(leaving)
@@ -64,23 +70,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(printable(each, 100) for each in names[:_MOST_NAMES]) + more
 
 
-def as_json(plan: Plan, outlook: Outlook, leaving: Egress | None = None) -> dict[str, Any]:
+def as_json(plan: Plan, projection: Projection, leaving: Egress | None = None) -> dict[str, Any]:
     """The plan for scripts. Credits, bytes, seconds; None for what is not known."""
     return {
         "schema_version": 1,
-        "submissions": outlook.submissions,
+        "submissions": projection.submissions,
         "totals": dict(plan.totals),
         "money": {
-            "expected_credits": outlook.credits,
-            "unpriced": outlook.unpriced,
-            "bases": dict(outlook.bases),
-            "spent_credits": outlook.spend.spent,
-            "reserved_credits": outlook.spend.reserved,
+            "expected_credits": projection.credits,
+            "unpriced": projection.unpriced,
+            "bases": dict(projection.bases),
+            "spent_credits": projection.spend.spent,
+            "reserved_credits": projection.spend.reserved,
         },
-        "finish_in_s": outlook.finish_in_s,
-        "obstacles": list(outlook.obstacles),
+        "finish_in_s": projection.finish_in_s,
+        "obstacles": list(projection.obstacles),
         "egress": leaving and leaving.as_facts(),
-        "jobs": [_row_json(row, outlook.left_out) for row in plan.rows],
+        "jobs": [_row_json(row, projection.left_out) for row in plan.rows],
     }
 
 
@@ -127,27 +133,26 @@ def _note(row: Row, left_out: Mapping[str, str]) -> str:
     return f"not in this run: {left_out[row.fingerprint]}" if row.fingerprint in left_out else row.note
 
 
-def _sums(plan: Plan, outlook: Outlook, now: float) -> list[str]:
+def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     parts = ", ".join(f"{count:,} {action}" for action, count in plan.totals.items())
     lines = [f"{count_text(len(plan.rows), 'job')}: {parts or 'none'}."]
-    lines.append(f"A run would make {count_text(outlook.submissions, 'submission')}{_cost(outlook)}.")
-    spend = outlook.spend
+    lines.append(f"A run would make {count_text(projection.submissions, 'submission')}{_cost(projection)}.")
+    spend = projection.spend
     if spend.generations:
         also = f", {spend.reserved:,.0f} more are held for what is in flight or in doubt" if spend.reserved else ""
         lines.append(f"Spent so far: {spend.spent:,.0f} credits (${usd(spend.spent):,.2f}){also}.")
-    if outlook.finish_in_s:
-        lines.append(
-            f"It would be done in about {length_text(outlook.finish_in_s)} ({rfc3339(now + outlook.finish_in_s)})."
-        )
-    return [*lines, *(f"Stopped early: {obstacle}." for obstacle in outlook.obstacles)]
+    if projection.finish_in_s:
+        end = rfc3339(now + projection.finish_in_s)
+        lines.append(f"It would be done in about {length_text(projection.finish_in_s)} ({end}).")
+    return [*lines, *(f"Stopped early: {obstacle}." for obstacle in projection.obstacles)]
 
 
-def _cost(outlook: Outlook) -> str:
-    if not outlook.submissions:
+def _cost(projection: Projection) -> str:
+    if not projection.submissions:
         return ""
-    priced = outlook.submissions - outlook.unpriced
+    priced = projection.submissions - projection.unpriced
     told = []
     if priced:
-        told.append(f"for about {outlook.credits:,.0f} credits (${usd(outlook.credits):,.2f})")
-    told += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in outlook.bases.items()]
+        told.append(f"for about {projection.credits:,.0f} credits (${usd(projection.credits):,.2f})")
+    told += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in projection.bases.items()]
     return f", {'; '.join(told)}"

@@ -38,8 +38,8 @@ def held_in_doubt(
 ) -> dict[str, Record]:
     """Records for a run that recovers a journal which may lack what was done last (`batchrunner.app.recovery`).
 
-    A job of the manifest that seems not to be submitted is in doubt, under a request id that was never sent: `Claims`
-    finds it in the service's log by its key. One in flight is followed, and not paid for again should it have failed:
+    A job of the manifest that seems not to be submitted is in doubt, under a request id that was never sent:
+    `GenerationOwners` finds it in the service's log by its key. One in flight is followed, and not paid for again should it have failed:
     that may have been done. estimate: the price of a job in credits, for the budget. now: wall time, s.
     """
     records = dict(known)
@@ -49,7 +49,7 @@ def held_in_doubt(
         if record.state is State.PENDING and fingerprint in asked_for:
             request_id = f"{run_id}.{record.job.key}.{len(record.attempts) + 1}"
             price = estimate(asked_for[fingerprint])
-            record = advance(record, Move.INTEND, request_id=request_id, submitted_at=now, estimate=price)
+            record = advance(record, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now, estimate=price)
         if record.state is State.SUBMITTING:
             record = advance(record, Move.DOUBT, error=ROLLED_BACK)
         elif record.state is State.IN_DOUBT:

@@ -12,6 +12,7 @@ from typing import Any
 from batchrunner.errors import Problem
 from batchrunner.events import (
     CallFailed,
+    CallHealthChanged,
     CapChanged,
     Event,
     JobMoved,
@@ -20,12 +21,11 @@ from batchrunner.events import (
     RunFinished,
     RunStarted,
     Stopping,
-    WeatherChanged,
 )
 from batchrunner.formatting import printable_json, redacted, rfc3339
 from batchrunner.job import Move, Record
 from batchrunner.progress.model import Model
-from batchrunner.progress.phrases import Level, describe, names, pulse, trouble
+from batchrunner.progress.phrases import Level, describe, incident, names, pulse
 
 ALWAYS: Mapping[str, str] = {
     "ts": "when, RFC 3339 in UTC",
@@ -35,7 +35,7 @@ ALWAYS: Mapping[str, str] = {
     "jobs": "the ids concerned; empty where it is about the whole run",
 }
 # What the lines for people leave out: it is told by what follows.
-_UNTOLD = {Move.INTEND: "is about to be submitted", Move.REFUSE: "was not accepted"}
+_UNTOLD = {Move.BEGIN_SUBMIT: "is about to be submitted", Move.REFUSE: "was not accepted"}
 
 # By event: when it is written, and its own keys.
 KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -84,10 +84,10 @@ def level_of(event: Event, model: Model) -> Level:
 
 
 def _told(event: Event, model: Model) -> tuple[Level, str]:
-    if isinstance(event, WeatherChanged):
+    if isinstance(event, CallHealthChanged):
         if event.next_at is None:
             return Level.INFO, f"{event.call}: works again"
-        return Level.ERROR if event.word == "paused" else Level.WARNING, trouble(model.closed, event.at)
+        return Level.ERROR if event.word == "paused" else Level.WARNING, incident(model.closed, event.at)
     told = describe(event)
     if told is not None:
         return told.level, told.text
@@ -144,7 +144,7 @@ def _call_failed(event: CallFailed) -> tuple[str, dict[str, Any]]:
     return "call_failed", facts
 
 
-def _weather(event: WeatherChanged) -> tuple[str, dict[str, Any]]:
+def _weather(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
     next_at = None if event.next_at is None else rfc3339(event.next_at)
     return "weather_changed", {"call": event.call, "word": event.word, "reason": event.reason, "next_at": next_at}
 
@@ -154,7 +154,7 @@ _FACTS: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     JobMoved: _moved,
     JobSeen: _seen,
     CallFailed: _call_failed,
-    WeatherChanged: _weather,
+    CallHealthChanged: _weather,
     CapChanged: _fields("cap_changed"),
     Noticed: _fields("noticed"),
     Stopping: _fields("stopping"),

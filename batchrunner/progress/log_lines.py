@@ -4,7 +4,7 @@ Rules: an outage is told when it begins and when it ends, whichever calls and ho
 the same of other jobs are told a few times and then counted; and every few minutes a line says that all is going on.
 """
 
-from batchrunner.events import Alive, CapChanged, Event, RunFinished, RunStarted, WeatherChanged
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunFinished, RunStarted
 from batchrunner.formatting import length_text
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
@@ -40,7 +40,7 @@ class Narrator:
     def _line(self, event: Event) -> Line | None:
         if isinstance(event, RunStarted):
             self._cap_told = event.concurrency
-        if isinstance(event, WeatherChanged):
+        if isinstance(event, CallHealthChanged):
             return self._weather(event)
         if isinstance(event, CapChanged):
             # One by one it is crept up again: the way down and the arrival at the top are told.
@@ -48,7 +48,7 @@ class Narrator:
             return describe(event) if event.cap < told or event.cap == event.limit else None
         return describe(event)
 
-    def _weather(self, event: WeatherChanged) -> Line | None:
+    def _weather(self, event: CallHealthChanged) -> Line | None:
         told = self._outage
         if not self._model.closed:
             self._outage = None

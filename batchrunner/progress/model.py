@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from batchrunner.errors import Problem
 from batchrunner.events import (
     CallFailed,
+    CallHealthChanged,
     CapChanged,
     Event,
     Fetching,
@@ -20,7 +21,6 @@ from batchrunner.events import (
     RunFinished,
     RunStarted,
     Stopping,
-    WeatherChanged,
 )
 from batchrunner.job import TRANSITIONS, Job, Move, Record, State
 from batchrunner.plan.duration_estimate import Forecast
@@ -42,7 +42,7 @@ PHASES = ("downloading", "generating", "uploading", "queued", "in doubt")
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class OpenBreaker:
     """Calls of one kind that are held back: why, since and until when. Wall time, s; next_at: None where unknown."""
 
     word: str
@@ -68,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Incident:
     """Something that went wrong, equal ones together. at, ids: of the last of them. times: how often."""
 
     at: float
@@ -93,7 +93,7 @@ class Model:
         self.records: dict[str, Record] = {}
         self.states: Counter[State] = Counter()
         self.rows: dict[str, Row] = {}
-        self.closed: dict[str, Closed] = {}
+        self.closed: dict[str, OpenBreaker] = {}
         self.trouble_since: float | None = None
         self.outages = 0
         self.lost_s = 0.0
@@ -108,7 +108,7 @@ class Model:
         self._to_come: dict[str, float | None] = {}  # and what they are expected to cost, credits
         self._to_come_credits = 0.0
         self._to_come_unpriced = 0
-        self._problems: dict[tuple[str, str], Trouble] = {}
+        self._problems: dict[tuple[str, str], Incident] = {}
         self._ends: deque[float] = deque()
 
     def take(self, event: Event) -> None:
@@ -125,7 +125,7 @@ class Model:
                 self._trouble(event.at, event.ids, event.call, event.problem)
             case Noticed(routine=False):
                 self._trouble(event.at, event.ids, "", Problem("noticed", event.message))
-            case WeatherChanged():
+            case CallHealthChanged():
                 self._weather(event)
             case CapChanged():
                 self.cap, self.limit = event.cap, event.limit
@@ -178,7 +178,7 @@ class Model:
         return self.spend.unpriced + self._to_come_unpriced
 
     @property
-    def problems(self) -> list[Trouble]:
+    def problems(self) -> list[Incident]:
         """What went wrong lately, the latest last."""
         return list(self._problems.values())
 
@@ -274,7 +274,7 @@ class Model:
             self._forecast.learn(record)
             self._expected_s.clear()
             self._ends.append(event.at)
-        elif event.move in {Move.SPOIL, Move.GIVE_UP, Move.DOUBT}:
+        elif event.move in {Move.FAIL, Move.GIVE_UP, Move.DOUBT}:
             self._trouble(event.at, event.ids, "", record.error or _UNKNOWN)
 
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
@@ -311,11 +311,11 @@ class Model:
     def _trouble(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
         key = (call, problem.message)
         before = self._problems.pop(key, None)
-        self._problems[key] = Trouble(at, ids, call, problem, before.times + 1 if before else 1)
+        self._problems[key] = Incident(at, ids, call, problem, before.times + 1 if before else 1)
         if len(self._problems) > _PROBLEMS_KEPT:
             del self._problems[next(iter(self._problems))]
 
-    def _weather(self, event: WeatherChanged) -> None:
+    def _weather(self, event: CallHealthChanged) -> None:
         if event.word == _FINE:
             self.closed.pop(event.call, None)
             if not self.closed and self.trouble_since is not None:
@@ -324,7 +324,7 @@ class Model:
             return
         before = self.closed.get(event.call)
         since = before.since if before else event.at
-        self.closed[event.call] = Closed(event.word, event.reason, since, event.next_at)
+        self.closed[event.call] = OpenBreaker(event.word, event.reason, since, event.next_at)
         if self.trouble_since is None:
             self.trouble_since = event.at
             self.outages += 1

@@ -14,7 +14,7 @@ from batchrunner.events import CallFailed, CapChanged, Event, JobMoved, Noticed,
 from batchrunner.formatting import count_text, length_text, printable, redacted, size_text
 from batchrunner.job import Move, Record, State
 from batchrunner.plan.prices import INFERRED, usd
-from batchrunner.progress.model import Closed, Model
+from batchrunner.progress.model import Model, OpenBreaker
 
 _MESSAGE_MOST = 500
 _NAME_MOST = 100
@@ -83,7 +83,7 @@ def pulse(model: Model) -> str:
     if model.stopping:
         told.append("stopping")
     elif model.closed:
-        told.append(trouble(model.closed, model.at))
+        told.append(incident(model.closed, model.at))
     elif model.waits_for_doubts:
         told.append(HELD_BY_DOUBTS)
     elif left_s is not None:
@@ -91,7 +91,7 @@ def pulse(model: Model) -> str:
     return ", ".join(told)
 
 
-def trouble(closed: Mapping[str, Closed], now: float) -> str:
+def incident(closed: Mapping[str, OpenBreaker], now: float) -> str:
     """Which calls are held back, and why: ``polls down since 23:10 (12 min 3 s), next try in 40 s: …``."""
     first = min(closed.values(), key=lambda each: each.since)
     calls = " and ".join(_CALLS[call] for call in _CALLS if call in closed)
@@ -237,9 +237,9 @@ _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.RELEASE: (Level.WARNING, _released),
     Move.CLEAR: (Level.INFO, lambda record: f"will be submitted again: {reason_of(record.error)}"),
     Move.DELIVER: (Level.INFO, _delivered),
-    Move.SPOIL: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
+    Move.FAIL: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.RETRY: (Level.INFO, lambda _: "failed before and will be submitted again"),
     Move.RECHECK: (Level.INFO, lambda record: f"asked for again: {_generation(record)}"),
-    Move.LOSE: (Level.WARNING, lambda _: "its file is gone or was changed: it is fetched again, at no charge"),
+    Move.FILE_MISSING: (Level.WARNING, lambda _: "its file is gone or was changed: it is fetched again, at no charge"),
 }

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from batchrunner.formatting import count_text, printable, size_text
 from batchrunner.job import State
-from batchrunner.progress.model import PHASES, Model, Row, Trouble
-from batchrunner.progress.phrases import HELD_BY_DOUBTS, clock_time, cost, counts, lasting, names, safe, trouble
+from batchrunner.progress.model import PHASES, Incident, Model, Row
+from batchrunner.progress.phrases import HELD_BY_DOUBTS, clock_time, cost, counts, incident, lasting, names, safe
 
 Span = tuple[str, str]  # words and style: "", "bold", "dim", "good", "bad", "busy"
 Spans = list[Span]
@@ -122,7 +122,7 @@ def _service(model: Model) -> Spans:
     if model.cap < model.limit:
         cap = f"at most {model.cap:,} of {model.limit:,} at once, as the service asks for fewer"
     if model.closed:
-        return [(trouble(model.closed, model.at), "bad")]
+        return [(incident(model.closed, model.at), "bad")]
     return [("fine", "good"), (f"; {cap}", "")]
 
 
@@ -165,7 +165,7 @@ def _problems(model: Model, room: int) -> list[Spans]:
     return [_problem(each) for each in sorted(chosen, key=lambda each: each.at)]
 
 
-def _problem(each: Trouble) -> Spans:
+def _problem(each: Incident) -> Spans:
     about = names(each.ids[:1]) if each.ids else "the run"
     if each.times > 1:
         about = f"{each.times:,} times, last {about}"

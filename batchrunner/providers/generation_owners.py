@@ -15,7 +15,7 @@ from batchrunner.plan.resume import ROLLED_BACK
 from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed
 
 
-class Claims:
+class GenerationOwners:
     """A service whose answers never give one generation to two jobs.
 
     records: what is known of earlier runs; looked at again with each search, as a view of what is known by then.

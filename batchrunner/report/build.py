@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from batchrunner.job import Happening, Record, Run, Snapshot, State
+from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of
 from batchrunner.plan.prices import AS_OF, CREDITS_PER_USD, Prices
-from batchrunner.report.rows import Terms, earlier_rows, number, rows, shown, time
+from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
 
 SCHEMA_VERSION = 1
 
@@ -34,7 +34,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
     run = snapshot.run
     settings: Report = json.loads(run.settings_json)
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
-    terms = Terms(run, prices, Forecast(snapshot.records.values()))
+    terms = RowContext(run, prices, Forecast(snapshot.records.values()))
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
     earlier = [
@@ -48,7 +48,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
         "totals": {**_rows_told(snapshot), **_asked_and_paid(known)},
         "money": money(sum(map(spend_of, snapshot.records.values()), Spend()), settings),
         "runs": [_run(each) for each in snapshot.runs or (run,)],
-        "happenings": [_happening(each) for each in snapshot.happenings],
+        "happenings": [_happening(each) for each in snapshot.timeline_events],
         "jobs": rows(snapshot.entries, snapshot.records, terms),
         "earlier_jobs": earlier_rows(earlier, terms),
     }
@@ -128,11 +128,11 @@ def _run(run: Run) -> Report:
     }
 
 
-def _happening(happening: Happening) -> Report:
+def _happening(timeline_event: TimelineEvent) -> Report:
     return {
-        "at": time(happening.at),
-        "kind": happening.kind,
-        "about": happening.about,
-        "word": happening.word,
-        "message": happening.message,
+        "at": time(timeline_event.at),
+        "kind": timeline_event.kind,
+        "about": timeline_event.about,
+        "word": timeline_event.word,
+        "message": timeline_event.message,
     }

@@ -39,7 +39,7 @@ class Try(NamedTuple):
     is_accepted: bool = False
 
 
-class Tried:
+class AttemptTable:
     """Every attempt of some rows of the report once: rows under several ids share theirs. rows: how many have any.
 
     There may be 100,000: they are kept as bare figures, and made when they are asked for.

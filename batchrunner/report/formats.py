@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from batchrunner.formatting import printable
-from batchrunner.report.charts import Tried, seconds_of
+from batchrunner.report.charts import AttemptTable, seconds_of
 
 _SIGNS = "=+-@"
 _WIDE_SIGNS = (chr(ord(each) + 0xFEE0) for each in _SIGNS)  # full-width forms, which spreadsheets read as well
@@ -215,7 +215,7 @@ def _took(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
     """Quantiles of how long generations took: the value that so large a part of them did not pass."""
     took = sorted(
         each.completed_at - each.accepted_at
-        for each in Tried(report["jobs"])
+        for each in AttemptTable(report["jobs"])
         if each.completed_at is not None and each.accepted_at is not None
     )
     if took:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
 from batchrunner.media.posters import Pictures
 from batchrunner.report import gallery
-from batchrunner.report.charts import Tried, cost, generation_times, polls
+from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.text import dollars, headline
 from batchrunner.report.timeline import PARTS, WEATHER, run_spans, timeline
@@ -38,7 +38,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
     shown = pictures or Pictures()
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
-    done, earlier = Tried(report["jobs"]), Tried(report["earlier_jobs"])
+    done, earlier = AttemptTable(report["jobs"]), AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
     jobs = [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
     facets = gallery.facets(jobs)

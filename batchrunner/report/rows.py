@@ -45,7 +45,7 @@ _WHY_OPEN: Mapping[str, Problem] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RowContext:
     """What rows are made by: the latest run, prices, and how long generations are expected to take.
 
     seen: expectations and estimates that were made already: many jobs are of one kind.
@@ -79,7 +79,7 @@ class Row(Mapping[str, Any]):
     __slots__ = ("entry", "job", "record", "terms")
     KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
 
-    def __init__(self, job: Job, record: Record, terms: Terms, entry: Entry | None = None) -> None:
+    def __init__(self, job: Job, record: Record, terms: RowContext, entry: Entry | None = None) -> None:
         self.job = job
         self.record = record
         self.terms = terms
@@ -138,7 +138,7 @@ class Rows:
         return map(self._make, self._sources)
 
 
-def rows(entries: Sequence[Entry], records: Mapping[str, Record], terms: Terms) -> Rows:
+def rows(entries: Sequence[Entry], records: Mapping[str, Record], terms: RowContext) -> Rows:
     """The rows of `entries`. records: by fingerprint; an entry that has none is pending."""
 
     def make(entry: Entry) -> Row:
@@ -148,7 +148,7 @@ def rows(entries: Sequence[Entry], records: Mapping[str, Record], terms: Terms) 
     return Rows(entries, make)
 
 
-def earlier_rows(records: Sequence[Record], terms: Terms) -> Rows:
+def earlier_rows(records: Sequence[Record], terms: RowContext) -> Rows:
     """The rows of jobs that no entry names."""
     return Rows(records, lambda record: EarlierRow(record.job, record, terms))
 

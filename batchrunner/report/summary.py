@@ -15,7 +15,7 @@ from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of_alike
 from batchrunner.plan.prices import Prices
 from batchrunner.report.build import EARLIER, SHOWN, Report, head, money
-from batchrunner.report.rows import Terms, rows, shown
+from batchrunner.report.rows import RowContext, rows, shown
 
 if TYPE_CHECKING:
     from batchrunner.journal.summary import Counts
@@ -38,7 +38,7 @@ def outline(counts: "Counts", version: str) -> Report:
             "generations": counts.generations,
         },
         "money": money(total, settings),
-        "jobs": rows([entry for entry, _ in said], records, Terms(run, Prices({}), Forecast())),
+        "jobs": rows([entry for entry, _ in said], records, RowContext(run, Prices({}), Forecast())),
         "alike": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),
     }

@@ -11,7 +11,7 @@ from itertools import accumulate, zip_longest
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text
-from batchrunner.report.charts import Tried, Try, seconds_of
+from batchrunner.report.charts import AttemptTable, Try, seconds_of
 from batchrunner.report.time_axis import Axis, nice_step
 
 Drawing = dict[str, Any]
@@ -60,7 +60,7 @@ def run_spans(report: dict[str, Any], tries: Iterable[Try]) -> list[Span]:
     return spans
 
 
-def timeline(report: dict[str, Any], done: Tried, spans: Sequence[Span]) -> Drawing | None:
+def timeline(report: dict[str, Any], done: AttemptTable, spans: Sequence[Span]) -> Drawing | None:
     """The drawing; None where nothing was submitted yet. done: what was tried of the manifest's jobs."""
     if not done.rows:
         return None
@@ -204,7 +204,7 @@ def _rows(report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float)
     rows = []
     for number, job in enumerate(jobs):
         drawn = []
-        for each in Tried([job]):
+        for each in AttemptTable([job]):
             until = _end_of(spans, each.submitted_at) if each.outcome == "in_doubt" else spans[-1][1]
             for part, start, end in parts_of(each, until):
                 title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 _Future = asyncio.Future[LocalFault | None]
 
 
-class Together(Generic[_T]):
+class Batcher(Generic[_T]):
     """Gathers items and does them in groups, one group at a time, each in the order in which its items came.
 
     executor: where groups are done. work: does a group; it returns what went wrong, for all of the group, or None.

@@ -25,7 +25,7 @@ _INODES_BESIDE = 8  # the reports as they are written, the journal's own files
 _ASK_EVERY_S = 1.0
 
 
-class Room:
+class DiskSpaceGuard:
     """The disk of one run directory. records: what is known of clips when a run starts."""
 
     def __init__(self, folder: Path, clock: Clock, records: Iterable[Record]) -> None:

@@ -66,11 +66,11 @@ class Disk:
         file.flush()
         os.fsync(file.fileno())
 
-    def hasten(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
+    def start_writeback(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
         """Send what was written there on its way to the disk, without waiting, so that a later flush is short."""
         _begin_to_write(file.fileno(), start_bytes, length_bytes)
 
-    def land(self, names: Sequence[tuple[Path, Path]]) -> None:
+    def publish(self, names: Sequence[tuple[Path, Path]]) -> None:
         """Flush files that were written, give them their final names, and return when all is on the disk."""
         self.flush_all([source for source, _ in names])
         self.rename_all(names)

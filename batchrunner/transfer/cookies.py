@@ -20,7 +20,7 @@ class Cookies:
     def __init__(self) -> None:
         self._values: dict[tuple[str, str | None], dict[str, str]] = {}  # by scheme and host
 
-    def heed(self, url: URL, headers: Iterable[str]) -> None:
+    def observe(self, url: URL, headers: Iterable[str]) -> None:
         """Take in the Set-Cookie headers of the reply from `url`."""
         values = self._values.setdefault((url.scheme, url.host), {})
         for header in headers:

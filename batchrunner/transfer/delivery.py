@@ -18,7 +18,7 @@ from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
 from batchrunner.journal.journal import Journal
 from batchrunner.media.decoder_pool import Decoders, one
 from batchrunner.storage import durable_files
-from batchrunner.storage.batching import Together
+from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
@@ -54,7 +54,7 @@ class Store:
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
         self._left: dict[str, _Facts | None] = {}  # results as they were left under their names
-        self._landings = Together(executor, self._land)
+        self._landings = Batcher(executor, self._land)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Bring names in line with the manifest, and tell what the records do not know yet.
@@ -206,7 +206,7 @@ class Store:
 
     def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
         try:
-            self._disk.land(names)
+            self._disk.publish(names)
         except OSError as error:
             return durable_files.fault(error, _UNNAMED)
         for _, path in names:

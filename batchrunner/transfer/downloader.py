@@ -32,11 +32,11 @@ from batchrunner.media.decoder_pool import WORKERS, Decoders
 from batchrunner.net.connections import closed_ways
 from batchrunner.redaction import Redactor, words_of
 from batchrunner.storage import durable_files
-from batchrunner.storage.batching import Together
+from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer.content_coding import Unpacker, codings
 from batchrunner.transfer.cookies import Cookies
-from batchrunner.transfer.partial_file import MOST_SET_ASIDE, Part
+from batchrunner.transfer.partial_file import MOST_SET_ASIDE, PartialFile
 from batchrunner.transfer.url_guard import Guard
 
 _BLOCK_BYTES = 64 * 1024
@@ -75,7 +75,7 @@ class _Received:
 class _Item:
     """One of several small clips that are finished together; `outcome` is what came of it."""
 
-    part: Part
+    part: PartialFile
     received: "_Received"
     set_aside: Path
     outcome: Fetched | CallError | OSError = field(init=False)
@@ -114,7 +114,7 @@ class Downloader:
         self._disk = files
         self._checks = checks
         finish = partial(_finish_each, decoders=checks.decoders)
-        self._small = itertools.cycle([Together(checks.executor, finish) for _ in range(WORKERS)])
+        self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(WORKERS)])
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys of which an earlier try may have left something
@@ -154,7 +154,7 @@ class Downloader:
         the file host is in trouble), NetworkFault (``link_certificate``: the host's certificate is not trusted;
         ``link_proxy``: a proxy gives no way to it), LocalFault.
         """
-        part = Part(self._parts / key, self._disk, fresh=key not in self._left)
+        part = PartialFile(self._parts / key, self._disk, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -180,7 +180,7 @@ class Downloader:
         finally:
             part.close()
 
-    async def _receive(self, url: str, part: Part, told: Callable[[int, int | None], None]) -> _Received:
+    async def _receive(self, url: str, part: PartialFile, told: Callable[[int, int | None], None]) -> _Received:
         """Take what comes, unpacked, and return what the host says of the whole."""
         if not part.fresh:
             await self._off_loop(part.recall)
@@ -204,7 +204,7 @@ class Downloader:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
         return _Received(None if coded else _given_sha256(headers))
 
-    async def _take(self, pieces: AsyncIterator[bytes], part: Part, told: Callable[[], None]) -> None:
+    async def _take(self, pieces: AsyncIterator[bytes], part: PartialFile, told: Callable[[], None]) -> None:
         """Hand what comes over to the part; a batch is written while the next one is gathered."""
         writing: Future[None] | None = None
         async for piece in pieces:
@@ -228,7 +228,7 @@ class Downloader:
                 if reply.status not in _MOVED or "Location" not in reply.headers:
                     yield reply
                     return
-                cookies.heed(target, reply.headers.getall("Set-Cookie", []))
+                cookies.observe(target, reply.headers.getall("Set-Cookie", []))
                 target = self._guard.target(reply.headers["Location"], target)
         raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
 
@@ -245,7 +245,7 @@ class Downloader:
             ) as reply:
                 yield reply
 
-    async def _finished(self, part: Part, received: _Received) -> Fetched:
+    async def _finished(self, part: PartialFile, received: _Received) -> Fetched:
         """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
         item = _Item(part, received, self._set_aside)
         if part.is_small:
@@ -313,7 +313,7 @@ def _fetched(item: _Item, outcome: Any) -> Fetched:
     return Fetched(part.path, result)
 
 
-def _unfit(part: Part, set_aside: Path, kind: str, what: str) -> ServiceFault:
+def _unfit(part: PartialFile, set_aside: Path, kind: str, what: str) -> ServiceFault:
     """The fault of a download that failed its check. It is kept, as it is paid for; a page or nothing at all is not."""
     with part.read() as file:
         is_page = mp4_structure.names_no_video(file.read(mp4_structure.HEAD_BYTES)) is not None
@@ -350,7 +350,7 @@ async def _unpacked(blocks: AsyncIterator[bytes], coded: Sequence[str]) -> Async
         yield piece
 
 
-def _judge(status: int, headers: Mapping[str, str], part: Part, *, coded: bool) -> bool:
+def _judge(status: int, headers: Mapping[str, str], part: PartialFile, *, coded: bool) -> bool:
     """Whether the reply continues the part (True) or starts over (False). Raises CallError for any other reply."""
     if status in _WHOLE:
         return False

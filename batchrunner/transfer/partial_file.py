@@ -27,7 +27,7 @@ _LARGEST_NOTE_BYTES = 64 * 1024
 MOST_SET_ASIDE = 20  # different downloads of one job; each run makes six at most
 
 
-class Part:
+class PartialFile:
     """A partial download: ``<key>.part``, and ``<key>.json`` with its ETag and how much of it is on the disk.
 
     fresh: nothing of it can be there yet. A clip of less than a batch is written in one go, and checked in memory; what
@@ -155,7 +155,7 @@ class Part:
             self._disk.remove(self.path)
             return None
         folder.mkdir(exist_ok=True)
-        self._disk.land([(self.path, folder / name)])
+        self._disk.publish([(self.path, folder / name)])
         return name
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Part:
             self._written_bytes += len(block)
         self._file.flush()  # to the system, which may refuse it for want of room
         if self._written_bytes - self._sent_bytes >= _STRETCH_BYTES:
-            self._disk.hasten(self._file, self._sent_bytes, self._written_bytes - self._sent_bytes)
+            self._disk.start_writeback(self._file, self._sent_bytes, self._written_bytes - self._sent_bytes)
             self._sent_bytes = self._written_bytes
 
     def _clear(self) -> None:

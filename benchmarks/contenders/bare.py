@@ -58,7 +58,7 @@ class Groups:
             done.set_result(None)
 
 
-def land(clips: list[Path]) -> None:
+def publish(clips: list[Path]) -> None:
     """Flush clips, give them their names, flush the folder."""
     files = [os.open(clip.with_suffix(".part"), os.O_RDONLY) for clip in clips]
     for file in files:
@@ -98,7 +98,7 @@ class Loop:
 
     def __init__(self, clips: Path, extras: list[str]) -> None:
         self.clips, self.extras = clips, extras
-        self.landing = Groups(land)
+        self.landing = Groups(publish)
         self.journal = Groups(journal(clips.parent)) if "journal" in extras else None
         self.pool = ThreadPoolExecutor(4)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchrunner.media.decoder_pool import Here
-from batchrunner.storage.batching import Together
+from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer import partial_file
 from batchrunner.transfer.downloader import Checks, Downloader
@@ -21,7 +21,7 @@ from batchrunner.transfer.url_guard import Guard
 class Unflushed(Disk):
     def flush_all(self, paths: Sequence[Path]) -> None: ...
 
-    def hasten(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None: ...
+    def start_writeback(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None: ...
 
 
 class Unhashed:
@@ -35,7 +35,7 @@ async def main(without: list[str], url: str, folder: Path, count: int, at_once: 
     keys = [str(number) for number in range(count)]
     files = Unflushed() if "flush" in without else Disk()
     with ThreadPoolExecutor(max_workers=4) as executor:
-        landings = Together(executor, files.land)  # as the store does it
+        landings = Batcher(executor, files.publish)  # as the store does it
         async with Downloader(folder, executor, files, Guard(url), Checks(Here(), executor)) as clips:
 
             async def work() -> None:

@@ -13,7 +13,7 @@ from batchrunner.app.rehearsal import clock, latest, stage
 from batchrunner.clock import FastClock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, Noticed
-from batchrunner.job import Attempt, Happening, Record, Snapshot, State
+from batchrunner.job import Attempt, Record, Snapshot, State, TimelineEvent
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
@@ -69,7 +69,7 @@ def test_a_hurried_clock_goes_on_where_a_killed_run_was() -> None:
     killed = Snapshot(make_run(), (), {job.fingerprint: Record(job, State.IN_FLIGHT, (attempt,))})
     assert killed.run.finished_at is None
     assert latest(killed) == NOW + 9
-    done = replace(killed, happenings=(Happening(NOW + 10, "cap", "", "3", ""),))
+    done = replace(killed, timeline_events=(TimelineEvent(NOW + 10, "cap", "", "3", ""),))
     assert latest(done) == NOW + 10
 
 

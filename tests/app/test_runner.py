@@ -10,7 +10,7 @@ from batchrunner.app import runner
 from batchrunner.job import Record, Result, State
 from batchrunner.journal.journal import LOG_BYTES
 from batchrunner.storage import durable_files
-from batchrunner.storage.disk_space import Room
+from batchrunner.storage.disk_space import DiskSpaceGuard
 from tests.conftest import make_record
 from tests.storage.test_disk_space import Hand
 
@@ -25,7 +25,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, folder: Path, free_bytes: int, *st
     }
     stops: list[str] = []
     engine: Any = SimpleNamespace(stop=stops.append)
-    runner._begin_with_room(engine, Room(folder, Hand(), records.values()), records)
+    runner._begin_with_room(engine, DiskSpaceGuard(folder, Hand(), records.values()), records)
     return "".join(stops)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from batchrunner.app import status
 from batchrunner.errors import Problem, UsageError
-from batchrunner.job import Happening, Record, State
+from batchrunner.job import Record, State, TimelineEvent
 from batchrunner.journal.journal import Journal
 from batchrunner.storage.run_directory import Lock, RunDir
 from tests.conftest import NOW, Inline, make_entries, make_record, make_run
@@ -20,7 +20,7 @@ from tests.conftest import NOW, Inline, make_entries, make_record, make_run
 FACE = Problem("face_detection", "no face", "Use another image.")
 
 
-def journal(folder: Path, records: dict[str, Record], *happenings: Happening, ended: bool = True) -> RunDir:
+def journal(folder: Path, records: dict[str, Record], *timeline_events: TimelineEvent, ended: bool = True) -> RunDir:
     """A run directory in which these records stand, by id."""
     rundir = RunDir(folder / "night")
     rundir.make()
@@ -29,8 +29,8 @@ def journal(folder: Path, records: dict[str, Record], *happenings: Happening, en
     async def write() -> None:
         book = Journal(rundir.journal, Inline())
         await book.begin(run, make_entries(*records), records.values())
-        for happening in happenings:
-            await book.note(happening)
+        for timeline_event in timeline_events:
+            await book.note(timeline_event)
         if ended:
             await book.finish(replace(run, finished_at=NOW + 60, exit_status=1, stopped=""))
         book.close()
@@ -71,8 +71,8 @@ def test_of_a_batch_that_ended_the_last_words(tmp_path: Path, now: list[float]) 
 
 def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
     records = {"a": make_record("a"), "b": flying(), "c": make_record("c", State.FAILED, 1, error=FACE)}
-    bad = Happening(NOW + 40, "weather", "poll", "down", "the service answered 502")
-    cap = Happening(NOW + 41, "cap", "submit", "2", "working cap 2 of 4")
+    bad = TimelineEvent(NOW + 40, "weather", "poll", "down", "the service answered 502")
+    cap = TimelineEvent(NOW + 41, "cap", "submit", "2", "working cap 2 of 4")
     rundir = journal(tmp_path, records, bad, cap, ended=False)
     with Lock(rundir, NOW):
         lines = shown(rundir).splitlines()
@@ -94,7 +94,7 @@ def test_a_run_that_was_killed_is_called_so(tmp_path: Path) -> None:
 
 
 def test_what_befell_earlier_runs_is_over(tmp_path: Path) -> None:
-    old = Happening(NOW - 40, "weather", "poll", "down", "the service answered 502")
+    old = TimelineEvent(NOW - 40, "weather", "poll", "down", "the service answered 502")
     rundir = journal(tmp_path, {"b": flying()}, old, ended=False)
     with Lock(rundir, NOW):
         assert "service  fine; at most 4 at once" in shown(rundir)

@@ -44,14 +44,14 @@ def loaded(folder: Path, rows: list[dict[str, Any]], **flags: object) -> Setup:
 
 
 def succeeded(record: Record) -> Record:
-    record = advance(record, Move.INTEND, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
+    record = advance(record, Move.BEGIN_SUBMIT, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
     record = advance(record, Move.ACCEPT, generation_id=f"gen:{record.job.key}")
     return replace(advance(record, Move.DELIVER), result=Result(len(CLIP), "ab" * 32))
 
 
 def failed(record: Record, error: Problem = FACE) -> Record:
-    record = advance(record, Move.INTEND, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
-    return advance(advance(record, Move.ACCEPT, generation_id="gen:1"), Move.SPOIL, error=error)
+    record = advance(record, Move.BEGIN_SUBMIT, request_id=f"run.{record.job.key}.1", submitted_at=BEGAN + 1)
+    return advance(advance(record, Move.ACCEPT, generation_id="gen:1"), Move.FAIL, error=error)
 
 
 def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded, status: int = 0) -> Setup:

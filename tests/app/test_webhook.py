@@ -161,7 +161,7 @@ def test_the_exit_status_goes_into_the_address_where_that_asks_for_it() -> None:
     assert told(fine, "/ping/{status}", exit_status=130)[0][0][0] == "/ping/130"
 
 
-def trouble_of(announced: list[Event]) -> str:
+def policy_for(announced: list[Event]) -> str:
     (event,) = announced
     assert isinstance(event, Noticed)
     assert SECRET not in event.message
@@ -173,7 +173,7 @@ def test_a_receiver_that_refuses_is_a_line_and_nothing_else() -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=500, text=SECRET)
 
-    assert trouble_of(told(refuse)[1]) == "the summary was not posted: the webhook at 127.0.0.1 answered 500"
+    assert policy_for(told(refuse)[1]) == "the summary was not posted: the webhook at 127.0.0.1 answered 500"
 
 
 def test_redirects_are_not_followed() -> None:
@@ -182,7 +182,7 @@ def test_redirects_are_not_followed() -> None:
 
     got, announced = told(elsewhere)
     assert len(got) == 1
-    assert "answered 307, a redirect, which is not followed" in trouble_of(announced)
+    assert "answered 307, a redirect, which is not followed" in policy_for(announced)
 
 
 def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,13 +192,13 @@ def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
         asyncio.run(notify.tell(url, facts(), FOLDER, announced.append))
-    assert "did not answer within" in trouble_of(announced)
+    assert "did not answer within" in policy_for(announced)
 
 
 def test_a_receiver_that_is_not_there() -> None:
     announced: list[Event] = []
     asyncio.run(notify.tell(f"http://127.0.0.1:1/{SECRET}", facts(), FOLDER, announced.append))
-    assert "could not be reached" in trouble_of(announced)
+    assert "could not be reached" in policy_for(announced)
 
 
 def test_no_webhook_no_post() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, Snapshot, State
+from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Snapshot, State, TimelineEvent
 
 START = 1_800_000_000.0
 MODEL = "alibaba/wan2.2-14b-animate-replace"
@@ -108,7 +108,7 @@ def _ended(attempt: Attempt, outcome: str, problem: Problem) -> Attempt:
     return Attempt(**{**fields, **over, "credits": None})
 
 
-def _happenings(jobs: int) -> tuple[Happening, ...]:
+def _happenings(jobs: int) -> tuple[TimelineEvent, ...]:
     if jobs < 30:
         return ()
     told = [
@@ -127,4 +127,4 @@ def _happenings(jobs: int) -> tuple[Happening, ...]:
         (4900, "weather", "submit", "paused", "402: out of credits"),
         (5350, "stopping", "", "", "the account is out of credits"),
     ]
-    return tuple(Happening(START + at, kind, about, word, message) for at, kind, about, word, message in told)
+    return tuple(TimelineEvent(START + at, kind, about, word, message) for at, kind, about, word, message in told)

@@ -8,13 +8,13 @@ from unittest.mock import Mock
 import pytest
 
 from batchrunner.clock import LoopClock
-from batchrunner.engine.calls import CALLS, Weather
-from batchrunner.engine.circuit_breaker import Word
+from batchrunner.engine.calls import CALLS, CallHealth
+from batchrunner.engine.circuit_breaker import CallStatus
 from batchrunner.engine.job_queue import Scheduler
 from batchrunner.engine.ports import Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
-from batchrunner.events import CapChanged, Event, WeatherChanged
-from batchrunner.job import Happening
+from batchrunner.events import CallHealthChanged, CapChanged, Event
+from batchrunner.job import TimelineEvent
 from tests.conftest import NOW
 
 DOWN = ServiceFault("unavailable", "down", status=503)
@@ -47,31 +47,33 @@ class Night:
 
     def __init__(self, cap: int = 8, *, note_fails: bool = False) -> None:
         self.told: list[Event] = []
-        self.noted: list[Happening] = []
+        self.noted: list[TimelineEvent] = []
         self.note_fails = note_fails
         self.clock = Still()
         self.scheduler = Scheduler(cap)
         parts = Mock(clock=self.clock, journal=self, rng=Longest(), announce=self.told.append)
-        self.weather = Weather(parts, self.scheduler)
+        self.health = CallHealth(parts, self.scheduler)
 
-    async def note(self, happening: Happening) -> None:
+    async def note(self, timeline_event: TimelineEvent) -> None:
         if self.note_fails:
             raise LocalFault("disk_full", "the disk is full")
-        self.noted.append(happening)
+        self.noted.append(timeline_event)
 
-    def end(self, call: str, outcome: object = "reply", job: str = "a", ticket: int | None = None) -> object:
+    def end(
+        self, call: str, outcome: object = "reply", job: str = "a", breaker_generation: int | None = None
+    ) -> object:
         """One call and how it ended: a reply, or the fault that it raised."""
-        ticket = self.weather.gates[call].enter() if ticket is None else ticket
+        breaker_generation = self.health.breakers[call].enter() if breaker_generation is None else breaker_generation
         try:
-            return run(self.weather.call(call, job, ticket, coming(outcome)))
+            return run(self.health.call(call, job, breaker_generation, coming(outcome)))
         except CallError as error:
             return error
 
-    def look(self, outcome: object) -> None:
-        run(self.weather.look(self.weather.gates["submit"].enter(), coming(outcome)))
+    def probe(self, outcome: object) -> None:
+        run(self.health.probe(self.health.breakers["submit"].enter(), coming(outcome)))
 
-    def words(self) -> dict[str, Word]:
-        return {call: gate.word for call, gate in self.weather.gates.items()}
+    def words(self) -> dict[str, CallStatus]:
+        return {call: breaker.word for call, breaker in self.health.breakers.items()}
 
 
 async def coming(outcome: object) -> Any:
@@ -98,7 +100,7 @@ def test_replies_and_faults_pass_through_as_they_are() -> None:
 def test_each_kind_of_call_has_a_gate_of_its_own() -> None:
     night = Night()
     night.end("submit", BROKE)
-    assert night.words() == {"submit": Word.PAUSED, "poll": Word.FINE, "download": Word.FINE}
+    assert night.words() == {"submit": CallStatus.PAUSED, "poll": CallStatus.FINE, "download": CallStatus.FINE}
 
 
 def test_a_change_is_told_and_noted_and_a_longer_wait_is_told_only() -> None:
@@ -109,13 +111,13 @@ def test_a_change_is_told_and_noted_and_a_longer_wait_is_told_only() -> None:
     night.end("poll", DOWN)
     night.end("poll", "reply")
     night.end("poll", "reply")
-    told = [event for event in night.told if isinstance(event, WeatherChanged)]
+    told = [event for event in night.told if isinstance(event, CallHealthChanged)]
     assert [(event.call, event.word, event.reason, event.next_at) for event in told] == [
         ("poll", "down", "down", NOW + 105),
         ("poll", "down", "down", NOW + 120),
         ("poll", "fine", "", None),
     ]
-    assert [(happening.kind, happening.about, happening.word) for happening in night.noted] == [
+    assert [(timeline_event.kind, timeline_event.about, timeline_event.word) for timeline_event in night.noted] == [
         ("weather", "poll", "down"),
         ("weather", "poll", "fine"),
     ]
@@ -127,12 +129,12 @@ def test_an_answer_that_is_a_jobs_own_fault_opens_a_closed_gate_and_that_is_told
     for job in "abc":
         night.end("submit", DOWN, job)
     night.clock.at_s += 1000.0
-    night.look("fine")
+    night.probe("fine")
     assert night.end("submit", BAD, "d") is BAD
-    assert night.words()["submit"] is Word.FINE
-    last = [event for event in night.told if isinstance(event, WeatherChanged)][-1]
+    assert night.words()["submit"] is CallStatus.FINE
+    last = [event for event in night.told if isinstance(event, CallHealthChanged)][-1]
     assert (last.word, last.next_at) == ("fine", None)
-    assert [happening.word for happening in night.noted] == ["down", "fine"]
+    assert [timeline_event.word for timeline_event in night.noted] == ["down", "fine"]
     night.end("submit", BAD, "e")
     assert len(night.noted) == 2, "told once"
 
@@ -151,9 +153,9 @@ def test_a_throttled_submission_halves_the_cap_once_and_each_accepted_one_lifts_
     night = Night(cap=8)
     for number in range(8):
         night.scheduler.occupy(f"j{number}")
-    tickets = [night.weather.gates["submit"].enter() for _ in range(3)]
-    for ticket in tickets:
-        night.end("submit", SLOW, ticket=ticket)
+    tickets = [night.health.breakers["submit"].enter() for _ in range(3)]
+    for breaker_generation in tickets:
+        night.end("submit", SLOW, breaker_generation=breaker_generation)
     assert night.scheduler.cap.working == 4, "three at once are one throttling"
     night.end("submit", SLOW)
     assert night.scheduler.cap.working == 2, "the one that tries is another"
@@ -162,7 +164,9 @@ def test_a_throttled_submission_halves_the_cap_once_and_each_accepted_one_lifts_
     assert night.scheduler.cap.working == 8
     changes = [(event.cap, event.limit) for event in night.told if isinstance(event, CapChanged)]
     assert changes == [(cap, 8) for cap in (4, 2, 3, 4, 5, 6, 7, 8)]
-    assert [happening.word for happening in night.noted if happening.kind == "cap"] == [str(cap) for cap, _ in changes]
+    assert [timeline_event.word for timeline_event in night.noted if timeline_event.kind == "cap"] == [
+        str(cap) for cap, _ in changes
+    ]
 
 
 @pytest.mark.parametrize(
@@ -186,18 +190,18 @@ def test_an_outage_uses_up_no_jobs_retries() -> None:
     for _ in range(50):
         night.end("submit", DOWN, "a")
         night.end("submit", CUT, "b")
-    assert night.weather.failures("submit", "a") == night.weather.failures("submit", "b") == 1
+    assert night.health.failures("submit", "a") == night.health.failures("submit", "b") == 1
 
 
 def test_failures_count_while_others_are_answered() -> None:
     night = Night()
     for count in range(1, 6):
         night.end("submit", DOWN, "a")
-        assert night.weather.failures("submit", "a") == count
+        assert night.health.failures("submit", "a") == count
         night.end("submit", "reply", "b")
-    assert night.weather.failures("submit", "b") == 0
+    assert night.health.failures("submit", "b") == 0
     night.end("submit", "reply", "a")
-    assert night.weather.failures("submit", "a") == 0, "in a row"
+    assert night.health.failures("submit", "a") == 0, "in a row"
 
 
 def test_what_is_one_jobs_own_counts_even_if_it_is_alone() -> None:
@@ -205,7 +209,7 @@ def test_what_is_one_jobs_own_counts_even_if_it_is_alone() -> None:
     night = Night()
     for count in range(1, 9):
         night.end("download", NO_CLIP)
-        assert night.weather.failures("download", "a") == count
+        assert night.health.failures("download", "a") == count
 
 
 def test_throttling_says_nothing_about_a_job() -> None:
@@ -213,7 +217,7 @@ def test_throttling_says_nothing_about_a_job() -> None:
     for _ in range(9):
         night.end("submit", SLOW, "a")
         night.end("submit", "reply", "b")
-    assert night.weather.failures("submit", "a") == 0
+    assert night.health.failures("submit", "a") == 0
 
 
 def test_an_account_that_refuses_everybody_says_nothing_about_a_job_and_one_that_refuses_one_does() -> None:
@@ -221,10 +225,10 @@ def test_an_account_that_refuses_everybody_says_nothing_about_a_job_and_one_that
     for _ in range(9):
         night.end("submit", BROKE, "a")
         night.end("submit", BROKE, "b")
-    assert night.weather.failures("submit", "a") == 1
+    assert night.health.failures("submit", "a") == 1
     night.end("submit", "reply", "b")
     night.end("submit", BROKE, "a")
-    assert night.weather.failures("submit", "a") == 2
+    assert night.health.failures("submit", "a") == 2
 
 
 def test_calls_are_counted_apart() -> None:
@@ -232,8 +236,8 @@ def test_calls_are_counted_apart() -> None:
     night.end("poll", DOWN, "a")
     night.end("download", "reply", "b")
     night.end("poll", DOWN, "a")
-    assert night.weather.failures("poll", "a") == 1, "an answered download says nothing about polls"
-    assert night.weather.failures("download", "a") == 0
+    assert night.health.failures("poll", "a") == 1, "an answered download says nothing about polls"
+    assert night.health.failures("download", "a") == 0
 
 
 # Whether it is the job or the account
@@ -247,7 +251,7 @@ def test_a_job_that_is_refused_while_others_are_accepted_is_at_fault_itself() ->
     night.scheduler.add("others", 1)
     for number in range(1, 4):
         night.end("submit", REFUSED, "a")
-        assert night.weather.is_at_fault("a", REFUSED) is (number == 3), number
+        assert night.health.is_at_fault("a", REFUSED) is (number == 3), number
         night.end("submit", "reply", "b")
 
 
@@ -255,7 +259,7 @@ def test_the_account_is_at_fault_while_nobody_is_accepted() -> None:
     night = Night()
     for job in "abcabcabc":
         night.end("submit", REFUSED, job)
-        assert not night.weather.is_at_fault(job, REFUSED)
+        assert not night.health.is_at_fault(job, REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -268,9 +272,9 @@ def test_where_no_other_job_is_left_to_ask_with_two_refusals_are_enough(kind: st
         night.end("submit", outcome, job)
     night.scheduler.add_last("z", 9)
     night.end("submit", error, "a")
-    assert night.weather.is_at_fault("a", error) is at_fault, "z was refused as often"
+    assert night.health.is_at_fault("a", error) is at_fault, "z was refused as often"
     night.scheduler.add("c", 2)
-    assert not night.weather.is_at_fault("a", error), "c can be asked with"
+    assert not night.health.is_at_fault("a", error), "c can be asked with"
 
 
 # The look before a try
@@ -278,7 +282,7 @@ def test_where_no_other_job_is_left_to_ask_with_two_refusals_are_enough(kind: st
 
 def closed(error: CallError) -> Night:
     night = Night()
-    while night.weather.gates["submit"].open:
+    while night.health.breakers["submit"].open:
         night.end("submit", error)
     night.told.clear()
     return night
@@ -286,39 +290,39 @@ def closed(error: CallError) -> Night:
 
 def test_a_look_that_is_answered_lets_one_submission_try() -> None:
     night = closed(CUT)
-    gate = night.weather.gates["submit"]
-    assert (gate.wants_a_look, gate.open) == (True, False)
-    night.look(None)
-    assert (gate.wants_a_look, gate.open) == (False, False)
+    breaker = night.health.breakers["submit"]
+    assert (breaker.wants_probe, breaker.open) == (True, False)
+    night.probe(None)
+    assert (breaker.wants_probe, breaker.open) == (False, False)
     assert night.told == []
     assert night.end("submit", "reply") == "reply"
-    assert gate.open
+    assert breaker.open
 
 
 def test_a_look_that_fails_is_swallowed_and_lengthens_the_wait() -> None:
     night = closed(CUT)
-    gate = night.weather.gates["submit"]
-    night.look(CUT)
-    assert [event.next_at for event in night.told if isinstance(event, WeatherChanged)] == [NOW + 104]
-    assert gate.wants_a_look
-    night.look(BROKE)
-    assert gate.word is Word.PAUSED
+    breaker = night.health.breakers["submit"]
+    night.probe(CUT)
+    assert [event.next_at for event in night.told if isinstance(event, CallHealthChanged)] == [NOW + 104]
+    assert breaker.wants_probe
+    night.probe(BROKE)
+    assert breaker.word is CallStatus.PAUSED
     assert night.noted[-1].word == "paused"
 
 
 @pytest.mark.parametrize("ending", [RuntimeError("a defect"), asyncio.CancelledError(), LocalFault("disk_full", "x")])
 def test_a_look_that_ends_without_a_verdict_does_not_lock_the_gate(ending: BaseException) -> None:
     night = closed(DOWN)
-    gate = night.weather.gates["submit"]
+    breaker = night.health.breakers["submit"]
 
     async def made() -> None:
         raise ending
 
     async def main() -> None:
-        await asyncio.gather(night.weather.look(gate.enter(), made()), return_exceptions=True)
+        await asyncio.gather(night.health.probe(breaker.enter(), made()), return_exceptions=True)
 
     run(main())
-    assert gate.opens_at(1e9) == 1e9
+    assert breaker.opens_at(1e9) == 1e9
 
 
 # Patience
@@ -327,20 +331,20 @@ def test_a_look_that_ends_without_a_verdict_does_not_lock_the_gate(ending: BaseE
 def test_how_long_a_closed_gate_is_waited_for() -> None:
     policy = Policy(concurrency=1, poll_interval_s=15.0, account_wait_s=1800.0, outage_wait_s=7200.0)
     night = Night()
-    gates = night.weather.gates
-    assert night.weather.patience(policy) == {}
+    breakers = night.health.breakers
+    assert night.health.patience(policy) == {}
     night.end("submit", BROKE)
     for _ in range(3):
         night.end("poll", DOWN)
-    assert night.weather.patience(policy) == {}, "there is another try before it is over"
-    gates["submit"].next_at = gates["poll"].next_at = 1e9
-    assert night.weather.patience(policy) == {"submit": 100.0 + 1800.0, "poll": 100.0 + 7200.0}
+    assert night.health.patience(policy) == {}, "there is another try before it is over"
+    breakers["submit"].next_at = breakers["poll"].next_at = 1e9
+    assert night.health.patience(policy) == {"submit": 100.0 + 1800.0, "poll": 100.0 + 7200.0}
     night.clock.at_s = 5000.0
     night.end("poll", BROKE)
-    gates["poll"].next_at = 1e9
-    assert night.weather.patience(policy)["poll"] == 5000.0 + 1800.0, "from when the account refused"
-    night.weather.given_up.add("submit")
-    assert set(night.weather.patience(policy)) == {"poll"}
+    breakers["poll"].next_at = 1e9
+    assert night.health.patience(policy)["poll"] == 5000.0 + 1800.0, "from when the account refused"
+    night.health.given_up.add("submit")
+    assert set(night.health.patience(policy)) == {"poll"}
 
 
 @pytest.mark.parametrize("kind", ["certificate", "proxy_refused"])
@@ -348,12 +352,12 @@ def test_what_settings_have_to_correct_is_tried_once_more_and_not_waited_for(kin
     policy = Policy(concurrency=1, poll_interval_s=15.0)
     night = Night()
     night.end("submit", NetworkFault(kind, "not trusted"))
-    assert night.weather.gates["submit"].open
-    assert night.weather.patience(policy) == {}
+    assert night.health.breakers["submit"].open
+    assert night.health.patience(policy) == {}
     night.end("submit", NetworkFault(kind, "not trusted"))
-    assert night.weather.patience(policy) == {"submit": 100.0}
-    assert night.weather.is_lasting("submit")
-    assert not night.weather.is_lasting("poll")
+    assert night.health.patience(policy) == {"submit": 100.0}
+    assert night.health.is_lasting("submit")
+    assert not night.health.is_lasting("poll")
 
 
 def test_a_look_that_meets_such_a_fault_ends_the_wait_too() -> None:
@@ -361,6 +365,6 @@ def test_a_look_that_meets_such_a_fault_ends_the_wait_too() -> None:
     night = Night()
     for _ in range(3):
         night.end("submit", CUT)
-    assert night.weather.patience(policy) == {}
-    night.look(NetworkFault("certificate", "not trusted"))
-    assert night.weather.patience(policy) == {"submit": 100.0}
+    assert night.health.patience(policy) == {}
+    night.probe(NetworkFault("certificate", "not trusted"))
+    assert night.health.patience(policy) == {"submit": 100.0}

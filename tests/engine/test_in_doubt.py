@@ -3,126 +3,126 @@ and what a search means that does not find one."""
 
 import pytest
 
-from batchrunner.engine.in_doubt import Doubts, Finished, is_disproved, longest_s, plausible_s
+from batchrunner.engine.in_doubt import Finished, InDoubtJobs, is_disproved, longest_s, plausible_s
 
 
-def make(settle_s: float = 10.0) -> Doubts:
-    return Doubts(15.0, 600.0, settle_s)
+def make(settle_s: float = 10.0) -> InDoubtJobs:
+    return InDoubtJobs(15.0, 600.0, settle_s)
 
 
-def searched(doubts: Doubts, now: float, *settled: str) -> None:
-    assert doubts.start_review(now, at_the_end=False)
-    doubts.reviewed(settled, now)
+def searched(in_doubt: InDoubtJobs, now: float, *settled: str) -> None:
+    assert in_doubt.start_reconcile(now, at_the_end=False)
+    in_doubt.reconciled(settled, now)
 
 
 def test_without_doubts_there_is_nothing_to_search_for() -> None:
-    doubts = make()
-    assert list(doubts) == []
-    assert doubts.review_at is None
-    assert not doubts.unsearched
-    assert not doubts.start_review(1e9, at_the_end=False)
-    assert not doubts.start_review(1e9, at_the_end=True)
+    in_doubt = make()
+    assert list(in_doubt) == []
+    assert in_doubt.reconcile_at is None
+    assert not in_doubt.unsearched
+    assert not in_doubt.start_reconcile(1e9, at_the_end=False)
+    assert not in_doubt.start_reconcile(1e9, at_the_end=True)
 
 
 def test_the_first_search_comes_at_once_and_the_later_ones_at_growing_waits() -> None:
-    doubts, moments = make(), []
-    doubts.add("a", 0.0, 0.0)
+    in_doubt, moments = make(), []
+    in_doubt.add("a", 0.0, 0.0)
     for _ in range(10):
-        assert doubts.review_at is not None
-        moments.append(doubts.review_at)
-        searched(doubts, doubts.review_at)
+        assert in_doubt.reconcile_at is not None
+        moments.append(in_doubt.reconcile_at)
+        searched(in_doubt, in_doubt.reconcile_at)
     waits = [b - a for a, b in zip([0.0, *moments], moments, strict=False)]
     assert waits == [0.0, 15.0, 15.0 * 2, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0]
 
 
 def test_a_doubt_at_the_loops_beginning_is_searched_for_too() -> None:
     """Zero is a moment like any other."""
-    doubts = make()
-    doubts.found("old", -50.0, 0.0)
-    doubts.add("new", 0.0, 0.0)
-    assert doubts.review_at == 0.0
-    searched(doubts, 0.0)
+    in_doubt = make()
+    in_doubt.found("old", -50.0, 0.0)
+    in_doubt.add("new", 0.0, 0.0)
+    assert in_doubt.reconcile_at == 0.0
+    searched(in_doubt, 0.0)
 
 
 def test_one_of_an_earlier_run_is_searched_for_at_once() -> None:
-    doubts = make()
-    doubts.found("old", 20.0, 100.0)
-    assert doubts.review_at == 100.0
-    assert doubts.is_earlier("old")
-    doubts.add("new", 100.0, 100.0)
-    assert not doubts.is_earlier("new")
+    in_doubt = make()
+    in_doubt.found("old", 20.0, 100.0)
+    assert in_doubt.reconcile_at == 100.0
+    assert in_doubt.is_earlier("old")
+    in_doubt.add("new", 100.0, 100.0)
+    assert not in_doubt.is_earlier("new")
 
 
 def test_only_one_search_at_a_time_and_a_doubt_that_comes_meanwhile_is_searched_for_after_it() -> None:
-    doubts = make()
-    doubts.add("a", 0.0, 0.0)
-    assert doubts.start_review(0.0, at_the_end=False)
-    assert not doubts.start_review(1e9, at_the_end=False), "none is due while one is under way"
-    doubts.add("b", 1.0, 1.0)
-    doubts.reviewed([], 2.0)
-    assert doubts.review_at == 1.0
+    in_doubt = make()
+    in_doubt.add("a", 0.0, 0.0)
+    assert in_doubt.start_reconcile(0.0, at_the_end=False)
+    assert not in_doubt.start_reconcile(1e9, at_the_end=False), "none is due while one is under way"
+    in_doubt.add("b", 1.0, 1.0)
+    in_doubt.reconciled([], 2.0)
+    assert in_doubt.reconcile_at == 1.0
 
 
 def test_a_new_doubt_brings_the_next_search_nearer() -> None:
-    doubts = make()
-    doubts.add("a", 0.0, 0.0)
+    in_doubt = make()
+    in_doubt.add("a", 0.0, 0.0)
     for _ in range(7):
-        assert doubts.review_at is not None
-        searched(doubts, now := doubts.review_at)
-    assert doubts.review_at == now + 600.0
-    doubts.add("b", now + 1.0, now + 1.0)
-    searched(doubts, now + 1.0)
-    assert doubts.review_at == now + 16.0
+        assert in_doubt.reconcile_at is not None
+        searched(in_doubt, now := in_doubt.reconcile_at)
+    assert in_doubt.reconcile_at == now + 600.0
+    in_doubt.add("b", now + 1.0, now + 1.0)
+    searched(in_doubt, now + 1.0)
+    assert in_doubt.reconcile_at == now + 16.0
 
 
 def test_what_is_settled_is_a_doubt_no_more() -> None:
-    doubts = make()
+    in_doubt = make()
     for name in "abc":
-        doubts.add(name, 0.0, 0.0)
-    searched(doubts, 0.0, "a", "c")
-    assert list(doubts) == ["b"]
-    searched(doubts, 15.0, "b")
-    assert list(doubts) == []
-    assert doubts.review_at is None
+        in_doubt.add(name, 0.0, 0.0)
+    searched(in_doubt, 0.0, "a", "c")
+    assert list(in_doubt) == ["b"]
+    searched(in_doubt, 15.0, "b")
+    assert list(in_doubt) == []
+    assert in_doubt.reconcile_at is None
 
 
 def test_one_more_search_when_nothing_else_is_left_to_do() -> None:
-    doubts = make()
-    doubts.submitted()
-    doubts.add("a", 0.0, 0.0)
-    searched(doubts, 0.0)
-    assert doubts.start_review(1.0, at_the_end=True)
-    doubts.reviewed([], 1.0)
-    assert not doubts.start_review(2.0, at_the_end=True), "once"
-    doubts.submitted()
-    assert doubts.start_review(3.0, at_the_end=True)
+    in_doubt = make()
+    in_doubt.submitted()
+    in_doubt.add("a", 0.0, 0.0)
+    searched(in_doubt, 0.0)
+    assert in_doubt.start_reconcile(1.0, at_the_end=True)
+    in_doubt.reconciled([], 1.0)
+    assert not in_doubt.start_reconcile(2.0, at_the_end=True), "once"
+    in_doubt.submitted()
+    assert in_doubt.start_reconcile(3.0, at_the_end=True)
 
 
 def test_a_search_counts_only_after_the_service_had_time_to_list_it() -> None:
-    doubts = make(settle_s=10.0)
-    doubts.add("a", 100.0, 100.0)
-    assert [doubts.is_settled("a", at) for at in (100.0, 109.9, 110.0)] == [False, False, True]
-    searched(doubts, 100.0)
-    assert doubts.unsearched
-    searched(doubts, 115.0)
-    assert not doubts.unsearched
+    in_doubt = make(settle_s=10.0)
+    in_doubt.add("a", 100.0, 100.0)
+    assert [in_doubt.is_settled("a", at) for at in (100.0, 109.9, 110.0)] == [False, False, True]
+    searched(in_doubt, 100.0)
+    assert in_doubt.unsearched
+    searched(in_doubt, 115.0)
+    assert not in_doubt.unsearched
 
 
 # Slots
 
 
 def test_a_slot_is_held_for_its_time_which_is_judged_anew_each_time() -> None:
-    doubts = make()
-    doubts.add("a", 0.0, 0.0)
-    doubts.add("b", 10.0, 10.0)
-    assert doubts.over(100.0, lambda _: 1800.0) == []
-    assert doubts.next_over(lambda _: 1800.0) == 1800.0
-    assert doubts.next_over(lambda _: 200.0) == 200.0, "more is known now"
-    assert doubts.over(205.0, lambda _: 200.0) == ["a"]
-    assert doubts.next_over(lambda _: 200.0) == 210.0
-    assert doubts.over(300.0, lambda _: 200.0) == ["b"], "each is named once"
-    assert doubts.next_over(lambda _: 200.0) is None
-    assert sorted(doubts) == ["a", "b"], "they are searched for all the same"
+    in_doubt = make()
+    in_doubt.add("a", 0.0, 0.0)
+    in_doubt.add("b", 10.0, 10.0)
+    assert in_doubt.over(100.0, lambda _: 1800.0) == []
+    assert in_doubt.next_over(lambda _: 1800.0) == 1800.0
+    assert in_doubt.next_over(lambda _: 200.0) == 200.0, "more is known now"
+    assert in_doubt.over(205.0, lambda _: 200.0) == ["a"]
+    assert in_doubt.next_over(lambda _: 200.0) == 210.0
+    assert in_doubt.over(300.0, lambda _: 200.0) == ["b"], "each is named once"
+    assert in_doubt.next_over(lambda _: 200.0) is None
+    assert sorted(in_doubt) == ["a", "b"], "they are searched for all the same"
 
 
 HALF_AN_HOUR = 1800.0

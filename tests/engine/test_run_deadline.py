@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrunner.engine.run_deadline import Timetable
+from batchrunner.engine.run_deadline import RunDeadline
 from tests.conftest import NOW
 
 
@@ -21,7 +21,7 @@ def test_the_nearest_end_counts(
     deadline_in_s: float | None, max_runtime_s: float | None, ends_in_s: float | None, word: str
 ) -> None:
     deadline = None if deadline_in_s is None else NOW + deadline_in_s
-    end = Timetable(100.0, deadline, max_runtime_s).end(100.0, NOW)
+    end = RunDeadline(100.0, deadline, max_runtime_s).end(100.0, NOW)
     assert (end is None) == (ends_in_s is None)
     if end is not None and ends_in_s is not None:
         assert end[0] == 100.0 + ends_in_s
@@ -31,10 +31,10 @@ def test_the_nearest_end_counts(
 def test_a_clock_that_is_set_moves_the_deadline_and_not_the_runtime() -> None:
     later, set_on_by_s = 160.0, 1000.0
     wall = NOW + 60.0 + set_on_by_s
-    assert Timetable(100.0, deadline_at=NOW + 3600.0).end(later, wall) == (
+    assert RunDeadline(100.0, deadline_at=NOW + 3600.0).end(later, wall) == (
         100.0 + 3600.0 - set_on_by_s,
         "the deadline is reached",
     )
-    end = Timetable(100.0, max_runtime_s=3600.0).end(later, wall)
+    end = RunDeadline(100.0, max_runtime_s=3600.0).end(later, wall)
     assert end is not None
     assert end[0] == 3700.0

@@ -7,13 +7,13 @@ from unittest.mock import Mock
 import pytest
 
 from batchrunner.clock import LoopClock
-from batchrunner.engine.calls import Weather
+from batchrunner.engine.calls import CallHealth
 from batchrunner.engine.job_queue import Scheduler
-from batchrunner.engine.ports import Parts, Policy
-from batchrunner.engine.steps import End, Fetch, Leave, Look, Next, Steps, Submit
+from batchrunner.engine.ports import Dependencies, Policy
+from batchrunner.engine.steps import Download, Finish, LeaveInFlight, Next, PollAgain, Steps, Submit
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Problem, ServiceFault
 from batchrunner.events import Event, Noticed
-from batchrunner.job import Happening, Move, Record, State
+from batchrunner.job import Move, Record, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
@@ -51,7 +51,7 @@ class Refusing:
         if self.refusals >= 0:
             raise LocalFault("disk_full", "the disk is full", "Make room.")
 
-    async def note(self, happening: Happening) -> None:
+    async def note(self, timeline_event: TimelineEvent) -> None:
         """Nothing here depends on it."""
 
 
@@ -118,7 +118,7 @@ class Service:
 def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable[..., Next]]:
     """Steps for one job, their clock, and a way to take one: ``take("poll", after_s)``."""
     clock = Ticking()
-    parts = Parts(
+    parts = Dependencies(
         service=Mock(submit=service.submit, generation=service.generation),
         journal=Refusing(0),
         clips=Mock(),
@@ -130,12 +130,12 @@ def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable
     )
     admission = Admission(Prices({}), Ledger(Budget(), [record]), Forecast())
     policy = Policy(concurrency=1, poll_interval_s=15.0)
-    weather = Weather(parts, Scheduler(1))
-    steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, weather, admission)
+    health = CallHealth(parts, Scheduler(1))
+    steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, health, admission)
 
     def take(step: str, after_s: float = 15.0) -> Next:
         clock.at_s += after_s
-        following: Next = asyncio.run(getattr(steps, step)(record.job.fingerprint, weather.gates["submit"].enter()))
+        following: Next = asyncio.run(getattr(steps, step)(record.job.fingerprint, health.breakers["submit"].enter()))
         return following
 
     return steps, clock, take
@@ -144,7 +144,7 @@ def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable
 def test_a_generation_that_the_service_denies_is_believed_gone_after_the_grace() -> None:
     steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[MISSING] * 99))
     for number in range(41):
-        assert isinstance(take("poll"), Look), number
+        assert isinstance(take("poll"), PollAgain), number
     take("poll")
     [record] = steps.records.values()
     assert (record.state, record.error and record.error.kind) == (State.FAILED, "unknown_generation")
@@ -156,7 +156,7 @@ def test_a_poll_that_is_refused_for_good_ends_the_job_with_the_words_of_the_serv
     refusal = JobFault("bad_request", f"the service answered {status}: no", status=status)
     steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
     looks = [take("poll") for _ in range(3)]
-    assert [type(look) for look in looks] == [Look, Look, End]
+    assert [type(look) for look in looks] == [PollAgain, PollAgain, Finish]
     [record] = steps.records.values()
     assert record.state is State.FAILED
     assert record.error is not None
@@ -169,22 +169,22 @@ def test_one_good_poll_between_refusals_starts_the_count_again() -> None:
     refusal = JobFault("bad_request", "400", status=400)
     replies: list[Phase | Generation | CallError] = [refusal, refusal, Phase.GENERATING] * 5
     _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
-    assert all(isinstance(take("poll"), Look) for _ in replies)
+    assert all(isinstance(take("poll"), PollAgain) for _ in replies)
 
 
 def test_polls_that_the_account_is_refused_fail_no_job() -> None:
     refusal = AccountFault("unauthorized", "401", status=401)
     _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 50))
-    assert all(isinstance(take("poll"), Look) for _ in range(50))
+    assert all(isinstance(take("poll"), PollAgain) for _ in range(50))
 
 
 def test_a_poll_that_is_refused_while_others_are_answered_ends_that_job_alone() -> None:
     refusal = AccountFault("forbidden", "403: not yours", status=403)
     steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[refusal] * 3))
     for _ in range(2):
-        assert isinstance(take("poll"), Look)
-        steps._weather._answered["poll"] += 1
-    assert isinstance(take("poll"), End)
+        assert isinstance(take("poll"), PollAgain)
+        steps._health._answered["poll"] += 1
+    assert isinstance(take("poll"), Finish)
     [record] = steps.records.values()
     assert record.error is not None
     assert (record.error.kind, "403: not yours" in record.error.message) == ("poll_refused", True)
@@ -204,12 +204,12 @@ def test_a_generation_whose_polls_never_get_a_usable_reply_is_left_for_the_next_
     """It once was polled for ever, and the run never came to its end."""
     steps, clock, take = stepping(make_record("a", State.IN_FLIGHT), Service(*[error] * 9999))
     wait_s = 0.0
-    while isinstance(following := take("poll", wait_s), Look):
+    while isinstance(following := take("poll", wait_s), PollAgain):
         assert following.wait_s is not None
         wait_s = following.wait_s
-        steps._weather._answered["poll"] += 1  # those of others are answered
+        steps._health._answered["poll"] += 1  # those of others are answered
         assert clock.at_s < 2 * 3600
-    assert isinstance(following, Leave)
+    assert isinstance(following, LeaveInFlight)
     assert least_s < clock.at_s < most_s
     [record] = steps.records.values()
     assert record.state is State.IN_FLIGHT
@@ -233,19 +233,19 @@ def followed(*replies: Phase | Generation | CallError) -> tuple[list[type], Reco
 
 def test_a_failure_is_seen_twice_before_another_generation_is_paid_for() -> None:
     types, record = followed(FAILED, FAILED)
-    assert types == [Look, Submit]
+    assert types == [PollAgain, Submit]
     assert record.state is State.PENDING
 
 
 def test_a_failure_that_the_next_poll_denies_pays_for_nothing() -> None:
     types, record = followed(FAILED, Phase.GENERATING, FAILED, Phase.COMPLETED)
-    assert types == [Look, Look, Look, Fetch]
+    assert types == [PollAgain, PollAgain, PollAgain, Download]
     assert record.state is State.IN_FLIGHT
 
 
 def test_a_failure_without_an_id_is_believed_at_the_third_poll_and_never_pays() -> None:
     types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, FAILED_UNNAMED)
-    assert types == [Look, Look, End]
+    assert types == [PollAgain, PollAgain, Finish]
     assert record.state is State.FAILED
     assert record.error is not None
     assert "it broke" in record.error.message
@@ -256,24 +256,24 @@ def test_a_failure_without_an_id_is_believed_at_the_third_poll_and_never_pays() 
 @pytest.mark.parametrize("between", [Phase.GENERATING, ServiceFault("foreign_reply", "another"), DONE_UNNAMED], ids=str)
 def test_another_answer_starts_the_count_again(between: Phase | Generation | CallError) -> None:
     types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, between, FAILED_UNNAMED, FAILED_UNNAMED)
-    assert set(types) == {Look}
+    assert set(types) == {PollAgain}
     assert record.state is State.IN_FLIGHT
 
 
 def test_a_clip_without_an_id_is_fetched_after_the_third_poll_and_a_named_one_at_once() -> None:
-    assert followed(DONE_UNNAMED, DONE_UNNAMED, DONE_UNNAMED)[0] == [Look, Look, Fetch]
-    assert followed(Phase.COMPLETED)[0] == [Fetch]
+    assert followed(DONE_UNNAMED, DONE_UNNAMED, DONE_UNNAMED)[0] == [PollAgain, PollAgain, Download]
+    assert followed(Phase.COMPLETED)[0] == [Download]
 
 
 def test_a_failure_that_one_reply_names_and_others_do_not_never_pays() -> None:
     types, record = followed(FAILED, FAILED_UNNAMED, FAILED_UNNAMED)
-    assert types == [Look, Look, End]
+    assert types == [PollAgain, PollAgain, Finish]
     assert record.state is State.FAILED
 
 
 def test_the_polls_that_confirm_come_soon_but_not_at_once() -> None:
     steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(FAILED_UNNAMED, FAILED_UNNAMED))
-    waits = [following.wait_s for _ in range(2) if isinstance(following := take("poll"), Look)]
+    waits = [following.wait_s for _ in range(2) if isinstance(following := take("poll"), PollAgain)]
     assert all(wait is not None and 0.5 <= wait < 15.0 for wait in waits)
     assert len(waits) == 2
     [record] = steps.records.values()
@@ -283,7 +283,7 @@ def test_the_polls_that_confirm_come_soon_but_not_at_once() -> None:
 def test_one_good_look_ends_the_count() -> None:
     service = Service(*[MISSING] * 30, Phase.GENERATING, *[MISSING] * 30)
     _, _, take = stepping(make_record("a", State.IN_FLIGHT), service)
-    assert all(isinstance(take("poll"), Look) for _ in range(61))
+    assert all(isinstance(take("poll"), PollAgain) for _ in range(61))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
-from batchrunner.job import Attempt, Entry, Happening, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State
+from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import journal as room
 from batchrunner.journal import rows
 from batchrunner.journal.journal import Journal, read
@@ -138,17 +138,17 @@ def test_every_run_is_kept_oldest_first(journal: Journal, path: Path) -> None:
 def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     night = [
-        Happening(10.0, "weather", "submit", "down", "503"),
-        Happening(10.0, "weather", "poll", "down", "503"),
-        Happening(10.0, "cap", "submit", "4", "working cap 4 of 8"),
-        Happening(9.0, "weather", "submit", "fine", ""),  # the clock was set back
+        TimelineEvent(10.0, "weather", "submit", "down", "503"),
+        TimelineEvent(10.0, "weather", "poll", "down", "503"),
+        TimelineEvent(10.0, "cap", "submit", "4", "working cap 4 of 8"),
+        TimelineEvent(9.0, "weather", "submit", "fine", ""),  # the clock was set back
     ]
-    for happening in night:
-        asyncio.run(journal.note(happening))
+    for timeline_event in night:
+        asyncio.run(journal.note(timeline_event))
     asyncio.run(journal.note(night[2]))
-    assert sorted(known(path).happenings, key=night.index) == night
+    assert sorted(known(path).timeline_events, key=night.index) == night
     asyncio.run(journal.begin(make_run("run2"), make_entries("a"), []))
-    assert len(known(path).happenings) == 4, "of all runs"
+    assert len(known(path).timeline_events) == 4, "of all runs"
 
 
 def test_a_happening_is_on_disk_when_note_returns_and_goes_with_the_same_commit(
@@ -156,18 +156,18 @@ def test_a_happening_is_on_disk_when_note_returns_and_goes_with_the_same_commit(
 ) -> None:
     journal, _ = threaded
     [record] = begun(journal, "a")
-    gate = Gate(journal, monkeypatch)
+    breaker = CircuitBreaker(journal, monkeypatch)
 
     async def scenario() -> None:
-        notes = [journal.note(Happening(float(at), "cap", "submit", "1", "")) for at in range(20)]
+        notes = [journal.note(TimelineEvent(float(at), "cap", "submit", "1", "")) for at in range(20)]
         await asyncio.gather(journal.save(record), *notes)
-        assert len(known(path).happenings) == 20
+        assert len(known(path).timeline_events) == 20
 
     asyncio.run(scenario())
-    assert len(gate.sizes) == 2, "the first alone, and all the others in one"
-    gate.fault = LocalFault("disk_full", "no")
+    assert len(breaker.sizes) == 2, "the first alone, and all the others in one"
+    breaker.fault = LocalFault("disk_full", "no")
     with pytest.raises(LocalFault):
-        asyncio.run(journal.note(Happening(99.0, "cap", "submit", "1", "")))
+        asyncio.run(journal.note(TimelineEvent(99.0, "cap", "submit", "1", "")))
 
 
 def test_earlier_manifests_jobs_are_never_forgotten(journal: Journal, path: Path) -> None:
@@ -319,8 +319,8 @@ def test_text_that_no_encoding_takes_is_stored_all_the_same(journal: Journal, pa
     asyncio.run(journal.finish(run))
     assert getattr(known(path).run, field).startswith("odd ")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
-    asyncio.run(journal.note(Happening(1.0, "weather", "submit", "down", "odd \udcff\ud800")))
-    assert known(path).happenings[0].message == r"odd \udcff\ud800"
+    asyncio.run(journal.note(TimelineEvent(1.0, "weather", "submit", "down", "odd \udcff\ud800")))
+    assert known(path).timeline_events[0].message == r"odd \udcff\ud800"
 
 
 # Durability
@@ -340,7 +340,7 @@ def test_a_save_is_on_disk_when_it_returns(journal: Journal, path: Path) -> None
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}, "FULL: the log is flushed at each commit"
 
 
-class Gate:
+class CircuitBreaker:
     """Stands before `Journal._write`: counts commits, and holds back those that it is told to."""
 
     def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,15 +377,15 @@ def test_saves_that_come_together_share_a_commit(
     journal, _ = threaded
     names = [f"j{number}" for number in range(100)]
     begun(journal, *names)
-    gate = Gate(journal, monkeypatch)
+    breaker = CircuitBreaker(journal, monkeypatch)
 
     async def scenario() -> None:
         await asyncio.gather(*(journal.save(make_record(name, State.SUBMITTING)) for name in names))
         assert set(states(known(path)).values()) == {State.SUBMITTING}
 
     asyncio.run(scenario())
-    assert len(gate.sizes) == 2, "the first alone, and all the others in one"
-    assert sum(gate.sizes) == 200
+    assert len(breaker.sizes) == 2, "the first alone, and all the others in one"
+    assert sum(breaker.sizes) == 200
 
 
 def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
@@ -393,19 +393,19 @@ def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
 ) -> None:
     journal, _ = threaded
     begun(journal, "a", "b", "c", "d")
-    gate = Gate(journal, monkeypatch)
+    breaker = CircuitBreaker(journal, monkeypatch)
 
     async def scenario() -> None:
-        gate.held = threading.Event()
+        breaker.held = threading.Event()
         first = asyncio.ensure_future(journal.save(make_record("a", State.SUBMITTING)))
         others = [asyncio.ensure_future(journal.save(make_record(name, State.SUBMITTING))) for name in "bc"]
-        await asyncio.get_running_loop().run_in_executor(None, gate.entered.wait, 10)
-        gate.fault, gate.sound = LocalFault("disk_error", "no"), 1
-        gate.held.set()
+        await asyncio.get_running_loop().run_in_executor(None, breaker.entered.wait, 10)
+        breaker.fault, breaker.sound = LocalFault("disk_error", "no"), 1
+        breaker.held.set()
         await first
         failures = await asyncio.gather(*others, return_exceptions=True)
-        assert failures == [gate.fault, gate.fault]
-        gate.fault = None
+        assert failures == [breaker.fault, breaker.fault]
+        breaker.fault = None
         await journal.save(make_record("d", State.SUBMITTING))
 
     asyncio.run(scenario())
@@ -420,24 +420,24 @@ def test_a_cancelled_writer_takes_nobody_along(
 ) -> None:
     journal, _ = threaded
     begun(journal, "a", "b", "c")
-    gate = Gate(journal, monkeypatch)
+    breaker = CircuitBreaker(journal, monkeypatch)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        gate.held = threading.Event()
+        breaker.held = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.SUBMITTING))) for name in "abc"]
-        await loop.run_in_executor(None, gate.entered.wait, 10)
+        await loop.run_in_executor(None, breaker.entered.wait, 10)
         tasks[0].cancel()  # it holds the turn, its commit is in the thread
-        gate.held.set()
+        breaker.held.set()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), type(None)]
         assert states(known(path))[make_job("c").key] is State.SUBMITTING
-        gate.entered.clear()
-        gate.held = threading.Event()
+        breaker.entered.clear()
+        breaker.held = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.IN_DOUBT))) for name in "abc"]
-        await loop.run_in_executor(None, gate.entered.wait, 10)
+        await loop.run_in_executor(None, breaker.entered.wait, 10)
         tasks[1].cancel()  # it waits in the second group, whose changes are in already
-        gate.held.set()
+        breaker.held.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scenario())

@@ -118,7 +118,7 @@ TAILS = {
 
 
 def odd(data: bytes) -> tuple[str, ...]:
-    return mp4_structure.oddities(io.BytesIO(data), len(data))
+    return mp4_structure.expectation_warnings(io.BytesIO(data), len(data))
 
 
 @pytest.mark.parametrize("layout", ["index last", "index first", "fragmented", "with sound", "H.265"])

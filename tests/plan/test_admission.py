@@ -3,7 +3,7 @@
 import pytest
 
 from batchrunner.job import Media, Record
-from batchrunner.plan.admission import Admission, Ruling
+from batchrunner.plan.admission import Admission, AdmissionAction
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
 from batchrunner.plan.prices import Prices
@@ -28,64 +28,66 @@ KNOWN = tuple(took(seconds, f"k{seconds}") for seconds in (500, 600, 700))
 def test_without_bounds_everything_goes_and_is_held_for() -> None:
     admission = make()
     for count, name in enumerate(("a", "b", "c"), 1):
-        assert admission.judge(record(name), None).ruling is Ruling.GO
+        assert admission.decide(record(name), None).action is AdmissionAction.GO
         assert admission.ledger.total == Spend(0, count * PRICE, 0, count)
-    assert admission.judge(record("d", remote()), None).ruling is Ruling.GO
+    assert admission.decide(record("d", remote()), None).action is AdmissionAction.GO
     assert admission.ledger.total.unpriced == 1
 
 
 @pytest.mark.parametrize(
     ("left_s", "ruling"),
     [
-        (None, Ruling.GO),
-        (600.0, Ruling.GO),
-        (599.0, Ruling.SET_ASIDE),
-        (0.0, Ruling.SET_ASIDE),
-        (-5.0, Ruling.SET_ASIDE),
+        (None, AdmissionAction.GO),
+        (600.0, AdmissionAction.GO),
+        (599.0, AdmissionAction.SKIP),
+        (0.0, AdmissionAction.SKIP),
+        (-5.0, AdmissionAction.SKIP),
     ],
 )
-def test_what_would_not_finish_in_time_is_set_aside(left_s: float | None, ruling: Ruling) -> None:
+def test_what_would_not_finish_in_time_is_set_aside(left_s: float | None, action: AdmissionAction) -> None:
     admission = make(known=KNOWN)
-    verdict = admission.judge(record(), left_s)
-    assert verdict.ruling is ruling
-    assert ("would not finish in time" in verdict.why) == (ruling is Ruling.SET_ASIDE)
-    assert bool(admission.ledger.total.generations) == (ruling is Ruling.GO), "nothing is held for what stays"
+    decision = admission.decide(record(), left_s)
+    assert decision.action is action
+    assert ("would not finish in time" in decision.why) == (action is AdmissionAction.SKIP)
+    assert bool(admission.ledger.total.generations) == (action is AdmissionAction.GO), "nothing is held for what stays"
 
 
 def test_while_no_durations_are_known_a_job_goes_as_long_as_there_is_time() -> None:
-    assert make().judge(record(), 1.0).ruling is Ruling.GO
-    assert make().judge(record(), -1.0).ruling is Ruling.SET_ASIDE
+    assert make().decide(record(), 1.0).action is AdmissionAction.GO
+    assert make().decide(record(), -1.0).action is AdmissionAction.SKIP
 
 
 def test_one_kind_may_be_set_aside_and_another_go() -> None:
     known = (*KNOWN, *(took(seconds, f"h{seconds}", "720p") for seconds in (3000, 3001, 3002)))
     admission = make(known=known)
-    assert admission.judge(record("a", resolution="720p"), 1800.0).ruling is Ruling.SET_ASIDE
-    assert admission.judge(record("b"), 1800.0).ruling is Ruling.GO
+    assert admission.decide(record("a", resolution="720p"), 1800.0).action is AdmissionAction.SKIP
+    assert admission.decide(record("b"), 1800.0).action is AdmissionAction.GO
 
 
 def test_under_a_budget_in_credits_a_job_of_unknown_price_is_set_aside() -> None:
-    verdict = make(Budget(credits=1e9)).judge(record(video=remote()), None)
-    assert verdict.ruling is Ruling.SET_ASIDE
-    assert "assume_length" in verdict.why
-    assert make(Budget(credits=1e9), assume_length_s=5.0).judge(record(video=remote()), None).ruling is Ruling.GO
-    assert make(Budget(generations=3)).judge(record(video=remote()), None).ruling is Ruling.GO
+    decision = make(Budget(credits=1e9)).decide(record(video=remote()), None)
+    assert decision.action is AdmissionAction.SKIP
+    assert "assume_length" in decision.why
+    assert (
+        make(Budget(credits=1e9), assume_length_s=5.0).decide(record(video=remote()), None).action is AdmissionAction.GO
+    )
+    assert make(Budget(generations=3)).decide(record(video=remote()), None).action is AdmissionAction.GO
 
 
 def test_what_does_not_fit_the_budget_waits_until_something_is_set_free() -> None:
     admission = make(Budget(credits=2 * PRICE))
     for name in "ab":
-        assert admission.judge(record(name), None).ruling is Ruling.GO
-    verdict = admission.judge(record("c"), None)
-    assert verdict.ruling is Ruling.WAIT
-    assert "budget of 416,000 credits" in verdict.why
+        assert admission.decide(record(name), None).action is AdmissionAction.GO
+    decision = admission.decide(record("c"), None)
+    assert decision.action is AdmissionAction.WAIT
+    assert "budget of 416,000 credits" in decision.why
     assert admission.ledger.total.generations == 2
     admission.ledger.update(record("a"))  # refused
-    assert admission.judge(record("c"), None).ruling is Ruling.GO
+    assert admission.decide(record("c"), None).action is AdmissionAction.GO
 
 
 def test_the_same_job_judged_twice_is_held_for_once() -> None:
     admission = make(Budget(generations=5))
     for _ in range(3):
-        admission.judge(record(), None)
+        admission.decide(record(), None)
     assert admission.ledger.total.generations == 1

@@ -40,10 +40,10 @@ def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
     return record
 
 
-INTEND, ACCEPT, DELIVER, LOSE = ("intend",), ("accept", {"generation_id": "g"}), ("deliver",), ("lose",)
+BEGIN_SUBMIT, ACCEPT, DELIVER, FILE_MISSING = ("intend",), ("accept", {"generation_id": "g"}), ("deliver",), ("lose",)
 REFUSE, DOUBT, RELEASE, RETRY = ("refuse", NO), ("doubt", CUT), ("release",), ("retry",)
 ADOPT, RECHECK = ("adopt", {"generation_id": "g"}), ("recheck",)
-FLYING = (INTEND, ACCEPT)
+FLYING = (BEGIN_SUBMIT, ACCEPT)
 
 
 def withheld(kind: str) -> Step:
@@ -52,28 +52,28 @@ def withheld(kind: str) -> Step:
 
 STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
     "nothing submitted": ((), Spend()),
-    "being submitted, or killed meanwhile": ((INTEND,), Spend(0, 100, 0, 1)),
-    "refused": ((INTEND, REFUSE), Spend()),
-    "refused for good": ((INTEND, REFUSE, ("give_up", NO)), Spend()),
-    "refused, then accepted": ((INTEND, REFUSE, *FLYING), Spend(0, 100, 0, 1)),
-    "in doubt": ((INTEND, DOUBT), Spend(0, 100, 0, 1)),
-    "a doubt that was found": ((INTEND, DOUBT, ADOPT), Spend(0, 100, 0, 1)),
-    "a doubt that was found and delivered": ((INTEND, DOUBT, ADOPT, "complete", DELIVER), Spend(100, 0, 0, 1)),
-    "a doubt that the user released": ((INTEND, DOUBT, RELEASE), Spend(0, 100, 0, 1)),
-    "a released doubt submitted again": ((INTEND, DOUBT, RELEASE, INTEND), Spend(0, 200, 0, 2)),
+    "being submitted, or killed meanwhile": ((BEGIN_SUBMIT,), Spend(0, 100, 0, 1)),
+    "refused": ((BEGIN_SUBMIT, REFUSE), Spend()),
+    "refused for good": ((BEGIN_SUBMIT, REFUSE, ("give_up", NO)), Spend()),
+    "refused, then accepted": ((BEGIN_SUBMIT, REFUSE, *FLYING), Spend(0, 100, 0, 1)),
+    "in doubt": ((BEGIN_SUBMIT, DOUBT), Spend(0, 100, 0, 1)),
+    "a doubt that was found": ((BEGIN_SUBMIT, DOUBT, ADOPT), Spend(0, 100, 0, 1)),
+    "a doubt that was found and delivered": ((BEGIN_SUBMIT, DOUBT, ADOPT, "complete", DELIVER), Spend(100, 0, 0, 1)),
+    "a doubt that the user released": ((BEGIN_SUBMIT, DOUBT, RELEASE), Spend(0, 100, 0, 1)),
+    "a released doubt submitted again": ((BEGIN_SUBMIT, DOUBT, RELEASE, BEGIN_SUBMIT), Spend(0, 200, 0, 2)),
     "a released doubt, delivered by another": (
-        (INTEND, DOUBT, RELEASE, *FLYING, "complete", DELIVER),
+        (BEGIN_SUBMIT, DOUBT, RELEASE, *FLYING, "complete", DELIVER),
         Spend(100, 100, 0, 2),
     ),
-    "a released doubt, then refused": ((INTEND, DOUBT, RELEASE, INTEND, REFUSE), Spend(0, 100, 0, 1)),
+    "a released doubt, then refused": ((BEGIN_SUBMIT, DOUBT, RELEASE, BEGIN_SUBMIT, REFUSE), Spend(0, 100, 0, 1)),
     "accepted": (FLYING, Spend(0, 100, 0, 1)),
     "accepted at a quoted price": ((*FLYING, "billed"), Spend(0, 80, 0, 1)),
     "completed, not downloaded": ((*FLYING, "complete"), Spend(100, 0, 0, 1)),
     "completed at a stated price": ((*FLYING, "billed", "complete"), Spend(80, 0, 0, 1)),
     "succeeded": ((*FLYING, "complete", DELIVER), Spend(100, 0, 0, 1)),
     "succeeded unseen, found in the folder at the next start": ((*FLYING, DELIVER), Spend(100, 0, 0, 1)),
-    "succeeded, and its file lost": ((*FLYING, "complete", DELIVER, LOSE), Spend(100, 0, 0, 1)),
-    "lost, and fetched again": ((*FLYING, "complete", DELIVER, LOSE, DELIVER), Spend(100, 0, 0, 1)),
+    "succeeded, and its file lost": ((*FLYING, "complete", DELIVER, FILE_MISSING), Spend(100, 0, 0, 1)),
+    "lost, and fetched again": ((*FLYING, "complete", DELIVER, FILE_MISSING, DELIVER), Spend(100, 0, 0, 1)),
     "failed by the service": ((*FLYING, ("spoil", NO)), Spend(0, 0, 0, 1)),
     "failed by its content": ((*FLYING, "billed", ("spoil", BAD_FACE)), Spend(0, 0, 0, 1)),
     "failed, and another one": ((*FLYING, ("spoil", NO), RETRY, *FLYING), Spend(0, 100, 0, 2)),
@@ -120,7 +120,7 @@ def test_every_move_is_in_a_story() -> None:
 
 def test_a_kill_while_submitting_counts_the_same_before_and_after() -> None:
     [entry] = make_entries("a")
-    record = advance(Record(entry.job), Move.INTEND, estimate=100.0, **INTENT)
+    record = advance(Record(entry.job), Move.BEGIN_SUBMIT, estimate=100.0, **INTENT)
     before = spend_of(record)
     for released in (False, True):
         records, _ = take_up({entry.job.fingerprint: record}, [entry], retry_failed=False, resubmit_in_doubt=released)
@@ -133,10 +133,10 @@ def test_a_hold_is_dissolved_by_what_the_record_says() -> None:
     assert ledger.total == Spend(0, 100, 0, 1)
     ledger.hold(record, 100.0)
     assert ledger.total == Spend(0, 100, 0, 1), "once a job"
-    submitting = told(INTEND)
+    submitting = told(BEGIN_SUBMIT)
     ledger.update(submitting)
     assert ledger.total == Spend(0, 100, 0, 1), "not twice"
-    ledger.update(told(INTEND, REFUSE))
+    ledger.update(told(BEGIN_SUBMIT, REFUSE))
     assert ledger.total == Spend()
     ledger.hold(record, None)
     assert ledger.total == Spend(0, 0, 1, 1)
@@ -145,9 +145,9 @@ def test_a_hold_is_dissolved_by_what_the_record_says() -> None:
 
 
 def test_a_hold_comes_on_top_of_what_a_job_has_cost() -> None:
-    ledger = Ledger(Budget(credits=250.0), [told(INTEND, DOUBT, RELEASE)])
+    ledger = Ledger(Budget(credits=250.0), [told(BEGIN_SUBMIT, DOUBT, RELEASE)])
     assert ledger.refuses(100.0) == ""
-    ledger.hold(told(INTEND, DOUBT, RELEASE), 100.0)
+    ledger.hold(told(BEGIN_SUBMIT, DOUBT, RELEASE), 100.0)
     assert ledger.total == Spend(0, 200, 0, 2)
     assert "250 credits" in ledger.refuses(100.0)
 
@@ -176,7 +176,7 @@ def test_what_the_budget_refuses(budget: Budget, spent: float, estimate: float |
 
 def test_failed_generations_count_against_a_budget_in_generations_and_refused_ones_do_not() -> None:
     assert Ledger(Budget(generations=1), [told(*FLYING, ("spoil", NO))]).refuses(None)
-    assert not Ledger(Budget(generations=1), [told(INTEND, REFUSE)]).refuses(None)
+    assert not Ledger(Budget(generations=1), [told(BEGIN_SUBMIT, REFUSE)]).refuses(None)
 
 
 def test_a_price_is_needed_only_under_a_budget_in_credits() -> None:
@@ -207,9 +207,9 @@ def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[in
     if move is Move.RECHECK and record.error and record.error.kind not in RECHECKED:
         return
     more: dict[str, Any] = {}
-    if move is Move.INTEND:
+    if move is Move.BEGIN_SUBMIT:
         more = {"request_id": f"{at}.{len(record.attempts)}", "submitted_at": NOW, "estimate": price(at)}
-    elif move in {Move.SPOIL, Move.REFUSE, Move.DOUBT}:
+    elif move in {Move.FAIL, Move.REFUSE, Move.DOUBT}:
         more = {"error": Problem(rng.choice(["no_link", "bad_file", "unknown_generation", "failed"]), "")}
     record = advance(record, move, **more)
     if record.state is State.IN_FLIGHT and rng.random() < 0.5:

@@ -10,9 +10,9 @@ from batchrunner.plan import plan, render
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
-from batchrunner.plan.plan import Plan, Wishes
+from batchrunner.plan.plan import Plan, ResumeOptions
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.projection import Outlook, look_ahead
+from batchrunner.plan.projection import Projection, project
 from batchrunner.plan.resume import take_up
 from tests.conftest import NOW, make_entries, make_job, make_record, make_run, remote
 
@@ -32,14 +32,14 @@ def outlook_of(
     prices: Prices = PRICES,
     concurrency: int = 2,
     took_s: float | None = None,
-) -> Outlook:
+) -> Projection:
     seen = []
     if took_s is not None:
         done = [make_record(f"done{number}", State.SUCCEEDED) for number in range(3)]
         seen = [each.with_attempt(accepted_at=NOW, completed_at=NOW + took_s) for each in done]
     ledger = Ledger(budget or Budget(), made.records.values())
     order = list(dict.fromkeys(row.fingerprint for row in made.rows))
-    return look_ahead(order, made.records, Admission(prices, ledger, Forecast(seen)), concurrency, left_s)
+    return project(order, made.records, Admission(prices, ledger, Forecast(seen)), concurrency, left_s)
 
 
 # Rows
@@ -53,17 +53,19 @@ def test_before_the_first_run_everything_is_new() -> None:
     ]
 
 
-@pytest.mark.parametrize("wishes", [Wishes(), Wishes(retry_failed=True), Wishes(resubmit_in_doubt=True)])
+@pytest.mark.parametrize(
+    "wishes", [ResumeOptions(), ResumeOptions(retry_failed=True), ResumeOptions(resubmit_in_doubt=True)]
+)
 @pytest.mark.parametrize("state", State)
-def test_it_says_what_run_does(state: State, wishes: Wishes) -> None:
+def test_it_says_what_run_does(state: State, options: ResumeOptions) -> None:
     snapshot = held(("a", state))
-    made = plan.build(make_entries("a"), snapshot, PRICES, wishes)
+    made = plan.build(make_entries("a"), snapshot, PRICES, options)
     [row] = made.rows
     records, _ = take_up(
         snapshot.records,
         make_entries("a"),
-        retry_failed=wishes.retry_failed,
-        resubmit_in_doubt=wishes.resubmit_in_doubt,
+        retry_failed=options.retry_failed,
+        resubmit_in_doubt=options.resubmit_in_doubt,
     )
     submits = records[make_job("a").fingerprint].state is State.PENDING
     assert row.submits == submits
@@ -80,10 +82,10 @@ def test_rows_stand_in_the_manifests_order_and_forgotten_jobs_are_not_shown() ->
 
 
 def test_a_result_whose_file_is_gone_is_fetched_and_not_paid_for_again() -> None:
-    wishes = Wishes(gone=frozenset({make_job("a").fingerprint}))
-    [row] = plan.build(make_entries("a"), held(("a", State.SUCCEEDED)), PRICES, wishes).rows
+    options = ResumeOptions(gone=frozenset({make_job("a").fingerprint}))
+    [row] = plan.build(make_entries("a"), held(("a", State.SUCCEEDED)), PRICES, options).rows
     assert (row.action, row.submits) == ("fetch", False)
-    [row] = plan.build(make_entries("a"), held(("a", State.IN_FLIGHT)), PRICES, wishes).rows
+    [row] = plan.build(make_entries("a"), held(("a", State.IN_FLIGHT)), PRICES, options).rows
     assert row.action == "in flight"
 
 

@@ -11,6 +11,7 @@ from batchrunner.errors import Problem
 from batchrunner.events import (
     Alive,
     CallFailed,
+    CallHealthChanged,
     CapChanged,
     Event,
     Fetching,
@@ -20,7 +21,6 @@ from batchrunner.events import (
     RunFinished,
     RunStarted,
     Stopping,
-    WeatherChanged,
 )
 from batchrunner.job import Move, State
 from batchrunner.progress.json_lines import ALWAYS, KEYS
@@ -37,17 +37,17 @@ def night(status: int = 1) -> list[Event]:
     failed = make_record("a", State.FAILED, 1, error=FAULT)
     return [
         RunStarted(NOW, "night", "aimlapi", "output/night", 4, {State.PENDING: 1}, {waiting.job.fingerprint: waiting}),
-        JobMoved(NOW + 1, ("a", "copy"), Move.INTEND, make_record("a", State.SUBMITTING)),
+        JobMoved(NOW + 1, ("a", "copy"), Move.BEGIN_SUBMIT, make_record("a", State.SUBMITTING)),
         JobMoved(NOW + 2, ("a", "copy"), Move.ACCEPT, flying),
         JobSeen(NOW + 3, ("a", "copy"), flying),
         Fetching(NOW + 4, ("a", "copy"), flying.job.fingerprint, 1, 2),
         CallFailed(NOW + 5, ("a",), "poll", FAULT, 2.0),
-        WeatherChanged(NOW + 6, "poll", "down", "502", NOW + 9),
-        WeatherChanged(NOW + 9, "poll", "fine", ""),
-        WeatherChanged(NOW + 9, "submit", "paused", "out of credits", NOW + 20),
+        CallHealthChanged(NOW + 6, "poll", "down", "502", NOW + 9),
+        CallHealthChanged(NOW + 9, "poll", "fine", ""),
+        CallHealthChanged(NOW + 9, "submit", "paused", "out of credits", NOW + 20),
         CapChanged(NOW + 10, 2, 4),
         Noticed(NOW + 11, ("a",), "odd"),
-        JobMoved(NOW + 12, ("a", "copy"), Move.SPOIL, failed),
+        JobMoved(NOW + 12, ("a", "copy"), Move.FAIL, failed),
         Alive(NOW + 400),
         Stopping(NOW + 401, "out of credits"),
         RunFinished(NOW + 402, status, {State.FAILED: 1}, ("output/night/report.html",), "0 of 1 job succeeded."),
@@ -98,7 +98,7 @@ def test_no_secret_is_written() -> None:
 
 def test_quiet_leaves_what_needs_a_person() -> None:
     assert [each["event"] for each in log(night(), quiet=True)] == ["weather_changed", "stopping", "run_finished"]
-    calm = [event for event in night(0) if not isinstance(event, WeatherChanged | Stopping)]
+    calm = [event for event in night(0) if not isinstance(event, CallHealthChanged | Stopping)]
     assert log(calm, quiet=True) == []
 
 

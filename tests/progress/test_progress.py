@@ -17,6 +17,7 @@ from batchrunner.errors import Problem
 from batchrunner.events import (
     Alive,
     CallFailed,
+    CallHealthChanged,
     CapChanged,
     Event,
     JobMoved,
@@ -24,7 +25,6 @@ from batchrunner.events import (
     RunFinished,
     RunStarted,
     Stopping,
-    WeatherChanged,
 )
 from batchrunner.job import TRANSITIONS, Job, Media, Move, Record, Result, State, advance
 from batchrunner.progress.progress import Progress, make_progress
@@ -65,7 +65,7 @@ def finished(status: int = 0) -> RunFinished:
 
 
 def failed(at: float, name: str, message: str = "no face") -> JobMoved:
-    return JobMoved(NOW + at, (name,), Move.SPOIL, Record(JOB, State.FAILED, (), Problem("face", message)))
+    return JobMoved(NOW + at, (name,), Move.FAIL, Record(JOB, State.FAILED, (), Problem("face", message)))
 
 
 def story(status: int = 1) -> list[Event]:
@@ -75,12 +75,12 @@ def story(status: int = 1) -> list[Event]:
     records = {}
     for name in ("hero", "villain", "extra"):
         job = replace(JOB, fingerprint=f"sha256:{name}")
-        event, records[name] = moved(1, name, Record(job), Move.INTEND, request_id="r", submitted_at=NOW)
+        event, records[name] = moved(1, name, Record(job), Move.BEGIN_SUBMIT, request_id="r", submitted_at=NOW)
         events.append(event)
     event, hero = moved(2, "hero", records["hero"], Move.ACCEPT, generation_id="id:1/x", accepted_at=NOW)
     event2, villain = moved(2, "villain", records["villain"], Move.ACCEPT, generation_id="id:2", accepted_at=NOW)
     event3, _ = moved(3, "hero", replace(hero, result=clip), Move.DELIVER)
-    event4, _ = moved(4, "villain", villain, Move.SPOIL, error=Problem("face", "no face", "Use another image."))
+    event4, _ = moved(4, "villain", villain, Move.FAIL, error=Problem("face", "no face", "Use another image."))
     event5, _ = moved(5, "extra", records["extra"], Move.DOUBT, error=Problem("timeout", "no answer"))
     refused = CallFailed(NOW + 6, ("late",), "submit", Problem("rate_limited", "Too Many Requests"), 2.3)
     events += [event, event2, event3, event4, event5, refused]
@@ -124,7 +124,7 @@ def test_quiet_says_what_needs_a_person_and_nothing_else() -> None:
 
 
 def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does() -> None:
-    paused = WeatherChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
+    paused = CallHealthChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
     shown = lines([started(), paused, finished(0), Noticed(NOW + 13, (), "the summary was not posted")], quiet=True)
     assert [line.split(" ", 1)[1] for line in shown] == [
         "submissions paused: out of credits",
@@ -133,18 +133,20 @@ def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does
 
 
 def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
-    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [
-        WeatherChanged(NOW + n, call, "down", "502", NOW + n + 9) for n in range(2, 90) for call in ("poll", "submit")
+        CallHealthChanged(NOW + n, call, "down", "502", NOW + n + 9)
+        for n in range(2, 90)
+        for call in ("poll", "submit")
     ]
-    events += [WeatherChanged(NOW + 91, "poll", "fine", ""), WeatherChanged(NOW + 100, "submit", "fine", "")]
-    events += [WeatherChanged(NOW + 101, "download", "fine", "")]
+    events += [CallHealthChanged(NOW + 91, "poll", "fine", ""), CallHealthChanged(NOW + 100, "submit", "fine", "")]
+    events += [CallHealthChanged(NOW + 101, "download", "fine", "")]
     assert said(events)[1:] == ["polls down: 502", "the service answers again, after 1 min 39 s"]
 
 
 def test_an_outage_that_becomes_a_matter_of_money_is_told_again() -> None:
-    events: list[Event] = [started(), WeatherChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
-    events += [WeatherChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
+    events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
+    events += [CallHealthChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
     assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
 
 
@@ -164,7 +166,7 @@ def test_many_equal_lines_are_folded() -> None:
 
 def test_a_heartbeat_every_five_minutes() -> None:
     ticks: list[Event] = [Alive(NOW + n / 4) for n in range(4 * 1000)]
-    event, _ = moved(1, "hero", Record(JOB), Move.INTEND, request_id="r", submitted_at=NOW)
+    event, _ = moved(1, "hero", Record(JOB), Move.BEGIN_SUBMIT, request_id="r", submitted_at=NOW)
     assert said([started(), event, *ticks])[1:] == ["0 of 4 done, 1 in flight"] * 3
     assert said([*ticks]) == [], "before the start there is nothing to say"
 
@@ -186,7 +188,7 @@ def test_every_move_can_be_told_with_nothing_known() -> None:
     for (state, move), after in TRANSITIONS.items():
         event = JobMoved(NOW, (), move, Record(JOB, after))
         told = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
-        assert len(told) == (move not in {Move.INTEND, Move.REFUSE}), move
+        assert len(told) == (move not in {Move.BEGIN_SUBMIT, Move.REFUSE}), move
 
 
 def test_a_notice_about_the_run_names_no_job() -> None:
@@ -212,7 +214,7 @@ def evil_events() -> list[Event]:
         CallFailed(NOW, (EVIL,), "poll", problem, 1.0),
         Noticed(NOW, (EVIL,), EVIL),
         Stopping(NOW, EVIL),
-        WeatherChanged(NOW, "poll", "down", EVIL, NOW + 9),
+        CallHealthChanged(NOW, "poll", "down", EVIL, NOW + 9),
         Alive(NOW + 2),
         RunFinished(NOW, 1, {}, (EVIL,), EVIL),
     ]
@@ -284,7 +286,7 @@ def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
 
 def test_frames_follow_the_time_not_the_events() -> None:
     record = Record(JOB, State.SUBMITTING)
-    many: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.INTEND, record) for n in range(1, 1000)]
+    many: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.BEGIN_SUBMIT, record) for n in range(1, 1000)]
     stream, progress = live([started(2000), *many])
     assert stream.getvalue().count("of 2,000") == 1
     for tick in range(1, 5):

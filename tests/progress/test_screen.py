@@ -8,6 +8,7 @@ from batchrunner.errors import Problem
 from batchrunner.events import (
     Alive,
     CallFailed,
+    CallHealthChanged,
     CapChanged,
     Event,
     Fetching,
@@ -15,7 +16,6 @@ from batchrunner.events import (
     JobSeen,
     RunStarted,
     Stopping,
-    WeatherChanged,
 )
 from batchrunner.job import Move, Record, State, advance, count_states
 from batchrunner.plan.prices import INFERRED
@@ -49,7 +49,7 @@ class Night:
         self.tell(JobMoved(self.at, (name,), move, record))
 
     def submit(self, name: str) -> None:
-        self.move(name, Move.INTEND, request_id=name, submitted_at=self.at, estimate=MILLION)
+        self.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=self.at, estimate=MILLION)
         self.move(name, Move.ACCEPT, generation_id=name, accepted_at=self.at)
 
     def deliver(self, name: str) -> None:
@@ -77,12 +77,12 @@ def night() -> Night:
     night.wait(100)
     for name in ("job0", "job1", "job2"):
         night.deliver(name)
-    night.move("job3", Move.SPOIL, error=Problem("face", "no face"), ended_at=night.at)
+    night.move("job3", Move.FAIL, error=Problem("face", "no face"), ended_at=night.at)
     night.submit("job4")
     night.generate("job4")
     night.submit("job5")
-    night.move("job6", Move.INTEND, request_id="job6", submitted_at=night.at, estimate=MILLION)
-    night.move("job7", Move.INTEND, request_id="job7", submitted_at=night.at, estimate=MILLION)
+    night.move("job6", Move.BEGIN_SUBMIT, request_id="job6", submitted_at=night.at, estimate=MILLION)
+    night.move("job7", Move.BEGIN_SUBMIT, request_id="job7", submitted_at=night.at, estimate=MILLION)
     night.move("job7", Move.DOUBT, error=Problem("cut", "the connection broke"))
     night.wait(40)
     return night
@@ -123,23 +123,23 @@ def test_a_download_shows_its_bytes(night: Night) -> None:
 
 
 def test_trouble_says_since_when_until_when_and_why(night: Night) -> None:
-    night.tell(WeatherChanged(night.at, "submit", "paused", "out of credits", night.at + 300))
+    night.tell(CallHealthChanged(night.at, "submit", "paused", "out of credits", night.at + 300))
     night.wait(60)
-    night.tell(WeatherChanged(night.at, "poll", "paused", "out of credits", night.at + 400))
+    night.tell(CallHealthChanged(night.at, "poll", "paused", "out of credits", night.at + 400))
     shown = night.screen()
     assert shown[3] == "finish   not known while calls are held back"
     assert shown[5].startswith("service  submissions and polls paused since ")
     assert shown[5].endswith(" (1 min 0 s), next try in 4 min 0 s: out of credits")
     for call in ("submit", "poll"):
-        night.tell(WeatherChanged(night.at + 9, call, "fine", ""))
+        night.tell(CallHealthChanged(night.at + 9, call, "fine", ""))
     assert night.screen()[5] == "service  fine; at most 4 at once"
 
 
 def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(night: Night) -> None:
-    night.tell(WeatherChanged(night.at, "submit", "throttled", "429", night.at + 3))
+    night.tell(CallHealthChanged(night.at, "submit", "throttled", "429", night.at + 3))
     night.tell(CapChanged(night.at, 2, 4))
     assert night.screen()[3].startswith("finish   about ")
-    night.tell(WeatherChanged(night.at, "submit", "fine", ""))
+    night.tell(CallHealthChanged(night.at, "submit", "fine", ""))
     assert night.screen()[5] == "service  fine; at most 2 of 4 at once, as the service asks for fewer"
 
 
@@ -159,7 +159,7 @@ def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
         night.deliver(name)
     assert night.model.left_s() is not None
     for name in ("job3", "job4"):
-        night.move(name, Move.INTEND, request_id=name, submitted_at=night.at)
+        night.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=night.at)
         night.move(name, Move.DOUBT)
     assert night.model.left_s() is None
     assert "in doubt hold every slot" in "\n".join(plain(draw(night.model, 120, 30)))

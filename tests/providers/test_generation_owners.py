@@ -9,7 +9,7 @@ import pytest
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, State
 from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed, Phase
-from batchrunner.providers.generation_owners import Claims
+from batchrunner.providers.generation_owners import GenerationOwners
 from tests.conftest import make_job, make_record
 
 
@@ -33,18 +33,18 @@ class Service:
         return Listed(self.log, frozenset(self.log))
 
 
-def submit(claims: Claims, name: str) -> str:
-    return asyncio.run(claims.submit(make_job(name), "r.k.1")).generation_id
+def submit(owners: GenerationOwners, name: str) -> str:
+    return asyncio.run(owners.submit(make_job(name), "r.k.1")).generation_id
 
 
 def test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt() -> None:
-    claims = Claims(Service("g", "g", "h"), ())
-    assert submit(claims, "a") == "g"
+    owners = GenerationOwners(Service("g", "g", "h"), ())
+    assert submit(owners, "a") == "g"
     with pytest.raises(ServiceFault) as caught:
-        submit(claims, "b")
+        submit(owners, "b")
     assert (caught.value.kind, caught.value.in_doubt) == ("id_reused", True)
     assert make_job("a").key in caught.value.message
-    assert submit(claims, "b") == "h"
+    assert submit(owners, "b") == "h"
 
 
 def test_so_does_one_of_an_earlier_run_whatever_became_of_it() -> None:
@@ -52,24 +52,24 @@ def test_so_does_one_of_an_earlier_run_whatever_became_of_it() -> None:
     assert old.generation_id is not None
     spoiled = replace(old.with_attempt(outcome="failed"), state=State.FAILED)
     for record in (old, spoiled):
-        claims = Claims(Service(old.generation_id, old.generation_id), [record])
+        owners = GenerationOwners(Service(old.generation_id, old.generation_id), [record])
         with pytest.raises(ServiceFault):
-            submit(claims, "b")
-        assert submit(claims, "a") == old.generation_id, "its own job may be told it again"
+            submit(owners, "b")
+        assert submit(owners, "a") == old.generation_id, "its own job may be told it again"
 
 
 @pytest.mark.parametrize(("first", "second"), [("uuid:model", "uuid"), ("uuid", "uuid:model"), ("uuid", "uuid")])
 def test_an_id_with_and_without_its_model_is_one_id(first: str, second: str) -> None:
-    claims = Claims(Service(first, second, second), ())
-    submit(claims, "a")
+    owners = GenerationOwners(Service(first, second, second), ())
+    submit(owners, "a")
     with pytest.raises(ServiceFault, match=make_job("a").key):
-        submit(claims, "b")
-    assert submit(claims, "a") == second
+        submit(owners, "b")
+    assert submit(owners, "a") == second
 
 
 def test_ids_that_differ_after_the_colon_are_two() -> None:
-    claims = Claims(Service("gen:a/1", "gen:b/1"), ())
-    assert [submit(claims, "a"), submit(claims, "b")] == ["gen:a/1", "gen:b/1"]
+    owners = GenerationOwners(Service("gen:a/1", "gen:b/1"), ())
+    assert [submit(owners, "a"), submit(owners, "b")] == ["gen:a/1", "gen:b/1"]
 
 
 def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
@@ -77,16 +77,16 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
     old = make_record("a", State.IN_FLIGHT)
     assert old.generation_id is not None
     log = {f"r.{a}.2": old.generation_id, f"r.{b}.1": old.generation_id, f"r.{c}.1": "x", f"r.{b}.2": "x", "odd": "y"}
-    claims = Claims(Service(log=log), [old])
+    owners = GenerationOwners(Service(log=log), [old])
     for _ in range(2):
-        found = asyncio.run(claims.accepted_since(0.0))
+        found = asyncio.run(owners.accepted_since(0.0))
         assert found.requests == set(log), "what it lists is not free to be submitted again"
         assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
 
 
 def test_the_rest_is_the_services_own() -> None:
     service = Service()
-    claims = Claims(service, ())
-    assert asyncio.run(claims.generation("g")).word == "g"
-    asyncio.run(claims.alive())
+    owners = GenerationOwners(service, ())
+    assert asyncio.run(owners.generation("g")).word == "g"
+    asyncio.run(owners.alive())
     assert service.asked == 1

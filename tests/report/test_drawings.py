@@ -10,10 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from batchrunner.errors import Problem
-from batchrunner.job import OUTCOMES, Happening, State
+from batchrunner.job import OUTCOMES, State, TimelineEvent
 from batchrunner.report import charts
 from batchrunner.report import timeline as drawing
-from batchrunner.report.charts import Chart, Tried, Try, generation_times, polls
+from batchrunner.report.charts import AttemptTable, Chart, Try, generation_times, polls
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.formats import CSV, JUNIT, metrics_text, pieces
 from batchrunner.report.html import render
@@ -29,7 +29,7 @@ def report_of(jobs: int) -> dict[str, Any]:
 
 
 def every(report: dict[str, Any]) -> list[Try]:
-    return [*Tried(report["jobs"]), *Tried(report["earlier_jobs"])]
+    return [*AttemptTable(report["jobs"]), *AttemptTable(report["earlier_jobs"])]
 
 
 def run_spans(report: dict[str, Any]) -> list[Span]:
@@ -37,7 +37,7 @@ def run_spans(report: dict[str, Any]) -> list[Span]:
 
 
 def timeline(report: dict[str, Any]) -> Drawing | None:
-    return drawing.timeline(report, Tried(report["jobs"]), run_spans(report))
+    return drawing.timeline(report, AttemptTable(report["jobs"]), run_spans(report))
 
 
 def cost(report: dict[str, Any]) -> Chart | None:
@@ -140,7 +140,7 @@ def test_nothing_submitted_is_nothing_to_draw() -> None:
 
 def test_bars_add_up_to_what_was_counted() -> None:
     made = report_of(300)
-    tries = list(Tried(made["jobs"]))
+    tries = list(AttemptTable(made["jobs"]))
     drawn = generation_times(tries)
     assert drawn is not None
     counted = sum(int(bar["title"].rpartition(" ")[2].replace(",", "")) for bar in drawn["bars"])
@@ -167,7 +167,7 @@ def test_cost_ends_at_what_was_spent_and_shows_the_budget() -> None:
 
 def test_attempts_of_a_job_under_two_names_are_counted_once() -> None:
     made = build(snapshot(ALL[0], again={"copy": 0}), "0.1.0")
-    tries = Tried(made["jobs"])
+    tries = AttemptTable(made["jobs"])
     assert len(list(tries)) == 1
     assert tries.rows == 2
 
@@ -257,11 +257,11 @@ def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
     )
     words = ("fine", "down", "paused", "a new one", "7")
     befell = tuple(
-        Happening(moment(), rng.choice(("weather", "cap", "stopping", "news")), rng.choice(("submit", "poll", "")),
+        TimelineEvent(moment(), rng.choice(("weather", "cap", "stopping", "news")), rng.choice(("submit", "poll", "")),
                   rng.choice(words), "why")
         for _ in range(rng.randint(0, 9))
     )  # fmt: skip
-    made = build(replace(snapshot(*records, run=runs[-1]), runs=runs, happenings=befell), "0.1.0")
+    made = build(replace(snapshot(*records, run=runs[-1]), runs=runs, timeline_events=befell), "0.1.0")
     Draft202012Validator(SCHEMA).validate(json.loads(to_json(made)))
     assert render(made).endswith("</html>\n")
     assert "".join(pieces(CSV, made)).count("\r\n") == len(records) + 1

@@ -17,7 +17,7 @@ import pytest
 from batchrunner.errors import LocalFault
 from batchrunner.job import Record, Snapshot, State
 from batchrunner.report import formats, gallery, writer
-from batchrunner.report.charts import Tried, Try, generation_times
+from batchrunner.report.charts import AttemptTable, Try, generation_times
 from batchrunner.report.formats import CSV, JSON, JUNIT
 from batchrunner.report.html import render
 from batchrunner.storage.durable_files import Disk
@@ -245,7 +245,7 @@ def test_labels_of_large_numbers_are_short_and_of_times_whole() -> None:
 
 def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
     made = built(night(60))
-    tries = list(Tried(made["jobs"]))
+    tries = list(AttemptTable(made["jobs"]))
     told = [each for job in made["jobs"] for each in job["attempts"]]
     assert len(tries) == len(told)
     for one, other in zip(tries, told, strict=True):

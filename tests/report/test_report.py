@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from batchrunner.errors import LocalFault, Problem, UsageError
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
-from batchrunner.job import Attempt, Entry, Happening, Job, Media, Record, Result, Run, Snapshot, State
+from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Snapshot, State, TimelineEvent
 from batchrunner.report import writer
 from batchrunner.report.html import render
 from tests.conftest import MEDIA
@@ -566,8 +566,8 @@ def test_estimate_and_times_of_a_job() -> None:
 
 def test_runs_and_happenings_are_told_in_order() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
-    outage = Happening(NOW - 50, "weather", "poll", "down", "502")
-    made = built(replace(snapshot(ALL[0]), runs=(first, RUN), happenings=(outage,)))
+    outage = TimelineEvent(NOW - 50, "weather", "poll", "down", "502")
+    made = built(replace(snapshot(ALL[0]), runs=(first, RUN), timeline_events=(outage,)))
     assert [(run["run_id"], run["exit_status"]) for run in made["runs"]] == [("run-0", None), ("run-1", 0)]
     assert made["happenings"][0] | {"at": ""} == {
         "at": "", "kind": "weather", "about": "poll", "word": "down", "message": "502",

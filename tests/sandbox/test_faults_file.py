@@ -14,7 +14,7 @@ import yaml
 from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, rehearsal
 from batchrunner.sandbox.faults.file import SECTIONS, parse
-from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, Conditions, Outage, Slow, Throttle, Trouble
+from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.faults.rules import KINDS
 from batchrunner.sandbox.replies import Call, too_many
 from batchrunner.sandbox.service import Allowance
@@ -119,7 +119,7 @@ def test_sections_become_a_configuration() -> None:
         outages=(Outage(3600, 1200, "html_502", "submit"), Outage(0, 1, "refused")),
         throttled=(Throttle(5400, requests_per_second=0.5),),
         slow=(Slow(0, 86400, queue_wait_s=7200),),
-        account=(Trouble(7200), Trouble(10800, 60, "revoked")),
+        account=(AccountFailure(7200), AccountFailure(10800, 60, "revoked")),
         top_ups=(TopUp(14400, 1), TopUp(18000, 2)),
     )
     assert found == {
@@ -180,7 +180,7 @@ def test_an_outage_asks_to_wait() -> None:
 
 
 def test_out_of_credits_ends_with_the_next_top_up() -> None:
-    windows = (Trouble(100), Trouble(300, 50), Trouble(900))
+    windows = (AccountFailure(100), AccountFailure(300, 50), AccountFailure(900))
     conditions = Conditions(account=windows, top_ups=(TopUp(100, 1), TopUp(250, 1), TopUp(600, 1)))
     assert [rule.between_s for rule in conditions.rules()] == [(100, 250), (300, 350), (900, float("inf"))]
     assert {rule.kind for rule in conditions.rules()} == {"out_of_credits"}

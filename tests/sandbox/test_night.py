@@ -15,7 +15,7 @@ from batchrunner.sandbox import Fault, SandboxConfig, start
 from batchrunner.sandbox.clips.marks import mark, read
 from batchrunner.sandbox.clips.placeholder import render_tiny
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames
-from batchrunner.sandbox.faults.outages import SHOWS, Conditions, Outage, Slow, Throttle, Trouble
+from batchrunner.sandbox.faults.outages import SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.store import Store
 from batchrunner.sandbox.world import TopUp
 from tests.conftest import MEDIA
@@ -125,7 +125,7 @@ def test_trouble_with_the_account_begins_and_ends(
         (refused, *_) = client.events("refused")
         assert (refused["call"], refused["status"]) == ("submit", statuses)
 
-    virtual(scenario, conditions=Conditions(account=(Trouble(60, 60, shows),)))
+    virtual(scenario, conditions=Conditions(account=(AccountFailure(60, 60, shows),)))
 
 
 # Limits

@@ -2,7 +2,7 @@
 
 `JournalFiles` keeps them as they were at the moment of death: what a dead process does while it is unwound, such as
 folding the write-ahead log in, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
-`DiskTrouble` makes operations fail for a while. `Rest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or a
+`DiskTrouble` makes operations fail for a while. `AtRest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or a
 careless person does; after that a run may be refused.
 """
 
@@ -124,7 +124,7 @@ def files_end_at(size_bytes: int, *, told: bool) -> Iterator[None]:
 
 
 @dataclass
-class Rest:
+class AtRest:
     """What happens to files while no process runs, at most once a night. told: what it was, or "".
 
     copies: of the journal at earlier rests, for a person who puts an old one back.

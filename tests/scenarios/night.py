@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from batchrunner import sandbox
-from batchrunner.app.runner import Surroundings, drive
+from batchrunner.app.runner import Environment, drive
 from batchrunner.app.setup import Setup
 from batchrunner.app.verify import verify
 from batchrunner.clock import LoopClock
@@ -31,11 +31,11 @@ from batchrunner.media.decoder_pool import Here
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.clips.render import RenderRequest
-from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, Conditions, Outage, Trouble
+from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, AccountFailure, Conditions, Outage
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
-from tests.scenarios.damage import DiskTrouble, JournalFiles, Rest, flip_a_clip
+from tests.scenarios.damage import DiskTrouble, JournalFiles, AtRest, flip_a_clip
 from tests.scenarios.world import (
     EPOCH,
     Died,
@@ -162,7 +162,9 @@ class Night:
             for _ in range(rng.choice([0, 0, 0, 1, 2]))
         )
         account = tuple(
-            Trouble(from_s=rng.uniform(0, 2000), for_s=rng.choice([100.0, 5000.0]), shows=rng.choice(list(ACCOUNT)))
+            AccountFailure(
+                from_s=rng.uniform(0, 2000), for_s=rng.choice([100.0, 5000.0]), shows=rng.choice(list(ACCOUNT))
+            )
             for _ in range(rng.choice([0, 0, 0, 1]))
         )
         self.config = replace(
@@ -229,7 +231,7 @@ class Night:
     async def _live(self, loop: Loop, story: Story) -> None:
         service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
         entries = self.entries()
-        rest = Rest(story.rundir, self.ill)
+        rest = AtRest(story.rundir, self.ill)
         try:
             for number in range(MAX_RUNS):
                 dying = self.deaths > 0
@@ -253,7 +255,7 @@ class Night:
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
 
-    def _rest(self, loop: Loop, story: Story, rest: Rest) -> bool:
+    def _rest(self, loop: Loop, story: Story, rest: AtRest) -> bool:
         """What happens to files between two runs. Returns whether it takes another run to mend."""
         rest.keep()
         if self.damages and self.ill.random() < (0.7 if rest.has_log else 0.2):
@@ -288,7 +290,7 @@ class Night:
         clock = JumpyClock(self.rng) if self.clock_jumps else LoopClock(EPOCH)
         executor = MortalExecutor(mortal, self.rng)
         checks, commits = Checks(Here(), executor), JournalExecutor(mortal, self.rng, files, trouble)
-        outside = Surroundings(clock, executor, commits, disk, self.rng, checks)
+        outside = Environment(clock, executor, commits, disk, self.rng, checks)
         caught: list[int] = []
         setup = self._setup(story, entries)
         setup.rundir.make()

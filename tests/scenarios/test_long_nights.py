@@ -15,10 +15,10 @@ from batchrunner.app.setup import plan_batch
 from batchrunner.job import Entry
 from batchrunner.plan.prices import TABLE
 from batchrunner.sandbox import Fault
-from batchrunner.sandbox.faults.outages import Conditions, Outage, Throttle, Trouble
+from batchrunner.sandbox.faults.outages import AccountFailure, Conditions, Outage, Throttle
 from batchrunner.sandbox.world import TopUp
 from tests.scenarios.night import MODEL
-from tests.scenarios.test_stories import Stage, entries, play
+from tests.scenarios.test_stories import RehearsalConfig, entries, play
 from tests.scenarios.world import EPOCH
 
 PRICE = TABLE[MODEL]["480p"] * 10  # of a clip taken for ten seconds long
@@ -29,12 +29,12 @@ def many(count: int) -> tuple[Entry, ...]:
     return entries(*(f"job-{number:03}" for number in range(count)))
 
 
-def submissions(stage: Stage) -> list[dict[str, Any]]:
+def submissions(stage: RehearsalConfig) -> list[dict[str, Any]]:
     """Every submission that reached the service, accepted or refused, by its own ledger."""
     return [event for event in stage.service.ledger() if event["event"] == "accepted" or event.get("call") == "submit"]
 
 
-def weather(stage: Stage, call: str) -> list[str]:
+def health(stage: RehearsalConfig, call: str) -> list[str]:
     """How calls of one kind fared, change by change, as the report tells it."""
     found = [each for each in stage.report["happenings"] if each["kind"] == "weather" and each["about"] == call]
     return [each["word"] for each in found]
@@ -45,7 +45,7 @@ def weather(stage: Stage, call: str) -> list[str]:
 
 @pytest.mark.parametrize("shows", ["unavailable", "html_502", "reset", "black_hole", "refused", "empty_503"])
 def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, shows: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(30)
         status = await stage.run(jobs, concurrency=8)
         states = Counter(stage.states().values())
@@ -56,14 +56,14 @@ def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, sho
         assert status == (1 if doubts else 0)
         assert states["succeeded"] == 30 - doubts
         assert set(stage.accepted().values()) == {1}
-        assert "fine" in weather(stage, "poll")
+        assert "fine" in health(stage, "poll")
 
     outage = Outage(from_s=100.0, for_s=3600.0, shows=shows)
     play(tmp_path, story, conditions=Conditions(outages=(outage,)), logs=False)
 
 
 def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(40), concurrency=8) == 0
         refused = [event for event in submissions(stage) if event["event"] == "refused"]
         assert len(refused) <= 8 + 60, "eight in the air, then one at a time, every two to three minutes"
@@ -75,7 +75,7 @@ def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> N
 
 
 def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(5), outage_wait="30m") == 3
         assert Counter(stage.states().values())["failed"] == 0
         assert "waited" in stage.report["stopped"]
@@ -89,7 +89,7 @@ def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None
 def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: Path) -> None:
     """The service chokes on this one and takes all others: no outage, so it must not try for ever."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(200)
         poison = jobs[0].job.fingerprint
         assert await stage.run(jobs, concurrency=2) == 1
@@ -105,42 +105,42 @@ def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: 
 
 
 def test_out_of_credits_pauses_and_goes_on_after_a_top_up(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(12), concurrency=4, account_wait="1h") == 0
-        assert weather(stage, "submit") == ["paused", "fine"]
+        assert health(stage, "submit") == ["paused", "fine"]
         assert stage.report["totals"]["failed"] == 0
         refused = [event for event in submissions(stage) if event["event"] == "refused"]
         assert 1 <= len(refused) <= 4 + 12, "one submission tries at growing waits"
 
-    trouble = Trouble(from_s=30.0, shows="out_of_credits")
+    trouble = AccountFailure(from_s=30.0, shows="out_of_credits")
     play(tmp_path, story, conditions=Conditions(account=(trouble,), top_ups=(TopUp(2400.0, 10**9),)))
 
 
 def test_while_the_account_is_paused_what_is_paid_for_is_fetched(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(6), concurrency=3, account_wait="20m") == 3
         assert Counter(stage.states().values()) == {"succeeded": 3, "pending": 3}
         assert "waited 20 min" in stage.report["stopped"]
 
-    play(tmp_path, story, conditions=Conditions(account=(Trouble(from_s=1.0, shows="locked"),)))
+    play(tmp_path, story, conditions=Conditions(account=(AccountFailure(from_s=1.0, shows="locked"),)))
 
 
 def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(3), concurrency=3, account_wait="10m") == 3
         assert set(stage.states().values()) == {"in_flight"}
         await asyncio.sleep(4000)
         assert await stage.run(many(3)) == 0
         assert set(stage.accepted().values()) == {1}
 
-    play(tmp_path, story, conditions=Conditions(account=(Trouble(from_s=10.0, for_s=3000.0, shows="revoked"),)))
+    play(tmp_path, story, conditions=Conditions(account=(AccountFailure(from_s=10.0, for_s=3000.0, shows="revoked"),)))
 
 
 # The cap and the pace
 
 
 def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(60), concurrency=16) == 0
         caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
         assert min(caps) <= 3 < max(caps), "halved, and crept up again"
@@ -152,7 +152,7 @@ def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
 
 
 def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(120), concurrency=8) == 0
         caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
         assert caps[-1] == 8
@@ -161,9 +161,9 @@ def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(40), concurrency=20, requests_per_second=2, poll_interval="5s") == 0
-        assert weather(stage, "submit") == weather(stage, "poll") == []
+        assert health(stage, "submit") == health(stage, "poll") == []
 
     play(tmp_path, story, requests_per_second=4.0, capacity=40)
 
@@ -172,7 +172,7 @@ def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
 
 
 def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(10)
         for _ in range(3):
             assert await stage.run(jobs, max_credits=4.5 * PRICE, **TEN_S) == 3
@@ -186,7 +186,7 @@ def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> 
 
 
 def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(3), max_credits=100 * PRICE, **TEN_S) == 0
         money = stage.report["totals"]
         charged = sum(event.get("charged", 0) for event in stage.service.ledger())
@@ -196,7 +196,7 @@ def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
 
 
 def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(5), max_generations=3, concurrency=1) == 3
         assert Counter(stage.states().values()) == {"in_doubt": 1, "succeeded": 2, "pending": 2}
 
@@ -204,7 +204,7 @@ def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
 
 
 def test_a_failed_generation_gives_its_hold_back(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(4), max_credits=2 * PRICE, concurrency=1, **TEN_S) == 3
         assert Counter(stage.states().values()) == {"failed": 1, "succeeded": 2, "pending": 1}
 
@@ -212,7 +212,7 @@ def test_a_failed_generation_gives_its_hold_back(tmp_path: Path) -> None:
 
 
 def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(2), max_credits=100 * PRICE) == 3
         assert not stage.accepted()
         assert "price is not known" in stage.report["stopped"]
@@ -224,7 +224,7 @@ def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) 
 
 
 def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(40)
         assert await stage.run(jobs, max_runtime="10m", concurrency=2) == 3
         states = Counter(stage.states().values())
@@ -240,7 +240,7 @@ def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_pat
 
 
 def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         deadline = datetime.fromtimestamp(EPOCH + 300, UTC).isoformat()
         assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
         assert stage.loop.time() < 340
@@ -256,7 +256,7 @@ def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path)
 
 @pytest.mark.parametrize(("most", "failed"), [("5", 5), ("10%", 4)])
 def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, failed: int) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(40), concurrency=1, stop_after_failures=most) == 3
         states = Counter(stage.states().values())
         assert states == {"failed": failed, "pending": 40 - failed}
@@ -265,7 +265,7 @@ def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, faile
 
 
 def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(20), concurrency=4, stop_after_failures="1", generation_retries=3) == 0
 
     play(
@@ -277,7 +277,7 @@ def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> No
 
 
 def test_a_generation_that_the_service_failed_to_make_is_made_again_once(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(1)) == 1
         [row] = stage.report["jobs"]
         assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed"]
@@ -288,7 +288,7 @@ def test_a_generation_that_the_service_failed_to_make_is_made_again_once(tmp_pat
 
 
 def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(1), generation_retries=5) == 1
         assert list(stage.accepted().values()) == [1]
         assert stage.report["jobs"][0]["error"]["kind"] == "content_refused"
@@ -300,7 +300,7 @@ def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         plain = many(4)
         ranked = tuple(replace(entry, priority=place) for entry, place in zip(plain, (0, 5, 0, 9), strict=True))
         assert await stage.run(ranked, concurrency=1) == 0
@@ -318,7 +318,7 @@ def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
 def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
     """Two outages, an account that is empty for a while, faults all along, and a deadline; then the next night."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(500)
         await stage.run(jobs, concurrency=8, max_runtime="8h", account_wait="1h")
         report = stage.report
@@ -330,8 +330,8 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
             assert states["failed"] == 0
             assert states["in_doubt"] <= 16
             assert report["totals"]["generations"] == states["succeeded"] + states["in_flight"]
-        assert {"fine", "paused"} <= set(weather(stage, "submit"))
-        assert {"fine", "down"} <= set(weather(stage, "poll"))
+        assert {"fine", "paused"} <= set(health(stage, "submit"))
+        assert {"fine", "down"} <= set(health(stage, "poll"))
         assert "time" in report["stopped"]
         for row in report["jobs"]:
             assert row["state"] == "succeeded" or (row["error"]["message"] and row["error"]["hint"])
@@ -360,7 +360,7 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
             Outage(from_s=3600.0, for_s=1800.0, shows="html_502"),
             Outage(from_s=4 * 3600.0, for_s=2700.0, shows="refused"),
         ),
-        account=(Trouble(from_s=2 * 3600.0, shows="out_of_credits"),),
+        account=(AccountFailure(from_s=2 * 3600.0, shows="out_of_credits"),),
         top_ups=(TopUp(2 * 3600.0 + 1500.0, 10**10),),
     )
     play(
@@ -391,7 +391,7 @@ STORM = (
 def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: bool) -> None:
     """One job in doubt under a throttled cap once stopped everything for half an hour, again and again."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         await stage.run(many(20), concurrency=5)
         states = Counter(stage.states().values())
         assert set(states) <= {"succeeded", "in_doubt"}, states
@@ -403,7 +403,7 @@ def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: boo
 
 
 def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(3), concurrency=3, job_timeout="10m") == 0
         assert stage.loop.time() > 7000
 
@@ -413,7 +413,7 @@ def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
 def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
     """The stand-in clips are 32 by 32: not what was asked for."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(1)) == 0
         assert stage.report["jobs"][0]["warnings"] == ["asked for 480p, got 32x32"]
         assert stage.path("job-000.mp4").exists()
@@ -424,7 +424,7 @@ def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
 def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
     """Two hundred generations in flight are entries of a heap: tasks are calls under way, and those are bounded."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         seen: list[int] = []
 
         def count() -> None:
@@ -449,14 +449,14 @@ def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
 def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
     tmp_path: Path, stopped_at_s: float, flags: dict[str, Any]
 ) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = many(12)
         await stage.run(jobs, concurrency=3, interrupt_at_s=stopped_at_s)
         if stage.path("job-000.mp4").exists():
             stage.path("job-000.mp4").unlink()
         before = stage.states()
         setup = stage.setup(jobs, concurrency=3, **flags)
-        made, outlook, _ = plan_batch(setup)
+        made, projection, _ = plan_batch(setup)
         expected = {"succeeded": "done", "in_flight": "in flight", "pending": "new", "in_doubt": "in doubt"}
         asked = {"failed": "retry" if "retry_failed" in flags else "failed"}
         asked |= {"in_doubt": "resubmit"} if "in_doubt" in flags else {}
@@ -465,7 +465,7 @@ def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
             assert row.action == ("fetch" if gone else {**expected, **asked}[before[row.id]]), row
         submitted = len(submissions(stage))
         await stage.run(jobs, concurrency=3, **flags)
-        assert len(submissions(stage)) - submitted == outlook.submissions == made.submissions
+        assert len(submissions(stage)) - submitted == projection.submissions == made.submissions
 
     play(
         tmp_path,
@@ -480,7 +480,7 @@ def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
 def test_a_start_that_a_timer_makes_up_for_in_the_morning_ends_at_once(tmp_path: Path, deadline: str) -> None:
     """The machine slept at ten, and wakes three hours after the deadline: the day is not the night's."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         local = datetime.fromtimestamp(EPOCH, UTC).astimezone().tzinfo
         six = datetime.fromtimestamp(EPOCH, local).replace(hour=6, minute=0, second=0, microsecond=0).timestamp()
         await asyncio.sleep((six + 3 * 3600 - EPOCH) % 86_400)

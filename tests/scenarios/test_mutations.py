@@ -31,19 +31,19 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent is journalled when the answer is there."""
 
-    async def submit(self: Steps, fingerprint: str, ticket: int) -> Next:
+    async def submit(self: Steps, fingerprint: str, breaker_generation: int) -> Next:
         record = self.records[fingerprint]
-        now = self._parts.clock.now()
+        now = self._deps.clock.now()
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
-            made = self._parts.service.submit(record.job, request_id)
-            accepted = await self._weather.call("submit", fingerprint, ticket, made)
+            made = self._deps.service.submit(record.job, request_id)
+            accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
         except CallError as error:
-            await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=now)
+            await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)
             return await self._not_accepted(fingerprint, error)
-        await self._move(fingerprint, Move.INTEND, request_id=request_id, submitted_at=now)
+        await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
-        return steps.Look()
+        return steps.PollAgain()
 
     patch.setattr(Steps, "submit", submit)
 
@@ -94,7 +94,7 @@ def id_only_in_memory(patch: pytest.MonkeyPatch) -> None:
 
     async def accepted(self: Steps, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         record = advance(self.records[fingerprint], move, generation_id=generation_id, accepted_at=0.0)
-        self.records[fingerprint] = record.with_attempt(accepted_at=self._parts.clock.now(), credits=credits_)
+        self.records[fingerprint] = record.with_attempt(accepted_at=self._deps.clock.now(), credits=credits_)
 
     patch.setattr(Steps, "_accepted", accepted)
 
@@ -105,7 +105,7 @@ def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
     async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
         following = await decide(self, fingerprint, error)
-        return steps.End() if isinstance(following, steps.Doubt) else following
+        return steps.Finish() if isinstance(following, steps.HoldInDoubt) else following
 
     patch.setattr(Steps, "_not_accepted", not_accepted)
 

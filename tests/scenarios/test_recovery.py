@@ -9,43 +9,43 @@ import pytest
 from batchrunner.errors import JournalError, UsageError
 from batchrunner.events import Noticed
 from batchrunner.sandbox import Fault
-from tests.scenarios.test_stories import Stage, entries, play
+from tests.scenarios.test_stories import RehearsalConfig, entries, play
 
 
-def journal_of(stage: Stage) -> Path:
+def journal_of(stage: RehearsalConfig) -> Path:
     return stage.path(".batchrunner/journal.db")
 
 
-def without_journal(stage: Stage) -> None:
+def without_journal(stage: RehearsalConfig) -> None:
     journal_of(stage).unlink()
 
 
-def without_room(stage: Stage) -> None:
+def without_room(stage: RehearsalConfig) -> None:
     shutil.rmtree(stage.path(".batchrunner"))
 
 
-def old_journal(stage: Stage) -> None:
+def old_journal(stage: RehearsalConfig) -> None:
     shutil.copy(stage.path("old.db"), journal_of(stage))
 
 
-def overwritten_page(stage: Stage) -> None:
+def overwritten_page(stage: RehearsalConfig) -> None:
     content = bytearray(journal_of(stage).read_bytes())
     content[4096 * 2 : 4096 * 3] = b"\xaa" * 4096
     journal_of(stage).write_bytes(content)
 
 
-def emptied(stage: Stage) -> None:
+def emptied(stage: RehearsalConfig) -> None:
     journal_of(stage).write_bytes(b"")
 
 
-def flipped_row(stage: Stage) -> None:
+def flipped_row(stage: RehearsalConfig) -> None:
     content = bytearray(journal_of(stage).read_bytes())
     at = content.rindex(b"in_flight")
     content[at : at + 9] = b"pending\0\0"
     journal_of(stage).write_bytes(content)
 
 
-LOSSES: dict[str, Callable[[Stage], None]] = {
+LOSSES: dict[str, Callable[[RehearsalConfig], None]] = {
     "journal gone": without_journal,
     "room gone": without_room,
     "old journal": old_journal,
@@ -61,7 +61,7 @@ LOSSES: dict[str, Callable[[Stage], None]] = {
 def test_a_lost_journal_is_refused_and_recovered_with_nothing_paid_twice(
     tmp_path: Path, loss: str, with_reports: bool, logs: bool
 ) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         named = entries("job-0", "job-1", "job-2", "job-3", "job-4")
         await stage.run(named, interrupt_at_s=2.0)
         shutil.copy(journal_of(stage), stage.path("old.db"))
@@ -91,7 +91,7 @@ def test_a_lost_journal_is_refused_and_recovered_with_nothing_paid_twice(
 
 
 def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         named = entries("job-0", "job-1", "job-2")
         await stage.run(named, interrupt_at_s=2.0)
         without_room(stage)
@@ -109,7 +109,7 @@ def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
 def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path) -> None:
     """The part of the journal that is lost may hold the next one."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         named = entries("job-0")
         await stage.run(named, interrupt_at_s=2.0)
         shutil.copy(journal_of(stage), stage.path("old.db"))
@@ -125,7 +125,7 @@ def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path
 
 @pytest.mark.parametrize("sign", ["job-0.mp4", "results.csv", "report.html", "report.json", ".batchrunner.witness"])
 def test_any_sign_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path, sign: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         stage.path("").mkdir()
         stage.path(sign).write_bytes(b"of somebody")
         with pytest.raises(UsageError, match=sign) as refused:
@@ -141,7 +141,7 @@ def test_any_sign_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path,
 
 
 def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         stage.path("").mkdir()
         stage.path("holiday.mp4").write_bytes(b"mine")
         assert await stage.run(entries("a")) == 0
@@ -151,7 +151,7 @@ def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_a_run_whose_directory_goes_away_stops_in_order_and_submits_no_more(tmp_path: Path, how: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         named = entries(*(f"job-{number}" for number in range(6)))
         moved = stage.folder / "moved"
 

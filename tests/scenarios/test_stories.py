@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from batchrunner import sandbox
-from batchrunner.app.runner import Surroundings, drive
+from batchrunner.app.runner import Environment, drive
 from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine
@@ -37,7 +37,7 @@ QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spr
 
 
 @dataclass
-class Stage:
+class RehearsalConfig:
     """A service and a run directory in virtual time; `run` is the command. told: the events of the latest."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Stage:
         rng = Random(7)
         executor = MortalExecutor(mortal, rng)
         files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
-        outside = Surroundings(LoopClock(EPOCH), executor, executor, files, rng, checks, history=self.history)
+        outside = Environment(LoopClock(EPOCH), executor, executor, files, rng, checks, history=self.history)
         setup = self.setup(entries, **flags)
         setup.rundir.make()
         caught: list[int] = []
@@ -101,7 +101,7 @@ class Stage:
         return self.folder / "run" / name
 
 
-Story = Callable[[Stage], Coroutine[Any, Any, None]]
+Story = Callable[[RehearsalConfig], Coroutine[Any, Any, None]]
 
 
 def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
@@ -109,7 +109,7 @@ def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
         settings = replace(QUIET, faults=faults, state_dir=folder / "sandbox", **config)
         service = await sandbox.start(settings, clock=LoopClock(EPOCH), render=_render)
         try:
-            await story(Stage(folder, loop, service))
+            await story(RehearsalConfig(folder, loop, service))
         finally:
             await service.close()
 
@@ -124,7 +124,7 @@ def entries(*names: str) -> tuple[Entry, ...]:
 
 
 def test_a_lost_reply_is_found_in_the_log_and_adopted(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         assert list(stage.accepted().values()) == [1]
         assert stage.report["totals"]["generations"] == 1
@@ -134,7 +134,7 @@ def test_a_lost_reply_is_found_in_the_log_and_adopted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["lost_reply", "hang", "no_id", "empty_200", "edge_502_html_accepted"])
 def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 1
         assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
         assert await stage.run(entries("a", "b")) == 1, "running again does not pay again"
@@ -148,7 +148,7 @@ def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: s
 
 
 def test_a_log_that_is_late_settles_the_doubt_in_a_later_run(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         assert stage.states() == {"a": "in_doubt"}
         await asyncio.sleep(8000)
@@ -159,7 +159,7 @@ def test_a_log_that_is_late_settles_the_doubt_in_a_later_run(tmp_path: Path) -> 
 
 
 def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b", "c")) == 3
         assert "credits" in stage.report["stopped"]
         assert stage.report["totals"]["failed"] == 0, "the account's trouble is no job's failure"
@@ -174,7 +174,7 @@ LISTS = Capabilities(lists_on_acceptance=True)
 
 @pytest.mark.parametrize("kind", ["cut_before", "hang_before", "server_error", "edge_502_html"])
 def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         stage.capabilities = LISTS
         assert await stage.run(entries("a", "b")) == 0
         assert set(stage.accepted().values()) == {1}
@@ -188,7 +188,7 @@ def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path
 
 @pytest.mark.parametrize("kind", ["cut_before", "server_error"])
 def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         for _ in range(2):
             assert await stage.run(entries("a", "b")) == 1
             assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
@@ -198,7 +198,7 @@ def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("logs", ["unavailable", "html_200", "not_found", "hang"])
 def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         stage.capabilities = LISTS
         assert await stage.run(entries("a")) == 1
         assert stage.states() == {"a": "in_doubt"}
@@ -208,7 +208,7 @@ def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> 
 
 
 def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 1
         await asyncio.sleep(700)
         assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 0
@@ -218,7 +218,7 @@ def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Pat
 
 
 def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         assert await stage.run(entries("a"), in_doubt="resubmit") == 0
         assert list(stage.accepted().values()) == [1]
@@ -229,7 +229,7 @@ def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error", "html_200", "unauthorized", "cut", "rate_limited"])
 def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 1
         assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 1
         assert set(stage.accepted().values()) == {1}
@@ -239,7 +239,7 @@ def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kin
 
 
 def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_finished(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1
         await asyncio.sleep(1000)
         assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be running"
@@ -258,7 +258,7 @@ def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_fini
 def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_delay_s: float, wait_s: float) -> None:
     """Durations differ, so that a later submission may be listed as finished before the one in doubt."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = entries("a", "b", "c", "d", "e", "f")
         await stage.run(jobs, in_doubt="evidence", concurrency=4)
         await asyncio.sleep(wait_s)
@@ -274,7 +274,7 @@ def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_del
 def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_one_every_half_hour(
     tmp_path: Path,
 ) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
         await stage.run(jobs, concurrency=8, max_runtime="25m")
         assert Counter(stage.states().values()) == {"in_doubt": 3, "pending": 9}
@@ -289,7 +289,7 @@ def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_
 
 
 def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
         assert await stage.run(jobs, concurrency=8) == 1
         assert Counter(stage.states().values()) == {"in_doubt": 3, "succeeded": 9}
@@ -305,7 +305,7 @@ def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concu
     names = [f"job-{number}" for number in range(8)]
     jobs = entries(*names)
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(jobs, concurrency=concurrency, account_wait="2m") == 1
         expected = ["failed"] * poisoned + ["succeeded"] * (8 - poisoned)
         assert [stage.states()[name] for name in names] == expected
@@ -320,7 +320,7 @@ def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concu
 
 
 def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
         assert row["error"]["kind"] == "face_detection_error"
@@ -336,7 +336,7 @@ def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["not_found", "gone_410", "forbidden", "html_200", "truncated", "short", "zeros"])
 def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         assert list(stage.accepted().values()) == [1]
 
@@ -351,7 +351,7 @@ def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_p
     ],
 )
 def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         assert list(stage.accepted().values()) == [1]
         [row] = stage.report["jobs"]
@@ -364,7 +364,7 @@ def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: P
 
 
 def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_words(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
         assert (row["state"], row["error"]["kind"]) == ("failed", "bad_file")
@@ -396,7 +396,7 @@ def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
 
     monkeypatch.setattr(decoder, "check_decodes", bounded)
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         assert stage.report["jobs"][0]["error"]["kind"] == "check_limit"
         assert len(checked) == 1, "the same check of the same bytes is not repeated in one run"
@@ -407,7 +407,7 @@ def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
 
 
 def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 3
         assert stage.states() == {"a": "in_flight"}
         assert await stage.run(entries("a")) == 0
@@ -417,7 +417,7 @@ def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> Non
 
 
 def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b=a", "c")) == 0
         assert sorted(stage.accepted().values()) == [1, 1]
         assert stage.path("a.mp4").read_bytes() == stage.path("b.mp4").read_bytes()
@@ -428,7 +428,7 @@ def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> Non
 
 
 def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 0
         before = {name: stage.path(f"{name}.mp4").read_bytes() for name in "ab"}
         assert await stage.run(entries("c", "b=a", "a=b")) == 0, "the two ids changed places, and one job is new"
@@ -440,7 +440,7 @@ def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) 
 
 
 def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         old = stage.path("a.mp4").read_bytes()
         assert await stage.run(entries("a=other")) == 0
@@ -454,13 +454,13 @@ def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> Non
 
 
 def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         clip = stage.path("a.mp4").read_bytes()
         stage.path("a.mp4").unlink()
         assert await stage.run(entries("a")) == 0
         assert isinstance(stage.told[0], RunStarted), "what is told first is that it begins"
-        assert next(event.move for event in stage.told if isinstance(event, JobMoved)) is Move.LOSE
+        assert next(event.move for event in stage.told if isinstance(event, JobMoved)) is Move.FILE_MISSING
         assert stage.path("a.mp4").read_bytes() == clip
         assert list(stage.accepted().values()) == [1]
 
@@ -468,7 +468,7 @@ def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
 
 
 def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b", "c"), interrupt_at_s=30.0) == 130
         assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
         assert await stage.run(entries("a", "b", "c")) == 0
@@ -478,7 +478,7 @@ def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
 
 
 def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b"), interrupt_at_s=30.0) == 130
         assert await stage.run(entries("b")) == 0
         assert len(list(stage.path(".batchrunner/kept").glob("*.mp4"))) == 1
@@ -488,7 +488,7 @@ def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path)
 
 
 def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b", "c"), job_timeout="1h") == 3
         assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
         assert all(row["error"]["hint"] for row in stage.report["jobs"])
@@ -500,7 +500,7 @@ def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) 
 
 
 def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_id(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
         assert row["error"]["kind"] == "no_link"
@@ -510,7 +510,7 @@ def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_i
 
 
 def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
         assert row["error"]["kind"] == "unknown_generation"
@@ -520,7 +520,7 @@ def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_
 
 
 def test_early_404s_are_survived(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 0
 
     play(tmp_path, story, Fault(on="poll", kind="not_found", each=3))
@@ -528,7 +528,7 @@ def test_early_404s_are_survived(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["unavailable_retry_after", "rate_limited"])
 def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
         assert await stage.run(jobs) == 3
         assert set(stage.states().values()) == {"pending"}
@@ -542,7 +542,7 @@ def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error"])
 def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
         await stage.run(jobs)
         states = Counter(stage.states().values())
@@ -557,7 +557,7 @@ def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(
 
 
 def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         row = stage.report["jobs"][0]
         assert (row["state"], row["error"]["kind"], len(row["attempts"])) == ("failed", "bad_request", 1)
@@ -567,7 +567,7 @@ def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: 
 
 
 def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         assert stage.report["jobs"][0]["error"]["kind"] == "unknown_generation"
         await asyncio.sleep(3000)
@@ -579,7 +579,7 @@ def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_pat
 
 @pytest.mark.parametrize("gone", [".batchrunner/journal.db", ".batchrunner"])
 def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         path = stage.path(gone)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -598,7 +598,7 @@ def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
 
 
 def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: Path) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         names = [f"job-{number}" for number in range(8)]
         assert await stage.run(entries(*names[:6])) == 0
         assert not (tmp_path / "cache").exists(), "off unless a place is given"
@@ -620,7 +620,7 @@ def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: 
     ],
 )
 def test_a_poll_reply_of_another_shape_is_read(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         assert set(stage.accepted().values()) == {1}
 
@@ -629,7 +629,7 @@ def test_a_poll_reply_of_another_shape_is_read(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", ["envelope", "stray_bytes"])
 def test_the_id_in_a_damaged_reply_to_a_submission_is_kept(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 0
         assert set(stage.accepted().values()) == {1}
 
@@ -638,7 +638,7 @@ def test_the_id_in_a_damaged_reply_to_a_submission_is_kept(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("kind", ["completed_with_error", "rejected", "error_list", "error_msg", "error_beside"])
 def test_a_failure_of_another_shape_ends_with_its_words(tmp_path: Path, kind: str) -> None:
-    async def story(stage: Stage) -> None:
+    async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a")) == 1
         words = stage.report["jobs"][0]["error"]["message"]
         assert "face" in words

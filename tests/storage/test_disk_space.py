@@ -10,7 +10,7 @@ from batchrunner.events import Event, JobMoved
 from batchrunner.job import Move, Result, State
 from batchrunner.journal.journal import LOG_BYTES
 from batchrunner.storage import durable_files
-from batchrunner.storage.disk_space import Room
+from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.run_directory import RunDir
 from tests.conftest import NOW, make_record
 
@@ -47,8 +47,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
     known = [make_record("a", State.SUCCEEDED, result=RESULT), make_record("b")]
     free[0] = 3 * (CLIP_BYTES + 32 * 1024)
-    assert Room(Path(), Hand(), known).lacks(3) == ""
-    lack = Room(Path(), Hand(), known).lacks(4)
+    assert DiskSpaceGuard(Path(), Hand(), known).lacks(3) == ""
+    lack = DiskSpaceGuard(Path(), Hand(), known).lacks(4)
     assert "15.1 MB left" in lack
     assert "20.1 MB" in lack
     assert "make room" in lack
@@ -56,7 +56,7 @@ def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
 
 def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None:
     told: list[Event] = []
-    room = Room(Path(), Hand(), [])
+    room = DiskSpaceGuard(Path(), Hand(), [])
     free[0] = 3 * CLIP_BYTES
     assert room.lacks(10) == ""
     move = JobMoved(NOW, ("a",), Move.DELIVER, make_record("a", State.SUCCEEDED, result=RESULT))
@@ -68,7 +68,7 @@ def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None
 
 def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
     clock = Hand()
-    room = Room(Path(), clock, [])
+    room = DiskSpaceGuard(Path(), clock, [])
     assert room.lacks(1)
     free[0] = 1 << 30
     assert room.lacks(1)
@@ -85,9 +85,9 @@ def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, f
     for log_bytes in (0, LOG_BYTES // 2, LOG_BYTES, 2 * LOG_BYTES):
         log.write_bytes(b"x" * log_bytes)
         free[0] = one - min(log_bytes, LOG_BYTES) - 1
-        assert Room(tmp_path, Hand(), known).lacks(1), log_bytes
+        assert DiskSpaceGuard(tmp_path, Hand(), known).lacks(1), log_bytes
         free[0] += 1
-        assert Room(tmp_path, Hand(), known).lacks(1) == "", log_bytes
+        assert DiskSpaceGuard(tmp_path, Hand(), known).lacks(1) == "", log_bytes
 
 
 class Facts(NamedTuple):
@@ -115,7 +115,7 @@ class Facts(NamedTuple):
 )
 def test_what_a_file_system_tells_of_its_room(monkeypatch: pytest.MonkeyPatch, facts: Facts, words: str) -> None:
     monkeypatch.setattr("os.statvfs", lambda _: facts)
-    lack = Room(Path(), Hand(), []).lacks(2)
+    lack = DiskSpaceGuard(Path(), Hand(), []).lacks(2)
     assert words in lack
     assert bool(lack) == bool(words)
 
@@ -125,5 +125,5 @@ def test_a_limit_on_the_size_of_files_is_a_lack_of_room(monkeypatch: pytest.Monk
     known = [make_record("a", State.SUCCEEDED, result=RESULT)]
     for limit_bytes, enough in ((CLIP_BYTES - 1, False), (CLIP_BYTES, True), (resource.RLIM_INFINITY, True)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=limit_bytes: (soft, resource.RLIM_INFINITY))
-        lack = Room(Path(), Hand(), known).lacks(1)
+        lack = DiskSpaceGuard(Path(), Hand(), known).lacks(1)
         assert ("ulimit -f" in lack) == (not enough), lack

@@ -61,7 +61,7 @@ def test_content_is_on_the_disk_before_any_file_gets_its_name(tmp_path: Path, sy
     names = [(tmp_path / f"{number}.part", tmp_path / f"{number}.mp4") for number in range(3)]
     for source, _ in names:
         source.write_bytes(source.name.encode())
-    Disk().land(names)
+    Disk().publish(names)
     assert [target.read_bytes() for _, target in names] == [b"0.part", b"1.part", b"2.part"]
     assert synced == [
         *(f"fsync {number}.part" for number in range(3)),
@@ -154,7 +154,7 @@ def test_nothing_is_created_through_a_link_or_into_a_pipe(tmp_path: Path) -> Non
 def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "a.part")
     with pytest.raises(OSError, match=r"."):
-        Disk().land([(tmp_path / "a.part", tmp_path / "a.mp4")])
+        Disk().publish([(tmp_path / "a.part", tmp_path / "a.mp4")])
     assert not (tmp_path / "a.mp4").exists()
 
 
@@ -196,9 +196,9 @@ def test_advice_that_the_system_refuses_stops_nothing(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "posix_fadvise", refuse)
     (tmp_path / "a").write_bytes(b"content")
-    Disk().land([(tmp_path / "a", tmp_path / "b")])
+    Disk().publish([(tmp_path / "a", tmp_path / "b")])
     with (tmp_path / "b").open("ab") as file:
-        Disk().hasten(file, 0, 7)
+        Disk().start_writeback(file, 0, 7)
     assert (tmp_path / "b").read_bytes() == b"content"
 
 

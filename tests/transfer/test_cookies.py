@@ -10,7 +10,7 @@ HOST = URL("https://cdn.example.com/a")
 
 def after(*headers: str) -> Cookies:
     cookies = Cookies()
-    cookies.heed(HOST, headers)
+    cookies.observe(HOST, headers)
     return cookies
 
 

@@ -22,7 +22,7 @@ from batchrunner.redaction import Redactor
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer import downloader
 from batchrunner.transfer.downloader import Checks, Downloader, Fetched
-from batchrunner.transfer.partial_file import Part
+from batchrunner.transfer.partial_file import PartialFile
 from batchrunner.transfer.url_guard import Guard
 from tests.conftest import Opening
 
@@ -39,7 +39,7 @@ class Gauge:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken_bytes = 0
         self.moved = asyncio.Event()
-        take = Part.take
+        take = PartialFile.take
 
         def watched(part: Any, block: bytes) -> bool:
             full = take(part, block)
@@ -47,7 +47,7 @@ class Gauge:
             self.moved.set()
             return full
 
-        monkeypatch.setattr(Part, "take", watched)
+        monkeypatch.setattr(PartialFile, "take", watched)
 
     def begin(self) -> None:
         self.moved, self.taken_bytes = asyncio.Event(), 0
@@ -442,7 +442,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
 
     items = []
     for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
-        part = Part(tmp_path / name, Picky(), fresh=True)
+        part = PartialFile(tmp_path / name, Picky(), fresh=True)
         part.start(continued=False, etag="")
         part.take(content)
         assert part.is_small

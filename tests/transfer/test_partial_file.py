@@ -16,7 +16,7 @@ from batchrunner.media.decoder_pool import Here
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer import partial_file
 from batchrunner.transfer.downloader import Checks, Downloader
-from batchrunner.transfer.partial_file import Part
+from batchrunner.transfer.partial_file import PartialFile
 from batchrunner.transfer.url_guard import Guard
 from tests.conftest import Opening
 from tests.transfer.test_downloader import KEY, Bench, Gauge, Host
@@ -35,8 +35,8 @@ class Recorded(Opening):
     def open(self, path: Path, mode: str) -> BinaryIO:
         return Counted(path.open(mode, buffering=0), self)  # type: ignore[return-value]  # a stand-in
 
-    def hasten(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
-        super().hasten(file, start_bytes, length_bytes)
+    def start_writeback(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
+        super().start_writeback(file, start_bytes, length_bytes)
         self.hastened.append((start_bytes, length_bytes))
 
     def flush_all(self, paths: Any) -> None:
@@ -97,8 +97,8 @@ def content(size_bytes: int) -> bytes:
     return b"".join(number.to_bytes(8) for number in range(size_bytes // 8 + 1))[:size_bytes]
 
 
-def begun(folder: Path, files: Disk) -> Part:
-    made = Part(folder / KEY, files, fresh=True)
+def begun(folder: Path, files: Disk) -> PartialFile:
+    made = PartialFile(folder / KEY, files, fresh=True)
     made.start(continued=False, etag='"v1"')
     return made
 

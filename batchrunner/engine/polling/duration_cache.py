@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from batchrunner.engine.polling.duration_model import KEPT, Course, Durations
+from batchrunner.engine.polling.duration_model import KEPT, DurationKey, Durations
 from batchrunner.plan.duration_estimate import Kind
 from batchrunner.storage.durable_files import open_plain
 
@@ -30,21 +30,21 @@ def place(environment: Mapping[str, str]) -> Path | None:
     return folder / "batchrunner" / "durations.json" if folder and folder.is_absolute() else None
 
 
-def load(path: Path | None, service: str) -> dict[Course, Durations]:
+def load(path: Path | None, service: str) -> dict[DurationKey, Durations]:
     """What is known of this service's generations."""
-    found: dict[Course, Durations] = {}
+    found: dict[DurationKey, Durations] = {}
     for row in _rows(path):
         with suppress(KeyError, TypeError, ValueError):
             if row["service"] == service:
-                course = ((str(row["model"]), str(row["resolution"])), row["queued"] is True)
+                key = ((str(row["model"]), str(row["resolution"])), row["queued"] is True)
                 spans = [(float(after_s), float(by_s)) for after_s, by_s in row["spans"][-KEPT:]]
-                found[course] = Durations(spans)
+                found[key] = Durations(spans)
     return found
 
 
 def with_journal(
-    known: dict[Course, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
-) -> dict[Course, Durations]:
+    known: dict[DurationKey, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
+) -> dict[DurationKey, Durations]:
     """`known`, and on top of it the durations that this batch's own journal holds, in seconds.
 
     It does not say when they were last seen unfinished: an interval before, at most.
@@ -55,7 +55,7 @@ def with_journal(
     return known
 
 
-def save(path: Path | None, service: str, durations: Mapping[Course, Durations]) -> None:
+def save(path: Path | None, service: str, durations: Mapping[DurationKey, Durations]) -> None:
     """Keep this beside what the file knows of other services and kinds."""
     if path is None or not durations:
         return

@@ -32,7 +32,7 @@ _LATE = 0.25  # share that counts as late
 _NOUGHT = 1e-12
 
 Span = tuple[float, float]
-Course = tuple[Kind, bool]  # what a duration is of; and whether it counts from the end of a wait in the queue
+DurationKey = tuple[Kind, bool]  # what a duration is of; and whether it counts from the end of a wait in the queue
 
 
 class Durations:

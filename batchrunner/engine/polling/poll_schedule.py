@@ -22,7 +22,7 @@ _MANY = 20  # looks, of which each single one no longer matters
 _TAIL = 0.003  # share whose looks are not counted
 
 
-class Rhythm:
+class PollSchedule:
     """Waits between looks, for one kind. interval_s: what the looks may come to on average."""
 
     def __init__(self, fit: Fit, interval_s: float) -> None:

@@ -15,12 +15,12 @@ import heapq
 from dataclasses import dataclass
 
 from batchrunner.engine.backoff import Rng
-from batchrunner.engine.polling.duration_model import Course, Durations
-from batchrunner.engine.polling.poll_schedule import SHORTEST, Rhythm
+from batchrunner.engine.polling.duration_model import DurationKey, Durations
+from batchrunner.engine.polling.poll_schedule import SHORTEST, PollSchedule
 from batchrunner.job import Record, State
 from batchrunner.plan.duration_estimate import kind_of
 
-SCOUTS = 8  # of a kind of which nothing is known
+EARLY_PROBES = 8  # of a kind of which nothing is known
 _NOT_BEFORE_S = 1.0  # a new plan costs some 2 ms
 _OF_USE = 16  # it is worth that when so many times the news are no less than what it was made of
 
@@ -29,7 +29,7 @@ _OF_USE = 16  # it is worth that when so many times the news are no less than wh
 class _Watch:
     """A generation in flight. Monotonic, s: since when it counts, the last sight of it unfinished, the next look."""
 
-    course: Course
+    key: DurationKey
     since: float
     seen_at: float
     queued: bool = False
@@ -40,7 +40,7 @@ class _Watch:
 class _Plan:
     """A rhythm, when it was made (monotonic, s), of how many durations, and how many came since."""
 
-    rhythm: Rhythm
+    schedule: PollSchedule
     made_at: float
     known: int
     news: int = 0
@@ -53,16 +53,16 @@ class Poller:
     it is added to.
     """
 
-    def __init__(self, interval_s: float, rng: Rng, durations: dict[Course, Durations]) -> None:
+    def __init__(self, interval_s: float, rng: Rng, durations: dict[DurationKey, Durations]) -> None:
         self._durations = durations
         self._interval_s = interval_s
         self._rng = rng
         self._heap: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
         self._watches: dict[str, _Watch] = {}
-        self._plans: dict[Course, _Plan] = {}
-        self._moved = {course: len(each.spans) for course, each in durations.items()}  # how many were known then
-        self._scouts: dict[Course, int] = {}
+        self._plans: dict[DurationKey, _Plan] = {}
+        self._moved = {key: len(each.spans) for key, each in durations.items()}  # how many were known then
+        self._scouts: dict[DurationKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._due)
@@ -72,7 +72,7 @@ class Poller:
         self._due[fingerprint] = due
         heapq.heappush(self._heap, (due, fingerprint))
 
-    def after_a_look(self, record: Record, now: float, *, first: bool = False) -> None:
+    def after_poll(self, record: Record, now: float, *, first: bool = False) -> None:
         """It is in flight and not complete: look again when that is likely. first: it was accepted just now."""
         fingerprint = record.job.fingerprint
         if first:
@@ -80,13 +80,13 @@ class Poller:
         elif (watch := self._watches.get(fingerprint)) is not None:
             queued = record.last.generating_at is None
             if watch.queued and not queued:
-                watch.course, watch.since = (watch.course[0], True), (watch.seen_at + now) / 2
+                watch.key, watch.since = (watch.key[0], True), (watch.seen_at + now) / 2
             watch.queued, watch.seen_at = queued, now
         self.at(fingerprint, now + self._wait_s(fingerprint, now))
         if fingerprint in self._watches:
             self._watches[fingerprint].due = self._due[fingerprint]
 
-    def heed(self, record: Record, now: float) -> None:
+    def observe(self, record: Record, now: float) -> None:
         """Take in what a step made of a job: one that is complete is learned from, what ended otherwise is not."""
         running = record.state is State.IN_FLIGHT
         if running and record.last.completed_at is None:
@@ -94,14 +94,14 @@ class Poller:
         watch = self._watches.pop(record.job.fingerprint, None)
         if watch is None or watch.queued or not running:
             return
-        durations = self._durations.setdefault(watch.course, Durations())
+        durations = self._durations.setdefault(watch.key, Durations())
         durations.learn(max(0.0, watch.seen_at - watch.since), now - watch.since)
-        if (plan := self._plans.get(watch.course)) is not None:
+        if (plan := self._plans.get(watch.key)) is not None:
             plan.news += 1
-        known, before = len(durations.spans), self._moved.get(watch.course, 0)
+        known, before = len(durations.spans), self._moved.get(watch.key, 0)
         if not before <= known < max(1, 2 * before):  # fewer: what was known is no longer true
-            self._moved[watch.course] = known
-            self._move(watch.course, now)
+            self._moved[watch.key] = known
+            self._move(watch.key, now)
 
     def clear(self) -> list[str]:
         """Forget every due time, and say whose they were."""
@@ -125,12 +125,12 @@ class Poller:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def _move(self, course: Course, now: float) -> None:
+    def _move(self, key: DurationKey, now: float) -> None:
         """Set the due times anew that were set when less was known; not those that something else has set."""
-        rhythm = self._made_anew(course, now)
+        schedule = self._made_anew(key, now)
         for fingerprint, watch in self._watches.items():
-            if watch.course == course and not watch.queued and self._due.get(fingerprint) == watch.due:
-                wait_s = rhythm.wait_s(watch.seen_at - watch.since, self._rng.uniform(0.9, 1.1))
+            if watch.key == key and not watch.queued and self._due.get(fingerprint) == watch.due:
+                wait_s = schedule.wait_s(watch.seen_at - watch.since, self._rng.uniform(0.9, 1.1))
                 watch.due = max(now, watch.seen_at + wait_s)
                 self.at(fingerprint, watch.due)
 
@@ -139,28 +139,28 @@ class Poller:
         part = self._rng.uniform(0.9, 1.1)
         watch = self._watches.get(fingerprint)
         if watch is not None and not watch.queued:
-            rhythm = self._rhythm(watch.course, now)
-            if rhythm is not None:
-                return rhythm.wait_s(now - watch.since, part)
-            sent = self._scouts.get(watch.course, 0)
-            if now == watch.since and sent < SCOUTS:  # its first look
-                self._scouts[watch.course] = sent + 1
-                part *= SHORTEST ** (1 - (sent + 1) / SCOUTS)
+            schedule = self._rhythm(watch.key, now)
+            if schedule is not None:
+                return schedule.wait_s(now - watch.since, part)
+            sent = self._scouts.get(watch.key, 0)
+            if now == watch.since and sent < EARLY_PROBES:  # its first look
+                self._scouts[watch.key] = sent + 1
+                part *= SHORTEST ** (1 - (sent + 1) / EARLY_PROBES)
         return part * self._interval_s
 
-    def _rhythm(self, course: Course, now: float) -> Rhythm | None:
+    def _rhythm(self, key: DurationKey, now: float) -> PollSchedule | None:
         """None while nothing is known. Made anew when there is news, but not more often than is of use."""
-        durations, plan = self._durations.get(course), self._plans.get(course)
+        durations, plan = self._durations.get(key), self._plans.get(key)
         if durations is None or not durations.spans:
             return None
         if plan is not None and (plan.news * _OF_USE < plan.known or now - plan.made_at < _NOT_BEFORE_S):
-            return plan.rhythm
-        return self._made_anew(course, now)
+            return plan.schedule
+        return self._made_anew(key, now)
 
-    def _made_anew(self, course: Course, now: float) -> Rhythm:
+    def _made_anew(self, key: DurationKey, now: float) -> PollSchedule:
         """By all that is known now: of what is in flight, what its last look told."""
-        each, durations = self._watches.values(), self._durations[course]
-        unfinished_s = [watch.seen_at - watch.since for watch in each if watch.course == course and not watch.queued]
-        rhythm = Rhythm(durations.fit(unfinished_s), self._interval_s)
-        self._plans[course] = _Plan(rhythm, now, len(durations.spans))
-        return rhythm
+        each, durations = self._watches.values(), self._durations[key]
+        unfinished_s = [watch.seen_at - watch.since for watch in each if watch.key == key and not watch.queued]
+        schedule = PollSchedule(durations.fit(unfinished_s), self._interval_s)
+        self._plans[key] = _Plan(schedule, now, len(durations.spans))
+        return schedule

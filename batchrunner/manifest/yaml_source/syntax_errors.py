@@ -60,7 +60,7 @@ class Mishap:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Explanation:
     """A mishap in words. `at`: line and column from 0, where that is not the place at which the parser gave up."""
 
     code: str
@@ -79,26 +79,28 @@ def explain(mishap: Mishap) -> tuple[str, int, str, str]:
         if pattern in mishap.problem:
             told = words(mishap)
     if told is None:
-        told = Told("yaml-syntax", f"not valid YAML: {mishap.problem}", at=mishap.since if not mishap.text else None)
+        told = Explanation(
+            "yaml-syntax", f"not valid YAML: {mishap.problem}", at=mishap.since if not mishap.text else None
+        )
     line, column = told.at or (mishap.line, mishap.column)
     return told.code, mark(line + 1, column + 1, told.length), told.message, told.hint
 
 
-def _space(mishap: Mishap) -> Told | None:
+def _space(mishap: Mishap) -> Explanation | None:
     """A tab or an odd space where only plain spaces count."""
     for number in (mishap.line, mishap.above):
         for pattern in (_ODD_INDENT.match, _ODD_AFTER_COLON.search):
             if found := pattern(mishap.row(number)):
-                return Told(
+                return Explanation(
                     "odd-space", f"this is {odd_name(found[1])}", "write a plain space", (number, found.start(1))
                 )
     if mishap.bracket is None and mishap.text.strip() and (found := _TAB_INDENT.match(mishap.text)):
         at = (mishap.line, found.start(1))
-        return Told("yaml-tab", "a tab indents this line", "YAML is indented with spaces", at, len(found[1]))
+        return Explanation("yaml-tab", "a tab indents this line", "YAML is indented with spaces", at, len(found[1]))
     return None
 
 
-def _colon(mishap: Mishap) -> Told:
+def _colon(mishap: Mishap) -> Explanation:
     head, above = mishap.text[: mishap.column], mishap.row(mishap.above)
     if keyed := _KEYED.match(head + " x" if head.endswith(":") else head):
         return _second_colon(keyed[2], mishap.text[keyed.end() :].strip())
@@ -109,24 +111,26 @@ def _colon(mishap: Mishap) -> Told:
         column = at.end() if at else 0
         place = (mishap.above, column)
         length = max(1, len(above.rstrip()) - column)
-        return Told("yaml-colon", "a key without ':'", "write 'key: value'", place, length)
+        return Explanation("yaml-colon", "a key without ':'", "write 'key: value'", place, length)
     own, other = (_column_of_key(line) for line in (mishap.text, above))
     if own > other:
         hint = f"keys of one mapping start in one column: that of line {mishap.above + 1} is {other + 1}"
         message = "this line is deeper than the key above it, and so goes on with that key's text"
-        return Told("yaml-indent", message, hint, (mishap.line, own), max(1, mishap.column - own))
-    return Told("yaml-colon", "a ':' stands where no value can follow", "quote text that holds ': '")
+        return Explanation("yaml-indent", message, hint, (mishap.line, own), max(1, mishap.column - own))
+    return Explanation("yaml-colon", "a ':' stands where no value can follow", "quote text that holds ': '")
 
 
-def _second_colon(key: str, text: str) -> Told:
+def _second_colon(key: str, text: str) -> Explanation:
     key = key.strip()[:40]
-    return Told("yaml-colon", f"the text after '{key}:' holds another ': '", f"quote the text: {key}: {_quoted(text)}")
+    return Explanation(
+        "yaml-colon", f"the text after '{key}:' holds another ': '", f"quote the text: {key}: {_quoted(text)}"
+    )
 
 
-def _glued(found: "re.Match[str]", line: int) -> Told:
+def _glued(found: "re.Match[str]", line: int) -> Explanation:
     key, rest = found[1], found[2].strip()
     at = (line, found.start(1))
-    return Told("yaml-colon", f"no space after '{key}:'", f"write '{key}: {rest[:60]}'", at, len(key) + 1)
+    return Explanation("yaml-colon", f"no space after '{key}:'", f"write '{key}: {rest[:60]}'", at, len(key) + 1)
 
 
 def _column_of_key(line: str) -> int:
@@ -147,17 +151,19 @@ def _value_from(mishap: Mishap, column: int) -> str:
     return re.split(r"[,\]}]", text, maxsplit=1)[0] if inside else text
 
 
-def _start(mishap: Mishap) -> Told:
+def _start(mishap: Mishap) -> Explanation:
     """Unquoted text whose first character means something to YAML."""
     line, column = mishap.since if mishap.since and mishap.since[0] == mishap.line else (mishap.line, mishap.column)
     if mishap.text[column : column + 1] == "\t":
-        return Told("yaml-tab", "a tab stands where YAML takes only spaces", "write a space", (line, column))
+        return Explanation("yaml-tab", "a tab stands where YAML takes only spaces", "write a space", (line, column))
     text = _value_from(mishap, column)
     hint = f"quote it: {_quoted(text)}" if len(text) > 1 else "quote it"
-    return Told("yaml-start", f"unquoted text cannot start with {text[:1]}", hint, (line, column), max(1, len(text)))
+    return Explanation(
+        "yaml-start", f"unquoted text cannot start with {text[:1]}", hint, (line, column), max(1, len(text))
+    )
 
 
-def _bracket(mishap: Mishap) -> Told:
+def _bracket(mishap: Mishap) -> Explanation:
     """A [ or { that is not closed, or a comma that is missing between its items."""
     head = mishap.text[: mishap.column]
     if mishap.text[mishap.column : mishap.column + 1] == ":" and (keyed := _KEYED_INSIDE.search(head)):
@@ -166,18 +172,20 @@ def _bracket(mishap: Mishap) -> Told:
     if mishap.bracket is None:
         char = mishap.text[mishap.column : mishap.column + 1]
         if char in ("]", "}"):
-            return Told("yaml-bracket", f"a {char} that closes nothing", "remove it, or quote the text")
-        return Told("yaml-syntax", "not valid YAML: a value is missing here", "")
+            return Explanation("yaml-bracket", f"a {char} that closes nothing", "remove it, or quote the text")
+        return Explanation("yaml-syntax", "not valid YAML: a value is missing here", "")
     line, column = mishap.bracket
     sign = _OPENING.search(mishap.row(line), column)  # an anchor or a tag may stand before it
     if sign is None:
-        return Told("yaml-bracket", "a [ or { is not closed, or a comma is missing", f"it starts on line {line + 1}")
+        return Explanation(
+            "yaml-bracket", "a [ or { is not closed, or a comma is missing", f"it starts on line {line + 1}"
+        )
     opening, column = sign.group(), sign.start()
     closer = _CLOSERS[opening]
     if _is_closed(mishap.lines, line, column):
         message = f"a comma is missing before this, or the {closer} before it"
-        return Told("yaml-bracket", message, f"the {opening} stands on line {line + 1}")
-    return Told("yaml-bracket", f"this {opening} is never closed", f"close it with {closer}", (line, column))
+        return Explanation("yaml-bracket", message, f"the {opening} stands on line {line + 1}")
+    return Explanation("yaml-bracket", f"this {opening} is never closed", f"close it with {closer}", (line, column))
 
 
 _MARKS = re.compile(
@@ -202,75 +210,75 @@ def _is_closed(lines: Sequence[str], line: int, column: int) -> bool:
     return False
 
 
-def _unclosed_quote(mishap: Mishap) -> Told:
-    return Told("yaml-quote", "this quote is never closed", "close it", mishap.since)
+def _unclosed_quote(mishap: Mishap) -> Explanation:
+    return Explanation("yaml-quote", "this quote is never closed", "close it", mishap.since)
 
 
-def _misfit(mishap: Mishap) -> Told:
+def _misfit(mishap: Mishap) -> Explanation:
     """A line, or the rest of one, that does not belong where it stands."""
     before = mishap.text[: mishap.column].rstrip()
     if mishap.quoted and before[-1:] in ("'", '"') and mishap.quoted[1] == (mishap.line, len(before)):
         if mishap.quoted[0][0] < mishap.line:
             message = f"this quote is closed only on line {mishap.line + 1}, where text goes on after it"
-            return Told("yaml-quote", message, "close it on its own line", mishap.quoted[0])
+            return Explanation("yaml-quote", message, "close it on its own line", mishap.quoted[0])
         start = mishap.quoted[0][1]
         hint = f"quote the whole: {_quoted(mishap.text[start:].strip())}"
-        return Told("yaml-quote", "text goes on after its closing quote", hint)
+        return Explanation("yaml-quote", "text goes on after its closing quote", hint)
     if before[-1:] in ("]", "}"):
         keyed = _KEYED.match(mishap.text)
         column = keyed.end() if keyed else _column_of_key(mishap.text)
         if mishap.text[column : column + 1] in _CLOSERS:
             text = mishap.text[column:].strip()
             message = f"unquoted text cannot start with {text[0]}"
-            return Told("yaml-start", message, f"quote it: {_quoted(text)}", (mishap.line, column), len(text))
+            return Explanation("yaml-start", message, f"quote it: {_quoted(text)}", (mishap.line, column), len(text))
     word, items = ("list", "items of one list") if "'-'" in mishap.problem else ("mapping", "keys of one mapping")
     hint = f"{items} start in one column"
     if mishap.since:
         hint += f": that of line {mishap.since[0] + 1} is {mishap.since[1] + 1}"
-    return Told("yaml-indent", f"this does not fit the {word} around it", hint)
+    return Explanation("yaml-indent", f"this does not fit the {word} around it", hint)
 
 
-def _keyless(mishap: Mishap) -> Told:
+def _keyless(mishap: Mishap) -> Explanation:
     line, column = mishap.since or (mishap.line, mishap.column)
     text = mishap.row(line)
     if glued := _GLUED_LINE.match(text):
         return _glued(glued, line)
     length = max(1, len(text.rstrip()) - column)
-    return Told("yaml-colon", "a key without ':'", "write 'key: value'", (line, column), length)
+    return Explanation("yaml-colon", "a key without ':'", "write 'key: value'", (line, column), length)
 
 
-def _escape(mishap: Mishap) -> Told:
+def _escape(mishap: Mishap) -> Explanation:
     at = mishap.text.rfind("\\", 0, mishap.column + 1)
     place = (mishap.line, at if at >= 0 else mishap.column)
     if _SURROGATE.match(mishap.text, place[1]):
         hint = "write the character itself, and save the file as UTF-8"
-        return Told("yaml-escape", "an escape for half of a character", hint, place, 6)
+        return Explanation("yaml-escape", "an escape for half of a character", hint, place, 6)
     shown = mishap.text[place[1] : place[1] + 2]
     hint = "put the text in single quotes, or double the backslash"
-    return Told("yaml-escape", f"{shown} is no escape that double quotes know", hint, place, 2)
+    return Explanation("yaml-escape", f"{shown} is no escape that double quotes know", hint, place, 2)
 
 
-def _nested_list(_: Mishap) -> Told:
+def _nested_list(_: Mishap) -> Explanation:
     hint = "start it on the next line, write [a, b], or quote text that starts with '- '"
-    return Told("yaml-indent", "a list cannot start on the line of its key", hint)
+    return Explanation("yaml-indent", "a list cannot start on the line of its key", hint)
 
 
-def _after_the_end(mishap: Mishap) -> Told:
+def _after_the_end(mishap: Mishap) -> Explanation:
     if mishap.text[mishap.column : mishap.column + 1] in ("]", "}"):
         return _bracket(mishap)
-    return Told("yaml-syntax", "text goes on after the end of the manifest's value", "")
+    return Explanation("yaml-syntax", "text goes on after the end of the manifest's value", "")
 
 
-def _directive(mishap: Mishap) -> Told:
+def _directive(mishap: Mishap) -> Explanation:
     column = len(mishap.text) - len(mishap.text.lstrip())
-    return Told("yaml-start", "a line cannot start with %", "quote it", (mishap.line, column))
+    return Explanation("yaml-start", "a line cannot start with %", "quote it", (mishap.line, column))
 
 
-def _version(_: Mishap) -> Told:
-    return Told("yaml-syntax", "a YAML version that cannot be read", "remove the %YAML line")
+def _version(_: Mishap) -> Explanation:
+    return Explanation("yaml-syntax", "a YAML version that cannot be read", "remove the %YAML line")
 
 
-_KNOWN: Final[tuple[tuple[str, Callable[[Mishap], Told]], ...]] = (
+_KNOWN: Final[tuple[tuple[str, Callable[[Mishap], Explanation]], ...]] = (
     ("mapping values are not allowed", _colon),
     ("cannot start any token", _start),
     ("alphabetic or numeric character", _start),

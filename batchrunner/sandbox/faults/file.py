@@ -12,7 +12,7 @@ from typing import Any
 
 from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
-from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, Conditions, Outage, Slow, Throttle, Trouble
+from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.faults.rules import DELAYS_S, KINDS, Fault
 from batchrunner.sandbox.validation import RESOLUTIONS
 from batchrunner.sandbox.world import CREDITS_PER_SECOND, TopUp
@@ -191,8 +191,8 @@ def _one_of(make: Callable[..., Any], *needed: str) -> Callable[..., Any]:
     return checked
 
 
-def _trouble(shows: str) -> Callable[..., Trouble]:
-    return lambda **fields: Trouble(**fields, shows=shows)
+def _trouble(shows: str) -> Callable[..., AccountFailure]:
+    return lambda **fields: AccountFailure(**fields, shows=shows)
 
 
 SECTIONS: Mapping[str, Section] = {

@@ -90,7 +90,7 @@ class Slow(Window):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble(Window):
+class AccountFailure(Window):
     """The account is in trouble: `shows` is of ACCOUNT. Out of credits ends with the next top-up at the latest."""
 
     shows: str = "out_of_credits"
@@ -103,7 +103,7 @@ class Conditions:
     outages: tuple[Outage, ...] = ()
     throttled: tuple[Throttle, ...] = ()
     slow: tuple[Slow, ...] = ()
-    account: tuple[Trouble, ...] = ()
+    account: tuple[AccountFailure, ...] = ()
     top_ups: tuple[TopUp, ...] = ()
 
     def rules(self) -> tuple[Fault, ...]:

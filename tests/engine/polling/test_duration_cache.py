@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from batchrunner.engine.polling import duration_cache
-from batchrunner.engine.polling.duration_model import KEPT, Course, Durations
+from batchrunner.engine.polling.duration_model import KEPT, DurationKey, Durations
 
-LOW: Course = (("model", "480p"), False)
-QUEUED: Course = (("model", "480p"), True)
+LOW: DurationKey = (("model", "480p"), False)
+QUEUED: DurationKey = (("model", "480p"), True)
 
 
-def known(*courses: Course, spans: int = 6) -> dict[Course, Durations]:
-    return {course: Durations([(50.0, 55.1234)] * spans) for course in courses}
+def known(*courses: DurationKey, spans: int = 6) -> dict[DurationKey, Durations]:
+    return {key: Durations([(50.0, 55.1234)] * spans) for key in courses}
 
 
 def test_where_it_lies() -> None:
@@ -31,7 +31,7 @@ def test_it_carries_over_by_service_and_course(tmp_path: Path) -> None:
     duration_cache.save(path, "b.example", known(LOW, spans=1))
     duration_cache.save(path, "a.example", known(LOW, spans=2))
     found = duration_cache.load(path, "a.example")
-    assert {course: list(each.spans) for course, each in found.items()} == {
+    assert {key: list(each.spans) for key, each in found.items()} == {
         LOW: [(50.0, 55.123)] * 2,
         QUEUED: [(50.0, 55.123)] * 6,
     }

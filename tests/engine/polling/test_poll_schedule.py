@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from batchrunner.engine.polling.duration_model import KEPT, Durations, Fit
-from batchrunner.engine.polling.poll_schedule import FEWEST, LONGEST, SHORTEST, Rhythm
+from batchrunner.engine.polling.poll_schedule import FEWEST, LONGEST, SHORTEST, PollSchedule
 
 
 def fit(median_s: float, spread: float, running: tuple[float, ...] = ()) -> Fit:
@@ -15,13 +15,13 @@ def fit(median_s: float, spread: float, running: tuple[float, ...] = ()) -> Fit:
     return Durations((0.97 * each, each) for each in took).fit(running)
 
 
-def outcome(rhythm: Rhythm, median_s: float, spread: float) -> tuple[float, float]:
+def outcome(schedule: PollSchedule, median_s: float, spread: float) -> tuple[float, float]:
     """Looks a generation, and seconds unseen, on average."""
     rng, looks, unseen_s = Random(2), 0, 0.0
     for _ in range(2000):
         took_s, at_s = median_s * math.exp(rng.gauss(0, spread)), 0.0
         while at_s < took_s:
-            at_s += rhythm.wait_s(at_s, rng.uniform(0.9, 1.1))
+            at_s += schedule.wait_s(at_s, rng.uniform(0.9, 1.1))
             looks += 1
         unseen_s += at_s - took_s
     return looks / 2000, unseen_s / 2000
@@ -34,14 +34,14 @@ def outcome(rhythm: Rhythm, median_s: float, spread: float) -> tuple[float, floa
 def test_as_many_looks_as_a_fixed_interval_and_earlier_clips(
     median_s: float, spread: float, gain: float, interval_s: float
 ) -> None:
-    looks, unseen_s = outcome(Rhythm(fit(median_s, spread), interval_s), median_s, spread)
+    looks, unseen_s = outcome(PollSchedule(fit(median_s, spread), interval_s), median_s, spread)
     mean_s = median_s * math.exp(spread**2 / 2)
     assert looks <= 1.08 * (mean_s / interval_s + 0.5)
     assert unseen_s <= 1.05 * interval_s / 2 / gain
 
 
 def test_short_ones_are_seen_soon_for_half_a_look_more() -> None:
-    looks, unseen_s = outcome(Rhythm(fit(3, 0.25), 15.0), 3, 0.25)
+    looks, unseen_s = outcome(PollSchedule(fit(3, 0.25), 15.0), 3, 0.25)
     assert 1.0 <= looks <= FEWEST + 0.05
     assert unseen_s < 1.5, "instead of twelve"
 
@@ -49,23 +49,23 @@ def test_short_ones_are_seen_soon_for_half_a_look_more() -> None:
 @pytest.mark.parametrize("median_s", [0.01, 3, 55, 300, 7200, 1e6])
 @pytest.mark.parametrize("interval_s", [0.2, 15.0, 3600.0])
 def test_every_wait_is_within_bounds(median_s: float, interval_s: float) -> None:
-    rhythm = Rhythm(fit(median_s, 0.5, (1e5,)), interval_s)
+    schedule = PollSchedule(fit(median_s, 0.5, (1e5,)), interval_s)
     for elapsed_s in (-5.0, 0.0, 1e-9, 1.0, median_s, 10 * median_s, 1e7, 1e12):
         for part in (0.9, 1.1):
-            assert SHORTEST * interval_s <= rhythm.wait_s(elapsed_s, part) <= LONGEST * interval_s
+            assert SHORTEST * interval_s <= schedule.wait_s(elapsed_s, part) <= LONGEST * interval_s
 
 
 def test_looks_are_dense_where_completion_is_likely() -> None:
-    rhythm = Rhythm(fit(100, 0.2), 10.0)
-    assert rhythm.wait_s(1.0) > 0.9 * LONGEST * 10, "far too early"
-    assert rhythm.wait_s(100.0) < 10 / 1.5
+    schedule = PollSchedule(fit(100, 0.2), 10.0)
+    assert schedule.wait_s(1.0) > 0.9 * LONGEST * 10, "far too early"
+    assert schedule.wait_s(100.0) < 10 / 1.5
 
 
 def test_what_nobody_expects_is_looked_for_all_the_same() -> None:
-    rhythm = Rhythm(fit(55, 0.05), 15.0)
+    schedule = PollSchedule(fit(55, 0.05), 15.0)
     at_s, gaps = 0.0, []
     while at_s < 3600:
-        gaps.append(rhythm.wait_s(at_s))
+        gaps.append(schedule.wait_s(at_s))
         at_s += gaps[-1]
     assert max(gaps) <= 3 * 15
 
@@ -77,14 +77,14 @@ def test_a_plan_is_made_in_bounded_work(
 ) -> None:
     """An interval far from the durations, in either direction, once made a plan that had no end."""
     asked = 0
-    wait_s = Rhythm.wait_s
+    wait_s = PollSchedule.wait_s
 
-    def counted(self: Rhythm, elapsed_s: float, part: float = 1.0) -> float:
+    def counted(self: PollSchedule, elapsed_s: float, part: float = 1.0) -> float:
         nonlocal asked
         asked += 1
         return wait_s(self, elapsed_s, part)
 
-    monkeypatch.setattr(Rhythm, "wait_s", counted)
-    made = Rhythm(fit(median_s, spread), interval_s)
+    monkeypatch.setattr(PollSchedule, "wait_s", counted)
+    made = PollSchedule(fit(median_s, spread), interval_s)
     assert asked < 30_000
     assert SHORTEST * interval_s <= made.wait_s(median_s) <= LONGEST * interval_s

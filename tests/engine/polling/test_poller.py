@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from batchrunner.engine.polling.duration_model import Course, Durations
+from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.polling.poll_schedule import SHORTEST
-from batchrunner.engine.polling.poller import SCOUTS, Poller
+from batchrunner.engine.polling.poller import EARLY_PROBES, Poller
 from batchrunner.job import Attempt, Record, State
 from tests.conftest import make_job
 
@@ -60,14 +60,14 @@ def in_flight(name: str, resolution: str = "480p") -> Record:
 
 def test_the_interval_comes_after_a_look() -> None:
     poller = make()
-    poller.after_a_look(in_flight("a"), 100.0)
+    poller.after_poll(in_flight("a"), 100.0)
     assert poller.next_due == 110.0
 
 
 def test_a_burst_spreads_by_a_tenth_either_way() -> None:
     poller = Poller(10.0, Random(1), {})
     for number in range(200):
-        poller.after_a_look(in_flight(f"g{number}"), 0.0)
+        poller.after_poll(in_flight(f"g{number}"), 0.0)
     moments = []
     while (due := poller.next_due) is not None:
         moments.append(due)
@@ -124,7 +124,7 @@ def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
 class World:
     """Generations that take `took_s` after `queued_s` in the queue, one after the other."""
 
-    def __init__(self, known: dict[Course, Durations] | None = None) -> None:
+    def __init__(self, known: dict[DurationKey, Durations] | None = None) -> None:
         self.durations = known if known is not None else {}
         self.poller = Poller(10.0, Random(1), self.durations)
         self.now = 0.0
@@ -132,7 +132,7 @@ class World:
     def live(self, took_s: float, queued_s: float = 0.0, resolution: str = "480p") -> list[float]:
         """Looks, s after the acceptance; the last one sees it complete."""
         record, began, looks = in_flight("a", resolution), self.now, list[float]()
-        self.poller.after_a_look(record, began, first=True)
+        self.poller.after_poll(record, began, first=True)
         while True:
             due = self.poller.next_due
             assert due is not None
@@ -140,14 +140,14 @@ class World:
             self.poller.pop(due)
             looks.append(due - began)
             if looks[-1] >= queued_s + took_s:
-                self.poller.heed(record.with_attempt(completed_at=due), due)
+                self.poller.observe(record.with_attempt(completed_at=due), due)
                 return looks
             if looks[-1] >= queued_s:
                 record = record.with_attempt(generating_at=due)
-            self.poller.after_a_look(record, due)
+            self.poller.after_poll(record, due)
 
 
-def course(resolution: str = "480p", *, queued: bool = False) -> Course:
+def key(resolution: str = "480p", *, queued: bool = False) -> DurationKey:
     job = make_job(resolution=resolution)
     return (job.model, resolution), queued
 
@@ -155,19 +155,19 @@ def course(resolution: str = "480p", *, queued: bool = False) -> Course:
 def begun(poller: Poller, count: int, now: float = 0.0) -> list[float]:
     """So many accepted now; their due times, in order."""
     for number in range(count):
-        poller.after_a_look(in_flight(f"g{number}"), now, first=True)
+        poller.after_poll(in_flight(f"g{number}"), now, first=True)
     return [poller._due[f"g{number}"] for number in range(count)]
 
 
 def test_of_a_kind_unknown_the_first_are_looked_at_sooner_each_at_another_age() -> None:
     poller = make()
-    dues = begun(poller, SCOUTS + 20)
-    assert dues[:SCOUTS] == sorted(dues[:SCOUTS])
+    dues = begun(poller, EARLY_PROBES + 20)
+    assert dues[:EARLY_PROBES] == sorted(dues[:EARLY_PROBES])
     assert SHORTEST * 10 < dues[0] < 2
-    assert all(after > 1.2 * before for before, after in pairwise(dues[:SCOUTS]))
-    assert dues[SCOUTS - 1 :] == [10.0] * 21
+    assert all(after > 1.2 * before for before, after in pairwise(dues[:EARLY_PROBES]))
+    assert dues[EARLY_PROBES - 1 :] == [10.0] * 21
     poller.pop(2.0)
-    poller.after_a_look(in_flight("g0"), 2.0)
+    poller.after_poll(in_flight("g0"), 2.0)
     assert poller._due["g0"] == 12.0, "and then once an interval"
 
 
@@ -177,7 +177,7 @@ def test_the_first_one_complete_moves_the_looks_at_all_others() -> None:
     poller.at("g3", 99.0)  # by somebody else, as after a failed look
     done = poller.pop(2.0)
     assert done == "g0"
-    poller.heed(in_flight("g0").with_attempt(completed_at=1.3), 1.3)
+    poller.observe(in_flight("g0").with_attempt(completed_at=1.3), 1.3)
     dues = [poller._due[f"g{number}"] for number in range(1, 500)]
     assert dues.pop(2) == 99.0
     assert all(1.3 <= due <= 5 for due in dues), "instead of ten"
@@ -189,8 +189,8 @@ def test_what_is_not_seen_yet_does_not_count_as_running() -> None:
     poller = make()
     begun(poller, 50)
     poller.pop(2.0)
-    poller.heed(in_flight("g0").with_attempt(completed_at=9.0), 9.0)
-    assert poller._plans[course()].rhythm._late_s < 15
+    poller.observe(in_flight("g0").with_attempt(completed_at=9.0), 9.0)
+    assert poller._plans[key()].schedule._late_s < 15
 
 
 def test_looks_are_moved_seldom() -> None:
@@ -200,20 +200,20 @@ def test_looks_are_moved_seldom() -> None:
     for number in range(600):
         poller._due.pop(f"g{number}")
         before = len(poller._heap)
-        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=9.0), 9.0)
+        poller.observe(in_flight(f"g{number}").with_attempt(completed_at=9.0), 9.0)
         if len(poller._heap) > before:
             made.append(number + 1)
     assert made == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 def test_a_change_moves_them_again() -> None:
-    known = {course(): Durations([(50.0, 56.0)] * 100)}
+    known = {key(): Durations([(50.0, 56.0)] * 100)}
     poller = Poller(10.0, Middle(), known)
     before = begun(poller, 40)
     for number in range(5):
         poller._due.pop(f"g{number}")
-        poller.heed(in_flight(f"g{number}").with_attempt(completed_at=5.0), 5.0)
-    assert len(known[course()].spans) == 5
+        poller.observe(in_flight(f"g{number}").with_attempt(completed_at=5.0), 5.0)
+    assert len(known[key()].spans) == 5
     assert min(before) > 15
     assert max(poller._due.values()) < 10
 
@@ -232,7 +232,7 @@ def test_each_kind_has_its_own() -> None:
     for _ in range(20):
         world.live(20.0)
         world.live(200.0, resolution="720p")
-    assert set(world.durations) == {course(), course("720p")}
+    assert set(world.durations) == {key(), key("720p")}
     assert sum(world.live(20.0)[-1] for _ in range(10)) / 10 < 24
 
 
@@ -240,7 +240,7 @@ def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
     world, rng = World(), Random(2)
     for _ in range(40):
         world.live(55.0, rng.uniform(30, 600))
-    spans = world.durations[course(queued=True)].spans
+    spans = world.durations[key(queued=True)].spans
     assert len(spans) == 40
     assert all(after_s - 11 <= 55 <= by_s + 11 for after_s, by_s in spans)
     looks = world.live(55.0, 200.0)
@@ -249,34 +249,34 @@ def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
 
 
 def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
-    known = {course(): Durations([(50.0, 56.0)] * 30)}
+    known = {key(): Durations([(50.0, 56.0)] * 30)}
     world = World(known)
     assert world.live(55.0)[0] > 13, "instead of ten at most"
-    assert len(known[course()].spans) == 31
+    assert len(known[key()].spans) == 31
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PENDING, State.SUCCEEDED])
 def test_only_what_is_seen_complete_is_learned_from(state: State) -> None:
     world = World()
-    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
-    world.poller.heed(replace(in_flight("a"), state=state), 50.0)
-    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    world.poller.after_poll(in_flight("a"), 0.0, first=True)
+    world.poller.observe(replace(in_flight("a"), state=state), 50.0)
+    world.poller.observe(in_flight("a").with_attempt(completed_at=60.0), 60.0)
     assert not world.durations
 
 
 def test_what_an_earlier_run_had_begun_is_not_learned_from() -> None:
     world = World()
     world.poller.at("a", 0.0)
-    world.poller.after_a_look(in_flight("a"), 0.0)
-    world.poller.heed(in_flight("a").with_attempt(completed_at=60.0), 60.0)
+    world.poller.after_poll(in_flight("a"), 0.0)
+    world.poller.observe(in_flight("a").with_attempt(completed_at=60.0), 60.0)
     assert not world.durations
 
 
 def test_it_counts_once_however_often_its_link_is_fetched() -> None:
     world = World()
     done = in_flight("a").with_attempt(completed_at=60.0)
-    world.poller.after_a_look(in_flight("a"), 0.0, first=True)
+    world.poller.after_poll(in_flight("a"), 0.0, first=True)
     for now in (60.0, 80.0, 100.0):
-        world.poller.heed(done, now)
-        world.poller.after_a_look(done, now)
-    assert list(world.durations[course()].spans) == [(0.0, 60.0)]
+        world.poller.observe(done, now)
+        world.poller.after_poll(done, now)
+    assert list(world.durations[key()].spans) == [(0.0, 60.0)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner.engine.circuit_breaker import trouble_of
+from batchrunner.engine.circuit_breaker import policy_for
 from batchrunner.errors import AccountFault, CallError, JobFault, ServiceFault
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.responses import (
@@ -453,7 +453,7 @@ def test_a_reply_that_names_another_generation_is_no_reply(body: dict[str, Any])
         poll({"status": "completed", "video": {"url": URL}, **body})
     assert (caught.value.kind, caught.value.in_doubt) == ("foreign_reply", False)
     assert ID in caught.value.message
-    assert trouble_of(caught.value) is None, "it concerns one job alone"
+    assert policy_for(caught.value) is None, "it concerns one job alone"
 
 
 def test_completed_without_a_link_quotes_the_reply() -> None:
