@@ -39,8 +39,8 @@ def held_in_doubt(
     """Records for a run that recovers a journal which may lack what was done last (`batchrunner.app.recovery`).
 
     A job of the manifest that seems not to be submitted is in doubt, under a request id that was never sent:
-    `GenerationOwners` finds it in the service's log by its key. One in flight is followed, and not paid for again should it have failed:
-    that may have been done. estimate: the price of a job in credits, for the budget. now: wall time, s.
+    `GenerationOwners` finds it in the service's log by its key. A job in flight is followed, and not paid for again if
+    it failed: that may have been done. estimate: the price of a job in credits, for the budget. now: wall time, s.
     """
     records = dict(known)
     asked_for = {entry.job.fingerprint: entry.job for entry in entries}

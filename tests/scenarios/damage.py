@@ -2,8 +2,8 @@
 
 `JournalFiles` keeps them as they were at the moment of death: what a dead process does while it is unwound, such as
 folding the write-ahead log in, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
-`DiskTrouble` makes operations fail for a while. `AtRest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or a
-careless person does; after that a run may be refused.
+`DiskTrouble` makes operations fail for a while. `AtRest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or
+a careless person does; after that a run may be refused.
 """
 
 import errno

@@ -35,7 +35,7 @@ from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, AccountFailure, C
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
-from tests.scenarios.damage import DiskTrouble, JournalFiles, AtRest, flip_a_clip
+from tests.scenarios.damage import AtRest, DiskTrouble, JournalFiles, flip_a_clip
 from tests.scenarios.world import (
     EPOCH,
     Died,
