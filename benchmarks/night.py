@@ -108,7 +108,7 @@ def one(title: str, service: dict[str, object], make: object) -> tuple[str, Figu
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = make(folder)  # type: ignore[operator]
-        sandbox, url = start_sandbox(folder, {"render": "tiny", "queue_wait": "0s", **service})
+        sandbox, url = start_sandbox(folder, {"render": "stub", "queue_wait": "0s", **service})
         try:
             figures = measure(folder, manifest, url)
         finally:

@@ -28,7 +28,8 @@ class SandboxConfig:
     retry_after: ``none``, ``seconds`` or ``date``: what these 429s say in Retry-After. retry_delay_s: how long it asks.
     balance_credits: in the account. prices: credits per second of video by resolution.
     quotes: the reply to a submission names its price.
-    workers: render processes. render: ``scene``, or ``tiny`` for plain clips of the right size and length.
+    workers: render processes. render: ``composite`` replaces the subject, ``transcode`` only re-encodes the reference,
+        ``stub`` makes plain clips of the right size and length.
     logs: offer GET /v2/logs. log_delay_s: time from acceptance until a row shows there.
     logs_in_flight: show unfinished generations there (whether the service does is not known).
     body_limit_bytes: larger request bodies are refused with 413.
@@ -56,7 +57,7 @@ class SandboxConfig:
     prices: Mapping[str, int] = field(default_factory=lambda: CREDITS_PER_SECOND)
     quotes: bool = True
     workers: int = 2
-    render: str = "scene"
+    render: str = "composite"
     logs: bool = True
     log_delay_s: float = 0.0
     logs_in_flight: bool = True
@@ -90,6 +91,6 @@ def rehearsal(*, fast: bool, faults: Path | None) -> SandboxConfig:
     config = SandboxConfig()
     if fast:
         config = replace(
-            config, speed=FAST, hang_s=300.0, queue_wait_s=20.0, duration_s=180.0, render="tiny", queue_limit=10_000
+            config, speed=FAST, hang_s=300.0, queue_wait_s=20.0, duration_s=180.0, render="stub", queue_limit=10_000
         )
     return config.with_faults(faults) if faults else config

@@ -194,6 +194,9 @@ class Service:
             write_mode=accepted["params"]["video_write_mode"],
             odd_length=accepted["fault"] == "odd_length",
             mark=mark(generation.id, accepted["fingerprint"], accepted["client_request_id"]),
+            steps=int(accepted["params"].get("num_inference_steps", 20)),
+            variation=_variation(accepted),
+            composite=self._config.render != "transcode",
         )
 
 
@@ -212,6 +215,18 @@ class Allowance:
             return False
         self._left -= 1.0
         return True
+
+
+def _variation(accepted: Event) -> str:
+    """What the clip is drawn from: equal orders differ by their request, unless they have a seed.
+
+    The part of the request id before the first dot is left out: batchrunner writes its run there, and the same manifest
+    should give the same clips in another run.
+    """
+    if "seed" in accepted["params"]:
+        return str(accepted["fingerprint"])
+    _, _, request = (accepted["client_request_id"] or "").partition(".")
+    return f"{accepted['fingerprint']}.{request}"
 
 
 def _rules(config: SandboxConfig, started_at: float) -> Rules:

@@ -246,7 +246,7 @@ async def command(folder: Path, environment: dict[str, str], *options: str) -> t
 
 
 def test_a_whole_batch_behind_a_proxy_that_knows_the_names(tmp_path: Path) -> None:
-    config = SandboxConfig(seed=1, queue_wait_s=0.0, duration_s=0.2, spread=0.0, render="tiny")
+    config = SandboxConfig(seed=1, queue_wait_s=0.0, duration_s=0.2, spread=0.0, render="stub")
 
     async def main(service: Sandbox) -> None:
         async with tls("localhost", service.port) as port, Passage(tunnel=port, plain=service.port).open() as passage:

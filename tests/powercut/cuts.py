@@ -233,7 +233,7 @@ class Services:
     def at(self, state: Path) -> Iterator[Sandbox]:
         """One that goes on from the ledger in `state`."""
         config = SandboxConfig(
-            state_dir=state, render="tiny", duration_s=0.1, queue_wait_s=0.0, spread=0.0, capacity=8, speed=1.0
+            state_dir=state, render="stub", duration_s=0.1, queue_wait_s=0.0, spread=0.0, capacity=8, speed=1.0
         )
         service = asyncio.run_coroutine_threadsafe(sandbox.start(config), self._loop).result()
         try:

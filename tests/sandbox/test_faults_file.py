@@ -221,5 +221,5 @@ def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
     night = tmp_path / "night.yaml"
     night.write_text("service: {duration: 9m}\noutages: [{from: 1h, for: 20m}]")
     fast = rehearsal(fast=True, faults=night)
-    assert (fast.speed, fast.duration_s, fast.render, fast.hang_s) == (60, 540, "tiny", 300)
+    assert (fast.speed, fast.duration_s, fast.render, fast.hang_s) == (60, 540, "stub", 300)
     assert fast.conditions.outages == (Outage(3600, 1200),)

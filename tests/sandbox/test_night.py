@@ -359,7 +359,7 @@ def test_a_tiny_clip_wants_inputs_that_can_be_read(tmp_path: Path) -> None:
 
 def test_tiny_rendering_is_a_switch() -> None:
     async def main() -> None:
-        sandbox = await start(SandboxConfig(render="tiny", speed=100.0, queue_wait_s=1, duration_s=5))
+        sandbox = await start(SandboxConfig(render="stub", speed=100.0, queue_wait_s=1, duration_s=5))
         try:
             async with aiohttp.ClientSession() as session:
                 client = Client(session, sandbox)

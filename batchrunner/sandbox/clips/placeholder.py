@@ -2,21 +2,23 @@
 
 For benchmarks, simulated nights and hurried rehearsals, where rendering would be all that there is to wait for. Rule:
 a clip is encoded once a shape; its mark tells it from other generations' clips (`marks`). Inputs that `render` would
-refuse are refused here too, as far as a look at their beginning tells.
+refuse are refused here too, as far as their beginning tells.
 """
 
 import asyncio
 import io
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames, output_size
+from batchrunner.sandbox.clips.reader import frames, measure, output_size
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest
 
-_FRAMES = 25  # of a clip whose header does not tell its length
-_MOST_FRAMES = 3000
+# So many frames are encoded; a longer clip repeats them.
+_ENCODED_FRAMES = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +41,27 @@ def render_tiny(request: RenderRequest) -> bytes:
     _look_at_image(request.image)
     shape = shape_of(request.video)
     frames = max(1, shape.frames // 2) if request.odd_length else shape.frames
-    size_px = output_size(shape.width_px, shape.height_px, request.resolution)
+    try:
+        size_px = output_size(shape.width_px, shape.height_px, request.resolution)
+    except ValueError as error:
+        raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
     return _clip(Shape(shape.rate, frames, *size_px)) + request.mark
 
 
 # Inputs are named by their content, so that a path's shape never changes.
 @lru_cache(maxsize=4096)
 def shape_of(path: Path) -> Shape:
-    """The shape of the clip at `path`, turned upright, as its first frame and its header tell. Raises RenderFailed."""
+    """The shape of the clip at `path`, turned upright. Raises RenderFailed."""
     import av
 
     try:
-        with av.open(str(path)) as source:
-            stream = source.streams.video[0]
-            first = next(source.decode(stream))
-            size_px = (first.width, first.height) if first.rotation % 180 == 0 else (first.height, first.width)
-            rate = stream.average_rate or Fraction(25)
-    except (av.FFmpegError, StopIteration, IndexError, ValueError, OverflowError) as error:
+        with closing(frames(path)) as decoded:
+            first = next(decoded)
+        count, length_s = measure(path) or (1, 1 / first.rate)
+    except (av.FFmpegError, ValueError, OverflowError) as error:
         raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
-    return Shape(rate, min(count_frames(path) or _FRAMES, _MOST_FRAMES), *size_px)
+    # Not the rate that the header tells: at a varying one, the clip would be longer or shorter than its reference.
+    return Shape((count / length_s).limit_denominator(100_000), count, first.width_px, first.height_px)
 
 
 @lru_cache(maxsize=4096)
@@ -84,8 +88,16 @@ def _clip(shape: Shape) -> bytes:
         frame = av.VideoFrame(shape.width_px, shape.height_px, "yuv420p")
         for plane in frame.planes:
             plane.update(bytes([128]) * plane.buffer_size)
-        for number in range(shape.frames):
+        encoded: list[Any] = []
+        for number in range(min(shape.frames, _ENCODED_FRAMES)):
             frame.pts, frame.time_base = number, 1 / shape.rate
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode())
+            encoded += stream.encode(frame)
+        encoded += stream.encode()
+        for number in range(shape.frames):
+            model = encoded[number % len(encoded)]
+            packet = av.Packet(bytes(model))
+            packet.stream, packet.time_base, packet.is_keyframe = stream, 1 / shape.rate, model.is_keyframe
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            target.mux(packet)
     return memory.getvalue()

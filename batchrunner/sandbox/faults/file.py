@@ -95,6 +95,11 @@ def _prices(value: object) -> dict[str, int]:
     return {**CREDITS_PER_SECOND, **{resolution: _count(0)(credits_) for resolution, credits_ in value.items()}}
 
 
+def _render(value: object) -> str:
+    earlier = {"scene": "composite", "tiny": "stub"}  # names of earlier versions
+    return _word("composite", "transcode", "stub")(earlier.get(value, value) if isinstance(value, str) else value)
+
+
 _CHANCE = _number(0, 1, "a number from 0 to 1")
 _RATE = _number(0.001, 1e6, "a number of calls per second")
 _FROM = Key("from", "from_s", _seconds, "when it begins, from the sandbox's start; default 0s", "2h")
@@ -117,7 +122,7 @@ _SERVICE = (
     Key("logs", "logs", _switch, "offer GET /v2/logs", "false"),
     Key("log_delay", "log_delay_s", _seconds, "time until an accepted submission shows there", "2m"),
     Key("logs_in_flight", "logs_in_flight", _switch, "show unfinished generations there", "false"),
-    Key("render", "render", _word("scene", "tiny"), "`tiny`: plain grey clips of the right size and length", "tiny"),
+    Key("render", "render", _render, "`composite`, `transcode` or `stub`; see below", "stub"),
 )
 _FAULTS = (
     Key("on", "on", _word(*KINDS), "the call that goes wrong, or `generation`", "poll", required=True),
