@@ -14,7 +14,7 @@ from batchrunner.sandbox.clips.camera import moved, shifted
 from batchrunner.sandbox.clips.subject import Track, covered, follow, still_background, track
 
 SIZE_PX = 128  # side of the masks
-_MOST_KEYS = 160
+MOST_KEYS = 160
 _MOST_PLATES = 16
 _SAMPLE = 16  # every so manieth pixel of a key frame tells the scene's tone, in each direction
 
@@ -33,7 +33,7 @@ class KeyFrames:
 
     def add(self, picture: Bytes) -> None:
         """Take the next key frame: (256, 256, 3), whatever the clip's shape."""
-        if len(self.pictures) == _MOST_KEYS:
+        if len(self.pictures) == MOST_KEYS:
             self.every *= 2
             del self.pictures[1::2], self.scores[1::2]
         small = [scale(picture[..., channel], SIZE_PX, SIZE_PX) for channel in range(3)]
