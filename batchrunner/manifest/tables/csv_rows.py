@@ -1,8 +1,8 @@
-"""Jobs from CSV and TSV: a header that names the columns, then a job a row.
+"""Read jobs from CSV and TSV: a header that names the columns, then one job per row.
 
-Rule: the dialect is the one that spreadsheets write: quotes doubled inside quotes, line ends allowed there. Empty rows
-before the header are skipped. A first line ``sep=;`` names the separator; otherwise a ``.csv`` whose header holds
-semicolons or tabs and no comma is separated by these. Numbers in such a table may have a decimal comma.
+The dialect is that of spreadsheets: a quote inside quotes is doubled, and quoted text may contain line ends. Empty rows
+before the header are skipped. A first line ``sep=;`` sets the separator. Without it, a ``.csv`` whose header contains
+semicolons or tabs and no comma uses these as separators, and its numbers may have a decimal comma.
 """
 
 import csv
@@ -21,17 +21,17 @@ _COLUMNS = tuple(sorted(KNOWN - {"tags"}))
 _SEPARATOR = re.compile(r'"?sep=(\\t|[^\s"]|\t)"?\s*', re.IGNORECASE)
 _EMPTY = ' \t\r\n,;"\ufeff\u00a0'
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,15},[0-9]{1,15}")
-_WORDS = (
-    ("unexpected end of data", "a quoted text never ends", "close the quote; a quote inside is written twice"),
-    ("expected after", "text follows the closing quote", "a quote inside a quoted text is written twice"),
-    ("new-line character", "lines end in bare carriage returns", "save it with ordinary line ends"),
-    ("field larger", "a cell is far too large", ""),
+_EXPLANATIONS = (
+    ("unexpected end of data", "a quoted text is not closed", "close the quote; write a quote inside it twice"),
+    ("expected after", "text follows the closing quote", "write a quote inside a quoted text twice"),
+    ("new-line character", "lines end in bare carriage returns", "save it with standard line ends"),
+    ("field larger", "a cell is too large", ""),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column. name: the field; tag: the tag's name for a column of tags; index: from 0."""
+    """A column. name: the field. tag: the tag's name, for a tag column. index: 0-based."""
 
     name: str
     tag: str
@@ -39,15 +39,15 @@ class _Column:
 
 
 def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
-    """The rows of a table of comma-separated values, or of those separated by `delimiter`."""
+    """Yield the rows of a table whose cells are separated by `delimiter`."""
     lines = table.lines()
     first = _first_line(lines, table)
     if separator := _SEPARATOR.fullmatch(first):
         delimiter = "\t" if separator[1] == "\\t" else separator[1]
         table.next_row()
         first = _first_line(lines, table)
-    elif delimiter == "," and "," not in first:  # spreadsheets write ";" where 1,5 is a number
-        delimiter = next((each for each in ";\t" if each in first), ",")
+    elif delimiter == "," and "," not in first:  # spreadsheets write ";" in locales where 1,5 is a number
+        delimiter = next((item for item in ";\t" if item in first), ",")
     if not first:
         return
     reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
@@ -61,7 +61,7 @@ def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
 
 
 def _first_line(lines: Iterator[str], table: Table) -> str:
-    """The first line that is not empty: one of blanks, separators and empty quotes is. "" at the end of the table."""
+    """Return the first line with more than blanks, separators and empty quotes; "" if there is none."""
     for line in lines:
         if line.strip(_EMPTY):
             return line
@@ -69,34 +69,34 @@ def _first_line(lines: Iterator[str], table: Table) -> str:
     return ""
 
 
-def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _again(first: str, remaining: Iterator[str]) -> Iterator[str]:
     yield first
-    yield from rest
+    yield from remaining
 
 
 def _next(reader: Iterator[list[str]], table: Table) -> list[str] | None:
-    before = csv.field_size_limit(records.MAX_LINE_BYTES)  # the limit is the process's: others keep theirs
+    before = csv.field_size_limit(records.MAX_LINE_BYTES)  # the limit is process-wide, so it is restored
     try:
         return next(reader, None)
     except csv.Error as error:
-        words = next((each for each in _WORDS if each[0] in str(error)), ("", str(error), ""))
-        begun = f"it began on line {table.start}" if table.start < table.line else ""
-        table.stop("table", 1, f"not valid CSV: {words[1]}", "; ".join(filter(None, (words[2], begun))))
+        explanation = next((item for item in _EXPLANATIONS if item[0] in str(error)), ("", str(error), ""))
+        begun = f"it starts on line {table.start}" if table.start < table.line else ""
+        table.stop("table", 1, f"not valid CSV: {explanation[1]}", "; ".join(filter(None, (explanation[2], begun))))
         return None
     finally:
         csv.field_size_limit(before)
 
 
 def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
-    """The columns that the first line names; those that are nothing are noted, once.
+    """Return the columns that the header names. An unknown column is an error, reported once.
 
-    Gives up on a table none of whose columns is known: each of its rows would be wrong for the same reason.
+    Raises Stop if no column is known: each row would be wrong for the same reason.
     """
     places = _CellPlaces(table.record, table.start, delimiter)
     names = [cell.strip() for cell in cells]
     if not any(name in _COLUMNS or name.startswith("tags.") for name in names):
         at = next((index for index, name in enumerate(names) if name), 0)
-        message = f"the first line names no field of a job: it starts with '{names[at][:60]}'"
+        message = f"the header names no field of a job: it starts with '{names[at][:60]}'"
         table.findings.error("unknown-key", places[at], message, _header_hint(names))
         raise records.Stop
     columns: list[_Column] = []
@@ -104,7 +104,7 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
     for index, name in enumerate(names):
         field_name, _, tag = name.partition(".")
         if name in seen:
-            table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' stands here a second time")
+            table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' appears a second time")
         elif name in _COLUMNS:
             columns.append(_Column(name, "", index))
         elif field_name == "tags" and tag:
@@ -116,7 +116,7 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
 
 
 def _header_hint(names: list[str]) -> str:
-    """What to do about a header of which no name is known."""
+    """Return the hint for a header without a known name."""
     guesses = {name: guess for name in names if (guess := nearest(name.lower(), _COLUMNS))}
     if guesses:
         return "did you mean " + ", ".join(f"'{guess}' for '{name[:60]}'" for name, guess in guesses.items()) + "?"
@@ -125,7 +125,7 @@ def _header_hint(names: list[str]) -> str:
 
 def _column_hint(name: str) -> str:
     if name == "tags":
-        return "give each tag a column of its own: tags.<name>"
+        return "use one column per tag: tags.<name>"
     guess = schema.hint_for(name) or nearest(name, _COLUMNS)
     if guess in _COLUMNS:
         return f"did you mean '{guess}'?"
@@ -151,13 +151,13 @@ def _csv_row(cells: list[str], columns: list[_Column], table: Table, delimiter: 
     width = max((column.index for column in columns), default=0) + 1
     if len(cells) > width and any(cells[width:]) and columns:
         at = next(index for index in range(width, len(cells)) if cells[index])
-        hint = "quote a text that holds the separator"
-        table.findings.error("table", places[at], "this row has more cells than the first line names", hint)
+        hint = "quote text that contains the separator"
+        table.findings.error("table", places[at], "this row has more cells than the header", hint)
     return records.checked(fields, Marks({column.name: column.index for column in reversed(columns)}, places), table)
 
 
 class _CellPlaces:
-    """Where each cell of a row stands, worked out when asked."""
+    """The place of each cell of a row, computed on access."""
 
     __slots__ = ("_delimiter", "_lines", "_start")
 

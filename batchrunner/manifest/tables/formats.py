@@ -1,8 +1,7 @@
-"""Tables of jobs: CSV, TSV and JSON Lines files, read row by row with the line of each.
+"""Tables of jobs: select the reader for a CSV, TSV or JSON Lines file by its extension.
 
-Rule: a column is a field of a job, or ``tags.<name>``; an empty cell is a field that is not set. A table is data from
-elsewhere: no variables and no patterns. Paths in a table start from the table's folder. The ending of its name says
-what is in it.
+A column is a field of a job, or ``tags.<name>``. An empty cell is a field that is not set. Tables are plain data: they
+have no variables and no patterns. Paths in a table are relative to the table's folder.
 """
 
 import posixpath
@@ -21,17 +20,17 @@ _READERS: dict[str, Callable[[Table], Iterator[Row]]] = {
 
 
 def is_table(name: str) -> bool:
-    """Whether a file of this name is read as a table."""
+    """Return True if a file with this name is read as a table."""
     return posixpath.splitext(name)[1].lower() in _READERS
 
 
 def endings() -> str:
-    """The endings of tables' names, in words."""
+    """Return the file extensions of tables, as text."""
     return ", ".join(_READERS)
 
 
 def rows(table: Table, name: str) -> Iterator[Row]:
-    """The rows of the table, in order, with the fields that can be used; the rest is noted."""
+    """Yield the rows of the table in order, with their usable fields. Problems are recorded as findings."""
     reader = _READERS[posixpath.splitext(name)[1].lower()]
     try:
         yield from reader(table)

@@ -1,7 +1,7 @@
-"""Jobs from JSON Lines: one object a line.
+"""Read jobs from JSON Lines: one object per line.
 
-Rule: a line is a job, whole and alone; what is wrong with one does not touch the next. A key that is ``null`` is not
-set, and a key that stands twice is refused, as in YAML.
+Each line is a complete job, so a bad line does not affect the next one. A key with the value ``null`` is not set. A
+duplicate key is an error, as in YAML.
 """
 
 import json
@@ -18,19 +18,19 @@ _UNREADABLE = object()
 
 
 class _Twice(Exception):
-    """A key stands twice in one object."""
+    """A key appears twice in one object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         names = [name for name, _ in pairs]
         raise _Twice(next(name for name in names if names.count(name) > 1))
-    return made
+    return result
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word[:20]} is not finite, or far too large a number")
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:20]} is not finite or is too large")
 
 
 def _int(text: str) -> int:
@@ -46,7 +46,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number
 
 
 def read(table: Table) -> Iterator[Row]:
-    """The rows of a table of JSON Lines."""
+    """Yield the rows of a JSON Lines table."""
     for line in table.lines():
         text = line.rstrip()
         if text:
@@ -55,33 +55,33 @@ def read(table: Table) -> Iterator[Row]:
                 places = _KeyPlaces(text, table.line)
                 yield usable(value, places, table) if job_fits(value) else checked(_flat(value), places, table)
             elif value is not _UNREADABLE:
-                what = "the line holds no job"
-                hint = 'one object a line: {"video": …, "image": …}'
+                what = "the line is not a job"
+                hint = 'one object per line: {"video": …, "image": …}'
                 table.findings.error("wrong-type", mark(table.line, 1), what, hint)
         table.next_row()
 
 
 def _value(text: str, table: Table) -> Any:
-    """The line's value; _UNREADABLE where it cannot be read, which is noted. text: without white space at its end."""
+    """Return the line's value, or record a finding and return _UNREADABLE. text: without trailing white space."""
     column, message, hint = 1, "", ""
     try:
         value = _decoded(text)
-        if "\\u" in text:  # half of a character, which no file could hold
+        if "\\u" in text:  # a lone surrogate cannot be encoded
             json.dumps(value, ensure_ascii=False).encode()
         if '"tags.' in text and isinstance(value, dict):
             _refuse_two_values(value)
         return value
     except json.JSONDecodeError as error:
         column, message = error.colno, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-        if comma := _trailing_comma(text, error.pos):  # Python 3.13 has words and a place of its own for it
-            column, message = comma, "not valid JSON: a comma stands before the closing bracket"
-        hint = "JSON Lines: one object a line, whole on its line" if error.pos >= len(text) else ""
+        if comma := _trailing_comma(text, error.pos):  # Python 3.13 has another message and another position
+            column, message = comma, "not valid JSON: there is a comma before the closing bracket"
+        hint = "JSON Lines: one complete object per line" if error.pos >= len(text) else ""
     except _Twice as error:
-        message = f"the key '{str(error)[:60]}' stands in this line twice"
+        message = f"the key '{str(error)[:60]}' appears twice in this line"
     except RecursionError:
-        message = "the line is nested far too deep"
+        message = "the line is nested too deeply"
     except UnicodeEncodeError:
-        message = "the line holds half of a character (a lone surrogate)"
+        message = "the line contains a lone surrogate (half of a character)"
     except ValueError as error:
         message = f"not valid JSON: {str(error)[:80]}"
     table.findings.error("table", mark(table.line, column), message, hint)
@@ -89,7 +89,7 @@ def _value(text: str, table: Table) -> Any:
 
 
 def _trailing_comma(text: str, at: int) -> int:
-    """The column of the comma that stands before the closing bracket, which is at `at` or follows; 0 for none."""
+    """Return the column of a trailing comma before the closing bracket at or after `at`, or 0."""
     before, after = text[:at].rstrip(), text[at:].lstrip()
     if after.startswith(("}", "]")) and before.endswith(","):
         return len(before)
@@ -97,16 +97,16 @@ def _trailing_comma(text: str, at: int) -> int:
 
 
 def _decoded(text: str) -> Any:
-    """The value of a whole text."""
+    """Decode a complete JSON text."""
     if text[:1] == "{":
         value, end = _decoder.raw_decode(text)
         if end == len(text):
             return value
-    return _decoder.decode(text)  # which takes longer: it looks for white space first
+    return _decoder.decode(text)  # slower: it searches for white space first
 
 
 def _refuse_two_values(value: dict[str, Any]) -> None:
-    """Of a tag that stands among the tags and as ``tags.<name>``, nobody knows which is meant."""
+    """Raise _Twice if a tag is set both in ``tags`` and as ``tags.<name>``."""
     tags = value.get("tags")
     for name in value:
         if isinstance(tags, dict) and name.startswith("tags.") and name[5:] in tags:
@@ -114,17 +114,17 @@ def _refuse_two_values(value: dict[str, Any]) -> None:
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:
-    """The object with its ``tags.<name>`` keys put into its tags, and nulls left out as empty cells are."""
+    """Return the object with its ``tags.<name>`` keys moved into its tags and without nulls, like empty cells."""
     if any("." in name for name in value):
         tags = value.get("tags")
         dotted = {name: value.pop(name) for name in list(value) if name.startswith("tags.") and name != "tags."}
-        if dotted and (tags is None or isinstance(tags, dict)):  # else they are refused as they stand
+        if dotted and (tags is None or isinstance(tags, dict)):  # otherwise the schema rejects them
             value["tags"] = {**(tags or {}), **{k[5:]: v for k, v in dotted.items()}}
-    return {name: each for name, each in value.items() if each is not None}
+    return {name: item for name, item in value.items() if item is not None}
 
 
 class _KeyPlaces(Mapping[str, int]):
-    """Where the values of an object on one line stand, by key, worked out when asked."""
+    """The places of the values of a one-line object, by key, computed on access."""
 
     __slots__ = ("_line", "_text")
 

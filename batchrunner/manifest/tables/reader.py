@@ -1,7 +1,7 @@
-"""A table that is being read: its lines one by one, and what becomes of a row's fields. For the readers of its forms.
+"""Read a table line by line and build rows. Shared by the readers of all formats.
 
-Rule: no more than one row is held as text. What is wrong is noted under the table's own name, at the line where it
-stands; where a field stands in it is worked out only when someone asks.
+At most one row is kept as text. Problems are recorded under the table's own name, with their line. The place of a field
+in a row is computed only on access.
 """
 
 import posixpath
@@ -21,23 +21,23 @@ _FILES = ("video", "image")
 
 
 class Stop(Exception):
-    """The rest of the table cannot be understood; why is noted already."""
+    """The remaining table cannot be read. A finding has already been recorded."""
 
 
 @dataclass(slots=True)
 class Table:
-    """A table that is being read. file: open for reading in binary. folder: what its relative paths start from,
-    as `files.folder_of` gives it."""
+    """A table that is being read. file: open for reading in binary. folder: the folder that its relative paths start
+    from, as `files.folder_of` returns it."""
 
     file: Any
     folder: str
     findings: Findings
-    line: int = 0  # the last one read
-    record: list[str] = field(default_factory=list)  # the lines of the row at hand
-    start: int = 1  # the line it starts on
+    line: int = 0  # the last line that was read
+    record: list[str] = field(default_factory=list)  # the lines of the current row
+    start: int = 1  # the first line of the current row
 
     def lines(self) -> Iterator[str]:
-        """The lines of text, ends included."""
+        """Yield the lines of text, line ends included."""
         while data := self.file.readline(MAX_LINE_BYTES + 1):
             self.line += 1
             if len(data) > MAX_LINE_BYTES:
@@ -51,17 +51,17 @@ class Table:
             yield text
 
     def next_row(self) -> None:
-        """What is read from here on belongs to the next row."""
+        """Start the next row: lines read from here on belong to it."""
         self.record, self.start = [], self.line + 1
 
     def stop(self, code: str, column: int, message: str, hint: str = "") -> None:
-        """Note what is wrong on the last line that was read, and give up."""
+        """Record an error on the last line that was read, and stop reading the table."""
         self.findings.error(code, mark(max(self.line, 1), column), message, hint)
         raise Stop
 
 
 class Marks(Mapping[str, int]):
-    """Places of fields, worked out when asked: a row whose cells are right never asks."""
+    """Places of fields, computed on access: a row without problems never needs them."""
 
     __slots__ = ("_places", "_steps")
 
@@ -80,7 +80,7 @@ class Marks(Mapping[str, int]):
 
 
 def checked(fields: dict[str, Any], marks: Mapping[str, int], table: Table) -> Row:
-    """A row of the fields that can be used; the rest is noted."""
+    """Check the fields and return a row of the usable ones. Problems are recorded as findings."""
     if schema.job_fits(fields):
         return usable(fields, marks, table)
     start = mark(table.start, 1)
@@ -96,7 +96,7 @@ def checked(fields: dict[str, Any], marks: Mapping[str, int], table: Table) -> R
 def usable(
     fields: dict[str, Any], marks: Mapping[str, int], table: Table, refused: frozenset[str] = frozenset()
 ) -> Row:
-    """A row of fields that can be used, its paths made relative to the manifest. refused: fields that cannot."""
+    """Return a row of usable fields, with paths relative to the manifest. refused: names of unusable fields."""
     if table.folder:
         for name in _FILES:
             path = fields.get(name)
@@ -106,7 +106,7 @@ def usable(
 
 
 def _joined(folder: str, path: str) -> str:
-    """`path` from a table in `folder`, without the detours of ``./`` and ``../`` at its beginning."""
+    """Join `folder` and `path`, and resolve leading ``./`` and ``../``."""
     while path.startswith(("./", "../")):
         if path.startswith("../"):
             if posixpath.basename(folder) in ("", ".."):  # "lists/" may be a link: see files.folder_of
