@@ -143,10 +143,10 @@ def init(folder: Path, path: Path, force: bool) -> int:
 
     if not force:
         initial.require_free(path)
-    found = initial.look(folder, path.absolute().parent)
+    found = initial.scan(folder, path.absolute().parent)
     text, how = initial.compose(found, path, folder)
     initial.write(text, path)
-    click.echo(initial.told(found, how, len(manifest.load(path).entries), path, folder))
+    click.echo(initial.report(found, how, len(manifest.load(path).entries), path, folder))
     return ExitStatus.OK
 
 
@@ -210,10 +210,10 @@ def validate(
     What the code at the end of a problem means is in docs/diagnostics.md.
     """
     from batchrunner.manifest import validate as validating
-    from batchrunner.manifest.variables import read_allowed, read_given
+    from batchrunner.manifest.variables import read_allowed, read_assignments
 
     clean = Redactor.of(os.environ).text
-    values, names = read_given(given), read_allowed(allowed, os.environ)
+    values, names = read_assignments(given), read_allowed(allowed, os.environ)
     checked = [validating.check(path, values, os.environ, names) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=process.wants_colour(sys.stderr)):
         click.echo(clean(text), err=problem, color=True)
@@ -367,10 +367,10 @@ def _command() -> int:
 def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     from batchrunner import gc_pause
     from batchrunner.app import setup as prepare
-    from batchrunner.manifest.variables import read_given
+    from batchrunner.manifest.variables import read_assignments
 
     with gc_pause.gc_paused():
-        given, allowed = read_given(flags.pop("given", ())), flags.pop("allowed", ())
+        given, allowed = read_assignments(flags.pop("given", ())), flags.pop("allowed", ())
         setup = prepare.load(manifest, flags, os.environ, given, allowed)
         gc.freeze()  # what is loaded stays: it need not be looked at, not even once
     return setup

@@ -1,4 +1,4 @@
-"""What the tests of manifests share: write one, load it, or hear what is wrong with it."""
+"""Helpers for manifest tests: write a manifest, load it, or collect its problems."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,25 +23,25 @@ def job(**fields: Any) -> dict[str, Any]:
 def loaded(
     folder: Path,
     manifest: object,
-    given: Mapping[str, str] = NONE,
+    assignments: Mapping[str, str] = NONE,
     environment: Mapping[str, str] = NONE,
     allowed: Sequence[str] = (),
 ) -> Batch:
     path = folder / "batch.yaml"
     path.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest), encoding="utf-8")
-    return load(path, given, environment, allowed)
+    return load(path, assignments, environment, allowed)
 
 
 def refused(folder: Path, manifest: object, **more: Any) -> list[Diagnostic]:
     with pytest.raises(ManifestError) as caught:
         loaded(folder, manifest, **more)
-    return [each for each in caught.value.diagnostics if isinstance(each, Diagnostic)]
+    return [item for item in caught.value.diagnostics if isinstance(item, Diagnostic)]
 
 
-def told(diagnostics: list[Diagnostic]) -> list[tuple[str, str, int, int]]:
-    """Code, file's name, line and column of the errors."""
-    errors = [each for each in diagnostics if each.severity == "error"]
-    return [(each.code, Path(each.file).name, each.line, each.column) for each in errors]
+def error_places(diagnostics: list[Diagnostic]) -> list[tuple[str, str, int, int]]:
+    """Return code, file name, line and column of each error."""
+    errors = [item for item in diagnostics if item.severity == "error"]
+    return [(item.code, Path(item.file).name, item.line, item.column) for item in errors]
 
 
 def params(entries: tuple[Entry, ...], *names: str) -> list[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
-"""Manifests: from YAML to a batch of jobs, or to a list of everything that is wrong.
+"""Manifests: read YAML and build a batch of jobs, or a list of all problems.
 
-The door is `load`. Whatever a user got wrong is a Diagnostic with a place and a cure; nothing here submits, fetches
-or writes anything.
+`load` is the entry point. Each user error is a Diagnostic with a place and usually a hint. Nothing in this package
+submits, fetches or writes anything.
 """
 
 from batchrunner.manifest.diagnostics.diagnostic import CODES, Diagnostic

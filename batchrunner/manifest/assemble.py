@@ -1,7 +1,7 @@
-"""From rows to entries: ids, inputs, file names and fingerprints of one batch, row by row.
+"""Build entries from rows: ids, inputs, file names and fingerprints of one batch, row by row.
 
-Rule: a row is taken, looked at and let go; what stays is what an Entry needs, and equal parts of entries are one
-object. Names are settled last, because an id that is given anywhere goes before one that is derived.
+A row is not kept: only the values that an Entry needs are stored, and equal values are shared between entries. Names
+are settled last, because an explicit id takes precedence over a derived one.
 """
 
 import itertools
@@ -29,13 +29,13 @@ class Assembly:
         self._jobs: list[Job | None] = []
         self._tags: list[Mapping[str, str]] = []
         self._priorities: dict[int, int] = {}
-        self._first: dict[str, int] = {}  # by fingerprint: the first row with that job
-        self._again: list[tuple[int, int, Row]] = []  # row, earlier row of the same job
+        self._first: dict[str, int] = {}  # by fingerprint: the first row of that job
+        self._again: list[tuple[int, int, Row]] = []  # position, first position of the same job, row
         self._names: list[str] = []
         self._file_names: Mapping[int, str] = {}
 
     def add(self, row: Row) -> None:
-        """Take the next row; what is wrong with it is noted."""
+        """Add the next row. Problems are recorded as findings."""
         position = len(self._jobs)
         self._places.add(row)
         self._ids.add(row)
@@ -46,13 +46,13 @@ class Assembly:
         self._jobs.append(self._job(row, position))
 
     def _job(self, row: Row, position: int) -> Job | None:
-        """The row's job, which is the earlier one where they are equal; None where an input cannot be used."""
+        """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
         fields = row.fields
         try:
             video, image = self._inputs.get("video", fields["video"]), self._inputs.get("image", fields["image"])
         except (KeyError, MediaProblem):
-            self._tell(row, "video")
-            self._tell(row, "image")
+            self._report(row, "video")
+            self._report(row, "image")
             return None
         for kind in ("video", "image") if self._inputs.warnings else ():
             if warning := self._inputs.warnings.pop(fields[kind], None):
@@ -65,8 +65,8 @@ class Assembly:
         self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
         return self._jobs[first]
 
-    def _tell(self, row: Row, kind: Kind) -> None:
-        """Note why an input cannot be used; that one is missing is noted already."""
+    def _report(self, row: Row, kind: Kind) -> None:
+        """Record why an input is unusable. A missing input has already been reported."""
         try:
             if kind in row.fields:
                 self._inputs.get(kind, row.fields[kind])
@@ -74,19 +74,19 @@ class Assembly:
             row.error(kind, kind, problem.message, problem.hint)
 
     def settle(self) -> None:
-        """Settle ids and file names; collisions are noted."""
+        """Settle ids and file names. Collisions are recorded as findings."""
         self._names = self._ids.settled()
         self._file_names = self._files.settled(self._names)
 
     def entries(self) -> tuple[Entry, ...]:
-        """The entries of a batch in which nothing is wrong. That equal jobs are one is told."""
+        """Return the entries of a batch without errors. Equal jobs give a warning."""
         for position, first, row in self._again:
             line = self._places.line(first, row.findings)
             message = f"'{self._names[position]}' is the same job as '{self._names[first]}' on {line}"
             row.findings.warn("same-job", row.mark, message, "it is paid for once and delivered under both ids")
-        parts = zip(itertools.count(), self._names, self._jobs, self._tags)
+        columns = zip(itertools.count(), self._names, self._jobs, self._tags)
         return tuple(
             Entry(position, name, job, tags, self._priorities.get(position, 0), self._file_names.get(position, ""))
-            for position, name, job, tags in parts
+            for position, name, job, tags in columns
             if job is not None
         )

@@ -66,7 +66,7 @@ class Inputs:
         return known
 
     def _look(self, kind: Kind, text: str) -> Media:
-        if _WEB.match(text) and (warning := web_pages.doubt(text))[0]:
+        if _WEB.match(text) and (warning := web_pages.warning_for(text))[0]:
             self.warnings[text] = warning
         if plain := _PLAIN_URL.fullmatch(text):
             return Media(kind, f"{plain[1]}?…" if plain[2] else text, None, text)

@@ -1,8 +1,8 @@
-"""From a manifest's path to a Batch, or to everything that is wrong with it.
+"""Load a manifest from its path into a Batch, or report all its problems.
 
-The way of a manifest: bytes, values with places (`source`), variables put in (`variables`), shape (`schema`), rows one
-by one (`expand`, `tables`), then each row's id, inputs and fingerprint (`assemble`). Each step notes what it finds and
-leaves the usable rest to the next one.
+The steps: bytes, values with places (`yaml_source`), variables (`variables`), validation (`schema`), one row per job
+(`expand`, `tables`), then each row's id, inputs and fingerprint (`assemble`). Each step records its problems and passes
+the usable values to the next step.
 """
 
 import hashlib
@@ -29,19 +29,19 @@ from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.storage.paths import expanded
 
 STDIN = Path("-")
-_NOT_OF_A_MANIFEST = {"env", "on_clip", *(each.name for each in SETTINGS if each.by_user)}
+_NOT_OF_A_MANIFEST = {"env", "on_clip", *(item.name for item in SETTINGS if item.by_user)}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A manifest that validates.
+    """A valid manifest.
 
     name: as given, or the file's stem. sha256: hex digest of the manifest's bytes.
-    settings: the run settings that it holds, by name, as YAML gave them (`batchrunner.settings.resolve` takes them).
-    entries: in manifest order, `position` counted from 0; equal jobs share one Job object. warnings: in order of place.
-    prices: the manifest's own, credits per video second by resolution. read: environment variables whose values stand
-    in it, by name. files: the manifest and its tables.
+    settings: the run settings in the manifest, by name, with YAML values (for `batchrunner.settings.resolve`).
+    entries: in manifest order, with 0-based `position`; equal jobs share one Job object. warnings: in order of place.
+    prices: the manifest's own prices, in credits per video second by resolution. read: names of the environment
+    variables whose values are in the manifest. files: the manifest and its tables.
     """
 
     name: str
@@ -57,37 +57,37 @@ class Batch:
 
 def load(
     path: Path,
-    given: Mapping[str, str] = _NOTHING,
+    assignments: Mapping[str, str] = _NOTHING,
     environment: Mapping[str, str] = _NOTHING,
     allowed: Iterable[str] = (),
 ) -> Batch:
-    """Read, check and expand the manifest at `path`, local inputs included. Submits and fetches nothing.
+    """Read, check and expand the manifest at `path`, including its local inputs. Submits and fetches nothing.
 
-    path: a YAML file, a table of jobs, or ``-`` for YAML on standard input. given: variables from the command line.
-    environment: the process's, for variables that are not given. allowed: names of those in it that the manifest may
-    read (`variables.read_allowed`). Raises UsageError where there is no readable file at
-    `path`, or where nothing in it uses a variable that is given; ManifestError with every problem in it otherwise.
+    path: a YAML file, a table of jobs, or ``-`` for YAML on standard input. assignments: variables from the command
+    line. environment: the process's, for the other variables. allowed: names of the environment variables that the
+    manifest may read (`variables.read_allowed`). Raises UsageError if there is no readable file at `path` or if a
+    variable of the command line is not used. Raises ManifestError with all problems otherwise.
     """
-    loading = _Loading(path, variables.Variables(given, environment, allowed))
+    loading = _Loading(path, variables.Variables(assignments, environment, allowed))
     with gc_paused():
         try:
             return loading.batch()
         except TooManyProblems:
-            raise loading.refusal(" or more; it was not read to its end") from None
+            raise loading.refusal(" or more; reading stopped") from None
 
 
 class _Loading:
-    """One manifest on its way to a Batch. Each file has findings of its own, in the order in which it was met."""
+    """The load of one manifest. Each file has its own findings, in the order in which the files are read."""
 
     def __init__(self, path: Path, known: variables.Variables) -> None:
         self._path = path
         self._known = known
-        self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (a link stays)
+        self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (keep links)
         self._findings = Findings("<stdin>" if path == STDIN else str(path))
         self._tables: list[tuple[Findings, Path]] = []
 
     def batch(self) -> Batch:
-        """The batch; raises ManifestError, UsageError."""
+        """Return the batch. Raises ManifestError, UsageError."""
         root, refused, sha256 = self._root()
         if root is None:
             raise self.refusal()
@@ -99,7 +99,7 @@ class _Loading:
         ):
             assembly.add(row)
         assembly.settle()
-        if any(each.errors for each in self._all_findings()):
+        if any(item.errors for item in self._all_findings()):
             raise self.refusal()
         self._require_use()
         top: Mapping[str, Any] = root if isinstance(root, dict) else {}
@@ -108,18 +108,18 @@ class _Loading:
             name=top.get("name", "stdin" if self._path == STDIN else self._path.stem),
             path=self._path,
             sha256=sha256,
-            settings={each.name: top[each.name] for each in SETTINGS if each.name in top and not each.by_user},
+            settings={item.name: top[item.name] for item in SETTINGS if item.name in top and not item.by_user},
             entries=entries,
-            warnings=self._told(),
+            warnings=self._diagnostics(),
             prices=top.get("prices", {}),
             read=tuple(sorted(self._known.read)),
             files=(*([] if self._path == STDIN else [self._path]), *(path for _, path in self._tables)),
         )
 
     def _root(self) -> tuple[Any, schema.BadPlaces, str]:
-        """The manifest's values with their variables in, the places where that failed, and the manifest's digest.
+        """Return the manifest's values with variables inserted, the places where that failed, and its digest.
 
-        A table is a manifest that names itself.
+        A table is handled as a manifest whose only content is `jobs_from` with its own name.
         """
         if formats.is_table(self._path.name):
             whole = YamlMapping(START)
@@ -135,15 +135,15 @@ class _Loading:
         return root, refused, hashlib.sha256(data).hexdigest()
 
     def _ignore(self, root: YamlMapping) -> None:
-        """Take out the keys that a manifest, which may be a stranger's, cannot set."""
+        """Remove the keys that a manifest cannot set, because it may come from a stranger."""
         for name in sorted(_NOT_OF_A_MANIFEST & root.keys()):
             flag, variable = "--" + name.replace("_", "-"), f"{PREFIX}{name.upper()}"
-            message = f"'{name}' is ignored in a manifest: give {flag} or {variable}"
+            message = f"'{name}' is ignored in a manifest: use {flag} or {variable}"
             self._findings.warn("ignored-key", root.key_marks[name], message)
             root.drop(name)
 
     def _check_default_name(self, root: Any, bad: schema.BadPlaces) -> None:
-        """Note what is wrong with the defaults' file name once, and not again for each job."""
+        """Report an invalid file name in the defaults once instead of for each job."""
         defaults = root.get("defaults") if isinstance(root, YamlMapping) else None
         if isinstance(defaults, YamlMapping) and "file" in defaults and ("defaults", "file") not in bad:
             message, hint = filenames.pattern_fault(defaults["file"])
@@ -152,10 +152,10 @@ class _Loading:
                 bad.add(("defaults", "file"))
 
     def _rows(self, name: str, place: int, allow_empty: bool) -> Iterator[Row]:
-        """The rows of the table `name`, which the manifest names at `place`."""
+        """Yield the rows of the table `name`, which the manifest names at `place`."""
         if not formats.is_table(name):
-            hint = f"known by its ending: {formats.endings()}"
-            self._findings.error("table", place, f"{name[:100]} is no table of jobs", hint)
+            hint = f"a table has the extension {formats.endings()}"
+            self._findings.error("table", place, f"{name[:100]} is not a table of jobs", hint)
             return
         name = expanded(name)
         path = self._base / name
@@ -174,11 +174,11 @@ class _Loading:
                 empty = False
                 yield row
         if empty and not allow_empty and not findings.errors:
-            hint = "'allow_empty: true' at the top of the manifest lets it be"
-            self._findings.error("no-match", place, f"the table {name} holds no jobs", hint)
+            hint = "'allow_empty: true' at the top of the manifest allows this"
+            self._findings.error("no-match", place, f"the table {name} contains no jobs", hint)
 
     def _require_use(self) -> None:
-        """Refuse a variable from the command line that nothing uses: its name is mistyped, and a default went in."""
+        """Raise UsageError for an unused variable of the command line: a typo would silently use the default."""
         for name in self._known.unknown():
             near = nearest(name, sorted(self._known.used))
             message = f"--set {name}: nothing in {self._findings.file} uses ${{{name}}}"
@@ -187,14 +187,14 @@ class _Loading:
     def _all_findings(self) -> list[Findings]:
         return [self._findings, *(findings for findings, _ in self._tables)]
 
-    def _told(self) -> tuple[Diagnostic, ...]:
-        """Everything found: the manifest's first, then the tables', each in order of place."""
+    def _diagnostics(self) -> tuple[Diagnostic, ...]:
+        """Return all diagnostics: the manifest's, then those of each table, each in order of place."""
         for findings, path in self._tables:
             if findings.quotes and not findings.text and findings.all:
                 findings.text = files.for_quoting(path)
-        return tuple(each for findings in self._all_findings() for each in findings.all)
+        return tuple(item for findings in self._all_findings() for item in findings.all)
 
     def refusal(self, more: str = "") -> ManifestError:
-        """All that is wrong, as the error that says so. more: said after their number."""
-        number = count(sum(len(each.errors) for each in self._all_findings()), "error")
-        return ManifestError(f"{self._findings.file} does not validate: {number}{more}", self._told())
+        """Return an error with all problems. more: text after their number."""
+        number = count(sum(len(item.errors) for item in self._all_findings()), "error")
+        return ManifestError(f"{self._findings.file} does not validate: {number}{more}", self._diagnostics())

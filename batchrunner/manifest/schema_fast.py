@@ -1,8 +1,8 @@
-"""A JSON Schema as a quick yes: functions that say whether a value fits, and nothing about why it does not. Pure.
+"""Compile a JSON Schema to fast functions that say whether a value is valid, but not why it is invalid. Pure.
 
-Rule: a yes is always right; a no only means that the full validator must look. So a keyword that is not known here
-makes every value a no, and schema.json stays the one description. A check of a job costs a microsecond or two this
-way, and some eighty with the full validator.
+True is always correct; False only means that the full validator must check the value. So an unknown keyword makes every
+value False, and schema.json stays the only definition. A job takes one or two microseconds to check this way, and about
+eighty with the full validator.
 """
 
 import re
@@ -24,7 +24,7 @@ _SILENT = {
     "deprecated",
 }
 _TYPES: dict[str, Check] = {
-    "integer": lambda value: type(value) is int,  # 30.0 is an integer too: that is for the full validator
+    "integer": lambda value: type(value) is int,  # 30.0 is an integer too; the full validator handles it
     "number": lambda value: type(value) in (int, float),
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
@@ -34,7 +34,7 @@ _TYPES: dict[str, Check] = {
 
 
 def compiled(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    """A function that is true only of values that `schema` accepts. definitions: what ``#/$defs/…`` refers to."""
+    """Return a function that is true only for values that `schema` accepts. definitions: for ``#/$defs/…``."""
     silent = _SILENT | _seen_to(schema)
     tests = [_keyword(name, schema, definitions) for name in schema if name not in silent and name[:1] != "$"]
     if "$ref" in schema:
@@ -45,14 +45,14 @@ def compiled(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check
 
 
 def _seen_to(schema: Mapping[str, Any]) -> set[str]:
-    """Keywords that the test of another one looks at: a call less for each text and each mapping."""
+    """Return the keywords that another keyword's check includes, which saves a call."""
     if schema.get("type") == "string":
         return {"minLength", "maxLength"}
     return {"type"} if schema.get("type") == "object" and "properties" in schema else set()
 
 
 def _all(tests: list[Check]) -> Check:
-    """Every one of the tests. Those of a job are spelled out: a loop would cost as much as they do."""
+    """Combine the tests. One and two are special cases, because a loop would cost as much as the tests."""
     if len(tests) == 1:
         return tests[0]
     if len(tests) == 2:
@@ -73,13 +73,13 @@ def _type(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
         return lambda value: isinstance(value, str) and least <= len(value) <= most
     if isinstance(wanted, str):
         return _TYPES[wanted]
-    tests = [_TYPES[each] for each in wanted]
+    tests = [_TYPES[item] for item in wanted]
     return lambda value: any(test(value) for test in tests)
 
 
 def _texts(allowed: list[Any]) -> Check:
-    """True of the texts among the `allowed`; other types are for the full validator."""
-    texts = frozenset(each for each in allowed if isinstance(each, str))
+    """Check for the texts in `allowed`. The full validator handles other types."""
+    texts = frozenset(item for item in allowed if isinstance(item, str))
     return lambda value: isinstance(value, str) and value in texts
 
 
@@ -89,16 +89,16 @@ def _const(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
 
 
 def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    checks = {name: compiled(each, definitions) for name, each in schema["properties"].items()}
+    checks = {name: compiled(item, definitions) for name, item in schema["properties"].items()}
     further = schema.get("additionalProperties", True)
     other = compiled(further, definitions) if isinstance(further, Mapping) else lambda _: bool(further)
-    alone = schema.get("type") != "object"  # and nothing is said of other types here
+    alone = schema.get("type") != "object"  # the schema does not restrict other types
 
     def fits(value: Any) -> bool:
         is_mapping = isinstance(value, dict)
         if is_mapping:
-            for key, each in value.items():
-                if not checks.get(key, other)(each):
+            for key, item in value.items():
+                if not checks.get(key, other)(item):
                     return False
         return is_mapping or alone
 
@@ -107,11 +107,11 @@ def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Ch
 
 def _items(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
     test = compiled(schema["items"], definitions)
-    return lambda value: not isinstance(value, list) or all(test(each) for each in value)
+    return lambda value: not isinstance(value, list) or all(test(item) for item in value)
 
 
 def _if(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    """Only a condition on the type alone is certain enough to branch on: a no to anything else might be wrong."""
+    """Branch only on a condition on the type: for other conditions, False does not mean that the value fails."""
     condition, then, other = (compiled(schema.get(name, {}), definitions) for name in ("if", "then", "else"))
     if set(schema["if"]) != {"type"} or schema["if"]["type"] not in ("array", "object", "string"):
         return lambda _: False
@@ -119,7 +119,7 @@ def _if(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
 
 
 def _any_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    tests = [compiled(each, definitions) for each in schema["anyOf"]]
+    tests = [compiled(item, definitions) for item in schema["anyOf"]]
     return lambda value: any(test(value) for test in tests)
 
 

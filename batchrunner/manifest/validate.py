@@ -1,7 +1,6 @@
-"""What `batchrunner validate` finds and how it tells it: text, one JSON document, or annotations.
+"""Check manifests for `batchrunner validate` and format the result as text, one JSON document, or annotations.
 
-Rule: a manifest that cannot even be read is a finding like any other, so that every form tells of it. Nothing is
-printed here.
+An unreadable manifest is a diagnostic like any other, so that every format reports it. This module prints nothing.
 """
 
 import json
@@ -21,7 +20,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One manifest after its check. jobs: how many entries it has, None where it is not valid. refusal: in one line."""
+    """The result for one manifest. jobs: number of entries, None if not valid. refusal: the error in one line."""
 
     path: Path
     diagnostics: tuple[Diagnostic, ...]
@@ -30,67 +29,67 @@ class Checked:
 
     @property
     def valid(self) -> bool:
-        """True if the manifest would run."""
+        """True if the manifest is valid."""
         return self.jobs is not None
 
 
 def check(
     path: Path,
-    given: Mapping[str, str] = _NONE,
+    assignments: Mapping[str, str] = _NONE,
     environment: Mapping[str, str] = _NONE,
     allowed: Iterable[str] = (),
 ) -> Checked:
-    """Look at the manifest at `path`, local inputs included. The other arguments are those of `load`."""
+    """Check the manifest at `path`, including its local inputs. The other arguments are those of `load`."""
     try:
-        batch = load(path, given, environment, allowed)
+        batch = load(path, assignments, environment, allowed)
     except ManifestError as error:
         return Checked(path, tuple(error.diagnostics), refusal=error.message)
     except UsageError as error:
-        told = Diagnostic("file", "error", str(path), 1, 1, error.message, error.hint)
-        return Checked(path, (told,), refusal=error.message)
+        diagnostic = Diagnostic("file", "error", str(path), 1, 1, error.message, error.hint)
+        return Checked(path, (diagnostic,), refusal=error.message)
     return Checked(path, batch.warnings, len(batch.entries))
 
 
 def shown(
     checked: Sequence[Checked], form: str, most: int | None, *, colour: bool = False
 ) -> Iterator[tuple[str, bool]]:
-    """What to print, piece by piece: the text, and whether it tells of a problem (that is for standard error).
+    """Yield the output piece by piece: the text, and whether it reports a problem (which goes to standard error).
 
-    form: ``text``, ``json`` or ``github``. most: how many problems of each manifest, 0 for all, None for as many as
-    the form shows unasked.
+    form: ``text``, ``json`` or ``github``. most: how many problems of each manifest; 0 for all, None for the default of
+    the format.
     """
     if form == "json":
         yield _document(checked, most or None), False
         return
     limit = None if most == 0 else most or LIMIT
-    for each in checked:
-        if each.diagnostics and form == "github":
-            yield github(each.diagnostics, limit), False
-        elif each.diagnostics:
-            yield render(each.diagnostics, limit, colour=colour), True
-        if each.valid:
-            found = summary(each.diagnostics) or "no problems"
-            yield f"{printable(str(each.path))}: {count_text(each.jobs or 0, 'job')}, {found}", False
-        elif form == "text" and each.diagnostics[0].code != "file":
-            yield f"{printable(each.refusal)}; nothing was submitted", True
+    for item in checked:
+        if item.diagnostics and form == "github":
+            yield github(item.diagnostics, limit), False
+        elif item.diagnostics:
+            yield render(item.diagnostics, limit, colour=colour), True
+        if item.valid:
+            found = summary(item.diagnostics) or "no problems"
+            yield f"{printable(str(item.path))}: {count_text(item.jobs or 0, 'job')}, {found}", False
+        elif form == "text" and item.diagnostics[0].code != "file":
+            yield f"{printable(item.refusal)}; nothing was submitted", True
 
 
 def _document(checked: Sequence[Checked], limit: int | None) -> str:
-    """The JSON document; its keys are stable. The README describes it."""
+    """Return the JSON document. Its keys are stable. docs/diagnostics.md describes it."""
     files = [
         {
-            "file": str(each.path),
-            "valid": each.valid,
-            "jobs": each.jobs,
-            "errors": _number(each, "error"),
-            "warnings": _number(each, "warning"),
-            "diagnostics": [as_json(told) for told in each.diagnostics[:limit]],
+            "file": str(item.path),
+            "valid": item.valid,
+            "jobs": item.jobs,
+            "errors": _number(item, "error"),
+            "warnings": _number(item, "warning"),
+            "diagnostics": [as_json(diagnostic) for diagnostic in item.diagnostics[:limit]],
         }
-        for each in checked
+        for item in checked
     ]
-    document = {"schema_version": 1, "valid": all(each.valid for each in checked), "files": files}
+    document = {"schema_version": 1, "valid": all(item.valid for item in checked), "files": files}
     return printable_json(json.dumps(document, indent=1))
 
 
 def _number(checked: Checked, severity: str) -> int:
-    return sum(each.severity == severity for each in checked.diagnostics)
+    return sum(item.severity == severity for item in checked.diagnostics)

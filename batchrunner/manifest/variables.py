@@ -1,12 +1,12 @@
 """Variables of a manifest: ``${NAME}``, ``${NAME:-default}``, and ``$${`` for a literal ``${``. Pure.
 
-Rule: what a name stands for goes in as text, after the YAML is understood, and is never looked at again: it cannot
-change the manifest's shape, and a value that holds ``${`` means just that. A value that is one variable and nothing
-else takes the type of its key. The command line goes before the environment, the environment before `vars` of the
-manifest, `vars` before the default. Tables are data: nothing is put into them.
+Values are inserted as text after the YAML is parsed, and are not expanded again. So a value cannot change the
+manifest's structure, and a ``${`` in a value is literal. A text that consists of one variable gets the type of its key.
+The command line takes precedence over the environment, the environment over `vars` of the manifest, and `vars` over the
+default. Tables are plain data and have no variables.
 
-A manifest may come from a stranger. It reads ``BATCHRUNNER_VAR_NAME``, and of all other environment variables only
-those that the user names. It never reads a secret (`batchrunner.redaction`).
+A manifest may come from a stranger. It can read ``BATCHRUNNER_VAR_NAME``, and only those other environment variables
+that the user names. It can never read a secret (`batchrunner.redaction`).
 """
 
 import re
@@ -33,53 +33,55 @@ _FAR_LINES = 1000
 
 
 class _Refused(Exception):
-    """A value stays as it is; why is noted already."""
+    """A value stays unchanged. A finding has already been recorded."""
 
 
-def read_given(words: Sequence[str]) -> dict[str, str]:
-    """The variables that the command line gives as ``NAME=value``; the last one of a name counts. Raises UsageError."""
+def read_assignments(arguments: Sequence[str]) -> dict[str, str]:
+    """Parse variables of the form ``NAME=value``. The last value of a name is used. Raises UsageError."""
     values: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
         if not equals or not NAME.fullmatch(name):
             raise UsageError(f"--set {printable(name, 60)}: not of the form NAME=value", "Such as --set show=pilot.")
         if name.upper() in SECRETS:
-            raise UsageError(f"--set {name}: the API key is no variable", "It comes from the environment alone.")
+            raise UsageError(f"--set {name}: the API key cannot be a variable", "It is read only from the environment.")
         values[name] = value
     return values
 
 
 def read_allowed(names: Iterable[str], environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The environment variables that the user lets manifests read: `names` (``--env``), and those in BATCHRUNNER_ENV.
+    """Return the environment variables that manifests may read: `names` (``--env``) and those in BATCHRUNNER_ENV.
 
-    Raises UsageError for what is no name, and for the name of a secret.
+    Raises UsageError for an invalid name and for the name of a secret.
     """
     flags = [("--env", name) for name in names]
     listed = [(ALLOWED_VARIABLE, name) for name in re.split(r"[,\s]+", environment.get(ALLOWED_VARIABLE, "")) if name]
     for place, name in (*flags, *listed):
         if not NAME.fullmatch(name):
-            raise UsageError(f"{place} {printable(name, 60)}: not a variable's name", "Such as --env RES.")
+            raise UsageError(f"{place} {printable(name, 60)}: not a variable name", "Such as --env RES.")
         if is_secret_name(name):
-            raise UsageError(f"{place} {name}: by its name this is a secret, which no manifest may read", _OTHER_NAME)
+            raise UsageError(f"{place} {name}: the name indicates a secret, which a manifest may not read", _OTHER_NAME)
     return tuple(dict.fromkeys(name for _, name in (*flags, *listed)))
 
 
-_OTHER_NAME = "If it is none, give its value with --set, under another name."
+_OTHER_NAME = "If it is not a secret, pass its value with --set under another name."
 
 
 class NotAllowed(Exception):
-    """The environment holds a variable that a manifest may not read: a message, and a hint."""
+    """The manifest may not read a variable. The arguments are a message and a hint."""
 
 
 class Variables:
-    """What the names in one manifest stand for, and which of them were asked for.
+    """The values of the names in one manifest, and which of them were used.
 
-    given: from the command line. environment: the process's. allowed: variables of it that the user lets it read.
-    read: variables of the environment whose values went into the manifest.
+    assignments: from the command line. environment: the process's. allowed: environment variables that the manifest
+    may read. read: environment variables whose values were inserted.
     """
 
-    def __init__(self, given: Mapping[str, str], environment: Mapping[str, str], allowed: Iterable[str] = ()) -> None:
-        self.given = given
+    def __init__(
+        self, assignments: Mapping[str, str], environment: Mapping[str, str], allowed: Iterable[str] = ()
+    ) -> None:
+        self.assignments = assignments
         self._environment = environment
         self._allowed = frozenset(allowed)
         self._redactor = Redactor.of(environment)
@@ -89,48 +91,49 @@ class Variables:
         self.inserted_chars = 0
 
     def declare(self, own: Mapping[str, Any]) -> None:
-        """Take the manifest's own `vars`; what is no scalar is left to the schema."""
+        """Add the manifest's own `vars`. The schema rejects values that are not scalars."""
         self._own = {name: _text(value) for name, value in own.items() if isinstance(value, str | int | float)}
 
     def value(self, name: str, default: str | None) -> str | None:
-        """The text for `name`, or None. As in a shell, ``:-`` also stands in for what is empty. Raises NotAllowed."""
+        """Return the text of `name`, or None. ``:-`` also replaces an empty value, as in a shell. Raises NotAllowed."""
         self.used.add(name)
         fits = (text for text in self._sources(name) if text or (text is not None and default is None))
         text = next(fits, default)
         if text and self._redactor.holds(text):
-            raise NotAllowed(f"the value of {name} is, or holds, a secret of the environment", "use another value")
+            raise NotAllowed(f"the value of {name} is or contains a secret of the environment", "use another value")
         return text
 
     def _sources(self, name: str) -> Iterator[str | None]:
-        yield self.given.get(name)
+        yield self.assignments.get(name)
         yield self._from_environment(name)
         yield self._own.get(name)
 
     def _from_environment(self, name: str) -> str | None:
-        """What the environment holds for `name`; an empty variable is an unset one."""
-        variable = next((each for each in (PREFIX + name, name) if self._environment.get(each)), None)
+        """Return the environment's value for `name`. An empty variable counts as unset."""
+        variable = next((item for item in (PREFIX + name, name) if self._environment.get(item)), None)
         if variable is None:
             return None
         if is_secret_name(name):
             raise NotAllowed(
-                f"by its name the environment variable {variable} is a secret: no manifest may read it", _OTHER_NAME
+                f"the name of the environment variable {variable} indicates a secret: a manifest may not read it",
+                _OTHER_NAME,
             )
         if variable == name and name not in self._allowed:
             raise NotAllowed(
-                f"the environment holds {name}, and nothing lets this manifest read it",
-                f"--env {name} lets it; --set {name}=… gives another value",
+                f"the environment contains {name}, but this manifest may not read it",
+                f"--env {name} allows it; --set {name}=… sets another value",
             )
         self.read.add(variable)
         return self._environment[variable]
 
     def near(self, name: str) -> str | None:
-        """The known name that was most likely meant."""
-        prefixed = {each.removeprefix(PREFIX) for each in self._environment if each.startswith(PREFIX)}
-        return nearest(name, sorted({*self.given, *self._own, *prefixed, *self._allowed} - SECRETS))
+        """Return the known name that is most similar to `name`, or None."""
+        prefixed = {item.removeprefix(PREFIX) for item in self._environment if item.startswith(PREFIX)}
+        return nearest(name, sorted({*self.assignments, *self._own, *prefixed, *self._allowed} - SECRETS))
 
     def unknown(self) -> list[str]:
-        """Names given on the command line that nothing in the manifest asks for."""
-        return sorted(set(self.given) - self.used - set(self._own))
+        """Return the names from the command line that the manifest does not use."""
+        return sorted(set(self.assignments) - self.used - set(self._own))
 
 
 def _text(value: str | float) -> str:
@@ -138,9 +141,9 @@ def _text(value: str | float) -> str:
 
 
 def insert(root: Any, text: str, variables: Variables, findings: Findings) -> BadPlaces:
-    """Put the variables into every text of `root` (from `source.parse`), which is `text`. `vars` itself stays.
+    """Insert the variables into every text of `root` (from `parser.parse`), which was parsed from `text`.
 
-    Returns the places where that could not be done, which is noted.
+    `vars` itself is not changed. Returns the places where a variable could not be inserted; each has a finding.
     """
     refused: BadPlaces = set()
     own = root.get("vars") if isinstance(root, YamlMapping) else None
@@ -155,7 +158,7 @@ def insert(root: Any, text: str, variables: Variables, findings: Findings) -> Ba
         marks = own.key_marks
         for name in own.keys() - variables.used - SECRETS:
             if NAME.fullmatch(name):
-                findings.warn("unused", marks[name], f"nothing uses the variable '{name}'", f"${{{name}}} would")
+                findings.warn("unused", marks[name], f"the variable '{name}' is not used", f"use it as ${{{name}}}")
     return refused
 
 
@@ -163,17 +166,19 @@ def _check_own(own: YamlMapping, findings: Findings) -> None:
     marks = own.key_marks
     for name, value in own.items():
         if name.upper() in SECRETS:
-            findings.error("variable", marks[name], f"{name} is the API key's place, not a variable's", _KEY_HINT)
-        if isinstance(value, str) and any(each["name"] for each in _REFERENCE.finditer(value)):
-            hint = "use both names where they are needed"
-            findings.error("variable", own.value_marks[name], f"the variable '{name}' holds another one", hint)
+            findings.error(
+                "variable", marks[name], f"{name} is reserved for the API key and cannot be a variable", _KEY_HINT
+            )
+        if isinstance(value, str) and any(item["name"] for item in _REFERENCE.finditer(value)):
+            hint = "use both variables where they are needed"
+            findings.error("variable", own.value_marks[name], f"the variable '{name}' contains another variable", hint)
 
 
-_KEY_HINT = "the key goes to the service from the environment, and nowhere else"
+_KEY_HINT = "the key is read only from the environment and sent only to the service"
 
 
 class _Walk:
-    """One walk over a manifest's values; shared ones (YAML aliases) are visited once."""
+    """One walk over a manifest's values. Shared values (YAML aliases) are visited once."""
 
     def __init__(self, text: str, variables: Variables, findings: Findings) -> None:
         self._lines = split_lines(text)
@@ -183,7 +188,7 @@ class _Walk:
         self.refused: BadPlaces = set()
 
     def visit(self, node: Any, path: tuple[str | int, ...]) -> None:
-        """path: from the manifest's root to `node`."""
+        """Insert variables into `node`. path: from the manifest's root to `node`."""
         if id(node) in self._seen:
             return
         self._seen.add(id(node))
@@ -201,7 +206,7 @@ class _Walk:
                 self.visit(value, where)
 
     def _insert(self, value: str, place: int, path: tuple[str | int, ...]) -> Any:
-        """`value` with its variables in it, or as it is where one is missing, which is noted."""
+        """Return `value` with its variables inserted, or record a finding and return it unchanged."""
         try:
             whole = _REFERENCE.sub(lambda found: self._replacement(found, place), value)
         except _Refused:
@@ -209,11 +214,11 @@ class _Walk:
             return value
         self._variables.inserted_chars += len(whole)
         if len(whole) > MAX_CHARS or self._variables.inserted_chars > MAX_INSERTED_CHARS:
-            self._findings.error("variable", place, "with its variables in it the text is far too long")
+            self._findings.error("variable", place, "the text is too long after its variables are inserted")
             self.refused.add(where(path))
             return value
         alone = _REFERENCE.fullmatch(value)
-        field = next((each for each in reversed(path) if isinstance(each, str)), None)
+        field = next((item for item in reversed(path) if isinstance(item, str)), None)
         return typed(field, whole) if alone and alone["name"] and "tags" not in path else whole
 
     def _replacement(self, found: re.Match[str], place: int) -> str:
@@ -222,20 +227,22 @@ class _Walk:
         name = found["name"]
         if name is None:
             hint = "write ${NAME} or ${NAME:-default}; $${ stands for ${ itself"
-            self._refuse("variable", place, "${", "'${' begins no variable here", hint)
+            self._refuse("variable", place, "${", "'${' does not start a valid variable here", hint)
         if name.upper() in SECRETS:
-            self._refuse("variable", place, f"${{{name}", f"${{{name}}} is the API key: it is no variable", _KEY_HINT)
+            self._refuse(
+                "variable", place, f"${{{name}", f"${{{name}}} is the API key and cannot be a variable", _KEY_HINT
+            )
         try:
             value = self._variables.value(name, found["default"])
         except NotAllowed as refusal:
             self._refuse("variable", place, f"${{{name}", *refusal.args)
         if value is None:
             near = self._variables.near(name)
-            hint = f"did you mean ${{{near}}}? or" if near else "give it:"
+            hint = f"did you mean ${{{near}}}? or" if near else "set it:"
             hint += f" --set {name}=…, 'vars: {{{name}: …}}', or ${{{name}:-default}}"
             self._refuse("variable", place, f"${{{name}", f"the variable {name} has no value", hint)
         if _UNFIT.search(value or ""):
-            self._refuse("variable", place, f"${{{name}", f"the value of {name} holds characters that are not text", "")
+            self._refuse("variable", place, f"${{{name}", f"the value of {name} contains control characters", "")
         return value or ""
 
     def _refuse(self, code: str, place: int, needle: str, message: str, hint: str) -> NoReturn:
@@ -243,12 +250,12 @@ class _Walk:
         raise _Refused
 
     def _exact(self, place: int, needle: str) -> int:
-        """Where `needle` stands in the text, from the beginning of its value on; else where the value begins."""
+        """Return the place of `needle` in the text at or after `place`, or `place` if it is not found."""
         line, column = line_of(place) - 1, column_of(place) - 1
         for at in range(line, min(line + _FAR_LINES, len(self._lines))):
             found = self._lines[at].find(needle, column if at == line else 0)
             if found >= 0:
                 return mark(at + 1, found + 1, len(needle))
-            if at == line and self._lines[at][column : column + 1] == "*":  # an alias: its text stands elsewhere
+            if at == line and self._lines[at][column : column + 1] == "*":  # an alias: its text is elsewhere
                 break
         return place

@@ -1,15 +1,15 @@
-"""URLs that the service can hardly fetch a file from: web pages of known hosts, and private addresses. Pure.
+"""URLs from which the service can hardly fetch a file: web pages of known hosts, and private addresses. Pure.
 
-A page that shows a video is not a video, and a private address means another machine to each reader. Nothing is
-fetched to find out. So each case is a warning.
+A page that shows a video is not a video, and a private address names a different machine for each client. Nothing is
+fetched to check this, so each case is only a warning.
 """
 
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
-# Hosts (and their subdomains) with the paths that are pages and not files, and what to use instead.
-_DIRECT = "name the address of the file itself, which ends in .mp4, .jpg or the like"
+# Hosts (and their subdomains), the paths that are pages and not files, and what to use instead.
+_DIRECT = "use the address of the file itself, which ends in .mp4, .jpg or similar"
 _LINK = "use a local file, or a link to the file itself"
 _PAGES: tuple[tuple[str, str, str], ...] = (
     ("youtube.com youtu.be", "", "download the clip and name the local file"),
@@ -25,27 +25,27 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("imgur.com giphy.com tenor.com flickr.com", r"(?!.*\.(png|jpe?g|webp|mp4|webm)$)", _DIRECT),
     ("pexels.com pixabay.com unsplash.com", r"(?!.*\.(png|jpe?g|webp|mp4|webm)$)", _DIRECT),
 )
-_FILE_HOSTS = re.compile(r"^(i|media\d*|images|videos|player|cdn|dl|live|raw)\.")  # these serve files
+_FILE_HOSTS = re.compile(r"^(i|media\d*|images|videos|player|cdn|dl|live|raw)\.")  # these subdomains serve files
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".home.arpa")
 
 
-def doubt(url: str) -> tuple[str, str]:
-    """Why the service may not get a file from `url`, and what to do instead; two empty texts where nothing is known."""
+def warning_for(url: str) -> tuple[str, str]:
+    """Return why the service may not get a file from `url` and what to do instead; two empty texts if unknown."""
     try:
-        parts = urlsplit(url)
+        address = urlsplit(url)
     except ValueError:
         return "", ""
-    host = (parts.hostname or "").rstrip(".").lower()
-    if parts.scheme == "https" and _is_private(host):
+    host = (address.hostname or "").rstrip(".").lower()
+    if address.scheme == "https" and _is_private(host):
         return f"{host} is a private address, which the service cannot reach", "use a local file, or a public https URL"
-    page = next((hint for names, path, hint in _PAGES if _is_page(parts, host, names.split(), path)), "")
-    return (f"this looks like a web page of {host}, not like a file", page) if page else ("", "")
+    page = next((hint for names, path, hint in _PAGES if _is_page(address, host, names.split(), path)), "")
+    return (f"this looks like a web page of {host}, not a file", page) if page else ("", "")
 
 
-def _is_page(parts: SplitResult, host: str, names: list[str], path: str) -> bool:
+def _is_page(address: SplitResult, host: str, names: list[str], path: str) -> bool:
     if _FILE_HOSTS.match(host) or not any(host == name or host.endswith(f".{name}") for name in names):
         return False
-    return re.match(path, f"{parts.path}?{parts.query}" if parts.query else parts.path) is not None
+    return re.match(path, f"{address.path}?{address.query}" if address.query else address.path) is not None
 
 
 def _is_private(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Matrix rows, exclusions, patterns, priorities, file names, and ids that stay."""
+"""Matrix rows, exclusions, patterns, priorities, file names, and stable ids."""
 
 import random
 from pathlib import Path
@@ -8,21 +8,21 @@ import pytest
 
 from batchrunner.manifest import Batch
 from tests.conftest import MEDIA
-from tests.manifest_tools import IMAGE, VIDEO, job, loaded, params, refused, told
+from tests.manifest_tools import IMAGE, VIDEO, error_places, job, loaded, params, refused
 
 
 def ids(batch: Batch) -> list[str]:
     return [entry.id for entry in batch.entries]
 
 
-def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:
+def test_exclusions_remove_combinations(tmp_path: Path) -> None:
     row = job(resolution=["480p", "580p", "720p"], shift=[1, 2], exclude=[{"resolution": "720p"}, {"shift": 2.0}])
     assert params(loaded(tmp_path, {"matrix": [row]}).entries, "resolution", "shift") == [("480p", 1.0), ("580p", 1.0)]
     row["exclude"] = [{"resolution": "720p", "shift": 2}]
     assert len(loaded(tmp_path, {"matrix": [row]}).entries) == 5
 
 
-def test_an_exclusion_sees_defaults_and_patterns(tmp_path: Path) -> None:
+def test_an_exclusion_matches_defaults_and_patterns(tmp_path: Path) -> None:
     picture = (MEDIA / "hopper.jpg").read_bytes()
     for number, name in enumerate(("a.jpg", "bad-1.jpg", "bad-2.jpg")):
         (tmp_path / name).write_bytes(picture + bytes(number))
@@ -35,25 +35,25 @@ def test_an_exclusion_sees_defaults_and_patterns(tmp_path: Path) -> None:
     assert len(loaded(tmp_path, manifest).entries) == 5  # 480p by the documented default
 
 
-def test_exclusions_that_do_nothing_or_everything(tmp_path: Path) -> None:
+def test_exclusions_that_match_nothing_or_everything(tmp_path: Path) -> None:
     row = job(shift=[1, 2], exclude=[{"shift": 3}, {"shift": 1}])
     batch = loaded(tmp_path, {"matrix": [row]})
-    assert [(each.code, each.column) for each in batch.warnings] == [("no-match", 125)]
+    assert [(item.code, item.column) for item in batch.warnings] == [("no-match", 125)]
     row["exclude"] = [{"resolution": "480p"}]
-    assert [code for code, *_ in told(refused(tmp_path, {"matrix": [row]}))] == ["no-match"]
+    assert [code for code, *_ in error_places(refused(tmp_path, {"matrix": [row]}))] == ["no-match"]
     row["allow_empty"] = True
     assert loaded(tmp_path, {"matrix": [row]}).entries == ()
 
 
 @pytest.mark.parametrize("top", [True, False])
-def test_a_pattern_may_match_nothing_where_that_is_allowed(tmp_path: Path, top: bool) -> None:
+def test_a_pattern_without_matches_needs_allow_empty(tmp_path: Path, top: bool) -> None:
     row: dict[str, Any] = {"video": "none/*.mp4", "image": IMAGE}
     manifest: dict[str, Any] = {"jobs": [job()], "matrix": [row]}
-    assert told(refused(tmp_path, manifest))[0][0] == "no-match"
+    assert error_places(refused(tmp_path, manifest))[0][0] == "no-match"
     (manifest if top else row)["allow_empty"] = True
     assert len(loaded(tmp_path, manifest).entries) == 1
     row["allow_empty"] = False
-    assert told(refused(tmp_path, manifest))[0][0] == "no-match"
+    assert error_places(refused(tmp_path, manifest))[0][0] == "no-match"
 
 
 def test_comparisons_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,17 +61,17 @@ def test_comparisons_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     row = job(shift=[1, 2, 3, 4], exclude=[{"shift": 1}])
     assert len(loaded(tmp_path, {"matrix": [row]}).entries) == 3
     row["exclude"] = [{"shift": 1}, {"shift": 2}]
-    assert [code for code, *_ in told(refused(tmp_path, {"matrix": [row]}))] == ["too-many"]
+    assert [code for code, *_ in error_places(refused(tmp_path, {"matrix": [row]}))] == ["too-many"]
 
 
-def test_rows_are_made_as_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two matrix rows of nine hundred thousand jobs each: the bound is met, and neither is ever held."""
+def test_rows_are_generated_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two matrix rows of 900,000 jobs each reach the limit, and neither is stored as a whole."""
     monkeypatch.setattr("batchrunner.manifest.expand.MAX_ROWS", 1000)
     row = job(num_inference_steps=list(range(1, 31)), shift=list(range(1, 31)))
-    assert [code for code, *_ in told(refused(tmp_path, {"matrix": [row, row]}))] == ["too-many"]
+    assert [code for code, *_ in error_places(refused(tmp_path, {"matrix": [row, row]}))] == ["too-many"]
 
 
-def test_priority_and_file_name_are_the_entrys_and_not_the_jobs(tmp_path: Path) -> None:
+def test_priority_and_file_name_belong_to_the_entry_not_the_job(tmp_path: Path) -> None:
     plain = loaded(tmp_path, [job(id="a")]).entries[0]
     manifest = {
         "defaults": {"priority": -3, "file": "{id}-{resolution}"},
@@ -88,7 +88,7 @@ def test_priority_and_file_name_are_the_entrys_and_not_the_jobs(tmp_path: Path) 
     assert entries[0].job.fingerprint == plain.job.fingerprint
     assert (plain.priority, plain.file) == (0, "a.mp4")
     for bad in (1001, -1001, 1.5, "high", True):
-        assert told(refused(tmp_path, [job(priority=bad)]))
+        assert error_places(refused(tmp_path, [job(priority=bad)]))
 
 
 @pytest.mark.parametrize(
@@ -135,25 +135,25 @@ def test_placeholders(tmp_path: Path, pattern: str, name: str) -> None:
         ("é", "e would do"),
     ],
 )
-def test_names_that_cannot_be(tmp_path: Path, pattern: str, hint: str) -> None:
+def test_invalid_file_names(tmp_path: Path, pattern: str, hint: str) -> None:
     row = job(id="xx" if pattern == "{id}" * 60 else "x", tags={"odd": "映画"}, file=pattern)
     found = refused(tmp_path, [row])
-    assert [code for code, *_ in told(found)] == ["file-name"]
+    assert [code for code, *_ in error_places(found)] == ["file-name"]
     assert hint in found[0].hint
     in_defaults = {"defaults": {"file": pattern}, "jobs": [job(id=name, tags={"odd": "映画"}) for name in ("x", "xy")]}
-    assert told(refused(tmp_path, in_defaults))
+    assert error_places(refused(tmp_path, in_defaults))
 
 
-def test_a_wrong_pattern_in_the_defaults_is_told_once_at_its_place(tmp_path: Path) -> None:
+def test_a_wrong_pattern_in_the_defaults_is_reported_once_at_its_place(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"video,image\n{VIDEO},{IMAGE}\n")
     found = refused(tmp_path, {"defaults": {"file": "{no}"}, "jobs": [job(), job(shift=2)], "jobs_from": "t.csv"})
-    assert told(found) == [("file-name", "batch.yaml", 1, 23)]
+    assert error_places(found) == [("file-name", "batch.yaml", 1, 23)]
 
 
-def test_files_collide_whatever_the_case_and_both_places_are_named(tmp_path: Path) -> None:
+def test_file_names_collide_regardless_of_case_and_both_places_are_named(tmp_path: Path) -> None:
     manifest = f"- {{id: a, video: {VIDEO}, image: {IMAGE}}}\n- {{id: b, video: {VIDEO}, image: {IMAGE}, file: A}}\n"
     found = refused(tmp_path, manifest)
-    assert told(found) == [("duplicate-file", "batch.yaml", 2, 91)]
+    assert error_places(found) == [("duplicate-file", "batch.yaml", 2, 91)]
     assert "line 1" in found[0].message
     assert loaded(tmp_path, manifest.replace("file: A", "file: C")).entries[1].file == "C.mp4"
     swapped = loaded(tmp_path, manifest.replace("{id: a,", "{id: a, file: b,").replace("file: A", "file: a"))
@@ -177,7 +177,7 @@ def test_ids_stay_when_tables_and_matrix_rows_grow(tmp_path: Path) -> None:
     assert len(set(then.values())) == len(then) == 48
 
 
-def test_many_equal_rows_are_numbered_in_no_time(tmp_path: Path) -> None:
+def test_many_equal_rows_are_numbered_quickly(tmp_path: Path) -> None:
     batch = loaded(tmp_path, [job() for _ in range(3000)])
     assert len(set(ids(batch))) == 3000
     assert ids(batch)[2999].endswith("-3000")

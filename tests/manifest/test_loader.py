@@ -1,4 +1,4 @@
-"""Manifests that are right: what they mean. Those that are wrong are in manifest/test_bad_manifests.py."""
+"""Valid manifests and their meaning. Invalid ones are in manifest/test_bad_manifests.py."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def loaded(folder: Path, manifest: object, name: str = "batch.yaml") -> Batch:
 def refused(folder: Path, manifest: object) -> list[Diagnostic]:
     with pytest.raises(ManifestError) as caught:
         loaded(folder, manifest)
-    return [each for each in caught.value.diagnostics if isinstance(each, Diagnostic)]
+    return [item for item in caught.value.diagnostics if isinstance(item, Diagnostic)]
 
 
 def job(**fields: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ matrix:
 """
 
 
-def test_the_contracts_example(here: Path) -> None:
+def test_the_example_of_the_contract(here: Path) -> None:
     batch = loaded(here, CONTRACT)
     assert batch.name == "nightly-heroes"
     assert batch.settings == {"output": "output/nightly-heroes", "provider": "aimlapi", "concurrency": 8}
@@ -118,7 +118,7 @@ def test_a_bare_list_is_a_manifest(tmp_path: Path) -> None:
     }
 
 
-def test_params_are_what_is_sent(tmp_path: Path) -> None:
+def test_params_are_the_values_that_are_sent(tmp_path: Path) -> None:
     fields = {"shift": 7, "num_inference_steps": 30.0, "enable_safety_checker": False}
     params = loaded(tmp_path, [job(**fields)]).entries[0].job.params
     assert list(params) == list(PARAMETERS)
@@ -127,14 +127,14 @@ def test_params_are_what_is_sent(tmp_path: Path) -> None:
     assert params["enable_safety_checker"] is False
 
 
-def test_relative_paths_start_from_the_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_relative_to_the_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"video": "media/bunny.mp4", "image": "media/hopper.jpg"}
     there = loaded(here, [row]).entries
     monkeypatch.chdir(here)
     assert [entry.job.fingerprint for entry in load(Path("batch.yaml")).entries] == [there[0].job.fingerprint]
 
 
-def test_defaults_stand_below_every_row_and_tags_are_merged(tmp_path: Path) -> None:
+def test_rows_override_defaults_and_tags_are_merged(tmp_path: Path) -> None:
     manifest = {
         "defaults": job(shift=2, tags={"client": "acme", "scene": "1"}),
         "jobs": [{}, {"shift": 3, "tags": {"scene": "2"}}],
@@ -146,7 +146,7 @@ def test_defaults_stand_below_every_row_and_tags_are_merged(tmp_path: Path) -> N
     assert all(e.tags["client"] == "acme" for e in entries)
 
 
-def test_a_matrix_is_worked_out_in_written_order_last_key_fastest(tmp_path: Path) -> None:
+def test_a_matrix_is_expanded_in_written_order_last_key_fastest(tmp_path: Path) -> None:
     manifest = f"matrix:\n  - shift: [1, 2]\n    video: {VIDEO}\n    resolution: [720p, 480p]\n    image: {IMAGE}\n"
     entries = loaded(tmp_path, manifest).entries
     assert [(e.job.params["shift"], e.job.params["resolution"]) for e in entries] == [
@@ -157,12 +157,12 @@ def test_a_matrix_is_worked_out_in_written_order_last_key_fastest(tmp_path: Path
     ]
 
 
-def test_patterns_are_sorted_and_names_that_hold_wildcards_stand_for_themselves(tmp_path: Path) -> None:
+def test_matches_are_sorted_and_names_with_wildcards_are_literal(tmp_path: Path) -> None:
     picture = (MEDIA / "hopper.jpg").read_bytes()
     for number, name in enumerate(("b.jpg", "a.jpg", "[c].jpg", "sub/d.jpg", "c.png")):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(picture + bytes(number))  # equal pictures would be equal jobs
+        path.write_bytes(picture + bytes(number))  # equal pictures would give equal jobs
 
     def sources(pattern: str) -> list[str]:
         batch = loaded(tmp_path, {"matrix": [{"video": VIDEO, "image": pattern}]})
@@ -174,7 +174,7 @@ def test_patterns_are_sorted_and_names_that_hold_wildcards_stand_for_themselves(
     assert sources(f"{tmp_path}/?.jpg") == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
 
 
-def test_a_question_mark_in_a_url_is_no_pattern(tmp_path: Path) -> None:
+def test_a_question_mark_in_a_url_is_not_a_pattern(tmp_path: Path) -> None:
     url = "https://example.com/a.png?size=[1]*"
     batch = loaded(tmp_path, {"matrix": [{"video": VIDEO, "image": url.replace("[1]", "1")}]})
     assert batch.entries[0].job.image.uri == "https://example.com/a.png?size=1*"
@@ -185,7 +185,7 @@ def by_content(entries: tuple[Entry, ...]) -> dict[str, str]:
     return {entry.job.fingerprint: entry.id for entry in entries}
 
 
-def test_ids_stay_when_rows_are_added_removed_or_moved(tmp_path: Path) -> None:
+def test_ids_are_stable_when_rows_are_added_removed_or_moved(tmp_path: Path) -> None:
     rows = [
         job(video=f"https://example.com/{folder}/walk.mp4", shift=shift, resolution=resolution)
         for folder in ("a", "b")
@@ -203,7 +203,7 @@ def test_ids_stay_when_rows_are_added_removed_or_moved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "readable"),
     [
         ({}, "walk-hero-480p"),
         ({"resolution": "720p"}, "walk-hero-720p"),
@@ -223,21 +223,21 @@ def test_ids_stay_when_rows_are_added_removed_or_moved(tmp_path: Path) -> None:
         ({"video": "x" * 50 + ".mp4"}, "x" * 32 + "-hero-480p"),
     ],
 )
-def test_derived_ids_can_be_read(fields: Mapping[str, Any], words: str) -> None:
+def test_derived_ids_are_readable(fields: Mapping[str, Any], readable: str) -> None:
     derived = ids.derive(job(**fields))
     stem, digits = derived.rsplit("-", 1)
-    assert stem == words
+    assert stem == readable
     assert len(digits) == 10
-    assert ids.cleaned(derived) == derived  # a derived id would be allowed as a given one
+    assert ids.cleaned(derived) == derived  # a derived id is also valid as an explicit one
 
 
-def test_equal_rows_get_numbers_and_given_ids_go_first(tmp_path: Path) -> None:
+def test_equal_rows_are_numbered_and_explicit_ids_take_precedence(tmp_path: Path) -> None:
     derived = ids.derive(job())
     batch = loaded(tmp_path, [job(), job(), job(id=derived), job()])
     assert names(batch) == [f"{derived}-2", f"{derived}-3", derived, f"{derived}-4"]
 
 
-def test_equal_jobs_are_one_job_and_that_is_told(here: Path) -> None:
+def test_equal_jobs_are_one_job_and_give_a_warning(here: Path) -> None:
     (here / "copy.mp4").write_bytes((MEDIA / "bunny.mp4").read_bytes())
     manifest = (
         "- {id: a, video: media/bunny.mp4, image: media/hopper.jpg}\n"
@@ -249,17 +249,17 @@ def test_equal_jobs_are_one_job_and_that_is_told(here: Path) -> None:
     assert first.job is second.job
     assert third.job is not first.job
     assert [entry.file for entry in batch.entries] == ["a.mp4", "b.mp4", "c.mp4"]
-    assert [(each.severity, each.line, each.message) for each in batch.warnings] == [
+    assert [(item.severity, item.line, item.message) for item in batch.warnings] == [
         ("warning", 2, "'b' is the same job as 'a' on line 1")
     ]
 
 
-def test_aliased_jobs_with_one_id_are_caught(tmp_path: Path) -> None:
+def test_aliased_jobs_with_one_id_are_an_error(tmp_path: Path) -> None:
     found = refused(tmp_path, f"- &a {{id: x, video: '{VIDEO}', image: '{IMAGE}'}}\n- *a\n")
-    assert [each.code for each in found] == ["duplicate-id"]
+    assert [item.code for item in found] == ["duplicate-id"]
 
 
-def test_each_file_is_looked_at_once_however_it_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_read_once_under_all_its_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[str] = []
 
     def counting(path: Path, kind: Any, source: str) -> Media:
@@ -273,8 +273,8 @@ def test_each_file_is_looked_at_once_however_it_is_named(here: Path, monkeypatch
     assert sorted(probed) == ["image hopper.jpg", "video bunny.mp4"]
 
 
-def test_the_fingerprint_is_a_promise() -> None:
-    """A literal: whoever changes it makes every user pay for every job again."""
+def test_the_fingerprint_is_stable() -> None:
+    """The literal must not change: a new fingerprint makes every user pay for every job again."""
     video = Media("video", "a.mp4", sha256="00" * 32)
     image = Media("image", IMAGE, uri=IMAGE)
     expected = "sha256:bc4e28dc3ac887cfbc35be4112986965eb96d17dad57afe146913c9a7c4c1a17"
@@ -310,7 +310,7 @@ def test_the_batch_knows_the_manifests_hash(tmp_path: Path) -> None:
         ("http://[::1]:80/a", "http://[::1]:80/a"),
     ],
 )
-def test_urls_pass_whole_and_are_shown_without_secrets(url: str, shown: str) -> None:
+def test_urls_are_sent_unchanged_and_shown_without_secrets(url: str, shown: str) -> None:
     assert (remote(url, "video").uri, remote(url, "video").source) == (url, shown)
 
 
@@ -328,7 +328,7 @@ def test_urls_pass_whole_and_are_shown_without_secrets(url: str, shown: str) -> 
         "https://?",
     ],
 )
-def test_urls_that_cannot_be_used(url: str) -> None:
+def test_unusable_urls(url: str) -> None:
     with pytest.raises(MediaProblem) as caught:
         remote(url, "video")
     assert "@" not in caught.value.message
@@ -340,7 +340,7 @@ def manifest_error(path: Path) -> UsageError:
     return caught.value
 
 
-def test_what_is_no_manifest_file_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_manifest_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "nightly.yaml").write_text("- {}")
     os.mkfifo(tmp_path / "fifo.yaml")
     assert manifest_error(tmp_path / "nigthly.yaml").hint == f"did you mean {tmp_path / 'nightly.yaml'}?"
@@ -375,12 +375,12 @@ def parsed(text: str) -> Any:
         ("a b", "a b"),
     ],
 )
-def test_scalars_mean_what_the_safe_loader_makes_of_them(text: str, value: object) -> None:
+def test_scalars_have_the_values_of_the_safe_loader(text: str, value: object) -> None:
     assert parsed(f"- {text}") == [value]
     assert type(parsed(f"- {text}")[0]) is type(value)
 
 
-def test_values_know_their_places() -> None:
+def test_values_record_their_places() -> None:
     root = parsed("# first\na: 1\nb:\n  - x\n  - {c: y}\n")
     assert isinstance(root, YamlMapping)
     assert isinstance(root["b"], YamlList)
@@ -390,20 +390,20 @@ def test_values_know_their_places() -> None:
     assert root["b"][1].key_marks == {"c": mark(5, 6, 1)}
 
 
-def test_marks_hold_line_and_column() -> None:
+def test_marks_pack_line_and_column() -> None:
     for line, column in ((1, 1), (100_000, 17), (3, 1_000_000)):
         assert (line_of(mark(line, column)), column_of(mark(line, column))) == (line, column)
-    assert column_of(mark(1, 10**9)) < column_of(mark(1, 10**9)) + 1  # clipped, and never spilling into the line
+    assert column_of(mark(1, 10**9)) < column_of(mark(1, 10**9)) + 1  # clipped, so it does not overflow into the line
     assert line_of(mark(1, 10**9)) == 1
 
 
-def test_merge_keys_stand_below_the_mappings_own() -> None:
+def test_a_mapping_overrides_its_merge_keys() -> None:
     root = parsed("a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {z: 3, <<: [*a, *b]}\nd: {<<: *a, '<<': 4}\n")
     assert root["c"] == {"x": 1, "y": 1, "z": 3}
     assert root["d"] == {"x": 1, "y": 1, "<<": 4}
 
 
-def test_keys_are_the_text_that_was_written() -> None:
+def test_keys_are_the_text_as_written() -> None:
     assert parsed("{1: a, no: b, ~: c}") == {"1": "a", "no": "b", "~": "c"}
 
 
@@ -424,7 +424,7 @@ YAMLISH = st.text(st.sampled_from(list("ab1:-[]{}&*!|>'\"%@`#,? \n\t~<=.\\x0")),
 @example(b"- 1:" + b"59:" * 3000 + b"1.0")
 @example(b"- " + b"?" * 2000)
 @settings(max_examples=400, deadline=None, derandomize=True)
-def test_whatever_the_bytes_there_is_no_traceback(data: bytes) -> None:
+def test_any_bytes_load_without_a_traceback(data: bytes) -> None:
     findings = Findings("m")
     root = source.parse(data, findings)
     if root is None:
@@ -465,20 +465,20 @@ MANIFESTS = st.one_of(
 
 @given(MANIFESTS)
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_whatever_the_values_there_is_a_batch_or_a_list_of_problems(manifest: object) -> None:
+def test_any_values_give_a_batch_or_a_list_of_problems(manifest: object) -> None:
     text = yaml.safe_dump(manifest, allow_unicode=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.yaml"
         path.write_text(text, encoding="utf-8", errors="replace")
         try:
-            told: tuple[object, ...] = load(path).entries
+            result: tuple[object, ...] = load(path).entries
         except ManifestError as error:
-            told = error.diagnostics
-            assert told
-    assert told or isinstance(manifest, dict)  # a batch may be empty where that is allowed
+            result = error.diagnostics
+            assert result
+    assert result or isinstance(manifest, dict)  # a batch may be empty with allow_empty
 
 
-def test_the_pure_parser_serves_where_the_c_one_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pure_parser_works_without_the_c_parser(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = names(loaded(here, CONTRACT))
     monkeypatch.setattr(source, "_LOADER", yaml.SafeLoader)
     assert names(loaded(here, CONTRACT)) == expected
@@ -492,20 +492,20 @@ def test_nearest() -> None:
     assert nearest("xyz", sorted(FIELDS)) is None
 
 
-def test_more_rows_than_the_bound_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_the_limit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.manifest.expand.MAX_ROWS", 3)
     assert len(loaded(tmp_path, [job(shift=n) for n in (1, 2, 3)]).entries) == 3
-    assert [each.code for each in refused(tmp_path, [job(shift=n) for n in (1, 2, 3, 4)])] == ["too-many"]
+    assert [item.code for item in refused(tmp_path, [job(shift=n) for n in (1, 2, 3, 4)])] == ["too-many"]
 
 
-# The schema, the table of settings and the contract say the same.
+# The schema, the table of settings and the contract agree.
 
 
 def test_the_schema_is_a_valid_schema_and_so_are_its_examples() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())
-    for each in schema()["examples"]:
-        validator.validate(each)
+    for item in schema()["examples"]:
+        validator.validate(item)
 
 
 def test_the_schema_knows_every_setting_and_no_other_key() -> None:
@@ -536,7 +536,7 @@ def test_the_schema_knows_every_parameter_with_its_documented_default() -> None:
     assert definitions["video_write_mode"]["enum"] == ["fast", "balanced", "small"]
 
 
-def test_an_editor_finds_words_for_every_key() -> None:
+def test_an_editor_finds_a_description_of_every_key() -> None:
     definitions = schema()["$defs"]
     for properties in (schema()["else"]["properties"], definitions["job"]["properties"]):
         for name, entry in properties.items():
@@ -545,14 +545,14 @@ def test_an_editor_finds_words_for_every_key() -> None:
             assert whole["description"].endswith("."), name
 
 
-def test_diagnostics_come_in_order_of_place(tmp_path: Path) -> None:
+def test_diagnostics_are_in_order_of_place(tmp_path: Path) -> None:
     found = refused(tmp_path, "zzz: 1\njobs:\n- {shift: x}\n- {id: '?', video: none.mp4}\n- 3\nconcurrency: 0\n")
-    places = [(each.line, each.column) for each in found]
+    places = [(item.line, item.column) for item in found]
     assert all(one <= other for one, other in pairwise(places))
-    assert {each.code for each in found} >= {"unknown-key", "wrong-type", "missing-key", "id", "video", "out-of-range"}
+    assert {item.code for item in found} >= {"unknown-key", "wrong-type", "missing-key", "id", "video", "out-of-range"}
 
 
-def test_loading_pulls_in_no_heavy_library_without_local_files(tmp_path: Path) -> None:
+def test_loading_without_local_files_imports_no_heavy_library(tmp_path: Path) -> None:
     import subprocess
 
     (tmp_path / "m.yaml").write_text(json.dumps([job()]))

@@ -1,4 +1,4 @@
-"""A first manifest from a folder: it validates, reads well, and overwrites nothing."""
+"""Creation of a first manifest from a folder: it is valid, readable, and overwrites nothing."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def entries(path: str = "batch.yaml") -> list[tuple[str, str, str]]:
     return [(entry.file, entry.job.video.source, entry.job.image.source) for entry in batch.entries]
 
 
-def test_one_image_goes_with_each_video(here: Path) -> None:
+def test_a_single_image_is_used_for_each_video(here: Path) -> None:
     put("clips/bunny.mp4", "bunny.mp4")
     put("clips/deep/Other One.mp4", "bunny.mp4", b"\0\0\0\x08free")
     put("clips/hero.jpg", "hopper.jpg")
@@ -51,7 +51,7 @@ def test_one_image_goes_with_each_video(here: Path) -> None:
     assert "480x480, 2.4 s" in Path("batch.yaml").read_text("utf-8")
 
 
-def test_several_images_make_every_combination_and_the_example_exclusion_works(here: Path) -> None:
+def test_several_images_give_a_matrix_and_its_example_exclusion_works(here: Path) -> None:
     put("bunny.mp4", "bunny.mp4")
     put("a.jpg", "astronaut.jpg")
     put("h.jpg", "hopper.jpg")
@@ -62,16 +62,16 @@ def test_several_images_make_every_combination_and_the_example_exclusion_works(h
     assert [file for file, *_ in entries("less.yaml")] == ["bunny-a.mp4"]
 
 
-def test_equal_names_make_pairs(here: Path) -> None:
+def test_equal_names_are_paired(here: Path) -> None:
     put("a.mp4", "bunny.mp4")
     put("B.mp4", "bunny.mp4", b"\0\0\0\x08free")
     put("A.jpg", "astronaut.jpg")
     put("faces/b.jpg", "hopper.jpg")
-    assert "each video with the image of its name" in init(".").output
+    assert "each video with the image of the same name" in init(".").output
     assert entries() == [("a.mp4", "a.mp4", "A.jpg"), ("B.mp4", "B.mp4", "faces/b.jpg")]
 
 
-def test_what_cannot_be_used_is_left_out_and_named(here: Path) -> None:
+def test_unusable_files_are_left_out_and_listed(here: Path) -> None:
     put("bunny.mp4", "bunny.mp4")
     put("copy.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")
@@ -96,7 +96,7 @@ def test_what_cannot_be_used_is_left_out_and_named(here: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a: b #c", "${HOME}", "[1]*", "no", "1", "- x", '"q"', "'", "é 映", "a\\b", "%", "@x", "a ", "{x}"]
 )
-def test_odd_names_mean_themselves(here: Path, name: str) -> None:
+def test_unusual_names_are_quoted(here: Path, name: str) -> None:
     put(f"{name}.mp4", "bunny.mp4")
     put(f"{name}.jpg", "hopper.jpg")
     put("z.jpg", "astronaut.jpg")
@@ -105,7 +105,7 @@ def test_odd_names_mean_themselves(here: Path, name: str) -> None:
     assert f"{name}.jpg" in {image for _, _, image in entries()}
 
 
-def test_names_that_are_no_text_are_left_out(here: Path) -> None:
+def test_names_with_control_characters_are_left_out(here: Path) -> None:
     put("bunny.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")
     for name in ("a\nb.jpg", "\x1b[2J.jpg"):
@@ -115,7 +115,7 @@ def test_names_that_are_no_text_are_left_out(here: Path) -> None:
     assert "\x1b" not in result.output
 
 
-def test_nothing_is_overwritten_unasked(here: Path) -> None:
+def test_existing_files_are_not_overwritten_without_force(here: Path) -> None:
     put("bunny.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")
     Path("batch.yaml").write_text("mine")
@@ -127,7 +127,7 @@ def test_nothing_is_overwritten_unasked(here: Path) -> None:
 
 
 @pytest.mark.parametrize("found", [(), ("bunny.mp4",), ("hopper.jpg",)])
-def test_where_something_is_missing_nothing_is_written(here: Path, found: tuple[str, ...]) -> None:
+def test_nothing_is_written_without_a_video_and_an_image(here: Path, found: tuple[str, ...]) -> None:
     for name in found:
         put(name, name)
     result = init()
@@ -137,7 +137,7 @@ def test_where_something_is_missing_nothing_is_written(here: Path, found: tuple[
     assert not Path("batch.yaml").exists()
 
 
-def test_folders_that_are_none(here: Path) -> None:
+def test_paths_that_are_not_folders(here: Path) -> None:
     assert isinstance(init("gone").exception, UsageError)
     put("bunny.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")
@@ -145,7 +145,7 @@ def test_folders_that_are_none(here: Path) -> None:
     assert isinstance(init("-o", ".", "--force").exception, UsageError)
 
 
-def test_too_much_for_a_first_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files_are_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.manifest.scaffold._MAX_MEDIA", 3)
     for name in "abcd":
         Path(f"{name}.mp4").touch()

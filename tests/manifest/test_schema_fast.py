@@ -1,4 +1,4 @@
-"""The quick check says yes only where the full validator does, and says it of everything common."""
+"""The fast check accepts only what the full validator accepts, and it accepts common jobs."""
 
 from typing import Any
 
@@ -34,9 +34,9 @@ TOP = st.dictionaries(st.sampled_from([*whole_schema()["else"]["properties"], "o
 
 
 @pytest.mark.parametrize("name", ["job", "row", "defaults", ""])
-def test_a_yes_is_always_right(name: str) -> None:
-    part = DEFINITIONS[name] if name else whole_schema()
-    fits = schema_fast.compiled(part, DEFINITIONS)
+def test_true_is_always_correct(name: str) -> None:
+    section = DEFINITIONS[name] if name else whole_schema()
+    fits = schema_fast.compiled(section, DEFINITIONS)
     reference: dict[str, Any] = {"$ref": f"#/$defs/{name}", "$defs": DEFINITIONS} if name else whole_schema()
     validator = jsonschema.Draft202012Validator(reference)
     said = []
@@ -53,7 +53,7 @@ def test_a_yes_is_always_right(name: str) -> None:
     assert not all(said)
 
 
-def test_the_common_job_is_a_yes() -> None:
+def test_a_common_job_is_accepted() -> None:
     fits = schema_fast.compiled(DEFINITIONS["job"], DEFINITIONS)
     for properties in (
         {"resolution": "720p", "num_inference_steps": 30, "shift": 5, "tags": {"a": "b"}, "priority": -1},
@@ -66,7 +66,7 @@ def test_the_common_job_is_a_yes() -> None:
         assert schema_fast.compiled(whole_schema(), DEFINITIONS)(example)
 
 
-def test_a_keyword_that_is_not_known_is_a_no() -> None:
+def test_an_unknown_keyword_gives_false() -> None:
     assert not schema_fast.compiled({"type": "string", "format": "uri"}, {})("x")
     assert schema_fast.compiled({"type": "string"}, {})("x")
 
@@ -89,12 +89,12 @@ def test_a_keyword_that_is_not_known_is_a_no() -> None:
         (None, "30", "30"),
     ],
 )
-def test_texts_take_the_type_of_their_field(name: str | None, text: str, value: object) -> None:
+def test_text_gets_the_type_of_its_field(name: str | None, text: str, value: object) -> None:
     assert typed(name, text) == value
     assert type(typed(name, text)) is type(value)
 
 
-def test_every_setting_and_section_has_words_and_an_example_or_a_default() -> None:
+def test_each_setting_and_section_has_a_description_and_an_example_or_default() -> None:
     properties = whole_schema()["else"]["properties"]
     for name in (
         *(setting.name for setting in SETTINGS),

@@ -1,4 +1,4 @@
-"""${VARIABLES} in manifests: whose value counts, where they may stand, and what is said of those that have none."""
+"""${VARIABLES} in manifests: precedence, allowed places, and errors for variables without a value."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -7,13 +7,13 @@ import pytest
 
 from batchrunner.errors import UsageError
 from batchrunner.manifest import variables
-from batchrunner.manifest.variables import SECRETS, read_allowed, read_given
+from batchrunner.manifest.variables import SECRETS, read_allowed, read_assignments
 from batchrunner.redaction import KEY_VARIABLES
-from tests.manifest_tools import IMAGE, VIDEO, job, loaded, refused, told
+from tests.manifest_tools import IMAGE, VIDEO, error_places, job, loaded, refused
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "own", "text", "value"),
+    ("assignments", "environment", "own", "text", "value"),
     [
         ({"A": "given"}, {"A": "env"}, {"A": "own"}, "${A:-default}", "given"),
         ({"A": "given"}, {"BATCHRUNNER_VAR_A": "env"}, {"A": "own"}, "${A:-default}", "given"),
@@ -35,29 +35,34 @@ from tests.manifest_tools import IMAGE, VIDEO, job, loaded, refused, told
         ({"A": ": [\n- {"}, {}, {}, "${A}", ": [\n- {"),
     ],
 )
-def test_whose_value_counts(
-    tmp_path: Path, given: dict[str, str], environment: dict[str, str], own: dict[str, object], text: str, value: str
+def test_precedence_of_values(
+    tmp_path: Path,
+    assignments: dict[str, str],
+    environment: dict[str, str],
+    own: dict[str, object],
+    text: str,
+    value: str,
 ) -> None:
     manifest = {**({"vars": own} if own else {}), "jobs": [job(tags={"t": text})]}
-    assert loaded(tmp_path, manifest, given, environment).entries[0].tags == {"t": value}
+    assert loaded(tmp_path, manifest, assignments, environment).entries[0].tags == {"t": value}
 
 
 @pytest.mark.parametrize("own", [{}, {"vars": {"RES": "720p"}}])
 @pytest.mark.parametrize("text", ["${RES}", "${RES:-480p}", "x${RES:-}"])
-def test_a_variable_of_the_environment_is_read_where_the_user_allows_it(
+def test_an_environment_variable_is_read_only_if_the_user_allows_it(
     tmp_path: Path, own: dict[str, object], text: str
 ) -> None:
     manifest = {**own, "jobs": [job(tags={"t": text})]}
     environment = {"RES": "hunter2hunter2"}
     found = refused(tmp_path, manifest, environment=environment)
-    assert [code for code, *_ in told(found)] == ["variable"]
+    assert [code for code, *_ in error_places(found)] == ["variable"]
     assert "--env RES" in found[0].hint
     assert "hunter2" not in str(found)
     allowed = loaded(tmp_path, manifest, {}, environment, read_allowed(["RES"], environment))
     assert allowed.entries[0].tags == {"t": text[: text.index("$")] + "hunter2hunter2"}
     assert allowed.read == ("RES",)
-    for given, more in (({"RES": "580p"}, {}), ({}, {"BATCHRUNNER_VAR_RES": "580p"})):
-        batch = loaded(tmp_path, manifest, given, environment | more)
+    for assignments, more in (({"RES": "580p"}, {}), ({}, {"BATCHRUNNER_VAR_RES": "580p"})):
+        batch = loaded(tmp_path, manifest, assignments, environment | more)
         assert batch.entries[0].tags["t"].endswith("580p")
         assert batch.read == tuple(more)
 
@@ -75,12 +80,12 @@ def test_a_variable_of_the_environment_is_read_where_the_user_allows_it(
         "cookie",
     ],
 )
-def test_what_is_a_secret_by_its_name_is_never_read(tmp_path: Path, name: str) -> None:
+def test_a_variable_with_a_secret_name_is_never_read(tmp_path: Path, name: str) -> None:
     for variable in (name, f"BATCHRUNNER_VAR_{name}"):
         environment = {variable: "hunter2hunter2"}
         for text in (f"${{{name}}}", f"${{{name}:-x}}"):
             found = refused(tmp_path, {"jobs": [job(tags={"t": text})]}, environment=environment, allowed=[name])
-            assert [code for code, *_ in told(found)] == ["variable"]
+            assert [code for code, *_ in error_places(found)] == ["variable"]
             assert "hunter2" not in str(found)
             assert "--env" not in found[0].hint
     with pytest.raises(UsageError, match=name):
@@ -88,7 +93,7 @@ def test_what_is_a_secret_by_its_name_is_never_read(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["AUTHOR", "KEYFRAMES", "KEYWORD", "COMPASS", "PATTERN", "RES", "HOME"])
-def test_ordinary_names_are_no_secrets(name: str) -> None:
+def test_ordinary_names_are_not_secrets(name: str) -> None:
     assert read_allowed([name], {}) == (name,)
 
 
@@ -114,18 +119,20 @@ SECRET_VALUES = {
         "http://me:proxypassword@proxy.example.com:3128",
     ],
 )
-def test_what_is_a_secret_by_its_value_is_never_put_in(tmp_path: Path, value: str) -> None:
+def test_a_secret_value_is_never_inserted(tmp_path: Path, value: str) -> None:
     manifest = {"jobs": [job(tags={"t": "${PLAIN}"})]}
-    for given, environment in (
+    for assignments, environment in (
         ({"PLAIN": value}, {}),
         ({}, {"PLAIN": value}),
         ({}, {"BATCHRUNNER_VAR_PLAIN": value}),
     ):
-        found = refused(tmp_path, manifest, given=given, environment=environment | SECRET_VALUES, allowed=["PLAIN"])
-        assert [code for code, *_ in told(found)] == ["variable"]
+        found = refused(
+            tmp_path, manifest, assignments=assignments, environment=environment | SECRET_VALUES, allowed=["PLAIN"]
+        )
+        assert [code for code, *_ in error_places(found)] == ["variable"]
         assert value not in str(found)
     own = {"vars": {"PLAIN": value}, **manifest}
-    assert told(refused(tmp_path, own, environment=SECRET_VALUES))[0][0] == "variable"
+    assert error_places(refused(tmp_path, own, environment=SECRET_VALUES))[0][0] == "variable"
     assert loaded(tmp_path, manifest, {"PLAIN": "fine"}, SECRET_VALUES).entries[0].tags == {"t": "fine"}
 
 
@@ -138,17 +145,17 @@ def test_what_is_a_secret_by_its_value_is_never_put_in(tmp_path: Path, value: st
         ([], " A ,", ("A",)),
     ],
 )
-def test_names_that_are_allowed(names: list[str], listed: str, allowed: tuple[str, ...]) -> None:
+def test_allowed_names(names: list[str], listed: str, allowed: tuple[str, ...]) -> None:
     assert read_allowed(names, {"BATCHRUNNER_ENV": listed}) == allowed
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "A=1", "é"])
-def test_what_is_no_name_cannot_be_allowed(name: str) -> None:
+def test_an_invalid_name_cannot_be_allowed(name: str) -> None:
     with pytest.raises(UsageError):
         read_allowed([name], {})
 
 
-def test_a_name_of_the_environment_is_no_hint(tmp_path: Path) -> None:
+def test_hints_do_not_name_environment_variables(tmp_path: Path) -> None:
     found = refused(tmp_path, {"jobs": [job(tags={"t": "${HOSTNAM}"})]}, environment={"HOSTNAME": "x"})
     assert "HOSTNAME" not in str(found)
 
@@ -157,15 +164,15 @@ def test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning(tmp_path: Pa
     manifest = {"notify": "http://127.0.0.1/${TOKEN}", "env": ["TOKEN"], "on_clip": "x", "jobs": [job()]}
     batch = loaded(tmp_path, manifest, {}, {"TOKEN": "0123456789"})
     assert batch.settings == {}
-    assert [each.code for each in batch.warnings] == ["ignored-key"] * 3
-    assert {flag for each in batch.warnings for flag in ("--notify", "--env", "--on-clip") if flag in each.message} == {
+    assert [item.code for item in batch.warnings] == ["ignored-key"] * 3
+    assert {flag for item in batch.warnings for flag in ("--notify", "--env", "--on-clip") if flag in item.message} == {
         "--notify",
         "--env",
         "--on-clip",
     }
 
 
-def test_a_value_that_is_one_variable_takes_the_type_of_its_key(tmp_path: Path) -> None:
+def test_a_value_that_is_one_variable_gets_the_type_of_its_key(tmp_path: Path) -> None:
     manifest = """\
 vars: {n: 30, yes: true}
 concurrency: ${n}
@@ -188,7 +195,7 @@ matrix:
     assert batch.entries[0].job.video.uri == "https://example.com/30.mp4"
 
 
-def test_what_has_no_value_is_told_at_its_very_place(tmp_path: Path) -> None:
+def test_a_variable_without_a_value_is_reported_at_its_place(tmp_path: Path) -> None:
     manifest = f"""\
 vars: {{steps: 3}}
 jobs:
@@ -201,24 +208,24 @@ jobs:
 """
     found = refused(tmp_path, manifest)
     places = [("variable", "batch.yaml", 3, 12), ("variable", "batch.yaml", 6, 7)]
-    assert told(found)[:2] == places
-    assert [each.line for each in found if each.severity == "error"] == [
+    assert error_places(found)[:2] == places
+    assert [item.line for item in found if item.severity == "error"] == [
         3,
         6,
         8,
         8,
-    ]  # and nothing else is held against them
+    ]  # and there is no other error
     assert "did you mean ${steps}?" in found[1].hint
 
 
-def test_shared_values_are_put_in_once(tmp_path: Path) -> None:
+def test_shared_values_are_expanded_once(tmp_path: Path) -> None:
     first = "- &a {video: 'https://e.com/x', image: 'https://e.com/${n}', tags: {t: '$${n}'}}\n"
     batch = loaded(tmp_path, first + "- {<<: *a, shift: 2}\n- *a\n", {"n": "1"})
     assert [entry.tags["t"] for entry in batch.entries] == ["${n}"] * 3
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
-def test_the_api_key_is_no_variable(tmp_path: Path, name: str) -> None:
+def test_the_api_key_cannot_be_a_variable(tmp_path: Path, name: str) -> None:
     secret = {name: "sk-secret"}
     for manifest in (
         {"jobs": [job(tags={"t": f"${{{name}}}"})]},
@@ -226,18 +233,18 @@ def test_the_api_key_is_no_variable(tmp_path: Path, name: str) -> None:
         {"vars": {name: "x"}, "jobs": [job()]},
     ):
         found = refused(tmp_path, manifest, environment=secret)
-        assert [code for code, *_ in told(found)] == ["variable"]
+        assert [code for code, *_ in error_places(found)] == ["variable"]
         assert name in found[0].message
         assert "sk-secret" not in str(found)
     with pytest.raises(UsageError, match=name):
-        read_given([f"{name}=sk-secret"])
+        read_assignments([f"{name}=sk-secret"])
 
 
-def test_both_rooms_mean_the_same_secrets() -> None:
+def test_variables_and_redaction_have_the_same_secrets() -> None:
     assert set(KEY_VARIABLES) == SECRETS
 
 
-def test_a_mistyped_name_on_the_command_line_is_refused(tmp_path: Path) -> None:
+def test_a_mistyped_name_on_the_command_line_is_an_error(tmp_path: Path) -> None:
     manifest = {"vars": {"steps": 20}, "jobs": [job(num_inference_steps="${steps}")]}
     with pytest.raises(UsageError) as caught:
         loaded(tmp_path, manifest, {"stpes": "40"})
@@ -245,38 +252,42 @@ def test_a_mistyped_name_on_the_command_line_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean steps?"
 
 
-def test_a_variable_that_nothing_uses_is_a_warning(tmp_path: Path) -> None:
+def test_an_unused_variable_is_a_warning(tmp_path: Path) -> None:
     batch = loaded(
         tmp_path, f"vars: {{a: 1, b: 2}}\njobs: [{{video: '{VIDEO}', image: '{IMAGE}', tags: {{t: '${{a}}'}}}}]\n"
     )
-    assert [(each.code, each.column) for each in batch.warnings] == [("unused", 14)]
+    assert [(item.code, item.column) for item in batch.warnings] == [("unused", 14)]
 
 
-def test_a_variable_may_not_hold_another(tmp_path: Path) -> None:
+def test_a_variable_cannot_contain_another(tmp_path: Path) -> None:
     found = refused(tmp_path, {"vars": {"a": "1", "b": "${a}"}, "jobs": [job(tags={"t": "${a}${b}"})]})
-    assert [code for code, *_ in told(found)] == ["variable"]
+    assert [code for code, *_ in error_places(found)] == ["variable"]
 
 
-def test_values_that_are_no_text_and_names_that_are_none(tmp_path: Path) -> None:
-    assert told(refused(tmp_path, {"vars": {"a-b": "1", "c": [1]}, "jobs": [job()]}))
-    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "x\udcff"}))
-    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "\x1b[2J"}))
+def test_invalid_values_and_names(tmp_path: Path) -> None:
+    assert error_places(refused(tmp_path, {"vars": {"a-b": "1", "c": [1]}, "jobs": [job()]}))
+    assert error_places(
+        refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "x\udcff"})
+    )
+    assert error_places(
+        refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "\x1b[2J"})
+    )
 
 
-def test_what_goes_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inserted_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variables, "MAX_CHARS", 100)
     assert loaded(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, {"A": "x" * 100}).entries
-    assert told(refused(tmp_path, {"jobs": [job(tags={"t": "${A}${A}"})]}, given={"A": "x" * 60}))
+    assert error_places(refused(tmp_path, {"jobs": [job(tags={"t": "${A}${A}"})]}, assignments={"A": "x" * 60}))
     monkeypatch.setattr(variables, "MAX_INSERTED_CHARS", 1000)
     rows = [job(shift=n, tags={"t": "${A}"}) for n in range(1, 30)]
-    assert len(told(refused(tmp_path, rows, given={"A": "x" * 60}))) == 29 - 16
+    assert len(error_places(refused(tmp_path, rows, assignments={"A": "x" * 60}))) == 29 - 16
 
 
-@pytest.mark.parametrize("word", ["", "=", "a", "=x", "1=x", "a-b=x", " a=x", "é=x"])
-def test_words_that_set_nothing(word: str) -> None:
+@pytest.mark.parametrize("argument", ["", "=", "a", "=x", "1=x", "a-b=x", " a=x", "é=x"])
+def test_arguments_that_are_not_assignments(argument: str) -> None:
     with pytest.raises(UsageError, match="NAME=value"):
-        read_given([word])
+        read_assignments([argument])
 
 
-def test_the_command_line_gives_texts_and_the_last_one_counts() -> None:
-    assert read_given(["a=1", "b=x=y", "a=", "_c=${d}"]) == {"a": "", "b": "x=y", "_c": "${d}"}
+def test_assignments_are_text_and_the_last_one_is_used() -> None:
+    assert read_assignments(["a=1", "b=x=y", "a=", "_c=${d}"]) == {"a": "", "b": "x=y", "_c": "${d}"}

@@ -1,8 +1,8 @@
-"""URLs that the service can hardly fetch a file from."""
+"""URLs from which the service can hardly fetch a file."""
 
 import pytest
 
-from batchrunner.manifest.web_pages import doubt
+from batchrunner.manifest.web_pages import warning_for
 
 PAGES = [
     "https://www.youtube.com/watch?v=abc",
@@ -44,19 +44,19 @@ FINE = [
 
 
 @pytest.mark.parametrize("url", PAGES)
-def test_a_web_page_is_warned_of_with_a_hint(url: str) -> None:
-    message, hint = doubt(url)
+def test_a_web_page_gives_a_warning_with_a_hint(url: str) -> None:
+    message, hint = warning_for(url)
     assert "web page" in message
     assert hint
 
 
 @pytest.mark.parametrize("url", PRIVATE)
-def test_a_private_address_is_warned_of(url: str) -> None:
-    message, hint = doubt(url)
+def test_a_private_address_gives_a_warning(url: str) -> None:
+    message, hint = warning_for(url)
     assert "private address" in message
     assert hint
 
 
 @pytest.mark.parametrize("url", FINE)
-def test_a_file_at_a_public_address_is_not_warned_of(url: str) -> None:
-    assert doubt(url) == ("", "")
+def test_a_file_at_a_public_address_gives_no_warning(url: str) -> None:
+    assert warning_for(url) == ("", "")

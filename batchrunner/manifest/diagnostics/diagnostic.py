@@ -1,8 +1,8 @@
-"""What a user did wrong in a manifest, as data. Pure.
+"""Problems of a manifest, as data. Pure.
 
-A diagnostic is a code, a severity, a place, a message and a hint. Every room of the loader adds to one `Findings`
-and goes on, so that a manifest is told all its problems at once, in order of place. CODES is the one list of codes:
-docs/diagnostics.md is made from it. How diagnostics look is `batchrunner.manifest.diagnostics.render`'s business.
+A diagnostic has a code, a severity, a place, a message and a hint. Each module of the loader adds to one `Findings`
+and continues, so a user gets all problems at once, in order of place. CODES is the only list of codes;
+docs/diagnostics.md is generated from it. `batchrunner.manifest.diagnostics.render` formats diagnostics.
 """
 
 import difflib
@@ -18,69 +18,69 @@ CODES: Final[dict[str, str]] = {
     # The file and its text
     "file": "There is no manifest to read at this path.",
     "encoding": "The text is not UTF-8. The message names the byte, counted from 0, or the encoding it looks like.",
-    "control-character": "A control character stands in the text; YAML allows none but tabs and line ends.",
-    "yaml-syntax": "The text is not YAML, for a reason that has no code of its own.",
-    "yaml-tab": "A tab indents a line. YAML is indented with spaces.",
+    "control-character": "The text contains a control character. YAML allows only tabs and line ends.",
+    "yaml-syntax": "The text is not valid YAML, for a reason without a code of its own.",
+    "yaml-tab": "A tab indents a line. Indent YAML with spaces.",
     "yaml-indent": "A line starts in a column that fits neither the list nor the mapping around it.",
-    "yaml-colon": "A ': ' stands in unquoted text, or the space after a key's colon, or the colon itself, is missing.",
-    "yaml-quote": "A quote is never closed, is closed on a later line by accident, or text goes on after it.",
+    "yaml-colon": "Unquoted text contains ': ', or a key's colon or the space after it is missing.",
+    "yaml-quote": "A quote is never closed, is closed on a later line by accident, or is followed by text.",
     "yaml-bracket": "A [ or { is never closed, a ] or } was never opened, or a comma is missing between two items.",
-    "yaml-start": "Unquoted text starts with a character that means something to YAML: @ ` % * & ! > [ { and others.",
-    "yaml-escape": "A backslash in double quotes starts an escape that does not exist. In single quotes it is itself.",
-    "yaml-comment": "An unquoted ' #' started a comment, and cut off what follows it.",
-    "yaml-boolean": "YAML reads an unquoted no, yes, off or on as false or true. Where text is meant, quote it.",
+    "yaml-start": "Unquoted text starts with a character with a meaning in YAML: @ ` % * & ! > [ { and others.",
+    "yaml-escape": "A backslash in double quotes starts an invalid escape. In single quotes it is plain text.",
+    "yaml-comment": "An unquoted ' #' starts a comment and cuts off the text after it.",
+    "yaml-boolean": "YAML reads an unquoted no, yes, off or on as false or true. Quote it to make it text.",
     "yaml-number": "A number is written in a form that YAML's versions read in different ways: 010, 1:30, 1_000, 1e3.",
-    "yaml-null": "Nothing, ~ or null stands where a value is needed.",
-    "odd-space": "A space that is none to YAML, such as U+00A0, indents a line or stands at the end of a text or key.",
-    "smart-quote": "Curly quotes are letters to YAML. Write straight ones.",
-    "documents": "A manifest is one document; a second one starts after '---'.",
-    "tag": "YAML tags such as !include mean nothing here.",
-    "number": "A number is not finite, or far too large.",
-    "alias": "An alias names nothing, stands inside of what it names, or aliases multiply beyond all measure.",
-    "depth": "Lists and mappings are nested too deep.",
+    "yaml-null": "A required value is missing, ~ or null.",
+    "odd-space": "A space that is not one in YAML, such as U+00A0, is in the indent or at an edge of a text.",
+    "smart-quote": "YAML treats curly quotes as letters. Use straight quotes.",
+    "documents": "A manifest is one document. '---' starts a second one.",
+    "tag": "YAML tags such as !include are not supported.",
+    "number": "A number is not finite or is too large.",
+    "alias": "An alias is undefined, is inside the value that it names, or aliases expand to too many values.",
+    "depth": "Lists and mappings are nested too deeply.",
     "key": "A key is not text.",
-    "duplicate-key": "A key stands twice in one mapping. YAML would keep the last one in silence.",
+    "duplicate-key": "A key appears twice in one mapping. YAML would silently keep the last value.",
     "merge": "A merge key '<<' takes an alias of a mapping, or a list of such aliases.",
     # Its shape
     "empty": "The manifest, a text or a list is empty.",
-    "unknown-key": "A key that does not exist, or cannot stand here. The nearest known key is the hint.",
-    "missing-key": "A key that is needed is not there.",
-    "wrong-type": "A value has the wrong type: text for a number, say.",
-    "not-allowed": "A value is none of those that are allowed, or is not written as it must be.",
+    "unknown-key": "A key does not exist or is not allowed here. The hint names the nearest known key.",
+    "missing-key": "A required key is missing.",
+    "wrong-type": "A value has the wrong type, such as text for a number.",
+    "not-allowed": "A value is not one of the allowed values or does not have the required format.",
     "out-of-range": "A number is too small or too large.",
     # What it refers to
-    "video": "A video cannot be used: missing, unreadable, no video, or an address that the service cannot fetch.",
-    "image": "An image cannot be used: missing, unreadable, no image, or an address that the service cannot fetch.",
+    "video": "A video cannot be used: missing, unreadable, not a video, or an address that the service cannot fetch.",
+    "image": "An image cannot be used: missing, unreadable, not an image, or an address that the service cannot fetch.",
     "no-match": "A pattern matches no file.",
-    "table": "A table of jobs cannot be read, or a row of it is not as its first line says.",
-    "variable": "A variable has no value, is not written as one, or is one of the environment that may not be read.",
-    "unused": "Nothing uses a variable. A warning.",
-    "ignored-key": "A key that a manifest cannot set: its flag or its environment variable does. A warning.",
-    "too-many": "The manifest stands for more jobs than a batch may have.",
-    "id": "An id cannot be a file name everywhere.",
+    "table": "A table of jobs cannot be read, or a row does not match the header.",
+    "variable": "A variable has no value, is malformed, or is an environment variable that may not be read.",
+    "unused": "A variable is not used. A warning.",
+    "ignored-key": "A manifest cannot set this key. Use its flag or its environment variable. A warning.",
+    "too-many": "The manifest expands to more jobs than a batch may have.",
+    "id": "An id is not a valid file name on every system.",
     "duplicate-id": "Two jobs would have the same id, and so the same file.",
-    "file-name": "A result's name cannot be made from its pattern, or cannot be a file name everywhere.",
+    "file-name": "A result's name cannot be built from its pattern, or is not a valid file name on every system.",
     "duplicate-file": "Two results would have the same name.",
     "same-job": "Two entries are the same job. A warning: it is paid for once and delivered under both ids.",
 }
 
-_HINT_OUTSIDE: Final = "the file lies outside the manifest's folder, so nothing of its content is shown"
+_HINT_OUTSIDE: Final = "the file is outside the manifest's folder, so its content is not shown"
 
-# A place is one number of 64 bits, because a large manifest holds millions of them: line, column, length.
+# A place packs line, column and length into one 64-bit number, because a large manifest has millions of places.
 _LENGTH_BITS = 12
 _COLUMN_BITS = 20
 _LENGTH_MAX = (1 << _LENGTH_BITS) - 1
 _COLUMN_MAX = (1 << _COLUMN_BITS) - 1
 
-MOST_PROBLEMS = 20_000  # of one file; whoever made more of them made them with a program
-_MAX_TEXT = 1000  # characters of a message or a hint: it may quote what was written
-_BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what YAML 1.1 takes for the end of a line
+MOST_PROBLEMS = 20_000  # in one file; more come from a program, and nobody reads them
+_MAX_TEXT = 1000  # characters of a message or a hint, which may quote the manifest
+_BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # line ends in YAML 1.1
 _CUT_OFF = re.compile(r"\s*(?<=\s)#\S")
 _MAYBE_CUT = {"video", "image", "no-match", "wrong-type", "not-allowed"}
 
 
 def mark(line: int, column: int, length: int = 0) -> int:
-    """A place packed into one number: 1-based line and column; `length` in characters, 0 where it is not known.
+    """Pack a place into one number: 1-based line and column, and `length` in characters (0 if unknown).
 
     Marks sort in order of place.
     """
@@ -93,23 +93,23 @@ START: Final = mark(1, 1)
 
 
 def line_of(place: int) -> int:
-    """The line of a mark, 1-based."""
+    """Return the line of a mark, 1-based."""
     return place >> (_COLUMN_BITS + _LENGTH_BITS)
 
 
 def column_of(place: int) -> int:
-    """The column of a mark, 1-based."""
+    """Return the column of a mark, 1-based."""
     return place >> _LENGTH_BITS & _COLUMN_MAX
 
 
 def end_of(text: str) -> int:
-    """The place that follows `text`, of length 1."""
+    """Return the place directly after `text`, with length 1."""
     breaks = list(_BREAKS.finditer(text))
     return mark(len(breaks) + 1, len(text) - (breaks[-1].end() if breaks else 0) + 1, 1)
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of `text`, without their ends, as YAML counts them."""
+    """Split `text` at YAML's line ends, which are removed."""
     return _BREAKS.split(text)
 
 
@@ -117,8 +117,8 @@ def split_lines(text: str) -> list[str]:
 class Diagnostic:
     """One problem.
 
-    code: one of CODES. line, column: 1-based, in characters; end_column: the one after the last, on the same line, or
-    None where it is not known. hint: what to do about it, may be empty. source: the line of the file, if there is one.
+    code: one of CODES. line, column: 1-based, in characters. end_column: the column after the last character on the
+    same line, or None if unknown. hint: what to do, may be empty. source: the line of the file, if available.
     """
 
     code: str
@@ -134,10 +134,10 @@ class Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What YAML makes of a text whose writer may not have meant it.
+    """An explanation of how YAML reads a text, for text that is easily misread.
 
-    why: what happened, in words; they stand in the hint of any problem that is found at its place, which then goes
-    under the note's code. alone: how grave it is, with its `hint`, where nothing else is wrong; None: not told.
+    why: the explanation. A problem at the same place gets it in its hint, and gets the note's code. alone: the severity
+    with which the note is reported, with `hint`, if there is no other problem at its place; None: not reported.
     """
 
     code: str
@@ -147,16 +147,15 @@ class Note:
 
 
 class TooManyProblems(Exception):
-    """There is no use in looking further: the loader catches it, and tells what was found so far."""
+    """The limit of problems is reached. The loader catches this and reports the problems found so far."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """Collects the diagnostics of one file. The same problem at the same place is told once.
+    """Collects the diagnostics of one file. A problem is reported once per place.
 
-    text: what the file holds, for diagnostics to quote their lines from; bytes are decoded when that is needed.
-    quotes: whether diagnostics may show what the file holds. Of one that does not, each tells its place and its code's
-    meaning.
+    text: the file's content, from which diagnostics quote lines; bytes are decoded on demand. quotes: whether
+    diagnostics may show the file's content. If not, each reports only its place and the meaning of its code.
     """
 
     file: str
@@ -164,48 +163,48 @@ class Findings:
     quotes: bool = True
     _found: dict[tuple[int, str, Severity, str, str], None] = field(default_factory=dict)
     _notes: dict[int, Note] = field(default_factory=dict)
-    _told: tuple[Diagnostic, ...] | None = None  # all of them, quoting from `_quoted`
+    _sorted: tuple[Diagnostic, ...] | None = None  # the cache of `all`, quoting from `_quoted`
     _quoted: str | bytes = field(default="", repr=False)
 
     def error(self, code: str, place: int, message: str, hint: str = "") -> None:
-        """Note a problem that keeps the manifest from running."""
+        """Record a problem that prevents a run."""
         self._add(code, "error", place, message, hint)
 
     def warn(self, code: str, place: int, message: str, hint: str = "") -> None:
-        """Note something that a person should know, and that stops nothing."""
+        """Record a problem that does not prevent a run."""
         self._add(code, "warning", place, message, hint)
 
     def remark(self, place: int, note: Note) -> None:
-        """Keep `note` for the problem that may be found at `place`."""
+        """Keep `note` for a problem that may be found at `place` later."""
         self._notes[place] = note
-        self._told = None
+        self._sorted = None
 
     def _add(self, code: str, severity: Severity, place: int, message: str, hint: str) -> None:
         self._found.setdefault((place, code, severity, message, hint))
-        self._told = None
+        self._sorted = None
         if len(self._found) >= MOST_PROBLEMS:
             raise TooManyProblems
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
-        """The errors alone, in order of place."""
-        return tuple(each for each in self.all if each.severity == "error")
+        """Only the errors, in order of place."""
+        return tuple(item for item in self.all if item.severity == "error")
 
     @property
     def all(self) -> tuple[Diagnostic, ...]:
-        """Everything found, in order of place."""
-        if self._told is None or self._quoted is not self.text:
+        """All diagnostics, in order of place."""
+        if self._sorted is None or self._quoted is not self.text:
             places = {place for place, *_ in self._found}
             alone = (
                 (place, note.code, note.alone, note.why, note.hint)
                 for place, note in self._notes.items()
                 if note.alone and place not in places
             )
-            found = sorted((*self._found, *alone), key=lambda each: each[0] >> _LENGTH_BITS)
+            found = sorted((*self._found, *alone), key=lambda item: item[0] >> _LENGTH_BITS)
             lines = self._lines() if found else []
             self._quoted = self.text
-            self._told = tuple(self._diagnostic(lines, *each) for each in found)
-        return self._told
+            self._sorted = tuple(self._diagnostic(lines, *item) for item in found)
+        return self._sorted
 
     def _lines(self) -> list[str]:
         text = self.text
@@ -220,39 +219,39 @@ class Findings:
         if not self.quotes:
             return Diagnostic(code, severity, self.file, line, column, CODES[code], _HINT_OUTSIDE)
         message, hint = (text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for text in (message, hint))
-        told = Diagnostic(code, severity, self.file, line, column, message, hint, end, source)
+        diagnostic = Diagnostic(code, severity, self.file, line, column, message, hint, end, source)
         note = self._notes.get(place)
-        if told.code in _MAYBE_CUT and (cut := _with_comment(told)) is not told:
+        if diagnostic.code in _MAYBE_CUT and (cut := _with_comment(diagnostic)) is not diagnostic:
             return cut
         if note is None or message == note.why:
-            return told
-        return replace(told, code=note.code, hint=_joined(hint, note.why))
+            return diagnostic
+        return replace(diagnostic, code=note.code, hint=_joined(hint, note.why))
 
 
-def _with_comment(told: Diagnostic) -> Diagnostic:
-    """`told`, or what it is in truth: unquoted text, or a whole value, that a '#' cut off."""
-    if told.source is None or told.source[told.column - 1 : told.column] in ("'", '"'):
-        return told
-    if not _CUT_OFF.match(told.source, (told.end_column or told.column) - 1):
-        return told
-    hint = "an unquoted ' #' starts a comment: quote text that holds it"
-    return replace(told, code="yaml-comment", hint=_joined(told.hint, hint))
+def _with_comment(diagnostic: Diagnostic) -> Diagnostic:
+    """Return `diagnostic`, or one with the code yaml-comment if a '#' cut off the value at its place."""
+    if diagnostic.source is None or diagnostic.source[diagnostic.column - 1 : diagnostic.column] in ("'", '"'):
+        return diagnostic
+    if not _CUT_OFF.match(diagnostic.source, (diagnostic.end_column or diagnostic.column) - 1):
+        return diagnostic
+    hint = "an unquoted ' #' starts a comment: quote text that contains it"
+    return replace(diagnostic, code="yaml-comment", hint=_joined(diagnostic.hint, hint))
 
 
 def _joined(hint: str, why: str) -> str:
-    """Both in one line."""
+    """Join a hint and an explanation in one line."""
     return f"{hint}{' ' if hint.endswith('?') else '; '}{why}" if hint else why
 
 
-def nearest(word: object, known: Iterable[str]) -> str | None:
-    """The known word that `word` was most likely meant to be, or None. Case does not count."""
-    return _nearest(str(word)[:100].lower(), tuple(known))
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`, or None. Case is ignored."""
+    return _nearest(str(name)[:100].lower(), tuple(known))
 
 
 @lru_cache(maxsize=1024)
-def _nearest(word: str, known: tuple[str, ...]) -> str | None:
-    by_lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6)
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    by_lower = {item.lower(): item for item in known}
+    close = difflib.get_close_matches(name, by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 

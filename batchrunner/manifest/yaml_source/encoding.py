@@ -1,7 +1,7 @@
-"""A manifest's bytes to the text that YAML takes, or to what is wrong with them, byte by byte. Pure.
+"""Decode a manifest's bytes to text that YAML accepts, or report what is wrong with them. Pure.
 
-Rule: a manifest is UTF-8, with or without a byte order mark. JSON is taken as it comes, down to its two escapes for one
-character. Nothing here knows what the text says.
+A manifest is UTF-8, with or without a byte order mark. JSON is accepted as well, including its two escapes for one
+character. This module does not interpret the text.
 """
 
 import re
@@ -9,13 +9,13 @@ import re
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, end_of
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# JSON writes a character above U+FFFF as two escapes, which YAML does not know.
+# JSON can write a character above U+FFFF as two escapes. YAML does not support that.
 _PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 _UTF16 = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\0\0\xfe\xff", "UTF-32"))
 
 
 def decode(data: bytes, findings: Findings) -> str | None:
-    """The text in `data`, or None where it is none that YAML takes."""
+    """Return the text in `data`, or None if YAML does not accept it."""
     wide = next((name for start, name in _UTF16 if data.startswith(start)), None)
     if wide:
         findings.error("encoding", START, f"the manifest is {wide} text, not UTF-8", "save it as UTF-8")
@@ -28,9 +28,9 @@ def decode(data: bytes, findings: Findings) -> str | None:
         return None
     odd = _UNPRINTABLE.search(text)
     if odd:
-        what = f"U+{ord(odd.group()):04X}"
+        name = f"U+{ord(odd.group()):04X}"
         findings.error(
-            "control-character", end_of(text[: odd.start()]), f"the character {what} cannot stand in YAML", "remove it"
+            "control-character", end_of(text[: odd.start()]), f"YAML does not allow the character {name}", "remove it"
         )
         return None
     if "\\u" in text and text.lstrip()[:1] in ("{", "["):

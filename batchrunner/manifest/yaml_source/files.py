@@ -1,6 +1,7 @@
-"""The files that a manifest is made of: itself, its tables, and what its patterns match. Only reads.
+"""Read the files of a manifest: the manifest itself, its tables, and the matches of its patterns.
 
-Rule: what is not a regular file is refused before it is opened, and what is too large before it is read.
+The code checks that a path is a regular file before it opens it, and checks the size before it reads. It writes
+nothing.
 """
 
 import difflib
@@ -27,7 +28,7 @@ _MANIFESTS = (".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 def read(path: Path) -> bytes:
-    """The manifest's bytes. Raises UsageError."""
+    """Return the manifest's bytes. Raises UsageError."""
     try:
         _require_regular(path, str(path), MAX_BYTES)
         return path.read_bytes()
@@ -36,7 +37,7 @@ def read(path: Path) -> bytes:
 
 
 def read_stream(stream: IO[bytes]) -> bytes:
-    """A manifest from a stream, to its end. Raises UsageError."""
+    """Read a manifest from a stream until the end. Raises UsageError."""
     try:
         data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -47,7 +48,7 @@ def read_stream(stream: IO[bytes]) -> bytes:
 
 
 def open_table(path: Path, shown: str) -> BufferedReader:
-    """The table at `path`, open for reading. Raises UsageError, which speaks of it as `shown`."""
+    """Open the table at `path` for reading. Raises UsageError, which names the table `shown`."""
     try:
         _require_regular(path, shown, MAX_TABLE_BYTES)
         return path.open("rb")
@@ -56,13 +57,13 @@ def open_table(path: Path, shown: str) -> BufferedReader:
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a table's bytes. Raises UsageError."""
+    """Return the hex digest of a table's bytes. Raises UsageError."""
     with open_table(path, str(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def for_quoting(path: Path) -> bytes:
-    """The bytes of a table whose lines are to be shown with what is wrong in them; nothing of a very large one."""
+    """Return a table's bytes for quoting lines in diagnostics; empty if the table is very large or unreadable."""
     try:
         return path.read_bytes() if path.stat().st_size <= _MAX_QUOTED_BYTES else b""
     except OSError:
@@ -70,13 +71,16 @@ def for_quoting(path: Path) -> bytes:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether the file at `path` lies in `folder` or below it, links followed on both sides."""
+    """Return True if the file at `path` is in `folder` or below it. Links are followed in both paths."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def folder_of(name: str, base: Path) -> str:
-    """The folder that paths in a table start from, relative to `base`: in plain form, or, where a link makes ``..`` in
-    it another place than it seems, with a slash at its end."""
+    """Return the folder that paths in a table are relative to, itself relative to `base`.
+
+    The path is normalized, unless a link changes the meaning of ``..`` in it: then it keeps its form and ends with a
+    slash.
+    """
     folder = posixpath.dirname(name)
     real = os.path.realpath(base / folder)
     if real != os.path.normpath(Path(os.path.realpath(base)) / folder):
@@ -85,29 +89,29 @@ def folder_of(name: str, base: Path) -> str:
 
 
 def beside(manifest: Path, name: str) -> Path:
-    """Where a table lies that the manifest names, written as the manifest's own path is."""
+    """Return the path of a table that the manifest names, in the same form as the manifest's own path."""
     return Path(name) if str(manifest) == "-" else manifest.parent / name
 
 
 def glob(pattern: str, base: Path) -> list[str]:
-    """Paths matching `pattern`, written relative to `base` unless the pattern is absolute. At most one too many."""
+    """Return the paths that match `pattern`, relative to `base` unless it is absolute; at most MAX_ROWS + 1."""
     if pattern.count("/") > _MAX_FOLDERS:
-        return []  # deeper than what the search can follow
+        return []  # deeper than the search can follow
     pattern = expanded(pattern)
     if os.path.lexists(base / pattern):
-        return [pattern]  # a file whose name holds wildcards
-    pattern = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern)  # the same, without the search growing with each **
+        return [pattern]  # a file whose name contains wildcards
+    pattern = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern)  # equivalent; repeated ** make the search slow
     found = globbing.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
     return list(itertools.islice(found, expand.MAX_ROWS + 1))
 
 
 def _require_regular(path: Path, shown: str, most_bytes: int) -> None:
-    facts = path.stat()
-    if stat.S_ISDIR(facts.st_mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{shown} is a directory", _manifests_in(path))
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{shown} is not a regular file")
-    if facts.st_size > most_bytes:
+    if status.st_size > most_bytes:
         raise UsageError(f"{shown} is larger than {most_bytes >> 20} MiB", "is it a manifest?")
 
 
@@ -119,7 +123,7 @@ def _unreadable(path: Path, shown: str, error: OSError | ValueError) -> UsageErr
 
 def _names_in(folder: Path) -> list[str]:
     try:
-        return sorted(each.name for each in folder.iterdir() if each.suffix in _MANIFESTS)
+        return sorted(entry.name for entry in folder.iterdir() if entry.suffix in _MANIFESTS)
     except OSError:
         return []
 

@@ -1,10 +1,9 @@
-"""YAML text to mappings, lists and scalars that know their place. Values come straight from the parser's events.
+"""Parse YAML text into mappings, lists and scalars that record their place. Values are built from parser events.
 
-Rule: whatever the bytes are, the outcome is values and findings, never a foreign exception. What grows is bounded:
-nesting by MAX_DEPTH, aliases by MAX_ALIASED, so that a small file cannot become a large one. Scalars mean what
-PyYAML's safe loader makes of them, except that dates stay text and keys are always the text that was written.
-What the values mean is none of this room's business; how YAML misleads stands in
-`batchrunner.manifest.yaml_source.pitfalls`.
+Any input gives values and findings, and never a foreign exception. Growth is bounded: MAX_DEPTH limits nesting, and
+MAX_ALIASED limits aliases, so that a small file cannot become a large one. Scalars have the values that PyYAML's safe
+loader gives them, except that dates stay text and keys are always the text as written.
+This module does not interpret the values. Common YAML pitfalls are in `batchrunner.manifest.yaml_source.pitfalls`.
 """
 
 import sys
@@ -23,7 +22,7 @@ from batchrunner.manifest.yaml_source.pitfalls import reading
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 1_000_000
 
-# The C parser where PyYAML was built with it; the same events from the pure one elsewhere.
+# The C parser if PyYAML was built with it, else the pure Python parser. Both emit the same events.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCT = yaml.constructor.SafeConstructor()
 _RESOLVE: Any = yaml.resolver.Resolver()
@@ -39,18 +38,18 @@ _COLLECTIONS = {None, "!", _TAG + "map", _TAG + "seq"}
 
 
 class YamlMapping(dict[str, Any]):
-    """A mapping that knows where it starts, and where each of its keys and values starts (marks)."""
+    """A mapping that records where it starts and where each key and each value starts (marks)."""
 
     __slots__ = ("_key_marks", "mark", "value_marks")
 
     def __init__(self, place: int) -> None:
         super().__init__()
         self.mark = place
-        self._key_marks = array("Q")  # hardly ever asked for, and small
+        self._key_marks = array("Q")  # rarely read, so it is compact
         self.value_marks: dict[str, int] = {}
 
     def put(self, key: str, value: object, key_mark: int, value_mark: int) -> None:
-        """Add `key`, which is not there yet, with the places of the key and of the value."""
+        """Add a new `key` with the places of the key and of its value."""
         self[key] = value
         self._key_marks.append(key_mark)
         self.value_marks[key] = value_mark
@@ -63,12 +62,12 @@ class YamlMapping(dict[str, Any]):
 
     @property
     def key_marks(self) -> dict[str, int]:
-        """Where each key stands. Made when asked for."""
+        """The place of each key, computed on access."""
         return dict(zip(self, self._key_marks, strict=True))
 
 
 class YamlList(list[Any]):
-    """A list that knows where it starts, and where each of its items starts (marks)."""
+    """A list that records where it starts and where each item starts (marks)."""
 
     __slots__ = ("mark", "marks")
 
@@ -79,13 +78,13 @@ class YamlList(list[Any]):
 
 
 class _Unreadable(Exception):
-    """The rest of the text cannot be understood; the finding is noted already."""
+    """The remaining text cannot be parsed. A finding has already been recorded."""
 
 
 def parse(data: bytes, findings: Findings) -> Any:
-    """The one document in `data`: YamlMapping, YamlList or a scalar. None where nothing usable is there.
+    """Parse the single document in `data`. Return a YamlMapping, a YamlList, a scalar, or None if nothing is usable.
 
-    Every problem goes to `findings`; the value is worth looking at further only if it is not None.
+    Every problem goes to `findings`.
     """
     text = decode(data, findings)
     if text is None:
@@ -96,7 +95,7 @@ def parse(data: bytes, findings: Findings) -> Any:
             builder.feed(event)
     except _Unreadable:
         return None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond Unicode, from the pure parser
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the pure parser, for an escape beyond Unicode
         findings.error(*_explained(error, text, builder))
         return None
     if builder.root is None:
@@ -107,8 +106,8 @@ def parse(data: bytes, findings: Findings) -> Any:
 
 
 def _explained(error: Exception, text: str, builder: "_Builder") -> tuple[str, int, str, str]:
-    """What the parser said, with what was open when it gave up, in words: as `mishaps.explain` gives them."""
-    from batchrunner.manifest.yaml_source.syntax_errors import (  # here, as it is patterns that hardly any text needs
+    """Explain the parser's error with the brackets and quotes that were open (see `syntax_errors.explain`)."""
+    from batchrunner.manifest.yaml_source.syntax_errors import (  # imported here: few manifests need its patterns
         Mishap,
         explain,
     )
@@ -117,7 +116,7 @@ def _explained(error: Exception, text: str, builder: "_Builder") -> tuple[str, i
     context = getattr(error, "context_mark", None)
     where = getattr(error, "problem_mark", None) or context
     mishap = Mishap(
-        str(getattr(error, "problem", None) or "cannot be read"),
+        str(getattr(error, "problem", None) or "the text cannot be parsed"),
         lines,
         where.line if where else 0,
         where.column if where else 0,
@@ -130,13 +129,13 @@ def _explained(error: Exception, text: str, builder: "_Builder") -> tuple[str, i
 
 @dataclass(slots=True)
 class _Open:
-    """A collection whose end has not come yet; for a mapping, what the next value is to it."""
+    """A collection whose end event is still to come; for a mapping, also the role of the next value."""
 
     node: YamlMapping | YamlList
     place: int
     anchor: str | None
     size: int = 1
-    awaits: Literal["key", "value", "merge", "nothing"] = "key"  # nothing: the key is unusable, its value is forgotten
+    awaits: Literal["key", "value", "merge", "nothing"] = "key"  # nothing: the key is unusable, drop its value
     key: str = ""
     key_mark: int = 0
     merges: list[YamlMapping] = field(default_factory=list)
@@ -144,9 +143,9 @@ class _Open:
 
 
 class _Builder:
-    """Takes events one by one; `root` is the document's value once its end has come.
+    """Consumes events one by one. `root` is the document's value after its last event.
 
-    quoted: where the last text in quotes starts and ends, lines and columns from 0.
+    quoted: where the last quoted text starts and ends (0-based lines and columns).
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -166,7 +165,7 @@ class _Builder:
         }
 
     def feed(self, event: Any) -> None:
-        """Take the parser's next event. Most of a large manifest's time is spent from here on."""
+        """Consume the parser's next event. A large manifest spends most of its time here."""
         kind = type(event)
         if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             self._end()
@@ -178,8 +177,8 @@ class _Builder:
 
     @property
     def bracket(self) -> tuple[int, int] | None:
-        """Where the innermost [ or { stands that is open; line and column from 0."""
-        place = next((each.place for each in reversed(self._stack) if each.bracket), None)
+        """The place of the innermost open [ or { (0-based line and column), or None."""
+        place = next((item.place for item in reversed(self._stack) if item.bracket), None)
         return None if place is None else (line_of(place) - 1, column_of(place) - 1)
 
     def _stop(self, code: str, place: int, message: str, hint: str = "") -> None:
@@ -206,7 +205,7 @@ class _Builder:
         self._add(value, place, 1, merge=merge)
 
     def _value(self, event: Any, place: int) -> Any:
-        """The scalar's value; a tag or a number that cannot be used is noted, and its text stands in."""
+        """Return the scalar's value. For an unusable tag or number, record a finding and return a placeholder."""
         tag, text = event.tag, event.value
         if tag in (None, "!"):
             value, note = _plain(text) if event.implicit[0] else (text, None)
@@ -218,36 +217,36 @@ class _Builder:
             value = _construct(tag, text)
             if value is _BAD:
                 self._findings.error(
-                    "tag", place, f"the text does not fit the tag !!{tag.removeprefix(_TAG)}", "remove the tag"
+                    "tag", place, f"the text is not a valid !!{tag.removeprefix(_TAG)}", "remove the tag"
                 )
                 return text
         else:
             self._unknown_tag(tag, place)
             return text
         if isinstance(value, int | float) and not -1e15 < value < 1e15:  # also true of .nan and .inf
-            self._findings.error("number", place, "the number is not finite, or far too large")
+            self._findings.error("number", place, "the number is not finite or is too large")
             return 1
         return value
 
     def _unknown_tag(self, tag: str, place: int) -> None:
         shown = tag.replace(_TAG, "!!")
         hint = "remove the tag, or quote text that starts with !"
-        self._findings.error("tag", place, f"the tag {shown} means nothing here", hint)
+        self._findings.error("tag", place, f"the tag {shown} is not supported", hint)
 
     def _alias(self, event: Any, place: int) -> None:
         name = event.anchor
         known = self._anchors.get(name, (None, 0))
         if known is None:
-            self._stop("alias", place, f"*{name} stands inside the value that it names", "a value cannot hold itself")
+            self._stop("alias", place, f"*{name} is inside the value that it names", "a value cannot contain itself")
         if name not in self._anchors or known is None:
             self._stop(
-                "alias", place, f"*{name} names nothing: no &{name} stands before it", "quote text that starts with *"
+                "alias", place, f"*{name} is undefined: there is no &{name} before it", "quote text that starts with *"
             )
             return
         value, size = known
         self._aliased += size
         if self._aliased > MAX_ALIASED:
-            self._stop("alias", place, f"the aliases up to here stand for more than {MAX_ALIASED:,} values")
+            self._stop("alias", place, f"the aliases up to here expand to more than {MAX_ALIASED:,} values")
         self._add(value, place, size)
 
     def _start(self, event: Any, place: int) -> None:
@@ -269,7 +268,7 @@ class _Builder:
         self._add(done.node, done.place, done.size)
 
     def _add(self, value: Any, place: int, size: int, *, merge: bool = False) -> None:
-        """Put a finished value where it belongs: the root, a list, a mapping's key, or that key's value."""
+        """Store a finished value: as the root, a list item, a mapping's key, or that key's value."""
         if not self._stack:
             self.root = value
             return
@@ -296,37 +295,37 @@ class _Builder:
             self._findings.error("key", place, "a key must be text")
         elif key in top.node:
             first = line_of(top.node.key_marks[key])
-            message = f"the key '{key[:60]}' stands here a second time"
-            self._findings.error("duplicate-key", place, message, f"it stands on line {first} already")
+            message = f"the key '{key[:60]}' appears a second time"
+            self._findings.error("duplicate-key", place, message, f"it is already on line {first}")
         else:
             top.awaits, top.key, top.key_mark = "value", sys.intern(key), place
 
     def _merge(self, top: _Open, value: Any, place: int) -> None:
-        """Note what a merge key (``<<: *name`` or ``<<: [*a, *b]``) adds; earlier ones win."""
-        for each in value if isinstance(value, YamlList) else (value,):
-            if isinstance(each, YamlMapping):
-                top.merges.append(each)
+        """Record what a merge key (``<<: *name`` or ``<<: [*a, *b]``) adds. Earlier mappings win."""
+        for item in value if isinstance(value, YamlList) else (value,):
+            if isinstance(item, YamlMapping):
+                top.merges.append(item)
             else:
                 self._findings.error(
-                    "merge", place, "'<<' takes a mapping, or a list of mappings", "name one: '<<: *anchor'"
+                    "merge", place, "'<<' takes a mapping or a list of mappings", "name one: '<<: *anchor'"
                 )
 
 
 def _merged(node: YamlMapping, merges: list[YamlMapping]) -> YamlMapping:
-    """`node` with the merged mappings' keys, which come first and never replace its own."""
-    parts: dict[str, tuple[Any, int, int]] = {}
+    """Return `node` with the merged mappings' keys first. They never replace its own keys."""
+    entries: dict[str, tuple[Any, int, int]] = {}
     for source in (*reversed(merges), node):
         marks = source.key_marks
-        parts |= {key: (value, marks[key], source.value_marks[key]) for key, value in source.items()}
+        entries |= {key: (value, marks[key], source.value_marks[key]) for key, value in source.items()}
     whole = YamlMapping(node.mark)
-    for key, part in parts.items():
-        whole.put(key, *part)
+    for key, entry in entries.items():
+        whole.put(key, *entry)
     return whole
 
 
 @lru_cache(maxsize=4096)
 def _plain(text: str) -> tuple[Any, Note | None]:
-    """What an unquoted scalar means: a number, true, false, null, or text; and what is worth a word about that."""
+    """Return the value of an unquoted scalar (number, true, false, null or text) and a note about it, or None."""
     tag = _RESOLVE.resolve(yaml.ScalarNode, text, (True, False))
     value = _construct(tag, text) if tag.removeprefix(_TAG) in _SCALARS else text
     value = text if value is _BAD else value

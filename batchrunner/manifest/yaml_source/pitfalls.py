@@ -1,7 +1,7 @@
-"""The traps of YAML, by name: unquoted texts that it reads in a way that hardly anybody means. Pure.
+"""Common YAML pitfalls: unquoted text that YAML reads in an unexpected way. Pure.
 
-Rule: everything here looks at the text as it was written, and says what became of it; nothing decides what is right.
-`batchrunner.manifest.yaml_source.parser` asks for each scalar. What the parser cannot read is for
+The functions here take text as it was written and describe how YAML reads it. They do not decide what is correct.
+`batchrunner.manifest.yaml_source.parser` calls them for each scalar. Text that the parser cannot read is handled in
 `batchrunner.manifest.yaml_source.syntax_errors`.
 """
 
@@ -19,31 +19,31 @@ _LEADING_ZERO = re.compile(r"[-+]?0(o[0-7]+|\d+)")
 
 
 def reading(text: str, value: object) -> Note | None:
-    """What is worth saying about the unquoted `text` that YAML reads as `value`; None where both are the same."""
+    """Return a note if YAML reads the unquoted `text` as a different `value`, else None."""
     if isinstance(value, str):
         return _of_text(text)
     if value is None:
-        how = f"{text} means 'no value' in YAML" if text else "nothing stands after the colon or the dash"
+        how = f"{text} means 'no value' in YAML" if text else "there is no value after the colon or the dash"
         return Note("yaml-null", how)
     if isinstance(value, bool):
-        word = str(value).lower()
-        return None if text.lower() == word else Note("yaml-boolean", f"YAML reads an unquoted {text} as {word}")
+        name = str(value).lower()
+        return None if text.lower() == name else Note("yaml-boolean", f"YAML reads an unquoted {text} as {name}")
     return _of_number(text, value)
 
 
 def _of_number(text: str, value: Any) -> Note | None:
     bare = text.lstrip("+-")
     if ":" in bare:
-        why = f"YAML reads {text} as {value}: sixty to one, as in minutes and seconds"
+        why = f"YAML reads {text} as {value}, in base 60 like minutes and seconds"
         return Note("yaml-number", why, f"write {value}, or quote the text", "error")
     if bare[:2].lower() == "0x" and "_" not in bare:
         return None
     if bare[:1] == "0" and bare[1:2] not in ("", ".") and isinstance(value, int):
         base = "binary" if bare[1:2] in "bB" else "hexadecimal" if bare[1:2] in "xX" else "octal"
         why = f"YAML reads {text} as {base}: {value}"
-        return Note("yaml-number", why, f"write the number as it is meant: {_meant(bare, value)}", "error")
+        return Note("yaml-number", why, f"write the intended number: {_meant(bare, value)}", "error")
     if "_" in bare:
-        why = f"{text} is the number {value} to some YAML readers (to this one, too), and text to others"
+        why = f"{text} is the number {value} in some YAML parsers (including this one) and text in others"
         return Note("yaml-number", why, f"write {value}", "warning")
     return None
 
@@ -55,23 +55,24 @@ def _meant(bare: str, value: int) -> str:
 
 def _of_text(text: str) -> Note | None:
     if _CURLY.search(text):
-        return Note("smart-quote", "curly quotes are part of the text: write straight ones")
+        return Note("smart-quote", "curly quotes are part of the text: use straight quotes")
     if odd := _ODD_EDGE.search(text):
-        return Note("odd-space", f"the text holds {odd_name(odd.group().strip(':'))}: write a plain space, or none")
+        name = odd_name(odd.group().strip(":"))
+        return Note("odd-space", f"the text contains {name}: use a plain space or remove it")
     if _EXPONENT.fullmatch(text):
         return Note("yaml-number", f"YAML reads {text} as text: write {_decimal(text)}")
     if _LEADING_ZERO.fullmatch(text):
         return Note("yaml-number", f"YAML reads {text} as text, because of the leading zero")
     if glued := _GLUED.fullmatch(text):
-        return Note("yaml-colon", f"a space belongs after the colon: '{glued[1]}: {glued[2][:60]}'")
+        return Note("yaml-colon", f"add a space after the colon: '{glued[1]}: {glued[2][:60]}'")
     return None
 
 
 def _decimal(text: str) -> str:
     number = float(text.replace("_", ""))
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else "it out"
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else "the number in full"
 
 
 def odd_name(char: str) -> str:
-    """What an odd space is called in a message."""
-    return f"U+{ord(char[:1] or ' '):04X}, which is no space to YAML"
+    """Return the name of an unusual space character for a message."""
+    return f"U+{ord(char[:1] or ' '):04X}, which is not a space in YAML"

@@ -1,7 +1,7 @@
-"""What YAML's parser stumbles over, in words for the one who wrote it, at the place where the cure is. Pure.
+"""Explain YAML syntax errors: a message, a hint, and the place where the user can fix the error. Pure.
 
-Rule: the parser's own words (libyaml's) are matched in this file and nowhere else; what it says that is not known here
-is told as it is. Everything is read off the text around the place, nothing decides what the text means.
+Only this file matches the parser's (libyaml's) own messages. A message that is not known here is shown unchanged. The
+explanations use only the text around the place, and do not interpret the text.
 """
 
 import re
@@ -26,11 +26,10 @@ _CLOSERS = {"[": "]", "{": "}"}
 
 @dataclass(frozen=True, slots=True)
 class Mishap:
-    """Where and why the parser gave up. Lines and columns count from 0.
+    """Where and why the parser stopped. Lines and columns are 0-based.
 
-    problem: libyaml's words. since: where the thing began that could not be read, if the parser says so.
-    bracket: where the innermost [ or { stands that is open. quoted: start and end of the text in quotes that was read
-    last, if that spans lines.
+    problem: libyaml's message. since: where the unreadable construct starts, if the parser says so. bracket: where the
+    innermost open [ or { is. quoted: start and end of the quoted text that was read last, if it spans lines.
     """
 
     problem: str
@@ -42,17 +41,17 @@ class Mishap:
     quoted: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def row(self, number: int) -> str:
-        """The line of this number, empty where there is none."""
+        """Return the line with this number, empty if there is none."""
         return self.lines[number] if 0 <= number < len(self.lines) else ""
 
     @property
     def text(self) -> str:
-        """The line at which the parser gave up."""
+        """Return the line at which the parser stopped."""
         return self.row(self.line)
 
     @property
     def above(self) -> int:
-        """The number of the last line above that says something; -1 where there is none."""
+        """Return the number of the last line above that is not blank or a comment, or -1."""
         at = self.line - 1
         while at >= 0 and (not self.lines[at].strip() or self.lines[at].lstrip().startswith("#")):
             at -= 1
@@ -61,7 +60,7 @@ class Mishap:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A mishap in words. `at`: line and column from 0, where that is not the place at which the parser gave up."""
+    """An explained mishap. `at`: 0-based line and column, if they differ from where the parser stopped."""
 
     code: str
     message: str
@@ -71,23 +70,23 @@ class Explanation:
 
 
 def explain(mishap: Mishap) -> tuple[str, int, str, str]:
-    """Code, place (a mark), message and hint for what the parser stumbled over."""
-    told = _space(mishap)
-    for pattern, words in _KNOWN:
-        if told is not None:
+    """Return code, place (a mark), message and hint for a syntax error."""
+    explanation = _space(mishap)
+    for pattern, explainer in _KNOWN:
+        if explanation is not None:
             break
         if pattern in mishap.problem:
-            told = words(mishap)
-    if told is None:
-        told = Explanation(
+            explanation = explainer(mishap)
+    if explanation is None:
+        explanation = Explanation(
             "yaml-syntax", f"not valid YAML: {mishap.problem}", at=mishap.since if not mishap.text else None
         )
-    line, column = told.at or (mishap.line, mishap.column)
-    return told.code, mark(line + 1, column + 1, told.length), told.message, told.hint
+    line, column = explanation.at or (mishap.line, mishap.column)
+    return explanation.code, mark(line + 1, column + 1, explanation.length), explanation.message, explanation.hint
 
 
 def _space(mishap: Mishap) -> Explanation | None:
-    """A tab or an odd space where only plain spaces count."""
+    """Explain a tab or an unusual space in a place where only plain spaces count."""
     for number in (mishap.line, mishap.above):
         for pattern in (_ODD_INDENT.match, _ODD_AFTER_COLON.search):
             if found := pattern(mishap.row(number)):
@@ -96,7 +95,7 @@ def _space(mishap: Mishap) -> Explanation | None:
                 )
     if mishap.bracket is None and mishap.text.strip() and (found := _TAB_INDENT.match(mishap.text)):
         at = (mishap.line, found.start(1))
-        return Explanation("yaml-tab", "a tab indents this line", "YAML is indented with spaces", at, len(found[1]))
+        return Explanation("yaml-tab", "a tab indents this line", "indent YAML with spaces", at, len(found[1]))
     return None
 
 
@@ -115,22 +114,22 @@ def _colon(mishap: Mishap) -> Explanation:
     own, other = (_column_of_key(line) for line in (mishap.text, above))
     if own > other:
         hint = f"keys of one mapping start in one column: that of line {mishap.above + 1} is {other + 1}"
-        message = "this line is deeper than the key above it, and so goes on with that key's text"
+        message = "this line is indented deeper than the key above it, so it continues that key's text"
         return Explanation("yaml-indent", message, hint, (mishap.line, own), max(1, mishap.column - own))
-    return Explanation("yaml-colon", "a ':' stands where no value can follow", "quote text that holds ': '")
+    return Explanation("yaml-colon", "a ':' where no value can follow", "quote text that contains ': '")
 
 
 def _second_colon(key: str, text: str) -> Explanation:
     key = key.strip()[:40]
     return Explanation(
-        "yaml-colon", f"the text after '{key}:' holds another ': '", f"quote the text: {key}: {_quoted(text)}"
+        "yaml-colon", f"the text after '{key}:' contains another ': '", f"quote the text: {key}: {_quoted(text)}"
     )
 
 
 def _glued(found: "re.Match[str]", line: int) -> Explanation:
-    key, rest = found[1], found[2].strip()
+    key, value = found[1], found[2].strip()
     at = (line, found.start(1))
-    return Explanation("yaml-colon", f"no space after '{key}:'", f"write '{key}: {rest[:60]}'", at, len(key) + 1)
+    return Explanation("yaml-colon", f"no space after '{key}:'", f"write '{key}: {value[:60]}'", at, len(key) + 1)
 
 
 def _column_of_key(line: str) -> int:
@@ -139,12 +138,12 @@ def _column_of_key(line: str) -> int:
 
 
 def _quoted(text: str) -> str:
-    """`text` as it would stand in quotes, cut where it is long."""
+    """Return `text` in quotes, truncated if it is long."""
     return "'" + (text if len(text) <= 60 else text[:59] + "…").replace("'", "''") + "'"
 
 
 def _value_from(mishap: Mishap, column: int) -> str:
-    """The unquoted text that starts at `column` of the line."""
+    """Return the unquoted text that starts at `column` of the line."""
     text = re.split(r"\s#", mishap.text[column:], maxsplit=1)[0].strip()
     head = mishap.text[:column]
     inside = mishap.bracket or sum(map(head.count, "[{")) > sum(map(head.count, "]}"))
@@ -152,10 +151,10 @@ def _value_from(mishap: Mishap, column: int) -> str:
 
 
 def _start(mishap: Mishap) -> Explanation:
-    """Unquoted text whose first character means something to YAML."""
+    """Explain unquoted text whose first character has a meaning in YAML."""
     line, column = mishap.since if mishap.since and mishap.since[0] == mishap.line else (mishap.line, mishap.column)
     if mishap.text[column : column + 1] == "\t":
-        return Explanation("yaml-tab", "a tab stands where YAML takes only spaces", "write a space", (line, column))
+        return Explanation("yaml-tab", "a tab where YAML accepts only spaces", "write a space", (line, column))
     text = _value_from(mishap, column)
     hint = f"quote it: {_quoted(text)}" if len(text) > 1 else "quote it"
     return Explanation(
@@ -164,7 +163,7 @@ def _start(mishap: Mishap) -> Explanation:
 
 
 def _bracket(mishap: Mishap) -> Explanation:
-    """A [ or { that is not closed, or a comma that is missing between its items."""
+    """Explain a [ or { that is not closed, or a missing comma between its items."""
     head = mishap.text[: mishap.column]
     if mishap.text[mishap.column : mishap.column + 1] == ":" and (keyed := _KEYED_INSIDE.search(head)):
         text = re.split(r"[,\]}]", mishap.text[keyed.end() :], maxsplit=1)[0].strip()
@@ -172,10 +171,10 @@ def _bracket(mishap: Mishap) -> Explanation:
     if mishap.bracket is None:
         char = mishap.text[mishap.column : mishap.column + 1]
         if char in ("]", "}"):
-            return Explanation("yaml-bracket", f"a {char} that closes nothing", "remove it, or quote the text")
+            return Explanation("yaml-bracket", f"this {char} closes nothing", "remove it, or quote the text")
         return Explanation("yaml-syntax", "not valid YAML: a value is missing here", "")
     line, column = mishap.bracket
-    sign = _OPENING.search(mishap.row(line), column)  # an anchor or a tag may stand before it
+    sign = _OPENING.search(mishap.row(line), column)  # an anchor or a tag may precede it
     if sign is None:
         return Explanation(
             "yaml-bracket", "a [ or { is not closed, or a comma is missing", f"it starts on line {line + 1}"
@@ -183,8 +182,8 @@ def _bracket(mishap: Mishap) -> Explanation:
     opening, column = sign.group(), sign.start()
     closer = _CLOSERS[opening]
     if _is_closed(mishap.lines, line, column):
-        message = f"a comma is missing before this, or the {closer} before it"
-        return Explanation("yaml-bracket", message, f"the {opening} stands on line {line + 1}")
+        message = f"a comma or a {closer} is missing before this"
+        return Explanation("yaml-bracket", message, f"the {opening} is on line {line + 1}")
     return Explanation("yaml-bracket", f"this {opening} is never closed", f"close it with {closer}", (line, column))
 
 
@@ -195,7 +194,7 @@ _MARKS = re.compile(
 
 
 def _is_closed(lines: Sequence[str], line: int, column: int) -> bool:
-    """True if the bracket there has its partner further down; quotes and comments are passed over."""
+    """Return True if the bracket at this place is closed later. Quotes and comments are skipped."""
     text = "\n".join((lines[line][column:], *lines[line + 1 : line + 1000]))[:100_000]
     awaited = list[str]()
     for found in _MARKS.finditer(text):
@@ -215,15 +214,15 @@ def _unclosed_quote(mishap: Mishap) -> Explanation:
 
 
 def _misfit(mishap: Mishap) -> Explanation:
-    """A line, or the rest of one, that does not belong where it stands."""
+    """Explain a line, or the remainder of one, that does not fit its context."""
     before = mishap.text[: mishap.column].rstrip()
     if mishap.quoted and before[-1:] in ("'", '"') and mishap.quoted[1] == (mishap.line, len(before)):
         if mishap.quoted[0][0] < mishap.line:
-            message = f"this quote is closed only on line {mishap.line + 1}, where text goes on after it"
+            message = f"this quote is closed only on line {mishap.line + 1}, and text follows it"
             return Explanation("yaml-quote", message, "close it on its own line", mishap.quoted[0])
         start = mishap.quoted[0][1]
-        hint = f"quote the whole: {_quoted(mishap.text[start:].strip())}"
-        return Explanation("yaml-quote", "text goes on after its closing quote", hint)
+        hint = f"quote all of it: {_quoted(mishap.text[start:].strip())}"
+        return Explanation("yaml-quote", "text follows the closing quote", hint)
     if before[-1:] in ("]", "}"):
         keyed = _KEYED.match(mishap.text)
         column = keyed.end() if keyed else _column_of_key(mishap.text)
@@ -231,11 +230,11 @@ def _misfit(mishap: Mishap) -> Explanation:
             text = mishap.text[column:].strip()
             message = f"unquoted text cannot start with {text[0]}"
             return Explanation("yaml-start", message, f"quote it: {_quoted(text)}", (mishap.line, column), len(text))
-    word, items = ("list", "items of one list") if "'-'" in mishap.problem else ("mapping", "keys of one mapping")
+    container, items = ("list", "items of one list") if "'-'" in mishap.problem else ("mapping", "keys of one mapping")
     hint = f"{items} start in one column"
     if mishap.since:
         hint += f": that of line {mishap.since[0] + 1} is {mishap.since[1] + 1}"
-    return Explanation("yaml-indent", f"this does not fit the {word} around it", hint)
+    return Explanation("yaml-indent", f"this does not fit the {container} around it", hint)
 
 
 def _keyless(mishap: Mishap) -> Explanation:
@@ -255,7 +254,7 @@ def _escape(mishap: Mishap) -> Explanation:
         return Explanation("yaml-escape", "an escape for half of a character", hint, place, 6)
     shown = mishap.text[place[1] : place[1] + 2]
     hint = "put the text in single quotes, or double the backslash"
-    return Explanation("yaml-escape", f"{shown} is no escape that double quotes know", hint, place, 2)
+    return Explanation("yaml-escape", f"{shown} is not a valid escape in double quotes", hint, place, 2)
 
 
 def _nested_list(_: Mishap) -> Explanation:
@@ -266,7 +265,7 @@ def _nested_list(_: Mishap) -> Explanation:
 def _after_the_end(mishap: Mishap) -> Explanation:
     if mishap.text[mishap.column : mishap.column + 1] in ("]", "}"):
         return _bracket(mishap)
-    return Explanation("yaml-syntax", "text goes on after the end of the manifest's value", "")
+    return Explanation("yaml-syntax", "text follows the end of the manifest's value", "")
 
 
 def _directive(mishap: Mishap) -> Explanation:
@@ -275,7 +274,7 @@ def _directive(mishap: Mishap) -> Explanation:
 
 
 def _version(_: Mishap) -> Explanation:
-    return Explanation("yaml-syntax", "a YAML version that cannot be read", "remove the %YAML line")
+    return Explanation("yaml-syntax", "the YAML version cannot be read", "remove the %YAML line")
 
 
 _KNOWN: Final[tuple[tuple[str, Callable[[Mishap], Explanation]], ...]] = (

@@ -1,6 +1,6 @@
-"""How problems of a manifest are told: text with carets, JSON, annotations. docs/diagnostics.md is made here.
+"""The output of diagnostics: text with carets, JSON, annotations. Also generates docs/diagnostics.md.
 
-``REWRITE_DOCS=1 pytest tests/manifest/diagnostics/test_diagnostic.py`` writes the page anew.
+``REWRITE_DOCS=1 pytest tests/manifest/diagnostics/test_diagnostic.py`` rewrites the page.
 """
 
 import json
@@ -19,7 +19,7 @@ from batchrunner.manifest.diagnostics.diagnostic import Findings, Note, column_o
 from batchrunner.manifest.diagnostics.render import LIMIT, block, excerpt
 from batchrunner.manifest.validate import check
 from tests.conftest import ROOT
-from tests.manifest.test_bad_manifests import BAD, CASES, told
+from tests.manifest.test_bad_manifests import BAD, CASES, diagnostics_of
 
 PAGE = ROOT / "docs" / "diagnostics.md"
 HEAD = """# Diagnostics
@@ -57,23 +57,23 @@ def page() -> str:
 
 
 def example(code: str) -> str:
-    """The shortest problem of that code in the goldens."""
-    blocks = [block(each, lambda _, text: text) for stem in CASES for each in told(stem) if each.code == code]
+    """Return the shortest problem with that code in the goldens."""
+    blocks = [block(item, lambda _, text: text) for stem in CASES for item in diagnostics_of(stem) if item.code == code]
     return min(blocks, key=len, default="").replace(str(BAD), "HERE")
 
 
-def test_the_page_of_codes_is_the_table() -> None:
+def test_the_diagnostics_page_is_up_to_date() -> None:
     if os.environ.get("REWRITE_DOCS"):
         PAGE.write_text(page(), "utf-8")
     assert PAGE.read_text("utf-8") == page()
 
 
-def made(number: int, message: str = "wrong", severity: str = "error", source: str | None = None) -> Diagnostic:
-    return Diagnostic("key", severity, "m.yaml", number, 1, message, source=source)  # type: ignore[arg-type]  # a word
+def problem(number: int, message: str = "wrong", severity: str = "error", source: str | None = None) -> Diagnostic:
+    return Diagnostic("key", severity, "m.yaml", number, 1, message, source=source)  # type: ignore[arg-type]  # a severity
 
 
-def test_only_the_first_twenty_are_printed_and_the_rest_is_counted() -> None:
-    found = [made(line) for line in range(1, 10_001)]
+def test_the_first_twenty_are_printed_and_the_others_counted() -> None:
+    found = [problem(line) for line in range(1, 10_001)]
     lines = render(found).splitlines()
     assert lines[0] == "m.yaml:1:1: error: wrong [key]"
     assert lines[LIMIT - 1] == "m.yaml:20:1: error: wrong [key]"
@@ -82,17 +82,17 @@ def test_only_the_first_twenty_are_printed_and_the_rest_is_counted() -> None:
     assert len(render(found, None).splitlines()) == 10_000
 
 
-def test_render_of_nothing_is_nothing() -> None:
+def test_render_without_diagnostics_is_empty() -> None:
     assert render([]) == ""
 
 
-def test_a_long_hint_is_told_once() -> None:
+def test_a_long_hint_is_printed_once() -> None:
     found = [Diagnostic("key", "error", "m.yaml", line, 1, "wrong", "known keys: " + "a, " * 50) for line in (1, 2)]
     assert render(found).count("hint:") == 1
 
 
 def column_under(shown: str, indent: int) -> str:
-    """The character of `shown` that stands in the terminal's column `indent`."""
+    """Return the character of `shown` in the terminal's column `indent`."""
     column = 0
     for char in shown:
         if column == indent and not unicodedata.combining(char):
@@ -115,7 +115,7 @@ def column_under(shown: str, indent: int) -> str:
         "a" * 100_000 + "X" + "\t" * 500,
     ],
 )
-def test_the_caret_stands_under_its_character(line: str) -> None:
+def test_the_caret_is_under_its_character(line: str) -> None:
     column = line.index("X") + 1
     shown, indent, width = excerpt(line, column, column + 1)
     assert column_under(shown, indent) == "X"
@@ -139,15 +139,15 @@ def test_a_long_mark_is_cut_with_its_line() -> None:
         ("AIMLAPI_KEY=hush Authorization: Bearer hush", "hush"),
     ],
 )
-def test_what_may_be_a_secret_is_starred_in_place(line: str, hidden: str) -> None:
+def test_possible_secrets_are_replaced_by_stars_in_place(line: str, hidden: str) -> None:
     shown, indent, _ = excerpt(line, 1, None)
     assert hidden not in shown
     assert (len(shown), indent) == (len(line), 0)
 
 
-def test_colours_are_a_choice() -> None:
-    assert "\x1b" not in render([made(1)])
-    assert "\x1b[1;31merror:" in render([made(1)], colour=True)
+def test_colours_are_optional() -> None:
+    assert "\x1b" not in render([problem(1)])
+    assert "\x1b[1;31merror:" in render([problem(1)], colour=True)
 
 
 def test_annotations_are_escaped() -> None:
@@ -156,12 +156,12 @@ def test_annotations_are_escaped() -> None:
         "::warning file=a%2Cb%3Ac%25.yaml,line=3,col=5,endColumn=9,title=key::50%25 of\\x1b[2J%0Ahint: do: this, that"
     )
     assert (
-        github([made(1), made(2), made(3, severity="warning")], 1).splitlines()[1]
+        github([problem(1), problem(2), problem(3, severity="warning")], 1).splitlines()[1]
         == "… and 2 more; 2 errors, 1 warning"
     )
 
 
-def test_a_mark_holds_line_column_and_length() -> None:
+def test_a_mark_packs_line_column_and_length() -> None:
     for line, column, length in ((1, 1, 0), (100_000, 17, 3), (3, 1_000_000, 4095)):
         place = mark(line, column, length)
         assert (line_of(place), column_of(place)) == (line, column)
@@ -176,28 +176,28 @@ def test_lines_are_counted_as_yaml_counts_them(before: str, place: tuple[int, in
     assert (line_of(end_of(before)), column_of(end_of(before))) == place
 
 
-def test_a_note_is_told_with_what_is_wrong_there_and_alone_only_if_it_says_so() -> None:
+def test_a_note_is_reported_with_a_problem_at_its_place_or_alone_if_it_has_a_severity() -> None:
     findings = Findings("m.yaml", "a: no\n")
     findings.remark(mark(1, 4, 2), Note("yaml-boolean", "no is false"))
     assert not list(findings.all)
     findings.error("wrong-type", mark(1, 4, 2), "'a' is false", "quote it")
-    told_with = next(iter(findings.all))
-    assert (told_with.code, told_with.hint, told_with.end_column) == ("yaml-boolean", "quote it; no is false", 6)
-    assert told_with.source == "a: no"
+    reported = next(iter(findings.all))
+    assert (reported.code, reported.hint, reported.end_column) == ("yaml-boolean", "quote it; no is false", 6)
+    assert reported.source == "a: no"
     findings.remark(mark(2, 1), Note("yaml-number", "010 is 8", "write 8", "warning"))
     alone = list(findings.all)[1]
     assert (alone.code, alone.severity, alone.message, alone.hint) == ("yaml-number", "warning", "010 is 8", "write 8")
 
 
-def test_lines_may_be_given_when_they_are_needed() -> None:
+def test_source_lines_can_be_set_later() -> None:
     findings = Findings("m.csv")
     findings.error("table", mark(2, 1), "wrong")
-    assert [each.source for each in findings.errors] == [None]
+    assert [item.source for item in findings.errors] == [None]
     findings.text = b"id\nx"
-    assert [each.source for each in findings.errors] == ["x"]
+    assert [item.source for item in findings.errors] == ["x"]
 
 
-def test_the_same_problem_is_told_once() -> None:
+def test_the_same_problem_is_reported_once() -> None:
     findings = Findings("m.yaml")
     for _ in range(3):
         findings.error("key", mark(1, 1), "wrong")
@@ -221,7 +221,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_validate_tells_text_on_standard_error() -> None:
+def test_validate_prints_text_on_standard_error() -> None:
     status, out, err = ran("colon.yaml", "warn-same-job.yaml")
     assert (status, out) == (2, "warn-same-job.yaml: 2 jobs, 1 warning\n")
     assert err.startswith((BAD / "colon.txt").read_text("utf-8"))
@@ -273,7 +273,7 @@ def test_ten_thousand_mistakes(tmp_path: Path) -> None:
     )
     checked = check(path, {}, {})
     assert len(checked.diagnostics) == 10_000
-    assert [each.line for each in checked.diagnostics] == list(range(1, 10_001))
+    assert [item.line for item in checked.diagnostics] == list(range(1, 10_001))
     assert render(checked.diagnostics).endswith("… and 9,980 more: batchrunner validate --max-problems 0 prints all")
 
 
@@ -297,13 +297,13 @@ def test_json_is_a_manifest_too(tmp_path: Path, indent: int | str | None, ascii_
     assert load(path).entries[0].tags == job["tags"]
 
 
-def test_what_is_wrong_at_one_place_is_told_in_the_same_order_each_time(tmp_path: Path) -> None:
+def test_problems_at_one_place_have_a_stable_order(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"video": "v", "image": "i", "tags": {"c": 1, "a": null, "d": 2, "b": true}}\n')
     argv = [sys.executable, "-m", "batchrunner", "validate", "x.jsonl"]
-    told = set()
+    outputs = set()
     for seed in ("1", "2", "3"):
         more = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run(argv, cwd=tmp_path, env=more, capture_output=True, check=False)
         assert done.returncode == 2, done
-        told.add(done.stderr)
-    assert len(told) == 1
+        outputs.add(done.stderr)
+    assert len(outputs) == 1

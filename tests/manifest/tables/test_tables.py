@@ -1,4 +1,4 @@
-"""Jobs from CSV, TSV and JSON Lines: what rows mean, and where in a table what is wrong stands."""
+"""Jobs from CSV, TSV and JSON Lines: the meaning of rows, and the places of problems in a table."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
 from batchrunner.manifest.yaml_source import files
 from tests.conftest import MEDIA
-from tests.manifest_tools import IMAGE, VIDEO, job, loaded, params, refused, told
+from tests.manifest_tools import IMAGE, VIDEO, error_places, job, loaded, params, refused
 
 HEAD = "video,image,shift\n"
 
@@ -31,7 +31,7 @@ def csv(folder: Path, text: str | bytes, name: str = "clips.csv") -> dict[str, A
     return {"jobs_from": name}
 
 
-def test_columns_are_fields_and_empty_cells_are_not_set(tmp_path: Path) -> None:
+def test_columns_are_fields_and_empty_cells_are_unset(tmp_path: Path) -> None:
     text = (
         "id,video,image,resolution,num_inference_steps,shift,enable_safety_checker,tags.scene,priority,file\n"
         f"a,{VIDEO},{IMAGE},720p,30,7.5,TRUE,12a,5,{{id}}-{{tags.scene}}\n"
@@ -76,7 +76,7 @@ def test_dialects(tmp_path: Path, name: str, text: str) -> None:
     assert entry.job.video.uri == VIDEO
 
 
-def test_paths_start_from_the_tables_folder(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_tables_folder(tmp_path: Path) -> None:
     (tmp_path / "media").symlink_to(MEDIA)
     csv(tmp_path, "video,image\n../media/bunny.mp4,../media/hopper.jpg\n", "lists/clips.csv")
     csv(tmp_path, "video,image\nmedia/bunny.mp4,media/astronaut.jpg\n", "all.csv")
@@ -85,13 +85,13 @@ def test_paths_start_from_the_tables_folder(tmp_path: Path) -> None:
     assert [entry.job.video.source for entry in batch.entries] == ["media/bunny.mp4"] * 3
     assert [files.folder_of(f"{name}/x.csv", tmp_path) for name in ("lists", "./lists", "link", ".")] == [
         *("lists", "lists"),
-        "link/",  # a link: ".." from there is not what it seems
+        "link/",  # a link: ".." from there leads elsewhere
         "",
     ]
     assert batch.entries[0].job is batch.entries[2].job
-    assert [(Path(each.file).name, each.line) for each in batch.warnings] == [("clips.csv", 2)]
+    assert [(Path(item.file).name, item.line) for item in batch.warnings] == [("clips.csv", 2)]
     by_hand = loaded(tmp_path, [{"video": "media/bunny.mp4", "image": "media/hopper.jpg"}])
-    assert by_hand.entries[0].id == batch.entries[0].id  # the id does not tell where a row stands
+    assert by_hand.entries[0].id == batch.entries[0].id  # the id does not depend on the row's position
 
 
 def test_order_and_collisions_across_files(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_order_and_collisions_across_files(tmp_path: Path) -> None:
     manifest = {"jobs": [job(id="a")], "jobs_from": "clips.csv", "matrix": [job(shift=[6, 7])]}
     assert [entry.id[:4] for entry in loaded(tmp_path, manifest).entries] == ["a", "x", "walk", "walk"]
     found = refused(tmp_path, {"jobs": [job(id="X")], "jobs_from": "clips.csv"})
-    assert told(found) == [("duplicate-id", "clips.csv", 2, 1)]
+    assert error_places(found) == [("duplicate-id", "clips.csv", 2, 1)]
     assert "on line 1 of" in found[0].message
     assert "batch.yaml only in case" in found[0].message
 
@@ -123,12 +123,12 @@ def test_order_and_collisions_across_files(tmp_path: Path) -> None:
         (HEAD.replace("\n", "\r") + f"{VIDEO},{IMAGE},1\r", [("table", 1, 1)]),
     ],
 )
-def test_what_is_wrong_in_a_csv_file_is_told_at_its_place(
+def test_csv_problems_are_reported_at_their_place(
     tmp_path: Path, text: str | bytes, places: list[tuple[str, int, int]]
 ) -> None:
     found = refused(tmp_path, csv(tmp_path, text))
-    assert told(found)[: len(places)] == [(code, "clips.csv", line, column) for code, line, column in places]
-    assert all(each.source is not None for each in found if each.file.endswith(".csv"))
+    assert error_places(found)[: len(places)] == [(code, "clips.csv", line, column) for code, line, column in places]
+    assert all(item.source is not None for item in found if item.file.endswith(".csv"))
 
 
 @pytest.mark.parametrize(
@@ -154,23 +154,23 @@ def test_what_is_wrong_in_a_csv_file_is_told_at_its_place(
         ('{"tags": [1]}', "wrong-type", 10),
     ],
 )
-def test_what_is_wrong_in_json_lines_is_told_at_its_place(tmp_path: Path, line: str, code: str, column: int) -> None:
+def test_json_lines_problems_are_reported_at_their_place(tmp_path: Path, line: str, code: str, column: int) -> None:
     found = refused(tmp_path, csv(tmp_path, json.dumps(job()) + "\n\n" + line + "\n", "clips.jsonl"))
-    assert (code, "clips.jsonl", 3, column) in told(found)
-    assert {each.line for each in found} == {3}
+    assert (code, "clips.jsonl", 3, column) in error_places(found)
+    assert {item.line for item in found} == {3}
 
 
 @pytest.mark.parametrize(
     "name", ["clips.txt", "gone.csv", "folder.csv", "clips", "https://example.com/clips.csv", "a\0.csv"]
 )
-def test_what_is_no_table_is_told_where_it_is_named(tmp_path: Path, name: str) -> None:
+def test_an_invalid_table_is_reported_where_it_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.csv").mkdir()
-    assert told(refused(tmp_path, {"jobs_from": [name]})) == [("table", "batch.yaml", 1, 16)]
+    assert error_places(refused(tmp_path, {"jobs_from": [name]})) == [("table", "batch.yaml", 1, 16)]
 
 
 def test_a_table_without_rows(tmp_path: Path) -> None:
-    assert told(refused(tmp_path, csv(tmp_path, HEAD))) == [("no-match", "batch.yaml", 1, 15)]
-    assert told(refused(tmp_path, csv(tmp_path, ""))) == [("no-match", "batch.yaml", 1, 15)]
+    assert error_places(refused(tmp_path, csv(tmp_path, HEAD))) == [("no-match", "batch.yaml", 1, 15)]
+    assert error_places(refused(tmp_path, csv(tmp_path, ""))) == [("no-match", "batch.yaml", 1, 15)]
     assert loaded(tmp_path, {**csv(tmp_path, HEAD), "allow_empty": True, "jobs": [job()]}).entries
 
 
@@ -183,10 +183,10 @@ def test_a_table_is_a_manifest(tmp_path: Path) -> None:
     csv(tmp_path, "video,image\nx.mp4,\n", "night.csv")
     with pytest.raises(ManifestError) as caught:
         load(tmp_path / "night.csv")
-    assert {Path(each.file).name for each in caught.value.diagnostics} == {"night.csv"}
+    assert {Path(item.file).name for item in caught.value.diagnostics} == {"night.csv"}
 
 
-def test_no_variable_goes_into_a_table(tmp_path: Path) -> None:
+def test_variables_are_not_inserted_into_tables(tmp_path: Path) -> None:
     csv(tmp_path, f"video,image,tags.t\n{VIDEO},{IMAGE},${{HOME}}\n")
     batch = loaded(tmp_path, {"jobs_from": "${T}.csv"}, {"T": "clips"}, {"HOME": "/root"})
     assert batch.entries[0].tags == {"t": "${HOME}"}
@@ -195,14 +195,14 @@ def test_no_variable_goes_into_a_table(tmp_path: Path) -> None:
 def test_rows_and_lines_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = HEAD + "".join(f"{VIDEO},{IMAGE},{n}\n" for n in range(1, 5))
     monkeypatch.setattr("batchrunner.manifest.expand.MAX_ROWS", 3)
-    assert told(refused(tmp_path, csv(tmp_path, text))) == [("too-many", "batch.yaml", 1, 15)]
+    assert error_places(refused(tmp_path, csv(tmp_path, text))) == [("too-many", "batch.yaml", 1, 15)]
     monkeypatch.setattr(reader, "MAX_LINE_BYTES", 60)
     long = f"video,image\n{VIDEO},{IMAGE}{'x' * 100}\n"
-    assert told(refused(tmp_path, csv(tmp_path, long)))[0] == ("table", "clips.csv", 2, 1)
+    assert error_places(refused(tmp_path, csv(tmp_path, long)))[0] == ("table", "clips.csv", 2, 1)
 
 
-def test_no_more_than_one_row_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each row is checked, taken and let go before the next line is read."""
+def test_at_most_one_row_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is checked, used and dropped before the next line is read."""
     csv(tmp_path, HEAD + "".join(f"{VIDEO},{IMAGE},{n}\n" for n in range(1, 50)))
     events: list[str] = []
     lines, add = reader.Table.lines, Row.__init__
@@ -238,7 +238,7 @@ def test_standard_input_is_a_manifest(tmp_path: Path, monkeypatch: pytest.Monkey
     feed(b"name: night\njobs: [{}]\n")
     with pytest.raises(ManifestError) as caught:
         load(Path("-"))
-    assert {each.file for each in caught.value.diagnostics} == {"<stdin>"}
+    assert {item.file for item in caught.value.diagnostics} == {"<stdin>"}
     assert "<stdin> does not validate" in caught.value.message
 
 
@@ -251,15 +251,15 @@ CELLISH = st.text(st.sampled_from(list('ab1,;"\n\r\t{}[]:\\ue0.é')), max_size=8
 @example(b'{"a":', "x.jsonl")
 @example(b'{"": {}, "tags.": 1, ".": 2, "tags.a": 3}', "x.jsonl")
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_whatever_the_bytes_there_is_no_traceback(data: bytes, name: str) -> None:
+def test_any_bytes_load_without_a_traceback(data: bytes, name: str) -> None:
     findings = Findings(name)
     rows = list(formats.rows(reader.Table(io.BytesIO(data), "lists", findings), name))
     for row in rows:
         assert all(row.place(field) >= row.mark for field in row.fields)
-    assert all(each.line >= 1 and each.column >= 1 for each in findings.all)
+    assert all(item.line >= 1 and item.column >= 1 for item in findings.all)
 
 
-def test_the_limit_of_a_cell_is_not_left_to_the_process(tmp_path: Path) -> None:
+def test_the_cell_limit_does_not_depend_on_the_process(tmp_path: Path) -> None:
     before = field_size_limit()
     assert loaded(tmp_path, csv(tmp_path, HEAD + f"{VIDEO},{IMAGE},1\n")).entries
     refused(tmp_path, csv(tmp_path, f'video,image\n"{VIDEO}"x,{IMAGE}\n'))
@@ -276,7 +276,7 @@ SECRET_FILES = {
 
 @pytest.mark.parametrize("way", ["..", "absolute", "link", "linked folder"])
 @pytest.mark.parametrize("name", SECRET_FILES)
-def test_nothing_of_a_file_outside_the_manifests_folder_is_shown(tmp_path: Path, name: str, way: str) -> None:
+def test_files_outside_the_manifests_folder_are_not_quoted(tmp_path: Path, name: str, way: str) -> None:
     outside, inside = tmp_path / "home", tmp_path / "from-a-stranger"
     outside.mkdir()
     inside.mkdir()
@@ -287,9 +287,9 @@ def test_nothing_of_a_file_outside_the_manifests_folder_is_shown(tmp_path: Path,
     elif way == "linked folder":
         (inside / "more").symlink_to(outside)
     found = refused(inside, {"jobs_from": path})
-    text = render(found, limit=None) + str([as_json(each) for each in found])
-    assert [word for word in ("b3BlbnNz", "BEGIN", "OPENSSH", "aws_", "default") if word in text] == []
-    assert all(each.file.endswith(name) and each.line >= 1 for each in found)
+    text = render(found, limit=None) + str([as_json(item) for item in found])
+    assert [secret for secret in ("b3BlbnNz", "BEGIN", "OPENSSH", "aws_", "default") if secret in text] == []
+    assert all(item.file.endswith(name) and item.line >= 1 for item in found)
     assert "outside the manifest's folder" in text
 
 
@@ -307,27 +307,27 @@ def test_empty_rows_before_the_header_are_skipped(tmp_path: Path, before: str) -
     assert params(loaded(tmp_path, csv(tmp_path, text)).entries, "resolution") == [("720p",)]
 
 
-def test_lines_are_counted_from_the_top_where_empty_rows_come_first(tmp_path: Path) -> None:
+def test_line_numbers_include_empty_rows_at_the_top(tmp_path: Path) -> None:
     diagnostics = refused(tmp_path, csv(tmp_path, f",,\n\nvideo,image,shift\n{VIDEO},{IMAGE},much\n"))
-    assert [(each.file.rpartition("/")[2], each.line) for each in diagnostics] == [("clips.csv", 4)]
+    assert [(item.file.rpartition("/")[2], item.line) for item in diagnostics] == [("clips.csv", 4)]
 
 
 @pytest.mark.parametrize(
     ("first", "separator"), [("sep=;", ";"), ("SEP=|", "|"), ('"sep=\t"', "\t"), ("sep=\\t", "\t"), ("sep=,", ",")]
 )
-def test_the_first_line_may_name_the_separator(tmp_path: Path, first: str, separator: str) -> None:
+def test_the_first_line_may_set_the_separator(tmp_path: Path, first: str, separator: str) -> None:
     rows = [["video", "image", "resolution"], [VIDEO, IMAGE, "720p"]]
     text = "\r\n".join([first, *(separator.join(cells) for cells in rows)])
     assert params(loaded(tmp_path, csv(tmp_path, text)).entries, "resolution") == [("720p",)]
 
 
 @pytest.mark.parametrize(("name", "separator"), [("clips.csv", ";"), ("clips.csv", "\t"), ("clips.tsv", "\t")])
-def test_a_decimal_comma_is_read_where_no_comma_separates(tmp_path: Path, name: str, separator: str) -> None:
+def test_a_decimal_comma_is_read_if_the_separator_is_not_a_comma(tmp_path: Path, name: str, separator: str) -> None:
     text = f"video;image;shift\n{VIDEO};{IMAGE};7,5\n".replace(";", separator)
     assert params(loaded(tmp_path, csv(tmp_path, text, name)).entries, "shift") == [(7.5,)]
 
 
-def test_a_comma_in_a_whole_number_is_refused(tmp_path: Path) -> None:
+def test_a_comma_in_a_whole_number_is_an_error(tmp_path: Path) -> None:
     diagnostics = refused(tmp_path, csv(tmp_path, f"video;image;num_inference_steps\n{VIDEO};{IMAGE};2,5\n"))
     assert len(diagnostics) == 1
 
@@ -343,5 +343,5 @@ def test_a_comma_in_a_whole_number_is_refused(tmp_path: Path) -> None:
 )
 def test_a_header_without_a_known_column_is_one_error(tmp_path: Path, header: str, hint: str) -> None:
     diagnostics = refused(tmp_path, csv(tmp_path, f"{header}\n" + f"{VIDEO},{IMAGE}\n" * 50))
-    assert [(each.code, each.line) for each in diagnostics] == [("unknown-key", 1)]
+    assert [(item.code, item.line) for item in diagnostics] == [("unknown-key", 1)]
     assert hint in diagnostics[0].hint
