@@ -4,8 +4,7 @@
 ``import batchrunner`` stays light. Nothing inside the package imports this file, except for the version.
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without an import
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path

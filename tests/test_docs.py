@@ -178,6 +178,16 @@ def test_anchors_lead_to_a_heading(page: Path) -> None:
         assert anchor in slugs, f"{page.name}: {target}#{anchor}"
 
 
+def test_the_architecture_page_names_every_package_and_only_paths_that_exist() -> None:
+    page = page_text("architecture.md")
+    package = ROOT / "batchrunner"
+    folders = {str(path.parent.relative_to(package)) for path in package.rglob("__init__.py")} - {"."}
+    assert set(rows("package", "architecture.md")) == {f"{folder}/" for folder in folders}
+    paths = re.findall(r"`([\w/.]+(?:/|\.(?:py|json|j2)))`", page)
+    assert len(paths) > 40
+    assert [path for path in paths if not (package / path).exists() and not (ROOT / path).exists()] == []
+
+
 def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     releases = re.findall(r"^## (.+)$", text, re.MULTILINE)
