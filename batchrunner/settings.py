@@ -2,8 +2,8 @@
 
 A setting called ``poll_interval`` has the flag ``--poll-interval``, the environment variable
 ``BATCHRUNNER_POLL_INTERVAL`` and the manifest key ``poll_interval``. Flags win over the environment, the environment
-over the manifest, the manifest over the default. The command line, the manifest's schema and the README are kept in
-step with SETTINGS by tests. What a stranger's manifest must not decide (`by_user`) is taken out of a manifest by its
+over the manifest, the manifest over the default. Tests compare the command line, the manifest's schema and
+docs/settings.md with SETTINGS. What a stranger's manifest must not decide (`by_user`) is taken out of a manifest by its
 loader. An empty variable is an unset one. The API key is not a setting: it comes from the environment alone.
 """
 

@@ -241,7 +241,7 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         if key in known:
             continue
         guess = nearest(key, known)
-        listed = ", ".join(known) if len(known) <= _MOST_LISTED else "see the README, or batchrunner schema"
+        listed = ", ".join(known) if len(known) <= _MOST_LISTED else "run 'batchrunner schema' to list them"
         hint = f"did you mean '{guess}'?" if guess else f"known keys: {listed}"
         if not path and key in FIELDS:
             hint = "fields of a job stand in an entry of 'jobs', or in 'defaults'"
