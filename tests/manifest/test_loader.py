@@ -1,5 +1,6 @@
 """Valid manifests and their meaning. Invalid ones are in manifest/test_bad_manifests.py."""
 
+import base64
 import hashlib
 import json
 import os
@@ -291,6 +292,54 @@ def test_the_fingerprint_is_stable() -> None:
         {"enable_safety_checker": False},
     ):
         assert fingerprint(MODEL, video, image, complete(change)) != expected
+
+
+def data_uri(name: str, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode((MEDIA / name).read_bytes()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fingerprint", "id_"),
+    [
+        (
+            {"video": VIDEO, "image": IMAGE},
+            "sha256:7a6a3adc1786f417640c1f2759c3117f150b2b9a03aec2aca6eb9708430888d9",
+            "walk-hero-480p-a67e2e9c97",
+        ),
+        (
+            {"video": "media/bunny.mp4", "image": "media/hopper.jpg"},
+            "sha256:cc87a3c02cb8f5ae18c9ebd24109e43dbade8c67100583550c382006e0a6e739",
+            "bunny-hopper-480p-2bf26d7f06",
+        ),
+        (
+            {"video": data_uri("bunny.mp4", "video/mp4"), "image": data_uri("hopper.jpg", "image/jpeg")},
+            "sha256:cc87a3c02cb8f5ae18c9ebd24109e43dbade8c67100583550c382006e0a6e739",
+            "inline-inline-480p-a2b33196ff",
+        ),
+        (
+            {"video": VIDEO, "image": "media/hopper.jpg", "resolution": "720p"},
+            "sha256:a0aad6bb6c34de5768b7265cb7b5f4d71db463645d6d7f6237dfcb08066e626f",
+            "walk-hopper-720p-557b81f978",
+        ),
+        (
+            {
+                "video": "media/bunny.mp4",
+                "image": "https://example.com/h%C3%A9ro.png?a=1&b=2",
+                "shift": 7,
+                "enable_safety_checker": False,
+            },
+            "sha256:909f7e0c58f1ab602a18fce39d9789517c10c41fe7146771b1118714a2dc7d9d",
+            "bunny-hero-480p-nosafety-shift7-7cc478fa9d",
+        ),
+    ],
+    ids=["https", "file", "data", "https_and_file", "parameters"],
+)
+def test_the_fingerprint_of_each_kind_of_input_is_a_promise(
+    here: Path, fields: dict[str, Any], fingerprint: str, id_: str
+) -> None:
+    """Literals: they are in journals already, and whoever changes one makes people pay again."""
+    entry = loaded(here, [fields]).entries[0]
+    assert (entry.job.fingerprint, entry.id) == (fingerprint, id_)
 
 
 def test_the_batch_knows_the_manifests_hash(tmp_path: Path) -> None:
