@@ -35,7 +35,7 @@ PURE_MODULES = {
         f"engine.{name}"
         for name in ("backoff", "circuit_breaker", "confirmation", "in_doubt", "job_queue", "run_deadline")
     ),
-    *("journal.rows", "journal.statements", "providers.endpoint", "sandbox.clips.marks"),
+    *("journal.rows", "journal.statements", "providers.base", "providers.endpoint", "sandbox.clips.marks"),
     *(f"sandbox.{name}" for name in ("logs", "replies", "validation", "world")),
     *(f"transfer.{name}" for name in ("content_coding", "cookies", "link_expiry")),
 }
@@ -149,6 +149,28 @@ def test_nobody_inside_uses_the_front_door_but_for_the_version() -> None:
         allowed = {"__version__"} if module.name.rpartition(".")[2] in {"cli", "runner", "start", "status"} else set()
         wrong += [f"{module.name}: {name}" for name in taken - allowed]
     assert wrong == []
+
+
+def test_a_provider_s_package_is_named_in_the_registry_alone() -> None:
+    """A second provider touches neither the engine nor any other package."""
+    packages = {name for name in modules() if re.fullmatch(r"batchrunner\.providers\.\w+", name)}
+    packages = {name for name in packages if any(other.startswith(f"{name}.") for other in modules())}
+    assert "batchrunner.providers.aimlapi" in packages
+    for module in everything():
+        if module.name == "batchrunner.providers.registry":
+            continue
+        names = {name.partition(":")[0] for name in module.imports | module.later}
+        for package in packages:
+            inside = module.name == package or module.name.startswith(f"{package}.")
+            assert inside or not any(f"{name}.".startswith(f"{package}.") for name in names), module.name
+
+
+def test_the_engine_knows_of_providers_what_base_declares() -> None:
+    for module in everything():
+        if module.name.startswith("batchrunner.engine"):
+            names = {name.partition(":")[0] for name in module.imports | module.later}
+            known = {name for name in names if name.startswith("batchrunner.providers")}
+            assert known <= {"batchrunner.providers", "batchrunner.providers.base"}, module.name
 
 
 def test_errors_imports_nothing_of_the_package() -> None:

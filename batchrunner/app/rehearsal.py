@@ -14,7 +14,7 @@ from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
 from batchrunner.errors import JournalError, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.journal import journal
-from batchrunner.providers.endpoint import Capabilities, Endpoint
+from batchrunner.providers.endpoint import Endpoint
 from batchrunner.settings import Settings
 from batchrunner.storage.run_directory import RunDir
 
@@ -105,6 +105,6 @@ async def service(config: "SandboxConfig | None", rundir: RunDir, shared: Clock)
     assert config is not None
     local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)
     try:
-        yield Endpoint(local.url, "sandbox", capabilities=Capabilities(config.lists_on_acceptance))
+        yield Endpoint(local.url, "sandbox", lists_on_acceptance=config.lists_on_acceptance)
     finally:
         await local.close()

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,8 @@ from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import held_in_doubt, take_up
-from batchrunner.providers.aimlapi.client import ApiClient
+from batchrunner.providers import registry
+from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.report import writer
@@ -212,7 +213,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         admission = admission_of(setup, records, journal.story())
         room = DiskSpaceGuard(setup.rundir.path, outside.clock, records.values())
         parts = Dependencies(
-            service=GenerationOwners(await stack.enter_async_context(client), records.values()),
+            provider=GenerationOwners(await stack.enter_async_context(client), records.values()),
             journal=journal,
             clips=await stack.enter_async_context(clips),
             store=store,
@@ -223,7 +224,6 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
             durations=_remembered(setup, run, admission, outside, stack),
             lacks_space=room.lacks,
             lost=anchor.lost,
-            capabilities=endpoint.capabilities,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
@@ -272,12 +272,15 @@ async def _look_again(engine: Engine, store: Store, steps: Steps) -> None:
             steps.notice(fingerprint, f"its clip was removed or changed during the run: {following}")
 
 
-def _calls(setup: Setup, endpoint: Endpoint, outside: Environment) -> tuple[ApiClient, Downloader]:
+def _calls(
+    setup: Setup, endpoint: Endpoint, outside: Environment
+) -> tuple[AbstractAsyncContextManager[Provider], Downloader]:
     """What calls the service and file hosts, not opened yet."""
-    base_url, said, proxies = endpoint.base_url, endpoint.redactor, outside.proxies
-    client = ApiClient(base_url, endpoint.key, outside.clock, outside.executor, redactor=said, proxies=proxies)
-    guard = Guard(base_url, proxies=proxies)
-    return client, Downloader(setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, said)
+    client = registry.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
+    guard = Guard(endpoint.base_url, proxies=outside.proxies)
+    return client, Downloader(
+        setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, endpoint.redactor
+    )
 
 
 def _begin_with_room(engine: Engine, room: DiskSpaceGuard, records: Mapping[str, Record]) -> None:

@@ -9,7 +9,7 @@ money.
 from dataclasses import dataclass, replace
 
 from batchrunner.errors import Problem
-from batchrunner.providers.aimlapi.responses import Generation, Phase
+from batchrunner.providers.base import GenerationStatus, Phase
 
 POLLS_WITHOUT_ID = 3
 POLLS_OF_A_FAILURE = 2
@@ -41,10 +41,10 @@ class Confirmations:
     def __init__(self) -> None:
         self._said: dict[str, _Said] = {}
 
-    def confirms(self, fingerprint: str, seen: Generation) -> bool:
+    def confirms(self, fingerprint: str, seen: GenerationStatus) -> bool:
         """Take in a reply with a terminal status, and say whether it is believed now."""
         said = self._said.get(fingerprint)
-        place = (seen.video_url or "").partition("?")[0]
+        place = (seen.result_url or "").partition("?")[0]
         if said is None or (said.phase, said.place) != (seen.phase, place):
             said = _Said(seen.phase, place)
         said = replace(said, polls=said.polls + 1, named=said.named + seen.named)

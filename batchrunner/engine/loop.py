@@ -200,7 +200,7 @@ class Engine:
 
     def _waits_for_the_log(self) -> bool:
         """Whether a search that is still to come can tell that a submission in doubt was not accepted."""
-        listed = self._deps.capabilities.lists_on_acceptance and self._steps.log_offered
+        listed = self._deps.provider.capabilities.lists_on_acceptance and self._steps.log_offered
         return listed and not self.stopped and self._in_doubt.unsearched
 
     def _obstacle(self) -> str:
@@ -267,7 +267,7 @@ class Engine:
                 due = self._scheduler.next_at(now)
                 if due is not None and due <= now:
                     self._pace.take(now)
-                    self._task("look", self._health.probe(breaker.enter(), self._deps.service.alive()))
+                    self._task("look", self._health.probe(breaker.enter(), self._deps.provider.ping()))
                 break
             fingerprint = self._admitted(now)
             if fingerprint is None:

@@ -3,7 +3,7 @@
 Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,34 +13,10 @@ from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.run_deadline import REACHED
 from batchrunner.events import Listener
 from batchrunner.job import Job, Record, TimelineEvent
-from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed
-from batchrunner.providers.endpoint import Capabilities
+from batchrunner.providers.base import Provider
 
 if TYPE_CHECKING:
     from batchrunner.transfer.downloader import Fetched
-
-
-class Service(Protocol):
-    """The generation service (`batchrunner.providers.aimlapi.client`)."""
-
-    async def submit(self, job: Job, request_id: str) -> Accepted:
-        """Submit once. Raises CallError."""
-        ...
-
-    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
-        """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError.
-
-        A reply that names another generation raises ServiceFault `foreign_reply`.
-        """
-        ...
-
-    async def alive(self) -> None:
-        """Ask something that costs nothing; any answer will do. Raises CallError where there is none."""
-        ...
-
-    async def accepted_since(self, since: float) -> Listed:
-        """The submissions that the service's log lists from `since` on (wall time, s). Raises CallError."""
-        ...
 
 
 class Journal(Protocol):
@@ -76,12 +52,11 @@ class Dependencies:
     """What the engine drives.
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
-    capabilities: what the provider states of its service.
     lacks_room: why so many more clips may find no room on the disk, in words; "" where they will.
     lost: why nothing can be stored any more, in words; "" where it can.
     """
 
-    service: Service
+    provider: Provider
     journal: Journal
     clips: Clips
     store: Store
@@ -92,7 +67,6 @@ class Dependencies:
     durations: dict[DurationKey, Durations] = field(default_factory=dict)
     lacks_space: Callable[[int], str] = lambda _: ""
     lost: Callable[[], str] = lambda: ""
-    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import kind_of
 from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
-from batchrunner.providers.aimlapi.responses import Generation, Listed, Phase
+from batchrunner.providers.base import GenerationStatus, Phase, Submissions
 
 _DAY_S = 86_400.0
 NOT_ACCEPTED = Problem(
@@ -133,7 +133,7 @@ class Steps:
         self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
         self._warned: set[str] = set()
         self._listed_at: dict[str, float] = {}  # by request id, wall time, s: when it was first seen as finished
-        self.log_offered = True
+        self.log_offered = deps.provider.capabilities.find_submissions
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
         """Announce something about a job; with `once`, only the first time that it is said of any."""
@@ -154,7 +154,7 @@ class Steps:
             await self._not_sent(advance(record, Move.BEGIN_SUBMIT, **intent), fault)
             raise
         try:
-            made = self._deps.service.submit(record.job, request_id)
+            made = self._deps.provider.submit(record.job, request_id)
             accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
         except CallError as error:
             return await self._not_accepted(fingerprint, error)
@@ -174,7 +174,7 @@ class Steps:
         record = self.records[fingerprint]
         assert record.generation_id is not None
         try:
-            made = self._deps.service.generation(record.generation_id, record.job.input_urls)
+            made = self._deps.provider.status(record.generation_id, record.job.input_urls)
             seen = await self._health.call("poll", fingerprint, breaker_generation, made)
         except CallError as error:
             return await self._poll_failed(fingerprint, record, error)
@@ -240,33 +240,40 @@ class Steps:
 
         Those found are adopted. One that is not found stays in doubt, as whether unfinished generations show there,
         and how late, is not known. It is freed only where the provider states that its log lists what it accepts, or
-        by the user's choice (`Policy.in_doubt`). A service that does not offer its log (403, 404) is asked once a run.
+        by the user's choice (`Policy.in_doubt`). A service that does not offer its log (403, 404) is asked once a
+        run; a provider without the capability to search is never asked.
         """
         names, now = sorted(in_doubt), self._deps.clock.monotonic()
-        if not names or not self.log_offered:
+        can_search = self._deps.provider.capabilities.find_submissions
+        if not names or (can_search and not self.log_offered):
             return Settled()
         in_time = frozenset(name for name in names if in_doubt.is_settled(name, now))
         asked = [name for name in names if self._policy.in_doubt == "resubmit" and in_doubt.is_earlier(name)]
         asked = [name for name in asked if self._deps.ids(name)]
+        if not can_search:
+            return await self._release(asked)
         earliest = min(self.records[name].last.submitted_at for name in names)
-        frees = self._deps.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
+        frees = self._deps.provider.capabilities.lists_on_acceptance or self._policy.in_doubt != "hold"
         try:
             # A row counts as missing only if the log was read from well before its submission: clocks differ.
-            listed = await self._deps.service.accepted_since(earliest - (_DAY_S if frees else 0.0))
+            listed = await self._deps.provider.find_submissions(earliest - (_DAY_S if frees else 0.0))
         except CallError as error:
             self.log_offered = error.status not in {403, 404, 405}
-            freed = asked if error.status in {403, 404} else []
-            for name in freed:
-                await self._move(name, Move.RELEASE)
-            return Settled(freed=freed)
+            return await self._release(asked if error.status in {403, 404} else [])
         adopted = [name for name in names if self.records[name].last.request_id in listed.ids]
         for name in adopted:
             await self._accepted(name, Move.ADOPT, listed.ids[self.records[name].last.request_id], None)
         lacking = [name for name in names if self.records[name].last.request_id not in listed.requests]
         return Settled(adopted, *await self._free(lacking, listed, in_time, asked))
 
+    async def _release(self, names: Sequence[str]) -> Settled:
+        """Free submissions that the user asked for again, where no list can tell what became of them."""
+        for name in names:
+            await self._move(name, Move.RELEASE)
+        return Settled(freed=names)
+
     async def _free(
-        self, lacking: Sequence[str], listed: Listed, in_time: Container[str], asked: Container[str]
+        self, lacking: Sequence[str], listed: Submissions, in_time: Container[str], asked: Container[str]
     ) -> tuple[list[str], list[str]]:
         """Free what the log lacks, as far as that may be: against the doubt, and because the log disproves it."""
         freed, disproved = [], []
@@ -275,7 +282,7 @@ class Steps:
             record = self.records[name]
             if not self._deps.ids(name):
                 continue  # the manifest names it no more: nobody asks for its clip
-            if listed.complete and name in in_time and self._deps.capabilities.lists_on_acceptance:
+            if listed.complete and name in in_time and self._deps.provider.capabilities.lists_on_acceptance:
                 await self._move(name, Move.CLEAR, error=NOT_ACCEPTED)
                 disproved.append(name)
             elif name in asked and listed.ended:
@@ -286,7 +293,7 @@ class Steps:
                 freed.append(name)
         return freed, disproved
 
-    def _finished(self, listed: Listed) -> list[Finished]:
+    def _finished(self, listed: Submissions) -> list[Finished]:
         """The submissions of this batch that the log lists as finished."""
         now = self._deps.clock.now()
         for request_id in listed.finished:
@@ -407,15 +414,15 @@ class Steps:
             return LeaveInFlight(f"still generating after {now - since:.0f} s; the next run looks again")
         return PollAgain()
 
-    async def _completed(self, fingerprint: str, record: Record, seen: Generation) -> Next:
+    async def _completed(self, fingerprint: str, record: Record, seen: GenerationStatus) -> Next:
         if record.last.completed_at is None:
             record = record.with_attempt(completed_at=self._deps.clock.now())
             self._put(record)
             unseen_s = self._deps.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
             if unseen_s <= 3 * self._policy.poll_interval_s + 60:  # else an outage, or two runs, lie between
                 self.admission.forecast.learn(record)
-        if seen.video_url is not None:
-            return Download(seen.video_url)
+        if seen.result_url is not None:
+            return Download(seen.result_url)
         self._linkless[fingerprint] += 1
         if self._linkless[fingerprint] <= self._policy.linkless_polls:
             return PollAgain(over=True)

@@ -19,26 +19,16 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a provider states of its service, so that nothing is guessed from a reply or an address.
-
-    lists_on_acceptance: its log lists a submission as soon as that is accepted. What the log lacks was not accepted.
-    """
-
-    lists_on_acceptance: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where the service is, without the path, and the key for it. redactor: for every text that comes from there.
 
-    capabilities: what the provider states of the service.
+    lists_on_acceptance: what is known of the service at this address (`batchrunner.providers.base.Capabilities`).
     """
 
     base_url: str
     key: str = field(repr=False)
     redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    lists_on_acceptance: bool = False
 
 
 def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | None:

@@ -8,11 +8,10 @@ got such an answer may have been accepted under an id that nobody knows: it is i
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from batchrunner.engine.ports import Service
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
 from batchrunner.plan.resume import ROLLED_BACK
-from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed
+from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Provider, Submissions
 
 
 class GenerationOwners:
@@ -21,8 +20,8 @@ class GenerationOwners:
     records: what is known of earlier runs; looked at again with each search, as a view of what is known by then.
     """
 
-    def __init__(self, service: Service, records: Collection[Record]) -> None:
-        self._service = service
+    def __init__(self, provider: Provider, records: Collection[Record]) -> None:
+        self._provider = provider
         self._records = records
         self._owners: dict[str, str] = {}  # job key by generation id
         self._without_model: dict[str, str] = {}  # the same by the part of an id before its model
@@ -31,9 +30,14 @@ class GenerationOwners:
                 if attempt.generation_id is not None:
                     self._owner(attempt.generation_id, record.job.key)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the service."""
+        return self._provider.capabilities
+
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, where the answer is another job's id."""
-        accepted = await self._service.submit(job, request_id)
+        accepted = await self._provider.submit(job, request_id)
         owner = self._owner(accepted.generation_id, job.key)
         if owner != job.key:
             raise ServiceFault(
@@ -43,21 +47,21 @@ class GenerationOwners:
             )
         return accepted
 
-    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
+    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Look at a generation once. Raises CallError."""
-        return await self._service.generation(generation_id, inputs)
+        return await self._provider.status(generation_id, inputs)
 
-    async def alive(self) -> None:
+    async def ping(self) -> None:
         """Ask something that costs nothing. Raises CallError."""
-        await self._service.alive()
+        await self._provider.ping()
 
-    async def accepted_since(self, since: float) -> Listed:
+    async def find_submissions(self, since: float) -> Submissions:
         """The submissions that the log lists, without generation ids that are another job's. Raises CallError.
 
         Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.engine.steps`).
         """
         lost = {record.job.key: record.last.request_id for record in self._records if _is_lost(record)}
-        found = await self._service.accepted_since(0.0 if lost else since)
+        found = await self._provider.find_submissions(0.0 if lost else since)
         ours = {
             request_id: generation_id
             for request_id, generation_id in found.ids.items()
@@ -75,9 +79,10 @@ class GenerationOwners:
     def _owner(self, generation_id: str, key: str) -> str:
         """The job that has this id, which is `key` from now on where there was none.
 
-        ``uuid`` and ``uuid:model`` are one id (`batchrunner.providers.aimlapi.responses.same_generation`).
+        Ids that differ only in a suffix that one of them lacks are one id (`Capabilities.optional_suffix`).
         """
-        start, _, model = generation_id.partition(":")
+        suffix = self._provider.capabilities.optional_suffix
+        start, _, model = generation_id.partition(suffix) if suffix else (generation_id, "", "")
         known = self._owners.get(generation_id) or self._owners.get(start)
         if not model:
             known = known or self._without_model.get(start)

@@ -3,13 +3,13 @@
 import pytest
 
 from batchrunner.engine.confirmation import Confirmations
-from batchrunner.providers.aimlapi.responses import Generation, Phase
+from batchrunner.providers.base import GenerationStatus, Phase
 
 A, B = "https://files.example/a.mp4", "https://files.example/b.mp4"
 
 
-def completed(url: str | None, *, named: bool = False) -> Generation:
-    return Generation(phase=Phase.COMPLETED, word="completed", video_url=url, named=named)
+def completed(url: str | None, *, named: bool = False) -> GenerationStatus:
+    return GenerationStatus(phase=Phase.COMPLETED, word="completed", result_url=url, named=named)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,6 +20,7 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
+from batchrunner.providers.base import Capabilities
 from tests.conftest import NOW, make_record
 
 SOONER = "https://files.example.com/b.mp4?Expires=1800000100"
@@ -29,7 +31,8 @@ NEVER = "https://files.example.com/c.mp4"
 def made(*records: Record, **policy: Any) -> tuple[Engine, list[tuple[str, str]]]:
     """An engine, and the calls that it would start: (call, fingerprint), in order."""
     nobody = cast(Any, None)
-    parts = Dependencies(nobody, nobody, nobody, nobody, LoopClock(NOW), Random(1), lambda _: None, lambda _: ("x",))
+    provider = Mock(capabilities=Capabilities())
+    parts = Dependencies(provider, nobody, nobody, nobody, LoopClock(NOW), Random(1), lambda _: None, lambda _: ("x",))
     bounds = Policy(concurrency=4, poll_interval_s=10.0, **policy)
     scheduler = Scheduler(bounds.concurrency)
     health = CallHealth(parts, scheduler)

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from batchrunner.clock import LoopClock
 from batchrunner.engine.calls import CallHealth
+from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.job_queue import Scheduler
 from batchrunner.engine.ports import Dependencies, Policy
-from batchrunner.engine.steps import Download, Finish, LeaveInFlight, Next, PollAgain, Steps, Submit
+from batchrunner.engine.steps import Download, Finish, LeaveInFlight, Next, PollAgain, Settled, Steps, Submit
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Problem, ServiceFault
 from batchrunner.events import Event, Noticed
 from batchrunner.job import Move, Record, State, TimelineEvent
@@ -19,7 +21,7 @@ from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import RECHECKED
-from batchrunner.providers.aimlapi.responses import Accepted, Generation, Phase
+from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase
 from tests.conftest import NOW, make_record
 
 
@@ -100,26 +102,30 @@ class Ticking(Slept):
 class Service:
     """Answers each look with what comes next; submissions are accepted."""
 
-    def __init__(self, *replies: Phase | Generation | CallError) -> None:
+    capabilities = Capabilities(find_submissions=True)
+
+    def __init__(self, *replies: Phase | GenerationStatus | CallError) -> None:
         self.replies = list(replies)
 
     async def submit(self, *_: object) -> Accepted:
         return Accepted("gen:new", None)
 
-    async def generation(self, *_: object) -> Generation:
+    async def status(self, *_: object) -> GenerationStatus:
         reply = self.replies.pop(0)
         if isinstance(reply, CallError):
             raise reply
-        if isinstance(reply, Generation):
+        if isinstance(reply, GenerationStatus):
             return reply
-        return Generation(reply, reply.value, video_url="https://e.com/a.mp4" if reply is Phase.COMPLETED else None)
+        return GenerationStatus(
+            reply, reply.value, result_url="https://e.com/a.mp4" if reply is Phase.COMPLETED else None
+        )
 
 
-def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable[..., Next]]:
+def stepping(record: Record, service: Service, **bounds: Any) -> tuple[Steps, Ticking, Callable[..., Next]]:
     """Steps for one job, their clock, and a way to take one: ``take("poll", after_s)``."""
     clock = Ticking()
     parts = Dependencies(
-        service=Mock(submit=service.submit, generation=service.generation),
+        provider=Mock(submit=service.submit, status=service.status, capabilities=service.capabilities),
         journal=Refusing(0),
         clips=Mock(),
         store=Mock(),
@@ -129,7 +135,7 @@ def stepping(record: Record, service: Service) -> tuple[Steps, Ticking, Callable
         ids=lambda name: (name,),
     )
     admission = Admission(Prices({}), Ledger(Budget(), [record]), Forecast())
-    policy = Policy(concurrency=1, poll_interval_s=15.0)
+    policy = Policy(concurrency=1, poll_interval_s=15.0, **bounds)
     health = CallHealth(parts, Scheduler(1))
     steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, health, admission)
 
@@ -167,7 +173,7 @@ def test_a_poll_that_is_refused_for_good_ends_the_job_with_the_words_of_the_serv
 
 def test_one_good_poll_between_refusals_starts_the_count_again() -> None:
     refusal = JobFault("bad_request", "400", status=400)
-    replies: list[Phase | Generation | CallError] = [refusal, refusal, Phase.GENERATING] * 5
+    replies: list[Phase | GenerationStatus | CallError] = [refusal, refusal, Phase.GENERATING] * 5
     _, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
     assert all(isinstance(take("poll"), PollAgain) for _ in replies)
 
@@ -218,12 +224,12 @@ def test_a_generation_whose_polls_never_get_a_usable_reply_is_left_for_the_next_
 # Terminal statuses that have to be confirmed
 
 BROKEN = Problem("internal_server_error", "it broke", "", "service")
-FAILED = Generation(Phase.FAILED, "error", error=BROKEN)
-FAILED_UNNAMED = Generation(Phase.FAILED, "error", error=BROKEN, named=False)
-DONE_UNNAMED = Generation(Phase.COMPLETED, "completed", video_url="https://e.com/a.mp4", named=False)
+FAILED = GenerationStatus(Phase.FAILED, "error", error=BROKEN)
+FAILED_UNNAMED = GenerationStatus(Phase.FAILED, "error", error=BROKEN, named=False)
+DONE_UNNAMED = GenerationStatus(Phase.COMPLETED, "completed", result_url="https://e.com/a.mp4", named=False)
 
 
-def followed(*replies: Phase | Generation | CallError) -> tuple[list[type], Record]:
+def followed(*replies: Phase | GenerationStatus | CallError) -> tuple[list[type], Record]:
     """What follows each poll, and the record in the end."""
     steps, _, take = stepping(make_record("a", State.IN_FLIGHT), Service(*replies))
     types = [type(take("poll")) for _ in replies]
@@ -254,7 +260,7 @@ def test_a_failure_without_an_id_is_believed_at_the_third_poll_and_never_pays() 
 
 
 @pytest.mark.parametrize("between", [Phase.GENERATING, ServiceFault("foreign_reply", "another"), DONE_UNNAMED], ids=str)
-def test_another_answer_starts_the_count_again(between: Phase | Generation | CallError) -> None:
+def test_another_answer_starts_the_count_again(between: Phase | GenerationStatus | CallError) -> None:
     types, record = followed(FAILED_UNNAMED, FAILED_UNNAMED, between, FAILED_UNNAMED, FAILED_UNNAMED)
     assert set(types) == {PollAgain}
     assert record.state is State.IN_FLIGHT
@@ -326,3 +332,17 @@ def test_an_input_that_the_system_cannot_read_stops_the_batch_and_fails_no_job()
     with pytest.raises(LocalFault, match="could not be read"):
         take("submit")
     assert steps.records[record.job.fingerprint].state is State.PENDING
+
+
+@pytest.mark.parametrize(("in_doubt", "freed"), [("hold", []), ("resubmit", [make_record("a").job.fingerprint])])
+def test_a_provider_without_a_search_is_never_searched(in_doubt: str, freed: list[str]) -> None:
+    """A submission in doubt stays there, unless the user asks for it again."""
+    service = Service()
+    service.capabilities = Capabilities()
+    record = make_record("a", State.IN_DOUBT)
+    steps, _, _ = stepping(record, service, in_doubt=in_doubt)
+    jobs = InDoubtJobs(15.0, 600.0, 10.0)
+    jobs.found(record.job.fingerprint, 0.0, 0.0)
+    assert asyncio.run(steps.reconcile(jobs)) == Settled(freed=freed)
+    assert steps.records[record.job.fingerprint].state is (State.PENDING if freed else State.IN_DOUBT)
+    assert not steps.log_offered

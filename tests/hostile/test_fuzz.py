@@ -19,6 +19,7 @@ from batchrunner.errors import CallError
 from batchrunner.formatting import printable, redacted
 from batchrunner.media import mp4_structure
 from batchrunner.media.probe import MediaProblem, inline, sniff
+from batchrunner.providers import base
 from batchrunner.providers.aimlapi import responses
 from batchrunner.transfer import link_expiry
 from tests.conftest import NOW, encoded
@@ -27,7 +28,7 @@ from tests.providers.aimlapi.test_responses import SHAPED
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
 READERS: tuple[Callable[..., Any], ...] = (
     responses.read_submission,
-    partial(responses.read_generation, asked="x"),
+    partial(responses.read_status, asked="x"),
     responses.read_log,
 )
 TEXT = st.text(st.characters(), max_size=80)  # lone surrogates among them
@@ -51,12 +52,12 @@ def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
             reply = reader(status, headers, body, NOW)
         except CallError as error:
             reply = error.problem
-        if isinstance(reply, responses.Generation):
+        if isinstance(reply, base.GenerationStatus):
             assert len(reply.word) <= 60
             reply = reply.error
-        if isinstance(reply, responses.Accepted):
+        if isinstance(reply, base.Accepted):
             assert len(reply.generation_id.encode()) <= 4000
-        elif not isinstance(reply, tuple) and reply is not None:
+        elif not isinstance(reply, responses.LogPage) and reply is not None:
             for words in (reply.kind, reply.message, reply.hint):
                 words.encode()
                 assert len(words) < 6000, "ten characters for each that had to be written out"

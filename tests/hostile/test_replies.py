@@ -12,9 +12,12 @@ import pytest
 
 from batchrunner.engine import backoff
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
+from batchrunner.providers import base
 from batchrunner.providers.aimlapi import client as client_room
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.client import ApiClient, Timeouts
+from batchrunner.providers.endpoint import Endpoint
+from batchrunner.redaction import Redactor
 from tests.conftest import NOW, make_job
 from tests.hostile.test_links import Peer as Dripper
 from tests.hostile.test_links import drip
@@ -26,7 +29,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 BOMB = gzip.compress(b'{"id": "' + b"x" * (60 << 20), 1)  # 60 MB in some 270 kB
 
 
-def read(body: bytes, status: int = 200, **headers: str) -> responses.Accepted:
+def read(body: bytes, status: int = 200, **headers: str) -> base.Accepted:
     return responses.read_submission(status, headers, body, NOW)
 
 
@@ -57,8 +60,8 @@ def test_a_reply_that_drips_for_ever_ends_by_a_total_bound(
         server = await asyncio.start_server(peer.talk, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         waits = Timeouts(connect_s=0.1, answer_s=0.1, poll_s=0.15)
-        async with server, ApiClient(url, SECRET, Stopped(), executor, waits) as client:
-            await (client.submit(make_job(), "r.k.1") if call == "submit" else client.generation("g"))
+        async with server, ApiClient(Endpoint(url, SECRET, Redactor([SECRET])), Stopped(), executor, waits) as client:
+            await (client.submit(make_job(), "r.k.1") if call == "submit" else client.status("g"))
 
     with pytest.raises(CallError) as caught:
         asyncio.run(main())
@@ -130,7 +133,7 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
 def test_secrets_of_urls_in_the_services_words_are_not_kept(words: str, kept: str) -> None:
     error = refusal(json.dumps({"message": words}).encode(), 400)
     assert error.message == f"the service answered 400: {kept}"
-    dead = responses.read_generation(
+    dead = responses.read_status(
         200, {}, json.dumps({"status": "error", "error": {"message": words}}).encode(), NOW, "x"
     )
     assert dead.error is not None
@@ -161,8 +164,8 @@ def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unh
     assert len(error.message) < 1000
     phases = []
     with suppress(ServiceFault):
-        phases.append(responses.read_generation(200, {}, body, NOW, "x").phase)
-    assert phases in ([], [responses.Phase.GENERATING])
+        phases.append(responses.read_status(200, {}, body, NOW, "x").phase)
+    assert phases in ([], [base.Phase.GENERATING])
 
 
 @pytest.mark.parametrize("odd", ["a\x00b", "\x1b[2J", "\u202egpj", "../../x", "'; drop table jobs; --", "é" * 500])
@@ -179,7 +182,7 @@ def test_an_unusable_id_in_the_log_adopts_nothing(talk: Talk, bad: object) -> No
     rows = [{"client_request_id": "r.k.1", "inference_id": bad}, {"client_request_id": "r" * 129, "inference_id": "x"}]
 
     async def scenario(client: ApiClient, _: Peer) -> object:
-        return (await client.accepted_since(NOW - 60)).ids
+        return (await client.find_submissions(NOW - 60)).ids
 
     assert talk(Peer([answer(200, {"data": rows})]), scenario) == {}
 
@@ -211,8 +214,8 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
 
 @pytest.mark.parametrize("word", STRANGE, ids=lambda word: repr(word)[:24])
 def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> None:
-    seen = responses.read_generation(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
-    assert (seen.phase, seen.known) == (responses.Phase.GENERATING, False)
+    seen = responses.read_status(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
+    assert (seen.phase, seen.known) == (base.Phase.GENERATING, False)
     assert len(seen.word) <= 60
 
 
@@ -221,7 +224,7 @@ def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> No
 )
 def test_credits_are_numbers_that_can_be_added_or_nothing(number: str) -> None:
     body = f'{{"id": "x", "meta": {{"usage": {{"credits_used": {number}}}}}}}'.encode()
-    assert read(body) == responses.Accepted("x", None)
+    assert read(body) == base.Accepted("x", None)
 
 
 @pytest.mark.parametrize("words", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])
@@ -240,7 +243,7 @@ def test_the_walk_through_an_endless_log_ends(talk: Talk, monkeypatch: pytest.Mo
         return answer(200, {"data": [], "next_cursor": str(pages)})
 
     async def scenario(client: ApiClient, _: Peer) -> object:
-        return (await client.accepted_since(NOW - 60)).ids
+        return (await client.find_submissions(NOW - 60)).ids
 
     assert talk(Peer([page]), scenario) == {}
     assert pages == 7

@@ -21,6 +21,8 @@ from batchrunner.media.decoder_pool import Here
 from batchrunner.net import certificates
 from batchrunner.net.proxies import Proxies, read_proxies
 from batchrunner.providers.aimlapi.client import ApiClient
+from batchrunner.providers.endpoint import Endpoint
+from batchrunner.redaction import Redactor
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.sandbox.server import Sandbox
 from batchrunner.storage.durable_files import Disk
@@ -34,11 +36,13 @@ SECRET = "hunter2-hunter2-hunter2"
 
 
 async def submitted(base_url: str, executor: Executor, proxies: Proxies | None = None) -> CallError:
-    async with ApiClient(base_url, SECRET, LoopClock(), executor, proxies=proxies) as client:
+    async with ApiClient(
+        Endpoint(base_url, SECRET, Redactor([SECRET])), LoopClock(), executor, proxies=proxies
+    ) as client:
         with pytest.raises(CallError) as caught:
             await client.submit(make_job(), "run.1")
         with pytest.raises(CallError) as polled:
-            await client.generation("gen")
+            await client.status("gen")
     assert polled.value.kind == caught.value.kind
     return caught.value
 

@@ -8,13 +8,15 @@ import pytest
 
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, State
-from batchrunner.providers.aimlapi.responses import Accepted, Generation, Listed, Phase
+from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
 from batchrunner.providers.generation_owners import GenerationOwners
 from tests.conftest import make_job, make_record
 
 
 class Service:
     """Answers each submission with the next of `ids`; its log is `log`."""
+
+    capabilities = Capabilities(find_submissions=True, optional_suffix=":")
 
     def __init__(self, *ids: str, log: Mapping[str, str] | None = None) -> None:
         self.ids, self.log = list(ids), log or {}
@@ -23,14 +25,14 @@ class Service:
     async def submit(self, job: Job, request_id: str) -> Accepted:
         return Accepted(self.ids.pop(0), None)
 
-    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> Generation:
-        return Generation(Phase.QUEUED, generation_id)
+    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
+        return GenerationStatus(Phase.QUEUED, generation_id)
 
-    async def alive(self) -> None:
+    async def ping(self) -> None:
         self.asked += 1
 
-    async def accepted_since(self, since: float) -> Listed:
-        return Listed(self.log, frozenset(self.log))
+    async def find_submissions(self, since: float) -> Submissions:
+        return Submissions(self.log, frozenset(self.log))
 
 
 def submit(owners: GenerationOwners, name: str) -> str:
@@ -79,7 +81,7 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
     log = {f"r.{a}.2": old.generation_id, f"r.{b}.1": old.generation_id, f"r.{c}.1": "x", f"r.{b}.2": "x", "odd": "y"}
     owners = GenerationOwners(Service(log=log), [old])
     for _ in range(2):
-        found = asyncio.run(owners.accepted_since(0.0))
+        found = asyncio.run(owners.find_submissions(0.0))
         assert found.requests == set(log), "what it lists is not free to be submitted again"
         assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
 
@@ -87,6 +89,6 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
 def test_the_rest_is_the_services_own() -> None:
     service = Service()
     owners = GenerationOwners(service, ())
-    assert asyncio.run(owners.generation("g")).word == "g"
-    asyncio.run(owners.alive())
+    assert asyncio.run(owners.status("g")).word == "g"
+    asyncio.run(owners.ping())
     assert service.asked == 1

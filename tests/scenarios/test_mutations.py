@@ -36,7 +36,7 @@ def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
         now = self._deps.clock.now()
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
-            made = self._deps.service.submit(record.job, request_id)
+            made = self._deps.provider.submit(record.job, request_id)
             accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
         except CallError as error:
             await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)

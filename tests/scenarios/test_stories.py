@@ -24,7 +24,7 @@ from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
 from batchrunner.media import decoder
 from batchrunner.media.decoder_pool import Here
-from batchrunner.providers.endpoint import Capabilities, Endpoint, service_name
+from batchrunner.providers.endpoint import Endpoint, service_name
 from batchrunner.report.failure_groups import causes
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
@@ -46,7 +46,7 @@ class RehearsalConfig:
     statuses: list[int] = field(default_factory=list)
     history: Path | None = None
     told: list[Event] = field(default_factory=list)
-    capabilities: Capabilities = field(default_factory=Capabilities)
+    lists_on_acceptance: bool = False
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
@@ -77,7 +77,7 @@ class RehearsalConfig:
         self.told = []
         status = await drive(
             setup,
-            Endpoint(self.service.url, "k", capabilities=self.capabilities),
+            Endpoint(self.service.url, "k", lists_on_acceptance=self.lists_on_acceptance),
             self.told.append,
             outside,
             (listen, ending),
@@ -169,13 +169,10 @@ def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Pat
     play(tmp_path, story, Fault(on="submit", kind="out_of_credits", between_s=(0.0, 1800.0)))
 
 
-LISTS = Capabilities(lists_on_acceptance=True)
-
-
 @pytest.mark.parametrize("kind", ["cut_before", "hang_before", "server_error", "edge_502_html"])
 def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path: Path, kind: str) -> None:
     async def story(stage: RehearsalConfig) -> None:
-        stage.capabilities = LISTS
+        stage.lists_on_acceptance = True
         assert await stage.run(entries("a", "b")) == 0
         assert set(stage.accepted().values()) == {1}
         [first, second] = next(row for row in stage.report["jobs"] if len(row["attempts"]) == 2)["attempts"]
@@ -199,7 +196,7 @@ def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("logs", ["unavailable", "html_200", "not_found", "hang"])
 def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> None:
     async def story(stage: RehearsalConfig) -> None:
-        stage.capabilities = LISTS
+        stage.lists_on_acceptance = True
         assert await stage.run(entries("a")) == 1
         assert stage.states() == {"a": "in_doubt"}
         assert list(stage.accepted().values()) == [1]

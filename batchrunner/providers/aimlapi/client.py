@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Collection, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -29,8 +29,11 @@ from batchrunner.net.connections import closed_ways
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.framing import Head
+from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Submissions
+from batchrunner.providers.endpoint import Endpoint
 from batchrunner.redaction import Redactor, words_of
 
+CAPABILITIES = Capabilities(find_submissions=True, optional_suffix=":")
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _LOG_PAGES = 100  # at most: half a minute's allowance
@@ -85,30 +88,28 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class ApiClient:
-    """The service at one base URL. Use as an async context manager.
+    """The service at one endpoint: a `batchrunner.providers.base.Provider`. Use as an async context manager.
 
-    base_url: without the path, e.g. ``https://api.aimlapi.com``. key: the API key. executor: where local files are
-    read and encoded, off the loop. redactor: for every text that comes in; by default it knows the key alone. proxies:
-    one of them may lead to the service.
+    endpoint: address and key, and the redactor for every text that is received. executor: where local files are read
+    and encoded, off the loop. proxies: one of them may lead to the service.
     """
 
     def __init__(
         self,
-        base_url: str,
-        key: str,
+        endpoint: Endpoint,
         clock: Clock,
         executor: Executor,
         timeouts: Timeouts | None = None,
-        redactor: Redactor | None = None,
         proxies: Proxies | None = None,
     ) -> None:
-        self._base = str(URL(base_url.rstrip("/")))
-        self._key = key
-        self._redactor = redactor or Redactor([key])
+        self._base = str(URL(endpoint.base_url.rstrip("/")))
+        self._key = endpoint.key
+        self._redactor = endpoint.redactor
+        self._capabilities = replace(CAPABILITIES, lists_on_acceptance=endpoint.lists_on_acceptance)
         self._clock = clock
         self._executor = executor
         self._timeouts = timeouts or Timeouts()
-        self._proxy = proxies.for_url(base_url) if proxies else None
+        self._proxy = proxies.for_url(endpoint.base_url) if proxies else None
         self._submissions: aiohttp.ClientSession | None = None
         self._lookups: aiohttp.ClientSession | None = None
 
@@ -126,6 +127,11 @@ class ApiClient:
         for session in (self._submissions, self._lookups):
             if session is not None:
                 await session.close()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the endpoint's service offers."""
+        return self._capabilities
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -147,7 +153,7 @@ class ApiClient:
     def _closed_ways(self) -> AbstractContextManager[None]:
         return closed_ways(self._proxy, "certificate", "proxy_refused")
 
-    async def submit(self, job: Job, request_id: str) -> responses.Accepted:
+    async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).
 
         Local inputs are streamed into the body as base64 data URIs, never held whole. Raises CallError; its
@@ -175,25 +181,25 @@ class ApiClient:
         with _enough(read, body, self._redactor):
             return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
 
-    async def generation(self, generation_id: str, inputs: Collection[str] = ()) -> responses.Generation:
+    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         read = await self._get(_PATH, {"generation_id": generation_id})
         now, base = self._clock.now(), self._base
         with _enough(read, redactor=self._redactor):
-            return responses.read_generation(read.status, read.headers, read.body, now, generation_id, inputs, base)
+            return responses.read_status(read.status, read.headers, read.body, now, generation_id, inputs, base)
 
-    async def alive(self) -> None:
+    async def ping(self) -> None:
         """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
         try:
-            await self.generation("batchrunner")
+            await self.status("batchrunner")
         except (JobFault, AccountFault):
             return
         except ServiceFault as error:
             if error.kind not in {"unknown_generation", "foreign_reply"}:
                 raise
 
-    async def accepted_since(self, since: float) -> responses.Listed:
+    async def find_submissions(self, since: float) -> Submissions:
         """All submissions since `since` (wall time, s) that the service's log lists.
 
         GET /v2/logs is documented to carry inference_id and client_request_id and to allow 200 requests a minute; one

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Any
 
 from batchrunner.errors import AccountFault, CallError, JobFault, Problem, ServiceFault
@@ -32,17 +31,15 @@ from batchrunner.providers.aimlapi.body import (
 )
 from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, told
 from batchrunner.providers.aimlapi.result_link import result_link
+from batchrunner.providers.base import Accepted, GenerationStatus, Phase, Submissions
 
 __all__ = [
     "HINTS",
     "MAX_FIELD_BYTES",
     "MAX_REPLY_BYTES",
-    "Accepted",
-    "Generation",
-    "Phase",
     "is_usable_id",
-    "read_generation",
     "read_log",
+    "read_status",
     "read_submission",
     "retry_after_s",
     "same_generation",
@@ -52,15 +49,6 @@ _MAX_REQUEST_ID = 128  # characters, as documented
 MAX_REPLY_BYTES = 1 << 20  # replies are a few hundred bytes; more is not a reply
 MAX_FIELD_BYTES = 64 << 10  # of one header field
 _MAX_WORD = 60  # characters of a status word
-
-
-class Phase(StrEnum):
-    """Where a generation stands, whatever word the service used."""
-
-    QUEUED = "queued"
-    GENERATING = "generating"
-    COMPLETED = "completed"
-    FAILED = "failed"
 
 
 # Documented: queued, generating, completed, error. The provider's page also says complete. Captured: waiting, active,
@@ -160,35 +148,6 @@ _SERVICE_KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A submission was accepted. credits: the quoted charge (a hold, not the ledger), or None where none was named."""
-
-    generation_id: str
-    credits: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A generation's state as a poll saw it.
-
-    word: the service's status word as it came; known: whether it is one that this program understands, or a link or an
-    error beside it settles the phase (any other unknown word is pending). video_url: only with COMPLETED, and even then
-    it may be missing. error: with FAILED, and with COMPLETED where there is no link.
-    named: whether the reply names the generation that was asked for. A reply without any id may be another's.
-    notice: what is odd about the reply and changes nothing, in words; "" where nothing is.
-    """
-
-    phase: Phase
-    word: str
-    known: bool = True
-    video_url: str | None = None
-    error: Problem | None = None
-    credits: float | None = None
-    named: bool = True
-    notice: str = ""
-
-
 def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Accepted:
     """The reply to a POST that submits a job.
 
@@ -218,7 +177,7 @@ def _submitted_id(reply: dict[str, Any] | None, headers: Mapping[str, str], body
     return ids[0] if ids else id_text(headers.get("x-inference-id", "").strip()) or id_in_text(body)
 
 
-def read_generation(
+def read_status(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -226,7 +185,7 @@ def read_generation(
     asked: str,
     inputs: Collection[str] = (),
     base_url: str = "",
-) -> Generation:
+) -> GenerationStatus:
     """The reply to a GET that polls a generation. Arguments and errors as for `read_submission`.
 
     asked: the id that was asked for. A reply that names another one raises ServiceFault `foreign_reply`.
@@ -250,11 +209,11 @@ def read_generation(
     phase = _phase(known, link, failure)
     error = _why(phase, word, merged, asked) if link is None else None
     notice = f"an error beside the status {told(word)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
-    return Generation(
+    return GenerationStatus(
         phase=phase,
         word=word[:_MAX_WORD],
         known=known is not None or phase is not Phase.GENERATING,
-        video_url=link,
+        result_url=link,
         error=error,
         credits=_credits(merged),
         named=named,
@@ -299,22 +258,6 @@ class LogPage:
     is_last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """The submissions that the service's log lists, by the request ids that they were given.
-
-    ids: generation ids by request id. requests: every request id that a row names, also one without a usable
-    generation id. finished: request ids whose generation has ended. ended: whether the walk reached the last page.
-    complete: whether it is certain besides that no page is missing. Only then does a missing row mean anything.
-    """
-
-    ids: Mapping[str, str]
-    requests: frozenset[str] = frozenset()
-    finished: frozenset[str] = frozenset()
-    ended: bool = True
-    complete: bool = True
-
-
 _LOG_ENDED = {"succeeded", "completed", "failed", "error"}
 
 
@@ -346,7 +289,7 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Listed:
+def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Submissions:
     """What the rows of all pages say."""
     ids: dict[str, str] = {}
     requests, finished = set(), set()
@@ -359,7 +302,7 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
             ids[request_id] = generation_id
         if isinstance(word, str) and word.strip().lower() in _LOG_ENDED:
             finished.add(request_id)
-    return Listed(ids, frozenset(requests), frozenset(finished), ended, complete)
+    return Submissions(ids, frozenset(requests), frozenset(finished), ended, complete)
 
 
 def retry_after_s(text: str | None, now: float) -> float | None:

@@ -32,7 +32,9 @@ from batchrunner.media import probe
 from batchrunner.providers.aimlapi import client as client_room
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.client import ApiClient, Timeouts
-from batchrunner.providers.aimlapi.responses import Accepted, Phase
+from batchrunner.providers.base import Accepted, Phase
+from batchrunner.providers.endpoint import Endpoint
+from batchrunner.redaction import Redactor
 from tests.conftest import MEDIA, NOW, make_job
 
 SECRET = "sk-recognisable-0123456789"
@@ -150,7 +152,9 @@ def talk(executor: Executor) -> Talk:
             async with server:
                 threads = more.get("executor", executor)
                 try:
-                    async with ApiClient(peer.url + path, SECRET, Stopped(), threads, timeouts) as client:
+                    async with ApiClient(
+                        Endpoint(peer.url + path, SECRET, Redactor([SECRET])), Stopped(), threads, timeouts
+                    ) as client:
                         return await scenario(client, peer)
                 finally:
                     while peer.done < peer.connections:
@@ -170,7 +174,7 @@ def submit(job: Job, request_id: str = "run.key.1") -> Scenario:
 
 def look(generation_id: str = ID) -> Scenario:
     async def scenario(client: ApiClient, _: Peer) -> Any:
-        return await client.generation(generation_id)
+        return await client.status(generation_id)
 
     return scenario
 
@@ -266,8 +270,8 @@ def test_uris_are_passed_through_as_they_are(talk: Talk, uri: str) -> None:
 def test_the_key_stands_in_the_authorization_header_and_nowhere_else(talk: Talk, local: Job) -> None:
     async def scenario(client: ApiClient, _: Peer) -> None:
         await client.submit(local, "run.key.1")
-        await client.generation(ID)
-        await client.accepted_since(NOW - 5)
+        await client.status(ID)
+        await client.find_submissions(NOW - 5)
 
     peer = Peer([QUEUED, answer(200, {"status": "queued"}), answer(200, {"data": []})])
     talk(peer, scenario)
@@ -299,7 +303,7 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
 
     async def looks(client: ApiClient, _: Peer) -> None:
         for _number in range(3):
-            await client.generation(ID)
+            await client.status(ID)
 
     peer = Peer([QUEUED])
     talk(peer, submissions)
@@ -312,8 +316,8 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
 def test_cookies_are_not_kept(talk: Talk) -> None:
     async def scenario(client: ApiClient, peer: Peer) -> None:
         client._base = peer.url.replace("127.0.0.1", "localhost")  # no jar keeps cookies of a bare address
-        await client.generation(ID)
-        await client.generation(ID)
+        await client.status(ID)
+        await client.status(ID)
 
     peer = Peer([answer(200, {"status": "queued"}, Set_Cookie="a=b")])
     talk(peer, scenario)
@@ -336,7 +340,7 @@ def test_any_id_arrives_as_it_is(talk: Talk) -> None:
 
     async def scenario(client: ApiClient, _: Peer) -> None:
         for each in ids:
-            await client.generation(each)
+            await client.status(each)
 
     peer = Peer([answer(200, {"status": "queued"})])
     talk(peer, scenario)
@@ -385,7 +389,7 @@ def test_a_redirect_is_not_followed(talk: Talk, status: int) -> None:
 )
 def test_the_period_covers_the_oldest_submission(talk: Talk, age_s: float, period: str) -> None:
     peer = Peer([answer(200, {"data": []})])
-    assert talk(peer, lambda client, _: client.accepted_since(NOW - age_s)).ids == {}
+    assert talk(peer, lambda client, _: client.find_submissions(NOW - age_s)).ids == {}
     assert peer.requests[0].target == f"/v2/logs?period={period}"
 
 
@@ -406,7 +410,7 @@ def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
         "c/2": {"data": last, "has_more": False, "next_cursor": None},
     }
     peer = Peer([lambda request: answer(200, pages[next(iter(request.query.get("cursor", [])), None)])])
-    found = talk(peer, lambda client, _: client.accepted_since(NOW - 60))
+    found = talk(peer, lambda client, _: client.find_submissions(NOW - 60))
     assert found.ids == {"r1": "g:1/x", "r4": "g4"}
     assert found.requests == {"r1", "r2", "r3", "r4"}, "also those whose generation id is of no use"
     assert found.finished == {"r1", "r2"}
@@ -417,12 +421,12 @@ def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
 
 def test_a_log_that_goes_in_circles_ends(talk: Talk) -> None:
     peer = Peer([answer(200, {"data": [], "next_cursor": "same"})])
-    found = talk(peer, lambda client, _: client.accepted_since(NOW))
+    found = talk(peer, lambda client, _: client.find_submissions(NOW))
     assert (found.ids, found.ended, found.complete) == ({}, False, False)
     assert len(peer.requests) == 2
     turns = iter(range(10**6))
     peer = Peer([lambda _: answer(200, {"data": [], "next_cursor": str(next(turns))})])
-    found = talk(peer, lambda client, _: client.accepted_since(NOW))
+    found = talk(peer, lambda client, _: client.find_submissions(NOW))
     assert (found.ids, found.ended, found.complete) == ({}, False, False)
     assert len(peer.requests) == 100, "half of what the service allows a minute"
 
@@ -443,7 +447,7 @@ ROWS = [{"client_request_id": f"r{number}", "inference_id": f"g{number}"} for nu
     ids=str.split("few none round bare last more"),
 )
 def test_a_row_is_missing_only_where_the_log_was_read_to_its_end(talk: Talk, page: object, *, complete: bool) -> None:
-    found = talk(Peer([answer(200, page)]), lambda client, _: client.accepted_since(NOW - 60))
+    found = talk(Peer([answer(200, page)]), lambda client, _: client.find_submissions(NOW - 60))
     assert (found.ended, found.complete) == (True, complete)
 
 
@@ -456,18 +460,18 @@ def test_a_row_is_missing_only_where_the_log_was_read_to_its_end(talk: Talk, pag
     ids=["text after it", "a stray comma"],
 )
 def test_a_damaged_page_adopts_and_frees_nothing(talk: Talk, reply: bytes) -> None:
-    found = talk(Peer([reply]), lambda client, _: client.accepted_since(NOW - 60))
+    found = talk(Peer([reply]), lambda client, _: client.find_submissions(NOW - 60))
     assert set(found.ids) == {"r0", "r1", "r2"}
     assert (found.ended, found.complete) == (False, False)
 
 
 def test_a_submission_older_than_the_period_of_the_log_may_be_missing(talk: Talk) -> None:
-    found = talk(Peer([answer(200, {"data": []})]), lambda client, _: client.accepted_since(NOW - 9e6))
+    found = talk(Peer([answer(200, {"data": []})]), lambda client, _: client.find_submissions(NOW - 9e6))
     assert (found.ended, found.complete) == (True, False)
 
 
 def test_a_log_that_is_not_offered(talk: Talk) -> None:
-    error = failed(talk, Peer([answer(404)]), lambda client, _: client.accepted_since(NOW))
+    error = failed(talk, Peer([answer(404)]), lambda client, _: client.find_submissions(NOW))
     assert (error.status, error.in_doubt) == (404, False)
 
 
@@ -475,7 +479,7 @@ def test_a_log_that_is_not_offered(talk: Talk) -> None:
 
 
 def ask(client: ApiClient, _: Peer) -> Awaitable[None]:
-    return client.alive()
+    return client.ping()
 
 
 @pytest.mark.parametrize(
@@ -653,7 +657,7 @@ def test_a_refusal_counts_although_its_body_breaks_off(talk: Talk, status: int) 
 
 def test_kept_alive_connections_are_read_reply_by_reply(talk: Talk) -> None:
     async def looks(client: ApiClient, _: Peer) -> list[str]:
-        return [(await client.generation(ID)).word for _number in range(3)]
+        return [(await client.status(ID)).word for _number in range(3)]
 
     peer = Peer([answer(200, {"id": ID, "status": word}, X="y" * 50) for word in ("queued", "active", "waiting")])
     assert talk(peer, looks) == ["queued", "active", "waiting"]
@@ -662,15 +666,15 @@ def test_kept_alive_connections_are_read_reply_by_reply(talk: Talk) -> None:
 
 def test_a_relative_link_is_joined_to_the_base_url(talk: Talk) -> None:
     peer = Peer([answer(200, {"id": ID, "status": "completed", "video": {"url": " /files/a.mp4 "}})])
-    assert talk(peer, look()).video_url == f"{peer.url}/files/a.mp4"
+    assert talk(peer, look()).result_url == f"{peer.url}/files/a.mp4"
 
 
 def test_the_jobs_inputs_are_no_result(talk: Talk) -> None:
     async def scenario(client: ApiClient, _: Peer) -> object:
-        return await client.generation(ID, make_job().input_urls)
+        return await client.status(ID, make_job().input_urls)
 
     reply = {"id": ID, "status": "completed", "video_url": make_job().video.uri, "output": "https://e.com/x.mp4"}
-    assert talk(Peer([answer(200, reply)]), scenario).video_url == "https://e.com/x.mp4"
+    assert talk(Peer([answer(200, reply)]), scenario).result_url == "https://e.com/x.mp4"
 
 
 def test_no_answer_in_time_is_in_doubt(talk: Talk, local: Job) -> None:

@@ -15,14 +15,12 @@ from batchrunner.engine.circuit_breaker import policy_for
 from batchrunner.errors import AccountFault, CallError, JobFault, ServiceFault
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.responses import (
-    Accepted,
-    Generation,
-    Phase,
-    read_generation,
     read_log,
+    read_status,
     read_submission,
     retry_after_s,
 )
+from batchrunner.providers.base import Accepted, GenerationStatus, Phase
 from tests.conftest import NOW
 
 ID = "3f1c7a0e-55a1-4c2e-9d53-0f0a7d2c9b11:alibaba/wan2.2-14b-animate-replace"
@@ -44,8 +42,8 @@ def refused(status: int, body: object, headers: dict[str, str] = EMPTY) -> CallE
     return caught.value
 
 
-def poll(body: object, status: int = 200) -> Generation:
-    return read_generation(status, EMPTY, packed(body), NOW, ID)
+def poll(body: object, status: int = 200) -> GenerationStatus:
+    return read_status(status, EMPTY, packed(body), NOW, ID)
 
 
 # Submissions that were accepted
@@ -320,7 +318,7 @@ def test_retry_after_stands_on_the_error() -> None:
 def test_status_words(word: str, phase: Phase, known: bool) -> None:
     seen = poll({"id": ID, "status": word, "video": {"url": URL}})
     assert (seen.phase, seen.known) == (phase, known)
-    assert (seen.video_url is not None) == (phase is Phase.COMPLETED)
+    assert (seen.result_url is not None) == (phase is Phase.COMPLETED)
     assert (seen.error is not None) == (phase is Phase.FAILED)
 
 
@@ -330,9 +328,9 @@ UNKNOWN = ["baked", "", None, 7, {"state": "completed"}, "completed\x00", "x" * 
 @pytest.mark.parametrize("word", UNKNOWN, ids=lambda word: repr(word)[:20])
 def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(word: object) -> None:
     done = poll({"id": ID, "status": word, "video": {"url": URL}})
-    assert (done.phase, done.known, done.video_url, done.error) == (Phase.COMPLETED, True, URL, None)
+    assert (done.phase, done.known, done.result_url, done.error) == (Phase.COMPLETED, True, URL, None)
     dead = poll({"id": ID, "status": word, "error": {"message": "no face"}})
-    assert (dead.phase, dead.known, dead.video_url) == (Phase.FAILED, True, None)
+    assert (dead.phase, dead.known, dead.result_url) == (Phase.FAILED, True, None)
     assert dead.error is not None
     assert dead.error.message == "no face"
 
@@ -353,7 +351,7 @@ def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(word: object
 )
 def test_an_unknown_word_without_them_is_pending(word: object, beside: dict[str, Any]) -> None:
     seen = poll({"id": ID, "status": word, **beside})
-    assert (seen.phase, seen.known, seen.video_url, seen.error) == (Phase.GENERATING, False, None, None)
+    assert (seen.phase, seen.known, seen.result_url, seen.error) == (Phase.GENERATING, False, None, None)
     assert poll({"id": ID, **beside}).phase is Phase.GENERATING
 
 
@@ -376,7 +374,7 @@ def test_completed_with_an_error_and_no_link_is_a_failure_in_the_services_words(
 
 def test_completed_with_an_error_and_a_link_is_completed_and_the_error_is_reported() -> None:
     seen = poll({"id": ID, "status": "completed", "video": {"url": URL}, "error": {"message": "no sound"}})
-    assert (seen.phase, seen.video_url, seen.error) == (Phase.COMPLETED, URL, None)
+    assert (seen.phase, seen.result_url, seen.error) == (Phase.COMPLETED, URL, None)
     assert "no sound" in seen.notice
 
 
@@ -405,7 +403,7 @@ def test_completed_with_an_error_and_a_link_is_completed_and_the_error_is_report
     ],
 )
 def test_shapes_of_video(video: object, found: str | None) -> None:
-    assert poll({"id": ID, "status": "completed", "video": video}).video_url == found
+    assert poll({"id": ID, "status": "completed", "video": video}).result_url == found
 
 
 MODEL = ":alibaba/wan2.2-14b-animate-replace"
@@ -426,14 +424,14 @@ UUID = ID.removesuffix(MODEL)
     ],
 )
 def test_a_reply_that_names_the_generation(asked: str, body: dict[str, Any], headers: dict[str, str]) -> None:
-    seen = read_generation(200, headers, packed({"status": "completed", **body}), NOW, asked)
+    seen = read_status(200, headers, packed({"status": "completed", **body}), NOW, asked)
     assert seen.named
 
 
 @pytest.mark.parametrize("body", [{}, {"id": None}, {"id": ""}, {"id": ["x"]}, {"id": True}])
 @pytest.mark.parametrize("headers", [{}, {"x-inference-id": "of the request"}])
 def test_a_reply_without_an_id_does_not_name_it(body: dict[str, Any], headers: dict[str, str]) -> None:
-    seen = read_generation(200, headers, packed({"status": "error", **body}), NOW, ID)
+    seen = read_status(200, headers, packed({"status": "error", **body}), NOW, ID)
     assert (seen.phase, seen.named) == (Phase.FAILED, False)
 
 
@@ -458,7 +456,7 @@ def test_a_reply_that_names_another_generation_is_no_reply(body: dict[str, Any])
 
 def test_completed_without_a_link_quotes_the_reply() -> None:
     seen = poll({"id": ID, "status": "completed", "note": "see the https://example.com/page?key=secret"})
-    assert (seen.phase, seen.video_url) == (Phase.COMPLETED, None)
+    assert (seen.phase, seen.result_url) == (Phase.COMPLETED, None)
     assert seen.error is not None
     assert (seen.error.kind, seen.error.fault) == ("no_link", "service")
     assert ID in seen.error.message
@@ -622,7 +620,7 @@ def test_a_log_that_is_not_offered() -> None:
 
 def read_all(status: int, headers: dict[str, str], body: bytes) -> None:
     """Every reader: nothing but a CallError may come out, and what comes out must be storable text."""
-    for reader in (read_submission, partial(read_generation, asked="x"), read_log):
+    for reader in (read_submission, partial(read_status, asked="x"), read_log):
         reply: Any
         try:
             reply = reader(status, headers, body, NOW)

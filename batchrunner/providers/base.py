@@ -1,0 +1,120 @@
+"""What the engine needs from a generation service, in neutral terms: `Provider`, its replies, its `Capabilities`. Pure.
+
+A provider's own words (field names, status words, HTTP statuses) stay in its package. Its replies come out as the types
+here, and its errors as `batchrunner.errors.CallError`. The engine imports nothing else of `batchrunner.providers`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from batchrunner.errors import Problem
+from batchrunner.job import Job
+
+
+class Phase(StrEnum):
+    """The state of a generation, whatever word the service uses for it."""
+
+    QUEUED = "queued"
+    GENERATING = "generating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission was accepted.
+
+    generation_id: the handle of the generation: opaque text that the provider made.
+    credits: the quoted charge (a hold, not the ledger), or None where none was named.
+    """
+
+    generation_id: str
+    credits: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStatus:
+    """The state of a generation as one poll saw it.
+
+    word: the service's own status word. known: whether the word, or a link or an error beside it, settles the phase
+    (any other unknown word counts as pending). result_url: only with COMPLETED, and even then it may be missing.
+    error: with FAILED, and with COMPLETED where there is no link.
+    named: whether the reply names the generation that was asked for. A reply without any id may be another's.
+    notice: what is odd about the reply and changes nothing; "" where nothing is.
+    """
+
+    phase: Phase
+    word: str
+    known: bool = True
+    result_url: str | None = None
+    error: Problem | None = None
+    credits: float | None = None
+    named: bool = True
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submissions:
+    """The submissions that the service lists, by the request ids that they were given.
+
+    ids: generation ids by request id. requests: every request id that is listed, also one without a usable
+    generation id. finished: request ids whose generation has ended. ended: whether the list was read to its end.
+    complete: whether it is certain besides that nothing is missing. Only then does a missing request id mean anything.
+    """
+
+    ids: Mapping[str, str]
+    requests: frozenset[str] = frozenset()
+    finished: frozenset[str] = frozenset()
+    ended: bool = True
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The optional calls of a provider and what it promises, so that nothing is guessed from an HTTP status.
+
+    find_submissions, balance, charges: whether these calls exist. No provider offers the last two yet.
+    lists_on_acceptance: a submission is listed as soon as it is accepted. One that is not listed was not accepted.
+    optional_suffix: the character after which the end of a generation id may be left out: with ``":"``, ``a:model``
+    and ``a`` are one generation. "" where ids are compared as they are.
+    """
+
+    find_submissions: bool = False
+    balance: bool = False
+    charges: bool = False
+    lists_on_acceptance: bool = False
+    optional_suffix: str = ""
+
+
+class Provider(Protocol):
+    """A generation service. Each call is made once and never repeated inside; all raise CallError."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The optional calls that exist, and what the service promises."""
+        ...
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        """Submit `job`, marked with `request_id`.
+
+        The error's `in_doubt` is False only where it is certain that the service did not accept the job.
+        """
+        ...
+
+    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
+        """Read the state of a generation. inputs: the URLs that its job submitted, which are no result.
+
+        Raises ServiceFault `unknown_generation` where the service denies it, and `foreign_reply` where the reply names
+        another generation.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Make a call that costs nothing. Any answer of a working service will do."""
+        ...
+
+    async def find_submissions(self, since: float) -> Submissions:
+        """List the submissions since `since` (wall time, s). Called only with `Capabilities.find_submissions`."""
+        ...
