@@ -25,7 +25,8 @@ batch = batchrunner.load("batch.yaml", provider="sandbox", faults="faults.yaml",
 events = []
 result = batch.run(on_event=lambda event: events.append(type(event).__name__))
 job, = result.jobs
-print(json.dumps([result.exit_status, result.ok, job.state, job.file, job.error.kind, events[0], events[-1]]))
+known = {"RunStarted", "RunFinished"} <= set(events)
+print(json.dumps([result.exit_status, result.ok, job.state, job.file, job.error.kind, known]))
 """
 
 
@@ -70,8 +71,8 @@ def test_the_documented_example_runs(tmp_path: Path) -> None:
 def test_a_failed_job_is_part_of_the_result(tmp_path: Path) -> None:
     local(tmp_path)
     (tmp_path / "faults.yaml").write_text("- {on: generation, kind: content_policy}\n")
-    told = json.loads(python(FAILS, tmp_path))
-    assert told == [1, False, "failed", None, "content_refused", "RunStarted", "RunFinished"]
+    result = json.loads(python(FAILS, tmp_path))
+    assert result == [1, False, "failed", None, "content_refused", True]
 
 
 def test_the_import_loads_nothing_else(tmp_path: Path) -> None:
