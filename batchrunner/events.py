@@ -96,11 +96,11 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class CallHealthChanged:
-    """How calls of one kind fare. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
+    """The status of one kind of call changed. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
     call: str
-    word: str  # of batchrunner.engine.circuit_breaker.Word
+    status: str  # a `batchrunner.engine.circuit_breaker.CallStatus`
     reason: str
     next_at: float | None = None
 

@@ -32,7 +32,7 @@ class State(StrEnum):
 class Move(StrEnum):
     """What can happen to a job."""
 
-    BEGIN_SUBMIT = "intend"  # decide to submit: on disk before the first byte leaves
+    BEGIN_SUBMIT = "begin_submit"  # decide to submit: on disk before the first byte leaves
     ACCEPT = "accept"  # the service answered with a generation id
     REFUSE = "refuse"  # the service said no, or nothing was sent
     DOUBT = "doubt"  # bytes were sent and no usable answer came, or the process died meanwhile
@@ -40,11 +40,11 @@ class Move(StrEnum):
     RELEASE = "release"  # the user, or a rule of the user's choice, asked to submit again in spite of the doubt
     CLEAR = "clear"  # the service's log shows that the attempt in doubt was not accepted
     DELIVER = "deliver"  # the file stands under its final name, checked
-    FAIL = "spoil"  # the service said that the generation failed
+    FAIL = "fail"  # the service said that the generation failed
     RETRY = "retry"  # the generation failed and policy, or the user, asks for another
     GIVE_UP = "give_up"  # refused for good
     RECHECK = "recheck"  # the service denied or withheld a generation that it had accepted: ask again
-    FILE_MISSING = "lose"  # the delivered file is gone: fetch it again, never generate it again
+    FILE_MISSING = "file_missing"  # the delivered file is gone: fetch it again, never generate it again
 
 
 TRANSITIONS: Mapping[tuple[State, Move], State] = {
@@ -227,7 +227,7 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     """The record after `move`.
 
     error: why, for moves that end badly; it stands on the record and on its attempt until the next move.
-    attempt: further fields of the latest attempt to set (INTEND starts a new one and wants request_id, submitted_at).
+    attempt: further fields of the latest attempt. BEGIN_SUBMIT starts a new one and needs request_id and submitted_at.
     Raises IllegalMove, changing nothing, where the table has no such move.
     """
     state = TRANSITIONS.get((record.state, move))
@@ -273,16 +273,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """Something that befell the whole batch, for the night's timeline.
+    """An event of the whole batch, for the timeline.
 
-    kind: ``weather`` (about: which calls; word: how they fare), ``cap`` (word: the working cap) or ``stopping``.
-    at: wall time, s. message: for people.
+    kind: ``call_health`` (call: ``submit``, ``poll`` or ``download``; status: of these calls from now on), ``cap``
+    (status: the working cap) or ``stopping``. at: wall time, s. message: for people.
     """
 
     at: float
     kind: str
-    about: str
-    word: str
+    call: str
+    status: str
     message: str
 
 
@@ -291,7 +291,7 @@ class Snapshot:
     """A batch as the journal knows it: its latest run, the manifest's entries in order, and each job's record.
 
     records: by fingerprint. It may hold jobs that no entry names any more: earlier manifests' jobs are never forgotten.
-    runs: every run so far, oldest first. happenings: of all runs, oldest first.
+    runs: every run so far, oldest first. timeline_events: of all runs, oldest first.
     """
 
     run: Run

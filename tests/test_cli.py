@@ -499,7 +499,7 @@ def test_what_stands_in_a_reports_place_is_moved_and_told(finished: Shell) -> No
     assert ran.status == 0
     assert ran.err == f"output/night/report.json is no report of batchrunner: it was moved to {kept}\n"
     assert (kept / "in the way").exists()
-    assert json.loads(path.read_text())["schema_version"] == 1
+    assert json.loads(path.read_text())["schema_version"] == 2
 
 
 def test_verify(finished: Shell) -> None:

@@ -109,10 +109,10 @@ def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
     yield reopened(batch, run_dir, prices)
     for each in batch.timeline_events:
-        if each.kind == "weather":
-            yield CallHealthChanged(each.at, each.about, each.word, each.message)
+        if each.kind == "call_health":
+            yield CallHealthChanged(each.at, each.call, each.status, each.message)
         elif each.kind == "cap":
-            yield CapChanged(each.at, int(each.word), run.concurrency)
+            yield CapChanged(each.at, int(each.status), run.concurrency)
 
 
 def _ago(seconds: float) -> str:

@@ -19,6 +19,7 @@ from batchrunner.job import Entry, Run, State
 from batchrunner.journal.summary import Counts, Placed, count, lists, placed
 from batchrunner.journal.witness import Witness
 from batchrunner.plan.resume import take_up
+from batchrunner.report.build import SCHEMA_VERSION
 from batchrunner.report.summary import outline
 from batchrunner.report.text import headline
 from batchrunner.settings import Settings
@@ -129,8 +130,9 @@ def _reports_stand(root: Path, run: Run, *, hurried: bool) -> bool:
     try:
         written = [(root / name).stat().st_mtime for name in _REPORTS]
         with (root / _REPORTS[0]).open(encoding="utf-8", errors="replace") as file:
-            head = file.read(_HEAD_BYTES).replace('": "', '":"')
+            head = file.read(_HEAD_BYTES).replace('": ', '":')
     except OSError:
         return False
-    told = (f'"run_id":"{run.run_id}"', f'"finished_at":"{rfc3339(run.finished_at)}"')
+    version = f'"schema_version":{SCHEMA_VERSION},'  # a report of an older version is written again
+    told = (version, f'"run_id":"{run.run_id}"', f'"finished_at":"{rfc3339(run.finished_at)}"')
     return min(written) >= (written[0] if hurried else run.started_at) and all(each in head for each in told)

@@ -132,7 +132,7 @@ class CallHealth:
         next_at = None if breaker.open else clock.now() + breaker.next_at - clock.monotonic()
         self._deps.announce(CallHealthChanged(clock.now(), call, breaker.word.value, breaker.reason, next_at))
         if breaker.word is not before:
-            await self._note("weather", call, breaker.word.value, breaker.reason)
+            await self._note("call_health", call, breaker.word.value, breaker.reason)
 
     async def _move_cap(self, *, throttled: bool) -> None:
         cap = self._scheduler.cap

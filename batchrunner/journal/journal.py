@@ -9,7 +9,7 @@ No policy lives here: the journal stores what the engine decided.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot, State, TimelineEvent
-from batchrunner.journal import reader, rows
+from batchrunner.journal import migrate, reader, rows
 from batchrunner.journal.errors import DAMAGE_HINT, STALE_HINT, no_room, reading, refused
 from batchrunner.journal.statements import (
     MOST_ROWS,
@@ -46,11 +46,6 @@ _NO_WITNESS = (
     "no readable witness is beside the journal, so nothing shows whether the journal is as new as it should be; one is "
     "written now. If the journal is an old copy, stop this run, and run again with --recover"
 )
-VERSION = 2
-# From each older version to the next, statement by statement. schema.sql is always the newest version.
-UPGRADES: Mapping[int, Sequence[str]] = {
-    1: Path(__file__).with_name("upgrade_1.sql").read_text("utf-8").rstrip(";\n").split(";\n")
-}
 _BALLAST_BYTES = 256 * 1024
 # The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
 # aside is enough to fold them in on a full disk.
@@ -175,7 +170,7 @@ class Journal:
 
     async def note(self, timeline_event: TimelineEvent) -> None:
         """Store what befell the batch. Durable on return."""
-        await self._commit([(PUT_TIMELINE_EVENT, rows.happening_row(timeline_event))])
+        await self._commit([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
@@ -294,11 +289,11 @@ def _at_rest(path: Path) -> tuple[int, int] | None:
 def _look(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
         _require_ours(connection, path)
-        if _version(connection) == VERSION:
+        if migrate.version_of(connection) == migrate.VERSION:
             return _in_one_view(connection, make)
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
             connection.backup(copy)
-            _upgrade(copy)
+            migrate.upgrade(copy)
             return _in_one_view(copy, make)
 
 
@@ -325,7 +320,7 @@ def create(path: Path) -> None:
         for statement, values in in_few([(PUT_MARK, rows.mark_row(os.urandom(16).hex(), 0, is_open=False))]):
             connection.execute(statement, values)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {migrate.VERSION}")
     finally:
         connection.close()
     new.replace(path)
@@ -340,10 +335,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         _require_ours(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        if (version := _version(connection)) < VERSION:
+        if (version := migrate.version_of(connection)) < migrate.VERSION:
             with closing(sqlite3.connect(path.with_name(f"{path.name}.v{version}"))) as copy:
                 connection.backup(copy)  # kept: an upgrade is the one time that old rows are rewritten
-            _upgrade(connection)
+            migrate.upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         undo.pop_all()
@@ -368,10 +363,10 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is foreign or newer."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", DAMAGE_HINT)
-    version = _version(connection)
-    if version > VERSION:
+    version = migrate.version_of(connection)
+    if version > migrate.VERSION:
         raise JournalError(
-            f"{path} was written by a newer batchrunner (journal version {version}, this one knows {VERSION})",
+            f"{path} was written by a newer batchrunner (journal version {version}, this one knows {migrate.VERSION})",
             "Install the newer version again; nothing was submitted and nothing was changed.",
             recoverable=False,
         )
@@ -383,25 +378,6 @@ def _require_sound(connection: sqlite3.Connection) -> None:
     if complaint != "ok":
         path = connection.execute("PRAGMA database_list").fetchone()[2]
         raise JournalError(f"{path} is damaged: {complaint}", DAMAGE_HINT)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Bring an older journal up to VERSION, each step in one transaction."""
-    connection.create_function("row_checksum", -1, lambda table, *values: rows.checksum(table, values))
-    while (version := _version(connection)) < VERSION:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in UPGRADES[version]:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {version + 1}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
 
 
 def _set_aside(ballast: Path) -> bool:

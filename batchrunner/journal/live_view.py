@@ -33,7 +33,7 @@ _WAITING = f"""
 SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
 GROUP BY json_extract(job_json, {_KIND})
 """
-_HAPPENINGS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM happenings WHERE at >= ? ORDER BY rowid"
+_TIMELINE_EVENTS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeline_events WHERE at >= ? ORDER BY rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Moving:
 
     records: by fingerprint, in the order of the entries, and ids: what each is delivered under. waiting: jobs to be
     submitted, one for all that are alike in model, resolution and length, with their number. ended_at: of what was
-    delivered in this run and is not among the records (wall time, s, in order). happenings: of this run, oldest first.
+    delivered in this run and is not among the records (wall time, s, in order). timeline_events: of this run, oldest
+    first.
     """
 
     counts: Counts
@@ -77,5 +78,5 @@ def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
         ids,
         tuple((rows.job_of(*columns), number) for *columns, number in waiting),
         tuple(ended_at for fingerprint, ended_at in ends if fingerprint not in records),
-        tuple(rows.timeline_event(row) for row in connection.execute(_HAPPENINGS, (counts.run.started_at,))),
+        tuple(rows.timeline_event(row) for row in connection.execute(_TIMELINE_EVENTS, (counts.run.started_at,))),
     )

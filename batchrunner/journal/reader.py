@@ -36,7 +36,7 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
 def story(connection: sqlite3.Connection) -> Snapshot:
     """The runs and what befell them. There is a run."""
     runs = tuple(map(rows.run, connection.execute(f"{_GET_RUNS} ORDER BY rowid")))
-    query = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM happenings ORDER BY rowid"
+    query = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeline_events ORDER BY rowid"
     timeline_events = tuple(map(rows.timeline_event, connection.execute(query)))
     return Snapshot(runs[-1], (), {}, runs, timeline_events)
 

@@ -8,6 +8,7 @@ checksum of its values, and is not believed without it; the fixed part of a job 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from math import isnan
 from operator import attrgetter
 from pathlib import Path
@@ -18,13 +19,13 @@ from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State, TimelineEvent
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
-_HAPPENING_FIELDS = tuple(field.name for field in fields(TimelineEvent))
+_TIMELINE_EVENT_FIELDS = tuple(field.name for field in fields(TimelineEvent))
 _ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
 # As they stand in the journal.
 RUN_COLUMNS = (*_RUN_FIELDS, "checksum")
 JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json", "result_json", "checksum")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name", "checksum")
-TIMELINE_EVENT_COLUMNS = (*_HAPPENING_FIELDS, "checksum")
+TIMELINE_EVENT_COLUMNS = (*_TIMELINE_EVENT_FIELDS, "checksum")
 FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes", "checksum")
 MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
@@ -32,8 +33,6 @@ _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "pa
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 _ERROR_AT = _ATTEMPT_FIELDS.index("error")
-_TABLES = ("runs", "jobs", "standing", "attempts", "entries", "happenings", "files", "mark")
-_SEEDS = {table: crc32(table.encode()) for table in _TABLES}  # a row of one table is none of another
 
 
 class RowDamaged(ValueError):
@@ -46,7 +45,13 @@ def checksum(table: str, values: Iterable[Any]) -> int:
     Numbers count as floating-point ones, as SQLite gives them back from a REAL column.
     """
     # ascii() of plain values is the same in every version of Python; repr() of text is not.
-    return crc32(ascii([_plain(value) for value in values]).encode(), _SEEDS[table])
+    return crc32(ascii([_plain(value) for value in values]).encode(), _seed(table))
+
+
+@cache
+def _seed(table: str) -> int:
+    """Where a checksum starts: a row of one table is not valid in another."""
+    return crc32(table.encode())
 
 
 def _plain(value: Any) -> Any:
@@ -188,14 +193,14 @@ def run(row: Sequence[Any]) -> Run:
     return found
 
 
-def happening_row(timeline_event: TimelineEvent) -> tuple[Any, ...]:
-    """A row of ``happenings``, in the order of HAPPENING_COLUMNS."""
-    return signed("happenings", [storable(getattr(timeline_event, name)) for name in _HAPPENING_FIELDS])
+def timeline_event_row(timeline_event: TimelineEvent) -> tuple[Any, ...]:
+    """A row of ``timeline_events``, in the order of TIMELINE_EVENT_COLUMNS."""
+    return signed("timeline_events", [storable(getattr(timeline_event, name)) for name in _TIMELINE_EVENT_FIELDS])
 
 
 def timeline_event(row: Sequence[Any]) -> TimelineEvent:
-    """The reverse of `happening_row`. Raises RowDamaged."""
-    return TimelineEvent(*verified("happenings", row))
+    """The reverse of `timeline_event_row`. Raises RowDamaged."""
+    return TimelineEvent(*verified("timeline_events", row))
 
 
 def file_row(name: str, placed: PlacedFile) -> tuple[Any, ...]:

@@ -50,7 +50,9 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
         connection.text_factory = lambda content: content.decode("utf-8", "replace")  # its row then fails its checksum
         runs = _rows(connection, "runs", rows.RUN_COLUMNS, "rowid", rows.run)
-        timeline_events = _rows(connection, "happenings", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event)
+        timeline_events = _rows(
+            connection, "timeline_events", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event
+        )
         files = dict(_rows(connection, "files", rows.FILE_COLUMNS, "name", rows.file))
         jobs = dict(named) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
         standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _standing))
@@ -114,7 +116,9 @@ def _changes(remains: Remains) -> Iterator[Change]:
         yield PUT_JOB, rows.job_row(record)
         yield from ((PUT_ATTEMPT, rows.attempt_row(name, attempt)) for attempt in record.attempts)
     yield from ((PUT_FILE, rows.file_row(name, placed)) for name, placed in remains.files.items())
-    yield from ((PUT_TIMELINE_EVENT, rows.happening_row(timeline_event)) for timeline_event in remains.timeline_events)
+    yield from (
+        (PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event)) for timeline_event in remains.timeline_events
+    )
 
 
 def _rows(

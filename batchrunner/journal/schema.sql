@@ -1,4 +1,4 @@
--- The journal, version 2. One row a job, one a try to submit it; what they mean stands in batchrunner/job.py.
+-- The journal, version 3. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
 -- Times are wall time, seconds since the epoch. Columns that end in _json hold one frozen record each.
 -- The checksums are those of batchrunner/journal/rows.py.
 
@@ -61,15 +61,15 @@ CREATE TABLE entries (
 -- For counting: which jobs the entries name.
 CREATE INDEX entries_by_job ON entries (fingerprint);
 
--- What befell the whole batch: weather, cap, stops.
-CREATE TABLE happenings (
+-- Events of the whole batch: changes of call health and of the working cap, stops.
+CREATE TABLE timeline_events (
     at REAL NOT NULL,
     kind TEXT NOT NULL,
-    about TEXT NOT NULL,
-    word TEXT NOT NULL,
+    call TEXT NOT NULL,
+    status TEXT NOT NULL,
     message TEXT NOT NULL,
     checksum INTEGER NOT NULL,
-    PRIMARY KEY (at, kind, about)
+    PRIMARY KEY (at, kind, call)
 ) STRICT;
 
 -- Which job's result a file in the run directory is, written before the file gets this name.

@@ -45,12 +45,12 @@ KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("fingerprint", "move", "state", "attempt", "generation_id", "error"),
     ),
     "job_generating": ("the service began to work on it", ("fingerprint", "generation_id")),
-    "call_failed": ("a call failed and is made again", ("call", "error", "retry_in_s", "failures", "most")),
-    "weather_changed": ("how calls of one kind fare", ("call", "word", "reason", "next_at")),
+    "call_failed": ("a call failed and is made again", ("call", "error", "retry_in_s", "failures", "max_failures")),
+    "call_health_changed": ("how calls of one kind fare", ("call", "status", "reason", "next_at")),
     "cap_changed": ("the working cap moved", ("cap", "limit")),
     "noticed": ("something odd that stops nothing", ()),
     "stopping": ("nothing more is submitted", ("reason",)),
-    "heartbeat": ("every five minutes", ("states", "left_s", "spent_credits")),
+    "heartbeat": ("every five minutes", ("states", "remaining_s", "spent_credits")),
     "run_finished": ("the run has ended", ("exit_status", "states", "reports", "summary")),
 }
 
@@ -72,7 +72,7 @@ def heartbeat(at: float, model: Model) -> str:
     facts: dict[str, Any] = {
         "jobs": [],
         "states": dict(model.states),
-        "left_s": None if left_s is None else round(left_s),
+        "remaining_s": None if left_s is None else round(left_s),
         "spent_credits": model.spend.spent,
     }
     return _json(at, Level.INFO, "heartbeat", pulse(model), facts)
@@ -87,7 +87,7 @@ def _told(event: Event, model: Model) -> tuple[Level, str]:
     if isinstance(event, CallHealthChanged):
         if event.next_at is None:
             return Level.INFO, f"{event.call}: works again"
-        return Level.ERROR if event.word == "paused" else Level.WARNING, incident(model.closed, event.at)
+        return Level.ERROR if event.status == "paused" else Level.WARNING, incident(model.closed, event.at)
     told = describe(event)
     if told is not None:
         return told.level, told.text
@@ -140,13 +140,18 @@ def _seen(event: JobSeen) -> tuple[str, dict[str, Any]]:
 
 def _call_failed(event: CallFailed) -> tuple[str, dict[str, Any]]:
     facts: dict[str, Any] = {"call": event.call, "error": _problem(event.problem)}
-    facts |= {"retry_in_s": round(event.retry_in_s, 3), "failures": event.failures, "most": event.most}
+    facts |= {"retry_in_s": round(event.retry_in_s, 3), "failures": event.failures, "max_failures": event.most}
     return "call_failed", facts
 
 
 def _weather(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
     next_at = None if event.next_at is None else rfc3339(event.next_at)
-    return "weather_changed", {"call": event.call, "word": event.word, "reason": event.reason, "next_at": next_at}
+    return "call_health_changed", {
+        "call": event.call,
+        "status": event.status,
+        "reason": event.reason,
+        "next_at": next_at,
+    }
 
 
 _FACTS: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {

@@ -54,12 +54,12 @@ class Narrator:
             self._outage = None
             lasted = told and f"the service answers again, after {length_text(event.at - told[1])}"
             return Line(Level.INFO, lasted, f"fine after {told[0]}") if told and lasted else None
-        worse = event.word == "paused" and told is not None and told[0] != "paused"
+        worse = event.status == "paused" and told is not None and told[0] != "paused"
         if event.call not in self._model.closed or (told is not None and not worse):
             return None
-        self._outage = (event.word, told[1] if told else event.at)
-        level = Level.ERROR if event.word == "paused" else Level.WARNING
-        return Line(level, begins(event.call, event.word, event.reason), event.word)
+        self._outage = (event.status, told[1] if told else event.at)
+        level = Level.ERROR if event.status == "paused" else Level.WARNING
+        return Line(level, begins(event.call, event.status, event.reason), event.status)
 
     def _is_news(self, at: float, line: Line) -> bool:
         if not line.key:

@@ -316,7 +316,7 @@ class Model:
             del self._problems[next(iter(self._problems))]
 
     def _weather(self, event: CallHealthChanged) -> None:
-        if event.word == _FINE:
+        if event.status == _FINE:
             self.closed.pop(event.call, None)
             if not self.closed and self.trouble_since is not None:
                 self.lost_s += max(0.0, event.at - self.trouble_since)
@@ -324,7 +324,7 @@ class Model:
             return
         before = self.closed.get(event.call)
         since = before.since if before else event.at
-        self.closed[event.call] = OpenBreaker(event.word, event.reason, since, event.next_at)
+        self.closed[event.call] = OpenBreaker(event.status, event.reason, since, event.next_at)
         if self.trouble_since is None:
             self.trouble_since = event.at
             self.outages += 1

@@ -16,7 +16,7 @@ from batchrunner.plan.ledger import Spend, spend_of
 from batchrunner.plan.prices import AS_OF, CREDITS_PER_USD, Prices
 from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Report = dict[str, Any]
 
@@ -48,7 +48,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
         "totals": {**_rows_told(snapshot), **_asked_and_paid(known)},
         "money": money(sum(map(spend_of, snapshot.records.values()), Spend()), settings),
         "runs": [_run(each) for each in snapshot.runs or (run,)],
-        "happenings": [_happening(each) for each in snapshot.timeline_events],
+        "timeline": [_timeline_event(each) for each in snapshot.timeline_events],
         "jobs": rows(snapshot.entries, snapshot.records, terms),
         "earlier_jobs": earlier_rows(earlier, terms),
     }
@@ -128,11 +128,11 @@ def _run(run: Run) -> Report:
     }
 
 
-def _happening(timeline_event: TimelineEvent) -> Report:
+def _timeline_event(timeline_event: TimelineEvent) -> Report:
     return {
         "at": time(timeline_event.at),
         "kind": timeline_event.kind,
-        "about": timeline_event.about,
-        "word": timeline_event.word,
+        "call": timeline_event.call,
+        "status": timeline_event.status,
         "message": timeline_event.message,
     }

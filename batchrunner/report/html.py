@@ -24,7 +24,7 @@ from batchrunner.report import gallery
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.text import dollars, headline
-from batchrunner.report.timeline import PARTS, WEATHER, run_spans, timeline
+from batchrunner.report.timeline import CALL_STATUSES, PARTS, run_spans, timeline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -74,7 +74,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
             ("Polls", "Generations by how often they were looked at", polls(done)),
         ],
         parts=PARTS,
-        weather=WEATHER,
+        call_statuses=CALL_STATUSES,
     )
 
 

@@ -26,7 +26,7 @@ PARTS = {
     "fetch": "download",
     "doubt": "in doubt",
 }
-WEATHER = {
+CALL_STATUSES = {
     "throttled": "the service asks for fewer",
     "down": "the service is down",
     "unreachable": "the service is out of reach",
@@ -103,12 +103,12 @@ def told(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
             why = f": {run['stopped']}" if run["stopped"] else ""
             text = f"run {number} ends after {length_text(span[1] - span[0])}, exit status {run['exit_status']}{why}"
             found.append({"at": run["finished_at"], "text": text})
-    for each in report["happenings"]:
+    for each in report["timeline"]:
         text = each["message"]
-        if each["kind"] == "weather":
-            calls = _CALLS.get(each["about"], each["about"])
-            text = f"{calls}: {WEATHER.get(each['word'], each['word'])}"
-            if each["word"] != "fine" and each["message"]:
+        if each["kind"] == "call_health":
+            calls = _CALLS.get(each["call"], each["call"])
+            text = f"{calls}: {CALL_STATUSES.get(each['status'], each['status'])}"
+            if each["status"] != "fine" and each["message"]:
                 text += f" ({each['message']})"
         found.append({"at": each["at"], "text": text})
     return sorted(found, key=lambda each: str(each["at"]))
@@ -133,13 +133,13 @@ def parts_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
 def _summary(report: dict[str, Any], spans: Sequence[Span], jobs: int) -> str:
     busy_s = sum(end - start for start, end in spans)
     text = f"{count_text(jobs, 'job')} in {count_text(len(spans), 'run')}, {length_text(busy_s)} under way"
-    troubles = sum(each["kind"] == "weather" and each["word"] != "fine" for each in report["happenings"])
+    troubles = sum(each["kind"] == "call_health" and each["status"] != "fine" for each in report["timeline"])
     return f"{text}, {count_text(troubles, 'time')} of trouble." if troubles else f"{text}."
 
 
 def _moments(report: dict[str, Any], tries: Iterable[Try]) -> list[float]:
     """Every moment the report knows of."""
-    found = [_at(each["at"]) for each in report["happenings"]]
+    found = [_at(each["at"]) for each in report["timeline"]]
     for each in tries:
         times = (each.submitted_at, each.accepted_at, each.generating_at, each.completed_at, each.ended_at)
         found += [at for at in times if at is not None]
@@ -161,18 +161,18 @@ def _tracks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[D
     """A track for each kind of calls that met trouble."""
     tracks: list[Drawing] = []
     for call, name in _CALLS.items():
-        told_ = [each for each in report["happenings"] if each["kind"] == "weather" and each["about"] == call]
+        told_ = [each for each in report["timeline"] if each["kind"] == "call_health" and each["call"] == call]
         found = []
         for each, following in zip_longest(told_, told_[1:]):
-            if each["word"] == "fine":
+            if each["status"] == "fine":
                 continue
             start = _at(each["at"])
             end = _end_of(spans, start)
             if following is not None:
                 end = min(end, _at(following["at"]))
-            words = f"{name}: {WEATHER.get(each['word'], each['word'])} for {length_text(end - start)}"
+            words = f"{name}: {CALL_STATUSES.get(each['status'], each['status'])} for {length_text(end - start)}"
             title = f"{words}. {each['message']}"
-            found.append({"word": each["word"], "title": title, **_box(axis, start, end, 2.0)})
+            found.append({"status": each["status"], "title": title, **_box(axis, start, end, 2.0)})
         if found:
             tracks.append({"label": name, "y": _TOP + _TRACK_PX * len(tracks), "h": _TRACK_PX - 5, "spans": found})
     return tracks
@@ -191,7 +191,7 @@ def _run_marks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> lis
         marks.append({"x": axis.x(end), "kind": "end", "title": f"run {number} {how}"})
     marks += [
         {"x": axis.x(_at(each["at"])), "kind": "stopping", "title": each["message"]}
-        for each in report["happenings"]
+        for each in report["timeline"]
         if each["kind"] == "stopping"
     ]
     return marks
@@ -276,8 +276,8 @@ def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[floa
     """The working cap, as (from when, how many): it starts every run at the limit."""
     steps = [(start, run["concurrency"]) for (start, _), run in zip(spans, report["runs"], strict=True)]
     steps += [
-        (_at(each["at"]), int(each["word"]))
-        for each in report["happenings"]
-        if each["kind"] == "cap" and each["word"].isdecimal()
+        (_at(each["at"]), int(each["status"]))
+        for each in report["timeline"]
+        if each["kind"] == "cap" and each["status"].isdecimal()
     ]
     return sorted(steps, key=lambda step: step[0])

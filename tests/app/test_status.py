@@ -71,7 +71,7 @@ def test_of_a_batch_that_ended_the_last_words(tmp_path: Path, now: list[float]) 
 
 def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
     records = {"a": make_record("a"), "b": flying(), "c": make_record("c", State.FAILED, 1, error=FACE)}
-    bad = TimelineEvent(NOW + 40, "weather", "poll", "down", "the service answered 502")
+    bad = TimelineEvent(NOW + 40, "call_health", "poll", "down", "the service answered 502")
     cap = TimelineEvent(NOW + 41, "cap", "submit", "2", "working cap 2 of 4")
     rundir = journal(tmp_path, records, bad, cap, ended=False)
     with Lock(rundir, NOW):
@@ -94,7 +94,7 @@ def test_a_run_that_was_killed_is_called_so(tmp_path: Path) -> None:
 
 
 def test_what_befell_earlier_runs_is_over(tmp_path: Path) -> None:
-    old = TimelineEvent(NOW - 40, "weather", "poll", "down", "the service answered 502")
+    old = TimelineEvent(NOW - 40, "call_health", "poll", "down", "the service answered 502")
     rundir = journal(tmp_path, {"b": flying()}, old, ended=False)
     with Lock(rundir, NOW):
         assert "service  fine; at most 4 at once" in shown(rundir)

@@ -112,19 +112,19 @@ def _happenings(jobs: int) -> tuple[TimelineEvent, ...]:
     if jobs < 30:
         return ()
     told = [
-        (700, "weather", "submit", "throttled", "429: too many generations in flight"),
+        (700, "call_health", "submit", "throttled", "429: too many generations in flight"),
         (701, "cap", "submit", "12", "working cap 12 of 24"),
         (702, "cap", "submit", "6", "working cap 6 of 24"),
-        (900, "weather", "submit", "fine", ""),
+        (900, "call_health", "submit", "fine", ""),
         (1000, "cap", "submit", "15", "working cap 15 of 24"),
         (1300, "cap", "submit", "24", "working cap 24 of 24"),
-        (1500, "weather", "submit", "down", "502 Bad Gateway"),
-        (1501, "weather", "poll", "down", "502 Bad Gateway"),
-        (1950, "weather", "poll", "fine", ""),
-        (1960, "weather", "submit", "fine", ""),
-        (3800, "weather", "download", "unreachable", "connection refused"),
-        (4100, "weather", "download", "fine", ""),
-        (4900, "weather", "submit", "paused", "402: out of credits"),
+        (1500, "call_health", "submit", "down", "502 Bad Gateway"),
+        (1501, "call_health", "poll", "down", "502 Bad Gateway"),
+        (1950, "call_health", "poll", "fine", ""),
+        (1960, "call_health", "submit", "fine", ""),
+        (3800, "call_health", "download", "unreachable", "connection refused"),
+        (4100, "call_health", "download", "fine", ""),
+        (4900, "call_health", "submit", "paused", "402: out of credits"),
         (5350, "stopping", "", "", "the account is out of credits"),
     ]
     return tuple(TimelineEvent(START + at, kind, about, word, message) for at, kind, about, word, message in told)

@@ -112,14 +112,14 @@ def test_a_change_is_told_and_noted_and_a_longer_wait_is_told_only() -> None:
     night.end("poll", "reply")
     night.end("poll", "reply")
     told = [event for event in night.told if isinstance(event, CallHealthChanged)]
-    assert [(event.call, event.word, event.reason, event.next_at) for event in told] == [
+    assert [(event.call, event.status, event.reason, event.next_at) for event in told] == [
         ("poll", "down", "down", NOW + 105),
         ("poll", "down", "down", NOW + 120),
         ("poll", "fine", "", None),
     ]
-    assert [(timeline_event.kind, timeline_event.about, timeline_event.word) for timeline_event in night.noted] == [
-        ("weather", "poll", "down"),
-        ("weather", "poll", "fine"),
+    assert [(timeline_event.kind, timeline_event.call, timeline_event.status) for timeline_event in night.noted] == [
+        ("call_health", "poll", "down"),
+        ("call_health", "poll", "fine"),
     ]
     assert night.noted[0].message == "down"
 
@@ -133,8 +133,8 @@ def test_an_answer_that_is_a_jobs_own_fault_opens_a_closed_gate_and_that_is_told
     assert night.end("submit", BAD, "d") is BAD
     assert night.words()["submit"] is CallStatus.FINE
     last = [event for event in night.told if isinstance(event, CallHealthChanged)][-1]
-    assert (last.word, last.next_at) == ("fine", None)
-    assert [timeline_event.word for timeline_event in night.noted] == ["down", "fine"]
+    assert (last.status, last.next_at) == ("fine", None)
+    assert [timeline_event.status for timeline_event in night.noted] == ["down", "fine"]
     night.end("submit", BAD, "e")
     assert len(night.noted) == 2, "told once"
 
@@ -164,7 +164,7 @@ def test_a_throttled_submission_halves_the_cap_once_and_each_accepted_one_lifts_
     assert night.scheduler.cap.working == 8
     changes = [(event.cap, event.limit) for event in night.told if isinstance(event, CapChanged)]
     assert changes == [(cap, 8) for cap in (4, 2, 3, 4, 5, 6, 7, 8)]
-    assert [timeline_event.word for timeline_event in night.noted if timeline_event.kind == "cap"] == [
+    assert [timeline_event.status for timeline_event in night.noted if timeline_event.kind == "cap"] == [
         str(cap) for cap, _ in changes
     ]
 
@@ -307,7 +307,7 @@ def test_a_look_that_fails_is_swallowed_and_lengthens_the_wait() -> None:
     assert breaker.wants_probe
     night.probe(BROKE)
     assert breaker.word is CallStatus.PAUSED
-    assert night.noted[-1].word == "paused"
+    assert night.noted[-1].status == "paused"
 
 
 @pytest.mark.parametrize("ending", [RuntimeError("a defect"), asyncio.CancelledError(), LocalFault("disk_full", "x")])

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import journal as room
-from batchrunner.journal import rows
+from batchrunner.journal import migrate, rows
 from batchrunner.journal.journal import Journal, read
+from batchrunner.journal.migrate import VERSION
 from batchrunner.journal.statements import PUT_ENTRY, REMOVE_ENTRIES
 from tests.conftest import ROOT, Inline, make_entries, make_job, make_record, make_run, placed_of
 
@@ -138,10 +139,10 @@ def test_every_run_is_kept_oldest_first(journal: Journal, path: Path) -> None:
 def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     night = [
-        TimelineEvent(10.0, "weather", "submit", "down", "503"),
-        TimelineEvent(10.0, "weather", "poll", "down", "503"),
+        TimelineEvent(10.0, "call_health", "submit", "down", "503"),
+        TimelineEvent(10.0, "call_health", "poll", "down", "503"),
         TimelineEvent(10.0, "cap", "submit", "4", "working cap 4 of 8"),
-        TimelineEvent(9.0, "weather", "submit", "fine", ""),  # the clock was set back
+        TimelineEvent(9.0, "call_health", "submit", "fine", ""),  # the clock was set back
     ]
     for timeline_event in night:
         asyncio.run(journal.note(timeline_event))
@@ -319,7 +320,7 @@ def test_text_that_no_encoding_takes_is_stored_all_the_same(journal: Journal, pa
     asyncio.run(journal.finish(run))
     assert getattr(known(path).run, field).startswith("odd ")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
-    asyncio.run(journal.note(TimelineEvent(1.0, "weather", "submit", "down", "odd \udcff\ud800")))
+    asyncio.run(journal.note(TimelineEvent(1.0, "call_health", "submit", "down", "odd \udcff\ud800")))
     assert known(path).timeline_events[0].message == r"odd \udcff\ud800"
 
 
@@ -502,13 +503,18 @@ def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A next version that renames a run's column away and back, and must see the old rows."""
     columns = ", ".join(rows.RUN_COLUMNS[:-1])
     steps = ["ALTER TABLE runs ADD COLUMN extra TEXT", "UPDATE runs SET extra = 'upgraded', stopped = 'upgraded'"]
     steps.append(f"UPDATE runs SET checksum = row_checksum('runs', {columns})")
-    monkeypatch.setattr(room, "UPGRADES", {room.VERSION: steps})
-    monkeypatch.setattr(room, "VERSION", room.VERSION + 1)
+    monkeypatch.setattr(migrate, "MIGRATIONS", tmp_path)
+    monkeypatch.setattr(migrate, "VERSION", VERSION + 1)
+    write_migration(tmp_path, steps)
+
+
+def write_migration(folder: Path, steps: list[str]) -> None:
+    (folder / f"from_{VERSION}.sql").write_text(";\n".join(steps) + ";\n")
 
 
 def upgraded(request: pytest.FixtureRequest, path: Path) -> bytes:
@@ -527,7 +533,7 @@ def test_an_older_journal_is_upgraded_and_a_copy_kept(path: Path, request: pytes
     asyncio.run(journal.finish(replace(snapshot.run, exit_status=0)))
     journal.close()
     assert known(path).run.exit_status == 0
-    kept = path.with_name(f"journal.db.v{room.VERSION - 1}")
+    kept = path.with_name(f"journal.db.v{VERSION}")
     with closing(sqlite3.connect(kept)) as old:
         assert [row[0] for row in old.execute("SELECT stopped FROM runs")] == [""]
     assert path.read_bytes() != before
@@ -539,14 +545,12 @@ def test_looking_at_an_older_journal_changes_nothing(path: Path, request: pytest
     assert path.read_bytes() == before
 
 
-def test_an_upgrade_that_breaks_off_changes_nothing(
-    path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upgrade_that_breaks_off_changes_nothing(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     upgraded(request, path)
-    monkeypatch.setattr(room, "UPGRADES", {room.VERSION - 1: ["DELETE FROM runs", "NONSENSE"]})
+    write_migration(tmp_path, ["DELETE FROM runs", "NONSENSE"])
     with pytest.raises(JournalError):
         Journal(path, Inline())
-    monkeypatch.setattr(room, "UPGRADES", {room.VERSION - 1: []})
+    write_migration(tmp_path, ["SELECT 1"])
     assert known(path).run.run_id == "run1"
 
 
@@ -555,7 +559,7 @@ import asyncio, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from batchrunner.job import Attempt, Job, Media, Record, Run, State
-from batchrunner.journal import Journal
+from batchrunner.journal.journal import Journal
 
 JOBS = 3_000
 
@@ -696,7 +700,7 @@ def test_what_is_no_whole_journal_is_refused_and_left_as_it_is(path: Path, harm:
 
 def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
     used(path)
-    pragma(path, f"user_version = {room.VERSION + 1}")
+    pragma(path, f"user_version = {VERSION + 1}")
     before = path.read_bytes()
     for look in (lambda: Journal(path, Inline()), lambda: read(path)):
         with pytest.raises(JournalError, match="newer batchrunner") as caught:
@@ -857,8 +861,8 @@ UNTIL_REFUSED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from batchrunner.errors import LocalFault
-from batchrunner.job import Happening
-from batchrunner.journal import Journal
+from batchrunner.job import TimelineEvent
+from batchrunner.journal.journal import Journal
 from tests.conftest import Inline
 
 journal = Journal(Path(sys.argv[1]), Inline())
@@ -867,7 +871,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFIN
 
 async def fill():
     for number in range(1000):
-        await journal.note(Happening(float(number), "weather", "submit", "closed", "why" * 70))
+        await journal.note(TimelineEvent(float(number), "call_health", "submit", "closed", "why" * 70))
 
 try:
     asyncio.run(fill())

@@ -32,7 +32,7 @@ def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
             continue
         move, *more = step
         fields: dict[str, Any] = {}
-        if move == "intend":
+        if move == "begin_submit":
             fields = {**INTENT, "request_id": f"r{len(record.attempts)}", "estimate": estimate}
         for item in more:
             fields |= item if isinstance(item, dict) else {"error": item}
@@ -40,14 +40,19 @@ def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
     return record
 
 
-BEGIN_SUBMIT, ACCEPT, DELIVER, FILE_MISSING = ("intend",), ("accept", {"generation_id": "g"}), ("deliver",), ("lose",)
+BEGIN_SUBMIT, ACCEPT, DELIVER, FILE_MISSING = (
+    ("begin_submit",),
+    ("accept", {"generation_id": "g"}),
+    ("deliver",),
+    ("file_missing",),
+)
 REFUSE, DOUBT, RELEASE, RETRY = ("refuse", NO), ("doubt", CUT), ("release",), ("retry",)
 ADOPT, RECHECK = ("adopt", {"generation_id": "g"}), ("recheck",)
 FLYING = (BEGIN_SUBMIT, ACCEPT)
 
 
 def withheld(kind: str) -> Step:
-    return ("spoil", Problem(kind, "nothing came", fault="service"))
+    return ("fail", Problem(kind, "nothing came", fault="service"))
 
 
 STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
@@ -74,16 +79,16 @@ STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
     "succeeded unseen, found in the folder at the next start": ((*FLYING, DELIVER), Spend(100, 0, 0, 1)),
     "succeeded, and its file lost": ((*FLYING, "complete", DELIVER, FILE_MISSING), Spend(100, 0, 0, 1)),
     "lost, and fetched again": ((*FLYING, "complete", DELIVER, FILE_MISSING, DELIVER), Spend(100, 0, 0, 1)),
-    "failed by the service": ((*FLYING, ("spoil", NO)), Spend(0, 0, 0, 1)),
-    "failed by its content": ((*FLYING, "billed", ("spoil", BAD_FACE)), Spend(0, 0, 0, 1)),
-    "failed, and another one": ((*FLYING, ("spoil", NO), RETRY, *FLYING), Spend(0, 100, 0, 2)),
-    "failed twice": ((*FLYING, ("spoil", NO), RETRY, *FLYING, ("spoil", NO)), Spend(0, 0, 0, 2)),
+    "failed by the service": ((*FLYING, ("fail", NO)), Spend(0, 0, 0, 1)),
+    "failed by its content": ((*FLYING, "billed", ("fail", BAD_FACE)), Spend(0, 0, 0, 1)),
+    "failed, and another one": ((*FLYING, ("fail", NO), RETRY, *FLYING), Spend(0, 100, 0, 2)),
+    "failed twice": ((*FLYING, ("fail", NO), RETRY, *FLYING, ("fail", NO)), Spend(0, 0, 0, 2)),
     "denied by the service": ((*FLYING, withheld("unknown_generation")), Spend(0, 100, 0, 1)),
     "completed without a link": ((*FLYING, "complete", withheld("no_link")), Spend(100, 0, 0, 1)),
     "a bad file": ((*FLYING, "complete", "billed", withheld("bad_file")), Spend(80, 0, 0, 1)),
     "denied, asked for again": ((*FLYING, withheld("unknown_generation"), RECHECK), Spend(0, 100, 0, 1)),
     "denied, and then failed after all": (
-        (*FLYING, withheld("unknown_generation"), RECHECK, ("spoil", NO)),
+        (*FLYING, withheld("unknown_generation"), RECHECK, ("fail", NO)),
         Spend(0, 0, 0, 1),
     ),
     "denied, then delivered after all": (
@@ -175,7 +180,7 @@ def test_what_the_budget_refuses(budget: Budget, spent: float, estimate: float |
 
 
 def test_failed_generations_count_against_a_budget_in_generations_and_refused_ones_do_not() -> None:
-    assert Ledger(Budget(generations=1), [told(*FLYING, ("spoil", NO))]).refuses(None)
+    assert Ledger(Budget(generations=1), [told(*FLYING, ("fail", NO))]).refuses(None)
     assert not Ledger(Budget(generations=1), [told(BEGIN_SUBMIT, REFUSE)]).refuses(None)
 
 

@@ -78,16 +78,16 @@ def test_what_the_objects_say() -> None:
     written = log(night())
     moved = [each for each in written if each["event"] == "job_moved"]
     assert [(each["move"], each["state"], each["jobs"]) for each in moved] == [
-        ("intend", "submitting", ["a", "copy"]),
+        ("begin_submit", "submitting", ["a", "copy"]),
         ("accept", "in_flight", ["a", "copy"]),
-        ("spoil", "failed", ["a", "copy"]),
+        ("fail", "failed", ["a", "copy"]),
     ]
     assert (moved[1]["generation_id"], moved[1]["error"]) == ("gen:a/1", None)
     assert moved[2]["error"]["kind"] == "bad_request"
     beat = next(each for each in written if each["event"] == "heartbeat")
     assert beat["states"]["failed"] == 1
     assert beat["message"].startswith("1 of 1 done, 0 in flight, 1 failed, submissions paused since ")
-    assert [each["level"] for each in written if each["event"] == "weather_changed"] == ["warning", "info", "error"]
+    assert [each["level"] for each in written if each["event"] == "call_health_changed"] == ["warning", "info", "error"]
     assert (written[-1]["event"], written[-1]["level"], written[-1]["exit_status"]) == ("run_finished", "error", 1)
 
 
@@ -97,7 +97,7 @@ def test_no_secret_is_written() -> None:
 
 
 def test_quiet_leaves_what_needs_a_person() -> None:
-    assert [each["event"] for each in log(night(), quiet=True)] == ["weather_changed", "stopping", "run_finished"]
+    assert [each["event"] for each in log(night(), quiet=True)] == ["call_health_changed", "stopping", "run_finished"]
     calm = [event for event in night(0) if not isinstance(event, CallHealthChanged | Stopping)]
     assert log(calm, quiet=True) == []
 

@@ -18,7 +18,7 @@ from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.formats import CSV, JUNIT, metrics_text, pieces
 from batchrunner.report.html import render
 from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
-from batchrunner.report.timeline import MOST_ROWS, PARTS, WEATHER, Drawing, Span, parts_of
+from batchrunner.report.timeline import CALL_STATUSES, MOST_ROWS, PARTS, Drawing, Span, parts_of
 from batchrunner.report.writer import build, status_text, to_json
 from tests.browser.nights import START, night
 from tests.report.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
@@ -99,9 +99,9 @@ def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
 def test_trouble_lasts_until_it_is_over_or_its_run_ends() -> None:
     drawn = timeline(report_of(100))
     assert drawn is not None
-    words = {track["label"]: [span["word"] for span in track["spans"]] for track in drawn["tracks"]}
+    words = {track["label"]: [span["status"] for span in track["spans"]] for track in drawn["tracks"]}
     assert words == {"submissions": ["throttled", "down", "paused"], "polls": ["down"], "downloads": ["unreachable"]}
-    assert {word for found in words.values() for word in found} <= set(WEATHER)
+    assert {word for found in words.values() for word in found} <= set(CALL_STATUSES)
     paused = drawn["tracks"][0]["spans"][2]["title"]
     assert "for 8 min 20 s" in paused, "the run's end, not the next run's start"
     told = [each["text"] for each in drawn["told"]]
@@ -257,7 +257,7 @@ def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
     )
     words = ("fine", "down", "paused", "a new one", "7")
     befell = tuple(
-        TimelineEvent(moment(), rng.choice(("weather", "cap", "stopping", "news")), rng.choice(("submit", "poll", "")),
+        TimelineEvent(moment(), rng.choice(("call_health", "cap", "stopping", "x")), rng.choice(("submit", "poll", "")),
                   rng.choice(words), "why")
         for _ in range(rng.randint(0, 9))
     )  # fmt: skip

@@ -566,11 +566,11 @@ def test_estimate_and_times_of_a_job() -> None:
 
 def test_runs_and_happenings_are_told_in_order() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
-    outage = TimelineEvent(NOW - 50, "weather", "poll", "down", "502")
+    outage = TimelineEvent(NOW - 50, "call_health", "poll", "down", "502")
     made = built(replace(snapshot(ALL[0]), runs=(first, RUN), timeline_events=(outage,)))
     assert [(run["run_id"], run["exit_status"]) for run in made["runs"]] == [("run-0", None), ("run-1", 0)]
-    assert made["happenings"][0] | {"at": ""} == {
-        "at": "", "kind": "weather", "about": "poll", "word": "down", "message": "502",
+    assert made["timeline"][0] | {"at": ""} == {
+        "at": "", "kind": "call_health", "call": "poll", "status": "down", "message": "502",
     }  # fmt: skip
     assert [run["run_id"] for run in built(snapshot(ALL[0]))["runs"]] == ["run-1"]
 

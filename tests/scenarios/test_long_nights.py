@@ -36,8 +36,8 @@ def submissions(stage: RehearsalConfig) -> list[dict[str, Any]]:
 
 def health(stage: RehearsalConfig, call: str) -> list[str]:
     """How calls of one kind fared, change by change, as the report tells it."""
-    found = [each for each in stage.report["happenings"] if each["kind"] == "weather" and each["about"] == call]
-    return [each["word"] for each in found]
+    found = [each for each in stage.report["timeline"] if each["kind"] == "call_health" and each["call"] == call]
+    return [each["status"] for each in found]
 
 
 # Outages
@@ -142,7 +142,7 @@ def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
 def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
     async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(60), concurrency=16) == 0
-        caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
+        caps = [int(each["status"]) for each in stage.report["timeline"] if each["kind"] == "cap"]
         assert min(caps) <= 3 < max(caps), "halved, and crept up again"
         assert max(caps) <= 16
         refused = [event for event in submissions(stage) if event["event"] == "refused"]
@@ -154,7 +154,7 @@ def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
 def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
     async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(120), concurrency=8) == 0
-        caps = [int(each["word"]) for each in stage.report["happenings"] if each["kind"] == "cap"]
+        caps = [int(each["status"]) for each in stage.report["timeline"] if each["kind"] == "cap"]
         assert caps[-1] == 8
 
     play(tmp_path, story, conditions=Conditions(throttled=(Throttle(from_s=0.0, for_s=600.0, concurrency=2),)))

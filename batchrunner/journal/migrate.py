@@ -1,0 +1,40 @@
+"""The journal's version, and the way from an older version to the present one.
+
+`VERSION` is the version of schema.sql. migrations/from_1.sql leads from version 1 to version 2, and so on. Each step is
+one transaction. No other module knows what older versions look like.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from batchrunner.journal import rows
+
+VERSION = 3
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a journal."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring an older journal to VERSION. A step that fails changes nothing."""
+    connection.create_function("row_checksum", -1, lambda table, *values: rows.checksum(table, values))
+    while (version := version_of(connection)) < VERSION:
+        statements = _statements(version)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _statements(version: int) -> list[str]:
+    """The statements that lead from `version` to the next one."""
+    text = (MIGRATIONS / f"from_{version}.sql").read_text("utf-8")
+    return text.rstrip(";\n").split(";\n")
