@@ -14,11 +14,12 @@ from PIL import Image
 
 from batchrunner.media.decoder import inspect
 from batchrunner.sandbox.clips import marks
-from batchrunner.sandbox.clips.reader import output_size
+from batchrunner.sandbox.clips.placeholder import render_tiny
+from batchrunner.sandbox.clips.reader import measure, output_size
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames, render
 
 MEDIA = Path(str(resources.files("batchrunner.sandbox") / "media"))
-FASTEST = {"quality": "low", "write_mode": "fast"}
+FASTEST: dict[str, Any] = {"quality": "low", "write_mode": "fast"}
 
 
 def decoded(path: Path) -> tuple[list[Any], Any, float]:
@@ -174,3 +175,175 @@ def test_the_result_bears_its_mark_and_is_a_whole_clip(tmp_path: Path) -> None:
     path = made(tmp_path, clip(tmp_path / "in.mp4", 90, 120), mark=mark)
     assert (marks.read(path.read_bytes()) or {})["generation_id"] == "gen:model"
     assert inspect(path, path.stat().st_size).width_px == 480
+
+
+def filmed(
+    path: Path, shape: str = "yuv420p", codec: str = "libx264", times: list[int] | None = None, **more: Any
+) -> Path:
+    """The beginning of the demo's reference in another form. times: of the frames, in ms; size: in pixels."""
+    sound, (width_px, height_px) = more.get("sound"), more.get("size", (96, 96))
+    unit_s = Fraction(1, 1000) if times else Fraction(1, 25)
+    with av.open(str(MEDIA / "standin.mp4")) as source, av.open(str(path), "w") as target:
+        stream: Any = target.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, shape
+        stream.codec_context.time_base = unit_s
+        voice: Any = target.add_stream(sound, rate=48000) if sound else None
+        frames = [frame for frame, _ in zip(source.decode(video=0), range(more.get("frames", 6)), strict=False)]
+        for number, at in enumerate(times or range(len(frames))):
+            frame = frames[number % len(frames)].reformat(width_px, height_px, "rgb24")
+            frame = av.VideoFrame.from_ndarray(frame.to_ndarray(), format="rgb24")
+            frame.pts, frame.time_base = at, unit_s
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+        if voice:
+            for number in range(12):
+                tone = np.sin(np.arange(960) / 20 + number * 48).astype(np.float32)
+                piece = av.AudioFrame.from_ndarray(np.tile(tone, (2, 1)), format="fltp", layout="stereo")
+                piece.sample_rate, piece.pts = 48000, 960 * number
+                target.mux(voice.encode(piece))
+            target.mux(voice.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "kept"),
+    [("a.mp4", "libx264", "aac", "aac"), ("a.mkv", "libx264", "libmp3lame", "mp3"), ("a.ts", "libx264", "aac", "aac"),
+     ("a.mov", "libx264", "pcm_s16le", "aac"), ("a.webm", "libvpx-vp9", "libopus", "aac")],
+)  # fmt: skip
+def test_the_sound_is_kept(tmp_path: Path, name: str, codec: str, sound: str, kept: str) -> None:
+    with av.open(str(made(tmp_path, filmed(tmp_path / name, codec=codec, sound=sound)))) as container:
+        stream = container.streams.audio[0]
+        assert stream.codec_context.codec.canonical_name == kept
+        heard = np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(stream)])
+        assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(0.24, abs=0.06)
+    assert np.abs(heard.astype(float)).max() > 0.3
+
+
+def test_half_a_clip_has_half_the_sound(tmp_path: Path) -> None:
+    with av.open(str(made(tmp_path, filmed(tmp_path / "a.mp4", sound="aac"), odd_length=True))) as container:
+        stream = container.streams.audio[0]
+        assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(0.12, abs=0.04)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_varying_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
+    times = [0, 40, 80, 500, 540, 1500]
+    source = filmed(tmp_path / name, times=times)
+    with av.open(str(made(tmp_path, source))) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert shown == pytest.approx([at_ms / 1000 for at_ms in times], abs=0.001)
+    stub = tmp_path / "stub.mp4"
+    stub.write_bytes(render_tiny(RenderRequest(source, MEDIA / "standin.jpg", stub)))
+    assert measure(stub) == measure(tmp_path / "out.mp4") == measure(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "shape", "size"),
+    [("odd.mkv", "ffv1", "bgr0", (97, 131)), ("alpha.mov", "qtrle", "argb", (96, 96)),
+     ("grey.mp4", "libx264", "gray", (96, 96)),
+     ("ten.mp4", "libx264", "yuv420p10le", (96, 96)), ("small.mp4", "libx264", "yuv420p", (2, 2)),
+     ("tall.mp4", "libx264", "yuv420p", (32, 96)), ("moving.avi", "mjpeg", "yuvj420p", (96, 96))],
+)  # fmt: skip
+def test_odd_references_are_rendered(tmp_path: Path, name: str, codec: str, shape: str, size: tuple[int, int]) -> None:
+    source = filmed(tmp_path / name, shape, codec, size=size)
+    path = made(tmp_path, source)
+    assert {frame.shape[:2] for frame in decoded(path)[0]} == {output_size(*size, "480p")[::-1]}
+    assert measure(path) == measure(source)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_clip_of_one_frame_has_its_length(tmp_path: Path, frames: int) -> None:
+    assert measure(made(tmp_path, filmed(tmp_path / "a.mp4", frames=frames))) == (frames, Fraction(frames, 25))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi"])
+def test_frames_are_counted_in_every_container(tmp_path: Path, name: str) -> None:
+    codec = {"a.webm": "libvpx-vp9", "a.avi": "mjpeg"}.get(name, "libx264")
+    shape = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    assert count_frames(filmed(tmp_path / name, shape, codec, frames=11)) == 11
+
+
+def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
+    data = bytearray((MEDIA / "standin.mp4").read_bytes())
+    data[30000:50000] = bytes(20000)
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(RenderFailed, match="Invalid data") as caught:
+        made(tmp_path, tmp_path / "a.mp4", composite=False)
+    assert (caught.value.field, caught.value.kind) == ("video_url", "unsupported_video_format")
+
+
+def test_a_stream_that_breaks_off_ends_there(tmp_path: Path) -> None:
+    stream = filmed(tmp_path / "a.ts", frames=30, size=(320, 320))
+    stream.write_bytes(stream.read_bytes()[:12000])
+    count = len(decoded(made(tmp_path, stream, composite=False))[0])
+    assert 1 <= count < 30
+    assert count == count_frames(stream)
+
+
+def test_a_clip_too_long_for_the_encoder_is_refused(tmp_path: Path) -> None:
+    for make in (render, render_tiny):
+        with pytest.raises(RenderFailed, match="at most 16384"):
+            make(RenderRequest(clip(tmp_path / "in.mp4", 1000, 16), MEDIA / "standin.jpg", tmp_path / "out.mp4"))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "1", "I;16", "F", "RGBA", "rotated", "tiny", "clear"])
+def test_odd_pictures_are_used(tmp_path: Path, mode: str) -> None:
+    with Image.open(MEDIA / "standin.jpg") as opened:
+        portrait = opened.copy()
+    path, options = tmp_path / "a.png", dict[str, Any]()
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(portrait.convert("L")).astype(np.uint16) * 257)
+    elif mode == "rotated":
+        image, path, options["exif"] = portrait.rotate(90, expand=True), tmp_path / "a.jpg", Image.Exif()
+        options["exif"][0x112] = 6
+    elif mode in {"tiny", "clear"}:
+        image = Image.new("RGBA", (1, 1), (0, 0, 0, 0 if mode == "clear" else 255))
+    else:
+        image, path = portrait.convert(mode), tmp_path / ("a.tiff" if mode in {"CMYK", "F"} else "a.png")
+    image.save(path, **options)
+    source = filmed(tmp_path / "in.mp4", frames=2)
+    results = []
+    for picture in (path, MEDIA / "standin.jpg"):
+        out = render(RenderRequest(source, picture, tmp_path / "out.mp4", **FASTEST))
+        results.append(decoded(out)[0][0].astype(int).mean(-1))
+    if mode not in {"tiny", "clear", "1", "P"}:
+        assert np.abs(results[0] - results[1]).mean() < 6  # the same character, at most without its colours
+
+
+def test_a_picture_with_transparency_needs_no_network(tmp_path: Path) -> None:
+    picture = np.zeros((96, 96, 4), np.uint8)
+    picture[20:, 30:60] = (250, 0, 250, 255)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    source = filmed(tmp_path / "in.mp4", frames=2)
+    out = render(RenderRequest(source, tmp_path / "a.png", tmp_path / "out.mp4", **FASTEST))
+    frame = decoded(out)[0][0].astype(int)
+    magenta = (frame[..., 0] > 150) & (frame[..., 2] > 150) & (frame[..., 1] < 90)
+    assert 0.03 < magenta.mean() < 0.4
+
+
+def test_takes_differ_visibly_and_the_same_take_does_not(tmp_path: Path) -> None:
+    source = filmed(tmp_path / "in.mp4", frames=5)
+    pictures = [np.array(decoded(made(tmp_path, source, variation=key))[0], int) for key in ("a", "b", "a")]
+    assert np.abs(pictures[0] - pictures[1]).mean() > 3
+    assert np.abs(pictures[0] - pictures[2]).max() == 0
+
+
+def test_the_subject_is_gone_and_the_scene_stays(tmp_path: Path) -> None:
+    frames, result = decoded(MEDIA / "standin.mp4")[0], decoded(made(tmp_path, quality="high"))[0]
+    raised_hand = slice(20, 60), slice(345, 385)  # of frame 45, where the character has none
+    difference = np.abs(frames[45].astype(int) - result[45])
+    assert difference[raised_hand].mean() > 15
+    assert difference[:, :40].mean() < 8
+
+
+def test_transcoding_leaves_the_scene_as_it_is(tmp_path: Path) -> None:
+    source, path = decoded(MEDIA / "standin.mp4")[0], made(tmp_path, composite=False, quality="maximum")
+    assert np.abs(np.array(decoded(path)[0], int) - np.array(source, int)).mean() < 4
+
+
+def test_a_long_placeholder_is_cheap_and_as_long_as_its_reference(tmp_path: Path) -> None:
+    source = filmed(tmp_path / "in.mkv", times=[40 * number for number in range(700)], size=(16, 16))
+    stub = tmp_path / "stub.mp4"
+    stub.write_bytes(render_tiny(RenderRequest(source, MEDIA / "standin.jpg", stub)))
+    assert measure(stub) == (700, Fraction(28))
+    assert len(decoded(stub)[0]) == 700

@@ -72,16 +72,22 @@ def measure(path: Path) -> tuple[int, Fraction] | None:
     try:
         with av.open(str(path)) as source:
             stream = source.streams.video[0]
-            shown = [packet for packet in source.demux(stream) if packet.size and not packet.is_discard]
+            rate, time_base = stream.average_rate or Fraction(25), stream.time_base
+            shown = [
+                (packet.pts, packet.duration or 0)
+                for packet in source.demux(stream)
+                if packet.size and not packet.is_discard
+            ]
     except (av.FFmpegError, IndexError, ValueError, OverflowError):
         return None
-    times = sorted(packet.pts for packet in shown if packet.pts is not None)
-    if not times or stream.time_base is None:
-        return (len(shown), len(shown) / (stream.average_rate or Fraction(25))) if shown else None
-    last = max((packet.duration or 0) for packet in shown if packet.pts == times[-1])
-    usual = last or ((times[-1] - times[0]) // (len(times) - 1) if len(times) > 1 else 0)
-    length_s = (times[-1] - times[0] + usual) * stream.time_base
-    return len(shown), length_s or len(shown) / (stream.average_rate or Fraction(25))
+    if not shown:
+        return None
+    times = sorted((pts, duration) for pts, duration in shown if pts is not None)
+    if not times or time_base is None:
+        return len(shown), len(shown) / rate
+    (first, _), (last, duration) = times[0], times[-1]
+    duration = duration or (last - first) // max(len(times) - 1, 1)
+    return len(shown), (last - first + duration) * time_base or len(shown) / rate
 
 
 def output_size(width_px: int, height_px: int, resolution: str) -> tuple[int, int]:

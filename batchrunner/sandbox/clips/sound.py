@@ -35,7 +35,7 @@ class Sound:
 
     def _made(self, stream: Any, start_s: Fraction) -> Iterator[tuple[Fraction, Any]]:
         shift = round(start_s / stream.time_base)
-        if stream.codec_context.name in _COPIED:
+        if stream.codec_context.codec.canonical_name in _COPIED:
             out = self._target.add_stream_from_template(stream)
             for packet in self._source.demux(stream):
                 if packet.dts is not None and packet.pts >= shift:
