@@ -1,6 +1,8 @@
 """The way on where the journal is lost, damaged, or older than what was done: ``run --recover``.
 
-Rule: what the journal lacks may be paid for, so a recovery holds in doubt every job of which nothing certain is known.
+Rules: what the journal lacks may be paid for, so a recovery holds in doubt every job of which nothing certain is known.
+A recovery always makes the journal anew, and writes nothing to the earlier file: some damage shows only in
+a write.
 """
 
 import json
@@ -15,7 +17,7 @@ from batchrunner.errors import BatchrunnerError, JournalError
 from batchrunner.job import Attempt, Entry, PlacedFile, Record, Result, Run, State
 from batchrunner.journal import salvage
 from batchrunner.journal.journal import Journal
-from batchrunner.journal.witness import Witness
+from batchrunner.journal.witness import Mark, Witness
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
@@ -40,18 +42,9 @@ def open_journal(
             require_no_signs(rundir, entries)
         elif signs(rundir, entries):
             salvage.replace_with(path, _vouched(rundir, entries, recover()))
-    try:
-        journal = Journal(path, executor, witness, recover=recover is not None)
-    except JournalError as error:
-        if recover is None or not error.recoverable or not path.is_file():
-            raise
-        read = salvage.readable(path, {entry.job.fingerprint: entry.job for entry in entries})
-        told = _vouched(rundir, entries, recover())
-        remains = salvage.Remains(
-            read.runs or told.runs, told.records | read.records, told.files | read.files, read.timeline_events
-        )
-        salvage.replace_with(path, remains)
-        journal = Journal(path, executor, witness, recover=True)
+    elif recover is not None:
+        salvage.replace_with(path, *_known(rundir, entries, recover))
+    journal = Journal(path, executor, witness, recover=recover is not None)
     try:
         if recover is None and not journal.has_run():
             require_no_signs(rundir, entries, has_journal=True)
@@ -59,6 +52,22 @@ def open_journal(
         journal.close()
         raise
     return journal
+
+
+def _known(rundir: RunDir, entries: Sequence[Entry], recover: Callable[[], Run]) -> tuple[salvage.Remains, Mark | None]:
+    """What the journal holds, with its mark where this is all of it; else what can be read, and what a report tells."""
+    path = rundir.journal
+    try:
+        return salvage.whole(path)
+    except JournalError as error:
+        if not error.recoverable or not path.is_file():
+            raise
+    read = salvage.readable(path, {entry.job.fingerprint: entry.job for entry in entries})
+    told = _vouched(rundir, entries, recover())
+    remains = salvage.Remains(
+        read.runs or told.runs, told.records | read.records, told.files | read.files, read.timeline_events
+    )
+    return remains, None
 
 
 def _vouched(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:

@@ -4,6 +4,7 @@ Rule: the one border at which errors of sqlite3 become words; nothing here reads
 """
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ _TO_DO = (
 )
 DAMAGE_HINT = _TO_DO.format("Keep the file: it knows which generations are paid for.")
 STALE_HINT = _TO_DO.format("Jobs that it calls unsubmitted may be paid for.")
+_UNWRITABLE_HINT = (
+    "Run with --recover: it makes the journal anew from what can be read, keeps the damaged file, and holds every "
+    "other job in doubt, so that none is paid for twice."
+)
 
 _DISK_ERRORS = {
     sqlite3.SQLITE_FULL,
@@ -31,6 +36,15 @@ _DISK_ERRORS = {
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
+}
+# A write meets these where the file's content is at fault. A damaged index can make a new row look like an earlier one.
+_DAMAGE_ERRORS = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
 }
 
 
@@ -44,7 +58,7 @@ def reading(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # A short read is no fault of the disk: the file ends before a page that it names.
         is_cut = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
-        if _kind(error) in _DISK_ERRORS and not is_cut:
+        if _kind(error) in _DISK_ERRORS and not is_cut and not _is_damage(error, path):
             raise refused(error, path, "opened") from error
         raise JournalError(f"{path} cannot be read as a journal: {error}", DAMAGE_HINT) from error
     except OSError as error:
@@ -63,7 +77,15 @@ def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
     if _is_at_limit(path):
         return durable_files.fault(OSError(errno.EFBIG, ""), f"the journal could not be {doing}")
     message = f"the journal could not be {doing}: {error}"
+    if _is_damage(error, path):
+        return LocalFault("journal_damaged", message, _UNWRITABLE_HINT)
     return LocalFault("disk_error", message, "Check the disk, then run the same command again.")
+
+
+def _is_damage(error: sqlite3.Error, path: Path) -> bool:
+    """Whether the content of the file is at fault. SQLite does not write a file whose header has a later version."""
+    is_header = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)
+    return is_header or _kind(error) in _DAMAGE_ERRORS
 
 
 def _is_full(folder: Path) -> bool:

@@ -29,6 +29,15 @@ TIMELINE_EVENT_COLUMNS = (*_TIMELINE_EVENT_FIELDS, "checksum")
 FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes", "checksum")
 MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
+COLUMNS = {
+    "runs": RUN_COLUMNS,
+    "jobs": JOB_COLUMNS,
+    "attempts": ATTEMPT_COLUMNS,
+    "entries": ENTRY_COLUMNS,
+    "timeline_events": TIMELINE_EVENT_COLUMNS,
+    "files": FILE_COLUMNS,
+    "mark": MARK_COLUMNS,
+}
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)

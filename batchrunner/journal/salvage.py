@@ -1,8 +1,8 @@
 """A journal made anew out of what can still be read of a damaged one, or out of what else is known of a batch.
 
 Rules: a row is taken only where its checksum fits, and a job only where its rows agree; what is left out, the caller
-holds in doubt. The damaged files are moved aside and kept. The new journal is complete before it takes their place, and
-is one that no witness knows, so only a recovery opens it.
+holds in doubt. The earlier files are moved aside and kept. The new journal is complete before it takes their place. If
+anything may be missing in it, no witness knows it, so only a recovery opens it.
 """
 
 import sqlite3
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from batchrunner.errors import JournalError
 from batchrunner.job import Attempt, Job, PlacedFile, Record, Result, Run, State, TimelineEvent
-from batchrunner.journal import journal, rows
+from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.errors import reading
 from batchrunner.journal.statements import (
     PUT_ATTEMPT,
@@ -40,6 +41,23 @@ class Remains:
     records: dict[str, Record] = field(default_factory=dict)
     files: dict[str, PlacedFile] = field(default_factory=dict)
     timeline_events: list[TimelineEvent] = field(default_factory=list)
+
+
+def whole(path: Path) -> tuple[Remains, Mark]:
+    """All that the journal at `path` holds, and its mark, if it is sound. Raises JournalError, LocalFault."""
+
+    def made(connection: sqlite3.Connection) -> tuple[Remains, Mark]:
+        journal.require_sound(connection, thorough=True)
+        mark, _ = reader.mark(connection)
+        held, files = reader.snapshot(connection), reader.files(connection)
+        if held is None:
+            return Remains(files=files), mark
+        return Remains(list(held.runs), dict(held.records), files, list(held.timeline_events)), mark
+
+    found = journal.look(path, made)
+    if found is None:
+        raise JournalError(f"{path} is gone")
+    return found
 
 
 def readable(path: Path, named: Mapping[str, Job]) -> Remains:
@@ -69,18 +87,16 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
     )
 
 
-def replace_with(path: Path, remains: Remains) -> None:
+def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None:
     """Put a journal that holds `remains` in the place of what stands at `path`, which is kept beside it.
 
-    Raises LocalFault.
+    mark: of the journal that `remains` is a full copy of; None where anything may be missing. Raises LocalFault.
     """
     new = path.with_name(f"{path.name}.recovered")
     with reading(path):
         journal.create(new)
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
-            mark = Mark(
-                *rows.mark(connection.execute(f"SELECT {', '.join(rows.MARK_COLUMNS)} FROM mark").fetchone())[:2]
-            )
+            mark = mark or reader.mark(connection)[0]
             connection.execute("BEGIN")
             for statement, values in in_few([*_changes(remains), (PUT_MARK, rows.mark_row(*mark, is_open=True))]):
                 connection.execute(statement, values)
