@@ -225,8 +225,8 @@ def _variation(accepted: Event) -> str:
     """
     if "seed" in accepted["params"]:
         return str(accepted["fingerprint"])
-    _, _, request = (accepted["client_request_id"] or "").partition(".")
-    return f"{accepted['fingerprint']}.{request}"
+    run, dot, request = (accepted["client_request_id"] or "").partition(".")
+    return f"{accepted['fingerprint']}.{request if dot else run}"
 
 
 def _rules(config: SandboxConfig, started_at: float) -> Rules:

@@ -223,3 +223,22 @@ def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
     fast = rehearsal(fast=True, faults=night)
     assert (fast.speed, fast.duration_s, fast.render, fast.hang_s) == (60, 540, "stub", 300)
     assert fast.conditions.outages == (Outage(3600, 1200),)
+
+
+@pytest.mark.parametrize(
+    ("word", "render"),
+    [
+        ("composite", "composite"),
+        ("transcode", "transcode"),
+        ("stub", "stub"),
+        ("scene", "composite"),
+        ("tiny", "stub"),
+    ],
+)
+def test_kinds_of_rendering_keep_their_earlier_names(word: str, render: str) -> None:
+    assert parse(f"service: {{render: {word}}}", "night.yaml")["render"] == render
+
+
+def test_an_unknown_kind_of_rendering_is_an_error() -> None:
+    with pytest.raises(UsageError, match="transcode"):
+        parse("service: {render: transcoded}", "night.yaml")

@@ -248,6 +248,57 @@ def test_media_that_cannot_be_used_fail_in_generation(virtual: Any) -> None:
     virtual(scenario, render=refuse)
 
 
+def test_the_renderer_is_told_what_the_order_asks_for(virtual: Any) -> None:
+    seen: list[RenderRequest] = []
+
+    async def look(request: RenderRequest) -> bytes:
+        seen.append(request)
+        return CLIP
+
+    async def scenario(client: Client) -> None:
+        await client.submit(num_inference_steps=7, video_quality="low", video_write_mode="small", resolution="720p")
+        await asyncio.sleep(20)
+        (request,) = seen
+        assert (request.steps, request.quality, request.write_mode) == (7, "low", "small")
+        assert (request.resolution, request.composite) == ("720p", True)
+
+    virtual(scenario, render=look)
+
+
+def test_equal_orders_vary_with_their_request_but_not_with_its_run(virtual: Any) -> None:
+    seen: list[str] = []
+
+    async def look(request: RenderRequest) -> bytes:
+        seen.append(request.variation)
+        return CLIP
+
+    async def scenario(client: Client) -> None:
+        for request_id in ("run1.job.1", "run2.job.1", "run1.job.2", "take-1", "take-2"):
+            await client.submit({"X-Client-Request-Id": request_id})
+            await asyncio.sleep(20)
+        assert seen[0] == seen[1]
+        assert len(set(seen[1:])) == 4
+
+    virtual(scenario, render=look)
+
+
+@pytest.mark.parametrize(("render", "composite"), [("composite", True), ("transcode", False)])
+def test_transcoding_is_a_switch(virtual: Any, render: str, composite: bool) -> None:
+    seen: list[bool] = []
+
+    async def look(request: RenderRequest) -> bytes:
+        seen.append(request.composite)
+        return CLIP
+
+    async def scenario(_client: Client) -> None:
+        async with serving(SandboxConfig(**(CONSTANT | {"render": render})), look) as client:
+            await client.submit()
+            await asyncio.sleep(20)
+            assert seen == [composite]
+
+    virtual(scenario)
+
+
 def test_logs_show_the_client_request_id(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         for number in range(3):
