@@ -12,14 +12,14 @@ from batchrunner.job import TRANSITIONS, State
 
 # Centre of each state's box, in pixels.
 PLACES = {
-    State.FAILED: (450, 50),
+    State.FAILED: (510, 50),
     State.PENDING: (90, 190),
-    State.SUBMITTING: (330, 190),
-    State.IN_FLIGHT: (570, 190),
-    State.SUCCEEDED: (810, 190),
-    State.IN_DOUBT: (450, 330),
+    State.SUBMITTING: (370, 190),
+    State.IN_FLIGHT: (650, 190),
+    State.SUCCEEDED: (930, 190),
+    State.IN_DOUBT: (510, 330),
 }
-_WIDTH, _HEIGHT = 900, 380
+_WIDTH, _HEIGHT = 1020, 380
 _BOX = (120, 40)
 _APART = 11  # px from the centre line, where two states have arrows in both directions
 _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">
@@ -57,7 +57,7 @@ def _arrow(old: State, new: State, moves: list[str], *, two_way: bool) -> str:
     aside = _APART if two_way else 0
     shift = (-along[1] * aside, along[0] * aside)
     start, end = _edge(along, shift), length - _edge((-along[0], -along[1]), shift)
-    label = start + (end - start) * (0.36 if two_way else 0.5)
+    label = start + (end - start) * (0.36 if two_way and y1 != y2 else 0.5)
     (ax, ay), (bx, by), (tx, ty) = (
         (x1 + shift[0] + along[0] * at, y1 + shift[1] + along[1] * at) for at in (start, end, label)
     )
