@@ -73,7 +73,8 @@ class Store:
                     news[fingerprint] = result
         for fingerprint, record in records.items():
             if record.state is State.SUCCEEDED or news.get(fingerprint):
-                found = await self._spread(record.job, news.get(fingerprint) or record.result)
+                result = news.get(fingerprint)
+                found = await self._spread(record.job, result or record.result, read=result is not None)
                 if not found:
                     news[fingerprint] = None
         self._ours.clear()  # from here on a result stands under its names, or is kept
@@ -87,7 +88,7 @@ class Store:
         await self._place(names[0], job, result)
         await self._landings.do([(fetched.path, self._root / names[0])])
         if len(names) > 1:
-            await self._spread(job, result)
+            await self._spread(job, result, read=True)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Find results that do not stand under their names as they were left, and give names back where one does.
@@ -131,28 +132,51 @@ class Store:
             self._left[name] = facts
         return same
 
-    def present(self, job: Job, result: Result) -> str | None:
-        """A name under which the job's result stands, by size; None where there is none."""
+    def _present(self, job: Job, result: Result, *, read: bool) -> list[str]:
+        """The names under which the job's result stands, by size. read: compare the content with its hash, too."""
         candidates: list[str] = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, [])]
-        for name in candidates:
-            placed = self._placed.get(name)
-            ours = placed is not None and placed.fingerprint == job.fingerprint
-            if (ours or name == self._kept_name(job.key)) and _size(self._root / name) == result.size_bytes:
-                return name
-        return None
+        return [
+            name
+            for name in candidates
+            if (self._is_own(name, job) or name == self._kept_name(job.key))
+            and _size(self._root / name) == result.size_bytes
+            and (not read or self._holds(name, result))
+        ]
 
-    async def _spread(self, job: Job, result: Result | None) -> bool:
-        """Let the job's file stand under each of its names; False where it stands nowhere."""
+    def _is_own(self, name: str, job: Job) -> bool:
+        placed = self._placed.get(name)
+        return placed is not None and placed.fingerprint == job.fingerprint
+
+    def _holds(self, name: str, result: Result) -> bool:
+        """Whether a file has the result's content; one that cannot be read has not."""
+        facts = _facts(self._root / name)
+        if facts is not None and facts == self._left.get(name):
+            return True  # it got its name in this run
+        try:
+            return file_sha256(self._root / name) == result.sha256
+        except OSError:
+            return False
+
+    async def _spread(self, job: Job, result: Result | None, *, read: bool = False) -> bool:
+        """Let the job's file stand under each of its names; False where it stands nowhere.
+
+        read: no record says that the names were complete, so a file counts by its content, and not by its size.
+        """
         if result is None:
             return False
-        have = self.present(job, result)
-        if have is None:
+        present = (
+            await self._run(lambda: self._present(job, result, read=True))
+            if read
+            else self._present(job, result, read=False)
+        )
+        if not present:
             return False
-        names = self._names_of(job)
+        have, names = present[0], self._names_of(job)
         for name in names:
-            placed = self._placed.get(name)
-            if placed and placed.fingerprint == job.fingerprint and _size(self._root / name) == result.size_bytes:
+            if name in present and self._is_own(name, job):
                 continue
+            if self._is_own(name, job) and name not in present:
+                self._placed.pop(name)  # a file there has other content, and is moved away as nobody's
             await self._clear(name, job)
             await self._place(name, job, result)
             step = self._disk.duplicate if have in names else self._disk.rename

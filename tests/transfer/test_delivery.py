@@ -271,6 +271,33 @@ def test_what_stands_there_after_a_crash_is_checked(house: House, clip: bytes, h
     assert house.run(make_entries("a")) == {}
 
 
+@pytest.mark.parametrize("harmed", ["a", "copy", "third"])
+def test_each_name_that_stands_after_a_crash_is_compared_with_the_hash(house: House, clip: bytes, harmed: str) -> None:
+    """The process dies after the names were given and before the journal knows that the job succeeded."""
+    entries = make_entries("a", "copy=a", "third=a")
+    house.run(entries, {"a": clip})
+    house.records.clear()
+    bad = clip[:-1] + bytes([clip[-1] ^ 1])
+    path = house.dir.path / f"{harmed}.mp4"
+    path.unlink()  # the names are links to one file
+    path.write_bytes(bad)
+    assert house.run(entries)[make_job("a").fingerprint] is not None
+    assert house.files() == dict.fromkeys(["a.mp4", "copy.mp4", "third.mp4"], clip)
+    assert list(house.kept().values()) == [bad]
+
+
+def test_a_second_name_that_stands_before_a_delivery_is_compared_with_the_hash(house: House) -> None:
+    entries = make_entries("a", "copy=a")
+    house.run(entries, {"a": b"clip a"})
+    for name in ("a.mp4", "copy.mp4"):
+        (house.dir.path / name).unlink()
+    (house.dir.path / "copy.mp4").write_bytes(b"CLIP A")
+    house.records.clear()
+    house.run(entries, {"a": b"clip a"})
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
+    assert b"CLIP A" in house.kept().values()
+
+
 SCENES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {
     # what stood before, what the manifest says now, whom each name must hold in the end
     "swap": (["a", "b"], ["a=b", "b=a"], {"a": "b", "b": "a"}),
