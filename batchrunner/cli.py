@@ -1,7 +1,7 @@
-"""The command line: commands and options, no logic.
+"""The command line: commands and options, without logic.
 
-Rule: this file turns words into calls and outcomes into exit statuses. Heavy rooms are imported by the command that
-needs them, so that ``--help`` and ``--version`` answer at once.
+This module converts options to calls, and results to exit statuses. Each command imports the heavy modules that it
+needs, so that ``--help`` and ``--version`` are fast.
 """
 
 import atexit
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Exit statuses of run:
   0  every job succeeded
-  1  some jobs failed, or are held in doubt
-  2  usage, or a manifest that does not validate; nothing was submitted
-  3  stopped before the end on purpose: run again to continue
+  1  some jobs failed or are in doubt
+  2  usage error or invalid manifest; nothing was submitted
+  3  stopped early on purpose; run again to continue
   4  another process is running this batch
-  130, 143  interrupted by SIGINT, SIGTERM after a clean stop
+  130, 143  stopped cleanly by SIGINT, SIGTERM
 """
 
 
@@ -53,7 +53,7 @@ _METAVARS = {
 
 
 class _Path(click.Path):
-    """A path, its home folder written out: a shell does it only where ``~`` stands at the beginning of a word."""
+    """A path whose ``~`` is expanded: a shell expands it only at the start of a word."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
@@ -64,14 +64,14 @@ _TEXT_PATH = _Path()
 
 
 class _InOrder(click.Group):
-    """A group that lists its commands in the order in which a user meets them."""
+    """A group that lists its commands in the order of their definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
 def _run_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every setting as an option, from the one table."""
+    """Add an option for each setting in SETTINGS."""
     for setting in reversed(SETTINGS):
         command = _option(setting)(command)
     return command
@@ -89,23 +89,23 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a manifest's variables stand for, as options."""
+    """Add the options that set a manifest's variables."""
     text = "Let ${NAME} in the manifest read this environment variable; repeatable."
     command = click.option("--env", "allowed", multiple=True, metavar="NAME", help=text)(command)
-    text = "What ${NAME} in the manifest stands for; repeatable."
-    return click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help=text)(command)
+    text = "Set the value of ${NAME} in the manifest; repeatable."
+    return click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help=text)(command)
 
 
 def _rehearsals(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a rehearsal."""
-    fast = "With --provider sandbox: time runs 60 times as fast, a night in minutes."
-    faults = "With --provider sandbox: what goes wrong; see docs/sandbox.md."
+    """Add the options of a rehearsal."""
+    fast = "With --provider sandbox: run time 60 times as fast; a night takes minutes."
+    faults = "With --provider sandbox: faults to simulate; see docs/sandbox.md."
     command = click.option("--faults", type=_TEXT_PATH, metavar="FILE", help=faults)(command)
     return click.option("--fast", is_flag=True, help=fast)(command)
 
 
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `run` that decide where a batch lies, for a command that takes its manifest too."""
+    """Add the options of `run` that determine a batch's run directory, for a command that also takes a manifest."""
     rows = {setting.name: setting for setting in SETTINGS}
     return _variables(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command))))
 
@@ -119,12 +119,12 @@ def _places(command: Callable[..., Any]) -> Callable[..., Any]:
 def cli() -> None:
     """Run batches of hosted video generations.
 
-    A YAML manifest lists jobs: a reference video, a character image, a resolution. batchrunner submits them, follows
-    every generation, downloads the clips, checks them, and writes a report. It never pays twice for a job, whatever is
-    killed or cut: run the same command again, and it continues.
+    A YAML manifest lists jobs: a reference video, a character image, a resolution. batchrunner submits the jobs, polls
+    each generation, downloads and checks the clips, and writes a report. It never pays twice for a job, even if the
+    process is killed or the network fails. Run the same command again to continue.
 
     \b
-    Try it now, with no key and no network:
+    Try it without a key and without a network:
       batchrunner run manifests/demo.yaml
     """
 
@@ -132,11 +132,12 @@ def cli() -> None:
 @cli.command(short_help="Write a first manifest from a folder of videos and images.")
 @click.argument("folder", default=".", type=_PATH)
 @click.option("-o", "--to", "path", default="batch.yaml", show_default=True, type=_PATH)
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(folder: Path, path: Path, force: bool) -> int:
     """Write a commented manifest from the videos and images in FOLDER and below it, ready to run.
 
-    One image goes with each video; several make every combination; videos and images of equal names make pairs.
+    A single image is used for every video. Several images give every combination. Videos and images with equal names
+    are paired.
     """
     from batchrunner import manifest
     from batchrunner.manifest import scaffold as initial
@@ -150,23 +151,23 @@ def init(folder: Path, path: Path, force: bool) -> int:
     return ExitStatus.OK
 
 
-@cli.command(short_help="Start a batch, or continue it.")
+@cli.command(short_help="Start or continue a batch.")
 @click.argument("manifest", type=_PATH)
 @_variables
 @_run_settings
-@click.option("--dry-run", is_flag=True, help="The same as plan: submit nothing.")
+@click.option("--dry-run", is_flag=True, help="Same as plan; submits nothing.")
 @click.option(
     "--recover",
     is_flag=True,
-    help="Continue where the journal is lost, damaged or too old: what it does not tell is held in doubt.",
+    help="Continue with a lost, damaged or outdated journal; jobs with unknown submissions are held in doubt.",
 )
 @_rehearsals
 def run(manifest: Path, dry_run: bool, **flags: object) -> int:
-    """Start the batch in MANIFEST, or continue it: what is done is not done again.
+    """Start or continue the batch in MANIFEST. Completed jobs are not run again.
 
-    The API key comes from the environment: AIMLAPI_KEY. Every option below can also stand in the manifest
-    (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s); options win over the environment, the
-    environment over the manifest.
+    The API key is read from the environment: AIMLAPI_KEY. Every option below can also be set in the manifest
+    (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s). Options take precedence over the
+    environment, and the environment over the manifest.
     """
     with process.heard() as heard:
         from batchrunner.app import start
@@ -196,28 +197,28 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     "--max-problems",
     metavar="N",
     type=click.IntRange(0),
-    help="Problems to print for each manifest; 0 is all. [default: 20; json: all]",
+    help="Problems to print per manifest; 0 prints all. [default: 20; json: all]",
 )
 def validate(
     manifests: tuple[Path, ...],
-    given: tuple[str, ...],
+    assignments: tuple[str, ...],
     allowed: tuple[str, ...],
     form: str,
     max_problems: int | None,
 ) -> int:
-    """Check MANIFESTS and the local files they name; print every problem with its place. Nothing is submitted.
+    """Check MANIFESTS and the local files they name, and print each problem with its place. Submits nothing.
 
-    What the code at the end of a problem means is in docs/diagnostics.md.
+    docs/diagnostics.md explains the code at the end of each problem.
     """
     from batchrunner.manifest import validate as validating
     from batchrunner.manifest.variables import read_allowed, read_assignments
 
     clean = Redactor.of(os.environ).text
-    values, names = read_assignments(given), read_allowed(allowed, os.environ)
+    values, names = read_assignments(assignments), read_allowed(allowed, os.environ)
     checked = [validating.check(path, values, os.environ, names) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=process.wants_colour(sys.stderr)):
         click.echo(clean(text), err=problem, color=True)
-    return ExitStatus.OK if all(each.valid for each in checked) else ExitStatus.USAGE
+    return ExitStatus.OK if all(item.valid for item in checked) else ExitStatus.USAGE
 
 
 @cli.command(short_help="Show what run would do; submits nothing.")
@@ -225,23 +226,23 @@ def validate(
 @_variables
 @_run_settings
 @_rehearsals
-@click.option("--all", "every", is_flag=True, help="List every job, however many.")
+@click.option("--all", "every", is_flag=True, help="List all jobs, also in a large batch.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
-    """Show what `run` would do with MANIFEST and the same options, job by job, what it would cost, and until when.
+    """Show what `run` would do with MANIFEST and the same options for each job, its cost and its expected end.
 
-    Submits nothing, and writes nothing.
+    Submits nothing and writes nothing.
     """
     return _show_plan(_load(manifest, flags), as_json=as_json, every=every)
 
 
-@cli.command(short_help="Show where a batch stands, also while it runs.")
+@cli.command(short_help="Show the state of a batch, also while it runs.")
 @click.argument("batch", metavar="MANIFEST|RUN_DIR", type=_PATH)
 @_places
-@click.option("--json", "as_json", is_flag=True, help="For scripts: what report.json would hold.")
-@click.option("--watch", is_flag=True, help="Show it again and again, until the run has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print the contents of report.json, for scripts.")
+@click.option("--watch", is_flag=True, help="Repeat until the run has ended.")
 def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
-    """Show where a batch stands, from its journal; another process may be running it."""
+    """Show the state of a batch from its journal. Another process may be running it."""
     from batchrunner.app import status as looking
 
     rundir = _located(batch, flags)
@@ -257,7 +258,7 @@ def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
 def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: object) -> int:
     """Write report.json, report.html and results.csv of a batch again from its journal.
 
-    Posters that are missing are made again. What the files hold is in docs/outputs.md.
+    Missing posters are created again. docs/outputs.md describes the files.
     """
     from batchrunner.app.status import look
     from batchrunner.media import decoder_pool, posters
@@ -265,12 +266,12 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 
     rundir = _located(batch, flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
-    held = look(rundir)
+    snapshot = look(rundir)
     for path, target in reporting.make_way(rundir):
-        click.echo(printable(f"{path} is no report of batchrunner: it was moved to {target}"), err=True)
-    posters.make_missing(rundir, reporting.on_page(held), decoder_pool.pool())
-    paths = reporting.write(held, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
-    click.echo(reporting.headline(reporting.build(held, __version__)))
+        click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
+    posters.make_missing(rundir, reporting.on_page(snapshot), decoder_pool.pool())
+    paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
+    click.echo(reporting.headline(reporting.build(snapshot, __version__)))
     for path in paths:
         click.echo(printable(str(path)))
     return ExitStatus.OK
@@ -280,7 +281,7 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 @click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
 @_places
 def verify(batch: Path, **flags: object) -> int:
-    """Check every result of a batch against what was recorded: size, SHA-256, structure, every frame."""
+    """Check each result of a batch against the journal: size, SHA-256, structure and all frames."""
     from batchrunner.app import verify as verifying
     from batchrunner.app.status import look
     from batchrunner.media import decoder_pool
@@ -298,21 +299,30 @@ def verify(batch: Path, **flags: object) -> int:
 
 @cli.command(short_help="Serve the local sandbox API over HTTP.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--seed", type=int, help="Decides ids, durations and faults. [default: 0]")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 uses a free port.")
+@click.option("--seed", type=int, help="Seed for ids, durations and faults. [default: 0]")
 @click.option(
-    "--faults", type=_TEXT_PATH, metavar="FILE", help="YAML file of faults and outages to show; see docs/sandbox.md."
+    "--faults",
+    type=_TEXT_PATH,
+    metavar="FILE",
+    help="YAML file of faults and outages to simulate; see docs/sandbox.md.",
 )
-@click.option("--state", type=_TEXT_PATH, metavar="DIR", help="Remember everything here across restarts.")
+@click.option("--state", type=_TEXT_PATH, metavar="DIR", help="Keep the state in this directory across restarts.")
 @click.option("--duration", metavar="TIME", help="Median time of a generation. [default: 2s]")
-@click.option("--capacity", type=click.IntRange(1), help="Generations worked on at once. [default: 8]")
-@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.001, 10_000), help="Hurry its time.")
+@click.option("--capacity", type=click.IntRange(1), help="Number of concurrent generations. [default: 8]")
+@click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.001, 10_000),
+    help="Time runs this many times as fast.",
+)
 @click.option("--no-logs", is_flag=True, help="Do not offer GET /v2/logs.")
 def sandbox(**options: Any) -> int:
-    """Serve a stand-in for the generation service: same endpoints, replies and errors; it renders real clips.
+    """Serve a stand-in for the generation service with the same endpoints, replies and errors. It renders real clips.
 
-    Any bearer key is taken. It fetches nothing: a remote input is stood in for by a bundled clip or picture. What it
-    accepted is listed at /sandbox/ledger.
+    It accepts any bearer key. It fetches nothing: a bundled clip or picture replaces a remote input. /sandbox/ledger
+    lists the accepted submissions.
     """
     from batchrunner.sandbox import serve
 
@@ -329,10 +339,10 @@ def schema() -> int:
 
 
 def main() -> None:
-    """The `batchrunner` command."""
-    # At the end everything goes at once: looking through it for garbage first would take longer than many a command.
+    """Run the `batchrunner` command."""
+    # Skip the last garbage collection: it would take longer than many commands, and the process exits anyway.
     atexit.register(gc.freeze)
-    gc.set_threshold(20_000, 20, 20)  # by itself it looks at every 700 new objects, which took a tenth of a run
+    gc.set_threshold(20_000, 20, 20)  # the default of 700 objects took a tenth of a run's time
     process.prepare()
     try:
         sys.exit(_command())
@@ -341,7 +351,7 @@ def main() -> None:
 
 
 def _command() -> int:
-    """Run the command; every outcome that is foreseen as an exit status."""
+    """Run the command, and convert each expected outcome to an exit status."""
     try:
         status = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -370,9 +380,9 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     from batchrunner.manifest.variables import read_assignments
 
     with gc_pause.gc_paused():
-        given, allowed = read_assignments(flags.pop("given", ())), flags.pop("allowed", ())
-        setup = prepare.load(manifest, flags, os.environ, given, allowed)
-        gc.freeze()  # what is loaded stays: it need not be looked at, not even once
+        assignments, allowed = read_assignments(flags.pop("assignments", ())), flags.pop("allowed", ())
+        setup = prepare.load(manifest, flags, os.environ, assignments, allowed)
+        gc.freeze()  # loaded data is permanent, so it is not scanned for garbage
     return setup
 
 
@@ -393,7 +403,7 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
 
 
 def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
-    """The run directory, named by itself or by its manifest with the options that `run` was given."""
+    """Return the run directory, given by path or by its manifest with the options of `run`."""
     from batchrunner.storage.run_directory import RunDir
 
     return RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
@@ -402,5 +412,5 @@ def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name that no file system takes
+    except OSError:  # not a valid path on any file system
         return False

@@ -1,7 +1,7 @@
-"""Time. The only reader of the clock and the only sleeper in the package: everything else takes `now` or a `Clock`.
+"""Time. Only this module reads the clock and sleeps; all other code takes `now` or a `Clock`.
 
-`now()` is wall time (seconds since the epoch) and goes into journal and report; `monotonic()` measures waiting and
-never jumps. What waits, waits on `monotonic()`, so that a changed clock or a daylight-saving night moves nothing.
+`now()` is wall time (seconds since the epoch), for journal and report. `monotonic()` measures waits and never jumps.
+All waits use `monotonic()`, so a changed clock or a switch to daylight saving time has no effect on them.
 """
 
 import time
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import asyncio
 
-# A loop fires a timer up to one tick of its clock early, and what is due then is not due yet: this much later it is.
+# A loop may fire a timer up to one tick of its clock early. With this delay the due time has passed.
 _LATE_S = 0.001
 
 
 class Clock(Protocol):
-    """What the rooms need of time. Tests give one that runs in virtual time."""
+    """The clock that all packages use. Tests pass one that runs in virtual time."""
 
     def now(self) -> float:
         """Wall time, seconds since the epoch."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary point; never goes back, not even when the wall clock does."""
+        """Seconds from an arbitrary point. Never goes back, even if the wall clock does."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -41,7 +41,7 @@ class LoopClock:
     """
 
     def __init__(self, epoch: float | None = None) -> None:
-        import asyncio  # here, as commands that only look have no loop and do without its weight
+        import asyncio  # imported here: commands without a loop do not need it
 
         self._asyncio = asyncio
         self._epoch = epoch
@@ -71,12 +71,12 @@ class LoopClock:
 
 
 class FastClock(LoopClock):
-    """A clock that runs `speed` times as fast as the real one: a night's waits are over in minutes.
+    """A clock that runs `speed` times as fast as the real one: the waits of a night take minutes.
 
-    For rehearsals. Whoever shares it (client and sandbox do) agrees on the time, so poll intervals, backoffs, queues
-    and outages keep their proportions; wall time runs ahead of the real one. It hurries what waits on a clock and
-    nothing else: sockets, time-outs of the network, disks and rendering take the time that they take, so that a busy
-    machine does not make a rehearsal see failures that nobody wrote down.
+    For rehearsals. Client and sandbox share one instance and so agree on the time: poll intervals, backoffs, queues
+    and outages keep their proportions. Wall time runs ahead of the real one. Only waits on the clock are faster:
+    sockets, network time-outs, disks and rendering take real time. So a slow machine does not cause failures that are
+    not in the rehearsal's configuration.
     """
 
     def __init__(self, speed: float, epoch: float | None = None) -> None:
@@ -86,18 +86,18 @@ class FastClock(LoopClock):
         self._loop0_s: float | None = None
 
     def now(self) -> float:
-        """Wall time since the clock was first read, hurried; seconds since the epoch."""
+        """Accelerated wall time, seconds since the epoch."""
         return self._wall0_s + self.monotonic()
 
     def monotonic(self) -> float:
-        """Hurried seconds since the clock was first read."""
+        """Accelerated seconds since the clock was first read."""
         loop_s = super().monotonic()
         if self._loop0_s is None:
             self._loop0_s = loop_s
         return (loop_s - self._loop0_s) * self._speed
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for `seconds` of hurried time."""
+        """Sleep for `seconds` of accelerated time."""
         await super().sleep(seconds / self._speed)
 
     async def wait(self, event: "asyncio.Event", until: float | None) -> None:
@@ -107,10 +107,10 @@ class FastClock(LoopClock):
 
 
 def wall_time() -> float:
-    """Wall time outside any loop (commands that only read), seconds since the epoch."""
+    """Return the wall time outside a loop (commands that only read), in seconds since the epoch."""
     return time.time()
 
 
 def pause(seconds: float) -> None:
-    """Sleep outside any loop (commands that only watch)."""
+    """Sleep outside a loop (commands that only watch)."""
     time.sleep(seconds)

@@ -1,21 +1,21 @@
-"""Everything that can go wrong, as a tree split by whose fault it is. Imports nothing from the package.
+"""The exceptions of the package, as a tree by responsible party. Imports nothing from the package.
 
 ::
 
     BatchrunnerError            message + hint, ready to be shown
-    ├── UsageError              command line, environment, settings, a path that cannot be used      exit 2
+    ├── UsageError              command line, environment, settings, an unusable path                exit 2
     ├── ManifestError           the manifest does not validate; carries its diagnostics              exit 2
     ├── JournalError            the journal is damaged, or newer than this program                   exit 2
     ├── BatchLocked             another process is running this batch                                exit 4
-    └── CallError               one call to the service or its file host did not do what was asked
+    └── CallError               one call to the service or its file host failed
         ├── JobFault            this request, its inputs or its content: the same call fails again
         ├── AccountFault        key, credits, permission: every call fails until a person acts
-        ├── ServiceFault        the service: throttled, down, or talking nonsense
-        ├── NetworkFault        the way to the service
-        └── LocalFault          this machine: disk full, an input that changed under us
+        ├── ServiceFault        the service: throttled, down, or an invalid reply
+        ├── NetworkFault        the connection to the service
+        └── LocalFault          this machine: disk full, an input that changed during the run
 
-Rule: foreign exceptions (aiohttp, OSError, sqlite3) are turned into these at one border a room, never further in.
-What the user did wrong in a manifest is data, not an exception: see `batchrunner.manifest.diagnostics`.
+Foreign exceptions (aiohttp, OSError, sqlite3) are converted to these at the border of each package, not further in.
+Problems in a manifest are data, not exceptions: see `batchrunner.manifest.diagnostics`.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from typing import Any
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of the command, as in the contract."""
+    """Exit statuses of the command."""
 
     OK = 0
-    FAILED = 1  # some jobs failed, or are held in doubt
-    USAGE = 2  # usage, or a manifest that does not validate: nothing was submitted
-    STOPPED = 3  # stopped before the end on purpose: run again to continue
+    FAILED = 1  # some jobs failed or are in doubt
+    USAGE = 2  # usage error or invalid manifest: nothing was submitted
+    STOPPED = 3  # stopped early on purpose: run again to continue
     LOCKED = 4  # another process is running this batch
     SIGINT = 130
     SIGTERM = 143
@@ -38,9 +38,9 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, as it stands in the journal and the report: `kind` is a stable slug, the rest is for people.
+    """A problem as stored in the journal and the report. `kind` is a stable slug; the other fields are for people.
 
-    fault: whose it is: ``job``, ``account``, ``service``, ``network`` or ``local``.
+    fault: the responsible party: ``job``, ``account``, ``service``, ``network`` or ``local``.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Problem:
 
 
 class BatchrunnerError(Exception):
-    """Root of the tree. `message` says what happened, `hint` what to do about it (may be empty)."""
+    """The root of the tree. `message` says what happened, `hint` what to do about it (may be empty)."""
 
     exit_status = ExitStatus.USAGE
 
@@ -61,11 +61,11 @@ class BatchrunnerError(Exception):
 
 
 class UsageError(BatchrunnerError):
-    """The command line, the environment, a setting or a path cannot be used."""
+    """The command line, the environment, a setting or a path is invalid."""
 
 
 class ManifestError(BatchrunnerError):
-    """A manifest does not validate. `diagnostics` holds every problem found, in order of place."""
+    """A manifest is invalid. `diagnostics` contains all problems, in order of place."""
 
     def __init__(self, message: str, diagnostics: Sequence[Any] = ()) -> None:
         super().__init__(message)
@@ -73,9 +73,9 @@ class ManifestError(BatchrunnerError):
 
 
 class JournalError(BatchrunnerError):
-    """The journal cannot be trusted or understood. It is never replaced or repaired in silence.
+    """The journal is damaged or has an unknown format. It is never replaced or repaired silently.
 
-    recoverable: whether ``run --recover`` continues what it still tells; a newer program's journal is left alone.
+    recoverable: whether ``run --recover`` can continue from its remaining content. A newer program's journal is not.
     """
 
     def __init__(self, message: str, hint: str = "", *, recoverable: bool = True) -> None:
@@ -84,7 +84,7 @@ class JournalError(BatchrunnerError):
 
 
 class BatchLocked(BatchrunnerError):
-    """Another process holds the run directory."""
+    """Another process is using the run directory."""
 
     exit_status = ExitStatus.LOCKED
 
@@ -92,11 +92,11 @@ class BatchLocked(BatchrunnerError):
 class CallError(BatchrunnerError):
     """One call failed.
 
-    kind: stable slug (``rate_limited``, ``bad_request``, …), the same word in journal, log and report.
-    status: the HTTP status, or None where no answer came.
+    kind: stable slug (``rate_limited``, ``bad_request``, …), the same in journal, log and report.
+    status: the HTTP status, or None without a response.
     retry_after_s: seconds the service asked to wait, or None.
-    in_doubt: for a submission, True if the service may have accepted it all the same: bytes left, and no answer
-        that settles the matter came back. Such a submission is never repeated unasked.
+    in_doubt: for a submission, True if the service may have accepted it: bytes were sent, and no conclusive response
+        arrived. Such a submission is never repeated without the user's consent.
     """
 
     exit_status = ExitStatus.FAILED
@@ -120,34 +120,34 @@ class CallError(BatchrunnerError):
 
     @property
     def problem(self) -> Problem:
-        """The same as a fact for the journal."""
+        """This error as a record for the journal."""
         return Problem(self.kind, self.message, self.hint, self.fault)
 
 
 class JobFault(CallError):
-    """The request itself: its parameters, inputs or content. Repeating it changes nothing."""
+    """The request itself is invalid: its parameters, inputs or content. A repetition fails as well."""
 
 
 class AccountFault(CallError):
-    """The account: key, credits, permission. Every job would fail the same way until a person acts."""
+    """The account refuses calls: key, credits, permission. Every job fails until a person acts."""
 
     fault = "account"
 
 
 class ServiceFault(CallError):
-    """The service: throttled, down, or an answer that makes no sense."""
+    """The service failed: throttled, down, or an invalid reply."""
 
     fault = "service"
 
 
 class NetworkFault(CallError):
-    """The way to the service: no connection, a cut, a time-out."""
+    """The connection to the service failed: not established, interrupted, or timed out."""
 
     fault = "network"
 
 
 class LocalFault(CallError):
-    """This machine: disk full, a file that changed or vanished."""
+    """This machine failed: disk full, or a file that changed or is missing."""
 
     exit_status = ExitStatus.STOPPED
     fault = "local"

@@ -1,6 +1,6 @@
-"""What a run announces: frozen facts that progress listens to. Pure; nobody has to listen.
+"""The events of a run: frozen values for listeners such as progress. Pure; listeners are optional.
 
-An event tells what has happened, never what to do, and it is announced after the journal holds it.
+An event reports what has happened and is not a command. It is announced after it is in the journal.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from batchrunner.plan.ledger import Spend
 
 @dataclass(frozen=True, slots=True)
 class RemainderSummary:
-    """Jobs of which a start tells in figures alone.
+    """Jobs that the start of a run reports only as totals.
 
-    spend: what they cost so far. waiting: jobs to be submitted, one for all that are alike, with their number and the
-    price expected for each. ended_at: when those that succeeded did, wall time, s, in order.
+    spend: their cost so far. waiting: jobs to be submitted, one example per group of similar jobs, with the group's
+    size and the expected price per job. ended_at: when jobs succeeded, wall time, s, in order.
     """
 
     spend: Spend = field(default_factory=Spend)
@@ -27,11 +27,11 @@ class RemainderSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The batch is loaded and locked. states: how many jobs stand where at the start, equal entries counted once.
+    """The batch is loaded and locked. states: the number of jobs in each state, equal entries counted once.
 
-    records: every job's record at the start, by fingerprint. expected: what each job that is still to be submitted is
-    expected to cost, credits by fingerprint, None where that is not known. bases: how those prices are known
-    (`batchrunner.plan.prices`). ids: what each job is delivered under, by fingerprint. rest: jobs that are in none of
+    records: each job's record at the start, by fingerprint. expected: the expected cost of each job that is still to
+    be submitted, in credits by fingerprint, None if unknown. bases: the sources of these prices
+    (`batchrunner.plan.prices`). ids: the ids of each job, by fingerprint. remainder: jobs that are in none of
     these.
     """
 
@@ -45,12 +45,12 @@ class RunStarted:
     expected: Mapping[str, float | None] = field(default_factory=dict)
     bases: tuple[str, ...] = ()
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    rest: RemainderSummary = field(default_factory=RemainderSummary)
+    remainder: RemainderSummary = field(default_factory=RemainderSummary)
 
 
 @dataclass(frozen=True, slots=True)
 class JobMoved:
-    """A job made a move of the state machine. ids: what it is delivered under (none: an earlier manifest's)."""
+    """A job made a move of the state machine. ids: the job's ids (none for a job of an earlier manifest)."""
 
     at: float
     ids: tuple[str, ...]
@@ -60,9 +60,9 @@ class JobMoved:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """A call failed and will be made again in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
+    """A call failed and is repeated in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
 
-    failures: how many in a row are this job's own. most: how many end it; None: it is tried without end.
+    failures: this job's own failures in a row. most: the number of failures that ends the job; None: no limit.
     """
 
     at: float
@@ -76,7 +76,7 @@ class CallFailed:
 
 @dataclass(frozen=True, slots=True)
 class JobSeen:
-    """A poll saw the service working on a job for the first time."""
+    """A poll reported for the first time that the service is working on a job."""
 
     at: float
     ids: tuple[str, ...]
@@ -85,7 +85,7 @@ class JobSeen:
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """A clip is being downloaded: so many bytes of so many, as far as its host said. At most two a second a clip."""
+    """A clip is being downloaded. total_bytes: None if its host did not say. At most two events per second and clip."""
 
     at: float
     ids: tuple[str, ...]
@@ -107,7 +107,7 @@ class CallHealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class CapChanged:
-    """The working cap moved. limit: the cap that the user set, which it never passes."""
+    """The working cap changed. limit: the user's cap, which the working cap never exceeds."""
 
     at: float
     cap: int
@@ -116,9 +116,9 @@ class CapChanged:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something a person may want to know that stops nothing: an unknown status word, an odd clip.
+    """A notice that stops nothing, such as an unknown status or an unusual clip.
 
-    routine: it is as it should be, and nobody need see to it. urgent: a person has to see to it, also where the log is
+    routine: it is expected, and nobody has to act. urgent: a person has to act, so it is also shown when the log is
     quiet.
     """
 
@@ -131,7 +131,7 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """No more submissions from here on. reason: in words, for people."""
+    """The run makes no more submissions. reason: for people."""
 
     at: float
     reason: str
@@ -139,16 +139,16 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Time has passed, and the loop turns: a few times a second, so that what shows lengths of time can move them."""
+    """The loop is running. Announced a few times per second, so that displayed times can be updated."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run has ended and the report is written. states: how many jobs stand where now. reports: files written.
+    """The run has ended and the report is written. states: the number of jobs in each state. reports: files written.
 
-    report: what report.json holds (`batchrunner.report.build`).
+    report: the content of report.json (`batchrunner.report.build`).
     """
 
     at: float

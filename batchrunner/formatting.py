@@ -1,7 +1,7 @@
-"""Words for people: text made safe to show, times, sizes and lengths written out, and durations read. Pure.
+"""Text for people: make text safe to show, format times, sizes and durations, and parse durations. Pure.
 
-Rule: whatever came from outside passes `printable` before it reaches a terminal or a page. What the words say is the
-business of those who say them (`batchrunner.progress`, `batchrunner.report`).
+Text from outside must pass `printable` before it reaches a terminal or a page. The sentences themselves are written
+where they are used (`batchrunner.progress`, `batchrunner.report`).
 """
 
 import json
@@ -17,38 +17,38 @@ _URL = re.compile(
 _UNITS = ("kB", "MB", "GB", "TB")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_COMPONENT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def printable(text: str, most: int | None = None) -> str:
-    r"""`text` in one line in which nothing acts on what shows it.
+    r"""Return `text` as one line that cannot control a terminal or a page.
 
-    Control characters (line ends and terminal escapes among them), bidirectional marks, lone surrogates and all else
-    that is invisible is written out, as in ``\x1b`` and ``\u202e``. Longer text than `most` characters is cut.
+    Control characters (including line ends and terminal escapes), bidirectional marks, lone surrogates and all other
+    invisible characters are escaped, as in ``\x1b`` and ``\u202e``. Text longer than `most` characters is truncated.
     """
     if most is not None and len(text) > most:
         text = text[: most - 1] + "…"
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def printable_json(text: str) -> str:
-    """JSON text in which the same characters as in `printable` are written as JSON escapes; line ends stay."""
+    """Escape the same characters as `printable`, as JSON escapes, in a JSON text. Line ends are kept."""
     if text.isascii() and "\x7f" not in text:
         return text
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def redacted(text: str) -> str:
-    """`text` with what may be secret taken out of the URLs in it: user and password, query, fragment."""
+    """Remove the parts of URLs in `text` that may be secret: user and password, query, fragment."""
     return _URL.sub(lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", text)
 
 
 def rfc3339(at: float) -> str:
-    """`at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
+    """Format `at` (seconds since the epoch) as RFC 3339 in UTC with milliseconds: ``2026-11-22T21:55:00.123Z``."""
     whole = floor(at)
-    millis = round((at - whole) * 1_000_000) // 1000  # a float is seldom quite on a millisecond
+    millis = round((at - whole) * 1_000_000) // 1000  # a float rarely equals a millisecond exactly
     return f"{_second(whole)}.{millis:03d}Z" if millis < 1000 else f"{_second(whole + 1)}.000Z"
 
 
@@ -58,7 +58,7 @@ def _second(at: int) -> str:
 
 
 def size_text(size_bytes: int) -> str:
-    """A size in decimal units: ``812 bytes``, ``1.2 MB``."""
+    """Format a size in decimal units: ``812 bytes``, ``1.2 MB``."""
     if size_bytes < 1000:
         return count_text(size_bytes, "byte")
     size = float(size_bytes)
@@ -70,7 +70,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def length_text(seconds: float) -> str:
-    """A length of time, in its two largest units: ``2.4 s``, ``12 s``, ``3 min 5 s``, ``7 h 12 min``."""
+    """Format a duration in its two largest units: ``2.4 s``, ``12 s``, ``3 min 5 s``, ``7 h 12 min``."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
@@ -82,13 +82,13 @@ def length_text(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as ``200ms``, ``15s``, ``30m``, ``7h`` or ``1h30m``. Raises ValueError."""
+    """Return the seconds of a duration such as ``200ms``, ``15s``, ``30m``, ``7h`` or ``1h30m``. Raises ValueError."""
     compact = text.strip()
     if not _DURATION.fullmatch(compact):
         raise ValueError(f"{text!r} is not a duration")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _COMPONENT.findall(compact))
 
 
 def count_text(number: int, noun: str) -> str:
-    """A number and its noun: ``1 job``, ``2 jobs``, ``2,000 jobs``."""
+    """Format a number with its noun: ``1 job``, ``2 jobs``, ``2,000 jobs``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

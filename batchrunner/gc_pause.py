@@ -1,7 +1,7 @@
-"""Reading much at once without the garbage collector, which would scan the growing whole again and again.
+"""Pause the garbage collector while much data is read.
 
-That is a third to a half of the time of reading a large manifest or journal. Rule: only for what makes no garbage worth
-collecting meanwhile, and only for the time of the reading.
+The collector would scan the growing data repeatedly, which takes a third to a half of the time to read a large manifest
+or journal. Use it only for code that creates no garbage that needs collection, and only while reading.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No garbage collection for a while."""
+    """Disable garbage collection in the block."""
     if not gc.isenabled():
         yield
         return

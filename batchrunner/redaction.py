@@ -1,10 +1,10 @@
-"""Secrets of the environment, and texts without them. Pure.
+"""Find the secrets of the environment, and remove them from texts. Pure.
 
-A secret is an API key, the value of a variable whose name says so, what stands in the webhook's address behind the
-host, or a password in the URL of any variable. A `Redactor` finds secrets in plain text and behind escapes (JSON,
-percent-encoding, HTML, base64 and hex of what is sent), and puts a mark in their place.
+A secret is an API key, the value of a variable with a secret's name, the part of the webhook's address after the host,
+or a password in the URL of any variable. A `Redactor` finds secrets in plain text and in encoded form (JSON,
+percent-encoding, HTML, base64 and hex of sent values), and replaces them with a mark.
 
-Rule: a text from outside passes a redactor before it becomes a record, an event or a log line.
+Text from outside must pass a redactor before it becomes a record, an event or a log line.
 """
 
 import base64
@@ -21,11 +21,11 @@ from batchrunner.formatting import redacted
 KEY_VARIABLES: Final = ("AIMLAPI_KEY", "AIML_API_KEY")
 WEBHOOK_VARIABLE: Final = "BATCHRUNNER_NOTIFY"
 MARK: Final = "[secret]"
-SHORTEST: Final = 8  # characters; what is shorter stands in texts by chance
-_MOST_WORDS = 300  # of what a library says
-# Where a library begins to quote bytes that it received: they may be a part of a secret, which nothing can recognise.
+SHORTEST: Final = 8  # characters; shorter values occur in texts by chance
+_MAX_ERROR_CHARS = 300  # characters of a library's message
+# The start of received bytes that a library quotes: they may be part of a secret, which cannot be recognized.
 _QUOTED_BYTES = re.compile(r"""\bb['"]|\n\s*\n""")
-_SPAN = tuple[str, int, int]  # a character, and where what stands for it begins and ends
+_SPAN = tuple[str, int, int]  # a character, and the start and end of its encoded form
 _MOST_CHARS = 1 << 16
 _MOST_LEVELS = 6  # escapes within escapes
 
@@ -35,7 +35,8 @@ _SECRET_NAME = re.compile(
     r"|key(?!frame|word|board|note|stone)|auth(?!ors?(_|$))",
     re.IGNORECASE,
 )
-# Names that say secret and hold a place or a word of the desktop: not to be read, but no secret in a text either.
+# Names that suggest a secret, but hold a path or a desktop setting. Manifests may not read them; texts may contain
+# their values.
 _NO_SECRET_VALUE = re.compile(
     r"^(XDG|DBUS|DESKTOP|GNOME|KDE|GDM|GPG|XAUTHORITY|SESSION_MANAGER)|_(DIR|FILE|PATH|SOCK|HOME|HOST|TYPE)$",
     re.IGNORECASE,
@@ -46,7 +47,7 @@ _ESCAPE = re.compile(
     re.IGNORECASE,
 )
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-# Values of a reply that are used and not shown: only what is sent to the service can be quoted in them.
+# Values of a reply that are used and not shown. They can contain only secrets that were sent to the service.
 _USED = {"id", "generation_id", "inference_id", "client_request_id", "uuid", "url", "video", "status"} | {
     "cursor",
     "next_cursor",
@@ -54,34 +55,34 @@ _USED = {"id", "generation_id", "inference_id", "client_request_id", "uuid", "ur
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name holds a secret, as far as names tell."""
+    """Return True if the name of a variable suggests a secret."""
     return name == WEBHOOK_VARIABLE or bool(_SECRET_NAME.search(name))
 
 
-def words_of(error: BaseException) -> str:
-    """What an exception of a library says, without the bytes that it quotes and without what URLs may hide."""
-    said = getattr(error, "message", None)  # of an HTTP error, without the request's URL
-    words = _QUOTED_BYTES.split(said if isinstance(said, str) and said else str(error), maxsplit=1)[0]
-    return redacted(" ".join(words.split()).rstrip(" :")[:_MOST_WORDS]) or type(error).__name__
+def error_text(error: BaseException) -> str:
+    """Return the message of a library's exception, without quoted bytes and without secrets in URLs."""
+    message = getattr(error, "message", None)  # an HTTP error's message without the request's URL
+    text = _QUOTED_BYTES.split(message if isinstance(message, str) and message else str(error), maxsplit=1)[0]
+    return redacted(" ".join(text.split()).rstrip(" :")[:_MAX_ERROR_CHARS]) or type(error).__name__
 
 
 class Redactor:
-    """Takes secrets out of texts.
+    """Removes secrets from texts.
 
-    sent: what the service or a proxy is sent and may quote. other: secrets that nobody outside is told. Of those only
-    values of SHORTEST characters and more count. An API key that is shorter is found where it stands as a whole word.
+    sent: secrets that are sent to the service or a proxy, which may quote them. other: secrets that are not sent; only
+    values of at least SHORTEST characters are removed. A shorter API key is found only as a whole word.
     """
 
     def __init__(self, sent: Iterable[str] = (), other: Iterable[str] = ()) -> None:
-        keys = {each for each in sent if each}
-        quoted = {form for each in keys for form in (each, *_encoded(each))}
+        keys = {item for item in sent if item}
+        quoted = {form for item in keys for form in (item, *_encoded(item))}
         self._equal = frozenset(keys)
         self._sent = _pattern(quoted, ())
-        self._all = _pattern({*quoted, *other}, (each for each in keys if len(each) < SHORTEST))
+        self._all = _pattern({*quoted, *other}, (item for item in keys if len(item) < SHORTEST))
 
     @classmethod
     def of(cls, environment: Mapping[str, str], webhook: str | None = None) -> Self:
-        """One for the secrets of a process's environment. webhook: an address that comes from the command line."""
+        """Return a redactor for the secrets of an environment. webhook: an address from the command line."""
         keys = [environment[name].strip() for name in KEY_VARIABLES if environment.get(name)]
         proxies = [
             secret
@@ -100,15 +101,15 @@ class Redactor:
         return cls([*keys, *proxies], other)
 
     def holds(self, text: str) -> bool:
-        """Whether `text` is, or holds, a secret, in plain form or behind escapes."""
+        """Return True if `text` is or contains a secret, in plain or escaped form."""
         return text.strip() in self._equal or _finds(self._all, text)
 
     def text(self, text: str) -> str:
-        """`text` with a mark where a secret stands."""
+        """Return `text` with a mark in place of each secret."""
         return _stripped(self._all, text)
 
     def reply(self, body: bytes) -> bytes:
-        """A reply's body with a mark where a secret stands. What is JSON stays JSON."""
+        """Return a reply's body with a mark in place of each secret. JSON stays valid JSON."""
         if self._all is None:
             return body
         text = body.decode(json.detect_encoding(body), "replace")
@@ -121,36 +122,36 @@ class Redactor:
         return (self.text(text) if _finds(self._sent, clean) else clean).encode("utf-8", "replace")
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers of a reply, values redacted."""
+        """Return the headers of a reply with redacted values."""
         return {name: _stripped(self._sent, value) for name, value in headers.items()}
 
     def fault(self, error: CallError) -> None:
-        """Redact the words of `error`."""
+        """Redact the message and hint of `error`."""
         error.message, error.hint = self.text(error.message), self.text(error.hint)
         error.args = (error.message,)
 
     def _clean(self, value: Any, key: str) -> Any:
-        """key: under which `value` stands."""
+        """Redact a JSON value. key: the key of `value`."""
         if isinstance(value, str):
             return _stripped(self._sent if key in _USED else self._all, value)
         if isinstance(value, dict):
-            return {self.text(name): self._clean(each, name) for name, each in value.items()}
-        return [self._clean(each, key) for each in value] if isinstance(value, list) else value
+            return {self.text(name): self._clean(item, name) for name, item in value.items()}
+        return [self._clean(item, key) for item in value] if isinstance(value, list) else value
 
 
-def _pattern(values: Iterable[str], words: Iterable[str]) -> re.Pattern[str] | None:
-    """What finds one of the `values`, case aside, or one of the `words` as a whole; None where there is nothing."""
-    long = sorted({each for each in values if len(each) >= SHORTEST}, key=len, reverse=True)
-    forms = [f"(?i:{re.escape(each)})" for each in long]
-    forms += [rf"(?<![A-Za-z0-9]){re.escape(each)}(?![A-Za-z0-9])" for each in words]
+def _pattern(values: Iterable[str], whole_words: Iterable[str]) -> re.Pattern[str] | None:
+    """Return a pattern for `values` (case-insensitive) and `whole_words`, or None if there are none."""
+    long = sorted({item for item in values if len(item) >= SHORTEST}, key=len, reverse=True)
+    forms = [f"(?i:{re.escape(item)})" for item in long]
+    forms += [rf"(?<![A-Za-z0-9]){re.escape(item)}(?![A-Za-z0-9])" for item in whole_words]
     return re.compile("|".join(forms)) if forms else None
 
 
 def _encoded(secret: str) -> list[str]:
-    """The forms in which a secret stands inside of longer base64 and hex."""
+    """Return the forms of a secret inside longer base64 and hex texts."""
     data = secret.encode("utf-8", "surrogateescape")
     forms = [data.hex()]
-    for shift, skipped in ((0, 0), (1, 2), (2, 3)):  # bytes before it, and the characters that they share with it
+    for shift, skipped in ((0, 0), (1, 2), (2, 3)):  # bytes before the secret, and characters that they share with it
         whole = base64.b64encode(bytes(shift) + data).decode()
         inner = whole[skipped : (shift + len(data)) * 8 // 6]
         forms += [inner, inner.replace("+", "-").replace("/", "_")]
@@ -158,7 +159,7 @@ def _encoded(secret: str) -> list[str]:
 
 
 def _user_and_password(url: str) -> list[str]:
-    """The credentials in a URL, as written and decoded, the pair among them; empty where it holds no password."""
+    """Return the credentials in a URL, as written and decoded, and as a pair; empty without a password."""
     user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
     name, colon, password = user.partition(":")
     if not at or not colon or not password:
@@ -167,14 +168,14 @@ def _user_and_password(url: str) -> list[str]:
 
 
 def _webhook_secrets(url: str) -> list[str]:
-    """What stands in a webhook's address behind the host, whole and in its parts; plain words are no secret."""
+    """Return the part of a webhook's address after the host, whole and split; plain words are not secret."""
     try:
-        parts = urlsplit(url.strip())
+        address = urlsplit(url.strip())
     except ValueError:
         return [url.strip()]
-    pieces = [*parts.path.split("/"), *re.split("[&=]", parts.query), parts.fragment]
-    telling = [each for each in pieces if not re.fullmatch("[a-z]*", each)]
-    return [*_user_and_password(url), parts.path, parts.query, *telling]
+    pieces = [*address.path.split("/"), *re.split("[&=]", address.query), address.fragment]
+    telling = [item for item in pieces if not re.fullmatch("[a-z]*", item)]
+    return [*_user_and_password(url), address.path, address.query, *telling]
 
 
 def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
@@ -182,7 +183,7 @@ def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
 
 
 def _levels(text: str) -> Iterable[str]:
-    """`text`, and what it says when its escapes are undone, again and again."""
+    """Yield `text` and its repeatedly unescaped forms."""
     for _ in range(_MOST_LEVELS):
         yield text
         plainer = _ESCAPE.sub(_undone, text)
@@ -192,9 +193,9 @@ def _levels(text: str) -> Iterable[str]:
 
 
 def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:
-    """`text` with a mark in place of what the pattern finds at any level, and with all else as it is.
+    """Return `text` with a mark in place of each match at any level of escapes, otherwise unchanged.
 
-    A very long text with a secret in it is cut: each of its characters has to be followed through the levels.
+    A very long text with a secret is truncated, because each character must be tracked through the levels.
     """
     if pattern is None or not _finds(pattern, text):
         return text
@@ -212,7 +213,7 @@ def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:
 
 
 def _plainer(spans: list[_SPAN], plain: str) -> list[_SPAN]:
-    """The characters of the next level, with their places in the original text."""
+    """Return the characters of the next level, with their places in the original text."""
     result: list[_SPAN] = []
     done = 0
     for found in _ESCAPE.finditer(plain):
@@ -233,7 +234,7 @@ def _marked(text: str, bad: list[tuple[int, int]]) -> str:
 
 
 def _undone(found: re.Match[str]) -> str:
-    """What an escape, or a row of them, stands for."""
+    """Decode one escape or a sequence of escapes."""
     token = found.group()
     if token[0] == "%":
         return unquote(token, errors="replace")

@@ -1,10 +1,10 @@
-"""Settings of a run: one table, four places to set each. Pure.
+"""The settings of a run: one table, and four places to set each of them. Pure.
 
-A setting called ``poll_interval`` has the flag ``--poll-interval``, the environment variable
-``BATCHRUNNER_POLL_INTERVAL`` and the manifest key ``poll_interval``. Flags win over the environment, the environment
-over the manifest, the manifest over the default. Tests compare the command line, the manifest's schema and
-docs/settings.md with SETTINGS. What a stranger's manifest must not decide (`by_user`) is taken out of a manifest by its
-loader. An empty variable is an unset one. The API key is not a setting: it comes from the environment alone.
+The setting ``poll_interval`` has the flag ``--poll-interval``, the environment variable ``BATCHRUNNER_POLL_INTERVAL``
+and the manifest key ``poll_interval``. A flag takes precedence over the environment, the environment over the manifest,
+and the manifest over the default. An empty variable counts as unset. Tests compare the command line, the manifest's
+schema and docs/settings.md with SETTINGS. The manifest loader removes settings that a stranger's manifest must not set
+(`by_user`). The API key is not a setting: it is read only from the environment.
 """
 
 import re
@@ -23,19 +23,19 @@ from batchrunner.storage import paths
 Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
 
 PREFIX = "BATCHRUNNER_"
-_FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # which are no settings of a run
+_FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # not settings of a run
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
 _LONGEST_S = 366 * 86_400
-_OVER_FOR_S = 8 * 3600  # so long, a time of day that has passed is the one that was meant
+_OVER_FOR_S = 8 * 3600  # a time of day that passed less than this ago is over, not tomorrow's
 _WINDOW = re.compile(r"(\d\d:\d\d(?::\d\d)?) ?[-\u2013] ?(\d\d:\d\d(?::\d\d)?)")
-_FIRST_YEAR = 1971  # before it, not every machine can tell a date's moment
+_FIRST_YEAR = 1971  # some systems cannot convert earlier dates
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table. `default` is written as a user would write it; None means that it is derived."""
+    """One row of the table. `default` has the form that a user writes; None means that it is derived."""
 
     name: str
     kind: Kind
@@ -44,33 +44,53 @@ class Setting:
     choices: tuple[str, ...] = ()
     low: int = 1
     high: int = 100_000
-    by_user: bool = False  # not from a manifest
+    by_user: bool = False  # a manifest cannot set it
 
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("output", "path", None, "Run directory. [default: output/<name>]"),
-    Setting("provider", "choice", "aimlapi", "Service to drive.", ("aimlapi", "sandbox")),
-    Setting("concurrency", "count", 4, "Most generations in flight at once.", high=10_000),
-    Setting("poll_interval", "duration", "15s", "Wait between two looks at a generation, on average."),
-    Setting("job_timeout", "duration", "1h", "Longest time in 'generating' before a job is left for the next run."),
-    Setting("requests_per_second", "number", None, "Most calls to the service a second, polls included.", high=10_000),
-    Setting("uploads", "count", 8, "Most submissions under way at once.", high=256),
-    Setting("downloads", "count", 4, "Most downloads at once.", high=256),
-    Setting("max_runtime", "duration", None, "Stop after so long, and submit nothing that would not finish by then."),
+    Setting("provider", "choice", "aimlapi", "Service to use.", ("aimlapi", "sandbox")),
+    Setting("concurrency", "count", 4, "Maximum number of generations in flight.", high=10_000),
+    Setting("poll_interval", "duration", "15s", "Average time between two polls of a generation."),
+    Setting("job_timeout", "duration", "1h", "Maximum time in 'generating' before a job is left for the next run."),
     Setting(
-        "deadline", "moment", None, "Stop by then: a window such as 22:00-06:00, a time (06:00), or a date and time."
+        "requests_per_second", "number", None, "Maximum calls to the service per second, including polls.", high=10_000
+    ),
+    Setting("uploads", "count", 8, "Maximum number of concurrent submissions.", high=256),
+    Setting("downloads", "count", 4, "Maximum number of concurrent downloads.", high=256),
+    Setting("max_runtime", "duration", None, "Stop after this time; submit no job that would finish later."),
+    Setting(
+        "deadline",
+        "moment",
+        None,
+        "Stop at this time: a window such as 22:00-06:00, a time (06:00), or a date and time.",
     ),
     Setting("max_credits", "number", None, "Budget of the batch over all its runs, in credits.", high=10**15),
-    Setting("max_generations", "count", None, "The same in generations, failed ones included.", high=10**9),
-    Setting("assume_length", "duration", None, "Length to reckon with for clips of unknown length (URLs)."),
-    Setting("account_wait", "duration", "30m", "How long to wait for an account that refuses (key, credits)."),
-    Setting("outage_wait", "duration", "4h", "How long to wait for a service that is down or out of reach."),
-    Setting("stop_after_failures", "share", None, "Submit no more after so many failed jobs: 20, or 10% of the batch."),
-    Setting("generation_retries", "count", 1, "New generations for one the service failed to make.", low=0, high=10),
-    Setting("in_doubt", "choice", "hold", "Submissions that may have been accepted.", ("hold", "evidence", "resubmit")),
-    Setting("retry_failed", "switch", False, "Pay for failed jobs again."),
-    Setting("junit", "path", None, "Write a JUnit XML file here at the end: a test case for each job."),
-    Setting("metrics_file", "path", None, "Write a Prometheus text file here at the end, for a textfile collector."),
+    Setting("max_generations", "count", None, "Budget of the batch in generations, including failed ones.", high=10**9),
+    Setting("assume_length", "duration", None, "Length to assume for clips of unknown length (URLs)."),
+    Setting("account_wait", "duration", "30m", "Maximum wait while the account refuses calls (key, credits)."),
+    Setting("outage_wait", "duration", "4h", "Maximum wait while the service is down or unreachable."),
+    Setting(
+        "stop_after_failures", "share", None, "Stop submitting after this many failed jobs: 20, or 10% of the batch."
+    ),
+    Setting(
+        "generation_retries",
+        "count",
+        1,
+        "Further generations for a job whose generation failed in the service.",
+        low=0,
+        high=10,
+    ),
+    Setting(
+        "in_doubt",
+        "choice",
+        "hold",
+        "What to do with submissions that may have been accepted.",
+        ("hold", "evidence", "resubmit"),
+    ),
+    Setting("retry_failed", "switch", False, "Submit failed jobs again, at their price."),
+    Setting("junit", "path", None, "Write a JUnit XML file at the end, with a test case for each job."),
+    Setting("metrics_file", "path", None, "Write a Prometheus text file at the end, for a textfile collector."),
     Setting(
         "notify",
         "secret",
@@ -78,15 +98,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Post the summary to this webhook at the end (https, or http on this machine).",
         by_user=True,
     ),
-    Setting("quiet", "switch", False, "Print only what needs a person."),
-    Setting("log_format", "choice", "text", "Lines for people, or one JSON object an event.", ("text", "json")),
+    Setting("quiet", "switch", False, "Print only what requires action."),
+    Setting("log_format", "choice", "text", "Lines of text, or one JSON object per event.", ("text", "json")),
     Setting("no_progress", "switch", False, "Plain lines instead of a live screen."),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force, values parsed: durations in seconds. Fields as in SETTINGS."""
+    """The effective settings, with parsed values: durations in seconds. Fields as in SETTINGS."""
 
     output: str | None
     provider: str
@@ -123,30 +143,30 @@ class Share:
     percent: bool
 
     def of(self, jobs: int) -> int:
-        """How many that is of so many jobs: at least one."""
-        # Rounded: 64.4 % of 250 are 161, and not the 161.00000000000003 of binary fractions.
+        """Return the number of jobs for a batch of `jobs` jobs: at least one."""
+        # Rounded: 64.4 % of 250 is 161, but 161.00000000000003 in binary floating point.
         return max(1, ceil(round(jobs * self.number / 100, 6))) if self.percent else int(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a run stops: a window (``22:00-06:00``), a time of day, or a date and time. Local where it names no offset.
+    """When a run stops: a window (``22:00-06:00``), a time of day, or a date and time; local without an offset.
 
-    rehearsed: of a rehearsal, which may be played at any time: a window begins with it, and no time of day is over.
+    rehearsed: for a rehearsal, which may start at any time: a window starts with it, and no time of day is over.
     """
 
     text: str
     rehearsed: bool = False
 
     def after(self, now: float, zone: tzinfo | None = None) -> float:
-        """The moment in seconds since the epoch, for a run that starts now. It lies in the past where that is too late.
+        """Return the moment for a run that starts now, in seconds since the epoch. A past moment means: too late.
 
-        Outside a window, it is the window's last end. A time of day is the next one that comes, but one that passed
-        within the last eight hours is over: a nightly run that a sleeping machine missed must not take the day.
+        Outside a window, it is the window's last end. A time of day is its next occurrence, except that one that passed
+        within the last eight hours is over: a nightly run that starts late must not use the day.
 
-        now: wall time. zone: the local one, by default this machine's. On a day when clocks change, a time of day that
-        comes twice is taken the first time, and one that is left out as if the clock had not sprung yet: 02:30 is then
-        03:30.
+        now: wall time. zone: the local zone, by default this machine's. When clocks change, a time of day that occurs
+        twice means the first occurrence. A skipped time of day is converted with the offset before the change: 02:30 is
+        then 03:30.
         """
         if window := _WINDOW.fullmatch(self.text):
             opens, closes = map(time_of_day.fromisoformat, window.groups())
@@ -162,11 +182,11 @@ class Moment:
 
     @property
     def is_window(self) -> bool:
-        """Whether it names a beginning too."""
+        """True for a window, which has a start and an end."""
         return bool(_WINDOW.fullmatch(self.text))
 
     def is_over(self, now: float, zone: tzinfo | None = None) -> bool:
-        """Whether a run that starts now comes too late, or too early for a window."""
+        """Return True if a run that starts now is too late, or too early for a window."""
         return self.after(now, zone) <= now
 
     def _end_of_window(self, opens: time_of_day, closes: time_of_day, now: float, zone: tzinfo | None) -> float:
@@ -190,10 +210,10 @@ def _local(moment: datetime, zone: tzinfo | None) -> float:
 
 
 def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifest: Mapping[str, object]) -> Settings:
-    """The settings in force.
+    """Return the effective settings.
 
-    flags: by setting name, None where not given. environment: the process's. manifest: its top-level keys.
-    Raises UsageError that names the place of a value that cannot be used.
+    flags: by setting name, None if not set. environment: the process's. manifest: its top-level keys.
+    Raises UsageError, which names the place of an invalid value.
     """
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -214,19 +234,19 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifes
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A warning for each variable that is named like a setting's and is none."""
+    """Return a warning for each variable with batchrunner's prefix that is not a setting."""
     known = {PREFIX + setting.name.upper() for setting in SETTINGS} | _FURTHER_VARIABLES
     warnings = []
     for name in sorted(environment):
         if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}VAR_") and name not in known:
             close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
             hint = f"; did you mean {close[0]}?" if close else ""
-            warnings.append(f"the environment variable {name} is none of batchrunner's, and is ignored{hint}")
+            warnings.append(f"the environment variable {name} is unknown and is ignored{hint}")
     return warnings
 
 
 def as_facts(settings: Settings) -> dict[str, Any]:
-    """The settings in force as they are kept and shown, JSON-ready. Where a webhook is, is a secret."""
+    """Return the effective settings for storage and display, JSON-ready. A webhook's address is a secret."""
     shown: dict[str, Any] = {}
     for setting in SETTINGS:
         value = getattr(settings, _field(setting))
@@ -241,7 +261,7 @@ def _field(setting: Setting) -> str:
 
 
 def parse(setting: Setting, value: object, place: str = "value") -> object:
-    """`value` (text, or as YAML gave it) as the setting's own type. Raises UsageError naming `place`."""
+    """Parse `value` (text or a YAML value) to the setting's type. Raises UsageError, which names `place`."""
     try:
         return _PARSERS[setting.kind](setting, value)
     except ValueError as error:
@@ -253,7 +273,7 @@ def _expected(setting: Setting) -> str:
         "choice": "one of " + ", ".join(setting.choices),
         "count": f"a whole number from {setting.low} to {setting.high}",
         "number": f"a number above 0, at most {setting.high}",
-        "share": "a number of jobs such as 20, or a part of them such as 10%",
+        "share": "a number of jobs such as 20, or a percentage such as 10%",
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
         "moment": "a window such as 22:00-06:00, a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
@@ -314,7 +334,7 @@ def _share(_: Setting, value: object) -> Share:
     except (ValueError, OverflowError):
         number = 0.0
     if isinstance(value, bool) or not 0 < number <= (100 if percent else _MOST_JOBS):
-        raise ValueError(f"{value!r} is neither a number of jobs nor a part of them")
+        raise ValueError(f"{value!r} is neither a number of jobs nor a percentage")
     return Share(number, percent)
 
 
@@ -323,7 +343,7 @@ def _moment(_: Setting, value: object) -> Moment:
     if window := _WINDOW.fullmatch(text):
         opens, closes = map(time_of_day.fromisoformat, window.groups())  # raises ValueError for 25:00
         if opens == closes:
-            raise ValueError(f"{value!r} is a window that never closes")
+            raise ValueError(f"{value!r} is a window without a length")
         return Moment(text)
     for reads in (time_of_day.fromisoformat, datetime.fromisoformat):
         try:
@@ -337,7 +357,7 @@ def _moment(_: Setting, value: object) -> Moment:
 
 def _duration(_: Setting, value: object) -> float:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} has no unit")  # noqa: TRY004 (one kind of refusal for every bad value)
+        raise ValueError(f"{value!r} has no unit")  # noqa: TRY004 (one exception type for every bad value)
     seconds = parse_duration(value)
     if not 0 < seconds <= _LONGEST_S:
         raise ValueError(f"{value!r} is out of range")
@@ -345,10 +365,10 @@ def _duration(_: Setting, value: object) -> float:
 
 
 def _switch(_: Setting, value: object) -> bool:
-    word = str(value).strip().lower()
-    if word in _YES:
+    text = str(value).strip().lower()
+    if text in _YES:
         return True
-    if word in _NO:
+    if text in _NO:
         return False
     raise ValueError(f"{value!r} is neither true nor false")
 

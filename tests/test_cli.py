@@ -1,4 +1,4 @@
-"""The command, as a user types it: statuses, words, no traceback, and the key in no file and no line.
+"""The command as a user runs it: exit statuses, messages, no traceback, and no API key in any file or output.
 
 One batch is run against a sandbox in a thread, with a renderer that gives a ready clip at once; most commands then
 look at a copy of its run directory, called in this process. What only a process can show runs in one.
@@ -41,7 +41,7 @@ jobs:
 
 
 class Service:
-    """A sandbox in a thread of its own. url: where it listens."""
+    """A sandbox in a separate thread. url: its address."""
 
     def __init__(self, clip: bytes) -> None:
         self.url = ""
@@ -77,9 +77,9 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(clip: bytes) -> Iterator[Service]:
-    made = Service(clip)
-    yield made
-    made.close()
+    service = Service(clip)
+    yield service
+    service.close()
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Ran:
 
 
 class Shell:
-    """A working directory and an environment in which the command is typed."""
+    """A working directory and an environment for the command."""
 
     def __init__(
         self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,7 +106,7 @@ class Shell:
         (folder / "night.yaml").write_text(MANIFEST)
 
     def __call__(self, *arguments: str) -> Ran:
-        """The command in this process."""
+        """Run the command in this process."""
         self.monkeypatch.setattr(sys, "argv", ["batchrunner", *arguments])
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
@@ -117,7 +117,7 @@ class Shell:
         return Ran(int(caught.value.code or 0), out, err)
 
     def spawn(self, *arguments: Any, **more: Any) -> Ran:
-        """The installed command."""
+        """Run the installed command."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
         done = subprocess.run(
             [*COMMAND, *arguments], capture_output=True, env=environment, check=False, timeout=60, **more
@@ -137,7 +137,7 @@ def shell(
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
-    """A working directory in which the batch has run to its end, by the installed command."""
+    """A working directory in which the installed command has completed the batch."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "night.yaml").write_text(MANIFEST)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": KEY}
@@ -161,7 +161,7 @@ def finished(shell: Shell, template: Path) -> Shell:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps(shell: Shell, command: str) -> None:
+def test_every_command_has_help(shell: Shell, command: str) -> None:
     for flag in ("--help", "-h"):
         ran = shell(command, flag)
         assert ran.status == 0
@@ -189,7 +189,7 @@ def test_the_version(shell: Shell) -> None:
     assert shell("--version") == Ran(0, f"batchrunner {__version__}\n", "")
 
 
-def test_it_runs_as_a_module(tmp_path: Path) -> None:
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "batchrunner", "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"batchrunner {__version__}\n")
@@ -250,7 +250,7 @@ BAD: list[list[str]] = [
 
 
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)
-def test_bad_usage_is_told_in_words_and_exits_2(shell: Shell, service: Service, arguments: list[str]) -> None:
+def test_bad_usage_gives_a_message_and_exits_2(shell: Shell, service: Service, arguments: list[str]) -> None:
     (shell.folder / "binary").write_bytes(bytes(range(256)))
     before = service.accepted()
     ran = shell(*arguments)
@@ -259,7 +259,7 @@ def test_bad_usage_is_told_in_words_and_exits_2(shell: Shell, service: Service, 
     assert service.accepted() == before
 
 
-def test_a_bad_manifest_is_told_with_its_places(shell: Shell) -> None:
+def test_a_bad_manifest_is_reported_with_places(shell: Shell) -> None:
     (shell.folder / "bad.yaml").write_text("jobs:\n  - {video: no.mp4, image: no.png, resolutoin: 480p}\n")
     for command in ("run", "validate", "plan"):
         ran = shell(command, "bad.yaml")
@@ -287,7 +287,7 @@ def test_a_bad_manifest_is_told_with_its_places(shell: Shell) -> None:
         ("AIMLAPI_KEY", KEY + "é"),
     ],
 )
-def test_an_environment_that_cannot_be_used_exits_2(shell: Shell, service: Service, variable: str, value: str) -> None:
+def test_an_invalid_environment_exits_2(shell: Shell, service: Service, variable: str, value: str) -> None:
     before = service.accepted()
     shell.monkeypatch.setenv(variable, value)
     ran = shell("run", "night.yaml")
@@ -298,14 +298,14 @@ def test_an_environment_that_cannot_be_used_exits_2(shell: Shell, service: Servi
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 @pytest.mark.parametrize("value", ["", " "])
-def test_an_empty_variable_is_an_unset_one(shell: Shell, setting: Setting, value: str) -> None:
+def test_an_empty_variable_counts_as_unset(shell: Shell, setting: Setting, value: str) -> None:
     shell.monkeypatch.setenv(f"BATCHRUNNER_{setting.name.upper()}", value)
     ran = shell("plan", "night.yaml")
     assert ran.status == 0
     assert "BATCHRUNNER_" not in ran.err
 
 
-def test_a_variable_that_is_mistyped_is_a_warning_with_the_nearest_name(shell: Shell) -> None:
+def test_a_mistyped_variable_gives_a_warning_with_the_nearest_name(shell: Shell) -> None:
     shell.monkeypatch.setenv("BATCHRUNNER_CONCURENCY", "2")
     shell.monkeypatch.setenv("BATCHRUNNER_VAR_ANYTHING", "x")
     for command in ("plan", "run"):
@@ -319,7 +319,7 @@ def test_a_variable_that_is_mistyped_is_a_warning_with_the_nearest_name(shell: S
 ASKING = MANIFEST.replace("who: admiral", "who: '${RES:-admiral}'")
 
 
-def test_the_environment_is_read_only_where_the_user_says_so(shell: Shell, service: Service) -> None:
+def test_the_environment_is_read_only_with_the_users_consent(shell: Shell, service: Service) -> None:
     (shell.folder / "night.yaml").write_text(ASKING)
     shell.monkeypatch.setenv("RES", "480p")
     before = service.accepted()
@@ -341,7 +341,7 @@ def test_the_environment_is_read_only_where_the_user_says_so(shell: Shell, servi
 
 
 @pytest.mark.parametrize("name", ["AIMLAPI_KEY", "GITHUB_TOKEN", "BATCHRUNNER_NOTIFY", "a-b"])
-def test_no_secret_can_be_let_in_by_name(shell: Shell, name: str) -> None:
+def test_a_secret_name_cannot_be_allowed(shell: Shell, name: str) -> None:
     shell.monkeypatch.setenv("GITHUB_TOKEN", "gh-0123456789")
     for variables in ({}, {"BATCHRUNNER_ENV": name}):
         for variable, value in variables.items():
@@ -351,7 +351,7 @@ def test_no_secret_can_be_let_in_by_name(shell: Shell, name: str) -> None:
         assert name in ran.err
 
 
-def test_plan_tells_what_leaves_the_machine(shell: Shell) -> None:
+def test_plan_lists_the_data_that_leaves_the_machine(shell: Shell) -> None:
     shell.monkeypatch.setenv("BATCHRUNNER_NOTIFY", "https://hooks.example.com/T0/XXXXSECRET")
     text = shell("plan", "night.yaml").out
     host = "127.0.0.1"
@@ -361,8 +361,8 @@ def test_plan_tells_what_leaves_the_machine(shell: Shell) -> None:
     assert "4 local inputs" in text
     assert "webhook at hooks.example.com" in text
     assert "XXXXSECRET" not in text
-    facts = json.loads(shell("plan", "night.yaml", "--json").out)["egress"]
-    assert facts == {
+    egress = json.loads(shell("plan", "night.yaml", "--json").out)["egress"]
+    assert egress == {
         "host": host,
         "submissions": 2,
         "files": 4,
@@ -375,7 +375,7 @@ def test_plan_tells_what_leaves_the_machine(shell: Shell) -> None:
     assert "Nothing leaves this machine." in shell("plan", "night.yaml", "--provider", "sandbox").out
 
 
-def test_a_manifest_names_no_webhook(shell: Shell) -> None:
+def test_a_manifest_cannot_set_a_webhook(shell: Shell) -> None:
     (shell.folder / "night.yaml").write_text("notify: https://hooks.example.com/x\n" + MANIFEST)
     for command in ("plan", "validate"):
         ran = shell(command, "night.yaml")
@@ -385,14 +385,14 @@ def test_a_manifest_names_no_webhook(shell: Shell) -> None:
         assert "hooks.example.com" not in ran.out
 
 
-def test_what_is_typed_cannot_act_on_the_terminal(shell: Shell) -> None:
+def test_arguments_cannot_control_the_terminal(shell: Shell) -> None:
     for arguments in (["plan", "no\x9b31m\u202e.yaml"], ["plan", "--no\x9b"], ["run", "night.yaml", "--set", "\x9b"]):
         ran = shell(*arguments)
         assert ran.status == 2
         assert all(line.isprintable() for line in ran.err.split("\n")), ascii(ran.err)
 
 
-def test_an_unknown_provider_in_the_manifest(shell: Shell) -> None:
+def test_an_unknown_provider_in_the_manifest_is_reported(shell: Shell) -> None:
     (shell.folder / "night.yaml").write_text("provider: other\n" + MANIFEST)
     ran = shell("run", "night.yaml")
     assert ran.status == 2
@@ -402,7 +402,7 @@ def test_an_unknown_provider_in_the_manifest(shell: Shell) -> None:
 # The key
 
 
-def test_without_a_key_nothing_happens(shell: Shell) -> None:
+def test_a_run_without_a_key_does_nothing(shell: Shell) -> None:
     shell.monkeypatch.delenv("AIMLAPI_KEY")
     ran = shell("run", "night.yaml")
     assert ran.status == 2
@@ -411,20 +411,20 @@ def test_without_a_key_nothing_happens(shell: Shell) -> None:
     assert not (shell.folder / "output").exists()
 
 
-def test_the_key_stands_in_no_file_and_in_no_line(finished: Shell) -> None:
+def test_the_key_is_in_no_file_and_no_output(finished: Shell) -> None:
     assert KEY in os.environ["AIMLAPI_KEY"]
-    looked = 0
+    checked = 0
     for path in finished.folder.rglob("*"):
         if path.is_file():
-            looked += 1
+            checked += 1
             assert KEY.encode() not in path.read_bytes(), path
             assert KEY not in str(path)
-    assert looked > 8
+    assert checked > 8
     for command in (["status", "night.yaml", "--json"], ["plan", "night.yaml", "--json"], ["verify", "output/night"]):
-        finished(*command)  # asserts it of the terminal
+        finished(*command)  # the shell checks the output for the key
 
 
-def test_the_older_name_of_the_key_is_read_too(shell: Shell) -> None:
+def test_the_older_variable_of_the_key_is_read_too(shell: Shell) -> None:
     shell.monkeypatch.setenv("AIML_API_KEY", KEY)
     shell.monkeypatch.delenv("AIMLAPI_KEY")
     assert shell("run", "night.yaml", "--quiet").status == 0
@@ -433,7 +433,7 @@ def test_the_older_name_of_the_key_is_read_too(shell: Shell) -> None:
 # A finished batch
 
 
-def test_what_a_run_leaves(finished: Shell) -> None:
+def test_files_of_a_finished_run(finished: Shell) -> None:
     names = sorted(path.name for path in finished.run_dir.iterdir())
     reports = ["report.html", "report.json", "results.csv"]
     assert names == [".batchrunner", ".batchrunner.witness", "first.mp4", *reports, "second.mp4", "twin.mp4"]
@@ -451,7 +451,7 @@ def test_a_second_run_has_nothing_to_do(finished: Shell, service: Service) -> No
     assert {path: path.stat().st_mtime_ns for path in finished.run_dir.glob("*.mp4")} == times
 
 
-def test_a_lost_file_is_fetched_again_and_not_paid_for_again(finished: Shell, service: Service) -> None:
+def test_a_lost_file_is_downloaded_again_at_no_cost(finished: Shell, service: Service) -> None:
     before = service.accepted()
     (finished.run_dir / "second.mp4").unlink()
     assert finished("run", "night.yaml").status == 0
@@ -478,7 +478,7 @@ def test_status_by_manifest_and_by_directory(finished: Shell) -> None:
     assert data == report
 
 
-def test_report_writes_the_same_again(finished: Shell) -> None:
+def test_report_writes_the_same_files_again(finished: Shell) -> None:
     names = ["report.json", "report.html", "results.csv"]
     before = {name: (finished.run_dir / name).read_bytes() for name in names}
     for name in before:
@@ -489,7 +489,7 @@ def test_report_writes_the_same_again(finished: Shell) -> None:
     assert {name: (finished.run_dir / name).read_bytes() for name in before} == before
 
 
-def test_what_stands_in_a_reports_place_is_moved_and_told(finished: Shell) -> None:
+def test_a_foreign_file_in_a_reports_place_is_moved_and_reported(finished: Shell) -> None:
     path = finished.run_dir / "report.json"
     path.unlink()
     path.mkdir()
@@ -497,7 +497,7 @@ def test_what_stands_in_a_reports_place_is_moved_and_told(finished: Shell) -> No
     ran = finished("report", "output/night")
     kept = Path("output/night/.batchrunner/kept/report.1.json")
     assert ran.status == 0
-    assert ran.err == f"output/night/report.json is no report of batchrunner: it was moved to {kept}\n"
+    assert ran.err == f"output/night/report.json is not a report of batchrunner; it was moved to {kept}\n"
     assert (kept / "in the way").exists()
     assert json.loads(path.read_text())["schema_version"] == 2
 
@@ -506,7 +506,7 @@ def test_verify(finished: Shell) -> None:
     assert finished("verify", "output/night") == Ran(0, "3 results checked, 0 bad\n", "")
     clip = bytearray((finished.run_dir / "first.mp4").read_bytes())
     clip[len(clip) // 2] ^= 1
-    (finished.run_dir / "first.mp4").unlink()  # it may share its content with its twin
+    (finished.run_dir / "first.mp4").unlink()  # it may share its content with the twin's file
     (finished.run_dir / "first.mp4").write_bytes(clip)
     ran = finished("verify", "output/night")
     assert ran.status == 1
@@ -519,7 +519,7 @@ def test_verify(finished: Shell) -> None:
     assert ran.out.endswith("3 results checked, 2 bad\n")
 
 
-def test_a_batch_that_is_done_is_left_as_it_is(finished: Shell, service: Service) -> None:
+def test_a_finished_batch_is_left_unchanged(finished: Shell, service: Service) -> None:
     def standing() -> dict[str, tuple[int, bytes]]:
         files = [path for path in finished.run_dir.rglob("*") if path.is_file()]
         kept = [path for path in files if path.name not in {"lock", "journal.db-wal", "journal.db-shm"}]
@@ -540,7 +540,7 @@ def test_a_batch_that_is_done_is_left_as_it_is(finished: Shell, service: Service
     assert service.accepted() == accepted
 
 
-def test_another_provider_needs_another_directory(finished: Shell) -> None:
+def test_another_provider_needs_another_run_directory(finished: Shell) -> None:
     ran = finished("run", "night.yaml", "--provider", "sandbox", "--output", "output/night")
     assert ran.status == 2
     assert "--output" in ran.err
@@ -551,8 +551,8 @@ def test_a_damaged_journal_stops_every_command(finished: Shell, service: Service
     journal = finished.run_dir / ".batchrunner" / "journal.db"
     journal.write_bytes(harm)
     before = service.accepted()
-    looks = [[command, "output/night"] for command in ("status", "report", "verify")]
-    for command in (["run", "night.yaml"], ["plan", "night.yaml"], *looks):
+    reads = [[command, "output/night"] for command in ("status", "report", "verify")]
+    for command in (["run", "night.yaml"], ["plan", "night.yaml"], *reads):
         ran = finished(*command)
         assert ran.status == 2
         assert "journal" in ran.err
@@ -560,7 +560,7 @@ def test_a_damaged_journal_stops_every_command(finished: Shell, service: Service
     assert service.accepted() == before
 
 
-def test_while_another_process_runs_it(finished: Shell, service: Service) -> None:
+def test_a_batch_that_another_process_runs_is_locked(finished: Shell, service: Service) -> None:
     before = service.accepted()
     with Lock(RunDir(finished.run_dir), NOW):
         ran = finished.spawn("run", "night.yaml")
@@ -572,7 +572,7 @@ def test_while_another_process_runs_it(finished: Shell, service: Service) -> Non
     assert finished("run", "night.yaml").status == 0
 
 
-# The rest
+# Other commands
 
 
 def test_validate(shell: Shell) -> None:
@@ -596,7 +596,7 @@ def test_schema(shell: Shell) -> None:
 
 
 def test_a_name_that_is_not_text(shell: Shell) -> None:
-    """File names are bytes; whatever they are, no command falls over them."""
+    """File names are bytes. No command fails with a traceback for any name."""
     odd = os.fsdecode(b"n\xff\x1b[31m.yaml")
     (shell.folder / odd).write_text(MANIFEST.replace("name: night", ""))
     for command in ("validate", "run", "status"):
@@ -606,7 +606,7 @@ def test_a_name_that_is_not_text(shell: Shell) -> None:
     assert shell.spawn("run", os.fsdecode(b"missing\xff.yaml")).status == 2
 
 
-def test_a_reader_that_goes_away_is_no_defect(shell: Shell) -> None:
+def test_a_closed_pipe_is_not_an_error(shell: Shell) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -618,7 +618,7 @@ def test_a_reader_that_goes_away_is_no_defect(shell: Shell) -> None:
     assert (done.returncode, done.stderr) == (0, b""), "a reader that had enough changes no exit status"
 
 
-# Streams that are not there, or take nothing
+# Closed and full streams
 
 NOTHING = "provider: sandbox\nmatrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]\n"
 
@@ -632,7 +632,7 @@ def through_a_shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_keeps_nothing_from_being_done(tmp_path: Path, closed: str) -> None:
+def test_a_closed_stream_does_not_stop_a_run(tmp_path: Path, closed: str) -> None:
     (tmp_path / "none.yaml").write_text(NOTHING)
     done = through_a_shell(f"batchrunner run none.yaml --no-progress {closed}", tmp_path)
     assert (done.returncode, (tmp_path / "output" / "none" / "report.json").exists()) == (0, True), done
@@ -644,34 +644,34 @@ def test_a_manifest_from_a_closed_stream_is_empty(tmp_path: Path) -> None:
     assert "<stdin>:1:1: error: the manifest is empty" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["schema", "plan none.yaml", "--help", "validate none.yaml --format json"])
-def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, words: str) -> None:
+@pytest.mark.parametrize("command_line", ["schema", "plan none.yaml", "--help", "validate none.yaml --format json"])
+def test_unwritable_output_gives_a_one_line_error(tmp_path: Path, command_line: str) -> None:
     (tmp_path / "none.yaml").write_text(NOTHING)
-    done = through_a_shell(f"batchrunner {words} >/dev/full", tmp_path)
+    done = through_a_shell(f"batchrunner {command_line} >/dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "batchrunner: the output could not be written: No space left on device\n"
-    assert through_a_shell(f"batchrunner {words} >/dev/full 2>/dev/full", tmp_path).returncode == 1
+    assert through_a_shell(f"batchrunner {command_line} >/dev/full 2>/dev/full", tmp_path).returncode == 1
 
 
-# The manifest in the run directory's place
+# The manifest instead of the run directory
 
 
-def test_every_command_takes_the_manifest_with_the_options_of_run(shell: Shell) -> None:
-    """Of a rehearsal that is over: whoever asks again is told so, in the time of the rehearsal."""
+def test_every_command_accepts_the_manifest_with_the_options_of_run(shell: Shell) -> None:
+    """For a finished rehearsal, each command reports the end in the rehearsal's time."""
     (shell.folder / "faults.yaml").write_text("service: {queue_wait: 1s, duration: 5s, spread: 0}\n")
     (shell.folder / "named.yaml").write_text(MANIFEST.replace("name: night", "name: ${NAME}"))
-    words = ["named.yaml", "--provider", "sandbox", "--fast", "--faults", "faults.yaml", "--set", "NAME=x"]
-    words += ["--output", "elsewhere"]
-    first = shell.spawn("run", *words, "--poll-interval", "5s")
+    command_line = ["named.yaml", "--provider", "sandbox", "--fast", "--faults", "faults.yaml", "--set", "NAME=x"]
+    command_line += ["--output", "elsewhere"]
+    first = shell.spawn("run", *command_line, "--poll-interval", "5s")
     assert first.status == 0, first.err
-    again = shell.spawn("run", *words, "--poll-interval", "5s")
+    again = shell.spawn("run", *command_line, "--poll-interval", "5s")
     assert (again.status, "nothing to do" in again.err) == (0, True), again.err
-    for command, told in (
+    for command, expected in (
         ("status", "succeeded"),
         ("report", "report.json"),
         ("verify", "0 bad"),
         ("plan", "0 submissions"),
     ):
-        ran = shell.spawn(command, *words)
-        assert (ran.status, told in ran.out) == (0, True), (command, ran)
+        ran = shell.spawn(command, *command_line)
+        assert (ran.status, expected in ran.out) == (0, True), (command, ran)
     assert shell.spawn("verify", "named.yaml", "--set", "NAME=x").status == 2, "nothing was paid for"

@@ -1,4 +1,4 @@
-"""The clock that hurries. (The loop's own clock is exercised by every test in virtual time.)"""
+"""The accelerated clock. (Every test in virtual time exercises the loop's own clock.)"""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ def in_virtual_time(main: Any) -> None:
         runner.run(main())
 
 
-def test_a_fast_clock_hurries_whatever_waits_on_it() -> None:
+def test_a_fast_clock_accelerates_all_waits_on_it() -> None:
     async def main() -> None:
         loop, clock = asyncio.get_running_loop(), FastClock(60.0, epoch=1000.0)
         began = loop.time()

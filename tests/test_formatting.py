@@ -1,4 +1,4 @@
-"""Text made safe to show."""
+"""Text that is safe to show."""
 
 import json
 
@@ -25,13 +25,13 @@ CODES = [
 
 
 @pytest.mark.parametrize("code", CODES, ids=ascii)
-def test_control_characters_and_marks_of_direction_are_written_out(code: str) -> None:
+def test_control_characters_and_bidirectional_marks_are_escaped(code: str) -> None:
     assert printable(f"a{code}b").isprintable()
     assert printable_json(json.dumps(f"a{code}b", ensure_ascii=False)).isprintable()
 
 
 @given(st.text(), st.booleans())
-def test_json_stays_what_it_is(text: str, ascii_only: bool) -> None:
+def test_escaped_json_has_the_same_value(text: str, ascii_only: bool) -> None:
     written = printable_json(json.dumps({text: [text]}, ensure_ascii=ascii_only, indent=1))
     assert json.loads(written) == {text: [text]}
     assert all(line.isprintable() for line in written.split("\n"))

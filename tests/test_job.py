@@ -1,4 +1,4 @@
-"""The state machine: the table is the only law, and what may have been paid for never becomes free again by itself."""
+"""The state machine: only moves of the table are legal, and a possibly paid job is never resubmitted by itself."""
 
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -21,7 +21,7 @@ def moved(record: Record, move: Move) -> Record:
 
 
 @pytest.mark.parametrize(("state", "move"), PAIRS)
-def test_every_pair_is_a_row_of_the_table_or_refused(state: State, move: Move) -> None:
+def test_every_pair_is_in_the_table_or_illegal(state: State, move: Move) -> None:
     record = make_record(state=state)
     if (state, move) in TRANSITIONS:
         assert moved(record, move).state is TRANSITIONS[state, move]
@@ -32,12 +32,12 @@ def test_every_pair_is_a_row_of_the_table_or_refused(state: State, move: Move) -
         assert record == make_record(state=state)
 
 
-def test_a_submission_follows_an_intent_only() -> None:
+def test_a_submission_needs_a_recorded_intent() -> None:
     assert {old for (old, move), _ in TRANSITIONS.items() if move is Move.BEGIN_SUBMIT} == {State.PENDING}
     assert {old for (old, _), new in TRANSITIONS.items() if new is State.SUBMITTING} == {State.PENDING}
 
 
-def test_what_leads_back_to_pending_is_a_no_of_the_service_or_of_its_log_or_a_word_of_the_user() -> None:
+def test_only_a_refusal_the_services_log_or_the_user_returns_a_job_to_pending() -> None:
     ways = {move for (_, move), new in TRANSITIONS.items() if new is State.PENDING}
     assert ways == {Move.REFUSE, Move.RELEASE, Move.CLEAR, Move.RETRY}
     assert [old for (old, move) in TRANSITIONS if move is Move.RETRY] == [State.FAILED]
@@ -46,7 +46,7 @@ def test_what_leads_back_to_pending_is_a_no_of_the_service_or_of_its_log_or_a_wo
     assert [old for (old, move) in TRANSITIONS if move is Move.REFUSE] == [State.SUBMITTING]
 
 
-def test_a_lost_file_is_fetched_again_never_generated_again() -> None:
+def test_a_lost_file_is_downloaded_again_never_generated_again() -> None:
     assert TRANSITIONS[State.SUCCEEDED, Move.FILE_MISSING] is State.IN_FLIGHT
     assert [move for (old, move) in TRANSITIONS if old is State.SUCCEEDED] == [Move.FILE_MISSING]
 
@@ -60,7 +60,7 @@ def test_every_state_can_be_reached_and_left() -> None:
     assert {move for _, move in TRANSITIONS} == set(Move)
 
 
-def test_an_intent_starts_a_numbered_attempt_and_leaves_the_earlier_ones_alone() -> None:
+def test_an_intent_starts_a_numbered_attempt_and_keeps_earlier_ones() -> None:
     refused = moved(moved(make_record(), Move.BEGIN_SUBMIT), Move.REFUSE)
     again = advance(refused, Move.BEGIN_SUBMIT, request_id="second", submitted_at=7.0)
     assert [attempt.number for attempt in again.attempts] == [1, 2]
@@ -70,7 +70,7 @@ def test_an_intent_starts_a_numbered_attempt_and_leaves_the_earlier_ones_alone()
     assert again.last.generation_id is None
 
 
-def test_an_error_stands_on_record_and_attempt_and_the_record_forgets_it_with_the_next_move() -> None:
+def test_an_error_is_on_record_and_attempt_until_the_next_move_clears_the_record() -> None:
     doubted = advance(moved(make_record(), Move.BEGIN_SUBMIT), Move.DOUBT, error=WHY)
     assert doubted.error == WHY
     assert doubted.last.error == WHY
@@ -82,7 +82,7 @@ def test_an_error_stands_on_record_and_attempt_and_the_record_forgets_it_with_th
     assert adopted.generation_id == "g"
 
 
-def test_giving_up_keeps_what_the_attempt_came_to() -> None:
+def test_giving_up_keeps_the_outcome_of_the_attempt() -> None:
     refused = advance(moved(make_record(), Move.BEGIN_SUBMIT), Move.REFUSE, error=WHY, ended_at=9.0)
     failed = advance(refused, Move.GIVE_UP, error=WHY)
     assert failed.last.outcome == "refused"
@@ -90,7 +90,7 @@ def test_giving_up_keeps_what_the_attempt_came_to() -> None:
     assert failed.error == WHY
 
 
-def test_giving_up_before_any_attempt_invents_none() -> None:
+def test_giving_up_before_an_attempt_adds_no_attempt() -> None:
     failed = advance(make_record(), Move.GIVE_UP, error=WHY)
     assert failed.attempts == ()
     assert failed.generation_id is None
@@ -98,7 +98,7 @@ def test_giving_up_before_any_attempt_invents_none() -> None:
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(Move), max_size=30))
-def test_walks_keep_the_books(moves: list[Move]) -> None:
+def test_random_walks_keep_attempts_consistent(moves: list[Move]) -> None:
     record = make_record()
     for move in moves:
         if (record.state, move) not in TRANSITIONS:
@@ -113,10 +113,10 @@ def test_walks_keep_the_books(moves: list[Move]) -> None:
 
 def test_records_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        make_record().state = State.FAILED  # type: ignore[misc]  # that it must not work is what is tested
+        make_record().state = State.FAILED  # type: ignore[misc]  # the test asserts that this fails
 
 
-def test_counting_names_every_state() -> None:
+def test_counts_include_every_state() -> None:
     counts = count_states([make_record(state=State.FAILED), make_record("b", State.FAILED)])
     assert set(counts) == set(State)
     assert counts[State.FAILED] == 2

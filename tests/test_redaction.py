@@ -1,4 +1,4 @@
-"""Secrets: which names and values are ones, and that no escape hides them."""
+"""Secrets: which names and values are secrets, and that no escape hides them."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import ServiceFault
-from batchrunner.redaction import MARK, Redactor, is_secret_name, words_of
+from batchrunner.redaction import MARK, Redactor, error_text, is_secret_name
 
 KEY = "sk/live/AbCdEf0123456789+xyz"
 KNOWN = Redactor([KEY], ["hunter2hunter2"])
@@ -47,26 +47,26 @@ def test_names_of_secrets(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN_NAMES)
-def test_names_that_are_none(name: str) -> None:
+def test_names_that_are_not_secrets(name: str) -> None:
     assert not is_secret_name(name)
 
 
 def escapes(text: str) -> str:
-    return "".join(f"\\u{ord(each):04x}" for each in text)
+    return "".join(f"\\u{ord(item):04x}" for item in text)
 
 
 STEPS: dict[str, Callable[[str], str]] = {
     "percent": lambda text: quote(text, safe=""),
-    "entities": lambda text: "".join(f"&#{ord(each)};" for each in text),
-    "hex entities": lambda text: "".join(f"&#x{ord(each):x};" for each in text),
+    "entities": lambda text: "".join(f"&#{ord(item)};" for item in text),
+    "hex entities": lambda text: "".join(f"&#x{ord(item):x};" for item in text),
     "escapes": escapes,
     "json": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
-    "braces": lambda text: "".join(f"\\u{{{ord(each):x}}}" for each in text),
+    "braces": lambda text: "".join(f"\\u{{{ord(item):x}}}" for item in text),
 }
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=3), st.text(max_size=20), st.text(max_size=20))
-def test_escapes_within_escapes_hide_nothing(steps: list[str], before: str, after: str) -> None:
+def test_nested_escapes_do_not_hide_a_secret(steps: list[str], before: str, after: str) -> None:
     hidden = KEY
     for step in steps:
         hidden = STEPS[step](hidden)
@@ -78,7 +78,7 @@ def test_escapes_within_escapes_hide_nothing(steps: list[str], before: str, afte
 
 
 @given(st.text())
-def test_a_text_without_a_secret_is_left_as_it_is(text: str) -> None:
+def test_a_text_without_a_secret_is_unchanged(text: str) -> None:
     assert KNOWN.text(text) == text
     assert KNOWN.reply(text.encode("utf-8", "replace")) == text.encode("utf-8", "replace")
 
@@ -92,17 +92,17 @@ def test_base64_around_the_key(user: str, coded: Callable[[bytes], bytes]) -> No
     assert base64.b64encode(KEY.encode()).decode()[4:20] not in clean
 
 
-def test_a_long_text_with_a_secret_is_cut() -> None:
+def test_a_long_text_with_a_secret_is_truncated() -> None:
     clean = KNOWN.text(f"{KEY} " + "x" * 2_000_000)
     assert clean.startswith(f"{MARK} xxx")
     assert len(clean) < 100_000
 
 
-def test_what_stands_around_a_secret_stays() -> None:
+def test_text_around_a_secret_is_unchanged() -> None:
     assert KNOWN.text(f"a \\n %20 &amp; {KEY}, and HUNTER2hunter2.") == f"a \\n %20 &amp; {MARK}, and {MARK}."
 
 
-def test_a_reply_stays_json_and_what_is_used_of_it_stays_itself() -> None:
+def test_a_reply_stays_json_and_its_used_values_are_unchanged() -> None:
     body = json.dumps({"id": "hunter2hunter2", KEY: [KEY, 1], "video": {"url": "https://e.com/hunter2hunter2"}})
     assert json.loads(KNOWN.reply(body.encode("utf-16"))) == {
         "id": "hunter2hunter2",
@@ -133,29 +133,29 @@ def test_the_secrets_of_an_environment() -> None:
         assert known.text(f"<{secret}>") == f"<{MARK}>", secret
     pair = base64.b64encode(b"me:pass word1").decode()
     assert pair[:12] not in known.text(f"Proxy-Authorization: Basic {pair}")
-    for word in ("abc", "services", "gnome-wayland", "/home/me/token", "hooks.example.com", "proxy.example.com"):
-        assert known.text(word) == word
+    for text in ("abc", "services", "gnome-wayland", "/home/me/token", "hooks.example.com", "proxy.example.com"):
+        assert known.text(text) == text
 
 
-def test_a_short_key_is_found_as_a_word() -> None:
+def test_a_short_key_is_found_as_a_whole_word() -> None:
     known = Redactor(["key"])
     assert known.text("bad key: keys, 'key', monkey") == f"bad {MARK}: keys, '{MARK}', monkey"
     assert known.holds("key")
     assert Redactor([""]).text("nothing") == "nothing"
 
 
-def test_an_error_is_told_without_the_bytes_that_it_quotes() -> None:
+def test_error_text_has_no_quoted_bytes() -> None:
     half = ValueError(f"Invalid header value char:\n\n  b'X-Echo: {KEY[:9]}'\n   ^")
-    assert words_of(half) == "Invalid header value char"
+    assert error_text(half) == "Invalid header value char"
     assert (
-        words_of(OSError(111, "Connect call failed ('127.0.0.1', 9)"))
+        error_text(OSError(111, "Connect call failed ('127.0.0.1', 9)"))
         == "[Errno 111] Connect call failed ('127.0.0.1', 9)"
     )
-    assert words_of(ValueError("cannot reach https://me:x@e.com/p?sig=1")) == "cannot reach https://…@e.com/p?…"
-    assert words_of(TimeoutError()) == "TimeoutError"
+    assert error_text(ValueError("cannot reach https://me:x@e.com/p?sig=1")) == "cannot reach https://…@e.com/p?…"
+    assert error_text(TimeoutError()) == "TimeoutError"
 
 
-def test_the_words_of_a_fault() -> None:
+def test_a_call_error_is_redacted() -> None:
     error = ServiceFault("link_refused", f"leads to {KEY.upper()}", f"ask {KEY}")
     KNOWN.fault(error)
     assert (error.message, error.hint, str(error)) == (f"leads to {MARK}", f"ask {MARK}", f"leads to {MARK}")

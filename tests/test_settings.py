@@ -1,4 +1,4 @@
-"""Settings: one table, four places, and no value that slips through unparsed."""
+"""Settings: one table, four places to set each, and the parsing of all values."""
 
 import json
 from dataclasses import fields, replace
@@ -59,13 +59,13 @@ def test_defaults() -> None:
     assert resolve({}, {}, {}) == Settings(**DEFAULTS)
 
 
-def test_the_fields_are_the_tables() -> None:
+def test_the_fields_match_the_table() -> None:
     named = [f"{setting.name}_s" if setting.kind == "duration" else setting.name for setting in SETTINGS]
     assert [field.name for field in fields(Settings)] == named
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_flags_before_environment_before_manifest_before_default(setting: Setting) -> None:
+def test_precedence_flag_environment_manifest_default(setting: Setting) -> None:
     written: dict[str, list[Any]] = {
         "path": ["a", "b", "c"],
         "text": ["a", "b", "c"],
@@ -124,7 +124,7 @@ def test_flags_before_environment_before_manifest_before_default(setting: Settin
         ("deadline", datetime(2027, 1, 31, 6, 0), Moment("2027-01-31T06:00:00")),  # noqa: DTZ001 (YAML gives such)
     ],
 )
-def test_values_are_read(name: str, value: object, meant: object) -> None:
+def test_values_are_parsed(name: str, value: object, meant: object) -> None:
     assert parse(BY_NAME[name], value) == meant
 
 
@@ -201,7 +201,7 @@ BAD: dict[str, list[Any]] = {
         *((name, value) for name, values in BAD.items() for value in values),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_its_place(name: str, value: object) -> None:
+def test_invalid_values_are_refused_with_their_place(name: str, value: object) -> None:
     with pytest.raises(UsageError) as caught:
         parse(BY_NAME[name], value, "--the-place")
     assert caught.value.message.startswith("--the-place: ")
@@ -210,25 +210,25 @@ def test_what_cannot_be_used_is_refused_with_its_place(name: str, value: object)
 
 
 @pytest.mark.parametrize(
-    ("places", "words"),
+    ("places", "pattern"),
     [
         (({"poll_interval": "x"}, {}, {}), "--poll-interval"),
         (({}, {"BATCHRUNNER_POLL_INTERVAL": "x"}, {}), "BATCHRUNNER_POLL_INTERVAL"),
         (({}, {}, {"poll_interval": "x"}), "manifest key 'poll_interval'"),
     ],
 )
-def test_the_place_is_named_as_the_user_knows_it(places: Any, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_errors_name_the_flag_variable_or_key(places: Any, pattern: str) -> None:
+    with pytest.raises(UsageError, match=pattern):
         resolve(*places)
 
 
-def test_a_key_is_no_setting() -> None:
+def test_the_api_key_is_not_a_setting() -> None:
     assert not [setting.name for setting in SETTINGS if "key" in setting.name or "token" in setting.name]
 
 
 @hypothesis_settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("0123456789.smhd -"), max_size=12) | st.text(max_size=12))
-def test_a_duration_is_seconds_or_a_value_error(text: str) -> None:
+def test_a_duration_gives_seconds_or_a_value_error(text: str) -> None:
     try:
         seconds = parse_duration(text)
     except ValueError:
@@ -250,10 +250,10 @@ def test_a_duration_is_seconds_or_a_value_error(text: str) -> None:
         ("10%", 11, 2),
         ("0.1%", 500, 1),
         ("100%", 7, 7),
-        ("64.4%", 250, 161),  # in binary fractions a little more than 161
+        ("64.4%", 250, 161),  # slightly more than 161 in binary floating point
     ],
 )
-def test_how_many_a_share_is(text: str, jobs: int, number: int) -> None:
+def test_number_of_jobs_of_a_share(text: str, jobs: int, number: int) -> None:
     share = parse(BY_NAME["stop_after_failures"], text)
     assert isinstance(share, Share)
     assert share.of(jobs) == number
@@ -261,7 +261,7 @@ def test_how_many_a_share_is(text: str, jobs: int, number: int) -> None:
 
 @hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 1000))
-def test_a_percentage_is_rounded_up_as_on_paper(jobs: int, tenths: int) -> None:
+def test_a_percentage_is_rounded_up_in_decimal(jobs: int, tenths: int) -> None:
     assert Share(tenths / 10, percent=True).of(jobs) == max(1, ceil(Decimal(tenths) * jobs / 1000))
 
 
@@ -277,7 +277,7 @@ class Berlin(tzinfo):
         assert moment is not None
         bare = moment.replace(tzinfo=None, fold=0)
         starts, ends = self.SPRING + timedelta(hours=1), self.AUTUMN + timedelta(hours=2)
-        if starts <= bare < starts + timedelta(hours=1):  # left out: before the change as it was, or as it will be
+        if starts <= bare < starts + timedelta(hours=1):  # skipped: the offset before the change, or after it
             return timedelta(hours=1 + moment.fold)
         if ends <= bare < ends + timedelta(hours=1):  # doubled
             return timedelta(hours=2 - moment.fold)
@@ -306,8 +306,8 @@ def utc(text: str) -> float:
         ("06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # 22:00 in winter
         ("06:00", "2027-07-01T20:00", "2027-07-02T04:00"),
         ("06:00", "2027-02-01T04:59:59", "2027-02-01T05:00"),
-        ("06:00", "2027-02-01T05:00", "2027-02-01T05:00"),  # it is there
-        ("06:00", "2027-02-01T08:00", "2027-02-01T05:00"),  # the night that was missed is over
+        ("06:00", "2027-02-01T05:00", "2027-02-01T05:00"),  # exactly now
+        ("06:00", "2027-02-01T08:00", "2027-02-01T05:00"),  # the missed night is over
         ("06:00", "2027-02-01T12:59", "2027-02-01T05:00"),
         ("06:00", "2027-02-01T13:01", "2027-02-02T05:00"),
         ("23:30", "2027-01-31T22:00", "2027-01-31T22:30"),
@@ -315,23 +315,23 @@ def utc(text: str) -> float:
         ("00:00", "2027-12-31T22:00", "2027-12-31T23:00"),
         ("06:00", "2027-03-27T21:00", "2027-03-28T04:00"),  # the night of 23 hours
         ("06:00", "2027-10-30T20:00", "2027-10-31T05:00"),  # the night of 25 hours
-        ("02:30", "2027-03-27T21:00", "2027-03-28T01:30"),  # left out: the clock shows 03:30
+        ("02:30", "2027-03-27T21:00", "2027-03-28T01:30"),  # skipped: the clock shows 03:30
         ("02:00", "2027-03-27T21:00", "2027-03-28T01:00"),
         ("03:00", "2027-03-27T21:00", "2027-03-28T01:00"),
         ("02:30", "2027-03-28T09:31", "2027-03-29T00:30"),
-        ("02:30", "2027-10-30T20:00", "2027-10-31T00:30"),  # comes twice: the first
-        ("02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # between the two: not the second
+        ("02:30", "2027-10-30T20:00", "2027-10-31T00:30"),  # occurs twice: the first
+        ("02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # between the two: still the first
         ("02:30", "2027-10-31T08:31", "2027-11-01T01:30"),
         ("02:59", "2027-10-31T00:58", "2027-10-31T00:59"),
-        ("06:00Z", "2027-07-01T20:00", "2027-07-02T06:00"),  # its own offset goes first
+        ("06:00Z", "2027-07-01T20:00", "2027-07-02T06:00"),  # its own offset takes precedence
         ("06:00+09:00", "2027-07-01T20:00", "2027-07-01T21:00"),
         ("2027-03-28T02:30", "2020-01-01T00:00", "2027-03-28T01:30"),
         ("2027-10-31T02:30", "2020-01-01T00:00", "2027-10-31T00:30"),
         ("2027-10-31T02:30+01:00", "2020-01-01T00:00", "2027-10-31T01:30"),
-        ("2027-01-31T06:00", "2027-06-01T00:00", "2027-01-31T05:00"),  # the past stays the past
+        ("2027-01-31T06:00", "2027-06-01T00:00", "2027-01-31T05:00"),  # a past date stays in the past
         ("06:00-0500", "2027-07-01T20:00", "2027-07-02T11:00"),
         ("22:00-06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # it opens
-        ("22:00-06:00", "2027-01-31T20:59", "2027-01-31T05:00"),  # not yet: the night before is over
+        ("22:00-06:00", "2027-01-31T20:59", "2027-01-31T05:00"),  # not yet open: the previous night is over
         ("22:00-06:00", "2027-02-01T04:59", "2027-02-01T05:00"),
         ("22:00-06:00", "2027-02-01T05:00", "2027-02-01T05:00"),
         ("22:00-06:00", "2027-02-01T08:00", "2027-02-01T05:00"),
@@ -340,16 +340,16 @@ def utc(text: str) -> float:
         ("09:00-17:30", "2027-02-01T07:59", "2027-01-31T16:30"),
         ("22:00-06:00", "2027-03-27T22:00", "2027-03-28T04:00"),  # the night of 23 hours
         ("22:00-06:00", "2027-10-30T23:00", "2027-10-31T05:00"),  # the night of 25 hours
-        ("22:00-02:30", "2027-03-28T01:15", "2027-03-28T01:30"),  # its end is left out: the clock shows 03:30
-        ("22:00-02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # its end comes twice: the first
+        ("22:00-02:30", "2027-03-28T01:15", "2027-03-28T01:30"),  # its end is skipped: the clock shows 03:30
+        ("22:00-02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # its end occurs twice: the first
     ],
 )
-def test_when_a_moment_is(text: str, now: str, at: str) -> None:
+def test_conversion_of_a_moment(text: str, now: str, at: str) -> None:
     found = Moment(text).after(utc(now), Berlin())
     assert datetime.fromtimestamp(found, UTC) == datetime.fromtimestamp(utc(at), UTC)
 
 
-def test_without_a_zone_it_is_this_machines() -> None:
+def test_the_default_zone_is_this_machines() -> None:
     now = utc("2027-05-05T12:00")
     found = datetime.fromtimestamp(Moment("06:00").after(now)).astimezone()
     assert (found.hour, found.minute) == (6, 0)
@@ -358,7 +358,7 @@ def test_without_a_zone_it_is_this_machines() -> None:
 
 @hypothesis_settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.integers(0, 525_599), st.times(), st.sampled_from([Berlin(), UTC, timezone(timedelta(hours=-11))]))
-def test_a_time_of_day_is_the_next_one_or_one_that_has_just_passed(minute: int, clock_time: Any, zone: tzinfo) -> None:
+def test_a_time_of_day_is_its_next_occurrence_or_a_recent_one(minute: int, clock_time: Any, zone: tzinfo) -> None:
     now = utc("2027-01-01T00:00") + 60 * minute
     text = clock_time.isoformat()
     at = Moment(text).after(now, zone)
@@ -395,10 +395,10 @@ def test_a_window_is_open_until_its_end_and_over_until_it_opens(
     assert changes or replace(window, rehearsed=True).after(now, zone) == (at if is_open else now + lasts * 60)
 
 
-# What is kept and shown
+# Storage and display
 
 
-def test_settings_are_kept_as_they_were_written() -> None:
+def test_settings_are_stored_as_written() -> None:
     shown = as_facts(
         resolve({"deadline": "06:00", "stop_after_failures": "2.5%", "poll_interval": "1m", "max_credits": 5}, {}, {})
     )
@@ -413,13 +413,13 @@ def test_a_count_is_shown_in_full() -> None:
     assert as_facts(settings)["stop_after_failures"] == "1234567"
 
 
-def test_where_a_webhook_is_stays_a_secret() -> None:
+def test_a_webhooks_address_is_not_shown() -> None:
     shown = as_facts(resolve({"notify": "https://hooks.example.com/T0/SECRET"}, {}, {}))
     assert shown["notify"] == "set"
     assert "SECRET" not in json.dumps(shown)
 
 
-def test_a_webhook_is_a_secret_even_when_it_cannot_be_used() -> None:
+def test_an_invalid_webhook_is_not_shown_either() -> None:
     with pytest.raises(UsageError) as raised:
         resolve({"notify": "https://hooks.example.com/T0/secret\0"}, {}, {})
     assert "secret" not in raised.value.message.replace("is not shown", "")

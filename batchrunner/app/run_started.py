@@ -52,7 +52,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
         records=batch.records,
         bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
         ids=batch.ids,
-        rest=RemainderSummary(
+        remainder=RemainderSummary(
             rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at
         ),
     )

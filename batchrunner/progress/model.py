@@ -240,17 +240,18 @@ class Model:
         self._named = event.ids
         self._forecast = Forecast(self.records.values())
         self._ledger = Ledger(Budget(), self.records.values())
-        self._ledger.total += event.rest.spend
+        self._ledger.total += event.remainder.spend
         for fingerprint, record in self.records.items():
             self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
             self._set_to_come(fingerprint, record)
-        for job, number, price in event.rest.waiting:
+        for job, number, price in event.remainder.waiting:
             self._sample[_kind(job)] = job
             self._count_to_come(_kind(job), price, number)
         self._recall_failures()
         delivered = (record for record in self.records.values() if record.state is State.SUCCEEDED)
         ends = (record.last.ended_at for record in delivered if record.attempts)
-        self._ends.extend(sorted([*event.rest.ended_at, *(end for end in ends if end is not None and end >= event.at)]))
+        recent = (end for end in ends if end is not None and end >= event.at)
+        self._ends.extend(sorted([*event.remainder.ended_at, *recent]))
 
     def _recall_failures(self) -> None:
         """What failed in earlier runs, or is in doubt since then, is a problem still."""

@@ -30,7 +30,7 @@ from batchrunner.media import mp4_structure
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders
 from batchrunner.net.connections import closed_ways
-from batchrunner.redaction import Redactor, words_of
+from batchrunner.redaction import Redactor, error_text
 from batchrunner.storage import durable_files
 from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
@@ -168,7 +168,7 @@ class Downloader:
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(part.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            words = self._redactor.text(words_of(error))
+            words = self._redactor.text(error_text(error))
             raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
         except OSError as error:
             if error.errno in durable_files.FULL:
@@ -199,7 +199,7 @@ class Downloader:
                 pieces = _unpacked(reply.content.iter_any(), coded)
                 await self._take(pieces, part, lambda: told(part.size_bytes, expected))
             except ValueError as error:
-                return _Received(damage=words_of(error))
+                return _Received(damage=error_text(error))
         if expected is not None and part.size_bytes != expected:
             raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
         return _Received(None if coded else _given_sha256(headers))

@@ -68,7 +68,7 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_replies.py::test_secrets_of_urls_in_the_services_words_are_not_kept",
         "hostile/test_secrets.py::test_no_secret_and_no_control_code_is_left_by_a_run",
         "hostile/test_fuzz.py::test_no_query_and_no_user_survives",
-        "manifest/test_loader.py::test_urls_pass_whole_and_are_shown_without_secrets",
+        "manifest/test_loader.py::test_urls_are_sent_unchanged_and_shown_without_secrets",
     ],
     "the key: to the service alone, and in no file": [
         "hostile/test_links.py::test_neither_the_key_nor_the_links_own_credentials_travel_to_a_redirects_target",
@@ -76,22 +76,22 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_secrets.py::test_the_key_went_to_the_service_alone",
         "providers/aimlapi/test_client.py::test_a_redirect_is_not_followed",
         "transfer/test_downloader.py::test_no_request_ever_carries_a_credential",
-        "test_cli.py::test_the_key_stands_in_no_file_and_in_no_line",
+        "test_cli.py::test_the_key_is_in_no_file_and_no_output",
     ],
     "secrets of the environment, behind any escape, in any fault": [
         "hostile/test_secrets_table.py::test_no_place_holds_a_secret",
         "hostile/test_secrets_table.py::test_a_short_key_is_a_warning_and_is_left_out_where_it_is_a_word",
         "hostile/test_secrets_table.py::test_a_mistaken_setting_is_told_without_the_secret_in_it",
-        "test_redaction.py::test_escapes_within_escapes_hide_nothing",
+        "test_redaction.py::test_nested_escapes_do_not_hide_a_secret",
         "test_redaction.py::test_the_secrets_of_an_environment",
     ],
     "a stranger's manifest that reads the environment, names a webhook or a file elsewhere": [
-        "manifest/test_variables.py::test_a_variable_of_the_environment_is_read_where_the_user_allows_it",
-        "manifest/test_variables.py::test_what_is_a_secret_by_its_name_is_never_read",
-        "manifest/test_variables.py::test_what_is_a_secret_by_its_value_is_never_put_in",
+        "manifest/test_variables.py::test_an_environment_variable_is_read_only_if_the_user_allows_it",
+        "manifest/test_variables.py::test_a_variable_with_a_secret_name_is_never_read",
+        "manifest/test_variables.py::test_a_secret_value_is_never_inserted",
         "manifest/test_variables.py::test_keys_that_a_manifest_cannot_set_are_ignored_with_a_warning",
-        "manifest/tables/test_tables.py::test_nothing_of_a_file_outside_the_manifests_folder_is_shown",
-        "test_cli.py::test_plan_tells_what_leaves_the_machine",
+        "manifest/tables/test_tables.py::test_files_outside_the_manifests_folder_are_not_quoted",
+        "test_cli.py::test_plan_lists_the_data_that_leaves_the_machine",
     ],
     # Downloads
     "redirects to file: and to private addresses": [

@@ -31,7 +31,7 @@ from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.framing import Head
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Submissions
 from batchrunner.providers.endpoint import Endpoint
-from batchrunner.redaction import Redactor, words_of
+from batchrunner.redaction import Redactor, error_text
 
 CAPABILITIES = Capabilities(find_submissions=True, optional_suffix=":")
 _PATH = "/v2/video/generations"
@@ -365,13 +365,13 @@ def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iter
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
         # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
         raise NetworkFault(
-            "no_connection", f"the service could not be reached: {redactor.text(words_of(error))}"
+            "no_connection", f"the service could not be reached: {redactor.text(error_text(error))}"
         ) from error
     except _FOREIGN as error:
         if body is not None and body.fault is not None:
             raise body.fault from error
         late = isinstance(error, TimeoutError)
-        words = redactor.text(words_of(error))
+        words = redactor.text(error_text(error))
         kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {words}")
         in_doubt = body is not None and body.complete
         raise NetworkFault(kind, what, in_doubt=in_doubt) from error
