@@ -11,15 +11,18 @@ import base64
 import difflib
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
 import struct
 import unicodedata
 import warnings
-from collections.abc import Generator
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, BinaryIO, Literal
 
 from batchrunner.errors import BatchrunnerError, LocalFault
@@ -344,30 +347,34 @@ def data_uri_length(media: Media) -> int:
     return len(_data_uri_head(media)) + 4 * ((media.size_bytes + 2) // 3)
 
 
-def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, None, None]:
-    """A probed local file as a base64 data URI, block by block, in constant memory.
+async def read_data_uri(media: Media, executor: Executor, chunk_bytes: int = 3 << 18) -> AsyncGenerator[bytes, None]:
+    """Read a probed local file as a base64 data URI, chunk by chunk, in constant memory.
 
-    chunk_bytes: of the file per block, rounded down to a multiple of 3. The last block is held back until the whole
-    file has been hashed. Raises LocalFault ``input_changed`` if the file is not the one that was probed, always
-    before the last block, so that a changed input never makes a complete body; of another kind where the system could
-    not read it, which says nothing about the file.
+    executor: opens, reads, hashes and encodes. chunk_bytes: of the file, rounded down to a multiple of 3. The last
+    chunk is returned only after the whole file is hashed. Raises LocalFault before the last chunk, so a changed file
+    never makes a complete body: ``input_changed`` if the file is not the one that was probed, another kind if the
+    system cannot read it.
     """
+    import asyncio  # here: commands that only check a manifest load neither
+
+    from aiofiles.threadpool import wrap
+
     assert media.path is not None
+    assert media.size_bytes is not None
     step = max(3, chunk_bytes - chunk_bytes % 3)
-    digest, size_bytes = hashlib.sha256(), 0
-    held = _data_uri_head(media)
+    loop, digest, size_bytes = asyncio.get_running_loop(), hashlib.sha256(), 0
+    chunk = _data_uri_head(media)
     try:
-        _require_regular(media.path, media.source)
-        with durable_files.open_plain(media.path, follow=True) as file:
-            if os.fstat(file.fileno()).st_size != media.size_bytes:
-                raise _changed(media)
-            while block := file.read(step):
-                yield held
-                digest.update(block)
+        file = wrap(_Input(media), loop=loop, executor=executor)
+        try:
+            while block := await file.read(step):
+                yield chunk
                 size_bytes += len(block)
                 if size_bytes > media.size_bytes:
                     raise _changed(media)
-                held = base64.b64encode(block)
+                chunk = await loop.run_in_executor(executor, _encoded, block, digest)
+        finally:
+            await file.close()
     except OSError as error:
         if error.errno in _OF_THE_FILE:
             raise _changed(media, f": {error.strerror or error}") from None
@@ -376,7 +383,49 @@ def read_data_uri(media: Media, chunk_bytes: int = 3 << 18) -> Generator[bytes, 
         raise _changed(media, f": {problem.message}") from None
     if digest.hexdigest() != media.sha256:
         raise _changed(media)
-    yield held
+    yield chunk
+
+
+class _Input(io.BufferedIOBase):
+    """A probed file below aiofiles. The first read opens it: `aiofiles.open` leaks the file if a cancel interrupts it.
+
+    Raises MediaProblem or LocalFault if another file is in its place.
+    """
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._file: BinaryIO | None = None
+        self._lock = Lock()  # a cancelled reader may close while a thread reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read `size` bytes, less only at the end of the file."""
+        with self._lock:
+            if self.closed:
+                return b""
+            if self._file is None:
+                self._file = self._open()
+            return self._file.read(-1 if size is None else size)
+
+    def close(self) -> None:
+        """Close the file, after the read that is under way."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            super().close()
+
+    def _open(self) -> BinaryIO:
+        assert self._media.path is not None
+        _require_regular(self._media.path, self._media.source)
+        file = durable_files.open_plain(self._media.path, follow=True)
+        if os.fstat(file.fileno()).st_size != self._media.size_bytes:
+            file.close()
+            raise _changed(self._media)
+        return file
+
+
+def _encoded(block: bytes, digest: Any) -> bytes:
+    digest.update(block)
+    return base64.b64encode(block)
 
 
 def _data_uri_head(media: Media) -> bytes:

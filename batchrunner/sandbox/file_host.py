@@ -4,18 +4,22 @@ Rule: like the real hosts it wants no key. What a transfer should be is decided 
 or failing to, comes after.
 """
 
+import asyncio
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
+from aiofiles.threadpool import wrap
 from aiohttp import web
 
 from batchrunner.clock import Clock
 from batchrunner.sandbox.faults.rules import Fault
-from batchrunner.sandbox.store import read_slice
 
 _CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -84,6 +88,36 @@ def plan(size_bytes: int, etag: str, range_header: str | None, if_range: str | N
     return replace(whole, status=206, start=start, length=end - start)
 
 
+class _Result(io.BufferedIOBase):
+    """A result file below aiofiles, read from `start`.
+
+    The first read opens it: `aiofiles.open` leaks the file if the client leaves at that moment.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        self._start = start
+        self._file: BinaryIO | None = None
+        self._lock = Lock()  # a cancelled transfer may close while a thread reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read `size` bytes, less only at the end of the file."""
+        with self._lock:
+            if self.closed:
+                return b""
+            if self._file is None:
+                self._file = self._path.open("rb")
+                self._file.seek(self._start)
+            return self._file.read(-1 if size is None else size)
+
+    def close(self) -> None:
+        """Close the file, after the read that is under way."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            super().close()
+
+
 @dataclass(slots=True)
 class Transfer:
     """One transfer of the file at `path`, bent by `fault`. sent_bytes: of the file, so far."""
@@ -118,19 +152,30 @@ class Transfer:
     async def _write(self, response: web.StreamResponse, kind: str) -> None:
         length = self.plan.length // 2 if kind in {"truncated", "short"} else self.plan.length
         step = max(1, -(-length // _SLOW_STEPS)) if kind == "slow" else _CHUNK_BYTES
-        while self.sent_bytes < length:
-            at = self.plan.start + self.sent_bytes
-            data = read_slice(self.path, at, min(step, length - self.sent_bytes))
-            await response.write(_zeroed(data, at, self.plan.size_bytes) if kind == "zeros" else data)
-            self.sent_bytes += len(data)
-            if self.fault and kind == "slow":
-                await self.clock.sleep(self.fault.seconds / _SLOW_STEPS)
+        file = wrap(_Result(self.path, self.plan.start))  # in the loop's default executor
+        try:
+            while self.sent_bytes < length:
+                start = self.plan.start + self.sent_bytes
+                data = await file.read(min(step, length - self.sent_bytes))
+                if not data:
+                    raise ConnectionError("the file is shorter than its ledger says")
+                await response.write(_zeroed(data, start, self.plan.size_bytes) if kind == "zeros" else data)
+                self.sent_bytes += len(data)
+                if self.fault and kind == "slow":
+                    await self.clock.sleep(self.fault.seconds / _SLOW_STEPS)
+        finally:
+            await file.close()
 
 
-def changed(path: Path, kind: str, etag: str) -> web.Response:
-    """The file at `path` in another form: packed, with something after its end, or under another status."""
+async def changed(path: Path, kind: str, etag: str) -> web.Response:
+    """Return the file at `path` in another form: compressed, with bytes after its end, or with another status."""
     status, headers, change = _CHANGES[kind]
-    body = change(path.read_bytes())
+    file = wrap(_Result(path, 0))
+    try:
+        content = await file.read()
+    finally:
+        await file.close()
+    body = await asyncio.get_running_loop().run_in_executor(None, change, content)
     return web.Response(status=status, body=body, headers={"ETag": etag, **headers}, content_type="video/mp4")
 
 

@@ -300,7 +300,7 @@ class Sandbox:
         etag = call.request_id if kind == "changed_etag" else generation.outcome["sha256"][:32]
         fetched = {"event": "fetched", "generation_id": generation.id, "file": name}
         if kind in file_host.CHANGED:
-            response = file_host.changed(service.store.result(name), kind, f'"{etag}"')
+            response = await file_host.changed(service.store.result(name), kind, f'"{etag}"')
             service.record({**fetched, "status": response.status, "bytes": generation.outcome["bytes"]})
             return response
         wanted = None if kind == "no_range" else request.headers.get("Range")

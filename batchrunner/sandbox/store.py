@@ -92,13 +92,6 @@ class Store:
         self._lock.close()
 
 
-def read_slice(path: Path, start: int, size: int) -> bytes:
-    """`size` bytes from `start`."""
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(size)
-
-
 def _locked(path: Path) -> IO[str]:
     """The lock file, locked; raises OSError where another sandbox has it."""
     file = path.open("a")

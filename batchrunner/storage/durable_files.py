@@ -163,7 +163,7 @@ def _open_plain(path: str, flags: int) -> int:
 
 
 def _open_plain_behind_links(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a pipe waits for its other end. What truncates must not do so before the look.
+    # Without O_NONBLOCK, opening a pipe waits for its other end. The file is truncated only after the check below.
     descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):

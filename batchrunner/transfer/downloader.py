@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +39,7 @@ from batchrunner.transfer.cookies import Cookies
 from batchrunner.transfer.partial_file import MOST_SET_ASIDE, PartialFile
 from batchrunner.transfer.url_guard import Guard
 
-_BLOCK_BYTES = 64 * 1024
+_RECEIVE_BYTES = 128 * 1024  # aiohttp buffers twice as much before it stops to receive
 _LONGEST_FIELD_BYTES = 64 * 1024  # a header field, for example a redirect to a signed link
 _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
@@ -133,7 +133,7 @@ class Downloader:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
             auto_decompress=False,
-            read_bufsize=_BLOCK_BYTES,
+            read_bufsize=_RECEIVE_BYTES,
             max_field_size=_LONGEST_FIELD_BYTES,
         )
 
@@ -154,7 +154,7 @@ class Downloader:
         the file host is in trouble), NetworkFault (``link_certificate``: the host's certificate is not trusted;
         ``link_proxy``: a proxy gives no way to it), LocalFault.
         """
-        part = PartialFile(self._parts / key, self._disk, fresh=key not in self._left)
+        part = PartialFile(self._parts / key, self._disk, self._executor, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -205,13 +205,10 @@ class Downloader:
         return _Received(None if coded else _given_sha256(headers))
 
     async def _take(self, pieces: AsyncIterator[bytes], part: PartialFile, told: Callable[[], None]) -> None:
-        """Hand what comes over to the part; a batch is written while the next one is gathered."""
-        writing: Future[None] | None = None
+        """Write what arrives. While a batch is written, aiohttp goes on receiving into its own buffer."""
         async for piece in pieces:
             if part.take(piece):
-                if writing is not None:
-                    await _over(writing)
-                writing = self._executor.submit(part.drain)
+                await part.drain()
             told()
             if part.size_bytes > _LARGEST_CLIP_BYTES:
                 part.forget()
@@ -251,6 +248,7 @@ class Downloader:
         if part.is_small:
             await next(self._small).do([item])
         else:
+            await part.drain()
             loop, checks = asyncio.get_running_loop(), self._checks
             await loop.run_in_executor(checks.executor, _finish_each, [item], checks.decoders)
         if not isinstance(item.outcome, Fetched):
@@ -259,14 +257,6 @@ class Downloader:
 
     async def _off_loop(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-async def _over(writing: "Future[None]") -> None:
-    """Wait for a batch to be written. Raises OSError."""
-    if writing.done():
-        writing.result()
-    else:
-        await asyncio.wrap_future(writing)
 
 
 def _finish_each(items: "list[_Item]", decoders: Decoders) -> None:

@@ -3,6 +3,7 @@
 Inputs may lie behind symbolic links, anywhere. What the program writes goes to its own plain files and nowhere else.
 """
 
+import asyncio
 import os
 import socket
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from batchrunner.app.verify import verify
 from batchrunner.errors import LocalFault, UsageError
-from batchrunner.job import Snapshot
+from batchrunner.job import Media, Snapshot
 from batchrunner.media import probe as media
 from batchrunner.media.decoder_pool import Here
 from batchrunner.media.probe import MediaProblem, probe, read_data_uri
@@ -22,7 +23,7 @@ from batchrunner.report import writer
 from batchrunner.storage.durable_files import Disk, open_plain
 from batchrunner.storage.run_directory import Lock, RunDir
 from batchrunner.transfer import downloader
-from tests.conftest import MEDIA, NOW, make_entries, make_job, make_run
+from tests.conftest import MEDIA, NOW, Inline, make_entries, make_job, make_run
 from tests.hostile.test_links import Peer, fetch, sends
 from tests.transfer.test_delivery import House, house
 
@@ -94,6 +95,10 @@ def test_a_file_of_the_kernels_is_no_input(path: str) -> None:
     assert "PATH=" not in caught.value.message + caught.value.hint
 
 
+async def read(media: Media) -> list[bytes]:
+    return [chunk async for chunk in read_data_uri(media, Inline())]
+
+
 def test_a_file_that_becomes_a_pipe_after_the_look_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +111,7 @@ def test_a_file_that_becomes_a_pipe_after_the_look_is_not_waited_for(
     with pytest.raises(MediaProblem):
         in_time(lambda: probe(path, "video"))
     with pytest.raises(LocalFault) as caught:
-        in_time(lambda: list(read_data_uri(looked_at)))
+        in_time(lambda: asyncio.run(read(looked_at)))
     assert caught.value.kind == "input_changed"
 
 

@@ -1,14 +1,17 @@
 """Inputs: what a file really is, and how it travels."""
 
+import asyncio
 import base64
 import errno
 import hashlib
 import io
 import os
 import struct
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from batchrunner.errors import LocalFault
 from batchrunner.job import Media
 from batchrunner.media.probe import Kind, MediaProblem, data_uri_length, inline, probe, read_data_uri, sniff
 from batchrunner.storage import durable_files
+from tests.conftest import Inline
 
 MEDIA = Path(__file__).parents[2] / "manifests" / "media"
 BUNNY = MEDIA / "bunny.mp4"
@@ -222,10 +226,22 @@ def test_white_space_in_a_data_uri_does_not_count() -> None:
     assert media.uri == "data:image/png;base64," + encoded.replace("\n", "")
 
 
+def read(media: Media, chunk_bytes: int = 3 << 18, into: list[bytes] | None = None) -> list[bytes]:
+    """Return the chunks of the data URI. into: gets them as they come."""
+    chunks = [] if into is None else into
+
+    async def main() -> None:
+        async for chunk in read_data_uri(media, Inline(), chunk_bytes):
+            chunks.append(chunk)
+
+    asyncio.run(main())
+    return chunks
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 3, 100, 4096, 1 << 20])
 def test_a_file_travels_as_its_data_uri(chunk_bytes: int) -> None:
     media = probe(HOPPER, "image")
-    body = b"".join(read_data_uri(media, chunk_bytes))
+    body = b"".join(read(media, chunk_bytes))
     assert body == b"data:image/jpeg;base64," + base64.b64encode(HOPPER.read_bytes())
     assert len(body) == data_uri_length(media)
 
@@ -236,7 +252,7 @@ def test_the_length_is_known_before(tmp_path: Path, size: int) -> None:
     path.write_bytes(b"x" * size)
     digest = hashlib.sha256(b"x" * size).hexdigest()
     media = Media("video", "x", path=path, sha256=digest, size_bytes=size, mime="video/mp4")
-    assert len(b"".join(read_data_uri(media, 30))) == data_uri_length(media)
+    assert len(b"".join(read(media, 30))) == data_uri_length(media)
 
 
 def grow(path: Path) -> None:
@@ -264,7 +280,7 @@ def test_a_changed_file_never_makes_a_whole_body(tmp_path: Path, change: Callabl
     change(path)
     sent: list[bytes] = []
     with pytest.raises(LocalFault) as caught:
-        sent.extend(read_data_uri(media, 3000))
+        read(media, 3000, sent)
     assert caught.value.kind == "input_changed"
     assert len(b"".join(sent)) < data_uri_length(media)
 
@@ -275,13 +291,73 @@ def test_a_file_that_changes_under_way_never_makes_a_whole_body(tmp_path: Path, 
     path.write_bytes(bytes(1 << 20))
     digest = hashlib.sha256(bytes(1 << 20)).hexdigest()
     media = Media("video", "x.bin", path=path, sha256=digest, size_bytes=1 << 20, mime="video/mp4")
-    reader = read_data_uri(media, 30_000)
-    sent = len(next(reader)) + len(next(reader))
-    change(path)
-    rest: list[bytes] = []
+    sent: list[bytes] = []
+
+    async def main() -> None:
+        async for chunk in read_data_uri(media, Inline(), 30_000):
+            sent.append(chunk)
+            if len(sent) == 2:
+                change(path)
+
     with pytest.raises(LocalFault):
-        rest.extend(reader)
-    assert sent + len(b"".join(rest)) < data_uri_length(media)
+        asyncio.run(main())
+    assert len(sent) > 1
+    assert len(b"".join(sent)) < data_uri_length(media)
+
+
+def test_an_input_is_read_and_encoded_in_the_executor() -> None:
+    """The event loop opens, reads, hashes and encodes nothing itself."""
+    media = probe(HOPPER, "image")
+    loop_thread, threads = threading.get_ident(), set[int]()
+
+    class Watched(ThreadPoolExecutor):
+        def submit(self, function: Callable[..., Any], /, *arguments: Any, **more: Any) -> "Future[Any]":
+            def run() -> Any:
+                threads.add(threading.get_ident())
+                return function(*arguments, **more)
+
+            return super().submit(run)
+
+    opened: list[int] = []
+    real = durable_files.open_plain
+
+    def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
+        opened.append(threading.get_ident())
+        return real(path, follow=follow)
+
+    async def main(executor: Watched) -> int:
+        return len([chunk async for chunk in read_data_uri(media, executor)])
+
+    with Watched() as executor, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable_files, "open_plain", open_plain)
+        assert asyncio.run(main(executor)) == 2
+    assert set(opened) <= threads
+    assert opened
+    assert loop_thread not in threads
+
+
+def test_a_reader_that_stops_early_closes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(bytes(1 << 20))
+    digest = hashlib.sha256(bytes(1 << 20)).hexdigest()
+    media = Media("video", "x.bin", path=path, sha256=digest, size_bytes=1 << 20, mime="video/mp4")
+    opened: list[io.BufferedReader] = []
+    real = durable_files.open_plain
+
+    def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
+        opened.append(real(path, follow=follow))
+        return opened[-1]
+
+    monkeypatch.setattr(durable_files, "open_plain", open_plain)
+
+    async def main() -> None:
+        chunks = read_data_uri(media, Inline(), 30_000)
+        await anext(chunks)
+        assert not opened[0].closed
+        await chunks.aclose()
+        assert opened[0].closed
+
+    asyncio.run(main())
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -291,9 +367,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         file.truncate(size)
     digest = hashlib.sha256(bytes(size)).hexdigest()
     media = Media("video", "large", path=path, sha256=digest, size_bytes=size, mime="video/mp4")
+
+    async def total_bytes() -> int:
+        return sum([len(chunk) async for chunk in read_data_uri(media, Inline())])
+
     tracemalloc.start()
     try:
-        total = sum(len(block) for block in read_data_uri(media))
+        total = asyncio.run(total_bytes())
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -317,5 +397,5 @@ def test_a_system_that_cannot_read_says_nothing_about_the_file(
 
     monkeypatch.setattr(durable_files, "open_plain", refused)
     with pytest.raises(LocalFault) as caught:
-        list(read_data_uri(media))
+        read(media)
     assert caught.value.kind == kind

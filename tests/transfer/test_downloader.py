@@ -24,7 +24,7 @@ from batchrunner.transfer import downloader
 from batchrunner.transfer.downloader import Checks, Downloader, Fetched
 from batchrunner.transfer.partial_file import PartialFile
 from batchrunner.transfer.url_guard import Guard
-from tests.conftest import Opening
+from tests.conftest import Inline, Opening
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEY = "0123456789abcdef"
@@ -442,7 +442,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
 
     items = []
     for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
-        part = PartialFile(tmp_path / name, Picky(), fresh=True)
+        part = PartialFile(tmp_path / name, Picky(), Inline(), fresh=True)
         part.start(continued=False, etag="")
         part.take(content)
         assert part.is_small

@@ -8,9 +8,9 @@ service's own base URL, and nowhere else.
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Collection, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -169,14 +169,18 @@ class ApiClient:
         total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
         assert self._submissions is not None
-        with closing(body), _mapped(body, self._redactor), self._closed_ways():
-            async with self._submissions.post(
-                URL(f"{self._base}{_PATH}", encoded=True),
-                data=body.stream(),
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as reply:
+        stream = body.stream()
+        with _mapped(body, self._redactor), self._closed_ways():
+            async with (
+                _closing(stream),
+                self._submissions.post(
+                    URL(f"{self._base}{_PATH}", encoded=True),
+                    data=stream,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                ) as reply,
+            ):
                 read = await _read(reply, self._redactor)
         with _enough(read, body, self._redactor):
             return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
@@ -260,39 +264,33 @@ class _Body:
         self._executor = executor
         self.fault: LocalFault | None = None
         self.complete = False
-        self._over = False
-        self._reading: Generator[bytes, None, None] | None = None
         self.length_bytes = sum(
             len(part) if isinstance(part, bytes) else probe.data_uri_length(part) for part in self._parts
         )
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         for part in self._parts:
             if isinstance(part, bytes):
                 self.complete = part is self._parts[-1]
                 yield part
                 continue
-            self._reading = pieces = probe.read_data_uri(part)
             try:
-                while piece := await loop.run_in_executor(self._executor, partial(self._next, pieces)):
-                    yield piece
+                async with aclosing(probe.read_data_uri(part, self._executor)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             except LocalFault as fault:
                 self.fault = fault
                 raise
 
-    def close(self) -> None:
-        """Close the file that was being read when the call ended: aiohttp drops a body that it did not send."""
-        self._over = True
-        if self._reading is not None:
-            with suppress(ValueError):  # a thread is reading at this moment; it closes the file when it is done
-                self._reading.close()
 
-    def _next(self, pieces: Generator[bytes, None, None]) -> bytes:
-        piece = next(pieces, b"")
-        if self._over:
-            pieces.close()
-        return piece
+@asynccontextmanager
+async def _closing(stream: AsyncGenerator[bytes, None]) -> AsyncIterator[None]:
+    """Close the file that is being read when the call ends: aiohttp drops a body that it did not send."""
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):  # aiohttp's own task is reading; it is cancelled, and closes the file then
+            await stream.aclose()
 
 
 def _uri_part(source: Media) -> bytes | Media:

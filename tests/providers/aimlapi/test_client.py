@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -730,9 +730,12 @@ def test_cancelled_while_an_input_is_read(talk: Talk, local: Job, monkeypatch: p
     begun, go_on = threading.Event(), threading.Event()
     complaints: list[Any] = []
 
-    def slow(_: Media) -> Iterator[bytes]:
-        begun.set()
-        go_on.wait(10)
+    async def slow(_: Media, executor: Executor) -> AsyncIterator[bytes]:
+        def block() -> None:
+            begun.set()
+            go_on.wait(10)
+
+        await asyncio.get_running_loop().run_in_executor(executor, block)
         yield b"x"
 
     monkeypatch.setattr(probe, "read_data_uri", slow)
