@@ -6,7 +6,7 @@
 FROM python:3.12-slim
 
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE constraints.txt ./
+COPY pyproject.toml README.md LICENSE NOTICE constraints.txt ./
 COPY batchrunner batchrunner
 RUN pip install --no-cache-dir -c constraints.txt . && rm -rf /src
 

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import runpy
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,15 @@ def test_the_architecture_page_names_every_package_and_only_paths_that_exist() -
     paths = re.findall(r"`([\w/.]+(?:/|\.(?:py|json|j2)))`", page)
     assert len(paths) > 40
     assert [path for path in paths if not (package / path).exists() and not (ROOT / path).exists()] == []
+
+
+def test_the_dockerfile_copies_what_the_package_is_built_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    paths = [path for line in copied for path in line.split()]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    needed = {project["readme"], *project["license-files"], "pyproject.toml", "constraints.txt"}
+    assert {path for path in needed if not path.startswith("batchrunner/")} <= set(paths)
 
 
 def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
