@@ -17,9 +17,13 @@ LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, where the log itsel
 
 @dataclass(slots=True)
 class _Doubt:
-    """since: the submission. earlier: of an earlier run. searched: by a search that could have found it."""
+    """since: the submission. slot_since: from when on its slot is counted. earlier: of an earlier run.
+
+    searched: by a search that could have found it.
+    """
 
     since: float
+    slot_since: float
     earlier: bool
     holds: bool = True
     searched: bool = False
@@ -43,13 +47,16 @@ class InDoubtJobs:
         return iter(self._in_doubt)
 
     def found(self, fingerprint: str, since: float, now: float, *, holds: bool = True) -> None:
-        """A doubt of an earlier run."""
-        self._in_doubt[fingerprint] = _Doubt(since, earlier=True, holds=holds)
+        """A doubt of an earlier run.
+
+        Its slot is counted from now on: only the wall clock says how old it is, and that may have been set since.
+        """
+        self._in_doubt[fingerprint] = _Doubt(since, now, earlier=True, holds=holds)
         self.reconcile_at = now
 
     def add(self, fingerprint: str, since: float, now: float) -> None:
         """A new doubt."""
-        self._in_doubt[fingerprint] = _Doubt(since, earlier=False)
+        self._in_doubt[fingerprint] = _Doubt(since, since, earlier=False)
         self._wait_s = self._first_wait_s
         self.reconcile_at = now
 
@@ -92,29 +99,36 @@ class InDoubtJobs:
 
     def over(self, now: float, slot_s: Callable[[str], float]) -> list[str]:
         """The doubts that hold their slots no longer, each named once. slot_s: how long one holds it, as known now."""
-        freed = [name for name, doubt in self._in_doubt.items() if doubt.holds and doubt.since + slot_s(name) <= now]
+        held = [(name, doubt.slot_since) for name, doubt in self._in_doubt.items() if doubt.holds]
+        freed = [name for name, slot_since in held if slot_since + slot_s(name) <= now]
         for fingerprint in freed:
             self._in_doubt[fingerprint].holds = False
         return freed
 
     def next_over(self, slot_s: Callable[[str], float]) -> float | None:
         """When the next slot comes free, as known now."""
-        ends = (doubt.since + slot_s(name) for name, doubt in self._in_doubt.items() if doubt.holds)
+        ends = (doubt.slot_since + slot_s(name) for name, doubt in self._in_doubt.items() if doubt.holds)
         return min(ends, default=None)
 
 
-def longest_s(seen_s: Sequence[float], running_s: Sequence[float], most_s: float) -> float:
+def longest_s(seen_s: Sequence[float], running_s: Sequence[float], least_s: float, most_s: float) -> float:
     """How long generations of one kind take at the longest, as far as is known: an upper quantile of what was seen.
 
     seen_s: durations of those that completed. running_s: ages of those still running, which take longer than that.
-    most_s: the answer where nothing is known, and never more than that.
+    least_s: never less than that. most_s: the answer where nothing is known, and never more than that.
     """
     if not seen_s:
         return most_s
     if len(seen_s) < FEW:
-        return min(most_s, max([_FEW_FACTOR * max(seen_s), *running_s]))
-    ranked = sorted([*seen_s, *running_s])
-    return min(most_s, ranked[ceil(_UPPER * len(ranked)) - 1])
+        return min(most_s, max([least_s, _FEW_FACTOR * max(seen_s), *running_s]))
+    upper_s = _upper_s(seen_s)
+    # One that has been running for less time than that says nothing.
+    upper_s = _upper_s([*seen_s, *(age_s for age_s in running_s if age_s > upper_s)])
+    return min(most_s, max(least_s, upper_s))
+
+
+def _upper_s(durations_s: Sequence[float]) -> float:
+    return sorted(durations_s)[ceil(_UPPER * len(durations_s)) - 1]
 
 
 def plausible_s(seen_s: Sequence[float], least_s: float) -> float:

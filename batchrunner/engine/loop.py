@@ -30,6 +30,8 @@ from batchrunner.plan.admission import AdmissionAction, AdmissionDecision
 from batchrunner.plan.duration_estimate import Kind, kind_of
 from batchrunner.transfer.link_expiry import expires_at
 
+SLOT_POLLS = 3  # intervals: a submission in doubt holds its slot for no less, as durations are known only that well
+
 
 class Engine:
     """One run of one batch.
@@ -139,22 +141,19 @@ class Engine:
             kind = kind_of(job)
             if kind not in known:
                 running_s = self._running_s(kind)
-                known[kind] = longest_s(self._steps.seen_s(job), running_s, self._policy.doubt_s)
+                least_s = SLOT_POLLS * self._policy.poll_interval_s
+                known[kind] = longest_s(self._steps.times.known_s(job), running_s, least_s, self._policy.doubt_s)
             return known[kind]
 
         return slot_s
 
     def _running_s(self, kind: Kind) -> list[float]:
         """How long the generations of one kind have been running that are not complete, seconds."""
-        wall = self._deps.clock.now()
         running = (self._steps.records[fingerprint] for fingerprint in self._followed)
         return [
-            wall - record.last.accepted_at
+            self._steps.times.age_s(record)
             for record in running
-            if record.state is State.IN_FLIGHT
-            and record.last.completed_at is None
-            and record.last.accepted_at is not None
-            and kind_of(record.job) == kind
+            if record.state is State.IN_FLIGHT and record.last.completed_at is None and kind_of(record.job) == kind
         ]
 
     def _give_up(self, call: str) -> None:
@@ -184,7 +183,7 @@ class Engine:
                     self._scheduler.occupy(fingerprint)
                 self._follow(fingerprint, 0.0)
             elif record.state is State.IN_DOUBT:
-                # The wall clock may have been set back since: it never holds its slot longer than a fresh one would.
+                # The wall clock may have been set back since: it is never younger than a fresh one.
                 self._in_doubt.found(fingerprint, now - max(0.0, wall - record.last.submitted_at), now)
                 self._scheduler.occupy(fingerprint, in_doubt=True)
 

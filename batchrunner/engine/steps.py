@@ -14,13 +14,13 @@ from typing import Any
 from batchrunner.engine import backoff as retry
 from batchrunner.engine.calls import CallHealth, watched
 from batchrunner.engine.confirmation import TERMINAL, Confirmations, unnamed
+from batchrunner.engine.generation_times import GenerationTimes
 from batchrunner.engine.in_doubt import Finished, InDoubtJobs, is_disproved, plausible_s
 from batchrunner.engine.ports import Dependencies, Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Job, Move, Record, Result, State, advance
 from batchrunner.plan.admission import Admission
-from batchrunner.plan.duration_estimate import kind_of
 from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions
 
@@ -130,7 +130,8 @@ class Steps:
         self._refused_polls: dict[str, tuple[int, int]] = {}  # refusals for good, and the job's own failures then
         self._foreign: Counter[str] = Counter()  # replies in a row about another generation
         self._confirmations = Confirmations()
-        self._seen_at: dict[str, float] = {}  # monotonic, s: the last look that found it unfinished
+        unseen_s = 3 * policy.poll_interval_s + 60  # longer than that was an outage
+        self.times = GenerationTimes(deps.clock, admission.forecast, deps.durations, unseen_s)
         self._warned: set[str] = set()
         self._listed_at: dict[str, float] = {}  # by request id, wall time, s: when it was first seen as finished
         self.log_offered = deps.provider.capabilities.find_submissions
@@ -145,6 +146,7 @@ class Steps:
         """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
         clock = self._deps.clock
         record = self.records[fingerprint]
+        self.times.submitting(fingerprint)
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         estimate = self.admission.prices.estimate(record.job).credits
         intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
@@ -158,8 +160,8 @@ class Steps:
             accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
         except CallError as error:
             return await self._not_accepted(fingerprint, error)
+        self.times.accepted(fingerprint)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
-        self._seen_at[fingerprint] = clock.monotonic()
         return PollAgain()
 
     async def _not_sent(self, record: Record, fault: LocalFault) -> None:
@@ -306,14 +308,10 @@ class Steps:
         ]
 
     def _is_disproved(self, record: Record, finished: Sequence[Finished]) -> bool:
-        longest_s = plausible_s(self.seen_s(record.job), self._policy.doubt_s)
+        longest_s = plausible_s(
+            [*self.times.known_s(record.job), *self.times.all_batches_s(record.job)], self._policy.doubt_s
+        )
         return is_disproved(record.last.submitted_at, self._deps.clock.now(), longest_s, finished)
-
-    def seen_s(self, job: Job) -> list[float]:
-        """How long generations of a job's kind took, queue included, as far as this batch and others know."""
-        kind = kind_of(job)
-        known = self._deps.durations.get((kind, False))
-        return [*self.admission.forecast.seen.get(kind, ()), *(by_s for _, by_s in (known.spans if known else ()))]
 
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""
@@ -399,7 +397,7 @@ class Steps:
         return refused >= REFUSED_POLLS
 
     async def _still_working(self, fingerprint: str, record: Record, phase: Phase) -> Next:
-        self._seen_at[fingerprint] = self._deps.clock.monotonic()
+        self.times.unfinished(fingerprint)
         if phase is not Phase.GENERATING:
             return PollAgain()
         if record.last.generating_at is None:
@@ -416,11 +414,7 @@ class Steps:
 
     async def _completed(self, fingerprint: str, record: Record, seen: GenerationStatus) -> Next:
         if record.last.completed_at is None:
-            record = record.with_attempt(completed_at=self._deps.clock.now())
-            self._put(record)
-            unseen_s = self._deps.clock.monotonic() - self._seen_at.pop(fingerprint, float("-inf"))
-            if unseen_s <= 3 * self._policy.poll_interval_s + 60:  # else an outage, or two runs, lie between
-                self.admission.forecast.learn(record)
+            self._put(self.times.completed(record))
         if seen.result_url is not None:
             return Download(seen.result_url)
         self._linkless[fingerprint] += 1

@@ -2,8 +2,9 @@
 
 Durations run from the service's acceptance to the poll that saw it complete, queue included: what a job that is
 submitted now has to expect. They are kept by model and resolution, the latest few: a service slows down and recovers.
-Rule: only what was watched counts. A generation that completed between two runs was seen complete by the next one,
-maybe a day later; taken for a duration, that would leave no night long enough for any job.
+Rule: only what was watched from its acceptance on counts. A generation that completed between two runs was seen
+complete by the next one, maybe a day later; taken for a duration, that would leave no night long enough for any job.
+One whose submission was in doubt was found in the service's log: when it was accepted is not known.
 """
 
 from bisect import bisect
@@ -34,11 +35,16 @@ class Forecast:
         attempt = record.last
         if attempt.accepted_at is None or attempt.completed_at is None:
             return
+        if attempt.error is not None:
+            return  # its submission was in doubt, or its end
         if bisect(self._starts, attempt.accepted_at) != bisect(self._starts, attempt.completed_at):
             return  # not by one run
-        took_s = attempt.completed_at - attempt.accepted_at
-        if took_s >= 0:  # else the wall clock was set back meanwhile
-            self._seen.setdefault(kind_of(record.job), deque(maxlen=_KEPT)).append(took_s)
+        self.add(record.job, attempt.completed_at - attempt.accepted_at)
+
+    def add(self, job: Job, took_s: float) -> None:
+        """Take in how long a generation took, in seconds; less than nothing where the wall clock was set back."""
+        if took_s >= 0:
+            self._seen.setdefault(kind_of(job), deque(maxlen=_KEPT)).append(took_s)
 
     @property
     def seen(self) -> Mapping[Kind, Sequence[float]]:

@@ -125,6 +125,16 @@ def test_a_slot_is_held_for_its_time_which_is_judged_anew_each_time() -> None:
     assert sorted(in_doubt) == ["a", "b"], "they are searched for all the same"
 
 
+def test_one_of_an_earlier_run_holds_its_slot_like_a_fresh_one() -> None:
+    """Its age is known by the wall clock only, which may have been set."""
+    in_doubt = make()
+    in_doubt.found("old", -90_000.0, 100.0)
+    assert in_doubt.is_settled("old", 100.0)
+    assert in_doubt.next_over(lambda _: 600.0) == 700.0
+    assert in_doubt.over(699.0, lambda _: 600.0) == []
+    assert in_doubt.over(700.0, lambda _: 600.0) == ["old"]
+
+
 HALF_AN_HOUR = 1800.0
 
 
@@ -141,16 +151,19 @@ HALF_AN_HOUR = 1800.0
         ([60.0] * 10, [], 60.0),
         ([float(each) for each in range(1, 101)], [], 95.0),
         ([float(each) for each in range(1, 101)], [500.0], 96.0),
+        ([float(each) for each in range(1, 101)], [0.5] * 100, 95.0),  # those that began just now say nothing
+        ([0.2], [], 45.0),  # durations are known no better than polls tell
+        ([0.2] * 20, [], 45.0),
         ([60.0] * 20, [500.0] * 5, 500.0),  # a queue has built up
         ([6000.0] * 20, [], HALF_AN_HOUR),
     ],
 )
 def test_how_long_generations_take_at_the_longest(seen: list[float], running: list[float], expected: float) -> None:
-    assert longest_s(seen, running, HALF_AN_HOUR) == expected
+    assert longest_s(seen, running, 45.0, HALF_AN_HOUR) == expected
 
 
 def test_the_more_is_known_the_shorter_a_slot_is_held() -> None:
-    held = [longest_s([60.0] * number, [], HALF_AN_HOUR) for number in range(15)]
+    held = [longest_s([60.0] * number, [], 45.0, HALF_AN_HOUR) for number in range(15)]
     assert held == sorted(held, reverse=True)
     assert held[0] == HALF_AN_HOUR
     assert held[-1] == 60.0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from batchrunner.job import Attempt, Record, State
+from batchrunner.errors import Problem
+from batchrunner.job import Attempt, Move, Record, State, advance
 from batchrunner.plan.duration_estimate import Forecast
 from tests.conftest import NOW, make_job
 
@@ -10,6 +11,15 @@ from tests.conftest import NOW, make_job
 def took(seconds: float, name: str = "a", resolution: str = "480p", at: float = NOW) -> Record:
     attempt = Attempt(1, f"r.{name}", at, "g", "succeeded", accepted_at=at, completed_at=at + seconds)
     return Record(make_job(name, resolution=resolution), State.SUCCEEDED, (attempt,))
+
+
+def adopted(seconds: float) -> Record:
+    """One whose submission was in doubt: `accepted_at` is when it was found in the log."""
+    record = Record(make_job())
+    record = advance(record, Move.BEGIN_SUBMIT, request_id="r", submitted_at=NOW - 100)
+    record = advance(record, Move.DOUBT, error=Problem("cut", "the connection broke", "", "network"))
+    record = advance(record, Move.ADOPT, generation_id="g", accepted_at=NOW)
+    return record.with_attempt(completed_at=NOW + seconds)
 
 
 LOW, HIGH = make_job(resolution="480p"), make_job(resolution="720p")
@@ -51,8 +61,9 @@ def test_records_are_taken_in_as_they_completed_whatever_their_order() -> None:
         Record(make_job(), State.FAILED, (Attempt(1, "r", NOW, outcome="refused", ended_at=NOW + 1),)),
         Record(make_job(), State.SUCCEEDED, (Attempt(1, "r", NOW, "g", "succeeded", completed_at=NOW),)),
         took(-3600.0),
+        adopted(0.2),
     ],
-    ids=["pending", "in flight", "refused", "acceptance unknown", "the clock was set back"],
+    ids=["pending", "in flight", "refused", "acceptance unknown", "the clock was set back", "adopted"],
 )
 def test_what_says_nothing_teaches_nothing(record: Record) -> None:
     assert Forecast([took(60), took(60), took(60), *[record] * 40]).expected_s(LOW) == 60

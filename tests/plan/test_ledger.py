@@ -63,6 +63,7 @@ STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
     "refused, then accepted": ((BEGIN_SUBMIT, REFUSE, *FLYING), Spend(0, 100, 0, 1)),
     "in doubt": ((BEGIN_SUBMIT, DOUBT), Spend(0, 100, 0, 1)),
     "a doubt that was found": ((BEGIN_SUBMIT, DOUBT, ADOPT), Spend(0, 100, 0, 1)),
+    "a doubt that the log disproves": ((BEGIN_SUBMIT, DOUBT, ("clear", NO)), Spend()),
     "a doubt that was found and delivered": ((BEGIN_SUBMIT, DOUBT, ADOPT, "complete", DELIVER), Spend(100, 0, 0, 1)),
     "a doubt that the service's log clears": ((BEGIN_SUBMIT, DOUBT, ("clear",)), Spend()),
     "a doubt that the user released": ((BEGIN_SUBMIT, DOUBT, RELEASE), Spend(0, 100, 0, 1)),

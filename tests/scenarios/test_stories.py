@@ -47,6 +47,7 @@ class RehearsalConfig:
     history: Path | None = None
     told: list[Event] = field(default_factory=list)
     lists_on_acceptance: bool = False
+    clock: LoopClock = field(default_factory=lambda: LoopClock(EPOCH))
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """The manifest, loaded."""
@@ -60,7 +61,7 @@ class RehearsalConfig:
         rng = Random(7)
         executor = MortalExecutor(mortal, rng)
         files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
-        outside = Environment(LoopClock(EPOCH), executor, executor, files, rng, checks, history=self.history)
+        outside = Environment(self.clock, executor, executor, files, rng, checks, history=self.history)
         setup = self.setup(entries, **flags)
         setup.rundir.make()
         caught: list[int] = []
@@ -202,6 +203,34 @@ def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> 
         assert list(stage.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=logs))
+
+
+def test_the_slot_of_a_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
+    """The reply of the first job is lost, and the service works on it for half an hour."""
+
+    async def story(stage: RehearsalConfig) -> None:
+        await stage.run(entries("a"), concurrency=1)
+        stage.clock = LoopClock(EPOCH + 86_400.0)
+        assert await stage.run(entries("a", "b"), concurrency=1) == 1
+        first, second = (event["at"] for event in stage.service.ledger() if event["event"] == "accepted")
+        assert second - first >= 1800.0
+
+    play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False, duration_s=1700.0)
+
+
+def test_what_was_found_in_the_log_says_nothing_about_how_long_generations_take(tmp_path: Path) -> None:
+    """It is found when it is nearly complete; the next one is lost too, and holds the only slot all the same."""
+
+    async def story(stage: RehearsalConfig) -> None:
+        await stage.run(entries("a"), concurrency=1)
+        await asyncio.sleep(595.0)
+        assert await stage.run(entries("a", "b", "c"), concurrency=1) == 0
+        accepted = [event["at"] for event in stage.service.ledger() if event["event"] == "accepted"]
+        assert len(accepted) == 3
+        assert accepted[2] - accepted[1] >= 600.0
+
+    lost = Fault(on="submit", kind="lost_reply", first=2)
+    play(tmp_path, story, lost, duration_s=600.0, log_delay_s=300.0)
 
 
 def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Path) -> None:
