@@ -33,7 +33,7 @@ def times(clock: SetClock, durations: dict[DurationKey, Durations] | None = None
 
 def test_a_duration_is_measured_by_the_clock_that_never_jumps() -> None:
     clock = SetClock()
-    watched, forecast = times(clock)
+    watched, _ = times(clock)
     record = in_flight(clock.now())
     watched.accepted(record.job.fingerprint)
     clock.at_s += 40.0

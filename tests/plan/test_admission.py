@@ -35,7 +35,7 @@ def test_without_bounds_everything_goes_and_is_held_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_s", "ruling"),
+    ("left_s", "action"),
     [
         (None, AdmissionAction.GO),
         (600.0, AdmissionAction.GO),

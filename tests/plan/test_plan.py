@@ -54,7 +54,7 @@ def test_before_the_first_run_everything_is_new() -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes", [ResumeOptions(), ResumeOptions(retry_failed=True), ResumeOptions(resubmit_in_doubt=True)]
+    "options", [ResumeOptions(), ResumeOptions(retry_failed=True), ResumeOptions(resubmit_in_doubt=True)]
 )
 @pytest.mark.parametrize("state", State)
 def test_it_says_what_run_does(state: State, options: ResumeOptions) -> None:
