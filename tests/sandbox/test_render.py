@@ -347,3 +347,21 @@ def test_a_long_placeholder_is_cheap_and_as_long_as_its_reference(tmp_path: Path
     stub.write_bytes(render_tiny(RenderRequest(source, MEDIA / "standin.jpg", stub)))
     assert measure(stub) == (700, Fraction(28))
     assert len(decoded(stub)[0]) == 700
+
+
+def test_colours_of_hd_clips_are_kept(tmp_path: Path) -> None:
+    """BT.709 values that are read or written as BT.601 come out greener."""
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        stream.options = {"x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709"}
+        frame = av.VideoFrame(96, 96, "yuv420p")
+        for plane, value in zip(frame.planes, (150, 90, 180), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(made(tmp_path, source, composite=False, quality="maximum"))) as container:
+        result = next(container.decode(video=0))
+    assert (result.colorspace, result.color_primaries, result.color_trc) == (1, 1, 1)
+    assert [bytes(plane)[0] for plane in result.planes] == pytest.approx([150, 90, 180], abs=2)

@@ -101,6 +101,7 @@ def _make(request: RenderRequest, picture: "Image.Image") -> None:
     replacement = _replacement(request, picture, size_px) if request.composite else None
     with av.open(str(request.out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
         encoder = _encoder(target, request, first, size_px)
+        colours = _colours(first, encoder)
         durations: dict[int, int] = {}
         with closing(Sound(request.video, target, first.start_s)) as sound:
             for frame in _played(request):
@@ -108,6 +109,8 @@ def _make(request: RenderRequest, picture: "Image.Image") -> None:
                 if replacement is not None:
                     pixels = replacement.apply(pixels, frame.number, float(frame.pts * frame.time_base))
                 made = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                if colours is not None:
+                    made = made.reformat(format="yuv420p", dst_colorspace=colours)
                 # Both: a frame keeps its source's time base otherwise, and the clip would last a fraction of a second.
                 made.pts, made.time_base = frame.pts, frame.time_base
                 durations[frame.pts] = frame.duration
@@ -136,6 +139,19 @@ def _mux(target: Any, packets: Any, durations: dict[int, int]) -> None:
         # Or the last frame, and a clip of one frame, would have no length.
         packet.duration = durations.pop(packet.pts, packet.duration)
         target.mux(packet)
+
+
+def _colours(first: Frame, encoder: Any) -> int | None:
+    """Give the result the reference's colour matrix and its tags. Returns the matrix, None where it has no tag."""
+    from av.video.reformatter import Colorspace
+
+    source = first.decoded
+    if source.colorspace != Colorspace.ITU709:
+        return None  # the encoder takes and writes BT.601 where it is told nothing else
+    context = encoder.codec_context
+    context.colorspace, context.color_range = source.colorspace, 1
+    context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+    return int(Colorspace.ITU709)
 
 
 def _encoder(target: Any, request: RenderRequest, first: Frame, size_px: tuple[int, int]) -> Any:
