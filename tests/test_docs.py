@@ -189,6 +189,14 @@ def test_the_architecture_page_names_every_package_and_only_paths_that_exist() -
     assert [path for path in paths if not (package / path).exists() and not (ROOT / path).exists()] == []
 
 
+def test_the_glossary_defines_each_term_once_and_in_order() -> None:
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \| \S.*\. \|$", page_text("glossary.md"), re.MULTILINE)
+    assert len(terms) == page_text("glossary.md").count("\n| **")
+    assert terms == sorted(set(terms))
+    kept = {"batch", "manifest", "entry", "job", "attempt", "generation", "journal", "ledger", "fingerprint"}
+    assert kept | {"run directory", "in doubt", "in flight"} <= set(terms)
+
+
 def test_the_dockerfile_copies_what_the_package_is_built_from() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
