@@ -232,7 +232,7 @@ def test_a_clip_that_is_lost_during_the_run_is_fetched_again(tmp_path: Path, ser
 STUCK = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from batchrunner import decoders
+from batchrunner.media import decoder_pool as decoders
 serve = "from tests.odd_tasks import serve_stuck; serve_stuck()"
 stuck = decoders.Pool(1, start="sys.path.insert(0, {str(ROOT)!r}); " + serve)
 decoders.pool = lambda: stuck

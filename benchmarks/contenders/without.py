@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_NO_STRUCTURE = "from batchrunner import mp4; mp4.check_structure = lambda *_: None"
+_NO_STRUCTURE = "from batchrunner.media import mp4_structure as mp4; mp4.check_structure = lambda *_: None"
 
 
 def decode() -> None:

@@ -207,7 +207,7 @@ def test_a_file_that_has_grown_too_large_is_an_error_and_no_signal(tmp_path: Pat
     program = """
 import resource, sys
 from pathlib import Path
-from batchrunner import disk
+from batchrunner.storage import durable_files as disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     disk.Disk().create(Path(sys.argv[1]), b"x" * 8192)

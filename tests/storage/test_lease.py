@@ -103,7 +103,7 @@ def test_who_comes_late_to_a_number_that_is_free_again_lets_it_go(
 RACE = """
 import sys
 from pathlib import Path
-from batchrunner import lease
+from batchrunner.storage import lease
 room = Path(sys.argv[1])
 here = lease.myself(0.0)
 print("ready", flush=True)
