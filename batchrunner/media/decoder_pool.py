@@ -34,6 +34,7 @@ _LONGEST_START_S = 120.0
 _LONGEST_TASK_S = 10_800.0  # a worker ends itself long before
 _LONGEST_REPLY_BYTES = 1 << 20
 _MOST_RESIDENT_KB = None if sys.platform.startswith("linux") else 3 << 20  # Linux bounds the address space
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDED = "the check was ended with the run"
 _WORDS = {
     signal.SIGXCPU: "decoding it takes more time than a clip of its size needs",
@@ -304,15 +305,19 @@ def _spawn(start: str) -> "Popen[bytes]":
     """Start a worker: in a session of its own, without this process's environment and open files."""
     import subprocess
 
-    return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
-        [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        cwd="/",
-        start_new_session=True,
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)  # inherited: a worker that starts cannot be ended by one
+    try:
+        return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
+            [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            cwd="/",
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _resident_kb(pid: int) -> int:

@@ -170,7 +170,7 @@ def test_it_has_no_secret_no_file_and_no_terminal(pool: Pool, monkeypatch: pytes
     monkeypatch.setenv("AIMLAPI_KEY", "sk-not-for-decoders")
     with (tmp_path / "lock").open("w") as lock, closing(Pool(1, start=START)) as fresh:
         os.set_inheritable(lock.fileno(), True)
-        found = one(fresh, "surroundings", {})
+        found = one(fresh, "environment", {})
     assert "sk-not-for-decoders" not in found["environment"].values()
     assert found["files"] <= 6, "three streams, the replies' descriptor, the listing itself"
     assert found["session"] != os.getsid(0)
