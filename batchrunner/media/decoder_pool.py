@@ -305,7 +305,7 @@ def _spawn(start: str) -> "Popen[bytes]":
     """Start a worker: in a session of its own, without this process's environment and open files."""
     import subprocess
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)  # inherited: a worker that starts cannot be ended by one
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)  # a worker inherits this
     try:
         return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
             [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
