@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.events import RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
-from batchrunner.plan.ledger import Spend, spend_of, spend_of_alike
+from batchrunner.plan.ledger import Spend, spend_of, spend_of_group
 from batchrunner.plan.prices import Prices
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
     """The same of a batch of which only a part is at hand, and the rest in figures."""
     run = batch.counts.run
     estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
-    spent = sum((spend_of_alike(each.sum, each.number) for each in batch.counts.attempts), Spend())
+    spent = sum((spend_of_group(each.sum, each.number) for each in batch.counts.attempts), Spend())
     rest = spent - sum(map(spend_of, batch.records.values()), Spend())
     return RunStarted(
         at=run.started_at,

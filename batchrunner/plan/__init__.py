@@ -1,1 +1,1 @@
-"""What a run would do and cost."""
+"""Plans: what a run would do and cost."""

@@ -1,7 +1,7 @@
-"""Whether a job may be submitted as far as money and time go. Pure: the time that is left is an argument.
+"""Decide whether money and time allow the submission of a job. Pure: the remaining time is an argument.
 
-Rule: a job that does not fit into the time left, or whose price nobody knows under a budget in credits, is set aside
-and the next one gets its turn; one that does not fit into the budget waits, since what is in flight may set some free.
+A job that does not fit into the remaining time, or whose price is unknown under a budget in credits, is skipped, and
+the next job is considered. A job that does not fit into the budget waits, because requests in flight may release some.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from batchrunner.plan.prices import Prices
 
 
 class AdmissionAction(Enum):
-    """What to do with a job whose turn it is."""
+    """What to do with the next job."""
 
     GO = "go"
     WAIT = "wait"
-    SKIP = "set aside"
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionDecision:
-    """A ruling, and why, in words that fit several jobs."""
+    """A decision and its reason, worded so that it fits several jobs."""
 
     action: AdmissionAction
     why: str = ""
 
 
 class Admission:
-    """Judges jobs by the batch's prices, ledger and forecast."""
+    """Decides on jobs with the batch's prices, ledger and forecast."""
 
     def __init__(self, prices: Prices, ledger: Ledger, forecast: Forecast) -> None:
         self.prices = prices
@@ -39,9 +39,9 @@ class Admission:
         self.forecast = forecast
 
     def decide(self, record: Record, left_s: float | None) -> AdmissionDecision:
-        """Whether the job of `record` may be submitted with `left_s` seconds to go (None: no end is set).
+        """Decide whether the job of `record` may be submitted with `left_s` seconds left (None: no limit).
 
-        With GO its price is held in the ledger, until its record says more.
+        GO reserves its price in the ledger until its record is updated.
         """
         expected_s = self.forecast.expected_s(record.job) or 0.0
         if left_s is not None and expected_s > left_s:
@@ -50,7 +50,7 @@ class Admission:
             )
         estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
-            return AdmissionDecision(AdmissionAction.SKIP, f"its price is not known: {estimate.basis}")
+            return AdmissionDecision(AdmissionAction.SKIP, f"its price is unknown: {estimate.basis}")
         refusal = self.ledger.refuses(estimate.credits)
         if refusal:
             return AdmissionDecision(AdmissionAction.WAIT, refusal)

@@ -1,10 +1,11 @@
-"""How long a generation is expected to take, from those that were seen to their end. Pure.
+"""Estimate how long a generation takes, from completed generations. Pure.
 
-Durations run from the service's acceptance to the poll that saw it complete, queue included: what a job that is
-submitted now has to expect. They are kept by model and resolution, the latest few: a service slows down and recovers.
-Rule: only what was watched from its acceptance on counts. A generation that completed between two runs was seen
-complete by the next one, maybe a day later; taken for a duration, that would leave no night long enough for any job.
-One whose submission was in doubt was found in the service's log: when it was accepted is not known.
+Durations run from the service's acceptance to the poll that saw the generation complete. They include the queue, as a
+job that is submitted now has to wait too. The latest durations are kept by model and resolution, because a service
+slows down and recovers.
+Only generations that one run watched from acceptance to completion are counted. A generation that completed between two
+runs is seen complete by the next run, maybe a day later. Such a duration would make every night too short for any job.
+The acceptance time of a submission in doubt is unknown, because the generation was found in the service's log.
 """
 
 from bisect import bisect
@@ -13,14 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from batchrunner.job import Job, Record
 
-_KEPT = 64  # of each kind
-_ENOUGH = 3  # fewer say nothing
+_KEPT = 64  # durations per kind
+_ENOUGH = 3  # fewer durations are not significant
 
 Kind = tuple[str, str]  # model, resolution
 
 
 class Forecast:
-    """Learns from records, and answers for jobs. starts: when runs of this batch started (wall time, s)."""
+    """Learns durations from records and estimates those of jobs. starts: start times of the runs (wall time, s)."""
 
     def __init__(self, records: Iterable[Record] = (), starts: Iterable[float] = ()) -> None:
         self._starts = sorted(starts)
@@ -29,20 +30,20 @@ class Forecast:
             self.learn(record)
 
     def learn(self, record: Record) -> None:
-        """Take in how long the latest attempt of `record` took, if it was seen to complete."""
+        """Add the duration of the latest attempt of `record`, if one run saw it from acceptance to completion."""
         if not record.attempts:
             return
         attempt = record.last
         if attempt.accepted_at is None or attempt.completed_at is None:
             return
         if attempt.error is not None:
-            return  # its submission was in doubt, or its end
+            return  # its submission or its end was in doubt
         if bisect(self._starts, attempt.accepted_at) != bisect(self._starts, attempt.completed_at):
-            return  # not by one run
+            return  # not seen by one run
         self.add(record.job, attempt.completed_at - attempt.accepted_at)
 
     def add(self, job: Job, took_s: float) -> None:
-        """Take in how long a generation took, in seconds; less than nothing where the wall clock was set back."""
+        """Add a generation's duration, in seconds. It is ignored if negative, because the wall clock was set back."""
         if took_s >= 0:
             self._seen.setdefault(kind_of(job), deque(maxlen=_KEPT)).append(took_s)
 
@@ -52,8 +53,8 @@ class Forecast:
         return self._seen
 
     def expected_s(self, job: Job) -> float | None:
-        """The median of its kind; of all kinds where too few of its own were seen; None where nothing is known."""
-        from statistics import median  # here, as most commands do without it
+        """Return the median of the job's kind, or of all kinds if there are too few durations, or None."""
+        from statistics import median  # imported here: most commands do not need it
 
         own = self._seen.get(kind_of(job), ())
         if len(own) >= _ENOUGH:
@@ -63,7 +64,7 @@ class Forecast:
 
 
 def kind_of(job: Job) -> Kind:
-    """Generations of one kind are expected to take equally long."""
+    """Return the kind of a job. Generations of one kind are expected to take equally long."""
     return job.model, str(job.params.get("resolution", ""))
 
 

@@ -1,6 +1,6 @@
-"""What a run sends away from this machine, and where to. Pure.
+"""What a run sends from this machine, and where to. Pure.
 
-Rule: a webhook is told by its host alone: the rest of its address is a secret.
+A webhook is shown only by its host, because the rest of its address is a secret.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from batchrunner.job import Job
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """What leaves the machine.
+    """The data that leaves the machine.
 
-    host: of the service, which gets the submissions; empty for the embedded sandbox, to which nothing leaves.
-    files, file_bytes: inputs sent as data, counted for each submission that holds them. urls: different URLs that the
-    service is asked to fetch; url_hosts: their hosts. variables: of the environment, whose values stand in the
-    manifest. webhook: the host that gets the summary, None where no webhook is set.
+    host: of the service that gets the submissions; empty for the embedded sandbox, which sends nothing.
+    files, file_bytes: inputs sent as data, counted once per submission. urls: number of different URLs that the
+    service is asked to fetch; url_hosts: their hosts. variables: environment variables whose values are in the
+    manifest. webhook: the host that gets the summary, None without a webhook.
     """
 
     host: str
@@ -31,12 +31,12 @@ class Egress:
     webhook: str | None = None
 
     def as_facts(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the fields, JSON-ready."""
         return asdict(self)
 
 
 def collect(jobs: Iterable[Job], host: str, variables: Sequence[str], webhook: str | None) -> Egress:
-    """What leaves with `jobs`, which are to be submitted. The other arguments stand in the result as they are."""
+    """Collect the data that leaves with `jobs`, which are to be submitted. The result contains the other arguments."""
     submissions = files = file_bytes = 0
     urls: set[str] = set()
     for job in jobs:
@@ -47,5 +47,5 @@ def collect(jobs: Iterable[Job], host: str, variables: Sequence[str], webhook: s
                 file_bytes += media.size_bytes or 0
             else:
                 urls.add(media.uri)
-    hosts = tuple(sorted({urlsplit(each).hostname or "" for each in urls}))
+    hosts = tuple(sorted({urlsplit(url).hostname or "" for url in urls}))
     return Egress(host, submissions, files, file_bytes, len(urls), hosts, tuple(variables), webhook)

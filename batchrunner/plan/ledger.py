@@ -1,9 +1,10 @@
-"""The ledger: what a batch has cost, may still cost, and whether the budget allows one more generation. Pure.
+"""The ledger: what a batch has cost, may still cost, and whether the budget allows another generation. Pure.
 
-Everything follows from the jobs' attempts, so it holds across restarts: a hold when a submission is admitted, released
-where the service refused it or the generation failed (which is billed nothing, says the service), settled by what the
-service named, else by the estimate. What is in doubt may have been accepted and counts.
-Rule: the worst case never passes the budget because of an admission.
+All figures follow from the jobs' attempts, so they survive restarts. An admitted submission reserves its price. The
+reservation is released if the service refuses the submission or the generation fails (the service says that it does not
+bill these). Otherwise it is settled with the charge that the service reports, or with the estimate. A submission in
+doubt may have been accepted and counts as reserved.
+An admission never lets the worst case exceed the budget.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from batchrunner.plan.resume import RECHECKED
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bounds over the life of a batch, all its runs together; None for no bound. credits: the service's unit."""
+    """Limits for a batch over all its runs; None for no limit. credits: the service's unit."""
 
     credits: float | None = None
     generations: int | None = None
@@ -24,11 +25,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What was, and may be, paid. Credits.
+    """What was paid and may still be paid, in credits.
 
     spent: for completed generations. reserved: for those in flight or in doubt. unpriced: completed, in flight or in
-    doubt generations for which neither the service nor the table gave a figure; they are in no sum.
-    generations: accepted or in doubt, whatever became of them.
+    doubt generations without a figure from the service or the price table; they are in no sum.
+    generations: accepted or in doubt, with any outcome.
     """
 
     spent: float = 0.0
@@ -38,7 +39,7 @@ class Spend:
 
     @property
     def worst(self) -> float:
-        """What is paid if everything that was submitted completes."""
+        """The cost if every submission completes."""
         return self.spent + self.reserved
 
     def __add__(self, other: "Spend") -> "Spend":
@@ -57,7 +58,7 @@ _NOTHING = Spend()
 
 
 class Ledger:
-    """The spend of a batch, kept up record by record."""
+    """The spend of a batch, updated record by record."""
 
     def __init__(self, budget: Budget, records: Iterable[Record] = ()) -> None:
         self.total = Spend()
@@ -67,26 +68,26 @@ class Ledger:
             self.update(record)
 
     def update(self, record: Record) -> None:
-        """Take in a job's record as it stands now. A hold for it is dissolved: the record says more."""
+        """Replace a job's spend with that of its current record. This also releases a hold for the job."""
         self._set(record.job.fingerprint, spend_of(record))
 
     def hold(self, record: Record, estimate: float | None) -> None:
-        """Count a submission that is about to be made, until its record says so itself."""
+        """Reserve the price of a submission that is about to be made, until `update` is called for its record."""
         one = Spend(reserved=estimate or 0.0, unpriced=int(estimate is None), generations=1)
         self._set(record.job.fingerprint, spend_of(record) + one)
 
     def refuses(self, estimate: float | None) -> str:
-        """Why one more generation at this price would pass the budget, in words; "" where it does not."""
+        """Return why another generation at this price would exceed the budget; "" if it does not."""
         budget, total = self._budget, self.total
         if budget.generations is not None and total.generations + 1 > budget.generations:
             return f"the budget of {budget.generations:,} generations is reached"
         if budget.credits is not None and round(total.worst + (estimate or 0.0) - budget.credits, 2) > 0:
             left = max(0.0, budget.credits - total.worst)
-            return f"the budget of {budget.credits:,.0f} credits is reached: the {left:,.0f} left are not enough"
+            return f"the budget of {budget.credits:,.0f} credits is reached: the remaining {left:,.0f} are not enough"
         return ""
 
     def needs_a_price(self) -> bool:
-        """Whether a job of unknown price cannot be submitted: nothing would bound what it costs."""
+        """Return True if a job of unknown price cannot be submitted, because its cost would be unlimited."""
         return self._budget.credits is not None
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
@@ -97,14 +98,14 @@ class Ledger:
 
 
 def spend_of(record: Record) -> Spend:
-    """What a job's attempts cost, all together."""
-    if len(record.attempts) == 1:  # as good as always
+    """Return the total cost of a job's attempts."""
+    if len(record.attempts) == 1:  # almost always
         return _spend(record.attempts[0])
     return sum(map(_spend, record.attempts), _NOTHING)
 
 
-def spend_of_alike(whole: Attempt, number: int) -> Spend:
-    """What so many attempts cost that differ in their figures alone. whole: one, with the sums of the figures."""
+def spend_of_group(whole: Attempt, number: int) -> Spend:
+    """Return the cost of `number` attempts that differ only in their figures. whole: an attempt with their sums."""
     one = _spend(whole)
     return Spend(one.spent, one.reserved, number * one.unpriced, number * one.generations)
 
@@ -112,19 +113,19 @@ def spend_of_alike(whole: Attempt, number: int) -> Spend:
 def _spend(attempt: Attempt) -> Spend:
     if attempt.outcome == "refused":
         return Spend()
-    # What the service accepted and then did not show may well be charged.
+    # The service may charge a generation that it accepted and then did not show.
     withheld = attempt.error is not None and attempt.error.kind in RECHECKED
     if attempt.outcome == "failed" and not withheld:
         return Spend(generations=1)
     over = attempt.outcome == "succeeded" or attempt.completed_at is not None
     figure = attempt.estimate if attempt.credits is None else attempt.credits
-    if not over:  # a quote of nothing is no reason to hold nothing
+    if not over:  # a quote of zero still reserves the estimate
         figure = attempt.credits or attempt.estimate
     return _of_one(figure, over)
 
 
 @lru_cache(maxsize=4096)
 def _of_one(figure: float | None, over: bool) -> Spend:
-    """What one generation costs. Jobs of one kind cost the same: with many, one object for all of them."""
+    """Return the cost of one generation. Cached, so that many jobs of one price share one object."""
     credits_ = figure or 0.0
     return Spend(credits_ if over else 0.0, 0.0 if over else credits_, int(figure is None), 1)

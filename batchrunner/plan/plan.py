@@ -1,7 +1,7 @@
-"""What a run would do, entry by entry. Pure: a manifest's entries and the journal's snapshot in, rows out.
+"""Compute what a run would do, entry by entry. Pure: from a manifest's entries and the journal's snapshot to rows.
 
-Rule: a plan tells what `run` does with the same manifest, journal and settings, in the manifest's order; where each job
-starts from is asked of the same `resume.take_up`.
+A plan says what `run` does with the same manifest, journal and settings, in the manifest's order. Both use
+`resume.take_up` for the initial state of each job.
 """
 
 from collections import Counter
@@ -13,30 +13,33 @@ from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
 from batchrunner.plan.prices import Estimate, Prices
 from batchrunner.plan.resume import take_up
 
-# What `run` does with a job that is found in one state and starts from another.
+# What `run` does with a job that is in the first state in the journal and starts in the second one.
 _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
     (State.PENDING, State.PENDING): ("new", "will be submitted"),
-    (State.FAILED, State.PENDING): ("retry", "failed; will be submitted again, as asked"),
+    (State.FAILED, State.PENDING): ("retry", "failed; will be submitted again, as requested"),
     (State.IN_DOUBT, State.PENDING): (
         "resubmit",
-        "in doubt; will be submitted again, as asked, unless the log lists it; may be paid for twice",
+        "in doubt; will be submitted again, as requested, unless the log lists it; may be paid for twice",
     ),
     (State.SUBMITTING, State.PENDING): (
         "resubmit",
-        "in doubt; will be submitted again, as asked, unless the log lists it",
+        "in doubt; will be submitted again, as requested, unless the log lists it",
     ),
-    (State.SUBMITTING, State.IN_DOUBT): ("in doubt", "being submitted, or held: submitted when its process died"),
+    (State.SUBMITTING, State.IN_DOUBT): (
+        "in doubt",
+        "being submitted, or held because its process died during the submission",
+    ),
     (State.IN_DOUBT, State.IN_DOUBT): (
         "in doubt",
         "held: may have been accepted; --in-doubt resubmit submits it again",
     ),
-    (State.IN_FLIGHT, State.IN_FLIGHT): ("in flight", "will be polled and fetched; not submitted again"),
-    (State.FAILED, State.IN_FLIGHT): ("in flight", "the service withheld its result; will be asked for it again"),
+    (State.IN_FLIGHT, State.IN_FLIGHT): ("in flight", "will be polled and downloaded; not submitted again"),
+    (State.FAILED, State.IN_FLIGHT): ("in flight", "the service withheld its result; will be polled again"),
     (State.FAILED, State.FAILED): ("failed", "held; --retry-failed submits it again"),
     (State.SUCCEEDED, State.SUCCEEDED): ("done", "nothing to do"),
 }
-_FETCH = ("fetch", "done, but its file is gone: will be fetched again, at no charge")
-_CHANGED = ("changed", "another job than the one this id named: will be submitted; the old result is kept")
+_FETCH = ("fetch", "done, but its file is missing; will be downloaded again at no charge")
+_CHANGED = ("changed", "this id named another job before; will be submitted; the old result is kept")
 SUBMITTED = ("new", "changed", "retry", "resubmit")
 
 
@@ -44,8 +47,8 @@ SUBMITTED = ("new", "changed", "retry", "resubmit")
 class Row:
     """One entry of the plan.
 
-    changed: fields that differ from the job this id named before, ``field: old -> new``. duration_s: of the reference
-    clip; input_bytes: of both inputs; None where they are not known. estimate: what it would cost, None if nothing.
+    changed: differences from the job that this id named before, ``field: old -> new``. duration_s: of the reference
+    clip. input_bytes: of both inputs. Both are None if unknown. estimate: the cost, None if it costs nothing.
     """
 
     id: str
@@ -61,13 +64,13 @@ class Row:
 
     @property
     def submits(self) -> bool:
-        """Whether a run submits it, and pays for it."""
+        """True if a run submits the entry, and pays for it."""
         return self.action in SUBMITTED and self.same_as is None
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeOptions:
-    """What the settings say about jobs of earlier runs, and which of their files are gone (fingerprints)."""
+    """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints)."""
 
     retry_failed: bool = False
     resubmit_in_doubt: bool = False
@@ -76,30 +79,30 @@ class ResumeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows in manifest order, and each job's record as a run would start from it."""
+    """The rows in manifest order, and each job's record at the start of a run."""
 
     rows: tuple[Row, ...]
     records: Mapping[str, Record] = field(default_factory=dict)
 
     @property
     def submissions(self) -> int:
-        """How many submissions the rows ask for, before money and time are asked."""
+        """The number of submissions, before limits of money and time."""
         return sum(row.submits for row in self.rows)
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """How many entries there are of each action, the most frequent first."""
+        """The number of entries per action, the most frequent first."""
         return dict(Counter(row.action for row in self.rows).most_common())
 
 
 def build(
-    entries: Sequence[Entry], held: Snapshot | None, prices: Prices, options: ResumeOptions | None = None
+    entries: Sequence[Entry], snapshot: Snapshot | None, prices: Prices, options: ResumeOptions | None = None
 ) -> Plan:
-    """The plan. held: what the journal holds, None before the first run."""
+    """Build the plan. snapshot: the journal's content, None before the first run."""
     options = options or ResumeOptions()
-    known = held.records if held else {}
+    known = snapshot.records if snapshot else {}
     records, _ = take_up(known, entries, retry_failed=options.retry_failed, resubmit_in_doubt=options.resubmit_in_doubt)
-    before = {entry.id: entry.job for entry in held.entries} if held else {}
+    before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
     first: dict[str, str] = {}
     rows = []
     for entry in entries:
@@ -131,7 +134,7 @@ def build(
 
 
 def differences(old: Job, new: Job) -> list[str]:
-    """How a job's content differs, field by field; empty for the same job."""
+    """Return the differences between two jobs, field by field; empty for the same job."""
     if old.fingerprint == new.fingerprint:
         return []
     before, after = _content(old), _content(new)
@@ -140,7 +143,7 @@ def differences(old: Job, new: Job) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-    return changes or ["the query of an input's URL (not shown: it may hold a signature)"]
+    return changes or ["the query of an input's URL (not shown, because it may contain a signature)"]
 
 
 def _bytes(job: Job) -> int | None:

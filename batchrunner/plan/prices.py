@@ -1,10 +1,10 @@
-"""What a generation is expected to cost: a dated table, and the arithmetic on it. Pure.
+"""The expected cost of a generation: a dated price table, and the calculation. Pure.
 
-Sources, as of AS_OF. 1 USD = 2,000,000 credits is documented by the service. It publishes no price of this model; the
-figures below are its upstream's list price ($0.04, 0.06, 0.08 per video second for 480p, 580p, 720p, documented) times
-1.30, the mark-up that the service's published prices of sibling models show since spring 2026: inferred, not a quote.
-The upstream counts a video second as 16 frames, so a clip of 30 frames a second is billed for nearly twice its length.
-Rule: what is not known is None, never a guess: a clip behind a URL has no known length.
+Sources, as of AS_OF: the service documents 1 USD = 2,000,000 credits. It publishes no price for this model. The figures
+below are its upstream's documented list price ($0.04, 0.06, 0.08 per video second for 480p, 580p, 720p) times 1.30, the
+mark-up in the service's published prices of similar models since spring 2026. They are inferred, not quoted.
+The upstream counts 16 frames as a video second, so a clip with 30 frames per second is billed for almost twice its
+length. An unknown value is None and never guessed: the length of a clip behind a URL is unknown.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ TABLE: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one generation is expected to cost, credits; None where it is not known. basis: how it is known, or why not.
+    """The expected cost of one generation in credits; None if unknown. basis: its source, or why it is unknown.
 
-    seconds: billed video seconds it was reckoned with.
+    seconds: the billed video seconds in the calculation.
     """
 
     credits: float | None
@@ -41,15 +41,15 @@ class Estimate:
 class Prices:
     """The prices of one batch.
 
-    own: credits per video second by resolution, from the manifest; they go before the table's. assume_length_s: the
-    length to reckon with for clips whose length is not known, or None.
+    own: credits per video second by resolution, from the manifest; they override the table. assume_length_s: the
+    assumed length of clips with unknown length, or None.
     """
 
     own: Mapping[str, float]
     assume_length_s: float | None = None
 
     def estimate(self, job: Job) -> Estimate:
-        """What a generation of `job` is expected to cost."""
+        """Return the expected cost of a generation of `job`."""
         resolution = str(job.params.get("resolution", ""))
         price = self.own.get(resolution, TABLE.get(job.model, {}).get(resolution))
         if price is None:
@@ -60,16 +60,16 @@ class Prices:
             seconds = self.assume_length_s
             basis = f"{basis}; the clip's length is assumed"
         if seconds is None:
-            return Estimate(None, "the length of the reference clip is not known (assume_length gives one)")
+            return Estimate(None, "the length of the reference clip is unknown (set assume_length)")
         return Estimate(round(price * seconds, 2), basis, seconds)
 
 
 def billed_seconds(job: Job) -> float | None:
-    """Video seconds that a generation is billed for: one for 16 frames that play, or the clip's length."""
+    """Return the billed video seconds of a generation: one per 16 frames, or the clip's length."""
     video = job.video
     return video.frames / BILLED_FRAMES_PER_S if video.frames else video.duration_s
 
 
 def usd(credits_: float) -> float:
-    """US dollars for so many credits."""
+    """Convert credits to US dollars."""
     return credits_ / CREDITS_PER_USD

@@ -1,7 +1,7 @@
-"""What a run would come to: how many submissions, for how much, until when, and what would stop it. Pure.
+"""Project the result of a run: number of submissions, cost, end, and what would stop it early. Pure.
 
-It plays the run forward with the same admission that the engine uses, generations taking as long as those seen so far.
-Rule: what is not known is not shown: without finished generations there is no finish time, without a price no sum.
+The projection simulates the run with the engine's admission and with the durations of past generations. Unknown values
+are not shown: there is no finish time without finished generations, and no sum without prices.
 """
 
 import heapq
@@ -17,12 +17,12 @@ from batchrunner.plan.ledger import Spend
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What a run would come to.
+    """The projected result of a run.
 
-    submissions: how many it would make. credits: what those are expected to cost, as far as their prices are known;
-    unpriced: how many have none. bases: how the prices are known, and how many rest on it. spend: so far.
-    finish_in_s: when the last would be done, or None. obstacles: what would stop it before the end, in words.
-    left_out: why a job, by its fingerprint, would not be submitted.
+    submissions: how many it would make. credits: their expected cost, as far as prices are known;
+    unpriced: how many have no known price. bases: sources of prices, with the number of jobs. spend: so far.
+    finish_in_s: when the last job would be done, or None. obstacles: what would stop the run early, as text.
+    left_out: why a job would not be submitted, by fingerprint.
     """
 
     submissions: int
@@ -42,7 +42,7 @@ def project(
     concurrency: int,
     left_s: float | None,
 ) -> Projection:
-    """Play a run of `order` (fingerprints) forward from `records`. left_s: seconds to go, None where no end is set."""
+    """Simulate a run of `order` (fingerprints) from `records`. left_s: remaining seconds, None without a limit."""
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
     admitted, credits_, unpriced = 0, 0.0, 0
@@ -82,7 +82,7 @@ def project(
 
 
 def _in_flight(records: Mapping[str, Record], admission: Admission) -> tuple[list[float], bool]:
-    """When what is in flight ends, from now (s; a heap), and whether all of that is known."""
+    """Return when the generations in flight end, from now (s; a heap), and whether all these times are known."""
     running = [record for record in records.values() if record.state is State.IN_FLIGHT]
     times = [admission.forecast.expected_s(record.job) for record in running]
     ends = sorted(time or 0.0 for time in times)

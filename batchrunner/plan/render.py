@@ -1,6 +1,6 @@
-"""A plan for people and for scripts: a table, a summary where there are too many rows for one, JSON. Pure.
+"""Format a plan: a table for people, a summary for a long plan, and JSON for scripts. Pure.
 
-Rule: both tell the same; money is in credits with US dollars beside it, and says how it is known.
+Text and JSON contain the same information. Money is in credits with US dollars beside it, and has its source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,37 +27,37 @@ def as_text(
     free: bool = False,
     leaving: Egress | None = None,
 ) -> str:
-    """The plan for people. now: wall time, s. every: all rows, however many; else only a summary of a long plan.
-    free: the sandbox charges nothing. leaving: what a run sends away.
+    """Format the plan for people. now: wall time, s. every: list all rows; otherwise a long plan is summarized.
+    free: the sandbox charges nothing. leaving: the data that a run sends.
     """
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
         rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
     lines = _table(rows, projection.left_out)
     if len(rows) < len(plan.rows):
-        told = "changed jobs only; " if rows else ""
-        lines += [f"({told}--all lists all {len(plan.rows):,})"]
+        note = "changed jobs only; " if rows else ""
+        lines += [f"({note}--all lists all {len(plan.rows):,})"]
     sums = _sums(plan, projection, now)
     if free and projection.submissions:
-        sums.append("The sandbox charges nothing: this is what the service would take.")
+        sums.append("The sandbox charges nothing; this is the price of the real service.")
     if leaving is not None:
         sums += _leaving(leaving)
     return "\n".join([*lines, "", *sums]).lstrip("\n")
 
 
 def _leaving(egress: Egress) -> list[str]:
-    """Each kind of data that leaves the machine, and its destination."""
+    """Return a line for each kind of data that leaves the machine, with its destination."""
     host = printable(egress.host, 100)
     lines = []
     if egress.submissions and egress.host:
         lines.append(f"{count_text(egress.submissions, 'submission')} to {host}")
         if egress.files:
-            told = f"{count_text(egress.files, 'local input')}, {size_text(egress.file_bytes)}, sent as data to {host}"
-            lines.append(told)
+            size = size_text(egress.file_bytes)
+            lines.append(f"{count_text(egress.files, 'local input')}, {size}, sent as data to {host}")
         if egress.urls:
-            lines.append(f"{count_text(egress.urls, 'URL')} given to {host}, at {_listed(egress.url_hosts)}")
+            lines.append(f"{count_text(egress.urls, 'URL')} sent to {host}, at {_listed(egress.url_hosts)}")
     if egress.variables:
-        lines.append(f"values of the environment in the manifest: {_listed(egress.variables)}")
+        lines.append(f"values of environment variables in the manifest: {_listed(egress.variables)}")
     if egress.webhook is not None:
         lines.append(f"a summary at the end to the webhook at {printable(egress.webhook, 100)}")
     if not lines:
@@ -67,11 +67,11 @@ def _leaving(egress: Egress) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(printable(each, 100) for each in names[:_MOST_NAMES]) + more
+    return ", ".join(printable(name, 100) for name in names[:_MOST_NAMES]) + more
 
 
 def as_json(plan: Plan, projection: Projection, leaving: Egress | None = None) -> dict[str, Any]:
-    """The plan for scripts. Credits, bytes, seconds; None for what is not known."""
+    """Return the plan for scripts. Units: credits, bytes, seconds; None for unknown values."""
     return {
         "schema_version": 1,
         "submissions": projection.submissions,
@@ -92,9 +92,9 @@ def as_json(plan: Plan, projection: Projection, leaving: Egress | None = None) -
 
 def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
     estimate = row.estimate
-    told = {name: value for name, value in asdict(row).items() if name != "estimate"}
+    fields = {name: value for name, value in asdict(row).items() if name != "estimate"}
     return {
-        **told,
+        **fields,
         "credits": estimate and estimate.credits,
         "price_basis": estimate and estimate.basis,
         "left_out": left_out.get(row.fingerprint),
@@ -134,16 +134,16 @@ def _note(row: Row, left_out: Mapping[str, str]) -> str:
 
 
 def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
-    parts = ", ".join(f"{count:,} {action}" for action, count in plan.totals.items())
-    lines = [f"{count_text(len(plan.rows), 'job')}: {parts or 'none'}."]
+    counts = ", ".join(f"{count:,} {action}" for action, count in plan.totals.items())
+    lines = [f"{count_text(len(plan.rows), 'job')}: {counts or 'none'}."]
     lines.append(f"A run would make {count_text(projection.submissions, 'submission')}{_cost(projection)}.")
     spend = projection.spend
     if spend.generations:
-        also = f", {spend.reserved:,.0f} more are held for what is in flight or in doubt" if spend.reserved else ""
+        also = f", {spend.reserved:,.0f} more are reserved for jobs in flight or in doubt" if spend.reserved else ""
         lines.append(f"Spent so far: {spend.spent:,.0f} credits (${usd(spend.spent):,.2f}){also}.")
     if projection.finish_in_s:
         end = rfc3339(now + projection.finish_in_s)
-        lines.append(f"It would be done in about {length_text(projection.finish_in_s)} ({end}).")
+        lines.append(f"It would finish in about {length_text(projection.finish_in_s)} ({end}).")
     return [*lines, *(f"Stopped early: {obstacle}." for obstacle in projection.obstacles)]
 
 
@@ -151,8 +151,8 @@ def _cost(projection: Projection) -> str:
     if not projection.submissions:
         return ""
     priced = projection.submissions - projection.unpriced
-    told = []
+    details = []
     if priced:
-        told.append(f"for about {projection.credits:,.0f} credits (${usd(projection.credits):,.2f})")
-    told += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in projection.bases.items()]
-    return f", {'; '.join(told)}"
+        details.append(f"for about {projection.credits:,.0f} credits (${usd(projection.credits):,.2f})")
+    details += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in projection.bases.items()]
+    return f", {'; '.join(details)}"

@@ -1,7 +1,7 @@
-"""From what the journal holds and what the manifest asks to where each job starts. Pure.
+"""Compute each job's initial state from the journal and the manifest. Pure.
 
-Rule: a fresh run is the resume of an empty journal; there is no other path. What was being submitted when a process
-died is in doubt, and nothing that may have been paid for becomes pending again unless the user asked for it.
+A fresh run is the resume of an empty journal; there is only one code path. A submission that was in progress when the
+process died is in doubt. A job that may have been paid for becomes pending again only if the user asked for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,10 @@ from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job, Move, Record, State, advance
 
 IN_DOUBT_HINT = (
-    "It is held, and searched for in the service's log at every run. Look there yourself. --in-doubt evidence frees it "
-    "when that log shows later jobs as finished and still lacks it; --in-doubt resubmit may pay for it twice."
+    "It is held, and each run searches the service's log for it. Check the log yourself. --in-doubt evidence releases "
+    "it if the log shows later jobs as finished but not this one; --in-doubt resubmit may pay for it twice."
 )
-# Failures that are not the service's last word: what it accepted and then did not show may be there after all.
+# Failures that may not be final: the service accepted the generation but did not show it, and may show it later.
 RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit", "poll_refused", UNNAMED_FAILURE}
 LOST = Problem(
     "process_died",
@@ -24,7 +24,7 @@ LOST = Problem(
 )
 ROLLED_BACK = Problem(
     "journal_rolled_back",
-    "the journal was lost, damaged, or older than what was done: this job may have been submitted and paid for",
+    "the journal was lost, damaged or outdated: this job may have been submitted and paid for",
     IN_DOUBT_HINT,
 )
 
@@ -36,11 +36,12 @@ def held_in_doubt(
     now: float,
     estimate: Callable[[Job], float | None],
 ) -> dict[str, Record]:
-    """Records for a run that recovers a journal which may lack what was done last (`batchrunner.app.recovery`).
+    """Return the records for a run with a recovered journal that may lack recent events (`batchrunner.app.recovery`).
 
-    A job of the manifest that seems not to be submitted is in doubt, under a request id that was never sent:
-    `GenerationOwners` finds it in the service's log by its key. A job in flight is followed, and not paid for again if
-    it failed: that may have been done. estimate: the price of a job in credits, for the budget. now: wall time, s.
+    A job of the manifest that seems to be unsubmitted is in doubt, under a request id that was never sent:
+    `GenerationOwners` finds it in the service's log by its key. A job in flight is polled, and not submitted again if
+    it failed, because that may already have happened. estimate: a job's price in credits, for the budget. now: wall
+    time, s.
     """
     records = dict(known)
     asked_for = {entry.job.fingerprint: entry.job for entry in entries}
@@ -67,11 +68,11 @@ def take_up(
     retry_failed: bool,
     resubmit_in_doubt: bool,
 ) -> tuple[dict[str, Record], list[Record]]:
-    """Every job's record at the start, by fingerprint, and those of them that are new or changed, to be stored.
+    """Return each job's record at the start by fingerprint, and the new or changed ones, which must be stored.
 
-    resubmit_in_doubt: what comes of it where the service's log lists none of them. A run searches that log first.
-    Jobs of the manifest get their inputs from it (the journal holds none); jobs it no longer names are kept as they
-    are, since what is in flight is fetched all the same.
+    resubmit_in_doubt: resubmit jobs in doubt that the service's log does not list. A run searches that log first.
+    Jobs of the manifest get their inputs from it, as the journal stores none. Jobs that it no longer names are kept
+    unchanged, because their generations in flight are still fetched.
     """
     records = dict(known)
     for entry in entries:

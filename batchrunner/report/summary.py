@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.job import Run, State
 from batchrunner.plan.duration_estimate import Forecast
-from batchrunner.plan.ledger import Spend, spend_of_alike
+from batchrunner.plan.ledger import Spend, spend_of_group
 from batchrunner.plan.prices import Prices
 from batchrunner.report.build import EARLIER, SHOWN, Report, head, money
 from batchrunner.report.rows import RowContext, rows, shown
@@ -28,7 +28,7 @@ def outline(counts: "Counts", version: str) -> Report:
     states = _shown(counts.states, run)
     said = [*counts.told, *((entry, record) for entry, record, _ in counts.plain)]
     records = {record.job.fingerprint: record for _, record in said}
-    total = sum((spend_of_alike(each.sum, each.number) for each in counts.every), Spend())
+    total = sum((spend_of_group(each.sum, each.number) for each in counts.every), Spend())
     return {
         **head(run, settings, version, counts.first_submitted_at),
         "totals": {

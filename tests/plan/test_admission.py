@@ -1,4 +1,4 @@
-"""Admission: time first, then price, then budget; and only what goes is held for."""
+"""Admission: time first, then price, then budget. Only an admitted job reserves its price."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def make(budget: Budget | None = None, known: tuple[Record, ...] = (), **prices:
 KNOWN = tuple(took(seconds, f"k{seconds}") for seconds in (500, 600, 700))
 
 
-def test_without_bounds_everything_goes_and_is_held_for() -> None:
+def test_without_limits_every_job_is_admitted_and_reserved() -> None:
     admission = make()
     for count, name in enumerate(("a", "b", "c"), 1):
         assert admission.decide(record(name), None).action is AdmissionAction.GO
@@ -44,27 +44,27 @@ def test_without_bounds_everything_goes_and_is_held_for() -> None:
         (-5.0, AdmissionAction.SKIP),
     ],
 )
-def test_what_would_not_finish_in_time_is_set_aside(left_s: float | None, action: AdmissionAction) -> None:
+def test_a_job_that_would_not_finish_in_time_is_skipped(left_s: float | None, action: AdmissionAction) -> None:
     admission = make(known=KNOWN)
     decision = admission.decide(record(), left_s)
     assert decision.action is action
     assert ("would not finish in time" in decision.why) == (action is AdmissionAction.SKIP)
-    assert bool(admission.ledger.total.generations) == (action is AdmissionAction.GO), "nothing is held for what stays"
+    assert bool(admission.ledger.total.generations) == (action is AdmissionAction.GO), "a skipped job reserves nothing"
 
 
-def test_while_no_durations_are_known_a_job_goes_as_long_as_there_is_time() -> None:
+def test_without_known_durations_a_job_is_admitted_while_time_is_left() -> None:
     assert make().decide(record(), 1.0).action is AdmissionAction.GO
     assert make().decide(record(), -1.0).action is AdmissionAction.SKIP
 
 
-def test_one_kind_may_be_set_aside_and_another_go() -> None:
+def test_one_kind_may_be_skipped_and_another_admitted() -> None:
     known = (*KNOWN, *(took(seconds, f"h{seconds}", "720p") for seconds in (3000, 3001, 3002)))
     admission = make(known=known)
     assert admission.decide(record("a", resolution="720p"), 1800.0).action is AdmissionAction.SKIP
     assert admission.decide(record("b"), 1800.0).action is AdmissionAction.GO
 
 
-def test_under_a_budget_in_credits_a_job_of_unknown_price_is_set_aside() -> None:
+def test_under_a_budget_in_credits_a_job_of_unknown_price_is_skipped() -> None:
     decision = make(Budget(credits=1e9)).decide(record(video=remote()), None)
     assert decision.action is AdmissionAction.SKIP
     assert "assume_length" in decision.why
@@ -74,7 +74,7 @@ def test_under_a_budget_in_credits_a_job_of_unknown_price_is_set_aside() -> None
     assert make(Budget(generations=3)).decide(record(video=remote()), None).action is AdmissionAction.GO
 
 
-def test_what_does_not_fit_the_budget_waits_until_something_is_set_free() -> None:
+def test_a_job_over_budget_waits_until_credits_are_released() -> None:
     admission = make(Budget(credits=2 * PRICE))
     for name in "ab":
         assert admission.decide(record(name), None).action is AdmissionAction.GO
@@ -86,7 +86,7 @@ def test_what_does_not_fit_the_budget_waits_until_something_is_set_free() -> Non
     assert admission.decide(record("c"), None).action is AdmissionAction.GO
 
 
-def test_the_same_job_judged_twice_is_held_for_once() -> None:
+def test_a_job_that_is_decided_twice_is_reserved_once() -> None:
     admission = make(Budget(generations=5))
     for _ in range(3):
         admission.decide(record(), None)

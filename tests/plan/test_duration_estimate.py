@@ -1,4 +1,4 @@
-"""The forecast: what was watched to its end, the latest of it, by model and resolution."""
+"""The forecast: the latest durations of watched generations, by model and resolution."""
 
 import pytest
 
@@ -25,13 +25,13 @@ def adopted(seconds: float) -> Record:
 LOW, HIGH = make_job(resolution="480p"), make_job(resolution="720p")
 
 
-def test_nothing_is_known_at_first_nor_from_a_few() -> None:
+def test_a_few_durations_give_no_estimate() -> None:
     assert Forecast().expected_s(LOW) is None
     assert Forecast([took(60), took(70)]).expected_s(LOW) is None
     assert Forecast([took(60), took(70), took(90)]).expected_s(LOW) == 70
 
 
-def test_each_resolution_has_its_own_once_there_are_enough() -> None:
+def test_each_resolution_has_its_own_estimate_once_there_are_enough() -> None:
     forecast = Forecast([took(60), took(61), took(62), took(300, resolution="720p"), took(310, resolution="720p")])
     assert forecast.expected_s(LOW) == 61
     assert forecast.expected_s(HIGH) == 62, "of all, while its own are few"
@@ -40,14 +40,14 @@ def test_each_resolution_has_its_own_once_there_are_enough() -> None:
     assert forecast.expected_s(make_job(resolution="580p")) == pytest.approx(181.0)
 
 
-def test_what_is_old_is_forgotten() -> None:
+def test_old_durations_are_dropped() -> None:
     forecast = Forecast([took(600, f"slow{number}") for number in range(64)])
     for number in range(40):
         forecast.learn(took(60, f"fast{number}"))
     assert forecast.expected_s(LOW) == 60
 
 
-def test_records_are_taken_in_as_they_completed_whatever_their_order() -> None:
+def test_records_are_sorted_by_completion() -> None:
     records = [took(60, f"new{number}", at=NOW + 9000 + number) for number in range(60)]
     records += [took(600, f"old{number}", at=NOW + number) for number in range(60)]
     assert Forecast(records).expected_s(LOW) == 60
@@ -65,12 +65,12 @@ def test_records_are_taken_in_as_they_completed_whatever_their_order() -> None:
     ],
     ids=["pending", "in flight", "refused", "acceptance unknown", "the clock was set back", "adopted"],
 )
-def test_what_says_nothing_teaches_nothing(record: Record) -> None:
+def test_incomplete_records_are_ignored(record: Record) -> None:
     assert Forecast([took(60), took(60), took(60), *[record] * 40]).expected_s(LOW) == 60
 
 
-def test_what_completed_between_two_runs_is_no_duration() -> None:
-    """Killed at the start, run again the next night: once each took 24 hours, and no night was long enough."""
+def test_a_generation_that_completed_between_two_runs_is_ignored() -> None:
+    """A run that is killed and continued a day later must not give durations of 24 hours."""
     day = 86_400.0
     overnight = [took(day, f"o{number}", at=NOW + number) for number in range(8)]
     assert Forecast(overnight, [NOW - 5, NOW + day - 60]).expected_s(LOW) is None

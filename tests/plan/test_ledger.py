@@ -1,4 +1,4 @@
-"""The ledger: what each attempt counts for, in every state it can end in; and the budget, whatever happens."""
+"""The ledger: the spend of an attempt in each state, and the budget under all sequences of events."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,8 +23,8 @@ INTENT: dict[str, Any] = {"request_id": "r", "submitted_at": NOW}
 Step = tuple[Any, ...]
 
 
-def told(*steps: Step | str, estimate: float | None = 100.0) -> Record:
-    """A job's record after these moves: ``(move, {fields}, problem)``, or a word for what a poll saw."""
+def record_after(*steps: Step | str, estimate: float | None = 100.0) -> Record:
+    """Return a job's record after these moves: ``(move, {fields}, problem)``, or the name of a poll's result."""
     record = Record(make_job())
     for step in steps:
         if isinstance(step, str):
@@ -105,16 +105,16 @@ STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_what_an_attempt_counts_for(story: str) -> None:
+def test_spend_of_an_attempt(story: str) -> None:
     steps, spend = STORIES[story]
-    assert spend_of(told(*steps)) == spend
+    assert spend_of(record_after(*steps)) == spend
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_without_a_price_it_is_counted_apart(story: str) -> None:
+def test_an_attempt_without_a_price_is_unpriced(story: str) -> None:
     steps, spend = STORIES[story]
     bare = tuple(step for step in steps if step != "billed")
-    unpriced = spend_of(told(*bare, estimate=None))
+    unpriced = spend_of(record_after(*bare, estimate=None))
     figures = (spend.spent + spend.reserved) / 100 if "billed" not in steps else int(spend.worst > 0)
     assert (unpriced.spent, unpriced.reserved, unpriced.generations) == (0, 0, spend.generations)
     assert unpriced.unpriced == figures
@@ -125,7 +125,7 @@ def test_every_move_is_in_a_story() -> None:
     assert moves == {move for _, move in TRANSITIONS}
 
 
-def test_a_kill_while_submitting_counts_the_same_before_and_after() -> None:
+def test_a_kill_while_submitting_does_not_change_the_spend() -> None:
     [entry] = make_entries("a")
     record = advance(Record(entry.job), Move.BEGIN_SUBMIT, estimate=100.0, **INTENT)
     before = spend_of(record)
@@ -134,16 +134,16 @@ def test_a_kill_while_submitting_counts_the_same_before_and_after() -> None:
         assert spend_of(records[entry.job.fingerprint]) == before
 
 
-def test_a_hold_is_dissolved_by_what_the_record_says() -> None:
+def test_an_update_releases_a_hold() -> None:
     ledger, record = Ledger(Budget()), Record(make_job())
     ledger.hold(record, 100.0)
     assert ledger.total == Spend(0, 100, 0, 1)
     ledger.hold(record, 100.0)
     assert ledger.total == Spend(0, 100, 0, 1), "once a job"
-    submitting = told(BEGIN_SUBMIT)
+    submitting = record_after(BEGIN_SUBMIT)
     ledger.update(submitting)
     assert ledger.total == Spend(0, 100, 0, 1), "not twice"
-    ledger.update(told(BEGIN_SUBMIT, REFUSE))
+    ledger.update(record_after(BEGIN_SUBMIT, REFUSE))
     assert ledger.total == Spend()
     ledger.hold(record, None)
     assert ledger.total == Spend(0, 0, 1, 1)
@@ -151,39 +151,39 @@ def test_a_hold_is_dissolved_by_what_the_record_says() -> None:
     assert ledger.total == Spend(), "the intent did not reach the disk"
 
 
-def test_a_hold_comes_on_top_of_what_a_job_has_cost() -> None:
-    ledger = Ledger(Budget(credits=250.0), [told(BEGIN_SUBMIT, DOUBT, RELEASE)])
+def test_a_hold_is_added_to_a_jobs_spend() -> None:
+    ledger = Ledger(Budget(credits=250.0), [record_after(BEGIN_SUBMIT, DOUBT, RELEASE)])
     assert ledger.refuses(100.0) == ""
-    ledger.hold(told(BEGIN_SUBMIT, DOUBT, RELEASE), 100.0)
+    ledger.hold(record_after(BEGIN_SUBMIT, DOUBT, RELEASE), 100.0)
     assert ledger.total == Spend(0, 200, 0, 2)
     assert "250 credits" in ledger.refuses(100.0)
 
 
 @pytest.mark.parametrize(
-    ("budget", "spent", "estimate", "words"),
+    ("budget", "spent", "estimate", "reason"),
     [
         (Budget(), 1e12, 1e12, ""),
         (Budget(credits=100.0), 0.0, 100.0, ""),
-        (Budget(credits=100.0), 0.0, 100.01, "100 credits is reached: the 100 left"),
+        (Budget(credits=100.0), 0.0, 100.01, "100 credits is reached: the remaining 100"),
         (Budget(credits=100.0), 60.0, 40.0, ""),
-        (Budget(credits=100.0), 60.0, 41.0, "the 40 left are not enough"),
-        (Budget(credits=100.0), 160.0, 1.0, "the 0 left are not enough"),
+        (Budget(credits=100.0), 60.0, 41.0, "the remaining 40 are not enough"),
+        (Budget(credits=100.0), 160.0, 1.0, "the remaining 0 are not enough"),
         (Budget(credits=100.0), 100.0, 0.0, ""),
         (Budget(credits=1_500_000.0), 0.0, 2e6, "1,500,000 credits"),
         (Budget(generations=2), 60.0, 1e9, ""),
         (Budget(generations=1), 60.0, None, "1 generations is reached"),
     ],
 )
-def test_what_the_budget_refuses(budget: Budget, spent: float, estimate: float | None, words: str) -> None:
-    record = told(*FLYING, "complete", estimate=spent)
+def test_submissions_over_budget_are_refused(budget: Budget, spent: float, estimate: float | None, reason: str) -> None:
+    record = record_after(*FLYING, "complete", estimate=spent)
     ledger = Ledger(budget, [record] if spent else [])
-    assert words in ledger.refuses(estimate)
-    assert bool(words) == bool(ledger.refuses(estimate))
+    assert reason in ledger.refuses(estimate)
+    assert bool(reason) == bool(ledger.refuses(estimate))
 
 
-def test_failed_generations_count_against_a_budget_in_generations_and_refused_ones_do_not() -> None:
-    assert Ledger(Budget(generations=1), [told(*FLYING, ("fail", NO))]).refuses(None)
-    assert not Ledger(Budget(generations=1), [told(BEGIN_SUBMIT, REFUSE)]).refuses(None)
+def test_failed_generations_count_against_a_budget_in_generations_but_refused_ones_do_not() -> None:
+    assert Ledger(Budget(generations=1), [record_after(*FLYING, ("fail", NO))]).refuses(None)
+    assert not Ledger(Budget(generations=1), [record_after(BEGIN_SUBMIT, REFUSE)]).refuses(None)
 
 
 def test_a_price_is_needed_only_under_a_budget_in_credits() -> None:
@@ -191,7 +191,7 @@ def test_a_price_is_needed_only_under_a_budget_in_credits() -> None:
     assert not Ledger(Budget(generations=1)).needs_a_price()
 
 
-def test_tenths_that_binary_fractions_do_not_hold_fit_all_the_same() -> None:
+def test_decimal_fractions_fit_the_budget_exactly() -> None:
     ledger = Ledger(Budget(credits=1.0))
     for number in range(10):
         assert ledger.refuses(0.1) == "", number
@@ -200,7 +200,7 @@ def test_tenths_that_binary_fractions_do_not_hold_fit_all_the_same() -> None:
 
 
 def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[int], float | None]) -> None:
-    """One thing that may happen to one of the jobs, as the engine would do it."""
+    """Apply one event to one of the jobs, as the engine would."""
     at = rng.randrange(len(records))
     record = records[at]
     if record.state is State.PENDING:
@@ -208,7 +208,7 @@ def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[in
             return
         ledger.hold(record, price(at))
         if rng.random() < 0.1:
-            ledger.update(record)  # the disk refused the intent
+            ledger.update(record)  # the intent could not be written
             return
     move = rng.choice([move for state, move in TRANSITIONS if state is record.state and move is not Move.GIVE_UP])
     if move is Move.RECHECK and record.error and record.error.kind not in RECHECKED:
@@ -227,7 +227,7 @@ def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[in
 
 @settings(derandomize=True, max_examples=120, deadline=None)
 @given(st.integers(0, 10**6), st.floats(1, 1e7), st.integers(1, 40), st.booleans())
-def test_the_total_is_the_sum_over_records_and_never_passes_the_budget(
+def test_the_total_is_the_sum_over_records_and_never_exceeds_the_budget(
     seed: int, credits_: float, generations: int, bounded: bool
 ) -> None:
     rng = Random(seed)
@@ -248,7 +248,7 @@ def test_the_total_is_the_sum_over_records_and_never_passes_the_budget(
     assert again.total.worst == pytest.approx(ledger.total.worst, abs=1e-4), "a restart counts the same"
 
 
-def test_what_is_left_of_ten_thousand_settled_holds_is_nothing() -> None:
+def test_ten_thousand_settled_holds_leave_no_remainder() -> None:
     ledger, rng = Ledger(Budget()), Random(1)
     records = [Record(make_job(f"j{number}")) for number in range(10_000)]
     for record in records:

@@ -1,4 +1,4 @@
-"""The plan: what `run` would do with the same manifest, journal and settings, and why a job became another one."""
+"""The plan: what `run` would do with the same manifest, journal and settings, and how a job changed."""
 
 import json
 from dataclasses import replace
@@ -16,16 +16,16 @@ from batchrunner.plan.projection import Projection, project
 from batchrunner.plan.resume import take_up
 from tests.conftest import NOW, make_entries, make_job, make_record, make_run, remote
 
-PRICES = Prices({"480p": 1000.0}, 10.0)  # every clip is taken for ten seconds long
+PRICES = Prices({"480p": 1000.0}, 10.0)  # every clip is assumed to be ten seconds long
 
 
-def held(*records: tuple[str, State]) -> Snapshot:
-    made = {record.job.fingerprint: record for record in (make_record(name, state) for name, state in records)}
-    return Snapshot(make_run(), make_entries(*(name for name, _ in records)), made)
+def snapshot_of(*records: tuple[str, State]) -> Snapshot:
+    built = {record.job.fingerprint: record for record in (make_record(name, state) for name, state in records)}
+    return Snapshot(make_run(), make_entries(*(name for name, _ in records)), built)
 
 
-def outlook_of(
-    made: Plan,
+def projection_of(
+    built: Plan,
     *,
     budget: Budget | None = None,
     left_s: float | None = None,
@@ -36,18 +36,18 @@ def outlook_of(
     seen = []
     if took_s is not None:
         done = [make_record(f"done{number}", State.SUCCEEDED) for number in range(3)]
-        seen = [each.with_attempt(accepted_at=NOW, completed_at=NOW + took_s) for each in done]
-    ledger = Ledger(budget or Budget(), made.records.values())
-    order = list(dict.fromkeys(row.fingerprint for row in made.rows))
-    return project(order, made.records, Admission(prices, ledger, Forecast(seen)), concurrency, left_s)
+        seen = [record.with_attempt(accepted_at=NOW, completed_at=NOW + took_s) for record in done]
+    ledger = Ledger(budget or Budget(), built.records.values())
+    order = list(dict.fromkeys(row.fingerprint for row in built.rows))
+    return project(order, built.records, Admission(prices, ledger, Forecast(seen)), concurrency, left_s)
 
 
 # Rows
 
 
-def test_before_the_first_run_everything_is_new() -> None:
-    made = plan.build(make_entries("a", "b"), None, PRICES)
-    assert [(row.id, row.action, row.changed, row.same_as) for row in made.rows] == [
+def test_before_the_first_run_every_job_is_new() -> None:
+    built = plan.build(make_entries("a", "b"), None, PRICES)
+    assert [(row.id, row.action, row.changed, row.same_as) for row in built.rows] == [
         ("a", "new", (), None),
         ("b", "new", (), None),
     ]
@@ -57,10 +57,10 @@ def test_before_the_first_run_everything_is_new() -> None:
     "options", [ResumeOptions(), ResumeOptions(retry_failed=True), ResumeOptions(resubmit_in_doubt=True)]
 )
 @pytest.mark.parametrize("state", State)
-def test_it_says_what_run_does(state: State, options: ResumeOptions) -> None:
-    snapshot = held(("a", state))
-    made = plan.build(make_entries("a"), snapshot, PRICES, options)
-    [row] = made.rows
+def test_the_plan_matches_the_run(state: State, options: ResumeOptions) -> None:
+    snapshot = snapshot_of(("a", state))
+    built = plan.build(make_entries("a"), snapshot, PRICES, options)
+    [row] = built.rows
     records, _ = take_up(
         snapshot.records,
         make_entries("a"),
@@ -70,31 +70,31 @@ def test_it_says_what_run_does(state: State, options: ResumeOptions) -> None:
     submits = records[make_job("a").fingerprint].state is State.PENDING
     assert row.submits == submits
     assert (row.estimate is not None) == submits
-    assert outlook_of(made).submissions == int(submits)
+    assert projection_of(built).submissions == int(submits)
     assert row.note
     assert (row.generation_id is not None) == (state in {State.IN_FLIGHT, State.SUCCEEDED})
 
 
-def test_rows_stand_in_the_manifests_order_and_forgotten_jobs_are_not_shown() -> None:
-    snapshot = held(("gone", State.SUCCEEDED), ("a", State.SUCCEEDED))
-    made = plan.build(make_entries("z", "a"), snapshot, PRICES)
-    assert [(row.id, row.action) for row in made.rows] == [("z", "new"), ("a", "done")]
+def test_rows_are_in_manifest_order_and_removed_jobs_are_not_shown() -> None:
+    snapshot = snapshot_of(("gone", State.SUCCEEDED), ("a", State.SUCCEEDED))
+    built = plan.build(make_entries("z", "a"), snapshot, PRICES)
+    assert [(row.id, row.action) for row in built.rows] == [("z", "new"), ("a", "done")]
 
 
-def test_a_result_whose_file_is_gone_is_fetched_and_not_paid_for_again() -> None:
+def test_a_missing_result_is_downloaded_again_at_no_cost() -> None:
     options = ResumeOptions(gone=frozenset({make_job("a").fingerprint}))
-    [row] = plan.build(make_entries("a"), held(("a", State.SUCCEEDED)), PRICES, options).rows
+    [row] = plan.build(make_entries("a"), snapshot_of(("a", State.SUCCEEDED)), PRICES, options).rows
     assert (row.action, row.submits) == ("fetch", False)
-    [row] = plan.build(make_entries("a"), held(("a", State.IN_FLIGHT)), PRICES, options).rows
+    [row] = plan.build(make_entries("a"), snapshot_of(("a", State.IN_FLIGHT)), PRICES, options).rows
     assert row.action == "in flight"
 
 
 def test_equal_jobs_are_paid_for_once() -> None:
-    made = plan.build(make_entries("a", "copy=a", "copy2=a"), None, PRICES)
-    assert [row.same_as for row in made.rows] == [None, "a", "a"]
-    assert made.submissions == outlook_of(made).submissions == 1
-    assert outlook_of(made).credits == 10_000
-    assert text_of(made).count("the same job as a: paid for once") == 2
+    built = plan.build(make_entries("a", "copy=a", "copy2=a"), None, PRICES)
+    assert [row.same_as for row in built.rows] == [None, "a", "a"]
+    assert built.submissions == projection_of(built).submissions == 1
+    assert projection_of(built).credits == 10_000
+    assert text_of(built).count("the same job as a: paid for once") == 2
 
 
 def one_changed(old: dict[str, object], new: dict[str, object]) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def one_changed(old: dict[str, object], new: dict[str, object]) -> tuple[str, ..
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "lines"),
     [
         (
             {"params": {"resolution": "480p"}},
@@ -134,88 +134,90 @@ def one_changed(old: dict[str, object], new: dict[str, object]) -> tuple[str, ..
         ),
     ],
 )
-def test_it_says_which_field_made_it_another_job(
-    old: dict[str, object], new: dict[str, object], words: tuple[str, ...]
+def test_the_plan_names_the_changed_fields(
+    old: dict[str, object], new: dict[str, object], lines: tuple[str, ...]
 ) -> None:
-    assert one_changed(old, new) == words
+    assert one_changed(old, new) == lines
 
 
-def test_a_change_that_is_not_shown_is_told_all_the_same() -> None:
-    """The journal keeps no query of a URL, since it may be a signature; it is part of the job's identity."""
+def test_a_change_in_a_secret_is_reported_without_its_value() -> None:
+    """The journal stores no query of a URL, as it may be a signature, but the query is part of the job's identity."""
     new = remote(url="https://example.com/walk.mp4?token=new-secret")
-    [words] = one_changed({}, {"video": new})
-    assert "URL" in words
-    assert "new-secret" not in words
+    [lines] = one_changed({}, {"video": new})
+    assert "URL" in lines
+    assert "new-secret" not in lines
 
 
 def test_a_renamed_job_is_done_and_not_changed() -> None:
-    [row] = plan.build(make_entries("renamed=a"), held(("a", State.SUCCEEDED)), PRICES).rows
+    [row] = plan.build(make_entries("renamed=a"), snapshot_of(("a", State.SUCCEEDED)), PRICES).rows
     assert (row.action, row.changed) == ("done", ())
 
 
-# The outlook
+# The projection
 
 
-def test_the_sum_and_how_it_is_known() -> None:
+def test_the_sum_and_its_sources() -> None:
     entries = (Entry(0, "a", make_job("a")), Entry(1, "b", make_job("b", resolution="720p")))
-    made = plan.build(entries, None, Prices({"480p": 1000.0}))
-    look = outlook_of(made, prices=Prices({"480p": 1000.0}))
-    assert (look.submissions, look.unpriced, look.credits) == (2, 2, 0.0), "a clip behind a URL has no known length"
-    look = outlook_of(made)
-    assert look.credits == 10 * 1000 + 10 * 208_000
-    assert sum(look.bases.values()) == 2
-    assert any("from the manifest" in basis for basis in look.bases)
-    assert any("inferred" in basis for basis in look.bases)
-
-
-def test_a_budget_says_what_it_leaves_out() -> None:
-    made = plan.build(make_entries("a", "b", "c"), None, PRICES)
-    look = outlook_of(made, budget=Budget(credits=25_000))
-    assert look.submissions == 2
-    assert look.obstacles == (
-        "1 job would not be submitted: the budget of 25,000 credits is reached: the 5,000 left are not enough",
+    built = plan.build(entries, None, Prices({"480p": 1000.0}))
+    projection = projection_of(built, prices=Prices({"480p": 1000.0}))
+    assert (projection.submissions, projection.unpriced, projection.credits) == (2, 2, 0.0), (
+        "a clip behind a URL has no known length"
     )
-    assert look.left_out == {
-        made.rows[2].fingerprint: "the budget of 25,000 credits is reached: the 5,000 left are not enough"
+    projection = projection_of(built)
+    assert projection.credits == 10 * 1000 + 10 * 208_000
+    assert sum(projection.bases.values()) == 2
+    assert any("from the manifest" in basis for basis in projection.bases)
+    assert any("inferred" in basis for basis in projection.bases)
+
+
+def test_a_budget_reports_the_jobs_that_it_excludes() -> None:
+    built = plan.build(make_entries("a", "b", "c"), None, PRICES)
+    projection = projection_of(built, budget=Budget(credits=25_000))
+    assert projection.submissions == 2
+    assert projection.obstacles == (
+        "1 job would not be submitted: the budget of 25,000 credits is reached: the remaining 5,000 are not enough",
+    )
+    assert projection.left_out == {
+        built.rows[2].fingerprint: "the budget of 25,000 credits is reached: the remaining 5,000 are not enough"
     }
-    text = render.as_text(made, look, NOW)
+    text = render.as_text(built, projection, NOW)
     assert text.count("not in this run: the budget") == 1
-    assert outlook_of(made, budget=Budget(generations=1)).submissions == 1
+    assert projection_of(built, budget=Budget(generations=1)).submissions == 1
 
 
-def test_what_is_in_flight_counts_against_the_budget() -> None:
-    snapshot = held(("a", State.IN_FLIGHT))
+def test_jobs_in_flight_count_against_the_budget() -> None:
+    snapshot = snapshot_of(("a", State.IN_FLIGHT))
     records = {key: record.with_attempt(estimate=10_000.0) for key, record in snapshot.records.items()}
-    made = plan.build(make_entries("a", "b"), replace(snapshot, records=records), PRICES)
-    look = outlook_of(made, budget=Budget(credits=15_000))
-    assert (look.submissions, look.spend.reserved) == (0, 10_000)
+    built = plan.build(make_entries("a", "b"), replace(snapshot, records=records), PRICES)
+    projection = projection_of(built, budget=Budget(credits=15_000))
+    assert (projection.submissions, projection.spend.reserved) == (0, 10_000)
 
 
-def test_the_finish_time_is_that_of_a_full_cap_and_unknown_without_history() -> None:
-    made = plan.build(make_entries("a", "b", "c"), None, PRICES)
-    assert outlook_of(made).finish_in_s is None
-    assert outlook_of(made, took_s=60.0).finish_in_s == 120.0
-    assert outlook_of(made, took_s=60.0, concurrency=3).finish_in_s == 60.0
+def test_the_finish_time_assumes_full_concurrency_and_needs_history() -> None:
+    built = plan.build(make_entries("a", "b", "c"), None, PRICES)
+    assert projection_of(built).finish_in_s is None
+    assert projection_of(built, took_s=60.0).finish_in_s == 120.0
+    assert projection_of(built, took_s=60.0, concurrency=3).finish_in_s == 60.0
 
 
-def test_a_deadline_leaves_out_what_would_not_finish() -> None:
-    made = plan.build(make_entries("a", "b", "c"), None, PRICES)
-    look = outlook_of(made, took_s=60.0, left_s=100.0)
-    assert look.submissions == 2
-    assert "would not finish in time" in look.obstacles[0]
-    assert outlook_of(made, left_s=100.0).submissions == 3, "nothing is known about how long they take"
+def test_a_deadline_excludes_jobs_that_would_not_finish() -> None:
+    built = plan.build(make_entries("a", "b", "c"), None, PRICES)
+    projection = projection_of(built, took_s=60.0, left_s=100.0)
+    assert projection.submissions == 2
+    assert "would not finish in time" in projection.obstacles[0]
+    assert projection_of(built, left_s=100.0).submissions == 3, "their durations are unknown"
 
 
 # As text and JSON
 
 
-def text_of(made: Plan, *, every: bool = False) -> str:
-    return render.as_text(made, outlook_of(made), NOW, every=every)
+def text_of(built: Plan, *, every: bool = False) -> str:
+    return render.as_text(built, projection_of(built), NOW, every=every)
 
 
-def test_text_and_json_hold_the_same() -> None:
-    made = plan.build(make_entries("a", "long-name"), held(("a", State.IN_DOUBT)), PRICES)
-    text, data = text_of(made), json.loads(json.dumps(render.as_json(made, outlook_of(made))))
+def test_text_and_json_have_the_same_content() -> None:
+    built = plan.build(make_entries("a", "long-name"), snapshot_of(("a", State.IN_DOUBT)), PRICES)
+    text, data = text_of(built), json.loads(json.dumps(render.as_json(built, projection_of(built))))
     assert text.splitlines()[1].startswith("a          in doubt")
     assert text.splitlines()[2].split()[:3] == ["long-name", "new", "10,000"]
     assert "A run would make 1 submission, for about 10,000 credits ($0.01)" in text
@@ -225,11 +227,11 @@ def test_text_and_json_hold_the_same() -> None:
     assert [(job["id"], job["credits"]) for job in data["jobs"]] == [("a", None), ("long-name", 10_000)]
 
 
-def test_a_long_plan_is_summed_up_unless_asked() -> None:
-    made = plan.build(make_entries(*(f"job-{number}" for number in range(300))), None, PRICES)
-    assert len(text_of(made).splitlines()) < 10
-    assert "--all lists all 300" in text_of(made)
-    assert len(text_of(made, every=True).splitlines()) > 300
+def test_a_long_plan_is_summarized_by_default() -> None:
+    built = plan.build(make_entries(*(f"job-{number}" for number in range(300))), None, PRICES)
+    assert len(text_of(built).splitlines()) < 10
+    assert "--all lists all 300" in text_of(built)
+    assert len(text_of(built, every=True).splitlines()) > 300
 
 
 def test_an_empty_plan() -> None:

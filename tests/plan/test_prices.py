@@ -1,4 +1,4 @@
-"""Prices: the table is dated and whole, and the arithmetic is the upstream's: 16 frames are a second."""
+"""Prices: the table is dated and complete, and 16 frames are billed as a second, as by the upstream."""
 
 import re
 from dataclasses import replace
@@ -49,11 +49,11 @@ def test_billed_seconds(duration_s: float | None, frames: int | None, seconds: f
     [("480p", 32, 208_000), ("480p", 60, 390_000), ("580p", 60, 585_000), ("720p", 60, 780_000), ("720p", 33, 429_000)],
 )
 def test_the_table_times_the_seconds(resolution: str, frames: int, credits_: float) -> None:
-    made = Prices({}).estimate(clip(2.0, frames, resolution))
-    assert made == Estimate(credits_, INFERRED, frames / 16)
+    estimate = Prices({}).estimate(clip(2.0, frames, resolution))
+    assert estimate == Estimate(credits_, INFERRED, frames / 16)
 
 
-def test_it_is_what_the_upstream_lists_and_the_usual_mark_up() -> None:
+def test_the_table_is_the_upstreams_list_price_with_the_mark_up() -> None:
     listed = {"480p": 0.04, "580p": 0.06, "720p": 0.08}
     assert TABLE[MODEL] == {key: pytest.approx(price * 1.3 * CREDITS_PER_USD) for key, price in listed.items()}
     assert usd(TABLE[MODEL]["480p"]) == pytest.approx(0.052)
@@ -64,32 +64,32 @@ def test_every_resolution_of_the_manifest_has_a_price() -> None:
     assert set(schema()["$defs"]["resolution"]["enum"]) == set(TABLE[MODEL])
 
 
-def test_your_own_prices_go_first() -> None:
+def test_own_prices_override_the_table() -> None:
     prices = Prices({"720p": 1000.0})
     assert prices.estimate(clip(2.0, None, "720p")) == Estimate(2000.0, YOURS, 2.0)
     assert prices.estimate(clip(2.0, None, "480p")).basis == INFERRED
 
 
-def test_a_clip_of_unknown_length_has_no_price_unless_you_assume_one() -> None:
-    made = Prices({}).estimate(make_job(video=remote()))
-    assert (made.credits, made.seconds) == (None, None)
-    assert "length" in made.basis
-    made = Prices({}, 5.0).estimate(make_job(video=remote()))
-    assert (made.credits, made.seconds) == (520_000.0, 5.0)
-    assert "assumed" in made.basis
+def test_a_clip_of_unknown_length_has_no_price_without_assume_length() -> None:
+    estimate = Prices({}).estimate(make_job(video=remote()))
+    assert (estimate.credits, estimate.seconds) == (None, None)
+    assert "length" in estimate.basis
+    estimate = Prices({}, 5.0).estimate(make_job(video=remote()))
+    assert (estimate.credits, estimate.seconds) == (520_000.0, 5.0)
+    assert "assumed" in estimate.basis
     assert Prices({}, 5.0).estimate(clip(2.0)).seconds == 2.0, "what was probed is not assumed"
 
 
 @pytest.mark.parametrize("job", [clip(2.0, None, "1080p"), replace(clip(2.0), model="other/model")])
-def test_what_is_not_in_the_table_is_not_guessed(job: Job) -> None:
-    made = Prices({}, 5.0).estimate(job)
-    assert made.credits is None
-    assert made.basis.startswith(f"no price is known for {job.model}")
+def test_a_price_that_is_not_in_the_table_is_not_guessed(job: Job) -> None:
+    estimate = Prices({}, 5.0).estimate(job)
+    assert estimate.credits is None
+    assert estimate.basis.startswith(f"no price is known for {job.model}")
 
 
 def test_without_a_resolution_there_is_no_price() -> None:
     assert Prices({}).estimate(make_job(shift=5)).basis.endswith("at no resolution")
 
 
-def test_a_price_of_nothing_is_a_price() -> None:
+def test_a_price_of_zero_is_a_price() -> None:
     assert Prices({"480p": 0.0}).estimate(clip(2.0)).credits == 0.0

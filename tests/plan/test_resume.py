@@ -1,4 +1,4 @@
-"""Where each job starts: nothing that may have been paid for is submitted again unasked, nothing known is forgotten."""
+"""Initial states: no job that may have been paid for is submitted again by default, and no record is lost."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from batchrunner.plan.resume import LOST, take_up
 from tests.conftest import make_entries, make_job, make_record, remote
 
 PLAIN = {"retry_failed": False, "resubmit_in_doubt": False}
-HELD = {
+AFTER_RESUME = {
     State.PENDING: State.PENDING,
     State.SUBMITTING: State.IN_DOUBT,
     State.IN_FLIGHT: State.IN_FLIGHT,
@@ -30,13 +30,13 @@ def test_a_fresh_run_is_the_resume_of_an_empty_journal() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_unasked_nothing_is_submitted_again(state: State) -> None:
+def test_no_job_is_submitted_again_by_default(state: State) -> None:
     record, changed = taken_up(make_record("a", state))
-    assert record.state is HELD[state]
-    assert [item.state for item in changed] == ([HELD[state]] if HELD[state] is not state else [])
+    assert record.state is AFTER_RESUME[state]
+    assert [item.state for item in changed] == ([AFTER_RESUME[state]] if AFTER_RESUME[state] is not state else [])
 
 
-def test_what_was_being_submitted_is_in_doubt_and_says_why() -> None:
+def test_an_unfinished_submission_is_in_doubt_with_a_reason() -> None:
     record, _ = taken_up(make_record("a", State.SUBMITTING))
     assert record.error == LOST
     assert record.last.outcome == "in_doubt"
@@ -44,28 +44,28 @@ def test_what_was_being_submitted_is_in_doubt_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_resubmitting_concerns_doubts_alone(state: State) -> None:
+def test_resubmit_applies_only_to_jobs_in_doubt(state: State) -> None:
     record, _ = taken_up(make_record("a", state), resubmit_in_doubt=True)
     freed = {State.IN_DOUBT, State.SUBMITTING}
-    assert record.state is (State.PENDING if state in freed else HELD[state])
+    assert record.state is (State.PENDING if state in freed else AFTER_RESUME[state])
 
 
 @pytest.mark.parametrize("state", State)
-def test_retrying_concerns_failures_alone(state: State) -> None:
+def test_retry_applies_only_to_failed_jobs(state: State) -> None:
     record, _ = taken_up(make_record("a", state), retry_failed=True)
-    assert record.state is (State.PENDING if state is State.FAILED else HELD[state])
+    assert record.state is (State.PENDING if state is State.FAILED else AFTER_RESUME[state])
 
 
 @pytest.mark.parametrize("state", State)
-def test_a_job_that_no_entry_names_is_kept_and_no_flag_frees_it(state: State) -> None:
+def test_a_job_without_an_entry_is_kept_and_no_flag_resubmits_it(state: State) -> None:
     gone = make_record("gone", state)
     flags = {"retry_failed": True, "resubmit_in_doubt": True}
     records, changed = take_up({gone.job.fingerprint: gone}, make_entries("a"), **flags)
-    assert records[gone.job.fingerprint].state is HELD[state]
+    assert records[gone.job.fingerprint].state is AFTER_RESUME[state]
     assert make_job("a").fingerprint in {record.job.fingerprint for record in changed}
 
 
-def test_position_and_id_mean_nothing() -> None:
+def test_position_and_id_do_not_identify_a_job() -> None:
     done = make_record("a", State.SUCCEEDED)
     entries = make_entries("new", "renamed=a", "twice=a")
     records, changed = take_up({done.job.fingerprint: done}, entries, **PLAIN)
@@ -74,14 +74,14 @@ def test_position_and_id_mean_nothing() -> None:
     assert len(records) == 2, "equal jobs share one record"
 
 
-def test_inputs_come_from_the_manifest_since_the_journal_holds_none() -> None:
+def test_inputs_are_taken_from_the_manifest() -> None:
     stored = make_record("a", State.PENDING, job=make_job("a", video=remote(url="https://example.com/stripped.mp4")))
     record, changed = taken_up(stored)
     assert record.job == make_job("a")
     assert changed == [], "nothing to store: its state did not change"
 
 
-def test_what_is_given_is_not_changed() -> None:
+def test_arguments_are_not_modified() -> None:
     known = {make_job("a").fingerprint: make_record("a", State.SUBMITTING)}
     before = dict(known)
     take_up(known, make_entries("a", "b"), **PLAIN)
