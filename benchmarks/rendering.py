@@ -1,6 +1,6 @@
 """What does the sandbox's rendering cost? CPU and peak memory of clips, each in a process of its own.
 
-    python benchmarks/rendering.py            # about a minute; writes RENDERING.md
+    python benchmarks/rendering.py            # two minutes of CPU; writes RENDERING.md; Linux only
 
 The clips are the demo's reference at 480p, 3 s and 30 s of it at 1280x720, and the three jobs of the demo together.
 CPU seconds do not depend much on what else the machine does; wall time does, and is not measured.
@@ -27,7 +27,9 @@ from batchrunner.sandbox.clips.render import RenderRequest, render
 video, image, out, resolution, mode = sys.argv[1:]
 render(RenderRequest(Path(video), Path(image), Path(out), resolution, composite=mode == "composite"))
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+# Not ru_maxrss, which counts the parent before the exec.
+peak_kb = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(used.ru_utime + used.ru_stime, int(peak_kb) / 1024)
 """
 
 
