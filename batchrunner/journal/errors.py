@@ -65,7 +65,7 @@ def reading(path: Path) -> Iterator[None]:
         raise durable_files.fault(error, f"the journal {path} could not be opened") from error
     except rows.RowDamaged as error:
         raise JournalError(f"{path} is damaged: {error}", DAMAGE_HINT) from error
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise JournalError(f"{path} cannot be read as a journal: {error!r}", DAMAGE_HINT) from error
 
 

@@ -6,10 +6,10 @@ checksum of its values, and is not believed without it; the fixed part of a job 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache
-from math import isnan
+from math import isfinite, isnan
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -195,11 +195,34 @@ def run_row(run: Run) -> tuple[Any, ...]:
 
 
 def run(row: Sequence[Any]) -> Run:
-    """The reverse of `run_row`. Raises RowDamaged; ValueError where its settings are none."""
+    """The reverse of `run_row`. Raises RowDamaged; ValueError where its settings have another form."""
     found = Run(*verified("runs", row))
-    if not isinstance(json.loads(found.settings_json), dict):
+    settings = json.loads(found.settings_json)
+    if not isinstance(settings, dict):
         raise ValueError("the settings of a run are no mapping")  # noqa: TRY004 (a value of a file, not of a caller)
+    for name, is_valid in _SETTINGS.items():
+        if settings.get(name) is not None and not is_valid(settings[name]):
+            raise ValueError(f"the setting {name} of a run has a value of another type")
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# The settings of a run that figures and commands are made of. All others are only shown.
+_SETTINGS: Mapping[str, Callable[[Any], bool]] = {
+    "assume_length_s": _is_number,
+    "max_credits": _is_number,
+    "max_generations": _is_number,
+    "output": _is_text,
+    "prices": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "options": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
 
 
 def timeline_event_row(timeline_event: TimelineEvent) -> tuple[Any, ...]:

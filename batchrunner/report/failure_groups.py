@@ -98,7 +98,7 @@ def command(report: dict[str, Any], state: str) -> str:
         words += ["--output", settings["output"]]
     if report["provider"] != "aimlapi":
         words += ["--provider", report["provider"]]
-    words += settings.get("options", [])
+    words += settings.get("options") or []
     words += {"failed": ["--retry-failed"], "in_doubt": ["--in-doubt", "resubmit"]}.get(state, [])
     return printable(shlex.join(words))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchrunner.app import status
-from batchrunner.errors import Problem, UsageError
+from batchrunner.errors import JournalError, Problem, UsageError
 from batchrunner.job import Record, State, TimelineEvent
 from batchrunner.journal.journal import Journal
 from batchrunner.storage.run_directory import Lock, RunDir
@@ -37,6 +37,38 @@ def journal(folder: Path, records: dict[str, Record], *timeline_events: Timeline
 
     asyncio.run(write())
     return rundir
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "no JSON",
+        "[1]",
+        "[" * 100_000,
+        '{"prices": 7}',
+        '{"prices": {"480p": "much"}}',
+        '{"assume_length_s": "long"}',
+        '{"assume_length_s": NaN}',
+        '{"max_credits": [1]}',
+        '{"max_generations": "3"}',
+        '{"output": 1}',
+        '{"options": 7}',
+        '{"options": [7]}',
+    ],
+    ids=lambda text: text[:40],
+)
+def test_malformed_settings_in_a_journal_are_refused_with_words(tmp_path: Path, settings: str) -> None:
+    """Their row has a valid checksum: a program wrote them."""
+    rundir = RunDir(tmp_path / "night")
+    rundir.make()
+    book = Journal(rundir.journal, Inline())
+    record = make_record("a", State.IN_FLIGHT)
+    asyncio.run(book.begin(make_run(settings_json=settings), make_entries("a"), [record]))
+    book.close()
+    for as_json in (False, True):
+        with pytest.raises(JournalError, match="cannot be read as a journal") as refused:
+            shown(rundir, as_json=as_json)
+        assert "--recover" in refused.value.hint
 
 
 def flying() -> Record:

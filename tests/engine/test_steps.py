@@ -121,12 +121,14 @@ class Service:
         )
 
 
-def stepping(record: Record, service: Service, **bounds: Any) -> tuple[Steps, Ticking, Callable[..., Next]]:
+def stepping(
+    record: Record, service: Service, journal: Any = None, **bounds: Any
+) -> tuple[Steps, Ticking, Callable[..., Next]]:
     """Steps for one job, their clock, and a way to take one: ``take("poll", after_s)``."""
     clock = Ticking()
     parts = Dependencies(
         provider=Mock(submit=service.submit, status=service.status, capabilities=service.capabilities),
-        journal=Refusing(0),
+        journal=journal or Refusing(0),
         clips=Mock(),
         store=Mock(),
         clock=clock,
@@ -318,6 +320,41 @@ def test_what_was_taken_up_and_is_complete_at_first_sight_teaches_nothing() -> N
     steps, _, take = stepping(record, Service(Phase.COMPLETED))
     take("poll")
     assert steps.admission.forecast._seen == {}
+
+
+class Unwitnessed(Refusing):
+    """A journal that stores every record, and fails afterwards: first once, as its witness cannot be written."""
+
+    def __init__(self, refusals: int = 1) -> None:
+        super().__init__(refusals)
+        self.stored: list[Record] = []
+
+    async def save(self, record: Record) -> None:
+        self.stored.append(record)
+        await super().save(record)
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_an_intent_whose_witness_fails_is_taken_back_and_nothing_is_sent(refusals: int) -> None:
+    """It is on the disk, so the next run would hold it in doubt. refusals: the taking back can fail too."""
+    journal, service, sent = Unwitnessed(refusals), Service(), []
+
+    async def submit(*arguments: object) -> Accepted:
+        sent.append(arguments)
+        return Accepted("gen:new", None)
+
+    service.submit = submit  # type: ignore[method-assign]  # counts what is sent
+    steps, _, take = stepping(make_record("a"), service, journal)
+    with pytest.raises(LocalFault, match="the disk is full"):
+        take("submit")
+    assert not sent
+    assert [record.state for record in journal.stored] == [State.SUBMITTING, State.PENDING]
+    [record] = steps.records.values()
+    assert record == journal.stored[-1]
+    assert (record.last.outcome, record.last.generation_id) == ("refused", None)
+    take("submit")
+    assert len(sent) == 1, "the next try is another attempt"
+    assert [attempt.number for attempt in steps.records[record.job.fingerprint].attempts] == [1, 2]
 
 
 def test_an_input_that_the_system_cannot_read_stops_the_batch_and_fails_no_job() -> None:
