@@ -40,7 +40,7 @@ def main() -> None:
             item = {"path": str(path), "size_bytes": 1}  # refused at its first look: what is left is the round trip
             started = time.perf_counter()
             for _ in range(200):
-                pool.each("clip", [item])
+                pool.run_all("clip", [item])
             print(f"a round trip takes {1e6 * (time.perf_counter() - started) / 200:.0f} µs")
 
 

@@ -279,7 +279,7 @@ def _calls(
     client = registry.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     return client, Downloader(
-        setup.rundir.parts, outside.executor, outside.files, guard, outside.checks, endpoint.redactor
+        setup.rundir.partial_dir, outside.executor, outside.files, guard, outside.checks, endpoint.redactor
     )
 
 
@@ -322,7 +322,7 @@ async def _finish(
             with suppress(OSError):  # a page without pictures is one all the same
                 await asyncio.wrap_future(outside.posters.finish(writer.on_page(held)))
         extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
-        if not setup.rundir.room.is_dir():
+        if not setup.rundir.internal_dir.is_dir():
             raise LocalFault("disk_error", f"the run directory {setup.rundir.path} is gone")  # noqa: TRY301 (one place)
         write = partial(writer.write, held, setup.rundir.path, batchrunner.__version__, **extra)
         written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds

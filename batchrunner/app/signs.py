@@ -25,7 +25,7 @@ def require_trusted(rundir: RunDir, entries: Iterable[Entry] = ()) -> None:
 
 def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> list[str]:
     """What shows that a run was here: names in the run directory. has_journal: what belongs to one does not count."""
-    room = rundir.room.name
+    room = rundir.internal_dir.name
     own = [] if has_journal else [rundir.witness.name, f"{room}/journal.db-wal", f"{room}/journal.db.recovered"]
     found = [name for name in (*own, *_REPORTS) if os.path.lexists(rundir.path / name)]
     return found + [entry.file for entry in entries if os.path.lexists(rundir.path / entry.file)]

@@ -186,7 +186,7 @@ class Steps:
         record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
         self._put(record)
         if not seen.known:
-            self.notice(fingerprint, f"an unknown status, taken for pending: {seen.word!r}", once=True)
+            self.notice(fingerprint, f"an unknown status, taken for pending: {seen.status_text!r}", once=True)
         if seen.notice:
             self.notice(fingerprint, seen.notice, once=True)
         if seen.phase not in TERMINAL:

@@ -108,7 +108,7 @@ def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 def _input(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
     from batchrunner.media import probe
 
-    return probe.look(Path(item["path"]), item["kind"], item["shown"], allow)
+    return probe.inspect_file(Path(item["path"]), item["kind"], item["shown"], allow)
 
 
 def _poster(item: Mapping[str, Any], allow: Allow) -> None:

@@ -36,7 +36,7 @@ _LONGEST_REPLY_BYTES = 1 << 20
 _MOST_RESIDENT_KB = None if sys.platform.startswith("linux") else 3 << 20  # Linux bounds the address space
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDED = "the check was ended with the run"
-_WORDS = {
+_SIGNAL_TEXTS = {
     signal.SIGXCPU: "decoding it takes more time than a clip of its size needs",
     signal.SIGALRM: "decoding it takes more time than a clip of its size needs",
     signal.SIGKILL: "the decoder was ended: it took too much memory or time",
@@ -59,7 +59,7 @@ class Decoders(Protocol):
         """Return when a decoder is loaded. Raises NoDecoder where it cannot be."""
         ...
 
-    def each(
+    def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
         """Do a task for each item; one outcome for each. enough: asked meanwhile, whether to give up. Blocks."""
@@ -72,7 +72,7 @@ class Decoders(Protocol):
 
 def one(decoders: Decoders, task: str, item: Mapping[str, Any], enough: Callable[[], bool] = lambda: False) -> Any:
     """Do a task for one item and return what was found, or raise what it raised."""
-    outcome = decoders.each(task, [item], enough)[0]
+    outcome = decoders.run_all(task, [item], enough)[0]
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -87,7 +87,7 @@ class Here:
 
         assert batchrunner.media.decode_worker
 
-    def each(
+    def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
         """Do a task for each item."""
@@ -113,7 +113,7 @@ class Pool:
     def __init__(
         self, workers: int = WORKERS, *, most_resident_kb: int | None = _MOST_RESIDENT_KB, start: str = START
     ) -> None:
-        self._room = threading.BoundedSemaphore(workers)
+        self._slots = threading.BoundedSemaphore(workers)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -122,10 +122,10 @@ class Pool:
 
     def ready(self) -> None:
         """Start a worker, unless one has been started."""
-        with self._room:
+        with self._slots:
             self._give_back(self._take())
 
-    def each(
+    def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
         """Do a task for each item, one after the other, in one worker, and in another one where that ends."""
@@ -136,7 +136,7 @@ class Pool:
         def over() -> bool:
             return self._stops != stops or enough()
 
-        with self._room:
+        with self._slots:
             while len(outcomes) < len(items) and not over():
                 worker = self._take()
                 is_over = False
@@ -221,7 +221,7 @@ class _Worker:
 
     def __init__(self, start: str, most_resident_kb: int | None) -> None:
         self._most_resident_kb = most_resident_kb
-        self._held = b""
+        self._buffer = b""
         self.is_alive = True
         self._process = _spawn(start)
 
@@ -272,16 +272,16 @@ class _Worker:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
         for _ in range(int(longest_s / _LOOK_EVERY_S)):
-            line, found, rest = self._held.partition(b"\n")
+            line, found, remainder = self._buffer.partition(b"\n")
             if found:
-                self._held = rest
+                self._buffer = remainder
                 with suppress(ValueError):
                     return dict(json.loads(line))
                 break
             if poll.poll(1000 * _LOOK_EVERY_S):
                 block = os.read(descriptor, 1 << 16)
-                self._held += block
-                if not block or len(self._held) > _LONGEST_REPLY_BYTES:
+                self._buffer += block
+                if not block or len(self._buffer) > _LONGEST_REPLY_BYTES:
                     break
             elif over() or self._is_too_large():
                 break
@@ -297,7 +297,7 @@ class _Worker:
         status = self._process.returncode
         with suppress(ValueError):
             number = signal.Signals(-status)
-            return _WORDS.get(number, f"the decoder crashed on it ({number.name})")
+            return _SIGNAL_TEXTS.get(number, f"the decoder crashed on it ({number.name})")
         return f"the decoder ended on it with status {status}"
 
 
@@ -324,9 +324,9 @@ def _resident_kb(pid: int) -> int:
     """Memory that a process uses; 0 where that is not known."""
     import subprocess
 
-    words = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
-    told = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 (a number is all that varies)
-    return int(told.stdout) if told.stdout.strip().isdigit() else 0
+    command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
+    output = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (a number is all that varies)
+    return int(output.stdout) if output.stdout.strip().isdigit() else 0
 
 
 def _outcome(reply: Mapping[str, Any]) -> Outcome:
@@ -338,6 +338,6 @@ def _outcome(reply: Mapping[str, Any]) -> Outcome:
     if "problem" in reply:
         return BatchrunnerError(*map(str, reply["problem"]))
     if "system" in reply:
-        number, words = reply["system"]
-        return OSError(number, words)
+        number, command = reply["system"]
+        return OSError(number, command)
     return ValueError(str(reply.get("bad")))

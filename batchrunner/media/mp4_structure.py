@@ -101,9 +101,9 @@ def expectation_warnings(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
 
 
 def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
-    held = file.seek(0, 2)
-    if held != size_bytes:
-        raise _Broken(f"it holds {held:,} bytes where {size_bytes:,} were expected")
+    actual_bytes = file.seek(0, 2)
+    if actual_bytes != size_bytes:
+        raise _Broken(f"it holds {actual_bytes:,} bytes where {size_bytes:,} were expected")
     if (other := names_no_video(_read(file, 0, min(size_bytes, HEAD_BYTES)))) is not None:
         raise _Broken(other)
     boxes, _ = _walk_file(file, size_bytes)
@@ -240,19 +240,19 @@ def _track(data: bytes, trak: _Box) -> _Track:
     table = _find(data, trak, b"mdia", b"minf", b"stbl")
     if handler is None or table is None:
         raise _Broken("a track has no handler or no sample table")
-    parts = {box.type: box for box in _walk(data, table.start, table.end)}
+    boxes_by_type = {box.type: box for box in _walk(data, table.start, table.end)}
     kind = _fields(data, handler, 8, ">4s")[0]
-    count, same_size, sizes = _sizes(data, parts)
-    runs = _numbers(data, parts.get(b"stsc"), "I", 3)
-    wide = b"co64" in parts
+    count, same_size, sizes = _sizes(data, boxes_by_type)
+    runs = _numbers(data, boxes_by_type.get(b"stsc"), "I", 3)
+    wide = b"co64" in boxes_by_type
     return _Track(
         handler=kind,
         count=count,
         same_size=same_size,
         sizes=sizes,
-        chunks=_numbers(data, parts.get(b"co64" if wide else b"stco"), "Q" if wide else "I"),
+        chunks=_numbers(data, boxes_by_type.get(b"co64" if wide else b"stco"), "Q" if wide else "I"),
         runs=tuple(map(_Run._make, zip(runs[::3], runs[1::3], runs[2::3], strict=True))),
-        nal_widths=_nal_widths(data, parts.get(b"stsd")) if kind == b"vide" else (),
+        nal_widths=_nal_widths(data, boxes_by_type.get(b"stsd")) if kind == b"vide" else (),
     )
 
 
@@ -281,10 +281,10 @@ def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int
         numbers.byteswap()
 
 
-def _sizes(data: bytes, parts: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
+def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
     """Sample count, the size of all or 0, the sizes of each or none."""
     sizes = array("I")
-    box = parts.get(b"stsz") or parts.get(b"stz2")
+    box = boxes_by_type.get(b"stsz") or boxes_by_type.get(b"stz2")
     if box is None:
         return 0, 0, sizes
     same_size, count = _fields(data, box, 4, ">II")
@@ -328,8 +328,8 @@ def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
 def _check_places(track: _Track, size_bytes: int) -> None:
     """Every sample lies inside the file."""
     for offset, first, samples, _ in _chunks(track) if track.sizes or track.same_size else ():
-        held = max(0, min(samples, track.count - first))
-        length = sum(track.sizes[first : first + held]) if track.sizes else held * track.same_size
+        in_chunk = max(0, min(samples, track.count - first))
+        length = sum(track.sizes[first : first + in_chunk]) if track.sizes else in_chunk * track.same_size
         if offset + length > size_bytes:
             raise _Broken(f"samples should reach byte {offset + length:,} and the file ends at {size_bytes:,}")
 

@@ -41,7 +41,7 @@ BUDGET_BYTES = 13_000_000
 _MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # posters that the end of a run makes good: half a minute
-_TOGETHER = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
+_BATCH_JOBS = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
 
 
 class _Size(NamedTuple):
@@ -104,8 +104,8 @@ class Posters:
                     due.append((event.record, name))
             elif isinstance(event, Alive) and due and (self._making is None or self._making.done()):
                 # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
-                now = [due.popleft() for _ in range(min(len(due), _TOGETHER))]
-                wanted = [each for record, name in now for each in wanted_by(record, self._rundir.path / name)]
+                now = [due.popleft() for _ in range(min(len(due), _BATCH_JOBS))]
+                wanted = [item for record, name in now for item in wanted_by(record, self._rundir.path / name)]
                 self._making = self._executor.submit(
                     _make_each, self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set
                 )
@@ -141,7 +141,7 @@ def make_missing(
 
 def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
     """The posters that are there, in the largest size in which all of them fit, and where the reference clips lie."""
-    wanted = {each.key: each for each in _all_wanted(rundir, snapshot)}
+    wanted = {item.key: item for item in _all_wanted(rundir, snapshot)}
     found: dict[str, Path] = {}
     for size in _SIZES:
         found = {key: path for key in wanted if (path := _path(rundir.posters, key, size)).is_file()}
@@ -155,9 +155,9 @@ def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
         if content is not None:
             posters[key] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
     clips = {
-        key: quote(os.path.relpath(each.path.resolve(), rundir.path.resolve()), errors="replace")
-        for key, each in wanted.items()
-        if each.kind == "video" and each.path.is_file()
+        key: quote(os.path.relpath(item.path.resolve(), rundir.path.resolve()), errors="replace")
+        for key, item in wanted.items()
+        if item.kind == "video" and item.path.is_file()
     }
     return Pictures(posters, clips)
 
@@ -167,10 +167,10 @@ def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
     found = []
     if clip is not None and record.state is State.SUCCEEDED and record.result is not None:
         found.append(Wanted(f"strip-{record.result.sha256}", "strip", clip))
-    for each in (record.job.video, record.job.image):
-        if key := key_of(each):
-            assert each.path is not None
-            found.append(Wanted(key, each.kind, each.path))
+    for item in (record.job.video, record.job.image):
+        if key := key_of(item):
+            assert item.path is not None
+            found.append(Wanted(key, item.kind, item.path))
     return found
 
 
@@ -181,8 +181,8 @@ def key_of(item: Media) -> str | None:
 
 def _all_wanted(rundir: RunDir, snapshot: Snapshot) -> Iterator[Wanted]:
     """Results first: they go before inputs where room is short."""
-    each = [(snapshot.records.get(entry.job.fingerprint), rundir.path / entry.file) for entry in snapshot.entries]
-    found = [wanted for record, path in each if record is not None for wanted in wanted_by(record, path)]
+    pairs = [(snapshot.records.get(entry.job.fingerprint), rundir.path / entry.file) for entry in snapshot.entries]
+    found = [wanted for record, path in pairs if record is not None for wanted in wanted_by(record, path)]
     yield from sorted(found, key=lambda wanted: wanted.kind != "strip")
 
 
@@ -204,8 +204,8 @@ def _whole(path: Path) -> bytes | None:
             content = file.read(_LARGEST_POSTER_BYTES)
     except OSError:
         return None
-    told_bytes = int.from_bytes(content[4:8], "little") + 8
-    return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and told_bytes == len(content) else None
+    declared_bytes = int.from_bytes(content[4:8], "little") + 8
+    return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and declared_bytes == len(content) else None
 
 
 def _make_each(
@@ -216,19 +216,19 @@ def _make_each(
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
     missing = {
-        each.key: each
-        for each in wanted
-        if not all(_whole(_path(folder, each.key, size)) is not None for size in _SIZES)
+        item.key: item
+        for item in wanted
+        if not all(_whole(_path(folder, item.key, size)) is not None for size in _SIZES)
     }
-    for each in itertools.islice(missing.values(), most):
+    for item in itertools.islice(missing.values(), most):
         if enough():
             return
-        item = {"folder": str(folder), "key": each.key, "kind": each.kind, "path": str(each.path)}
+        task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": str(item.path)}
         with suppress(OSError, NoDecoder):
-            decoders.each("poster", [item], enough)
+            decoders.run_all("poster", [task], enough)
 
 
-def _troubles() -> tuple[type[BaseException], ...]:
+def _decode_errors() -> tuple[type[BaseException], ...]:
     """What decoders raise on what is broken, or worse."""
     import av
     from PIL import Image
@@ -247,7 +247,7 @@ def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
         _make(folder, wanted, allow)
     except (MemoryError, OSError):
         raise
-    except _troubles() as error:
+    except _decode_errors() as error:
         raise ValueError(str(error)) from None
 
 
@@ -296,7 +296,7 @@ def _frames(file: IO[bytes], demuxer: str, allow: Allow) -> "list[Image]":
         stream = container.streams.video[0]
         allow(bound(stream, FRAMES_ONLY), 3 * _MOST_FRAMES)
         start, length = stream.start_time or 0, stream.duration or 0
-        return [_frame_at(container, start + round(length * part)) for part in (0.0, 0.5, 1.0)]
+        return [_frame_at(container, start + round(length * fraction)) for fraction in (0.0, 0.5, 1.0)]
 
 
 def _frame_at(container: "InputContainer", at: int) -> "Image":

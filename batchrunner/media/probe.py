@@ -122,16 +122,16 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
     _require_regular(path, shown)
     try:
         with durable_files.open_plain(path, follow=True) as file:
-            facts = os.fstat(file.fileno())
-            looked = _looked(path, kind, shown)
+            status = os.fstat(file.fileno())
+            findings = _inspected(path, kind, shown)
             digest = hashlib.sha256()
             size_bytes = 0
-            while size_bytes <= facts.st_size and (block := file.read(_BLOCK_BYTES)):
+            while size_bytes <= status.st_size and (block := file.read(_BLOCK_BYTES)):
                 digest.update(block)
                 size_bytes += len(block)
     except OSError as error:
         raise MediaProblem(f"cannot read {shown}: {error.strerror or error}") from None
-    if size_bytes != facts.st_size:  # also files of the kernel's, which have no size
+    if size_bytes != status.st_size:  # also files of the kernel's, which have no size
         raise MediaProblem(f"{shown} changes while it is read", "wait until it is written, or copy it first")
     return Media(
         kind=kind,
@@ -139,8 +139,8 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
         path=path,
         sha256=digest.hexdigest(),
         size_bytes=size_bytes,
-        mtime_ns=facts.st_mtime_ns,
-        **looked,
+        mtime_ns=status.st_mtime_ns,
+        **findings,
     )
 
 
@@ -164,7 +164,7 @@ def inline(uri: str, kind: Kind) -> Media:
         with tempfile.NamedTemporaryFile(prefix="batchrunner-") as file:
             file.write(data)
             file.flush()
-            looked = _looked(Path(file.name), kind, "the data URI")
+            findings = _inspected(Path(file.name), kind, "the data URI")
     except OSError as error:
         raise MediaProblem(f"the data URI cannot be looked at: {error.strerror or error}") from None
     return Media(
@@ -173,7 +173,7 @@ def inline(uri: str, kind: Kind) -> Media:
         uri=compact,
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
-        **looked,
+        **findings,
     )
 
 
@@ -202,7 +202,7 @@ def _require_regular(path: Path, shown: str) -> None:
 def _similar(path: Path) -> str:
     """A hint that names the nearest existing name in the folder, or the folder that is missing."""
     try:
-        names = sorted(each.name for each in path.parent.iterdir())
+        names = sorted(item.name for item in path.parent.iterdir())
     except OSError:
         return f"there is no folder {path.parent}"
     same = [name for name in names if unicodedata.normalize("NFKC", name) == unicodedata.normalize("NFKC", path.name)]
@@ -218,13 +218,13 @@ def sniff(head: bytes) -> _Format | None:
         return _Format("video", "video/webm", "a WebM video", "matroska")
     if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters alone could be text
         return _Format("image", "image/bmp", "a BMP image", "BMP")
-    return next((each for at, magic, each in _FORMATS if head[at : at + len(magic)] == magic), None)
+    return next((form for at, magic, form in _FORMATS if head[at : at + len(magic)] == magic), None)
 
 
-def _looked(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
+def _inspected(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
     """What `look` finds, in a process of its own. Raises MediaProblem, OSError, NoDecoder."""
     item = {"path": str(path), "kind": kind, "shown": shown}
-    outcome = decoder_pool.pool().each("input", [item])[0]
+    outcome = decoder_pool.pool().run_all("input", [item])[0]
     if isinstance(outcome, CheckLimit):
         hint = "try it with another copy; a file that is far larger than the service takes is not checked"
         raise MediaProblem(f"{shown} could not be checked: {outcome}", hint)
@@ -235,16 +235,16 @@ def _looked(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
     return dict(outcome)
 
 
-def look(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dict[str, Any]:
+def inspect_file(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dict[str, Any]:
     """What the file is, as fields of Media: mime, width_px, height_px, duration_s, frames.
 
     allow: told what the header declares before a picture is decoded. Raises MediaProblem, CheckLimit, OSError.
     """
     with durable_files.open_plain(path, follow=True) as file:
-        return _look(file, kind, shown, allow)
+        return _inspect(file, kind, shown, allow)
 
 
-def _look(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
+def _inspect(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
     head = file.read(64)
     if not head:
         raise MediaProblem(f"{shown} is empty")
@@ -261,15 +261,15 @@ def _look(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, Any
     if not found.decoder:
         raise MediaProblem(f"{shown} is {found.name}, which is not accepted", accepted)
     file.seek(0)
-    looked = _look_at_video(file, found, shown, allow) if kind == "video" else _look_at_image(file, found, shown)
-    return {"mime": found.mime, **looked}
+    findings = _inspect_video(file, found, shown, allow) if kind == "video" else _inspect_image(file, found, shown)
+    return {"mime": found.mime, **findings}
 
 
 def _a(kind: str) -> str:
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
-def _look_at_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
+def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
     """Check that the clip is whole, and measure what plays. The demuxer is named: no file can ask for another."""
     import av
     import av.logging
@@ -289,7 +289,7 @@ def _look_at_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
             frame = next(container.decode(stream), None)
             if frame is None:
                 raise MediaProblem(broken, hint)
-            looked = {"width_px": frame.width, "height_px": frame.height}
+            findings = {"width_px": frame.width, "height_px": frame.height}
         file.seek(0)
         with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
             played = playback.measure(container)
@@ -299,7 +299,7 @@ def _look_at_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
     if complaint := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS):
         raise MediaProblem(f"{shown} is no whole video: {complaint}", hint)
-    return {**looked, "duration_s": round(played.length_s, 3) or None, "frames": played.frames or None}
+    return {**findings, "duration_s": round(played.length_s, 3) or None, "frames": played.frames or None}
 
 
 def _unfinished(file: BinaryIO, found: _Format) -> str | None:
@@ -315,7 +315,7 @@ def _unfinished(file: BinaryIO, found: _Format) -> str | None:
         file.seek(0)
 
 
-def _look_at_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
+def _inspect_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
     """Decode the picture whole. Pillow's guard against decompression bombs is an error here, not a warning."""
     from PIL import Image, PngImagePlugin
 

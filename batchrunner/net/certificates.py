@@ -35,7 +35,7 @@ def not_trusted(error: Exception, host: str, kind: str) -> NetworkFault:
     cause = getattr(error, "certificate_error", error)
     why = str(getattr(cause, "verify_message", "") or cause)[:200].rstrip(".")
     hint = f"If you trust this network, {_NAME_IT}, and run the same command again."
-    if any(word in why for word in _CLOCK):
+    if any(phrase in why for phrase in _CLOCK):
         hint = f"Check the clock of this machine. {hint}"
     elif "ostname" in why or "IP address" in why:
         hint = f"Check the address: another server may answer there. {hint}"

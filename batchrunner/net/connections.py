@@ -29,10 +29,10 @@ def closed_ways(proxy: Proxy | None, certificate_kind: str, proxy_kind: str) -> 
     except aiohttp.ClientHttpProxyError as error:
         shown = proxy.shown if proxy else "in between"
         host = error.request_info.url.host or ""
-        told = f"the proxy {shown} gives no way to {host}: it answered {error.status}"
+        message = f"the proxy {shown} gives no way to {host}: it answered {error.status}"
         if 400 <= error.status < 500 and error.status not in {408, 429}:
-            raise NetworkFault(proxy_kind, told, _PROXY_HINT) from error
-        raise NetworkFault("no_connection", told) from error
+            raise NetworkFault(proxy_kind, message, _PROXY_HINT) from error
+        raise NetworkFault("no_connection", message) from error
     except aiohttp.ClientProxyConnectionError as error:
         shown = proxy.shown if proxy else "in between"
         raise NetworkFault("no_connection", f"the proxy {shown} could not be reached: {error.os_error}") from error

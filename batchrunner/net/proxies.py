@@ -44,8 +44,8 @@ class Proxies:
 
     def for_url(self, url: str) -> Proxy | None:
         """The same for a whole address."""
-        parts = urlsplit(url)
-        return self.for_host(parts.scheme, parts.hostname or "", parts.port)
+        split = urlsplit(url)
+        return self.for_host(split.scheme, split.hostname or "", split.port)
 
 
 def read_proxies(environment: Mapping[str, str]) -> Proxies:
@@ -75,17 +75,17 @@ def _value(environment: Mapping[str, str], variable: str) -> tuple[str, str]:
 def _proxy(name: str, text: str) -> Proxy:
     url = text if "://" in text else f"http://{text}"
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        unquote(f"{parts.username}{parts.password}", errors="strict").encode("latin-1")  # what Basic can carry
+        split = urlsplit(url)
+        host, port = split.hostname or "", split.port
+        unquote(f"{split.username}{split.password}", errors="strict").encode("latin-1")  # Basic's limit
     except ValueError:  # UnicodeError is one
         raise UsageError(f"{name} cannot be used: it is not the address of a proxy", _HINT) from None
-    if parts.scheme.startswith("socks"):
+    if split.scheme.startswith("socks"):
         raise UsageError(f"{name} names a SOCKS proxy, which batchrunner does not support", _HINT)
-    if parts.scheme not in _SUPPORTED or not host:
+    if split.scheme not in _SUPPORTED or not host:
         raise UsageError(f"{name} cannot be used: it is not the address of an http proxy", _HINT)
     shown = f"[{host}]" if ":" in host else host
-    return Proxy(f"{parts.scheme}://{parts.netloc}", f"{shown}:{port}" if port else shown)
+    return Proxy(f"{split.scheme}://{split.netloc}", f"{shown}:{port}" if port else shown)
 
 
 def _is_this_machine(host: str) -> bool:

@@ -46,7 +46,7 @@ class GenerationStatus:
     """
 
     phase: Phase
-    word: str
+    status_text: str
     known: bool = True
     result_url: str | None = None
     error: Problem | None = None

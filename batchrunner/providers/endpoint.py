@@ -81,15 +81,13 @@ def _without_path(base_url: str) -> str:
 def _safe_for_a_key(base_url: str) -> bool:
     """Whether the key may travel there: encrypted, or in clear text to this machine."""
     try:
-        parts = urlsplit(base_url)
-        _ = parts.port  # raises where it is no number
-        if "@" in parts.netloc or parts.query or parts.fragment:
+        url = urlsplit(base_url)
+        _ = url.port  # raises where it is no number
+        if "@" in url.netloc or url.query or url.fragment:
             return False
     except ValueError:
         return False
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    )
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK))
 
 
 def service_name(settings: Settings, base_url: str) -> str:

@@ -73,8 +73,8 @@ class GenerationOwners:
     def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
         """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it."""
         known = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
-        others = (each for each in found if _job_key(each) in lost and each not in known)
-        return {lost[_job_key(each)]: found[each] for each in sorted(others, key=_number)}  # the last one counts
+        others = (request_id for request_id in found if _job_key(request_id) in lost and request_id not in known)
+        return {lost[_job_key(request_id)]: found[request_id] for request_id in sorted(others, key=_number)}
 
     def _owner(self, generation_id: str, key: str) -> str:
         """The job that has this id, which is `key` from now on where there was none.

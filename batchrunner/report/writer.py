@@ -79,7 +79,7 @@ def write(
     rundir = RunDir(run_dir)
     asked = {kind: text for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)) if text is not None}
     with ExitStack() as stack:
-        own = {name: stack.enter_context(_Replacement(run_dir / name, rundir.room)) for name in NAMES}
+        own = {name: stack.enter_context(_Replacement(run_dir / name, rundir.internal_dir)) for name in NAMES}
         places = {kind: _real(text) for kind, text in asked.items()}
         further = {kind: stack.enter_context(_Replacement(path, path.parent, kind)) for kind, path in places.items()}
         forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]

@@ -24,15 +24,15 @@ def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
     )
     if options["faults"]:
         base = base.with_faults(Path(options["faults"]))
-    given = {name: options[name] for name in ("seed", "capacity") if options[name] is not None}
+    overrides = {name: options[name] for name in ("seed", "capacity") if options[name] is not None}
     if options["no_logs"]:
-        given["logs"] = False
+        overrides["logs"] = False
     if options["duration"] is not None:
         try:
-            given["duration_s"] = parse_duration(options["duration"])
+            overrides["duration_s"] = parse_duration(options["duration"])
         except ValueError as error:
             raise UsageError(f"--duration: {error}", "Durations are written 200ms, 15s, 30m or 7h.") from None
-    return replace(base, **given)
+    return replace(base, **overrides)
 
 
 def serve(config: sandbox.SandboxConfig) -> int:

@@ -170,8 +170,8 @@ class Service:
 
     async def _make(self, generation: Generation) -> None:
         try:
-            made = self.store.finished(generation.file) or await self._render(self._request(generation))
-            data = self.store.keep_result(generation.file, made)
+            rendered = self.store.finished(generation.file) or await self._render(self._request(generation))
+            data = self.store.keep_result(generation.file, rendered)
         except RenderFailed as failure:
             error = fal_error(failure.field, failure.message, failure.kind) if failure.field else BROKEN_RENDERER
             outcome: Event = {"event": "failed", "error": error}

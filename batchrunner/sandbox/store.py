@@ -77,13 +77,13 @@ class Store:
         path = self.result(name)
         return path if path.is_file() else None
 
-    def keep_result(self, name: str, made: bytes | Path) -> bytes:
+    def keep_result(self, name: str, rendered: bytes | Path) -> bytes:
         """Put a rendered clip, bytes or a file to be moved, under its name. Returns its bytes."""
         path = self.result(name)
-        if isinstance(made, bytes):
-            _write_whole(path, made)
-            return made
-        made.replace(path)
+        if isinstance(rendered, bytes):
+            _write_whole(path, rendered)
+            return rendered
+        rendered.replace(path)
         return path.read_bytes()
 
     def close(self) -> None:
@@ -107,9 +107,9 @@ def _locked(path: Path) -> IO[str]:
 
 def _write_whole(path: Path, data: bytes) -> None:
     # Equal inputs may come at once, each in a thread of its own: each writes a file of its own.
-    part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    temporary = path.with_name(f"{path.name}.{threading.get_ident()}.part")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _drop_torn_line(path: Path) -> None:

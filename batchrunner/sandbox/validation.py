@@ -81,8 +81,8 @@ def missing(name: str) -> Issue:
     }  # fmt: skip
 
 
-def _refuse_constant(word: str) -> float:
-    raise ValueError(word)
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(constant)
 
 
 def _json_type(value: object) -> str:
@@ -151,8 +151,8 @@ def _media(kind: str) -> Callable[[object, list[str]], Any]:
 def _is_web_url(text: str) -> bool:
     try:
         text.encode()  # lone surrogates
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
     except ValueError:
         return False
 

@@ -224,10 +224,10 @@ class World:
         generation.outcome = event
         generation.ended_at = event["at"]
         generation.status = "completed" if event["event"] == "completed" else "error"
-        held = generation.accepted["credits"]
-        self.credits_held -= held
+        order_credits = generation.accepted["credits"]
+        self.credits_held -= order_credits
         if generation.status == "completed":
-            self.credits_charged += held
+            self.credits_charged += order_credits
 
     def _top_up(self, event: Event) -> None:
         self.topped_up += event["credits"]

@@ -1,7 +1,7 @@
-"""Work that is done together: what gathers while one group is at work is the next group, and goes at once after it.
+"""Batch work: items that arrive during one batch form the next batch.
 
-So what costs a flush of the disk costs one a burst, not one a call, and without a timer nobody waits for company.
-Rule: a group that has begun is finished, whoever of those who wait for it is cancelled meanwhile.
+A burst of calls costs one flush of the disk, not one a call. A batch starts as soon as the previous one ends; there is
+no batching delay. A batch that has started is finished, even if some of its callers are cancelled.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ _Future = asyncio.Future[LocalFault | None]
 
 
 class Batcher(Generic[_T]):
-    """Gathers items and does them in groups, one group at a time, each in the order in which its items came.
+    """Collects items and processes them in batches, one batch at a time, in the order of arrival.
 
-    executor: where groups are done. work: does a group; it returns what went wrong, for all of the group, or None.
+    executor: runs `work`. work: processes a batch; it returns a fault for the whole batch, or None.
     """
 
     def __init__(self, executor: Executor, work: Callable[[list[_T]], LocalFault | None]) -> None:
@@ -35,12 +35,12 @@ class Batcher(Generic[_T]):
         self._items += items
         self._waiting.append(done)
         if not self._is_busy:
-            self._next_group()
+            self._next_batch()
         fault = await done
         if fault is not None:
             raise fault
 
-    def _next_group(self) -> None:
+    def _next_batch(self) -> None:
         items, waiting = self._items, self._waiting
         self._items, self._waiting = [], []
         self._is_busy = bool(waiting)
@@ -49,8 +49,8 @@ class Batcher(Generic[_T]):
             work.add_done_callback(partial(self._ended, waiting))
 
     def _ended(self, waiting: list[_Future], work: _Future) -> None:
-        self._next_group()
-        if work.cancelled():  # the loop is being closed, and with it all who wait
+        self._next_batch()
+        if work.cancelled():  # the loop is closing
             return
         error = work.exception()
         for done in waiting:

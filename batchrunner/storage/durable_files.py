@@ -1,8 +1,7 @@
-"""The few things done to files that must survive a power cut, in one place so that a simulation can stand in.
+"""File operations that must survive a power cut. Tests replace `Disk` with a simulation.
 
-Rules: content is flushed before it gets its final name, and the name before anybody is told. Only plain files are
-written and read: never through a symbolic link that somebody put there, never a device or a pipe that would not end.
-All of it blocks: call it through an executor.
+Content is flushed before it gets its final name, and the name is flushed before success is reported. Only plain files
+are written and read: no symbolic links, devices or pipes. All functions block: call them through an executor.
 """
 
 import errno
@@ -18,7 +17,7 @@ from typing import BinaryIO
 from batchrunner.errors import LocalFault
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# A file system that has no such operation, or does not offer it to this user. For a folder, that is no fault.
+# The file system does not have the operation, or not for this user. For a folder, this is not a fault.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
 _SHORT = {errno.ENOMEM: "memory", errno.EMFILE: "room for open files", errno.ENFILE: "room for open files"}
@@ -40,7 +39,7 @@ class Disk:
             return file.read(most_bytes)
 
     def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
-        """Write this over what stands there in an open file; on the disk when it returns. The file does not grow."""
+        """Overwrite bytes of an open file. They are on the disk when this returns. The file does not grow."""
         left = memoryview(content)
         while left:
             written = os.pwrite(file.fileno(), left, start_bytes)
@@ -48,7 +47,7 @@ class Disk:
         _flush_content(file.fileno())
 
     def create(self, path: Path, content: bytes) -> None:
-        """Make a plain file that holds this. Few calls of the system: they are what a small clip costs."""
+        """Create a plain file with this content, in few system calls: they dominate the cost of a small clip."""
         flags = os.O_WRONLY | os.O_CREAT
         try:
             descriptor = os.open(path, flags | os.O_EXCL, 0o666)  # a new one is a plain one
@@ -67,23 +66,23 @@ class Disk:
         os.fsync(file.fileno())
 
     def start_writeback(self, file: BinaryIO, start_bytes: int, length_bytes: int) -> None:
-        """Send what was written there on its way to the disk, without waiting, so that a later flush is short."""
+        """Start to write these bytes to the disk without waiting, so a later flush is short."""
         _begin_to_write(file.fileno(), start_bytes, length_bytes)
 
     def publish(self, names: Sequence[tuple[Path, Path]]) -> None:
-        """Flush files that were written, give them their final names, and return when all is on the disk."""
+        """Flush files, give them their final names, and return when all is on the disk."""
         self.flush_all([source for source, _ in names])
         self.rename_all(names)
 
     def flush_all(self, paths: Sequence[Path]) -> None:
         """Return when the content of these files is on the disk.
 
-        All are on their way before the first is waited for: one transaction of the file system can carry many.
+        Writeback starts for all files before the first wait: one transaction of the file system can carry many.
         """
         opened: list[int] = []
         try:
             for path in paths:
-                # What is no plain file is refused here, or by the flush.
+                # Anything but a plain file is refused here, or by the flush.
                 opened.append(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
                 _begin_to_write(opened[-1])
             for descriptor in opened:
@@ -93,40 +92,40 @@ class Disk:
                 os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file its new name, in one step, and return when the name is on the disk."""
+        """Rename a file atomically, and return when the name is on the disk."""
         self.rename_all([(source, target)])
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
-        """The same for several at once: old names and new ones."""
+        """Rename several files: pairs of old and new names."""
         for source, target in names:
             source.replace(target)
         for folder in {path.parent for pair in names for path in pair}:
             self.flush_folder(folder)
 
     def duplicate(self, source: Path, target: Path) -> None:
-        """Let the same content stand under a second name: a hard link where the file system has them, else a copy."""
+        """Give a file a second name: a hard link, or a copy if the file system has no hard links."""
         temporary = target.with_name(target.name + ".new")
         temporary.unlink(missing_ok=True)
         try:
             temporary.hardlink_to(source)
         except OSError:
-            import shutil  # here, as it brings every archive format along
+            import shutil  # here, because it loads every archive format
 
             shutil.copyfile(source, temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         self.rename(temporary, target)
-        temporary.unlink(missing_ok=True)  # renaming one hard link over another of the same file leaves both
+        temporary.unlink(missing_ok=True)  # a rename between two hard links of one file leaves both
 
     def remove(self, path: Path) -> None:
-        """Remove a file that may be there."""
+        """Remove a file, if it exists."""
         path.unlink(missing_ok=True)
 
     def flush_folder(self, folder: Path) -> None:
         """Return when the folder's names are on the disk.
 
         Some file systems (CIFS, drvfs, some of FUSE) cannot flush a folder, and some folders cannot be opened for
-        reading. Both are ignored: nothing more can be done there. An I/O error is raised.
+        reading. Both are ignored. An I/O error is raised.
         """
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -140,20 +139,20 @@ class Disk:
 
 
 def _flush_content(descriptor: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has the latter alone
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has only fsync
 
 
 def _begin_to_write(descriptor: int, start_bytes: int = 0, length_bytes: int = 0) -> None:
-    """Linux begins to write what is dirty there when it hears that nobody will need it. length_bytes 0: to the end."""
+    """Start writeback: Linux does so for bytes that are no longer needed. length_bytes: 0 means to the end."""
     if hasattr(os, "posix_fadvise"):  # macOS has none
-        with suppress(OSError):  # it is advice: a file system may refuse it, and the flush tells of what is broken
+        with suppress(OSError):  # it is advice; the flush reports errors
             os.posix_fadvise(descriptor, start_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def open_plain(path: Path, *, follow: bool = False) -> io.BufferedReader:
     """Open a plain file for reading. follow: through symbolic links too.
 
-    Raises OSError for what is none, at once, even where it turns into one between a look at it and this call.
+    Raises OSError at once for anything else, even if it was replaced just before this call.
     """
     return io.BufferedReader(io.FileIO(path, "rb", opener=_open_plain_behind_links if follow else _open_plain))
 
@@ -165,41 +164,41 @@ def _open_plain(path: str, flags: int) -> int:
 def _open_plain_behind_links(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe waits for its other end. The file is truncated only after the check below.
     descriptor = os.open(path, (flags | os.O_NONBLOCK) & ~os.O_TRUNC, 0o666)
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if flags & os.O_TRUNC and facts.st_size:
+    if flags & os.O_TRUNC and status.st_size:
         os.ftruncate(descriptor, 0)
     return descriptor
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Room on its file system, for users who are not root. None where the file system does not know its own size."""
-    facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize if facts.f_blocks else None
+    """Return the free bytes of its file system for ordinary users, or None if it does not report its size."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
 def free_inodes(folder: Path) -> int | None:
-    """How many more files its file system takes. None where it has no such limit."""
-    facts = os.statvfs(folder)
-    return facts.f_favail if facts.f_files else None
+    """Return how many more files its file system can take, or None if there is no limit."""
+    status = os.statvfs(folder)
+    return status.f_favail if status.f_files else None
 
 
 def is_full(folder: Path, least_bytes: int) -> bool:
-    """Whether its file system has less room than that, or takes no further file."""
+    """Return whether its file system has less free space than that, or can take no more files."""
     free = free_bytes(folder)
     return (free is not None and free < least_bytes) or free_inodes(folder) == 0
 
 
 def largest_file_bytes() -> int | None:
-    """The size limit of a file for this process (``ulimit -f``); None where there is none."""
+    """Return this process's limit for the size of a file (``ulimit -f``), or None."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def fault(error: OSError, doing: str) -> LocalFault:
-    """What an OSError means for the user. doing: what was tried, e.g. ``a download could not be stored``."""
+    """Return the LocalFault for an OSError. doing: the failed action, e.g. ``a download could not be stored``."""
     if error.errno == errno.EFBIG:  # SIGXFSZ is ignored, as Python does
         hint = "Raise the limit (ulimit -f), or use a file system for larger files; then run the same command again."
         return LocalFault("disk_full", f"{doing}: a file has reached the size limit", hint)

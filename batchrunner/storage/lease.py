@@ -1,14 +1,13 @@
-"""A lock on a file system that cannot lock: a file that names its owner, and counts.
+"""A lease: a lock for file systems that cannot lock. It is a numbered file that names its owner.
 
 ::
 
     .batchrunner/lease.<number>     host, machine, boot, process, its start, its pid namespace; or ``released``
 
-Rules: whoever wants the run directory creates the file with the next number, which one process alone can do (O_EXCL),
-and has it if no higher number stands beside it then. The highest number is never removed, so no number is taken twice.
-An owner is gone where its process has ended on this machine, or where this machine has started anew since; an owner on
-another machine, or in another container, may be alive: only a person can say that it is gone. Deciding when a lease is
-needed does not belong here (`batchrunner.storage.run_directory`).
+A process takes the lease by creating the file with the next number (O_EXCL, so only one process can). It has the lease
+if no higher number exists then. The highest number is never removed, so no number is used twice. An owner has ended if
+its process has ended on this machine, or if this machine has restarted since. An owner on another machine or in another
+container may be alive; only a person can decide that. `batchrunner.storage.run_directory` decides when to use a lease.
 """
 
 import errno
@@ -31,7 +30,7 @@ _RELEASED = b"released\n"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a lease. machine, boot, namespace: "" where the system does not tell. process: when it was started."""
+    """The owner of a lease. machine, boot, namespace: "" if unknown. process: its start time."""
 
     host: str
     machine: str
@@ -41,12 +40,12 @@ class Owner:
     process: str
     since: str
 
-    def words(self) -> str:
-        """For people."""
+    def text(self) -> str:
+        """Return a description for people."""
         return printable(f"pid {self.pid} on {self.host} since {self.since}")
 
     def is_gone(self, here: "Owner") -> bool:
-        """Whether the process has certainly ended. here: this process."""
+        """Return whether the process has certainly ended. here: this process."""
         same_machine = self.host == here.host and self.machine == here.machine
         if not same_machine or (self.boot != here.boot and not self.machine):
             return False
@@ -59,7 +58,7 @@ class Owner:
 
 
 class Taken(Exception):
-    """Somebody else holds the lease. who: in words. path: of its file."""
+    """Another process has the lease. who: a description. path: the lease's file."""
 
     def __init__(self, who: str, path: Path) -> None:
         super().__init__(who)
@@ -68,7 +67,7 @@ class Taken(Exception):
 
 
 def myself(now: float) -> Owner:
-    """This process. now: wall time."""
+    """Return this process as an owner. now: wall time."""
     namespace = ""
     with suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())
@@ -83,28 +82,28 @@ def myself(now: float) -> Owner:
     )
 
 
-def look(room: Path, here: Owner) -> tuple[str, Path] | None:
-    """Who holds the lease of `room` in words, and its file; None where nobody does."""
-    numbers = _numbers(room)
+def holder(folder: Path, here: Owner) -> tuple[str, Path] | None:
+    """Return the owner of the lease of `folder` as text, and the lease's file, or None."""
+    numbers = _numbers(folder)
     if not numbers:
         return None
-    path = room / f"lease.{max(numbers)}"
+    path = folder / f"lease.{max(numbers)}"
     content = _read(path)
     if content is None or content == _RELEASED:
         return None
     owner = _owner(content)
     if owner is None:
         return "a process that has not written its name", path
-    return None if owner.is_gone(here) else (owner.words(), path)
+    return None if owner.is_gone(here) else (owner.text(), path)
 
 
-def take(room: Path, here: Owner) -> Path:
-    """Take the lease of `room`, and return its file. Raises Taken, OSError."""
+def take(folder: Path, here: Owner) -> Path:
+    """Take the lease of `folder`, and return its file. Raises Taken, OSError."""
     for _ in range(_TRIES):
-        if held := look(room, here):
-            raise Taken(*held)
-        number = max(_numbers(room), default=0) + 1
-        path = room / f"lease.{number}"
+        if found := holder(folder, here):
+            raise Taken(*found)
+        number = max(_numbers(folder), default=0) + 1
+        path = folder / f"lease.{number}"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
@@ -115,19 +114,19 @@ def take(room: Path, here: Owner) -> Path:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        others = _numbers(room) - {number}
-        if any(other > number for other in others):  # this number was free again: somebody went past it
+        others = _numbers(folder) - {number}
+        if any(other > number for other in others):  # another process took a higher number
             path.unlink(missing_ok=True)
             continue
         for other in others:
-            (room / f"lease.{other}").unlink(missing_ok=True)
+            (folder / f"lease.{other}").unlink(missing_ok=True)
         return path
-    raise OSError(errno.EBUSY, "others take the lease again and again", str(room))
+    raise OSError(errno.EBUSY, "other processes keep taking the lease", str(folder))
 
 
 def release(path: Path) -> None:
-    """Give a lease back. Its file stays, for its number."""
-    with suppress(OSError):  # where the disk is gone, the next process finds that this one has ended
+    """Release a lease. Its file remains, because its number must not be used again."""
+    with suppress(OSError):  # without the disk, the next process sees that this one has ended
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.write(descriptor, _RELEASED)
@@ -135,15 +134,15 @@ def release(path: Path) -> None:
             os.close(descriptor)
 
 
-def _numbers(room: Path) -> set[int]:
+def _numbers(folder: Path) -> set[int]:
     try:
-        return {int(found[1]) for name in os.listdir(room) if (found := _NAME.fullmatch(name))}  # noqa: PTH208 (only names are wanted)
+        return {int(found[1]) for name in os.listdir(folder) if (found := _NAME.fullmatch(name))}  # noqa: PTH208 (only names are wanted)
     except FileNotFoundError:
         return set()
 
 
 def _read(path: Path) -> bytes | None:
-    """The content; None where the file is not there."""
+    """Return the content, or None if the file is missing."""
     try:
         with durable_files.open_plain(path) as file:
             return file.read(_MOST_BYTES)
@@ -160,7 +159,7 @@ def _owner(content: bytes) -> Owner | None:
 
 
 def _started(pid: int) -> str | None:
-    """When the process was started, in the system's own words; None where there is none. "" where it is not told."""
+    """Return the start time of a process as the system writes it, None if there is no such process, "" if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
         return text.rpartition(")")[2].split()[19]

@@ -1,7 +1,7 @@
-"""Paths as a user writes them: ``~`` and ``~user`` at the beginning are home folders, in every place that takes a path.
+"""Expand ``~`` and ``~user`` at the beginning of paths, in every place that takes a path.
 
-A name that begins with ``~`` and names no user is left as it is, as a shell does; who would write there asks for
-`written`, which refuses it. To name a folder that is called ``~``, write ``./~``.
+As in a shell, a name that begins with ``~`` and names no user is unchanged. `written` refuses it for paths that are
+written. To name a folder that is called ``~``, write ``./~``.
 """
 
 import os
@@ -11,12 +11,12 @@ from batchrunner.errors import UsageError
 
 
 def expanded(text: str) -> str:
-    """The path with its home folder written out."""
+    """Return the path with its home folder expanded."""
     return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 (Path raises where there is none)
 
 
 def written(text: str) -> str:
-    """The same, for a path that is to be written. Raises ValueError where the home folder is not known."""
+    """Expand a path that will be written. Raises ValueError if the home folder is unknown."""
     path = expanded(text)
     if path.startswith("~"):
         raise ValueError(f"there is no home folder for {path.partition('/')[0]}; write ./~ for a folder of that name")
@@ -24,10 +24,10 @@ def written(text: str) -> str:
 
 
 def require_not_kept_in_tilde(folder: Path, journal: Path) -> None:
-    """Refuse a run directory whose batch lies in a folder that is called ``~``. Raises UsageError.
+    """Refuse a run directory if its batch is in a folder that is called ``~``. Raises UsageError.
 
-    Earlier versions took ``~`` for a name: with the home folder in its place, every job would be paid for again.
-    journal: of the run directory.
+    Earlier versions used ``~`` as a name. With the home folder instead, every job would be paid for again.
+    journal: the run directory's journal.
     """
     home = Path(expanded("~"))
     if not folder.is_absolute() or not folder.is_relative_to(home) or journal.exists():

@@ -1,22 +1,22 @@
-"""The run directory: where things lie in it, and the lock that lets one process at a time work there.
+"""The run directory: its paths, and the lock that admits one process at a time.
 
 ::
 
     output/<name>/<id>.mp4                    results
     output/<name>/report.json, report.html, results.csv
-    output/<name>/.batchrunner.witness        how far the journal had come
+    output/<name>/.batchrunner.witness        a copy of the journal's last position
     output/<name>/.batchrunner/journal.db     the journal
-                              /lock           held while a run lasts; says by whom
-                              /lease.<number> the same on a file system that cannot lock
-                              /parts/         downloads that are not complete yet
+                              /lock           locked during a run; names the owner
+                              /lease.<number> replaces the lock on a file system without locks
+                              /parts/         partial downloads
                               /kept/          results whose id now means another job
                               /set_aside/     downloads that failed their check; never delivered, never deleted
-                              /posters/       small pictures for the report; made again where they are missing
-                              /sandbox/       the embedded sandbox's memory (provider: sandbox)
+                              /posters/       small pictures for the report; missing ones are made again
+                              /sandbox/       the embedded sandbox's state (provider: sandbox)
 
-Rule: the lock is the kernel's (flock), so it dies with its process: there is no stale lock to clean up after a kill or
-a power cut, and the file itself is never removed. Where somebody removes it, or the tool's own room with it, the run
-directory itself is locked still. On a file system without locks, a lease takes its place (`batchrunner.storage.lease`).
+The kernel holds the lock (flock) and releases it when the process ends, so a kill or a power cut leaves no stale lock.
+The lock file is never removed. The run directory itself is locked too, in case somebody removes the file. On a file
+system without locks, a lease is used instead (`batchrunner.storage.lease`).
 """
 
 import fcntl
@@ -45,63 +45,63 @@ class RunDir:
     path: Path
 
     @property
-    def room(self) -> Path:
-        """The tool's own room."""
+    def internal_dir(self) -> Path:
+        """The folder for internal files."""
         return self.path / ".batchrunner"
 
     @property
     def witness(self) -> Path:
-        """The journal's witness: beside the tool's room, so that it is still there where that is removed."""
+        """The journal's witness. It is outside the folder for internal files, so it survives if that is removed."""
         return self.path / ".batchrunner.witness"
 
     @property
     def journal(self) -> Path:
         """The journal's file."""
-        return self.room / "journal.db"
+        return self.internal_dir / "journal.db"
 
     @property
     def lock(self) -> Path:
         """The lock's file."""
-        return self.room / "lock"
+        return self.internal_dir / "lock"
 
     @property
-    def parts(self) -> Path:
+    def partial_dir(self) -> Path:
         """Partial downloads."""
-        return self.room / "parts"
+        return self.internal_dir / "parts"
 
     @property
     def kept(self) -> Path:
-        """Results that lost their name to another job."""
-        return self.room / "kept"
+        """Results whose name now belongs to another job."""
+        return self.internal_dir / "kept"
 
     @property
-    def set_aside(self) -> Path:
+    def rejected_dir(self) -> Path:
         """Downloads that failed their check."""
-        return self.room / "set_aside"
+        return self.internal_dir / "set_aside"
 
     @property
     def posters(self) -> Path:
         """Small pictures of clips and inputs, for the report."""
-        return self.room / "posters"
+        return self.internal_dir / "posters"
 
     @property
     def sandbox(self) -> Path:
         """The embedded sandbox's state."""
-        return self.room / "sandbox"
+        return self.internal_dir / "sandbox"
 
     def check(self) -> None:
-        """Refuse a room in which a link, a device or a pipe stands in for something of the tool's own.
+        """Refuse links, devices and pipes in place of internal files, because a write would go elsewhere.
 
-        Writing there would write somewhere else. The run directory itself may be a link. Raises UsageError.
+        The run directory itself may be a link. Raises UsageError.
         """
-        folders = (self.room, self.parts, self.kept, self.set_aside, self.posters, self.sandbox)
+        folders = (self.internal_dir, self.partial_dir, self.kept, self.rejected_dir, self.posters, self.sandbox)
         journals = (self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm"))
         files = (self.lock, self.witness, *journals)
         for path in (*folders, *files):
             try:
                 mode = path.lstat().st_mode
             except OSError:
-                continue  # nothing there yet, or a trouble that will be told where it is met
+                continue  # missing, or an error that a later step reports
             if not (stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode)):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "not what stands there in a run directory"
                 raise UsageError(
@@ -110,10 +110,10 @@ class RunDir:
                 )
 
     def holder(self) -> str | None:
-        """Who runs this batch just now, in words; None where nobody does."""
+        """Return a description of the process that runs this batch, or None."""
         with suppress(OSError):
-            if held := lease.look(self.room, lease.myself(0.0)):
-                return held[0]
+            if holder := lease.holder(self.internal_dir, lease.myself(0.0)):
+                return holder[0]
         for path, flags in ((self.lock, os.O_NOFOLLOW | os.O_NONBLOCK), (self.path, os.O_DIRECTORY)):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
@@ -123,13 +123,13 @@ class RunDir:
                 if not _taken(descriptor, fcntl.LOCK_SH):
                     return self._note() or "a process"
             except OSError:
-                continue  # it cannot be locked, so nobody holds a lock on it
+                continue  # the file system has no locks
             finally:
                 os.close(descriptor)
         return None
 
     def _note(self) -> str:
-        """What the holder of the lock wrote there, as it can be shown."""
+        """Return the owner's note in the lock file, as printable text."""
         try:
             with durable_files.open_plain(self.lock) as file:
                 return printable(file.read(200).decode("utf-8", "replace").strip())
@@ -137,13 +137,13 @@ class RunDir:
             return ""
 
     def make(self) -> None:
-        """Create what is missing, durably. Raises UsageError where that cannot be done."""
+        """Create the missing folders durably. Raises UsageError or LocalFault."""
         self.check()
         try:
-            new = [folder for folder in (self.room, *self.room.parents) if not folder.exists()]
-            for folder in (self.parts, self.kept, self.set_aside):
+            new = [folder for folder in (self.internal_dir, *self.internal_dir.parents) if not folder.exists()]
+            for folder in (self.partial_dir, self.kept, self.rejected_dir):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder in new:  # a journal that is flushed in a folder that is not would be lost with it
+            for folder in new:  # or a power cut may lose the folder with the journal
                 Disk().flush_folder(folder.parent)
         except OSError as error:
             if error.errno in durable_files.FULL:
@@ -155,9 +155,9 @@ class RunDir:
 
 
 class Anchor:
-    """Whether the run directory is still where a run found it. Use as a context manager.
+    """Checks that the run directory is still in its place. Use as a context manager.
 
-    It holds the directory open, so that one which was renamed is found again. Raises LocalFault where it cannot.
+    It keeps the directory open, so a renamed directory is found again. Raises LocalFault if it cannot be opened.
     """
 
     def __init__(self, rundir: RunDir) -> None:
@@ -166,7 +166,7 @@ class Anchor:
             self._folder = os.open(rundir.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except OSError as error:
             raise durable_files.fault(error, f"the run directory {rundir.path} cannot be opened") from error
-        self._facts = os.fstat(self._folder)
+        self._status = os.fstat(self._folder)
 
     def __enter__(self) -> Self:
         return self
@@ -175,23 +175,23 @@ class Anchor:
         os.close(self._folder)
 
     def lost(self) -> str:
-        """Why nothing more can be stored there, in words; "" where it can."""
+        """Return why nothing can be stored there, or ""."""
         path, what = self._rundir.path, ""
         try:
-            if not os.path.samestat(path.stat(), self._facts):
+            if not os.path.samestat(path.stat(), self._status):
                 what = "was moved away, and another stands in its place"
-            elif not os.access(path, os.W_OK | os.X_OK) or not os.access(self._rundir.room, os.W_OK | os.X_OK):
+            elif not os.access(path, os.W_OK | os.X_OK) or not os.access(self._rundir.internal_dir, os.W_OK | os.X_OK):
                 what = "was moved, removed, or can be written to no longer"
         except OSError:
             what = "was moved or removed, or can be reached no longer"
         return f"the run directory {path} {what}; bring it back and run again to continue" if what else ""
 
     def place(self) -> Path | None:
-        """Where the directory is now; None where it is nowhere, or the system does not tell."""
+        """Return the directory's present path, or None if it is unknown."""
         for path in (self._rundir.path, Path(f"/proc/self/fd/{self._folder}")):
             try:
                 found = path.readlink() if path.parent.name == "fd" else path
-                if os.path.samestat(found.stat(), self._facts):
+                if os.path.samestat(found.stat(), self._status):
                     return found
             except OSError:
                 continue
@@ -199,10 +199,10 @@ class Anchor:
 
 
 class Lock:
-    """Exclusive use of a run directory for as long as the process lives. Use as a context manager.
+    """Exclusive use of a run directory while the process lives. Use as a context manager.
 
-    notice: what a person should know of it; "" for nothing. Raises BatchLocked, at once, where another process holds
-    the directory; UsageError where it cannot be locked at all.
+    notice: a notice for the user, or "". Raises BatchLocked at once if another process has the directory, UsageError if
+    it cannot be locked.
     """
 
     def __init__(self, rundir: RunDir, now: float) -> None:
@@ -232,32 +232,32 @@ class Lock:
         self._close()
 
     def _lock(self) -> None:
-        """Take the kernel's locks; a lease where the file system has none."""
+        """Take the kernel's locks, or a lease if the file system has none."""
         try:
             locked = self._take()
         except OSError as error:
             self._take_lease(error)
             return
-        held = lease.look(self._rundir.room, lease.myself(self._now)) if locked else None
-        if held is not None:
-            raise _locked_by_lease(*held)
+        lease_holder = lease.holder(self._rundir.internal_dir, lease.myself(self._now)) if locked else None
+        if lease_holder is not None:
+            raise _locked_by_lease(*lease_holder)
         if not locked:
             raise BatchLocked(
                 f"another process is running this batch: {self._rundir.holder() or 'unknown'}",
                 f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
             )
         holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
-        with suppress(OSError):  # a full disk takes no note; the lock holds all the same
+        with suppress(OSError):  # the note needs disk space; the lock does not
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, holder.encode())
 
     def _take_lease(self, error: OSError) -> None:
-        """The file system refused to lock. A journal without any locks could be damaged: that is refused."""
+        """Take a lease if SQLite can lock the file system. Refuse it otherwise: the journal could be damaged."""
         where = f"the file system of {self._rundir.path} cannot lock files ({error.strerror or error})"
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which SQLite uses
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-            self._lease = lease.take(self._rundir.room, lease.myself(self._now))
+            self._lease = lease.take(self._rundir.internal_dir, lease.myself(self._now))
         except lease.Taken as taken:
             raise _locked_by_lease(taken.who, taken.path) from error
         except OSError:
@@ -266,7 +266,7 @@ class Lock:
         self.notice = f"{where}: {self._lease.name} in .batchrunner keeps a second run out instead"
 
     def _take(self) -> bool:
-        """Take both locks. Whoever looks at who runs holds one of them for a moment: it is tried a few times."""
+        """Take both locks. Try a few times, because `status` holds one of them for a moment."""
         for _ in range(_TRIES):
             if _taken(self._descriptor, fcntl.LOCK_EX) and self._take_folder():
                 return True
@@ -297,7 +297,7 @@ def _locked_by_lease(who: str, path: Path) -> BatchLocked:
 
 
 def _taken(descriptor: int, kind: int) -> bool:
-    """Take the kernel's lock on what is open there; False where another process holds it. Raises OSError."""
+    """Take the kernel's lock on an open file. Return False if another process has it. Raises OSError."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

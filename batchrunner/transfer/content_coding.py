@@ -16,14 +16,14 @@ _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "x-deflate": "
 
 def codings(header: str) -> list[str]:
     """The codings that a Content-Encoding header names, in the order in which they were applied."""
-    return [_NAMES[word] for each in header.split(",") if (word := each.strip().lower()) in _NAMES]
+    return [_NAMES[name] for item in header.split(",") if (name := item.strip().lower()) in _NAMES]
 
 
 class Unpacker:
     """Takes the codings of a body off. names: as `codings` returns them. Without any, blocks pass unchanged."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._stages = [_Stage(name) for name in reversed(list(names))]
+        self._decoders = [_Decoder(name) for name in reversed(list(names))]
 
     def feed(self, block: bytes) -> Iterator[bytes]:
         """The pieces that a block gives, each at most 256 KiB if it was packed. Raises ValueError if it is damaged."""
@@ -31,18 +31,18 @@ class Unpacker:
 
     def end(self) -> Iterator[bytes]:
         """The pieces that were held back until the body ended. Raises ValueError if the body ends too early."""
-        for number, stage in enumerate(self._stages):
-            yield from self._through(number + 1, stage.end())
+        for number, decoder in enumerate(self._decoders):
+            yield from self._through(number + 1, decoder.end())
 
     def _through(self, first: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        if first == len(self._stages):
+        if first == len(self._decoders):
             yield from pieces
             return
         for piece in pieces:
-            yield from self._through(first + 1, self._stages[first].feed(piece))
+            yield from self._through(first + 1, self._decoders[first].feed(piece))
 
 
-class _Stage:
+class _Decoder:
     """One coding. While its kind is not known, the first bytes are held in `_head`."""
 
     def __init__(self, name: str) -> None:

@@ -26,7 +26,7 @@ from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
 _UNNAMED = "a result could not be given its name"
 
 
-class _Facts(NamedTuple):
+class _FileState(NamedTuple):
     """What tells that a file is the one that was left there, without reading it."""
 
     size_bytes: int
@@ -53,8 +53,8 @@ class Store:
             self._placed[name] = placed
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
-        self._left: dict[str, _Facts | None] = {}  # results as they were left under their names
-        self._landings = Batcher(executor, self._land)
+        self._left: dict[str, _FileState | None] = {}  # results as they were left under their names
+        self._publications = Batcher(executor, self._publish)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Bring names in line with the manifest, and tell what the records do not know yet.
@@ -86,7 +86,7 @@ class Store:
         result = fetched.result
         await self._clear(names[0], job)
         await self._place(names[0], job, result)
-        await self._landings.do([(fetched.path, self._root / names[0])])
+        await self._publications.do([(fetched.path, self._root / names[0])])
         if len(names) > 1:
             await self._spread(job, result, read=True)
 
@@ -112,15 +112,15 @@ class Store:
             if record.state is not State.SUCCEEDED or record.result is None:
                 continue
             for name in self._names.get(record.job.fingerprint, ()):
-                facts = _facts(self._root / name)
-                if facts is not None and (facts == self._left.get(name) or self._is_same(name, facts, record.result)):
+                state = _file_state(self._root / name)
+                if state is not None and (state == self._left.get(name) or self._is_same(name, state, record.result)):
                     continue
                 changed.setdefault(record.job.fingerprint, []).append(name)
         return changed
 
-    def _is_same(self, name: str, facts: _Facts, result: Result) -> bool:
+    def _is_same(self, name: str, state: _FileState, result: Result) -> bool:
         """Whether a file that was touched, or replaced, still holds the result; so does one that cannot be read."""
-        if facts.size_bytes != result.size_bytes:
+        if state.size_bytes != result.size_bytes:
             return False
         try:
             same = file_sha256(self._root / name) == result.sha256
@@ -129,7 +129,7 @@ class Store:
         except OSError:  # the disk's trouble is no news about the file
             return True
         if same:
-            self._left[name] = facts
+            self._left[name] = state
         return same
 
     def _present(self, job: Job, result: Result, *, read: bool) -> list[str]:
@@ -149,8 +149,8 @@ class Store:
 
     def _holds(self, name: str, result: Result) -> bool:
         """Whether a file has the result's content; one that cannot be read has not."""
-        facts = _facts(self._root / name)
-        if facts is not None and facts == self._left.get(name):
+        state = _file_state(self._root / name)
+        if state is not None and state == self._left.get(name):
             return True  # it got its name in this run
         try:
             return file_sha256(self._root / name) == result.sha256
@@ -183,7 +183,7 @@ class Store:
             await self._run(step, self._root / have, self._root / name)
             have = name
         for name in names:  # also those that have one more link now
-            self._left.setdefault(name, _facts(self._root / name))
+            self._left.setdefault(name, _file_state(self._root / name))
         return True
 
     async def _clear(self, name: str, job: Job) -> None:
@@ -192,7 +192,7 @@ class Store:
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
         # Own, and of another size than recorded: somebody edited it, so it is theirs.
-        if not _stands(path) or (own and placed is not None and _size(path) == placed.size_bytes):
+        if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
             return
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
@@ -200,7 +200,7 @@ class Store:
             self._placed[target] = placed
         else:
             number = 1
-            while _stands(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
+            while _exists(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
                 number += 1
         await self._run(self._disk.rename, path, self._root / target)
 
@@ -228,13 +228,13 @@ class Store:
                 return result_of(placed.size_bytes, placed.sha256, found)
         return None
 
-    def _land(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
+    def _publish(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
         try:
             self._disk.publish(names)
         except OSError as error:
             return durable_files.fault(error, _UNNAMED)
         for _, path in names:
-            self._left[str(path.relative_to(self._root))] = _facts(path)
+            self._left[str(path.relative_to(self._root))] = _file_state(path)
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -244,20 +244,20 @@ class Store:
             raise durable_files.fault(error, _UNNAMED) from error
 
 
-def _stands(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether anything has this name, a link that leads nowhere included."""
     return os.path.lexists(path)
 
 
-def _facts(path: Path) -> _Facts | None:
+def _file_state(path: Path) -> _FileState | None:
     """The facts of a plain file; None for what is not there and for all else, a link to a file among it."""
     try:
-        facts = path.lstat()
+        state = path.lstat()
     except OSError:
         return None
-    return _Facts(facts.st_size, facts.st_mtime_ns, facts.st_ino) if stat.S_ISREG(facts.st_mode) else None
+    return _FileState(state.st_size, state.st_mtime_ns, state.st_ino) if stat.S_ISREG(state.st_mode) else None
 
 
 def _size(path: Path) -> int | None:
-    facts = _facts(path)
-    return None if facts is None else facts.size_bytes
+    state = _file_state(path)
+    return None if state is None else state.size_bytes

@@ -1,10 +1,10 @@
-"""A finished clip from its link to a checked file in the tool's own room.
+"""Download a finished clip from its link to a checked file in the run directory.
 
-Rules: nothing is trusted before it is checked: status, length, checksum where one is given, MP4 structure, every
-frame. What was received before a cut is kept and continued with Range and If-Range when the server can; a part is
-continued only as far as it is known to be on the disk. The API key never comes here: links are plain downloads, and
-where they may lead is judged at every step (`batchrunner.transfer.url_guard`). Flushing the file and giving it its
-final name is the store's business, and asking for a fresh link the engine's.
+Everything is checked: status, length, checksum if the host declares one, MP4 structure, every frame. The bytes received
+before a cut are kept and continued with Range and If-Range if the server supports it. A partial file is continued only
+as far as it is known to be on the disk. The API key never comes here: links are plain downloads, and
+`batchrunner.transfer.url_guard` checks every address that they lead to. `batchrunner.transfer.delivery` flushes the
+file and gives it its final name. The engine asks for fresh links.
 """
 
 import asyncio
@@ -45,19 +45,19 @@ _LARGEST_CLIP_BYTES = 4 << 30
 _CONNECT_S = 20.0
 _WAY_S = 60.0  # to a connection, that of a proxy to the host included
 _SILENCE_S = 60.0  # without a byte
-_LONGEST_S = 3600.0  # one transfer, all in all
+_LONGEST_S = 3600.0  # one transfer
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
 _CONTENT_RANGE = re.compile(r"bytes[ =](\d{1,18})-", re.ASCII | re.IGNORECASE)
 _MOVED = {301, 302, 303, 307, 308}
-_SET_ASIDE = ".batchrunner/set_aside"  # as people should see it
+_REJECTED = ".batchrunner/set_aside"  # as people should see it
 _ASK_AGAIN = "The next run asks the service for the clip again, at no charge."
 _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time is over
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A checked clip in the parts folder, not flushed yet, and what it is."""
+    """A checked clip in the folder of partial files, not flushed yet."""
 
     path: Path
     result: Result
@@ -65,7 +65,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """What a reply said of the file. sha256: the hash that its host gives, in hex. damage: of its coding, in words."""
+    """A reply's statements about the file. sha256: in hex, if the host declares it. damage: an error in its coding."""
 
     sha256: str | None = None
     damage: str = ""
@@ -73,55 +73,55 @@ class _Received:
 
 @dataclass(slots=True)
 class _Item:
-    """One of several small clips that are finished together; `outcome` is what came of it."""
+    """One of several small clips that are finished in one batch, and its outcome."""
 
-    part: PartialFile
+    download: PartialFile
     received: "_Received"
-    set_aside: Path
+    rejected_dir: Path
     outcome: Fetched | CallError | OSError = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Where whole clips are decoded, and the threads that wait for it: writing and sending do not wait for them."""
+    """The decoders of complete clips, and the threads that wait for them. Other file work uses other threads."""
 
     decoders: Decoders
     executor: Executor
 
 
 class Downloader:
-    """Fetches clips into `parts`. Use as an async context manager.
+    """Fetches clips into `folder`. Use as an async context manager.
 
-    A download that fails its check is kept in the folder `set_aside` next to `parts`.
-    executor: where files are written and hashed, off the loop. guard: where links may lead. checks: of whole files.
-    redactor: for what the file host says.
+    A download that fails its check is kept in the folder ``set_aside`` beside `folder`.
+    executor: writes and hashes files. guard: checks links. checks: decode complete files. redactor: removes secrets
+    from the file host's texts.
     """
 
     def __init__(
         self,
-        parts: Path,
+        folder: Path,
         executor: Executor,
         files: Disk,
         guard: Guard,
         checks: Checks,
         redactor: Redactor | None = None,
     ) -> None:
-        self._parts = parts
-        self._set_aside = parts.with_name("set_aside")
+        self._folder = folder
+        self._rejected_dir = folder.with_name("set_aside")
         self._guard = guard
         self._redactor = redactor or Redactor()
         self._executor = executor
         self._disk = files
         self._checks = checks
-        finish = partial(_finish_each, decoders=checks.decoders)
+        finish = partial(_finish_all, decoders=checks.decoders)
         self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(WORKERS)])
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
-        self._left: set[str] = set()  # keys of which an earlier try may have left something
+        self._left: set[str] = set()  # keys with possible files of an earlier attempt
 
     async def __aenter__(self) -> Self:
-        with suppress(OSError):  # told by whoever writes there
-            self._left = {path.stem for path in self._parts.iterdir()}
+        with suppress(OSError):  # the write reports it
+            self._left = {path.stem for path in self._folder.iterdir()}
         # The engine bounds downloads. A proxy looks names up itself, and its own address is no link's.
         self._direct = self._session(aiohttp.TCPConnector(resolver=self._guard, limit=0))
         self._proxied = self._session(aiohttp.TCPConnector(limit=0))
@@ -144,79 +144,83 @@ class Downloader:
             if session is not None:
                 await session.close()
 
-    async def fetch(self, url: str, key: str, told: Callable[[int, int | None], None] = lambda *_: None) -> Fetched:
-        """Download `url`; `key` names the part, so that a later try continues it.
+    async def fetch(
+        self, url: str, key: str, on_progress: Callable[[int, int | None], None] = lambda *_: None
+    ) -> Fetched:
+        """Download `url`. `key` names the partial file, so a later attempt continues it.
 
-        told: called as bytes come, with how many there are and how many there will be, where the host said that.
+        on_progress: called with the bytes received and the expected size, or None if the host does not declare it.
 
-        Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: what came is no whole clip;
-        ``check_limit``: the check could not be finished; ``link_refused``: it leads where no download may; otherwise
-        the file host is in trouble), NetworkFault (``link_certificate``: the host's certificate is not trusted;
-        ``link_proxy``: a proxy gives no way to it), LocalFault.
+        Raises ServiceFault (``link_expired``: ask for a fresh link; ``bad_file``: the file is not a complete clip;
+        ``check_limit``: the check could not be finished; ``link_refused``: the address is not allowed; other kinds: the
+        file host has an error), NetworkFault (``link_certificate``: the host's certificate is not trusted;
+        ``link_proxy``: a proxy refuses the connection), LocalFault.
         """
-        part = PartialFile(self._parts / key, self._disk, self._executor, fresh=key not in self._left)
+        download = PartialFile(self._folder / key, self._disk, self._executor, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
-                received = await self._receive(url, part, told)
-            fetched = await self._finished(part, received)
+                received = await self._receive(url, download, on_progress)
+            fetched = await self._finished(download, received)
             self._left.discard(key)
             return fetched
         except CallError as error:
             self._redactor.fault(error)
             raise
         except (aiohttp.ClientError, TimeoutError) as error:
-            await self._off_loop(part.keep)
+            await self._off_loop(download.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            words = self._redactor.text(error_text(error))
-            raise NetworkFault(kind, f"the download broke off after {part.size_bytes} bytes: {words}") from error
+            cause = self._redactor.text(error_text(error))
+            raise NetworkFault(kind, f"the download broke off after {download.size_bytes} bytes: {cause}") from error
         except OSError as error:
             if error.errno in durable_files.FULL:
-                part.forget()  # the journal needs the room more: ids of what is in the air come before a half clip
+                download.forget()  # frees space: ids of active requests matter more
             raise durable_files.fault(error, "a download could not be stored") from error
         except asyncio.CancelledError:
-            part.keep()
+            download.keep()
             raise
         finally:
-            part.close()
+            download.close()
 
-    async def _receive(self, url: str, part: PartialFile, told: Callable[[int, int | None], None]) -> _Received:
-        """Take what comes, unpacked, and return what the host says of the whole."""
-        if not part.fresh:
-            await self._off_loop(part.recall)
-        async with self._reach(url, part.request_headers()) as reply:
+    async def _receive(
+        self, url: str, download: PartialFile, on_progress: Callable[[int, int | None], None]
+    ) -> _Received:
+        """Receive the decoded body, and return what the host says about the file."""
+        if not download.fresh:
+            await self._off_loop(download.recall)
+        async with self._reach(url, download.request_headers()) as reply:
             headers = self._redactor.headers({name.lower(): value for name, value in reply.headers.items()})
             coded = codings(headers.get("content-encoding", ""))
-            continued = _judge(reply.status, headers, part, coded=bool(coded))
+            continued = _continues(reply.status, headers, download, coded=bool(coded))
             left = _length(headers)
-            expected = None if left is None or coded else left + (part.size_bytes if continued else 0)
+            expected = None if left is None or coded else left + (download.size_bytes if continued else 0)
             if expected is not None and expected > _LARGEST_CLIP_BYTES:
-                part.forget()
+                download.forget()
                 raise ServiceFault("bad_file", f"the file host announces {expected} bytes, which is no clip")
-            # A range counts the bytes of the coded file, and the part holds others: it cannot be continued.
-            part.start(continued, "" if coded else headers.get("etag", ""))
+            # A range counts bytes of the encoded file. The partial file has decoded bytes, so it cannot be continued.
+            download.start(continued, "" if coded else headers.get("etag", ""))
             try:
                 pieces = _unpacked(reply.content.iter_any(), coded)
-                await self._take(pieces, part, lambda: told(part.size_bytes, expected))
+                await self._take(pieces, download, lambda: on_progress(download.size_bytes, expected))
             except ValueError as error:
                 return _Received(damage=error_text(error))
-        if expected is not None and part.size_bytes != expected:
-            raise NetworkFault("cut", f"the download ended after {part.size_bytes} of {expected} bytes")
-        return _Received(None if coded else _given_sha256(headers))
+        if expected is not None and download.size_bytes != expected:
+            raise NetworkFault("cut", f"the download ended after {download.size_bytes} of {expected} bytes")
+        return _Received(None if coded else _declared_sha256(headers))
 
-    async def _take(self, pieces: AsyncIterator[bytes], part: PartialFile, told: Callable[[], None]) -> None:
-        """Write what arrives. While a batch is written, aiohttp goes on receiving into its own buffer."""
+    async def _take(self, pieces: AsyncIterator[bytes], download: PartialFile, on_progress: Callable[[], None]) -> None:
+        """Write the received bytes. While a batch is written, aiohttp continues to receive into its own buffer."""
         async for piece in pieces:
-            if part.take(piece):
-                await part.drain()
-            told()
-            if part.size_bytes > _LARGEST_CLIP_BYTES:
-                part.forget()
+            if download.take(piece):
+                await download.drain()
+            on_progress()
+            if download.size_bytes > _LARGEST_CLIP_BYTES:
+                download.forget()
                 raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
 
     @asynccontextmanager
     async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The reply at the end of `url` and its redirects, each of them judged before anything is sent there."""
+        """Follow `url` and its redirects, and return the reply. Each address is checked before a request is sent."""
         target = self._guard.target(url)
         cookies = Cookies()
         for _ in range(_REDIRECTS + 1):
@@ -231,7 +235,7 @@ class Downloader:
 
     @asynccontextmanager
     async def _asked(self, target: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The reply from `target`, which the guard has admitted, by the way that leads there."""
+        """Request `target`, which the guard has admitted, directly or through its proxy."""
         proxy = self._guard.proxy(target)
         session = self._proxied if proxy else self._direct
         assert session is not None
@@ -242,15 +246,15 @@ class Downloader:
             ) as reply:
                 yield reply
 
-    async def _finished(self, part: PartialFile, received: _Received) -> Fetched:
-        """Small clips go in groups: to hand over each by itself costs more than what is done to it."""
-        item = _Item(part, received, self._set_aside)
-        if part.is_small:
+    async def _finished(self, download: PartialFile, received: _Received) -> Fetched:
+        """Check a complete file. Small clips are checked in batches: a thread switch costs more than the work."""
+        item = _Item(download, received, self._rejected_dir)
+        if download.is_small:
             await next(self._small).do([item])
         else:
-            await part.drain()
+            await download.drain()
             loop, checks = asyncio.get_running_loop(), self._checks
-            await loop.run_in_executor(checks.executor, _finish_each, [item], checks.decoders)
+            await loop.run_in_executor(checks.executor, _finish_all, [item], checks.decoders)
         if not isinstance(item.outcome, Fetched):
             raise item.outcome
         return item.outcome
@@ -259,8 +263,8 @@ class Downloader:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-def _finish_each(items: "list[_Item]", decoders: Decoders) -> None:
-    """Write and check whole files. What becomes of each is its outcome."""
+def _finish_all(items: "list[_Item]", decoders: Decoders) -> None:
+    """Write and check complete files. Each item gets its outcome."""
     written = []
     for item in items:
         try:
@@ -268,8 +272,8 @@ def _finish_each(items: "list[_Item]", decoders: Decoders) -> None:
             written.append(item)
         except (CallError, OSError) as error:
             item.outcome = error
-    clips = [{"path": str(item.part.path), "size_bytes": item.part.size_bytes} for item in written]
-    found = decoders.each("clip", clips)
+    clips = [{"path": str(item.download.path), "size_bytes": item.download.size_bytes} for item in written]
+    found = decoders.run_all("clip", clips)
     for item, outcome in zip(written, found, strict=True):
         try:
             item.outcome = _fetched(item, outcome)
@@ -278,60 +282,69 @@ def _finish_each(items: "list[_Item]", decoders: Decoders) -> None:
 
 
 def _write_all(item: _Item) -> None:
-    """Write what is left of a file, and compare the SHA-256 that its host gives, if it does."""
-    part, given = item.part, item.received.sha256
-    part.drain_all()
+    """Write the remaining bytes of a file, and compare the SHA-256 that its host declares."""
+    download, expected_sha256 = item.download, item.received.sha256
+    download.drain_all()
     if item.received.damage:
-        raise _unfit(part, item.set_aside, "bad_file", f"what the link gave is no whole clip: {item.received.damage}")
-    if given is not None and given != part.sha256:
-        raise _unfit(part, item.set_aside, "bad_file", f"the file's SHA-256 is {part.sha256}, its host says {given}")
-    part.close()
-    if not part.size_bytes:  # there is no file either
-        raise _unfit(part, item.set_aside, "bad_file", "what the link gave is no whole clip: it is empty")
+        raise _rejected(
+            download, item.rejected_dir, "bad_file", f"what the link gave is no whole clip: {item.received.damage}"
+        )
+    if expected_sha256 is not None and expected_sha256 != download.sha256:
+        raise _rejected(
+            download,
+            item.rejected_dir,
+            "bad_file",
+            f"the file's SHA-256 is {download.sha256}, its host says {expected_sha256}",
+        )
+    download.close()
+    if not download.size_bytes:  # there is no file either
+        raise _rejected(download, item.rejected_dir, "bad_file", "what the link gave is no whole clip: it is empty")
 
 
 def _fetched(item: _Item, outcome: Any) -> Fetched:
-    """What a check found, or CallError or OSError for what it raised."""
-    part = item.part
+    """Return the checked clip. Raises CallError or OSError if the check failed."""
+    download = item.download
     if isinstance(outcome, CheckLimit):
-        raise _unfit(part, item.set_aside, "check_limit", f"the clip could not be checked to its end: {outcome}")
+        raise _rejected(
+            download, item.rejected_dir, "check_limit", f"the clip could not be checked to its end: {outcome}"
+        )
     if isinstance(outcome, OSError):
         raise outcome
     if isinstance(outcome, Exception):
-        raise _unfit(part, item.set_aside, "bad_file", f"what the link gave is no whole clip: {outcome}")
-    result = result_of(part.size_bytes, part.sha256, outcome)
-    return Fetched(part.path, result)
+        raise _rejected(download, item.rejected_dir, "bad_file", f"what the link gave is no whole clip: {outcome}")
+    result = result_of(download.size_bytes, download.sha256, outcome)
+    return Fetched(download.path, result)
 
 
-def _unfit(part: PartialFile, set_aside: Path, kind: str, what: str) -> ServiceFault:
-    """The fault of a download that failed its check. It is kept, as it is paid for; a page or nothing at all is not."""
-    with part.read() as file:
+def _rejected(download: PartialFile, rejected_dir: Path, kind: str, what: str) -> ServiceFault:
+    """Return the fault of a download that failed its check. It is kept, as it is paid for, unless it is a web page."""
+    with download.read() as file:
         is_page = mp4_structure.names_no_video(file.read(mp4_structure.HEAD_BYTES)) is not None
     if is_page:
-        part.forget()
+        download.forget()
         return ServiceFault(kind, what, _ASK_AGAIN)
-    name = part.set_aside(set_aside)
+    name = download.reject(rejected_dir)
     if name is None:
-        return ServiceFault(kind, f"{what}; {MOST_SET_ASIDE} downloads of it are in {_SET_ASIDE} already", _ASK_AGAIN)
+        return ServiceFault(kind, f"{what}; {MOST_SET_ASIDE} downloads of it are in {_REJECTED} already", _ASK_AGAIN)
     return ServiceFault(
-        kind, f"{what}; it is kept as {_SET_ASIDE}/{name}", f"{_ASK_AGAIN} This download: {_SET_ASIDE}/{name}"
+        kind, f"{what}; it is kept as {_REJECTED}/{name}", f"{_ASK_AGAIN} This download: {_REJECTED}/{name}"
     )
 
 
 def result_of(size_bytes: int, sha256: str, found: Mapping[str, Any]) -> Result:
-    """A checked clip as the journal knows it. found: what the task ``clip`` returned (`decoding.Decoded` as a dict)."""
+    """Return a checked clip's journal record. found: the result of the task ``clip`` (`decoder.Decoded` as a dict)."""
     picture = (found["width_px"], found["height_px"], found["duration_s"])
     return Result(size_bytes, sha256, *picture, warnings=tuple(found["warnings"]))
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in blocks."""
+    """Return the hex SHA-256 of a file, read in blocks."""
     with durable_files.open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _unpacked(blocks: AsyncIterator[bytes], coded: Sequence[str]) -> AsyncIterator[bytes]:
-    """The body without its codings. Raises ValueError if they are damaged."""
+    """Decode the body. Raises ValueError if its coding is damaged."""
     unpacker = Unpacker(coded)
     async for block in blocks:
         for piece in unpacker.feed(block):
@@ -340,25 +353,25 @@ async def _unpacked(blocks: AsyncIterator[bytes], coded: Sequence[str]) -> Async
         yield piece
 
 
-def _judge(status: int, headers: Mapping[str, str], part: PartialFile, *, coded: bool) -> bool:
-    """Whether the reply continues the part (True) or starts over (False). Raises CallError for any other reply."""
+def _continues(status: int, headers: Mapping[str, str], download: PartialFile, *, coded: bool) -> bool:
+    """Return whether the reply continues the partial file or starts over. Raises CallError for any other reply."""
     if status in _WHOLE:
         return False
-    same = headers.get("etag", part.etag) == part.etag or not part.size_bytes  # not every host heeds If-Range
+    same = headers.get("etag", download.etag) == download.etag or not download.size_bytes
     content_range = headers.get("content-range", "")
-    if status == 206 and not part.size_bytes and not content_range:  # no range was asked for, so this is the whole
+    if status == 206 and not download.size_bytes and not content_range:  # the complete file
         return False
-    if status == 206 and same and not (coded and part.size_bytes) and _start(content_range) == part.size_bytes:
+    if status == 206 and same and not (coded and download.size_bytes) and _start(content_range) == download.size_bytes:
         return True
     if status in {206, 416}:
-        part.forget()
+        download.forget()
         raise ServiceFault("bad_range", f"the file host answered {status} to a request for the rest: starting over")
     if status in _EXPIRED:
         raise ServiceFault("link_expired", f"the link no longer works ({status})", status=status)
-    raise _trouble(status)
+    raise _host_refused(status)
 
 
-def _trouble(status: int) -> CallError:
+def _host_refused(status: int) -> CallError:
     return ServiceFault("download_refused", f"the file host answered {status}", status=status)
 
 
@@ -368,15 +381,15 @@ def _length(headers: Mapping[str, str]) -> int | None:
 
 
 def _start(content_range: str) -> int | None:
-    """The first byte's number in a Content-Range header; None where it does not say so."""
+    """Return the number of the first byte in a Content-Range header, or None."""
     match = _CONTENT_RANGE.match(content_range.strip())
     return int(match[1]) if match else None
 
 
-def _given_sha256(headers: Mapping[str, str]) -> str | None:
-    """The SHA-256 that the host gives for the whole file (RFC 9530's Repr-Digest, the older Digest), as hex.
+def _declared_sha256(headers: Mapping[str, str]) -> str | None:
+    """Return the SHA-256 that the host declares (RFC 9530's Repr-Digest, or the older Digest), in hex.
 
-    A value that is no base64 or has another length is no digest.
+    A value that is not base64 or has another length is ignored.
     """
     for name, mark in (("repr-digest", "sha-256=:"), ("digest", "sha-256=")):
         for item in headers.get(name, "").split(","):

@@ -217,7 +217,7 @@ class PartialFile:
         self._disk.remove(self._sidecar)
         self._disk.remove(self.path)
 
-    def set_aside(self, folder: Path) -> str | None:
+    def reject(self, folder: Path) -> str | None:
         """Keep a download that failed its check in `folder`, and return its name. It is not continued.
 
         The name is the job's key and the content's hash, so the same bytes are kept once. Return None if the job has

@@ -77,7 +77,7 @@ class Guard(AbstractResolver):
     ) -> list[ResolveResult]:
         """The addresses of `host` that a download may connect to. Raises OSError, and ServiceFault if there is none."""
         found = await self._look_up(host, port, family)
-        fine = [each for each in found if _is_public(each["host"])]
+        fine = [item for item in found if _is_public(item["host"])]
         if len(fine) == len(found) or await self._service_is_private():
             return found
         if not fine:
@@ -104,7 +104,7 @@ class Guard(AbstractResolver):
                     found = await self._look_up(self._service_host, 0, socket.AF_UNSPEC)
                 except OSError:
                     return False  # not known now, so not believed; asked again the next time
-                self._at_home = all(not _is_public(each["host"]) for each in found)
+                self._at_home = all(not _is_public(item["host"]) for item in found)
         return self._at_home
 
 
@@ -129,7 +129,7 @@ def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         if address in _LOCAL_NAT64:  # behind a prefix of 96 bits; behind a shorter one, what carries nothing is unclear
             return not int(address) >> 32 & 0xFFFF_FFFF and public(_ipv4(int(address)))
         if within:
-            return all(public(each) for each in within)
+            return all(public(item) for item in within)
         if address.is_site_local:
             return False
         if int(address) >> 32 & _NOT_THE_UNIVERSAL_BIT == _ISATAP and not public(_ipv4(int(address))):

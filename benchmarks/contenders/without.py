@@ -16,9 +16,9 @@ def decode() -> None:
     from batchrunner.media import decoder_pool
 
     class Unlooked(decoder_pool.Pool):
-        def each(self, task: str, items: Any, enough: Any = None) -> Any:
+        def run_all(self, task: str, items: Any, enough: Any = None) -> Any:
             if task != "clip":
-                return super().each(task, items)
+                return super().run_all(task, items)
             found = {"width_px": 480, "height_px": 480, "duration_s": 0.2, "frames": 2, "warnings": ()}
             return [found for _ in items]
 

@@ -9,7 +9,7 @@ A, B = "https://files.example/a.mp4", "https://files.example/b.mp4"
 
 
 def completed(url: str | None, *, named: bool = False) -> GenerationStatus:
-    return GenerationStatus(phase=Phase.COMPLETED, word="completed", result_url=url, named=named)
+    return GenerationStatus(phase=Phase.COMPLETED, status_text="completed", result_url=url, named=named)
 
 
 @pytest.mark.parametrize(

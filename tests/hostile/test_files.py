@@ -122,7 +122,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
     """The writer is as fast as the reader: reading to the end would never end."""
     path = tmp_path / "clip.mp4"
     path.write_bytes((MEDIA / "bunny.mp4").read_bytes())
-    looks = media._looked
+    looks = media._inspected
 
     def look_while_it_changes(*arguments: object) -> object:
         found = looks(*arguments)  # type: ignore[arg-type]  # handed on
@@ -132,7 +132,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
             os.truncate(path, 1 << 40)  # a hole, as long as a writer could make it
         return found
 
-    monkeypatch.setattr(media, "_looked", look_while_it_changes)
+    monkeypatch.setattr(media, "_inspected", look_while_it_changes)
     with pytest.raises(MediaProblem, match="changes while it is read"):
         in_time(lambda: probe(path, "video"))
 

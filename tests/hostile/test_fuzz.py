@@ -53,7 +53,7 @@ def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
         except CallError as error:
             reply = error.problem
         if isinstance(reply, base.GenerationStatus):
-            assert len(reply.word) <= 60
+            assert len(reply.status_text) <= 60
             reply = reply.error
         if isinstance(reply, base.Accepted):
             assert len(reply.generation_id.encode()) <= 4000

@@ -216,7 +216,7 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
 def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> None:
     seen = responses.read_status(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
     assert (seen.phase, seen.known) == (base.Phase.GENERATING, False)
-    assert len(seen.word) <= 60
+    assert len(seen.status_text) <= 60
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_here_and_there_find_the_same(pool: Pool, tmp_path: Path, clip: bytes) -
     (whole := tmp_path / "whole.mp4").write_bytes(clip)
     (torn := tmp_path / "torn.mp4").write_bytes(clip[:-100])
     items = [clip_task(whole), clip_task(torn), {"path": str(tmp_path / "none"), "size_bytes": 1}]
-    there, here = pool.each("clip", items), Here().each("clip", items)
+    there, here = pool.run_all("clip", items), Here().run_all("clip", items)
     assert there[0] == here[0]
     assert there[0]["frames"] == 8
     for ours, theirs in zip(there[1:], here[1:], strict=True):
@@ -130,7 +130,7 @@ def test_where_the_system_bounds_no_memory_it_is_watched() -> None:
 
 def test_in_a_group_only_the_file_that_did_it_is_to_blame(pool: Pool) -> None:
     names = ["a", "bad", "c", "bad", "e"]
-    found = pool.each("crash_on", [{"name": name} for name in names])
+    found = pool.run_all("crash_on", [{"name": name} for name in names])
     assert [type(each) is CheckLimit for each in found] == [name == "bad" for name in names]
     assert [each[0] for each in found if isinstance(each, list)] == ["a", "c", "e"]
 
@@ -154,7 +154,7 @@ def test_what_is_going_on_can_be_ended(tmp_path: Path, way: str) -> None:
     note, enough, outcomes = tmp_path / "pid", threading.Event(), list[Any]()
     with closing(Pool(1, start=START)) as made:
         items = [{"path": str(note)}, {}]
-        thread = threading.Thread(target=lambda: outcomes.extend(made.each("sleep", items, enough.is_set)))
+        thread = threading.Thread(target=lambda: outcomes.extend(made.run_all("sleep", items, enough.is_set)))
         thread.start()
         wait_for(lambda: note.exists() and note.read_text().strip(), "the task has begun")
         if way == "stop":
@@ -180,7 +180,7 @@ PARENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from batchrunner.media.decoder_pool import Pool
-Pool(1, start={START!r}).each("sleep", [{{"path": sys.argv[1]}}])
+Pool(1, start={START!r}).run_all("sleep", [{{"path": sys.argv[1]}}])
 """
 
 

@@ -89,6 +89,6 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
 def test_the_rest_is_the_services_own() -> None:
     service = Service()
     owners = GenerationOwners(service, ())
-    assert asyncio.run(owners.status("g")).word == "g"
+    assert asyncio.run(owners.status("g")).status_text == "g"
     asyncio.run(owners.ping())
     assert service.asked == 1

@@ -446,7 +446,7 @@ def test_a_completed_poll_that_is_odd_once(virtual: Any, kind: str, shape: Any) 
         odd, right = (await client.poll(body["id"]))[1], (await client.poll(body["id"]))[1]
         assert odd == {"id": body["id"], "status": "completed"} | shape(right["video"]["url"])
 
-    virtual(scenario, Fault("poll", kind, each=1))
+    virtual(scenario, Fault("poll", kind, each_first=1))
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int
         assert ("error" in lie) == (words[0] == "error")
         assert "video" not in lie
 
-    virtual(scenario, Fault("poll", kind, each=1))
+    virtual(scenario, Fault("poll", kind, each_first=1))
 
 
 def test_a_submission_that_is_answered_for_another_one(virtual: Any) -> None:

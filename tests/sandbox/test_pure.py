@@ -140,7 +140,7 @@ def test_draws_do_not_depend_on_the_order_of_calls() -> None:
 
 
 def test_conditions_of_a_rule_add_up() -> None:
-    faults = Faults([Fault("poll", "cut", first=2, each=1, between_s=(10, 20))])
+    faults = Faults([Fault("poll", "cut", first=2, each_first=1, between_s=(10, 20))])
     fired = [
         bool(faults.decide("poll", identity, at))
         for identity, at in [("a", 9.9), ("a", 10), ("a", 11), ("b", 12), ("c", 13), ("d", 20)]
@@ -174,7 +174,7 @@ def test_a_faults_file(tmp_path: Any) -> None:
     )
     rules = (
         Fault("submit", "lost_reply", rate=0.05),
-        Fault("download", "slow", first=3, each=1, between_s=(60, 90), delay_s=0.5),
+        Fault("download", "slow", first=3, each_first=1, between_s=(60, 90), delay_s=0.5),
     )
     assert SandboxConfig(seed=5).with_faults(path) == SandboxConfig(seed=5, faults=rules)
     path.write_text("")

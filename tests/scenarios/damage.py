@@ -146,7 +146,11 @@ class AtRest:
 
     def damage(self) -> str:
         """Do one thing to what is there, and say what."""
-        room, journal, witness = self.rundir.room, self.rundir.journal, self.rundir.path / ".batchrunner.witness"
+        room, journal, witness = (
+            self.rundir.internal_dir,
+            self.rundir.journal,
+            self.rundir.path / ".batchrunner.witness",
+        )
         log = journal.with_name(f"{journal.name}-wal")
         ways = {
             "a bit of the journal flips": lambda: self._flip(journal),

@@ -197,7 +197,7 @@ class Night:
         for call, kinds in LIES.items():
             for kind, most in kinds.items():
                 if rate and rng.random() < 0.5:
-                    yield Fault(on=call, kind=kind, rate=rate, each=most)
+                    yield Fault(on=call, kind=kind, rate=rate, each_first=most)
 
     def entries(self) -> tuple[Entry, ...]:
         """The manifest: URLs (stood in for by the sandbox), some jobs equal under two ids."""

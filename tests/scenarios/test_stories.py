@@ -549,7 +549,7 @@ def test_early_404s_are_survived(tmp_path: Path) -> None:
     async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(entries("a", "b")) == 0
 
-    play(tmp_path, story, Fault(on="poll", kind="not_found", each=3))
+    play(tmp_path, story, Fault(on="poll", kind="not_found", each_first=3))
 
 
 @pytest.mark.parametrize("kind", ["unavailable_retry_after", "rate_limited"])

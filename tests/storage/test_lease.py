@@ -28,7 +28,7 @@ def test_who_has_it_keeps_the_next_one_out_and_gives_it_back(tmp_path: Path) -> 
         lease.take(tmp_path, HERE)
     assert caught.value.path == path
     lease.release(path)
-    assert lease.look(tmp_path, HERE) is None
+    assert lease.holder(tmp_path, HERE) is None
     assert path.exists(), "a number is never taken twice"
     assert lease.take(tmp_path, HERE) == tmp_path / "lease.2"
     assert not path.exists(), "older numbers are removed"
@@ -52,7 +52,7 @@ def test_only_an_owner_that_has_certainly_ended_is_gone(tmp_path: Path, owner: l
     owner = replace(owner, machine=owner.machine or "this machine")
     path = put(tmp_path, 7, owner)
     if gone:
-        assert lease.look(tmp_path, here) is None
+        assert lease.holder(tmp_path, here) is None
         assert lease.take(tmp_path, here) == tmp_path / "lease.8"
         return
     with pytest.raises(lease.Taken, match=owner.host):
@@ -62,7 +62,7 @@ def test_only_an_owner_that_has_certainly_ended_is_gone(tmp_path: Path, owner: l
 
 def test_where_machines_cannot_be_told_apart_another_boot_may_be_another_machine(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, machine="", boot="unknown"))
-    assert lease.look(tmp_path, replace(HERE, machine="")) is not None
+    assert lease.holder(tmp_path, replace(HERE, machine="")) is not None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '"x"'])
@@ -75,7 +75,7 @@ def test_a_lease_without_a_name_is_somebodys(tmp_path: Path, content: str) -> No
 
 def test_what_a_lease_says_is_shown_without_control_characters(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, host="a\x1b[31m", machine="m"))
-    held = lease.look(tmp_path, replace(HERE, machine="m"))
+    held = lease.holder(tmp_path, replace(HERE, machine="m"))
     assert held is not None
     assert "\x1b" not in held[0]
 
@@ -130,7 +130,7 @@ def test_processes_that_race_for_it_are_never_inside_at_once(tmp_path: Path) -> 
         racer.communicate(b"x")
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("lease.")]) <= len(racers)
-    assert lease.look(tmp_path, HERE) is None
+    assert lease.holder(tmp_path, HERE) is None
 
 
 def test_a_killed_owner_is_gone(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_killed_owner_is_gone(tmp_path: Path) -> None:
     owner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout is not None
     owner.stdout.readline()
-    held = lease.look(tmp_path, HERE)
+    held = lease.holder(tmp_path, HERE)
     owner.kill()
     owner.communicate()
     assert held is not None

@@ -93,7 +93,7 @@ def test_a_missing_input_of_no_user_says_so(home: Path) -> None:
 def test_a_batch_in_a_folder_that_is_called_tilde_is_not_paid_for_again(home: Path) -> None:
     """As an earlier version has made it."""
     old = RunDir(Path("~/renders"))
-    old.room.mkdir(parents=True)
+    old.internal_dir.mkdir(parents=True)
     old.journal.touch()
     for text in ("output: ~/renders\n", f"output: {home}/renders\n"):
         with pytest.raises(UsageError, match="took '~' for a name") as caught:

@@ -43,17 +43,17 @@ def held_elsewhere(rundir: RunDir) -> "subprocess.Popen[bytes]":
 
 
 def test_everything_of_the_tools_own_lies_in_its_room(rundir: RunDir) -> None:
-    for path in (rundir.journal, rundir.lock, rundir.parts, rundir.kept, rundir.sandbox):
-        assert path.parent == rundir.room
-    assert rundir.room == rundir.path / ".batchrunner"
-    assert rundir.parts.is_dir()
+    for path in (rundir.journal, rundir.lock, rundir.partial_dir, rundir.kept, rundir.sandbox):
+        assert path.parent == rundir.internal_dir
+    assert rundir.internal_dir == rundir.path / ".batchrunner"
+    assert rundir.partial_dir.is_dir()
     assert rundir.kept.is_dir()
 
 
 def test_making_it_twice_changes_nothing(rundir: RunDir) -> None:
-    (rundir.parts / "a.part").write_bytes(b"x")
+    (rundir.partial_dir / "a.part").write_bytes(b"x")
     rundir.make()
-    assert (rundir.parts / "a.part").read_bytes() == b"x"
+    assert (rundir.partial_dir / "a.part").read_bytes() == b"x"
 
 
 def test_new_folders_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
 
 def test_nor_does_moving_its_room_away(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
-        rundir.room.rename(rundir.path / "moved")
+        rundir.internal_dir.rename(rundir.path / "moved")
         rundir.make()
         assert rundir.holder() == "a process"
         with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
@@ -201,7 +201,7 @@ def test_without_locks_a_lease_keeps_a_second_run_out(rundir: RunDir) -> None:
         assert f"pid {os.getpid()} on " in str(rundir.holder())
         with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on ") as caught, Lock(rundir, NOW + 5):
             pytest.fail("two runs at once")
-        assert f"remove {rundir.room / 'lease.1'}" in caught.value.hint
+        assert f"remove {rundir.internal_dir / 'lease.1'}" in caught.value.hint
     assert rundir.holder() is None
     with Lock(rundir, NOW):
         pass
@@ -229,7 +229,7 @@ def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pyt
     with pytest.raises(UsageError, match="cannot lock files") as caught, Lock(rundir, NOW):
         pytest.fail("SQLite would fail, or damage the journal")
     assert "--output" in caught.value.hint
-    assert not list(rundir.room.glob("lease.*"))
+    assert not list(rundir.internal_dir.glob("lease.*"))
 
 
 def test_an_anchor_tells_when_the_directory_is_moved_replaced_or_removed(tmp_path: Path) -> None:
@@ -252,5 +252,5 @@ def test_an_anchor_tells_of_permissions_that_were_taken_away(tmp_path: Path, mon
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     with Anchor(rundir) as anchor:
-        monkeypatch.setattr(os, "access", lambda path, _: path != rundir.room)
+        monkeypatch.setattr(os, "access", lambda path, _: path != rundir.internal_dir)
         assert "can be written to no longer" in anchor.lost()

@@ -90,7 +90,7 @@ class House:
                 self._note(fingerprint, result)
             for name, content in deliveries.items():
                 job = make_job(name)
-                part = self.dir.parts / f"{job.key}.part"
+                part = self.dir.partial_dir / f"{job.key}.part"
                 part.write_bytes(content)
                 await store.deliver(job, Fetched(part, result_of(content)))
                 self._note(job.fingerprint, result_of(content))
@@ -125,7 +125,7 @@ def key(name: str) -> str:
 def test_a_delivered_result_stands_under_its_id(house: House) -> None:
     assert house.run(make_entries("a"), {"a": b"clip a"}) == {}
     assert house.files() == {"a.mp4": b"clip a"}
-    assert list(house.dir.parts.iterdir()) == []
+    assert list(house.dir.partial_dir.iterdir()) == []
     assert house.run(make_entries("a")) == {}, "a second start has nothing to say"
 
 

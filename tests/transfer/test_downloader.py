@@ -447,7 +447,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
         part.take(content)
         assert part.is_small
         items.append(downloader._Item(part, downloader._Received(), tmp_path))
-    downloader._finish_each(items, Here())
+    downloader._finish_all(items, Here())
     first, none, refused, last = (item.outcome for item in items)
     assert isinstance(none, ServiceFault)
     assert none.kind == "bad_file"

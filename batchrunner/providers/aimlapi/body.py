@@ -58,9 +58,9 @@ def levels(reply: dict[str, Any], asked: str = "") -> list[dict[str, Any]]:
     found = [reply]
     while len(found) < _LEVELS:
         outer = found[-1]
-        if "status" in outer and any(same_generation(each, asked) for each in ids_of(outer)):
+        if "status" in outer and any(same_generation(item, asked) for item in ids_of(outer)):
             break
-        inner = next((each for key in _ENVELOPES if (each := _single(outer.get(key))) is not None), None)
+        inner = next((item for key in _ENVELOPES if (item := _single(outer.get(key))) is not None), None)
         if inner is None or ("status" in outer and "status" not in inner and not ids_of(inner)):
             break
         found.append(inner)
@@ -152,23 +152,23 @@ def _pairs(text: str) -> Iterator[tuple[Sequence[str], str, str | None]]:
     key = ""
     expected = False  # whether the next token is the value of `key`
     for token in _TOKEN.finditer(text):
-        word = token["text"]
-        if word is None:
+        token_text = token["text"]
+        if token_text is None:
             if token[0] in "{[":
                 above.append(key if expected else "")
             elif above:
                 above.pop()
             key, expected = "", False
         elif token["colon"] is not None:
-            key, expected = _unquoted(word) or "", True
+            key, expected = _unquoted(token_text) or "", True
             if token["number"]:
                 yield above, key, token["number"]
                 expected = False
         elif expected:
-            yield above, key, _unquoted(word)
+            yield above, key, _unquoted(token_text)
             key, expected = "", False
 
 
-def _unquoted(word: str) -> str | None:
-    value = _loaded(word)
+def _unquoted(token_text: str) -> str | None:
+    value = _loaded(token_text)
     return value if isinstance(value, str) else None

@@ -49,7 +49,7 @@ class Timeouts:
 
     connect_s: float = 20.0
     answer_s: float = 120.0  # a POST: from the last byte sent to the answer
-    poll_s: float = 30.0  # a GET, all in all
+    poll_s: float = 30.0  # a GET, in total
 
 
 class _Handler(ResponseHandler):
@@ -74,8 +74,8 @@ class _Handler(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take in the end."""
-        if self._head is not None and (rest := self._head.rest()):
-            super().data_received(rest)
+        if self._head is not None and (remainder := self._head.remainder()):
+            super().data_received(remainder)
         super().connection_lost(exc)
 
 
@@ -254,28 +254,28 @@ class _Body:
             _uri_part(job.image),
             b'"}',
         )
-        self._parts: list[bytes | Media] = []
+        self._chunks: list[bytes | Media] = []
         for piece in pieces:  # bytes side by side are one part: few writes to the socket
-            last = self._parts[-1] if self._parts else None
+            last = self._chunks[-1] if self._chunks else None
             if isinstance(piece, bytes) and isinstance(last, bytes):
-                self._parts[-1] = last + piece
+                self._chunks[-1] = last + piece
             else:
-                self._parts.append(piece)
+                self._chunks.append(piece)
         self._executor = executor
         self.fault: LocalFault | None = None
         self.complete = False
         self.length_bytes = sum(
-            len(part) if isinstance(part, bytes) else probe.data_uri_length(part) for part in self._parts
+            len(source) if isinstance(source, bytes) else probe.data_uri_length(source) for source in self._chunks
         )
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        for part in self._parts:
-            if isinstance(part, bytes):
-                self.complete = part is self._parts[-1]
-                yield part
+        for source in self._chunks:
+            if isinstance(source, bytes):
+                self.complete = source is self._chunks[-1]
+                yield source
                 continue
             try:
-                async with aclosing(probe.read_data_uri(part, self._executor)) as chunks:
+                async with aclosing(probe.read_data_uri(source, self._executor)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except LocalFault as fault:
@@ -369,7 +369,7 @@ def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iter
         if body is not None and body.fault is not None:
             raise body.fault from error
         late = isinstance(error, TimeoutError)
-        words = redactor.text(error_text(error))
-        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {words}")
+        cause = redactor.text(error_text(error))
+        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {cause}")
         in_doubt = body is not None and body.complete
         raise NetworkFault(kind, what, in_doubt=in_doubt) from error

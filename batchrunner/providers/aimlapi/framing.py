@@ -25,7 +25,7 @@ class Head:
 
     def __init__(self, max_field_bytes: int) -> None:
         self._max_field_bytes = max_field_bytes
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._passed = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -35,25 +35,25 @@ class Head:
         """
         if self._passed:
             return [data]
-        searched = max(0, len(self._held) - 3)
-        self._held += data
+        searched = max(0, len(self._buffer) - 3)
+        self._buffer += data
         ready = []
-        while not self._passed and (end := _END.search(self._held, searched)):
-            head = bytes(self._held[: end.end()])
-            del self._held[: end.end()]
+        while not self._passed and (end := _END.search(self._buffer, searched)):
+            head = bytes(self._buffer[: end.end()])
+            del self._buffer[: end.end()]
             searched = 0
             self._passed = not _INFORMATIONAL.match(head)
             ready.append(readable(head, self._max_field_bytes))
-        if self._passed or len(self._held) > MAX_HEAD_BYTES:
+        if self._passed or len(self._buffer) > MAX_HEAD_BYTES:
             self._passed = True
-            ready.append(self.rest())
+            ready.append(self.remainder())
         return [piece for piece in ready if piece]
 
-    def rest(self) -> bytes:
+    def remainder(self) -> bytes:
         """What is held back, unchanged."""
-        held = bytes(self._held)
-        self._held.clear()
-        return held
+        content = bytes(self._buffer)
+        self._buffer.clear()
+        return content
 
 
 def readable(head: bytes, max_field_bytes: int) -> bytes:
@@ -70,7 +70,7 @@ def readable(head: bytes, max_field_bytes: int) -> bytes:
             continue
         name, value = field[1].lower(), _CONTROL.sub(b" ", field[2]).strip()
         if name == b"content-length":
-            lengths |= {each.strip() for each in value.split(b",")}
+            lengths |= {length.strip() for length in value.split(b",")}
         elif name in _USED:
             chunked = chunked or name == b"transfer-encoding"
             kept.append(name + b": " + value)

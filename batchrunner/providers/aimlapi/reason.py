@@ -16,7 +16,7 @@ _DEEPEST = 5
 _MOST_ITEMS = 8  # of a list
 _MOST_WORDS = 12  # texts
 _ISSUES = ("detail", "details", "data", "errors", "issues")
-_WORDS = (
+_MESSAGE_KEYS = (
     *("message", "msg", "reason", "error", "detail", "details", "errors", "failure_reason", "failure", "fail_reason"),
     *("error_message", "errorMessage", "error_msg", "failureReason", "failed_reason", "status_message", "description"),
     *("cause", "explanation", "raw_message", "text"),
@@ -29,10 +29,10 @@ _NOTHING = {"", "none", "null", "false", "0", "ok", "success", "n/a"}
 def reason(value: object, *, beside: bool = False) -> str | None:
     """The service's own words in `value`, or None where it has none. beside: without those of its ``error``."""
     if beside and isinstance(value, dict):
-        value = {key: each for key, each in value.items() if key not in {"error", "title"}}
-    words = list(dict.fromkeys(islice(_words(value, _DEEPEST), _MOST_WORDS)))
-    kept = [each for each in words if not any(each != other and each in other for other in words)]
-    return told("; ".join(kept)) if kept else None
+        value = {key: item for key, item in value.items() if key not in {"error", "title"}}
+    messages = list(dict.fromkeys(islice(_messages(value, _DEEPEST), _MOST_WORDS)))
+    kept = [item for item in messages if not any(item != other and item in other for other in messages)]
+    return storable("; ".join(kept)) if kept else None
 
 
 def failure_in(reply: Mapping[str, Any]) -> object:
@@ -49,26 +49,26 @@ def quoted(value: object, most: int = 300) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):
         text = f"a nested {type(value).__name__}"
-    short = told(text)
+    short = storable(text)
     return short if len(short) <= most else short[: most - 1] + "…"
 
 
-def told(words: str) -> str:
+def storable(messages: str) -> str:
     """The service's words as they may be kept: without the secrets of URLs in them, not too long, and storable."""
-    short = redacted(words[: 8 * MAX_TEXT])[:MAX_TEXT]
+    short = redacted(messages[: 8 * MAX_TEXT])[:MAX_TEXT]
     return short.encode("utf-8", "backslashreplace").decode()
 
 
-def _words(value: object, depth: int) -> Iterator[str]:
+def _messages(value: object, depth: int) -> Iterator[str]:
     if isinstance(value, str):
         if value.strip():
             yield value.strip()
     elif depth and isinstance(value, list):
         for item in value[:_MOST_ITEMS]:
-            yield from _words(item, depth - 1)
+            yield from _messages(item, depth - 1)
     elif depth and isinstance(value, dict):
         place, found = _place(value), list(_of_object(value, depth))
-        yield from (f"{place}: {each}" if place else each for each in found)
+        yield from (f"{place}: {item}" if place else item for item in found)
 
 
 def _of_object(value: Mapping[str, Any], depth: int) -> Iterator[str]:
@@ -76,12 +76,12 @@ def _of_object(value: Mapping[str, Any], depth: int) -> Iterator[str]:
     error = value.get("error")
     holders = (error, value) if isinstance(error, dict) else (value,)
     lists = (holder[key] for holder in holders for key in _ISSUES if isinstance(holder.get(key), list))
-    issues = next((words for each in lists if (words := list(_words(each, depth - 1)))), [])
+    issues = next((messages for item in lists if (messages := list(_messages(item, depth - 1)))), [])
     if issues:
         yield from issues
         return
-    found = [words for key in _WORDS for words in _words(value.get(key), depth - 1)]
-    yield from found or _words(value.get("title"), 0)
+    found = [messages for key in _MESSAGE_KEYS for messages in _messages(value.get(key), depth - 1)]
+    yield from found or _messages(value.get("title"), 0)
 
 
 def _place(value: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def _place(value: Mapping[str, Any]) -> str:
     path = value.get("path") or value.get("loc")
     if not isinstance(path, list):
         return ""
-    return ".".join(str(part) for part in path[:10] if part != "body" and isinstance(part, str | int))[:200]
+    return ".".join(str(step) for step in path[:10] if step != "body" and isinstance(step, str | int))[:200]
 
 
 def _is_empty(value: object, depth: int = _DEEPEST) -> bool:
@@ -97,5 +97,5 @@ def _is_empty(value: object, depth: int = _DEEPEST) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in _NOTHING
     if isinstance(value, dict | list) and depth:
-        return all(_is_empty(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
+        return all(_is_empty(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
     return not value

@@ -29,7 +29,7 @@ from batchrunner.providers.aimlapi.body import (
     levels,
     same_generation,
 )
-from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, told
+from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, storable
 from batchrunner.providers.aimlapi.result_link import result_link
 from batchrunner.providers.base import Accepted, GenerationStatus, Phase, Submissions
 
@@ -53,9 +53,9 @@ _MAX_WORD = 60  # characters of a status word
 
 # Documented: queued, generating, completed, error. The provider's page also says complete. Captured: waiting, active,
 # succeeded. Other services' words for the same: the rest. Case, spaces, hyphens and underscores do not count.
-_WORDS: Mapping[str, Phase] = {
-    word: phase
-    for phase, words in {
+_PHASES: Mapping[str, Phase] = {
+    label: phase
+    for phase, message in {
         Phase.QUEUED: """
             queued waiting pending inqueue enqueued queueing queuing queue submitted notstart notstarted notyetstarted
             created accepted received scheduled starting new throttled
@@ -70,7 +70,7 @@ _WORDS: Mapping[str, Phase] = {
             terminated moderated contentmoderated requestmoderated blocked flagged nsfw
         """,
     }.items()
-    for word in words.split()
+    for label in message.split()
 }
 _SPELLING = re.compile(r"[\s_-]+")
 _CONTENT = re.compile(r"policy|safety|nsfw|moderat", re.IGNORECASE)  # in a kind, or in a status word
@@ -199,19 +199,19 @@ def read_status(
     found = levels(reply, asked)
     named = _names(found, headers, asked)
     merged = _merged(found)
-    word = merged.get("status")
-    word = word if isinstance(word, str) else quoted(word)
-    known = _WORDS.get(_SPELLING.sub("", word[: 4 * _MAX_WORD]).lower()) if len(word) <= 4 * _MAX_WORD else None
+    label = merged.get("status")
+    label = label if isinstance(label, str) else quoted(label)
+    known = _PHASES.get(_SPELLING.sub("", label[: 4 * _MAX_WORD]).lower()) if len(label) <= 4 * _MAX_WORD else None
     failure = failure_in(merged)
     link = None
     if known in {None, Phase.COMPLETED}:
         link = result_link(merged, inputs, base_url, certain=known is None)
     phase = _phase(known, link, failure)
-    error = _why(phase, word, merged, asked) if link is None else None
-    notice = f"an error beside the status {told(word)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
+    error = _why(phase, label, merged, asked) if link is None else None
+    notice = f"an error beside the status {storable(label)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
     return GenerationStatus(
         phase=phase,
-        word=word[:_MAX_WORD],
+        status_text=label[:_MAX_WORD],
         known=known is not None or phase is not Phase.GENERATING,
         result_url=link,
         error=error,
@@ -231,10 +231,10 @@ def _phase(known: Phase | None, link: str | None, failure: object) -> Phase:
     return known or Phase.GENERATING
 
 
-def _why(phase: Phase, word: str, reply: Mapping[str, Any], asked: str) -> Problem | None:
+def _why(phase: Phase, label: str, reply: Mapping[str, Any], asked: str) -> Problem | None:
     """Why there is no result, and will be none."""
     if phase is Phase.FAILED:
-        return _generation_problem(word, reply)
+        return _generation_problem(label, reply)
     if phase is not Phase.COMPLETED:
         return None
     return Problem(
@@ -294,13 +294,17 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
     ids: dict[str, str] = {}
     requests, finished = set(), set()
     for row in rows:
-        request_id, generation_id, word = row.get("client_request_id"), row.get("inference_id"), row.get("status")
+        request_id, generation_id, label = (
+            row.get("client_request_id"),
+            row.get("inference_id"),
+            row.get("status"),
+        )
         if not isinstance(request_id, str) or len(request_id) > _MAX_REQUEST_ID:
             continue
         requests.add(request_id)
         if is_usable_id(generation_id):
             ids[request_id] = generation_id
-        if isinstance(word, str) and word.strip().lower() in _LOG_ENDED:
+        if isinstance(label, str) and label.strip().lower() in _LOG_ENDED:
             finished.add(request_id)
     return Submissions(ids, frozenset(requests), frozenset(finished), ended, complete)
 
@@ -331,11 +335,11 @@ def _refusal(
 ) -> CallError:
     """The error for a reply other than 2xx."""
     reply = json_object(body)
-    words = reason(reply) or _excerpt(body)
-    fault, kind = _classify(status, body, words, polling=polling)
+    message = reason(reply) or _excerpt(body)
+    fault, kind = _classify(status, body, message, polling=polling)
     return fault(
         kind,
-        f"the service answered {status}: {words}",
+        f"the service answered {status}: {message}",
         HINTS.get(kind, ""),
         status=status,
         retry_after_s=retry_after_s(headers.get("retry-after"), now),
@@ -343,9 +347,9 @@ def _refusal(
     )
 
 
-def _classify(status: int, body: bytes, words: str, *, polling: bool) -> tuple[type[CallError], str]:
+def _classify(status: int, body: bytes, message: str, *, polling: bool) -> tuple[type[CallError], str]:
     known = _STATUSES.get(status)
-    if status == 403 and (b"insufficent" in body or "credits" in words):  # the spelling is the service's own
+    if status == 403 and (b"insufficent" in body or "credits" in message):  # the spelling is the service's own
         return AccountFault, "out_of_credits"
     if polling and status in {404, 410}:
         return ServiceFault, "unknown_generation"
@@ -361,13 +365,13 @@ def _classify(status: int, body: bytes, words: str, *, polling: bool) -> tuple[t
 
 def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) -> bool:
     """Whether the reply names the generation `asked` for. Raises ServiceFault where it names another one."""
-    ids = [each for level in found for each in ids_of(level)]
-    if any(same_generation(each, asked) for each in (*ids, headers.get("x-inference-id", ""))):
+    ids = [item for level in found for item in ids_of(level)]
+    if any(same_generation(item, asked) for item in (*ids, headers.get("x-inference-id", ""))):
         return True
     if ids:
         raise ServiceFault(
             "foreign_reply",
-            f"a poll for generation {asked} was answered with generation {told(ids[-1])[:100]}; the reply is ignored",
+            f"a poll for generation {asked} was answered with generation {storable(ids[-1])[:100]}; it is ignored",
             HINTS["foreign_reply"],
         )
     return False
@@ -390,7 +394,7 @@ def _credits(reply: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _generation_problem(word: str, reply: Mapping[str, Any]) -> Problem:
+def _generation_problem(label: str, reply: Mapping[str, Any]) -> Problem:
     """Why a generation failed: in the words of its error, of what stands beside it, or by quoting the reply."""
     error = failure_in(reply)
     envelope = error if isinstance(error, dict) else {"detail": error} if isinstance(error, list | str) else {}
@@ -398,20 +402,20 @@ def _generation_problem(word: str, reply: Mapping[str, Any]) -> Problem:
     first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
     kind = first.get("type") or envelope.get("error_type") or envelope.get("name")
     kind = kind if isinstance(kind, str) and kind else "generation_failed"
-    words = reason(error) or reason(reply, beside=True)
-    if words is None:
+    message = reason(error) or reason(reply, beside=True)
+    if message is None:
         shown = quoted(error) if error is not None else quoted(dict(reply))
-        words = f"the service gave the status {told(word.strip())[:_MAX_WORD]!r} and no reason in words: {shown}"
-    elif (more := reason(reply, beside=True)) and more not in words and words not in more:
-        words = told(f"{words}; {more}")
+        message = f"the service gave the status {storable(label.strip())[:_MAX_WORD]!r} and no reason: {shown}"
+    elif (more := reason(reply, beside=True)) and more not in message and message not in more:
+        message = storable(f"{message}; {more}")
     code = envelope.get("code")
-    if _CONTENT.search(f"{kind} {code if isinstance(code, str) else ''} {word}") or _CONTENT_WORDS.search(words):
+    if _CONTENT.search(f"{kind} {code if isinstance(code, str) else ''} {label}") or _CONTENT_WORDS.search(message):
         kind = "content_refused"
     hint = HINTS.get(kind, "") or "Nothing is charged for a failed generation; --retry-failed submits it again."
     # A complaint about a place in the request, or about what is in it, comes back however often it is asked.
     jobs = kind in {"content_refused", "face_detection_error"} or "loc" in first or "path" in first
     fault = "service" if kind in _SERVICE_KINDS or not jobs else "job"
-    return Problem(told(kind)[:60], words, hint, fault)
+    return Problem(storable(kind)[:60], message, hint, fault)
 
 
 def _excerpt(body: bytes) -> str:

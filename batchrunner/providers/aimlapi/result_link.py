@@ -19,7 +19,7 @@ _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 _RELATIVE = re.compile(r"(?![a-z][a-z0-9+.-]*:)[^\s\\]{1,2000}", re.IGNORECASE)
 _SPACE = re.compile(r"\s")
 _QUERY = re.compile(r"[?#]")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_KEY_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _EXTENSION = re.compile(r"\.([a-z0-9]{2,5})\Z", re.IGNORECASE)
 _VIDEOS = {"mp4", "m4v", "mov", "webm", "mkv", "avi"}
 _OTHER_FILES = {
@@ -52,7 +52,7 @@ def result_link(
     inputs: the URLs that the job submitted. base_url: what a relative link is joined to; "" where there is none.
     certain: take only a link that stands in a known place, or names a video.
     """
-    own = {_plain(each) for each in inputs}
+    own = {_plain(item) for item in inputs}
     found: dict[int, list[str]] = {}
     for path, text, kind in islice(_texts(reply), _MOST_TEXTS):
         url = _absolute(text, path, base_url)
@@ -83,9 +83,9 @@ def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
         elif isinstance(value, dict):
             names = (value.get(key) for key in ("content_type", "contentType", "mime_type", "mimeType"))
             kind = next((name.lower() for name in names if isinstance(name, str)), "")
-            todo += [((*path, key), each, kind) for key, each in reversed(value.items())]
+            todo += [((*path, key), item, kind) for key, item in reversed(value.items())]
         elif isinstance(value, list):
-            todo += [(path, each, kind) for each in reversed(value)]
+            todo += [(path, item, kind) for item in reversed(value)]
 
 
 def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
@@ -93,8 +93,8 @@ def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
     text = text.strip()
     if _ABSOLUTE.match(text):
         return text if _split(text).hostname and not _SPACE.search(text) else None
-    words = _words(path[-1]) if path else frozenset()
-    if not base_url or words & _NAMES or not words & _PLACES or not _RELATIVE.fullmatch(text):
+    key_words = _key_words(path[-1]) if path else frozenset()
+    if not base_url or key_words & _NAMES or not key_words & _PLACES or not _RELATIVE.fullmatch(text):
         return None
     if not text.startswith("/") and _extension(text) not in _VIDEOS:
         return None
@@ -106,8 +106,8 @@ def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
 
 
 def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
-    above = {word for key in path[:-1] for word in _words(key)}
-    leaf = _words(path[-1]) if path else frozenset()
+    above = {key_word for key in path[:-1] for key_word in _key_words(key)}
+    leaf = _key_words(path[-1]) if path else frozenset()
     if above & _INPUT_KEYS or leaf & {"input", "source"}:
         return True
     extension = _extension(url)
@@ -119,9 +119,9 @@ def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
         return True
     if (leaf | above) & _PICTURES and not (leaf | above) & _VIDEO_KEYS:
         return True
-    parts = _split(url)
-    asked = {name.lower() for name, _ in parse_qsl(parts.query)} & {"generation_id", "request_id", "task_id"}
-    segments = {*parts.path.lower().split("/"), (parts.hostname or "").partition(".")[0]}
+    address = _split(url)
+    asked = {name.lower() for name, _ in parse_qsl(address.query)} & {"generation_id", "request_id", "task_id"}
+    segments = {*address.path.lower().split("/"), (address.hostname or "").partition(".")[0]}
     return bool(asked or segments & _OTHER_PATHS)
 
 
@@ -129,27 +129,27 @@ def _rank(path: tuple[str, ...], url: str, kind: str) -> int:
     """How likely a link is the result by its place: 0 for the documented one, more for those that say less."""
     if path in (("video",), ("video", "url")):
         return _DOCUMENTED
-    words = {word for key in path for word in _words(key)}
-    if words & _VIDEO_KEYS or kind.startswith("video/"):
+    key_words = {key_word for key in path for key_word in _key_words(key)}
+    if key_words & _VIDEO_KEYS or kind.startswith("video/"):
         return 1
-    if words & _PLACES and not words & {"preview", *_PICTURES}:
+    if key_words & _PLACES and not key_words & {"preview", *_PICTURES}:
         return 2 if path[-1] == "url" else 3
     return 4 if _extension(url) in _VIDEOS else _ANYWHERE
 
 
 @lru_cache(1024)
-def _words(key: str) -> frozenset[str]:
+def _key_words(key: str) -> frozenset[str]:
     """The words of a key: of ``video_url`` and of ``videoUrl`` they are ``video`` and ``url``."""
-    return frozenset(word.lower() for word in _WORD.findall(key[:100]))
+    return frozenset(key_word.lower() for key_word in _KEY_WORD.findall(key[:100]))
 
 
 def _split(url: str) -> SplitResult:
     try:
-        parts = urlsplit(url)
-        parts.hostname, parts.port  # noqa: B018 - both raise for a bad address
+        address = urlsplit(url)
+        address.hostname, address.port  # noqa: B018 - both raise for a bad address
     except ValueError:
         return urlsplit("")
-    return parts
+    return address
 
 
 def _extension(url: str) -> str:

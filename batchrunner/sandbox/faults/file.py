@@ -76,11 +76,11 @@ def _window(value: object) -> tuple[float, float]:
     return window
 
 
-def _word(*words: str) -> Callable[[object], str]:
+def _choice(*choices: str) -> Callable[[object], str]:
     def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            near = difflib.get_close_matches(str(value), words, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"One of: {', '.join(words)}."
+        if not isinstance(value, str) or value not in choices:
+            near = difflib.get_close_matches(str(value), choices, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"One of: {', '.join(choices)}."
             raise ValueError(f"{value!r} is not known", hint)
         return value
 
@@ -91,13 +91,13 @@ def _prices(value: object) -> dict[str, int]:
     if not isinstance(value, dict):
         raise _bad(value, "a mapping of resolutions to credits, such as {480p: 104000}")
     for resolution in value:
-        _word(*RESOLUTIONS)(resolution)
+        _choice(*RESOLUTIONS)(resolution)
     return {**CREDITS_PER_SECOND, **{resolution: _count(0)(credits_) for resolution, credits_ in value.items()}}
 
 
 def _render(value: object) -> str:
     earlier = {"scene": "composite", "tiny": "stub"}  # names of earlier versions
-    return _word("composite", "transcode", "stub")(earlier.get(value, value) if isinstance(value, str) else value)
+    return _choice("composite", "transcode", "stub")(earlier.get(value, value) if isinstance(value, str) else value)
 
 
 _CHANCE = _number(0, 1, "a number from 0 to 1")
@@ -114,7 +114,7 @@ _SERVICE = (
     Key("spread", "spread", _number(0, 3, "a number from 0 to 3"), "sigma of the logarithm of both; 0: constant", "0"),
     Key("concurrency", "concurrency_limit", _count(1), "unfinished generations of the account; more get 429", "8"),
     Key("requests_per_second", "requests_per_second", _RATE, "calls to the API; more get 429", "5"),
-    Key("retry_after", "retry_after", _word("none", "seconds", "date"), "what these 429s say in Retry-After", "date"),
+    Key("retry_after", "retry_after", _choice("none", "seconds", "date"), "what these 429s say in Retry-After", "date"),
     Key("retry_delay", "retry_delay_s", _seconds, "how long Retry-After asks to wait", "30s"),
     Key("balance", "balance_credits", _count(0), "credits in the account; 2,000,000 are 1 USD", "20_000_000"),
     Key("prices", "prices", _prices, "credits per second of video at 16 frames a second", "{480p: 104000}"),
@@ -125,19 +125,19 @@ _SERVICE = (
     Key("render", "render", _render, "`composite`, `transcode` or `stub`; see below", "stub"),
 )
 _FAULTS = (
-    Key("on", "on", _word(*KINDS), "the call that goes wrong, or `generation`", "poll", required=True),
+    Key("on", "on", _choice(*KINDS), "the call that goes wrong, or `generation`", "poll", required=True),
     Key("kind", "kind", str, "how; see below", "unavailable", required=True),
     Key("rate", "rate", _CHANCE, "chance of each call; default 1", "0.05"),
     Key("first", "first", _count(1), "at most so often, in order of arrival", "3"),
-    Key("each", "each", _count(1), "only the first so many calls of one generation, file or request id", "1"),
+    Key("each", "each_first", _count(1), "only the first so many calls of one generation, file or request id", "1"),
     Key("match", "match", str, "only calls whose request id, generation id or file name holds this", "a1b2c3"),
     Key("between", "between_s", _window, "only between these two times from the start", "[60s, 1h30m]"),
     Key("delay", "delay_s", _seconds, "Retry-After, or how long a slow transfer takes", "12s"),
 )
 _OUTAGES = (
     _FROM, _FOR,
-    Key("shows", "shows", _word(*SHOWS), "what calls meet: " + ", ".join(f"`{show}`" for show in SHOWS), "html_502"),
-    Key("calls", "calls", _word(*CALLS, "all"), "which calls: " + ", ".join(f"`{c}`" for c in CALLS), "submit"),
+    Key("shows", "shows", _choice(*SHOWS), "what calls meet: " + ", ".join(f"`{show}`" for show in SHOWS), "html_502"),
+    Key("calls", "calls", _choice(*CALLS, "all"), "which calls: " + ", ".join(f"`{c}`" for c in CALLS), "submit"),
     Key("retry_after", "retry_after_s", _seconds, "with `unavailable`: sent as Retry-After", "10m"),
 )  # fmt: skip
 _THROTTLED = (
@@ -168,7 +168,7 @@ class Section:
 
 def _fault(on: str, kind: str, **more: Any) -> Fault:
     try:
-        _word(*KINDS[on])(kind)
+        _choice(*KINDS[on])(kind)
     except ValueError as error:
         raise ValueError(f"kind: {error.args[0]}", error.args[1]) from None
     if "delay_s" in more and kind not in DELAYS_S:
@@ -177,14 +177,14 @@ def _fault(on: str, kind: str, **more: Any) -> Fault:
 
 
 def _outage(**fields: Any) -> Outage:
-    made = Outage(**fields)
-    if made.shows == "refused" and made.calls != "all":
+    outage = Outage(**fields)
+    if outage.shows == "refused" and outage.calls != "all":
         raise ValueError("refused connections befall all calls", "Leave `calls` out, or show `reset`.")
-    if made.shows != "refused" and not list(made.rules()):
-        raise ValueError(f"{made.calls} calls cannot show {made.shows}")
-    if made.retry_after_s is not None and made.shows != "unavailable":
-        raise ValueError(f"{made.shows} says no Retry-After", "`unavailable` does.")
-    return made
+    if outage.shows != "refused" and not list(outage.rules()):
+        raise ValueError(f"{outage.calls} calls cannot show {outage.shows}")
+    if outage.retry_after_s is not None and outage.shows != "unavailable":
+        raise ValueError(f"{outage.shows} says no Retry-After", "`unavailable` does.")
+    return outage
 
 
 def _one_of(make: Callable[..., Any], *needed: str) -> Callable[..., Any]:
@@ -196,7 +196,7 @@ def _one_of(make: Callable[..., Any], *needed: str) -> Callable[..., Any]:
     return checked
 
 
-def _trouble(shows: str) -> Callable[..., AccountFailure]:
+def _failure(shows: str) -> Callable[..., AccountFailure]:
     return lambda **fields: AccountFailure(**fields, shows=shows)
 
 
@@ -211,10 +211,10 @@ SECTIONS: Mapping[str, Section] = {
     "out_of_credits": Section(
         "Times when submissions get 403 `err_insufficent_credits`, whatever the balance; the next top-up ends one.",
         (_FROM, _FOR),
-        _trouble("out_of_credits"),
+        _failure("out_of_credits"),
     ),
-    "locked": Section("Times when submissions get another 403: a locked account.", (_FROM, _FOR), _trouble("locked")),
-    "revoked": Section("Times when every call to the API gets 401: a revoked key.", (_FROM, _FOR), _trouble("revoked")),
+    "locked": Section("Times when submissions get another 403: a locked account.", (_FROM, _FOR), _failure("locked")),
+    "revoked": Section("Times when every call to the API gets 401: a revoked key.", (_FROM, _FOR), _failure("revoked")),
     "top_ups": Section("Payments into the account.", _TOP_UPS, TopUp),
 }
 
@@ -231,7 +231,7 @@ def parse(text: str, place: str) -> dict[str, Any]:
     found: dict[str, tuple[Any, ...]] = {}
     service: dict[str, Any] = {}
     for name, content in data.items():
-        _read(_word(*SECTIONS), name, f"{place}: key")
+        _read(_choice(*SECTIONS), name, f"{place}: key")
         if name == "service":
             service = _item(SECTIONS[name], content, f"{place}: service")
             continue
@@ -247,7 +247,7 @@ def _values(found: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         outages=found.get("outages", ()),
         throttled=found.get("throttled", ()),
         slow=found.get("slow", ()),
-        account=tuple(trouble for name in ACCOUNT for trouble in found.get(name, ())),
+        account=tuple(failure for name in ACCOUNT for failure in found.get(name, ())),
         top_ups=tuple(sorted(found.get("top_ups", ()), key=lambda one: one.at_s)),
     )
     return {"faults": found.get("faults", ()), "conditions": conditions}
@@ -271,12 +271,12 @@ def _item(section: Section, item: object, place: str) -> Any:
     item = {"on" if key is True else key: value for key, value in item.items()}
     keys = {key.name: key for key in section.keys}
     for name in item:
-        _read(_word(*keys), name, f"{place}: key")
+        _read(_choice(*keys), name, f"{place}: key")
     for name, key in keys.items():
         if key.required and name not in item:
             raise UsageError(f"{place}: {name} is missing", f"For example {name}: {key.example}")
     fields = {keys[name].field: _read(keys[name].read, value, f"{place}: {name}") for name, value in item.items()}
-    return _read(lambda given: section.make(**given), fields, place)
+    return _read(lambda values: section.make(**values), fields, place)
 
 
 def _read(reader: Callable[[Any], Any], value: object, place: str) -> Any:

@@ -109,10 +109,10 @@ class Conditions:
     def rules(self) -> tuple[Fault, ...]:
         """Outages and trouble with the account, as faults; an outage hides the account."""
         found = [rule for outage in self.outages for rule in outage.rules()]
-        for trouble in self.account:
-            kind, calls = ACCOUNT[trouble.shows]
-            start_s, end_s = trouble.between_s
-            if trouble.shows == "out_of_credits":
+        for failure in self.account:
+            kind, calls = ACCOUNT[failure.shows]
+            start_s, end_s = failure.between_s
+            if failure.shows == "out_of_credits":
                 end_s = min([end_s, *(one.at_s for one in self.top_ups if one.at_s > start_s)])
             found += [Fault(call, kind, between_s=(start_s, end_s)) for call in calls]
         return tuple(found)
@@ -121,8 +121,11 @@ class Conditions:
         """The limits in force: those given (None: none), or tighter ones."""
         now = [window for window in self.throttled if window.holds(at_s)]
         return (
-            min((each for each in (concurrency, *(one.concurrency for one in now)) if each is not None), default=None),
-            min((each for each in (rate, *(one.requests_per_second for one in now)) if each is not None), default=None),
+            min((n for n in (concurrency, *(one.concurrency for one in now)) if n is not None), default=None),
+            min(
+                (n for n in (rate, *(one.requests_per_second for one in now)) if n is not None),
+                default=None,
+            ),
         )
 
     def pace(self, at_s: float, rules: Rules) -> Rules:

@@ -76,7 +76,7 @@ class Fault:
     kind: str
     rate: float = 1.0
     first: int | None = None
-    each: int | None = None
+    each_first: int | None = None
     between_s: tuple[float, float] | None = None
     delay_s: float | None = None
     match: str | None = None
@@ -115,7 +115,7 @@ class Faults:
             return False
         self._calls[index, identity] += 1
         nth = self._calls[index, identity]
-        if rule.each is not None and nth > rule.each:
+        if rule.each_first is not None and nth > rule.each_first:
             return False
         if rule.first is not None and self._fired[index] >= rule.first:
             return False
@@ -125,7 +125,7 @@ class Faults:
         return True
 
 
-def uniform(*parts: object) -> float:
+def uniform(*values: object) -> float:
     """A number in [0, 1) that depends on `parts` alone."""
-    digest = hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
+    digest = hashlib.sha256(repr(values).encode("utf-8", "backslashreplace")).digest()
     return int.from_bytes(digest[:7], "big") / (1 << 56)

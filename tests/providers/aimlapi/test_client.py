@@ -657,7 +657,7 @@ def test_a_refusal_counts_although_its_body_breaks_off(talk: Talk, status: int) 
 
 def test_kept_alive_connections_are_read_reply_by_reply(talk: Talk) -> None:
     async def looks(client: ApiClient, _: Peer) -> list[str]:
-        return [(await client.status(ID)).word for _number in range(3)]
+        return [(await client.status(ID)).status_text for _number in range(3)]
 
     peer = Peer([answer(200, {"id": ID, "status": word}, X="y" * 50) for word in ("queued", "active", "waiting")])
     assert talk(peer, looks) == ["queued", "active", "waiting"]

@@ -52,7 +52,7 @@ def test_a_head_without_an_end_is_held_up_to_a_limit() -> None:
     for _ in range(MAX_HEAD_BYTES // 1000 + 1):
         passed += b"".join(head.feed(b"y" * 1000))
     assert len(passed) > MAX_HEAD_BYTES
-    assert head.rest() == b""
+    assert head.remainder() == b""
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -65,4 +65,4 @@ def test_how_the_bytes_arrive_makes_no_difference(cuts: list[int], end: bytes) -
         at += size
     once = Head(MAX)
     assert passed == b"".join(once.feed(whole))
-    assert head.rest() == once.rest() == b""
+    assert head.remainder() == once.remainder() == b""
