@@ -174,7 +174,7 @@ def test_the_front_page_names_every_command_and_status(shell: Shell) -> None:
     ran = shell("--help")
     assert ran.status == 0
     places = [ran.out.index(f"\n  {command}") for command in COMMANDS]
-    assert places == sorted(places), "in the order in which a user meets them"
+    assert places == sorted(places), "in the order of their definition"
     for status in ("0", "1", "2", "3", "4", "130, 143"):
         assert f"\n    {status}  " in ran.out
 

@@ -1,7 +1,7 @@
-"""The inputs of a manifest: local paths, URLs and data URIs, told apart and looked at once each.
+"""The inputs of a manifest: distinguish local paths, URLs and data URIs, and check each input once.
 
-Rule: nothing is fetched. What can be known here is checked here; `Media.source` never holds what is secret in a URL.
-Local files are left to `batchrunner.media`.
+Nothing is fetched. Checks that need no network are made here. `Media.source` never contains the secret parts of a URL.
+`batchrunner.media` checks local files.
 """
 
 import ipaddress
@@ -20,9 +20,9 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"data:", re.IGNORECASE)
 _UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
-# A URL as most are: nothing in it needs a closer look, and what stands before its query can be shown.
+# A common URL: it needs no further checks, and the part before its query can be shown.
 _PLAIN_URL = re.compile(r"(https://[a-z0-9][a-z0-9.-]*/[\w!$%&'()*+,./:;=@~-]*)(\?[\w!$%&'()*+,./:;=?@~-]+)?", re.ASCII)
-# What double quotes in YAML make of a backslash and a letter: \\a, \\b, \\t, \\n, \\v, \\f, \\r, \\e, \\0 and \\N.
+# The characters that YAML's double quotes make of \\a, \\b, \\t, \\n, \\v, \\f, \\r, \\e, \\0 and \\N.
 _YAML_ESCAPES = re.compile(r"[\x00\x07-\x0d\x1b\x85]")
 _ESCAPED = r"in double quotes YAML reads a backslash as an escape: \n is a line end. Use single quotes, or / in paths"
 _MAX_PATH = 4096
@@ -30,20 +30,20 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 
 def is_remote(text: str) -> bool:
-    """True for URLs of any scheme and for data URIs: what is not a local path."""
+    """Return True for URLs of any scheme and for data URIs."""
     return bool(_SCHEME.match(text) or _DATA.match(text))
 
 
 def is_pattern(text: str) -> bool:
-    """True for a local path that holds wildcards."""
+    """Return True for a local path with wildcards."""
     return bool(_WILDCARDS.search(text)) and not is_remote(text) and not _CONTROL.search(text)
 
 
 class Inputs:
-    """The inputs of one manifest, each looked at once however many rows name it.
+    """The inputs of one manifest. Each is checked once, for all rows that name it.
 
-    base: the manifest's directory, which relative paths start from. warnings: by input as it was written, a message
-    and a hint; whoever shows one takes it out.
+    base: the manifest's directory, for relative paths. warnings: a message and a hint by input as written; the caller
+    that shows a warning removes it.
     """
 
     def __init__(self, base: Path) -> None:
@@ -53,11 +53,11 @@ class Inputs:
         self._files: dict[tuple[Kind, str], Media] = {}
 
     def get(self, kind: Kind, text: str) -> Media:
-        """What `text`, as written in the manifest, stands for. Raises MediaProblem, the same each time."""
+        """Return the input that `text` in the manifest names. Raises MediaProblem, the same one each time."""
         known = self._known[kind].get(text)
         if known is None:
             try:
-                known = self._look(kind, text)
+                known = self._resolve(kind, text)
             except MediaProblem as problem:
                 known = problem
             self._known[kind][text] = known
@@ -65,7 +65,7 @@ class Inputs:
             raise known
         return known
 
-    def _look(self, kind: Kind, text: str) -> Media:
+    def _resolve(self, kind: Kind, text: str) -> Media:
         if _WEB.match(text) and (warning := web_pages.warning_for(text))[0]:
             self.warnings[text] = warning
         if plain := _PLAIN_URL.fullmatch(text):
@@ -79,11 +79,11 @@ class Inputs:
     def _local(self, text: str, kind: Kind) -> Media:
         if _CONTROL.search(text):
             hint = _ESCAPED if _YAML_ESCAPES.search(text) else "rename the file"
-            raise MediaProblem(f"the path {text!a} holds characters that are not text", hint)
+            raise MediaProblem(f"the path {text!a} contains control characters", hint)
         if len(text) > _MAX_PATH:
-            raise MediaProblem(f"the path has {len(text):,} characters, more than any system takes")
+            raise MediaProblem(f"the path has {len(text):,} characters, more than any system allows")
         path = self._base / expanded(text)
-        real = os.path.realpath(path)  # one file by several ways is looked at once
+        real = os.path.realpath(path)  # a file with several paths is probed once
         if (kind, real) not in self._files:
             try:
                 self._files[kind, real] = probe(path, kind, text)
@@ -103,28 +103,30 @@ def _local_hint(text: str) -> str:
 
 
 def remote(url: str, kind: Kind) -> Media:
-    """The input behind an https URL; http only where it does not leave this machine. Raises MediaProblem."""
+    """Return the input for an https URL, or for an http URL of this machine. Raises MediaProblem."""
     if _UNFIT.search(url) or not url.isprintable():
-        raise MediaProblem("the URL holds a character that cannot stand in one", "percent-encode it: a space is %20")
+        raise MediaProblem(
+            "the URL contains a character that is not allowed in a URL", "percent-encode it: a space is %20"
+        )
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        address = urlsplit(url)
+        host, _ = address.hostname, address.port
     except ValueError as error:
         raise MediaProblem(f"not a usable URL: {error}") from None
-    scheme = parts.scheme.lower()
+    scheme = address.scheme.lower()
     if scheme == "file":
-        raise MediaProblem("file URLs are not used here", "write the path, relative to the manifest")
+        raise MediaProblem("file URLs are not supported", "write the path, relative to the manifest")
     if scheme not in ("http", "https"):
         raise MediaProblem(f"the service cannot fetch {scheme} URLs", "use an https URL or a local file")
     if not host:
-        raise MediaProblem("the URL names no host")
-    if "@" in parts.netloc:
-        hint = "they would be stored by the service and in the report: use a signed link or a local file"
-        raise MediaProblem("the URL holds a user name or a password", hint)
+        raise MediaProblem("the URL has no host")
+    if "@" in address.netloc:
+        hint = "the service and the report would store them: use a signed link or a local file"
+        raise MediaProblem("the URL contains a user name or a password", hint)
     if scheme == "http" and not _is_loopback(host):
-        raise MediaProblem("the service documents https URLs only", "use https, or a local file")
-    shown = _shown(parts)
-    return Media(kind=kind, source=url if shown == url else shown, uri=url)  # equal texts are kept once
+        raise MediaProblem("the service supports only https URLs", "use https, or a local file")
+    shown = _shown(address)
+    return Media(kind=kind, source=url if shown == url else shown, uri=url)  # equal texts share one object
 
 
 def _is_loopback(host: str) -> bool:
@@ -136,6 +138,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _shown(parts: SplitResult) -> str:
-    """The URL without its query and fragment, which may hold a signature."""
-    return f"{parts.scheme}://{parts.netloc}{parts.path}" + ("?…" if parts.query else "")
+def _shown(address: SplitResult) -> str:
+    """Return the URL without its query and fragment, which may contain a signature."""
+    return f"{address.scheme}://{address.netloc}{address.path}" + ("?…" if address.query else "")

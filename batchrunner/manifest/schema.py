@@ -1,7 +1,7 @@
-"""The manifest's shape: one JSON Schema, and its errors in plain words at their places.
+"""Validate the manifest with a JSON Schema, and translate its errors to messages with places.
 
-Rule: schema.json is the only description of keys, types and choices; it serves editors as it is. What a value refers
-to (files, other jobs) is not its business. jsonschema's errors become findings here and go no further.
+schema.json is the only definition of keys, types and choices; editors use it unchanged. References of values (files,
+other jobs) are checked elsewhere. This module converts jsonschema's errors to findings.
 """
 
 import json
@@ -21,7 +21,7 @@ from batchrunner.settings import SETTINGS, parse
 
 _MOST_LISTED = 16  # keys in a hint
 _ITEMS = {"jobs": "job", "matrix": "row"}
-# Where a value that cannot be used stands: section, row, field. A section may be alone.
+# The place of an unusable value: section, row, field; or only a section.
 BadPlaces = set[tuple[str | int, ...]]
 
 _TYPES = {
@@ -73,7 +73,7 @@ def _validator() -> Any:
 
 @cache
 def _item_validator(section: str) -> Any:
-    """For one entry of a section alone."""
+    """Return the validator for one entry of a section."""
     import jsonschema
 
     definitions = schema()["$defs"]
@@ -82,28 +82,28 @@ def _item_validator(section: str) -> Any:
 
 @cache
 def _fits(section: str) -> schema_fast.Check:
-    """A quick yes for one entry of a section, or for the manifest without its sections (an empty name)."""
+    """Return the fast check for one entry of a section, or for the manifest without sections (an empty name)."""
     definitions = schema()["$defs"]
     return schema_fast.compiled(definitions[_ITEMS[section]] if section else schema(), definitions)
 
 
 @cache
 def _types() -> dict[str, str]:
-    """The type of each key whose values are neither text nor collections."""
+    """Return the type of each key whose values are neither text nor collections."""
     top = schema()["else"]["properties"]
     every = {**top, **top["prices"]["properties"], **schema()["$defs"]["job"]["properties"]}
-    whole = {name: schema()["$defs"].get(each.get("$ref", "").rpartition("/")[2], each) for name, each in every.items()}
-    return {name: each["type"] for name, each in whole.items() if str(each.get("type")) in _READ}
+    whole = {name: schema()["$defs"].get(item.get("$ref", "").rpartition("/")[2], item) for name, item in every.items()}
+    return {name: item["type"] for name, item in whole.items() if str(item.get("type")) in _READ}
 
 
 def typed(name: str | None, text: str) -> Any:
-    """`text` as a value of the field `name`'s type where it reads as one, else as it stands."""
+    """Convert `text` to the type of the field `name` if possible; otherwise return it unchanged."""
     read = _READ.get(_types().get(name or "", ""))
     return text if read is None else read(text.strip(), text)
 
 
 def is_number(name: str) -> bool:
-    """Whether the field `name` takes numbers that need not be whole."""
+    """Return True if the field `name` takes numbers that may be fractions."""
     return _types().get(name) == "number"
 
 
@@ -123,60 +123,62 @@ _READ: dict[str, Callable[[str, str], Any]] = {
 
 
 def job_fits(fields: Mapping[str, Any]) -> bool:
-    """Whether the fields are those of a job, with values that can be used. False may also mean: `check_job` knows."""
+    """Return True if the fields are those of a valid job. If False, only `check_job` is conclusive."""
     return _fits("jobs")(fields)
 
 
 def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
-    """Note everything that the schema refuses in one job; returns the fields that cannot be used."""
-    desk = _ErrorTranslator(findings)
-    desk.check_item(item, ("jobs", 0), item)
-    return frozenset(str(place[2]) for place in desk.bad if len(place) > 2)
+    """Record all schema errors of one job, and return its unusable fields."""
+    translator = _ErrorTranslator(findings)
+    translator.check_item(item, ("jobs", 0), item)
+    return frozenset(str(place[2]) for place in translator.bad if len(place) > 2)
 
 
 def hint_for(key: str) -> str:
-    """What to do about a field that other tools have; empty for the rest."""
+    """Return the hint for a field of another tool, or an empty text."""
     return _FOREIGN.get(key, "")
 
 
 def where(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The place in BadPlaces that the value at `path` belongs to."""
+    """Return the place in BadPlaces for the value at `path`."""
     return path[:2] if path[:1] == ("defaults",) else path[:3]
 
 
 def check(root: Any, findings: Findings, refused: Iterable[tuple[str | int, ...]] = ()) -> BadPlaces:
-    """Note everything in `root` (from `source.parse`) that the schema or the table of settings refuses.
+    """Record all errors of `root` (from `parser.parse`) under the schema and the table of settings.
 
-    refused: places of values of which enough is said already. Returns them, and the places of all other values that
-    cannot be used, so that the rest can be looked at all the same.
+    refused: places of values with errors that are already recorded. Returns these and the places of all other unusable
+    values, so that the other values can still be checked.
     """
-    desk = _ErrorTranslator(findings, frozenset(refused), set(refused))
+    translator = _ErrorTranslator(findings, frozenset(refused), set(refused))
     top = root
     if isinstance(root, YamlMapping):
         top, marks = YamlMapping(root.mark), root.key_marks
         for key, value in root.items():
-            stand_in = desk.check_items(key, value) if key in _ITEMS else value
+            stand_in = translator.check_items(key, value) if key in _ITEMS else value
             top.put(key, stand_in, marks[key], root.value_marks[key])
     elif isinstance(root, YamlList):
-        top = desk.check_items("jobs", root)
+        top = translator.check_items("jobs", root)
     if not _fits("")(top):
         for error in _errors(_validator(), top):
-            desk.tell(error, tuple(error.absolute_path), root if isinstance(root, YamlMapping | YamlList) else START)
+            translator.report(
+                error, tuple(error.absolute_path), root if isinstance(root, YamlMapping | YamlList) else START
+            )
     if isinstance(root, YamlMapping):
-        _settings(root, desk.bad, findings)
-    return desk.bad
+        _settings(root, translator.bad, findings)
+    return translator.bad
 
 
 @dataclass(frozen=True, slots=True)
 class _ErrorTranslator:
-    """Where errors of jsonschema become findings."""
+    """Converts errors of jsonschema to findings."""
 
     findings: Findings
     refused: frozenset[tuple[str | int, ...]] = frozenset()
     bad: BadPlaces = field(default_factory=set)
 
     def check_items(self, section: str, items: Any) -> Any:
-        """Check the entries of a section one by one; returns what stands for them when the rest is checked."""
+        """Check the entries of a section one by one. Return a placeholder for them, for the check of the whole."""
         if not isinstance(items, YamlList) or not items:
             return items
         fits = _fits(section)
@@ -190,28 +192,28 @@ class _ErrorTranslator:
         return checked
 
     def check_item(self, item: Any, path: tuple[str, int], at: YamlMapping | int) -> None:
-        """Note what is wrong with one entry of a section. at: the entry, or its place if it is no mapping."""
+        """Record the errors of one entry of a section. at: the entry, or its place if it is not a mapping."""
         for error in _errors(_item_validator(path[0]), item):
-            self.tell(error, (*path, *error.absolute_path), at)
+            self.report(error, (*path, *error.absolute_path), at)
 
-    def tell(self, error: Any, path: tuple[str | int, ...], top: Any) -> None:
-        """Note one error. path: from the manifest's root; error.absolute_path: from `top`."""
+    def report(self, error: Any, path: tuple[str | int, ...], top: Any) -> None:
+        """Record one error. path: from the manifest's root. error.absolute_path: from `top`."""
         if error.validator == "additionalProperties":
             _unknown_keys(error, path, self.findings)
         elif where(path) not in self.refused:
-            message, hint = _words(error, path)
+            message, hint = _explanation(error, path)
             place = top if isinstance(top, int) else _place(top, error.absolute_path)
             self.findings.error(_CODES.get(error.validator, "not-allowed"), place, message, hint)
             self.bad.add(where(path))
 
 
 def _errors(validator: Any, value: Any) -> list[Any]:
-    """What is wrong, in an order that is the same each time: the library walks over tags as a set."""
+    """Return the errors in a stable order; the library iterates over tags as a set."""
     return sorted(validator.iter_errors(value), key=lambda error: [str(step) for step in error.absolute_path])
 
 
 def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
-    """Note values that the schema lets pass and the table of settings does not, such as a duration of 0s."""
+    """Record values that the schema accepts but the table of settings does not, such as a duration of 0s."""
     for setting in SETTINGS:
         if setting.name in root and (setting.name,) not in bad:
             try:
@@ -222,7 +224,7 @@ def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
 
 
 def _place(root: Any, path: Iterable[str | int]) -> int:
-    """The place of the value at `path`."""
+    """Return the place of the value at `path`."""
     node, place = root, getattr(root, "mark", START)
     for step in path:
         if isinstance(node, YamlMapping):
@@ -244,15 +246,15 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         listed = ", ".join(known) if len(known) <= _MOST_LISTED else "run 'batchrunner schema' to list them"
         hint = f"did you mean '{guess}'?" if guess else f"known keys: {listed}"
         if not path and key in FIELDS:
-            hint = "fields of a job stand in an entry of 'jobs', or in 'defaults'"
+            hint = "fields of a job belong in an entry of 'jobs' or in 'defaults'"
         elif path:
             hint = _MISPLACED.get((section, key)) or _FOREIGN.get(key, hint)
         findings.error("unknown-key", marks[key], f"{_owner(path)} has no key {_shown(key, 40)}", hint)
 
 
 def _owner(path: tuple[str | int, ...]) -> str:
-    """What the value at `path` is called: the nearest key above it, or the kind of row."""
-    names = [each for each in path if isinstance(each, str)]
+    """Return the name of the value at `path` for messages: the nearest key above it, or the kind of row."""
+    names = [item for item in path if isinstance(item, str)]
     rows = {"jobs": "a job", "matrix": "a matrix row"}
     if not names:
         return "a job" if path else "the manifest"
@@ -261,19 +263,19 @@ def _owner(path: tuple[str | int, ...]) -> str:
     return f"'{names[-1][:40]}'"
 
 
-def _words(error: Any, path: tuple[str | int, ...]) -> tuple[str, str]:
-    """Message and hint for one error of jsonschema."""
+def _explanation(error: Any, path: tuple[str | int, ...]) -> tuple[str, str]:
+    """Return message and hint for one error of jsonschema."""
     subject = _owner(path)
     if isinstance(error.instance, list) and path[-1:] and path[-1] in FIELDS - {"tags"} and path[0] != "matrix":
         return f"{subject} is a list", "a field takes a list in 'matrix' rows only"
-    word = _WORDS.get(error.validator)
-    if word is None:  # a keyword that the schema does not use today
+    explainer = _EXPLAINERS.get(error.validator)
+    if explainer is None:  # a keyword that the schema does not use at present
         return f"{subject}: {error.message[:200]}", ""
-    return word(subject, error)
+    return explainer(subject, error)
 
 
 def _shown(value: object, most: int = 60) -> str:
-    """A value as a message quotes it."""
+    """Return a value as a message quotes it."""
     if isinstance(value, dict | list) or value is None:
         return _kind(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -287,11 +289,11 @@ def _kind(value: object) -> str:
 
 def _wrong_type(subject: str, error: Any) -> tuple[str, str]:
     wanted = error.validator_value
-    names = " or ".join(_TYPES[each] for each in ([wanted] if isinstance(wanted, str) else wanted))
+    names = " or ".join(_TYPES[item] for item in ([wanted] if isinstance(wanted, str) else wanted))
     message = f"{subject} is {_kind(error.instance)}, must be {names}"
     if wanted == "string" and isinstance(error.instance, bool | int | float):
         pattern = error.schema.get("pattern")
-        if pattern and not re.search(pattern, str(error.instance)):  # quotes alone would not help
+        if pattern and not re.search(pattern, str(error.instance)):  # quotes would not be sufficient
             return _pattern(subject, error)
         return message, "put it in quotes to make it text"
     if wanted in ("integer", "number") and isinstance(error.instance, str):
@@ -306,15 +308,15 @@ def _wrong_type(subject: str, error: Any) -> tuple[str, str]:
 
 def _not_allowed(subject: str, error: Any) -> tuple[str, str]:
     choices = [error.validator_value] if error.validator == "const" else error.validator_value
-    listed = ", ".join(str(each) for each in choices)
+    listed = ", ".join(str(item) for item in choices)
     kind = "must be" if len(choices) == 1 else "must be one of"
     guess = nearest(error.instance, choices) if type(error.instance) in (str, int) and len(choices) > 1 else None
     return f"{subject} is {_shown(error.instance)}, {kind} {listed}", f"did you mean {guess}?" if guess else ""
 
 
-def _bound(words: str) -> Callable[[str, Any], tuple[str, str]]:
+def _bound(relation: str) -> Callable[[str, Any], tuple[str, str]]:
     return lambda subject, error: (
-        f"{subject} is {_shown(error.instance)}, must be {words} {error.validator_value}",
+        f"{subject} is {_shown(error.instance)}, must be {relation} {error.validator_value}",
         "",
     )
 
@@ -324,7 +326,7 @@ def _pattern(subject: str, error: Any) -> tuple[str, str]:
     return f"{subject} is {_shown(error.instance)}, must be {wanted}", ""
 
 
-_WORDS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
+_EXPLAINERS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
     "type": _wrong_type,
     "enum": _not_allowed,
     "const": _not_allowed,
@@ -334,12 +336,12 @@ _WORDS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
     "pattern": _pattern,
     "minLength": lambda subject, _: (f"{subject} is empty", ""),
     "maxLength": lambda subject, error: (f"{subject} is longer than {error.validator_value} characters", ""),
-    "minItems": lambda subject, _: (f"{subject} holds nothing", "an entry starts with '- '"),
-    "maxItems": lambda subject, error: (f"{subject} holds more than {error.validator_value:,} entries", ""),
-    "minProperties": lambda subject, _: (f"{subject} holds nothing", "name at least one field"),
+    "minItems": lambda subject, _: (f"{subject} is empty", "start an entry with '- '"),
+    "maxItems": lambda subject, error: (f"{subject} has more than {error.validator_value:,} entries", ""),
+    "minProperties": lambda subject, _: (f"{subject} is empty", "name at least one field"),
     "anyOf": lambda subject, _: (
         f"{subject} has neither 'jobs' nor 'jobs_from' nor 'matrix'",
-        "list what to generate under 'jobs'",
+        "list the jobs under 'jobs'",
     ),
 }
 _CODES = {"type": "wrong-type", "enum": "not-allowed", "const": "not-allowed", "pattern": "not-allowed"} | {

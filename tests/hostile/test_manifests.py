@@ -48,7 +48,7 @@ def test_aliases_that_explode_are_refused_in_little_memory(tmp_path: Path, level
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert "the aliases up to here stand for more than" in told
+    assert "the aliases up to here expand to more than" in told
     assert peak_bytes < 32 << 20
 
 
