@@ -81,7 +81,7 @@ class Sandbox:
             self._temporary = tempfile.TemporaryDirectory(prefix="batchrunner-sandbox-")
             root = Path(self._temporary.name)
         self._pool = RenderPool(config.workers)  # starts no process before it is asked
-        render = render or (tiny if config.render == "stub" else self._pool)
+        render = render or (tiny if config.render in {"stub", "tiny"} else self._pool)
         try:
             self._service = Service(config, root, clock, render, self._spawn)
         except (OSError, ValueError, LookupError, TypeError) as error:

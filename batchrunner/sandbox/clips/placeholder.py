@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.sandbox.clips.reader import frames, measure, output_size
-from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, unsupported
 
 # So many frames are encoded; a longer clip repeats them.
 _ENCODED_FRAMES = 250
@@ -44,7 +44,7 @@ def render_tiny(request: RenderRequest) -> bytes:
     try:
         size_px = output_size(shape.width_px, shape.height_px, request.resolution)
     except ValueError as error:
-        raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
+        raise unsupported(error) from None
     return _clip(Shape(shape.rate, frames, *size_px)) + request.mark
 
 
@@ -59,7 +59,7 @@ def shape_of(path: Path) -> Shape:
             first = next(decoded)
         count, length_s = measure(path) or (1, 1 / first.rate)
     except (av.FFmpegError, ValueError, OverflowError) as error:
-        raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
+        raise unsupported(error) from None
     # Not the rate that the header tells: at a varying one, the clip would be longer or shorter than its reference.
     return Shape((count / length_s).limit_denominator(100_000), count, first.width_px, first.height_px)
 

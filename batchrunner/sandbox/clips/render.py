@@ -54,6 +54,12 @@ class RenderFailed(Exception):
         self.message = message
 
 
+def unsupported(error: Exception) -> RenderFailed:
+    """The failure of a video that cannot be decoded or encoded. It names no path and no number of the libraries."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {reason}")
+
+
 def render(request: RenderRequest) -> Path:
     """Make the clip, H.264 in a fast-start MP4 as long and as fast as the reference, and return `request.out`.
 
@@ -65,7 +71,7 @@ def render(request: RenderRequest) -> Path:
     try:
         _make(request, picture)
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
-        raise RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {error}") from None
+        raise unsupported(error) from None
     with request.out.open("ab") as file:
         file.write(request.mark)
     return request.out
