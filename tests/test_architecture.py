@@ -33,7 +33,7 @@ PURE_MODULES = {
     *("app.run_started", "errors", "events", "formatting", "job", "net.proxies", "redaction", "settings"),
     *(
         f"engine.{name}"
-        for name in ("backoff", "circuit_breaker", "confirmation", "in_doubt", "job_queue", "run_deadline")
+        for name in ("backoff", "circuit_breaker", "confirmation", "evidence", "in_doubt", "job_queue", "run_deadline")
     ),
     *("journal.rows", "journal.statements", "providers.base", "providers.endpoint", "sandbox.clips.marks"),
     *(f"sandbox.{name}" for name in ("logs", "replies", "validation", "world")),

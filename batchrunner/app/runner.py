@@ -210,7 +210,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         store = Store(setup.rundir, journal, outside.executor, outside.files, checks.decoders)
         client, clips = _calls(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
-        admission = admission_of(setup, records, journal.story())
+        admission = admission_of(setup, records, story := journal.story())
         room = DiskSpaceGuard(setup.rundir.path, outside.clock, records.values())
         parts = Dependencies(
             provider=GenerationOwners(await stack.enter_async_context(client), records.values()),
@@ -224,6 +224,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
             durations=_remembered(setup, run, admission, outside, stack),
             lacks_space=room.lacks,
             lost=anchor.lost,
+            timeline=story.timeline_events,
         )
         order = order_of(setup.batch.entries)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)

@@ -12,7 +12,6 @@ from math import ceil
 FEW = 10  # durations: fewer say little about the longest
 _UPPER = 0.95  # share of the generations that take no longer
 _FEW_FACTOR = 10.0
-LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, where the log itself does not show it to be shorter
 
 
 @dataclass(slots=True)
@@ -67,6 +66,10 @@ class InDoubtJobs:
     def is_settled(self, fingerprint: str, now: float) -> bool:
         """Whether a search that starts now would find it, if the log listed what was accepted at once."""
         return now >= self._in_doubt[fingerprint].since + self._settle_s
+
+    def age_s(self, fingerprint: str, now: float) -> float:
+        """How old it is; where it is of an earlier run, by the wall clock."""
+        return now - self._in_doubt[fingerprint].since
 
     @property
     def unsearched(self) -> bool:
@@ -129,34 +132,3 @@ def longest_s(seen_s: Sequence[float], running_s: Sequence[float], least_s: floa
 
 def _upper_s(durations_s: Sequence[float]) -> float:
     return sorted(durations_s)[ceil(_UPPER * len(durations_s)) - 1]
-
-
-def plausible_s(seen_s: Sequence[float], least_s: float) -> float:
-    """How long a generation may plausibly take: ten times the longest that was seen, and never less than `least_s`."""
-    return max([least_s, *(_FEW_FACTOR * each for each in seen_s)])
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A submission that the log lists as finished. Wall time, s: submitted_at; listed_at: when that was first seen."""
-
-    submitted_at: float
-    listed_at: float
-
-
-def is_disproved(submitted_at: float, now: float, plausible_s: float, finished: Iterable[Finished]) -> bool:
-    """Whether the log would list a submission by now, had it been accepted. Wall time, seconds.
-
-    plausible_s: the longest plausible time of a generation. finished: submissions that the log lists as finished.
-    It counts only where a later submission is listed as finished. If that was made after the longest plausible time,
-    the one in doubt would have been finished, and listed, before it. Else the log is given as long to list it as it
-    needed at most for the others, and three hours where that is not known.
-    """
-    later = [each for each in finished if each.submitted_at > submitted_at]
-    if not later:
-        return False
-    over_at = submitted_at + plausible_s
-    if max(each.submitted_at for each in later) >= over_at:
-        return True
-    lag_s = max(each.listed_at - each.submitted_at for each in later)
-    return now >= over_at + min(max(lag_s, 0.0), LONGEST_LAG_S)

@@ -3,7 +3,7 @@
 Rule: nothing here does anything. A test, or a simulation, gives its own parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +53,7 @@ class Dependencies:
 
     ids: the manifest ids of a fingerprint, for announcements. durations: what is known of them; it is added to.
     lacks_room: why so many more clips may find no room on the disk, in words; "" where they will.
+    timeline: events of earlier runs, oldest first.
     lost: why nothing can be stored any more, in words; "" where it can.
     """
 
@@ -67,6 +68,7 @@ class Dependencies:
     durations: dict[DurationKey, Durations] = field(default_factory=dict)
     lacks_space: Callable[[int], str] = lambda _: ""
     lost: Callable[[], str] = lambda: ""
+    timeline: Sequence[TimelineEvent] = ()
 
 
 @dataclass(frozen=True, slots=True)

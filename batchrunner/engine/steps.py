@@ -14,12 +14,13 @@ from typing import Any
 from batchrunner.engine import backoff as retry
 from batchrunner.engine.calls import CallHealth, watched
 from batchrunner.engine.confirmation import TERMINAL, Confirmations, unnamed
+from batchrunner.engine.evidence import SEARCHED, Evidence, plausible_s
 from batchrunner.engine.generation_times import GenerationTimes
-from batchrunner.engine.in_doubt import Finished, InDoubtJobs, is_disproved, plausible_s
+from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.ports import Dependencies, Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
-from batchrunner.job import Job, Move, Record, Result, State, advance
+from batchrunner.job import Job, Move, Record, Result, State, TimelineEvent, advance
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions
@@ -133,7 +134,7 @@ class Steps:
         unseen_s = 3 * policy.poll_interval_s + 60  # longer than that was an outage
         self.times = GenerationTimes(deps.clock, admission.forecast, deps.durations, unseen_s)
         self._warned: set[str] = set()
-        self._listed_at: dict[str, float] = {}  # by request id, wall time, s: when it was first seen as finished
+        self._evidence = Evidence(deps.timeline)
         self.log_offered = deps.provider.capabilities.find_submissions
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
@@ -266,6 +267,7 @@ class Steps:
         for name in adopted:
             await self._accepted(name, Move.ADOPT, listed.ids[self.records[name].last.request_id], None)
         lacking = [name for name in names if self.records[name].last.request_id not in listed.requests]
+        await self._note_search(lacking, listed, in_doubt, now)
         return Settled(adopted, *await self._free(lacking, listed, in_time, asked))
 
     async def _release(self, names: Sequence[str]) -> Settled:
@@ -279,7 +281,7 @@ class Steps:
     ) -> tuple[list[str], list[str]]:
         """Free what the log lacks, as far as that may be: against the doubt, and because the log disproves it."""
         freed, disproved = [], []
-        finished = self._finished(listed) if self._policy.in_doubt == "evidence" else ()
+        self._evidence.finished(listed)
         for name in lacking:
             record = self.records[name]
             if not self._deps.ids(name):
@@ -290,28 +292,29 @@ class Steps:
             elif name in asked and listed.ended:
                 await self._move(name, Move.RELEASE)
                 freed.append(name)
-            elif listed.complete and self._is_disproved(record, finished):
+            elif self._is_disproved(record, listed):
                 await self._move(name, Move.RELEASE, error=LOG_LACKS_IT)
                 freed.append(name)
         return freed, disproved
 
-    def _finished(self, listed: Submissions) -> list[Finished]:
-        """The submissions of this batch that the log lists as finished."""
-        now = self._deps.clock.now()
-        for request_id in listed.finished:
-            self._listed_at.setdefault(request_id, now)
-        attempts = (attempt for record in self.records.values() for attempt in record.attempts)
-        return [
-            Finished(attempt.submitted_at, self._listed_at[attempt.request_id])
-            for attempt in attempts
-            if attempt.request_id in listed.finished
-        ]
+    async def _note_search(
+        self, lacking: Sequence[str], listed: Submissions, in_doubt: InDoubtJobs, now: float
+    ) -> None:
+        """Remember when the service's clock first showed that the log lacks a submission, for later runs too."""
+        for name in lacking:
+            request_id = self.records[name].last.request_id
+            kept = self._evidence.searched(request_id, in_doubt.age_s(name, now), self._policy.settle_s, listed)
+            if kept is not None:
+                with suppress(LocalFault):  # the next run searches again
+                    event = TimelineEvent(self._deps.clock.now(), SEARCHED, request_id, *kept)
+                    await self._deps.journal.note(event)
 
-    def _is_disproved(self, record: Record, finished: Sequence[Finished]) -> bool:
-        longest_s = plausible_s(
-            [*self.times.known_s(record.job), *self.times.all_batches_s(record.job)], self._policy.doubt_s
-        )
-        return is_disproved(record.last.submitted_at, self._deps.clock.now(), longest_s, finished)
+    def _is_disproved(self, record: Record, listed: Submissions) -> bool:
+        if self._policy.in_doubt != "evidence" or not listed.complete:
+            return False
+        seen_s = [*self.times.known_s(record.job), *self.times.all_batches_s(record.job)]
+        attempts = (attempt for each in self.records.values() for attempt in each.attempts)
+        return self._evidence.disproves(record.last, attempts, listed, plausible_s(seen_s, self._policy.doubt_s))
 
     async def _accepted(self, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
         """Store the id: the one fact that must not be lost. While the disk refuses, it is tried again and again."""

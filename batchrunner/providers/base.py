@@ -5,7 +5,7 @@ here, and its errors as `batchrunner.errors.CallError`. The engine imports nothi
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -62,6 +62,9 @@ class Submissions:
     ids: generation ids by request id. requests: every request id that is listed, also one without a usable
     generation id. finished: request ids whose generation has ended. ended: whether the list was read to its end.
     complete: whether it is certain besides that nothing is missing. Only then does a missing request id mean anything.
+    created: by request id, when a submission was made, and now: the moment of the list, both by the service's clock
+    (s since the epoch); missing, or None, where the service does not say it in a usable way. reaches_back_s: how old
+    the oldest submissions are that are listed, s.
     """
 
     ids: Mapping[str, str]
@@ -69,6 +72,9 @@ class Submissions:
     finished: frozenset[str] = frozenset()
     ended: bool = True
     complete: bool = True
+    created: Mapping[str, float] = field(default_factory=dict)
+    now: float | None = None
+    reaches_back_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

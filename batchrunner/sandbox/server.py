@@ -11,6 +11,8 @@ import math
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -332,7 +334,8 @@ class Sandbox:
                 await self._clock.sleep(self._config.hang_s)
         if kind in _HANGS | _CUTS and request.transport:
             request.transport.abort()
-        return _response(reply, call)
+        date = formatdate(self._service.now(), usegmt=True)
+        return _response(replace(reply, headers={"Date": date, **reply.headers}), call)
 
 
 def _response(reply: Reply, call: Call) -> web.Response:

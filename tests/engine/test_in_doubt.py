@@ -3,7 +3,7 @@ and what a search means that does not find one."""
 
 import pytest
 
-from batchrunner.engine.in_doubt import Finished, InDoubtJobs, is_disproved, longest_s, plausible_s
+from batchrunner.engine.in_doubt import InDoubtJobs, longest_s
 
 
 def make(settle_s: float = 10.0) -> InDoubtJobs:
@@ -167,54 +167,3 @@ def test_the_more_is_known_the_shorter_a_slot_is_held() -> None:
     assert held == sorted(held, reverse=True)
     assert held[0] == HALF_AN_HOUR
     assert held[-1] == 60.0
-
-
-# Evidence
-
-AT = 1_800_000_000.0
-PLAUSIBLE_S = 1800.0
-
-
-def disproved(now_s: float, *finished: tuple[float, float]) -> bool:
-    """A submission of the moment 0, and others: when they were submitted, and when the log first listed them."""
-    others = [Finished(AT + submitted_s, AT + listed_s) for submitted_s, listed_s in finished]
-    return is_disproved(AT, AT + now_s, PLAUSIBLE_S, others)
-
-
-def test_time_alone_proves_nothing() -> None:
-    assert not disproved(1e7)
-
-
-def test_submissions_before_it_prove_nothing() -> None:
-    assert not disproved(1e7, (-10.0, 60.0), (0.0, 60.0))
-
-
-def test_a_later_one_that_is_finished_proves_it_after_the_longest_plausible_time_and_the_lag_of_the_log() -> None:
-    assert not disproved(PLAUSIBLE_S, (10.0, 70.0))
-    assert not disproved(PLAUSIBLE_S + 59.0, (10.0, 70.0))
-    assert disproved(PLAUSIBLE_S + 60.0, (10.0, 70.0))
-
-
-def test_the_slowest_row_says_how_far_the_log_lags_behind() -> None:
-    assert not disproved(PLAUSIBLE_S + 500.0, (10.0, 70.0), (20.0, 7220.0))
-    assert disproved(PLAUSIBLE_S + 7200.0, (10.0, 70.0), (20.0, 7220.0))
-
-
-def test_a_lag_that_nobody_watched_is_taken_for_three_hours() -> None:
-    """The next day's run sees rows that have been there for long: that is no sign of a slow log."""
-    assert not disproved(PLAUSIBLE_S + 3 * 3600 - 1, (10.0, 86_400.0))
-    assert disproved(PLAUSIBLE_S + 3 * 3600, (10.0, 86_400.0))
-
-
-def test_one_that_was_submitted_after_the_longest_plausible_time_proves_it_however_late_the_log_is() -> None:
-    assert disproved(9_000.0, (PLAUSIBLE_S, 9_000.0), (10.0, 9_000.0))
-    assert not disproved(9_000.0, (PLAUSIBLE_S - 1, 9_000.0), (10.0, 9_000.0))
-
-
-def test_a_clock_that_was_set_back_makes_no_proof_sooner() -> None:
-    assert not disproved(PLAUSIBLE_S - 1, (10.0, -5000.0))
-
-
-@pytest.mark.parametrize(("seen", "expected"), [([], 1800.0), ([60.0], 1800.0), ([60.0, 400.0], 4000.0)])
-def test_the_longest_plausible_time(seen: list[float], expected: float) -> None:
-    assert plausible_s(seen, 1800.0) == expected

@@ -60,7 +60,8 @@ class Refusing:
 def stores(clock: Slept, refusals: int) -> tuple[Record, list[str]]:
     """The record after an acceptance was stored, and the notices meanwhile."""
     told: list[Event] = []
-    parts = Mock(clock=clock, journal=Refusing(refusals), announce=told.append, ids=lambda fingerprint: (fingerprint,))
+    ids = lambda fingerprint: (fingerprint,)  # noqa: E731 (one expression, used once)
+    parts = Mock(clock=clock, journal=Refusing(refusals), announce=told.append, ids=ids, timeline=())
     record = make_record("a", State.SUBMITTING)
     policy = Policy(concurrency=1, poll_interval_s=10.0)
     steps = Steps(parts, policy, "run", {record.job.fingerprint: record}, Mock(), Mock())

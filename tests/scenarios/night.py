@@ -135,8 +135,7 @@ class Night:
         self.troubles = self.ill.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
         self.damages = self.ill.choice(DAMAGES)  # at rest
         self.flips = self.ill.choice([0, 0, 1])  # of clips
-        # Evidence is about times: it rests on a clock that nobody sets.
-        self.in_doubt = self.ill.choice(["hold", "hold", "hold" if self.clock_jumps else "evidence"])
+        self.in_doubt = self.ill.choice(["hold", "hold", "evidence"])
         self.recovers = False  # whether the next run is to continue what is left of a damaged journal
         self.config = SandboxConfig(
             seed=seed,

@@ -38,6 +38,7 @@ _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
+_REACH_S = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
 _NO_SECRETS = Redactor()
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
 _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
@@ -214,18 +215,21 @@ class ApiClient:
         query = {"period": period}
         rows: list[dict[str, Any]] = []
         ended, complete, is_whole = False, False, True
+        date: str | None = None
         for _ in range(_LOG_PAGES):
             read = await self._get(_LOG_PATH, query)
             with _enough(read, redactor=self._redactor):
                 page = responses.read_log(read.status, read.headers, read.body, self._clock.now())
             rows += page.rows
+            date = date or read.headers.get("date", "")  # of the first page: the others are no older
             is_whole = is_whole and page.is_whole and read.broken is None
             if not page.cursor or query.get("cursor") == page.cursor:
                 ended = is_whole and not page.cursor
                 complete = ended and page.is_last and age_s < _PERIODS[-2][1]  # the longest period is bounded too
                 break
             query = {"period": period, "cursor": page.cursor}
-        return responses.read_log_rows(rows, ended=ended, complete=complete)
+        listed = responses.read_log_rows(rows, ended=ended, complete=complete)
+        return replace(listed, now=responses.service_time(date, listed.created), reaches_back_s=_REACH_S[period])
 
     async def _get(self, path: str, query: dict[str, str]) -> "_Read":
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -258,6 +258,7 @@ class LogPage:
     is_last: bool
 
 
+_CLOCKS_DIFFER_S = 60.0  # of the machines of one service
 _LOG_ENDED = {"succeeded", "completed", "failed", "error"}
 
 
@@ -293,6 +294,7 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
     """What the rows of all pages say."""
     ids: dict[str, str] = {}
     requests, finished = set(), set()
+    created: dict[str, float] = {}
     for row in rows:
         request_id, generation_id, label = (
             row.get("client_request_id"),
@@ -306,7 +308,27 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
             ids[request_id] = generation_id
         if isinstance(label, str) and label.strip().lower() in _LOG_ENDED:
             finished.add(request_id)
-    return Submissions(ids, frozenset(requests), frozenset(finished), ended, complete)
+        if (moment := _moment(row.get("created"))) is not None:
+            created[request_id] = moment
+    return Submissions(ids, frozenset(requests), frozenset(finished), ended, complete, created)
+
+
+def service_time(date: str | None, created: Mapping[str, float]) -> float | None:
+    """The moment of a reply by its Date header, s since the epoch; None where it does not fit the rows' own times."""
+    try:
+        moment = parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return None if any(each > moment + _CLOCKS_DIFFER_S for each in created.values()) else moment
+
+
+def _moment(text: object) -> float | None:
+    """A time with its zone, s since the epoch; None for any other value, as one without a zone would be a guess."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return moment.timestamp() if moment is not None and moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def retry_after_s(text: str | None, now: float) -> float | None:
