@@ -1,11 +1,11 @@
-"""What a job is and the ways it can move. Pure: no I/O, no clock, no chance.
+"""Jobs and their state machine. Pure: no I/O, no clock, no randomness.
 
-A **job** is its content: model, parameters, inputs (`Job.fingerprint`). A manifest's **entry** gives it an id and a
-place; equal entries share one job, so it is paid for once. Each try to submit it is an **attempt**; an attempt the
-service accepted is a **generation**, known by the service's opaque id.
+A **job** is identified by its content: model, parameters, inputs (`Job.fingerprint`). A manifest's **entry** gives it
+an id and a place. Equal entries share one job, so it is paid for once. Each submission is an **attempt**. An attempt
+that the service accepted is a **generation**, identified by the service's opaque id.
 
-Rule: the state machine is the one table `TRANSITIONS`. `advance` makes every move; an illegal one raises and changes
-nothing. Records are frozen: a change is a new record, and the journal stores records.
+The table `TRANSITIONS` is the state machine. `advance` makes all moves; an illegal move raises and changes
+nothing. Records are frozen: a change creates a new record. The journal stores records.
 """
 
 from collections import Counter
@@ -19,32 +19,32 @@ from batchrunner.errors import Problem
 
 
 class State(StrEnum):
-    """Where a job stands. All but SUBMITTING are the contract's words in report.json."""
+    """The state of a job. report.json uses all of them except SUBMITTING."""
 
-    PENDING = "pending"  # not submitted, or the service said no and it may be tried again
-    SUBMITTING = "submitting"  # the intent is on disk; the POST may be in the air
-    IN_FLIGHT = "in_flight"  # the service has it and its id is on disk
+    PENDING = "pending"  # not submitted, or refused by the service and to be submitted again
+    SUBMITTING = "submitting"  # the intent is on disk; the request may be in flight
+    IN_FLIGHT = "in_flight"  # the service accepted it, and its id is on disk
     IN_DOUBT = "in_doubt"  # a submission may or may not have been accepted
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
 class Move(StrEnum):
-    """What can happen to a job."""
+    """A transition of a job."""
 
-    BEGIN_SUBMIT = "begin_submit"  # decide to submit: on disk before the first byte leaves
-    ACCEPT = "accept"  # the service answered with a generation id
-    REFUSE = "refuse"  # the service said no, or nothing was sent
-    DOUBT = "doubt"  # bytes were sent and no usable answer came, or the process died meanwhile
+    BEGIN_SUBMIT = "begin_submit"  # a submission is decided; on disk before the first byte is sent
+    ACCEPT = "accept"  # the service replied with a generation id
+    REFUSE = "refuse"  # the service refused it, or nothing was sent
+    DOUBT = "doubt"  # bytes were sent without a usable reply, or the process died
     ADOPT = "adopt"  # evidence shows that the attempt in doubt was accepted
-    RELEASE = "release"  # the user, or a rule of the user's choice, asked to submit again in spite of the doubt
+    RELEASE = "release"  # the user, or the user's policy, requested a resubmission despite the doubt
     CLEAR = "clear"  # the service's log shows that the attempt in doubt was not accepted
-    DELIVER = "deliver"  # the file stands under its final name, checked
-    FAIL = "fail"  # the service said that the generation failed
-    RETRY = "retry"  # the generation failed and policy, or the user, asks for another
-    GIVE_UP = "give_up"  # refused for good
-    RECHECK = "recheck"  # the service denied or withheld a generation that it had accepted: ask again
-    FILE_MISSING = "file_missing"  # the delivered file is gone: fetch it again, never generate it again
+    DELIVER = "deliver"  # the checked file has its final name
+    FAIL = "fail"  # the service reported that the generation failed
+    RETRY = "retry"  # the generation failed; the policy or the user requests another one
+    GIVE_UP = "give_up"  # permanently refused
+    RECHECK = "recheck"  # the service denied or withheld an accepted generation: poll again
+    FILE_MISSING = "file_missing"  # the delivered file is missing: download it again, never generate it again
 
 
 TRANSITIONS: Mapping[tuple[State, Move], State] = {
@@ -63,7 +63,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.SUCCEEDED, Move.FILE_MISSING): State.IN_FLIGHT,
 }
 
-# What an attempt's `outcome` says after a move; None leaves it as it is.
+# An attempt's `outcome` after a move; None leaves it unchanged.
 OUTCOMES: Mapping[Move, str | None] = {
     Move.ACCEPT: "accepted",
     Move.ADOPT: "accepted",
@@ -78,18 +78,18 @@ OUTCOMES: Mapping[Move, str | None] = {
 
 
 class IllegalMove(RuntimeError):
-    """A move the table does not have: a defect of this program, never of its input."""
+    """A move that is not in the table: a bug in this program, not an error in its input."""
 
 
-class Media(NamedTuple):  # a frozen dataclass of so many fields takes five times as long to make, and each row has one
+class Media(NamedTuple):  # creating a frozen dataclass takes five times as long, for each row
     """One input of a job.
 
     kind: ``video`` or ``image``.
-    source: as people should see it: the path as written, the URL, or an abbreviated data URI. No credentials.
-    path: the local file, or None. uri: the URL or data URI to send as it is, or None for a local file.
-    sha256: hex digest of the content where it is at hand (local files, data URIs), else None.
+    source: for display: the path as written, the URL, or an abbreviated data URI. No credentials.
+    path: the local file, or None. uri: the URL or data URI to send unchanged, or None for a local file.
+    sha256: hex digest of the content (local files, data URIs), or None.
     size_bytes, mime: of local files and data URIs. mtime_ns: of a local file when it was hashed.
-    width_px, height_px, duration_s, frames: what probing a local file found; None where unknown.
+    width_px, height_px, duration_s, frames: from probing a local file; None if unknown.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class Media(NamedTuple):  # a frozen dataclass of so many fields takes five time
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One thing to generate, identified by its content.
+    """One video to generate, identified by its content.
 
     fingerprint: ``sha256:<hex>`` over model, parameters and inputs (`batchrunner.manifest.fingerprint`).
     params: the model's parameters as they are sent, documented defaults written out.
@@ -122,7 +122,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The fingerprint's first 16 hex digits: short, and safe in file names and request ids."""
+        """The fingerprint's first 16 hex digits: short, and valid in file names and request ids."""
         return self.fingerprint.removeprefix("sha256:")[:16]
 
     @property
@@ -133,9 +133,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A place in the manifest: the id under which a job's result is delivered.
+    """An entry of the manifest: the id under which a job's result is delivered.
 
-    priority: what is higher is submitted first. output_name: the result's name without ``.mp4``; "" for the id.
+    priority: higher ones are submitted first. output_name: the result's name without ``.mp4``; "" for the id.
     """
 
     position: int
@@ -153,13 +153,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to submit a job, and what became of it.
+    """One submission of a job, and its outcome.
 
     number: 1, 2, … over the life of the job. request_id: sent as X-Client-Request-Id, unique to the attempt.
-    outcome: None while open, else one of OUTCOMES' words. Times are wall time in seconds since the epoch.
+    outcome: None while open, then a value of OUTCOMES. Times are wall time in seconds since the epoch.
     generating_at: when the service was first seen working on it. completed_at: when it was first seen complete.
-    credits: what the service said it charged, or None where it said nothing. estimate: what the price table said it
-    would charge, at the time of the submission; None where that is not known.
+    credits: the charge that the service reported, or None. estimate: the expected charge
+    from the price table at the time of the submission; None if unknown.
     """
 
     number: int
@@ -179,7 +179,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A delivered file: its size, hex SHA-256, picture size, length, and warnings about what is odd in it."""
+    """A delivered file: its size, hex SHA-256, picture size, length, and warnings about unusual properties."""
 
     size_bytes: int
     sha256: str
@@ -191,7 +191,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """Whose result a file in the run directory is: the job's fingerprint, the content's hex SHA-256 and size."""
+    """The owner of a file in the run directory: the job's fingerprint, the content's hex SHA-256 and size."""
 
     fingerprint: str
     sha256: str
@@ -200,7 +200,7 @@ class PlacedFile:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is known of a job: what the journal holds, and what the report tells."""
+    """The complete record of a job, as stored in the journal and shown in the report."""
 
     job: Job
     state: State = State.PENDING
@@ -210,25 +210,25 @@ class Record:
 
     @property
     def last(self) -> Attempt:
-        """The latest attempt. Asking for it before there is one is a defect."""
+        """The latest attempt. Access without an attempt is a bug."""
         return self.attempts[-1]
 
     @property
     def generation_id(self) -> str | None:
-        """The latest attempt's generation id, if it has one."""
+        """The latest attempt's generation id, or None."""
         return self.attempts[-1].generation_id if self.attempts else None
 
     def with_attempt(self, **changes: Any) -> "Record":
-        """The record with fields of its latest attempt changed."""
+        """Return the record with changed fields of its latest attempt."""
         return replace(self, attempts=(*self.attempts[:-1], replace(self.last, **changes)))
 
 
 def advance(record: Record, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
-    """The record after `move`.
+    """Return the record after `move`.
 
-    error: why, for moves that end badly; it stands on the record and on its attempt until the next move.
+    error: the reason of a failure. It is on the attempt, and on the record until the next move.
     attempt: further fields of the latest attempt. BEGIN_SUBMIT starts a new one and needs request_id and submitted_at.
-    Raises IllegalMove, changing nothing, where the table has no such move.
+    Raises IllegalMove if the table does not contain the move.
     """
     state = TRANSITIONS.get((record.state, move))
     if state is None:
@@ -243,18 +243,18 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
 
 
 def count_states(records: Iterable[Record]) -> dict[State, int]:
-    """How many records stand in each state; every state is named."""
+    """Return the number of records in each state, including states with none."""
     counts = Counter(record.state for record in records)
     return {state: counts[state] for state in State}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of the command on a batch.
+    """One run of a batch.
 
-    Times are wall time in seconds since the epoch; finished_at and exit_status are None while it runs, and stay None
-    where it was killed. stopped: in words, why it ended before every job did, or "". service: the host it was run on.
-    settings_json: the settings in force and the prices reckoned with, as JSON (`batchrunner.settings.as_facts`).
+    Times are wall time in seconds since the epoch. finished_at and exit_status are None while it runs, and stay None
+    if it is killed. stopped: why the run ended before all jobs did, or "". service: the service's host.
+    settings_json: the effective settings and prices, as JSON (`batchrunner.settings.as_facts`).
     """
 
     run_id: str
@@ -288,9 +288,9 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A batch as the journal knows it: its latest run, the manifest's entries in order, and each job's record.
+    """The state of a batch in the journal: its latest run, the manifest's entries in order, and each job's record.
 
-    records: by fingerprint. It may hold jobs that no entry names any more: earlier manifests' jobs are never forgotten.
+    records: by fingerprint, including jobs of earlier manifests, which are never removed.
     runs: every run so far, oldest first. timeline_events: of all runs, oldest first.
     """
 
