@@ -77,12 +77,12 @@ def _is_over(counts: Counts, settings: Settings) -> bool:
     """Whether the last run ended by itself, and left what succeeded, or has failed and is not to be tried again."""
     if counts.run.finished_at is None or counts.run.exit_status not in (0, 1) or counts.is_open:
         return False
-    if counts.plain or counts.earlier or any(record.state is not State.FAILED for _, record in counts.told):
+    if counts.plain or counts.earlier or any(record.state is not State.FAILED for _, record in counts.listed):
         return False
-    known = {record.job.fingerprint: record for _, record in counts.told}
+    known = {record.job.fingerprint: record for _, record in counts.listed}
     again = settings.in_doubt == "resubmit"
     _, changed = take_up(
-        known, [entry for entry, _ in counts.told], retry_failed=settings.retry_failed, resubmit_in_doubt=again
+        known, [entry for entry, _ in counts.listed], retry_failed=settings.retry_failed, resubmit_in_doubt=again
     )
     return not changed
 
@@ -99,7 +99,7 @@ def _asked(run: Run) -> tuple[Run, Mapping[str, object]]:
 
 def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Placed], counts: Counts) -> bool:
     """Whether what succeeded stands under its name, in its size: what `store.Store.settle` asks for."""
-    failed = {record.job.fingerprint for _, record in counts.told}
+    failed = {record.job.fingerprint for _, record in counts.listed}
     size_bytes = 0
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)  # to look names up from here, and not from the root each time
     try:

@@ -1,6 +1,6 @@
-"""What SQLite's and the system's refusals mean for the user: a disk's fault, a full disk, or a damaged journal.
+"""Map errors of SQLite and of the system to this program's errors: disk error, full disk, or damaged journal.
 
-Rule: the one border at which errors of sqlite3 become words; nothing here reads or writes.
+All errors of sqlite3 are mapped here. Nothing here reads or writes the journal.
 """
 
 import errno
@@ -17,15 +17,15 @@ from batchrunner.storage import durable_files
 _FULL_BYTES = 64 * 1024
 
 _TO_DO = (
-    "Nothing was submitted. {} Bring back the files of .batchrunner as the last run left them. Where that cannot be "
-    "done, run with --recover: it continues what the journal still tells, and holds every other job in doubt, so that "
-    "none is paid for twice."
+    "Nothing was submitted. {} Restore the files of .batchrunner as the last run left them. If that is not possible, "
+    "run with --recover: it continues the jobs that the journal still knows and keeps every other job in doubt, so "
+    "that no job is paid for twice."
 )
-DAMAGE_HINT = _TO_DO.format("Keep the file: it knows which generations are paid for.")
-STALE_HINT = _TO_DO.format("Jobs that it calls unsubmitted may be paid for.")
+DAMAGE_HINT = _TO_DO.format("Keep the file: it lists the paid generations.")
+STALE_HINT = _TO_DO.format("Jobs that it lists as unsubmitted may be paid.")
 _UNWRITABLE_HINT = (
-    "Run with --recover: it makes the journal anew from what can be read, keeps the damaged file, and holds every "
-    "other job in doubt, so that none is paid for twice."
+    "Run with --recover: it makes a new journal from the readable rows, keeps the damaged file, and keeps every other "
+    "job in doubt, so that no job is paid for twice."
 )
 
 _DISK_ERRORS = {
@@ -50,13 +50,13 @@ _DAMAGE_ERRORS = {
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """The border: what the disk refuses is the disk's fault; what SQLite cannot read, or makes no sense, is damage."""
+    """Map errors: an error of the disk is a LocalFault; a file that SQLite cannot read or invalid rows are damage."""
     try:
         if path.exists() and not path.is_file():
-            raise JournalError(f"{path} is no file", DAMAGE_HINT)
+            raise JournalError(f"{path} is not a file", DAMAGE_HINT)
         yield
     except sqlite3.Error as error:
-        # A short read is no fault of the disk: the file ends before a page that it names.
+        # A short read is not a disk error: the file ends before a page that it refers to.
         is_cut = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
         if _kind(error) in _DISK_ERRORS and not is_cut and not _is_damage(error, path):
             raise refused(error, path, "opened") from error
@@ -70,8 +70,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
-    """What SQLite could not do to the journal at `path`. doing: ``opened``, ``written``."""
-    # On a full disk SQLite says FULL or IOERR, as it happens to need room for the log or for its shared memory.
+    """Return the error for a refused operation on the journal at `path`. doing: ``opened`` or ``written``."""
+    # On a full disk SQLite returns FULL or IOERR, depending on whether the log or the shared memory needs space.
     if _kind(error) == sqlite3.SQLITE_FULL or _is_full(path.parent):
         return no_room(doing)
     if _is_at_limit(path):
@@ -91,25 +91,25 @@ def _is_damage(error: sqlite3.Error, path: Path) -> bool:
 def _is_full(folder: Path) -> bool:
     try:
         return durable_files.is_full(folder, _FULL_BYTES)
-    except OSError:  # it was moved, or is out of reach
+    except OSError:  # the folder was moved or is not reachable
         return False
 
 
 def _is_at_limit(path: Path) -> bool:
-    """Whether the journal or its log cannot grow, as the process may not write larger files."""
+    """Whether the process's file size limit keeps the journal or its log from growing."""
     limit_bytes = durable_files.largest_file_bytes()
     names = (path, path.with_name(f"{path.name}-wal"))
     return limit_bytes is not None and any(
-        each.exists() and each.stat().st_size + _FULL_BYTES > limit_bytes for each in names
+        file.exists() and file.stat().st_size + _FULL_BYTES > limit_bytes for file in names
     )
 
 
 def no_room(doing: str) -> LocalFault:
-    """The disk is full. doing: as for `refused`."""
+    """Return the error for a full disk. doing: as for `refused`."""
     message = f"the journal could not be {doing}: the disk is full"
-    return LocalFault("disk_full", message, "Make room and run the same command again.")
+    return LocalFault("disk_full", message, "Free some disk space and run the same command again.")
 
 
 def _kind(error: sqlite3.Error) -> int:
-    """SQLite's primary result code: extended ones carry it in their low byte. 0 for the Python module's own errors."""
+    """Return SQLite's primary result code, the low byte of an extended one. 0 for errors of the Python module."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,10 +1,10 @@
-"""The journal: what has happened, durable. SQLite in the run directory, one writer, group commit.
+"""The journal: the durable record of a batch. SQLite in the run directory, one writer, group commit.
 
-Rules: `save` returns when its record is on disk (write-ahead log, synchronous=FULL) and not before; records that come
-while a commit is under way share the next one, so durability costs one flush a burst, not one a record. A damaged or
-newer journal is refused with words, never repaired or replaced in silence: what it holds is worth money. So is one that
-is older than its witness (`batchrunner.journal.witness`), which is written after each commit and before `save` returns.
-No policy lives here: the journal stores what the engine decided.
+`save` returns when its record is on disk (write-ahead log, synchronous=FULL). Records that arrive during a commit share
+the next one, so a burst of records needs one flush. A damaged or newer journal is refused with an error. It is never
+repaired or replaced silently, because it lists paid generations. A journal that is older than its witness
+(`batchrunner.journal.witness`) is refused too; the witness is written after each commit and before `save` returns.
+The journal stores decisions of the engine and makes none.
 """
 
 import os
@@ -43,37 +43,37 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _NO_WITNESS = (
-    "no readable witness is beside the journal, so nothing shows whether the journal is as new as it should be; one is "
-    "written now. If the journal is an old copy, stop this run, and run again with --recover"
+    "the journal has no readable witness, so an old copy of the journal cannot be detected; a new witness is written "
+    "now. If the journal is an old copy, stop this run and run again with --recover"
 )
 _BALLAST_BYTES = 256 * 1024
-# The log is folded into the file after so many pages of 4 KiB. Most of them are old ones written again, so the room set
-# aside is enough to fold them in on a full disk.
+# SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
+# space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 128
-LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # of a log that is about to be folded in
-_TEXTS = 4 * MOST_ROWS  # compiled statements kept: three kinds of changes are many, each with any number of rows
-APPLICATION_ID = 0x42525231  # "BRR1": tells a journal from any other SQLite file
+LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # size of a log just before a checkpoint
+_TEXTS = 4 * MOST_ROWS  # cached statements: three kinds of changes are frequent, each with any number of rows
+APPLICATION_ID = 0x42525231  # "BRR1": marks a SQLite file as a journal
 
 _NEWER_HINT = "Install the newer version again; nothing was submitted and nothing was changed."
 _OR_DAMAGED = (
-    " If none was used here, the file's header is damaged: run with --recover, which makes the journal anew from what "
-    "can be read."
+    " If none was used here, the file's header is damaged: run with --recover, which makes a new journal from the "
+    "readable rows."
 )
 
 
 class Journal:
     """The open journal of one run directory. Writes go through `save` and its siblings, from one event loop.
 
-    executor: where commits run; one thread, or inline under a simulation. witness: None to keep none. recover: open a
-    journal that is older than its witness, too; `is_stale` then says so until the next `begin`.
-    warning: what the user should hear of the witness, or "".
-    Raises JournalError where the file is damaged, newer than this program, older than its witness, or no journal.
+    executor: runs the commits; one thread, or inline in a simulation. witness: None for no witness. recover: also open
+    a journal that is older than its witness; `is_stale` is then true until the next `begin`.
+    warning: a message for the user about the witness, or "".
+    Raises JournalError if the file is damaged, newer than this program, older than its witness, or not a journal.
     """
 
     def __init__(
         self, path: Path, executor: "Executor", witness: Witness | None = None, *, recover: bool = False
     ) -> None:
-        from batchrunner.storage.batching import Batcher  # here, as `read` does without an event loop and its weight
+        from batchrunner.storage.batching import Batcher  # imported here: `read` needs no event loop
 
         with reading(path):
             if not path.exists():
@@ -84,7 +84,7 @@ class Journal:
                 require_sound(connection, thorough=True)
                 return _age(connection, path, seen)
 
-            complaint = look(path, examined)
+            complaint = view(path, examined)
             if complaint and not recover:
                 raise JournalError(complaint, STALE_HINT)
         self.is_stale = bool(complaint) or (recover and seen is None)
@@ -103,15 +103,15 @@ class Journal:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             undo.pop_all()
         self._is_witnessed = True
-        # Room set aside for the day the disk is full, so that ids of what is in the air can still be stored.
+        # Reserved disk space: on a full disk, ids of active requests can still be stored.
         self._ballast = path.with_name("ballast")
-        self._is_tight = not _set_aside(self._ballast)
+        self._is_tight = not _reserve(self._ballast)
         self._commits = Batcher(executor, self._write)
 
     def close(self) -> None:
-        """Close the file; the write-ahead log is folded in, so that one file holds everything.
+        """Close the file. SQLite merges the write-ahead log into it.
 
-        It is left as it is where the witness could not be written: the less is done to a failing disk, the better.
+        If the witness could not be written, the log is left unchanged: a failing disk should get few further writes.
         """
         if self._witness is not None:
             self._witness.close()
@@ -121,79 +121,79 @@ class Journal:
         try:
             self._put_mark(is_open=False)
         except sqlite3.Error:
-            # The log cannot grow. Where it can be folded in, there is room in it, and without this it would be gone
-            # after `close` while the mark still asks for it; where not, both stay.
+            # The log cannot grow. A checkpoint makes space in it for the mark. Without it, `close` would remove the log
+            # while the mark still requires one. If the checkpoint fails, both stay.
             with suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
                 self._put_mark(is_open=False)
         self._connection.close()
 
     def _put_mark(self, *, is_open: bool) -> None:
-        """Store what does not count as a commit: whether the journal is open."""
+        """Store whether the journal is open. This does not count as a commit."""
         mark, _ = reader.mark(self._connection)
         for statement, values in in_few([(PUT_MARK, rows.mark_row(*mark, is_open=is_open))]):
             self._connection.execute(statement, values)
 
     def snapshot(self) -> Snapshot | None:
-        """All that the journal holds, or None before the first run. Raises JournalError where it makes no sense."""
+        """Return the whole content, or None before the first run. Raises JournalError if the content is invalid."""
         with reading(self._path):
             return _in_one_view(self._connection, reader.snapshot)
 
     def has_run(self) -> bool:
-        """Whether a run has begun here. Raises JournalError as `snapshot` does."""
+        """Whether a run has started here. Raises JournalError as `snapshot` does."""
         with reading(self._path):
             return reader.latest_run(self._connection) is not None
 
     def story(self) -> Snapshot:
-        """The runs and what befell them, without entries and records: a run has those itself. Not before `begin`."""
+        """Return the runs and the timeline without entries and records. Call it after `begin`."""
         with reading(self._path):
             return _in_one_view(self._connection, reader.story)
 
     def files(self) -> dict[str, PlacedFile]:
-        """Result files by their name in the run directory. Raises JournalError as `snapshot` does."""
+        """Return the result files by their name in the run directory. Raises JournalError as `snapshot` does."""
         with reading(self._path):
             return reader.files(self._connection)
 
     async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
-        """Record the start of a run: the manifest's entries, in place of the last one's, and new or moved records."""
+        """Record the start of a run: replace the entries with the manifest's, and store new or changed records."""
         changes: list[Change] = [(PUT_RUN, rows.run_row(run))]
         for record in changed:
             changes.append((PUT_JOB, rows.job_row(record)))
             changes += _last_attempt(record)
         wanted = list(map(rows.entry_row, entries))
         with reading(self._path):
-            held = self._connection.execute(f"{reader.GET_ENTRIES} ORDER BY position").fetchall()
-        if wanted != held:
+            stored = self._connection.execute(f"{reader.GET_ENTRIES} ORDER BY position").fetchall()
+        if wanted != stored:
             changes += [(REMOVE_ENTRIES, ()), *((PUT_ENTRY, row) for row in wanted)]
         await self._commit(changes)
 
     async def save(self, record: Record) -> None:
-        """Store where a job of this batch stands, with its latest attempt. Durable on return.
+        """Store the state of a job with its latest attempt. Durable on return.
 
-        An intent is refused where the room set aside is gone: what is left of it is for the ids of what was accepted.
+        A new submission is refused once the reserved space is used: the rest is for the ids of accepted submissions.
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
         await self._commit([(MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
 
     async def note(self, timeline_event: TimelineEvent) -> None:
-        """Store what befell the batch. Durable on return."""
+        """Store an event of the batch's timeline. Durable on return."""
         await self._commit([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
-        """Store that the file `name` is, or is about to become, the result of a job. Durable on return."""
+        """Store that the file `name` is or will be the result of a job. Durable on return."""
         await self._commit([(PUT_FILE, rows.file_row(name, placed))])
 
     async def finish(self, run: Run) -> None:
-        """Record how a run ended. Durable on return."""
+        """Record the end of a run. Durable on return."""
         await self._commit([(PUT_RUN, rows.run_row(run))])
 
     async def _commit(self, changes: list[Change]) -> None:
-        """Durable on return. Raises LocalFault, for all that were committed together, if that failed."""
+        """Commit durably. Raises LocalFault for every change of a commit that failed."""
         await self._commits.do(changes)
 
     def _write(self, changes: list[Change]) -> LocalFault | None:
-        """Commit, and then write the witness."""
+        """Commit, then write the witness."""
         following = self._mark._replace(sequence=self._mark.sequence + 1)
         marked = [*changes, (PUT_MARK, rows.mark_row(*following, is_open=True))]
         error = self._write_over_a_full_disk(marked)
@@ -217,7 +217,7 @@ class Journal:
         return None
 
     def _write_over_a_full_disk(self, changes: list[Change]) -> LocalFault | None:
-        """Commit; on a full disk again, over the log's own room, and then with the room that was set aside."""
+        """Commit. On a full disk, try again after a checkpoint, and then after releasing the reserved space."""
         error = _write(self._connection, self._path, changes)
         for give_up in (False, True):
             if error is None or error.kind != "disk_full":
@@ -227,71 +227,73 @@ class Journal:
                 with suppress(OSError):
                     self._ballast.unlink(missing_ok=True)
             with suppress(sqlite3.Error):
-                # RESTART keeps the log's room, and writes over it: TRUNCATE would leave it to whoever fills the disk.
+                # RESTART keeps the log's blocks and overwrites them. TRUNCATE would give them to other processes.
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
             error = _write(self._connection, self._path, changes)
         return error
 
 
 def require_current(path: Path, witness: Path) -> None:
-    """Refuse a journal that is older than its witness, for commands that only look. Raises JournalError, LocalFault."""
+    """Refuse a journal that is older than its witness, for commands that only read. Raises JournalError, LocalFault."""
     with reading(path):
-        seen = Witness(witness, Disk()).read()  # before the journal: another process may be writing both
-    if complaint := look(path, lambda connection: _age(connection, path, seen)):
+        seen = Witness(witness, Disk()).read()  # before the journal: another process may write both now
+    if complaint := view(path, lambda connection: _age(connection, path, seen)):
         raise JournalError(complaint, STALE_HINT)
 
 
 def _age(connection: sqlite3.Connection, path: Path, seen: Mark | None) -> str:
-    """Why the journal may lack what was done, by its witness, or ""."""
+    """Return why the journal is older than its witness, or ""."""
     mark, is_open = reader.mark(connection)
     if seen is None:
         lost = is_open and not _log_of(path).exists()
         return f"{path} has lost its write-ahead log ({_log_of(path).name})" if lost else ""
     if seen.journal_id != mark.journal_id:
-        return f"{path} is not the journal that was last used here: the run directory's witness is of another"
+        return (
+            f"{path} is not the journal that was last used here: the run directory's witness belongs to another journal"
+        )
     if seen.sequence > mark.sequence:
         missing = count_text(seen.sequence - mark.sequence, "commit")
-        return f"{path} is older than what was done: it lacks the last {missing} that its witness knows of"
+        return f"{path} is an old copy: it lacks the last {missing} that its witness records"
     return ""
 
 
 def read(path: Path) -> Snapshot | None:
-    """What a journal holds, without writing to it: for commands that look at a batch, also while it runs.
+    """Return the content of a journal without writing to it, for commands that read a batch, also while it runs.
 
-    None where there is no journal, or no run in it yet. Raises JournalError as `Journal` does.
+    None if there is no journal or it has no run yet. Raises JournalError as `Journal` does.
     """
-    return look(path, _checked)
+    return view(path, _checked)
 
 
-def look(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
-    """What `make` makes of a journal, in one consistent view of it, without writing; None where there is no journal."""
+def view(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    """Call `make` with a consistent, read-only view of a journal; return its result, or None if there is no journal."""
     with reading(path):
         if not path.exists():
             return None
         stands = _at_rest(path)
         if stands is not None:
-            # As a file that nobody writes to: SQLite leaves its own files beside any other.
+            # Nobody writes to it, so open it as immutable: otherwise SQLite leaves its own files beside it.
             with suppress(sqlite3.DatabaseError):
-                found = _look(path, "mode=ro&immutable=1", make)
+                found = _view_in(path, "mode=ro&immutable=1", make)
                 if _at_rest(path) == stands:
                     return found
         try:
-            return _look(path, "mode=ro", make)
+            return _view_in(path, "mode=ro", make)
         except sqlite3.OperationalError:
             log = _log_of(path)
             if log.exists() and log.stat().st_size:
-                raise  # what the log holds would be passed over in silence
-            # A folder that cannot be written to has no room for SQLite's lock: read the file as it stands.
-            return _look(path, "mode=ro&immutable=1", make)
+                raise  # otherwise the content of the log would be ignored
+            # SQLite cannot create its lock in a read-only folder: read the file as it is.
+            return _view_in(path, "mode=ro&immutable=1", make)
 
 
 def _at_rest(path: Path) -> tuple[int, int] | None:
-    """What tells whether a journal has been written to; None while a process has it open, which has a log then."""
-    facts = path.stat()
-    return None if _log_of(path).exists() else (facts.st_mtime_ns, facts.st_size)
+    """Return values that change when the journal is written; None while a process has it open (a log exists then)."""
+    status = path.stat()
+    return None if _log_of(path).exists() else (status.st_mtime_ns, status.st_size)
 
 
-def _look(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:
+def _view_in(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
         _require_ours(connection, path)
         if migrate.version_of(connection) == migrate.VERSION:
@@ -316,7 +318,7 @@ def _checked(connection: sqlite3.Connection) -> Snapshot | None:
 
 
 def create(path: Path) -> None:
-    """A new journal, complete before it gets its name: an empty or half-made file under this name is always damage."""
+    """Create a journal. It is complete before it gets its name, so an incomplete file under this name is damage."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     connection = sqlite3.connect(new, isolation_level=None)
@@ -333,7 +335,7 @@ def create(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open for writing. One thread at a time uses it, which the executor and the engine see to."""
+    """Open for writing. The executor and the engine ensure that one thread at a time uses the connection."""
     with reading(path), ExitStack() as undo:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_TEXTS)
         undo.callback(connection.close)
@@ -342,7 +344,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         if (version := migrate.version_of(connection)) < migrate.VERSION:
             with closing(sqlite3.connect(path.with_name(f"{path.name}.v{version}"))) as copy:
-                connection.backup(copy)  # kept: an upgrade is the one time that old rows are rewritten
+                connection.backup(copy)  # kept, because an upgrade rewrites old rows
             migrate.upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
@@ -351,8 +353,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
-    """Close without folding the write-ahead log in: SQLite does that when the last who can write closes."""
-    # Where the file is not found under its name any more, its log is not either.
+    """Close without a checkpoint. SQLite makes one when the last connection that can write closes."""
+    # If the file was renamed, its log is not found under this name either.
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -365,9 +367,9 @@ def _log_of(path: Path) -> Path:
 
 
 def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is foreign or newer."""
+    """Refuse a file that is not a journal, and a journal of a newer version."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise JournalError(f"{path} is not a batchrunner journal, or an emptied one", DAMAGE_HINT)
+        raise JournalError(f"{path} is not a batchrunner journal, or it was emptied", DAMAGE_HINT)
     version = migrate.version_of(connection)
     if version > migrate.VERSION:
         ours = _has_our_columns(connection)
@@ -379,7 +381,7 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _has_our_columns(connection: sqlite3.Connection) -> bool:
-    """Whether the tables have this version's columns: then the number of a later version can be a flipped bit."""
+    """Whether the tables have this version's columns: a later version number can then be a flipped bit."""
     return all(
         {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
         for table, columns in rows.COLUMNS.items()
@@ -387,10 +389,10 @@ def _has_our_columns(connection: sqlite3.Connection) -> bool:
 
 
 def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> None:
-    """Refuse what is damaged anywhere. Reads the whole file.
+    """Refuse a damaged journal. Reads the whole file.
 
-    thorough: compare the indexes with their tables, too, as a write fails where they differ. This takes three times as
-    long (2.1 s for 100,000 jobs). Raises JournalError.
+    thorough: also compare the indexes with their tables, because a write fails if they differ. This takes three times
+    as long (2.1 s for 100,000 jobs). Raises JournalError.
     """
     check = "integrity_check" if thorough else "quick_check"
     complaint = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
@@ -399,8 +401,8 @@ def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> 
         raise JournalError(f"{path} is damaged: {complaint}", DAMAGE_HINT)
 
 
-def _set_aside(ballast: Path) -> bool:
-    """Take the room; False where the disk has none. One that cannot set any aside is found out by the commits."""
+def _reserve(ballast: Path) -> bool:
+    """Reserve disk space; False if the disk is full. If the file system cannot reserve, commits show a full disk."""
     try:
         if not ballast.exists() or ballast.stat().st_size < _BALLAST_BYTES:
             with ballast.open("wb") as file:
@@ -426,5 +428,5 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) ->
 
 
 def _last_attempt(record: Record) -> list[Change]:
-    """A record's latest attempt: earlier ones are over and do not change."""
+    """Return the change that stores a record's latest attempt. Earlier attempts do not change."""
     return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []

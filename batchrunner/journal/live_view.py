@@ -1,7 +1,7 @@
-"""A batch that is being run: the records of what moves, and the rest in figures. For a screen, drawn again and again.
+"""A view of a running batch for a screen that is drawn repeatedly: records of active jobs, counts of all others.
 
-Rule: rows of what is under way, of what went wrong, and of what was done last; of what waits there is one for all that
-are alike. How much is read does not grow with what is done.
+It reads the rows of active jobs, of failed jobs and of the latest finished jobs. Waiting jobs of the same kind share
+one row. The time to read does not grow with the number of finished jobs.
 """
 
 import json
@@ -17,7 +17,7 @@ from batchrunner.job import Job, Record, TimelineEvent
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.summary import NAMED, Counts, counted
 
-_LATEST = 1000  # of what is done, to tell by how long a generation takes
+_LATEST = 1000  # finished jobs, to estimate how long a generation takes
 _MOVING = f"""
 SELECT fingerprint FROM jobs WHERE state <> 'pending' AND {NAMED} AND (state <> 'succeeded' OR fingerprint IN
     (SELECT fingerprint FROM attempts WHERE completed_at IS NOT NULL ORDER BY completed_at DESC LIMIT {_LATEST}))
@@ -27,7 +27,7 @@ _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY
 _ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts WHERE {_THESE} ORDER BY fingerprint, number"
 _IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
 _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
-# What a price depends on (`batchrunner.plan.prices`), and how long a generation takes.
+# The values on which the price (`batchrunner.plan.prices`) and the duration of a generation depend.
 _KIND = "'$.model', '$.params.resolution', '$.video.duration_s', '$.video.frames'"
 _WAITING = f"""
 SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
@@ -38,11 +38,11 @@ _TIMELINE_EVENTS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeli
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """A batch under way.
+    """A running batch.
 
-    records: by fingerprint, in the order of the entries, and ids: what each is delivered under. waiting: jobs to be
-    submitted, one for all that are alike in model, resolution and length, with their number. ended_at: of what was
-    delivered in this run and is not among the records (wall time, s, in order). timeline_events: of this run, oldest
+    records: by fingerprint, in the order of the entries. ids: the entries' ids, by fingerprint. waiting: one job for
+    each group with the same model, resolution and length, with the size of the group. ended_at: end times of jobs that
+    were delivered in this run and are not in `records` (wall time, s, in order). timeline_events: of this run, oldest
     first.
     """
 
@@ -55,8 +55,8 @@ class Moving:
 
 
 def moving(path: Path, since: float) -> Moving | None:
-    """The batch of the journal at `path`; None, and JournalError, as for `journal.read`. since: ends from then on."""
-    return journal.look(path, partial(_moving, since))
+    """Read the batch of the journal at `path`. since: earliest end time to list. None and errors: as `journal.read`."""
+    return journal.view(path, partial(_moving, since))
 
 
 def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:

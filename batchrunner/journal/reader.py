@@ -1,6 +1,6 @@
-"""From the journal's tables to what they stand for: a snapshot of everything, or parts of it.
+"""Read the journal's tables: a snapshot of everything, or single tables.
 
-Rule: the caller's transaction is the view, so that all of it is of one moment. Nothing here writes.
+The caller opens a transaction, so all reads see the same state. Nothing here writes.
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ _GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER B
 
 @gc_paused()
 def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
-    """All that the journal holds; None before the first run."""
+    """Return the whole content; None before the first run."""
     if latest_run(connection) is None:
         return None
     attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
@@ -34,7 +34,7 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
 
 
 def story(connection: sqlite3.Connection) -> Snapshot:
-    """The runs and what befell them. There is a run."""
+    """Return the runs and the timeline. The journal must have a run."""
     runs = tuple(map(rows.run, connection.execute(f"{_GET_RUNS} ORDER BY rowid")))
     query = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeline_events ORDER BY rowid"
     timeline_events = tuple(map(rows.timeline_event, connection.execute(query)))
@@ -42,18 +42,18 @@ def story(connection: sqlite3.Connection) -> Snapshot:
 
 
 def latest_run(connection: sqlite3.Connection) -> Run | None:
-    """The run that was started last; None before the first."""
+    """Return the latest run; None before the first one."""
     row = connection.execute(f"{_GET_RUNS} ORDER BY rowid DESC LIMIT 1").fetchone()
     return None if row is None else rows.run(row)
 
 
 def files(connection: sqlite3.Connection) -> dict[str, PlacedFile]:
-    """Result files by their name in the run directory."""
+    """Return the result files by their name in the run directory."""
     return dict(map(rows.file, connection.execute(f"SELECT {', '.join(rows.FILE_COLUMNS)} FROM files")))
 
 
 def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:
-    """How far the journal has come, and whether a process has it open for writing, or died so."""
+    """Return the mark, and whether a process has the journal open for writing or was killed while it had."""
     row = connection.execute(f"SELECT {', '.join(rows.MARK_COLUMNS)} FROM mark").fetchone()
     journal_id, sequence, is_open = rows.mark(row)
     return Mark(journal_id, sequence), is_open
@@ -62,7 +62,7 @@ def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:
 def joined(
     jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
 ) -> Iterator[tuple[str, Record]]:
-    """Records by fingerprint, both sides in its order. Raises RowDamaged where attempts are nobody's."""
+    """Join jobs and attempts, both sorted by fingerprint. Raises RowDamaged for attempts without a job."""
     none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
     owner, own = next(attempts, none)
     for row in jobs:
@@ -71,4 +71,4 @@ def joined(
         if mine:
             owner, own = next(attempts, none)
     if owner:
-        raise rows.RowDamaged(f"it has attempts of a job that it does not hold, {owner}")
+        raise rows.RowDamaged(f"it has attempts of a job that it does not have, {owner}")

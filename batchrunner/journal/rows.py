@@ -1,8 +1,9 @@
 """Records to rows and back. Pure.
 
-Rule: what stands in the journal can be read without the manifest, and holds no secret and no input's content: a data
-URI is stored as its description and hash, a URL without the query that may carry a signature. Every row ends with a
-checksum of its values, and is not believed without it; the fixed part of a job has its own, as it is not written again.
+The journal can be read without the manifest. It contains no secrets and no content of inputs: a data URI is stored as
+its description and hash, a URL without its query, which may contain a signature. Each row ends with a checksum of its
+values, and a row without a valid checksum is refused. The fixed part of a job has a checksum of its own, because it is
+written only once.
 """
 
 import json
@@ -21,7 +22,7 @@ from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Resu
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 _TIMELINE_EVENT_FIELDS = tuple(field.name for field in fields(TimelineEvent))
 _ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
-# As they stand in the journal.
+# In the order of the tables.
 RUN_COLUMNS = (*_RUN_FIELDS, "checksum")
 JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json", "result_json", "checksum")
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name", "checksum")
@@ -39,21 +40,23 @@ COLUMNS = {
     "mark": MARK_COLUMNS,
 }
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps would make one for each record
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":")
+)  # reused: json.dumps would create one for each record
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 _ERROR_AT = _ATTEMPT_FIELDS.index("error")
 
 
 class RowDamaged(ValueError):
-    """A row whose checksum does not fit its values."""
+    """A row whose checksum does not match its values."""
 
 
 def checksum(table: str, values: Iterable[Any]) -> int:
-    """The checksum of a row's values. table: whose row; ``standing`` is the part of a job's row that changes.
+    """Return the checksum of a row's values. table: its table; ``standing`` is the part of a job's row that changes.
 
-    Numbers count as floating-point ones, as SQLite gives them back from a REAL column.
+    Numbers are taken as floating-point numbers, as SQLite returns them from a REAL column.
     """
-    # ascii() of plain values is the same in every version of Python; repr() of text is not.
+    # ascii() of plain values is the same in all versions of Python; repr() of text is not.
     return crc32(ascii([_plain(value) for value in values]).encode(), _seed(table))
 
 
@@ -67,35 +70,35 @@ def _plain(value: Any) -> Any:
     if value is None or type(value) is str:
         return value
     if isinstance(value, (int, float)):
-        return None if isnan(value) else float(value) + 0.0  # SQLite keeps no NaN, and no sign of a zero
+        return None if isnan(value) else float(value) + 0.0  # SQLite stores neither NaN nor the sign of a zero
     return str(value)
 
 
 def signed(table: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """The values with their checksum."""
+    """Return the values with their checksum."""
     return (*values, checksum(table, values))
 
 
 def verified(table: str, row: Sequence[Any]) -> Sequence[Any]:
-    """A row as it was read, without its checksum. Raises RowDamaged."""
-    *values, told = row
-    if checksum(table, values) != told:
+    """Check a row and return it without its checksum. Raises RowDamaged."""
+    *values, stored = row
+    if checksum(table, values) != stored:
         raise RowDamaged(f"a row of its table {'jobs' if table == 'standing' else table} fails its checksum")
     return values
 
 
 def dump(value: object) -> str:
-    """Compact JSON with sorted keys; lone surrogates are escaped, so that it always encodes."""
+    """Return compact JSON with sorted keys. Lone surrogates are escaped, so it can always be encoded."""
     return _ENCODER.encode(value)
 
 
 def storable(value: Any) -> Any:
-    r"""Text that UTF-8 has no place for (a file name, half a character from the service) written out, as ``\udcff``."""
+    r"""Escape text that UTF-8 cannot encode (in a file name or a reply of the service), as ``\udcff``."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def job_to_json(job: Job) -> str:
-    """The job as text, its inputs without their content."""
+    """Return the job as JSON, without the content of its inputs."""
 
     def media(item: Media) -> dict[str, Any]:
         kept = {name: value for name in _MEDIA_COLUMNS if (value := getattr(item, name)) is not None}
@@ -105,7 +108,7 @@ def job_to_json(job: Job) -> str:
 
 
 def job_from_json(fingerprint: str, text: str) -> Job:
-    """The job as it was stored. Its inputs cannot be sent from this: a manifest is needed for that."""
+    """Return the stored job. Its inputs cannot be submitted: that needs the manifest."""
     row = json.loads(text)
 
     def media(item: dict[str, Any]) -> Media:
@@ -115,22 +118,22 @@ def job_from_json(fingerprint: str, text: str) -> Job:
 
 
 def problem_to_json(problem: Problem | None) -> str | None:
-    """A problem as text, None for none."""
+    """Return a problem as JSON; None for None."""
     return None if problem is None else dump(asdict(problem))
 
 
 def problem_from_json(text: str | None) -> Problem | None:
-    """The reverse of `problem_to_json`."""
+    """Do the reverse of `problem_to_json`."""
     return None if text is None else Problem(**json.loads(text))
 
 
 def job_row(record: Record) -> tuple[Any, ...]:
-    """A row of ``jobs``, in the order of JOB_COLUMNS."""
+    """Return a row of ``jobs``, in the order of JOB_COLUMNS."""
     return (*signed("jobs", (record.job.fingerprint, job_to_json(record.job))), *moved_row(record)[1:])
 
 
 def moved_row(record: Record) -> tuple[Any, ...]:
-    """Whose row of ``jobs`` it is, and what changes in it while a batch runs."""
+    """Return the fingerprint and those columns of ``jobs`` that change while a batch runs."""
     return signed("standing", (record.job.fingerprint, *_standing(record)))
 
 
@@ -139,15 +142,15 @@ def _standing(record: Record) -> tuple[str, str | None, str | None]:
     return record.state.value, problem_to_json(record.error), result
 
 
-def attempt_row(fingerprint: str, tried: Attempt) -> tuple[Any, ...]:
-    """A row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
-    values = [fingerprint, *_attempt_values(tried)]
-    values[_ERROR_AT + 1] = problem_to_json(tried.error)
+def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
+    """Return a row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
+    values = [fingerprint, *_attempt_values(attempt)]
+    values[_ERROR_AT + 1] = problem_to_json(attempt.error)
     return signed("attempts", values)
 
 
 def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
-    """A record from its row of ``jobs`` and its rows of ``attempts``, ordered by number. Raises RowDamaged."""
+    """Make a record from its row of ``jobs`` and its rows of ``attempts``, ordered by number. Raises RowDamaged."""
     fingerprint, job_json, job_checksum, *_ = row
     _, state, error_json, result_json = verified("standing", (fingerprint, *row[3:]))
     result = None
@@ -157,49 +160,49 @@ def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
     return Record(
         job=job_of(fingerprint, job_json, job_checksum),
         state=State(state),
-        attempts=tuple(attempt(tried)[1] for tried in attempts),
+        attempts=tuple(attempt(values)[1] for values in attempts),
         error=problem_from_json(error_json),
         result=result,
     )
 
 
 def job_of(fingerprint: str, job_json: str, job_checksum: int) -> Job:
-    """A job from its columns. Raises RowDamaged."""
+    """Make a job from its columns. Raises RowDamaged."""
     verified("jobs", (fingerprint, job_json, job_checksum))
     return job_from_json(fingerprint, job_json)
 
 
 def attempt(row: Sequence[Any]) -> tuple[str, Attempt]:
-    """The reverse of `attempt_row`. Raises RowDamaged."""
+    """Do the reverse of `attempt_row`. Raises RowDamaged."""
     fingerprint, *values = verified("attempts", row)
     values[_ERROR_AT] = problem_from_json(values[_ERROR_AT])
     return fingerprint, Attempt(*values)
 
 
 def entry_row(entry: Entry) -> tuple[Any, ...]:
-    """A row of ``entries``, in the order of ENTRY_COLUMNS."""
+    """Return a row of ``entries``, in the order of ENTRY_COLUMNS."""
     tags = dump(dict(entry.tags)) if entry.tags else "{}"
     values = entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
     return signed("entries", values)
 
 
 def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:
-    """The reverse of `entry_row`. Raises RowDamaged."""
+    """Do the reverse of `entry_row`. Raises RowDamaged."""
     position, name, fingerprint, tags, priority, output_name = verified("entries", row)
     return Entry(position, name, records[fingerprint].job, json.loads(tags), priority, output_name)
 
 
 def run_row(run: Run) -> tuple[Any, ...]:
-    """A row of ``runs``, in the order of RUN_COLUMNS."""
+    """Return a row of ``runs``, in the order of RUN_COLUMNS."""
     return signed("runs", [storable(getattr(run, name)) for name in _RUN_FIELDS])
 
 
 def run(row: Sequence[Any]) -> Run:
-    """The reverse of `run_row`. Raises RowDamaged; ValueError where its settings have another form."""
+    """Do the reverse of `run_row`. Raises RowDamaged; ValueError where its settings have another form."""
     found = Run(*verified("runs", row))
     settings = json.loads(found.settings_json)
     if not isinstance(settings, dict):
-        raise ValueError("the settings of a run are no mapping")  # noqa: TRY004 (a value of a file, not of a caller)
+        raise ValueError("the settings of a run are not a mapping")  # noqa: TRY004 (a value of a file, not of a caller)
     for name, is_valid in _SETTINGS.items():
         if settings.get(name) is not None and not is_valid(settings[name]):
             raise ValueError(f"the setting {name} of a run has a value of another type")
@@ -226,32 +229,32 @@ _SETTINGS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def timeline_event_row(timeline_event: TimelineEvent) -> tuple[Any, ...]:
-    """A row of ``timeline_events``, in the order of TIMELINE_EVENT_COLUMNS."""
+    """Return a row of ``timeline_events``, in the order of TIMELINE_EVENT_COLUMNS."""
     return signed("timeline_events", [storable(getattr(timeline_event, name)) for name in _TIMELINE_EVENT_FIELDS])
 
 
 def timeline_event(row: Sequence[Any]) -> TimelineEvent:
-    """The reverse of `timeline_event_row`. Raises RowDamaged."""
+    """Do the reverse of `timeline_event_row`. Raises RowDamaged."""
     return TimelineEvent(*verified("timeline_events", row))
 
 
 def file_row(name: str, placed: PlacedFile) -> tuple[Any, ...]:
-    """A row of ``files``, in the order of FILE_COLUMNS."""
+    """Return a row of ``files``, in the order of FILE_COLUMNS."""
     return signed("files", (name, placed.fingerprint, placed.sha256, placed.size_bytes))
 
 
 def file(row: Sequence[Any]) -> tuple[str, PlacedFile]:
-    """The reverse of `file_row`. Raises RowDamaged."""
+    """Do the reverse of `file_row`. Raises RowDamaged."""
     name, *values = verified("files", row)
     return name, PlacedFile(*values)
 
 
 def mark_row(journal_id: str, sequence: int, *, is_open: bool) -> tuple[Any, ...]:
-    """The one row of ``mark``, in the order of MARK_COLUMNS."""
+    """Return the one row of ``mark``, in the order of MARK_COLUMNS."""
     return signed("mark", (1, journal_id, sequence, int(is_open)))
 
 
 def mark(row: Sequence[Any]) -> tuple[str, int, bool]:
-    """The reverse of `mark_row`. Raises RowDamaged."""
+    """Do the reverse of `mark_row`. Raises RowDamaged."""
     _, journal_id, sequence, is_open = verified("mark", row)
     return journal_id, sequence, bool(is_open)

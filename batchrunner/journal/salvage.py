@@ -1,8 +1,8 @@
-"""A journal made anew out of what can still be read of a damaged one, or out of what else is known of a batch.
+"""Make a new journal from the readable rows of a damaged one, or from other knowledge about a batch.
 
-Rules: a row is taken only where its checksum fits, and a job only where its rows agree; what is left out, the caller
-holds in doubt. The earlier files are moved aside and kept. The new journal is complete before it takes their place. If
-anything may be missing in it, no witness knows it, so only a recovery opens it.
+A row is used only if its checksum is valid, and a job only if its rows agree. The caller keeps all other jobs in doubt.
+The earlier files are moved and kept. The new journal is complete before it takes their place. If anything may be
+missing in it, no witness knows it, so only a recovery opens it.
 """
 
 import sqlite3
@@ -30,12 +30,12 @@ from batchrunner.journal.witness import Mark
 from batchrunner.storage.durable_files import Disk
 
 _T = TypeVar("_T")
-_UNKNOWN = "in_doubt"  # the outcome of an attempt whose row is lost
+_UNKNOWN = "in_doubt"  # outcome of an attempt whose row is lost
 
 
 @dataclass
 class Remains:
-    """What is known of a batch. runs, oldest first. records and files: as in `Snapshot` and in the journal."""
+    """What is known about a batch. runs: oldest first. records: by fingerprint. files: by name."""
 
     runs: list[Run] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
@@ -44,29 +44,31 @@ class Remains:
 
 
 def whole(path: Path) -> tuple[Remains, Mark]:
-    """All that the journal at `path` holds, and its mark, if it is sound. Raises JournalError, LocalFault."""
+    """Return the content of a sound journal, and its mark. Raises JournalError, LocalFault."""
 
-    def made(connection: sqlite3.Connection) -> tuple[Remains, Mark]:
+    def content(connection: sqlite3.Connection) -> tuple[Remains, Mark]:
         journal.require_sound(connection, thorough=True)
         mark, _ = reader.mark(connection)
-        held, files = reader.snapshot(connection), reader.files(connection)
-        if held is None:
+        snapshot, files = reader.snapshot(connection), reader.files(connection)
+        if snapshot is None:
             return Remains(files=files), mark
-        return Remains(list(held.runs), dict(held.records), files, list(held.timeline_events)), mark
+        return Remains(list(snapshot.runs), dict(snapshot.records), files, list(snapshot.timeline_events)), mark
 
-    found = journal.look(path, made)
+    found = journal.view(path, content)
     if found is None:
         raise JournalError(f"{path} is gone")
     return found
 
 
 def readable(path: Path, named: Mapping[str, Job]) -> Remains:
-    """What can be read of the journal at `path`. named: the manifest's jobs by fingerprint, where a job's row is lost.
+    """Read the undamaged rows of the journal at `path`. named: the manifest's jobs by fingerprint, for lost rows.
 
-    Raises LocalFault where the disk, and not the file, is at fault.
+    Raises LocalFault for an error of the disk.
     """
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
-        connection.text_factory = lambda content: content.decode("utf-8", "replace")  # its row then fails its checksum
+        connection.text_factory = lambda content: content.decode(
+            "utf-8", "replace"
+        )  # the checksum of its row then fails
         runs = _rows(connection, "runs", rows.RUN_COLUMNS, "rowid", rows.run)
         timeline_events = _rows(
             connection, "timeline_events", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event
@@ -83,12 +85,12 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
         if name in standing or name in attempts
     }
     return Remains(
-        runs, records, {name: each for name, each in files.items() if each.fingerprint in records}, timeline_events
+        runs, records, {name: file for name, file in files.items() if file.fingerprint in records}, timeline_events
     )
 
 
 def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None:
-    """Put a journal that holds `remains` in the place of what stands at `path`, which is kept beside it.
+    """Replace the journal at `path` by a new one with `remains`. The old file is kept beside it.
 
     mark: of the journal that `remains` is a full copy of; None where anything may be missing. Raises LocalFault.
     """
@@ -101,28 +103,28 @@ def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None
             for statement, values in in_few([*_changes(remains), (PUT_MARK, rows.mark_row(*mark, is_open=True))]):
                 connection.execute(statement, values)
             connection.execute("COMMIT")
-        _set_aside(path)
+        _keep_aside(path)
         new.replace(path)
         Disk().flush_folder(path.parent)
 
 
 def finish(path: Path) -> None:
-    """Take up a replacement that was broken off between its two steps."""
+    """Finish a replacement that was interrupted between its two steps."""
     new = path.with_name(f"{path.name}.recovered")
     if new.exists() and not path.exists():
         new.replace(path)
 
 
-def _set_aside(path: Path) -> None:
-    files = [each for each in (path, path.with_name(f"{path.name}-wal")) if each.exists()]
+def _keep_aside(path: Path) -> None:
+    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
     if not files:
         return
     number = 1
     while (folder := path.with_name(f"damaged.{number}")).exists():
         number += 1
     folder.mkdir()
-    for each in reversed(files):  # the log first: beside the new journal, SQLite would take it for that one's
-        each.rename(folder / each.name)
+    for file in reversed(files):  # the log first: SQLite would use it with the new journal
+        file.rename(folder / file.name)
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 
 
@@ -140,24 +142,24 @@ def _changes(remains: Remains) -> Iterator[Change]:
 def _rows(
     connection: sqlite3.Connection, table: str, columns: Sequence[str], key: str, make: Callable[[Any], _T]
 ) -> list[_T]:
-    """What can be read of a table, from both of its ends towards what is damaged."""
+    """Return the readable rows of a table, from both of its ends towards the damage."""
     found: dict[tuple[Any, ...], _T] = {}
     backwards: list[tuple[tuple[Any, ...], _T]] = []
     keys = key.split(", ")
     for order in ("ASC", "DESC"):
         by = ", ".join(f"{name} {order}" for name in keys)
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {by}"
-        with suppress(sqlite3.Error, UnicodeDecodeError):  # of a complaint that quotes a damaged name
+        with suppress(sqlite3.Error, UnicodeDecodeError):  # raised for a message that quotes a damaged name
             for row in connection.execute(query):
                 with suppress(ValueError, TypeError, LookupError, AttributeError):
-                    made = make(row)
+                    item = make(row)
                     if order == "ASC":
-                        found[row] = made
+                        found[row] = item
                     elif row in found:
                         break
                     else:
-                        backwards.append((row, made))
-    return [*found.values(), *(made for _, made in reversed(backwards))]
+                        backwards.append((row, item))
+    return [*found.values(), *(item for _, item in reversed(backwards))]
 
 
 def _job(row: Sequence[Any]) -> tuple[str, Job]:
@@ -165,7 +167,7 @@ def _job(row: Sequence[Any]) -> tuple[str, Job]:
 
 
 def _standing(row: Sequence[Any]) -> tuple[str, tuple[State, Record]]:
-    """The part of a job's row that changes, in a record without the rest."""
+    """Return the part of a job's row that changes, as a record without a job."""
     record = rows.record((row[0], _NO_JOB, rows.checksum("jobs", (row[0], _NO_JOB)), *row[3:]), ())
     return row[0], (record.state, record)
 
@@ -174,7 +176,7 @@ _NO_JOB = '{"image":{"kind":"","source":""},"model":"","params":{},"video":{"kin
 
 
 def _record(job: Job, standing: tuple[State, Record] | None, known: Mapping[int, Attempt]) -> Record:
-    """The job's record where its rows agree; else in flight where a generation id is known, pending where none is."""
+    """Return the job's record if its rows agree, else one that is in flight (with a generation id) or pending."""
     attempts = tuple(known.get(number) or _lost(job, number) for number in range(1, max(known, default=0) + 1))
     last = attempts[-1] if attempts else None
     error, result = (standing[1].error, standing[1].result) if standing else (None, None)
@@ -186,7 +188,7 @@ def _record(job: Job, standing: tuple[State, Record] | None, known: Mapping[int,
 
 
 def _agrees(state: State, last: Attempt | None, result: Result | None) -> bool:
-    """Whether a job that stands so can have this latest attempt."""
+    """Whether a job in this state can have this latest attempt."""
     match state:
         case State.PENDING:
             return True

@@ -1,5 +1,5 @@
 -- The journal, version 3. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
--- Times are wall time, seconds since the epoch. Columns that end in _json hold one frozen record each.
+-- Times are wall time, seconds since the epoch. Columns that end in _json contain one frozen record.
 -- The checksums are those of batchrunner/journal/rows.py.
 
 CREATE TABLE runs (
@@ -58,7 +58,7 @@ CREATE TABLE entries (
     checksum INTEGER NOT NULL
 ) STRICT;
 
--- For counting: which jobs the entries name.
+-- For counts: the jobs that the entries name.
 CREATE INDEX entries_by_job ON entries (fingerprint);
 
 -- Events of the whole batch: changes of call health and of the working cap, stops.
@@ -72,7 +72,7 @@ CREATE TABLE timeline_events (
     PRIMARY KEY (at, kind, call)
 ) STRICT;
 
--- Which job's result a file in the run directory is, written before the file gets this name.
+-- The job of each result file in the run directory. A row is written before the file gets its name.
 CREATE TABLE files (
     name TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL REFERENCES jobs,
@@ -81,8 +81,8 @@ CREATE TABLE files (
     checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One row. Which journal this is, the number of its last commit, which the witness holds too, and whether a process has
--- it open for writing: if it says so, no write-ahead log is beside it and no witness knows better, the log was lost.
+-- One row: the journal's id, the number of its last commit, and whether a process has it open for writing. The witness
+-- contains the id and the number too. If is_open is 1, no log is beside the journal and no witness exists, the log is lost.
 CREATE TABLE mark (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     journal_id TEXT NOT NULL,

@@ -1,8 +1,8 @@
-"""What is written to a journal, as SQL. Pure.
+"""The SQL statements that write to a journal. Pure.
 
-Rule: each statement takes any number of rows. Every call into SQLite lets go of the interpreter lock and has to get it
-back, which costs more than the row while the event loop is busy; so a group of changes is a few statements, not one a
-row.
+Each statement takes any number of rows. Every call of SQLite releases the interpreter lock and acquires it again. While
+the event loop is busy, that takes longer than writing the row. So a group of changes is a few statements, not one for
+each row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ MOST_ROWS = 32  # in one statement
 class Statement(NamedTuple):
     """An SQL statement: its head, `row` once for each row, its tail.
 
-    key: how many of a row's first values tell which row of its table it is. Of several changes to one, the last counts.
+    key: the number of first values that identify a row. The last of several changes to the same row counts.
     """
 
     head: str
@@ -29,9 +29,9 @@ Change = tuple[Statement, Sequence[Any]]  # and the values of one row
 
 
 def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
-    """Insert rows, or change those that are there but for their key and what is fixed.
+    """Insert rows, or update all columns of existing ones except the key and the fixed columns.
 
-    A REPLACE would take a row out of every index, and search every table that refers to it.
+    REPLACE would remove a row from every index and search every table that refers to it.
     """
     changing = ", ".join(f"{name} = excluded.{name}" for name in columns[key:] if name not in fixed)
     return Statement(
@@ -60,7 +60,7 @@ MOVE_JOB = Statement(
 
 
 def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:
-    """The same changes as SQL with its values, statement by statement in the order in which each comes first."""
+    """Yield the changes as SQL and values, statement by statement, in the order of their first appearance."""
     wanted: dict[Statement, dict[Sequence[Any], Sequence[Any]]] = {}
     for statement, values in changes:
         wanted.setdefault(statement, {})[values[: statement.key]] = values

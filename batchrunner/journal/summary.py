@@ -1,8 +1,8 @@
-"""A batch in figures, counted by SQLite and not job by job: for looks at batches of any size.
+"""Counts of a batch, made by SQLite, for commands that read batches of any size.
 
-Rule: a pass or two over each table, and rows of those jobs alone that have words of their own; of others that are alike
-one stands for all. The journal is not checked as a whole, as it is before a run: what cannot be read is told all the
-same. What the figures mean is not decided here.
+It makes one or two passes over each table. It reads rows only of jobs with an error or a doubt; similar other jobs are
+represented by one of them. Unlike before a run, the journal is not checked as a whole; unreadable rows are still
+reported. What the counts mean is not decided here.
 """
 
 import sqlite3
@@ -19,27 +19,27 @@ from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.witness import Mark
 
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
-# Where each job has one entry, there is nothing to be looked up in the other table.
-_EACH = "(SELECT *, 1 AS entries FROM {})"
+# If each job has one entry, the other table is not needed.
+_ONE_ENTRY = "(SELECT *, 1 AS entries FROM {})"
 _JOINED = (
     "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN {} USING (fingerprint)"
 )
-# Jobs in these states say nothing of themselves, unless there is an error: they wait.
+# Waiting jobs: without an error there is nothing to report about a single one.
 _PLAIN = "state IN ('pending', 'in_flight') AND error_json IS NULL"
-# Those that succeeded are most of them, and alike: to count them needs no sorting.
+# Most jobs have succeeded. They are counted apart, which needs no sorting.
 _STATES = f"""
 SELECT 'succeeded', 0, count(*), sum(entries), sum(entries * json_extract(result_json, '$.size_bytes'))
 FROM {{0}} WHERE state = 'succeeded'
 UNION ALL SELECT state, {_PLAIN}, count(*), sum(entries), 0 FROM {{0}} WHERE state <> 'succeeded' GROUP BY 1, 2
 """
-# What tells attempts apart as to what they cost. Which figures there are is one value: to group by four takes longer.
+# One value says which prices an attempt has: grouping by four columns takes longer.
 _FIGURES = "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0)"
 _ATTEMPTS = f"""
 SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, sum(credits), sum(estimate),
     count(*), count(generation_id), min(submitted_at)
 FROM {{}} GROUP BY 1, 2, 3, 4
 """
-_TOLD = f"state <> 'succeeded' AND NOT ({_PLAIN})"
+_LISTED = f"state <> 'succeeded' AND NOT ({_PLAIN})"
 _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
 _ENTRIES = f"{reader.GET_ENTRIES} WHERE fingerprint"
 _TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
@@ -50,7 +50,7 @@ Placed = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class AttemptGroup:
-    """Attempts that differ in their figures alone. sum: one with the sums of their credits and estimates."""
+    """Attempts that differ only in their prices. sum: an attempt with the sums of their credits and estimates."""
 
     sum: Attempt
     number: int
@@ -58,14 +58,13 @@ class AttemptGroup:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A batch as `Snapshot` has it, in figures.
+    """The content of a `Snapshot` as counts.
 
-    states: how many entries there are whose job is in a state, and size_bytes of their results. jobs: the same by job.
-    attempts: of the jobs that an entry names; generations: accepted for these; first_submitted_at: of these. every: the
-    attempts of all jobs that the journal knows. told: entries that have words of their own, in order, with their
-    records. plain: the others that are not done, by state: one of them, its record, and how many there are. earlier:
-    jobs that no entry names, by state. mark: how far the journal has come. is_open: whether a process has it open for
-    writing, or died so.
+    states: entries by the state of their job. jobs: jobs by state. size_bytes: of the entries' results. attempts,
+    generations (accepted), first_submitted_at: of jobs that an entry names. every: attempts of all jobs in the journal.
+    listed: entries with an error or in doubt, in order, with their records. plain: other unfinished entries: for each
+    state an example, its record and the count. earlier: jobs that no entry names, by state. mark: the last commit.
+    is_open: whether a process has the journal open for writing or was killed while it had.
     """
 
     run: Run
@@ -76,7 +75,7 @@ class Counts:
     first_submitted_at: float | None
     attempts: tuple[AttemptGroup, ...]
     every: tuple[AttemptGroup, ...]
-    told: tuple[tuple[Entry, Record], ...] = ()
+    listed: tuple[tuple[Entry, Record], ...] = ()
     plain: tuple[tuple[Entry, Record, int], ...] = ()
     earlier: Mapping[State, int] = field(default_factory=dict)
     mark: Mark | None = None
@@ -84,37 +83,37 @@ class Counts:
 
 
 def count(path: Path) -> Counts | None:
-    """The journal at `path` in figures; None, and JournalError, as for `journal.read`."""
-    return journal.look(path, counted)
+    """Count the journal at `path`. None and JournalError as for `journal.read`."""
+    return journal.view(path, counted)
 
 
 def lists(path: Path, entries: Sequence[Entry]) -> bool:
-    """Whether the entries that the journal holds begin with these, in order. Raises JournalError."""
+    """Whether the journal's entries begin with these, in order. Raises JournalError."""
 
     def same(connection: sqlite3.Connection) -> bool:
-        held = connection.execute(f"{reader.GET_ENTRIES} ORDER BY position")
-        return all(map(eq, map(rows.entry_row, entries), held))
+        stored = connection.execute(f"{reader.GET_ENTRIES} ORDER BY position")
+        return all(map(eq, map(rows.entry_row, entries), stored))
 
-    return bool(journal.look(path, same))
+    return bool(journal.view(path, same))
 
 
 def placed(path: Path) -> dict[str, Placed]:
-    """The result files by their name: the job's fingerprint, and the size in bytes. Raises JournalError."""
+    """Return the result files by name: the job's fingerprint and the size in bytes. Raises JournalError."""
 
     def files(connection: sqlite3.Connection) -> dict[str, Placed]:
         return {name: (placed.fingerprint, placed.size_bytes) for name, placed in reader.files(connection).items()}
 
-    return journal.look(path, files) or {}
+    return journal.view(path, files) or {}
 
 
 def counted(connection: sqlite3.Connection) -> Counts | None:
-    """The same by an open connection."""
+    """Count the journal of an open connection."""
     run = reader.latest_run(connection)
     if run is None:
         return None
     [(entries,)] = connection.execute("SELECT count(*) FROM entries")
     [(jobs_named,)] = connection.execute("SELECT count(*) FROM (SELECT DISTINCT fingerprint FROM entries)")
-    states = connection.execute(_STATES.format(_EACH.format("jobs"))).fetchall()
+    states = connection.execute(_STATES.format(_ONE_ENTRY.format("jobs"))).fetchall()
     attempts = every = connection.execute(_ATTEMPTS.format("attempts")).fetchall()
     earlier: Mapping[State, int] = {}
     if not entries == jobs_named == sum(row[2] for row in states):
@@ -129,9 +128,11 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         sum(size_bytes or 0 for *_, size_bytes in states),
         sum(row[7] for row in attempts),
         min((row[8] for row in attempts), default=None),
-        tuple(map(_alike, attempts)),
-        tuple(map(_alike, every)),
-        _told(connection) if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states) else (),
+        tuple(map(_attempt_group, attempts)),
+        tuple(map(_attempt_group, every)),
+        _listed_entries(connection)
+        if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states)
+        else (),
         tuple(_plain(connection, state, number) for state, plain, _, number, _ in states if plain),
         earlier,
         *reader.mark(connection),
@@ -145,7 +146,7 @@ def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
     return sums
 
 
-def _alike(row: tuple[Any, ...]) -> AttemptGroup:
+def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
     outcome, kind, is_open, _, credits_, estimate, number, _, _ = row
     error = Problem(kind, "") if kind else None
     completed_at = None if is_open else 0.0
@@ -153,11 +154,11 @@ def _alike(row: tuple[Any, ...]) -> AttemptGroup:
     return AttemptGroup(attempt, number)
 
 
-def _told(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
-    tries = connection.execute(f"{_TRIES} USING (fingerprint) WHERE {_TOLD.replace('error_json', 'jobs.error_json')}")
+def _listed_entries(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
+    tries = connection.execute(f"{_TRIES} USING (fingerprint) WHERE {_LISTED.replace('error_json', 'jobs.error_json')}")
     owned = groupby(tries, key=itemgetter(0))
-    records = dict(reader.joined(connection.execute(_JOBS.format(_TOLD)), owned))
-    named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_TOLD}) ORDER BY position")
+    records = dict(reader.joined(connection.execute(_JOBS.format(_LISTED)), owned))
+    named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_LISTED}) ORDER BY position")
     entries = [rows.entry(row, records) for row in named]
     return tuple((entry, records[entry.job.fingerprint]) for entry in entries)
 

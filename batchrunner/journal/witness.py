@@ -1,13 +1,11 @@
-"""The witness: a file beside `.batchrunner` that says how far the journal had come when it was last relied upon.
+"""The witness: a file beside `.batchrunner` with the number of the journal's last commit.
 
-A journal can go back in time without a trace in itself: a write-ahead log that was cut, emptied or lost, or an old copy
-in the journal's place, look like a journal that has not come further yet. So the number of the last commit is kept a
-second time, outside of it. Rule: it is written after the commit, and before anybody acts on what was committed. So a
-journal is never older than its witness, unless something was lost.
+A journal can become older without a trace in itself: its write-ahead log was cut, emptied or lost, or an old copy
+replaced it. So the number of the last commit is stored a second time, outside of the journal. It is written after the
+commit and before anybody acts on the committed records. So a journal that is older than its witness has lost commits.
 
-The file holds two slots, in blocks of their own. A write goes to one of them in turn, and each has a checksum, so a
-write that a power cut tears leaves the other slot. The file stays open: it is found again after the run directory was
-renamed.
+The file has two slots in separate blocks. Writes go to them in turn. Each slot has a checksum, so a torn write after a
+power cut leaves the other slot valid. The file stays open, so it is still written after the run directory is renamed.
 """
 
 import re
@@ -17,28 +15,28 @@ from zlib import crc32
 
 from batchrunner.storage.durable_files import Disk
 
-_SLOT_BYTES = 4096  # a block, which is what a disk writes or tears
+_SLOT_BYTES = 4096  # a block: the unit in which a disk writes
 _SLOT = re.compile(rb"(batchrunner witness 1 ([0-9a-f]{32}) ([0-9]{20})) ([0-9a-f]{8})\n")
 
 
 class Mark(NamedTuple):
-    """How far a journal has come: its own random id, and the number of its last commit."""
+    """The random id of a journal and the number of its last commit."""
 
     journal_id: str
     sequence: int
 
 
 class Witness:
-    """The witness at `path`. files: the file system, or a stand-in for it."""
+    """The witness at `path`. files: the real or a simulated file system."""
 
     def __init__(self, path: Path, files: Disk) -> None:
         self.path = path
         self._disk = files
         self._file: BinaryIO | None = None
-        self._slot = 0  # that is written next
+        self._slot = 0  # the slot of the next write
 
     def read(self) -> Mark | None:
-        """The latest mark; None where there is no file, or where nothing in it can be relied upon. Raises OSError."""
+        """Return the latest mark; None if there is no file or no valid slot. Raises OSError."""
         try:
             content = self._disk.read(self.path, 2 * _SLOT_BYTES)
         except FileNotFoundError:
@@ -52,7 +50,7 @@ class Witness:
         return latest
 
     def create(self, mark: Mark) -> None:
-        """Write a new file with this mark in both slots, in the place of one that may be there. Raises OSError."""
+        """Write a new file with this mark in both slots. It replaces an existing file. Raises OSError."""
         self.close()
         new = self.path.with_name(f"{self.path.name}.new")
         self._disk.remove(new)
@@ -65,7 +63,7 @@ class Witness:
         self._disk.rename(new, self.path)
 
     def write(self, mark: Mark) -> None:
-        """Store the mark; on the disk when this returns. Raises OSError: then the mark before it stands."""
+        """Store the mark durably. Raises OSError; the previous mark is then still valid."""
         if self._file is None:
             self._file = self._disk.open(self.path, "r+b")
         self._disk.overwrite(self._file, self._slot * _SLOT_BYTES, _slot(mark))
@@ -79,12 +77,12 @@ class Witness:
 
 
 def _slot(mark: Mark) -> bytes:
-    words = f"batchrunner witness 1 {mark.journal_id} {mark.sequence:020d}".encode()
-    return b"%s %08x\n" % (words, crc32(words))
+    content = f"batchrunner witness 1 {mark.journal_id} {mark.sequence:020d}".encode()
+    return b"%s %08x\n" % (content, crc32(content))
 
 
 def _mark(content: bytes) -> Mark | None:
-    """The mark of a slot that begins here; None where it was torn or damaged."""
+    """Return the mark of the slot that starts here; None if it is torn or damaged."""
     found = _SLOT.match(content)
     if found is None or int(found[4], 16) != crc32(found[1]):
         return None

@@ -26,7 +26,7 @@ def outline(counts: "Counts", version: str) -> Report:
     run = counts.run
     settings: Report = json.loads(run.settings_json)
     states = _shown(counts.states, run)
-    said = [*counts.told, *((entry, record) for entry, record, _ in counts.plain)]
+    said = [*counts.listed, *((entry, record) for entry, record, _ in counts.plain)]
     records = {record.job.fingerprint: record for _, record in said}
     total = sum((spend_of_group(each.sum, each.number) for each in counts.every), Spend())
     return {

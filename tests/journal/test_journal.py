@@ -73,13 +73,13 @@ def test_looking_leaves_no_files_behind_also_where_somebody_opens_it_meanwhile(
     assert len(known(path).records) == 60
     assert sorted(each.name for each in path.parent.iterdir()) == files
     seen: list[str] = []
-    real, moments = room._look, iter([(1, 1), (2, 1)])
+    real, moments = room._view_in, iter([(1, 1), (2, 1)])
 
     def look(path: Path, mode: str, make: Any) -> Any:
         seen.append(mode)
         return real(path, mode, make)
 
-    monkeypatch.setattr(room, "_look", look)
+    monkeypatch.setattr(room, "_view_in", look)
     monkeypatch.setattr(room, "_at_rest", lambda _: next(moments))
     assert len(known(path).records) == 60
     assert seen == ["mode=ro&immutable=1", "mode=ro"], "what was read while it changed is read again"
@@ -480,14 +480,14 @@ def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal:
 
 def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite then finds no room for its lock; a log that it may not read must not be passed over in silence."""
-    real = room._look
+    real = room._view_in
 
     def refuse(path: Path, mode: str, make: Any) -> Any:
         if mode == "mode=ro":
             raise sqlite3.OperationalError("unable to open database file")
         return real(path, mode, make)
 
-    monkeypatch.setattr(room, "_look", refuse)
+    monkeypatch.setattr(room, "_view_in", refuse)
     used(path)
     before = sorted(each.name for each in path.parent.iterdir())
     assert len(known(path).records) == 60

@@ -148,10 +148,10 @@ def test_a_log_that_lacks_what_was_done_is_refused_and_left_as_it_is(path: Path,
     HARMS[harm](killed)
     before = {each.name: each.read_bytes() for each in killed.parent.iterdir() if not each.name.endswith("-shm")}
     for _ in range(2):
-        with pytest.raises(JournalError, match="older than what was done") as caught:
+        with pytest.raises(JournalError, match="is an old copy") as caught:
             opened(killed)
         assert "--recover" in caught.value.hint
-        with pytest.raises(JournalError, match="older than what was done"):
+        with pytest.raises(JournalError, match="is an old copy"):
             require_current(killed, beside(killed).path)
     after = {each.name: each.read_bytes() for each in killed.parent.iterdir() if not each.name.endswith("-shm")}
     assert after == before
@@ -175,7 +175,7 @@ def test_another_journal_in_its_place_is_refused(path: Path, tmp_path: Path) -> 
     journal = submitted(other, "a", "b", "c", "d")
     journal.close()
     shutil.copy(other, path)
-    with pytest.raises(JournalError, match="witness is of another"):
+    with pytest.raises(JournalError, match="witness belongs to another"):
         opened(path)
 
 
