@@ -1,8 +1,8 @@
 """The sandbox: a local HTTP service that stands in for the hosted video API.
 
-It answers as the service's documentation says, renders real clips, and misbehaves on request and by seed. Rule: it
-shares nothing with the client's side, so that it cannot agree with the client's own misreadings; of the package it
-imports only what knows no service: `clock`, `errors`, `settings` and `text`. It fetches nothing and keeps no key.
+It answers as the service's documentation says, renders real clips, and injects faults by seed. It shares no code with
+the client, so it cannot repeat the client's mistakes. It imports only modules that know no service: `clock`, `errors`,
+`settings` and `formatting`. It fetches nothing and keeps no key.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ async def start(config: SandboxConfig, *, clock: "Clock | None" = None, render: 
 
     clock: by default one that runs at `config.speed`. render: makes a clip of a request; by default what
     `config.render` says.
-    Raises UsageError where the address or the state directory cannot be used.
+    Raises UsageError if the address or the state directory cannot be used.
     """
     from batchrunner.sandbox import server  # aiohttp: loaded only by who serves, not by the render workers
 

@@ -1,4 +1,4 @@
-"""What a sandbox is told before it starts. Values only; the one file read is the faults file."""
+"""The configuration of a sandbox. Values only; the one file that it reads is the faults file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,9 +19,9 @@ class SandboxConfig:
 
     host, port: where it listens; port 0 takes a free one.
     seed: of every draw: ids, durations, faults.
-    faults: rules of misbehaviour, first match wins. conditions: what happens at set times; it goes before them.
-    state_dir: where ledger, inputs and results live across restarts; None for a temporary one.
-    capacity: generations worked on at once. queue_limit: waiting ones above that; more are refused with 429.
+    faults: rules; the first match wins. conditions: scripted events at fixed times; they take precedence.
+    state_dir: keeps ledger, inputs and results across restarts; None for a temporary one.
+    capacity: generations that run at once. queue_limit: waiting ones above that; more are refused with 429.
     queue_wait_s: median of the wait before a generation may start. duration_s: median of the generating time.
     spread: sigma of the logarithm of both; 0 makes them constant.
     concurrency_limit: unfinished generations. requests_per_second: calls to the API. Above them: 429; None: no limit.
@@ -34,8 +34,8 @@ class SandboxConfig:
     logs_in_flight: show unfinished generations there (whether the service does is not known).
     body_limit_bytes: larger request bodies are refused with 413.
     speed: how many times as fast as real its time runs, where no clock is given to `start`.
-    hang_s: what hangs is cut after so long; None: never, it is the client that gives up. For hurried rehearsals, as
-        a client's patience with the network is not hurried.
+    hang_s: hanging replies are cut after this time; None: never, the client gives up. For rehearsals in hurried time,
+        because the client's timeouts are in real time.
     """
 
     host: str = "127.0.0.1"
@@ -82,7 +82,7 @@ class SandboxConfig:
 
 
 def rehearsal(*, fast: bool, faults: Path | None) -> SandboxConfig:
-    """The sandbox of a run with provider sandbox: quick as for a demo, or like a real night, hurried.
+    """Return the configuration for a run with provider sandbox: fast as in a demo, or a hurried rehearsal.
 
     fast: durations as those of the service's sibling models (half a minute to nine, as documented) in a time that
     runs FAST times as fast. Its clips are plain, as rendering cannot be hurried. faults: a faults file.

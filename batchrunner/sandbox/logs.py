@@ -1,6 +1,6 @@
-"""GET /v2/logs: which rows, in which pages. Pure.
+"""Build the rows and pages of GET /v2/logs. Pure.
 
-The columns are documented by the service. Not known, and therefore invented: the envelope ``{data, has_more,
+The service documents the columns. Unknown and therefore invented: the envelope ``{data, has_more,
 next_cursor}``, the filter by ``client_request_id``, and what unfinished generations look like.
 """
 
@@ -29,7 +29,7 @@ class CallRate:
         self._calls: deque[float] = deque()
 
     def take(self, now: float) -> bool:
-        """Count a call at `now`; False, uncounted, where it is one too many."""
+        """Count a call at `now`. Return False, without counting it, if the limit is reached."""
         while self._calls and self._calls[0] <= now - 60:
             self._calls.popleft()
         if len(self._calls) >= _CALLS_PER_MINUTE:
@@ -41,10 +41,10 @@ class CallRate:
 def page(
     generations: Sequence[Generation], query: Mapping[str, str], now: float, config: SandboxConfig
 ) -> tuple[list[Generation], bool]:
-    """The generations of one page, newest first, and whether there are more.
+    """Return the generations of one page, newest first, and whether there are more.
 
     generations: in order of acceptance. query: ``period`` (1h), ``limit`` (100), ``cursor`` (the id of the last row
-    seen, so that rows which arrive meanwhile do not shift the pages) and ``client_request_id``. Raises BadQuery.
+    seen, so new rows do not shift the pages) and ``client_request_id``. Raises BadQuery.
     """
     period = _PERIOD.fullmatch(query.get("period", "1h"))
     if not period:

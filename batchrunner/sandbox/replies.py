@@ -1,8 +1,7 @@
-"""What the service says: envelopes, generation objects, and the wrong replies of faults. Pure.
+"""Build the service's replies: envelopes, generation objects, and the wrong replies of faults. Pure.
 
-Rule: a reply is a value (`Reply`); `server` alone sends it, or fails to. Shapes: the current
-``application/problem+json`` envelope was captured by others on the real service, the legacy one is documented; where a
-text is not known, it is invented.
+A reply is a value (`Reply`); only `server` sends it. The current ``application/problem+json`` envelope was captured on
+the real service by others, the legacy one is documented. Unknown texts are invented.
 """
 
 import json
@@ -31,7 +30,7 @@ _NAMES = {
 }
 UNAUTHORIZED = "Unauthorized. Please create an API key at https://aimlapi.com/app/keys/ and send it as a Bearer token."
 NO_CREDITS = "You've run out of credits. Please top up your balance: https://aimlapi.com/app/billing/"
-# Not known: what the service says of an account that it has locked. The envelope is that of other 403s.
+# Unknown: the service's text for a locked account. The envelope is that of other 403s.
 LOCKED = "Your account is locked. Please contact support."
 NOT_FOUND = "Inference not found"
 TOO_MANY = "Too Many Requests"
@@ -43,7 +42,7 @@ _HTML = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What replies need to know of a request. instance: path and query. at: RFC 3339. client_request_id: if usable."""
+    """The facts of a request that replies use. instance: path and query. at: RFC 3339. client_request_id: if usable."""
 
     instance: str
     request_id: str
@@ -67,7 +66,7 @@ class Reply:
 
 
 def invalid(call: Call, issues: Sequence[object]) -> Reply:
-    """The reply to a request that does not validate."""
+    """Return the reply to an invalid request."""
     return problem(call, 400, "Invalid payload provided", issues)
 
 
@@ -89,7 +88,7 @@ def problem(call: Call, status: int, message: str, data: object = None, **header
 
 
 def too_many(call: Call, form: str = "none", delay_s: float = 0.0) -> Reply:
-    """The reply to one call too many. form: of Retry-After: ``none``, ``seconds`` or ``date``, `delay_s` from now."""
+    """Return the reply to a call above the limit. form of Retry-After: ``none``, ``seconds`` or ``date``."""
     headers = {"seconds": f"{delay_s:.0f}", "date": _later(call.at, delay_s)}
     return problem(call, 429, TOO_MANY, None, **({"Retry-After": headers[form]} if form in headers else {}))
 
@@ -161,7 +160,7 @@ def _legacy(call: Call, _fault: Fault) -> Reply:
     return Reply(400, body)
 
 
-# Faults that are a reply of their own, whatever was asked.
+# Faults that replace the reply.
 INSTEAD: Mapping[str, Callable[[Call, Fault], Reply]] = {
     "rate_limited": _problem(429, TOO_MANY),
     "rate_limited_retry_after": lambda call, fault: too_many(call, "seconds", fault.seconds),
@@ -228,7 +227,7 @@ def _link(reply: Reply) -> str:
     return str(reply.body["video"]["url"])
 
 
-# Faults that bend the right reply.
+# Faults that change the correct reply.
 BENT: Mapping[str, Callable[[Reply], Reply]] = {
     "no_id": _without_id,
     "id_as_generation_id": lambda reply: _without_id(reply, generation_id=reply.body["id"]),

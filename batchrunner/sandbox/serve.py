@@ -1,4 +1,4 @@
-"""The sandbox in the foreground, for `batchrunner sandbox`: start, say where, wait for a signal, close."""
+"""The sandbox in the foreground, for `batchrunner sandbox`: start, print the address, wait for a signal, close."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from batchrunner.formatting import parse_duration
 
 
 def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
-    """The command's options as a configuration; they win over the faults file. Raises UsageError."""
+    """Return the command's options as a configuration. They override the faults file. Raises UsageError."""
     base = sandbox.SandboxConfig(
         host=options["host"],
         port=options["port"],
@@ -36,7 +36,7 @@ def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
 
 
 def serve(config: sandbox.SandboxConfig) -> int:
-    """Serve until SIGINT or SIGTERM. Raises UsageError where the address or the state directory cannot be used."""
+    """Serve until SIGINT or SIGTERM. Raises UsageError if the address or the state directory cannot be used."""
     return asyncio.run(_serve(config))
 
 

@@ -1,7 +1,7 @@
-"""The sandbox as an HTTP server: requests in, replies out, or no reply where a fault says so.
+"""The sandbox as an HTTP server: it receives requests and sends replies, or none if a fault says so.
 
-Rule: the service decides (`service`, and the pure rooms under it); here it is only spoken. The one place of the sandbox
-that creates tasks.
+`service` and the pure modules below it decide; this module only speaks HTTP. It is the only module of the sandbox that
+creates tasks.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ Handler = Callable[[web.Request, Call], Awaitable[tuple[Reply, Fault | None]]]
 
 
 async def start(config: SandboxConfig, *, clock: Clock | None = None, render: Renderer | None = None) -> "Sandbox":
-    """A listening sandbox, its past restored. See `batchrunner.sandbox.start`."""
+    """Start a sandbox with its stored state. See `batchrunner.sandbox.start`."""
     clock = clock or (LoopClock() if config.speed == 1 else FastClock(config.speed))
     sandbox = Sandbox(config, clock, render)
     try:
@@ -97,7 +97,7 @@ class Sandbox:
         )
 
     async def listen(self) -> None:
-        """Begin to serve. Raises OSError or OverflowError where the address cannot be bound."""
+        """Begin to serve. Raises OSError or OverflowError if the address cannot be bound."""
         await self._runner.setup()
         site = await self._open()
         self.port = self._runner.addresses[0][1]
@@ -113,7 +113,7 @@ class Sandbox:
         return site
 
     async def _refuse(self, site: web.TCPSite) -> None:
-        """Let nobody in at the times when the script says so: the address is free then, and calls are cut."""
+        """Stop to listen at the scripted times: the address is free then, and calls are cut."""
         for start_s, end_s in self._config.conditions.refusing():
             await self._clock.sleep(max(0.0, start_s - self._service.elapsed()))
             await site.stop()
@@ -126,7 +126,7 @@ class Sandbox:
             site = await self._open()
 
     async def close(self) -> None:
-        """Stop. With a state directory everything accepted is known to the next sandbox there."""
+        """Stop. The next sandbox with the same state directory knows everything that was accepted."""
         if self._closed:
             return
         self._closed = True
@@ -141,10 +141,10 @@ class Sandbox:
             self._temporary.cleanup()
         for result in results:
             if isinstance(result, Exception):
-                raise result  # a defect of the sandbox must not pass for a slow service
+                raise result  # a bug in the sandbox must not look like a slow service
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Every event so far, oldest first; also after `close`."""
+        """Return every event so far, oldest first; also after `close`."""
         text = self._service.store.text() if self._last_ledger is None else self._last_ledger
         return [json.loads(line) for line in text.splitlines()]
 
@@ -155,7 +155,7 @@ class Sandbox:
         return task
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        # A task that broke is kept: close() raises what broke it.
+        # A failed task is kept: close() raises its error.
         if task.cancelled() or task.exception() is None:
             self._tasks.discard(task)
 
@@ -174,7 +174,7 @@ class Sandbox:
         return app
 
     def _guarded(self, name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The frame of every call that wants a key: key, rate limit, the handler's answer, the fault that spoils it."""
+        """Handle a call that needs a key: check key and rate limit, call the handler, apply the fault."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
@@ -189,7 +189,7 @@ class Sandbox:
         return handle
 
     def _note(self, name: str, request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> None:
-        """Put a call that came to nothing into the ledger. An unreplied acceptance did come to something."""
+        """Record a call without effect in the ledger. An acceptance without a reply has an effect."""
         kind = fault.kind if fault else ""
         if kind in INSTEAD and fault:
             reply = INSTEAD[kind](call, fault)
@@ -216,7 +216,7 @@ class Sandbox:
             instance=f"{request.path}?{request.query_string}",
             request_id=hashlib.sha256(number.encode()).hexdigest()[:32],
             at=rfc3339(self._service.now()),
-            # Anything else is dropped in silence, as documented.
+            # Everything else is dropped without an error, as documented.
             client_request_id=sent if _CLIENT_REQUEST_ID.fullmatch(sent) else None,
         )
 
@@ -231,7 +231,7 @@ class Sandbox:
             return Reply(200, ""), fault
         # The service's framework is taken to read no body without its content type.
         body = body if request.content_type == "application/json" else b"{}"
-        # Shielded: a request that has arrived is worked on, whether its client stays or not.
+        # Shielded: a received request is processed even if its client leaves.
         return await asyncio.shield(self._spawn(self._take(body, call, fault)))
 
     async def _take(self, body: bytes, call: Call, fault: Fault | None) -> tuple[Reply, Fault | None]:
@@ -245,7 +245,7 @@ class Sandbox:
         return submitted(self._meant(answer, fault), quoted=self._config.quotes), fault
 
     def _meant(self, generation: Generation, fault: Fault | None) -> Generation:
-        """The generation that the reply is about: another one where `fault` says so, and there is one."""
+        """Return the generation for the reply: another one if `fault` says so and there is one."""
         is_other = fault is not None and fault.kind in OTHERS
         return (self._service.world.other_than(generation) if is_other else None) or generation
 
@@ -321,7 +321,7 @@ class Sandbox:
         return _response(problem(call, 404, f"Cannot {request.method} {request.path}"), call)
 
     async def _speak(self, request: web.Request, call: Call, reply: Reply, fault: Fault | None) -> web.StreamResponse:
-        """The reply, or what `fault` makes of it."""
+        """Return the reply, changed by `fault`."""
         kind = fault.kind if fault else ""
         if fault and kind in INSTEAD:
             reply = INSTEAD[kind](call, fault)

@@ -1,8 +1,8 @@
 """The service behind the HTTP server: accepts orders, drives generations, keeps the ledger.
 
-Rule: accepting is one synchronous step, ledger line and world together, so a client that leaves in the middle changes
-nothing. Time is the injected clock's, and nothing depends on a thread, so it also runs in virtual time. It creates no
-tasks: what runs beside is handed to `spawn`. HTTP does not belong here.
+Acceptance is one synchronous step that changes ledger and world together, so a client that leaves changes nothing. Time
+comes from the injected clock and nothing depends on a thread, so it also runs in virtual time. It creates no tasks:
+`spawn` starts them. HTTP does not belong here.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from batchrunner.sandbox.store import Store
 from batchrunner.sandbox.validation import Order
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
-# More bytes than this are worked on off the event loop.
+# Work on more bytes than this runs off the event loop.
 _LARGE_BYTES = 256 * 1024
 
 
@@ -39,7 +39,7 @@ class Renderer(Protocol):
     """Makes a clip: its bytes, or the path of a file that may be moved. Raises RenderFailed."""
 
     def __call__(self, request: RenderRequest, /) -> Awaitable[bytes | Path]:
-        """The clip of `request`."""
+        """Return the clip for `request`."""
         ...
 
 
@@ -62,7 +62,7 @@ class Service:
         with ExitStack() as undo:
             undo.callback(self.store.close)
             past: list[Event] = list(self.store.events())
-            # A hurried sandbox before this one may have lived into what is the future: time goes on from there.
+            # An earlier hurried sandbox may have reached a later time: time continues from there.
             self._wall0_s: float = max([clock.now(), *(event["at"] for event in past)])
             self.world = World(_rules(config, self._wall0_s))
             for event in past:
@@ -88,14 +88,14 @@ class Service:
         return self._clock.monotonic() - self._mono0_s
 
     def befalls(self, on: str, identity: str, state: str = "any") -> Fault | None:
-        """What goes wrong with this call, if anything does. See `Faults.decide`."""
+        """Return the fault of this call, or None. See `Faults.decide`."""
         elapsed_s = self.elapsed()
         return self._outages.decide(on, identity, elapsed_s, state) or self._faults.decide(
             on, identity, elapsed_s, state
         )
 
     async def admit(self, call: Call) -> Reply | None:
-        """Let a call to the API in, as late as it is slow now; or the reply that it is one too many."""
+        """Admit a call to the API after the present delay, or return the reply that refuses it."""
         if late_s := self._config.conditions.reply_s(self.elapsed()):
             await self._clock.sleep(late_s)
         _, rate = self._limits()
@@ -109,13 +109,13 @@ class Service:
         return too_many(call, self._config.retry_after, self._config.retry_delay_s)
 
     def record(self, event: Event) -> None:
-        """Make `event` so: on disk first, then in the world. `at` is now."""
+        """Record `event` on disk, then apply it to the world. `at` is now."""
         event = {"event": event["event"], "at": self.now(), **event}
         self.store.append(event)
         self.world.apply(event)
 
     def settle(self) -> None:
-        """Let everything happen that is due."""
+        """Apply every due event."""
         while event := self.world.next_event(self.now()):
             self.record(event)
             if event["event"] == "started":
@@ -123,7 +123,7 @@ class Service:
             self._wake.set()
 
     async def drive(self) -> None:
-        """Take up what a restart left unfinished, then let things happen when they are due, for ever."""
+        """Resume the generations that a restart interrupted, then apply events when they are due, for ever."""
         for generation in self.world.running():
             self._begin(generation)
         while True:
@@ -133,7 +133,7 @@ class Service:
             await self._clock.wait(self._wake, None if due is None else due - self._wall0_s + self._mono0_s)
 
     async def take_in(self, order: Order) -> int | None:
-        """Put the order's data URIs on disk. Returns the reference clip's number of frames, if it can be told."""
+        """Put the order's data URIs on disk. Returns the reference clip's number of frames, if it is known."""
         for medium in (order.video, order.image):
             if medium.data is not None:
                 await aside(len(medium.data), self.store.keep_input, medium.sha256, medium.data)
@@ -208,7 +208,7 @@ class Allowance:
         self._at_s = 0.0
 
     def take(self, now_s: float, rate: float) -> bool:
-        """Count a call; False, uncounted, where it is one too many. rate: calls per second, in force now."""
+        """Count a call. Return False, without counting it, if the limit is reached. rate: calls per second."""
         self._left = min(self._left + (now_s - self._at_s) * rate, max(rate, 1.0))
         self._at_s = now_s
         if self._left < 1.0 - 1e-9:  # sums of fractions
@@ -218,7 +218,7 @@ class Allowance:
 
 
 def _variation(accepted: Event) -> str:
-    """What the clip is drawn from: equal orders differ by their request, unless they have a seed.
+    """Return the seed of the clip: equal orders differ by their request, unless they have a seed.
 
     The part of the request id before the first dot is left out: batchrunner writes its run there, and the same manifest
     should give the same clips in another run.
@@ -236,7 +236,7 @@ def _rules(config: SandboxConfig, started_at: float) -> Rules:
 
 
 async def aside(size_bytes: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)`, off the event loop where `size_bytes` are many."""
+    """Call `function(*arguments)`, off the event loop if `size_bytes` is large."""
     if size_bytes < _LARGE_BYTES:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)

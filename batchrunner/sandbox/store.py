@@ -1,9 +1,9 @@
-"""What a sandbox remembers across restarts: ledger, inputs, results. Plain blocking files.
+"""The state that a sandbox keeps across restarts: ledger, inputs, results. Plain blocking files.
 
-Rule: a line is in the operating system's hands before its event is answered, so a killed process forgets nothing that
-it accepted. A torn last line was never answered, and is dropped. Files appear under their names whole, or not at all.
+A line is written to the operating system before its event is answered, so a killed process loses nothing that it
+accepted. A torn last line was never answered and is dropped. A file gets its name only when it is complete.
 
-    <state_dir>/lock              held while a sandbox lives; the kernel's, so that it dies with its process
+    <state_dir>/lock              locked while a sandbox lives; the kernel releases it with the process
     <state_dir>/ledger.jsonl      one event a line, appended
     <state_dir>/inputs/<sha256>   bytes of data URIs
     <state_dir>/results/<uuid>.mp4
@@ -23,7 +23,7 @@ STAND_INS = {"video": "standin.mp4", "image": "standin.jpg"}
 
 
 class Store:
-    """One state directory, open for appending. Raises OSError where it cannot be used."""
+    """One state directory, open for appending. Raises OSError if it cannot be used."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -49,7 +49,7 @@ class Store:
                 yield json.loads(line)
 
     def text(self) -> str:
-        """The ledger as it stands."""
+        """Return the text of the ledger."""
         return self._path.read_text("utf-8")
 
     def keep_input(self, sha256: str, data: bytes) -> None:
@@ -69,11 +69,11 @@ class Store:
         return path
 
     def result(self, name: str) -> Path:
-        """Where the result `name` stands, or will."""
+        """Return the path of the result `name`, which may not exist yet."""
         return self.root / "results" / name
 
     def finished(self, name: str) -> Path | None:
-        """The result `name`, where a sandbox that was killed had already made it."""
+        """Return the result `name` if a killed sandbox already made it, or None."""
         path = self.result(name)
         return path if path.is_file() else None
 
@@ -87,13 +87,13 @@ class Store:
         return path.read_bytes()
 
     def close(self) -> None:
-        """Stop appending, and let the next one in."""
+        """Close the ledger and release the lock."""
         self._file.close()
         self._lock.close()
 
 
 def _locked(path: Path) -> IO[str]:
-    """The lock file, locked; raises OSError where another sandbox has it."""
+    """Open and lock the lock file. Raises OSError if another sandbox has it."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
-"""Is a request body one that the service would take? Pure: bytes in, an `Order` or a list of issues out.
+"""Validate a request body as the service would. Pure: bytes in, an `Order` or a list of issues out.
 
-Field names, types, enums and defaults stand in the model's documented schema. Issues have the shape of the zod library
+Field names, types, enums and defaults come from the model's documented schema. Issues have the shape of the zod library
 that the service answers with (one was captured: ``invalid_enum_value`` on this very path; the others follow zod 3).
 Whether the service refuses unknown keys is not known; here they are dropped, as zod does by default.
 """
@@ -31,7 +31,7 @@ class Input:
 
     @property
     def name(self) -> str:
-        """How the ledger names it: content that is kept, or the bundled stand-in of a URL."""
+        """Return its name in the ledger: kept content, or the bundled stand-in of a URL."""
         return "stand-in" if self.data is None else f"sha256:{self.sha256}"
 
 
@@ -52,7 +52,7 @@ class Order:
 
 
 def check(body: bytes) -> Order | list[Issue]:
-    """The order in a JSON body, or every issue found in it."""
+    """Return the order in a JSON body, or every issue in it."""
     try:
         payload = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -74,7 +74,7 @@ def check(body: bytes) -> Order | list[Issue]:
 
 
 def missing(name: str) -> Issue:
-    """The issue of a required field that is not there."""
+    """Return the issue of a missing required field."""
     expected = " | ".join(f"'{model}'" for model in MODELS) if name == "model" else "string"
     return {
         "code": "invalid_type", "expected": expected, "received": "undefined", "path": [name], "message": "Required",

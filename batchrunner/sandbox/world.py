@@ -1,7 +1,7 @@
-"""The service's inner life: queue, capacity, durations, billing. Pure: every method takes `now`.
+"""The state of the simulated service: queue, capacity, durations, billing. Pure: every method takes `now`.
 
-Rule: state changes only by applying events, and every event is a line of the ledger; so a restart, which applies the
-ledger's lines again, comes to the same state by the same path. Times are wall seconds. HTTP does not belong here.
+State changes only when an event is applied, and every event is a line of the ledger. A restart applies the lines again
+and reaches the same state. Times are wall seconds. HTTP does not belong here.
 """
 
 import heapq
@@ -22,7 +22,7 @@ CREDITS_PER_USD = 2_000_000  # documented by the service
 # second, which is how the upstream counts; the upstream's prices with the service's usual mark-up: 0.052, 0.078 and
 # 0.104 USD.
 CREDITS_PER_SECOND: Mapping[str, int] = {"480p": 104_000, "580p": 156_000, "720p": 208_000}
-BALANCE_CREDITS = 1_000_000 * CREDITS_PER_USD  # nobody runs out of a million dollars unasked
+BALANCE_CREDITS = 1_000_000 * CREDITS_PER_USD  # large enough never to run out by accident
 BILLED_FPS = 16
 UNKNOWN_LENGTH_S = 5.0  # billed for a clip that cannot be probed
 # Two clocks are converted into each other (wall and monotonic): a due time may be missed by rounding, never by more.
@@ -57,10 +57,10 @@ class Rules:
 
 @dataclass(slots=True)
 class Generation:
-    """One accepted request, and where it stands.
+    """One accepted request and its state.
 
-    accepted: its ledger event. status: the service's word. ends_at: earliest end of generating.
-    outcome: the event that will end it, once rendering is done: completed with sha256 and bytes, or failed with error.
+    accepted: its ledger event. status: as the service names it. ends_at: earliest end of generating.
+    outcome: the event that will end it, when rendering is done: completed with sha256 and bytes, or failed with error.
     """
 
     accepted: Event
@@ -102,16 +102,16 @@ class World:
 
     @property
     def unfinished(self) -> int:
-        """How many generations are queued or generating."""
+        """Return how many generations are queued or generating."""
         return len(self._waiting) + len(self._running)
 
     @property
     def available(self) -> int:
-        """Credits that can still be spent: what is held counts as spent."""
+        """Return the credits that can be spent. Held credits count as spent."""
         return self.rules.balance_credits + self.topped_up - self.credits_held - self.credits_charged
 
     def has_room(self) -> bool:
-        """Is there a place in the queue?"""
+        """Return whether the queue has a free place."""
         return self.unfinished < self.rules.capacity + self.rules.queue_limit
 
     def other_than(self, generation: Generation) -> Generation | None:
@@ -124,16 +124,16 @@ class World:
         return list(self._running.values())
 
     def price(self, order: Order, frames: int | None) -> int:
-        """Credits that `order` costs. frames: of the reference clip, or None where they cannot be told."""
+        """Credits that `order` costs. frames: of the reference clip, or None if unknown."""
         return price(order.params["resolution"], frames, self.rules.prices)
 
     def accept(
         self, order: Order, now: float, *, request_id: str | None, frames: int | None, pace: Rules | None = None
     ) -> Event:
-        """The event of accepting `order`, and of holding its price; apply it to make it so.
+        """Return the event that accepts `order` and holds its price. It takes effect when it is applied.
 
-        request_id: the client's. frames: length of the reference clip, or None where it cannot be told. pace: the
-        durations in force, where they are not the usual ones.
+        request_id: the client's. frames: length of the reference clip, or None if unknown. pace: the
+        durations in force, if they differ from the configured ones.
         """
         pace = pace or self.rules
         identity = request_id or order.fingerprint
@@ -162,7 +162,7 @@ class World:
         heapq.heappush(self._ends, (generation.ends_at, self._outcomes, generation))
 
     def next_event(self, now: float) -> Event | None:
-        """What is due by `now`: a top-up, a generation's end, or a start where a slot is free. Apply it, ask again."""
+        """Return the next event due by `now`: a top-up, a generation's end, or a start if a slot is free."""
         by = now + ROUNDING_S
         top_up = self._next_top_up()
         if top_up and self.rules.started_at + top_up.at_s <= by:
@@ -177,7 +177,7 @@ class World:
         return None
 
     def next_due(self) -> float | None:
-        """When `next_event` will have something, as far as that is known."""
+        """Return when the next event is due, as far as it is known."""
         due = [self._ends[0][0]] if self._ends else []
         if self._waiting and len(self._running) < self.rules.capacity:
             due.append(self._waiting[0][0])
@@ -190,7 +190,7 @@ class World:
         return left[0] if left else None
 
     def apply(self, event: Event) -> None:
-        """Make `event` so. Events that do not move a generation (fetched, leak) change nothing."""
+        """Apply `event`. Events that do not change a generation (fetched, leak) have no effect."""
         move = {
             "accepted": self._enqueue,
             "started": self._begin,

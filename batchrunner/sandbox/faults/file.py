@@ -1,8 +1,8 @@
-"""The faults file: what may stand in it, and how it is read. Pure: text in, values out.
+"""The faults file: its keys and its reader. Pure: text in, values out.
 
-The file is a list of fault rules, or a mapping of the sections below. Rule: every key is a row of one table, with its
-reader, its meaning and an example; errors and docs/sandbox.md come from the same rows. What the values do belongs to
-`faults`, `conditions` and `world`.
+The file is a list of fault rules, or a mapping of the sections below. Every key is a row of one
+table, with its reader, its meaning and an example. Errors and docs/sandbox.md come from the same rows. `rules`,
+`outages` and `world` define what the values do.
 """
 
 import difflib
@@ -22,7 +22,7 @@ _EXAMPLE = "- {on: poll, kind: unavailable, rate: 0.05}"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a section. field: what it is called in the code. read: raises ValueError(message[, hint])."""
+    """One key of a section. field: its name in the code. read: raises ValueError(message[, hint])."""
 
     name: str
     field: str
@@ -159,7 +159,7 @@ _TOP_UPS = (
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One top-level key. make: from fields to the value; raises ValueError where they do not go together."""
+    """One top-level key. make: from fields to the value; raises ValueError if they do not fit together."""
 
     meaning: str
     keys: tuple[Key, ...]

@@ -1,8 +1,7 @@
-"""The conditions of a night: what the service goes through at set times, whatever is asked of it. Pure.
+"""Scripted conditions of the service at fixed times: outages, limits, slowness, account failures, top-ups. Pure.
 
-Rule: times are seconds since the sandbox was started, and nothing here is drawn: a script says what comes when. Outages
-and trouble with the account become ordinary rules of `faults` that befall every call of their window; limits, slowness
-and top-ups are asked for by the time.
+Times are seconds since the sandbox was started. Nothing is random. Outages and account failures become ordinary rules
+of `rules` that match every call in their window. Limits, slowness and top-ups are looked up by time.
 """
 
 import math
@@ -25,7 +24,7 @@ SHOWS: Mapping[str, str] = {
 }
 CALLS = ("submit", "poll", "logs", "billing", "download")
 _BEFORE = {"cut": "cut_before", "hang": "hang_before"}  # of submissions: before they are accepted
-# Trouble with the account: the kind of fault, and the calls that meet it.
+# Account failures: the kind of fault, and the calls that meet it.
 ACCOUNT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "out_of_credits": ("out_of_credits", ("submit",)),
     "locked": ("locked", ("submit",)),
@@ -46,7 +45,7 @@ class Window:
         return self.from_s, self.from_s + self.for_s
 
     def holds(self, at_s: float) -> bool:
-        """Is it now?"""
+        """Return whether `at_s` is in the window."""
         return self.between_s[0] <= at_s < self.between_s[1]
 
 
@@ -62,7 +61,7 @@ class Outage(Window):
     retry_after_s: float | None = None
 
     def rules(self) -> Iterator[Fault]:
-        """The faults that it comes to."""
+        """Return the equivalent fault rules."""
         kind = SHOWS[self.shows]
         if kind == "unavailable" and self.retry_after_s is not None:
             kind = "unavailable_retry_after"
@@ -91,14 +90,14 @@ class Slow(Window):
 
 @dataclass(frozen=True, slots=True)
 class AccountFailure(Window):
-    """The account is in trouble: `shows` is of ACCOUNT. Out of credits ends with the next top-up at the latest."""
+    """The account fails: `shows` is of ACCOUNT. Out of credits ends with the next top-up at the latest."""
 
     shows: str = "out_of_credits"
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The script of a night."""
+    """The script of one run."""
 
     outages: tuple[Outage, ...] = ()
     throttled: tuple[Throttle, ...] = ()
@@ -107,7 +106,7 @@ class Conditions:
     top_ups: tuple[TopUp, ...] = ()
 
     def rules(self) -> tuple[Fault, ...]:
-        """Outages and trouble with the account, as faults; an outage hides the account."""
+        """Return outages and account failures as faults. An outage hides the account."""
         found = [rule for outage in self.outages for rule in outage.rules()]
         for failure in self.account:
             kind, calls = ACCOUNT[failure.shows]
@@ -118,7 +117,7 @@ class Conditions:
         return tuple(found)
 
     def limits(self, at_s: float, concurrency: int | None, rate: float | None) -> tuple[int | None, float | None]:
-        """The limits in force: those given (None: none), or tighter ones."""
+        """Return the limits in force: the arguments (None: no limit), or tighter ones."""
         now = [window for window in self.throttled if window.holds(at_s)]
         return (
             min((n for n in (concurrency, *(one.concurrency for one in now)) if n is not None), default=None),
@@ -141,9 +140,9 @@ class Conditions:
         return rules
 
     def reply_s(self, at_s: float) -> float:
-        """How long a reply takes now."""
+        """Return how long a reply takes now."""
         return max((window.reply_s for window in self.slow if window.holds(at_s)), default=0.0)
 
     def refusing(self) -> tuple[tuple[float, float], ...]:
-        """When nobody listens at all."""
+        """Return the windows in which the server does not listen."""
         return tuple(sorted(outage.between_s for outage in self.outages if outage.shows == "refused"))

@@ -1,8 +1,8 @@
-"""Seeded misbehaviour: which call goes wrong, and how. Pure: time and identity of a call are arguments.
+"""Seeded faults: which call fails, and how. Pure: time and identity of a call are arguments.
 
-Rule: a draw depends on seed, rule, the call's own identity and how often that identity has called, never on the order
-in which concurrent calls arrive, so that a simulation replays. (`first` alone counts calls in order of arrival.)
-What a kind does to a reply belongs to `replies` and `server`, how rules are written to `script`.
+A draw depends on the seed, the rule, the call's identity and the number of its calls. It does not depend on the order
+in which concurrent calls arrive, so a simulation replays. Only `first` counts calls in order of arrival. `replies` and
+`server` define what a kind does to a reply, `file` how rules are written.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _CALL = """
     rate_limited rate_limited_retry_after rate_limited_retry_date unavailable unavailable_retry_after server_error
     empty_503 edge_502_html edge_524_html html_200 not_found unauthorized hang cut
 """
-# Kinds by the call they befall. Those of polls by the state a generation must be in for them to make sense.
+# Kinds by call. For polls, with the state that the generation must be in.
 _KINDS = {
     ("submit", "any"): _REFUSED + _UNREPLIED + "id_as_generation_id created_201 envelope stray_bytes",
     ("poll", "any"): _CALL + "no_id other_id other_without_id envelope stray_bytes",
@@ -62,11 +62,11 @@ DELAYS_S = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One rule. A call is befallen if every condition given holds.
+    """One rule. It matches a call if every condition that is set holds.
 
     on: submit, poll, logs, billing, download or generation. kind: one of KINDS[on].
     rate: chance of each call, 0 to 1. first: at most this often, in order of arrival.
-    each: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id).
+    each_first: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id).
     match: only calls whose identity holds this text.
     between_s: seconds since the sandbox started, from (inclusive) and to (exclusive).
     delay_s: see DELAYS_S.
@@ -97,9 +97,9 @@ class Faults:
     _fired: Counter[int] = field(default_factory=Counter)
 
     def decide(self, on: str, identity: str, elapsed_s: float, state: str = "any") -> Fault | None:
-        """The fault that befalls this call, or None. Counts the call.
+        """Return the fault of this call, or None. Counts the call.
 
-        identity: of the caller's thing (request id, generation id, file name). elapsed_s: since the start.
+        identity: of the call's object (request id, generation id, file name). elapsed_s: since the start.
         state: ``pending`` or ``completed`` for polls: a kind that needs another state passes the call by.
         """
         for index, rule in enumerate(self.rules):
@@ -126,6 +126,6 @@ class Faults:
 
 
 def uniform(*values: object) -> float:
-    """A number in [0, 1) that depends on `parts` alone."""
+    """A number in [0, 1) that depends only on `values`."""
     digest = hashlib.sha256(repr(values).encode("utf-8", "backslashreplace")).digest()
     return int.from_bytes(digest[:7], "big") / (1 << 56)
