@@ -38,8 +38,8 @@ class Accepted:
 class GenerationStatus:
     """The state of a generation as one poll saw it.
 
-    word: the service's own status word. known: whether the word, or a link or an error beside it, settles the phase
-    (any other unknown word counts as pending). result_url: only with COMPLETED, and even then it may be missing.
+    status_text: the service's own status. known: whether the status, or a link or an error beside it, determines the
+    phase (any other unknown status counts as pending). result_url: with COMPLETED, if there is one.
     error: with FAILED, and with COMPLETED where there is no link.
     named: whether the reply names the generation that was asked for. A reply without any id may be another's.
     notice: what is odd about the reply and changes nothing; "" where nothing is.

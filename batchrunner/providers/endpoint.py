@@ -1,6 +1,6 @@
-"""Where the service is, and the key for it: read from the environment, checked, and told by its host. Pure.
+"""The service's address and key: read from the environment and checked. Pure.
 
-Rule: the key is read here and handed to the client; it goes nowhere else, and never over an unencrypted way.
+The key is read here and passed to the client only. It is never sent over an unencrypted connection.
 """
 
 import re
@@ -32,7 +32,7 @@ class Endpoint:
 
 
 def read_endpoint(settings: Settings, environment: Mapping[str, str]) -> Endpoint | None:
-    """Address and key from the environment; None for the embedded sandbox, which needs neither."""
+    """Return address and key from the environment, or None for the embedded sandbox, which needs neither."""
     if settings.provider == "sandbox":
         return None
     base_url = base_url_of(environment)
@@ -63,7 +63,7 @@ def host_of(url: str) -> str:
 
 
 def weak_keys(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """A warning for a key that is too short to be told from other words."""
+    """Return a warning for a key that is too short to be recognised in other text."""
     short = [name for name in KEY_VARIABLES if 0 < len(environment.get(name, "").strip()) < SHORTEST]
     return [
         f"{name} has fewer than {SHORTEST} characters, which is no key of the service: in longer words it could not be "
@@ -79,7 +79,7 @@ def _without_path(base_url: str) -> str:
 
 
 def _safe_for_a_key(base_url: str) -> bool:
-    """Whether the key may travel there: encrypted, or in clear text to this machine."""
+    """Return whether the key may be sent there: encrypted, or in clear text to this machine."""
     try:
         url = urlsplit(base_url)
         _ = url.port  # raises where it is no number

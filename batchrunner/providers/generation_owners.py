@@ -1,8 +1,8 @@
-"""One generation belongs to one job: the service seen through the ids that it has given out already.
+"""Check that one generation belongs to one job: a provider that rejects ids of other jobs.
 
-Rule: an id that is another job's already is not believed. Whatever stands between (a cache, a replayed reply, a fault
-of the service), its clip would be delivered as two jobs' results, and one of them would be false. The submission that
-got such an answer may have been accepted under an id that nobody knows: it is in doubt, and looked for in the log.
+An id that already belongs to another job is rejected. A cache, a replayed reply or a fault of the service may return
+it, and then one clip would be delivered as the result of two jobs. The submission that got such a reply may have been
+accepted under an unknown id, so it is in doubt and is searched for in the log.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus,
 class GenerationOwners:
     """A service whose answers never give one generation to two jobs.
 
-    records: what is known of earlier runs; looked at again with each search, as a view of what is known by then.
+    records: the records of earlier runs; a live view, read again at each search.
     """
 
     def __init__(self, provider: Provider, records: Collection[Record]) -> None:
@@ -36,7 +36,7 @@ class GenerationOwners:
         return self._provider.capabilities
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
-        """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, where the answer is another job's id."""
+        """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, if the reply has another job's id."""
         accepted = await self._provider.submit(job, request_id)
         owner = self._owner(accepted.generation_id, job.key)
         if owner != job.key:
@@ -48,11 +48,11 @@ class GenerationOwners:
         return accepted
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
-        """Look at a generation once. Raises CallError."""
+        """Poll a generation once. Raises CallError."""
         return await self._provider.status(generation_id, inputs)
 
     async def ping(self) -> None:
-        """Ask something that costs nothing. Raises CallError."""
+        """Make a free call. Raises CallError."""
         await self._provider.ping()
 
     async def find_submissions(self, since: float) -> Submissions:

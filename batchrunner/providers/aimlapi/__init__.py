@@ -1,1 +1,1 @@
-"""The service's HTTP API: `wire` reads its replies (pure), `client` makes the calls."""
+"""The service's HTTP API: `responses` reads its replies (pure), `client` makes the calls."""

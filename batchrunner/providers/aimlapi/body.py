@@ -1,10 +1,10 @@
-"""The body of a reply, read although it is damaged: bytes in, objects and ids out. Pure.
+"""Read the body of a reply, even if it is damaged: bytes in, objects and ids out. Pure.
 
 A reply that arrived is worth reading: the id in it may be paid for. Seen in the field: a byte order mark, a Latin-1
 byte, a control character, a trailing comma, text before or after the object, and an envelope around it. What the
 fields of an object mean is decided in `batchrunner.providers.aimlapi.responses`.
 
-Rules: nothing here raises for a bad body, whatever its nesting, and every step takes time linear in its length.
+Nothing here raises for a bad body, and every step takes time linear in its length.
 """
 
 import json
@@ -35,7 +35,7 @@ _DECODER = json.JSONDecoder(strict=False)  # control characters in strings are a
 
 
 def json_value(body: bytes) -> object:
-    """The JSON value of a body, or None where there is none. Damage around the value, and small damage in it, is
+    """Return the JSON value of a body, or None. Damage around the value, and small damage in it, is
     passed over.
     """
     text = _text(body)
@@ -46,7 +46,7 @@ def json_value(body: bytes) -> object:
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """The same, if it is an object, or a list of one object."""
+    """Return the object in a body, also from a list of one object."""
     return _single(json_value(body))
 
 

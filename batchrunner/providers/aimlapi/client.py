@@ -1,8 +1,7 @@
-"""The calls to the service, on aiohttp. One session for the API; one border where foreign exceptions are mapped.
+"""The calls to the service, on aiohttp. `_mapped` turns all exceptions of libraries into ours.
 
-Two rules govern this room. First, nothing here is retried: a call is made once and its outcome told, because only the
-journal knows whether it may be made again. Second, the API key goes into the Authorization header of requests to the
-service's own base URL, and nowhere else.
+First, nothing is retried here: only the journal knows whether a call may be repeated. Second, the API key goes only
+into the Authorization header of requests to the service's own base URL.
 """
 
 import asyncio
@@ -46,7 +45,7 @@ _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. Every wait for the network is under one of these, so that nothing can hang."""
+    """Time limits, seconds. Every wait for the network has one, so nothing can hang."""
 
     connect_s: float = 20.0
     answer_s: float = 120.0  # a POST: from the last byte sent to the answer
@@ -54,7 +53,7 @@ class Timeouts:
 
 
 class _Handler(ResponseHandler):
-    """The library's side of a connection; what it parses passes through a `Head` first."""
+    """aiohttp's protocol for a connection. A `Head` filters the bytes before aiohttp parses them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -70,7 +69,7 @@ class _Handler(ResponseHandler):
         for piece in [data] if self._head is None or not data else self._head.feed(data):
             super().data_received(piece)
             if self.exception() is not None and self._payload is not None and not self._payload.is_eof():
-                # The library fails the connection, but not a body that it has handed out: its reader would wait.
+                # aiohttp fails the connection, but not a body that is already being read: its reader would wait.
                 self._payload.feed_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -115,8 +114,8 @@ class ApiClient:
         self._lookups: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # A submission gets a connection of its own. On a kept-alive one, the server may close in the moment we send:
-        # the request is lost or not, nobody can tell, and a job would be in doubt. One handshake a job is the price.
+        # A submission gets a connection of its own. The server may close a kept-alive one while we send, and then
+        # the job would be in doubt. The price is one handshake a job.
         self._submissions = self._session(_Connector(limit=0, force_close=True))
         # Polls are repeatable, so they share kept-alive connections.
         self._lookups = self._session(_Connector(limit=64))
@@ -138,8 +137,7 @@ class ApiClient:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Replies are small: nothing is gained by compressing them. What comes compressed all the same, `_read`
-            # unpacks, within bounds.
+            # Replies are small, so compression gains nothing. `_read` decompresses replies that are compressed anyway.
             headers={
                 "User-Agent": "batchrunner",
                 "Authorization": f"Bearer {self._key}",
@@ -187,7 +185,7 @@ class ApiClient:
             return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
-        """Look at a generation once. inputs: the URLs that its job submitted. Raises CallError."""
+        """Poll a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         read = await self._get(_PATH, {"generation_id": generation_id})
         now, base = self._clock.now(), self._base
@@ -195,7 +193,7 @@ class ApiClient:
             return responses.read_status(read.status, read.headers, read.body, now, generation_id, inputs, base)
 
     async def ping(self) -> None:
-        """Look for a generation that nobody has: any answer but trouble will do. Raises CallError."""
+        """Poll a generation that does not exist: any answer of a working service will do. Raises CallError."""
         try:
             await self.status("batchrunner")
         except (JobFault, AccountFault):
@@ -205,7 +203,7 @@ class ApiClient:
                 raise
 
     async def find_submissions(self, since: float) -> Submissions:
-        """All submissions since `since` (wall time, s) that the service's log lists.
+        """Return all submissions since `since` (wall time, s) in the service's log.
 
         GET /v2/logs is documented to carry inference_id and client_request_id and to allow 200 requests a minute; one
         walk over its pages serves all submissions in doubt. Raises CallError.
@@ -242,11 +240,11 @@ class ApiClient:
 
 
 class _Body:
-    """A submission's JSON body, its length known beforehand and its local files read piece by piece.
+    """A submission's JSON body. Its length is known beforehand; local files are read chunk by chunk.
 
-    fault: set where reading an input failed; the body then ends before its last byte.
-    complete: whether the last bytes were handed over. Until then the service holds a piece of JSON shorter than its
-    Content-Length, which nobody can accept: a cut before this moment leaves nothing in doubt.
+    fault: set if an input cannot be read; the body then ends before its last byte.
+    complete: whether the last bytes were passed to aiohttp. Before that, the service has less JSON than Content-Length
+    declares and cannot accept it, so a cut leaves nothing in doubt.
     """
 
     def __init__(self, job: Job, executor: Executor) -> None:
@@ -307,7 +305,7 @@ def _quoted(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A reply as it was read. headers: names in lower case. broken: why the body ended early, or None."""
+    """A received reply. headers: names in lower case. broken: why the body ended early, or None."""
 
     status: int
     headers: dict[str, str]
@@ -316,10 +314,10 @@ class _Read:
 
 
 async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
-    """The reply, its body cut at what a reply may sensibly hold, and without secrets.
+    """Read the reply without secrets, up to the size limit of a body.
 
-    Some services quote the key that they refuse, and their words go into journal, log and report. A body that breaks
-    off is kept as far as it was received: it may hold an id.
+    Some services quote the refused key, and their messages go into journal, log and report. A truncated body is kept:
+    it may hold an id.
     """
     broken: Exception | None = None
     content = bytearray()
@@ -336,7 +334,7 @@ async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
 
 
 def _unpacked(content: bytes, coding: str) -> bytes:
-    """A body that was compressed unasked, unpacked no further than a reply may be long; as it is where that fails."""
+    """Decompress a body that was compressed without request, up to the size limit. Return it unchanged on an error."""
     if coding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
         return content
     try:
@@ -347,7 +345,7 @@ def _unpacked(content: bytes, coding: str) -> bytes:
 
 @contextmanager
 def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
-    """A reply that broke off and does not say what it should counts as a broken connection."""
+    """Treat a truncated reply without the needed content as a broken connection."""
     try:
         yield
     except CallError as error:
@@ -359,7 +357,7 @@ def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SEC
 
 @contextmanager
 def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
-    """The border: aiohttp's and the system's exceptions become ours, told apart by whether all of `body` was sent."""
+    """Map exceptions of aiohttp and the system to ours. They depend on whether all of `body` was sent."""
     try:
         yield
     except CallError:

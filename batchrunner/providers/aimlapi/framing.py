@@ -1,9 +1,8 @@
-"""The head of an HTTP reply, made readable for the HTTP library before it parses it. Pure.
+"""Repair the head of an HTTP reply before the HTTP library parses it. Pure.
 
 The library gives up on a reply for a fault in its head that does not matter here: Content-Length twice, a header field
 that is very long or has no colon, too many fields. The reply may hold the id of a generation that is paid for. So only
-the fields that are used are passed on, and the length is left out where it makes no sense: the body then ends with the
-connection.
+the used fields are passed on. An invalid length is dropped; the body then ends with the connection.
 """
 
 import re
@@ -50,7 +49,7 @@ class Head:
         return [piece for piece in ready if piece]
 
     def remainder(self) -> bytes:
-        """What is held back, unchanged."""
+        """Return the buffered bytes unchanged."""
         content = bytes(self._buffer)
         self._buffer.clear()
         return content

@@ -1,4 +1,4 @@
-"""The reason that a reply gives for a refusal or a failure, found in any shape. Pure.
+"""Find the reason for a refusal or a failure in a reply of any shape. Pure.
 
 Seen in the field: a text, a list of texts, issues (path and message, or loc and msg), ``msg``, ``reason``, ``detail``,
 ``failure_reason``, nested objects, and words that stand beside ``error`` instead of in it.
@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrunner.formatting import redacted
 
-MAX_TEXT = 600  # characters of the service's words that are carried into journal and report
+MAX_TEXT = 600  # characters of the service's message in journal and report
 _DEEPEST = 5
 _MOST_ITEMS = 8  # of a list
 _MOST_WORDS = 12  # texts
@@ -27,7 +27,7 @@ _NOTHING = {"", "none", "null", "false", "0", "ok", "success", "n/a"}
 
 
 def reason(value: object, *, beside: bool = False) -> str | None:
-    """The service's own words in `value`, or None where it has none. beside: without those of its ``error``."""
+    """Return the service's message in `value`, or None. beside: without the message of its ``error``."""
     if beside and isinstance(value, dict):
         value = {key: item for key, item in value.items() if key not in {"error", "title"}}
     messages = list(dict.fromkeys(islice(_messages(value, _DEEPEST), _MOST_WORDS)))
@@ -36,7 +36,7 @@ def reason(value: object, *, beside: bool = False) -> str | None:
 
 
 def failure_in(reply: Mapping[str, Any]) -> object:
-    """What the reply says that went wrong, or None where it says nothing of that."""
+    """Return the part of the reply that describes a failure, or None."""
     found = next((value for key in _PROOF if not _is_empty(value := reply.get(key))), None)
     detail = reply.get("detail")
     # A bare text under `detail` may say anything.
@@ -54,7 +54,7 @@ def quoted(value: object, most: int = 300) -> str:
 
 
 def storable(messages: str) -> str:
-    """The service's words as they may be kept: without the secrets of URLs in them, not too long, and storable."""
+    """Return a message that may be stored: without secrets of URLs, shortened, valid Unicode."""
     short = redacted(messages[: 8 * MAX_TEXT])[:MAX_TEXT]
     return short.encode("utf-8", "backslashreplace").decode()
 
@@ -72,7 +72,7 @@ def _messages(value: object, depth: int) -> Iterator[str]:
 
 
 def _of_object(value: Mapping[str, Any], depth: int) -> Iterator[str]:
-    """The complaints about single fields where there are any: they say more than the words above them."""
+    """Yield the messages about single fields, if any: they are more specific than the general message."""
     error = value.get("error")
     holders = (error, value) if isinstance(error, dict) else (value,)
     lists = (holder[key] for holder in holders for key in _ISSUES if isinstance(holder.get(key), list))

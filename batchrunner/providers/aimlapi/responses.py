@@ -1,12 +1,12 @@
-"""The service's replies, read: status, headers and body in, a typed reply or a `CallError` out. Pure.
+"""Read the service's replies: status, headers and body in, a typed reply or a `CallError` out. Pure.
 
 Sources: the model's page and openapi.json for the documented shapes; the project's fact sheet (sections 1.3, 1.4 and
 2.1) for the captured ones: two error envelopes, ids under two names, ``succeeded``, four shapes of ``video``, error
 details of the upstream inside a 200. How a damaged body is read is decided in `batchrunner.providers.aimlapi.body`,
 which link is the result in `result_link`, and what the reason of a failure is in `reason`.
 
-Rules: what settles whether a submission was accepted is decided here, in `_STATUSES` and `read_submission`, and nowhere
-else. A status word ends a generation only where it is known, or where a link or an error stands beside it.
+Only `_STATUSES` and `read_submission` decide whether a submission was accepted. A status ends a generation only if it
+is known, or if the reply has a link or an error.
 """
 
 import json
@@ -46,13 +46,13 @@ __all__ = [
 ]
 
 _MAX_REQUEST_ID = 128  # characters, as documented
-MAX_REPLY_BYTES = 1 << 20  # replies are a few hundred bytes; more is not a reply
+MAX_REPLY_BYTES = 1 << 20  # replies have a few hundred bytes
 MAX_FIELD_BYTES = 64 << 10  # of one header field
 _MAX_WORD = 60  # characters of a status word
 
 
 # Documented: queued, generating, completed, error. The provider's page also says complete. Captured: waiting, active,
-# succeeded. Other services' words for the same: the rest. Case, spaces, hyphens and underscores do not count.
+# succeeded. The remaining ones are other services' statuses. Case, spaces, hyphens and underscores do not count.
 _PHASES: Mapping[str, Phase] = {
     label: phase
     for phase, message in {
@@ -96,7 +96,7 @@ HINTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """What a status other than 2xx says. refused: why it is certain that no work has started; "" where it is not."""
+    """The meaning of a status other than 2xx. refused: why it is certain that no work has started, or ""."""
 
     refused: str
     fault: type[CallError]
@@ -222,7 +222,7 @@ def read_status(
 
 
 def _phase(known: Phase | None, link: str | None, failure: object) -> Phase:
-    """The phase by the status word, where it is known, and by the link or the error beside it."""
+    """Return the phase by the status, if it is known, and by the link or the error."""
     if known in {None, Phase.COMPLETED}:
         if link is not None:
             return Phase.COMPLETED
@@ -232,7 +232,7 @@ def _phase(known: Phase | None, link: str | None, failure: object) -> Phase:
 
 
 def _why(phase: Phase, label: str, reply: Mapping[str, Any], asked: str) -> Problem | None:
-    """Why there is no result, and will be none."""
+    """Return why there will be no result."""
     if phase is Phase.FAILED:
         return _generation_problem(label, reply)
     if phase is not Phase.COMPLETED:
@@ -291,7 +291,7 @@ def _is_json(body: bytes) -> bool:
 
 
 def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: bool) -> Submissions:
-    """What the rows of all pages say."""
+    """Return the submissions in the rows of all pages."""
     ids: dict[str, str] = {}
     requests, finished = set(), set()
     created: dict[str, float] = {}
@@ -400,7 +400,7 @@ def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) 
 
 
 def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The objects of a reply as one: the inner ones count more, and what they leave out stands around them."""
+    """Merge the objects of a reply. Fields of inner objects win."""
     return {key: value for level in found for key, value in level.items()}
 
 
@@ -417,7 +417,7 @@ def _credits(reply: Mapping[str, Any]) -> float | None:
 
 
 def _generation_problem(label: str, reply: Mapping[str, Any]) -> Problem:
-    """Why a generation failed: in the words of its error, of what stands beside it, or by quoting the reply."""
+    """Return why a generation failed: its error message, another message, or a quote of the reply."""
     error = failure_in(reply)
     envelope = error if isinstance(error, dict) else {"detail": error} if isinstance(error, list | str) else {}
     details = envelope.get("detail") or envelope.get("data")

@@ -1,6 +1,6 @@
-"""The link to the result in the reply for a completed generation. Pure.
+"""Find the link to the result in the reply for a completed generation. Pure.
 
-The documented place is ``video.url``. Other places were seen, so every link in the reply is looked at and judged by its
+The documented place is ``video.url``. Other places were seen, so every link in the reply is classified by its
 value first: ``video_url`` may hold the result, or the clip that the job submitted. Not the result are the job's own
 inputs, links for polling, status, cancelling and documentation, pictures, and files of other kinds.
 """
@@ -47,7 +47,7 @@ _VIDEO_KEYS = {"video", "videos", "clip", "clips"}
 def result_link(
     reply: Mapping[str, Any], inputs: Collection[str], base_url: str, *, certain: bool = False
 ) -> str | None:
-    """The link to the result, or None where there is none, or where several may be it.
+    """Return the link to the result, or None if there is none or several are possible.
 
     inputs: the URLs that the job submitted. base_url: what a relative link is joined to; "" where there is none.
     certain: take only a link that stands in a known place, or names a video.
@@ -72,7 +72,7 @@ def result_link(
 
 
 def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Every text in the reply: the keys above it, the text, and the content type that stands beside it."""
+    """Yield every text in the reply: the keys above it, the text, and the content type that stands beside it."""
     todo: list[tuple[tuple[str, ...], object, str]] = [((), reply, "")]
     while todo:
         path, value, kind = todo.pop()
@@ -89,7 +89,7 @@ def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
 
 
 def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
-    """The text as an absolute link, or None where it is no link."""
+    """Return the text as an absolute link, or None."""
     text = text.strip()
     if _ABSOLUTE.match(text):
         return text if _split(text).hostname and not _SPACE.search(text) else None
@@ -126,7 +126,7 @@ def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
 
 
 def _rank(path: tuple[str, ...], url: str, kind: str) -> int:
-    """How likely a link is the result by its place: 0 for the documented one, more for those that say less."""
+    """Rank a link by its place: 0 for the documented place, more for less certain ones."""
     if path in (("video",), ("video", "url")):
         return _DOCUMENTED
     key_words = {key_word for key in path for key_word in _key_words(key)}
