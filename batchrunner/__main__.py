@@ -1,7 +1,7 @@
-"""The way in: `batchrunner`, and `python -m batchrunner` where its script is not on the path.
+"""The entry point of `batchrunner` and of `python -m batchrunner`.
 
-Rule: nothing is imported before Ctrl-C is quiet. While the command is loaded it ends the process as it ends any other
-program; from then on the command says what was interrupted. File names are UTF-8, whatever the locale is.
+Nothing is imported before Ctrl-C is silent. While the command is being loaded, Ctrl-C ends the process as it ends any
+other program; after that the command reports what was interrupted. File names are UTF-8 in every locale.
 """
 
 import os
@@ -10,11 +10,11 @@ import sys
 
 
 def main() -> None:
-    """The `batchrunner` command."""
+    """Run the `batchrunner` command."""
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
-        # Manifests are UTF-8, and so are the names on disks. Only a new interpreter can be told so.
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 (this program again)
-    speaks = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody has it ignored
+        # Manifests and file names are UTF-8. Only a new interpreter can switch to UTF-8.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 (restarts this program)
+    speaks = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # false if SIGINT is ignored
     if speaks:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from batchrunner.cli import main as command

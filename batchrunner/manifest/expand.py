@@ -1,8 +1,7 @@
-"""From what the manifest says to one row per job: defaults, tables, matrix, patterns. Pure: files are an argument.
+"""Expand the manifest to one row per job: defaults, tables, matrix, patterns. Pure: files are an argument.
 
-Rule: rows come in the order in which they are written, jobs first, then tables, then the matrix, and in a matrix row
-the last key varies fastest. Rows are made one by one as they are asked for, and never more than MAX_ROWS. What the
-manifest said of a job is let go as soon as its row is made.
+Rows are in written order: first jobs, then tables, then the matrix. In a matrix row the last key varies fastest. Rows
+are generated lazily, and at most MAX_ROWS. The manifest's value of a job is dropped as soon as its row exists.
 """
 
 import fnmatch
@@ -25,15 +24,15 @@ _FILES = ("video", "image")
 _INPUTS = frozenset(_FILES)
 _NAMES = {"jobs": "job", "jobs_from": "row", "matrix": "matrix row"}
 
-# Takes a pattern, gives the matching paths as they would be written, in no particular order.
+# Takes a pattern, and returns the matching paths as they would be written, in any order.
 Glob = Callable[[str], list[str]]
-# Takes a table's name, its place in the manifest and whether it may be empty; gives its rows, their own fields alone.
+# Takes a table's name, its place in the manifest and whether it may be empty, and yields its rows without defaults.
 Read = Callable[[str, int, bool], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
 class _RowContext:
-    """What the rows of one manifest share. unusable: fields of the defaults that were refused."""
+    """The context that the rows of one manifest share. unusable: rejected fields of the defaults."""
 
     defaults: Mapping[str, Any]
     default_marks: Mapping[str, int]
@@ -45,9 +44,9 @@ class _RowContext:
 
 
 def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, findings: Findings) -> Iterator[Row]:
-    """The rows of `root` (from `source.parse`), without the values at the `bad` places (from `schema.check`).
+    """Yield the rows of `root` (from `parser.parse`), without the values at the `bad` places (from `schema.check`).
 
-    Takes the lists of `root` apart as it goes. Ends early where there are too many rows, which is noted.
+    Consumes the lists of `root`. Records an error and stops if there are too many rows.
     """
     top = root if isinstance(root, YamlMapping) else {"jobs": root}
     defaults = top.get("defaults")
@@ -57,11 +56,11 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     allow_empty = top.get("allow_empty") is True
     refused = frozenset(defaults) - usable.keys()
     sheet = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
-    made = 0
+    count = 0
     for place, rows in _groups(top, sheet, read):
         for row in rows:
-            made += 1
-            if made > MAX_ROWS:
+            count += 1
+            if count > MAX_ROWS:
                 message, hint = f"more than {MAX_ROWS:,} jobs up to here", "split the batch"
                 findings.error("too-many", place, message, hint)
                 return
@@ -69,7 +68,7 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
 
 
 def _groups(top: Mapping[str, Any], sheet: _RowContext, read: Read) -> Iterator[tuple[int, Iterator[Row]]]:
-    """The rows that each entry of each section stands for, with its place in the manifest."""
+    """Yield the place in the manifest and the rows of each entry of each section."""
     for index, item, place in _spent(top.get("jobs")):
         if isinstance(item, YamlMapping):
             yield place, iter((_job(item, ("jobs", index), sheet),))
@@ -81,7 +80,7 @@ def _groups(top: Mapping[str, Any], sheet: _RowContext, read: Read) -> Iterator[
 
 
 def _spent(items: Any) -> Iterator[tuple[int, Any, int]]:
-    """The entries of a list with their numbers and places; each is let go as it is handed out."""
+    """Yield the entries of a list with their numbers and places, and remove them from the list."""
     if isinstance(items, YamlList):
         for index, place in enumerate(items.marks):
             item, items[index] = items[index], None
@@ -98,7 +97,7 @@ def _tables(top: Mapping[str, Any], sheet: _RowContext) -> Iterator[tuple[int, s
 
 
 def _table(name: str, place: int, sheet: _RowContext, read: Read) -> Iterator[Row]:
-    """The rows of a table, with the defaults below them."""
+    """Yield the rows of a table with defaults applied."""
     for own in read(name, place, sheet.allow_empty):
         row = replace(own, fields=_over_defaults(own.fields, sheet)) if sheet.defaults else own
         _require_inputs(row, "jobs_from", sheet)
@@ -115,7 +114,7 @@ def _job(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Row:
 def _own(
     item: YamlMapping, known: frozenset[str], where: tuple[str, int], sheet: _RowContext
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """The item's fields that can be used, and the names of those that cannot."""
+    """Return the item's usable fields, and the names of the unusable ones."""
     own = {key: value for key, value in item.items() if key in known and (*where, key) not in sheet.bad}
     unusable = frozenset(item) - own.keys() if len(own) < len(item) else frozenset()
     return own, unusable
@@ -124,13 +123,13 @@ def _own(
 def _row(
     item: YamlMapping, own: Mapping[str, Any], marks: Mapping[str, int], unusable: frozenset[str], sheet: _RowContext
 ) -> Row:
-    """A row of its `own` fields and, below them, the defaults."""
+    """Return a row of its `own` fields and the defaults."""
     whole = {**sheet.default_marks, **marks} if sheet.defaults else marks
     return Row(_over_defaults(own, sheet), whole, item.mark, sheet.findings, unusable)
 
 
 def _over_defaults(own: Mapping[str, Any], sheet: _RowContext) -> Mapping[str, Any]:
-    """The fields with the defaults for those that are not there. Tags are merged key by key."""
+    """Return the fields with defaults for missing ones. Tags are merged key by key."""
     if not sheet.defaults:
         return own
     fields = {**sheet.defaults, **own}
@@ -152,7 +151,7 @@ def _require_inputs(row: Row, section: str, sheet: _RowContext) -> None:
 
 
 def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Iterator[Row]:
-    """Every combination of what is listed in a matrix row, but for those that it excludes."""
+    """Yield every combination of the values in a matrix row, except for excluded ones."""
     own, unusable = _own(item, FIELDS, where, sheet)
     allow_empty = item.get("allow_empty", sheet.allow_empty) is True
     axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, sheet)) for key in own}
@@ -161,7 +160,7 @@ def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext)
     exclude = item.get("exclude") if (*where, "exclude") not in sheet.bad else None
     exclusions = _exclusions(exclude, sheet) if isinstance(exclude, YamlList) else []
     if number > MAX_ROWS or number * len(exclusions) > MAX_COMPARISONS:
-        message = f"the matrix row stands for {number:,} jobs, at most {MAX_ROWS:,} are allowed"
+        message = f"the matrix row expands to {number:,} jobs, at most {MAX_ROWS:,} are allowed"
         if number <= MAX_ROWS:
             message = f"{len(exclusions):,} exclusions from {number:,} jobs are too many to compare"
         sheet.findings.error("too-many", item.mark, message, "list fewer values, or split the batch")
@@ -174,12 +173,12 @@ def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext)
         if not _excluded(row, exclusions):
             left += 1
             yield row
-    _tell_of_exclusions(item, exclusions, number - left, sheet, all_gone=bool(number) and not left and not allow_empty)
+    _report_exclusions(item, exclusions, number - left, sheet, all_gone=bool(number) and not left and not allow_empty)
 
 
 @dataclass(slots=True)
 class _Exclusion:
-    """A combination that is left out: what each field must be. hits: how many jobs it fits."""
+    """A combination to leave out: the value of each field. hits: the number of matching jobs."""
 
     fields: Mapping[str, Any]
     place: int
@@ -195,7 +194,7 @@ def _exclusions(listed: YamlList, sheet: _RowContext) -> list[_Exclusion]:
 
 
 def _excluded(row: Row, exclusions: list[_Exclusion]) -> bool:
-    """Whether an exclusion fits the row; every one that does is counted."""
+    """Return True if an exclusion matches the row. All matching exclusions count a hit."""
     excluded = False
     for each in exclusions:
         if all(_fits(wanted, key, row) for key, wanted in each.fields.items()):
@@ -211,26 +210,28 @@ def _fits(wanted: Any, key: str, row: Row) -> bool:
     return bool(value == wanted)
 
 
-def _tell_of_exclusions(
+def _report_exclusions(
     item: YamlMapping, exclusions: list[_Exclusion], number: int, sheet: _RowContext, *, all_gone: bool
 ) -> None:
     for each in exclusions:
         if not each.hits and not (sheet.allow_empty or item.get("allow_empty") is True):
-            hint = "its values must be written as they are listed in the row"
-            sheet.findings.warn("no-match", each.place, "this exclusion fits no job of its row", hint)
+            hint = "write its values as they are listed in the row"
+            sheet.findings.warn("no-match", each.place, "this exclusion matches no job of its row", hint)
     if all_gone:
         message = f"the matrix row excludes all of its {number:,} jobs"
-        sheet.findings.error("no-match", item.key_marks["exclude"], message, "'allow_empty: true' in it lets it be")
+        sheet.findings.error(
+            "no-match", item.key_marks["exclude"], message, "'allow_empty: true' in the row allows this"
+        )
 
 
 def _choices(key: str, value: Any, place: int, allow_empty: bool, sheet: _RowContext) -> Iterator[tuple[Any, int]]:
-    """The values that one key of a matrix row stands for, with their places; patterns are worked out, sorted."""
+    """Yield the values of one key of a matrix row with their places. Patterns are expanded and sorted."""
     listed = zip(value, value.marks, strict=True) if isinstance(value, YamlList) else ((value, place),)
     for each, each_place in listed:
         if key in _FILES and isinstance(each, str) and is_pattern(each):
             matches = sorted(sheet.glob(each))
             if not matches and not allow_empty:
-                hint = "patterns are relative to the manifest; 'allow_empty: true' lets it be"
+                hint = "patterns are relative to the manifest; 'allow_empty: true' allows this"
                 sheet.findings.error("no-match", each_place, f"no file matches {each}", hint)
             yield from ((match, each_place) for match in matches)
         else:

@@ -1,7 +1,7 @@
-"""The name of a job's result, from a pattern such as ``{id}-{resolution}``. Pure.
+"""The file name of a job's result, from a pattern such as ``{id}-{resolution}``. Pure.
 
-Rule: a result's name is safe everywhere, as an id is, and no two differ only in case; ``.mp4`` follows. A name never
-counts for what a job is: a new pattern gives the results other names, and nothing is paid again.
+A result's name is valid on every system, like an id, and unique regardless of case; ``.mp4`` is appended. The name is
+not part of a job's identity: a new pattern renames results, and nothing is paid again.
 """
 
 import re
@@ -22,7 +22,7 @@ _MAX_TEXT = 1000
 
 
 class FileNames:
-    """The results' names of one batch: `add` each row in order, then `settled`."""
+    """The results' names of one batch. Call `add` for each row in order, then `settled`."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -30,7 +30,7 @@ class FileNames:
         self._number = 0
 
     def add(self, row: Row) -> None:
-        """Take the next row."""
+        """Add the next row."""
         pattern = row.fields.get("file", _DEFAULT)
         if pattern != _DEFAULT:
             name = _filled(pattern, row)
@@ -40,51 +40,53 @@ class FileNames:
         self._number += 1
 
     def settled(self, ids: Sequence[str]) -> dict[int, str]:
-        """The names that are not the id, by position, without ``.mp4``. Names that cannot be are noted."""
+        """Return the names that differ from the id, by position, without ``.mp4``. Record invalid names."""
         names: dict[int, str] = {}
         if not self._patterned:
             return names
-        taken = {each.lower(): at for at, each in enumerate(ids) if at not in self._patterned}
+        taken = {item.lower(): at for at, item in enumerate(ids) if at not in self._patterned}
         for position, (draft, row) in self._patterned.items():
             name = draft.replace(_ID, ids[position])
             wrong = fault(name, "file name")
             if wrong:
                 clean = cleaned(name)
-                row.error("file-name", "file", wrong, f"{clean} would do" if clean else "add {id}")
+                row.error("file-name", "file", wrong, f"use {clean}" if clean else "add {id}")
                 continue
             first = taken.setdefault(name.lower(), position)
             if first != position:
                 other = self._places.line(first, row.findings)
-                hint = "add {id}, or what tells these jobs apart; case does not tell files apart everywhere"
-                row.error("duplicate-file", "file", f"the file name '{name}' is taken by the job on {other}", hint)
+                hint = "add {id}, or a field that differs; some systems ignore case in file names"
+                row.error(
+                    "duplicate-file", "file", f"the file name '{name}' is already used by the job on {other}", hint
+                )
             elif name != ids[position]:
                 names[position] = name
         return names
 
 
 def pattern_fault(pattern: str) -> tuple[str, str]:
-    """Message and hint of what is wrong with a pattern for every job; empty where nothing is."""
+    """Return message and hint for an error of a pattern that affects every job, or empty texts."""
     return _holes(pattern)[1:]
 
 
 @lru_cache(maxsize=4096)
 def _holes(pattern: str) -> tuple[tuple[str, ...], str, str]:
-    """The placeholders of a pattern; message and hint of what is wrong with it, or nothing."""
+    """Return the placeholders of a pattern, and message and hint of its error, or empty texts."""
     names = tuple(_HOLE.findall(pattern))
-    if any(each in _HOLE.sub("", pattern) for each in "{}\0"):
-        return names, "the file name holds a brace without its partner", "placeholders are written {id}"
+    if any(item in _HOLE.sub("", pattern) for item in "{}\0"):
+        return names, "the file name contains an unmatched brace", "write placeholders as {id}"
     for name in names:
         if name not in _KNOWN and not (name.startswith("tags.") and name != "tags."):
             guess = nearest(name, (*_KNOWN, "tags.…"))
             hint = f"did you mean {{{guess}}}?" if guess else "known: " + ", ".join((*_KNOWN, "tags.<name>"))
             if name in ("index", "n", "number", "position", "row"):
-                hint = "a place changes when rows are added: use {id}"
+                hint = "a row's position changes when rows are added: use {id}"
             return names, f"there is no placeholder {{{name[:40]}}}", hint
     return names, "", ""
 
 
 def _filled(pattern: str, row: Row) -> str | None:
-    """The pattern with all but the id put in; None where that cannot be, which is noted."""
+    """Fill in the pattern except for the id. Record an error and return None if that is not possible."""
     names, message, hint = _holes(pattern)
     if message:
         row.error("file-name", "file", message, hint)
@@ -93,8 +95,8 @@ def _filled(pattern: str, row: Row) -> str | None:
     for name in names:
         value = _ID if name == "id" else _value(name, row.fields)
         if not value:
-            hint = "every job that this stands for must set it" if value is None else "use {id}"
-            what = "is not set for this job" if value is None else "leaves no letter that a file name may hold"
+            hint = "every job with this file name must set it" if value is None else "use {id}"
+            what = "is not set for this job" if value is None else "has no character that a file name may contain"
             row.error("file-name", "file", f"{{{name[:40]}}} {what}", hint)
             return None
         values[name] = value

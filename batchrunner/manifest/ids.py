@@ -1,7 +1,7 @@
-"""Names for jobs: checks those that people give, derives the others. Pure.
+"""Ids of jobs: check explicit ids, and derive the others. Pure.
 
-Rule: an id is a safe file name everywhere, and no two differ only in case. A derived id depends on its own row
-alone, so that it stays when rows are added, removed or moved; only rows that are equal in every field get numbers.
+An id is a valid file name on every system, and ids are unique regardless of case. A derived id depends only on its own
+row, so it is stable when rows are added, removed or moved. Only rows that are equal in every field get numbers.
 """
 
 import hashlib
@@ -20,47 +20,47 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device's name, and without any dot
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _STEM_MAX = 32
-# Inputs of one name in a hundred thousand folders get one hash twice in 200 batches; then the later row is numbered.
+# With 100,000 folders of equal input names, two of them have equal hashes in 1 of 200 batches; then one is numbered.
 _HASH_DIGITS = 10
 
 
 class Ids:
-    """The ids of one batch: `add` each row in order, then `settled`."""
+    """The ids of one batch. Call `add` for each row in order, then `settled`."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self._names: list[str] = []
         self._derived: list[int] = []
-        self._taken: dict[str, int] = {}  # by lower-case name: the row that has it
+        self._taken: dict[str, int] = {}  # by lower-case id: the row with it
 
     def add(self, row: Row) -> None:
-        """Take the next row: check and claim the id that it gives, or derive one."""
+        """Add the next row: check and reserve its id, or derive one."""
         position = len(self._names)
-        given = row.fields.get("id")
-        if given is None:
+        name = row.fields.get("id")
+        if name is None:
             self._derived.append(position)
             self._names.append(derive(row.fields))
             return
-        self._names.append(given)
-        wrong = fault(given)
+        self._names.append(name)
+        wrong = fault(name)
         if wrong:
-            clean = cleaned(given)
-            row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to have one derived")
-        first = self._taken.setdefault(given.lower(), position)
+            clean = cleaned(name)
+            row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to get a derived id")
+        first = self._taken.setdefault(name.lower(), position)
         if first != position:
-            self._refuse(given, first, row)
+            self._refuse(name, first, row)
 
-    def _refuse(self, given: str, first: int, row: Row) -> None:
-        """Note that an earlier row has the id. Case does not tell files apart everywhere."""
+    def _refuse(self, name: str, first: int, row: Row) -> None:
+        """Record that an earlier row has the id. Some systems ignore case in file names."""
         holder, line = self._names[first], self._places.line(first, row.findings)
-        if holder == given:
-            message = f"the id '{given[:100]}' is taken: {line} has it"
+        if holder == name:
+            message = f"the id '{name[:100]}' is already used on {line}"
         else:
-            message = f"the id '{given[:100]}' differs from '{holder[:100]}' on {line} only in case"
+            message = f"the id '{name[:100]}' differs from '{holder[:100]}' on {line} only in case"
         row.error("duplicate-id", "id", message, "both would be the same file; rename one")
 
     def settled(self) -> list[str]:
-        """An id for each row, in order. Derived ones give way to given ones; equal ones are numbered from 2."""
+        """Return the id of each row in order. Explicit ids take precedence; equal derived ids are numbered from 2."""
         numbers: dict[str, int] = {}
         for position in self._derived:
             derived = candidate = self._names[position]
@@ -71,30 +71,31 @@ class Ids:
         return self._names
 
 
-def fault(given: str, what: str = "id") -> str:
-    """What is wrong with a given id, or file name, or nothing."""
-    return "" if _PLAIN_ID.fullmatch(given) else _fault(given, what)
+def fault(name: str, what: str = "id") -> str:
+    """Return the error of an explicit id or file name, or an empty text."""
+    return "" if _PLAIN_ID.fullmatch(name) else _fault(name, what)
 
 
-def _fault(given: str, what: str) -> str:
-    if len(given) > 100:
-        return f"the {what} is {len(given)} characters long, at most 100 are allowed"
-    if not _ID.fullmatch(given):
+def _fault(name: str, what: str) -> str:
+    if len(name) > 100:
+        return f"the {what} is {len(name)} characters long, at most 100 are allowed"
+    if not _ID.fullmatch(name):
         return (
-            f"the {what} '{given}' may hold only letters, digits, '.', '_' and '-', and starts with a letter or digit"
+            f"the {what} '{name}' may contain only letters, digits, '.', '_' and '-', and must start with a letter or "
+            "digit"
         )
-    if given.endswith("."):
-        return f"the {what} '{given}' ends with a dot"
-    if given.lower().endswith(".mp4"):
-        return f"the {what} '{given}' ends with .mp4, which its file gets anyway"
-    if _DEVICE.fullmatch(given):
-        return f"the {what} '{given}' is the name of a device on Windows"
+    if name.endswith("."):
+        return f"the {what} '{name}' ends with a dot"
+    if name.lower().endswith(".mp4"):
+        return f"the {what} '{name}' ends with .mp4, which is appended anyway"
+    if _DEVICE.fullmatch(name):
+        return f"the {what} '{name}' is the name of a device on Windows"
     return ""
 
 
-def cleaned(given: str) -> str:
-    """The nearest id that is allowed, or nothing where none is near."""
-    plain = unicodedata.normalize("NFKD", given[:200]).encode("ascii", "ignore").decode()
+def cleaned(name: str) -> str:
+    """Return the nearest allowed id, or an empty text if there is none."""
+    plain = unicodedata.normalize("NFKD", name[:200]).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)
     plain = re.sub(r"(\.mp4)+$", "", plain, flags=re.IGNORECASE).lstrip("._-")[:100].rstrip("._-")
     if _DEVICE.fullmatch(plain):
@@ -135,12 +136,12 @@ def _is_path(text: str) -> bool:
 
 
 def _written(text: str) -> str:
-    """An input as it counts for the hash: a path without detours, anything else as it stands."""
+    """Return an input for the hash: a normalized path, or any other text unchanged."""
     return posixpath.normpath(text) if _is_path(text) else text
 
 
 def stem(text: str) -> str:
-    """The name of an input without its ending: of a path or a URL. A data URI is ``inline``."""
+    """Return the name of a path or URL without its extension; ``inline`` for a data URI."""
     if text[:5].lower() == "data:":
         return "inline"
     if not _is_path(text):
@@ -150,7 +151,7 @@ def stem(text: str) -> str:
 
 
 def _plain_stem(text: str) -> str:
-    """The input's name in lower-case letters, digits and dashes; empty where nothing is left of it."""
+    """Return the input's name in lower-case letters, digits and dashes; may be empty."""
     return _reduced(stem(text))
 
 

@@ -1,4 +1,4 @@
-"""A job as the manifest writes it, defaults and matrix worked in: fields and their places. Pure."""
+"""One job of the manifest with defaults and matrix applied: fields and their places. Pure."""
 
 from array import array
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from batchrunner.manifest.fingerprint import PARAMETERS
 FIELDS = frozenset({"video", "image", "tags", "priority", "file", *PARAMETERS})
 
 
-@dataclass(slots=True)  # frozen ones take three times as long to make, and this is one a job, let go at once
+@dataclass(slots=True)  # not frozen: that would take three times as long to create, for each job
 class Row:
-    """One job to be.
+    """One job before its inputs are checked.
 
-    mark: where its row starts; marks: where each field's value stands. findings: of the file that it stands in.
-    unusable: fields that are there with a value that was refused already.
+    mark: where its row starts. marks: where each field's value is. findings: those of its file.
+    unusable: fields with a value that has already been rejected.
     """
 
     fields: Mapping[str, Any]
@@ -27,29 +27,29 @@ class Row:
     unusable: frozenset[str] = frozenset()
 
     def place(self, field: str) -> int:
-        """Where the field stands, or the row if it does not say."""
+        """Return the place of the field, or of the row if the field is not set."""
         return self.marks.get(field, self.mark)
 
     def error(self, code: str, field: str, message: str, hint: str = "") -> None:
-        """Note what is wrong with a field of this row."""
+        """Record an error of a field of this row."""
         self.findings.error(code, self.place(field), message, hint)
 
 
 class Places:
-    """Where each row of a batch stands, small enough for a million of them."""
+    """The place of each row of a batch, in compact form for a million rows."""
 
     def __init__(self) -> None:
         self._marks = array("Q")
         self._files: list[Findings] = []
 
     def add(self, row: Row) -> None:
-        """Remember the next row's place: that of its id where it has one at hand."""
-        at_hand = isinstance(row.marks, dict)  # a table works its marks out when asked: not here
+        """Store the next row's place, or that of its id if it is available."""
+        at_hand = isinstance(row.marks, dict)  # a table computes its marks on access, which would be slow here
         self._marks.append(row.marks.get("id", row.mark) if at_hand else row.mark)
         self._files.append(row.findings)
 
     def line(self, position: int, here: Findings) -> str:
-        """The line of the row at `position` in words: ``line 3``, or ``line 3 of clips.csv`` seen from elsewhere."""
+        """Return the row's line as text: ``line 3``, or ``line 3 of clips.csv`` if `here` is another file."""
         file = self._files[position]
         line = f"line {line_of(self._marks[position])}"
         return line if file is here else f"{line} of {file.file}"

@@ -226,7 +226,7 @@ class _Walk:
             return "${"
         name = found["name"]
         if name is None:
-            hint = "write ${NAME} or ${NAME:-default}; $${ stands for ${ itself"
+            hint = "write ${NAME} or ${NAME:-default}; $${ is a literal ${"
             self._refuse("variable", place, "${", "'${' does not start a valid variable here", hint)
         if name.upper() in SECRETS:
             self._refuse(

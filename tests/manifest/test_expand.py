@@ -115,7 +115,7 @@ def test_placeholders(tmp_path: Path, pattern: str, name: str) -> None:
     ("pattern", "hint"),
     [
         ("{vidoe}", "did you mean {video}?"),
-        ("{index}-{id}", "a place changes when rows are added: use {id}"),
+        ("{index}-{id}", "a row's position changes when rows are added: use {id}"),
         ("{tags.}", ""),
         ("{tags.missing}", ""),
         ("{enable_safety_checker}", ""),
@@ -128,11 +128,11 @@ def test_placeholders(tmp_path: Path, pattern: str, name: str) -> None:
         ("a/{id}", ""),
         (".{id}", ""),
         ("{id} x", ""),
-        ("{id}.mp4", "x would do"),
-        ("con", "job-con would do"),
+        ("{id}.mp4", "use x"),
+        ("con", "use job-con"),
         ("{id}" * 60, ""),
         ("\0{id}", ""),
-        ("é", "e would do"),
+        ("é", "use e"),
     ],
 )
 def test_invalid_file_names(tmp_path: Path, pattern: str, hint: str) -> None:

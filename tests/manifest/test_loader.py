@@ -337,7 +337,7 @@ def data_uri(name: str, mime: str) -> str:
 def test_the_fingerprint_of_each_kind_of_input_is_a_promise(
     here: Path, fields: dict[str, Any], fingerprint: str, id_: str
 ) -> None:
-    """Literals: they are in journals already, and whoever changes one makes people pay again."""
+    """The literals are in existing journals. A changed one makes people pay again."""
     entry = loaded(here, [fields]).entries[0]
     assert (entry.job.fingerprint, entry.id) == (fingerprint, id_)
 

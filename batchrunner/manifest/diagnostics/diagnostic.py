@@ -72,7 +72,7 @@ _COLUMN_BITS = 20
 _LENGTH_MAX = (1 << _LENGTH_BITS) - 1
 _COLUMN_MAX = (1 << _COLUMN_BITS) - 1
 
-MOST_PROBLEMS = 20_000  # in one file; more come from a program, and nobody reads them
+MOST_PROBLEMS = 20_000  # in one file; a larger number comes from a program
 _MAX_TEXT = 1000  # characters of a message or a hint, which may quote the manifest
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # line ends in YAML 1.1
 _CUT_OFF = re.compile(r"\s*(?<=\s)#\S")
