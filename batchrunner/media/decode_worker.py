@@ -1,4 +1,4 @@
-"""The process in which media of unknown origin are decoded: reads tasks from standard input, writes what it found.
+"""The worker process that decodes untrusted media: it reads tasks from standard input and writes their results.
 
 `batchrunner.media.decoder_pool` starts it and speaks with it in lines of JSON. `answer` does one task; without bounds,
 in any
@@ -56,7 +56,7 @@ class Bounds:
         self._limit(self._base_cpu_s, self._base_bytes)
 
     def allow(self, pixels: int, frames: int) -> None:
-        """Allow what so many frames of so many pixels take. Raises CheckLimit where a frame is too large."""
+        """Raise the limits for this number of frames and pixels. Raises CheckLimit if a frame is too large."""
         decoder.allow_pixels(pixels, frames)
         cpu_s = min(_MOST_CPU_S, self._base_cpu_s + pixels * max(1, frames) * _CPU_S_PER_PIXEL)
         self._limit(cpu_s, min(_MOST_BYTES, self._base_bytes + pixels * _BYTES_PER_PIXEL))
@@ -81,7 +81,7 @@ def _set_limit(which: int, value: int) -> None:
 
 
 def answer(task: Task, item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
-    """Do a task for one item and return what became of it, as JSON takes it.
+    """Run a task for one item and return its outcome as JSON values.
 
     It has one key of ``done``, ``limit``, ``bad``, ``problem`` and ``system``.
     """
@@ -124,12 +124,12 @@ def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> Non
     """Serve tasks until standard input ends."""
     bounds = bounds or Bounds()
     replies = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # output of libraries is not a reply
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the end of the run is the parent's to decide
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     os.nice(_NICE)
-    with suppress(OSError):  # Linux: where memory is short, this process goes first
+    with suppress(OSError):  # Linux: kill this process first if memory is short
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     try:
         import av  # noqa: F401 (here, so that a task does not wait for it)
@@ -144,7 +144,7 @@ def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> Non
         while True:
             name, items = requests.get()
             _serve(tasks[name], items, bounds, replies)
-    finally:  # whatever it is, no clean-up waits for the thread that listens
+    finally:  # do not wait for the reading thread
         os._exit(1)
 
 
@@ -159,7 +159,7 @@ def _serve(task: Task, items: list[dict[str, Any]], bounds: Bounds, replies: int
 
 
 def _listen(requests: "queue.SimpleQueue[Any]") -> None:
-    """Read tasks, also while one is being done: the end of the input is the end of the parent."""
+    """Read tasks, also while one runs: the input ends when the parent ends."""
     for line in sys.stdin.buffer:
         requests.put(json.loads(line))
     os._exit(0)

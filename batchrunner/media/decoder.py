@@ -1,4 +1,4 @@
-"""Does a downloaded clip decode? Every frame of it is decoded, and what the decoder knows of the clip is returned.
+"""Decode every frame of a downloaded clip, and return its size, length and frame count.
 
 Rule: the bytes are hostile, so whatever they are the answer is words. What this machine lacks is no fault of theirs.
 Nothing here bounds memory or time: `batchrunner.media.decode_worker` runs it in a process of its own that is bounded.
@@ -24,12 +24,12 @@ MOST_PIXELS = 36_000_000  # of a frame: 8K has 35.4 million
 FRAMES_ONLY = {"max_pixels": str(MOST_PIXELS)}  # also where a frame is larger than the header declares
 _STRICT = FRAMES_ONLY | {"err_detect": "crccheck+explode"}
 
-# Told the pixels of a frame and the number of frames before frames are decoded. Raises CheckLimit.
+# Gets the pixels of a frame and the number of frames before they are decoded. Raises CheckLimit.
 Allow = Callable[[int, int], None]
 
 
 class CheckLimit(ValueError):
-    """The check reached one of its own bounds (pixels, time, memory): the file may be whole or not."""
+    """The check reached one of its own limits (pixels, time, memory). The file may be complete or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels) -> Decoded
 
 
 def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
-    """Decode every frame of the MP4 at `path`, pictures and sound, and return what was found.
+    """Decode every frame of the MP4 at `path`, pictures and sound, and return the result.
 
     Blocking: about 3 ns of CPU per pixel. Raises ValueError where a frame is missing or damaged, CheckLimit where a
     bound is reached, OSError for want of memory.

@@ -1,4 +1,4 @@
-"""Processes that decode media, as the rest of the program uses them: give them a task, take what they found.
+"""A pool of processes that decode media. Callers pass a task and items, and get one outcome an item.
 
 `Decoders` is the seam. `Pool` runs tasks in a few long-lived child processes (`batchrunner.media.decode_worker`), each
 of which is bounded in memory and time and replaced when it ends; `Here` runs them in this process, for simulations and
@@ -28,7 +28,7 @@ WORKERS = max(1, min(4, os.cpu_count() or 1))
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
 START = "from batchrunner.media.decode_worker import main; main()"
 _PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # modules are found where this process found them
-_STARTS = 3  # a worker that is ended while it starts is started again
+_STARTS = 3  # a worker that is killed while it starts is started again
 _LOOK_EVERY_S = 0.25
 _LONGEST_START_S = 120.0
 _LONGEST_TASK_S = 10_800.0  # a worker ends itself long before
@@ -53,25 +53,25 @@ Outcome = Any  # what a task returns, or an exception: CheckLimit, ValueError, O
 
 
 class Decoders(Protocol):
-    """Where tasks of `batchrunner.media.decode_worker` are done."""
+    """Runs tasks of `batchrunner.media.decode_worker`."""
 
     def ready(self) -> None:
-        """Return when a decoder is loaded. Raises NoDecoder where it cannot be."""
+        """Return when a decoder is loaded. Raises NoDecoder if that fails."""
         ...
 
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Do a task for each item; one outcome for each. enough: asked meanwhile, whether to give up. Blocks."""
+        """Run a task for each item and return one outcome an item. enough: polled; True stops. Blocks."""
         ...
 
     def stop(self) -> None:
-        """End what is going on, from any thread: outcomes that are waited for are CheckLimit."""
+        """Stop the running tasks, from any thread. Their outcomes are CheckLimit."""
         ...
 
 
 def one(decoders: Decoders, task: str, item: Mapping[str, Any], enough: Callable[[], bool] = lambda: False) -> Any:
-    """Do a task for one item and return what was found, or raise what it raised."""
+    """Run a task for one item. Return its result, or raise its exception."""
     outcome = decoders.run_all(task, [item], enough)[0]
     if isinstance(outcome, Exception):
         raise outcome
@@ -104,7 +104,7 @@ class Here:
 
 
 class Pool:
-    """A few workers, started when they are needed. Safe to use from several threads.
+    """A few workers, started on demand. Safe to use from several threads.
 
     workers: most processes at once. most_resident_kb: memory that one may use, looked at here; None where the system
     bounds it. start: Python code that serves tasks.
@@ -128,7 +128,7 @@ class Pool:
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Do a task for each item, one after the other, in one worker, and in another one where that ends."""
+        """Run a task for each item in turn in one worker. A new worker replaces one that ends."""
         items = [_absolute(item) for item in items]
         outcomes: list[Outcome] = []
         stops = self._stops
@@ -144,13 +144,13 @@ class Pool:
                     outcomes += worker.ask(task, items[len(outcomes) :], over)
                     is_over = True
                 finally:
-                    if not is_over:  # interrupted: replies that nobody waits for would follow
+                    if not is_over:  # interrupted: later replies would have no reader
                         worker.end()
                     self._give_back(worker)
         return outcomes + [CheckLimit(_ENDED) for _ in items[len(outcomes) :]]
 
     def stop(self) -> None:
-        """End what is going on; what is asked for later is done."""
+        """Stop the running tasks. Later tasks run."""
         self._stops += 1
         with self._lock:
             busy = list(self._busy)
@@ -226,16 +226,16 @@ class _Worker:
         self._process = _spawn(start)
 
     def load(self) -> str | None:
-        """Wait until it is ready; what is wrong in words where it will not be."""
+        """Wait until the worker is ready. Return an error message, or ""."""
         reply = self._reply(_LONGEST_START_S, lambda: False)
         if reply is None:
             return self._last_words()
         return None if "ready" in reply else str(reply.get("fault"))
 
     def ask(self, task: str, items: Sequence[Mapping[str, Any]], over: Callable[[], bool]) -> Iterator[Outcome]:
-        """The outcomes of a task, in order. Where the process ends, its end is the last one."""
+        """Yield the outcomes of a task, in order. If the process ends, the last outcome says why."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # told by the missing reply
+        with suppress(BrokenPipeError):  # the missing reply shows it
             self._process.stdin.write(json.dumps([task, list(items)]).encode() + b"\n")
             self._process.stdin.flush()
         for _ in items:
@@ -246,7 +246,7 @@ class _Worker:
             yield _outcome(reply)
 
     def has_ended(self) -> bool:
-        """Whether the process is there no more: somebody ended it."""
+        """Return whether the process has ended."""
         return self._process.poll() is not None
 
     def end(self) -> None:
@@ -256,7 +256,7 @@ class _Worker:
         self._process.wait()
 
     def close(self) -> None:
-        """End the process and close its pipes: nobody uses them any more."""
+        """End the process and close its pipes."""
         self.end()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -264,7 +264,7 @@ class _Worker:
                 pipe.close()
 
     def _reply(self, longest_s: float, over: Callable[[], bool]) -> dict[str, Any] | None:
-        """The next reply, or None where the process has ended or was ended here."""
+        """Return the next reply, or None if the process has ended."""
         import select
 
         assert self._process.stdout is not None
@@ -293,7 +293,7 @@ class _Worker:
         return most is not None and _resident_kb(self._process.pid) > most
 
     def _last_words(self) -> str:
-        """Why the process ended."""
+        """Return why the process ended."""
         status = self._process.returncode
         with suppress(ValueError):
             number = signal.Signals(-status)
@@ -321,7 +321,7 @@ def _spawn(start: str) -> "Popen[bytes]":
 
 
 def _resident_kb(pid: int) -> int:
-    """Memory that a process uses; 0 where that is not known."""
+    """Return the memory that a process uses, or 0 if unknown."""
     import subprocess
 
     command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
@@ -330,7 +330,7 @@ def _resident_kb(pid: int) -> int:
 
 
 def _outcome(reply: Mapping[str, Any]) -> Outcome:
-    """What a worker's reply stands for."""
+    """Convert a worker's reply into an outcome."""
     if "done" in reply:
         return reply["done"]
     if "limit" in reply:

@@ -1,4 +1,4 @@
-"""Is a downloaded clip a whole MP4? Its structure, in plain Python; `batchrunner.media.decoder` asks a decoder.
+"""Check that a clip is a complete MP4 by its structure, in plain Python. `batchrunner.media.decoder` decodes it.
 
 `check_structure` reads boxes, sample tables and the length chain of H.264 and H.265 samples: it finds truncation,
 junk, doubled files, pages under a clip's name and zeroed regions, in about a millisecond. Layouts: ISO/IEC 14496-12
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from batchrunner.formatting import count_text
 
-# Boxes that stand at the top level. What carries such a name and is longer than the file was cut.
+# Boxes at the top level. A box with such a name that is longer than the file was truncated.
 _TOP_BOXES = frozenset(
     b"ftyp styp moov mdat moof mfra free skip wide uuid meta udta meco pdin sidx ssix prft emsg pnot PICT".split()
 )
@@ -33,12 +33,12 @@ _HOLE = bytes(16)
 # Samples that are NAL units, each after its length: the box, and the byte in it, that hold the width of that length.
 _NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
 _VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
-HEAD_BYTES = 512  # what `names_no_video` wants to see
+HEAD_BYTES = 512  # bytes that `names_no_video` needs
 _PAGES = ((b"<", "an HTML or XML page"), (b"{", "JSON"), (b"[", "JSON"))
 
 
 class _Broken(Exception):
-    """What is wrong, in words."""
+    """The file is damaged. Its message says how."""
 
 
 class _Box(NamedTuple):
@@ -75,7 +75,7 @@ class _Track:
 
 
 def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) -> str | None:
-    """None if `file`, open at any position, is a whole MP4 of `size_bytes` bytes, else what is wrong, in words.
+    """Return None if the open `file` is a complete MP4 of `size_bytes` bytes, else a message.
 
     Fragmented files (moof) are checked as far as their boxes. is_input: less is asked of a user's own files: QuickTime
     files need no 'ftyp' box, and a file without a video track is left to the decoder.
@@ -89,7 +89,7 @@ def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) 
 
 
 def expectation_warnings(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
-    """What is odd about the ends of a file that `check_structure` found whole, in words. Raises OSError."""
+    """Return warnings about the ends of a file that `check_structure` accepts. Raises OSError."""
     try:
         boxes, tail_at = _walk_file(file, size_bytes)
         if tail_at < size_bytes:
@@ -112,7 +112,7 @@ def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
     videos = [track for track in tracks if track.handler == b"vide"]
     if not videos:
         if is_input:
-            return  # the decoder says what it is instead
+            return  # the decoder identifies it
         raise _Broken("it has no video track")
     if any(box.type == b"moof" for box in boxes):
         return
@@ -124,7 +124,7 @@ def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
 
 
 def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
-    """The boxes a clip is made of are there, and but once where they describe all of it."""
+    """Check that all boxes of a clip exist, and the ones that describe all of it only once."""
     count = Counter(box.type for box in boxes)
     for name in (b"ftyp", b"moov", b"mdat"):
         if name in needed and not count[name]:
@@ -134,7 +134,7 @@ def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
 
 
 def names_no_video(head: bytes) -> str | None:
-    """What `head`, the first bytes of a file, shows that is no video of any format, in words; else None."""
+    """Return what a file is that starts with `head` and is no video, or None."""
     if not head:
         return "it is empty"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -152,7 +152,7 @@ def _read(file: BinaryIO, start: int, size: int) -> bytes:
 
 
 def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
-    """The top-level boxes, and where the last one ends: bytes that are no box may follow it."""
+    """Return the top-level boxes and the end of the last one. Other bytes may follow it."""
     boxes: list[_Box] = []
     at = 0
     while at < size_bytes:
@@ -170,7 +170,7 @@ def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
 
 
 def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
-    """Whether what begins with `head` after `boxes`, and is no box, can follow a whole clip: it is not the rest of one.
+    """Return whether bytes that start with `head` and are no box can follow a complete clip.
 
     The sample tables of a plain file tell whether its pictures are all there. A fragmented file has none for the whole,
     so bytes that could begin the next fragment count as a cut.
@@ -186,7 +186,7 @@ def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
 
 
 def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
-    """The boxes in data[start:end], which they must fill; four zero bytes may close them (QuickTime)."""
+    """Yield the boxes in data[start:end], which they must fill. Four zero bytes may follow (QuickTime)."""
     at = start
     while at < end and not (end - at == 4 and data[at:end] == bytes(4)):
         box = _box(data[at : min(at + 16, end)], at, end)
@@ -195,9 +195,9 @@ def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
 
 
 def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
-    """The box whose first bytes are `head`, at `at`, in room that ends at `end`.
+    """Return the box at `at` that starts with `head`, in a range that ends at `end`.
 
-    to_the_end: a size of 0 means the rest of the room, as it does at the top level.
+    to_the_end: a size of 0 means up to `end`, as it does at the top level.
     """
     if len(head) < 8:
         raise _Broken(f"{len(head)} stray bytes stand at byte {at:,}, after the last box")
@@ -218,7 +218,7 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
 
 
 def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
-    """The first box down `path` from `box`, or None."""
+    """Return the first box down `path` from `box`, or None."""
     for name in path:
         found = next((child for child in _walk(data, box.start, box.end) if child.type == name), None)
         if found is None:
@@ -257,14 +257,14 @@ def _track(data: bytes, trak: _Box) -> _Track:
 
 
 def _fields(data: bytes, box: _Box, offset: int, layout: str) -> tuple[Any, ...]:
-    """Fields at `offset` in a box, or _Broken if the box is too short to hold them."""
+    """Read the fields at `offset` in a box. Raises _Broken if the box is too short."""
     if box.start + offset + struct.calcsize(layout) > box.end:
         raise _Broken(f"the box '{box.type.decode()}' is too short")
     return struct.unpack_from(layout, data, box.start + offset)
 
 
 def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "array[int]":
-    """The rows of a table box: version and flags, a count, then `columns` big-endian numbers a row, all in one list."""
+    """Return all rows of a table box: version and flags, a count, then `columns` big-endian numbers a row."""
     numbers = array(code)
     if box is not None:
         (rows,) = _fields(data, box, 4, ">I")
@@ -282,7 +282,7 @@ def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int
 
 
 def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
-    """Sample count, the size of all or 0, the sizes of each or none."""
+    """Return the sample count, the common size or 0, and the single sizes or none."""
     sizes = array("I")
     box = boxes_by_type.get(b"stsz") or boxes_by_type.get(b"stz2")
     if box is None:
@@ -312,7 +312,7 @@ def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
 
 
 def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
-    """Each chunk's offset, its first sample's index, how many samples it holds and their sample entry, from 0."""
+    """Yield each chunk's offset, its first sample's index, its number of samples and their sample entry, from 0."""
     ends = [*(run.first_chunk for run in track.runs[1:]), len(track.chunks) + 1]
     first = 0
     for run, end in zip(track.runs, ends, strict=False):  # no runs, one end
@@ -326,7 +326,7 @@ def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _check_places(track: _Track, size_bytes: int) -> None:
-    """Every sample lies inside the file."""
+    """Check that every sample is inside the file."""
     for offset, first, samples, _ in _chunks(track) if track.sizes or track.same_size else ():
         in_chunk = max(0, min(samples, track.count - first))
         length = sum(track.sizes[first : first + in_chunk]) if track.sizes else in_chunk * track.same_size
@@ -335,9 +335,9 @@ def _check_places(track: _Track, size_bytes: int) -> None:
 
 
 def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> None:
-    """Every H.264 and H.265 sample is a chain of NAL units that fills it exactly and has no holes."""
+    """Check that every H.264 and H.265 sample is a chain of NAL units that fills it exactly, without holes."""
     if sum(sum(track.sizes) for track in videos) > size_bytes:
-        raise _Broken("its pictures add up to more than the file")  # and would take more than one reading of it
+        raise _Broken("its pictures add up to more than the file")  # and would be read more than once
     units_left = _MAX_NAL_UNITS
     for track in videos:
         for offset, first, samples, entry in _chunks(track):
@@ -354,7 +354,7 @@ def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> No
 
 
 def _nal_units(sample: bytes, width: int, offset: int) -> int:
-    """How many NAL units a sample of a picture has; `offset` is where it stands in the file."""
+    """Return how many NAL units a picture sample has. offset: in the file."""
     at, units = 0, 0
     while at < len(sample):
         length = int.from_bytes(sample[at : at + width])

@@ -1,4 +1,4 @@
-"""The part of a video that plays: its frames and its length, from its packets, without decoding them.
+"""Measure the part of a video that plays: frames and length, from its packets, without decoding.
 
 An edit list hides frames, a header may promise more than the file holds, and some containers count no frames. So all
 packets are read. Reading them costs no more than hashing the file. Runs in the process that decodes inputs.
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-_SLACK_S = 1.0  # how much shorter than its header says a whole clip may be
+_SLACK_S = 1.0  # a complete clip may be this much shorter than its header says
 _SLACK = 0.1  # the same, as a fraction
 _EBML = b"\x1aE\xdf\xa3"
 _SEGMENT = b"\x18S\x80g"
@@ -35,7 +35,7 @@ class Played:
 
 
 def moving_stream(container: "InputContainer") -> "VideoStream | None":
-    """The first video stream that is no cover picture, or None."""
+    """Return the first video stream that is not a cover picture, or None."""
     from av.stream import Disposition
 
     hidden = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -69,7 +69,7 @@ def measure(container: "InputContainer") -> Played:
 
 
 def _length_s(packet: "Packet[Any]") -> float:
-    """How long a packet plays, by its own figure or by the usual rate of its stream."""
+    """Return how long a packet plays, by its own duration or by the rate of its stream."""
     if packet.duration:
         return float(packet.duration * (packet.time_base or 0))
     rate = getattr(packet.stream, "average_rate", None)
@@ -77,7 +77,7 @@ def _length_s(packet: "Packet[Any]") -> float:
 
 
 def cut_short(played: Played, *, by_header: bool) -> str:
-    """Why the file cannot be whole, in words; "" where nothing speaks against it.
+    """Return why the file cannot be complete, or "".
 
     by_header: whether the header's length counts. It does where no table places each frame.
     """
@@ -92,7 +92,7 @@ def cut_short(played: Played, *, by_header: bool) -> str:
 
 
 def declared_bytes(head: bytes) -> int | None:
-    """How long a Matroska, WebM or AVI file that starts with `head` has to be; None where its header does not say.
+    """Return the declared size of a Matroska, WebM or AVI file that starts with `head`, or None.
 
     head: the first kilobyte. Layouts: RFC 8794 (EBML), RFC 9559 (Matroska), and the RIFF format of AVI.
     """
@@ -109,7 +109,7 @@ def declared_bytes(head: bytes) -> int | None:
 
 
 def _ebml_size(head: bytes, at: int) -> tuple[int, int | None]:
-    """The size field at `at`: where it ends, and its value, None for an unknown size."""
+    """Read the size field at `at`. Return its end and its value, None for an unknown size."""
     first = head[at] if at < len(head) else 0
     width = 9 - first.bit_length()
     if not first or at + width > len(head):

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 BUDGET_BYTES = 13_000_000
 _MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
 _LARGEST_POSTER_BYTES = 200_000
-_LEFT_BEHIND = 300  # posters that the end of a run makes good: half a minute
-_BATCH_JOBS = 8  # jobs whose posters are made in one go: a run that is stopped waits for no more than these
+_LEFT_BEHIND = 300  # missing posters that the end of a run makes: half a minute
+_BATCH_JOBS = 8  # jobs a batch: a stopped run waits for one batch
 
 
 class _Size(NamedTuple):
-    """A size posters are made in: the longer side of a frame, pixels, and WebP's quality."""
+    """A size of posters: the longer side of a frame, pixels, and WebP's quality."""
 
     name: str
     side_px: int
@@ -57,7 +57,7 @@ _SIZES = (_Size("large", 320, 62), _Size("medium", 176, 50), _Size("small", 88, 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A picture the report has a place for. key: its name. kind: ``strip``, ``video`` or ``image``. path: what of."""
+    """A picture that the report shows. key: its name. kind: ``strip``, ``video`` or ``image``. path: its source."""
 
     key: str
     kind: str
@@ -73,7 +73,7 @@ class Pictures:
 
 
 class Posters:
-    """Makes posters while a run lasts, one after the other. Use as a context manager."""
+    """Makes posters during a run, one after the other. Use as a context manager."""
 
     def __init__(self, rundir: RunDir, decoders: Decoders) -> None:
         self._rundir = rundir
@@ -92,7 +92,7 @@ class Posters:
         self._executor.shutdown(cancel_futures=True)
 
     def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
-        """A listener that hands every event on, and has the posters of each delivered clip made."""
+        """Return a listener that forwards every event and queues the posters of each delivered clip."""
         names = {entry.job.fingerprint: entry.file for entry in entries}
         due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
@@ -103,7 +103,7 @@ class Posters:
                 if name is not None:
                     due.append((event.record, name))
             elif isinstance(event, Alive) and due and (self._making is None or self._making.done()):
-                # Where clips come faster than posters are made, the end makes good some, and `report` the rest.
+                # If clips arrive faster than posters are made, the end of the run makes some and `report` the others.
                 now = [due.popleft() for _ in range(min(len(due), _BATCH_JOBS))]
                 wanted = [item for record, name in now for item in wanted_by(record, self._rundir.path / name)]
                 self._making = self._executor.submit(
@@ -113,7 +113,7 @@ class Posters:
         return listen
 
     def finish(self, snapshot: Snapshot) -> "Future[None]":
-        """Done when the last posters are made, and some that an earlier run left; in a hurry, almost at once."""
+        """Finish the queued posters and some missing ones of earlier runs. If the run stops early, finish at once."""
         if self._making is not None:
             self._making.cancel()
         return self._executor.submit(
@@ -121,7 +121,7 @@ class Posters:
         )
 
     def hurry(self) -> None:
-        """Make no more of them, whenever this is said: somebody wants the run to end."""
+        """Stop making posters, because the run should end."""
         self._hurry.set()
 
 
@@ -132,7 +132,7 @@ def make_missing(
     most: int | None = None,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make the posters that the report of `snapshot` has a place for and that are not there yet. Blocks.
+    """Make the missing posters of the report of `snapshot`. Blocks.
 
     most: no more than so many; None is all. enough: asked before each, whether to stop.
     """
@@ -140,7 +140,7 @@ def make_missing(
 
 
 def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
-    """The posters that are there, in the largest size in which all of them fit, and where the reference clips lie."""
+    """Return the existing posters, in the largest size in which all fit, and the paths of the reference clips."""
     wanted = {item.key: item for item in _all_wanted(rundir, snapshot)}
     found: dict[str, Path] = {}
     for size in _SIZES:
@@ -175,12 +175,12 @@ def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
 
 
 def key_of(item: Media) -> str | None:
-    """The name of an input's poster; None for one that is not at hand."""
+    """Return the name of an input's poster, or None for a remote input."""
     return f"{item.kind}-{item.sha256}" if item.path is not None and item.sha256 else None
 
 
 def _all_wanted(rundir: RunDir, snapshot: Snapshot) -> Iterator[Wanted]:
-    """Results first: they go before inputs where room is short."""
+    """Return all wanted pictures, results first: they have priority if space is short."""
     pairs = [(snapshot.records.get(entry.job.fingerprint), rundir.path / entry.file) for entry in snapshot.entries]
     found = [wanted for record, path in pairs if record is not None for wanted in wanted_by(record, path)]
     yield from sorted(found, key=lambda wanted: wanted.kind != "strip")
@@ -198,7 +198,7 @@ def _encoded_bytes(path: Path) -> int:
 
 
 def _whole(path: Path) -> bytes | None:
-    """A poster that is all there: a power cut tears what was not flushed, and posters are not."""
+    """Return a complete poster, or None. Posters are not flushed, so a power cut may truncate them."""
     try:
         with durable_files.open_plain(path) as file:
             content = file.read(_LARGEST_POSTER_BYTES)
@@ -229,7 +229,7 @@ def _make_each(
 
 
 def _decode_errors() -> tuple[type[BaseException], ...]:
-    """What decoders raise on what is broken, or worse."""
+    """Return the exceptions that decoders raise for damaged files."""
     import av
     from PIL import Image
 
@@ -241,7 +241,7 @@ def _decode_errors() -> tuple[type[BaseException], ...]:
 def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
     """Make one poster, in each size. It runs where `batchrunner.media.decoder_pool` has it run.
 
-    allow: told what the file declares before it is decoded. Raises ValueError, OSError, MemoryError.
+    allow: gets the declared size before the file is decoded. Raises ValueError, OSError, MemoryError.
     """
     try:
         _make(folder, wanted, allow)
@@ -273,7 +273,7 @@ def _make(folder: Path, wanted: Wanted, allow: Allow) -> None:
 
 
 def _picture(file: IO[bytes], decoder: str) -> "Image":
-    """An image, upright, no larger than a poster wants it."""
+    """Load an image upright, no larger than a poster."""
     from PIL import Image, ImageOps
 
     with warnings.catch_warnings():
@@ -287,11 +287,11 @@ def _picture(file: IO[bytes], decoder: str) -> "Image":
 
 
 def _frames(file: IO[bytes], demuxer: str, allow: Allow) -> "list[Image]":
-    """First, middle and last frame of a clip: of a clip that cannot be searched, what comes nearest to them."""
+    """Return the first, middle and last frame of a clip, or the nearest ones if it cannot be searched."""
     import av
     import av.logging
 
-    av.logging.set_level(None)  # the libraries' own words stay off standard error
+    av.logging.set_level(None)  # keep the libraries' messages off standard error
     with av.open(file, mode="r", format=demuxer, options=FRAMES_ONLY) as container:
         stream = container.streams.video[0]
         allow(bound(stream, FRAMES_ONLY), 3 * _MOST_FRAMES)
@@ -300,7 +300,7 @@ def _frames(file: IO[bytes], demuxer: str, allow: Allow) -> "list[Image]":
 
 
 def _frame_at(container: "InputContainer", at: int) -> "Image":
-    """The frame shown at a moment (in the stream's time base), or the last one before it, in poster size."""
+    """Return the frame shown at a time (in the stream's time base), or the last one before it, in poster size."""
     stream = container.streams.video[0]
     container.seek(at, stream=stream)
     shown = None
@@ -312,7 +312,7 @@ def _frame_at(container: "InputContainer", at: int) -> "Image":
         raise ValueError("no frame to show")
     scale = min(1.0, _SIZES[0].side_px / max(shown.width, shown.height))
     width_px, height_px = (max(2, round(side_px * scale)) for side_px in (shown.width, shown.height))
-    image: Image = shown.to_image(width=width_px, height=height_px)  # type: ignore[no-untyped-call]  # so in the library
+    image: Image = shown.to_image(width=width_px, height=height_px)  # type: ignore[no-untyped-call]  # the library has no types
     return image
 
 

@@ -1,10 +1,8 @@
-"""Inputs of a job: what a local file or a data URI really is, and how a local file travels.
+"""Inspect the inputs of a job, local files and data URIs, and read local files as data URIs.
 
-`probe` and `inline` tell what is there by looking at the content, never at the name, and have a first picture of it
-decoded: `look` does that, in a process that is bounded (`batchrunner.media.decoder_pool`). `read_data_uri` streams a
-local file
-as a base64 data URI in constant memory, and makes sure that what leaves is what was looked at. URLs are passed through
-by the manifest: nothing here touches the network.
+`probe` and `inline` inspect the content, never the name, and decode the first picture: `inspect_file` does that in a
+process with limits (`batchrunner.media.decoder_pool`). `read_data_uri` streams a local file as a base64 data URI in
+constant memory, and checks that it is the probed file. Nothing here uses the network.
 """
 
 import base64
@@ -41,12 +39,12 @@ _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Looku
 
 
 class MediaProblem(BatchrunnerError):
-    """An input is missing, unreadable, or not what it is meant to be."""
+    """An input is missing, unreadable, or of the wrong kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A file format. `decoder`: its name for PyAV or Pillow, or empty where it is known and not accepted."""
+    """A file format. `decoder`: its name for PyAV or Pillow, or empty if the format is known and not accepted."""
 
     kind: str
     mime: str
@@ -114,7 +112,7 @@ _ACCEPTED = {"video": "MP4, MOV, WebM, MKV or AVI", "image": "JPEG, PNG, WebP or
 
 
 def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
-    """Look at the local file `path`, meant as a video or an image; hash it and decode its first picture.
+    """Inspect the local file `path`, meant as a video or an image. Hash it and decode its first picture.
 
     source: the path as people should see it. Raises MediaProblem.
     """
@@ -131,7 +129,7 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
                 size_bytes += len(block)
     except OSError as error:
         raise MediaProblem(f"cannot read {shown}: {error.strerror or error}") from None
-    if size_bytes != status.st_size:  # also files of the kernel's, which have no size
+    if size_bytes != status.st_size:  # also files of the kernel, which have no size
         raise MediaProblem(f"{shown} changes while it is read", "wait until it is written, or copy it first")
     return Media(
         kind=kind,
@@ -145,7 +143,7 @@ def probe(path: Path, kind: Kind, source: str | None = None) -> Media:
 
 
 def inline(uri: str, kind: Kind) -> Media:
-    """Look at the data URI `uri`, meant as a video or an image; white space in it does not count.
+    """Inspect the data URI `uri`, meant as a video or an image. White space in it is ignored.
 
     Raises MediaProblem.
     """
@@ -158,7 +156,7 @@ def inline(uri: str, kind: Kind) -> Media:
     except ValueError:  # binascii.Error is one; characters beyond ASCII are another
         raise MediaProblem("the data URI is not valid base64", "encode it again; a character may be missing") from None
     source = f"data:{head.group(1).lower()};base64,… ({_size(len(data))})"
-    import tempfile  # here, as few manifests hold data URIs
+    import tempfile  # here, because few manifests have data URIs
 
     try:
         with tempfile.NamedTemporaryFile(prefix="batchrunner-") as file:
@@ -178,7 +176,7 @@ def inline(uri: str, kind: Kind) -> Media:
 
 
 def _size(size_bytes: int) -> str:
-    """A size for people."""
+    """Return a size for people."""
     for unit, one in (("MB", 1_000_000), ("kB", 1_000)):
         if size_bytes >= one:
             return f"{size_bytes / one:.1f} {unit}"
@@ -186,7 +184,7 @@ def _size(size_bytes: int) -> str:
 
 
 def _require_regular(path: Path, shown: str) -> None:
-    """Refuse what is not a file before it is opened: opening a FIFO would wait for ever."""
+    """Refuse anything but a regular file before it is opened: opening a FIFO would wait for ever."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -200,7 +198,7 @@ def _require_regular(path: Path, shown: str) -> None:
 
 
 def _similar(path: Path) -> str:
-    """A hint that names the nearest existing name in the folder, or the folder that is missing."""
+    """Return a hint with the most similar name in the folder, or with the missing folder."""
     try:
         names = sorted(item.name for item in path.parent.iterdir())
     except OSError:
@@ -213,7 +211,7 @@ def _similar(path: Path) -> str:
 
 
 def sniff(head: bytes) -> _Format | None:
-    """The format of a file that starts with `head` (64 bytes are plenty), or None for one that is not known."""
+    """Return the format of a file that starts with `head` (64 bytes are enough), or None if unknown."""
     if head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head:
         return _Format("video", "video/webm", "a WebM video", "matroska")
     if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters alone could be text
@@ -222,7 +220,7 @@ def sniff(head: bytes) -> _Format | None:
 
 
 def _inspected(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
-    """What `look` finds, in a process of its own. Raises MediaProblem, OSError, NoDecoder."""
+    """Run `inspect_file` in a worker process. Raises MediaProblem, OSError, NoDecoder."""
     item = {"path": str(path), "kind": kind, "shown": shown}
     outcome = decoder_pool.pool().run_all("input", [item])[0]
     if isinstance(outcome, CheckLimit):
@@ -236,9 +234,9 @@ def _inspected(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
 
 
 def inspect_file(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dict[str, Any]:
-    """What the file is, as fields of Media: mime, width_px, height_px, duration_s, frames.
+    """Inspect a file. Return fields of Media: mime, width_px, height_px, duration_s, frames.
 
-    allow: told what the header declares before a picture is decoded. Raises MediaProblem, CheckLimit, OSError.
+    allow: gets the declared size before a picture is decoded. Raises MediaProblem, CheckLimit, OSError.
     """
     with durable_files.open_plain(path, follow=True) as file:
         return _inspect(file, kind, shown, allow)
@@ -270,11 +268,11 @@ def _a(kind: str) -> str:
 
 
 def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
-    """Check that the clip is whole, and measure what plays. The demuxer is named: no file can ask for another."""
+    """Check that the clip is complete, and measure what plays. The demuxer is fixed: a file cannot select another."""
     import av
     import av.logging
 
-    av.logging.set_level(None)  # the libraries' own words stay off standard error
+    av.logging.set_level(None)  # keep the libraries' messages off standard error
     broken = f"{shown} begins like {found.name} but cannot be decoded"
     hint = "it may be cut short: copy or export it again"
     if complaint := _unfinished(file, found):
@@ -303,7 +301,7 @@ def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
 
 
 def _unfinished(file: BinaryIO, found: _Format) -> str | None:
-    """Why the container is not whole, by its own sizes; None where they fit. Leaves `file` at its start."""
+    """Return why the container is incomplete by its own sizes, or None. Rewinds `file`."""
     size_bytes = file.seek(0, os.SEEK_END)
     try:
         if found.decoder in _ISO_DECODERS:
@@ -316,10 +314,10 @@ def _unfinished(file: BinaryIO, found: _Format) -> str | None:
 
 
 def _inspect_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any]:
-    """Decode the picture whole. Pillow's guard against decompression bombs is an error here, not a warning."""
+    """Decode the complete picture. Pillow's warning about decompression bombs is an error here."""
     from PIL import Image, PngImagePlugin
 
-    # Metadata may be large: this process's own bounds hold, not Pillow's.
+    # Metadata may be large: this process's limits apply, not Pillow's.
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_METADATA_BYTES
     try:
         with warnings.catch_warnings():
@@ -337,12 +335,12 @@ def _inspect_image(file: IO[bytes], found: _Format, shown: str) -> dict[str, Any
         raise MediaProblem(broken, "it may be cut short: copy or export it again") from None
 
 
-# What the system says of a file that is gone, or is no file any more. All else befalls any other file as well.
+# Errors of a file that is missing or is no longer a file. Other errors do not depend on the file.
 _OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EACCES, errno.EPERM}
 
 
 def data_uri_length(media: Media) -> int:
-    """Bytes of the data URI that `read_data_uri` makes of a local file."""
+    """Return the size of the data URI that `read_data_uri` makes, bytes."""
     assert media.size_bytes is not None
     return len(_data_uri_head(media)) + 4 * ((media.size_bytes + 2) // 3)
 
