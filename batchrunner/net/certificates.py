@@ -1,8 +1,8 @@
-"""Certificates of servers: the user's own authorities, and words for one that is not trusted.
+"""Certificates of servers: the user's own authorities, and the fault of an untrusted one.
 
-SSL_CERT_FILE is read by OpenSSL itself, which passes over a file that it cannot read: nothing would be trusted then,
-and nothing would say why. So the file is looked at before a run. Rule: a certificate that is not trusted is a matter of
-settings. Waiting does not help, and verification is never switched off.
+OpenSSL reads SSL_CERT_FILE and ignores a file that it cannot read. Then nothing is trusted and no error says why. The
+file is checked before a run. An untrusted certificate is a matter of settings: waiting does not help, and verification
+is never switched off.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _CLOCK = ("expired", "not yet valid")
 
 
 def check(environment: Mapping[str, str]) -> None:
-    """Raises UsageError where SSL_CERT_FILE names a file without certificates."""
+    """Check SSL_CERT_FILE. Raises UsageError if it names a file without certificates."""
     path = environment.get(VARIABLE, "")
     if not path:
         return

@@ -1,4 +1,4 @@
-"""What the connections to the service and to file hosts share: words for a way that is closed by settings.
+"""Errors that connections to the service and to file hosts share: wrong settings of certificates and proxies.
 
 A certificate that is not trusted and a proxy that refuses are no outage: waiting does not help. Callers name the kinds
 of these faults, as they stop a batch where the service is behind them, and concern one download where a file host is.

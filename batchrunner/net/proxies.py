@@ -1,8 +1,8 @@
-"""Which proxy leads to which host: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as curl reads them. Pure.
+"""Choose the proxy for a host: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as curl reads them. Pure.
 
-The name in lower case goes before the one in upper case, and an empty variable is an unset one. This machine itself is
-never reached through a proxy: a key may go there in clear text, and only there. Rule: the user and password of a proxy
-go to the proxy. What is shown of it is its host and port.
+A lower-case name has priority over the upper-case one, and an empty variable counts as unset. This machine is never
+reached through a proxy: a key may go there in clear text, and only there. The user and password of a proxy go only to
+the proxy; messages show its host and port.
 """
 
 import ipaddress
@@ -35,7 +35,7 @@ class Proxies:
     without: tuple[str, ...] = ()
 
     def for_host(self, scheme: str, host: str, port: int | None = None) -> Proxy | None:
-        """The proxy that leads to `host`, or None for the direct way. port: None for the scheme's own."""
+        """Return the proxy for `host`, or None for a direct connection. port: None for the scheme's own."""
         proxy = (self.by_scheme or {}).get(scheme)
         if proxy is None or _is_this_machine(host):
             return None
@@ -43,13 +43,13 @@ class Proxies:
         return None if any(_covers(entry, host.lower().rstrip("."), port) for entry in self.without) else proxy
 
     def for_url(self, url: str) -> Proxy | None:
-        """The same for a whole address."""
+        """Return the proxy for a URL."""
         split = urlsplit(url)
         return self.for_host(split.scheme, split.hostname or "", split.port)
 
 
 def read_proxies(environment: Mapping[str, str]) -> Proxies:
-    """The proxies that the environment names. Raises UsageError, which does not repeat a password."""
+    """Read the proxies from the environment. Raises UsageError, which does not repeat a password."""
     by_scheme = {}
     for scheme in _SCHEMES:
         for variable in (f"{scheme}_proxy", "all_proxy"):

@@ -113,7 +113,7 @@ class Sandbox:
         return site
 
     async def _refuse(self, site: web.TCPSite) -> None:
-        """Stop to listen at the scripted times: the address is free then, and calls are cut."""
+        """Stop listening at the scripted times: the address is free then, and calls are cut."""
         for start_s, end_s in self._config.conditions.refusing():
             await self._clock.sleep(max(0.0, start_s - self._service.elapsed()))
             await site.stop()

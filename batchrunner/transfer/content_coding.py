@@ -1,4 +1,4 @@
-"""Content codings of a downloaded file: which ones a reply has, and how they are taken off, block by block. Pure.
+"""Content codings of a downloaded file: find them in a reply, and decode block by block. Pure.
 
 Stores keep foreign words as Content-Encoding (aws-chunked, UTF-8, binary), and call a plain file gzip. So a word that
 is no coding is ignored, and a coding is taken off only where the first bytes show it.
@@ -15,22 +15,22 @@ _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "x-deflate": "
 
 
 def codings(header: str) -> list[str]:
-    """The codings that a Content-Encoding header names, in the order in which they were applied."""
+    """Return the codings in a Content-Encoding header, in the order in which they were applied."""
     return [_NAMES[name] for item in header.split(",") if (name := item.strip().lower()) in _NAMES]
 
 
 class Unpacker:
-    """Takes the codings of a body off. names: as `codings` returns them. Without any, blocks pass unchanged."""
+    """Decodes a body. names: as `codings` returns them. Without any, blocks pass unchanged."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._decoders = [_Decoder(name) for name in reversed(list(names))]
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        """The pieces that a block gives, each at most 256 KiB if it was packed. Raises ValueError if it is damaged."""
+        """Yield the decoded pieces of a block, at most 256 KiB each. Raises ValueError if it is damaged."""
         return self._through(0, [block])
 
     def end(self) -> Iterator[bytes]:
-        """The pieces that were held back until the body ended. Raises ValueError if the body ends too early."""
+        """Yield the remaining pieces. Raises ValueError if the body ends too early."""
         for number, decoder in enumerate(self._decoders):
             yield from self._through(number + 1, decoder.end())
 
@@ -43,7 +43,7 @@ class Unpacker:
 
 
 class _Decoder:
-    """One coding. While its kind is not known, the first bytes are held in `_head`."""
+    """One coding. `_head` buffers the first bytes until its kind is known."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -82,7 +82,7 @@ class _Decoder:
             yield self._head
 
     def _begun(self, head: bytes) -> "zlib._Decompress | None":
-        """What unpacks a body that begins with `head`; None if it is not packed, or is the padding after a member."""
+        """Return the decompressor for a body that begins with `head`, or None if it is plain or padding."""
         if head.startswith(_GZIP_MARK):
             return zlib.decompressobj(_GZIP)
         self._passes = not self._members and (self._name == "gzip" or head[4:8] == b"ftyp")

@@ -1,8 +1,8 @@
-"""Result files under their final names. Knows which job's result stands under which name, and never overwrites one.
+"""Deliver results: give files their final names. Tracks which job's result has which name, and overwrites none.
 
-Rules: the journal says whose a file is before the file gets its name, so after a kill a name without a record is not
-ours. A name that is wanted for another job is cleared by moving its file to ``.batchrunner/kept/<fingerprint>.mp4``; a
-file that is not ours is moved there too, under its own name. Nothing is ever deleted.
+The journal records the owner of a name before the file gets it, so a name without a record is not ours. If another job
+needs a name, its file moves to ``.batchrunner/kept/<fingerprint>.mp4``. A file that is not ours moves there too, under
+its own name. Nothing is deleted.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _UNNAMED = "a result could not be given its name"
 
 
 class _FileState(NamedTuple):
-    """What tells that a file is the one that was left there, without reading it."""
+    """Identifies a file without reading it."""
 
     size_bytes: int
     mtime_ns: int
@@ -57,7 +57,7 @@ class Store:
         self._publications = Batcher(executor, self._publish)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
-        """Bring names in line with the manifest, and tell what the records do not know yet.
+        """Match names with the manifest, and return results that the records do not have yet.
 
         Returns by fingerprint: a Result for a job in flight whose checked file stands already (the process died
         between the rename and the journal), None for a succeeded one whose file is gone. Raises LocalFault.
@@ -77,7 +77,7 @@ class Store:
                 found = await self._spread(record.job, result or record.result, read=result is not None)
                 if not found:
                     news[fingerprint] = None
-        self._ours.clear()  # from here on a result stands under its names, or is kept
+        self._ours.clear()  # every result now has its names, or is kept
         return news
 
     async def deliver(self, job: Job, fetched: Fetched) -> None:
@@ -245,7 +245,7 @@ class Store:
 
 
 def _exists(path: Path) -> bool:
-    """Whether anything has this name, a link that leads nowhere included."""
+    """Return whether anything has this name, also a broken link."""
     return os.path.lexists(path)
 
 

@@ -1,4 +1,4 @@
-"""Where a download may lead. The links are the service's words and their redirects a stranger's: neither is trusted.
+"""Check where a download may lead. Neither the service's links nor their redirects are trusted.
 
 Rules: http and https only. Nothing at a private, loopback or link-local address, unless the service itself is at one
 (a sandbox, a gateway in the house). No way from https down to http, where whoever listens could change the clip; a
@@ -30,7 +30,7 @@ _PRIVATE_NAME = re.compile(
 
 
 class Guard(AbstractResolver):
-    """Judges the links of one service; also the resolver of the session that follows them.
+    """Checks the links of one service. It is also the resolver of the session that follows them.
 
     service_url: the service's own address, from the user. names: what looks names up. proxies: of the user.
     """
@@ -61,7 +61,7 @@ class Guard(AbstractResolver):
         return self._proxies.for_host(url.scheme, url.host or "", url.port)
 
     async def admit(self, url: URL) -> None:
-        """Judge a host that the resolver will not see: an address, or a name behind a proxy. Raises ServiceFault."""
+        """Check a host that the resolver does not see: an address, or a name behind a proxy. Raises ServiceFault."""
         host = url.host or ""
         literal = _address(host)
         if literal is None and _NUMBER.search(host):
@@ -85,7 +85,7 @@ class Guard(AbstractResolver):
         return fine
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         self._names = self._names or ThreadedResolver()
@@ -103,7 +103,7 @@ class Guard(AbstractResolver):
                 try:
                     found = await self._look_up(self._service_host, 0, socket.AF_UNSPEC)
                 except OSError:
-                    return False  # not known now, so not believed; asked again the next time
+                    return False  # unknown: assume public, ask again next time
                 self._at_home = all(not _is_public(item["host"]) for item in found)
         return self._at_home
 
