@@ -1,8 +1,8 @@
-"""The log for machines: one JSON object an event, one a line, under stable keys. Pure.
+"""The JSON log: one object per event and line, with stable keys. Pure.
 
-KEYS names every event and its keys; docs/watching.md is made from it, and keys are only ever added. Transfers in
-progress and the passing of time are no events here; a `heartbeat` stands in for them.
-Rule: no secret gets in: every text passes `redacted`, and what is not named in KEYS is not written.
+KEYS lists every event with its keys; docs/watching.md is made from it. Keys are added, never removed. Download progress
+and the passing of time are not logged; a `heartbeat` replaces them. No secret is written: every text passes `redacted`,
+and only the keys in KEYS are written.
 """
 
 import json
@@ -29,79 +29,79 @@ from batchrunner.progress.phrases import Level, describe, incident, names, pulse
 
 ALWAYS: Mapping[str, str] = {
     "ts": "when, RFC 3339 in UTC",
-    "level": "`info`, `warning`, or `error` where a person has to act",
-    "event": "what happened; the table below",
-    "message": "the same in words, for people; its wording may change",
-    "jobs": "the ids concerned; empty where it is about the whole run",
+    "level": "`info`, `warning`, or `error` if a person has to act",
+    "event": "the event; see the table below",
+    "message": "the event as text for people; the wording may change",
+    "jobs": "the ids of the jobs; empty for an event of the whole run",
 }
-# What the lines for people leave out: it is told by what follows.
-_UNTOLD = {Move.BEGIN_SUBMIT: "is about to be submitted", Move.REFUSE: "was not accepted"}
+# Moves that the text log omits, because another line follows.
+_OTHER_MOVES = {Move.BEGIN_SUBMIT: "is about to be submitted", Move.REFUSE: "was not accepted"}
 
-# By event: when it is written, and its own keys.
+# For each event, when it is written and its own keys.
 KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "run_started": ("the batch is loaded", ("name", "provider", "run_dir", "concurrency", "states")),
     "job_moved": (
         "a job made a move (docs/states.md)",
         ("fingerprint", "move", "state", "attempt", "generation_id", "error"),
     ),
-    "job_generating": ("the service began to work on it", ("fingerprint", "generation_id")),
-    "call_failed": ("a call failed and is made again", ("call", "error", "retry_in_s", "failures", "max_failures")),
-    "call_health_changed": ("how calls of one kind fare", ("call", "status", "reason", "next_at")),
-    "cap_changed": ("the working cap moved", ("cap", "limit")),
-    "noticed": ("something odd that stops nothing", ()),
-    "stopping": ("nothing more is submitted", ("reason",)),
+    "job_generating": ("the service started to generate it", ("fingerprint", "generation_id")),
+    "call_failed": ("a call failed and is repeated", ("call", "error", "retry_in_s", "failures", "max_failures")),
+    "call_health_changed": ("the status of one kind of call changed", ("call", "status", "reason", "next_at")),
+    "cap_changed": ("the working cap changed", ("cap", "limit")),
+    "noticed": ("something unusual that does not stop the run", ()),
+    "stopping": ("no more jobs are submitted", ("reason",)),
     "heartbeat": ("every five minutes", ("states", "remaining_s", "spent_credits")),
     "run_finished": ("the run has ended", ("exit_status", "states", "reports", "summary")),
 }
 
 
 def line(event: Event, model: Model) -> str | None:
-    """The event as one line of JSON; None where it is none."""
-    made = _FACTS.get(type(event))
-    if made is None:
+    """Return the event as one line of JSON; None if it is not logged."""
+    fields_of = _FIELDS_OF.get(type(event))
+    if fields_of is None:
         return None
-    name, facts = made(event)
-    level, message = _told(event, model)
+    name, fields = fields_of(event)
+    level, message = _level_and_message(event, model)
     ids = getattr(event, "ids", ())
-    return _json(event.at, level, name, message, {"jobs": list(ids) if isinstance(ids, tuple) else [], **facts})
+    return _json(event.at, level, name, message, {"jobs": list(ids) if isinstance(ids, tuple) else [], **fields})
 
 
 def heartbeat(at: float, model: Model) -> str:
-    """All is going on."""
+    """Return the line that shows that the run continues."""
     left_s = model.left_s()
-    facts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "jobs": [],
         "states": dict(model.states),
         "remaining_s": None if left_s is None else round(left_s),
         "spent_credits": model.spend.spent,
     }
-    return _json(at, Level.INFO, "heartbeat", pulse(model), facts)
+    return _json(at, Level.INFO, "heartbeat", pulse(model), fields)
 
 
 def level_of(event: Event, model: Model) -> Level:
-    """How much an event matters."""
-    return _told(event, model)[0]
+    """Return the level of an event."""
+    return _level_and_message(event, model)[0]
 
 
-def _told(event: Event, model: Model) -> tuple[Level, str]:
+def _level_and_message(event: Event, model: Model) -> tuple[Level, str]:
     if isinstance(event, CallHealthChanged):
         if event.next_at is None:
             return Level.INFO, f"{event.call}: works again"
         return Level.ERROR if event.status == "paused" else Level.WARNING, incident(model.closed, event.at)
-    told = describe(event)
-    if told is not None:
-        return told.level, told.text
-    word = _UNTOLD[event.move] if isinstance(event, JobMoved) else "the service began to work on it"
-    return Level.INFO, f"{names(getattr(event, 'ids', ()))}: {word}"
+    line = describe(event)
+    if line is not None:
+        return line.level, line.text
+    text = _OTHER_MOVES[event.move] if isinstance(event, JobMoved) else "the service started to generate it"
+    return Level.INFO, f"{names(getattr(event, 'ids', ()))}: {text}"
 
 
-def _json(at: float, level: Level, event: str, message: str, facts: Mapping[str, Any]) -> str:
-    record = {"ts": rfc3339(at), "level": level.name.lower(), "event": event, "message": message, **facts}
+def _json(at: float, level: Level, event: str, message: str, fields: Mapping[str, Any]) -> str:
+    record = {"ts": rfc3339(at), "level": level.name.lower(), "event": event, "message": message, **fields}
     return printable_json(json.dumps(_clean(record), ensure_ascii=True, allow_nan=False))
 
 
 def _clean(value: Any) -> Any:
-    """`value` without what may be secret in the URLs of its texts."""
+    """Return `value` without possible secrets in the URLs of its texts."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
@@ -117,7 +117,7 @@ def _problem(problem: Problem | None) -> dict[str, str] | None:
 
 def _moved(event: JobMoved) -> tuple[str, dict[str, Any]]:
     record: Record = event.record
-    facts = {
+    fields = {
         "fingerprint": record.job.fingerprint,
         "move": str(event.move),
         "state": str(record.state),
@@ -125,26 +125,26 @@ def _moved(event: JobMoved) -> tuple[str, dict[str, Any]]:
         "generation_id": record.generation_id,
         "error": _problem(record.error),
     }
-    return "job_moved", facts
+    return "job_moved", fields
 
 
 def _fields(name: str) -> Callable[[Any], tuple[str, dict[str, Any]]]:
-    """An event whose keys are its own fields."""
+    """Return a function for an event whose keys are its own fields."""
     return lambda event: (name, {key: getattr(event, key) for key in KEYS[name][1]})
 
 
 def _seen(event: JobSeen) -> tuple[str, dict[str, Any]]:
-    facts = {"fingerprint": event.record.job.fingerprint, "generation_id": event.record.generation_id}
-    return "job_generating", facts
+    fields = {"fingerprint": event.record.job.fingerprint, "generation_id": event.record.generation_id}
+    return "job_generating", fields
 
 
 def _call_failed(event: CallFailed) -> tuple[str, dict[str, Any]]:
-    facts: dict[str, Any] = {"call": event.call, "error": _problem(event.problem)}
-    facts |= {"retry_in_s": round(event.retry_in_s, 3), "failures": event.failures, "max_failures": event.most}
-    return "call_failed", facts
+    fields: dict[str, Any] = {"call": event.call, "error": _problem(event.problem)}
+    fields |= {"retry_in_s": round(event.retry_in_s, 3), "failures": event.failures, "max_failures": event.most}
+    return "call_failed", fields
 
 
-def _weather(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
+def _call_health(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
     next_at = None if event.next_at is None else rfc3339(event.next_at)
     return "call_health_changed", {
         "call": event.call,
@@ -154,12 +154,12 @@ def _weather(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
     }
 
 
-_FACTS: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
+_FIELDS_OF: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: _fields("run_started"),
     JobMoved: _moved,
     JobSeen: _seen,
     CallFailed: _call_failed,
-    CallHealthChanged: _weather,
+    CallHealthChanged: _call_health,
     CapChanged: _fields("cap_changed"),
     Noticed: _fields("noticed"),
     Stopping: _fields("stopping"),

@@ -1,7 +1,7 @@
-"""What a person wants to know of a run, kept up event by event: the state of the screen. Pure.
+"""The state of a run as a person sees it, updated by events. Pure.
 
-Everything that is shown, live, in plain lines, at the end or by `status`, is read off one `Model`, so that they agree.
-Rule: it counts and remembers; how things are worded is the business of `words`, and where they stand that of `screen`.
+The screen, the text log, the final summary and `status` all read one `Model`, so they agree. The model counts and
+stores; `phrases` has the wording and `screen` the layout.
 """
 
 from collections import Counter, deque
@@ -31,21 +31,21 @@ _Kind = tuple[str, str]  # model and resolution
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
-_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.Word
+_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.CallStatus
 RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
 _UNKNOWN = Problem("unknown", "no reason is known")
 
-# What the service, or this machine, is doing for a job, the most telling first.
+# What the service or this machine does for a job, the most important first.
 PHASES = ("downloading", "generating", "uploading", "queued", "in doubt")
 
 
 @dataclass(frozen=True, slots=True)
 class OpenBreaker:
-    """Calls of one kind that are held back: why, since and until when. Wall time, s; next_at: None where unknown."""
+    """An open circuit breaker. since, next_at (the next try, None if unknown): wall time, s."""
 
-    word: str
+    status: str
     reason: str
     since: float
     next_at: float | None
@@ -53,7 +53,7 @@ class OpenBreaker:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job that is under way.
+    """An active job.
 
     since: wall time of its acceptance, s. kind: its model and resolution. received_bytes, total_bytes: of its download.
     """
@@ -69,11 +69,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that went wrong, equal ones together. at, ids: of the last of them. times: how often."""
+    """A problem. Equal problems share one incident. at, ids: of the latest one. times: their number."""
 
     at: float
     ids: tuple[str, ...]
-    call: str  # "" where the job itself has failed
+    call: str  # "" if the job itself failed
     problem: Problem
     times: int = 1
 
@@ -81,9 +81,9 @@ class Incident:
 class Model:
     """The state of the screen. Times are wall time, seconds since the epoch; `at` is the latest event's.
 
-    started: how the run began, or None before it has. records: of every job, by fingerprint, as last announced.
-    states: how many jobs of the manifest stand where. closed: calls that are held back, by kind. trouble_since: since
-    when any are. outages: how many times that was so, and lost_s: for how long in all, apart from one that lasts.
+    started: the start of the run; None before it. records: the latest record of every job, by fingerprint.
+    states: jobs of the manifest by state. closed: open circuit breakers, by kind of call. outage_since: the start of
+    the present outage, or None. outages: their number. lost_s: their total length without the present one.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Model:
         self.states: Counter[State] = Counter()
         self.rows: dict[str, Row] = {}
         self.closed: dict[str, OpenBreaker] = {}
-        self.trouble_since: float | None = None
+        self.outage_since: float | None = None
         self.outages = 0
         self.lost_s = 0.0
         self.cap = self.limit = 0
@@ -112,7 +112,7 @@ class Model:
         self._ends: deque[float] = deque()
 
     def take(self, event: Event) -> None:
-        """Take in what has happened."""
+        """Update the state by an event."""
         self.at = event.at
         match event:
             case RunStarted():
@@ -122,11 +122,11 @@ class Model:
             case Fetching():
                 self._fetching(event)
             case CallFailed():
-                self._trouble(event.at, event.ids, event.call, event.problem)
+                self._add_problem(event.at, event.ids, event.call, event.problem)
             case Noticed(routine=False):
-                self._trouble(event.at, event.ids, "", Problem("noticed", event.message))
+                self._add_problem(event.at, event.ids, "", Problem("noticed", event.message))
             case CallHealthChanged():
-                self._weather(event)
+                self._call_health(event)
             case CapChanged():
                 self.cap, self.limit = event.cap, event.limit
             case Stopping():
@@ -135,55 +135,55 @@ class Model:
                 self.finished = event
                 self.states = Counter(event.states)
 
-    # What is read off it
+    # Values to show
 
     @property
     def jobs(self) -> int:
-        """How many jobs the manifest has, equal ones counted once."""
+        """The number of jobs of the manifest; equal jobs count once."""
         return sum(self.states.values())
 
     @property
     def done(self) -> int:
-        """How many of them need nothing more: succeeded, failed, or held in doubt."""
+        """The number of jobs that succeeded, failed or are in doubt."""
         return sum(self.states[state] for state in _DONE)
 
     @property
     def in_flight(self) -> int:
-        """How many the service has, or is just getting."""
+        """The number of jobs that are in flight or being submitted."""
         return self.states[State.IN_FLIGHT] + self.states[State.SUBMITTING]
 
     @property
     def is_held_back(self) -> bool:
-        """Whether calls are held back for longer than a service that asks for fewer does."""
-        return any(closed.word != _THROTTLED for closed in self.closed.values())
+        """Whether a circuit breaker is open for another reason than throttling."""
+        return any(closed.status != _THROTTLED for closed in self.closed.values())
 
     @property
-    def waits_for_doubts(self) -> bool:
-        """Whether jobs wait, and nothing is in flight because submissions in doubt hold every slot."""
+    def waits_for_in_doubt(self) -> bool:
+        """Whether jobs wait because submissions in doubt occupy every slot."""
         return not self.in_flight and self.states[State.PENDING] > 0 and self.states[State.IN_DOUBT] >= self.cap > 0
 
     @property
     def spend(self) -> Spend:
-        """What was, and may be, paid for what was submitted."""
+        """The cost and the possible cost of all submissions."""
         return self._ledger.total
 
     @property
     def expected_credits(self) -> float:
-        """What the batch is expected to have cost at the end, as far as prices are known."""
+        """The expected cost of the whole batch, as far as prices are known."""
         return self.spend.worst + self._to_come_credits
 
     @property
     def unpriced(self) -> int:
-        """How many generations, made or to come, have no known price."""
+        """The number of past and future generations without a known price."""
         return self.spend.unpriced + self._to_come_unpriced
 
     @property
     def problems(self) -> list[Incident]:
-        """What went wrong lately, the latest last."""
+        """The recent problems, the latest last."""
         return list(self._problems.values())
 
     def per_hour(self) -> float | None:
-        """Clips an hour, over the last half hour; None where too little was seen."""
+        """Return clips per hour over the last half hour; None with too little data."""
         start = max(self.started.at if self.started else self.at, self.at - RATE_OVER_S)
         while self._ends and self._ends[0] < start:
             self._ends.popleft()
@@ -192,7 +192,7 @@ class Model:
         return recent / long_s * 3600 if recent and long_s >= _RATE_ENOUGH_S else None
 
     def expected_s(self, job: Job) -> float | None:
-        """How long a generation of this kind takes, from its acceptance, as far as was seen."""
+        """Return how long a generation of this kind takes from its acceptance, s; None if not known yet."""
         return self._takes_s(_kind(job), job)
 
     def _takes_s(self, kind: _Kind, job: Job) -> float | None:
@@ -201,12 +201,12 @@ class Model:
         return self._expected_s[kind]
 
     def left_s(self) -> float | None:
-        """About how long until every job is done, at the working cap; None where that is not known.
+        """Return the estimated time until every job is done, at the working cap, s; None if not known.
 
-        The work that is left is shared evenly among the slots, and as the last ones do not end all at once, half a
-        generation comes on top; never less than the longest that is under way.
+        The remaining work is divided by the slots. Half a generation is added, because the last ones do not end at the
+        same time. The result is at least the remaining time of the longest active generation.
         """
-        if self.is_held_back or self.stopping or self.finished or self.waits_for_doubts:
+        if self.is_held_back or self.stopping or self.finished or self.waits_for_in_doubt:
             return None
         left_s: list[float] = []
         waiting_s = longest_s = 0.0
@@ -227,13 +227,13 @@ class Model:
         return max(under_way_s, (sum(left_s) + waiting_s) / max(1, self.cap) + longest_s / 2)
 
     def phases(self) -> Counter[str]:
-        """How many jobs are in each phase."""
+        """Return the number of jobs in each phase."""
         return Counter(row.phase for row in self.rows.values())
 
-    # How it is kept up
+    # Updates
 
     def _start(self, event: RunStarted) -> None:
-        self.started = replace(event, records={})  # with many jobs they are large, and grow old
+        self.started = replace(event, records={})  # without the records: they are large and become outdated
         self.states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
@@ -254,11 +254,11 @@ class Model:
         self._ends.extend(sorted([*event.remainder.ended_at, *recent]))
 
     def _recall_failures(self) -> None:
-        """What failed in earlier runs, or is in doubt since then, is a problem still."""
+        """Add failures and doubts of earlier runs to the problems."""
         failed = [record for record in self.records.values() if record.state in {State.FAILED, State.IN_DOUBT}]
         for record in sorted(failed, key=_last_moved_at):
             ids = self._named.get(record.job.fingerprint, ())
-            self._trouble(_last_moved_at(record), ids, "", record.error or _UNKNOWN)
+            self._add_problem(_last_moved_at(record), ids, "", record.error or _UNKNOWN)
 
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
@@ -276,7 +276,7 @@ class Model:
             self._expected_s.clear()
             self._ends.append(event.at)
         elif event.move in {Move.FAIL, Move.GIVE_UP, Move.DOUBT}:
-            self._trouble(event.at, event.ids, "", record.error or _UNKNOWN)
+            self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN)
 
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
         if record.state not in _OPEN or not record.attempts:
@@ -294,7 +294,7 @@ class Model:
             )
 
     def _set_to_come(self, fingerprint: str, record: Record) -> None:
-        """Keep the sums over jobs that are still to be submitted."""
+        """Update the sums over jobs that are not submitted yet."""
         kind = _kind(record.job)
         if fingerprint in self._to_come:
             self._count_to_come(kind, self._to_come.pop(fingerprint), -1)
@@ -309,25 +309,25 @@ class Model:
         self._to_come_credits += number * (price or 0.0)
         self._to_come_unpriced += number * (price is None)
 
-    def _trouble(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
+    def _add_problem(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
         key = (call, problem.message)
         before = self._problems.pop(key, None)
         self._problems[key] = Incident(at, ids, call, problem, before.times + 1 if before else 1)
         if len(self._problems) > _PROBLEMS_KEPT:
             del self._problems[next(iter(self._problems))]
 
-    def _weather(self, event: CallHealthChanged) -> None:
+    def _call_health(self, event: CallHealthChanged) -> None:
         if event.status == _FINE:
             self.closed.pop(event.call, None)
-            if not self.closed and self.trouble_since is not None:
-                self.lost_s += max(0.0, event.at - self.trouble_since)
-                self.trouble_since = None
+            if not self.closed and self.outage_since is not None:
+                self.lost_s += max(0.0, event.at - self.outage_since)
+                self.outage_since = None
             return
         before = self.closed.get(event.call)
         since = before.since if before else event.at
         self.closed[event.call] = OpenBreaker(event.status, event.reason, since, event.next_at)
-        if self.trouble_since is None:
-            self.trouble_since = event.at
+        if self.outage_since is None:
+            self.outage_since = event.at
             self.outages += 1
 
 

@@ -1,7 +1,7 @@
-"""How a run is put into words: events as lines, and the phrases that screen, heartbeat and summary share. Pure.
+"""The wording of a run: events as lines, and phrases that the screen, the heartbeat and the summary share. Pure.
 
-Rule: all words from outside pass `printable` and `redacted` here, so that a service's message cannot move the cursor
-and no link's secret is shown.
+All text from outside passes `printable` and `redacted` here. So a message of the service cannot move the cursor, and no
+secret of a link is shown.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +27,14 @@ _STATES = {
     State.PENDING: "waiting",
 }
 # Half an hour: batchrunner.engine.ports.Policy.doubt_s.
-HELD_BY_DOUBTS = "submissions in doubt hold every slot, for half an hour at most; --in-doubt resubmit settles them"
+SLOTS_IN_DOUBT = (
+    "submissions in doubt occupy every slot for at most half an hour; --in-doubt resubmit submits them again"
+)
 _CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
 
 
 class Level(IntEnum):
-    """How much a line matters."""
+    """The importance of a line."""
 
     INFO = 1
     WARNING = 2
@@ -40,7 +42,7 @@ class Level(IntEnum):
 
 
 class Line(NamedTuple):
-    """What is said of an event. key: equal ones say the same of other jobs, and are folded; "" for never."""
+    """The text for an event. key: lines with the same key repeat for other jobs and are folded; "" for never."""
 
     level: Level
     text: str
@@ -48,86 +50,86 @@ class Line(NamedTuple):
 
 
 def describe(event: Event) -> Line | None:
-    """What is said of `event` in one line, without its time; None where there is nothing to say of it alone."""
-    told = _TOLD.get(type(event))
-    return told and told(event)
+    """Describe `event` in one line without its time; None if it has no line of its own."""
+    make = _DESCRIBE.get(type(event))
+    return make and make(event)
 
 
 def safe(text: str, most: int = _MESSAGE_MOST) -> str:
-    """Words from outside, made harmless."""
+    """Make text from outside safe to print."""
     return printable(redacted(text), most)
 
 
 def names(ids: tuple[str, ...]) -> str:
-    """The ids of a job, the first few of them."""
+    """Return the first few ids of a job."""
     if not ids:
         return "a job of an earlier manifest"
     more = f" and {len(ids) - _NAMES_MOST} more" if len(ids) > _NAMES_MOST else ""
-    return ", ".join(printable(each, _NAME_MOST) for each in ids[:_NAMES_MOST]) + more
+    return ", ".join(printable(name, _NAME_MOST) for name in ids[:_NAMES_MOST]) + more
 
 
 def counts(states: Mapping[State, int]) -> str:
-    """``2 succeeded, 1 in flight``; what is being submitted counts as in flight."""
+    """Count the states: ``2 succeeded, 1 in flight``. Jobs that are being submitted count as in flight."""
     shown = {**states, State.IN_FLIGHT: states.get(State.IN_FLIGHT, 0) + states.get(State.SUBMITTING, 0)}
-    told = [f"{shown[state]:,} {word}" for state, word in _STATES.items() if shown.get(state)]
-    return ", ".join(told) or "nothing to do"
+    items = [f"{shown[state]:,} {name}" for state, name in _STATES.items() if shown.get(state)]
+    return ", ".join(items) or "nothing to do"
 
 
 def pulse(model: Model) -> str:
-    """Where a run stands, in one line: ``41 of 500 done, 8 in flight, 2 failed, about 3 h 5 min to go``."""
-    told = [f"{model.done:,} of {model.jobs:,} done", f"{model.in_flight:,} in flight"]
-    told += [
+    """Describe the progress of a run in one line: ``41 of 500 done, 8 in flight, 2 failed, about 3 h 5 min to go``."""
+    items = [f"{model.done:,} of {model.jobs:,} done", f"{model.in_flight:,} in flight"]
+    items += [
         f"{model.states[state]:,} {_STATES[state]}" for state in (State.FAILED, State.IN_DOUBT) if model.states[state]
     ]
     left_s = model.left_s()
     if model.stopping:
-        told.append("stopping")
+        items.append("stopping")
     elif model.closed:
-        told.append(incident(model.closed, model.at))
-    elif model.waits_for_doubts:
-        told.append(HELD_BY_DOUBTS)
+        items.append(incident(model.closed, model.at))
+    elif model.waits_for_in_doubt:
+        items.append(SLOTS_IN_DOUBT)
     elif left_s is not None:
-        told.append(f"about {lasting(left_s)} to go")
-    return ", ".join(told)
+        items.append(f"about {lasting(left_s)} to go")
+    return ", ".join(items)
 
 
 def incident(closed: Mapping[str, OpenBreaker], now: float) -> str:
-    """Which calls are held back, and why: ``polls down since 23:10 (12 min 3 s), next try in 40 s: …``."""
-    first = min(closed.values(), key=lambda each: each.since)
+    """Describe the open circuit breakers: ``polls down since 23:10 (12 min 3 s), next try in 40 s: …``."""
+    first = min(closed.values(), key=lambda breaker: breaker.since)
     calls = " and ".join(_CALLS[call] for call in _CALLS if call in closed)
-    next_at = min((each.next_at for each in closed.values() if each.next_at is not None), default=None)
+    next_at = min((breaker.next_at for breaker in closed.values() if breaker.next_at is not None), default=None)
     again = "" if next_at is None or next_at <= now else f", next try in {lasting(next_at - now)}"
     since = f"since {clock_time(first.since)} ({lasting(now - first.since)})"
-    return f"{calls} {first.word} {since}{again}: {safe(first.reason)}"
+    return f"{calls} {first.status} {since}{again}: {safe(first.reason)}"
 
 
-def begins(call: str, word: str, reason: str) -> str:
-    """What is said when calls are held back."""
-    return f"{_CALLS[call]} {word}: {safe(reason)}"
+def begins(call: str, status: str, reason: str) -> str:
+    """Describe a circuit breaker that opens."""
+    return f"{_CALLS[call]} {status}: {safe(reason)}"
 
 
 def cost(model: Model) -> str:
-    """What was spent and is expected: ``$4.10 spent, about $49.02 in all (inferred); 8.2 of 98.0 M credits``."""
-    word = ""
+    """Describe the cost: ``$4.10 spent, about $49.02 in total (inferred); 8.2 of 98.0 M credits``."""
+    basis = ""
     if model.started is not None:
-        word = _basis(model.started)
+        basis = _basis(model.started)
     unknown = f"; {count_text(model.unpriced, 'generation')} of unknown price" if model.unpriced else ""
     spend = model.spend
     if model.finished or not model.expected_credits:
-        held = f", {money(spend.reserved)} held" if spend.reserved else ""
-        return f"{money(spend.spent)} spent{held}; {_millions(spend.spent)} M credits{unknown}"
-    expected = f"about {money(model.expected_credits)} in all{word}"
+        reserved = f", {money(spend.reserved)} reserved" if spend.reserved else ""
+        return f"{money(spend.spent)} spent{reserved}; {_millions(spend.spent)} M credits{unknown}"
+    expected = f"about {money(model.expected_credits)} in total{basis}"
     figures = f"{_millions(spend.spent)} of {_millions(model.expected_credits)} M credits"
     return f"{money(spend.spent)} spent, {expected}; {figures}{unknown}"
 
 
 def money(credits_: float) -> str:
-    """Credits in US dollars."""
+    """Convert credits to US dollars."""
     return f"${usd(credits_):,.2f}"
 
 
 def _basis(event: RunStarted) -> str:
-    """How sure the prices are, in brackets."""
+    """Return the source of the prices, in brackets."""
     if event.provider == "sandbox":
         return " (sandbox money)"
     if any(basis.startswith(INFERRED) for basis in event.bases):
@@ -140,17 +142,17 @@ def _millions(credits_: float) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A length of time that is still growing, or shrinking: in whole seconds, so that it is calm to look at."""
+    """Format a changing duration in whole seconds, so that it does not flicker."""
     return f"{max(0, int(seconds))} s" if seconds < 60 else length_text(int(seconds))
 
 
 def clock_time(at: float) -> str:
-    """The local time of day, for people who look at a clock: ``23:10``."""
+    """Format the local time of day: ``23:10``."""
     return f"{datetime.fromtimestamp(at, UTC).astimezone():%H:%M}"
 
 
 def reason_of(problem: Problem | None) -> str:
-    """A problem and its hint in one line."""
+    """Describe a problem and its hint in one line."""
     if problem is None:
         return "no reason is known"
     hint = f" ({safe(problem.hint)})" if problem.hint else ""
@@ -164,13 +166,13 @@ def _start(event: RunStarted) -> Line:
 
 
 def _moved(event: JobMoved) -> Line | None:
-    told = _MOVES.get(event.move)
-    if told is None:
+    level_and_text = _MOVES.get(event.move)
+    if level_and_text is None:
         return None
     key = ""
     if event.record.error is not None:
         key = f"{event.move} {event.record.error.kind} {event.record.error.message}"
-    return Line(told[0], f"{names(event.ids)}: {told[1](event.record)}", key)
+    return Line(level_and_text[0], f"{names(event.ids)}: {level_and_text[1](event.record)}", key)
 
 
 def _call_failed(event: CallFailed) -> Line:
@@ -182,13 +184,13 @@ def _call_failed(event: CallFailed) -> Line:
 
 
 def _noticed(event: Noticed) -> Line:
-    about = f"{names(event.ids)}: " if event.ids else ""  # else it is about the run
+    prefix = f"{names(event.ids)}: " if event.ids else ""  # otherwise it concerns the whole run
     level = Level.ERROR if event.urgent else Level.INFO if event.routine else Level.WARNING
-    return Line(level, f"{about}{safe(event.message)}", event.message if event.ids else "")
+    return Line(level, f"{prefix}{safe(event.message)}", event.message if event.ids else "")
 
 
 def _cap(event: CapChanged) -> Line:
-    return Line(Level.INFO, f"at most {event.cap} of {event.limit} in flight from here on", "cap")
+    return Line(Level.INFO, f"at most {event.cap} of {event.limit} in flight from now on", "cap")
 
 
 def _finished(event: RunFinished) -> Line:
@@ -199,19 +201,19 @@ def _delivered(record: Record) -> str:
     result = record.result
     if result is None:
         return "succeeded"
-    facts = [size_text(result.size_bytes)]
+    values = [size_text(result.size_bytes)]
     if result.width_px and result.height_px:
-        facts.append(f"{result.width_px}x{result.height_px}")
+        values.append(f"{result.width_px}x{result.height_px}")
     if result.duration_s:
-        facts.append(length_text(result.duration_s))
+        values.append(length_text(result.duration_s))
     warnings = "".join(f"; {safe(warning)}" for warning in result.warnings)
-    return f"succeeded: {', '.join(facts)}{warnings}"
+    return f"succeeded: {', '.join(values)}{warnings}"
 
 
 def _released(record: Record) -> str:
-    """As the user asked, or because of what the service's log shows."""
+    """Describe a release: the user asked for it, or the service's log allows it."""
     if record.error is None:
-        return "will be submitted again in spite of the doubt, as asked"
+        return "will be submitted again as requested, although the first submission is in doubt"
     return f"will be submitted again: {reason_of(record.error)}"
 
 
@@ -219,7 +221,7 @@ def _generation(record: Record) -> str:
     return f"generation {printable(record.generation_id or 'without an id')}"
 
 
-_TOLD: Mapping[type, Callable[..., Line | None]] = {
+_DESCRIBE: Mapping[type, Callable[..., Line | None]] = {
     RunStarted: _start,
     JobMoved: _moved,
     CallFailed: _call_failed,
@@ -229,7 +231,7 @@ _TOLD: Mapping[type, Callable[..., Line | None]] = {
     RunFinished: _finished,
 }
 
-# What is said of each move. INTEND is not: its outcome follows. Nor is REFUSE: CallFailed tells of it.
+# The text for each move. BEGIN_SUBMIT has none, because its outcome follows. REFUSE has none: CallFailed reports it.
 _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.ACCEPT: (Level.INFO, lambda record: f"accepted: {_generation(record)}"),
     Move.ADOPT: (Level.INFO, lambda record: f"was accepted after all: {_generation(record)}"),
@@ -241,5 +243,8 @@ _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.RETRY: (Level.INFO, lambda _: "failed before and will be submitted again"),
     Move.RECHECK: (Level.INFO, lambda record: f"asked for again: {_generation(record)}"),
-    Move.FILE_MISSING: (Level.WARNING, lambda _: "its file is gone or was changed: it is fetched again, at no charge"),
+    Move.FILE_MISSING: (
+        Level.WARNING,
+        lambda _: "its file is missing or was changed: it is downloaded again at no charge",
+    ),
 }

@@ -1,8 +1,7 @@
-"""Where a run is shown: a live screen, lines for people, lines for machines.
+"""The views of a run: a live screen, a text log, a JSON log.
 
-Rules: a stream that is gone is no reason to disturb the run: from then on nothing is shown. A terminal that takes
-nothing just now (Ctrl-S) misses frames, and holds nobody up. Frames are drawn when time passes (`events.Alive`), not
-when something happens: however many jobs move, there are as many frames.
+If a stream is closed, nothing more is shown and the run continues. A stopped terminal (Ctrl-S) misses frames and does
+not block the run. Frames are drawn at a fixed rate (`events.Alive`), so their number does not depend on the jobs.
 """
 
 import os
@@ -24,25 +23,25 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live as RichLive
 
-_STILL_S = 1.0  # a frame at least so often, so that lengths of time move
+_STILL_S = 1.0  # the least frame rate, so that durations advance
 _STYLES = {"": "", "bold": "bold", "dim": "dim", "good": "green", "bad": "red", "busy": "cyan"}
 _LEVELS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
 class View(Protocol):
-    """Where a run is shown. The model has taken an event in before it is shown."""
+    """A view of a run. The model processes an event before the view shows it."""
 
     def show(self, event: Event) -> None:
-        """Show what there is to show of `event`."""
+        """Show `event`."""
         ...
 
     def close(self) -> None:
-        """Leave the stream as it was found."""
+        """Restore the stream."""
         ...
 
 
 class _Guarded:
-    """Writes for as long as there is somebody to read."""
+    """A writer that stops silently when its stream is closed."""
 
     def __init__(self) -> None:
         self._broken = False
@@ -56,7 +55,7 @@ class _Guarded:
 
 
 class Lines(_Guarded):
-    """Plain lines with their time. put: prints one. quiet: nothing unless something needs a person."""
+    """Plain lines with their time. put: prints a line. quiet: print only lines that need a person."""
 
     def __init__(self, model: Model, put: Callable[[str, Level], None], *, quiet: bool) -> None:
         super().__init__()
@@ -66,7 +65,7 @@ class Lines(_Guarded):
         self._narrator = Narrator(model)
 
     def show(self, event: Event) -> None:
-        """Print what the narrator tells of `event`, and the last words at the end."""
+        """Print the lines for `event`, and the summary at the end."""
         lines = self._narrator.take(event)
         if isinstance(event, RunFinished):
             level = Level.ERROR if event.exit_status else Level.INFO
@@ -75,14 +74,14 @@ class Lines(_Guarded):
             if line.level >= self._least:
                 self._write(self._put, f"{rfc3339(event.at)} {line.text}", line.level)
         if isinstance(event, RunFinished):
-            self._least = min(self._least, Level.WARNING)  # what comes after the end needs a person
+            self._least = min(self._least, Level.WARNING)  # warnings after the end need a person
 
     def close(self) -> None:
-        """There is nothing to undo."""
+        """Do nothing: there is nothing to restore."""
 
 
 class JsonLines(_Guarded):
-    """One JSON object an event. quiet: only those of level ``error``."""
+    """One JSON object per event. quiet: only level ``error``."""
 
     def __init__(self, model: Model, stream: TextIO, *, quiet: bool) -> None:
         super().__init__()
@@ -106,11 +105,11 @@ class JsonLines(_Guarded):
         self._stream.flush()
 
     def close(self) -> None:
-        """There is nothing to undo."""
+        """Do nothing: there is nothing to restore."""
 
 
 class Live(_Guarded):
-    """The screen of a run, redrawn in place; at the end it makes room for the last words."""
+    """The screen of a run, redrawn in place. The summary replaces it at the end."""
 
     def __init__(self, model: Model, console: "Console") -> None:
         super().__init__()
@@ -123,7 +122,7 @@ class Live(_Guarded):
         self._drawn_at = 0.0
 
     def show(self, event: Event) -> None:
-        """Draw when it is time to, and print the last words at the end."""
+        """Draw if a frame is due, and print the summary at the end."""
         if isinstance(event, RunFinished):
             self.close()
             for number, text in enumerate(last_words(event, self._console.width)):
@@ -140,7 +139,7 @@ class Live(_Guarded):
             self.frame()
 
     def frame(self) -> None:
-        """Draw the screen as it stands, unless the terminal takes nothing just now."""
+        """Draw the screen, unless the terminal is stopped."""
         self._changed = False
         self._drawn_at = self._model.at
         if _takes(self._console.file):
@@ -152,16 +151,16 @@ class Live(_Guarded):
         self.frame()
 
     def close(self) -> None:
-        """Take the screen away."""
+        """Remove the screen."""
         if self._live is not None:
-            self._broken = False  # also where nothing more can be drawn: rich gives back what it has redirected
+            self._broken = False  # also after an error: rich must restore the streams that it redirected
             self._write(self._live.stop)
             self._live = None
 
     def _draw(self) -> None:
         size = self._console.size
         if self._live is not None and (size.width, size.height) != self._size:
-            # The terminal has wrapped or cut what was drawn: where it begins cannot be known.
+            # The terminal has wrapped or cut the old screen, so its start is unknown.
             self._live.stop()
             self._live = None
             self._console.clear()
@@ -179,7 +178,7 @@ def _rich_live(console: "Console") -> "RichLive":
 
 
 class _Frame:
-    """Lines that fit already, for rich."""
+    """Lines that already fit, for rich."""
 
     def __init__(self, lines: list[Spans]) -> None:
         self._lines = lines
@@ -187,7 +186,7 @@ class _Frame:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.segment import Segment
 
-        styles = {name: console.get_style(words or "none") for name, words in _STYLES.items()}
+        styles = {name: console.get_style(style_text or "none") for name, style_text in _STYLES.items()}
         for number, spans in enumerate(self._lines):
             if number:
                 yield Segment.line()
@@ -196,7 +195,7 @@ class _Frame:
 
 
 def last_words(event: RunFinished, width: int | None = None) -> list[str]:
-    """The outcome, what failed and why, where the report is, and what to type next: lines that stay."""
+    """Return the final lines: outcome, failures with reasons, place of the report, next command."""
     if not event.report:
         return [safe(event.summary)]
     pages = [path for path in event.reports if path.endswith(".html")]
@@ -204,11 +203,11 @@ def last_words(event: RunFinished, width: int | None = None) -> list[str]:
 
 
 def console_on(stream: TextIO) -> "Console":
-    """A console on `stream`."""
+    """Return a console on `stream`."""
     from rich.console import Console
 
     class Listener(Console):
-        """A console whose reader may leave: rich would end the program and silence its standard output."""
+        """A console that reports a closed pipe: rich would end the program and silence standard output."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -217,7 +216,7 @@ def console_on(stream: TextIO) -> "Console":
 
 
 def line_printer(stream: TextIO) -> Callable[[str, Level], None]:
-    """What prints lines on `stream`. Rich, which knows of colours, is loaded only where there may be some."""
+    """Return a function that prints lines on `stream`. Rich is loaded only if colours are possible."""
     if stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"):
         return partial(_print, console_on(stream))
     return partial(_put, stream)
@@ -229,28 +228,28 @@ def takes_screen(stream: TextIO) -> bool:
 
 
 def print_lines(console: "Console", lines: Iterable[Spans]) -> None:
-    """Print a screen once, to stay."""
+    """Print a screen once, permanently."""
     console.print(_Frame([*lines, []]), soft_wrap=True)
 
 
-def _print(console: "Console", words: str, level: Level) -> None:
+def _print(console: "Console", text: str, level: Level) -> None:
     from rich.text import Text
 
-    words = words.encode(console.encoding, "backslashreplace").decode(console.encoding)
-    console.print(Text(words, _LEVELS[level]), soft_wrap=True)
+    text = text.encode(console.encoding, "backslashreplace").decode(console.encoding)
+    console.print(Text(text, _LEVELS[level]), soft_wrap=True)
 
 
-def _put(stream: TextIO, words: str, _: Level) -> None:
+def _put(stream: TextIO, text: str, _: Level) -> None:
     encoding = stream.encoding or "utf-8"
-    stream.write(words.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
 
 
 def _takes(file: Any) -> bool:
-    """Whether what is written now would be taken at once: a terminal that was stopped takes nothing."""
+    """Whether the terminal accepts output now; a stopped terminal does not."""
     try:
         poll = select.poll()
         poll.register(file.fileno(), select.POLLOUT)
         return bool(poll.poll(0))
     except (OSError, ValueError, AttributeError):
-        return True  # no file of the system's; or gone, which writing will show
+        return True  # not a system file, or closed, which the write will show

@@ -65,29 +65,33 @@ def log(events: Sequence[Event], *, quiet: bool = False) -> list[dict[str, Any]]
 
 def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
     written = log(night())
-    assert {each["event"] for each in written} == set(KEYS)
-    for each in written:
-        assert list(each)[:5] == ["ts", "level", "event", "message", "jobs"]
-        assert set(each) == {*ALWAYS, *KEYS[each["event"]][1]}
-        assert each["level"] in {"info", "warning", "error"}
-        assert re.fullmatch(r"2027-01-15T\d\d:\d\d:\d\d\.\d{3}Z", each["ts"])
-        assert each["message"]
+    assert {entry["event"] for entry in written} == set(KEYS)
+    for entry in written:
+        assert list(entry)[:5] == ["ts", "level", "event", "message", "jobs"]
+        assert set(entry) == {*ALWAYS, *KEYS[entry["event"]][1]}
+        assert entry["level"] in {"info", "warning", "error"}
+        assert re.fullmatch(r"2027-01-15T\d\d:\d\d:\d\d\.\d{3}Z", entry["ts"])
+        assert entry["message"]
 
 
 def test_what_the_objects_say() -> None:
     written = log(night())
-    moved = [each for each in written if each["event"] == "job_moved"]
-    assert [(each["move"], each["state"], each["jobs"]) for each in moved] == [
+    moved = [entry for entry in written if entry["event"] == "job_moved"]
+    assert [(entry["move"], entry["state"], entry["jobs"]) for entry in moved] == [
         ("begin_submit", "submitting", ["a", "copy"]),
         ("accept", "in_flight", ["a", "copy"]),
         ("fail", "failed", ["a", "copy"]),
     ]
     assert (moved[1]["generation_id"], moved[1]["error"]) == ("gen:a/1", None)
     assert moved[2]["error"]["kind"] == "bad_request"
-    beat = next(each for each in written if each["event"] == "heartbeat")
+    beat = next(entry for entry in written if entry["event"] == "heartbeat")
     assert beat["states"]["failed"] == 1
     assert beat["message"].startswith("1 of 1 done, 0 in flight, 1 failed, submissions paused since ")
-    assert [each["level"] for each in written if each["event"] == "call_health_changed"] == ["warning", "info", "error"]
+    assert [entry["level"] for entry in written if entry["event"] == "call_health_changed"] == [
+        "warning",
+        "info",
+        "error",
+    ]
     assert (written[-1]["event"], written[-1]["level"], written[-1]["exit_status"]) == ("run_finished", "error", 1)
 
 
@@ -97,7 +101,7 @@ def test_no_secret_is_written() -> None:
 
 
 def test_quiet_leaves_what_needs_a_person() -> None:
-    assert [each["event"] for each in log(night(), quiet=True)] == ["call_health_changed", "stopping", "run_finished"]
+    assert [entry["event"] for entry in log(night(), quiet=True)] == ["call_health_changed", "stopping", "run_finished"]
     calm = [event for event in night(0) if not isinstance(event, CallHealthChanged | Stopping)]
     assert log(calm, quiet=True) == []
 

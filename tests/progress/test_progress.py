@@ -179,8 +179,8 @@ def test_a_clock_that_is_set_back_does_not_silence_the_heart() -> None:
 def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
     caps = [CapChanged(NOW + n, cap, 8) for n, cap in enumerate([4, 5, 6, 7, 8])]
     assert said([started(), CapChanged(NOW, 8, 8), *caps])[2:] == [
-        "at most 4 of 8 in flight from here on",
-        "at most 8 of 8 in flight from here on",
+        "at most 4 of 8 in flight from now on",
+        "at most 8 of 8 in flight from now on",
     ]
 
 

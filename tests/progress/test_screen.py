@@ -95,7 +95,7 @@ def test_a_glance_is_answered(night: Night) -> None:
     assert shown[2] == "jobs     3 succeeded, 1 failed, 1 in doubt, 3 in flight, 2 waiting"
     # 60 s of two generations, 60 s of what is being submitted and two of 100 s are left, for four slots; and 50 s.
     assert "in 2 min 25 s; 77 clips an hour" in shown[3]
-    assert shown[4] == "cost     $1.50 spent, about $4.50 in all (inferred); 3.0 of 9.0 M credits"
+    assert shown[4] == "cost     $1.50 spent, about $4.50 in total (inferred); 3.0 of 9.0 M credits"
     assert shown[5] == "service  fine; at most 4 at once"
     assert shown[7:11] == [
         "job4  generating   40 s, usually 1 min 40 s",
@@ -127,7 +127,7 @@ def test_trouble_says_since_when_until_when_and_why(night: Night) -> None:
     night.wait(60)
     night.tell(CallHealthChanged(night.at, "poll", "paused", "out of credits", night.at + 400))
     shown = night.screen()
-    assert shown[3] == "finish   not known while calls are held back"
+    assert shown[3] == "finish   not known while calls are paused"
     assert shown[5].startswith("service  submissions and polls paused since ")
     assert shown[5].endswith(" (1 min 0 s), next try in 4 min 0 s: out of credits")
     for call in ("submit", "poll"):
@@ -140,7 +140,7 @@ def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(night: Nigh
     night.tell(CapChanged(night.at, 2, 4))
     assert night.screen()[3].startswith("finish   about ")
     night.tell(CallHealthChanged(night.at, "submit", "fine", ""))
-    assert night.screen()[5] == "service  fine; at most 2 of 4 at once, as the service asks for fewer"
+    assert night.screen()[5] == "service  fine; at most 2 of 4 at once because the service asks for fewer"
 
 
 def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(night: Night) -> None:
@@ -162,8 +162,8 @@ def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
         night.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=night.at)
         night.move(name, Move.DOUBT)
     assert night.model.left_s() is None
-    assert "in doubt hold every slot" in "\n".join(plain(draw(night.model, 120, 30)))
-    assert "in doubt hold every slot" in pulse(night.model)
+    assert "in doubt occupy every slot" in "\n".join(plain(draw(night.model, 120, 30)))
+    assert "in doubt occupy every slot" in pulse(night.model)
     night.submit("job5")  # a doubt's half hour is over
     assert night.model.left_s() is not None
 
