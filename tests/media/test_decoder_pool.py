@@ -26,8 +26,8 @@ START = f"sys.path.insert(0, {str(ROOT)!r}); from tests.odd_tasks import serve; 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with closing(Pool(2, start=START)) as made:
-        yield made
+    with closing(Pool(2, start=START)) as created:
+        yield created
 
 
 def png_clip(path: Path, size_px: tuple[int, int], *, declared: tuple[int, int] | None = None) -> Path:
@@ -72,7 +72,7 @@ def test_here_and_there_find_the_same(pool: Pool, tmp_path: Path, clip: bytes) -
     assert there[0]["frames"] == 8
     for ours, theirs in zip(there[1:], here[1:], strict=True):
         assert (type(ours), str(ours)) == (type(theirs), str(theirs))
-    assert [type(each) for each in there[1:]] == [ValueError, FileNotFoundError]
+    assert [type(entry) for entry in there[1:]] == [ValueError, FileNotFoundError]
 
 
 def test_relative_paths_are_those_of_this_process(
@@ -131,8 +131,8 @@ def test_where_the_system_bounds_no_memory_it_is_watched() -> None:
 def test_in_a_group_only_the_file_that_did_it_is_to_blame(pool: Pool) -> None:
     names = ["a", "bad", "c", "bad", "e"]
     found = pool.run_all("crash_on", [{"name": name} for name in names])
-    assert [type(each) is CheckLimit for each in found] == [name == "bad" for name in names]
-    assert [each[0] for each in found if isinstance(each, list)] == ["a", "c", "e"]
+    assert [type(entry) is CheckLimit for entry in found] == [name == "bad" for name in names]
+    assert [entry[0] for entry in found if isinstance(entry, list)] == ["a", "c", "e"]
 
 
 def test_a_process_that_was_ended_meanwhile_is_replaced(pool: Pool) -> None:
@@ -152,18 +152,18 @@ def test_it_is_deaf_to_signals_that_are_the_parents(pool: Pool, number: signal.S
 @pytest.mark.parametrize("way", ["stop", "enough"])
 def test_what_is_going_on_can_be_ended(tmp_path: Path, way: str) -> None:
     note, enough, outcomes = tmp_path / "pid", threading.Event(), list[Any]()
-    with closing(Pool(1, start=START)) as made:
+    with closing(Pool(1, start=START)) as created:
         items = [{"path": str(note)}, {}]
-        thread = threading.Thread(target=lambda: outcomes.extend(made.run_all("sleep", items, enough.is_set)))
+        thread = threading.Thread(target=lambda: outcomes.extend(created.run_all("sleep", items, enough.is_set)))
         thread.start()
         wait_for(lambda: note.exists() and note.read_text().strip(), "the task has begun")
         if way == "stop":
-            made.stop()
+            created.stop()
         else:
             enough.set()
         thread.join(30)
-        assert [type(each) for each in outcomes] == [CheckLimit, CheckLimit]
-        assert one(made, "echo", {"name": "later"})[0] == "later"
+        assert [type(entry) for entry in outcomes] == [CheckLimit, CheckLimit]
+        assert one(created, "echo", {"name": "later"})[0] == "later"
 
 
 def test_it_has_no_secret_no_file_and_no_terminal(pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ for _ in range(40):
 
 def test_processes_that_race_for_it_are_never_inside_at_once(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, pid=ENDED))
-    words = [sys.executable, "-c", RACE, str(tmp_path)]
-    racers = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+    texts = [sys.executable, "-c", RACE, str(tmp_path)]
+    racers = [subprocess.Popen(texts, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == b"ready\n"
@@ -136,8 +136,8 @@ def test_processes_that_race_for_it_are_never_inside_at_once(tmp_path: Path) -> 
 def test_a_killed_owner_is_gone(tmp_path: Path) -> None:
     program = "import sys; from pathlib import Path; from batchrunner.storage import lease\n"
     program += "lease.take(Path(sys.argv[1]), lease.myself(0.0)); print('held', flush=True); sys.stdin.read()"
-    words = [sys.executable, "-c", program, str(tmp_path)]
-    owner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    texts = [sys.executable, "-c", program, str(tmp_path)]
+    owner = subprocess.Popen(texts, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout is not None
     owner.stdout.readline()
     held = lease.holder(tmp_path, HERE)

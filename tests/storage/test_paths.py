@@ -24,12 +24,12 @@ JOB = "{id: a, video: https://example.com/1.mp4, image: https://example.com/1.pn
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder that is not the working directory."""
-    made = tmp_path / "home"
-    made.mkdir()
+    created = tmp_path / "home"
+    created.mkdir()
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("HOME", str(made))
-    return made
+    monkeypatch.setenv("HOME", str(created))
+    return created
 
 
 def loaded(text: str, environment: Mapping[str, str] = NONE, flags: Mapping[str, str] = NONE) -> prepare.Setup:
@@ -85,7 +85,7 @@ def test_what_a_manifest_reads(home: Path) -> None:
 def test_a_missing_input_of_no_user_says_so(home: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         loaded("jobs: [{video: ~nobody-of-this-name/v.mp4, image: ~/i.jpg}]")
-    assert {each.hint for each in caught.value.diagnostics if "nobody" in each.message} == {
+    assert {item.hint for item in caught.value.diagnostics if "nobody" in item.message} == {
         "there is no user nobody-of-this-name"
     }
 
@@ -112,8 +112,8 @@ def test_the_cache(home: Path) -> None:
 def test_arguments_that_no_shell_has_expanded(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from batchrunner import cli
 
-    def call(*words: str) -> int:
-        monkeypatch.setattr("sys.argv", ["batchrunner", *words])
+    def call(*texts: str) -> int:
+        monkeypatch.setattr("sys.argv", ["batchrunner", *texts])
         with pytest.raises(SystemExit) as caught:
             cli.main()
         return int(caught.value.code or 0)

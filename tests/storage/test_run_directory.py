@@ -29,9 +29,9 @@ with Lock(RunDir(Path(sys.argv[1])), 0.0):
 
 @pytest.fixture
 def rundir(tmp_path: Path) -> RunDir:
-    made = RunDir(tmp_path / "out" / "night")
-    made.make()
-    return made
+    created = RunDir(tmp_path / "out" / "night")
+    created.make()
+    return created
 
 
 def held_elsewhere(rundir: RunDir) -> "subprocess.Popen[bytes]":
@@ -60,10 +60,10 @@ def test_new_folders_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch
     """Or a power cut takes the folder, and with it a journal whose every commit was flushed."""
     flushed: list[Path] = []
     monkeypatch.setattr(Disk, "flush_folder", lambda _, folder: flushed.append(folder))
-    made = RunDir(tmp_path / "out" / "night")
-    made.make()
+    created = RunDir(tmp_path / "out" / "night")
+    created.make()
     assert flushed == [tmp_path / "out" / "night", tmp_path / "out", tmp_path]
-    made.make()
+    created.make()
     assert len(flushed) == 3, "what stood there before needs no flush"
 
 

@@ -138,16 +138,16 @@ def test_blocks_are_written_and_hashed_in_order(tmp_path: Path, executor: Execut
 
 def test_batches_are_written_in_the_downloads_executor(tmp_path: Path) -> None:
     """aiofiles would use the loop's own threads, which other work may fill."""
-    held = Held(Inline())
-    part = begun(tmp_path, Disk(), held)
+    blocked = Held(Inline())
+    part = begun(tmp_path, Disk(), blocked)
 
     async def receive() -> None:
         assert part.take(bytes(BATCH))
         task = asyncio.get_running_loop().create_task(part.drain())
         await asyncio.sleep(0)
-        assert len(held.waiting or []) == 1
+        assert len(blocked.waiting or []) == 1
         assert not part.path.exists()
-        held.let_go()
+        blocked.let_go()
         await task
 
     asyncio.run(receive())
@@ -194,17 +194,17 @@ def test_a_slow_disk_bounds_the_received_bytes(bench: Bench, monkeypatch: pytest
     """And the connection goes on receiving while a batch is written."""
     host = Host(content(16 * BATCH))
     received = Received(monkeypatch)
-    held = Held(bench.executor)
+    blocked = Held(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, held, Disk(), Guard(url), Checks(Here(), held)) as clips:
+        async with Downloader(bench.parts, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, BATCH)
             gathered_bytes = bench.gauge.taken_bytes
             arrived_bytes = await received.settle()
             assert bench.gauge.taken_bytes == gathered_bytes < 3 * BATCH
             assert gathered_bytes + BATCH <= arrived_bytes < gathered_bytes + 3 * BATCH
-            held.let_go()
+            blocked.let_go()
             await bench.gauge.reach(16 * BATCH)
             with pytest.raises(ServiceFault):  # it is no clip
                 await task
@@ -214,16 +214,16 @@ def test_a_slow_disk_bounds_the_received_bytes(bench: Bench, monkeypatch: pytest
 
 def test_a_download_that_is_cancelled_during_a_write_keeps_its_bytes(bench: Bench) -> None:
     host = Host(content(4 * BATCH))
-    held = Held(bench.executor)
+    blocked = Held(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, held, Disk(), Guard(url), Checks(Here(), held)) as clips:
+        async with Downloader(bench.parts, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, BATCH)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            held.let_go()
+            blocked.let_go()
             assert bench.gauge.taken_bytes >= BATCH
 
     bench.run(host, scenario)
@@ -234,8 +234,8 @@ def test_a_download_that_is_cancelled_during_a_write_keeps_its_bytes(bench: Benc
 
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_batch_that_a_cancel_interrupts_is_stored_once(tmp_path: Path, *, is_written: bool) -> None:
-    held = Held(Inline())
-    part = begun(tmp_path, Disk(), held)
+    blocked = Held(Inline())
+    part = begun(tmp_path, Disk(), blocked)
     whole = content(BATCH + 100)
 
     async def receive() -> None:
@@ -243,7 +243,7 @@ def test_a_batch_that_a_cancel_interrupts_is_stored_once(tmp_path: Path, *, is_w
         task = asyncio.get_running_loop().create_task(part.drain())
         await asyncio.sleep(0)
         if is_written:
-            held.let_go()
+            blocked.let_go()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -297,18 +297,18 @@ def test_a_batch_without_a_drain_is_kept(tmp_path: Path) -> None:
 
 def test_what_was_closed_to_be_checked_is_flushed_before_it_is_vouched_for(tmp_path: Path) -> None:
     files = Recorded()
-    made = begun(tmp_path, files)
-    made.take(b"whole")
-    made.drain_all()
-    made.close()
-    made.keep()
-    assert files.flushed == [made.path]
+    created = begun(tmp_path, files)
+    created.take(b"whole")
+    created.drain_all()
+    created.close()
+    created.keep()
+    assert files.flushed == [created.path]
     assert note(tmp_path)["size_bytes"] == 5
 
 
 def test_blocks_of_a_byte_do_not_pile_up(tmp_path: Path) -> None:
-    made = begun(tmp_path, Disk())
-    taken = next(number for number in range(1, BATCH) if made.take(b"x"))
+    created = begun(tmp_path, Disk())
+    taken = next(number for number in range(1, BATCH) if created.take(b"x"))
     assert taken == partial_file._BATCH_BLOCKS
 
 
@@ -317,15 +317,15 @@ def test_a_large_file_is_on_its_way_to_the_disk_before_it_is_whole(
 ) -> None:
     monkeypatch.setattr(partial_file, "_STRETCH_BYTES", 2 * BATCH)
     files = Recorded()
-    made = begun(tmp_path, files)
+    created = begun(tmp_path, files)
 
     async def receive() -> None:
         for _ in range(7):
-            made.take(bytes(BATCH))
-            await made.drain()
+            created.take(bytes(BATCH))
+            await created.drain()
 
     asyncio.run(receive())
-    made.drain_all()
+    created.drain_all()
     assert files.hastened == [(0, 2 * BATCH), (2 * BATCH, 2 * BATCH), (4 * BATCH, 2 * BATCH)]
-    made.close()
-    assert made.path.stat().st_size == 7 * BATCH
+    created.close()
+    assert created.path.stat().st_size == 7 * BATCH
