@@ -111,13 +111,13 @@ class Job:
     """One video to generate, identified by its content.
 
     fingerprint: ``sha256:<hex>`` over model, parameters and inputs (`batchrunner.manifest.fingerprint`).
+    inputs: by the names of the model's spec (`batchrunner.providers.models`), in its order.
     params: the model's parameters as they are sent, documented defaults written out.
     """
 
     fingerprint: str
     model: str
-    video: Media
-    image: Media
+    inputs: Mapping[str, Media]
     params: Mapping[str, Any]
 
     @property
@@ -128,7 +128,7 @@ class Job:
     @property
     def input_urls(self) -> tuple[str, ...]:
         """The URLs and data URIs that are submitted as they are."""
-        return tuple(media.uri for media in (self.video, self.image) if media.uri is not None)
+        return tuple(media.uri for media in self.inputs.values() if media.uri is not None)
 
 
 @dataclass(frozen=True, slots=True)

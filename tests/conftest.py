@@ -117,8 +117,7 @@ def make_job(name: str = "a", video: Media | None = None, image: Media | None = 
     return Job(
         fingerprint=f"sha256:{digits}",
         model="alibaba/wan2.2-14b-animate-replace",
-        video=video or remote(),
-        image=image or remote("image", "https://example.com/hero.png"),
+        inputs={"video": video or remote(), "image": image or remote("image", "https://example.com/hero.png")},
         params=params or {"resolution": "480p"},
     )
 

@@ -23,9 +23,11 @@ def fingerprint_of(fields: Mapping[str, Any], *, video: str, image: str) -> str:
 
 def order_of(job: Job) -> str:
     """The same of a job whose inputs are addresses."""
-    assert job.video.uri is not None
-    assert job.image.uri is not None
-    return fingerprint_of({"model": job.model, **job.params}, video=job.video.uri, image=job.image.uri)
+    assert job.inputs["video"].uri is not None
+    assert job.inputs["image"].uri is not None
+    return fingerprint_of(
+        {"model": job.model, **job.params}, video=job.inputs["video"].uri, image=job.inputs["image"].uri
+    )
 
 
 @lru_cache(maxsize=64)

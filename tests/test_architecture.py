@@ -35,9 +35,17 @@ PURE_MODULES = {
         f"engine.{name}"
         for name in ("backoff", "circuit_breaker", "confirmation", "evidence", "in_doubt", "job_queue", "run_deadline")
     ),
-    *("journal.rows", "journal.statements", "providers.base", "providers.endpoint", "sandbox.clips.marks"),
+    *(
+        "journal.rows",
+        "journal.statements",
+        "providers.base",
+        "providers.endpoint",
+        "providers.models",
+        "providers.registry",
+        "sandbox.clips.marks",
+    ),
     *(f"sandbox.{name}" for name in ("logs", "replies", "validation", "world")),
-    *(f"transfer.{name}" for name in ("content_coding", "cookies", "link_expiry")),
+    *(f"transfer.{name}" for name in ("content_coding", "cookies", "expectations", "link_expiry")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}

@@ -17,7 +17,7 @@ import yaml
 from batchrunner import cli, manifest
 from batchrunner.errors import ExitStatus
 from batchrunner.job import OUTCOMES, TRANSITIONS, State
-from batchrunner.manifest.fingerprint import PARAMETERS
+from batchrunner.providers import registry
 from batchrunner.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def test_manifest_page_job_fields() -> None:
     told = rows("job field", "manifest.md")
     assert set(told) == set(properties)
     assert (told["priority"][1], told["file"][1]) == ("`0`", "`{id}`")
-    for name, default in PARAMETERS.items():
+    for name, default in registry.default_model().defaults.items():
         if default is not None:
             assert told[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
 

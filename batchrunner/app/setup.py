@@ -137,7 +137,7 @@ def require_inputs_unwritten(setup: Setup) -> None:
     further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
     last = {name.casefold() for name in names} | {Path(text).name.casefold() for text in further.values() if text}
     read = set[Path]()
-    inputs = {media.path for entry in batch.entries for media in (entry.job.video, entry.job.image) if media.path}
+    inputs = {media.path for entry in batch.entries for media in entry.job.inputs.values() if media.path}
     for path in (*batch.files, *inputs):
         # Most paths are neither links nor named like a file that is written: they need no closer look.
         if path.name.casefold() in last or path.is_symlink():

@@ -24,6 +24,7 @@ from batchrunner.job import Job, Move, Record, Result, State, TimelineEvent, adv
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions
+from batchrunner.transfer.expectations import expectation_warnings
 
 _DAY_S = 86_400.0
 NOT_ACCEPTED = Problem(
@@ -476,18 +477,3 @@ class Steps:
             now, ids = deps.clock.now(), deps.ids(fingerprint)
             deps.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, backoff.tries))
         return wait_s
-
-
-def expectation_warnings(job: Job, result: Result) -> tuple[str, ...]:
-    """What is odd about a clip that is whole: not the size asked for, or not the length of the reference clip."""
-    warnings = []
-    asked = str(job.params.get("resolution", "")).removesuffix("p")
-    if asked.isdigit() and result.width_px and result.height_px:
-        short_px = min(result.width_px, result.height_px)
-        if abs(short_px - int(asked)) > 16:  # the model works in multiples of 16
-            warnings.append(f"asked for {asked}p, got {result.width_px}x{result.height_px}")
-    if job.video.duration_s and result.duration_s:
-        ratio = result.duration_s / job.video.duration_s
-        if not 0.8 <= ratio <= 1.25:
-            warnings.append(f"lasts {result.duration_s:.2f} s, the reference clip {job.video.duration_s:.2f} s")
-    return tuple(warnings)

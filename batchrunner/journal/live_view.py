@@ -16,6 +16,7 @@ from pathlib import Path
 from batchrunner.job import Job, Record, TimelineEvent
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.summary import NAMED, Counts, counted
+from batchrunner.providers import registry
 
 _LATEST = 1000  # finished jobs, to estimate how long a generation takes
 _MOVING = f"""
@@ -27,8 +28,19 @@ _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY
 _ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts WHERE {_THESE} ORDER BY fingerprint, number"
 _IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
 _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
-# The values on which the price (`batchrunner.plan.prices`) and the duration of a generation depend.
-_KIND = "'$.model', '$.params.resolution', '$.video.duration_s', '$.video.frames'"
+# What a price depends on (`batchrunner.plan.prices`), and how long a generation takes.
+_KIND = ", ".join(
+    f"'$.{path}'"
+    for path in dict.fromkeys(
+        path
+        for spec in registry.models().values()
+        if spec.price is not None
+        for path in (
+            *("model", f"params.{spec.price.by}", "params.resolution"),
+            *(f"{spec.price.input}.duration_s", f"{spec.price.input}.frames"),
+        )
+    )
+)
 _WAITING = f"""
 SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
 GROUP BY json_extract(job_json, {_KIND})

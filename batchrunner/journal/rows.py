@@ -18,6 +18,7 @@ from zlib import crc32
 
 from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State, TimelineEvent
+from batchrunner.providers import registry
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 _TIMELINE_EVENT_FIELDS = tuple(field.name for field in fields(TimelineEvent))
@@ -104,7 +105,8 @@ def job_to_json(job: Job) -> str:
         kept = {name: value for name in _MEDIA_COLUMNS if (value := getattr(item, name)) is not None}
         return {**kept, "path": str(item.path)} if item.path else kept
 
-    return dump({"model": job.model, "params": dict(job.params), "video": media(job.video), "image": media(job.image)})
+    inputs = {name: media(item) for name, item in job.inputs.items()}
+    return dump({"model": job.model, "params": dict(job.params), **inputs})
 
 
 def job_from_json(fingerprint: str, text: str) -> Job:
@@ -114,7 +116,10 @@ def job_from_json(fingerprint: str, text: str) -> Job:
     def media(item: dict[str, Any]) -> Media:
         return Media(**{**item, "path": Path(item["path"])} if "path" in item else item)
 
-    return Job(fingerprint, row["model"], media(row["video"]), media(row["image"]), row["params"])
+    model, params = row.pop("model"), row.pop("params")
+    spec = registry.models().get(model)
+    inputs = {name: media(item) for name, item in (spec.ordered(row) if spec else row).items()}
+    return Job(fingerprint, model, inputs, params)
 
 
 def problem_to_json(problem: Problem | None) -> str | None:

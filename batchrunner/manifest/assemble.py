@@ -9,13 +9,37 @@ from collections.abc import Mapping
 
 from batchrunner.job import Entry, Job
 from batchrunner.manifest.filenames import FileNames
-from batchrunner.manifest.fingerprint import MODEL, complete, fingerprint
+from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.ids import Ids
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Places, Row
-from batchrunner.media.probe import Kind, MediaProblem
+from batchrunner.media.probe import MediaProblem
+from batchrunner.providers import registry
+from batchrunner.providers.models import ModelSpec
 
 _NO_TAGS: Mapping[str, str] = {}
+
+
+def _fits(row: Row, spec: ModelSpec) -> bool:
+    """Whether the row's fields are those of its model, with values that this model takes. Problems are recorded.
+
+    The schema has checked the fields against all models together.
+    """
+    foreign = registry.foreign_fields(spec.name)
+    narrower = registry.narrower_fields(spec.name)
+    if not (narrower or foreign) or (foreign.isdisjoint(row.fields) and narrower.keys().isdisjoint(row.fields)):
+        return True
+    wrong = [name for name in row.fields if name in foreign]
+    for name in wrong:
+        row.error("unknown-key", name, f"the model {spec.name} has no field '{name}'", "leave it out for this model")
+    for name, choices in narrower.items():
+        if name in row.fields and row.fields[name] not in choices:
+            listed = ", ".join(map(str, choices))
+            row.error(
+                "not-allowed", name, f"the model {spec.name} takes no '{name}: {row.fields[name]}'", f"one of {listed}"
+            )
+            wrong.append(name)
+    return not wrong
 
 
 class Assembly:
@@ -48,30 +72,39 @@ class Assembly:
     def _job(self, row: Row, position: int) -> Job | None:
         """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
         fields = row.fields
-        try:
-            video, image = self._inputs.get("video", fields["video"]), self._inputs.get("image", fields["image"])
-        except (KeyError, MediaProblem):
-            self._report(row, "video")
-            self._report(row, "image")
+        spec = registry.spec_of(fields)
+        if not _fits(row, spec):
             return None
-        for kind in ("video", "image") if self._inputs.warnings else ():
-            if warning := self._inputs.warnings.pop(fields[kind], None):
-                row.findings.warn(kind, row.place(kind), *warning)
-        params = complete(fields)
-        key = fingerprint(MODEL, video, image, params)
+        get, required = self._inputs.get, spec.required
+        try:
+            inputs = {name: get(kind, fields[name]) for name, kind in spec.kinds if name in required or name in fields}
+        except (KeyError, MediaProblem):
+            self._report(row, spec)
+            return None
+        if self._inputs.warnings:
+            self._warn(row, spec)
+        params = spec.complete(fields)
+        key = fingerprint(spec.name, inputs, params)
         first = self._first.setdefault(key, position)
         if first == position:
-            return Job(key, MODEL, video, image, params)
+            return Job(key, spec.name, inputs, params)
         self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
         return self._jobs[first]
 
-    def _report(self, row: Row, kind: Kind) -> None:
-        """Record why an input is unusable. A missing input has already been reported."""
-        try:
-            if kind in row.fields:
-                self._inputs.get(kind, row.fields[kind])
-        except MediaProblem as problem:
-            row.error(kind, kind, problem.message, problem.hint)
+    def _report(self, row: Row, spec: ModelSpec) -> None:
+        """Record why inputs are unusable. A missing input has already been reported."""
+        for name, kind in spec.kinds:
+            try:
+                if name in row.fields:
+                    self._inputs.get(kind, row.fields[name])
+            except MediaProblem as problem:
+                row.error(kind, name, problem.message, problem.hint)
+
+    def _warn(self, row: Row, spec: ModelSpec) -> None:
+        """Record the warnings about inputs of the row."""
+        for name, kind in spec.kinds:
+            if name in row.fields and (warning := self._inputs.warnings.pop(row.fields[name], None)):
+                row.findings.warn(kind, row.place(name), *warning)
 
     def settle(self) -> None:
         """Settle ids and file names. Collisions are recorded as findings."""

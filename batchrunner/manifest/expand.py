@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchrunner.manifest.diagnostics.diagnostic import Findings
-from batchrunner.manifest.fingerprint import PARAMETERS
 from batchrunner.manifest.inputs import is_pattern
 from batchrunner.manifest.row import FIELDS, Row
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.providers import registry
+from batchrunner.providers.models import ModelSpec
 from batchrunner.storage.paths import expanded
 
 MAX_ROWS = 1_000_000
 MAX_COMPARISONS = 50_000_000
-_FILES = ("video", "image")
-_INPUTS = frozenset(_FILES)
+_FILES = registry.input_names()
 _NAMES = {"jobs": "job", "jobs_from": "row", "matrix": "matrix row"}
 
 # Takes a pattern, and returns the matching paths as they would be written, in any order.
@@ -55,6 +55,9 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     usable = {key: each for key, each in defaults.items() if key in FIELDS and ("defaults", key) not in bad}
     allow_empty = top.get("allow_empty") is True
     refused = frozenset(defaults) - usable.keys()
+    model = top.get("model")
+    if model in registry.models() and model != registry.DEFAULT_MODEL:
+        usable["model"] = model  # the batch's model is a default of its jobs
     sheet = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
     count = 0
     for place, rows in _groups(top, sheet, read):
@@ -139,11 +142,15 @@ def _over_defaults(own: Mapping[str, Any], sheet: _RowContext) -> Mapping[str, A
 
 
 def _require_inputs(row: Row, section: str, sheet: _RowContext) -> None:
-    """Note a missing video or image, unless it is there and was found unusable already."""
-    if row.fields.keys() >= _INPUTS:
+    """Note a missing input, unless it is there and was found unusable already."""
+    _require(registry.spec_of(row.fields), row, section, sheet)
+
+
+def _require(spec: ModelSpec, row: Row, section: str, sheet: _RowContext) -> None:
+    if row.fields.keys() >= spec.required:
         return
-    for name in _FILES:
-        if name not in row.fields and name not in row.unusable and name not in sheet.unusable:
+    for name, _ in spec.kinds:
+        if name in spec.required and name not in row.fields and name not in row.unusable and name not in sheet.unusable:
             hint = f"fill the column '{name}', or add it to 'defaults'"
             if section != "jobs_from":
                 hint = f"add '{name}:' here or in 'defaults'"
@@ -155,7 +162,10 @@ def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext)
     own, unusable = _own(item, FIELDS, where, sheet)
     allow_empty = item.get("allow_empty", sheet.allow_empty) is True
     axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, sheet)) for key in own}
-    _require_inputs(Row({**sheet.defaults, **axes}, {}, item.mark, sheet.findings, unusable), "matrix", sheet)
+    whole = Row({**sheet.defaults, **axes}, {}, item.mark, sheet.findings, unusable)
+    named = [name for name, _ in axes["model"]] if "model" in axes else [sheet.defaults.get("model")]
+    for model in dict.fromkeys(named):
+        _require(registry.models()[model or registry.DEFAULT_MODEL], whole, "matrix", sheet)
     number = math.prod(len(axis) for axis in axes.values())
     exclude = item.get("exclude") if (*where, "exclude") not in sheet.bad else None
     exclusions = _exclusions(exclude, sheet) if isinstance(exclude, YamlList) else []
@@ -204,7 +214,10 @@ def _excluded(row: Row, exclusions: list[_Exclusion]) -> bool:
 
 
 def _fits(wanted: Any, key: str, row: Row) -> bool:
-    value = row.fields.get(key, PARAMETERS.get(key))
+    value = row.fields.get(key)
+    if value is None:
+        spec = registry.spec_of(row.fields)
+        value = spec.name if key == "model" else spec.defaults.get(key)
     if key in _FILES and isinstance(value, str) and is_pattern(wanted):
         return wanted == value or fnmatch.fnmatchcase(value, expanded(wanted))
     return bool(value == wanted)

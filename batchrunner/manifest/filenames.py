@@ -10,14 +10,14 @@ from functools import lru_cache
 from typing import Any
 
 from batchrunner.manifest.diagnostics.diagnostic import nearest
-from batchrunner.manifest.fingerprint import PARAMETERS, complete
 from batchrunner.manifest.ids import cleaned, fault, stem
 from batchrunner.manifest.row import Places, Row
+from batchrunner.providers import registry
 
 _DEFAULT = "{id}"
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _ID = "\0"  # stands for the id until ids are settled; no name may hold it
-_KNOWN = ("id", "video", "image", *PARAMETERS)
+_KNOWN = ("id", *registry.input_names(), *registry.parameter_names())
 _MAX_TEXT = 1000
 
 
@@ -105,12 +105,12 @@ def _filled(pattern: str, row: Row) -> str | None:
 
 def _value(name: str, fields: Mapping[str, Any]) -> str | None:
     """What stands for a placeholder; None where the job does not say, empty where nothing of it is fit for a name."""
-    if name in ("video", "image"):
+    if name in registry.input_names():
         return cleaned(stem(str(fields[name]))) if name in fields else None
     if name.startswith("tags."):
         text = fields.get("tags", {}).get(name.removeprefix("tags."))
         return None if text is None else cleaned(text[:_MAX_TEXT])
-    value = complete(fields).get(name)
+    value = registry.spec_of(fields).complete(fields).get(name)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else value if value is None else str(value)

@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from batchrunner.manifest.fingerprint import PARAMETERS, complete, values
 from batchrunner.manifest.row import Places, Row
+from batchrunner.providers import registry
+from batchrunner.providers.models import ModelSpec
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device's name, and without any dot
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _STEM_MAX = 32
 # With 100,000 folders of equal input names, two of them have equal hashes in 1 of 200 batches; then one is numbered.
 _HASH_DIGITS = 10
@@ -105,30 +107,33 @@ def cleaned(name: str) -> str:
 
 def derive(fields: Mapping[str, Any]) -> str:
     """A readable id from a row's fields: stems of the inputs, parameters that are not the default, a short hash."""
-    video, image = str(fields.get("video", "")), str(fields.get("image", ""))
-    whole = "\0".join(_written(each) for each in (video, image))
+    spec = registry.spec_of(fields)
+    inputs = [(name, str(fields.get(name, ""))) for name, _ in spec.kinds if name in fields or name in spec.required]
+    whole = "\0".join([_written(text) for _, text in inputs])
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
-    words = _words(*values(fields))
-    return f"{_plain_stem(video) or 'video'}-{_plain_stem(image) or 'image'}-{words}-{digest[:_HASH_DIGITS]}"
+    stems = "-".join([_plain_stem(text) or name for name, text in inputs])
+    return f"{stems}-{_words(spec, *spec.values(fields))}{digest[:_HASH_DIGITS]}"
 
 
 @lru_cache(maxsize=1024, typed=True)
-def _words(*given: Any) -> str:
-    """The parameters in a derived id."""
-    params = complete(dict(zip(PARAMETERS, given, strict=True)))
-    others = (name for name in params if name != "resolution" and params[name] != PARAMETERS[name])
-    return "-".join((params["resolution"], *(_word(name, params[name]) for name in others)))
+def _words(spec: ModelSpec, *given: Any) -> str:
+    """The model, if it is not the default one, and the parameters in a derived id, each with a dash behind it."""
+    params = spec.complete(dict(zip(spec.parameters, given, strict=True)))
+    words = [spec.id_word]
+    for name, value in params.items():
+        style = spec.id_words.get(name, {"prefix": name})
+        if style.get("always") or value != spec.defaults[name]:
+            words.append(_word(style, value))
+    return "".join(f"{word}-" for word in words if word)
 
 
-def _word(name: str, value: Any) -> str:
-    """One parameter in a derived id."""
-    if name == "num_inference_steps":
-        return f"steps{value}"
-    if name == "shift":
-        return "shift" + repr(float(value)).removesuffix(".0").replace("+", "")
-    if name == "enable_safety_checker":
-        return "safety" if value else "nosafety"
-    return f"q-{value}" if name == "video_quality" else str(value)
+def _word(style: Mapping[str, Any], value: Any) -> str:
+    """One parameter in a derived id. style: of the model's spec (`ModelSpec.id_words`)."""
+    if isinstance(value, bool):
+        text = str(value).lower()
+        return str(style.get(text, f"{style.get('prefix', '')}{text}"))
+    text = repr(value).removesuffix(".0").replace("+", "") if isinstance(value, float) else str(value)
+    return _UNSAFE.sub("-", f"{style.get('prefix', '')}{text}")
 
 
 def _is_path(text: str) -> bool:

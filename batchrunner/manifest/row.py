@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.manifest.diagnostics.diagnostic import Findings, line_of
-from batchrunner.manifest.fingerprint import PARAMETERS
+from batchrunner.providers import registry
 
-# What a matrix row and the defaults may say; a job may have an id besides.
-FIELDS = frozenset({"video", "image", "tags", "priority", "file", *PARAMETERS})
+# The fields of a matrix row; a job may have an id besides, and the defaults no model.
+FIELDS = registry.field_names() | {"model", "tags", "priority", "file"}
 
 
 @dataclass(slots=True)  # not frozen: that would take three times as long to create, for each job

@@ -17,6 +17,8 @@ from batchrunner.manifest import schema_fast
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.row import FIELDS
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.providers import registry
+from batchrunner.providers.models import ModelSpec
 from batchrunner.settings import SETTINGS, parse
 
 _MOST_LISTED = 16  # keys in a hint
@@ -41,16 +43,14 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (list, "a list"),
 )
 # Keys that people write where they cannot stand, and what to do instead.
-_MODEL = "the model is set once, at the top"
 _MISPLACED = {
     ("matrix", "id"): "a row stands for many jobs: their ids are derived",
     ("defaults", "id"): "an id belongs to one job",
-    **{(section, "model"): _MODEL for section in ("jobs", "matrix", "defaults")},
+    ("defaults", "model"): "the model of all jobs is set at the top",
 }
 # Names from elsewhere, whose nearest known key would be the wrong one.
 _FOREIGN = {
-    "video_url": "did you mean 'video'?",
-    "image_url": "did you mean 'image'?",
+    **{each.field: f"did you mean '{each.name}'?" for spec in registry.models().values() for each in spec.inputs},
     "seed": "the service takes no seed for this model",
     "prompt": "the model takes no prompt",
 }
@@ -58,10 +58,33 @@ _FOREIGN = {
 
 @cache
 def schema() -> dict[str, Any]:
-    """The manifest's JSON Schema (draft 2020-12), as it stands in the package."""
+    """The manifest's JSON Schema (draft 2020-12): the one in the package with the fields of all models in it."""
     text = Path(__file__).with_name("schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return with_models(json.loads(text), registry.models())
+
+
+def with_models(base: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, Any]:
+    """`base` with the names of the models, and their fields. One that several models have takes all their choices."""
+    definitions = base["$defs"]
+    definitions["model"] = {**definitions["model"], "enum": list(models)}
+    fields: dict[str, Any] = {}
+    for spec in models.values():
+        for name, known in spec.fields.items():
+            fields[name] = _joined(fields[name], known) if name in fields else known
+    definitions |= fields
+    for name in fields:
+        one = {"$ref": f"#/$defs/{name}"}
+        many = {"if": {"type": "array"}, "then": {"minItems": 1, "items": one}, "else": one}
+        for section in ("job", "defaults", "row", "exclusion"):
+            definitions[section]["properties"].setdefault(name, many if section == "row" else one)
+    return base
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a field that two models have: the choices of both."""
+    if "enum" not in one or "enum" not in other:
+        return one
+    return {**one, "enum": [*one["enum"], *(each for each in other["enum"] if each not in one["enum"])]}
 
 
 @cache

@@ -167,10 +167,10 @@ def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
     found = []
     if clip is not None and record.state is State.SUCCEEDED and record.result is not None:
         found.append(Wanted(f"strip-{record.result.sha256}", "strip", clip))
-    for item in (record.job.video, record.job.image):
-        if key := key_of(item):
-            assert item.path is not None
-            found.append(Wanted(key, item.kind, item.path))
+    for each in record.job.inputs.values():
+        if key := key_of(each):
+            assert each.path is not None
+            found.append(Wanted(key, each.kind, each.path))
     return found
 
 

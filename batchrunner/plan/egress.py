@@ -41,7 +41,7 @@ def collect(jobs: Iterable[Job], host: str, variables: Sequence[str], webhook: s
     urls: set[str] = set()
     for job in jobs:
         submissions += 1
-        for media in (job.video, job.image):
+        for media in job.inputs.values():
             if media.uri is None or media.uri[:5].lower() == "data:":
                 files += 1
                 file_bytes += media.size_bytes or 0

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
-from batchrunner.plan.prices import Estimate, Prices
+from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
 
 # What `run` does with a job that is in the first state in the journal and starts in the second one.
@@ -47,8 +47,8 @@ SUBMITTED = ("new", "changed", "retry", "resubmit")
 class Row:
     """One entry of the plan.
 
-    changed: differences from the job that this id named before, ``field: old -> new``. duration_s: of the reference
-    clip. input_bytes: of both inputs. Both are None if unknown. estimate: the cost, None if it costs nothing.
+    changed: differences from the job that this id named before, ``field: old -> new``. duration_s: of the billed input.
+    input_bytes: of all inputs. Both are None if unknown. estimate: the cost, None if it costs nothing.
     """
 
     id: str
@@ -125,7 +125,7 @@ def build(
                 generation_id=record.generation_id,
                 same_as=None if same_as == entry.id else same_as,
                 changed=changed,
-                duration_s=job.video.duration_s,
+                duration_s=media.duration_s if (media := billed_input(job)) else None,
                 input_bytes=_bytes(job),
                 estimate=prices.estimate(job) if action in SUBMITTED and same_as == entry.id else None,
             )
@@ -147,14 +147,13 @@ def differences(old: Job, new: Job) -> list[str]:
 
 
 def _bytes(job: Job) -> int | None:
-    sizes = [job.video.size_bytes, job.image.size_bytes]
-    known = [size for size in sizes if size is not None]
+    known = [media.size_bytes for media in job.inputs.values() if media.size_bytes is not None]
     return sum(known) if known else None
 
 
 def _content(job: Job) -> dict[str, str]:
     return {"model": job.model, **{name: str(value) for name, value in job.params.items()}} | {
-        name: _identity(media) for name, media in (("video", job.video), ("image", job.image))
+        name: _identity(media) for name, media in job.inputs.items()
     }
 
 

@@ -1,8 +1,9 @@
 """The expected cost of a generation: a dated price table, and the calculation. Pure.
 
-Sources, as of AS_OF: the service documents 1 USD = 2,000,000 credits. It publishes no price for this model. The figures
-below are its upstream's documented list price ($0.04, 0.06, 0.08 per video second for 480p, 580p, 720p) times 1.30, the
-mark-up in the service's published prices of similar models since spring 2026. They are inferred, not quoted.
+Sources, as of AS_OF: the service documents 1 USD = 2,000,000 credits. It publishes no price for
+``wan2.2-14b-animate-replace``. The figures in the model's spec are its upstream's documented list price ($0.04, 0.06,
+0.08 per video second for 480p, 580p, 720p) times 1.30, the mark-up in the service's published prices of similar models
+since spring 2026. They are inferred, not quoted.
 The upstream counts 16 frames as a video second, so a clip with 30 frames per second is billed for almost twice its
 length. An unknown value is None and never guessed: the length of a clip behind a URL is unknown.
 """
@@ -10,19 +11,14 @@ length. An unknown value is None and never guessed: the length of a clip behind 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchrunner.job import Job
+from batchrunner.job import Job, Media
+from batchrunner.providers import registry
 
-AS_OF = "2026-11-22"
 CREDITS_PER_USD = 2_000_000
-BILLED_FRAMES_PER_S = 16
+AS_OF = max((spec.price.as_of for spec in registry.models().values() if spec.price), default="")
 
-INFERRED = "inferred from the upstream's list price and the service's usual mark-up"
+INFERRED = "inferred"  # the source of such a price begins with it
 YOURS = "from the manifest"
-
-# Credits per video second, by model and resolution.
-TABLE: Mapping[str, Mapping[str, float]] = {
-    "alibaba/wan2.2-14b-animate-replace": {"480p": 104_000, "580p": 156_000, "720p": 208_000},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +46,13 @@ class Prices:
 
     def estimate(self, job: Job) -> Estimate:
         """Return the expected cost of a generation of `job`."""
-        resolution = str(job.params.get("resolution", ""))
-        price = self.own.get(resolution, TABLE.get(job.model, {}).get(resolution))
+        spec = registry.models().get(job.model)
+        known = spec.price if spec else None
+        resolution = str(job.params.get(known.by if known else "resolution", ""))
+        price = self.own.get(resolution, known.credits.get(resolution) if known else None)
         if price is None:
             return Estimate(None, f"no price is known for {job.model} at {resolution or 'no resolution'}")
-        basis = YOURS if resolution in self.own else INFERRED
+        basis = YOURS if known is None or resolution in self.own else known.source
         seconds = billed_seconds(job)
         if seconds is None:
             seconds = self.assume_length_s
@@ -65,9 +63,17 @@ class Prices:
 
 
 def billed_seconds(job: Job) -> float | None:
-    """Return the billed video seconds of a generation: one per 16 frames, or the clip's length."""
-    video = job.video
-    return video.frames / BILLED_FRAMES_PER_S if video.frames else video.duration_s
+    """Return the billed video seconds of a generation, by the frames or the length of the billed input."""
+    spec, media = registry.models().get(job.model), billed_input(job)
+    if media is None or spec is None or spec.price is None:
+        return None
+    return media.frames / spec.price.frames_per_second if media.frames else media.duration_s
+
+
+def billed_input(job: Job) -> Media | None:
+    """The input whose length the price depends on; None where there is none."""
+    spec = registry.models().get(job.model)
+    return job.inputs.get(spec.price.input) if spec and spec.price else None
 
 
 def usd(credits_: float) -> float:

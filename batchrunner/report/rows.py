@@ -14,7 +14,7 @@ from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
 from batchrunner.plan.duration_estimate import Forecast, kind_of
-from batchrunner.plan.prices import Prices
+from batchrunner.plan.prices import Prices, billed_seconds
 
 _SETTLE = (
     "Look for the request id at the service, and wait: it may still turn up there. To submit the job again, run the "
@@ -66,7 +66,7 @@ class RowContext:
 
     def estimate(self, job: Job) -> dict[str, Any]:
         """What a generation of `job` is expected to cost."""
-        like = (*kind_of(job), job.video.duration_s, job.video.frames)
+        like = (*kind_of(job), billed_seconds(job))
         if like not in self.seen:
             made = self.prices.estimate(job)
             self.seen[like] = (number(made.credits), made.basis, number(made.seconds))
@@ -175,7 +175,8 @@ def number(value: float | None) -> float | int | None:
 
 def _request(row: Row) -> dict[str, Any]:
     job = row.job
-    return {"model": job.model, "video": job.video.source, "image": job.image.source, **_sorted(job.params)}
+    inputs = {name: media.source for name, media in job.inputs.items()}
+    return {"model": job.model, **inputs, **_sorted(job.params)}
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +271,7 @@ EarlierRow.KEYS = {
     "height_px": _of_result("height_px"),
     "duration_s": _of_result("duration_s"),
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
-    "inputs": lambda row: {"video": _media(row.job.video), "image": _media(row.job.image)},
+    "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
     "error": _error,
 }

@@ -43,7 +43,7 @@ def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
     for number in range(jobs):
         digest = hashlib.sha256(f"{seed}.{number}".encode()).hexdigest()
         params = {"resolution": rng.choice(("480p", "580p", "720p")), "num_inference_steps": 20, "shift": 5.0}
-        job = Job(f"sha256:{digest}", MODEL, video, rng.choice(faces), params)
+        job = Job(f"sha256:{digest}", MODEL, {"video": video, "image": rng.choice(faces)}, params)
         lane = min(range(len(lanes)), key=lambda each: lanes[each])
         record = _record(job, number, lanes[lane], rng)
         if record.attempts:

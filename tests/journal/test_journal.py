@@ -267,7 +267,7 @@ def test_every_field_comes_back(
     attempts: list[Attempt], tags: dict[str, str], priority: int, output_name: str,
 ) -> None:  # fmt: skip
     number = next(NUMBER)
-    job = Job(f"sha256:{number:064x}", "model", video, image, params)
+    job = Job(f"sha256:{number:064x}", "model", {"video": video, "image": image}, params)
     tried = [replace(item, number=at, request_id=f"{number}.{at}") for at, item in enumerate(attempts, 1)]
     record = Record(job, state, tuple(tried), error, result)
     row = rows.job_row(record)
@@ -309,7 +309,7 @@ def test_no_secret_and_no_content_of_an_input_is_stored(journal: Journal, path: 
     journal.close()
     assert b"SECRET" not in path.read_bytes()
     assert b"CONTENT" not in path.read_bytes()
-    assert known(path).entries[0].job.video.uri is None
+    assert known(path).entries[0].job.inputs["video"].uri is None
 
 
 @pytest.mark.parametrize("field", ["stopped", "manifest_path", "name"])

@@ -30,7 +30,7 @@ def test_an_exclusion_matches_defaults_and_patterns(tmp_path: Path) -> None:
         "defaults": {"video": VIDEO},
         "matrix": [{"image": "*.jpg", "shift": [4, 5], "exclude": [{"image": "bad-*.jpg"}]}],
     }
-    assert [entry.job.image.source for entry in loaded(tmp_path, manifest).entries] == ["a.jpg", "a.jpg"]
+    assert [entry.job.inputs["image"].source for entry in loaded(tmp_path, manifest).entries] == ["a.jpg", "a.jpg"]
     manifest["matrix"][0]["exclude"] = [{"video": VIDEO, "resolution": "480p", "shift": 4, "image": "a.jpg"}]
     assert len(loaded(tmp_path, manifest).entries) == 5  # 480p by the documented default
 

@@ -22,15 +22,18 @@ from batchrunner.errors import ManifestError, UsageError
 from batchrunner.job import Entry, Media
 from batchrunner.manifest import Batch, Diagnostic, ids, load, schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest
-from batchrunner.manifest.fingerprint import MODEL, PARAMETERS, complete, fingerprint
+from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.inputs import remote
 from batchrunner.manifest.row import FIELDS
 from batchrunner.manifest.yaml_source import parser as source
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.media.probe import MediaProblem, probe
+from batchrunner.providers import registry
 from batchrunner.settings import SETTINGS, parse
 
 MEDIA = Path(__file__).parents[2] / "manifests" / "media"
+MODEL, PARAMETERS = registry.DEFAULT_MODEL, registry.default_model().defaults
+complete = registry.default_model().complete
 VIDEO = "https://example.com/walk.mp4"
 IMAGE = "https://example.com/hero.png"
 
@@ -88,7 +91,9 @@ def test_the_example_of_the_contract(here: Path) -> None:
     assert batch.settings == {"output": "output/nightly-heroes", "provider": "aimlapi", "concurrency": 8}
     assert batch.warnings == ()
     assert [entry.position for entry in batch.entries] == [0, 1, 2, 3, 4]
-    assert [(e.job.video.source, e.job.image.source, e.job.params["resolution"]) for e in batch.entries] == [
+    assert [
+        (e.job.inputs["video"].source, e.job.inputs["image"].source, e.job.params["resolution"]) for e in batch.entries
+    ] == [
         ("media/bunny.mp4", "https://example.com/hero.png", "480p"),
         ("media/bunny.mp4", "media/astronaut.jpg", "480p"),
         ("media/bunny.mp4", "media/astronaut.jpg", "720p"),
@@ -102,7 +107,7 @@ def test_the_example_of_the_contract(here: Path) -> None:
         "bunny-hopper-480p-2bf26d7f06",
         "bunny-hopper-720p-2bf26d7f06",
     ]
-    assert batch.entries[0].job.video.path == here / "media" / "bunny.mp4"
+    assert batch.entries[0].job.inputs["video"].path == here / "media" / "bunny.mp4"
     assert batch.entries[0].job.model == MODEL
 
 
@@ -167,7 +172,7 @@ def test_matches_are_sorted_and_names_with_wildcards_are_literal(tmp_path: Path)
 
     def sources(pattern: str) -> list[str]:
         batch = loaded(tmp_path, {"matrix": [{"video": VIDEO, "image": pattern}]})
-        return [entry.job.image.source for entry in batch.entries]
+        return [entry.job.inputs["image"].source for entry in batch.entries]
 
     assert sources("*.jpg") == ["[c].jpg", "a.jpg", "b.jpg"]
     assert sources("[c].jpg") == ["[c].jpg"]
@@ -178,8 +183,8 @@ def test_matches_are_sorted_and_names_with_wildcards_are_literal(tmp_path: Path)
 def test_a_question_mark_in_a_url_is_not_a_pattern(tmp_path: Path) -> None:
     url = "https://example.com/a.png?size=[1]*"
     batch = loaded(tmp_path, {"matrix": [{"video": VIDEO, "image": url.replace("[1]", "1")}]})
-    assert batch.entries[0].job.image.uri == "https://example.com/a.png?size=1*"
-    assert batch.entries[0].job.image.source == "https://example.com/a.png?…"
+    assert batch.entries[0].job.inputs["image"].uri == "https://example.com/a.png?size=1*"
+    assert batch.entries[0].job.inputs["image"].source == "https://example.com/a.png?…"
 
 
 def by_content(entries: tuple[Entry, ...]) -> dict[str, str]:
@@ -279,9 +284,9 @@ def test_the_fingerprint_is_stable() -> None:
     video = Media("video", "a.mp4", sha256="00" * 32)
     image = Media("image", IMAGE, uri=IMAGE)
     expected = "sha256:bc4e28dc3ac887cfbc35be4112986965eb96d17dad57afe146913c9a7c4c1a17"
-    assert fingerprint(MODEL, video, image, complete({})) == expected
+    assert fingerprint(MODEL, {"video": video, "image": image}, complete({})) == expected
     spelled = {"shift": 5, "num_inference_steps": 20.0, "resolution": "480p", "video_quality": "high"}
-    assert fingerprint(MODEL, video, image, complete(spelled)) == expected
+    assert fingerprint(MODEL, {"video": video, "image": image}, complete(spelled)) == expected
     for change in (
         {"shift": 5.5},
         {"num_inference_steps": 21},
@@ -291,7 +296,7 @@ def test_the_fingerprint_is_stable() -> None:
         {"enable_safety_checker": True},
         {"enable_safety_checker": False},
     ):
-        assert fingerprint(MODEL, video, image, complete(change)) != expected
+        assert fingerprint(MODEL, {"video": video, "image": image}, complete(change)) != expected
 
 
 def data_uri(name: str, mime: str) -> str:
@@ -569,13 +574,14 @@ def test_the_schema_knows_every_setting_and_no_other_key() -> None:
             assert (entry["minimum"], entry["maximum"]) == (setting.low, setting.high)
         for value in entry.get("examples", ()):
             parse(setting, value)
-    assert properties["model"]["enum"] == [MODEL]
+    assert schema()["$defs"]["model"]["enum"] == list(registry.models())
+    assert schema()["$defs"]["model"]["default"] == MODEL
 
 
 def test_the_schema_knows_every_parameter_with_its_documented_default() -> None:
     definitions = schema()["$defs"]
     assert set(definitions["job"]["properties"]) == FIELDS | {"id"}
-    assert set(definitions["defaults"]["properties"]) == FIELDS
+    assert set(definitions["defaults"]["properties"]) == FIELDS - {"model"}
     assert set(definitions["row"]["properties"]) == FIELDS | {"exclude", "allow_empty"}
     assert set(definitions["exclusion"]["properties"]) == FIELDS - {"tags", "priority", "file"}
     for name, default in PARAMETERS.items():

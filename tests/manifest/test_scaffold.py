@@ -34,7 +34,7 @@ def put(path: str, of: str, more: bytes = b"") -> None:
 def entries(path: str = "batch.yaml") -> list[tuple[str, str, str]]:
     batch = load(Path(path))
     assert batch.warnings == ()
-    return [(entry.file, entry.job.video.source, entry.job.image.source) for entry in batch.entries]
+    return [(entry.file, entry.job.inputs["video"].source, entry.job.inputs["image"].source) for entry in batch.entries]
 
 
 def test_a_single_image_is_used_for_each_video(here: Path) -> None:

@@ -192,7 +192,7 @@ matrix:
     assert batch.prices == {"480p": 30}
     assert (first["num_inference_steps"], first["shift"], first["enable_safety_checker"]) == (30, 2.5, True)
     assert batch.entries[0].tags == {"shift": "30"}
-    assert batch.entries[0].job.video.uri == "https://example.com/30.mp4"
+    assert batch.entries[0].job.inputs["video"].uri == "https://example.com/30.mp4"
 
 
 def test_a_variable_without_a_value_is_reported_at_its_place(tmp_path: Path) -> None:

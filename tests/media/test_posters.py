@@ -115,9 +115,11 @@ def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) 
 def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
     rundir, snapshot = batch
     record = record_of(batch)
-    gone = record.job.video._replace(path=rundir.path / "gone.mp4", sha256="00" * 32)
+    gone = record.job.inputs["video"]._replace(path=rundir.path / "gone.mp4", sha256="00" * 32)
     far = make_job("b")
-    changed = Record(replace(record.job, video=gone), record.state, (), None, record.result)
+    changed = Record(
+        replace(record.job, inputs={**record.job.inputs, "video": gone}), record.state, (), None, record.result
+    )
     entries = (*snapshot.entries, Entry(1, "b", far))
     both = replace(snapshot, entries=entries, records={record.job.fingerprint: changed, far.fingerprint: Record(far)})
     make_missing(rundir, both, Here())
@@ -137,7 +139,8 @@ def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
     odd = tmp_path / "a #1?%20 \u00fc.mp4"
     odd.write_bytes((MEDIA / "bunny.mp4").read_bytes())
     record = record_of(batch)
-    job = replace(record.job, video=record.job.video._replace(path=odd))
+    video = record.job.inputs["video"]._replace(path=odd)
+    job = replace(record.job, inputs={**record.job.inputs, "video": video})
     shot = Snapshot(make_run(), (Entry(0, "a", job),), {job.fingerprint: replace(record, job=job)})
     assert list(pictures(batch[0], shot).clips.values()) == ["../a%20%231%3F%2520%20%C3%BC.mp4"]
 
@@ -169,7 +172,7 @@ def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
     path = tmp_path / "turned.jpg"
     Image.new("RGB", (64, 32)).save(path, exif=exif)
     image = probe(path, "image")
-    job: Job = replace(make_job("c"), image=image)
+    job: Job = make_job("c", image=image)
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     shot = Snapshot(make_run(), (Entry(0, "c", job),), {job.fingerprint: Record(job)})

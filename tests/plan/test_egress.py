@@ -8,13 +8,16 @@ from tests.conftest import make_job
 
 def test_inputs_are_counted_as_data_or_by_host() -> None:
     job = make_job("a")
-    local = job.video._replace(uri=None, size_bytes=70)
-    inline = job.image._replace(uri="DATA:image/png;base64,AAAA", size_bytes=3)
-    remote = job.image._replace(uri="https://b.example.com/x.png?sig=1", size_bytes=None)
-    jobs = [replace(job, video=local, image=inline), replace(job, video=local, image=remote)]
-    egress = collect(jobs, "api.example.com", ["RES"], "hooks.example.com")
-    assert egress == Egress("api.example.com", 2, 3, 143, 1, ("b.example.com",), ("RES",), "hooks.example.com")
-    assert egress.as_facts()["url_hosts"] == ("b.example.com",)
+    local = job.inputs["video"]._replace(uri=None, size_bytes=70)
+    inline = job.inputs["image"]._replace(uri="DATA:image/png;base64,AAAA", size_bytes=3)
+    remote = job.inputs["image"]._replace(uri="https://b.example.com/x.png?sig=1", size_bytes=None)
+    jobs = [
+        replace(job, inputs={"video": local, "image": inline}),
+        replace(job, inputs={"video": local, "image": remote}),
+    ]
+    told = collect(jobs, "api.example.com", ["RES"], "hooks.example.com")
+    assert told == Egress("api.example.com", 2, 3, 143, 1, ("b.example.com",), ("RES",), "hooks.example.com")
+    assert told.as_facts()["url_hosts"] == ("b.example.com",)
 
 
 def test_nothing_to_submit() -> None:

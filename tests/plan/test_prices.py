@@ -10,17 +10,18 @@ from batchrunner.manifest.schema import schema
 from batchrunner.plan.prices import (
     AS_OF,
     CREDITS_PER_USD,
-    INFERRED,
-    TABLE,
     YOURS,
     Estimate,
     Prices,
     billed_seconds,
     usd,
 )
+from batchrunner.providers import registry
 from tests.conftest import make_job, remote
 
-MODEL = "alibaba/wan2.2-14b-animate-replace"
+SPEC = registry.default_model()
+assert SPEC.price is not None
+TABLE, INFERRED = SPEC.price.credits, SPEC.price.source
 
 
 def clip(duration_s: float | None, frames: int | None = None, resolution: str = "480p") -> Job:
@@ -55,13 +56,13 @@ def test_the_table_times_the_seconds(resolution: str, frames: int, credits_: flo
 
 def test_the_table_is_the_upstreams_list_price_with_the_mark_up() -> None:
     listed = {"480p": 0.04, "580p": 0.06, "720p": 0.08}
-    assert TABLE[MODEL] == {key: pytest.approx(price * 1.3 * CREDITS_PER_USD) for key, price in listed.items()}
-    assert usd(TABLE[MODEL]["480p"]) == pytest.approx(0.052)
+    assert {key: pytest.approx(price * 1.3 * CREDITS_PER_USD) for key, price in listed.items()} == TABLE
+    assert usd(TABLE["480p"]) == pytest.approx(0.052)
     assert re.fullmatch(r"20\d\d-[01]\d-[0-3]\d", AS_OF)
 
 
 def test_every_resolution_of_the_manifest_has_a_price() -> None:
-    assert set(schema()["$defs"]["resolution"]["enum"]) == set(TABLE[MODEL])
+    assert set(schema()["$defs"]["resolution"]["enum"]) == set(TABLE)
 
 
 def test_own_prices_override_the_table() -> None:

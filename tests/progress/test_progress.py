@@ -30,7 +30,7 @@ from batchrunner.job import TRANSITIONS, Job, Media, Move, Record, Result, State
 from batchrunner.progress.progress import Progress, make_progress
 
 NOW = 1_795_384_500.0
-JOB = Job("sha256:" + "0" * 64, "wan", Media("video", "a.mp4"), Media("image", "a.png"), {})
+JOB = Job("sha256:" + "0" * 64, "wan", {"video": Media("video", "a.mp4"), "image": Media("image", "a.png")}, {})
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from batchrunner.errors import LocalFault, Problem, UsageError
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Snapshot, State, TimelineEvent
+from batchrunner.providers import registry
 from batchrunner.report import writer
 from batchrunner.report.html import render
 from tests.conftest import MEDIA
@@ -33,7 +34,8 @@ RUN = Run("run-1", "heroes", "sandbox", "heroes.yaml", "cd" * 32, 4, NOW, NOW + 
 def job(name: str, **params: Any) -> Job:
     fingerprint = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
     video = Media("video", f"{name}.mp4", Path(f"/in/{name}.mp4"), None, "ef" * 32, 77_794, "video/mp4")
-    return Job(fingerprint, "wan", video, Media("image", "https://x/hero.png"), {"resolution": "480p", **params})
+    inputs = {"video": video, "image": Media("image", "https://x/hero.png")}
+    return Job(fingerprint, "wan", inputs, {"resolution": "480p", **params})
 
 
 def attempt(number: int = 1, **fields: Any) -> Attempt:
@@ -245,7 +247,7 @@ HOSTILE = "<script>alert(1)</script>\"'&\x1b[2J\n\u202egpj.exe\ud800{{ 7*7 }}"
 def hostile() -> Snapshot:
     wicked = Problem("bad", HOSTILE, HOSTILE)
     media = Media("video", HOSTILE)
-    evil = Job("sha256:" + "0" * 64, HOSTILE, media, media, {"resolution": HOSTILE})
+    evil = Job("sha256:" + "0" * 64, HOSTILE, {"video": media, "image": media}, {"resolution": HOSTILE})
     tried = attempt(generation_id=HOSTILE, error=wicked)
     clip = replace(CLIP, warnings=(HOSTILE,))
     good = replace(evil, fingerprint="sha256:" + "1" * 64)
@@ -553,7 +555,9 @@ def test_estimate_and_times_of_a_job() -> None:
         ended_at=NOW + 67.5,
     )  # fmt: skip
     base = record("a", State.SUCCEEDED, tried)
-    timed = replace(base, job=replace(base.job, video=base.job.video._replace(duration_s=2.0, frames=60)))
+    clip = base.job.inputs["video"]._replace(duration_s=2.0, frames=60)
+    inputs = {**base.job.inputs, "video": clip}
+    timed = replace(base, job=replace(base.job, model=registry.DEFAULT_MODEL, inputs=inputs))
     settings = json.dumps({"prices": {"480p": 1000}})
     row = built(snapshot(timed, run=replace(RUN, settings_json=settings)))["jobs"][0]
     assert row["estimate"] == {"credits": 3750, "basis": "from the manifest", "billed_s": 3.75}

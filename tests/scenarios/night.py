@@ -28,6 +28,7 @@ from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, fingerprint
 from batchrunner.media.decoder_pool import Here
+from batchrunner.providers import registry
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.clips.render import RenderRequest
@@ -427,8 +428,8 @@ def _job(url: str) -> Job:
     video = Media("video", url, uri=url)
     image_url = "https://example.com/hero.png"
     image = Media("image", image_url, uri=image_url)
-    params = fingerprint.complete({})
-    return Job(fingerprint.fingerprint(MODEL, video, image, params), MODEL, video, image, params)
+    params, inputs = registry.default_model().complete({}), {"video": video, "image": image}
+    return Job(fingerprint.fingerprint(MODEL, inputs, params), MODEL, inputs, params)
 
 
 @cache

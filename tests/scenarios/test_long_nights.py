@@ -13,15 +13,16 @@ import pytest
 
 from batchrunner.app.setup import plan_batch
 from batchrunner.job import Entry
-from batchrunner.plan.prices import TABLE
+from batchrunner.providers import registry
 from batchrunner.sandbox import Fault
 from batchrunner.sandbox.faults.outages import AccountFailure, Conditions, Outage, Throttle
 from batchrunner.sandbox.world import TopUp
-from tests.scenarios.night import MODEL
 from tests.scenarios.test_stories import RehearsalConfig, entries, play
 from tests.scenarios.world import EPOCH
 
-PRICE = TABLE[MODEL]["480p"] * 10  # of a clip taken for ten seconds long
+_BASIS = registry.default_model().price
+assert _BASIS is not None
+PRICE = _BASIS.credits["480p"] * 10  # of a clip taken for ten seconds long
 TEN_S: dict[str, Any] = {"assume_length": "10s"}
 
 

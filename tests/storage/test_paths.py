@@ -79,7 +79,7 @@ def test_what_a_manifest_reads(home: Path) -> None:
     ).batch
     assert len(batch.entries) == 4
     assert {"job", "from-table", "from-list"} < {entry.id for entry in batch.entries}
-    assert all(entry.job.video.path is not None for entry in batch.entries)
+    assert all(entry.job.inputs["video"].path is not None for entry in batch.entries)
 
 
 def test_a_missing_input_of_no_user_says_so(home: Path) -> None:

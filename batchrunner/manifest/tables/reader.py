@@ -14,10 +14,11 @@ from batchrunner.manifest.diagnostics.diagnostic import Findings, mark
 from batchrunner.manifest.inputs import is_remote
 from batchrunner.manifest.row import FIELDS, Row
 from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.providers import registry
 
 MAX_LINE_BYTES: Final = 64 << 20
 KNOWN: Final = FIELDS | {"id"}
-_FILES = ("video", "image")
+_FILES = registry.input_names()
 
 
 class Stop(Exception):

@@ -26,6 +26,7 @@ from batchrunner.job import Job, Media
 from batchrunner.media import probe
 from batchrunner.net.connections import closed_ways
 from batchrunner.net.proxies import Proxies
+from batchrunner.providers import registry
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.framing import Head
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Submissions
@@ -248,14 +249,12 @@ class _Body:
     """
 
     def __init__(self, job: Job, executor: Executor) -> None:
+        fields = {each.name: each.field for each in registry.models()[job.model].inputs}
         head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
-        pieces = (
-            f'{head}, "video_url": "'.encode(),
-            _uri_part(job.video),
-            b'", "image_url": "',
-            _uri_part(job.image),
-            b'"}',
-        )
+        pieces: list[bytes | Media] = [head.encode()]
+        for name, media in job.inputs.items():
+            pieces += [f', {json.dumps(fields[name])}: "'.encode(), _uri_part(media), b'"']
+        pieces.append(b"}")
         self._chunks: list[bytes | Media] = []
         for piece in pieces:  # bytes side by side are one part: few writes to the socket
             last = self._chunks[-1] if self._chunks else None

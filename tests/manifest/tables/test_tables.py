@@ -73,7 +73,7 @@ def test_columns_are_fields_and_empty_cells_are_unset(tmp_path: Path) -> None:
 def test_dialects(tmp_path: Path, name: str, text: str) -> None:
     (entry,) = loaded(tmp_path, csv(tmp_path, text, name)).entries
     assert entry.tags == {"note": 'one\r\ntwo, "three"'}
-    assert entry.job.video.uri == VIDEO
+    assert entry.job.inputs["video"].uri == VIDEO
 
 
 def test_paths_are_relative_to_the_tables_folder(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_paths_are_relative_to_the_tables_folder(tmp_path: Path) -> None:
     csv(tmp_path, "video,image\nmedia/bunny.mp4,media/astronaut.jpg\n", "all.csv")
     (tmp_path / "link").symlink_to(tmp_path / "lists")
     batch = loaded(tmp_path, {"jobs_from": ["lists/clips.csv", "all.csv", "link/clips.csv"]})
-    assert [entry.job.video.source for entry in batch.entries] == ["media/bunny.mp4"] * 3
+    assert [entry.job.inputs["video"].source for entry in batch.entries] == ["media/bunny.mp4"] * 3
     assert [files.folder_of(f"{name}/x.csv", tmp_path) for name in ("lists", "./lists", "link", ".")] == [
         *("lists", "lists"),
         "link/",  # a link: ".." from there leads elsewhere

@@ -673,7 +673,12 @@ def test_the_jobs_inputs_are_no_result(talk: Talk) -> None:
     async def scenario(client: ApiClient, _: Peer) -> object:
         return await client.status(ID, make_job().input_urls)
 
-    reply = {"id": ID, "status": "completed", "video_url": make_job().video.uri, "output": "https://e.com/x.mp4"}
+    reply = {
+        "id": ID,
+        "status": "completed",
+        "video_url": make_job().inputs["video"].uri,
+        "output": "https://e.com/x.mp4",
+    }
     assert talk(Peer([answer(200, reply)]), scenario).result_url == "https://e.com/x.mp4"
 
 

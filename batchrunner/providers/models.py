@@ -1,0 +1,186 @@
+"""What is known of a model, as data: `ModelSpec`, read from a JSON file. Pure.
+
+A new model with video or image inputs is one file in its provider's ``models`` folder. Schema, fingerprint, ids, prices
+and report read the fields from here.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+# Fields that every job has besides those of its model, and keys of a stored job: no model may use these names.
+COMMON = frozenset({"id", "model", "tags", "priority", "file", "takes", "params", "v", "exclude", "allow_empty"})
+Kind = Literal["video", "image"]
+KINDS = frozenset({"video", "image"})
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+_NUMBERS: Mapping[str, type] = {"integer": int, "number": float}
+
+
+class Params(dict[str, Any]):
+    """Parameters as they are sent, with their canonical JSON."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self.json = _canonical(given)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One input of a model.
+
+    name: in manifest, journal and report. field: in the service's request. kind: ``video`` or ``image``.
+    label: for people. schema: the JSON Schema of its value in a manifest.
+    """
+
+    name: str
+    field: str
+    kind: Kind
+    required: bool
+    label: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBasis:
+    """The price of a second of video, in credits by the value of the parameter `by`.
+
+    input: the input whose length counts. frames_per_second: frames that count as one second. as_of: date.
+    source: how the figures are known.
+    """
+
+    input: str
+    frames_per_second: float
+    by: str
+    credits: Mapping[str, float]
+    as_of: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultShape:
+    """The expected result. length_of: the input that it is as long as; "" for none.
+
+    short_side: the parameter that gives its short side, as ``480p``; "" for none. multiple_px: sizes are multiples of
+    it.
+    """
+
+    length_of: str = ""
+    short_side: str = ""
+    multiple_px: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """A model: its inputs, its parameters (JSON Schema by name, in documented order), its price and its result.
+
+    A parameter without a default is not sent unless the user sets it. id_word: stands for the model in derived ids;
+    "" for the default model. id_words: how each parameter is written there.
+    """
+
+    name: str
+    inputs: Sequence[ModelInput]
+    parameters: Mapping[str, Mapping[str, Any]]
+    price: PriceBasis | None = None
+    result: ResultShape = field(default_factory=ResultShape)
+    id_word: str = ""
+    id_words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """The documented default of each parameter, None where there is none."""
+        return {name: _typed(schema, schema.get("default")) for name, schema in self.parameters.items()}
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[str, Kind], ...]:
+        """Name and kind of each input."""
+        return tuple((each.name, each.kind) for each in self.inputs)
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The names of the inputs that a job must have."""
+        return frozenset(each.name for each in self.inputs if each.required)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Mapping[str, Any]]:
+        """The JSON Schema of every field that a manifest may set, inputs first."""
+        return {**{each.name: each.schema for each in self.inputs}, **self.parameters}
+
+    @cached_property
+    def _default_values(self) -> tuple[Any, ...]:
+        return tuple(self.defaults.values())
+
+    @cached_property
+    def _parameter_names(self) -> frozenset[str]:
+        return frozenset(self.parameters)
+
+    def values(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values of the parameters in documented order, defaults for those that are not in `fields`."""
+        if self._parameter_names.isdisjoint(fields):
+            return self._default_values
+        return tuple([fields.get(name, default) for name, default in self.defaults.items()])
+
+    def complete(self, fields: Mapping[str, Any]) -> Params:
+        """The parameters as they are sent: those in `fields`, the documented defaults for the rest.
+
+        The same object for the same parameters: do not change it.
+        """
+        return _completed(self, *self.values(fields))
+
+    def ordered(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`inputs` in the order of the spec; names that it lacks come last."""
+        known = {name: inputs[name] for name, _ in self.kinds if name in inputs}
+        return known if len(known) == len(inputs) else {**known, **inputs}
+
+
+@lru_cache(maxsize=1024, typed=True)  # typed: True, 1 and 1.0 are not the same
+def _completed(spec: ModelSpec, *given: Any) -> Params:
+    named = zip(spec.parameters.items(), given, strict=True)
+    return Params({name: _typed(schema, value) for (name, schema), value in named if value is not None})
+
+
+def _typed(schema: Mapping[str, Any], value: Any) -> Any:
+    """A number as the schema's type: an integer that is written as 20.0, a number that is written as 5."""
+    convert = _NUMBERS.get(str(schema.get("type")))
+    return value if convert is None or value is None else convert(value)
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The model in a JSON file of the package. Raises ValueError, naming the file, where it cannot be used."""
+    try:
+        spec = parse_spec(json.loads(path.read_text("utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error!r}") from error
+    return spec
+
+
+def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
+    """A model from its JSON. Raises ValueError, KeyError or TypeError where it cannot be used."""
+    ids = data.get("ids", {})
+    price = data.get("price")
+    spec = ModelSpec(
+        name=data["name"],
+        inputs=tuple(ModelInput(**each) for each in data["inputs"]),
+        parameters=data["parameters"],
+        price=None if price is None else PriceBasis(**price),
+        result=ResultShape(**data.get("result", {})),
+        id_word=ids.get("model", ""),
+        id_words=ids.get("parameters", {}),
+    )
+    for name in spec.fields:
+        if not _NAME.fullmatch(name) or name in COMMON:
+            raise ValueError(f"{name!r} cannot be the name of a field")
+    names = [each.name for each in spec.inputs]
+    if len(spec.fields) != len(names) + len(spec.parameters) or not {each.kind for each in spec.inputs} <= KINDS:
+        raise ValueError("a field stands twice, or an input is of an unknown kind")
+    lengths = {spec.result.length_of, *([spec.price.input] if spec.price else [])} - {""}
+    values = {spec.result.short_side, *([spec.price.by] if spec.price else [])} - {""}
+    if not lengths <= set(names) or not values <= spec.parameters.keys():
+        raise ValueError("price or result name a field that the model has not")
+    return spec
