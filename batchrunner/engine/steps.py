@@ -20,7 +20,7 @@ from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.ports import Dependencies, Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, Problem, ServiceFault
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
-from batchrunner.job import Job, Move, Record, Result, State, TimelineEvent, advance
+from batchrunner.job import Move, Record, Result, State, TimelineEvent, advance
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions

@@ -57,6 +57,7 @@ class Assembly:
         self._again: list[tuple[int, int, Row]] = []  # position, first position of the same job, row
         self._names: list[str] = []
         self._file_names: Mapping[int, str] = {}
+        self._mixed = registry.fields_differ()
 
     def add(self, row: Row) -> None:
         """Add the next row. Problems are recorded as findings."""
@@ -73,11 +74,10 @@ class Assembly:
         """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
         fields = row.fields
         spec = registry.spec_of(fields)
-        if not _fits(row, spec):
+        if self._mixed and not _fits(row, spec):
             return None
-        get, required = self._inputs.get, spec.required
         try:
-            inputs = {name: get(kind, fields[name]) for name, kind in spec.kinds if name in required or name in fields}
+            inputs = self._inputs.all(fields, spec)
         except (KeyError, MediaProblem):
             self._report(row, spec)
             return None

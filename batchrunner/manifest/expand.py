@@ -143,12 +143,12 @@ def _over_defaults(own: Mapping[str, Any], sheet: _RowContext) -> Mapping[str, A
 
 def _require_inputs(row: Row, section: str, sheet: _RowContext) -> None:
     """Note a missing input, unless it is there and was found unusable already."""
-    _require(registry.spec_of(row.fields), row, section, sheet)
+    spec = registry.spec_of(row.fields)
+    if not row.fields.keys() >= spec.required:
+        _require(spec, row, section, sheet)
 
 
 def _require(spec: ModelSpec, row: Row, section: str, sheet: _RowContext) -> None:
-    if row.fields.keys() >= spec.required:
-        return
     for name, _ in spec.kinds:
         if name in spec.required and name not in row.fields and name not in row.unusable and name not in sheet.unusable:
             hint = f"fill the column '{name}', or add it to 'defaults'"

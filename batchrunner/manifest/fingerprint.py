@@ -19,13 +19,13 @@ def fingerprint(model: str, inputs: Mapping[str, Media], params: Params) -> str:
 
     inputs: by the names of the model's spec.
     """
-    names, template = _template(model, tuple(inputs))
-    parts = [params.json if name == "params" else _identity(inputs[name]) for name in names]
-    return "sha256:" + hashlib.sha256((template % tuple(parts)).encode()).hexdigest()
+    names, template = _template(model, *inputs)
+    parts = tuple([_identity(inputs[name]) if name in inputs else params.json for name in names])
+    return "sha256:" + hashlib.sha256((template % parts).encode()).hexdigest()
 
 
 @lru_cache(maxsize=256)
-def _template(model: str, inputs: tuple[str, ...]) -> tuple[list[str], str]:
+def _template(model: str, *inputs: str) -> tuple[list[str], str]:
     """The names of the parts that differ from job to job, in order, and the text around them."""
     constant = {"model": _text(model).replace("%", "%%"), "v": "1"}
     keys = sorted({*inputs, "params", *constant})

@@ -108,11 +108,14 @@ def cleaned(name: str) -> str:
 def derive(fields: Mapping[str, Any]) -> str:
     """A readable id from a row's fields: stems of the inputs, parameters that are not the default, a short hash."""
     spec = registry.spec_of(fields)
-    inputs = [(name, str(fields.get(name, ""))) for name, _ in spec.kinds if name in fields or name in spec.required]
-    whole = "\0".join([_written(text) for _, text in inputs])
-    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
-    stems = "-".join([_plain_stem(text) or name for name, text in inputs])
-    return f"{stems}-{_words(spec, *spec.values(fields))}{digest[:_HASH_DIGITS]}"
+    stems, written = "", []
+    for name, _ in spec.kinds:
+        text = str(fields.get(name, ""))
+        if text or name in spec.required:
+            written.append(_written(text))
+            stems += f"{_plain_stem(text) or name}-"
+    digest = hashlib.sha256("\0".join(written).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{stems}{_words(spec, *spec.values(fields))}{digest[:_HASH_DIGITS]}"
 
 
 @lru_cache(maxsize=1024, typed=True)

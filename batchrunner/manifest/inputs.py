@@ -7,12 +7,15 @@ Nothing is fetched. Checks that need no network are made here. `Media.source` ne
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
 from batchrunner.manifest import web_pages
 from batchrunner.media.probe import Kind, MediaProblem, inline, probe
+from batchrunner.providers.models import ModelSpec
 from batchrunner.storage.paths import expanded
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
@@ -51,6 +54,18 @@ class Inputs:
         self._base = base
         self._known: dict[Kind, dict[str, Media | MediaProblem]] = {"video": {}, "image": {}}
         self._files: dict[tuple[Kind, str], Media] = {}
+
+    def all(self, fields: Mapping[str, Any], spec: ModelSpec) -> dict[str, Media]:
+        """The inputs of a job by name. Raises KeyError where a required one is missing, and MediaProblem."""
+        inputs = {}
+        for name, kind in spec.kinds:
+            text = fields.get(name)
+            if text is not None:
+                known = self._known[kind].get(text)
+                inputs[name] = known if type(known) is Media else self.get(kind, text)
+            elif name in spec.required:
+                raise KeyError(name)
+        return inputs
 
     def get(self, kind: Kind, text: str) -> Media:
         """Return the input that `text` in the manifest names. Raises MediaProblem, the same one each time."""

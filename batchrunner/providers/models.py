@@ -117,6 +117,10 @@ class ModelSpec:
         return tuple(self.defaults.values())
 
     @cached_property
+    def _default_items(self) -> tuple[tuple[str, Any], ...]:
+        return tuple(self.defaults.items())
+
+    @cached_property
     def _parameter_names(self) -> frozenset[str]:
         return frozenset(self.parameters)
 
@@ -124,7 +128,8 @@ class ModelSpec:
         """The values of the parameters in documented order, defaults for those that are not in `fields`."""
         if self._parameter_names.isdisjoint(fields):
             return self._default_values
-        return tuple([fields.get(name, default) for name, default in self.defaults.items()])
+        get = fields.get
+        return tuple([get(name, default) for name, default in self._default_items])
 
     def complete(self, fields: Mapping[str, Any]) -> Params:
         """The parameters as they are sent: those in `fields`, the documented defaults for the rest.

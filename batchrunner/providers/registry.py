@@ -95,3 +95,9 @@ def narrower_fields(model: str) -> Mapping[str, tuple[Any, ...]]:
         for name, choices in own.items()
         if any(set(fields[name].get("enum", choices)) - set(choices) for fields in others if name in fields)
     }
+
+
+@cache
+def fields_differ() -> bool:
+    """Whether a field that one model takes, or a choice of it, is refused by another one."""
+    return any(foreign_fields(name) or narrower_fields(name) for name in models())

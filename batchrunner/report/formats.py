@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from batchrunner.formatting import printable
+from batchrunner.providers import registry
 from batchrunner.report.charts import AttemptTable, seconds_of
 
 _SIGNS = "=+-@"
@@ -102,13 +103,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if _SEPARATORS.search(text) else text
 
 
+_LABELS = {each.name: each.label for spec in registry.models().values() for each in spec.inputs}.items()
 COLUMNS: tuple[Column, ...] = (
     Column("id", "the entry's id", _key("id")),
     Column("state", "`succeeded`, `failed`, `in_doubt`, `in_flight` or `pending`", _key("state")),
     Column("file", "the clip, relative to the run directory", _key("file")),
     Column("resolution", "as asked for", _key("request", "resolution")),
-    Column("video", "the reference clip, as the manifest names it", _key("request", "video")),
-    Column("image", "the character image, as the manifest names it", _key("request", "image")),
+    *(Column(name, f"the {label.lower()}, as the manifest names it", _key("request", name)) for name, label in _LABELS),
     Column(
         "tags",
         '`key=value`, separated by `; `; what holds `;`, `=` or `"` stands in double quotes, as in JSON',

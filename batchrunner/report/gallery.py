@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, size_text
+from batchrunner.providers import registry
+from batchrunner.providers.models import ModelInput
 
 Card = dict[str, Any]
 
 MOST = 2000  # cards on a page; it opens in about a second
-_INPUTS = ("model", "video", "image")
 _NEEDY = ("failed", "in_doubt")
 
 
@@ -59,19 +60,34 @@ def card(job: dict[str, Any]) -> Card:
     took = job["times"]["generation_s"]
     if took is not None:
         facts.append(f"took {length_text(took)}")
+    panes = _panes(job)
     return {
         "job": job,
         "resolution": str(job["request"].get("resolution", "")),
         "facts": [fact for fact in facts if fact],
         "strip": f"strip-{job['sha256']}" if job["file"] else "",
-        "video": _key(job, "video"),
-        "image": _key(job, "image"),
+        "reference": next((pane["key"] for pane in panes if pane["kind"] == "video"), ""),
+        "panes": panes,
     }
 
 
-def _key(job: dict[str, Any], kind: str) -> str:
-    digest = job["inputs"][kind]["sha256"]
-    return f"{kind}-{digest}" if digest else ""
+def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
+    """The inputs of a job as the card shows them: kind, key of the poster ("" without one), label and caption."""
+    shown = []
+    for known in inputs_of(job):
+        digest = job["inputs"][known.name]["sha256"]
+        caption = known.label.partition(" ")[0].lower()
+        key = f"{known.kind}-{digest}" if digest else ""
+        shown.append({"kind": known.kind, "key": key, "label": known.label, "caption": caption})
+    return shown
+
+
+def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
+    """The inputs of a job of the report, as its model describes them; by their names where the model is not known."""
+    spec = registry.models().get(job["request"]["model"]) or registry.default_model()
+    known = {each.name: each for each in spec.inputs}
+    unknown = (ModelInput(name, name, "image", True, name, {}) for name in job["inputs"] if name not in known)
+    return [*(each for name, each in known.items() if name in job["inputs"]), *unknown]
 
 
 def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
@@ -96,12 +112,13 @@ def tag_texts(job: dict[str, Any]) -> list[str]:
 
 def details(job: dict[str, Any]) -> dict[str, Any]:
     """The job for the page's script. tags: to filter by. rows: its provenance, as label and text."""
+    inputs = inputs_of(job)
+    parameters = [each for each in job["request"].items() if each[0] not in {"model", *job["inputs"]}]
     rows = [
         ("Fingerprint", job["fingerprint"]),
         ("Model", job["request"]["model"]),
-        ("Parameters", ", ".join(f"{name} {value}" for name, value in job["request"].items() if name not in _INPUTS)),
-        ("Reference clip", _input(job["inputs"]["video"])),
-        ("Character image", _input(job["inputs"]["image"])),
+        ("Parameters", ", ".join(f"{name} {value}" for name, value in parameters)),
+        *((known.label, _input(job["inputs"][known.name])) for known in inputs),
     ]
     if job["priority"]:
         rows.append(("Priority", str(job["priority"])))

@@ -28,7 +28,7 @@
         place.prepend(crop);
       } else {
         image.alt = place.matches(".strip") ? `First, middle and last frame of ${name}`
-          : place.matches(".video") ? `Reference clip of ${name}` : `Character of ${name}`;
+          : `${place.dataset.label} of ${name}`;
         place.prepend(image);
       }
       image.src = uri;
