@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchrunner.job import Entry, Media, Snapshot, State
+from batchrunner.job import Entry, Job, Media, Snapshot, State
 from batchrunner.plan import plan, render
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
@@ -97,9 +97,15 @@ def test_equal_jobs_are_paid_for_once() -> None:
     assert text_of(built).count("the same job as a: paid for once") == 2
 
 
+def changed_job(name: str, given: dict[str, object]) -> Job:
+    """A job with other inputs or, by the names of its attributes, other values."""
+    job, fields = make_job(name), dict(given)
+    inputs = {key: fields.pop(key, media) for key, media in job.inputs.items()}
+    return replace(job, inputs=inputs, **fields)  # type: ignore[arg-type]  # fields by name
+
+
 def one_changed(old: dict[str, object], new: dict[str, object]) -> tuple[str, ...]:
-    before = replace(make_job("old"), **old)  # type: ignore[arg-type]  # fields by name
-    after = replace(make_job("new"), **new)  # type: ignore[arg-type]  # fields by name
+    before, after = changed_job("old", old), changed_job("new", new)
     records = {before.fingerprint: make_record(state=State.SUCCEEDED, job=before)}
     snapshot = Snapshot(make_run(), (Entry(0, "a", before),), records)
     [row] = plan.build((Entry(0, "a", after),), snapshot, PRICES).rows
