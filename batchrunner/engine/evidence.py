@@ -7,6 +7,7 @@ made. This machine's clock may be wrong, or be set. Where the service gives no u
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, TimelineEvent
 from batchrunner.providers.base import Submissions
@@ -16,6 +17,18 @@ LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, where the log itsel
 _FACTOR = 10.0
 _RESOLUTION_S = 1.0  # of a Date header
 _MARGIN_S = 86_400.0  # by which an age that only the wall clock tells may be wrong
+NOT_ACCEPTED = Problem(
+    "not_listed",
+    "the service's log does not list the submission in doubt, so it was not accepted",
+    "It is submitted again; nothing was charged for it.",
+    "service",
+)
+LOG_LACKS_IT = Problem(
+    "not_listed",
+    "the service's log lists later submissions as finished and lacks the one in doubt",
+    "It is submitted again, as --in-doubt evidence asks for.",
+    "service",
+)
 
 
 def plausible_s(seen_s: Iterable[float], least_s: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from batchrunner.engine import backoff as retry
 from batchrunner.engine.calls import CallHealth, watched
 from batchrunner.engine.confirmation import TERMINAL, Confirmations, unnamed
-from batchrunner.engine.evidence import SEARCHED, Evidence, plausible_s
+from batchrunner.engine.evidence import LOG_LACKS_IT, NOT_ACCEPTED, SEARCHED, Evidence, plausible_s
 from batchrunner.engine.generation_times import GenerationTimes
 from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.ports import Dependencies, Policy
@@ -27,18 +27,6 @@ from batchrunner.providers.base import GenerationStatus, Phase, Submissions
 from batchrunner.transfer.expectations import expectation_warnings
 
 _DAY_S = 86_400.0
-NOT_ACCEPTED = Problem(
-    "not_listed",
-    "the service's log does not list the submission in doubt, so it was not accepted",
-    "It is submitted again; nothing was charged for it.",
-    "service",
-)
-LOG_LACKS_IT = Problem(
-    "not_listed",
-    "the service's log lists later submissions as finished and lacks the one in doubt",
-    "It is submitted again, as --in-doubt evidence asks for.",
-    "service",
-)
 REFUSED_POLLS = 3  # in a row: then a poll counts as refused for good
 FOREIGN_POLLS = 40  # replies in a row about another generation: then the next run continues
 POLL_REFUSED_HINT = (
@@ -148,7 +136,7 @@ class Steps:
         """Intent on disk, POST, outcome on disk. Raises LocalFault where the disk refuses."""
         clock = self._deps.clock
         record = self.records[fingerprint]
-        self.times.submitting(fingerprint)
+        self._forget_generation(fingerprint)
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         estimate = self.admission.prices.estimate(record.job).credits
         intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
@@ -165,6 +153,21 @@ class Steps:
         self.times.accepted(fingerprint)
         await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
         return PollAgain()
+
+    def _forget_generation(self, fingerprint: str) -> None:
+        """Another generation begins: what is known of the one before does not count against it."""
+        self.times.submitting(fingerprint)
+        self._confirmations.forget(fingerprint)
+        per_generation: tuple[dict[str, Any], ...] = (
+            self._linkless,
+            self._generating_since,
+            self._missing_since,
+            self._failing_since,
+            self._refused_polls,
+            self._foreign,
+        )
+        for known in per_generation:
+            known.pop(fingerprint, None)
 
     async def _not_sent(self, record: Record, fault: LocalFault) -> None:
         """Take back an intent that was perhaps stored, so that the next run does not hold it in doubt."""

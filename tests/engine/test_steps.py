@@ -384,3 +384,16 @@ def test_a_provider_without_a_search_is_never_searched(in_doubt: str, freed: lis
     assert asyncio.run(steps.reconcile(jobs)) == Settled(freed=freed)
     assert steps.records[record.job.fingerprint].state is (State.PENDING if freed else State.IN_DOUBT)
     assert not steps.log_offered
+
+
+def test_the_time_of_a_generation_does_not_count_against_the_next_one() -> None:
+    """The first one fails after most of `job_timeout`; the second has the whole of it."""
+    service = Service(Phase.GENERATING, FAILED, FAILED, Phase.GENERATING, Phase.GENERATING)
+    _, _, take = stepping(make_record("a"), service, job_timeout_s=3600.0)
+    take("submit")
+    take("poll")
+    take("poll", 3500.0)
+    assert isinstance(take("poll"), Submit)
+    take("submit")
+    assert take("poll", 300.0) == PollAgain()
+    assert isinstance(take("poll", 3601.0), LeaveInFlight)
