@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-MODELS = ("alibaba/wan2.2-14b-animate-replace", "wan/v2.2-14b/animate/replace")
+MODELS = (
+    *("alibaba/wan2.2-14b-animate-replace", "wan/v2.2-14b/animate/replace"),
+    *("alibaba/wan2.2-14b-animate-move", "wan/v2.2-14b/animate/move"),
+)
 RESOLUTIONS = ("480p", "580p", "720p")
 QUALITIES = ("low", "medium", "high", "maximum")
 WRITE_MODES = ("fast", "balanced", "small")

@@ -619,3 +619,14 @@ def test_loading_without_local_files_imports_no_heavy_library(tmp_path: Path) ->
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_of_a_batch_or_of_a_job_is_part_of_its_identity(tmp_path: Path) -> None:
+    move = "alibaba/wan2.2-14b-animate-move"
+    own = loaded(tmp_path, [job(), job(model=move)]).entries
+    assert [entry.job.model for entry in own] == [MODEL, move]
+    assert [entry.id for entry in own] == ["walk-hero-480p-a67e2e9c97", "walk-hero-move-480p-a67e2e9c97"]
+    assert own[0].job.fingerprint == "sha256:7a6a3adc1786f417640c1f2759c3117f150b2b9a03aec2aca6eb9708430888d9"
+    whole = loaded(tmp_path, {"model": move, "jobs": [job()], "matrix": [job(model=[MODEL, move], shift=[6])]}).entries
+    assert [entry.job.model for entry in whole] == [move, MODEL, move]
+    assert whole[0].job.fingerprint == own[1].job.fingerprint
