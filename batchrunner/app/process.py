@@ -130,10 +130,10 @@ def _open_streams() -> None:
         if type(stream) is io.TextIOWrapper:  # and not what a test has put there
             lines, through = stream.line_buffering, stream.write_through
             found = encoding or stream.encoding
-            made = _Stream(stream.detach(), found, "batchrunner", line_buffering=lines, write_through=through)
-            made.is_log = name == "stderr"
-            setattr(sys, name, made)
-            setattr(sys, f"__{name}__", made)
+            stream_out = _Stream(stream.detach(), found, "batchrunner", line_buffering=lines, write_through=through)
+            stream_out.is_log = name == "stderr"
+            setattr(sys, name, stream_out)
+            setattr(sys, f"__{name}__", stream_out)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

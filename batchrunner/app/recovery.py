@@ -41,7 +41,7 @@ def open_journal(
         if recover is None:
             require_no_signs(rundir, entries)
         elif signs(rundir, entries):
-            salvage.replace_with(path, _vouched(rundir, entries, recover()))
+            salvage.replace_with(path, _reported_remains(rundir, entries, recover()))
     elif recover is not None:
         salvage.replace_with(path, *_known(rundir, entries, recover))
     journal = Journal(path, executor, witness, recover=recover is not None)
@@ -63,19 +63,19 @@ def _known(rundir: RunDir, entries: Sequence[Entry], recover: Callable[[], Run])
         if not error.recoverable or not path.is_file():
             raise
     read = salvage.readable(path, {entry.job.fingerprint: entry.job for entry in entries})
-    told = _vouched(rundir, entries, recover())
+    reported = _reported_remains(rundir, entries, recover())
     remains = salvage.Remains(
-        read.runs or told.runs, told.records | read.records, told.files | read.files, read.timeline_events
+        read.runs or reported.runs, reported.records | read.records, reported.files | read.files, read.timeline_events
     )
     return remains, None
 
 
-def _vouched(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
+def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
     """What a report tells of these jobs: clips that stand there as it recorded them, and generations in flight."""
     remains = salvage.Remains(runs=[run])
-    told = _report_jobs(rundir.path / "report.json")
+    reported = _report_jobs(rundir.path / "report.json")
     for entry in entries:
-        row = told.get(entry.job.fingerprint)
+        row = reported.get(entry.job.fingerprint)
         generation_id = row.get("generation_id") if row else None
         if row is None or not isinstance(generation_id, str) or entry.job.fingerprint in remains.records:
             continue

@@ -33,7 +33,7 @@ class RehearsalConfig:
     config: "SandboxConfig | None" = None
 
 
-def stage(
+def configure(
     settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]
 ) -> RehearsalConfig:
     """Where the batch `name` plays.
@@ -76,22 +76,22 @@ def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = Fal
 def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> float:
     """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError as it does."""
     try:
-        held = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
+        snapshot = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
     except JournalError:
         if not recover:
             raise
-        held = None
-    return max(wall_time(), latest(held) if held else 0.0)
+        snapshot = None
+    return max(wall_time(), latest(snapshot) if snapshot else 0.0)
 
 
-def latest(held: Snapshot) -> float:
+def latest(snapshot: Snapshot) -> float:
     """The latest time that a journal knows: a run that was killed left no time of its end."""
     moments: list[float | None] = [
-        held.run.started_at,
-        held.run.finished_at,
-        *(each.at for each in held.timeline_events),
+        snapshot.run.started_at,
+        snapshot.run.finished_at,
+        *(item.at for item in snapshot.timeline_events),
     ]
-    for record in held.records.values():
+    for record in snapshot.records.values():
         for one in record.attempts:
             moments += [one.submitted_at, one.accepted_at, one.generating_at, one.completed_at, one.ended_at]
     return max(moment for moment in moments if moment is not None)

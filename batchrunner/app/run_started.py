@@ -40,8 +40,8 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
     """The same of a batch of which only a part is at hand, and the rest in figures."""
     run = batch.counts.run
     estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
-    spent = sum((spend_of_group(each.sum, each.number) for each in batch.counts.attempts), Spend())
-    rest = spent - sum(map(spend_of, batch.records.values()), Spend())
+    spent = sum((spend_of_group(item.sum, item.number) for item in batch.counts.attempts), Spend())
+    remainder = spent - sum(map(spend_of, batch.records.values()), Spend())
     return RunStarted(
         at=run.started_at,
         name=run.name,
@@ -53,6 +53,6 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
         bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
         ids=batch.ids,
         remainder=RemainderSummary(
-            rest, tuple((job, number, made.credits) for job, number, made in estimates), batch.ended_at
+            remainder, tuple((job, number, estimate.credits) for job, number, estimate in estimates), batch.ended_at
         ),
     )

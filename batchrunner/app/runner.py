@@ -58,7 +58,7 @@ _SIGNALS = {
     signal.SIGHUP: ExitStatus.SIGTERM,
 }
 
-_TELL_TIME_EVERY_S = 0.25
+_TIME_EVERY_S = 0.25
 # More than there are processors do not decode faster, and get into each other's way with small files.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
 
@@ -129,8 +129,8 @@ async def _run_under_signals(
         for engine in engines:
             engine.close(f"{number.name} received")
         _hurry(outside)
-        told = "waiting for calls in the air; the same again ends at once"
-        listener(Noticed(outside.clock.now(), (), told, routine=True))
+        message = "Finishing active requests. Press Ctrl-C again to quit now."
+        listener(Noticed(outside.clock.now(), (), message, routine=True))
 
     def listen(engine: Engine) -> None:
         engines.append(engine)
@@ -145,7 +145,7 @@ async def _run_under_signals(
     for number in early:
         interrupted(number)
     local = rehearsal.service(setup.sandbox, setup.rundir, outside.clock)
-    ticking = asyncio.get_running_loop().create_task(_tell_time(outside.clock, listener))
+    ticking = asyncio.get_running_loop().create_task(_announce_time(outside.clock, listener))
     try:
         async with nullcontext(endpoint) if endpoint else local as found:
             return await drive(setup, found, listener, outside, (listen, ending))
@@ -189,10 +189,10 @@ def _hurry(outside: Environment) -> None:
         outside.posters.hurry()
 
 
-async def _tell_time(clock: Clock, listener: Listener) -> None:
+async def _announce_time(clock: Clock, listener: Listener) -> None:
     """Say that time passes, in steps of the real time, whatever the run's clock does."""
     while True:
-        await LoopClock().sleep(_TELL_TIME_EVERY_S)
+        await LoopClock().sleep(_TIME_EVERY_S)
         listener(Alive(clock.now()))
 
 
@@ -253,7 +253,7 @@ async def _status(anchor: Anchor, engine: Engine, store: Store, steps: Steps, or
     if anchor.lost():
         return ExitStatus.STOPPED
     await _look_again(engine, store, steps)
-    return exit_status([steps.records[each] for each in order])
+    return exit_status([steps.records[item] for item in order])
 
 
 async def _look_again(engine: Engine, store: Store, steps: Steps) -> None:
@@ -329,23 +329,25 @@ async def _finish(
         written = await loop.run_in_executor(outside.executor, write)  # a large one takes seconds
     except (LocalFault, OSError) as error:
         older = ", ".join(sorted(name for name, *_ in before & writer.stamps(setup.rundir.path)))
-        told = f"the report could not be written: {error}" + (f"; what stands there is older: {older}" if older else "")
-        listener(Noticed(run.finished_at or run.started_at, (), told + _ids_in_flight(steps), urgent=True))
+        message = f"the report could not be written: {error}" + (
+            f"; what stands there is older: {older}" if older else ""
+        )
+        listener(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(steps), urgent=True))
         if run.exit_status not in _SIGNALS.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     held = replace(_held(setup, journal, steps), run=run)
     states = count_states([held.records[name] for name in {entry.job.fingerprint for entry in held.entries}])
-    facts = await loop.run_in_executor(outside.executor, writer.build, held, batchrunner.__version__)
+    report = await loop.run_in_executor(outside.executor, writer.build, held, batchrunner.__version__)
     at, status = run.finished_at or run.started_at, run.exit_status or 0
-    listener(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(facts), facts))
-    await webhook.tell(setup.settings.notify, facts, setup.rundir.path, listener, outside.proxies)
+    listener(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
+    await webhook.notify(setup.settings.notify, report, setup.rundir.path, listener, outside.proxies)
     return status
 
 
 def _ids_in_flight(steps: Steps) -> str:
     """What a person needs who has lost the run directory, in words."""
     ids = [record.generation_id for record in steps.records.values() if record.state is State.IN_FLIGHT]
-    known = [each for each in ids if each is not None]
+    known = [item for item in ids if item is not None]
     return f"; generations in flight: {', '.join(known)}" if known else ""
 
 
@@ -434,8 +436,8 @@ def _announce_start(
 ) -> None:
     listener(opened(run, str(setup.rundir.path), ids, steps.records, steps.admission.prices))
     if proxy is not None:
-        told = f"{run.service} is reached through the proxy {proxy.shown}"
-        listener(Noticed(run.started_at, (), told, routine=True))
+        message = f"{run.service} is reached through the proxy {proxy.shown}"
+        listener(Noticed(run.started_at, (), message, routine=True))
     for notice in setup.notices:
         listener(Noticed(run.started_at, (), notice))
 

@@ -56,7 +56,7 @@ class Setup:
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user should know before anything is submitted: of the environment, and of the manifest."""
-        found = (f"{each.file}:{each.line}:{each.column}: {each.message}" for each in self.batch.warnings)
+        found = (f"{item.file}:{item.line}:{item.column}: {item.message}" for item in self.batch.warnings)
         return (*self.warnings, *found)
 
 
@@ -74,25 +74,25 @@ def load(
     batch = manifest.load(path, given or {}, environment, variables.read_allowed(allowed, environment))
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
-    stage = rehearsal.stage(settings, batch.name, batch.settings, {**flags, **named})
+    rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})
     options = _options(flags, given or {}, allowed)
     host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
-    rundir = RunDir(stage.folder)
+    rundir = RunDir(rehearsal_config.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
     recover = bool(flags.get("recover"))
-    return Setup(batch, stage.settings, rundir, stage.config, options, host, warnings, recover)
+    return Setup(batch, rehearsal_config.settings, rundir, rehearsal_config.config, options, host, warnings, recover)
 
 
 def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
-    words = ["--fast"] if flags.get("fast") else []
+    options_text = ["--fast"] if flags.get("fast") else []
     if flags.get("faults"):
-        words += ["--faults", str(flags["faults"])]
+        options_text += ["--faults", str(flags["faults"])]
     for name, value in given.items():
-        words += ["--set", redacted(f"{name}={value}")]
+        options_text += ["--set", redacted(f"{name}={value}")]
     for name in allowed:
-        words += ["--env", name]
-    return tuple(words)
+        options_text += ["--env", name]
+    return tuple(options_text)
 
 
 def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
@@ -116,8 +116,8 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     admission = admission_of(setup, plan.records, held)
     projection = project(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
     if end is not None and end[0] <= 0 and projection.left_out:
-        told = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
-        projection = replace(projection, obstacles=(told,), left_out=dict.fromkeys(projection.left_out, end[1]))
+        message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
+        projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
     return plan, projection, now
 
 
@@ -188,10 +188,10 @@ def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = Fal
 
 def _too_late(deadline: Moment) -> str:
     """Why a run stops that has begun outside its time."""
-    told = f"this run starts after its deadline ({deadline.text})"
+    message = f"this run starts after its deadline ({deadline.text})"
     if deadline.is_window:
-        told = f"this run starts outside its window ({deadline.text})"
-    return f"{told}; to run all the same, give --deadline another window or a date and time"
+        message = f"this run starts outside its window ({deadline.text})"
+    return f"{message}; to run all the same, give --deadline another window or a date and time"
 
 
 def admission_of(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:

@@ -47,7 +47,7 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         done = None if setup.recover else up_to_date.nothing_to_do(setup, service)
         if done is not None:
             now = rehearsal.begins_at(setup.sandbox, setup.rundir)
-            return up_to_date.tell(setup, done, batchrunner.__version__, now, listener)
+            return up_to_date.announce(setup, done, batchrunner.__version__, now, listener)
         for path, target in _make_way(setup):
             listener(Noticed(wall_time(), (), f"{path} is no report of batchrunner: it was moved to {target}"))
         from batchrunner.app import runner  # here, where the service's client is needed: it takes its time to load

@@ -108,11 +108,11 @@ def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
     settings = json.loads(run.settings_json)
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
     yield reopened(batch, run_dir, prices)
-    for each in batch.timeline_events:
-        if each.kind == "call_health":
-            yield CallHealthChanged(each.at, each.call, each.status, each.message)
-        elif each.kind == "cap":
-            yield CapChanged(each.at, int(each.status), run.concurrency)
+    for event in batch.timeline_events:
+        if event.kind == "call_health":
+            yield CallHealthChanged(event.at, event.call, event.status, event.message)
+        elif event.kind == "cap":
+            yield CapChanged(event.at, int(event.status), run.concurrency)
 
 
 def _ago(seconds: float) -> str:

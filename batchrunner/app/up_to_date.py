@@ -59,17 +59,17 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     return counts if _reports_stand(setup.rundir.path, counts.run, hurried=hurried) else None
 
 
-def tell(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
+def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
     """Announce a run that did nothing, `now` (wall time, s). Returns the exit status, which is that of the last run."""
-    run, facts = counts.run, outline(counts, version)
+    run, report = counts.run, outline(counts, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
     for notice in setup.warnings:
         listener(Noticed(now, (), notice))
-    told = "nothing to do: what could be done is done, and the report tells of it"
-    listener(Noticed(now, (), told, routine=True))
+    expected = "nothing to do: what could be done is done, and the report tells of it"
+    listener(Noticed(now, (), expected, routine=True))
     status = run.exit_status or 0
-    listener(RunFinished(now, status, counts.jobs, files, headline(facts), facts))
+    listener(RunFinished(now, status, counts.jobs, files, headline(report), report))
     return status
 
 
@@ -109,8 +109,8 @@ def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
                 found = files.get(name)
                 if found is None or found[0] != entry.job.fingerprint:
                     return False
-                facts = os.lstat(name, dir_fd=folder)  # a Path each would take as long as all the rest
-                if facts.st_size != found[1] or not S_ISREG(facts.st_mode):
+                status = os.lstat(name, dir_fd=folder)  # a Path each would take as long as all the rest
+                if status.st_size != found[1] or not S_ISREG(status.st_mode):
                     return False
                 size_bytes += found[1]
     except OSError:
@@ -134,5 +134,5 @@ def _reports_stand(root: Path, run: Run, *, hurried: bool) -> bool:
     except OSError:
         return False
     version = f'"schema_version":{SCHEMA_VERSION},'  # a report of an older version is written again
-    told = (version, f'"run_id":"{run.run_id}"', f'"finished_at":"{rfc3339(run.finished_at)}"')
-    return min(written) >= (written[0] if hurried else run.started_at) and all(each in head for each in told)
+    expected = (version, f'"run_id":"{run.run_id}"', f'"finished_at":"{rfc3339(run.finished_at)}"')
+    return min(written) >= (written[0] if hurried else run.started_at) and all(text in head for text in expected)

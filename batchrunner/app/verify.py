@@ -21,14 +21,14 @@ from batchrunner.transfer.downloader import file_sha256
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
 
 
-def verify(rundir: RunDir, held: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
+def verify(rundir: RunDir, snapshot: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
     """Each delivered file's name with what is wrong with it, or None where nothing is. Checks several at once."""
-    told = _report_rows(rundir, held)
-    records = [(entry, held.records[entry.job.fingerprint]) for entry in held.entries]
+    reported = _report_rows(rundir, snapshot)
+    records = [(entry, snapshot.records[entry.job.fingerprint]) for entry in snapshot.entries]
     delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
         try:
-            complain = partial(_complaint, rundir, told, decoders)
+            complain = partial(_complaint, rundir, reported, decoders)
             complaints = threads.map(complain, *zip(*delivered, strict=True)) if delivered else iter(())
             for (entry, _), complaint in zip(delivered, complaints, strict=True):
                 yield entry.file, complaint
@@ -38,7 +38,7 @@ def verify(rundir: RunDir, held: Snapshot, decoders: Decoders) -> Iterator[tuple
 
 
 def _complaint(
-    rundir: RunDir, told: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
+    rundir: RunDir, reported: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
 ) -> str | None:
     try:
         _check(rundir.path / entry.file, record.result, decoders)
@@ -50,7 +50,11 @@ def _complaint(
         return f"cannot be read: {error.strerror or error}"
     except ValueError as error:
         return str(error)
-    if told is not None and record.result is not None and told.get(entry.id) not in {None, record.result.sha256}:
+    if (
+        reported is not None
+        and record.result is not None
+        and reported.get(entry.id) not in {None, record.result.sha256}
+    ):
         return "report.json says another SHA-256 than the journal; write it again with: batchrunner report"
     return None
 
@@ -67,7 +71,7 @@ def _check(path: Path, result: Result | None, decoders: Decoders) -> None:
     one(decoders, "clip", {"path": str(path), "size_bytes": size_bytes})
 
 
-def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:
+def _report_rows(rundir: RunDir, snapshot: Snapshot) -> dict[str, Any] | None:
     """SHA-256 by id as report.json has it, None where it is older than the result; "" for all in one that is no report.
 
     None altogether where there is no report: a run that was killed.
@@ -79,4 +83,4 @@ def _report_rows(rundir: RunDir, held: Snapshot) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {entry.id: "" for entry in held.entries}
+        return {entry.id: "" for entry in snapshot.entries}

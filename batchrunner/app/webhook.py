@@ -35,22 +35,22 @@ def check(url: str | None) -> None:
     if url is None:
         return
     try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
-        host = parts.hostname or ""
+        address = urlsplit(url)
+        _ = address.port  # raises where it is no number
+        host = address.hostname or ""
     except ValueError:
         host = ""
-    plain = host in _LOOPBACK and parts.scheme == "http" if host else False
-    if not host or not (plain or parts.scheme == "https") or not url.isprintable() or " " in url:
+    plain = host in _LOOPBACK and address.scheme == "http" if host else False
+    if not host or not (plain or address.scheme == "https") or not url.isprintable() or " " in url:
         raise UsageError("the webhook of --notify cannot be used: not an https address", _HINT)
 
 
-async def tell(
-    url: str | None, facts: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
+async def notify(
+    url: str | None, report: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
 ) -> None:
     """Post how a run ended, if a webhook is set; announce it where that fails. facts: report.json's content."""
-    if url is not None and (trouble := await post(url, body(facts, run_dir), proxies)):
-        listener(Noticed(datetime.fromisoformat(facts["finished_at"]).timestamp(), (), trouble))
+    if url is not None and (problem := await post(url, body(report, run_dir), proxies)):
+        listener(Noticed(datetime.fromisoformat(report["finished_at"]).timestamp(), (), problem))
 
 
 async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None) -> str | None:
@@ -83,24 +83,24 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
     return f"the summary was not posted: the webhook at {host} {what}"
 
 
-def body(facts: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """What is posted. facts: report.json's content."""
-    found = causes(dict(facts))
-    summary = headline(dict(facts))
-    lines = [f"{facts['name']}: {summary}"]
-    if facts["stopped"]:
-        lines.append(f"Stopped: {_cut(facts['stopped'])}")
+    found = causes(dict(report))
+    summary = headline(dict(report))
+    lines = [f"{report['name']}: {summary}"]
+    if report["stopped"]:
+        lines.append(f"Stopped: {_cut(report['stopped'])}")
     lines += [
         f"{len(cause.ids):,} {cause.state.replace('_', ' ')}: {_cut(cause.messages[0][0])}"
-        for cause in [each for each in found if each.state in {"failed", "in_doubt"}][:_CAUSES_MOST]
+        for cause in [cause for cause in found if cause.state in {"failed", "in_doubt"}][:_CAUSES_MOST]
     ]
-    if facts["exit_status"]:
+    if report["exit_status"]:
         lines.append(f"Report: {run_dir}/report.html")
         lines += [f"Next: {command}" for command in dict.fromkeys(cause.command for cause in found)]
     return {
         "text": _escaped("\n".join(lines)),
-        **{key: facts[key] for key in _KEYS},
-        "ok": not facts["exit_status"],
+        **{key: report[key] for key in _KEYS},
+        "ok": not report["exit_status"],
         "summary": summary,
         "run_dir": str(run_dir),
         "causes": [

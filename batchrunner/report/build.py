@@ -1,8 +1,8 @@
-"""What the journal knows, as the report tells it: report.json's content as a dict. Pure.
+"""Build the content of report.json as a dict from a snapshot of the journal. Pure.
 
-Rules: the keys the contract names are there, under its names and in its order; what is more is additional. Rows are
-made as they are reached (`batchrunner.report.rows`): nobody holds all of them. What was paid is counted once a job,
-however many entries it is delivered under.
+It has the keys of the contract, in the contract's order, and further keys. Rows are made on access
+(`batchrunner.report.rows`), so that they are never all in memory. Costs are counted once per job, also if several
+entries share it.
 """
 
 import json
@@ -34,7 +34,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
     run = snapshot.run
     settings: Report = json.loads(run.settings_json)
     prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
-    terms = RowContext(run, prices, Forecast(snapshot.records.values()))
+    context = RowContext(run, prices, Forecast(snapshot.records.values()))
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
     earlier = [
@@ -42,15 +42,15 @@ def build(snapshot: Snapshot, version: str) -> Report:
         for fingerprint, record in snapshot.records.items()
         if fingerprint not in named and shown(record.state, run) in EARLIER
     ]
-    first_submitted_at = min((each.attempts[0].submitted_at for each in known if each.attempts), default=None)
+    first_submitted_at = min((item.attempts[0].submitted_at for item in known if item.attempts), default=None)
     return {
         **head(run, settings, version, first_submitted_at),
-        "totals": {**_rows_told(snapshot), **_asked_and_paid(known)},
+        "totals": {**_count_rows(snapshot), **_asked_and_paid(known)},
         "money": money(sum(map(spend_of, snapshot.records.values()), Spend()), settings),
-        "runs": [_run(each) for each in snapshot.runs or (run,)],
-        "timeline": [_timeline_event(each) for each in snapshot.timeline_events],
-        "jobs": rows(snapshot.entries, snapshot.records, terms),
-        "earlier_jobs": earlier_rows(earlier, terms),
+        "runs": [_run(item) for item in snapshot.runs or (run,)],
+        "timeline": [_timeline_event(item) for item in snapshot.timeline_events],
+        "jobs": rows(snapshot.entries, snapshot.records, context),
+        "earlier_jobs": earlier_rows(earlier, context),
     }
 
 
@@ -81,23 +81,23 @@ def states(snapshot: Snapshot) -> list[str]:
     return ["pending" if record is None else shown(record.state, run) for record in found]
 
 
-def _rows_told(snapshot: Snapshot) -> Report:
+def _count_rows(snapshot: Snapshot) -> Report:
     """Rows are counted by entry, and so are files."""
     counts = Counter(states(snapshot))
     found = (snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries)
-    sizes = (each.result.size_bytes for each in found if each and each.result and each.state is State.SUCCEEDED)
+    sizes = (item.result.size_bytes for item in found if item and item.result and item.state is State.SUCCEEDED)
     return {"jobs": len(snapshot.entries), **{state: counts[state] for state in SHOWN}, "bytes": sum(sizes)}
 
 
 def _asked_and_paid(records: Iterable[Record]) -> Report:
     """What the service was asked and paid for is counted by job."""
     credits_, generations, polls = 0.0, 0, 0
-    for each in (attempt for record in records for attempt in record.attempts):
+    for item in (attempt for record in records for attempt in record.attempts):
         # A failed generation is billed nothing: the hold is rolled back (fact sheet, 1.6).
-        if each.outcome != "failed":
-            credits_ += number(each.credits) or 0
-        generations += each.generation_id is not None
-        polls += each.polls
+        if item.outcome != "failed":
+            credits_ += number(item.credits) or 0
+        generations += item.generation_id is not None
+        polls += item.polls
     return {"credits": number(credits_), "generations": generations, "polls": polls}
 
 

@@ -53,18 +53,18 @@ class AttemptTable:
         for job in jobs:
             attempts = job["attempts"]
             self.rows += bool(attempts)
-            for each in attempts:
-                if each["request_id"] not in known:
-                    known.add(each["request_id"])
-                    self._outcomes.append(each["outcome"])
-                    self._figures.extend(nan if value is None else value for value in _figures(each))
+            for item in attempts:
+                if item["request_id"] not in known:
+                    known.add(item["request_id"])
+                    self._outcomes.append(item["outcome"])
+                    self._figures.extend(nan if value is None else value for value in _figures(item))
 
     def __iter__(self) -> Iterator[Try]:
         figures = iter(self._figures)
         for outcome, *found in zip(self._outcomes, *[figures] * 8, strict=True):
-            submitted, accepted, generating, completed, ended, price, looks, is_accepted = found
+            submitted, accepted, generating, completed, ended, price, poll_count, is_accepted = found
             times = (_known(accepted), _known(generating), _known(completed), _known(ended))
-            yield Try(outcome, submitted, *times, _known(price), int(looks), bool(is_accepted))
+            yield Try(outcome, submitted, *times, _known(price), int(poll_count), bool(is_accepted))
 
 
 def seconds_of(time: str | None) -> float | None:
@@ -75,16 +75,16 @@ def seconds_of(time: str | None) -> float | None:
 def generation_times(tries: Iterable[Try]) -> Chart | None:
     """How long generations took, queue included."""
     took = sorted(
-        each.completed_at - each.accepted_at
-        for each in tries
-        if each.completed_at and each.accepted_at and each.completed_at >= each.accepted_at
+        item.completed_at - item.accepted_at
+        for item in tries
+        if item.completed_at and item.accepted_at and item.completed_at >= item.accepted_at
     )
     if not took:
         return None
     step = nice_seconds(took[-1], _MOST_BINS)
     counts = [0] * (int(took[-1] // step) + 1)
-    for each in took:
-        counts[int(each // step)] += 1
+    for item in took:
+        counts[int(item // step)] += 1
     names = [f"{length_text(step * n)} to {length_text(step * (n + 1))}" for n in range(len(counts))]
     every = -(-len(counts) // 6)
     ticks = [(n, _length(step * n)) for n in range(0, len(counts) + 1, every)]
@@ -98,13 +98,13 @@ def generation_times(tries: Iterable[Try]) -> Chart | None:
 
 def polls(tries: Iterable[Try]) -> Chart | None:
     """How often each generation was looked at."""
-    asked = [each.polls for each in tries if each.is_accepted]
+    asked = [item.polls for item in tries if item.is_accepted]
     if not asked or not max(asked):
         return None
     step = max(1, int(nice_step(max(asked) + 1, _MOST_BINS)))
     counts = [0] * (max(asked) // step + 1)
-    for each in asked:
-        counts[each // step] += 1
+    for item in asked:
+        counts[item // step] += 1
     names = [str(n) if step == 1 else f"{step * n} to {step * (n + 1) - 1}" for n in range(len(counts))]
     every = -(-len(counts) // 8)
     chart = _bars(counts, [f"{name} polls" for name in names], [])
@@ -118,9 +118,9 @@ def polls(tries: Iterable[Try]) -> Chart | None:
 def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float, float]]) -> Chart | None:
     """What was spent by when, on the time axis of `spans`. budget: credits."""
     paid = sorted(
-        (each.completed_at, each.price)
-        for each in tries
-        if each.completed_at and each.price and each.outcome != "failed"
+        (item.completed_at, item.price)
+        for item in tries
+        if item.completed_at and item.price and item.outcome != "failed"
     )
     if not paid:
         return None
@@ -134,7 +134,7 @@ def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float
         return HEIGHT - _BOTTOM - usd(credits_) / top * (HEIGHT - _TOP - _BOTTOM)
 
     path, spent = f"M{_LEFT} {y(0):.1f}", 0.0
-    for x, there in groupby(paid, lambda each: f"{axis.x(each[0]):.1f}"):  # a step for each place, however many paid
+    for x, there in groupby(paid, lambda item: f"{axis.x(item[0]):.1f}"):  # a step for each place, however many paid
         spent += sum(credits_ for _, credits_ in there)
         path += f"H{x}V{y(spent):.1f}"
     path += f"H{WIDTH - _RIGHT}"
@@ -190,13 +190,13 @@ def _bars(counts: Sequence[int], names: Sequence[str], ticks: Sequence[tuple[int
     """A histogram. names: of the bins. ticks: edges of bins and what they are called."""
     step = max(1.0, nice_step(max(counts), 4))
     top = step * -(-max(counts) // step)
-    room = HEIGHT - _TOP - _BOTTOM
+    height_px = HEIGHT - _TOP - _BOTTOM
     bars = [
         {
             "x": _x(n, len(counts)) + 1,
             "w": max(1.0, (WIDTH - _LEFT - _RIGHT) / len(counts) - 2),
-            "y": HEIGHT - _BOTTOM - count / top * room,
-            "h": count / top * room,
+            "y": HEIGHT - _BOTTOM - count / top * height_px,
+            "h": count / top * height_px,
             "title": f"{name}: {count:,}",
         }
         for n, (count, name) in enumerate(zip(counts, names, strict=True))
@@ -209,7 +209,7 @@ def _bars(counts: Sequence[int], names: Sequence[str], ticks: Sequence[tuple[int
         "under": "",
         "limit": None,
         "x_ticks": [{"x": _x(n, len(counts)), "label": label} for n, label in ticks],
-        "y_ticks": [{"y": HEIGHT - _BOTTOM - level / top * room, "label": _level(level, top)} for level in levels],
+        "y_ticks": [{"y": HEIGHT - _BOTTOM - level / top * height_px, "label": _level(level, top)} for level in levels],
         "marks": [],
         "summary": "",
     }

@@ -30,17 +30,17 @@ _NOTES = {
     "pending": "Submits what is left; nothing that is done is done again.",
 }
 _RECHECK_NOTE = "Asks the service for these clips again; nothing is paid for again."
-_SET_ASIDE = re.compile(r"set_aside/[\w.-]+")
+_KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Jobs in one state for one reason.
 
-    title: the reason's slug in words. fault: whose it is, in words. messages: the service's words, or ours, each with
-    how many jobs got it; what differs only in a job's own ids counts as one. more: further wordings not listed.
-    ids: of the jobs, and jobs: their number, greater where the report lists one for many. command: what to type next,
-    and note: what that does.
+    title: the reason's slug as text. fault: where the cause lies, as text. messages: each message with the number of
+    its jobs; messages that differ only in ids of the job count as one. more: the number of unlisted messages. ids: of
+    the jobs. jobs: their number; it is greater if the report lists one job for many. command: the next command. note:
+    its effect.
     """
 
     state: str
@@ -78,14 +78,14 @@ class _Group:
 
 
 def causes(report: dict[str, Any]) -> list[Cause]:
-    """The causes in `report`: failed jobs first, and what befell most jobs first among those."""
+    """The causes in `report`: failed jobs first, and then by the number of jobs."""
     groups: dict[tuple[str, str], _Group] = {}
-    alike: Mapping[str, int] = report.get("alike", {})
+    group_sizes: Mapping[str, int] = report.get("group_sizes", {})
     for job in report["jobs"]:
         error = job["error"]
         if error is not None:
             group = groups.setdefault((job["state"], error["kind"]), _Group(error["fault"]))
-            group.take(job, error, alike.get(job["id"], 1))
+            group.take(job, error, group_sizes.get(job["id"], 1))
     ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
     return [_cause(report, state, kind, group) for (state, kind), group in ranked]
 
@@ -93,14 +93,14 @@ def causes(report: dict[str, Any]) -> list[Cause]:
 def command(report: dict[str, Any], state: str) -> str:
     """The command that goes on with this batch, for jobs in `state`."""
     settings = report["settings"]
-    words = ["batchrunner", "run", report["manifest"]["path"]]
+    arguments = ["batchrunner", "run", report["manifest"]["path"]]
     if settings.get("output"):
-        words += ["--output", settings["output"]]
+        arguments += ["--output", settings["output"]]
     if report["provider"] != "aimlapi":
-        words += ["--provider", report["provider"]]
-    words += settings.get("options") or []
-    words += {"failed": ["--retry-failed"], "in_doubt": ["--in-doubt", "resubmit"]}.get(state, [])
-    return printable(shlex.join(words))
+        arguments += ["--provider", report["provider"]]
+    arguments += settings.get("options") or []
+    arguments += {"failed": ["--retry-failed"], "in_doubt": ["--in-doubt", "resubmit"]}.get(state, [])
+    return printable(shlex.join(arguments))
 
 
 def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
@@ -126,4 +126,4 @@ def _bare(job: Mapping[str, Any], message: str) -> str:
     for attempt in job["attempts"]:
         for name in (attempt["generation_id"], attempt["request_id"]):
             message = message.replace(name, "…") if name else message
-    return _SET_ASIDE.sub("set_aside/…", message)
+    return _KEPT_FILE.sub("set_aside/…", message)

@@ -18,7 +18,7 @@ from batchrunner.providers import registry
 from batchrunner.report.charts import AttemptTable, seconds_of
 
 _SIGNS = "=+-@"
-_WIDE_SIGNS = (chr(ord(each) + 0xFEE0) for each in _SIGNS)  # full-width forms, which spreadsheets read as well
+_WIDE_SIGNS = (chr(ord(item) + 0xFEE0) for item in _SIGNS)  # full-width forms, which spreadsheets read as well
 _FORMULA = (*_SIGNS, *_WIDE_SIGNS, "\t", "\r")
 _SEPARATORS = re.compile(r'[;="]|^\s|\s$|^$')
 _PLAIN = re.compile(r"[A-Za-z0-9][ -~]*")  # most texts by far: printable, and no formula
@@ -103,7 +103,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if _SEPARATORS.search(text) else text
 
 
-_LABELS = {each.name: each.label for spec in registry.models().values() for each in spec.inputs}.items()
+_LABELS = {item.name: item.label for spec in registry.models().values() for item in spec.inputs}.items()
 COLUMNS: tuple[Column, ...] = (
     Column("id", "the entry's id", _key("id")),
     Column("state", "`succeeded`, `failed`, `in_doubt`, `in_flight` or `pending`", _key("state")),
@@ -120,7 +120,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("generation_id", "the service's id of the latest generation", _key("generation_id")),
     Column("request_id", "what was sent as X-Client-Request-Id with the latest submission", _last("request_id")),
     Column("attempts", "submissions made", lambda job: len(job["attempts"])),
-    Column("polls", "looks at its generations", lambda job: sum(each["polls"] for each in job["attempts"])),
+    Column("polls", "looks at its generations", lambda job: sum(item["polls"] for item in job["attempts"])),
     Column("credits", "what the service said it charges for the latest generation", _last("credits")),
     Column("estimate_credits", "what one generation is expected to cost", _key("estimate", "credits")),
     Column("submitted_at", "when the latest submission was made, RFC 3339 in UTC", _last("submitted_at")),
@@ -157,7 +157,7 @@ _CELLS = tuple(column.of for column in COLUMNS)
 
 def _csv_row(report: Row, job: Row) -> str:
     values = [of(job) for of in _CELLS]
-    return _csv_line([_cell(each) if isinstance(each, str) and not _PLAIN.fullmatch(each) else each for each in values])
+    return _csv_line([_cell(item) if isinstance(item, str) and not _PLAIN.fullmatch(item) else item for item in values])
 
 
 def _cell(value: str) -> str:
@@ -181,7 +181,7 @@ def _junit_head(report: Row) -> str:
     when = {"time": f"{max(0.0, seconds):.3f}", "timestamp": report["started_at"].rstrip("Z")}
     suites = ET.Element("testsuites", {"name": "batchrunner", **numbers})
     suite = ET.Element("testsuite", {"name": printable(report["name"]), **numbers, **when})
-    opened = "\n ".join(ET.tostring(each, "unicode").removesuffix(" />") + ">" for each in (suites, suite))
+    opened = "\n ".join(ET.tostring(item, "unicode").removesuffix(" />") + ">" for item in (suites, suite))
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{opened}\n'
 
 
@@ -192,11 +192,11 @@ def _junit_case(report: Row, job: Row) -> str:
     case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})
     error = job["error"]
     if error is not None:
-        told = {"message": printable(error["message"])}
-        word = {"failed": "failure", "in_doubt": "error"}.get(job["state"], "skipped")
-        if word != "skipped":
-            told["type"] = printable(error["kind"])
-        ET.SubElement(case, word, told).text = printable(error["hint"])
+        attributes = {"message": printable(error["message"])}
+        tag = {"failed": "failure", "in_doubt": "error"}.get(job["state"], "skipped")
+        if tag != "skipped":
+            attributes["type"] = printable(error["kind"])
+        ET.SubElement(case, tag, attributes).text = printable(error["hint"])
     if job["file"]:
         ET.SubElement(case, "system-out").text = printable(job["file"])
     ET.indent(case, " ", 2)
@@ -215,13 +215,13 @@ def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
 def _took(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
     """Quantiles of how long generations took: the value that so large a part of them did not pass."""
     took = sorted(
-        each.completed_at - each.accepted_at
-        for each in AttemptTable(report["jobs"])
-        if each.completed_at is not None and each.accepted_at is not None
+        item.completed_at - item.accepted_at
+        for item in AttemptTable(report["jobs"])
+        if item.completed_at is not None and item.accepted_at is not None
     )
     if took:
-        for each in _QUANTILES:
-            yield {"quantile": str(each)}, took[min(len(took) - 1, int(each * len(took)))]
+        for item in _QUANTILES:
+            yield {"quantile": str(item)}, took[min(len(took) - 1, int(item * len(took)))]
 
 
 def _one(value: Callable[[Row], float | None]) -> Callable[[Row], list[tuple[Mapping[str, str], float | None]]]:
@@ -285,8 +285,10 @@ def metrics_text(report: Row) -> str:
         if samples:
             lines += [f"# HELP {metric.name} {metric.meaning}", f"# TYPE {metric.name} gauge"]
         for labels, value in samples:
-            told = ",".join(f'{name}="{_label(text)}"' for name, text in {"batch": report["name"], **labels}.items())
-            lines.append(f"{metric.name}{{{told}}} {value:.15g}")
+            label_text = ",".join(
+                f'{name}="{_label(text)}"' for name, text in {"batch": report["name"], **labels}.items()
+            )
+            lines.append(f"{metric.name}{{{label_text}}} {value:.15g}")
     return "\n".join(lines) + "\n"
 
 

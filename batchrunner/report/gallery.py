@@ -26,12 +26,12 @@ def places(states: Sequence[str]) -> list[int]:
     clips; then what is under way, and what is not submitted yet. Of each kind the first.
     """
     left = Counter(states)
-    room, chosen = MOST, Counter[str]()
+    left_over, chosen = MOST, Counter[str]()
     for state in (*_NEEDY, "succeeded", "in_flight", "pending"):
         count = left.pop(state, 0)
         others = left["in_doubt"] + left["succeeded"]
-        chosen[state] = min(count, max(room - others, room // 2))
-        room -= chosen[state]
+        chosen[state] = min(count, max(left_over - others, left_over // 2))
+        left_over -= chosen[state]
     found = []
     for place, state in enumerate(states):
         if chosen[state] > 0:
@@ -50,21 +50,21 @@ def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[
 
 def card(job: dict[str, Any]) -> Card:
     """What the card of `job` shows at once. posters: keys of its pictures (`batchrunner.media.posters`)."""
-    facts = [str(job["request"].get("resolution", ""))]
+    values = [str(job["request"].get("resolution", ""))]
     if job["width_px"] and job["height_px"]:
-        facts.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
+        values.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
     if job["duration_s"]:
-        facts.append(length_text(job["duration_s"]))
+        values.append(length_text(job["duration_s"]))
     if job["bytes"] is not None:
-        facts.append(size_text(job["bytes"]))
+        values.append(size_text(job["bytes"]))
     took = job["times"]["generation_s"]
     if took is not None:
-        facts.append(f"took {length_text(took)}")
+        values.append(f"took {length_text(took)}")
     panes = _panes(job)
     return {
         "job": job,
         "resolution": str(job["request"].get("resolution", "")),
-        "facts": [fact for fact in facts if fact],
+        "facts": [value for value in values if value],
         "strip": f"strip-{job['sha256']}" if job["file"] else "",
         "reference": next((pane["key"] for pane in panes if pane["kind"] == "video"), ""),
         "panes": panes,
@@ -85,9 +85,9 @@ def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
 def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
     """The inputs of a job of the report, as its model describes them; by their names where the model is not known."""
     spec = registry.models().get(job["request"]["model"]) or registry.default_model()
-    known = {each.name: each for each in spec.inputs}
+    known = {item.name: item for item in spec.inputs}
     unknown = (ModelInput(name, name, "image", True, name, {}) for name in job["inputs"] if name not in known)
-    return [*(each for name, each in known.items() if name in job["inputs"]), *unknown]
+    return [*(item for name, item in known.items() if name in job["inputs"]), *unknown]
 
 
 def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
@@ -113,7 +113,7 @@ def tag_texts(job: dict[str, Any]) -> list[str]:
 def details(job: dict[str, Any]) -> dict[str, Any]:
     """The job for the page's script. tags: to filter by. rows: its provenance, as label and text."""
     inputs = inputs_of(job)
-    parameters = [each for each in job["request"].items() if each[0] not in {"model", *job["inputs"]}]
+    parameters = [item for item in job["request"].items() if item[0] not in {"model", *job["inputs"]}]
     rows = [
         ("Fingerprint", job["fingerprint"]),
         ("Model", job["request"]["model"]),
@@ -124,7 +124,7 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
         rows.append(("Priority", str(job["priority"])))
     if job["estimate"]["credits"] is not None:
         rows.append(("Estimate", f"{job['estimate']['credits']:,} credits, {job['estimate']['basis']}"))
-    rows += [(f"Attempt {each['number']}", _attempt(each)) for each in job["attempts"]]
+    rows += [(f"Attempt {item['number']}", _attempt(item)) for item in job["attempts"]]
     times = _times(job["times"])
     if times:
         rows.append(("Times", times))
@@ -135,33 +135,33 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input(item: dict[str, Any]) -> str:
-    facts = [item["source"]]
+    values = [item["source"]]
     if item["mime"]:
-        facts.append(item["mime"])
+        values.append(item["mime"])
     if item["width_px"]:
-        facts.append(f"{item['width_px']}\N{MULTIPLICATION SIGN}{item['height_px']}")
+        values.append(f"{item['width_px']}\N{MULTIPLICATION SIGN}{item['height_px']}")
     if item["duration_s"]:
-        facts.append(length_text(item["duration_s"]))
+        values.append(length_text(item["duration_s"]))
     if item["bytes"] is not None:
-        facts.append(size_text(item["bytes"]))
-    return ", ".join(facts) + (f"; sha256 {item['sha256']}" if item["sha256"] else "")
+        values.append(size_text(item["bytes"]))
+    return ", ".join(values) + (f"; sha256 {item['sha256']}" if item["sha256"] else "")
 
 
 def _attempt(attempt: dict[str, Any]) -> str:
-    facts = [attempt["outcome"] or "open", f"submitted {attempt['submitted_at']}"]
+    values = [attempt["outcome"] or "open", f"submitted {attempt['submitted_at']}"]
     if attempt["generation_id"]:
-        facts.append(f"generation {attempt['generation_id']}")
-    facts.append(f"request {attempt['request_id']}")
+        values.append(f"generation {attempt['generation_id']}")
+    values.append(f"request {attempt['request_id']}")
     if attempt["ended_at"]:
-        facts.append(f"ended {attempt['ended_at']}")
-    facts.append(count_text(attempt["polls"], "poll"))
+        values.append(f"ended {attempt['ended_at']}")
+    values.append(count_text(attempt["polls"], "poll"))
     if attempt["credits"] is not None:
-        facts.append(f"{attempt['credits']:,} credits")
+        values.append(f"{attempt['credits']:,} credits")
     elif attempt["estimate"] is not None:
-        facts.append(f"about {attempt['estimate']:,} credits")
+        values.append(f"about {attempt['estimate']:,} credits")
     if attempt["error"]:
-        facts.append(f"{attempt['error']['kind']}: {attempt['error']['message']}")
-    return "; ".join(facts)
+        values.append(f"{attempt['error']['kind']}: {attempt['error']['message']}")
+    return "; ".join(values)
 
 
 def _times(times: dict[str, Any]) -> str:

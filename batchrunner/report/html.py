@@ -24,13 +24,13 @@ from batchrunner.report import gallery
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.text import dollars, headline
-from batchrunner.report.timeline import CALL_STATUSES, PARTS, run_spans, timeline
+from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MOST_EARLIER = 500
-_WORDS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
+_STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
 def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
@@ -73,7 +73,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
             ),
             ("Polls", "Generations by how often they were looked at", polls(done)),
         ],
-        parts=PARTS,
+        phases=PHASES,
         call_statuses=CALL_STATUSES,
     )
 
@@ -109,7 +109,7 @@ def _environment() -> "Environment":
         "iso": rfc3339,
         "clock": lambda moment: f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}",
         "link": _link,
-        "word": _word,
+        "state_text": _state_text,
         "when": _when,
     }
     environment.filters |= filters
@@ -132,8 +132,8 @@ def _link(name: str) -> str:
     return f"./{quote(name, safe='', errors='replace')}"
 
 
-def _word(state: str) -> str:
-    return _WORDS.get(state, "not submitted")
+def _state_text(state: str) -> str:
+    return _STATE_TEXTS.get(state, "not submitted")
 
 
 def _when(time: str) -> str:

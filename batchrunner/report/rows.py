@@ -68,21 +68,21 @@ class RowContext:
         """What a generation of `job` is expected to cost."""
         like = (*kind_of(job), billed_seconds(job))
         if like not in self.seen:
-            made = self.prices.estimate(job)
-            self.seen[like] = (number(made.credits), made.basis, number(made.seconds))
+            estimate = self.prices.estimate(job)
+            self.seen[like] = (number(estimate.credits), estimate.basis, number(estimate.seconds))
         return dict(zip(("credits", "basis", "billed_s"), self.seen[like], strict=True))
 
 
 class Row(Mapping[str, Any]):
     """The row of an entry. `dict(row)` makes all of its values, which then are as JSON wants them."""
 
-    __slots__ = ("entry", "job", "record", "terms")
+    __slots__ = ("context", "entry", "job", "record")
     KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
 
-    def __init__(self, job: Job, record: Record, terms: RowContext, entry: Entry | None = None) -> None:
+    def __init__(self, job: Job, record: Record, context: RowContext, entry: Entry | None = None) -> None:
         self.job = job
         self.record = record
-        self.terms = terms
+        self.context = context
         self.entry = entry
 
     def __getitem__(self, key: str) -> Any:
@@ -107,7 +107,7 @@ class Row(Mapping[str, Any]):
     @property
     def state(self) -> str:
         """The contract's word."""
-        return shown(self.record.state, self.terms.run)
+        return shown(self.record.state, self.context.run)
 
     @property
     def result(self) -> Result | None:
@@ -138,19 +138,19 @@ class Rows:
         return map(self._make, self._sources)
 
 
-def rows(entries: Sequence[Entry], records: Mapping[str, Record], terms: RowContext) -> Rows:
+def rows(entries: Sequence[Entry], records: Mapping[str, Record], context: RowContext) -> Rows:
     """The rows of `entries`. records: by fingerprint; an entry that has none is pending."""
 
     def make(entry: Entry) -> Row:
         job = entry.job
-        return Row(job, records.get(job.fingerprint) or Record(job), terms, entry)
+        return Row(job, records.get(job.fingerprint) or Record(job), context, entry)
 
     return Rows(entries, make)
 
 
-def earlier_rows(records: Sequence[Record], terms: RowContext) -> Rows:
+def earlier_rows(records: Sequence[Record], context: RowContext) -> Rows:
     """The rows of jobs that no entry names."""
-    return Rows(records, lambda record: EarlierRow(record.job, record, terms))
+    return Rows(records, lambda record: EarlierRow(record.job, record, context))
 
 
 def shown(state: State, run: Run) -> str:
@@ -195,7 +195,7 @@ def _times(row: Row) -> dict[str, Any]:
     last = record.last if record.attempts else Attempt(0, "", 0.0)
     ended_at = last.ended_at if record.state is State.SUCCEEDED else None
     return {
-        "expected_s": row.terms.expected_s(record.job),
+        "expected_s": row.context.expected_s(record.job),
         "queue_s": _between(last.accepted_at, last.generating_at),
         "generating_s": _between(last.generating_at, last.completed_at),
         "generation_s": _between(last.accepted_at, last.completed_at),
@@ -210,7 +210,7 @@ def _between(start: float | None, end: float | None) -> float | int | None:
 
 
 def _error(row: Row) -> dict[str, Any] | None:
-    state, run = row.state, row.terms.run
+    state, run = row.state, row.context.run
     if state == "succeeded":
         return None
     usual = _WHY[state]
@@ -278,7 +278,7 @@ EarlierRow.KEYS = {
 Row.KEYS = {
     "id": lambda row: row.named.id,
     **EarlierRow.KEYS,
-    "estimate": lambda row: row.terms.estimate(row.job),
+    "estimate": lambda row: row.context.estimate(row.job),
     "times": _times,
     "priority": lambda row: row.named.priority,
     "tags": lambda row: _sorted(row.named.tags),

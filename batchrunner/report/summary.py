@@ -1,8 +1,8 @@
-"""What the sentences on a batch are read off: the report's dict without what no sentence needs. Pure.
+"""The part of the report's dict that sentences about a batch need. Pure.
 
-Rules: what it holds it holds under the names, and with the values, of `batchrunner.report.build`, so that there is one
-source of sentences. Its jobs are those that have something to say; of others that are alike there is one, and ``alike``
-tells how many it stands for, by id.
+It has the names and values of `batchrunner.report.build`, so that there is one source of sentences. It lists the jobs
+with an error or a doubt. Similar other jobs are represented by one of them; ``group_sizes`` has the size of each group
+by the id of that job.
 """
 
 import json
@@ -28,7 +28,7 @@ def outline(counts: "Counts", version: str) -> Report:
     states = _shown(counts.states, run)
     said = [*counts.listed, *((entry, record) for entry, record, _ in counts.plain)]
     records = {record.job.fingerprint: record for _, record in said}
-    total = sum((spend_of_group(each.sum, each.number) for each in counts.every), Spend())
+    total = sum((spend_of_group(item.sum, item.number) for item in counts.every), Spend())
     return {
         **head(run, settings, version, counts.first_submitted_at),
         "totals": {
@@ -39,14 +39,14 @@ def outline(counts: "Counts", version: str) -> Report:
         },
         "money": money(total, settings),
         "jobs": rows([entry for entry, _ in said], records, RowContext(run, Prices({}), Forecast())),
-        "alike": {entry.id: number for entry, _, number in counts.plain},
+        "group_sizes": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),
     }
 
 
 def _shown(states: Mapping[State, int], run: Run) -> Counter[str]:
     """The same by the contract's words."""
-    told = Counter[str]()
+    shown_states = Counter[str]()
     for state, number in states.items():
-        told[shown(state, run)] += number
-    return told
+        shown_states[shown(state, run)] += number
+    return shown_states

@@ -19,7 +19,7 @@ _LABEL = 18
 _NARROW = 60
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
-_WORDS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
+_STATE_TEXTS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
 _NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle doubts"}
 
 
@@ -29,7 +29,7 @@ def headline(report: dict[str, Any]) -> str:
     A batch that was continued did not take the time of its last run: that is told apart.
     """
     totals = report["totals"]
-    rest = [f", {totals[state]:,} {word}" for state, word in _WORDS.items() if totals[state]]
+    parts_text = [f", {totals[state]:,} {name}" for state, name in _STATE_TEXTS.items() if totals[state]]
     took = continued = ""
     if report["finished_at"] is None:
         took = " so far"
@@ -44,7 +44,7 @@ def headline(report: dict[str, Any]) -> str:
     if report["money"]["spent"]:
         paid += f", {dollars(report['money']['spent'])} spent"
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
-    return f"{counts}{''.join(rest)}; {paid}{continued}."
+    return f"{counts}{''.join(parts_text)}; {paid}{continued}."
 
 
 def dollars(credits_: float) -> str:
@@ -65,12 +65,14 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
         lines += _wrapped("stopped", printable(report["stopped"], _MESSAGE_MOST), width)
     found = causes(report)
     # What only the end of the run kept from going on has been told.
-    told = [each for each in found if not report["stopped"] or report["stopped"] not in each.messages[0][0]]
-    for cause in told[:_CAUSES]:
+    listed = [item for item in found if not report["stopped"] or report["stopped"] not in item.messages[0][0]]
+    for cause in listed[:_CAUSES]:
         lines += _cause(cause, width)
-    rest = sum(cause.jobs for cause in told[_CAUSES:])
-    if rest:
-        lines += _wrapped("", f"{'':{_LABEL}}and {count_text(rest, 'job')} for other reasons; see the report", width)
+    unlisted = sum(cause.jobs for cause in listed[_CAUSES:])
+    if unlisted:
+        lines += _wrapped(
+            "", f"{'':{_LABEL}}and {count_text(unlisted, 'job')} for other reasons; see the report", width
+        )
     if report["earlier_jobs"]:
         number = count_text(len(report["earlier_jobs"]), "generation")
         lines += _wrapped("earlier", f"{number} for jobs that the manifest names no more", width)
@@ -84,10 +86,10 @@ def _cause(cause: Cause, width: int | None) -> list[str]:
     """A cause, its first words, its first jobs, and what to do about it."""
     other = len(cause.messages) - 1 + cause.more
     more = f" (and {count_text(other, 'other wording')})" if other else ""
-    label = f"{cause.jobs:,} {_WORDS[cause.state]}"
+    label = f"{cause.jobs:,} {_STATE_TEXTS[cause.state]}"
     lines = _wrapped(label, f"{printable(cause.messages[0][0], _MESSAGE_MOST)}{more}", width)
     if cause.state in {"failed", "in_doubt"}:
-        names = [printable(each, _NAME_MOST) for each in cause.ids[:_NAMES]]
+        names = [printable(item, _NAME_MOST) for item in cause.ids[:_NAMES]]
         unnamed = f" and {cause.jobs - _NAMES:,} more" if cause.jobs > _NAMES else ""
         lines += _wrapped("", f"{'':{_LABEL}}{', '.join(names)}{unnamed}", width)
     if cause.state == "failed" and cause.hints:
@@ -98,14 +100,14 @@ def _cause(cause: Cause, width: int | None) -> list[str]:
 def _cost(report: dict[str, Any]) -> str:
     """What the headline leaves open about the cost, or ""."""
     money = report["money"]
-    told = []
+    notes = []
     if money["reserved"]:
-        told.append(f"{dollars(money['reserved'])} more at most, for what is in flight or in doubt")
+        notes.append(f"{dollars(money['reserved'])} more at most, for what is in flight or in doubt")
     if money["unpriced"]:
-        told.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
+        notes.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
     if report["provider"] == "sandbox" and (money["spent"] or money["reserved"]):
-        told.append("it is the sandbox's own money: nothing is paid")
-    return "; ".join(told)
+        notes.append("it is the sandbox's own money: nothing is paid")
+    return "; ".join(notes)
 
 
 def _next(found: Sequence[Cause], width: int | None) -> list[str]:

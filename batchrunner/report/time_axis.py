@@ -33,8 +33,8 @@ class Axis:
                 merged[-1][1] = max(merged[-1][1], end)
             else:
                 merged.append([start, max(end, start + 1.0)])
-        room = right - left - _GAP_PX * (len(merged) - 1)
-        scale = max(room, 1.0) / sum(end - start for start, end in merged)
+        width_px = right - left - _GAP_PX * (len(merged) - 1)
+        scale = max(width_px, 1.0) / sum(end - start for start, end in merged)
         self.px_per_s = scale
         self.pieces: list[Piece] = []
         for start, end in merged:
@@ -85,7 +85,7 @@ def nice_step(most: float, steps: int) -> float:
         power *= 10
     while power > raw:
         power /= 10
-    return next(power * each for each in (1, 2, 5, 10) if power * each >= raw)
+    return next(power * item for item in (1, 2, 5, 10) if power * item >= raw)
 
 
 def nice_seconds(most: float, steps: int) -> float:

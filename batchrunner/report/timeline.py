@@ -1,8 +1,8 @@
-"""The night as a drawing: what became of each job when, and what befell the batch. Geometry only. Pure.
+"""The timeline as a drawing: the phases of each job and the events of the batch. Geometry only. Pure.
 
-Up to `MOST_ROWS` jobs have a row each; more are summed up as how many stood where at each moment. Above them run the
-troubles of the three kinds of calls, and across all of it starts and ends of runs.
-Rule: as in `batchrunner.report.charts`; what the drawing shows is told in words too, for who cannot see it.
+Up to `MOST_ROWS` jobs have a row each. More jobs are drawn as areas with the number of jobs in each phase. Above them
+are the outages of the three kinds of calls. Starts and ends of runs are vertical lines. All events are also listed as
+text, for people who cannot see the drawing.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,7 +19,7 @@ Span = tuple[float, float]
 
 WIDTH = 1000
 MOST_ROWS = 60
-PARTS = {
+PHASES = {
     "sending": "submission",
     "queue": "queue",
     "work": "generation",
@@ -27,10 +27,10 @@ PARTS = {
     "doubt": "in doubt",
 }
 CALL_STATUSES = {
-    "throttled": "the service asks for fewer",
+    "throttled": "the service asks for fewer requests",
     "down": "the service is down",
-    "unreachable": "the service is out of reach",
-    "paused": "the account refuses",
+    "unreachable": "the service is unreachable",
+    "paused": "the account is refused",
 }
 _CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
 _LEFT, _RIGHT, _TOP = 150, 14, 26
@@ -41,9 +41,9 @@ _CAP_LABEL_PX = 18
 
 
 def run_spans(report: dict[str, Any], tries: Iterable[Try]) -> list[Span]:
-    """From when to when each run was under way; one that was killed, to the last that is known of it.
+    """Return the start and end of each run; for a killed run, the time of its last known event.
 
-    tries: all there were, those of earlier jobs too.
+    tries: all attempts, also of earlier jobs.
     """
     cut_off = any(run["finished_at"] is None for run in report["runs"])
     known = sorted(_moments(report, tries)) if cut_off else []
@@ -61,7 +61,7 @@ def run_spans(report: dict[str, Any], tries: Iterable[Try]) -> list[Span]:
 
 
 def timeline(report: dict[str, Any], done: AttemptTable, spans: Sequence[Span]) -> Drawing | None:
-    """The drawing; None where nothing was submitted yet. done: what was tried of the manifest's jobs."""
+    """Return the drawing; None if nothing was submitted yet. done: the attempts of the manifest's jobs."""
     if not done.rows:
         return None
     axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
@@ -83,8 +83,8 @@ def timeline(report: dict[str, Any], done: AttemptTable, spans: Sequence[Span]) 
         "caps": caps,
         "caps_y": caps_y,
         "marks": _run_marks(report, spans, axis),
-        "told": told(report, spans),
-        "used": _LAYERS if many else {part["part"] for row in body["rows"] for part in row["parts"]},
+        "events": events_of(report, spans),
+        "used": _LAYERS if many else {phase["phase"] for row in body["rows"] for phase in row["parts"]},
         "summary": _summary(report, spans, done.rows),
         "rows": [],
         "areas": [],
@@ -94,8 +94,8 @@ def timeline(report: dict[str, Any], done: AttemptTable, spans: Sequence[Span]) 
     }
 
 
-def told(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """What happened when, in words: starts and ends of runs, weather, changes of the cap, stops."""
+def events_of(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """List the events as text: starts and ends of runs, changes of call health and of the cap, stops."""
     found = []
     for number, (run, span) in enumerate(zip(report["runs"], spans, strict=True), 1):
         found.append({"at": run["started_at"], "text": f"run {number} starts, up to {run['concurrency']} in flight"})
@@ -103,19 +103,19 @@ def told(report: dict[str, Any], spans: Sequence[Span]) -> list[dict[str, Any]]:
             why = f": {run['stopped']}" if run["stopped"] else ""
             text = f"run {number} ends after {length_text(span[1] - span[0])}, exit status {run['exit_status']}{why}"
             found.append({"at": run["finished_at"], "text": text})
-    for each in report["timeline"]:
-        text = each["message"]
-        if each["kind"] == "call_health":
-            calls = _CALLS.get(each["call"], each["call"])
-            text = f"{calls}: {CALL_STATUSES.get(each['status'], each['status'])}"
-            if each["status"] != "fine" and each["message"]:
-                text += f" ({each['message']})"
-        found.append({"at": each["at"], "text": text})
-    return sorted(found, key=lambda each: str(each["at"]))
+    for item in report["timeline"]:
+        text = item["message"]
+        if item["kind"] == "call_health":
+            calls = _CALLS.get(item["call"], item["call"])
+            text = f"{calls}: {CALL_STATUSES.get(item['status'], item['status'])}"
+            if item["status"] != "fine" and item["message"]:
+                text += f" ({item['message']})"
+        found.append({"at": item["at"], "text": text})
+    return sorted(found, key=lambda item: str(item["at"]))
 
 
-def parts_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
-    """What became of an attempt, as (part, start, end). until: the end of what is still open."""
+def phases_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
+    """Return the phases of an attempt as (phase, start, end). until: the end of an open phase."""
     sent, accepted, ended = attempt.submitted_at, attempt.accepted_at, attempt.ended_at
     if attempt.outcome == "in_doubt":
         return [("doubt", sent, until)]
@@ -127,21 +127,21 @@ def parts_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
     found = [("sending", sent, accepted), ("queue", accepted, working), ("work", working, completed)]
     if attempt.completed_at is not None:
         found.append(("fetch", completed, over))
-    return [(part, start, end) for part, start, end in found if end > start]
+    return [(phase, start, end) for phase, start, end in found if end > start]
 
 
 def _summary(report: dict[str, Any], spans: Sequence[Span], jobs: int) -> str:
     busy_s = sum(end - start for start, end in spans)
     text = f"{count_text(jobs, 'job')} in {count_text(len(spans), 'run')}, {length_text(busy_s)} under way"
-    troubles = sum(each["kind"] == "call_health" and each["status"] != "fine" for each in report["timeline"])
-    return f"{text}, {count_text(troubles, 'time')} of trouble." if troubles else f"{text}."
+    outages = sum(item["kind"] == "call_health" and item["status"] != "fine" for item in report["timeline"])
+    return f"{text}, {count_text(outages, 'time')} of outage." if outages else f"{text}."
 
 
 def _moments(report: dict[str, Any], tries: Iterable[Try]) -> list[float]:
-    """Every moment the report knows of."""
-    found = [_at(each["at"]) for each in report["timeline"]]
-    for each in tries:
-        times = (each.submitted_at, each.accepted_at, each.generating_at, each.completed_at, each.ended_at)
+    """Return the times of all events in the report."""
+    found = [_at(item["at"]) for item in report["timeline"]]
+    for item in tries:
+        times = (item.submitted_at, item.accepted_at, item.generating_at, item.completed_at, item.ended_at)
         found += [at for at in times if at is not None]
     return found
 
@@ -153,26 +153,26 @@ def _at(time: str) -> float:
 
 
 def _end_of(spans: Sequence[Span], moment: float) -> float:
-    """When the run ended in which `moment` lies."""
+    """Return the end of the run that contains `moment`."""
     return next((end for start, end in reversed(spans) if start <= moment), spans[-1][1])
 
 
 def _tracks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
-    """A track for each kind of calls that met trouble."""
+    """Return a track for each kind of call that had an outage."""
     tracks: list[Drawing] = []
     for call, name in _CALLS.items():
-        told_ = [each for each in report["timeline"] if each["kind"] == "call_health" and each["call"] == call]
+        changes = [item for item in report["timeline"] if item["kind"] == "call_health" and item["call"] == call]
         found = []
-        for each, following in zip_longest(told_, told_[1:]):
-            if each["status"] == "fine":
+        for item, following in zip_longest(changes, changes[1:]):
+            if item["status"] == "fine":
                 continue
-            start = _at(each["at"])
+            start = _at(item["at"])
             end = _end_of(spans, start)
             if following is not None:
                 end = min(end, _at(following["at"]))
-            words = f"{name}: {CALL_STATUSES.get(each['status'], each['status'])} for {length_text(end - start)}"
-            title = f"{words}. {each['message']}"
-            found.append({"status": each["status"], "title": title, **_box(axis, start, end, 2.0)})
+            text = f"{name}: {CALL_STATUSES.get(item['status'], item['status'])} for {length_text(end - start)}"
+            title = f"{text}. {item['message']}"
+            found.append({"status": item["status"], "title": title, **_box(axis, start, end, 2.0)})
         if found:
             tracks.append({"label": name, "y": _TOP + _TRACK_PX * len(tracks), "h": _TRACK_PX - 5, "spans": found})
     return tracks
@@ -187,42 +187,42 @@ def _run_marks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> lis
     marks = []
     for number, (run, (start, end)) in enumerate(zip(report["runs"], spans, strict=True), 1):
         marks.append({"x": axis.x(start), "kind": "start", "title": f"run {number} starts"})
-        how = "was killed, or still lasts" if run["finished_at"] is None else f"ends, exit status {run['exit_status']}"
+        how = "was killed, or still runs" if run["finished_at"] is None else f"ends, exit status {run['exit_status']}"
         marks.append({"x": axis.x(end), "kind": "end", "title": f"run {number} {how}"})
     marks += [
-        {"x": axis.x(_at(each["at"])), "kind": "stopping", "title": each["message"]}
-        for each in report["timeline"]
-        if each["kind"] == "stopping"
+        {"x": axis.x(_at(item["at"])), "kind": "stopping", "title": item["message"]}
+        for item in report["timeline"]
+        if item["kind"] == "stopping"
     ]
     return marks
 
 
 def _rows(report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
-    """A row for each job that was tried."""
+    """Return a row for each job with an attempt."""
     jobs = [job for job in report["jobs"] if job["attempts"]]
     row_px = 20 if len(jobs) <= 20 else 13
     rows = []
     for number, job in enumerate(jobs):
         drawn = []
-        for each in AttemptTable([job]):
-            until = _end_of(spans, each.submitted_at) if each.outcome == "in_doubt" else spans[-1][1]
-            for part, start, end in parts_of(each, until):
-                title = f"{job['id']}: {PARTS[part]} {length_text(end - start)}"
-                drawn.append({"part": part, "title": title, **_box(axis, start, end, 1.5)})
+        for item in AttemptTable([job]):
+            until = _end_of(spans, item.submitted_at) if item.outcome == "in_doubt" else spans[-1][1]
+            for phase, start, end in phases_of(item, until):
+                title = f"{job['id']}: {PHASES[phase]} {length_text(end - start)}"
+                drawn.append({"phase": phase, "title": title, **_box(axis, start, end, 1.5)})
         place = {"y": top + number * row_px, "h": row_px - 4}
         rows.append({"id": job["id"], "state": job["state"], "parts": drawn, **place})
     return {"rows": rows, "row_px": row_px, "bottom": top + len(jobs) * row_px}
 
 
 def _areas(tries: Iterable[Try], report: dict[str, Any], spans: Sequence[Span], axis: Axis, top: float) -> Drawing:
-    """How many attempts stood where at each moment, one upon the other, and the cap."""
+    """Return stacked areas with the number of attempts in each phase, and the cap."""
     places = [_LEFT + _SAMPLE_PX * n for n in range(int((WIDTH - _RIGHT - _LEFT) / _SAMPLE_PX) + 1)]
     counts = _counts(tries, [axis.moment(x) for x in places], spans[-1][1])
     layers: list[tuple[str, list[int]]] = []
     below = [0] * len(places)
-    for part in _LAYERS:
-        below = [under + count for under, count in zip(below, counts[part], strict=True)]
-        layers.append((part, below))
+    for phase in _LAYERS:
+        below = [under + count for under, count in zip(below, counts[phase], strict=True)]
+        layers.append((phase, below))
     cap = _cap_steps(report, spans)
     most = max(1, *below, *(working for _, working in cap))
     step = max(1.0, nice_step(most, 4))
@@ -233,8 +233,8 @@ def _areas(tries: Iterable[Try], report: dict[str, Any], spans: Sequence[Span], 
         return bottom - count / full * (_AREA_PX - 6)
 
     areas = [
-        {"part": part, "path": "M" + "L".join(f"{x} {y(n):.1f}" for x, n in zip(places, layer, strict=True))}
-        for part, layer in layers
+        {"phase": phase, "path": "M" + "L".join(f"{x} {y(n):.1f}" for x, n in zip(places, layer, strict=True))}
+        for phase, layer in layers
     ]
     for area in areas:
         area["path"] += f"L{places[-1]} {bottom}L{places[0]} {bottom}Z"
@@ -249,12 +249,12 @@ def _areas(tries: Iterable[Try], report: dict[str, Any], spans: Sequence[Span], 
 
 def _counts(tries: Iterable[Try], moments: Sequence[float], until: float) -> dict[str, list[int]]:
     """For each part, how many are in it at each of `moments`, which are in order. until: the end of what is open."""
-    changes = {part: [0] * (len(moments) + 1) for part in PARTS}
-    for each in tries:
-        for part, start, end in parts_of(each, until):
-            changes[part][bisect_left(moments, start)] += 1
-            changes[part][bisect_left(moments, end)] -= 1
-    return {part: list(accumulate(found[:-1])) for part, found in changes.items()}
+    changes = {phase: [0] * (len(moments) + 1) for phase in PHASES}
+    for item in tries:
+        for phase, start, end in phases_of(item, until):
+            changes[phase][bisect_left(moments, start)] += 1
+            changes[phase][bisect_left(moments, end)] -= 1
+    return {phase: list(accumulate(found[:-1])) for phase, found in changes.items()}
 
 
 def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
@@ -276,8 +276,8 @@ def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[floa
     """The working cap, as (from when, how many): it starts every run at the limit."""
     steps = [(start, run["concurrency"]) for (start, _), run in zip(spans, report["runs"], strict=True)]
     steps += [
-        (_at(each["at"]), int(each["status"]))
-        for each in report["timeline"]
-        if each["kind"] == "cap" and each["status"].isdecimal()
+        (_at(item["at"]), int(item["status"]))
+        for item in report["timeline"]
+        if item["kind"] == "cap" and item["status"].isdecimal()
     ]
     return sorted(steps, key=lambda step: step[0])

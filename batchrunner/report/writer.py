@@ -100,8 +100,8 @@ def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
     found = set()
     for name in NAMES:
         with suppress(OSError):
-            facts = (run_dir / name).lstat()
-            found.add((name, facts.st_ino, facts.st_mtime_ns))
+            status = (run_dir / name).lstat()
+            found.add((name, status.st_ino, status.st_mtime_ns))
     return found
 
 
@@ -124,10 +124,10 @@ def make_way(rundir: RunDir) -> list[tuple[Path, Path]]:
 def _is_foreign(path: Path) -> bool:
     """Whether something stands at this place in a run directory that is neither empty nor a report."""
     try:
-        facts = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return False
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return True
     with durable_files.open_plain(path) as file:
         head = file.read(_HEAD_BYTES)
@@ -172,10 +172,10 @@ def _real(path: Path | str) -> Path:
 
 def _complaint(path: Path, kind: _Kind, taken: Mapping[Path, str]) -> str:
     """What speaks against a further file there; "" where nothing does. taken: other files' places and names."""
-    parts = Path(str(path).casefold()).parts  # there are disks that take no notice of case
-    if ".batchrunner" in parts:
+    names_in_path = Path(str(path).casefold()).parts  # there are disks that take no notice of case
+    if ".batchrunner" in names_in_path:
         return "lies in .batchrunner, the program's own room"
-    if parts[-1].endswith(".mp4"):
+    if names_in_path[-1].endswith(".mp4"):
         return "has the name of a clip"
     for other, name in taken.items():
         if path in (other, *other.parents) or other in path.parents:
@@ -191,12 +191,12 @@ def _complaint(path: Path, kind: _Kind, taken: Mapping[Path, str]) -> str:
 def _require_replaceable(path: Path, kind: _Kind) -> None:
     """Raise OSError where something stands at `path` that a file of this kind may not replace."""
     try:
-        facts = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(facts.st_mode):  # a folder, a device, a pipe
+    if not stat.S_ISREG(status.st_mode):  # a folder, a device, a pipe
         raise OSError(errno.EINVAL, "what stands there is not a plain file")
-    if _is_own_output(facts):
+    if _is_own_output(status):
         raise OSError(errno.EINVAL, "this command's own output goes there")
     with durable_files.open_plain(path) as file:
         head = file.read(_HEAD_BYTES)
@@ -204,17 +204,17 @@ def _require_replaceable(path: Path, kind: _Kind) -> None:
         raise OSError(errno.EEXIST, f"what stands there is not {kind.what}, and stays")
 
 
-def _is_own_output(facts: os.stat_result) -> bool:
+def _is_own_output(status: os.stat_result) -> bool:
     for descriptor in (1, 2):
         with suppress(OSError):  # it may be closed
-            if os.path.samestat(facts, os.fstat(descriptor)):
+            if os.path.samestat(status, os.fstat(descriptor)):
                 return True
     return False
 
 
 def _try(path: Path) -> None:
     """Begin a file as one at `path` will be begun, and remove it. Raises OSError."""
-    folder = next(each for each in path.parents if each.is_dir())
+    folder = next(item for item in path.parents if item.is_dir())
     temporary = _temporary(path, folder)
     try:
         Disk().open(temporary, "wb").close()
@@ -223,10 +223,10 @@ def _try(path: Path) -> None:
         raise OSError(error.errno, f"no file can be made in {folder}: {error.strerror}") from error
 
 
-def _temporary(path: Path, room: Path) -> Path:
+def _temporary(path: Path, folder: Path) -> Path:
     # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
     # collector of metrics would read.
-    return room / f".{path.name}.{os.getpid()}.new"
+    return folder / f".{path.name}.{os.getpid()}.new"
 
 
 def on_page(snapshot: Snapshot) -> Snapshot:
@@ -265,15 +265,15 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
 class _Replacement:
     """A file that takes the place of the one at `path` when it is whole. Use as a context manager.
 
-    room: a folder on the same file system, in which it is written. kind: of a further file. fault: what kept it from
+    folder: one on the same file system, in which it is written. kind: of a further file. fault: what kept it from
     being written; from then on nothing more is done, and what stood at `path` stays.
     """
 
-    def __init__(self, path: Path, room: Path, kind: _Kind | None = None) -> None:
+    def __init__(self, path: Path, folder: Path, kind: _Kind | None = None) -> None:
         self.fault: LocalFault | None = None
         self._path = path
         self._kind = kind
-        self._temporary = _temporary(path, room)
+        self._temporary = _temporary(path, folder)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ import pytest
 
 from batchrunner.app import setup as prepare
 from batchrunner.app import start
-from batchrunner.app.rehearsal import clock, latest, stage
+from batchrunner.app.rehearsal import clock, configure, latest
 from batchrunner.clock import FastClock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, Noticed
@@ -23,7 +23,7 @@ JOB = "{video: https://example.com/%d.mp4, image: https://example.com/hero.png}"
 
 
 def staged(manifest: dict[str, object], **options: object) -> Any:
-    return stage(resolve(options, {}, manifest), "night", manifest, options)
+    return configure(resolve(options, {}, manifest), "night", manifest, options)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_what_is_done_is_left_alone_and_told(tmp_path: Path) -> None:
     found = up_to_date.nothing_to_do(setup, SERVICE)
     assert found is not None
     events: list[Event] = []
-    assert up_to_date.tell(setup, found, "1", NOW, events.append) == 0
+    assert up_to_date.announce(setup, found, "1", NOW, events.append) == 0
     assert [type(event) for event in events] == [RunStarted, Noticed, RunFinished]
     assert "nothing to do" in events[1].message  # type: ignore[union-attr]  # of type Noticed
     assert [json_lines.level_of(event, Model()) for event in events] == [Level.INFO] * 3, "nobody need be told"
@@ -186,7 +186,7 @@ def test_what_has_failed_stays_so_unless_it_is_to_be_tried_again(tmp_path: Path)
     setup = ran(loaded(tmp_path, ROWS), b=failed, status=1)
     found = up_to_date.nothing_to_do(setup, SERVICE)
     assert found is not None
-    assert up_to_date.tell(setup, found, "1", NOW, lambda _: None) == 1
+    assert up_to_date.announce(setup, found, "1", NOW, lambda _: None) == 1
     again = replace(setup, settings=replace(setup.settings, retry_failed=True))
     assert not up_to_date._is_over(found, again.settings)
     assert not is_done(again)

@@ -138,7 +138,7 @@ def told(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tupl
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        await notify.tell(f"http://127.0.0.1:{port}{path}", facts(**more), FOLDER, announced.append)
+        await notify.notify(f"http://127.0.0.1:{port}{path}", facts(**more), FOLDER, announced.append)
         await runner.cleanup()
 
     asyncio.run(exchange())
@@ -191,18 +191,18 @@ def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
-        asyncio.run(notify.tell(url, facts(), FOLDER, announced.append))
+        asyncio.run(notify.notify(url, facts(), FOLDER, announced.append))
     assert "did not answer within" in policy_for(announced)
 
 
 def test_a_receiver_that_is_not_there() -> None:
     announced: list[Event] = []
-    asyncio.run(notify.tell(f"http://127.0.0.1:1/{SECRET}", facts(), FOLDER, announced.append))
+    asyncio.run(notify.notify(f"http://127.0.0.1:1/{SECRET}", facts(), FOLDER, announced.append))
     assert "could not be reached" in policy_for(announced)
 
 
 def test_no_webhook_no_post() -> None:
-    asyncio.run(notify.tell(None, {}, FOLDER, lambda _: None))
+    asyncio.run(notify.notify(None, {}, FOLDER, lambda _: None))
 
 
 # The whole command

@@ -18,7 +18,7 @@ from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.formats import CSV, JUNIT, metrics_text, pieces
 from batchrunner.report.html import render
 from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
-from batchrunner.report.timeline import CALL_STATUSES, MOST_ROWS, PARTS, Drawing, Span, parts_of
+from batchrunner.report.timeline import CALL_STATUSES, MOST_ROWS, PHASES, Drawing, Span, phases_of
 from batchrunner.report.writer import build, status_text, to_json
 from tests.browser.nights import START, night
 from tests.report.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
@@ -92,7 +92,7 @@ def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
     for each in places:
         assert drawn["left"] <= each["x"] <= drawn["width"]
         assert each["x"] + each["w"] <= drawn["width"] + 2
-    assert set(drawn["used"]) <= set(PARTS)
+    assert set(drawn["used"]) <= set(PHASES)
     assert all(row["y"] + row["h"] < drawn["height"] for row in drawn["rows"])
 
 
@@ -104,7 +104,7 @@ def test_trouble_lasts_until_it_is_over_or_its_run_ends() -> None:
     assert {word for found in words.values() for word in found} <= set(CALL_STATUSES)
     paused = drawn["tracks"][0]["spans"][2]["title"]
     assert "for 8 min 20 s" in paused, "the run's end, not the next run's start"
-    told = [each["text"] for each in drawn["told"]]
+    told = [each["text"] for each in drawn["events"]]
     assert told[0] == "run 1 starts, up to 24 in flight"
     assert "polls: the service is down (502 Bad Gateway)" in told
     assert any(text.startswith("run 2 ends after 50 min 0 s, exit status 3: the account") for text in told)
@@ -119,12 +119,12 @@ def test_a_killed_run_lasts_as_far_as_it_is_known() -> None:
 
 def test_parts_of_an_attempt() -> None:
     whole = Try("succeeded", 0.0, accepted_at=1.0, generating_at=3.0, completed_at=7.0, ended_at=8.0)
-    assert parts_of(whole, 99) == [("sending", 0, 1), ("queue", 1, 3), ("work", 3, 7), ("fetch", 7, 8)]
-    assert parts_of(whole._replace(generating_at=None), 99)[1] == ("queue", 1, 7)
-    assert parts_of(whole._replace(completed_at=None, ended_at=None), 99)[-1] == ("work", 3, 99)
-    assert parts_of(whole._replace(completed_at=None, outcome="failed"), 99)[-1] == ("work", 3, 8)
-    assert parts_of(whole._replace(accepted_at=None, ended_at=2.0, outcome="refused"), 99) == [("sending", 0, 2)]
-    assert parts_of(whole._replace(outcome="in_doubt"), 99) == [("doubt", 0, 99)]
+    assert phases_of(whole, 99) == [("sending", 0, 1), ("queue", 1, 3), ("work", 3, 7), ("fetch", 7, 8)]
+    assert phases_of(whole._replace(generating_at=None), 99)[1] == ("queue", 1, 7)
+    assert phases_of(whole._replace(completed_at=None, ended_at=None), 99)[-1] == ("work", 3, 99)
+    assert phases_of(whole._replace(completed_at=None, outcome="failed"), 99)[-1] == ("work", 3, 8)
+    assert phases_of(whole._replace(accepted_at=None, ended_at=2.0, outcome="refused"), 99) == [("sending", 0, 2)]
+    assert phases_of(whole._replace(outcome="in_doubt"), 99) == [("doubt", 0, 99)]
 
 
 def test_nothing_submitted_is_nothing_to_draw() -> None:

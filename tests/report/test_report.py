@@ -348,7 +348,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 def test_a_page_of_a_running_batch_without_parameters() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})
-    assert "not yet, or it was killed" in render(built(shot))
+    assert "not finished, or killed" in render(built(shot))
 
 
 def test_both_files_are_written_and_replaced_whole(tmp_path: Path) -> None:
