@@ -216,7 +216,7 @@ def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) 
     async def story(stage: RehearsalConfig) -> None:
         assert await stage.run(many(2), max_credits=100 * PRICE) == 3
         assert not stage.accepted()
-        assert "price is not known" in stage.report["stopped"]
+        assert "price is unknown" in stage.report["stopped"]
 
     play(tmp_path, story)
 
