@@ -52,15 +52,15 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     defaults = top.get("defaults")
     if not isinstance(defaults, YamlMapping):
         defaults = YamlMapping(0)
-    usable = {key: each for key, each in defaults.items() if key in FIELDS and ("defaults", key) not in bad}
+    usable = {key: element for key, element in defaults.items() if key in FIELDS and ("defaults", key) not in bad}
     allow_empty = top.get("allow_empty") is True
     refused = frozenset(defaults) - usable.keys()
     model = top.get("model")
     if model in registry.models() and model != registry.DEFAULT_MODEL:
         usable["model"] = model  # the batch's model is a default of its jobs
-    sheet = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
+    context = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
     count = 0
-    for place, rows in _groups(top, sheet, read):
+    for place, rows in _groups(top, context, read):
         for row in rows:
             count += 1
             if count > MAX_ROWS:
@@ -70,16 +70,16 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
             yield row
 
 
-def _groups(top: Mapping[str, Any], sheet: _RowContext, read: Read) -> Iterator[tuple[int, Iterator[Row]]]:
+def _groups(top: Mapping[str, Any], context: _RowContext, read: Read) -> Iterator[tuple[int, Iterator[Row]]]:
     """Yield the place in the manifest and the rows of each entry of each section."""
     for index, item, place in _spent(top.get("jobs")):
         if isinstance(item, YamlMapping):
-            yield place, iter((_job(item, ("jobs", index), sheet),))
-    for _, name, place in _tables(top, sheet):
-        yield place, _table(name, place, sheet, read)
+            yield place, iter((_job(item, ("jobs", index), context),))
+    for _, name, place in _tables(top, context):
+        yield place, _table(name, place, context, read)
     for index, item, place in _spent(top.get("matrix")):
         if isinstance(item, YamlMapping):
-            yield place, _combinations(item, ("matrix", index), sheet)
+            yield place, _combinations(item, ("matrix", index), context)
 
 
 def _spent(items: Any) -> Iterator[tuple[int, Any, int]]:
@@ -90,100 +90,105 @@ def _spent(items: Any) -> Iterator[tuple[int, Any, int]]:
             yield index, item, place
 
 
-def _tables(top: Mapping[str, Any], sheet: _RowContext) -> Iterator[tuple[int, str, int]]:
+def _tables(top: Mapping[str, Any], context: _RowContext) -> Iterator[tuple[int, str, int]]:
     named = top.get("jobs_from")
-    if isinstance(named, str) and isinstance(top, YamlMapping) and ("jobs_from",) not in sheet.bad:
+    if isinstance(named, str) and isinstance(top, YamlMapping) and ("jobs_from",) not in context.bad:
         yield 0, named, top.value_marks["jobs_from"]
     for index, name, place in _spent(named):
-        if isinstance(name, str) and ("jobs_from", index) not in sheet.bad:
+        if isinstance(name, str) and ("jobs_from", index) not in context.bad:
             yield index, name, place
 
 
-def _table(name: str, place: int, sheet: _RowContext, read: Read) -> Iterator[Row]:
+def _table(name: str, place: int, context: _RowContext, read: Read) -> Iterator[Row]:
     """Yield the rows of a table with defaults applied."""
-    for own in read(name, place, sheet.allow_empty):
-        row = replace(own, fields=_over_defaults(own.fields, sheet)) if sheet.defaults else own
-        _require_inputs(row, "jobs_from", sheet)
+    for own in read(name, place, context.allow_empty):
+        row = replace(own, fields=_over_defaults(own.fields, context)) if context.defaults else own
+        _require_inputs(row, "jobs_from", context)
         yield row
 
 
-def _job(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Row:
-    own, unusable = _own(item, FIELDS | {"id"}, where, sheet)
-    row = _row(item, own, item.value_marks, unusable, sheet)
-    _require_inputs(row, "jobs", sheet)
+def _job(item: YamlMapping, where: tuple[str, int], context: _RowContext) -> Row:
+    own, unusable = _own(item, FIELDS | {"id"}, where, context)
+    row = _row(item, own, item.value_marks, unusable, context)
+    _require_inputs(row, "jobs", context)
     return row
 
 
 def _own(
-    item: YamlMapping, known: frozenset[str], where: tuple[str, int], sheet: _RowContext
+    item: YamlMapping, known: frozenset[str], where: tuple[str, int], context: _RowContext
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """Return the item's usable fields, and the names of the unusable ones."""
-    own = {key: value for key, value in item.items() if key in known and (*where, key) not in sheet.bad}
+    own = {key: value for key, value in item.items() if key in known and (*where, key) not in context.bad}
     unusable = frozenset(item) - own.keys() if len(own) < len(item) else frozenset()
     return own, unusable
 
 
 def _row(
-    item: YamlMapping, own: Mapping[str, Any], marks: Mapping[str, int], unusable: frozenset[str], sheet: _RowContext
+    item: YamlMapping, own: Mapping[str, Any], marks: Mapping[str, int], unusable: frozenset[str], context: _RowContext
 ) -> Row:
     """Return a row of its `own` fields and the defaults."""
-    whole = {**sheet.default_marks, **marks} if sheet.defaults else marks
-    return Row(_over_defaults(own, sheet), whole, item.mark, sheet.findings, unusable)
+    whole = {**context.default_marks, **marks} if context.defaults else marks
+    return Row(_over_defaults(own, context), whole, item.mark, context.findings, unusable)
 
 
-def _over_defaults(own: Mapping[str, Any], sheet: _RowContext) -> Mapping[str, Any]:
+def _over_defaults(own: Mapping[str, Any], context: _RowContext) -> Mapping[str, Any]:
     """Return the fields with defaults for missing ones. Tags are merged key by key."""
-    if not sheet.defaults:
+    if not context.defaults:
         return own
-    fields = {**sheet.defaults, **own}
+    fields = {**context.defaults, **own}
     if "tags" in fields:
-        fields["tags"] = {**sheet.defaults.get("tags", {}), **own.get("tags", {})}
+        fields["tags"] = {**context.defaults.get("tags", {}), **own.get("tags", {})}
     return fields
 
 
-def _require_inputs(row: Row, section: str, sheet: _RowContext) -> None:
-    """Note a missing input, unless it is there and was found unusable already."""
+def _require_inputs(row: Row, section: str, context: _RowContext) -> None:
+    """Record a missing input, unless it is present but already reported as unusable."""
     spec = registry.spec_of(row.fields)
     if not row.fields.keys() >= spec.required:
-        _require(spec, row, section, sheet)
+        _require(spec, row, section, context)
 
 
-def _require(spec: ModelSpec, row: Row, section: str, sheet: _RowContext) -> None:
+def _require(spec: ModelSpec, row: Row, section: str, context: _RowContext) -> None:
     for name, _ in spec.kinds:
-        if name in spec.required and name not in row.fields and name not in row.unusable and name not in sheet.unusable:
+        if (
+            name in spec.required
+            and name not in row.fields
+            and name not in row.unusable
+            and name not in context.unusable
+        ):
             hint = f"fill the column '{name}', or add it to 'defaults'"
             if section != "jobs_from":
                 hint = f"add '{name}:' here or in 'defaults'"
             row.findings.error("missing-key", row.mark, f"the {_NAMES[section]} has no '{name}'", hint)
 
 
-def _combinations(item: YamlMapping, where: tuple[str, int], sheet: _RowContext) -> Iterator[Row]:
+def _combinations(item: YamlMapping, where: tuple[str, int], context: _RowContext) -> Iterator[Row]:
     """Yield every combination of the values in a matrix row, except for excluded ones."""
-    own, unusable = _own(item, FIELDS, where, sheet)
-    allow_empty = item.get("allow_empty", sheet.allow_empty) is True
-    axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, sheet)) for key in own}
-    whole = Row({**sheet.defaults, **axes}, {}, item.mark, sheet.findings, unusable)
-    named = [name for name, _ in axes["model"]] if "model" in axes else [sheet.defaults.get("model")]
+    own, unusable = _own(item, FIELDS, where, context)
+    allow_empty = item.get("allow_empty", context.allow_empty) is True
+    axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, context)) for key in own}
+    whole = Row({**context.defaults, **axes}, {}, item.mark, context.findings, unusable)
+    named = [name for name, _ in axes["model"]] if "model" in axes else [context.defaults.get("model")]
     for model in dict.fromkeys(named):
-        _require(registry.models()[model or registry.DEFAULT_MODEL], whole, "matrix", sheet)
+        _require(registry.models()[model or registry.DEFAULT_MODEL], whole, "matrix", context)
     number = math.prod(len(axis) for axis in axes.values())
-    exclude = item.get("exclude") if (*where, "exclude") not in sheet.bad else None
-    exclusions = _exclusions(exclude, sheet) if isinstance(exclude, YamlList) else []
+    exclude = item.get("exclude") if (*where, "exclude") not in context.bad else None
+    exclusions = _exclusions(exclude, context) if isinstance(exclude, YamlList) else []
     if number > MAX_ROWS or number * len(exclusions) > MAX_COMPARISONS:
         message = f"the matrix row expands to {number:,} jobs, at most {MAX_ROWS:,} are allowed"
         if number <= MAX_ROWS:
             message = f"{len(exclusions):,} exclusions from {number:,} jobs are too many to compare"
-        sheet.findings.error("too-many", item.mark, message, "list fewer values, or split the batch")
+        context.findings.error("too-many", item.mark, message, "list fewer values, or split the batch")
         return
     left = 0
     for choice in itertools.product(*axes.values()):
         fields = {key: value for key, (value, _) in zip(axes, choice, strict=True)}
         marks = {key: place for key, (_, place) in zip(axes, choice, strict=True)}
-        row = _row(item, fields, marks, unusable, sheet)
+        row = _row(item, fields, marks, unusable, context)
         if not _excluded(row, exclusions):
             left += 1
             yield row
-    _report_exclusions(item, exclusions, number - left, sheet, all_gone=bool(number) and not left and not allow_empty)
+    _report_exclusions(item, exclusions, number - left, context, all_gone=bool(number) and not left and not allow_empty)
 
 
 @dataclass(slots=True)
@@ -195,20 +200,20 @@ class _Exclusion:
     hits: int = 0
 
 
-def _exclusions(listed: YamlList, sheet: _RowContext) -> list[_Exclusion]:
+def _exclusions(listed: YamlList, context: _RowContext) -> list[_Exclusion]:
     return [
-        _Exclusion({key: each[key] for key in each if key in FIELDS}, place)
-        for each, place in zip(listed, listed.marks, strict=True)
-        if isinstance(each, YamlMapping)
+        _Exclusion({key: element[key] for key in element if key in FIELDS}, place)
+        for element, place in zip(listed, listed.marks, strict=True)
+        if isinstance(element, YamlMapping)
     ]
 
 
 def _excluded(row: Row, exclusions: list[_Exclusion]) -> bool:
     """Return True if an exclusion matches the row. All matching exclusions count a hit."""
     excluded = False
-    for each in exclusions:
-        if all(_fits(wanted, key, row) for key, wanted in each.fields.items()):
-            each.hits += 1
+    for element in exclusions:
+        if all(_fits(wanted, key, row) for key, wanted in element.fields.items()):
+            element.hits += 1
             excluded = True
     return excluded
 
@@ -224,28 +229,28 @@ def _fits(wanted: Any, key: str, row: Row) -> bool:
 
 
 def _report_exclusions(
-    item: YamlMapping, exclusions: list[_Exclusion], number: int, sheet: _RowContext, *, all_gone: bool
+    item: YamlMapping, exclusions: list[_Exclusion], number: int, context: _RowContext, *, all_gone: bool
 ) -> None:
-    for each in exclusions:
-        if not each.hits and not (sheet.allow_empty or item.get("allow_empty") is True):
+    for element in exclusions:
+        if not element.hits and not (context.allow_empty or item.get("allow_empty") is True):
             hint = "write its values as they are listed in the row"
-            sheet.findings.warn("no-match", each.place, "this exclusion matches no job of its row", hint)
+            context.findings.warn("no-match", element.place, "this exclusion matches no job of its row", hint)
     if all_gone:
         message = f"the matrix row excludes all of its {number:,} jobs"
-        sheet.findings.error(
+        context.findings.error(
             "no-match", item.key_marks["exclude"], message, "'allow_empty: true' in the row allows this"
         )
 
 
-def _choices(key: str, value: Any, place: int, allow_empty: bool, sheet: _RowContext) -> Iterator[tuple[Any, int]]:
+def _choices(key: str, value: Any, place: int, allow_empty: bool, context: _RowContext) -> Iterator[tuple[Any, int]]:
     """Yield the values of one key of a matrix row with their places. Patterns are expanded and sorted."""
     listed = zip(value, value.marks, strict=True) if isinstance(value, YamlList) else ((value, place),)
-    for each, each_place in listed:
-        if key in _FILES and isinstance(each, str) and is_pattern(each):
-            matches = sorted(sheet.glob(each))
+    for element, element_place in listed:
+        if key in _FILES and isinstance(element, str) and is_pattern(element):
+            matches = sorted(context.glob(element))
             if not matches and not allow_empty:
                 hint = "patterns are relative to the manifest; 'allow_empty: true' allows this"
-                sheet.findings.error("no-match", each_place, f"no file matches {each}", hint)
-            yield from ((match, each_place) for match in matches)
+                context.findings.error("no-match", element_place, f"no file matches {element}", hint)
+            yield from ((match, element_place) for match in matches)
         else:
-            yield each, each_place
+            yield element, element_place

@@ -16,7 +16,7 @@ from batchrunner.providers import registry
 
 _DEFAULT = "{id}"
 _HOLE = re.compile(r"\{([^{}]*)\}")
-_ID = "\0"  # stands for the id until ids are settled; no name may hold it
+_ID = "\0"  # a placeholder for the id until ids are settled; not allowed in names
 _KNOWN = ("id", *registry.input_names(), *registry.parameter_names())
 _MAX_TEXT = 1000
 
@@ -104,7 +104,7 @@ def _filled(pattern: str, row: Row) -> str | None:
 
 
 def _value(name: str, fields: Mapping[str, Any]) -> str | None:
-    """What stands for a placeholder; None where the job does not say, empty where nothing of it is fit for a name."""
+    """Return a placeholder's value; None if the job does not set it, empty if no character is allowed in a name."""
     if name in registry.input_names():
         return cleaned(stem(str(fields[name]))) if name in fields else None
     if name.startswith("tags."):

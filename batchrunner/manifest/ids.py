@@ -18,7 +18,7 @@ from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device's name, and without any dot
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device name, and without a dot
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _STEM_MAX = 32
@@ -106,7 +106,7 @@ def cleaned(name: str) -> str:
 
 
 def derive(fields: Mapping[str, Any]) -> str:
-    """A readable id from a row's fields: stems of the inputs, parameters that are not the default, a short hash."""
+    """Return a readable id for a row: stems of the inputs, non-default parameters, a short hash."""
     spec = registry.spec_of(fields)
     stems, written = "", []
     for name, _ in spec.kinds:
@@ -115,23 +115,23 @@ def derive(fields: Mapping[str, Any]) -> str:
             written.append(_written(text))
             stems += f"{_plain_stem(text) or name}-"
     digest = hashlib.sha256("\0".join(written).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{stems}{_words(spec, *spec.values(fields))}{digest[:_HASH_DIGITS]}"
+    return f"{stems}{_parameters(spec, *spec.values(fields))}{digest[:_HASH_DIGITS]}"
 
 
 @lru_cache(maxsize=1024, typed=True)
-def _words(spec: ModelSpec, *given: Any) -> str:
-    """The model, if it is not the default one, and the parameters in a derived id, each with a dash behind it."""
-    params = spec.complete(dict(zip(spec.parameters, given, strict=True)))
-    words = [spec.id_word]
+def _parameters(spec: ModelSpec, *values: Any) -> str:
+    """Return a non-default model and the parameters for a derived id, each followed by a dash."""
+    params = spec.complete(dict(zip(spec.parameters, values, strict=True)))
+    labels = [spec.id_word]
     for name, value in params.items():
         style = spec.id_words.get(name, {"prefix": name})
         if style.get("always") or value != spec.defaults[name]:
-            words.append(_word(style, value))
-    return "".join(f"{word}-" for word in words if word)
+            labels.append(_parameter(style, value))
+    return "".join(f"{label}-" for label in labels if label)
 
 
-def _word(style: Mapping[str, Any], value: Any) -> str:
-    """One parameter in a derived id. style: of the model's spec (`ModelSpec.id_words`)."""
+def _parameter(style: Mapping[str, Any], value: Any) -> str:
+    """Return one parameter for a derived id. style: from the model's spec (`ModelSpec.id_words`)."""
     if isinstance(value, bool):
         text = str(value).lower()
         return str(style.get(text, f"{style.get('prefix', '')}{text}"))

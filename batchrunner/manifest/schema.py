@@ -42,17 +42,17 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (dict, "a mapping"),
     (list, "a list"),
 )
-# Keys that people write where they cannot stand, and what to do instead.
+# Keys that are often misplaced, and their hints.
 _MISPLACED = {
-    ("matrix", "id"): "a row stands for many jobs: their ids are derived",
+    ("matrix", "id"): "a row gives many jobs, whose ids are derived",
     ("defaults", "id"): "an id belongs to one job",
     ("defaults", "model"): "the model of all jobs is set at the top",
 }
-# Names from elsewhere, whose nearest known key would be the wrong one.
+# Names from other tools, for which the nearest known key would be wrong.
 _FOREIGN = {
-    **{each.field: f"did you mean '{each.name}'?" for spec in registry.models().values() for each in spec.inputs},
-    "seed": "the service takes no seed for this model",
-    "prompt": "the model takes no prompt",
+    **{item.field: f"did you mean '{item.name}'?" for spec in registry.models().values() for item in spec.inputs},
+    "seed": "the service does not accept a seed for this model",
+    "prompt": "the model does not accept a prompt",
 }
 
 
@@ -84,7 +84,7 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, An
     """The schema of a field that two models have: the choices of both."""
     if "enum" not in one or "enum" not in other:
         return one
-    return {**one, "enum": [*one["enum"], *(each for each in other["enum"] if each not in one["enum"])]}
+    return {**one, "enum": [*one["enum"], *(item for item in other["enum"] if item not in one["enum"])]}
 
 
 @cache
