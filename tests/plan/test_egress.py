@@ -15,9 +15,9 @@ def test_inputs_are_counted_as_data_or_by_host() -> None:
         replace(job, inputs={"video": local, "image": inline}),
         replace(job, inputs={"video": local, "image": remote}),
     ]
-    told = collect(jobs, "api.example.com", ["RES"], "hooks.example.com")
-    assert told == Egress("api.example.com", 2, 3, 143, 1, ("b.example.com",), ("RES",), "hooks.example.com")
-    assert told.as_facts()["url_hosts"] == ("b.example.com",)
+    egress = collect(jobs, "api.example.com", ["RES"], "hooks.example.com")
+    assert egress == Egress("api.example.com", 2, 3, 143, 1, ("b.example.com",), ("RES",), "hooks.example.com")
+    assert egress.as_facts()["url_hosts"] == ("b.example.com",)
 
 
 def test_nothing_to_submit() -> None:

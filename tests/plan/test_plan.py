@@ -97,9 +97,9 @@ def test_equal_jobs_are_paid_for_once() -> None:
     assert text_of(built).count("the same job as a: paid for once") == 2
 
 
-def changed_job(name: str, given: dict[str, object]) -> Job:
+def changed_job(name: str, changes: dict[str, object]) -> Job:
     """A job with other inputs or, by the names of its attributes, other values."""
-    job, fields = make_job(name), dict(given)
+    job, fields = make_job(name), dict(changes)
     inputs = {key: fields.pop(key, media) for key, media in job.inputs.items()}
     return replace(job, inputs=inputs, **fields)  # type: ignore[arg-type]  # fields by name
 
