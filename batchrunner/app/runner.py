@@ -38,7 +38,7 @@ from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.resume import held_in_doubt, take_up
+from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.providers import registry
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
@@ -410,9 +410,11 @@ async def _begin(
         )
     run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
     known = before.records if before else {}
+    price = Prices(batch.prices, settings.assume_length_s).estimate
     if journal.is_stale:
-        price = Prices(batch.prices, settings.assume_length_s).estimate
         known = held_in_doubt(known, batch.entries, run.run_id, run.started_at, lambda job: price(job).credits)
+    elif settings.retry_failed:
+        known = held_before_retry(known, run.run_id, run.started_at, lambda job: price(job).credits)
     records, changed = take_up(
         known,
         batch.entries,
@@ -420,7 +422,7 @@ async def _begin(
         resubmit_in_doubt=False,  # the service's log is searched first (`steps.Steps.review`)
     )
     recovers = journal.is_stale
-    if recovers:
+    if recovers or settings.retry_failed:
         changed = list(records.values())
     await journal.begin(run, batch.entries, changed)
     return run, records, recovers

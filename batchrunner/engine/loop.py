@@ -358,6 +358,7 @@ class Engine:
 
     def _doubt(self, fingerprint: str, _: HoldInDoubt) -> None:
         # Its slot stays taken: it may well be in flight.
+        self._followed.discard(fingerprint)
         now = self._deps.clock.monotonic()
         self._in_doubt.add(fingerprint, now, now)
         self._scheduler.occupy(fingerprint, in_doubt=True)

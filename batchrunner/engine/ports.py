@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Journal(Protocol):
     """Durable records (`batchrunner.journal`)."""
 
-    async def save(self, record: Record) -> None:
-        """Store; durable on return. Raises LocalFault."""
+    async def save(self, record: Record, *, attempts: int = 1) -> None:
+        """Store it with so many of its latest attempts; durable on return. Raises LocalFault."""
         ...
 
     async def note(self, timeline_event: TimelineEvent) -> None:

@@ -22,7 +22,14 @@ from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Ne
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Move, Record, Result, State, TimelineEvent, advance
 from batchrunner.plan.admission import Admission
-from batchrunner.plan.resume import IN_DOUBT_HINT, ROLLED_BACK
+from batchrunner.plan.resume import (
+    IN_DOUBT_HINT,
+    LATER_LOST,
+    RECHECKED,
+    ROLLED_BACK,
+    hold_later,
+    may_lack_attempts,
+)
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions
 from batchrunner.transfer.expectations import expectation_warnings
 
@@ -290,6 +297,9 @@ class Steps:
             record = self.records[name]
             if not self._deps.ids(name):
                 continue  # the manifest names it no more: nobody asks for its clip
+            failed = record.error is not None and record.error.kind == LATER_LOST
+            if failed and not (name in asked and listed.ended):
+                continue  # only the user may ask for another generation
             if listed.complete and name in in_time and self._deps.provider.capabilities.lists_on_acceptance:
                 await self._move(name, Move.CLEAR, error=NOT_ACCEPTED)
                 disproved.append(name)
@@ -441,31 +451,46 @@ class Steps:
 
     async def _failed(self, fingerprint: str, problem: Problem | None) -> Next:
         """The service said that the generation failed: another one, where the fault is its own and policy allows it."""
-        before = self.records[fingerprint].last.error
-        lost = before is not None and before.kind == ROLLED_BACK.kind  # another may be paid for already
         may_pay = self._confirmations.may_pay(fingerprint)
         self._confirmations.forget(fingerprint)
-        await self._spoil(fingerprint, problem if may_pay else unnamed(problem))
+        following = await self._spoil(fingerprint, problem if may_pay else unnamed(problem))
         record = self.records[fingerprint]
         failed = sum(attempt.outcome == "failed" for attempt in record.attempts)
         service_s = problem is not None and problem.fault == "service"
-        if lost or not may_pay or not service_s or not self._deps.ids(fingerprint):
-            return Finish()
+        if record.state is not State.FAILED or not may_pay or not service_s or not self._deps.ids(fingerprint):
+            return following
         if failed > self._policy.generation_retries:
             return Finish()
         await self._move(fingerprint, Move.RETRY)
         return Submit()
 
     async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
-        await self._move(fingerprint, Move.FAIL, error=problem, ended_at=self._deps.clock.now())
+        """The generation failed. Where the journal may lack a later attempt, the job is held in doubt instead.
+
+        A failure that may not be final stays one, as each run polls the generation again; its mark stays as well.
+        """
+        now, before = self._deps.clock.now(), self.records[fingerprint]
+        record = advance(before, Move.FAIL, error=problem, ended_at=now)
+        if not may_lack_attempts(before.last.error):
+            await self._store(Move.FAIL, record)
+        elif record.error is None or record.error.kind in RECHECKED:
+            await self._store(Move.FAIL, record.with_attempt(error=ROLLED_BACK))
+        else:
+            price = self.admission.prices.estimate(record.job).credits
+            self._forget_generation(fingerprint)
+            await self._store(Move.DOUBT, hold_later(record, self._run_id, now, price), attempts=2)
+            return HoldInDoubt()
         return Finish()
 
     async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
-        record = advance(self.records[fingerprint], move, error=error, **attempt)
-        await self._deps.journal.save(record)
+        return await self._store(move, advance(self.records[fingerprint], move, error=error, **attempt))
+
+    async def _store(self, move: Move, record: Record, *, attempts: int = 1) -> Record:
+        """Store a record, whose so many latest attempts changed, and announce its last move."""
+        await self._deps.journal.save(record, attempts=attempts)
         self._put(record)
         deps = self._deps
-        deps.announce(JobMoved(deps.clock.now(), deps.ids(fingerprint), move, record))
+        deps.announce(JobMoved(deps.clock.now(), deps.ids(record.job.fingerprint), move, record))
         return record
 
     def _put(self, record: Record) -> None:

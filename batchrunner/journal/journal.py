@@ -159,7 +159,7 @@ class Journal:
         changes: list[Change] = [(PUT_RUN, rows.run_row(run))]
         for record in changed:
             changes.append((PUT_JOB, rows.job_row(record)))
-            changes += _last_attempt(record)
+            changes += _latest(record)
         wanted = list(map(rows.entry_row, entries))
         with reading(self._path):
             stored = self._connection.execute(f"{reader.GET_ENTRIES} ORDER BY position").fetchall()
@@ -167,14 +167,14 @@ class Journal:
             changes += [(REMOVE_ENTRIES, ()), *((PUT_ENTRY, row) for row in wanted)]
         await self._commit(changes)
 
-    async def save(self, record: Record) -> None:
-        """Store the state of a job with its latest attempt. Durable on return.
+    async def save(self, record: Record, *, attempts: int = 1) -> None:
+        """Store the state of a job with so many of its latest attempts. Durable on return.
 
         A new submission is refused once the reserved space is used: the rest is for the ids of accepted submissions.
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
-        await self._commit([(MOVE_JOB, rows.moved_row(record)), *_last_attempt(record)])
+        await self._commit([(MOVE_JOB, rows.moved_row(record)), *_latest(record, attempts)])
 
     async def note(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline. Durable on return."""
@@ -427,6 +427,7 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) ->
     return None
 
 
-def _last_attempt(record: Record) -> list[Change]:
-    """Return the change that stores a record's latest attempt. Earlier attempts do not change."""
-    return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, record.last))] if record.attempts else []
+def _latest(record: Record, attempts: int = 1) -> list[Change]:
+    """Return the changes that store so many of a record's latest attempts. Earlier attempts do not change."""
+    latest = record.attempts[-attempts:]
+    return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, attempt)) for attempt in latest]

@@ -27,6 +27,47 @@ ROLLED_BACK = Problem(
     "the journal was lost, damaged or outdated: this job may have been submitted and paid for",
     IN_DOUBT_HINT,
 )
+# The kind of a job in doubt whose known attempts failed: a later attempt may be missing in the journal.
+LATER_LOST = "later_attempt_lost"
+LATER_LOST_HINT = (
+    "It is held, and each run searches the service's log for a later attempt. Check the log yourself. "
+    "--in-doubt resubmit generates it again, and may pay for it twice."
+)
+
+
+def may_lack_attempts(problem: Problem | None) -> bool:
+    """Return whether an attempt with this error is of a recovered journal that may lack later attempts."""
+    return problem is not None and problem.kind in {ROLLED_BACK.kind, LATER_LOST}
+
+
+def hold_later(record: Record, run_id: str, now: float, credits_: float | None) -> Record:
+    """Return a failed record in doubt, because the journal may lack a later attempt.
+
+    The attempt in doubt has a request id that was never sent: `GenerationOwners` finds a later attempt in the
+    service's log by the job's key. now: wall time, s. credits_: the job's price, for the budget.
+    """
+    assert record.error is not None
+    told = f"the job failed ({record.error.kind}: {record.error.message}), and the journal may lack a later attempt"
+    error = Problem(LATER_LOST, f"{told} that was paid for", LATER_LOST_HINT, record.error.fault)
+    return _hold(advance(record, Move.RETRY), run_id, now, credits_, error)
+
+
+def _hold(record: Record, run_id: str, now: float, credits_: float | None, error: Problem) -> Record:
+    request_id = f"{run_id}.{record.job.key}.{len(record.attempts) + 1}"
+    record = advance(record, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now, estimate=credits_)
+    return advance(record, Move.DOUBT, error=error)
+
+
+def held_before_retry(
+    known: Mapping[str, Record], run_id: str, now: float, estimate: Callable[[Job], float | None]
+) -> dict[str, Record]:
+    """Return the records for a run that retries failed jobs: held in doubt where the journal may lack the retry."""
+    return {
+        fingerprint: _hold(advance(record, Move.RETRY), run_id, now, estimate(record.job), ROLLED_BACK)
+        if record.state is State.FAILED and record.error and record.attempts and may_lack_attempts(record.last.error)
+        else record
+        for fingerprint, record in known.items()
+    }
 
 
 def held_in_doubt(
@@ -39,21 +80,25 @@ def held_in_doubt(
     """Return the records for a run with a recovered journal that may lack recent events (`batchrunner.app.recovery`).
 
     A job of the manifest that seems to be unsubmitted is in doubt, under a request id that was never sent:
-    `GenerationOwners` finds it in the service's log by its key. A job in flight is polled, and not submitted again if
-    it failed, because that may already have happened. estimate: a job's price in credits, for the budget. now: wall
-    time, s.
+    `GenerationOwners` finds it in the service's log by its key. A failed job may have been retried: it is in doubt as
+    well (`hold_later`), or polled again where its failure may not be final. A job in flight is polled, and held in
+    doubt if its generation failed. The error of its attempt is the mark of that until it is settled. estimate: a
+    job's price in credits, for the budget. now: wall time, s.
     """
     records = dict(known)
     asked_for = {entry.job.fingerprint: entry.job for entry in entries}
     for fingerprint in {**records, **asked_for}:
         record = records.get(fingerprint) or Record(asked_for[fingerprint])
         if record.state is State.PENDING and fingerprint in asked_for:
-            request_id = f"{run_id}.{record.job.key}.{len(record.attempts) + 1}"
-            price = estimate(asked_for[fingerprint])
-            record = advance(record, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now, estimate=price)
+            record = _hold(record, run_id, now, estimate(asked_for[fingerprint]), ROLLED_BACK)
+        elif record.state is State.FAILED and record.attempts and record.error:
+            if record.error.kind in RECHECKED:
+                record = advance(record, Move.RECHECK)
+            elif fingerprint in asked_for:
+                record = hold_later(record, run_id, now, estimate(asked_for[fingerprint]))
         if record.state is State.SUBMITTING:
             record = advance(record, Move.DOUBT, error=ROLLED_BACK)
-        elif record.state is State.IN_DOUBT:
+        elif record.state is State.IN_DOUBT and not may_lack_attempts(record.error):
             record = replace(record, error=ROLLED_BACK).with_attempt(error=ROLLED_BACK)
         elif record.state is State.IN_FLIGHT and record.attempts:
             record = record.with_attempt(error=ROLLED_BACK)

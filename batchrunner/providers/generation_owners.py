@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
-from batchrunner.plan.resume import ROLLED_BACK
+from batchrunner.plan.resume import may_lack_attempts
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Provider, Submissions
 
 
@@ -67,14 +67,36 @@ class GenerationOwners:
             for request_id, generation_id in found.ids.items()
             if self._owner(generation_id, key := _job_key(request_id)) == key
         }
-        ids = {**self._unrecorded(ours, lost), **ours}
-        return replace(found, ids=ids, requests=found.requests | ids.keys())
+        sent = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
+        ids = {**self._unrecorded(ours, lost, sent), **ours}
+        # One that is listed without a usable id was accepted all the same: its job is not free to be submitted again.
+        unclear = {lost[key] for each in found.requests - ours.keys() - sent if (key := _job_key(each)) in lost}
+        return replace(found, ids=ids, requests=found.requests | ids.keys() | unclear)
 
-    def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str]) -> dict[str, str]:
-        """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it."""
-        known = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
-        others = (request_id for request_id in found if _job_key(request_id) in lost and request_id not in known)
+    def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str], sent: Collection[str]) -> dict[str, str]:
+        """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it.
+
+        The newest one that is in no record: one that was adopted in this way is known by its generation id only.
+        """
+        if not lost:
+            return {}
+        attempts = (attempt for record in self._records for attempt in record.attempts)
+        known = {attempt.generation_id for attempt in attempts if attempt.generation_id}
+        starts = {self._start(generation_id) for generation_id in known}
+        others = (
+            request_id
+            for request_id, generation_id in found.items()
+            if _job_key(request_id) in lost
+            and request_id not in sent
+            and generation_id not in known | starts
+            and self._start(generation_id) not in known
+        )
         return {lost[_job_key(request_id)]: found[request_id] for request_id in sorted(others, key=_number)}
+
+    def _start(self, generation_id: str) -> str:
+        """The id without its optional suffix."""
+        suffix = self._provider.capabilities.optional_suffix
+        return generation_id.partition(suffix)[0] if suffix else generation_id
 
     def _owner(self, generation_id: str, key: str) -> str:
         """The job that has this id, which is `key` from now on where there was none.
@@ -103,5 +125,4 @@ def _number(request_id: str) -> int:
 
 
 def _is_lost(record: Record) -> bool:
-    error = record.error
-    return record.state is State.IN_DOUBT and error is not None and error.kind == ROLLED_BACK.kind
+    return record.state is State.IN_DOUBT and may_lack_attempts(record.error)

@@ -48,7 +48,7 @@ class Refusing:
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: Record, *, attempts: int = 1) -> None:
         self.refusals -= 1
         if self.refusals >= 0:
             raise LocalFault("disk_full", "the disk is full", "Make room.")
@@ -330,7 +330,7 @@ class Unwitnessed(Refusing):
         super().__init__(refusals)
         self.stored: list[Record] = []
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: Record, *, attempts: int = 1) -> None:
         self.stored.append(record)
         await super().save(record)
 

@@ -1,10 +1,22 @@
 """Initial states: no job that may have been paid for is submitted again by default, and no record is lost."""
 
+from dataclasses import replace
+
 import pytest
 
-from batchrunner.job import Record, State
-from batchrunner.plan.resume import LOST, take_up
-from tests.conftest import make_entries, make_job, make_record, remote
+from batchrunner.errors import Problem
+from batchrunner.job import Move, Record, State, advance
+from batchrunner.plan.resume import (
+    LATER_LOST,
+    LATER_LOST_HINT,
+    LOST,
+    ROLLED_BACK,
+    held_before_retry,
+    held_in_doubt,
+    may_lack_attempts,
+    take_up,
+)
+from tests.conftest import NOW, make_entries, make_job, make_record, remote
 
 PLAIN = {"retry_failed": False, "resubmit_in_doubt": False}
 AFTER_RESUME = {
@@ -86,3 +98,68 @@ def test_arguments_are_not_modified() -> None:
     before = dict(known)
     take_up(known, make_entries("a", "b"), **PLAIN)
     assert known == before
+
+
+# A recovered journal
+
+NO_FACE = Problem("face_detection_error", "no face")
+UNKNOWN = Problem("unknown_generation", "404", fault="service")
+
+
+def failed_with(problem: Problem) -> Record:
+    return advance(make_record("a", State.IN_FLIGHT), Move.FAIL, error=problem)
+
+
+def recovered(record: Record) -> Record:
+    return held_in_doubt({record.job.fingerprint: record}, make_entries("a"), "new", NOW, lambda _: 5.0)[
+        record.job.fingerprint
+    ]
+
+
+RECOVERED = {
+    State.PENDING: State.IN_DOUBT,
+    State.SUBMITTING: State.IN_DOUBT,
+    State.IN_FLIGHT: State.IN_FLIGHT,
+    State.IN_DOUBT: State.IN_DOUBT,
+    State.SUCCEEDED: State.SUCCEEDED,
+    State.FAILED: State.IN_DOUBT,
+}
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_recovery_submits_nothing_and_marks_all_that_may_lack_attempts(state: State) -> None:
+    before = failed_with(NO_FACE) if state is State.FAILED else make_record("a", state)
+    record = recovered(before)
+    assert record.state is RECOVERED[state]
+    assert may_lack_attempts(record.last.error) is (state is not State.SUCCEEDED)
+    assert recovered(record) == record, "a second recovery changes nothing"
+
+
+def test_a_failed_job_is_in_doubt_after_a_recovery_as_its_retry_may_be_lost() -> None:
+    record = recovered(failed_with(NO_FACE))
+    assert record.error is not None
+    assert (record.error.kind, record.error.hint) == (LATER_LOST, LATER_LOST_HINT)
+    assert "face_detection_error: no face" in record.error.message
+    assert [attempt.outcome for attempt in record.attempts] == ["failed", "in_doubt"]
+    assert (record.last.request_id, record.last.estimate) == (f"new.{record.job.key}.2", 5.0)
+
+
+def test_a_failure_that_may_not_be_final_is_polled_again_after_a_recovery() -> None:
+    record = recovered(failed_with(UNKNOWN))
+    assert (record.state, record.last.error) == (State.IN_FLIGHT, ROLLED_BACK)
+
+
+def test_a_failed_job_without_an_entry_is_kept_by_a_recovery() -> None:
+    gone = failed_with(NO_FACE)
+    records = held_in_doubt({gone.job.fingerprint: gone}, make_entries("b"), "new", NOW, lambda _: None)
+    assert records[gone.job.fingerprint] == gone
+
+
+@pytest.mark.parametrize(("mark", "state"), [(ROLLED_BACK, State.IN_DOUBT), (UNKNOWN, State.FAILED)])
+def test_a_retry_of_a_job_with_the_mark_is_searched_for_first(mark: Problem, state: State) -> None:
+    failed = replace(failed_with(UNKNOWN), error=UNKNOWN).with_attempt(error=mark)
+    known = held_before_retry({failed.job.fingerprint: failed}, "new", NOW, lambda _: None)
+    record = known[failed.job.fingerprint]
+    assert record.state is state
+    taken, _ = taken_up(record, retry_failed=True)
+    assert taken.state is (State.IN_DOUBT if state is State.IN_DOUBT else State.PENDING)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from batchrunner.errors import ServiceFault
-from batchrunner.job import Job, State
+from batchrunner.errors import Problem, ServiceFault
+from batchrunner.job import Job, Record, State
+from batchrunner.plan.resume import hold_later
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
 from batchrunner.providers.generation_owners import GenerationOwners
-from tests.conftest import make_job, make_record
+from tests.conftest import NOW, make_job, make_record
 
 
 class Service:
@@ -18,8 +19,8 @@ class Service:
 
     capabilities = Capabilities(find_submissions=True, optional_suffix=":")
 
-    def __init__(self, *ids: str, log: Mapping[str, str] | None = None) -> None:
-        self.ids, self.log = list(ids), log or {}
+    def __init__(self, *ids: str, log: Mapping[str, str] | None = None, idless: Collection[str] = ()) -> None:
+        self.ids, self.log, self.idless = list(ids), log or {}, frozenset(idless)
         self.asked = 0
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
@@ -32,7 +33,7 @@ class Service:
         self.asked += 1
 
     async def find_submissions(self, since: float) -> Submissions:
-        return Submissions(self.log, frozenset(self.log))
+        return Submissions(self.log, frozenset(self.log) | self.idless)
 
 
 def submit(owners: GenerationOwners, name: str) -> str:
@@ -84,6 +85,46 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
         found = asyncio.run(owners.find_submissions(0.0))
         assert found.requests == set(log), "what it lists is not free to be submitted again"
         assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
+
+
+def held_after(*generation_ids: str) -> Record:
+    """A job in doubt after these generations failed. Its journal was recovered."""
+    record = make_record("a", State.IN_FLIGHT, attempts=len(generation_ids))
+    attempts = tuple(
+        replace(attempt, generation_id=generation_id, outcome="failed")
+        for attempt, generation_id in zip(record.attempts, generation_ids, strict=True)
+    )
+    failed = replace(record, state=State.FAILED, attempts=attempts, error=Problem("face_detection_error", "no face"))
+    return hold_later(failed, "new", NOW, None)
+
+
+def test_the_newest_attempt_that_no_record_knows_is_adopted() -> None:
+    held = held_after("x:model")
+    key = held.job.key
+    log = {f"run.{key}.1": "x:model", f"old.{key}.3": "z:model", f"old.{key}.2": "y:model"}
+    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
+    assert found.ids[held.last.request_id] == "z:model"
+
+
+@pytest.mark.parametrize("spelled", ["z:model", "z"])
+def test_a_generation_that_was_adopted_and_failed_is_not_adopted_again(spelled: str) -> None:
+    """Its request id is in no record."""
+    held = held_after("x:model", "z:model")
+    key = held.job.key
+    log = {f"old.{key}.2": "y:model", f"old.{key}.3": spelled}
+    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
+    assert found.ids[held.last.request_id] == "y:model", "the one before it is looked at"
+    del log[f"old.{key}.2"]
+    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
+    assert held.last.request_id not in found.ids
+
+
+def test_a_later_attempt_that_is_listed_without_an_id_is_not_missing() -> None:
+    held = held_after("x:model")
+    found = asyncio.run(GenerationOwners(Service(idless=[f"old.{held.job.key}.2"]), [held]).find_submissions(0.0))
+    assert held.last.request_id in found.requests
+    found = asyncio.run(GenerationOwners(Service(idless=[f"run.{held.job.key}.1"]), [held]).find_submissions(0.0))
+    assert held.last.request_id not in found.requests, "that is the attempt that is known"
 
 
 def test_the_rest_is_the_services_own() -> None:

@@ -1,7 +1,9 @@
 """A journal that is gone, old or damaged in the middle of a batch: nothing is paid for twice, and --recover goes on."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from batchrunner.errors import JournalError, UsageError
 from batchrunner.events import Noticed
 from batchrunner.sandbox import Fault
+from tests.orders import order_of
 from tests.scenarios.test_stories import RehearsalConfig, entries, play
 
 
@@ -106,8 +109,12 @@ def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
     play(tmp_path, story, duration_s=300.0)
 
 
-def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path) -> None:
-    """The part of the journal that is lost may hold the next one."""
+FAILS_ONCE = Fault(on="generation", kind="error_object", first=1)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path, logs: bool) -> None:
+    """The part of the journal that is lost may hold the next one. It does here: the log shows it."""
 
     async def story(stage: RehearsalConfig) -> None:
         named = entries("job-0")
@@ -116,11 +123,112 @@ def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path
         await stage.run(named, interrupt_at_s=700.0)
         paid = stage.accepted()
         old_journal(stage)
-        await stage.run(named, recover=True)
-        assert stage.accepted() == paid
-        assert stage.states() == {"job-0": "failed"}
+        status = await stage.run(named, recover=True)
+        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
+        assert (status, stage.states()["job-0"]) == ((0, "succeeded") if logs else (1, "in_doubt"))
+        row = stage.report["jobs"][0]
+        assert row["attempts"][0]["outcome"] == "failed"
+        if not logs:
+            assert row["error"]["kind"] == "later_attempt_lost"
+            assert "--in-doubt" in row["error"]["hint"]
+            assert await stage.run(named) == 1, "a later run holds it as well"
+            assert stage.accepted() == paid
 
-    play(tmp_path, story, Fault(on="generation", kind="error_object", first=1), duration_s=300.0)
+    play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_the_retry_of_a_failed_job_is_searched_for_after_a_recovery(tmp_path: Path, logs: bool) -> None:
+    """The recovered journal knows that it failed, and not that it was retried."""
+
+    async def story(stage: RehearsalConfig) -> None:
+        named = entries("job-0")
+        assert await stage.run(named, generation_retries=0) == 1
+        assert stage.states() == {"job-0": "failed"}
+        shutil.copy(journal_of(stage), stage.path("old.db"))
+        await stage.run(named, retry_failed=True, interrupt_at_s=20.0)
+        paid = stage.accepted()
+        old_journal(stage)
+        await stage.run(named, recover=True)
+        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
+        assert stage.states() == {"job-0": "succeeded" if logs else "in_doubt"}
+
+    play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
+
+
+def test_of_several_lost_attempts_the_newest_is_adopted(tmp_path: Path) -> None:
+    async def story(stage: RehearsalConfig) -> None:
+        named = entries("job-0")
+        await stage.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(stage), stage.path("old.db"))
+        assert await stage.run(named, generation_retries=3) == 0
+        paid = stage.accepted()
+        stage.path("job-0.mp4").unlink()
+        old_journal(stage)
+        assert await stage.run(named, recover=True) == 0
+        assert stage.accepted() == paid == Counter({order_of(named[0].job): 3})
+        assert len(stage.report["jobs"][0]["attempts"]) == 2, "the one between was not looked at"
+
+    play(tmp_path, story, replace(FAILS_ONCE, first=2), duration_s=300.0)
+
+
+def test_lost_attempts_that_all_failed_leave_the_job_in_doubt(tmp_path: Path) -> None:
+    """Each is looked at once: the search comes to an end."""
+
+    async def story(stage: RehearsalConfig) -> None:
+        named = entries("job-0")
+        await stage.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(stage), stage.path("old.db"))
+        assert await stage.run(named, generation_retries=2) == 1
+        paid = stage.accepted()
+        old_journal(stage)
+        assert await stage.run(named, recover=True) == 1
+        assert stage.accepted() == paid == Counter({order_of(named[0].job): 3})
+        row = stage.report["jobs"][0]
+        assert row["state"] == "in_doubt"
+        assert [each["outcome"] for each in row["attempts"]] == ["failed", "failed", "failed", "in_doubt"]
+        assert await stage.run(named, in_doubt="resubmit", generation_retries=0) == 1
+        assert stage.accepted() == Counter({order_of(named[0].job): 4}), "as the user asks for"
+
+    play(tmp_path, story, replace(FAILS_ONCE, first=None), duration_s=300.0)
+
+
+def test_a_job_that_failed_is_made_again_only_if_the_user_asks_for_it(tmp_path: Path) -> None:
+    async def story(stage: RehearsalConfig) -> None:
+        stage.lists_on_acceptance = True
+        named = entries("job-0")
+        await stage.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(stage), stage.path("old.db"))
+        assert await stage.run(named, generation_retries=0) == 1
+        paid = stage.accepted()
+        old_journal(stage)
+        assert await stage.run(named, recover=True) == 1
+        assert stage.accepted() == paid
+        row = stage.report["jobs"][0]
+        assert (row["state"], row["error"]["kind"]) == ("in_doubt", "later_attempt_lost")
+        assert await stage.run(named, in_doubt="evidence") == 1
+        assert stage.accepted() == paid
+        assert await stage.run(named, in_doubt="resubmit") == 0
+
+    play(tmp_path, story, FAILS_ONCE, duration_s=300.0)
+
+
+def test_a_plain_run_after_a_recovery_still_searches_for_a_later_attempt(tmp_path: Path) -> None:
+    """The recovery left the job in flight, and its generation failed only later."""
+
+    async def story(stage: RehearsalConfig) -> None:
+        named = entries("job-0")
+        await stage.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(stage), stage.path("old.db"))
+        await stage.run(named, interrupt_at_s=700.0)
+        paid = stage.accepted()
+        old_journal(stage)
+        assert await stage.run(named, recover=True, interrupt_at_s=0.5) == 130
+        assert stage.states() == {"job-0": "in_flight"}
+        assert await stage.run(named) == 0
+        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
+
+    play(tmp_path, story, FAILS_ONCE, duration_s=300.0)
 
 
 @pytest.mark.parametrize("sign", ["job-0.mp4", "results.csv", "report.html", "report.json", ".batchrunner.witness"])

@@ -58,7 +58,7 @@ class RehearsalConfig:
 
     async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
         mortal = Mortal()
-        rng = Random(7)
+        rng = Random(7 + len(self.statuses))  # each run has an id of its own
         executor = MortalExecutor(mortal, rng)
         files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
         outside = Environment(self.clock, executor, executor, files, rng, checks, history=self.history)
