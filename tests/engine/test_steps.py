@@ -12,7 +12,17 @@ from batchrunner.engine.calls import CallHealth
 from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.job_queue import Scheduler
 from batchrunner.engine.ports import Dependencies, Policy
-from batchrunner.engine.steps import Download, Finish, LeaveInFlight, Next, PollAgain, Settled, Steps, Submit
+from batchrunner.engine.steps import (
+    Download,
+    Finish,
+    HoldInDoubt,
+    LeaveInFlight,
+    Next,
+    PollAgain,
+    Settled,
+    Steps,
+    Submit,
+)
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Problem, ServiceFault
 from batchrunner.events import Event, Noticed
 from batchrunner.job import Move, Record, State, TimelineEvent
@@ -20,7 +30,7 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.resume import RECHECKED
+from batchrunner.plan.resume import RECHECKED, ROLLED_BACK
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase
 from tests.conftest import NOW, make_record
 
@@ -321,6 +331,27 @@ def test_what_was_taken_up_and_is_complete_at_first_sight_teaches_nothing() -> N
     steps, _, take = stepping(record, Service(Phase.COMPLETED))
     take("poll")
     assert steps.admission.forecast._seen == {}
+
+
+def test_a_generation_of_a_recovered_journal_that_failed_is_held_in_doubt_for_a_later_attempt() -> None:
+    marked = make_record("a", State.IN_FLIGHT).with_attempt(error=ROLLED_BACK)
+    steps, _, take = stepping(marked, Service(*[FAILED] * 2), generation_retries=5)
+    take("poll")
+    assert isinstance(take("poll"), HoldInDoubt)
+    [record] = steps.records.values()
+    assert record.state is State.IN_DOUBT
+    assert [attempt.outcome for attempt in record.attempts] == ["failed", "in_doubt"]
+    assert record.attempts[0].error == BROKEN
+
+
+def test_a_failure_that_may_not_be_final_keeps_the_mark_of_a_recovery() -> None:
+    marked = make_record("a", State.IN_FLIGHT).with_attempt(error=ROLLED_BACK)
+    steps, _, take = stepping(marked, Service(*[MISSING] * 99))
+    while not isinstance(take("poll"), Finish):
+        pass
+    [record] = steps.records.values()
+    assert (record.state, record.error and record.error.kind) == (State.FAILED, "unknown_generation")
+    assert record.last.error == ROLLED_BACK, "each run polls it again, and --retry-failed searches the log first"
 
 
 class Unwitnessed(Refusing):
