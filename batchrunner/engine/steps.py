@@ -22,14 +22,7 @@ from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Ne
 from batchrunner.events import CallFailed, JobMoved, JobSeen, Noticed
 from batchrunner.job import Move, Record, Result, State, TimelineEvent, advance
 from batchrunner.plan.admission import Admission
-from batchrunner.plan.resume import (
-    IN_DOUBT_HINT,
-    LATER_LOST,
-    RECHECKED,
-    ROLLED_BACK,
-    hold_later,
-    may_lack_attempts,
-)
+from batchrunner.plan.resume import IN_DOUBT_HINT, LATER_LOST, fail
 from batchrunner.providers.base import GenerationStatus, Phase, Submissions
 from batchrunner.transfer.expectations import expectation_warnings
 
@@ -465,22 +458,14 @@ class Steps:
         return Submit()
 
     async def _spoil(self, fingerprint: str, problem: Problem | None) -> Next:
-        """The generation failed. Where the journal may lack a later attempt, the job is held in doubt instead.
-
-        A failure that may not be final stays one, as each run polls the generation again; its mark stays as well.
-        """
         now, before = self._deps.clock.now(), self.records[fingerprint]
-        record = advance(before, Move.FAIL, error=problem, ended_at=now)
-        if not may_lack_attempts(before.last.error):
+        record = fail(before, problem, self._run_id, now, self.admission.prices.estimate(before.job).credits)
+        if record.state is State.FAILED:
             await self._store(Move.FAIL, record)
-        elif record.error is None or record.error.kind in RECHECKED:
-            await self._store(Move.FAIL, record.with_attempt(error=ROLLED_BACK))
-        else:
-            price = self.admission.prices.estimate(record.job).credits
-            self._forget_generation(fingerprint)
-            await self._store(Move.DOUBT, hold_later(record, self._run_id, now, price), attempts=2)
-            return HoldInDoubt()
-        return Finish()
+            return Finish()
+        self._forget_generation(fingerprint)
+        await self._store(Move.DOUBT, record, attempts=2)
+        return HoldInDoubt()
 
     async def _move(self, fingerprint: str, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
         return await self._store(move, advance(self.records[fingerprint], move, error=error, **attempt))

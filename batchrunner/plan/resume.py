@@ -52,6 +52,20 @@ def hold_later(record: Record, run_id: str, now: float, credits_: float | None) 
     return _hold(advance(record, Move.RETRY), run_id, now, credits_, error)
 
 
+def fail(record: Record, problem: Problem | None, run_id: str, now: float, credits_: float | None) -> Record:
+    """Return a record in flight as failed, or held in doubt where the journal may lack a later attempt.
+
+    A failure that may not be final stays a failure, because each run polls the generation again. It keeps its mark.
+    now: wall time, s. credits_: the job's price, for the budget.
+    """
+    failed = advance(record, Move.FAIL, error=problem, ended_at=now)
+    if not may_lack_attempts(record.last.error):
+        return failed
+    if failed.error is None or failed.error.kind in RECHECKED:
+        return failed.with_attempt(error=ROLLED_BACK)
+    return hold_later(failed, run_id, now, credits_)
+
+
 def _hold(record: Record, run_id: str, now: float, credits_: float | None, error: Problem) -> Record:
     request_id = f"{run_id}.{record.job.key}.{len(record.attempts) + 1}"
     record = advance(record, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now, estimate=credits_)
