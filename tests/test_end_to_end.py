@@ -199,7 +199,8 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
         assert "Traceback" not in batch.log()
         assert call("report", batch.output, cwd=tmp_path).returncode == 0
         rows = batch.report()["jobs"]
-        doubts = {row["attempts"][-1]["request_id"] for row in rows if row["state"] in {"in_doubt", "submitting"}}
+        last = [row["attempts"][-1] for row in rows if row["attempts"]]
+        doubts = {attempt["request_id"] for attempt in last if attempt["generation_id"] is None}
     with Service(tmp_path, "--duration", "500ms") as service:
         again = Batch(batch.folder, dict(service.environment()), batch.output)
         assert again.run() in {0, 1}

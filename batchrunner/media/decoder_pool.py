@@ -212,8 +212,9 @@ def _started(make: "Callable[[], _Worker]") -> "_Worker":
 
 
 def _absolute(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The item for a worker, which keeps the working directory that it was started in."""
-    return {**item, "path": os.path.abspath(item["path"])} if "path" in item else item  # noqa: PTH100 (a link stays)
+    """The item with absolute paths, because a worker runs in another directory."""
+    paths = {name: os.path.abspath(item[name]) for name in ("path", "folder") if name in item}  # noqa: PTH100 (a link stays)
+    return {**item, **paths}
 
 
 class _Worker:

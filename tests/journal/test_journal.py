@@ -564,7 +564,8 @@ from batchrunner.journal.journal import Journal
 JOBS = 3_000
 
 def job(number):
-    return Job(f"sha256:{number:064x}", "m", Media("video", "v", uri="v"), Media("image", "i", uri="i"), {})
+    inputs = {"video": Media("video", "v", uri="v"), "image": Media("image", "i", uri="i")}
+    return Job(f"sha256:{number:064x}", "m", inputs, {})
 
 def record(number):
     return Record(job(number), State.IN_FLIGHT, (Attempt(1, f"r{number}", 1.0, generation_id=f"g{number}"),))
