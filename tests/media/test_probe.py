@@ -399,3 +399,16 @@ def test_a_system_that_cannot_read_says_nothing_about_the_file(
     with pytest.raises(LocalFault) as caught:
         read(media)
     assert caught.value.kind == kind
+
+
+def test_large_metadata_does_not_condemn_a_picture(tmp_path: Path) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    metadata = PngInfo()
+    metadata.add_text("prompt", "x" * (3 << 20))
+    metadata.add_text("workflow", "y" * (3 << 20), zip=True)
+    path = tmp_path / "input"
+    Image.new("RGB", (40, 30)).save(path, "PNG", pnginfo=metadata)
+    media = probe(path, "image")
+    assert (media.width_px, media.height_px) == (40, 30)
