@@ -202,8 +202,8 @@ def test_a_page_that_leaves_jobs_out_says_so_and_draws_them_all(monkeypatch: pyt
     told = words(page)
     assert (
         "12 of 85 jobs are shown here: 9 of 71 succeeded, all 1 failed, all 2 in doubt, none of 1 in flight, "
-        "none of 10 not submitted. results.csv and report.json have every job; charts and sums on this page are of "
-        "every job."
+        "none of 10 not submitted. results.csv and report.json have every job; the charts and sums on this page "
+        "include every job."
     ) in told
     assert "75 jobs in 1 run" in told
     assert 'href="./results.csv"' in page

@@ -1,8 +1,9 @@
 """A journal that is gone, old or damaged in the middle of a batch: nothing is paid for twice, and --recover goes on."""
 
+import gc
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,16 @@ from batchrunner.events import Noticed
 from batchrunner.sandbox import Fault
 from tests.orders import order_of
 from tests.scenarios.test_stories import RehearsalConfig, entries, play
+
+# A run that dies leaves its connections open, as a killed process does.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect what dead runs left here, and not in the middle of another test."""
+    yield
+    gc.collect()
 
 
 def journal_of(stage: RehearsalConfig) -> Path:

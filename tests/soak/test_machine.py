@@ -194,7 +194,8 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
         # on how long the log was when the first run ended, and so on the machine's load.
         with batch.start() as run:
             assert run.end() == 3, run.output
-            assert "too little for the clips in flight and one more" in run.output
+            # What is said depends on whether the journal still finds the room that opening it takes.
+            assert "too little for the clips in flight and one more" in run.output or "the disk is full" in run.output
         assert len(service.accepted()) == stopped_at, "a start on a disk that is still full must pay for nothing"
         looked = call("status", batch.output, cwd=tmp_path)
         assert (looked.returncode, "Traceback" in looked.stderr) == (0, False), looked
