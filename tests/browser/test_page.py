@@ -121,7 +121,7 @@ def test_filters_work_and_stand_in_the_address(visit: Any, night: Path) -> None:
     assert shown(page) == ["scene-5"]
     page.get_by_role("searchbox").fill("scene-4")
     assert shown(page) == []
-    assert page.get_by_text("No job fits these filters.").is_visible()
+    assert page.get_by_text("No job matches these filters.").is_visible()
     page.goto((night / "report.html").as_uri() + "#resolution=720p&q=scene")
     page.reload()
     assert shown(page) == ["scene-4", "scene-5"]
