@@ -27,9 +27,9 @@ NOW, CREDITS = 1_795_384_500.0, 500_000.0
 class Night:
     def __init__(self, show: Any) -> None:
         self.show, self.at = show, NOW
-        inputs = Media("video", "a.mp4", duration_s=5.0), Media("image", "a.png")
+        inputs = {"video": Media("video", "a.mp4", duration_s=5.0), "image": Media("image", "a.png")}
         sizes = ("480p", "580p", "720p")
-        jobs = [Job(f"sha256:{n:064x}", "wan", *inputs, {"resolution": sizes[n % 3]}) for n in range(JOBS)]
+        jobs = [Job(f"sha256:{n:064x}", "wan", inputs, {"resolution": sizes[n % 3]}) for n in range(JOBS)]
         self.records = [Record(job) for job in jobs]
         by_job = {record.job.fingerprint: record for record in self.records}
         ids = {name: (f"job-{n}",) for n, name in enumerate(by_job)}

@@ -35,6 +35,7 @@ from batchrunner.sandbox import world  # noqa: E402
 from batchrunner.sandbox.faults import outages  # noqa: E402
 
 AT_ONCE = 8
+INPUTS = {"video": Media("video", "v"), "image": Media("image", "i")}
 EARLIER = 200  # jobs of the history
 SAMPLE = 20_000  # durations that stand for a known distribution
 SWEEP_S = tuple(1.25**power for power in range(25))  # 1 s to 212 s, for the curves of the others
@@ -128,7 +129,7 @@ class Ours:
         self.records: dict[str, Record] = {}
 
     def accepted(self, name: str, now: float) -> None:
-        job = Job(name, "model", Media("video", "v"), Media("image", "i"), {"resolution": "480p"})
+        job = Job(name, "model", INPUTS, {"resolution": "480p"})
         attempt = Attempt(1, name, now, accepted_at=now)
         self.records[name] = Record(job, State.IN_FLIGHT, (attempt,))
         self.poller.after_poll(self.records[name], now, first=True)
@@ -288,7 +289,7 @@ def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(room.Poller, "_wait_s", wait_s),
-        patch.object(room.Poller, "heed", room.Poller.observe if kind == "learned" else lambda *_: None),
+        patch.object(room.Poller, "observe", room.Poller.observe if kind == "learned" else lambda *_: None),
         patch.object(world.World, "_draw", draw),
     ):
         play(Path(folder), story, **config)

@@ -21,9 +21,7 @@ def _reply(status: bytes, kind: bytes, body: bytes) -> bytes:
 class _Client(asyncio.Protocol):
     def __init__(self, port: int, clip: bytes) -> None:
         url = f"http://127.0.0.1:{port}/clip.mp4"
-        self._done = _reply(
-            b"200 OK", b"application/json", f'{{"status":"completed","video":{{"url":"{url}"}}}}'.encode()
-        )
+        self._video = f'"status":"completed","video":{{"url":"{url}"}}}}'.encode()
         self._clip = _reply(b"200 OK", b"video/mp4", clip)
         self._log = _reply(b"200 OK", b"application/json", b'{"data":[]}')
         self._data = b""
@@ -57,7 +55,10 @@ class _Client(asyncio.Protocol):
             return _reply(b"201 Created", b"application/json", body.encode())
         if b" /clip.mp4 " in first:
             return self._clip
-        return self._log if b" /v2/logs" in first else self._done
+        if b" /v2/logs" in first:
+            return self._log
+        generation_id = first.partition(b"generation_id=")[2].partition(b" ")[0]
+        return _reply(b"200 OK", b"application/json", b'{"id":"' + generation_id + b'",' + self._video)
 
 
 async def main(port: int, clip: bytes) -> None:
