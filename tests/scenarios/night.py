@@ -74,8 +74,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # A service that says what is not so; how often of one generation at most, where more would be believed: three polls in
-# a row without an id, and two that say failed. Left out: a reply to a submission that names another generation's id,
-# against which no client has a defence.
+# a row without an id, and two that say failed. Both kinds of false failures count towards these two, so a night has
+# one kind at most (`ONE_OF`). Left out: a reply to a submission that names another generation's id, against which no
+# client has a defence.
 LIES: dict[str, dict[str, int | None]] = {
     "submit": dict.fromkeys(
         ("server_error_accepted", "unavailable_accepted", "timeout_408_accepted", "early_425_accepted")
@@ -90,6 +91,7 @@ LIES: dict[str, dict[str, int | None]] = {
     },
     "logs": {"unfiltered": None},
 }
+ONE_OF = ({"failed_early", "failed_late"},)
 
 
 @dataclass
@@ -107,6 +109,7 @@ class Story:
     damage: str = ""  # what happened to files at rest
     recovered: bool = False  # a run was refused because of it, and one with --recover went on
     posts_in_air_at_deaths: int = 0
+    in_air_at_last: int | None = None  # the same of the last run; None where it ended in order
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
@@ -194,9 +197,12 @@ class Night:
     def _lies(self) -> Iterator[Fault]:
         rng = Random(f"{self.seed} lies")  # of its own, as `ill`
         rate = rng.choice([0.0, 0.1, 0.3]) if self.rate else 0.0
+        drawn: set[str] = set()
         for call, kinds in LIES.items():
             for kind, most in kinds.items():
-                if rate and rng.random() < 0.5:
+                excluded = any(kind in group and drawn & group for group in ONE_OF)
+                if rate and rng.random() < 0.5 and not excluded:
+                    drawn.add(kind)
                     yield Fault(on=call, kind=kind, rate=rate, each_first=most)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -262,6 +268,7 @@ class Night:
             self.damages -= 1
             story.damage = rest.damage()
             story.tell(loop.time(), f"at rest: {story.damage or 'nothing'}")
+            self._count_cut_outcomes(loop, story)
             return bool(story.damage)
         held = journal.read(story.rundir.journal) if self.flips and not story.damage else None
         delivered = [name for name, complaint in verify(story.rundir, held, Here()) if not complaint] if held else []
@@ -321,8 +328,9 @@ class Night:
         elif refused:
             assert trouble.came or not setup.recover, f"a run is refused even with --recover: {refused}"
             self._refused(loop, story, refused, expected=trouble.came)
+        story.in_air_at_last = None
         if mortal.dead or trouble.came:
-            in_air = self._in_the_air(story)
+            story.in_air_at_last = in_air = self._in_the_air(story)
             story.posts_in_air_at_deaths += in_air
             words = "died" if mortal.dead else "ended on a disk that failed"
             story.tell(loop.time(), f"{words}, with {in_air} submissions in the air")
@@ -358,6 +366,21 @@ class Night:
         in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
         assert in_air <= self.concurrency, "more submissions in the air than slots"
         return in_air
+
+    def _count_cut_outcomes(self, loop: Loop, story: Story) -> None:
+        """Count submissions whose stored outcome the damage took away, where no witness vouches for that outcome.
+
+        A process that dies between a commit and the write of its witness, or whose disk refuses the witness, leaves
+        commits that no witness counts. A log that lacks them looks like that of a process that died before them, so
+        these submissions are in doubt. After a run that ended in order the witness counts every commit: then a
+        submission in doubt stays a breach.
+        """
+        if story.in_air_at_last is None:
+            return
+        cut = self._in_the_air(story) - story.in_air_at_last
+        if cut > 0:
+            story.posts_in_air_at_deaths += cut
+            story.tell(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), "in_doubt": self.in_doubt}

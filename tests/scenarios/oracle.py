@@ -54,7 +54,8 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
     """Each accepted generation is known by its id and over, or its job is held in doubt.
 
     Where the journal was damaged, and the run told to go on, an unknown one is not lost as long as its job is held, or
-    the service failed to make it.
+    the service failed to make it. No more jobs are in doubt than submissions were under way when a process died, or had
+    an outcome that damage took away and no witness counted (`Night._count_cut_outcomes`).
     """
     known: dict[str, dict[str, Any]] = {}
     doubts: dict[str, str] = {}
