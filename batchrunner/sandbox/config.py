@@ -8,7 +8,7 @@ from batchrunner.errors import UsageError
 from batchrunner.sandbox.faults import file
 from batchrunner.sandbox.faults.outages import Conditions
 from batchrunner.sandbox.faults.rules import Fault
-from batchrunner.sandbox.world import BALANCE_CREDITS, CREDITS_PER_SECOND
+from batchrunner.sandbox.world import BALANCE_CREDITS, CREDITS_PER_SECOND, OVERCHARGE
 
 FAST = 60.0  # how many times as fast a hurried rehearsal runs: an eight-hour night in eight minutes
 
@@ -27,7 +27,11 @@ class SandboxConfig:
     concurrency_limit: unfinished generations. requests_per_second: calls to the API. Above them: 429; None: no limit.
     retry_after: ``none``, ``seconds`` or ``date``: what these 429s say in Retry-After. retry_delay_s: how long it asks.
     balance_credits: in the account. prices: credits per second of video by resolution.
-    quotes: the reply to a submission names its price.
+    listed_prices: what GET /v1/models says instead of `prices`; None: the same.
+    quotes: the reply to a submission names its price. overcharge: a generation with the fault ``overcharged`` is
+        charged its price times this.
+    billing: offer GET /v2/billing and its transactions. price_list: offer GET /v1/models.
+    settle_delay_s: time from the end of a generation until the transactions list its charge.
     workers: render processes. render: ``composite`` replaces the subject, ``transcode`` only re-encodes the reference,
         ``stub`` makes plain clips of the right size and length.
     logs: offer GET /v2/logs. log_delay_s: time from acceptance until a row shows there.
@@ -55,7 +59,12 @@ class SandboxConfig:
     retry_delay_s: float = 10.0
     balance_credits: int = BALANCE_CREDITS
     prices: Mapping[str, int] = field(default_factory=lambda: CREDITS_PER_SECOND)
+    listed_prices: Mapping[str, int] | None = None
     quotes: bool = True
+    overcharge: float = OVERCHARGE
+    billing: bool = True
+    price_list: bool = True
+    settle_delay_s: float = 0.0
     workers: int = 2
     render: str = "composite"
     logs: bool = True

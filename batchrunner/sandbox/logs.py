@@ -72,7 +72,7 @@ def page(
 def row(generation: Generation, created: str) -> dict[str, Any]:
     """One row. created: RFC 3339. Nothing is charged before the end, and nothing for a failure."""
     accepted = generation.accepted
-    charged = accepted["credits"] if generation.status == "completed" else 0
+    charged = (generation.outcome or {})["charged"] if generation.status == "completed" else 0
     return {
         "created": created,
         "status": {"completed": "succeeded", "error": "failed"}.get(generation.status, "processing"),

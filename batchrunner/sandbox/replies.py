@@ -98,11 +98,6 @@ def no_credits(call: Call) -> Reply:
     return problem(call, 403, NO_CREDITS, {"kind": "err_insufficent_credits"})
 
 
-def billing(available: int) -> Reply:
-    """The reply to GET /v2/billing. available: credits less holds; whether the service takes those off is not known."""
-    return Reply(200, {"current_balance": available / CREDITS_PER_USD, "currency": "USD"})
-
-
 def _later(at: str, delay_s: float) -> str:
     # An HTTP date has whole seconds: never earlier than asked.
     then = datetime.fromisoformat(at) + timedelta(seconds=delay_s + 0.999)
@@ -191,6 +186,9 @@ INSTEAD: Mapping[str, Callable[[Call, Fault], Reply]] = {
     ),
     "empty_200": lambda _call, _fault: Reply(200, ""),
     "empty": lambda _call, _fault: Reply(200, {"data": [], "has_more": False, "next_cursor": None}),
+    "no_movements": lambda _call, _fault: Reply(
+        200, {"data": [], "pagination": {"next_cursor": None, "has_more": False}}
+    ),
 }
 
 

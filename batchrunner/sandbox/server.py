@@ -21,7 +21,7 @@ from aiohttp import web
 from batchrunner.clock import Clock, FastClock, LoopClock
 from batchrunner.errors import UsageError
 from batchrunner.formatting import rfc3339
-from batchrunner.sandbox import file_host, logs
+from batchrunner.sandbox import billing, file_host, logs
 from batchrunner.sandbox.clips.placeholder import tiny
 from batchrunner.sandbox.clips.render_pool import RenderPool
 from batchrunner.sandbox.config import SandboxConfig
@@ -33,7 +33,6 @@ from batchrunner.sandbox.replies import (
     UNAUTHORIZED,
     Call,
     Reply,
-    billing,
     invalid,
     polled,
     problem,
@@ -167,19 +166,26 @@ class Sandbox:
         app.router.add_get(GENERATIONS, self._guarded("poll", self._poll), allow_head=False)
         if self._config.logs:
             app.router.add_get("/v2/logs", self._guarded("logs", self._logs), allow_head=False)
-        app.router.add_get("/v2/billing", self._guarded("billing", self._billing), allow_head=False)
+        if self._config.billing:
+            app.router.add_get("/v2/billing", self._guarded("billing", self._billing), allow_head=False)
+            transactions = self._guarded("transactions", self._transactions)
+            app.router.add_get("/v2/billing/transactions", transactions, allow_head=False)
+        if self._config.price_list:
+            app.router.add_get("/v1/models", self._guarded("models", self._models, is_open=True), allow_head=False)
         app.router.add_get("/sandbox/ledger", self._show_ledger, allow_head=False)
         app.router.add_get("/files/{name}", self._download)
         app.router.add_route("*", "/{path:.*}", self._nowhere)
         return app
 
-    def _guarded(self, name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Handle a call that needs a key: check key and rate limit, call the handler, apply the fault."""
+    def _guarded(
+        self, name: str, handler: Handler, *, is_open: bool = False
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Handle a call: check key (unless `is_open`) and rate limit, call the handler, apply the fault."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not key.strip():
+            if not is_open and (scheme.lower() != "bearer" or not key.strip()):
                 return _response(problem(call, 401, UNAUTHORIZED), call)
             refusal = await self._service.admit(call)
             reply, fault = (refusal, None) if refusal else await handler(request, call)
@@ -282,7 +288,20 @@ class Sandbox:
     async def _billing(self, _request: web.Request, _call: Call) -> tuple[Reply, Fault | None]:
         fault = self._service.befalls("billing", "")
         self._service.settle()
-        return billing(self._service.world.available), fault
+        return billing.balance(self._service.world.available), fault
+
+    async def _transactions(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
+        fault = self._service.befalls("transactions", request.query.get("cursor", ""))
+        self._service.settle()
+        movements, now = self._service.world.movements, self._service.now()
+        try:
+            return billing.transactions(movements, request.query, now, self._config.settle_delay_s), fault
+        except billing.BadQuery as bad:
+            return invalid(call, [{"code": "custom", "path": [str(bad)], "message": "Invalid value"}]), fault
+
+    async def _models(self, request: web.Request, _call: Call) -> tuple[Reply, Fault | None]:
+        fault = self._service.befalls("models", "")
+        return billing.models(request.query, self._config, request.headers.get("If-None-Match", "")), fault
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         service, call, name = self._service, self._call(request), request.match_info["name"]

@@ -24,6 +24,7 @@ CREDITS_PER_USD = 2_000_000  # documented by the service
 CREDITS_PER_SECOND: Mapping[str, int] = {"480p": 104_000, "580p": 156_000, "720p": 208_000}
 BALANCE_CREDITS = 1_000_000 * CREDITS_PER_USD  # large enough never to run out by accident
 BILLED_FPS = 16
+OVERCHARGE = 1.5
 UNKNOWN_LENGTH_S = 5.0  # billed for a clip that cannot be probed
 # Two clocks are converted into each other (wall and monotonic): a due time may be missed by rounding, never by more.
 ROUNDING_S = 1e-6
@@ -40,6 +41,21 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Movement:
+    """A movement of the balance. at: when, s since the epoch. credits: above 0; `direction` carries the sign.
+
+    direction, type: as the service names them. reference_id: the generation's id, for a charge.
+    """
+
+    at: float
+    direction: str
+    type: str
+    credits: int
+    model: str | None = None
+    reference_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The world's constants: as in SandboxConfig. top_ups: in order; their times are seconds since `started_at`."""
 
@@ -51,6 +67,7 @@ class Rules:
     spread: float = 0.4
     balance_credits: int = BALANCE_CREDITS
     prices: Mapping[str, int] = field(default_factory=lambda: CREDITS_PER_SECOND)
+    overcharge: float = OVERCHARGE
     top_ups: tuple[TopUp, ...] = ()
     started_at: float = 0.0
 
@@ -84,6 +101,7 @@ class World:
     """All generations, by id, in order of acceptance, and the account.
 
     credits_held: of generations that have not ended. credits_charged: of completed ones. topped_up: paid in since.
+    movements: charges and payments, oldest first.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -93,6 +111,7 @@ class World:
         self.credits_held = 0
         self.credits_charged = 0
         self.topped_up = 0
+        self.movements: list[Movement] = []
         self._top_ups_done = 0
         self._accepted_of: Counter[str] = Counter()
         self._waiting: list[tuple[float, int, Generation]] = []
@@ -170,8 +189,8 @@ class World:
         if self._ends and self._ends[0][0] <= by:
             generation = self._ends[0][2]
             outcome = generation.outcome or {}
-            bill = "charged" if outcome["event"] == "completed" else "rolled_back"
-            return {"at": now, "generation_id": generation.id, **outcome, bill: generation.accepted["credits"]}
+            bill = self._bill(generation.accepted, is_completed=outcome["event"] == "completed")
+            return {"at": now, "generation_id": generation.id, **outcome, **bill}
         if self._waiting and self._waiting[0][0] <= by and len(self._running) < self.rules.capacity:
             return {"event": "started", "at": now, "generation_id": self._waiting[0][2].id}
         return None
@@ -224,13 +243,24 @@ class World:
         generation.outcome = event
         generation.ended_at = event["at"]
         generation.status = "completed" if event["event"] == "completed" else "error"
-        order_credits = generation.accepted["credits"]
-        self.credits_held -= order_credits
+        self.credits_held -= generation.accepted["credits"]
         if generation.status == "completed":
-            self.credits_charged += order_credits
+            charged = event["charged"]
+            self.credits_charged += charged
+            model = generation.accepted["model"]
+            self.movements.append(Movement(event["at"], "CHARGE", "MODEL_USAGE", charged, model, generation.id))
+
+    def _bill(self, accepted: Event, *, is_completed: bool) -> Event:
+        """Return what the end of a generation does to its reservation, in credits."""
+        quoted = accepted["credits"]
+        if not is_completed:
+            return {"rolled_back": quoted}
+        is_above = accepted.get("fault") == "overcharged"
+        return {"charged": round(quoted * self.rules.overcharge) if is_above else quoted}
 
     def _top_up(self, event: Event) -> None:
         self.topped_up += event["credits"]
+        self.movements.append(Movement(event["at"], "TOPUP", "PAYMENT", event["credits"]))
         self._top_ups_done += 1
 
     def _draw(self, median_s: float, *key: object) -> float:

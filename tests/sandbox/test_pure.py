@@ -159,7 +159,9 @@ def test_every_kind_does_something() -> None:
     ways = {"hang", "hang_before", "cut", "cut_before", "lost_reply"}
     downloads = {"truncated", "short", "zeros", "slow", "no_range", "changed_etag", *CHANGED}
     downloads |= {"signed_redirect", "cookie_redirect"}
-    known = set(INSTEAD) | set(BENT) | set(GENERATION_ERRORS) | {"stuck", "odd_length"} | ways | downloads
+    known = (
+        set(INSTEAD) | set(BENT) | set(GENERATION_ERRORS) | {"stuck", "odd_length", "overcharged"} | ways | downloads
+    )
     known |= OTHERS | {"unfiltered"}
     assert {kind for kinds in KINDS.values() for kind in kinds} == known
     assert set(KINDS["submit"]) >= REFUSED | UNREPLIED

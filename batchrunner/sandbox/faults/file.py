@@ -101,6 +101,7 @@ def _render(value: object) -> str:
 
 
 _CHANCE = _number(0, 1, "a number from 0 to 1")
+_FACTOR = _number(0, 1000, "a number from 0 to 1000")
 _RATE = _number(0.001, 1e6, "a number of calls per second")
 _FROM = Key("from", "from_s", _seconds, "when it begins, from the sandbox's start; default 0s", "2h")
 _FOR = Key("for", "for_s", _seconds, "how long it lasts; default: to the end", "20m")
@@ -118,7 +119,12 @@ _SERVICE = (
     Key("retry_delay", "retry_delay_s", _seconds, "how long Retry-After asks to wait", "30s"),
     Key("balance", "balance_credits", _count(0), "credits in the account; 2,000,000 are 1 USD", "20_000_000"),
     Key("prices", "prices", _prices, "credits per second of video at 16 frames a second", "{480p: 104000}"),
+    Key("listed_prices", "listed_prices", _prices, "what GET /v1/models says; default: `prices`", "{480p: 90000}"),
     Key("quotes", "quotes", _switch, "the reply to a submission names its price (`meta.usage`)", "false"),
+    Key("overcharge", "overcharge", _FACTOR, "what `overcharged` generations pay, times their price", "1.09"),
+    Key("billing", "billing", _switch, "offer GET /v2/billing and GET /v2/billing/transactions", "false"),
+    Key("price_list", "price_list", _switch, "offer GET /v1/models", "false"),
+    Key("settle_delay", "settle_delay_s", _seconds, "time from a completion until the transactions list it", "10m"),
     Key("logs", "logs", _switch, "offer GET /v2/logs", "false"),
     Key("log_delay", "log_delay_s", _seconds, "time until an accepted submission shows there", "2m"),
     Key("logs_in_flight", "logs_in_flight", _switch, "show unfinished generations there", "false"),

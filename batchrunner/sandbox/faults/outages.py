@@ -22,13 +22,13 @@ SHOWS: Mapping[str, str] = {
     "black_hole": "hang",
     "refused": "",  # nobody listens: not a reply, see `server`
 }
-CALLS = ("submit", "poll", "logs", "billing", "download")
+CALLS = ("submit", "poll", "logs", "billing", "transactions", "models", "download")
 _BEFORE = {"cut": "cut_before", "hang": "hang_before"}  # of submissions: before they are accepted
 # Account failures: the kind of fault, and the calls that meet it.
 ACCOUNT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "out_of_credits": ("out_of_credits", ("submit",)),
     "locked": ("locked", ("submit",)),
-    "revoked": ("unauthorized", ("submit", "poll", "logs", "billing")),
+    "revoked": ("unauthorized", ("submit", "poll", "logs", "billing", "transactions")),
 }
 
 

@@ -35,12 +35,14 @@ _KINDS = {
     ("poll", "error"): "completed_with_error rejected error_list error_msg error_beside",
     ("logs", "any"): _CALL + "empty unfiltered",
     ("billing", "any"): _CALL,
+    ("transactions", "any"): _CALL + "no_movements",
+    ("models", "any"): _CALL,
     ("download", "any"): """
         truncated short zeros slow no_range changed_etag html_200 not_found gone_410 forbidden unavailable
         foreign_coding gzip deflate tail open_box short_digest status_203 status_206 signed_redirect cookie_redirect
         unavailable_retry_after server_error empty_503 edge_502_html edge_524_html hang cut
     """,
-    ("generation", "any"): "face_detection content_policy file_download error_object stuck odd_length",
+    ("generation", "any"): "face_detection content_policy file_download error_object stuck odd_length overcharged",
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
     call: {kind: state for (on, state), kinds in _KINDS.items() if on == call for kind in kinds.split()}
@@ -64,7 +66,7 @@ DELAYS_S = {
 class Fault:
     """One rule. It matches a call if every condition that is set holds.
 
-    on: submit, poll, logs, billing, download or generation. kind: one of KINDS[on].
+    on: submit, poll, logs, billing, transactions, models, download or generation. kind: one of KINDS[on].
     rate: chance of each call, 0 to 1. first: at most this often, in order of arrival.
     each_first: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id).
     match: only calls whose identity holds this text.
