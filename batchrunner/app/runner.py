@@ -43,6 +43,7 @@ from batchrunner.providers import registry
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
+from batchrunner.providers.registry import Connect
 from batchrunner.report import writer
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.durable_files import Disk
@@ -72,7 +73,8 @@ class Environment:
 
     executor: for files. checks: where clips are decoded. journal_executor: one thread, so that commits keep their
     order. posters: made where somebody will look at them. history: the file of durations, None to keep none
-    (`batchrunner.engine.polling.duration_cache`). proxies: the ways to other hosts.
+    (`batchrunner.engine.polling.duration_cache`). proxies: the ways to other hosts. connect: makes the provider for the
+    endpoint.
     """
 
     clock: Clock
@@ -84,6 +86,7 @@ class Environment:
     posters: Posters | None = None
     history: Path | None = None
     proxies: Proxies = field(default_factory=Proxies)
+    connect: Connect = registry.connect
 
 
 def run(
@@ -277,7 +280,7 @@ def _calls(
     setup: Setup, endpoint: Endpoint, outside: Environment
 ) -> tuple[AbstractAsyncContextManager[Provider], Downloader]:
     """What calls the service and file hosts, not opened yet."""
-    client = registry.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
+    client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     return client, Downloader(
         setup.rundir.partial_dir, outside.executor, outside.files, guard, outside.checks, endpoint.redactor

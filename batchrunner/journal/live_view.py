@@ -28,24 +28,20 @@ _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY
 _ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts WHERE {_THESE} ORDER BY fingerprint, number"
 _IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
 _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
-# What a price depends on (`batchrunner.plan.prices`), and how long a generation takes.
-_KIND = ", ".join(
-    f"'$.{path}'"
-    for path in dict.fromkeys(
-        path
-        for spec in registry.models().values()
-        if spec.price is not None
-        for path in (
-            *("model", f"params.{spec.price.by}", "params.resolution"),
-            *(f"{spec.price.input}.duration_s", f"{spec.price.input}.frames"),
-        )
-    )
-)
-_WAITING = f"""
-SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
-GROUP BY json_extract(job_json, {_KIND})
-"""
 _TIMELINE_EVENTS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeline_events WHERE at >= ? ORDER BY rowid"
+
+
+@registry.cached
+def _waiting() -> str:
+    """Group the waiting jobs by what price (`batchrunner.plan.prices`) and time of a generation depend on."""
+    paths = ["model", "params.resolution"]
+    for price in (spec.price for spec in registry.models().values() if spec.price):
+        paths += [f"params.{price.by}", f"{price.input}.duration_s", f"{price.input}.frames"]
+    kind = ", ".join(f"'$.{path}'" for path in dict.fromkeys(paths))
+    return f"""
+    SELECT fingerprint, job_json, job_checksum, count(*) FROM jobs WHERE state = 'pending' AND {NAMED}
+    GROUP BY json_extract(job_json, {kind})
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
     for fingerprint, name in connection.execute(_IDS, these):
         ids[fingerprint] = (*ids.get(fingerprint, ()), name)
     ends = connection.execute(_ENDS, (since,))
-    waiting = connection.execute(_WAITING)
+    waiting = connection.execute(_waiting())
     return Moving(
         counts,
         {fingerprint: records[fingerprint] for fingerprint in ids},

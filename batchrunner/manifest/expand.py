@@ -13,7 +13,7 @@ from typing import Any
 
 from batchrunner.manifest.diagnostics.diagnostic import Findings
 from batchrunner.manifest.inputs import is_pattern
-from batchrunner.manifest.row import FIELDS, Row
+from batchrunner.manifest.row import Row, job_fields, row_fields
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
@@ -21,7 +21,6 @@ from batchrunner.storage.paths import expanded
 
 MAX_ROWS = 1_000_000
 MAX_COMPARISONS = 50_000_000
-_FILES = registry.input_names()
 _NAMES = {"jobs": "job", "jobs_from": "row", "matrix": "matrix row"}
 
 # Takes a pattern, and returns the matching paths as they would be written, in any order.
@@ -52,7 +51,8 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     defaults = top.get("defaults")
     if not isinstance(defaults, YamlMapping):
         defaults = YamlMapping(0)
-    usable = {key: element for key, element in defaults.items() if key in FIELDS and ("defaults", key) not in bad}
+    known = row_fields()
+    usable = {key: element for key, element in defaults.items() if key in known and ("defaults", key) not in bad}
     allow_empty = top.get("allow_empty") is True
     refused = frozenset(defaults) - usable.keys()
     model = top.get("model")
@@ -108,7 +108,7 @@ def _table(name: str, place: int, context: _RowContext, read: Read) -> Iterator[
 
 
 def _job(item: YamlMapping, where: tuple[str, int], context: _RowContext) -> Row:
-    own, unusable = _own(item, FIELDS | {"id"}, where, context)
+    own, unusable = _own(item, job_fields(), where, context)
     row = _row(item, own, item.value_marks, unusable, context)
     _require_inputs(row, "jobs", context)
     return row
@@ -164,7 +164,7 @@ def _require(spec: ModelSpec, row: Row, section: str, context: _RowContext) -> N
 
 def _combinations(item: YamlMapping, where: tuple[str, int], context: _RowContext) -> Iterator[Row]:
     """Yield every combination of the values in a matrix row, except for excluded ones."""
-    own, unusable = _own(item, FIELDS, where, context)
+    own, unusable = _own(item, row_fields(), where, context)
     allow_empty = item.get("allow_empty", context.allow_empty) is True
     axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, context)) for key in own}
     whole = Row({**context.defaults, **axes}, {}, item.mark, context.findings, unusable)
@@ -201,8 +201,9 @@ class _Exclusion:
 
 
 def _exclusions(listed: YamlList, context: _RowContext) -> list[_Exclusion]:
+    known = row_fields()
     return [
-        _Exclusion({key: element[key] for key in element if key in FIELDS}, place)
+        _Exclusion({key: element[key] for key in element if key in known}, place)
         for element, place in zip(listed, listed.marks, strict=True)
         if isinstance(element, YamlMapping)
     ]
@@ -223,7 +224,7 @@ def _fits(wanted: Any, key: str, row: Row) -> bool:
     if value is None:
         spec = registry.spec_of(row.fields)
         value = spec.name if key == "model" else spec.defaults.get(key)
-    if key in _FILES and isinstance(value, str) and is_pattern(wanted):
+    if key in registry.input_names() and isinstance(value, str) and is_pattern(wanted):
         return wanted == value or fnmatch.fnmatchcase(value, expanded(wanted))
     return bool(value == wanted)
 
@@ -246,7 +247,7 @@ def _choices(key: str, value: Any, place: int, allow_empty: bool, context: _RowC
     """Yield the values of one key of a matrix row with their places. Patterns are expanded and sorted."""
     listed = zip(value, value.marks, strict=True) if isinstance(value, YamlList) else ((value, place),)
     for element, element_place in listed:
-        if key in _FILES and isinstance(element, str) and is_pattern(element):
+        if key in registry.input_names() and isinstance(element, str) and is_pattern(element):
             matches = sorted(context.glob(element))
             if not matches and not allow_empty:
                 hint = "patterns are relative to the manifest; 'allow_empty: true' allows this"

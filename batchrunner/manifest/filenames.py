@@ -17,7 +17,6 @@ from batchrunner.providers import registry
 _DEFAULT = "{id}"
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _ID = "\0"  # a placeholder for the id until ids are settled; not allowed in names
-_KNOWN = ("id", *registry.input_names(), *registry.parameter_names())
 _MAX_TEXT = 1000
 
 
@@ -66,19 +65,24 @@ class FileNames:
 
 def pattern_fault(pattern: str) -> tuple[str, str]:
     """Return message and hint for an error of a pattern that affects every job, or empty texts."""
-    return _holes(pattern)[1:]
+    return _holes(pattern, _placeholders())[1:]
+
+
+@registry.cached
+def _placeholders() -> tuple[str, ...]:
+    return ("id", *registry.input_names(), *registry.parameter_names())
 
 
 @lru_cache(maxsize=4096)
-def _holes(pattern: str) -> tuple[tuple[str, ...], str, str]:
-    """Return the placeholders of a pattern, and message and hint of its error, or empty texts."""
+def _holes(pattern: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
+    """Return the placeholders of a pattern, and message and hint of its error, or empty texts. known: all names."""
     names = tuple(_HOLE.findall(pattern))
     if any(item in _HOLE.sub("", pattern) for item in "{}\0"):
         return names, "the file name contains an unmatched brace", "write placeholders as {id}"
     for name in names:
-        if name not in _KNOWN and not (name.startswith("tags.") and name != "tags."):
-            guess = nearest(name, (*_KNOWN, "tags.…"))
-            hint = f"did you mean {{{guess}}}?" if guess else "known: " + ", ".join((*_KNOWN, "tags.<name>"))
+        if name not in known and not (name.startswith("tags.") and name != "tags."):
+            guess = nearest(name, (*known, "tags.…"))
+            hint = f"did you mean {{{guess}}}?" if guess else "known: " + ", ".join((*known, "tags.<name>"))
             if name in ("index", "n", "number", "position", "row"):
                 hint = "a row's position changes when rows are added: use {id}"
             return names, f"there is no placeholder {{{name[:40]}}}", hint
@@ -87,7 +91,7 @@ def _holes(pattern: str) -> tuple[tuple[str, ...], str, str]:
 
 def _filled(pattern: str, row: Row) -> str | None:
     """Fill in the pattern except for the id. Record an error and return None if that is not possible."""
-    names, message, hint = _holes(pattern)
+    names, message, hint = _holes(pattern, _placeholders())
     if message:
         row.error("file-name", "file", message, hint)
         return None

@@ -8,8 +8,17 @@ from typing import Any
 from batchrunner.manifest.diagnostics.diagnostic import Findings, line_of
 from batchrunner.providers import registry
 
-# The fields of a matrix row; a job may have an id besides, and the defaults no model.
-FIELDS = registry.field_names() | {"model", "tags", "priority", "file"}
+
+@registry.cached
+def row_fields() -> frozenset[str]:
+    """The fields of a matrix row. A job may have an id besides; the defaults have no model."""
+    return registry.field_names() | {"model", "tags", "priority", "file"}
+
+
+@registry.cached
+def job_fields() -> frozenset[str]:
+    """The fields of a job."""
+    return row_fields() | {"id"}
 
 
 @dataclass(slots=True)  # not frozen: that would take three times as long to create, for each job

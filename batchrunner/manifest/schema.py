@@ -8,14 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import UsageError
 from batchrunner.manifest import schema_fast
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
-from batchrunner.manifest.row import FIELDS
+from batchrunner.manifest.row import row_fields
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
@@ -50,13 +49,19 @@ _MISPLACED = {
 }
 # Names from other tools, for which the nearest known key would be wrong.
 _FOREIGN = {
-    **{item.field: f"did you mean '{item.name}'?" for spec in registry.models().values() for item in spec.inputs},
     "seed": "the service does not accept a seed for this model",
     "prompt": "the model does not accept a prompt",
 }
 
 
-@cache
+@registry.cached
+def _request_fields() -> Mapping[str, str]:
+    """The hint for each name that a service uses for an input."""
+    specs = registry.models().values()
+    return {item.field: f"did you mean '{item.name}'?" for spec in specs for item in spec.inputs}
+
+
+@registry.cached
 def schema() -> dict[str, Any]:
     """The manifest's JSON Schema (draft 2020-12): the one in the package with the fields of all models in it."""
     text = Path(__file__).with_name("schema.json").read_text("utf-8")
@@ -87,14 +92,14 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, An
     return {**one, "enum": [*one["enum"], *(item for item in other["enum"] if item not in one["enum"])]}
 
 
-@cache
+@registry.cached
 def _validator() -> Any:
     import jsonschema
 
     return jsonschema.Draft202012Validator(schema())
 
 
-@cache
+@registry.cached
 def _item_validator(section: str) -> Any:
     """Return the validator for one entry of a section."""
     import jsonschema
@@ -103,14 +108,14 @@ def _item_validator(section: str) -> Any:
     return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{_ITEMS[section]}", "$defs": definitions})
 
 
-@cache
+@registry.cached
 def _fits(section: str) -> schema_fast.Check:
     """Return the fast check for one entry of a section, or for the manifest without sections (an empty name)."""
     definitions = schema()["$defs"]
     return schema_fast.compiled(definitions[_ITEMS[section]] if section else schema(), definitions)
 
 
-@cache
+@registry.cached
 def _types() -> dict[str, str]:
     """Return the type of each key whose values are neither text nor collections."""
     top = schema()["else"]["properties"]
@@ -159,7 +164,7 @@ def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
 
 def hint_for(key: str) -> str:
     """Return the hint for a field of another tool, or an empty text."""
-    return _FOREIGN.get(key, "")
+    return _request_fields().get(key) or _FOREIGN.get(key, "")
 
 
 def where(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -268,10 +273,10 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         guess = nearest(key, known)
         listed = ", ".join(known) if len(known) <= _MOST_LISTED else "run 'batchrunner schema' to list them"
         hint = f"did you mean '{guess}'?" if guess else f"known keys: {listed}"
-        if not path and key in FIELDS:
+        if not path and key in row_fields():
             hint = "fields of a job belong in an entry of 'jobs' or in 'defaults'"
         elif path:
-            hint = _MISPLACED.get((section, key)) or _FOREIGN.get(key, hint)
+            hint = _MISPLACED.get((section, key)) or hint_for(key) or hint
         findings.error("unknown-key", marks[key], f"{_owner(path)} has no key {_shown(key, 40)}", hint)
 
 
@@ -289,7 +294,7 @@ def _owner(path: tuple[str | int, ...]) -> str:
 def _explanation(error: Any, path: tuple[str | int, ...]) -> tuple[str, str]:
     """Return message and hint for one error of jsonschema."""
     subject = _owner(path)
-    if isinstance(error.instance, list) and path[-1:] and path[-1] in FIELDS - {"tags"} and path[0] != "matrix":
+    if isinstance(error.instance, list) and path[-1:] and path[-1] in row_fields() - {"tags"} and path[0] != "matrix":
         return f"{subject} is a list", "a field takes a list in 'matrix' rows only"
     explainer = _EXPLAINERS.get(error.validator)
     if explainer is None:  # a keyword that the schema does not use at present

@@ -70,7 +70,7 @@ class GenerationOwners:
         sent = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
         ids = {**self._unrecorded(ours, lost, sent), **ours}
         # One that is listed without a usable id was accepted all the same: its job is not free to be submitted again.
-        unclear = {lost[key] for each in found.requests - ours.keys() - sent if (key := _job_key(each)) in lost}
+        unclear = {lost[key] for name in found.requests - ours.keys() - sent if (key := _job_key(name)) in lost}
         return replace(found, ids=ids, requests=found.requests | ids.keys() | unclear)
 
     def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str], sent: Collection[str]) -> dict[str, str]:

@@ -26,9 +26,9 @@ class Params(dict[str, Any]):
 
     __slots__ = ("json",)
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        super().__init__(given)
-        self.json = _canonical(given)
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        super().__init__(parameters)
+        self.json = _canonical(parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +100,17 @@ class ModelSpec:
     @cached_property
     def kinds(self) -> tuple[tuple[str, Kind], ...]:
         """Name and kind of each input."""
-        return tuple((each.name, each.kind) for each in self.inputs)
+        return tuple((item.name, item.kind) for item in self.inputs)
 
     @cached_property
     def required(self) -> frozenset[str]:
         """The names of the inputs that a job must have."""
-        return frozenset(each.name for each in self.inputs if each.required)
+        return frozenset(item.name for item in self.inputs if item.required)
 
     @cached_property
     def fields(self) -> Mapping[str, Mapping[str, Any]]:
         """The JSON Schema of every field that a manifest may set, inputs first."""
-        return {**{each.name: each.schema for each in self.inputs}, **self.parameters}
+        return {**{item.name: item.schema for item in self.inputs}, **self.parameters}
 
     @cached_property
     def _default_values(self) -> tuple[Any, ...]:
@@ -145,8 +145,8 @@ class ModelSpec:
 
 
 @lru_cache(maxsize=1024, typed=True)  # typed: True, 1 and 1.0 are not the same
-def _completed(spec: ModelSpec, *given: Any) -> Params:
-    named = zip(spec.parameters.items(), given, strict=True)
+def _completed(spec: ModelSpec, *values: Any) -> Params:
+    named = zip(spec.parameters.items(), values, strict=True)
     return Params({name: _typed(schema, value) for (name, schema), value in named if value is not None})
 
 
@@ -171,7 +171,7 @@ def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
     price = data.get("price")
     spec = ModelSpec(
         name=data["name"],
-        inputs=tuple(ModelInput(**each) for each in data["inputs"]),
+        inputs=tuple(ModelInput(**item) for item in data["inputs"]),
         parameters=data["parameters"],
         price=None if price is None else PriceBasis(**price),
         result=ResultShape(**data.get("result", {})),
@@ -181,8 +181,8 @@ def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
     for name in spec.fields:
         if not _NAME.fullmatch(name) or name in COMMON:
             raise ValueError(f"{name!r} cannot be the name of a field")
-    names = [each.name for each in spec.inputs]
-    if len(spec.fields) != len(names) + len(spec.parameters) or not {each.kind for each in spec.inputs} <= KINDS:
+    names = [item.name for item in spec.inputs]
+    if len(spec.fields) != len(names) + len(spec.parameters) or not {item.kind for item in spec.inputs} <= KINDS:
         raise ValueError("a field stands twice, or an input is of an unknown kind")
     lengths = {spec.result.length_of, *([spec.price.input] if spec.price else [])} - {""}
     values = {spec.result.short_side, *([spec.price.by] if spec.price else [])} - {""}

@@ -1,12 +1,14 @@
-"""Which providers and models exist: the one place that names the providers' packages. Pure but for `connect`.
+"""Which providers and models exist: the one place that names the providers' packages. Pure except for `connect`.
 
-A provider's client is imported when it is asked for: its libraries take time to load.
+`connect` imports a provider's client when it is called, because its libraries take time to load. What is derived from
+the models is computed once (`cached`); `with_models` adds models for a while and empties these caches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from batchrunner.providers.models import ModelSpec, read_spec
 
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "alibaba/wan2.2-14b-animate-replace"
 _FOLDERS = ("aimlapi",)  # the sandbox offers the models of aimlapi
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_added: dict[str, ModelSpec] = {}
+_caches: list[Callable[[], None]] = []
 
 
 class Connect(Protocol):
-    """Makes the provider for an endpoint."""
+    """Makes the provider for an endpoint. A run takes it from `batchrunner.app.runner.Environment`."""
 
     def __call__(
         self, endpoint: "Endpoint", clock: "Clock", executor: "Executor", proxies: "Proxies | None" = None
@@ -42,9 +48,43 @@ def connect(
     return ApiClient(endpoint, clock, executor, proxies=proxies)
 
 
-@cache
+def cached(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Cache a function of hashable arguments that depends on the models and on nothing else."""
+    remembering = cache(function)
+    _caches.append(remembering.cache_clear)
+    return cast("Callable[_P, _T]", remembering)
+
+
+@contextmanager
+def with_models(*specs: ModelSpec) -> Iterator[None]:
+    """Offer further models within the block, as if their files were in a provider's folder. Not for several threads.
+
+    Raises ValueError if a model of this name exists.
+    """
+    known = models()
+    if taken := [spec.name for spec in specs if spec.name in known]:
+        raise ValueError(f"there is a model of this name already: {', '.join(taken)}")
+    _change(lambda: _added.update({spec.name: spec for spec in specs}))
+    try:
+        yield
+    finally:
+        _change(lambda: [_added.pop(spec.name) for spec in specs])
+
+
+def _change(change: Callable[[], object]) -> None:
+    change()
+    for clear in _caches:
+        clear()
+
+
+@cached
 def models() -> Mapping[str, ModelSpec]:
     """Every model by its name, the default one first."""
+    return {**_packaged(), **_added}
+
+
+@cache
+def _packaged() -> Mapping[str, ModelSpec]:
     here = Path(__file__).parent
     specs = [read_spec(path) for folder in _FOLDERS for path in sorted((here / folder / "models").glob("*.json"))]
     specs.sort(key=lambda spec: spec.name != DEFAULT_MODEL)
@@ -61,31 +101,31 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
     return models()[fields.get("model", DEFAULT_MODEL)]
 
 
-@cache
+@cached
 def field_names() -> frozenset[str]:
     """The fields of all models."""
     return frozenset(name for spec in models().values() for name in spec.fields)
 
 
-@cache
+@cached
 def input_names() -> tuple[str, ...]:
     """The inputs of all models, each once."""
     return tuple(dict.fromkeys(name for spec in models().values() for name, _ in spec.kinds))
 
 
-@cache
+@cached
 def parameter_names() -> tuple[str, ...]:
     """The parameters of all models, each once."""
     return tuple(dict.fromkeys(name for spec in models().values() for name in spec.parameters))
 
 
-@cache
+@cached
 def foreign_fields(model: str) -> frozenset[str]:
     """Fields that other models have and this one has not."""
     return field_names() - models()[model].fields.keys()
 
 
-@cache
+@cached
 def narrower_fields(model: str) -> Mapping[str, tuple[Any, ...]]:
     """The choices of this model's fields where other models have more choices for the same field."""
     own = {name: tuple(schema["enum"]) for name, schema in models()[model].fields.items() if "enum" in schema}
@@ -97,7 +137,7 @@ def narrower_fields(model: str) -> Mapping[str, tuple[Any, ...]]:
     }
 
 
-@cache
+@cached
 def fields_differ() -> bool:
     """Whether a field that one model takes, or a choice of it, is refused by another one."""
     return any(foreign_fields(name) or narrower_fields(name) for name in models())

@@ -1,8 +1,8 @@
 """The report for other programs: report.json, results.csv, JUnit XML, a Prometheus text file. Pure: dict in, text out.
 
-Rules: what has a line for each job is a `Form`, so that one way through the rows serves every file. COLUMNS and METRICS
-are the only places that say what is in them; docs/outputs.md is made from these tables. Text from outside is made
-printable; in the CSV what a spreadsheet would take for a formula is quoted with an apostrophe.
+Each file with a line for each job is a `Form`, so all files go through the rows in the same way. `columns` and METRICS
+alone say what the files contain; docs/outputs.md is made from these tables. Text from outside is made printable. In the
+CSV, a text that a spreadsheet would read as a formula is quoted with an apostrophe.
 """
 
 import csv
@@ -103,13 +103,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if _SEPARATORS.search(text) else text
 
 
-_LABELS = {item.name: item.label for spec in registry.models().values() for item in spec.inputs}.items()
-COLUMNS: tuple[Column, ...] = (
+_COLUMNS_BEFORE_INPUTS = (
     Column("id", "the entry's id", _key("id")),
     Column("state", "`succeeded`, `failed`, `in_doubt`, `in_flight` or `pending`", _key("state")),
     Column("file", "the clip, relative to the run directory", _key("file")),
     Column("resolution", "as asked for", _key("request", "resolution")),
-    *(Column(name, f"the {label.lower()}, as the manifest names it", _key("request", name)) for name, label in _LABELS),
+)
+_COLUMNS_AFTER_INPUTS = (
     Column(
         "tags",
         '`key=value`, separated by `; `; what holds `;`, `=` or `"` stands in double quotes, as in JSON',
@@ -145,6 +145,17 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+@registry.cached
+def columns() -> tuple[Column, ...]:
+    """The columns of results.csv. The inputs of all models have one each."""
+    labels = {item.name: item.label for spec in registry.models().values() for item in spec.inputs}
+    inputs = [
+        Column(name, f"the {label.lower()}, as the manifest names it", _key("request", name))
+        for name, label in labels.items()
+    ]
+    return (*_COLUMNS_BEFORE_INPUTS, *inputs, *_COLUMNS_AFTER_INPUTS)
+
+
 class _Line:
     """A file that hands back what is written to it."""
 
@@ -152,11 +163,10 @@ class _Line:
 
 
 _csv_line: Callable[[Iterable[object]], str] = csv.writer(_Line()).writerow
-_CELLS = tuple(column.of for column in COLUMNS)
 
 
 def _csv_row(report: Row, job: Row) -> str:
-    values = [of(job) for of in _CELLS]
+    values = [column.of(job) for column in columns()]
     return _csv_line([_cell(item) if isinstance(item, str) and not _PLAIN.fullmatch(item) else item for item in values])
 
 
@@ -166,7 +176,7 @@ def _cell(value: str) -> str:
 
 
 # A row for each entry of the manifest, in its order (RFC 4180).
-CSV = Form(lambda report: _csv_line(column.name for column in COLUMNS), _csv_row, "", lambda report: ())
+CSV = Form(lambda report: _csv_line(column.name for column in columns()), _csv_row, "", lambda report: ())
 
 
 def _junit_head(report: Row) -> str:

@@ -19,7 +19,7 @@ def expectation_warnings(job: Job, result: Result) -> tuple[str, ...]:
     if source is not None and source.duration_s and result.duration_s:
         ratio = result.duration_s / source.duration_s
         if not 0.8 <= ratio <= 1.25:
-            label = next(each.label for each in spec.inputs if each.name == shape.length_of)
+            label = next(item.label for item in spec.inputs if item.name == shape.length_of)
             shown = f"{label[:1].lower()}{label[1:]}"
             warnings.append(f"lasts {result.duration_s:.2f} s, the {shown} {source.duration_s:.2f} s")
     return tuple(warnings)

@@ -24,7 +24,7 @@ from batchrunner.manifest import Batch, Diagnostic, ids, load, schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest
 from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.inputs import remote
-from batchrunner.manifest.row import FIELDS
+from batchrunner.manifest.row import row_fields
 from batchrunner.manifest.yaml_source import parser as source
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
 from batchrunner.media.probe import MediaProblem, probe
@@ -503,7 +503,8 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 ROWS = st.lists(
-    st.dictionaries(st.sampled_from([*FIELDS, "id", "exclude", "allow_empty", "other"]), VALUES, max_size=5) | VALUES,
+    st.dictionaries(st.sampled_from(["id", *row_fields(), "exclude", "allow_empty", "other"]), VALUES, max_size=5)
+    | VALUES,
     max_size=3,
 )
 MANIFESTS = st.one_of(
@@ -542,8 +543,8 @@ def test_the_pure_parser_works_without_the_c_parser(here: Path, monkeypatch: pyt
 
 def test_nearest() -> None:
     assert nearest("720P", ["480p", "720p"]) == "720p"
-    assert nearest("resolutoin", sorted(FIELDS)) == "resolution"
-    assert nearest("xyz", sorted(FIELDS)) is None
+    assert nearest("resolutoin", sorted(row_fields())) == "resolution"
+    assert nearest("xyz", sorted(row_fields())) is None
 
 
 def test_more_rows_than_the_limit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,10 +581,10 @@ def test_the_schema_knows_every_setting_and_no_other_key() -> None:
 
 def test_the_schema_knows_every_parameter_with_its_documented_default() -> None:
     definitions = schema()["$defs"]
-    assert set(definitions["job"]["properties"]) == FIELDS | {"id"}
-    assert set(definitions["defaults"]["properties"]) == FIELDS - {"model"}
-    assert set(definitions["row"]["properties"]) == FIELDS | {"exclude", "allow_empty"}
-    assert set(definitions["exclusion"]["properties"]) == FIELDS - {"tags", "priority", "file"}
+    assert set(definitions["job"]["properties"]) == row_fields() | {"id"}
+    assert set(definitions["defaults"]["properties"]) == row_fields() - {"model"}
+    assert set(definitions["row"]["properties"]) == row_fields() | {"exclude", "allow_empty"}
+    assert set(definitions["exclusion"]["properties"]) == row_fields() - {"tags", "priority", "file"}
     for name, default in PARAMETERS.items():
         assert definitions[name].get("default") == default
     assert definitions["resolution"]["enum"] == ["480p", "580p", "720p"]

@@ -13,11 +13,11 @@ from typing import Any
 
 from batchrunner.manifest import schema
 from batchrunner.manifest.diagnostics.diagnostic import mark, nearest
-from batchrunner.manifest.row import Row
+from batchrunner.manifest.row import Row, job_fields
 from batchrunner.manifest.tables import reader as records
-from batchrunner.manifest.tables.reader import KNOWN, Marks, Table
+from batchrunner.manifest.tables.reader import Marks, Table
+from batchrunner.providers import registry
 
-_COLUMNS = tuple(sorted(KNOWN - {"tags"}))
 _SEPARATOR = re.compile(r'"?sep=(\\t|[^\s"]|\t)"?\s*', re.IGNORECASE)
 _EMPTY = ' \t\r\n,;"\ufeff\u00a0'
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,15},[0-9]{1,15}")
@@ -36,6 +36,11 @@ class _Column:
     name: str
     tag: str
     index: int
+
+
+@registry.cached
+def _column_names() -> tuple[str, ...]:
+    return tuple(sorted(job_fields() - {"tags"}))
 
 
 def read(table: Table, delimiter: str = ",") -> Iterator[Row]:
@@ -94,7 +99,7 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
     """
     places = _CellPlaces(table.record, table.start, delimiter)
     names = [cell.strip() for cell in cells]
-    if not any(name in _COLUMNS or name.startswith("tags.") for name in names):
+    if not any(name in _column_names() or name.startswith("tags.") for name in names):
         at = next((index for index, name in enumerate(names) if name), 0)
         message = f"the header names no field of a job: it starts with '{names[at][:60]}'"
         table.findings.error("unknown-key", places[at], message, _header_hint(names))
@@ -105,7 +110,7 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
         field_name, _, tag = name.partition(".")
         if name in seen:
             table.findings.error("duplicate-key", places[index], f"the column '{name[:60]}' appears a second time")
-        elif name in _COLUMNS:
+        elif name in _column_names():
             columns.append(_Column(name, "", index))
         elif field_name == "tags" and tag:
             columns.append(_Column("tags", tag, index))
@@ -117,19 +122,19 @@ def _header(cells: list[str], table: Table, delimiter: str) -> list[_Column]:
 
 def _header_hint(names: list[str]) -> str:
     """Return the hint for a header without a known name."""
-    guesses = {name: guess for name in names if (guess := nearest(name.lower(), _COLUMNS))}
+    guesses = {name: guess for name in names if (guess := nearest(name.lower(), _column_names()))}
     if guesses:
         return "did you mean " + ", ".join(f"'{guess}' for '{name[:60]}'" for name, guess in guesses.items()) + "?"
-    return "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
+    return "the first line names the columns: " + ", ".join((*_column_names(), "tags.<name>"))
 
 
 def _column_hint(name: str) -> str:
     if name == "tags":
         return "use one column per tag: tags.<name>"
-    guess = schema.hint_for(name) or nearest(name, _COLUMNS)
-    if guess in _COLUMNS:
+    guess = schema.hint_for(name) or nearest(name, _column_names())
+    if guess in _column_names():
         return f"did you mean '{guess}'?"
-    return guess or "the first line names the columns: " + ", ".join((*_COLUMNS, "tags.<name>"))
+    return guess or "the first line names the columns: " + ", ".join((*_column_names(), "tags.<name>"))
 
 
 def _csv_row(cells: list[str], columns: list[_Column], table: Table, delimiter: str) -> Row:

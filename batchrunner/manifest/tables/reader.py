@@ -12,13 +12,11 @@ from typing import Any, Final
 from batchrunner.manifest import schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, mark
 from batchrunner.manifest.inputs import is_remote
-from batchrunner.manifest.row import FIELDS, Row
+from batchrunner.manifest.row import Row, job_fields
 from batchrunner.manifest.yaml_source.parser import YamlMapping
 from batchrunner.providers import registry
 
 MAX_LINE_BYTES: Final = 64 << 20
-KNOWN: Final = FIELDS | {"id"}
-_FILES = registry.input_names()
 
 
 class Stop(Exception):
@@ -90,7 +88,7 @@ def checked(fields: dict[str, Any], marks: Mapping[str, int], table: Table) -> R
         place = marks.get(name, marks.get(f"tags.{name}", start))
         whole.put(name, value, place, place)
     refused = schema.check_job(whole, table.findings)
-    fields = {name: value for name, value in fields.items() if name in KNOWN and name not in refused}
+    fields = {name: value for name, value in fields.items() if name in job_fields() and name not in refused}
     return usable(fields, marks, table, refused)
 
 
@@ -99,7 +97,7 @@ def usable(
 ) -> Row:
     """Return a row of usable fields, with paths relative to the manifest. refused: names of unusable fields."""
     if table.folder:
-        for name in _FILES:
+        for name in registry.input_names():
             path = fields.get(name)
             if path and not path.startswith("~") and not is_remote(path):
                 fields[name] = _joined(table.folder, path)

@@ -249,7 +249,7 @@ class _Body:
     """
 
     def __init__(self, job: Job, executor: Executor) -> None:
-        fields = {each.name: each.field for each in registry.models()[job.model].inputs}
+        fields = {item.name: item.field for item in registry.models()[job.model].inputs}
         head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
         pieces: list[bytes | Media] = [head.encode()]
         for name, media in job.inputs.items():

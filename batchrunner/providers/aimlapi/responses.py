@@ -319,7 +319,7 @@ def service_time(date: str | None, created: Mapping[str, float]) -> float | None
         moment = parsedate_to_datetime(date or "").timestamp()
     except (ValueError, OverflowError):
         return None
-    return None if any(each > moment + _CLOCKS_DIFFER_S for each in created.values()) else moment
+    return None if any(created_at > moment + _CLOCKS_DIFFER_S for created_at in created.values()) else moment
 
 
 def _moment(text: object) -> float | None:
