@@ -75,6 +75,25 @@ class Journal:
     ) -> None:
         from batchrunner.storage.batching import Batcher  # imported here: `read` needs no event loop
 
+        self.is_stale = False
+        self.warning = ""
+        self._path = path
+        self._witness = witness
+        # Reserved disk space: on a full disk, ids of active requests can still be stored.
+        self._ballast = path.with_name("ballast")
+        try:
+            self._open(recover=recover)
+        except LocalFault as fault:
+            # With the reserved space, a run on a full disk can open the journal and fetch clips, but submits nothing.
+            if fault.kind != "disk_full" or not _release(self._ballast):
+                raise
+            self._open(recover=recover)
+        self._is_witnessed = True
+        self._is_tight = not _reserve(self._ballast)
+        self._commits = Batcher(executor, self._write)
+
+    def _open(self, *, recover: bool) -> None:
+        path, witness = self._path, self._witness
         with reading(path):
             if not path.exists():
                 create(path)
@@ -88,9 +107,6 @@ class Journal:
             if complaint and not recover:
                 raise JournalError(complaint, STALE_HINT)
         self.is_stale = bool(complaint) or (recover and seen is None)
-        self.warning = ""
-        self._path = path
-        self._witness = witness
         self._connection = _connect(path)
         with reading(path), ExitStack() as undo:
             undo.callback(self._connection.close)
@@ -102,11 +118,6 @@ class Journal:
             self._put_mark(is_open=True)
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             undo.pop_all()
-        self._is_witnessed = True
-        # Reserved disk space: on a full disk, ids of active requests can still be stored.
-        self._ballast = path.with_name("ballast")
-        self._is_tight = not _reserve(self._ballast)
-        self._commits = Batcher(executor, self._write)
 
     def close(self) -> None:
         """Close the file. SQLite merges the write-ahead log into it.
@@ -127,6 +138,8 @@ class Journal:
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
                 self._put_mark(is_open=False)
         self._connection.close()
+        if self._is_tight:
+            _reserve(self._ballast)  # for the next start: the log gave its space back
 
     def _put_mark(self, *, is_open: bool) -> None:
         """Store whether the journal is open. This does not count as a commit."""
@@ -224,8 +237,7 @@ class Journal:
                 break
             if give_up:
                 self._is_tight = True
-                with suppress(OSError):
-                    self._ballast.unlink(missing_ok=True)
+                _release(self._ballast)
             with suppress(sqlite3.Error):
                 # RESTART keeps the log's blocks and overwrites them. TRUNCATE would give them to other processes.
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
@@ -402,14 +414,31 @@ def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> 
 
 
 def _reserve(ballast: Path) -> bool:
-    """Reserve disk space; False if the disk is full. If the file system cannot reserve, commits show a full disk."""
+    """Reserve disk space; False if the disk is full. Then a part of it is reserved, if that is possible.
+
+    If the file system cannot reserve, commits show a full disk.
+    """
+    for size_bytes in (_BALLAST_BYTES, _BALLAST_BYTES // 2, _BALLAST_BYTES // 4):
+        try:
+            if not ballast.exists() or ballast.stat().st_size < size_bytes:
+                with ballast.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size_bytes)
+        except OSError as error:
+            if error.errno not in durable_files.FULL:
+                return True
+        else:
+            return size_bytes == _BALLAST_BYTES
+    return False
+
+
+def _release(ballast: Path) -> bool:
+    """Give reserved disk space back; False if there is none."""
     try:
-        if not ballast.exists() or ballast.stat().st_size < _BALLAST_BYTES:
-            with ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
-    except OSError as error:
-        return error.errno not in durable_files.FULL
-    return True
+        size_bytes = ballast.stat().st_size
+        ballast.unlink()
+    except OSError:
+        return False
+    return size_bytes > 0
 
 
 def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) -> LocalFault | None:

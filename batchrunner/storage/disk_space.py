@@ -45,7 +45,8 @@ class DiskSpaceGuard:
                 size_bytes = event.record.result.size_bytes
                 self._largest_bytes = max(self._largest_bytes, size_bytes)
                 if self._free_bytes is not None:
-                    self._free_bytes -= size_bytes  # until the next question to the disk
+                    # until the next question to the disk
+                    self._free_bytes = max(0, self._free_bytes - size_bytes)
 
         return listen
 
@@ -67,7 +68,8 @@ class DiskSpaceGuard:
         wanted_bytes = clips * (clip_bytes + _BESIDE_BYTES)
         reason = self._lacking_inodes(clips) or self._over_limit(clip_bytes)
         if not reason and self._free_bytes is not None and self._free_bytes < wanted_bytes:
-            reason = f"the disk has {size_text(self._free_bytes)} left: too little for the clips in flight and one more"
+            left = f"{size_text(self._free_bytes)} left, besides the journal's space"
+            reason = f"the disk has {left}: too little for the clips in flight and one more"
             reason = f"{reason} ({size_text(wanted_bytes)}); make room"
         return f"{reason} and run again to continue" if reason else ""
 

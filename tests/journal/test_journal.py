@@ -841,6 +841,52 @@ def test_without_room_to_set_aside_it_opens_all_the_same(path: Path, monkeypatch
     Journal(path, Inline()).close()
 
 
+def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Journal(path, Inline())
+    begun(first, "a")
+    first.close()
+    real, ballast = room._connect, path.with_name("ballast")
+
+    def connect(path: Path) -> sqlite3.Connection:
+        if ballast.exists():
+            raise LocalFault("disk_full", "no space")
+        return real(path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(room, "_connect", connect)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    journal = Journal(path, Inline())
+    with pytest.raises(LocalFault, match="the disk is full"):
+        asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
+    asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
+    journal.close()
+    assert states(known(path))[make_job("a").key] is State.IN_FLIGHT
+    ballast.write_bytes(b"")
+    with pytest.raises(LocalFault, match="no space"):  # nothing is left to give back
+        Journal(path, Inline())
+
+
+def test_a_part_is_reserved_where_the_whole_does_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, free_bytes = os.posix_fallocate, room._BALLAST_BYTES // 2
+
+    def reserve(descriptor: int, start_bytes: int, size_bytes: int) -> None:
+        if size_bytes > free_bytes:
+            raise OSError(28, "No space left on device")
+        real(descriptor, start_bytes, size_bytes)
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    journal, ballast = Journal(path, Inline()), path.with_name("ballast")
+    assert ballast.stat().st_size == free_bytes
+    begun(journal, "a")
+    with pytest.raises(LocalFault, match="the disk is full"):
+        asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
+    free_bytes = room._BALLAST_BYTES
+    journal.close()
+    assert ballast.stat().st_size == room._BALLAST_BYTES, "the log gave its space back"
+
+
 # A log that was lost
 
 
