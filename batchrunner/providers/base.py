@@ -12,6 +12,9 @@ from typing import Protocol
 from batchrunner.errors import Problem
 from batchrunner.job import Job
 
+# The tool's unit of money in journal, ledger and report: a provider that quotes in dollars converts.
+CREDITS_PER_USD = 2_000_000
+
 
 class Phase(StrEnum):
     """The state of a generation, whatever word the service uses for it."""
@@ -32,6 +35,11 @@ class Accepted:
 
     generation_id: str
     credits: float | None
+
+    @property
+    def usd(self) -> float | None:
+        """The quoted charge in US dollars, or None where none was named."""
+        return None if self.credits is None else self.credits / CREDITS_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +86,75 @@ class Submissions:
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """The money in the account, which all its keys share. usd: may be below 0. as_of: when, s since the epoch."""
+
+    usd: float
+    as_of: float
+
+    @property
+    def credits(self) -> float:
+        """The balance in credits."""
+        return self.usd * CREDITS_PER_USD
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A settled charge for one generation. credits: below 0 for a refund. recorded_at: s since the epoch."""
+
+    generation_id: str
+    credits: float
+    recorded_at: float
+    model: str = ""
+
+    @property
+    def usd(self) -> float:
+        """The charge in US dollars."""
+        return self.credits / CREDITS_PER_USD
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """The settled charges that the service lists, newest first.
+
+    complete: whether the list was read to its end. A charge may be listed minutes after its generation has ended, so
+    a missing one means nothing.
+    """
+
+    charges: tuple[Charge, ...]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The price of a second of video, in credits. when: the parameters that it is for; empty for all."""
+
+    credits_per_s: float
+    when: Mapping[str, str] = field(default_factory=dict)
+
+    def applies(self, params: Mapping[str, object]) -> bool:
+        """Whether it is the rate of a job with these parameters."""
+        return all(name in params and str(params[name]) == value for name, value in self.when.items())
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """The service's own price list. rates: by every name of a model. as_of: when it was confirmed, s since the epoch.
+
+    source: where it comes from, for people. version: the service's mark for this content (an ETag), or "".
+    """
+
+    rates: Mapping[str, tuple[Rate, ...]]
+    as_of: float
+    source: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """The optional calls of a provider and what it promises, so that nothing is guessed from an HTTP status.
 
-    find_submissions, balance, charges: whether these calls exist. No provider offers the last two yet.
+    find_submissions, balance, charges, prices: whether these calls exist.
     lists_on_acceptance: a submission is listed as soon as it is accepted. One that is not listed was not accepted.
     optional_suffix: the character after which the end of a generation id may be left out: with ``":"``, ``a:model``
     and ``a`` are one generation. "" where ids are compared as they are.
@@ -90,6 +163,7 @@ class Capabilities:
     find_submissions: bool = False
     balance: bool = False
     charges: bool = False
+    prices: bool = False
     lists_on_acceptance: bool = False
     optional_suffix: str = ""
 
@@ -123,4 +197,23 @@ class Provider(Protocol):
 
     async def find_submissions(self, since: float) -> Submissions:
         """List the submissions since `since` (wall time, s). Called only with `Capabilities.find_submissions`."""
+        ...
+
+    async def balance(self) -> Balance | None:
+        """Read the account's balance; None where the service does not show it. Called only with the capability."""
+        ...
+
+    async def charges(self, since: float) -> Charges | None:
+        """List the charges settled since `since` (wall time, s); None where the service does not list them.
+
+        Called only with the capability. A charge names its generation as `submit` did.
+        """
+        ...
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        """Read the price list of the models that the tool knows; None where the service has none.
+
+        known: the list of an earlier call, which is returned with a new date if it has not changed. Called only with
+        the capability.
+        """
         ...

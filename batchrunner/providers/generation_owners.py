@@ -11,7 +11,16 @@ from dataclasses import replace
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
 from batchrunner.plan.resume import may_lack_attempts
-from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Provider, Submissions
+from batchrunner.providers.base import (
+    Accepted,
+    Balance,
+    Capabilities,
+    Charges,
+    GenerationStatus,
+    PriceList,
+    Provider,
+    Submissions,
+)
 
 
 class GenerationOwners:
@@ -54,6 +63,18 @@ class GenerationOwners:
     async def ping(self) -> None:
         """Make a free call. Raises CallError."""
         await self._provider.ping()
+
+    async def balance(self) -> Balance | None:
+        """The account's balance. Raises CallError."""
+        return await self._provider.balance()
+
+    async def charges(self, since: float) -> Charges | None:
+        """The settled charges, of any job. Raises CallError."""
+        return await self._provider.charges(since)
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        """The service's price list. Raises CallError."""
+        return await self._provider.prices(known)
 
     async def find_submissions(self, since: float) -> Submissions:
         """The submissions that the log lists, without generation ids that are another job's. Raises CallError.

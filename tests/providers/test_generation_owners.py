@@ -9,7 +9,16 @@ import pytest
 from batchrunner.errors import Problem, ServiceFault
 from batchrunner.job import Job, Record, State
 from batchrunner.plan.resume import hold_later
-from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
+from batchrunner.providers.base import (
+    Accepted,
+    Balance,
+    Capabilities,
+    Charges,
+    GenerationStatus,
+    Phase,
+    PriceList,
+    Submissions,
+)
 from batchrunner.providers.generation_owners import GenerationOwners
 from tests.conftest import NOW, make_job, make_record
 
@@ -34,6 +43,15 @@ class Service:
 
     async def find_submissions(self, since: float) -> Submissions:
         return Submissions(self.log, frozenset(self.log) | self.idless)
+
+    async def balance(self) -> Balance | None:
+        return Balance(4.0, NOW)
+
+    async def charges(self, since: float) -> Charges | None:
+        return Charges((), complete=since == NOW)
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        return known
 
 
 def submit(owners: GenerationOwners, name: str) -> str:
@@ -133,3 +151,10 @@ def test_the_rest_is_the_services_own() -> None:
     assert asyncio.run(owners.status("g")).status_text == "g"
     asyncio.run(owners.ping())
     assert service.asked == 1
+
+
+def test_questions_about_money_are_passed_on() -> None:
+    owners, known = GenerationOwners(Service(), ()), PriceList({}, NOW, "example.com")
+    assert asyncio.run(owners.balance()) == Balance(4.0, NOW)
+    assert asyncio.run(owners.charges(NOW)) == Charges((), complete=True)
+    assert asyncio.run(owners.prices(known)) is known

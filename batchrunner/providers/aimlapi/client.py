@@ -27,15 +27,28 @@ from batchrunner.media import probe
 from batchrunner.net.connections import closed_ways
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
-from batchrunner.providers.aimlapi import responses
+from batchrunner.providers.aimlapi import billing, responses
 from batchrunner.providers.aimlapi.framing import Head
-from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Submissions
+from batchrunner.providers.base import (
+    Accepted,
+    Balance,
+    Capabilities,
+    Charge,
+    Charges,
+    GenerationStatus,
+    PriceList,
+    Submissions,
+)
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.redaction import Redactor, error_text
 
-CAPABILITIES = Capabilities(find_submissions=True, optional_suffix=":")
+CAPABILITIES = Capabilities(find_submissions=True, balance=True, charges=True, prices=True, optional_suffix=":")
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
+_BALANCE_PATH = "/v2/billing"
+_CHARGES_PATH = "/v2/billing/transactions"
+_PRICES_PATH = "/v1/models"
+_CHARGES_PAGES = 100  # at most, of a hundred rows
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
 _REACH_S = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
@@ -230,13 +243,46 @@ class ApiClient:
         listed = responses.read_log_rows(rows, ended=ended, complete=complete)
         return replace(listed, now=responses.service_time(date, listed.created), reaches_back_s=_REACH_S[period])
 
-    async def _get(self, path: str, query: dict[str, str]) -> "_Read":
+    async def balance(self) -> Balance | None:
+        """Return the account's balance; None where the service does not show it to this key. Raises CallError."""
+        read = await self._get(_BALANCE_PATH, {})
+        with _enough(read, redactor=self._redactor):
+            return billing.read_balance(read.status, read.headers, read.body, self._clock.now())
+
+    async def charges(self, since: float) -> Charges | None:
+        """Return the charges settled since `since` (wall time, s); None where they are not listed. Raises CallError."""
+        query = {"from": billing.period(since), "limit": "100"}
+        rows: list[Charge] = []
+        for _ in range(_CHARGES_PAGES):
+            read = await self._get(_CHARGES_PATH, query)
+            with _enough(read, redactor=self._redactor):
+                page = billing.read_charges(read.status, read.headers, read.body, self._clock.now())
+            if page is None:
+                return Charges(tuple(rows), complete=False) if rows else None
+            rows += page.charges
+            if not page.cursor or page.cursor == query.get("cursor"):
+                return Charges(tuple(rows), complete=not page.cursor and read.broken is None)
+            query["cursor"] = page.cursor
+        return Charges(tuple(rows), complete=False)
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        """Return the service's price list; None where it has none. known: see `Provider.prices`. Raises CallError."""
+        query = {"id": ",".join(registry.models()), "include": "pricing"}
+        version = known.version if known else ""
+        read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else None)
+        now, host = self._clock.now(), URL(self._base).host or ""
+        if known and read.status == billing.NOT_MODIFIED:
+            return replace(known, as_of=now)
+        with _enough(read, redactor=self._redactor):
+            return billing.read_prices(read.status, read.headers, read.body, now, host)
+
+    async def _get(self, path: str, query: dict[str, str], headers: dict[str, str] | None = None) -> "_Read":
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
-        url = URL(f"{self._base}{path}?{encoded}", encoded=True)
+        url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
         assert self._lookups is not None
         with _mapped(redactor=self._redactor), self._closed_ways():
-            async with self._lookups.get(url, timeout=timeout, allow_redirects=False) as reply:
+            async with self._lookups.get(url, headers=headers, timeout=timeout, allow_redirects=False) as reply:
                 return await _read(reply, self._redactor)
 
 

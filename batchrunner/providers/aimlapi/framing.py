@@ -16,6 +16,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _USED = {
     *(b"transfer-encoding", b"content-encoding", b"content-type", b"connection", b"retry-after", b"location", b"date"),
     *(b"x-inference-id", b"x-request-id", b"upgrade"),
+    *(b"etag", b"x-aimlapi-credits-used", b"x-aimlapi-usd-spent"),
 }
 
 

@@ -31,16 +31,18 @@ from batchrunner.providers.aimlapi.body import (
 )
 from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, storable
 from batchrunner.providers.aimlapi.result_link import result_link
-from batchrunner.providers.base import Accepted, GenerationStatus, Phase, Submissions
+from batchrunner.providers.base import CREDITS_PER_USD, Accepted, GenerationStatus, Phase, Submissions
 
 __all__ = [
     "HINTS",
     "MAX_FIELD_BYTES",
     "MAX_REPLY_BYTES",
     "is_usable_id",
+    "moment_s",
     "read_log",
     "read_status",
     "read_submission",
+    "refusal",
     "retry_after_s",
     "same_generation",
 ]
@@ -48,6 +50,7 @@ __all__ = [
 _MAX_REQUEST_ID = 128  # characters, as documented
 MAX_REPLY_BYTES = 1 << 20  # replies have a few hundred bytes
 MAX_FIELD_BYTES = 64 << 10  # of one header field
+_MAX_CREDITS = 1e18
 _MAX_WORD = 60  # characters of a status word
 
 
@@ -158,7 +161,7 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
     if 200 <= status < 300:
         found = _submitted_id(reply, headers, body)
         if found:
-            return Accepted(found, _credits(_merged(levels(reply)) if reply else {}))
+            return Accepted(found, _quote(_merged(levels(reply)) if reply else {}, headers))
         raise ServiceFault(
             "no_id",
             f"the service answered {status} without a generation id: {_excerpt(body)}",
@@ -308,7 +311,7 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
             ids[request_id] = generation_id
         if isinstance(label, str) and label.strip().lower() in _LOG_ENDED:
             finished.add(request_id)
-        if (moment := _moment(row.get("created"))) is not None:
+        if (moment := moment_s(row.get("created"))) is not None:
             created[request_id] = moment
     return Submissions(ids, frozenset(requests), frozenset(finished), ended, complete, created)
 
@@ -322,7 +325,7 @@ def service_time(date: str | None, created: Mapping[str, float]) -> float | None
     return None if any(created_at > moment + _CLOCKS_DIFFER_S for created_at in created.values()) else moment
 
 
-def _moment(text: object) -> float | None:
+def moment_s(text: object) -> float | None:
     """A time with its zone, s since the epoch; None for any other value, as one without a zone would be a guess."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
@@ -344,6 +347,11 @@ def retry_after_s(text: str | None, now: float) -> float | None:
             return None
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, now: float) -> CallError:
+    """The error for a lookup that was answered with another status than 2xx. Arguments as for `read_submission`."""
+    return _refusal(status, headers, body, now, polling=True)
 
 
 def _refusal(
@@ -404,15 +412,32 @@ def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: value for level in found for key, value in level.items()}
 
 
+def _quote(reply: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
+    """The charge that the reply to a submission names, in credits: in its body, else in its headers; None if unknown.
+
+    A zero in the headers is the price of the call itself, not of the generation.
+    """
+    named = _credits(reply)
+    for header, unit in (("x-aimlapi-credits-used", 1.0), ("x-aimlapi-usd-spent", float(CREDITS_PER_USD))):
+        if named is None:
+            try:
+                value = float(headers.get(header, "")) * unit
+            except ValueError:
+                continue
+            named = value if 0 < value < _MAX_CREDITS else None
+    return named
+
+
 def _credits(reply: Mapping[str, Any]) -> float | None:
     meta = reply.get("meta")
     usage = meta.get("usage") if isinstance(meta, dict) else None
     if not isinstance(usage, dict):
         return None
-    for key in ("credits_used", "tokens_used"):  # the older name is still in the poll's schema
+    # tokens_used: the older name, which is still in the poll's schema.
+    for key, unit in (("credits_used", 1), ("tokens_used", 1), ("usd_spent", CREDITS_PER_USD)):
         value = usage.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18:
-            return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value * unit < _MAX_CREDITS:
+            return float(value * unit)
     return None
 
 

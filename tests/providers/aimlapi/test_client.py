@@ -241,6 +241,11 @@ def test_a_submission_as_it_leaves(talk: Talk) -> None:
     )
 
 
+def test_the_quote_may_be_in_the_headers(talk: Talk) -> None:
+    peer = Peer([answer(200, {"id": ID}, x_aimlapi_credits_used="7")])
+    assert talk(peer, submit(make_job(resolution="480p"))) == Accepted(ID, 7.0)
+
+
 def test_local_files_leave_as_data_uris_in_a_body_of_known_length(talk: Talk, local: Job) -> None:
     peer = Peer([QUEUED])
     talk(peer, submit(local))

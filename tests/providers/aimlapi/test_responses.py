@@ -79,6 +79,8 @@ def test_any_2xx_with_an_id_is_accepted(status: int, body: object, headers: dict
         ({"usage": {"credits_used": 3900000, "usd_spent": 1.95}}, 3_900_000.0),
         ({"usage": {"tokens_used": 120000}}, 120_000.0),
         ({"usage": {"credits_used": 0}}, 0.0),
+        ({"usage": {"usd_spent": 1.95}}, 3_900_000.0),
+        ({"usage": {"credits_used": None, "usd_spent": 1}}, 2_000_000.0),
         ({"usage": {"credits_used": 1.5, "tokens_used": 9}}, 1.5),
         ({"usage": {"credits_used": "3900000"}}, None),
         ({"usage": {"credits_used": True}}, None),
@@ -97,6 +99,25 @@ def test_the_quoted_charge(meta: object, credits_: float | None) -> None:
     body = {"id": ID, "status": "queued", "meta": meta}
     assert submit(200, body) == Accepted(ID, credits_)
     assert poll(body).credits == credits_
+
+
+@pytest.mark.parametrize(
+    ("headers", "usd"),
+    [
+        ({"x-aimlapi-credits-used": "3900000", "x-aimlapi-usd-spent": "9"}, 1.95),
+        ({"x-aimlapi-usd-spent": "1.95"}, 1.95),
+        ({"x-aimlapi-credits-used": "many", "x-aimlapi-usd-spent": "1.95"}, 1.95),
+        ({"x-aimlapi-credits-used": "0"}, None),
+        ({"x-aimlapi-credits-used": "nan"}, None),
+        ({"x-aimlapi-credits-used": "inf"}, None),
+        ({"x-aimlapi-credits-used": "-5"}, None),
+        ({}, None),
+    ],
+)
+def test_headers_name_the_quote_where_the_body_does_not(headers: dict[str, str], usd: float | None) -> None:
+    assert submit(200, {"id": ID}, headers).usd == usd
+    named = {"id": ID, "meta": {"usage": {"credits_used": 5}}}
+    assert submit(200, named, headers).credits == 5
 
 
 # What settles a submission. "refused" is the service's own no, "doubt" is everything else.
