@@ -25,7 +25,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, folder: Path, free_bytes: int, *st
     }
     stops: list[str] = []
     engine: Any = SimpleNamespace(stop=stops.append)
-    runner._begin_with_room(engine, DiskSpaceGuard(folder, Hand(), records.values()), records)
+    runner._stop_without_disk_space(engine, DiskSpaceGuard(folder, Hand(), records.values()), records)
     return "".join(stops)
 
 

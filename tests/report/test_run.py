@@ -131,5 +131,5 @@ def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path
 
     assert "older" not in run_on_a_full_disk(""), "there is none yet"
     assert call("report", folder / "output" / "night", cwd=folder).returncode == 0
-    assert "what stands there is older: report.html, report.json, results.csv" in run_on_a_full_disk("")
+    assert "these files are from an earlier run: report.html, report.json, results.csv" in run_on_a_full_disk("")
     assert "older" not in run_on_a_full_disk("junit"), "only the further file is not written"

@@ -17,7 +17,8 @@ from random import Random
 from typing import Any
 
 from batchrunner import sandbox
-from batchrunner.app.runner import Environment, drive
+from batchrunner.app.environment import Environment
+from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
 from batchrunner.app.verify import verify
 from batchrunner.clock import LoopClock

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from batchrunner import sandbox
-from batchrunner.app.runner import Environment, drive
+from batchrunner.app.environment import Environment
+from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine

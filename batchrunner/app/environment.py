@@ -1,0 +1,60 @@
+"""What a run takes from outside: clock, randomness, threads, file system."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from batchrunner.clock import Clock
+from batchrunner.media import decoder_pool
+from batchrunner.media.posters import Posters
+from batchrunner.net.proxies import Proxies
+from batchrunner.providers import registry
+from batchrunner.providers.registry import Connect
+from batchrunner.storage.durable_files import Disk
+from batchrunner.transfer.downloader import Checks
+
+# More threads than CPUs do not help: with small files they slow each other down.
+_FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The clock, randomness, threads and files of a run. A simulation passes its own.
+
+    executor: runs file work. journal_executor: one thread, which keeps commits in order. checks: decodes clips.
+    posters: makes the report's pictures, None to make none. history: the file of learned durations, None to keep none
+    (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
+    provider for the endpoint.
+    """
+
+    clock: Clock
+    executor: Executor
+    journal_executor: Executor
+    files: Disk
+    rng: Random
+    checks: Checks
+    posters: Posters | None = None
+    history: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
+    connect: Connect = registry.connect
+
+
+@contextmanager
+def real_environment(clock: Clock) -> Iterator[Environment]:
+    """Start the threads of a real run, and stop them at the end."""
+    with (
+        ThreadPoolExecutor(max_workers=_FILE_THREADS, thread_name_prefix="files") as executor,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal") as journal_executor,
+        ThreadPoolExecutor(max_workers=decoder_pool.WORKERS, thread_name_prefix="checks") as check_executor,
+    ):
+        rng = Random(int.from_bytes(os.urandom(8)))
+        checks = Checks(decoder_pool.pool(), check_executor)
+        try:
+            yield Environment(clock, executor, journal_executor, Disk(), rng, checks)
+        finally:  # an abandoned check must not delay the end
+            check_executor.shutdown(wait=False, cancel_futures=True)
+            checks.decoders.stop()
