@@ -30,8 +30,9 @@ class ExitStatus(IntEnum):
     OK = 0
     FAILED = 1  # some jobs failed or are in doubt
     USAGE = 2  # usage error or invalid manifest: nothing was submitted
-    STOPPED = 3  # stopped early on purpose: run again to continue
+    STOPPED = 3  # stopped early as planned: the next run continues
     LOCKED = 4  # another process is running this batch
+    NEEDS_ACTION = 5  # stopped early, and a person has to act
     SIGINT = 130
     SIGTERM = 143
 

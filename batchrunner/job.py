@@ -253,7 +253,8 @@ class Run:
     """One run of a batch.
 
     Times are wall time in seconds since the epoch. finished_at and exit_status are None while it runs, and stay None
-    if it is killed. stopped: why the run ended before all jobs did, or "". service: the service's host.
+    if it is killed. stopped: why the run ended before all jobs did, or ""; stop_kind: a key of
+    `batchrunner.plan.endings.ENDINGS`. service: the service's host.
     settings_json: the effective settings and prices, as JSON (`batchrunner.settings.as_facts`).
     """
 
@@ -269,6 +270,7 @@ class Run:
     stopped: str = ""
     service: str = ""
     settings_json: str = "{}"
+    stop_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

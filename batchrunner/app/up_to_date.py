@@ -93,7 +93,8 @@ def _same(run: Run, wanted: Run) -> bool:
 
 
 def _asked(run: Run) -> tuple[Run, Mapping[str, object]]:
-    bare = replace(run, run_id="", started_at=0.0, finished_at=None, exit_status=None, stopped="", settings_json="{}")
+    ended = {"finished_at": None, "exit_status": None, "stopped": "", "stop_kind": ""}
+    bare = replace(run, run_id="", started_at=0.0, settings_json="{}", **ended)
     return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _TELLING}
 
 

@@ -1,4 +1,4 @@
--- The journal, version 3. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
+-- The journal, version 4. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
 -- Times are wall time, seconds since the epoch. Columns that end in _json contain one frozen record.
 -- The checksums are those of batchrunner/journal/rows.py.
 
@@ -15,6 +15,7 @@ CREATE TABLE runs (
     stopped TEXT NOT NULL,
     service TEXT NOT NULL,
     settings_json TEXT NOT NULL,
+    stop_kind TEXT NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
 

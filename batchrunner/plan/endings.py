@@ -1,0 +1,147 @@
+"""The table of endings: how a run can end early, its exit status, and the next step that makes progress. Pure.
+
+A run ends early for one reason. Each reason has a kind, a stable slug that journal and report store. `ENDINGS` gives each
+kind its exit status and its advice. A reason of an unknown kind needs a person. `retry_of` says of a failed job whether
+another submission can succeed. Console, report, `status` and webhook read both tables, so that they never disagree.
+
+Rule: a command is offered only if it makes progress. It is not offered if it would stop at once again, or would pay for
+nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from batchrunner.errors import ExitStatus, LocalFault, Problem
+
+
+class Next(Enum):
+    """Whether the same command makes progress right after the run."""
+
+    CONTINUES = "continues"  # it submits what is left
+    FETCHES = "fetches"  # it only downloads what is in flight: the same limit is in force
+    STOPS = "stops"  # it would stop at once again
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """One row of the table. advice: what a person does first; "" if there is nothing to do."""
+
+    status: ExitStatus
+    next: Next
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopReason:
+    """Why a run makes no more submissions. kind: a key of `ENDINGS`. message: for people."""
+
+    kind: str
+    message: str
+
+    @property
+    def ending(self) -> Ending:
+        """The row of its kind."""
+        return ending_of(self.kind)
+
+
+def _planned(next_: Next, advice: str = "") -> Ending:
+    return Ending(ExitStatus.STOPPED, next_, advice)
+
+
+def _person(advice: str, next_: Next = Next.STOPS) -> Ending:
+    return Ending(ExitStatus.NEEDS_ACTION, next_, advice)
+
+
+_NEXT_WINDOW = "The next scheduled run continues. To continue now, give another --deadline."
+_DISK = "Make room on the disk of the run directory, then run the same command again."
+_SERVICE = "Wait until the service answers again, then run the same command again."
+
+ENDINGS: Mapping[str, Ending] = {
+    # Planned: exit status 3.
+    "deadline": _planned(Next.STOPS, _NEXT_WINDOW),
+    "max_runtime": _planned(Next.CONTINUES),
+    "max_runtime_too_short": _planned(Next.STOPS, "Raise --max-runtime above the time that one generation takes."),
+    "max_cost": _planned(Next.FETCHES, "Raise max_cost to submit more."),
+    "max_credits": _planned(Next.FETCHES, "Raise max_credits to submit more."),
+    "max_generations": _planned(Next.FETCHES, "Raise max_generations to submit more."),
+    "max_cost_per_day": _planned(
+        Next.FETCHES,
+        "The limit starts again at 00:00 UTC. To submit more today, raise max_cost_per_day in config.yaml.",
+    ),
+    "max_cost_per_month": _planned(
+        Next.FETCHES,
+        "The limit starts again on the first of the month (UTC). To submit more, raise max_cost_per_month in config.yaml.",
+    ),
+    "price_unknown": _planned(Next.FETCHES, "Give these jobs a price with assume_length or prices in the manifest."),
+    "stop_after_failures": _planned(Next.CONTINUES, "Look at the failed jobs before you continue."),
+    "job_timeout": _planned(Next.CONTINUES),
+    "interrupted": _planned(Next.CONTINUES),
+    # A person has to act: exit status 5.
+    "unauthorized": _person("Set AIMLAPI_KEY to a valid key, then run the same command again."),
+    "out_of_credits": _person("Top up the account, then run the same command again."),
+    "forbidden": _person("Check the key's permissions and the account, then run the same command again."),
+    "wrong_address": _person("Check AIMLAPI_BASE_URL, then run the same command again."),
+    "proxy_refused": _person("Check the user name and password of the proxy, then run the same command again."),
+    "certificate": _person("Set SSL_CERT_FILE to the certificate of your network, then run the same command again."),
+    "service_down": _person(_SERVICE),
+    "rate_limited": _person("Lower the concurrency or wait, then run the same command again."),
+    "network_down": _person("Restore the connection to the service, then run the same command again."),
+    "disk_full": _person(_DISK),
+    "disk_error": _person("Check the disk of the run directory, then run the same command again."),
+    "file_limit": _person("Raise the limit of file sizes (ulimit -f), then run the same command again."),
+    "too_many_files": _person("Raise the limit of open files (ulimit -n), then run the same command again."),
+    "run_directory_gone": _person("Bring the run directory back, then run the same command again."),
+    "journal_damaged": _person("See the message; run with --recover to continue what the journal knows."),
+    "account_index": _person("Make the state folder writable (BATCHRUNNER_STATE), then run the same command again."),
+    "defect": _person("Report this defect with the message above."),
+}
+_UNKNOWN = _person("Remove the cause named above, then run the same command again.")
+
+
+def ending_of(kind: str) -> Ending:
+    """Return the row of a kind. An unknown kind needs a person."""
+    return ENDINGS.get(kind, _UNKNOWN)
+
+
+def stop_for(fault: LocalFault) -> StopReason:
+    """Return the reason that stops a run whose machine failed. The fault's own hint is in its message's place."""
+    return StopReason(fault.kind, fault.message)
+
+
+def more_severe(first: StopReason | None, second: StopReason) -> StopReason:
+    """Return the reason to show when a second one follows: one that needs a person outranks a planned one."""
+    if first is None:
+        return second
+    outranks = second.ending.status is ExitStatus.NEEDS_ACTION and first.ending.status is ExitStatus.STOPPED
+    return second if outranks else first
+
+
+class Retry(Enum):
+    """What another submission of a failed job can bring."""
+
+    MAY_SUCCEED = "may_succeed"  # the cause was not in the job
+    CHANGE_FIRST = "change_first"  # the same request fails again: change the job, its inputs or the account first
+
+
+# Causes that the same request meets again. Everything else may succeed at another try.
+_CHANGE_FIRST = {
+    "bad_request",
+    "too_large",
+    "content_refused",
+    "face_detection_error",
+    "input_changed",
+    "input_missing",
+    "bad_input",
+    "unauthorized",
+    "out_of_credits",
+    "forbidden",
+    "wrong_address",
+    "proxy_refused",
+}
+
+
+def retry_of(problem: Problem | str) -> Retry:
+    """Return what a second submission can bring to a job that failed with `problem` (or a problem of this kind)."""
+    kind = problem if isinstance(problem, str) else problem.kind
+    return Retry.CHANGE_FIRST if kind in _CHANGE_FIRST else Retry.MAY_SUCCEED

@@ -1,0 +1,67 @@
+"""The table of endings: exit statuses, advice, and what outranks what."""
+
+import pytest
+
+from batchrunner.errors import ExitStatus, LocalFault, Problem
+from batchrunner.plan.endings import ENDINGS, Next, Retry, StopReason, ending_of, more_severe, retry_of, stop_for
+
+PLANNED = sorted(kind for kind, ending in ENDINGS.items() if ending.status is ExitStatus.STOPPED)
+PERSON = sorted(set(ENDINGS) - set(PLANNED))
+
+
+def test_each_ending_has_status_3_or_5() -> None:
+    assert {ending.status for ending in ENDINGS.values()} == {ExitStatus.STOPPED, ExitStatus.NEEDS_ACTION}
+    assert {"deadline", "max_cost", "max_runtime", "stop_after_failures", "job_timeout"} <= set(PLANNED)
+    assert {"unauthorized", "out_of_credits", "disk_full", "service_down", "network_down"} <= set(PERSON)
+
+
+@pytest.mark.parametrize("kind", sorted(ENDINGS))
+def test_an_ending_that_stops_at_once_again_has_advice(kind: str) -> None:
+    ending = ENDINGS[kind]
+    if ending.next is not Next.CONTINUES:
+        assert ending.advice.endswith(".")
+
+
+@pytest.mark.parametrize("kind", PERSON)
+def test_an_ending_that_needs_a_person_never_offers_the_same_command_at_once(kind: str) -> None:
+    assert ENDINGS[kind].next is Next.STOPS
+
+
+def test_an_unknown_kind_needs_a_person() -> None:
+    ending = ending_of("a kind of a later version")
+    assert (ending.status, ending.next) == (ExitStatus.NEEDS_ACTION, Next.STOPS)
+
+
+def test_a_fault_of_this_machine_stops_with_its_own_kind() -> None:
+    reason = stop_for(LocalFault("disk_full", "the disk is full"))
+    assert (reason.kind, reason.message) == ("disk_full", "the disk is full")
+    assert reason.ending.status is ExitStatus.NEEDS_ACTION
+
+
+@pytest.mark.parametrize("planned", PLANNED)
+@pytest.mark.parametrize("person", PERSON)
+def test_a_reason_that_needs_a_person_outranks_a_planned_one(planned: str, person: str) -> None:
+    first, second = StopReason(planned, "first"), StopReason(person, "second")
+    assert more_severe(first, second) is second
+    assert more_severe(second, first) is second
+
+
+def test_of_two_equal_reasons_the_first_one_stays() -> None:
+    first, second = StopReason("deadline", "first"), StopReason("max_cost", "second")
+    assert more_severe(first, second) is first
+    assert more_severe(None, second) is second
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("generation_failed", Retry.MAY_SUCCEED),
+        ("a_kind_that_nobody_knows", Retry.MAY_SUCCEED),
+        ("content_refused", Retry.CHANGE_FIRST),
+        ("face_detection_error", Retry.CHANGE_FIRST),
+        ("forbidden", Retry.CHANGE_FIRST),
+    ],
+)
+def test_another_submission_is_suggested_only_where_it_can_succeed(kind: str, expected: Retry) -> None:
+    assert retry_of(Problem(kind, "message")) is expected
+    assert retry_of(kind) is expected
