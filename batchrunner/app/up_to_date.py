@@ -93,8 +93,8 @@ def _same(run: Run, wanted: Run) -> bool:
 
 
 def _asked(run: Run) -> tuple[Run, Mapping[str, object]]:
-    ended = {"finished_at": None, "exit_status": None, "stopped": "", "stop_kind": ""}
-    bare = replace(run, run_id="", started_at=0.0, settings_json="{}", **ended)
+    begun = replace(run, finished_at=None, exit_status=None, stopped="", stop_kind="")
+    bare = replace(begun, run_id="", started_at=0.0, settings_json="{}")
     return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _TELLING}
 
 

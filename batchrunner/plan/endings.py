@@ -1,8 +1,8 @@
 """The table of endings: how a run can end early, its exit status, and the next step that makes progress. Pure.
 
-A run ends early for one reason. Each reason has a kind, a stable slug that journal and report store. `ENDINGS` gives each
-kind its exit status and its advice. A reason of an unknown kind needs a person. `retry_of` says of a failed job whether
-another submission can succeed. Console, report, `status` and webhook read both tables, so that they never disagree.
+A run ends early for one reason. Each reason has a kind, a stable slug that journal and report store. `ENDINGS` gives
+each kind its exit status and its advice. A reason of an unknown kind needs a person. `retry_of` says of a failed job
+whether another submission can succeed. Console, report, `status` and webhook read both tables.
 
 Rule: a command is offered only if it makes progress. It is not offered if it would stop at once again, or would pay for
 nothing.
@@ -71,7 +71,7 @@ ENDINGS: Mapping[str, Ending] = {
     ),
     "max_cost_per_month": _planned(
         Next.FETCHES,
-        "The limit starts again on the first of the month (UTC). To submit more, raise max_cost_per_month in config.yaml.",
+        "The limit starts again with the next month (UTC). To submit more, raise max_cost_per_month in config.yaml.",
     ),
     "price_unknown": _planned(Next.FETCHES, "Give these jobs a price with assume_length or prices in the manifest."),
     "stop_after_failures": _planned(Next.CONTINUES, "Look at the failed jobs before you continue."),
