@@ -126,7 +126,7 @@ def make_record(name: str = "a", state: State = State.PENDING, attempts: int | N
     """A record as it could stand in `state`."""
     job = more.pop("job", None) or make_job(name)
     count = attempts if attempts is not None else int(state is not State.PENDING)
-    made = tuple(
+    history = tuple(
         Attempt(
             number=number,
             request_id=f"run.{job.key}.{number}",
@@ -135,7 +135,7 @@ def make_record(name: str = "a", state: State = State.PENDING, attempts: int | N
         )
         for number in range(1, count + 1)
     )
-    return Record(job, state, made, **more)
+    return Record(job, state, history, **more)
 
 
 def make_entries(*names: str, tags: dict[str, str] | None = None) -> tuple[Entry, ...]:

@@ -37,7 +37,7 @@ class Passage:
         line, *fields = head.decode().strip().split("\r\n")
         self.lines.append(line)
         self.headers.append(
-            {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
+            {name.lower(): value.strip() for name, _, value in (header.partition(":") for header in fields)}
         )
         if self.refuse:
             writer.write(f"HTTP/1.1 {self.refuse} No\r\nContent-Length: 0\r\n\r\n".encode())

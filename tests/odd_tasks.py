@@ -48,11 +48,11 @@ def sleep(item: Mapping[str, Any], _: Allow) -> Any:
 
 
 def hog(item: Mapping[str, Any], _: Allow) -> Any:
-    held = bytearray(item["size_bytes"])
-    held[::4096] = b"x" * len(held[::4096])
+    block = bytearray(item["size_bytes"])
+    block[::4096] = b"x" * len(block[::4096])
     if item.get("stays"):
         sleep({}, _)
-    return len(held)
+    return len(block)
 
 
 def widen(item: Mapping[str, Any], allow: Allow) -> Any:

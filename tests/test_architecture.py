@@ -74,20 +74,20 @@ class Module:
 def sources() -> dict[str, Path]:
     found = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        names = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
     return found
 
 
 @cache
 def modules() -> dict[str, Module]:
-    made = {}
+    modules = {}
     for name, path in sources().items():
         text = path.read_text("utf-8")
         module = Module(name, path, ast.parse(text, str(path)), text)
         gather_imports(module, module.tree, module.imports)
-        made[name] = module
-    return made
+        modules[name] = module
+    return modules
 
 
 def gather_imports(module: Module, node: ast.AST, into: set[str]) -> None:
@@ -117,7 +117,7 @@ def everything() -> list[Module]:
     return list(modules().values())
 
 
-def each(module: Module, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+def nodes(module: Module, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
     return (node for node in ast.walk(module.tree) if isinstance(node, kinds))
 
 
@@ -245,18 +245,18 @@ def test_only_the_clock_reads_time_or_sleeps(module: Module) -> None:
     if module.name == "batchrunner.clock":
         return
     assert "time" not in {name.partition(":")[0] for name in module.imports | module.later}
-    assert [place(module, node) for node in each(module, ast.Attribute, ast.Name) if reads_time(node)] == []
+    assert [place(module, node) for node in nodes(module, ast.Attribute, ast.Name) if reads_time(node)] == []
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
 def test_tasks_are_born_in_three_places_and_loops_in_two(module: Module) -> None:
     if module.name not in TASK_MAKERS:
-        found = [place(module, node) for node in each(module, ast.Attribute, ast.Name) if called(node)[1] in TASKS]
+        found = [place(module, node) for node in nodes(module, ast.Attribute, ast.Name) if called(node)[1] in TASKS]
         assert found == []
     if module.name not in LOOP_STARTERS:
         found = [
             place(module, node)
-            for node in each(module, ast.Attribute)
+            for node in nodes(module, ast.Attribute)
             if called(node) in {("asyncio", "run"), ("asyncio", "Runner"), ("asyncio", "new_event_loop")}
         ]
         assert found == []
@@ -264,8 +264,8 @@ def test_tasks_are_born_in_three_places_and_loops_in_two(module: Module) -> None
 
 def test_the_places_that_may_do_it_are_the_ones_that_do() -> None:
     for name in TASK_MAKERS - {"batchrunner.app.runner"}:
-        assert any(called(node)[1] in TASKS for node in each(modules()[name], ast.Attribute))
-    assert any(reads_time(node) for node in each(modules()["batchrunner.clock"], ast.Attribute))
+        assert any(called(node)[1] in TASKS for node in nodes(modules()[name], ast.Attribute))
+    assert any(reads_time(node) for node in nodes(modules()["batchrunner.clock"], ast.Attribute))
 
 
 # Sizes and words
@@ -273,7 +273,7 @@ def test_the_places_that_may_do_it_are_the_ones_that_do() -> None:
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
 def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
-    for node in each(module, ast.FunctionDef, ast.AsyncFunctionDef):
+    for node in nodes(module, ast.FunctionDef, ast.AsyncFunctionDef):
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         lines = (node.end_lineno or 0) - node.lineno + 1
         assert lines <= 45, f"{place(module, node)}: {node.name} has {lines} lines"
@@ -321,7 +321,7 @@ def test_every_exemption_names_its_rule_and_its_reason(module: Module) -> None:
 @pytest.mark.parametrize("module", everything(), ids=by_name)
 def test_nobody_catches_everything_but_the_job_border(module: Module) -> None:
     wide = []
-    for node in each(module, ast.ExceptHandler):
+    for node in nodes(module, ast.ExceptHandler):
         assert isinstance(node, ast.ExceptHandler)
         names = {"bare"} if node.type is None else {one.id for one in ast.walk(node.type) if isinstance(one, ast.Name)}
         if names & {"bare", "Exception", "BaseException"}:
@@ -389,7 +389,7 @@ def test_commands_load_what_they_use_and_no_more(tmp_path: Path) -> None:
         "status": ["status", "output/none"],
     }
     needless = {}
-    for name, words in commands.items():
-        loaded = loaded_by(words, tmp_path, AIMLAPI_KEY="key", AIMLAPI_BASE_URL="http://127.0.0.1:9")
+    for name, arguments in commands.items():
+        loaded = loaded_by(arguments, tmp_path, AIMLAPI_KEY="key", AIMLAPI_BASE_URL="http://127.0.0.1:9")
         needless[name] = loaded & SPARED[name]
     assert not any(needless.values()), needless

@@ -34,7 +34,7 @@ def page_text(name: str) -> str:
 def states_page() -> str:
     """docs/states.md, from the one table of the state machine."""
     moves = "\n".join(f"| `{old}` | `{move}` | `{new}` |" for (old, move), new in TRANSITIONS.items())
-    outcomes = "\n".join(f"| `{move}` | `{word}` |" for move, word in OUTCOMES.items())
+    outcomes = "\n".join(f"| `{move}` | `{outcome}` |" for move, outcome in OUTCOMES.items())
     return f"""# Job states
 
 This page and its drawing are made from the table in `batchrunner/job.py`. A test compares them.
@@ -61,11 +61,11 @@ def drawn_states() -> str:
     return drawn
 
 
-@pytest.mark.parametrize(("name", "made"), [("states.md", states_page), ("states.svg", drawn_states)])
-def test_the_states_are_documented_from_the_table(name: str, made: Callable[[], str]) -> None:
+@pytest.mark.parametrize(("name", "draw"), [("states.md", states_page), ("states.svg", drawn_states)])
+def test_the_states_are_documented_from_the_table(name: str, draw: Callable[[], str]) -> None:
     if os.environ.get("REWRITE_DOCS"):
-        (DOCS / name).write_text(made(), "utf-8")
-    assert page_text(name) == made()
+        (DOCS / name).write_text(draw(), "utf-8")
+    assert page_text(name) == draw()
 
 
 def test_the_drawing_shows_each_state_and_each_move() -> None:
@@ -102,22 +102,22 @@ def test_the_site_has_every_page_once() -> None:
 
 
 def test_settings_page() -> None:
-    told = rows("setting", "settings.md")
-    assert list(told) == [setting.name for setting in SETTINGS]
+    documented = rows("setting", "settings.md")
+    assert list(documented) == [setting.name for setting in SETTINGS]
     for setting in SETTINGS:
         nothing = "`output/<name>`" if setting.name == "output" else "none"
         default = {False: "no", None: nothing}.get(setting.default, f"`{setting.default}`")  # type: ignore[arg-type]  # a table over mixed types
-        assert told[setting.name][1] == default, setting.name
+        assert documented[setting.name][1] == default, setting.name
 
 
 def test_manifest_page_job_fields() -> None:
     properties = manifest.schema()["$defs"]["job"]["properties"]
-    told = rows("job field", "manifest.md")
-    assert set(told) == set(properties)
-    assert (told["priority"][1], told["file"][1]) == ("`0`", "`{id}`")
+    documented = rows("job field", "manifest.md")
+    assert set(documented) == set(properties)
+    assert (documented["priority"][1], documented["file"][1]) == ("`0`", "`{id}`")
     for name, default in registry.default_model().defaults.items():
         if default is not None:
-            assert told[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
+            assert documented[name][1] == f"`{default:g}`" if isinstance(default, float) else f"`{default}`", name
 
 
 def test_the_manifests_on_the_manifest_page_validate(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_the_architecture_page_names_every_package_and_only_paths_that_exist() -
 
 
 def test_the_glossary_defines_each_term_once_and_in_order() -> None:
-    terms = re.findall(r"^\| \*\*(.+?)\*\* \| \S.*\. \|$", page_text("glossary.md"), re.MULTILINE)
-    assert len(terms) == page_text("glossary.md").count("\n| **")
-    assert terms == sorted(set(terms))
+    entries = re.findall(r"^\| \*\*(.+?)\*\* \| \S.*\. \|$", page_text("glossary.md"), re.MULTILINE)
+    assert len(entries) == page_text("glossary.md").count("\n| **")
+    assert entries == sorted(set(entries))
     kept = {"batch", "manifest", "entry", "job", "attempt", "generation", "journal", "ledger", "fingerprint"}
-    assert kept | {"run directory", "in doubt", "in flight"} <= set(terms)
+    assert kept | {"run directory", "in doubt", "in flight"} <= set(entries)
 
 
 def test_the_dockerfile_copies_what_the_package_is_built_from() -> None:
@@ -248,13 +248,13 @@ def test_the_recorded_terminal_is_light_and_runs_no_script() -> None:
 
 
 def test_commands_page_exit_statuses() -> None:
-    told = " ".join(rows("status", "commands.md")).replace(",", "").split()
-    assert [int(number) for number in told] == [int(status) for status in ExitStatus]
+    documented = " ".join(rows("status", "commands.md")).replace(",", "").split()
+    assert [int(number) for number in documented] == [int(status) for status in ExitStatus]
 
 
 def test_commands_page_commands() -> None:
-    told = [row.removeprefix("batchrunner ").split()[0] for row in rows("command", "commands.md")]
-    assert told == cli.cli.list_commands(click.Context(cli.cli))
+    documented = [row.removeprefix("batchrunner ").split()[0] for row in rows("command", "commands.md")]
+    assert documented == cli.cli.list_commands(click.Context(cli.cli))
 
 
 def test_every_run_setting_has_a_flag() -> None:

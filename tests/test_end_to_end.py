@@ -88,7 +88,7 @@ def _decoded_size_px(path: Path) -> tuple[int, int]:
 
 def _embedded_ledger(out: Path, event: str = "") -> list[dict[str, Any]]:
     lines = (out / ".batchrunner" / "sandbox" / "ledger.jsonl").read_text().splitlines()
-    return [told for told in map(json.loads, lines) if not event or told["event"] == event]
+    return [line for line in map(json.loads, lines) if not event or line["event"] == event]
 
 
 # The service's own sample
@@ -178,9 +178,9 @@ main()
 def test_a_signal_before_the_loop_can_hear_it(tmp_path: Path, service: Service, number: signal.Signals) -> None:
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     script = [sys.executable, "-c", BEFORE_THE_LOOP, str(int(number))]
-    words = [*script, "run", str(batch.manifest), "--output", str(batch.output)]
+    command = [*script, "run", str(batch.manifest), "--output", str(batch.output)]
     environment = os.environ | batch.environment
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     assert done.returncode == 128 + number, done.stderr
     assert "Traceback" not in done.stderr
     assert batch.report()["exit_status"] == 128 + number
@@ -244,10 +244,10 @@ main()
 
 def test_a_second_signal_ends_it_at_once_also_while_a_clip_is_decoded(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 2, dict(service.environment()))
-    words = [sys.executable, "-c", STUCK, "run", str(batch.manifest), "--output", str(batch.output)]
+    command = [sys.executable, "-c", STUCK, "run", str(batch.manifest), "--output", str(batch.output)]
     log = tmp_path / "stuck.log"
     with log.open("w") as stream:
-        run = subprocess.Popen(words, stderr=stream, env=environment(**batch.environment), start_new_session=True)
+        run = subprocess.Popen(command, stderr=stream, env=environment(**batch.environment), start_new_session=True)
     try:
         wait_for(lambda: list(batch.output.rglob("*.checked")), "a clip is decoded")
         workers = _children(run.pid)
@@ -332,7 +332,7 @@ def test_render_workers_are_deaf_to_it_from_birth(tmp_path: Path, number: signal
 def _children(pid: int) -> list[int]:
     """Processes that `pid` started."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
 

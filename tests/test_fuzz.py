@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import bench, broken, corpus, suite, verdict
+from tests.fuzz import bench, broken, check_bytes, corpus, suite
 
 BOUNDED = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SIGNS = "ab1:-[]{}&*!|>'\"%@`#,? \n\t~<=.\\x0$\u00a0\u2028\ufeff“é日"
-WORDS = st.sampled_from(
+TOKENS = st.sampled_from(
     ["- ", "video: ", "image: ", "jobs:\n", "  ", "\n", "bunny.mp4", "hopper.jpg", "shift: 1", "matrix:"]
 )
 
@@ -28,31 +28,31 @@ def folder() -> Iterator[Path]:
 @given(st.binary(max_size=200))
 @settings(BOUNDED, max_examples=300)
 def test_bytes(folder: Path, data: bytes) -> None:
-    verdict(data, folder)
+    check_bytes(data, folder)
 
 
-@given(st.lists(WORDS | st.text(SIGNS, max_size=6), max_size=30))
+@given(st.lists(TOKENS | st.text(SIGNS, max_size=6), max_size=30))
 @settings(BOUNDED, max_examples=500)
-def test_text_that_looks_like_yaml(folder: Path, parts: list[str]) -> None:
-    verdict("".join(parts).encode(), folder)
+def test_text_that_looks_like_yaml(folder: Path, tokens: list[str]) -> None:
+    check_bytes("".join(tokens).encode(), folder)
 
 
 @given(st.sampled_from(corpus()), st.integers(0, 2**32))
 @settings(BOUNDED, max_examples=600)
 def test_accidents_to_manifests(folder: Path, data: bytes, seed: int) -> None:
-    verdict(broken(data, random.Random(seed)), folder)
+    check_bytes(broken(data, random.Random(seed)), folder)
 
 
 def test_the_public_yaml_test_suite(folder: Path) -> None:
     """All that YAML can be: a manifest is next to none of it, and every input is told what it is not."""
     assert len(suite()) == 402
-    assert [name for name, text in suite() if verdict(text.encode(), folder)] == []
+    assert [name for name, text in suite() if check_bytes(text.encode(), folder)] == []
 
 
 def test_some_accidents_are_survived(folder: Path) -> None:
     """Or the fuzzers would only ever see the first check."""
     good = (b"- {video: bunny.mp4, image: hopper.jpg}\n" * 3, corpus()[0])
-    seen = [verdict(broken(data, random.Random(seed)), folder) for data in good for seed in range(100)]
+    seen = [check_bytes(broken(data, random.Random(seed)), folder) for data in good for seed in range(100)]
     assert any(seen)
     assert not all(seen)
 
@@ -73,4 +73,4 @@ def test_some_accidents_are_survived(folder: Path) -> None:
 )
 def test_what_is_long_or_deep_stays_cheap(folder: Path, data: str) -> None:
     """Each of these once took minutes, or would in a rule that looks back from every character."""
-    assert not verdict(data.encode(), folder)
+    assert not check_bytes(data.encode(), folder)

@@ -89,13 +89,13 @@ def test_each_exported_name_exists_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "made", [batchrunner.Plan, batchrunner.PlannedJob, batchrunner.RunResult, batchrunner.JobResult], ids=str
+    "cls", [batchrunner.Plan, batchrunner.PlannedJob, batchrunner.RunResult, batchrunner.JobResult], ids=str
 )
-def test_the_classes_are_documented(made: type) -> None:
-    row = re.search(rf"^\| `{made.__name__}` \| (.*) \|$", PAGE, re.MULTILINE)
+def test_the_classes_are_documented(cls: type) -> None:
+    row = re.search(rf"^\| `{cls.__name__}` \| (.*) \|$", PAGE, re.MULTILINE)
     assert row
-    names = {field.name for field in dataclasses.fields(made)} | {
-        name for name, value in vars(made).items() if isinstance(value, property)
+    names = {field.name for field in dataclasses.fields(cls)} | {
+        name for name, value in vars(cls).items() if isinstance(value, property)
     }
     assert set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", row[1]))) == names
 
@@ -130,7 +130,7 @@ def test_mistakes_are_errors_of_one_tree(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean 'concurrency'?"
     with pytest.raises(batchrunner.ManifestError) as wrong:
         batchrunner.load(manifest(tmp_path, "- {video: https://example.com/a.mp4}\n"), environment={})
-    assert [each.code for each in wrong.value.diagnostics] == ["missing-key"]
+    assert [item.code for item in wrong.value.diagnostics] == ["missing-key"]
     assert issubclass(batchrunner.ManifestError, batchrunner.BatchrunnerError)
 
 

@@ -110,11 +110,11 @@ def test_a_stream_that_takes_nothing_changes_no_exit_status(stream: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "status"), [(["run", "missing.yaml"], 2), (["nonsense"], 2), (["validate", "missing.yaml"], 2)]
+    ("arguments", "status"), [(["run", "missing.yaml"], 2), (["nonsense"], 2), (["validate", "missing.yaml"], 2)]
 )
-def test_nor_does_a_complaint_that_nobody_hears(words: list[str], status: int) -> None:
+def test_nor_does_a_complaint_that_nobody_hears(arguments: list[str], status: int) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
-        done = subprocess.run([*PROGRAM, *words], check=False, stdout=full, stderr=full)
+        done = subprocess.run([*PROGRAM, *arguments], check=False, stdout=full, stderr=full)
     assert done.returncode == status
 
 
@@ -130,19 +130,21 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in _LOCALES:
         language, _, charset = name.partition(".")
         if language != "C":
-            words = ["localedef", "-i", language, "-f", charset, str(folder / name)]
-            if not shutil.which("localedef") or subprocess.run(words, check=False, capture_output=True).returncode:
+            arguments = ["localedef", "-i", language, "-f", charset, str(folder / name)]
+            if not shutil.which("localedef") or subprocess.run(arguments, check=False, capture_output=True).returncode:
                 pytest.skip(f"NOT TESTED: {name} cannot be made here; install localedef and its charmaps")
     return folder
 
 
 @pytest.mark.parametrize("name", _LOCALES)
 def test_any_locale_finds_names_in_utf_8_and_escapes_what_it_lacks(tmp_path: Path, locales: Path, name: str) -> None:
-    environment = {each: value for each, value in os.environ.items() if not each.startswith(("LC_", "LANG", "PYTHON"))}
+    environment = {
+        variable: value for variable, value in os.environ.items() if not variable.startswith(("LC_", "LANG", "PYTHON"))
+    }
     environment |= {"LOCPATH": str(locales), "LC_ALL": name, "PYTHONPATH": str(ROOT)}
 
-    def call(*words: str) -> tuple[int, str]:
-        done = subprocess.run([*PROGRAM, *words], cwd=tmp_path, check=False, capture_output=True, env=environment)
+    def call(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run([*PROGRAM, *arguments], cwd=tmp_path, check=False, capture_output=True, env=environment)
         assert b"Traceback" not in done.stderr, done.stderr
         return done.returncode, (done.stdout + done.stderr).decode(_LOCALES[name])
 

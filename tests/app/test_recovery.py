@@ -67,8 +67,8 @@ def places(content: bytes, most: int) -> Iterator[tuple[int, int]]:
 
 
 def damaged(rundir: RunDir, content: bytes | bytearray) -> None:
-    for each in rundir.journal.parent.glob("journal.db*"):
-        each.unlink()
+    for file in rundir.journal.parent.glob("journal.db*"):
+        file.unlink()
     rundir.journal.write_bytes(content)
 
 
@@ -82,9 +82,9 @@ def test_wherever_a_byte_flips_a_recovery_ends_with_a_journal_that_can_be_writte
         damaged(rundir, content)
         rundir.witness.write_bytes(witness)
         journal = opened(rundir, recovers=True)
-        held = journal.snapshot()
-        assert held is not None
-        for name, record in held.records.items():
+        snapshot = journal.snapshot()
+        assert snapshot is not None
+        for name, record in snapshot.records.items():
             known = before.records[name]
             assert record.state in {known.state, State.PENDING, State.IN_FLIGHT}, f"byte {at}"
             assert record == known or journal.is_stale, f"byte {at}"

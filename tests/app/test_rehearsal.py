@@ -85,9 +85,9 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     flags: dict[str, object] = {"provider": "sandbox", "fast": True, "faults": "faults.yaml", "poll_interval": "5s"}
     setup = prepare.load(Path("night.yaml"), flags, {})
     assert start.run_batch(setup, {}, lambda _: None) == 1
-    told = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
-    assert (told["totals"]["succeeded"], told["totals"]["failed"]) == (3, 1)
-    assert all("warnings" not in row or not row["warnings"] for row in told["jobs"])
+    report = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
+    assert (report["totals"]["succeeded"], report["totals"]["failed"]) == (3, 1)
+    assert all("warnings" not in row or not row["warnings"] for row in report["jobs"])
     ledger = setup.rundir.sandbox / "ledger.jsonl"
     events = [json.loads(line) for line in ledger.read_text().splitlines()]
     times = [event["at"] for event in events]
@@ -97,10 +97,10 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     said: list[Event] = []
     assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, said.append) == 1
     assert any(isinstance(event, Noticed) and "nothing to do" in event.message for event in said)
-    assert json.loads(Path("output/night-rehearsal/report.json").read_bytes()) == told
+    assert json.loads(Path("output/night-rehearsal/report.json").read_bytes()) == report
     # And with another setting: time did not go back.
     flags["concurrency"] = "3"
     assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
     assert sum('"accepted"' in line for line in ledger.read_text().splitlines()) == 4
     again = json.loads(Path("output/night-rehearsal/report.json").read_bytes())
-    assert again["started_at"] >= told["finished_at"]
+    assert again["started_at"] >= report["finished_at"]

@@ -99,8 +99,8 @@ def _loaded(text: str) -> prepare.Setup:
 def test_a_further_file_is_not_what_the_batch_reads(option: str) -> None:
     """An empty file may be replaced, if it is nobody's."""
     Path("t.csv").touch()
-    told = refused("jobs_from: t.csv\nallow_empty: true\n", **{option: "t.csv"})
-    assert told == f"--{option.replace('_', '-')}: the batch reads t.csv"
+    message = refused("jobs_from: t.csv\nallow_empty: true\n", **{option: "t.csv"})
+    assert message == f"--{option.replace('_', '-')}: the batch reads t.csv"
 
 
 def test_the_manifest_itself_is_not_written_over() -> None:

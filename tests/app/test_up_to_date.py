@@ -72,9 +72,9 @@ def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded
         book.close()
 
     asyncio.run(write())
-    held = journal.read(setup.rundir.journal)
-    assert held is not None
-    writer.write(held, setup.rundir.path, "1")
+    snapshot = journal.read(setup.rundir.journal)
+    assert snapshot is not None
+    writer.write(snapshot, setup.rundir.path, "1")
     return setup
 
 
@@ -133,7 +133,7 @@ def _linked(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil"),
+    ("name", "damage"),
     [
         ("twin.mp4", Path.unlink),
         ("b.mp4", lambda path: path.write_bytes(CLIP + b"!")),
@@ -150,11 +150,11 @@ def _linked(path: Path) -> None:
     ],
 )
 def test_what_is_missing_or_changed_on_disk_wants_a_run(
-    tmp_path: Path, name: str, spoil: Callable[[Path], object]
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
 ) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     assert is_done(setup)
-    spoil(setup.rundir.path / name)
+    damage(setup.rundir.path / name)
     assert not is_done(setup)
 
 

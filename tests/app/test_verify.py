@@ -19,13 +19,13 @@ from tests.conftest import make_entries, make_record, make_run, result_of
 
 @pytest.fixture
 def rundir(tmp_path: Path) -> RunDir:
-    made = RunDir(tmp_path)
-    made.make()
-    return made
+    directory = RunDir(tmp_path)
+    directory.make()
+    return directory
 
 
-def told(rundir: RunDir, held: Snapshot) -> dict[str, str | None]:
-    return dict(verify(rundir, held, Here()))
+def check(rundir: RunDir, snapshot: Snapshot) -> dict[str, str | None]:
+    return dict(verify(rundir, snapshot, Here()))
 
 
 def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:
@@ -36,15 +36,15 @@ def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Sna
     entries = make_entries(
         "a", "copy=a", *(f"{state.value}={state.value}" for state in State if state.value != "succeeded")
     )
-    held = Snapshot(make_run(finished_at=5.0, exit_status=1), entries, records)
+    snapshot = Snapshot(make_run(finished_at=5.0, exit_status=1), entries, records)
     for name in ("a.mp4", "copy.mp4"):
         (rundir.path / name).write_bytes(content)
-    writer.write(held, rundir.path, "0")
-    return held
+    writer.write(snapshot, rundir.path, "0")
+    return snapshot
 
 
 def test_whole_results_have_no_complaint_and_only_results_are_looked_at(rundir: RunDir, clip: bytes) -> None:
-    assert told(rundir, holding(rundir, clip)) == {"a.mp4": None, "copy.mp4": None}
+    assert check(rundir, holding(rundir, clip)) == {"a.mp4": None, "copy.mp4": None}
 
 
 def flipped(path: Path) -> None:
@@ -54,7 +54,7 @@ def flipped(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
+    ("harm", "expected"),
     [
         (flipped, "SHA-256 differs"),
         (lambda path: path.unlink(), "cannot be read: No such file or directory"),
@@ -65,83 +65,83 @@ def flipped(path: Path) -> None:
     ],
 )
 def test_a_harmed_file_is_found_and_the_other_name_is_not_blamed(
-    rundir: RunDir, clip: bytes, harm: Callable[[Path], Any], words: str
+    rundir: RunDir, clip: bytes, harm: Callable[[Path], Any], expected: str
 ) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     harm(rundir.path / "a.mp4")
-    complaints = told(rundir, held)
+    complaints = check(rundir, snapshot)
     assert complaints["copy.mp4"] is None
     complaint = complaints["a.mp4"]
     assert complaint is not None
-    assert words in complaint
+    assert expected in complaint
 
 
 def test_a_file_that_matches_its_checksum_and_does_not_decode_is_found(rundir: RunDir, clip: bytes) -> None:
     for content in (b"not a clip at all", clip[:-200]):
-        complaints = told(rundir, holding(rundir, content))
+        complaints = check(rundir, holding(rundir, content))
         assert all(complaints.values())
         assert len(complaints) == 2
 
 
 def test_a_result_without_a_record_of_it_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
-    records = {name: replace(record, result=None) for name, record in held.records.items()}
-    assert all(told(rundir, replace(held, records=records)).values())
+    snapshot = holding(rundir, clip)
+    records = {name: replace(record, result=None) for name, record in snapshot.records.items()}
+    assert all(check(rundir, replace(snapshot, records=records)).values())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": 5}', '{"jobs": [{"id": "a"}]}', "null", "\udcff"])
 def test_a_report_that_cannot_be_read_is_a_complaint(rundir: RunDir, clip: bytes, text: str) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     (rundir.path / "report.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    complaint = told(rundir, held)["a.mp4"]
+    complaint = check(rundir, snapshot)["a.mp4"]
     assert complaint is not None
     assert "batchrunner report" in complaint
 
 
 def test_a_report_older_than_a_result_is_not_the_files_fault(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     path = rundir.path / "report.json"
     data = json.loads(path.read_text())
     data["jobs"][0]["sha256"] = None
     path.write_text(json.dumps(data))
-    assert told(rundir, held)["a.mp4"] is None
+    assert check(rundir, snapshot)["a.mp4"] is None
 
 
 def test_a_report_that_tells_another_checksum_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     path = rundir.path / "report.json"
     data = json.loads(path.read_text())
     data["jobs"][0]["sha256"] = "0" * 64
     path.write_text(json.dumps(data))
-    complaints = told(rundir, held)
+    complaints = check(rundir, snapshot)
     assert complaints["a.mp4"] is not None
     assert complaints["copy.mp4"] is None
 
 
 def test_without_a_report_the_journal_is_enough(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     (rundir.path / "report.json").unlink()
-    assert told(rundir, held) == {"a.mp4": None, "copy.mp4": None}
+    assert check(rundir, snapshot) == {"a.mp4": None, "copy.mp4": None}
 
 
 def test_it_only_reads(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
     flipped(rundir.path / "a.mp4")
 
     def files() -> dict[str, tuple[bytes, int]]:
         return {
-            each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in rundir.path.iterdir() if each.is_file()
+            file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in rundir.path.iterdir() if file.is_file()
         }
 
     before = files()
-    told(rundir, held)
+    check(rundir, snapshot)
     assert files() == before
 
 
 def test_it_needs_no_loop(rundir: RunDir, clip: bytes) -> None:
-    held = holding(rundir, clip)
+    snapshot = holding(rundir, clip)
 
     async def inside() -> dict[str, str | None]:
-        return told(rundir, held)
+        return check(rundir, snapshot)
 
-    assert asyncio.run(inside()) == told(rundir, held)
+    assert asyncio.run(inside()) == check(rundir, snapshot)

@@ -29,16 +29,16 @@ SECRET = "T0K3N-in-the-path"
 FOLDER = Path("output/night")
 
 
-def facts(*, failed: int = 2, message: str = "no face", **run: Any) -> dict[str, Any]:
+def make_report(*, failed: int = 2, message: str = "no face", **run: Any) -> dict[str, Any]:
     names = [f"job{number}" for number in range(failed + 1)]
     problem = Problem("face_detection", message, "Use another image.")
     records = [make_record(names[0], State.SUCCEEDED, result=result_of(b"x"))]
     records += [make_record(name, State.FAILED, 1, error=problem) for name in names[1:]]
     ended = {"finished_at": NOW + 60, "exit_status": int(failed > 0)} | run
-    held = Snapshot(
+    snapshot = Snapshot(
         replace(make_run(), **ended), make_entries(*names), {record.job.fingerprint: record for record in records}
     )
-    return writer.build(held, "0.1.0")
+    return writer.build(snapshot, "0.1.0")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_https_and_this_machine_are_fine(url: str | None) -> None:
 
 
 def test_the_body_says_what_came_out_and_what_to_type_next() -> None:
-    body = notify.body(facts(failed=7), FOLDER)
+    body = notify.body(make_report(failed=7), FOLDER)
     assert body["text"].splitlines() == [
         "night: 1 of 8 jobs succeeded in 1 min 0 s, 7 failed; 1 byte, 1 generation.",
         "7 failed: no face",
@@ -94,18 +94,18 @@ def test_the_body_says_what_came_out_and_what_to_type_next() -> None:
 
 
 def test_a_good_night_is_one_line() -> None:
-    body = notify.body(facts(failed=0), FOLDER)
+    body = notify.body(make_report(failed=0), FOLDER)
     assert body["text"] == "night: 1 of 1 job succeeded in 1 min 0 s; 1 byte, 1 generation."
     assert body["ok"] is True
 
 
 def test_a_services_words_call_nobody() -> None:
-    body = notify.body(facts(message="<!channel> & <https://evil.example|click>"), FOLDER)
+    body = notify.body(make_report(message="<!channel> & <https://evil.example|click>"), FOLDER)
     assert "<" not in body["text"]
     assert "&lt;!channel&gt; &amp; " in body["text"]
-    assert len(notify.body(facts(message="x" * 9999), FOLDER)["text"]) < 1000
-    words = "@channel @here: @U123 x@everyone <@U123> <!here> (@team) mail me@example.com"
-    text = notify.body(facts(message=words), FOLDER)["text"]
+    assert len(notify.body(make_report(message="x" * 9999), FOLDER)["text"]) < 1000
+    mentions = "@channel @here: @U123 x@everyone <@U123> <!here> (@team) mail me@example.com"
+    text = notify.body(make_report(message=mentions), FOLDER)["text"]
     assert not re.search(r"@(channel|here|U123|everyone|team)", text)
     assert "me@example.com" in text
     assert "<" not in text
@@ -113,14 +113,14 @@ def test_a_services_words_call_nobody() -> None:
 
 def test_the_page_names_every_key() -> None:
     page = (Path(__file__).parents[2] / "docs" / "watching.md").read_text("utf-8").partition("<!-- body -->")[2]
-    told = {word.strip(" `") for line in page.splitlines()[4:] for word in line.split("|")[1].split(",")}
-    assert told == set(notify.body(facts(), FOLDER))
+    documented = {field.strip(" `") for line in page.splitlines()[4:] for field in line.split("|")[1].split(",")}
+    assert documented == set(notify.body(make_report(), FOLDER))
 
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def told(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tuple[str, Any]], list[Event]]:
+def posted(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tuple[str, Any]], list[Event]]:
     """What the receiver got (path and body), and what was announced."""
     got: list[tuple[str, Any]] = []
     announced: list[Event] = []
@@ -138,7 +138,7 @@ def told(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tupl
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        await notify.notify(f"http://127.0.0.1:{port}{path}", facts(**more), FOLDER, announced.append)
+        await notify.notify(f"http://127.0.0.1:{port}{path}", make_report(**more), FOLDER, announced.append)
         await runner.cleanup()
 
     asyncio.run(exchange())
@@ -150,15 +150,15 @@ async def fine(_: web.Request) -> web.StreamResponse:
 
 
 def test_the_summary_is_posted() -> None:
-    got, announced = told(fine)
-    assert got == [(f"/{SECRET}", notify.body(facts(), FOLDER))]
+    got, announced = posted(fine)
+    assert got == [(f"/{SECRET}", notify.body(make_report(), FOLDER))]
     assert announced == []
 
 
 def test_the_exit_status_goes_into_the_address_where_that_asks_for_it() -> None:
-    assert told(fine, "/ping/{status}")[0][0][0] == "/ping/1"
-    assert told(fine, "/ping/{status}", failed=0)[0][0][0] == "/ping/0"
-    assert told(fine, "/ping/{status}", exit_status=130)[0][0][0] == "/ping/130"
+    assert posted(fine, "/ping/{status}")[0][0][0] == "/ping/1"
+    assert posted(fine, "/ping/{status}", failed=0)[0][0][0] == "/ping/0"
+    assert posted(fine, "/ping/{status}", exit_status=130)[0][0][0] == "/ping/130"
 
 
 def policy_for(announced: list[Event]) -> str:
@@ -173,14 +173,14 @@ def test_a_receiver_that_refuses_is_a_line_and_nothing_else() -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=500, text=SECRET)
 
-    assert policy_for(told(refuse)[1]) == "the summary was not posted: the webhook at 127.0.0.1 answered 500"
+    assert policy_for(posted(refuse)[1]) == "the summary was not posted: the webhook at 127.0.0.1 answered 500"
 
 
 def test_redirects_are_not_followed() -> None:
     async def elsewhere(_: web.Request) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect("/elsewhere")
 
-    got, announced = told(elsewhere)
+    got, announced = posted(elsewhere)
     assert len(got) == 1
     assert "answered 307, a redirect, which is not followed" in policy_for(announced)
 
@@ -191,13 +191,13 @@ def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
-        asyncio.run(notify.notify(url, facts(), FOLDER, announced.append))
+        asyncio.run(notify.notify(url, make_report(), FOLDER, announced.append))
     assert "did not answer within" in policy_for(announced)
 
 
 def test_a_receiver_that_is_not_there() -> None:
     announced: list[Event] = []
-    asyncio.run(notify.notify(f"http://127.0.0.1:1/{SECRET}", facts(), FOLDER, announced.append))
+    asyncio.run(notify.notify(f"http://127.0.0.1:1/{SECRET}", make_report(), FOLDER, announced.append))
     assert "could not be reached" in policy_for(announced)
 
 

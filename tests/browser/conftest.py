@@ -21,10 +21,10 @@ HOSTILE_TAG = "<script>alert(1)</script><img src=x onerror=alert(2)> \u05d0\u05d
 
 def absent(why: str) -> None:
     """Say that nothing is tested; an error where a browser is required."""
-    words = f"NOT TESTED, the page in a real browser: {why}"
+    message = f"NOT TESTED, the page in a real browser: {why}"
     if os.environ.get("BATCHRUNNER_BROWSER") == "required":
-        pytest.fail(words)
-    pytest.skip(words)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="module")  # not longer: the driver keeps an event loop running
@@ -76,14 +76,14 @@ def visit(browser: Any) -> Iterator[Any]:
         return visits[-1]
 
     yield opened
-    for each in visits:
-        assert each.complaints == []
-        assert [url for url in each.requests if not url.startswith(("file:", "data:"))] == []
-        each.close()
+    for visited in visits:
+        assert visited.complaints == []
+        assert [url for url in visited.requests if not url.startswith(("file:", "data:"))] == []
+        visited.close()
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     """The run directory of a real run: clips refused for their content, one job in doubt, the others delivered."""
     folder = tmp_path_factory.mktemp("night")
     for name in ("bunny.mp4", "hopper.jpg", "astronaut.jpg"):

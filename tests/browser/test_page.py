@@ -17,7 +17,7 @@ from batchrunner.media.posters import BUDGET_BYTES
 from batchrunner.report import writer
 from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.timeline import MOST_ROWS
-from tests.browser import nights
+from tests.browser import sample_batches
 from tests.browser.conftest import HOSTILE_TAG, absent
 from tests.report.test_report import HOSTILE, built, hostile
 
@@ -37,7 +37,7 @@ def no_sideways_scroll(page: Any) -> bool:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 jobs, without posters."""
     folder = tmp_path_factory.mktemp("large")
-    writer.write(nights.night(2000), folder, "0.1.0")
+    writer.write(sample_batches.sample_batch(2000), folder, "0.1.0")
     return folder / "report.html"
 
 
@@ -54,11 +54,11 @@ def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def test_it_answers_the_morning_s_questions(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html").page
-    facts = json.loads((night / "report.json").read_bytes())
-    assert page.locator(".headline").inner_text() == writer.headline(facts)
-    totals = facts["totals"]
+def test_it_answers_the_morning_s_questions(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html").page
+    report = json.loads((run_folder / "report.json").read_bytes())
+    assert page.locator(".headline").inner_text() == writer.headline(report)
+    totals = report["totals"]
     assert totals["failed"] in {1, 2}, "one of the two that are refused may be the one in doubt"
     assert (totals["in_doubt"], totals["succeeded"]) == (1, 5 - totals["failed"])
     causes = page.locator(".cause").all_inner_texts()
@@ -71,8 +71,8 @@ def test_it_answers_the_morning_s_questions(visit: Any, night: Path) -> None:
     assert page.locator(".gallery .card").count() == 6
 
 
-def test_posters_are_shown_of_clip_reference_and_character(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html").page
+def test_posters_are_shown_of_clip_reference_and_character(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html").page
     card = page.locator(".card[data-state=succeeded]").first
     card.scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
@@ -82,8 +82,8 @@ def test_posters_are_shown_of_clip_reference_and_character(visit: Any, night: Pa
     assert wide == pytest.approx(3, abs=0.05)
 
 
-def test_a_clip_plays_with_its_reference_beside_it(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html").page
+def test_a_clip_plays_with_its_reference_beside_it(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html").page
     card = page.locator(".card[data-state=succeeded]").first
     card.locator(".play").focus()
     page.keyboard.press("Enter")
@@ -99,8 +99,8 @@ def test_a_clip_plays_with_its_reference_beside_it(visit: Any, night: Path) -> N
     page.wait_for_function("() => !document.querySelector('video')")
 
 
-def test_filters_work_and_stand_in_the_address(visit: Any, night: Path) -> None:
-    opened = visit(night / "report.html")
+def test_filters_work_and_stand_in_the_address(visit: Any, run_folder: Path) -> None:
+    opened = visit(run_folder / "report.html")
     page = opened.page
     everything = shown(page)
     assert everything == [f"scene-{number}" for number in range(6)]
@@ -122,24 +122,24 @@ def test_filters_work_and_stand_in_the_address(visit: Any, night: Path) -> None:
     page.get_by_role("searchbox").fill("scene-4")
     assert shown(page) == []
     assert page.get_by_text("No job matches these filters.").is_visible()
-    page.goto((night / "report.html").as_uri() + "#resolution=720p&q=scene")
+    page.goto((run_folder / "report.html").as_uri() + "#resolution=720p&q=scene")
     page.reload()
     assert shown(page) == ["scene-4", "scene-5"]
     assert page.get_by_role("button", name="720p").get_attribute("aria-pressed") == "true"
 
 
-def test_provenance_is_there_when_asked_for(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html").page
-    job = json.loads((night / "report.json").read_bytes())["jobs"][0]
+def test_provenance_is_there_when_asked_for(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html").page
+    job = json.loads((run_folder / "report.json").read_bytes())["jobs"][0]
     card = page.locator(".card").first
     card.locator("summary").click()
-    told = card.locator("dl").inner_text()
+    text = card.locator("dl").inner_text()
     for fact in (job["fingerprint"], job["inputs"]["video"]["sha256"], job["attempts"][0]["request_id"]):
-        assert fact in told
+        assert fact in text
 
 
-def test_a_command_can_be_copied(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html", permissions=["clipboard-read", "clipboard-write"]).page
+def test_a_command_can_be_copied(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html", permissions=["clipboard-read", "clipboard-write"]).page
     page.locator(".cause .copy").first.click()
     page.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -148,8 +148,8 @@ def test_a_command_can_be_copied(visit: Any, night: Path) -> None:
     )
 
 
-def test_it_stays_true_when_the_clips_are_gone(visit: Any, night: Path, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_bytes((night / "report.html").read_bytes())
+def test_it_stays_true_when_the_clips_are_gone(visit: Any, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes((run_folder / "report.html").read_bytes())
     opened = visit(tmp_path / "report.html")
     opened.page.locator(".play").first.click()
     opened.page.wait_for_function("() => document.querySelector('.pane.result[title*=\"not beside\"]')")
@@ -158,8 +158,8 @@ def test_it_stays_true_when_the_clips_are_gone(visit: Any, night: Path, tmp_path
     opened.complaints.clear()
 
 
-def test_hostile_text_is_inert(visit: Any, night: Path, wicked: Path) -> None:
-    page = visit(night / "report.html").page
+def test_hostile_text_is_inert(visit: Any, run_folder: Path, wicked: Path) -> None:
+    page = visit(run_folder / "report.html").page
     assert page.locator(".tag", has_text=HOSTILE_TAG).count() == 6
     page = visit(wicked).page
     assert page.locator("h1").inner_text().startswith("<script>alert(1)</script>")
@@ -174,10 +174,10 @@ def test_hostile_text_is_inert(visit: Any, night: Path, wicked: Path) -> None:
     assert HOSTILE not in text
 
 
-@pytest.mark.parametrize("which", ["night", "wicked", "large"])
+@pytest.mark.parametrize("which", ["run", "wicked", "large"])
 def test_a_phone_needs_no_sideways_scroll(visit: Any, which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
-    page = visit(path / "report.html" if which == "night" else path, **PHONE).page
+    page = visit(path / "report.html" if which == "run" else path, **PHONE).page
     page.locator(".card").last.scroll_into_view_if_needed()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert no_sideways_scroll(page)
@@ -194,52 +194,54 @@ def test_two_thousand_jobs(visit: Any, large: Path) -> None:
 
 
 def test_a_batch_of_more_jobs_than_the_page_has_cards_for(visit: Any, tmp_path: Path) -> None:
-    shot = nights.night(2200)
+    shot = sample_batches.sample_batch(2200)
     writer.write(shot, tmp_path, "0.1.0")
     page = visit(tmp_path / "report.html").page
     assert page.locator(".card").count() == MOST_CARDS
-    told = page.locator(".left-out").inner_text()
-    assert told.startswith("2,000 of 2,200 jobs are shown here: ")
-    assert "results.csv and report.json have every job" in told
+    text = page.locator(".left-out").inner_text()
+    assert text.startswith("2,000 of 2,200 jobs are shown here: ")
+    assert "results.csv and report.json have every job" in text
     chips = page.locator(".chips [name=state] small").all_inner_texts()
     assert sum(int(count.replace(",", "")) for count in chips) == MOST_CARDS
     for name in page.locator(".left-out a").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))"):
         assert (tmp_path / name).exists()
 
 
-def test_without_its_script_everything_is_still_said(visit: Any, night: Path) -> None:
-    page = visit(night / "report.html", java_script_enabled=False).page
+def test_without_its_script_everything_is_still_said(visit: Any, run_folder: Path) -> None:
+    page = visit(run_folder / "report.html", java_script_enabled=False).page
     assert page.locator(".card").count() == 6
     assert page.locator("noscript").is_visible()
     assert not page.locator(".filters").is_visible()
 
 
-def test_it_prints(visit: Any, night: Path) -> None:
-    pdf = visit(night / "report.html").page.pdf(format="A4", print_background=True)
+def test_it_prints(visit: Any, run_folder: Path) -> None:
+    pdf = visit(run_folder / "report.html").page.pdf(format="A4", print_background=True)
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") > 3, "posters are printed, seen or not"
 
 
-@pytest.mark.parametrize(("which", "scheme"), [("night", "light"), ("many", "dark")])
-def test_axe_finds_nothing(visit: Any, night: Path, tmp_path: Path, scheme: str, which: str) -> None:
+@pytest.mark.parametrize(("which", "scheme"), [("run", "light"), ("many", "dark")])
+def test_axe_finds_nothing(visit: Any, run_folder: Path, tmp_path: Path, scheme: str, which: str) -> None:
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         absent("axe is not installed (pip install -e '.[browser]')")
         return
-    path = night / "report.html"
+    path = run_folder / "report.html"
     if which == "many":
-        writer.write(nights.night(MOST_ROWS + 1), tmp_path, "0.1.0")
+        writer.write(sample_batches.sample_batch(MOST_ROWS + 1), tmp_path, "0.1.0")
         path = tmp_path / "report.html"
     page = visit(path, color_scheme=scheme).page
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     page.evaluate(Path(spec.origin).with_name("axe.min.js").read_text("utf-8"))
     found = page.evaluate("axe.run()")
-    assert [(each["impact"], each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert [
+        (violation["impact"], violation["id"], violation["nodes"][0]["html"]) for violation in found["violations"]
+    ] == []
     assert len(found["passes"]) > 20
 
 
 def test_a_page_of_nothing_opens(visit: Any, tmp_path: Path) -> None:
-    shot = nights.night(1)
+    shot = sample_batches.sample_batch(1)
     writer.write(Snapshot(shot.run, (), {}), tmp_path, "0.1.0")
     assert visit(tmp_path / "report.html").page.get_by_text("Nothing has been submitted yet.").is_visible()
 

@@ -1,6 +1,6 @@
 """Whatever the bytes of a manifest are: a batch or a list of problems, in bounded time, and never a traceback.
 
-`verdict` is the judge; `broken` makes manifests that nobody would write out of those that somebody did. The test suite
+`check_bytes` checks one input; `broken` damages valid manifests. The test suite
 spends some seconds on it (tests/test_fuzz.py); ``python -m tests.fuzz --minutes 10`` goes on.
 """
 
@@ -34,8 +34,8 @@ def corpus() -> tuple[bytes, ...]:
 @cache
 def suite() -> tuple[tuple[str, str], ...]:
     """Every input of the public YAML test suite, by its name."""
-    held = json.loads(SUITE.read_text("utf-8")) if SUITE.exists() else {}
-    return tuple(held.get("cases", {}).items())
+    suite = json.loads(SUITE.read_text("utf-8")) if SUITE.exists() else {}
+    return tuple(suite.get("cases", {}).items())
 
 
 def broken(data: bytes, rng: random.Random) -> bytes:
@@ -109,7 +109,7 @@ def bench() -> Iterator[Path]:
         yield Path(folder)
 
 
-def verdict(data: bytes, folder: Path) -> bool:
+def check_bytes(data: bytes, folder: Path) -> bool:
     """True if `data` is a manifest that validates. Every way of telling about it is tried.
 
     Raises AssertionError where what is told is odd, and whatever a bug raises.
@@ -118,15 +118,15 @@ def verdict(data: bytes, folder: Path) -> bool:
     path.write_bytes(data)
     checked = check(path, {}, {})
     found = checked.diagnostics
-    assert checked.valid != any(each.severity == "error" for each in found)
-    for each in found[:200]:
-        assert each.code in CODES, each.code
-        assert each.line >= 1, each
-        assert each.column >= 1, each
-        assert each.end_column is None or each.end_column > each.column, each
-        assert each.message, each
+    assert checked.valid != any(diagnostic.severity == "error" for diagnostic in found)
+    for diagnostic in found[:200]:
+        assert diagnostic.code in CODES, diagnostic.code
+        assert diagnostic.line >= 1, diagnostic
+        assert diagnostic.column >= 1, diagnostic
+        assert diagnostic.end_column is None or diagnostic.end_column > diagnostic.column, diagnostic
+        assert diagnostic.message, diagnostic
     for text in (render(found, None), github(found, None)):
         assert all(line.isprintable() for line in text.split("\n")), text
-    told = json.loads("".join(text for text, _ in shown([checked], "json", None)))
-    assert told["valid"] == checked.valid
+    output = json.loads("".join(text for text, _ in shown([checked], "json", None)))
+    assert output["valid"] == checked.valid
     return checked.valid

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.fuzz import bench, broken, corpus, suite, verdict
+from tests.fuzz import bench, broken, check_bytes, corpus, suite
 
 LIMIT_S = 10.0  # a case that takes longer is a finding
 
@@ -32,12 +32,12 @@ def too_long(*_: object) -> None:
     raise TimeoutError(f"more than {LIMIT_S:g} s")
 
 
-def tried(data: bytes, folder: Path) -> tuple[bool, float]:
+def attempt(data: bytes, folder: Path) -> tuple[bool, float]:
     """Whether `data` validates, and the seconds that it took to tell."""
     signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
     start = time.perf_counter()
     try:
-        return verdict(data, folder), time.perf_counter() - start
+        return check_bytes(data, folder), time.perf_counter() - start
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -54,11 +54,11 @@ def main() -> int:
         if options.seed is not None:
             data = case(options.seed)
             sys.stdout.buffer.write(data + b"\n---\n")
-            say(tried(data, folder))
+            say(attempt(data, folder))
             return 0
         for name, text in suite():
             try:
-                tried(text.encode(), folder)
+                attempt(text.encode(), folder)
             except Exception:
                 say(f"case {name} of the YAML test suite")
                 raise
@@ -69,7 +69,7 @@ def endless(folder: Path, seed: int, until: float) -> int:
     first, valid, slowest = seed, 0, (0.0, seed)
     while time.monotonic() < until:
         try:
-            fits, seconds = tried(case(seed), folder)
+            fits, seconds = attempt(case(seed), folder)
         except BaseException:
             say(f"found: python -m tests.fuzz --seed {seed}")
             raise

@@ -51,11 +51,11 @@ def make_fifo(path: Path) -> None:
 
 
 def make_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
+    with socket.socket(socket.AF_UNIX) as sock:
         here = Path.cwd()
         os.chdir(path.parent)  # the kernel takes short names only
         try:
-            made.bind(path.name)
+            sock.bind(path.name)
         finally:
             os.chdir(here)
 
@@ -122,10 +122,10 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
     """The writer is as fast as the reader: reading to the end would never end."""
     path = tmp_path / "clip.mp4"
     path.write_bytes((MEDIA / "bunny.mp4").read_bytes())
-    looks = media._inspected
+    inspect = media._inspected
 
     def look_while_it_changes(*arguments: object) -> object:
-        found = looks(*arguments)  # type: ignore[arg-type]  # handed on
+        found = inspect(*arguments)  # type: ignore[arg-type]  # handed on
         if step < 0:
             os.truncate(path, path.stat().st_size + step)
         else:
@@ -238,12 +238,12 @@ def test_a_final_name_that_is_a_link_is_moved_aside_and_never_written_through(
         house.run(make_entries("a"), {"a": clip})
         name.unlink()
     name.symlink_to(leads_to.get(target, victim))
-    held = victim.read_bytes()
+    before = victim.read_bytes()
     news = in_time(lambda: house.run(make_entries("a"), {"a": clip}))
     assert (news == {make_job("a").fingerprint: None}) == (when == "after"), "a link is no result of ours"
     assert not name.is_symlink()
     assert name.read_bytes() == clip
-    assert victim.read_bytes() == held
+    assert victim.read_bytes() == before
     assert not (tmp_path / "gone").exists()
     assert [path.is_symlink() for path in house.dir.kept.iterdir()] == [True], "what is not ours is kept, as it is"
 
@@ -271,11 +271,11 @@ def test_a_report_replaces_a_planted_link_and_does_not_follow_it(tmp_path: Path,
 
 
 def test_a_planted_temporary_report_is_not_written_through(tmp_path: Path) -> None:
-    victim, room = tmp_path / "victim", tmp_path / "run" / ".batchrunner"
+    victim, private = tmp_path / "victim", tmp_path / "run" / ".batchrunner"
     victim.write_bytes(b"precious")
-    room.mkdir(parents=True)
+    private.mkdir(parents=True)
     for name in ("report.json", ".report.json"):
-        (room / f"{name}.{os.getpid()}.new").symlink_to(victim)
+        (private / f"{name}.{os.getpid()}.new").symlink_to(victim)
     with pytest.raises(LocalFault):
         writer.write(Snapshot(make_run(), (), {}), tmp_path / "run", "0")
     assert victim.read_bytes() == b"precious"
@@ -287,8 +287,8 @@ def test_verify_says_so_and_waits_for_nothing(house: House, clip: bytes, odd: st
     (house.dir.path / "a.mp4").unlink()
     ODD[odd](house.dir.path / "a.mp4")
     ODD[odd](house.dir.path / "report.json")
-    held = Snapshot(make_run(), make_entries("a"), house.records)
-    found = in_time(lambda: list(verify(house.dir, held, Here())))
+    before = Snapshot(make_run(), make_entries("a"), house.records)
+    found = in_time(lambda: list(verify(house.dir, before, Here())))
     assert isinstance(found, list)
     [(name, complaint)] = found
     assert name == "a.mp4"

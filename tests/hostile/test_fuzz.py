@@ -58,9 +58,9 @@ def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
         if isinstance(reply, base.Accepted):
             assert len(reply.generation_id.encode()) <= 4000
         elif not isinstance(reply, responses.LogPage) and reply is not None:
-            for words in (reply.kind, reply.message, reply.hint):
-                words.encode()
-                assert len(words) < 6000, "ten characters for each that had to be written out"
+            for text in (reply.kind, reply.message, reply.hint):
+                text.encode()
+                assert len(text) < 6000, "ten characters for each that had to be written out"
 
 
 STATUSES = st.integers(100, 999)
@@ -90,8 +90,8 @@ DETAILED = st.builds(lambda said, more: said | {"detail": more}, SAID, st.lists(
 @fuzz(300)
 @given(NASTY | SAID | st.lists(SAID) | DETAILED)
 def test_any_reason_of_a_failure_is_read(error: object) -> None:
-    for word in ("error", " " * 5000 + "FAILED", "expired\n"):
-        read_with_all(200, {}, json.dumps({"status": word, "error": error}).encode())
+    for status in ("error", " " * 5000 + "FAILED", "expired\n"):
+        read_with_all(200, {}, json.dumps({"status": status, "error": error}).encode())
 
 
 @fuzz(300)

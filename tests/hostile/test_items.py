@@ -194,9 +194,9 @@ def test_every_item_has_tests_that_exist(item: str) -> None:
 
 
 def test_every_hostile_test_has_its_place_in_the_table() -> None:
-    told = {name for names in ITEMS.values() for name in names}
-    rooms = sorted((ROOT / "tests" / "hostile").glob("test_*.py"))
-    here = {f"hostile/{room.name}::{test}" for room in rooms for test in names_in(f"hostile/{room.name}")}
+    listed = {name for names in ITEMS.values() for name in names}
+    modules = sorted((ROOT / "tests" / "hostile").glob("test_*.py"))
+    here = {f"hostile/{module.name}::{test}" for module in modules for test in names_in(f"hostile/{module.name}")}
     plain = {
         "test_every_item_has_tests_that_exist", "test_every_hostile_test_has_its_place_in_the_table",
         # The good that must stay possible beside each refusal, and helpers of the fuzzers.
@@ -205,5 +205,5 @@ def test_every_hostile_test_has_its_place_in_the_table() -> None:
         "test_the_run_directory_itself_may_be_a_link", "test_when_a_link_ends_is_a_moment",
         "test_the_look_at_a_files_head_never_fails",
     }  # fmt: skip
-    left = {name for name in here - told if name.partition("::")[2] not in plain and "::test_" in name}
+    left = {name for name in here - listed if name.partition("::")[2] not in plain and "::test_" in name}
     assert left == set()

@@ -29,7 +29,7 @@ class Names(AbstractResolver):
     """A resolver of made-up names. addresses: by name; asked: what it was asked, in order."""
 
     def __init__(self, **addresses: str) -> None:
-        self.addresses = {name.replace("_", "."): each.split() for name, each in addresses.items()}
+        self.addresses = {name.replace("_", "."): address.split() for name, address in addresses.items()}
         self.asked: list[str] = []
 
     async def resolve(
@@ -40,10 +40,10 @@ class Names(AbstractResolver):
             raise OSError("no such host")
         return [
             ResolveResult(
-                hostname=host, host=each, port=port, proto=0, flags=0,
-                family=socket.AF_INET6 if ":" in each else socket.AF_INET,
+                hostname=host, host=address, port=port, proto=0, flags=0,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
             )
-            for each in self.addresses[host]
+            for address in self.addresses[host]
         ]  # fmt: skip
 
     async def close(self) -> None: ...
@@ -67,7 +67,7 @@ def admitted(guard: Guard, link: str) -> list[str]:
     async def main() -> list[str]:
         url = guard.target(link)
         await guard.admit(url)
-        return [each["host"] for each in await guard.resolve(url.host or "")]
+        return [found["host"] for found in await guard.resolve(url.host or "")]
 
     return asyncio.run(main())
 
@@ -227,16 +227,20 @@ class Peer:
 
 @pytest.fixture
 def fetch(tmp_path: Path, executor: Executor) -> Callable[..., Fetched]:
-    parts = tmp_path / "parts"
-    parts.mkdir()
+    partial_dir = tmp_path / "parts"
+    partial_dir.mkdir()
 
     def run(peer: Peer, link: str = "http://127.0.0.1:{port}/v.mp4", guard: Guard | None = None) -> Fetched:
         async def main() -> Fetched:
             server = await asyncio.start_server(peer.talk, "127.0.0.1", 0)
             peer.port = server.sockets[0].getsockname()[1]
             other = await asyncio.start_server(peer.talk, "127.0.0.2", peer.port)
-            judge = guard or Guard(f"http://127.0.0.1:{peer.port}")
-            async with server, other, Downloader(parts, executor, Disk(), judge, Checks(Here(), executor)) as clips:
+            url_guard = guard or Guard(f"http://127.0.0.1:{peer.port}")
+            async with (
+                server,
+                other,
+                Downloader(partial_dir, executor, Disk(), url_guard, Checks(Here(), executor)) as clips,
+            ):
                 return await clips.fetch(link.format(port=peer.port), KEY)
 
         return asyncio.run(main())
@@ -393,7 +397,7 @@ def test_what_drips_for_ever_ends_by_a_total_bound(
         ("HTTP/1.1 302 Go", b"", "download_refused"),
         ("HTTP/1.1 999 What", b"", "download_refused cut"),
     ],
-    ids=lambda each: repr(each[:50]) if isinstance(each, str | bytes) else None,
+    ids=lambda value: repr(value[:50]) if isinstance(value, str | bytes) else None,
 )
 def test_replies_that_lie_or_make_no_sense(
     fetch: Callable[..., Fetched], tmp_path: Path, head: str, body: bytes, kind: str

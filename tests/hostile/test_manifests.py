@@ -25,10 +25,10 @@ def load(folder: Path, text: str | bytes) -> Batch:
 def refused(folder: Path, text: str | bytes) -> str:
     with pytest.raises(ManifestError) as caught:
         load(folder, text)
-    told = render(caught.value.diagnostics)
-    assert all(line.isprintable() for line in told.split("\n"))
-    assert len(told) < 40_000
-    return told
+    output = render(caught.value.diagnostics)
+    assert all(line.isprintable() for line in output.split("\n"))
+    assert len(output) < 40_000
+    return output
 
 
 def laughs(levels: int, wrap: str) -> str:
@@ -44,11 +44,11 @@ def laughs(levels: int, wrap: str) -> str:
 def test_aliases_that_explode_are_refused_in_little_memory(tmp_path: Path, levels: int, wrap: str) -> None:
     tracemalloc.start()
     try:
-        told = refused(tmp_path, laughs(levels, wrap))
+        output = refused(tmp_path, laughs(levels, wrap))
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert "the aliases up to here expand to more than" in told
+    assert "the aliases up to here expand to more than" in output
     assert peak_bytes < 32 << 20
 
 
@@ -110,15 +110,15 @@ IDS = [
 
 @pytest.mark.parametrize("bad", IDS, ids=ascii)
 def test_an_id_that_is_no_safe_file_name_is_refused(tmp_path: Path, bad: str) -> None:
-    escaped = "".join(f"\\U{ord(each):08x}" for each in bad)
+    escaped = "".join(f"\\U{ord(character):08x}" for character in bad)
     refused(tmp_path, f'{ROW}, id: "{escaped}"}}')
     assert [path.name for path in tmp_path.iterdir()] == ["night.yaml"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("Hero", "hero"), ("a.B", "A.b"), ("X", "x")])
 def test_twins_that_differ_only_in_case_are_refused(tmp_path: Path, first: str, second: str) -> None:
-    told = refused(tmp_path, f"{ROW}, id: {first}}}\n{ROW}, id: {second}, shift: 3}}\n")
-    assert "only in case" in told
+    output = refused(tmp_path, f"{ROW}, id: {first}}}\n{ROW}, id: {second}, shift: 3}}\n")
+    assert "only in case" in output
 
 
 @pytest.mark.parametrize("name", ["../x.mp4", "CON.mp4", "é" * 80 + ".mp4", "..mp4", "\u202egpj.mp4", "e\u0301.mp4",
@@ -127,7 +127,7 @@ def test_ids_derived_from_wild_names_are_safe(tmp_path: Path, name: str) -> None
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / name).write_bytes((MEDIA / "bunny.mp4").read_bytes())
-    escaped = "".join(f"\\U{ord(each):08x}" for each in name)
+    escaped = "".join(f"\\U{ord(character):08x}" for character in name)
     try:
         batch = load(folder, f'- {{video: "{escaped}", image: "https://e.com/b.png"}}')
     except ManifestError as error:
@@ -154,8 +154,8 @@ DATA = [
 
 @pytest.mark.parametrize("uri", DATA, ids=lambda uri: uri[:40])
 def test_a_data_uri_that_is_no_video_is_refused_and_not_repeated_at_length(tmp_path: Path, uri: str) -> None:
-    told = refused(tmp_path, f'- {{video: "{uri}", image: "https://e.com/b.png"}}')
-    assert len(told) < 600
+    output = refused(tmp_path, f'- {{video: "{uri}", image: "https://e.com/b.png"}}')
+    assert len(output) < 600
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_a_local_path_that_is_no_file_is_refused(tmp_path: Path, path: str) -> N
 
 
 def test_terminal_codes_in_a_manifest_are_told_as_text(tmp_path: Path) -> None:
-    told = refused(tmp_path, f'{ROW}, id: "\\e[2J\\e]0;x\\a\\u202e", "\\e[31mkey": "\\x9b31m"}}')
-    assert "\\x1b[2J" in told
+    output = refused(tmp_path, f'{ROW}, id: "\\e[2J\\e]0;x\\a\\u202e", "\\e[31mkey": "\\x9b31m"}}')
+    assert "\\x1b[2J" in output
 
 
 def test_a_manifest_of_nothing_but_mistakes_is_not_read_to_its_end(tmp_path: Path) -> None:

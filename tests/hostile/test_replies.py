@@ -21,7 +21,7 @@ from batchrunner.redaction import Redactor
 from tests.conftest import NOW, make_job
 from tests.hostile.test_links import Peer as Dripper
 from tests.hostile.test_links import drip
-from tests.providers.aimlapi.test_client import SECRET, Peer, Stopped, Talk, answer, failed, look, submit, talk
+from tests.providers.aimlapi.test_client import SECRET, Peer, Stopped, Talk, answer, failed, poll_once, submit, talk
 
 __all__ = ["talk"]  # a fixture
 
@@ -109,7 +109,7 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
         assert SECRET not in error.message + error.hint
     if status == 200:
         dead = {"status": "error", "error": {"message": echo, "name": SECRET}}
-        seen = talk(Peer([answer(200, dead)]), look())
+        seen = talk(Peer([answer(200, dead)]), poll_once())
         assert seen.error is not None
         assert SECRET not in repr(seen)
         named = talk(Peer([answer(200, {"id": SECRET}, x_inference_id=SECRET)]), submit(make_job()))
@@ -117,7 +117,7 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
 
 
 @pytest.mark.parametrize(
-    ("words", "kept"),
+    ("text", "kept"),
     [
         ("cannot fetch https://u:p@e.com/v.mp4?sig=abc#f now", "cannot fetch https://…@e.com/v.mp4?… now"),
         ("('HTTP://E.COM/?X-Amz-Signature=1')", "('HTTP://E.COM/?…')"),
@@ -130,15 +130,15 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
     ],
     ids=lambda text: text[:30],
 )
-def test_secrets_of_urls_in_the_services_words_are_not_kept(words: str, kept: str) -> None:
-    error = refusal(json.dumps({"message": words}).encode(), 400)
+def test_secrets_of_urls_in_the_services_words_are_not_kept(text: str, kept: str) -> None:
+    error = refusal(json.dumps({"message": text}).encode(), 400)
     assert error.message == f"the service answered 400: {kept}"
     dead = responses.read_status(
-        200, {}, json.dumps({"status": "error", "error": {"message": words}}).encode(), NOW, "x"
+        200, {}, json.dumps({"status": "error", "error": {"message": text}}).encode(), NOW, "x"
     )
     assert dead.error is not None
     assert dead.error.message == kept
-    for body in (words, "<p>" + words):
+    for body in (text, "<p>" + text):
         assert "sig=abc" not in refusal(body.encode(), 500).message
 
 
@@ -172,7 +172,7 @@ def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unh
 def test_an_odd_id_is_the_services_own_business_and_is_asked_for_as_it_is(talk: Talk, odd: str) -> None:
     assert read(json.dumps({"id": odd}).encode()).generation_id == odd
     peer = Peer([answer(200, {"status": "queued"})])
-    talk(peer, look(odd))
+    talk(peer, poll_once(odd))
     assert peer.requests[0].query["generation_id"] == [odd]
     assert peer.requests[0].target.isprintable()
 
@@ -212,9 +212,9 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
            "completed\x00", True, None, 1.5]  # fmt: skip
 
 
-@pytest.mark.parametrize("word", STRANGE, ids=lambda word: repr(word)[:24])
-def test_a_status_that_is_no_known_word_is_pending_and_short(word: object) -> None:
-    seen = responses.read_status(200, {}, json.dumps({"status": word}).encode(), NOW, "x")
+@pytest.mark.parametrize("status", STRANGE, ids=lambda status: repr(status)[:24])
+def test_a_status_that_is_no_known_word_is_pending_and_short(status: object) -> None:
+    seen = responses.read_status(200, {}, json.dumps({"status": status}).encode(), NOW, "x")
     assert (seen.phase, seen.known) == (base.Phase.GENERATING, False)
     assert len(seen.status_text) <= 60
 
@@ -227,9 +227,9 @@ def test_credits_are_numbers_that_can_be_added_or_nothing(number: str) -> None:
     assert read(body) == base.Accepted("x", None)
 
 
-@pytest.mark.parametrize("words", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])
-def test_what_the_service_says_can_be_stored(words: str) -> None:
-    for body in ({"message": words}, {"detail": [{"loc": [words, 5, None, [[]]], "msg": words}]}, {"error": words}):
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])
+def test_what_the_service_says_can_be_stored(text: str) -> None:
+    for body in ({"message": text}, {"detail": [{"loc": [text, 5, None, [[]]], "msg": text}]}, {"error": text}):
         refusal(json.dumps(body).encode(), 400).message.encode()
 
 

@@ -85,9 +85,9 @@ class Blabber:
 
 @pytest.fixture(scope="module")
 def blabber(clip: bytes) -> Iterator[Blabber]:
-    made = Blabber(clip)
-    yield made
-    made.close()
+    service = Blabber(clip)
+    yield service
+    service.close()
 
 
 @pytest.fixture
@@ -115,10 +115,10 @@ def test_no_secret_and_no_control_code_is_left_by_a_run(ran: Shell, blabber: Bla
     for arguments in (["plan", "night.yaml"], ["status", "night.yaml"], ["status", "output/night"],
                       ["report", "output/night"], ["verify", "output/night"], ["status", "--json", "night.yaml"],
                       ["plan", "--json", "night.yaml"], ["validate", "night.yaml"]):  # fmt: skip
-        told = ran(*arguments)
-        assert [secret for secret in SECRETS if secret in told.out + told.err] == []
+        result = ran(*arguments)
+        assert [secret for secret in SECRETS if secret in result.out + result.err] == []
         if "--json" not in arguments:
-            clean(told.out + told.err)
+            clean(result.out + result.err)
     page = (ran.run_dir / "report.html").read_text("utf-8")
     assert "<script>alert" not in page
     assert "<img src=x" not in page

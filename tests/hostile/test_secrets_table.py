@@ -23,10 +23,10 @@ FORMS: dict[str, Callable[[str], str]] = {
     "bearer": lambda text: f"Bearer {text}",
     "percent": lambda text: quote(text, safe=""),
     "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
-    "every byte": lambda text: "".join(f"%{each:02X}" for each in text.encode()),
-    "entities": lambda text: "".join(f"&#{ord(each)};" for each in text),
-    "escapes": lambda text: "".join(f"\\u{ord(each):04x}" for each in text),
-    "hex escapes": lambda text: "".join(f"\\x{ord(each):02x}" for each in text),
+    "every byte": lambda text: "".join(f"%{octet:02X}" for octet in text.encode()),
+    "entities": lambda text: "".join(f"&#{ord(octet)};" for octet in text),
+    "escapes": lambda text: "".join(f"\\u{ord(octet):04x}" for octet in text),
+    "hex escapes": lambda text: "".join(f"\\x{ord(octet):02x}" for octet in text),
     "slashes": lambda text: text.replace("/", "\\/"),
     "basic": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
     "upper case": str.upper,
@@ -46,11 +46,11 @@ def answer(status: int, value: object, *lines: str) -> bytes:
 def escaped(status: int, value: object) -> bytes:
     """JSON in which each character of a text is an escape."""
     text = json.dumps(value)
-    return head(status, text.replace(KEY, "".join(f"\\u{ord(each):04X}" for each in KEY)).encode())
+    return head(status, text.replace(KEY, "".join(f"\\u{ord(octet):04X}" for octet in KEY)).encode())
 
 
-Words = Callable[[str], list[bytes]]  # what the service says with a quotation: segments, sent one after the other
-SUBMITTED: dict[str, Words] = {
+Quotation = Callable[[str], list[bytes]]  # what the service says with a quotation: segments, sent one after the other
+SUBMITTED: dict[str, Quotation] = {
     "refused": lambda said: [answer(422, {"message": f"bad key {said}"})],
     "refused, escaped": lambda said: [escaped(422, {"error": {"message": said, "name": said}})],
     "refused, by issue": lambda said: [answer(400, {"error": {"data": [{"path": [said], "message": said}]}})],
@@ -71,7 +71,7 @@ SUBMITTED: dict[str, Words] = {
     "a length that is none": lambda said: [f"HTTP/1.1 200 X\r\nContent-Length: {said}\r\n\r\n".encode()],
     "a chunk that is none": lambda said: [f"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n{said}\r\n".encode()],
 }
-POLLED: dict[str, Words] = {
+POLLED: dict[str, Quotation] = {
     "failed": lambda said: [answer(200, {"status": "error", "error": {"message": said, "name": said}})],
     "failed, with a word": lambda said: [answer(200, {"status": "failed", "detail": [{"msg": said, "type": said}]})],
     "a status word": lambda said: [answer(200, {"status": said})],
@@ -87,8 +87,8 @@ POLLED: dict[str, Words] = {
 class Quoting:
     """A service that answers one kind of call with words that quote a secret, and the rest as it should."""
 
-    submitted: Words | None
-    polled: Words | None
+    submitted: Quotation | None
+    polled: Quotation | None
     url: str = ""
     posted: list[bytes] = field(default_factory=list)  # to the webhook
 
@@ -145,9 +145,9 @@ FAULTS = [*(("submitted", name) for name in SUBMITTED), *(("polled", name) for n
 @pytest.fixture(params=FAULTS, ids=": ".join)
 def service(request: pytest.FixtureRequest) -> Iterator[Quoting]:
     when, name = request.param
-    made = Quoting(SUBMITTED[name] if when == "submitted" else None, POLLED[name] if when == "polled" else None)
-    yield made
-    made.close()
+    service = Quoting(SUBMITTED[name] if when == "submitted" else None, POLLED[name] if when == "polled" else None)
+    yield service
+    service.close()
 
 
 def manifest() -> str:
@@ -170,16 +170,18 @@ def test_no_place_holds_a_secret(
     ran = shell("run", "night.yaml", "--log-format", form)
     assert ran.status in {1, 3}, ran.err
     places = {"standard output": ran.out.encode(), "standard error": ran.err.encode()}
-    for words in (["status", "night.yaml"], ["status", "--json", "output/night"], ["report", "output/night"],
+    for arguments in (["status", "night.yaml"], ["status", "--json", "output/night"], ["report", "output/night"],
                   ["plan", "night.yaml"], ["plan", "--json", "night.yaml"], ["verify", "output/night"]):  # fmt: skip
-        more = shell(*words)
-        places[" ".join(words)] = (more.out + more.err).encode()
+        more = shell(*arguments)
+        places[" ".join(arguments)] = (more.out + more.err).encode()
     places |= {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     places |= {f"webhook {number}": body for number, body in enumerate(service.posted)}
     assert service.posted
     assert len(places) > 10
-    needles = [each.lower().encode() for each in NEEDLES]
-    assert [(place, each) for place, held in places.items() for each in needles if each in held.lower()] == []
+    needles = [needle.lower().encode() for needle in NEEDLES]
+    assert [
+        (place, needle) for place, content in places.items() for needle in needles if needle in content.lower()
+    ] == []
 
 
 @pytest.mark.parametrize("short", ["k", "abc", "secret7"])
@@ -204,7 +206,7 @@ def test_a_mistaken_setting_is_told_without_the_secret_in_it(
     shell = Shell(tmp_path, "http://127.0.0.1:9", monkeypatch, capsys)
     monkeypatch.setenv("AIMLAPI_KEY", KEY)
     monkeypatch.setenv("BATCHRUNNER_CONCURRENCY", KEY)
-    for words in (["plan", "night.yaml"], ["plan", KEY], ["plan", f"--{KEY}"]):
-        ran = shell(*words)
+    for arguments in (["plan", "night.yaml"], ["plan", KEY], ["plan", f"--{KEY}"]):
+        ran = shell(*arguments)
         assert ran.status == 2
         assert KEY not in ran.out + ran.err

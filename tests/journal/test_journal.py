@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State, TimelineEvent
-from batchrunner.journal import journal as room
+from batchrunner.journal import journal as module
 from batchrunner.journal import migrate, rows
 from batchrunner.journal.journal import Journal, read
 from batchrunner.journal.migrate import VERSION
@@ -69,18 +69,18 @@ def test_looking_leaves_no_files_behind_also_where_somebody_opens_it_meanwhile(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used(path)
-    files = sorted(each.name for each in path.parent.iterdir())
+    files = sorted(item.name for item in path.parent.iterdir())
     assert len(known(path).records) == 60
-    assert sorted(each.name for each in path.parent.iterdir()) == files
+    assert sorted(item.name for item in path.parent.iterdir()) == files
     seen: list[str] = []
-    real, moments = room._view_in, iter([(1, 1), (2, 1)])
+    real, moments = module._view_in, iter([(1, 1), (2, 1)])
 
-    def look(path: Path, mode: str, make: Any) -> Any:
+    def view(path: Path, mode: str, make: Any) -> Any:
         seen.append(mode)
         return real(path, mode, make)
 
-    monkeypatch.setattr(room, "_view_in", look)
-    monkeypatch.setattr(room, "_at_rest", lambda _: next(moments))
+    monkeypatch.setattr(module, "_view_in", view)
+    monkeypatch.setattr(module, "_at_rest", lambda _: next(moments))
     assert len(known(path).records) == 60
     assert seen == ["mode=ro&immutable=1", "mode=ro"], "what was read while it changed is read again"
 
@@ -112,7 +112,7 @@ def test_everything_is_there_after_closing_and_one_file_holds_it(journal: Journa
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     asyncio.run(journal.finish(replace(RUN, finished_at=5.0, exit_status=0, stopped="budget", stop_kind="max_cost")))
     journal.close()
-    assert sorted(each.name for each in path.parent.iterdir()) == ["ballast", "journal.db"]
+    assert sorted(item.name for item in path.parent.iterdir()) == ["ballast", "journal.db"]
     snapshot = known(path)
     assert snapshot.records[record.job.fingerprint].generation_id == "gen:a/1"
     assert (snapshot.run.finished_at, snapshot.run.exit_status, snapshot.run.stopped) == (5.0, 0, "budget")
@@ -139,16 +139,16 @@ def test_every_run_is_kept_oldest_first(journal: Journal, path: Path) -> None:
 
 def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path) -> None:
     begun(journal, "a")
-    night = [
+    timeline = [
         TimelineEvent(10.0, "call_health", "submit", "down", "503"),
         TimelineEvent(10.0, "call_health", "poll", "down", "503"),
         TimelineEvent(10.0, "cap", "submit", "4", "working cap 4 of 8"),
         TimelineEvent(9.0, "call_health", "submit", "fine", ""),  # the clock was set back
     ]
-    for timeline_event in night:
+    for timeline_event in timeline:
         asyncio.run(journal.note(timeline_event))
-    asyncio.run(journal.note(night[2]))
-    assert sorted(known(path).timeline_events, key=night.index) == night
+    asyncio.run(journal.note(timeline[2]))
+    assert sorted(known(path).timeline_events, key=timeline.index) == timeline
     asyncio.run(journal.begin(make_run("run2"), make_entries("a"), []))
     assert len(known(path).timeline_events) == 4, "of all runs"
 
@@ -203,14 +203,14 @@ def test_files(journal: Journal, path: Path) -> None:
 
 NUMBER = count()
 TEXT = st.text(max_size=12)
-WORDS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
 SOME = st.floats(0, 4e9) | st.none()
-PROBLEM = st.none() | st.builds(Problem, WORDS, WORDS, WORDS, st.sampled_from(["job", "service"]))
-JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | WORDS
+PROBLEM = st.none() | st.builds(Problem, TEXTS, TEXTS, TEXTS, st.sampled_from(["job", "service"]))
+JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXTS
 MEDIA = st.builds(
     Media,
     kind=st.sampled_from(["video", "image"]),
-    source=WORDS,
+    source=TEXTS,
     uri=st.none(),  # which is not stored
     path=st.none() | st.just(Path("media/a b.mp4")) | st.just(Path(os.fsdecode(b"m\xff.mp4"))),
     sha256=st.none() | TEXT,
@@ -245,7 +245,7 @@ RESULT = st.builds(
     width_px=st.none() | st.integers(1, 9999),
     height_px=st.none() | st.integers(1, 9999),
     duration_s=SOME,
-    warnings=st.lists(WORDS, max_size=3).map(tuple),
+    warnings=st.lists(TEXTS, max_size=3).map(tuple),
 )
 
 
@@ -260,8 +260,8 @@ def test_the_strategies_draw_every_field() -> None:
 
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(
-    MEDIA, MEDIA, st.dictionaries(WORDS, JSON, max_size=3), st.sampled_from(State), PROBLEM, st.none() | RESULT,
-    st.lists(ATTEMPT, max_size=3), st.dictionaries(WORDS, WORDS, max_size=2), st.integers(-999, 999), TEXT,
+    MEDIA, MEDIA, st.dictionaries(TEXTS, JSON, max_size=3), st.sampled_from(State), PROBLEM, st.none() | RESULT,
+    st.lists(ATTEMPT, max_size=3), st.dictionaries(TEXTS, TEXTS, max_size=2), st.integers(-999, 999), TEXT,
 )  # fmt: skip
 def test_every_field_comes_back(
     video: Media, image: Media, params: dict[str, Any], state: State, error: Problem | None, result: Result | None,
@@ -269,14 +269,14 @@ def test_every_field_comes_back(
 ) -> None:  # fmt: skip
     number = next(NUMBER)
     job = Job(f"sha256:{number:064x}", "model", {"video": video, "image": image}, params)
-    tried = [replace(item, number=at, request_id=f"{number}.{at}") for at, item in enumerate(attempts, 1)]
-    record = Record(job, state, tuple(tried), error, result)
+    numbered = [replace(item, number=at, request_id=f"{number}.{at}") for at, item in enumerate(attempts, 1)]
+    record = Record(job, state, tuple(numbered), error, result)
     row = rows.job_row(record)
-    assert rows.record(row, [rows.attempt_row(job.fingerprint, item) for item in tried]) == record
+    assert rows.record(row, [rows.attempt_row(job.fingerprint, item) for item in numbered]) == record
     entry = Entry(number, f"id{number}", job, tags, priority, output_name)
     assert rows.entry(rows.entry_row(entry), {job.fingerprint: record}) == entry
     # And SQLite takes and gives the same values.
-    stored = asyncio.run(_stored(SHARED[0], record, tried))
+    stored = asyncio.run(_stored(SHARED[0], record, numbered))
     assert stored == record
 
 
@@ -292,10 +292,10 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     SHARED.pop().close()
 
 
-async def _stored(journal: Journal, record: Record, tried: list[Attempt]) -> Record:
+async def _stored(journal: Journal, record: Record, numbered: list[Attempt]) -> Record:
     await journal.begin(RUN, [Entry(0, "a", record.job)], [replace(record, attempts=())])
-    for number in range(1, len(tried) + 1):
-        await journal.save(replace(record, attempts=tuple(tried[:number])))
+    for number in range(1, len(numbered) + 1):
+        await journal.save(replace(record, attempts=tuple(numbered[:number])))
     snapshot = journal.snapshot()
     assert snapshot is not None
     return snapshot.records[record.job.fingerprint]
@@ -349,15 +349,15 @@ class CircuitBreaker:
         self.sizes: list[int] = []
         self.fault: LocalFault | None = None
         self.sound = 0  # commits that go well before `fault` is met
-        self.held: threading.Event | None = None
+        self.paused: threading.Event | None = None
         self.entered = threading.Event()
         real = journal._write
 
         def write(changes: Any) -> LocalFault | None:
             self.sizes.append(len(changes))
             self.entered.set()
-            if self.held is not None:
-                assert self.held.wait(10)
+            if self.paused is not None:
+                assert self.paused.wait(10)
             if self.fault is not None and len(self.sizes) > self.sound:
                 return self.fault
             return real(changes)
@@ -398,12 +398,12 @@ def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
     breaker = CircuitBreaker(journal, monkeypatch)
 
     async def scenario() -> None:
-        breaker.held = threading.Event()
+        breaker.paused = threading.Event()
         first = asyncio.ensure_future(journal.save(make_record("a", State.SUBMITTING)))
         others = [asyncio.ensure_future(journal.save(make_record(name, State.SUBMITTING))) for name in "bc"]
         await asyncio.get_running_loop().run_in_executor(None, breaker.entered.wait, 10)
         breaker.fault, breaker.sound = LocalFault("disk_error", "no"), 1
-        breaker.held.set()
+        breaker.paused.set()
         await first
         failures = await asyncio.gather(*others, return_exceptions=True)
         assert failures == [breaker.fault, breaker.fault]
@@ -411,8 +411,8 @@ def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
         await journal.save(make_record("d", State.SUBMITTING))
 
     asyncio.run(scenario())
-    told = states(known(path))
-    assert [told[make_job(name).key] for name in "abcd"] == [
+    stored_states = states(known(path))
+    assert [stored_states[make_job(name).key] for name in "abcd"] == [
         State.SUBMITTING, State.PENDING, State.PENDING, State.SUBMITTING,
     ]  # fmt: skip
 
@@ -426,20 +426,20 @@ def test_a_cancelled_writer_takes_nobody_along(
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        breaker.held = threading.Event()
+        breaker.paused = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.SUBMITTING))) for name in "abc"]
         await loop.run_in_executor(None, breaker.entered.wait, 10)
         tasks[0].cancel()  # it holds the turn, its commit is in the thread
-        breaker.held.set()
+        breaker.paused.set()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), type(None)]
         assert states(known(path))[make_job("c").key] is State.SUBMITTING
         breaker.entered.clear()
-        breaker.held = threading.Event()
+        breaker.paused = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.IN_DOUBT))) for name in "abc"]
         await loop.run_in_executor(None, breaker.entered.wait, 10)
         tasks[1].cancel()  # it waits in the second group, whose changes are in already
-        breaker.held.set()
+        breaker.paused.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scenario())
@@ -481,18 +481,18 @@ def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal:
 
 def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite then finds no room for its lock; a log that it may not read must not be passed over in silence."""
-    real = room._view_in
+    real = module._view_in
 
     def refuse(path: Path, mode: str, make: Any) -> Any:
         if mode == "mode=ro":
             raise sqlite3.OperationalError("unable to open database file")
         return real(path, mode, make)
 
-    monkeypatch.setattr(room, "_view_in", refuse)
+    monkeypatch.setattr(module, "_view_in", refuse)
     used(path)
-    before = sorted(each.name for each in path.parent.iterdir())
+    before = sorted(item.name for item in path.parent.iterdir())
     assert len(known(path).records) == 60
-    assert sorted(each.name for each in path.parent.iterdir()) == before
+    assert sorted(item.name for item in path.parent.iterdir()) == before
     journal = Journal(path, Inline())
     asyncio.run(journal.save(make_record("j1", State.SUCCEEDED)))
     with pytest.raises(JournalError, match="unable to open"):
@@ -597,10 +597,10 @@ def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         acknowledged |= {int(line) for line in process.communicate()[0].split(b"\n")[:-1]}
         records = known(path).records.items()
-        held = {int(name[7:], 16): record for name, record in records if record.generation_id is not None}
-        assert acknowledged <= set(held)
-        assert all(held[number].generation_id == f"g{number}" for number in acknowledged)
-        assert set(held) == set(range(len(held))), "what was stored later must not be there without what was before"
+        paused = {int(name[7:], 16): record for name, record in records if record.generation_id is not None}
+        assert acknowledged <= set(paused)
+        assert all(paused[number].generation_id == f"g{number}" for number in acknowledged)
+        assert set(paused) == set(range(len(paused))), "what was stored later must not be there without what was before"
     assert len(acknowledged) > 50
 
 
@@ -621,8 +621,8 @@ def test_a_torn_write_ahead_log_holds_a_prefix(journal: Journal, path: Path, tmp
         shutil.copy(path, copy / path.name)
         tail = rng.randbytes(rng.choice([0, 0, 700]))  # a torn write may leave anything behind
         (copy / log.name).write_bytes(whole[:offset] + tail)
-        told = states(known(copy / path.name))
-        stored = [name for name in names if told[make_job(name).key] is State.IN_FLIGHT]
+        stored_states = states(known(copy / path.name))
+        stored = [name for name in names if stored_states[make_job(name).key] is State.IN_FLIGHT]
         assert stored == names[: len(stored)]
         assert len(stored) >= before
         before = len(stored)
@@ -644,9 +644,9 @@ def foreign(path: Path) -> None:
     connection.close()
 
 
-def pragma(path: Path, words: str) -> None:
+def pragma(path: Path, statement: str) -> None:
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA {words}")
+    connection.execute(f"PRAGMA {statement}")
     connection.commit()
     connection.close()
 
@@ -691,9 +691,9 @@ HARMS = {
 def test_what_is_no_whole_journal_is_refused_and_left_as_it_is(path: Path, harm: str) -> None:
     HARMS[harm](path)
     before = path.read_bytes() if path.is_file() else None
-    for look in (lambda: Journal(path, Inline()), lambda: read(path)):
+    for view in (lambda: Journal(path, Inline()), lambda: read(path)):
         with pytest.raises(JournalError) as caught:
-            look()
+            view()
         assert str(path) in caught.value.message
         assert "Nothing was submitted" in caught.value.hint
         assert caught.value.exit_status is ExitStatus.USAGE
@@ -704,9 +704,9 @@ def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
     used(path)
     pragma(path, f"user_version = {VERSION + 1}")
     before = path.read_bytes()
-    for look in (lambda: Journal(path, Inline()), lambda: read(path)):
+    for view in (lambda: Journal(path, Inline()), lambda: read(path)):
         with pytest.raises(JournalError, match="newer batchrunner") as caught:
-            look()
+            view()
         assert "newer version" in caught.value.hint
     assert path.read_bytes() == before
 
@@ -803,19 +803,19 @@ def test_a_full_disk_is_told_and_loses_nothing(journal: Journal, path: Path) -> 
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A disk that is full as long as the room set aside is not given up."""
-    real = room._write
+    real = module._write
 
     def write(connection: sqlite3.Connection, place: Path, changes: Any) -> LocalFault | None:
         if path.with_name("ballast").exists():
             return LocalFault("disk_full", "no room")
         return real(connection, place, changes)
 
-    monkeypatch.setattr(room, "_write", write)
+    monkeypatch.setattr(module, "_write", write)
 
 
 def test_the_room_set_aside_lets_the_last_ids_through(path: Path, tight: None) -> None:
     journal = Journal(path, Inline())
-    assert path.with_name("ballast").stat().st_size == room._BALLAST_BYTES
+    assert path.with_name("ballast").stat().st_size == module._BALLAST_BYTES
     begun(journal, "a")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     assert not path.with_name("ballast").exists()
@@ -831,7 +831,7 @@ def test_the_room_is_set_aside_again_by_the_next_start(path: Path, left: int | N
     if left is not None:
         ballast.write_bytes(bytes(left))
     Journal(path, Inline()).close()
-    assert ballast.stat().st_size == room._BALLAST_BYTES
+    assert ballast.stat().st_size == module._BALLAST_BYTES
 
 
 def test_without_room_to_set_aside_it_opens_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

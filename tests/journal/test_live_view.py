@@ -22,7 +22,7 @@ PRICES = Prices({"480p": 1000.0})
 
 def screen(model: Model) -> str:
     model.at = NOW + 40
-    return "\n".join("".join(words for words, _ in spans) for spans in draw(model, 120, 60))
+    return "\n".join("".join(text for text, _ in spans) for spans in draw(model, 120, 60))
 
 
 @pytest.mark.parametrize("latest", [1000, 2])
@@ -40,24 +40,24 @@ def test_the_screen_is_that_of_all_records(
     named = rng.sample(names, len(names) * 3 // 4 or 1) if seed % 2 else names
     entries = [Entry(place, f"id{place}", jobs[name]) for place, name in enumerate(named)]
     path = stored(tmp_path, make_run(settings_json=json.dumps({})), entries, records)
-    held, batch = journal.read(path), live_view.moving(path, 0.0)
-    assert held is not None
+    snapshot, batch = journal.read(path), live_view.moving(path, 0.0)
+    assert snapshot is not None
     assert batch is not None
-    whole, part = Model(), Model()
-    whole.take(opened(held.run, "out", ids_of(held.entries), held.records, PRICES))
-    part.take(reopened(batch, "out", PRICES))
-    assert screen(part) == screen(whole)
-    assert part.spend.worst == pytest.approx(whole.spend.worst)
-    assert part.expected_credits == pytest.approx(whole.expected_credits)
-    assert part.unpriced == whole.unpriced
-    assert part.per_hour() == whole.per_hour()
-    assert len(part.records) <= len(whole.records)
+    whole, partial = Model(), Model()
+    whole.take(opened(snapshot.run, "out", ids_of(snapshot.entries), snapshot.records, PRICES))
+    partial.take(reopened(batch, "out", PRICES))
+    assert screen(partial) == screen(whole)
+    assert partial.spend.worst == pytest.approx(whole.spend.worst)
+    assert partial.expected_credits == pytest.approx(whole.expected_credits)
+    assert partial.unpriced == whole.unpriced
+    assert partial.per_hour() == whole.per_hour()
+    assert len(partial.records) <= len(whole.records)
 
 
 def test_of_what_is_done_and_what_waits_little_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_MOVING", live_view._MOVING.replace("LIMIT 1000", "LIMIT 10"))
     done = [make_record(f"s{number:03d}", State.SUCCEEDED, 1) for number in range(100)]
-    done = [each.with_attempt(outcome="succeeded", completed_at=NOW + 5, ended_at=NOW + 6) for each in done]
+    done = [record.with_attempt(outcome="succeeded", completed_at=NOW + 5, ended_at=NOW + 6) for record in done]
     waiting = [make_record(f"p{number:03d}") for number in range(100)]
     flying = [make_record("f", State.IN_FLIGHT)]
     records = [*done, *waiting, *flying]

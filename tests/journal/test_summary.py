@@ -30,7 +30,7 @@ def stored(folder: Path, run: Run, entries: Sequence[Entry], records: Sequence[R
 
     async def write() -> None:
         book = Journal(path, Inline())
-        await book.begin(run, entries, [Record(each.job) for each in records])
+        await book.begin(run, entries, [Record(record.job) for record in records])
         for record in records:
             for number in range(1, len(record.attempts)):
                 await book.save(replace(record, attempts=record.attempts[:number]))
@@ -43,10 +43,10 @@ def stored(folder: Path, run: Run, entries: Sequence[Entry], records: Sequence[R
 
 def said(path: Path) -> tuple[str, str]:
     """What is told of a batch: from its figures, and from the whole report."""
-    found, held = summary.count(path), journal.read(path)
+    found, snapshot = summary.count(path), journal.read(path)
     assert found is not None
-    assert held is not None
-    return writer.status_text(outline(found, "1")), writer.status_text(writer.build(held, "1"))
+    assert snapshot is not None
+    return writer.status_text(outline(found, "1")), writer.status_text(writer.build(snapshot, "1"))
 
 
 def attempt(rng: Random, number: int, state: State) -> Attempt:
@@ -115,18 +115,18 @@ def test_of_jobs_that_are_alike_one_is_read(tmp_path: Path, monkeypatch: pytest.
     records = [make_record(name, states[name[0]], 1, result=results[name[0]]) for name in names[:202]]
     entries = [Entry(place, name, make_job(name)) for place, name in enumerate(names[:202])]
     path = stored(tmp_path, make_run(), entries, records)
-    made = 0
+    count = 0
     make = rows.record
 
     def counted(*arguments: object) -> Record:
-        nonlocal made
-        made += 1
+        nonlocal count
+        count += 1
         return make(*arguments)  # type: ignore[arg-type]  # handed through
 
     monkeypatch.setattr(rows, "record", counted)
     found = summary.count(path)
     assert found is not None
-    assert made == 3, "one that waits, and two that failed"
+    assert count == 3, "one that waits, and two that failed"
     assert [(entry.id, number) for entry, _, number in found.plain] == [("p000", 100)]
     assert (found.size_bytes, found.states[State.SUCCEEDED]) == (1000, 100)
 
@@ -141,7 +141,7 @@ def test_before_the_first_run_there_is_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size_bytes", [1, 16, 512])
 def test_damage_is_told_or_does_no_harm(tmp_path: Path, size_bytes: int) -> None:
     records = [make_record(f"j{number}", State.FAILED, error=FACE) for number in range(20)]
-    entries = [Entry(place, f"id{place}", each.job) for place, each in enumerate(records)]
+    entries = [Entry(place, f"id{place}", record.job) for place, record in enumerate(records)]
     path = stored(tmp_path, make_run(), entries, records)
     whole, rng, refusals = path.read_bytes(), Random(size_bytes), 0
     for _ in range(60):

@@ -146,14 +146,14 @@ def test_a_log_that_lacks_what_was_done_is_refused_and_left_as_it_is(path: Path,
     journal.close()
     killed = copy / "room" / path.name
     HARMS[harm](killed)
-    before = {each.name: each.read_bytes() for each in killed.parent.iterdir() if not each.name.endswith("-shm")}
+    before = {file.name: file.read_bytes() for file in killed.parent.iterdir() if not file.name.endswith("-shm")}
     for _ in range(2):
         with pytest.raises(JournalError, match="is an old copy") as caught:
             opened(killed)
         assert "--recover" in caught.value.hint
         with pytest.raises(JournalError, match="is an old copy"):
             require_current(killed, beside(killed).path)
-    after = {each.name: each.read_bytes() for each in killed.parent.iterdir() if not each.name.endswith("-shm")}
+    after = {file.name: file.read_bytes() for file in killed.parent.iterdir() if not file.name.endswith("-shm")}
     assert after == before
 
 

@@ -93,7 +93,7 @@ def test_a_problem_keeps_its_hint(pool: Pool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "item", "words"),
+    ("task", "item", "message"),
     [
         ("crash", {}, "SIGABRT"),
         ("defect", {}, "status 1"),
@@ -103,9 +103,9 @@ def test_a_problem_keeps_its_hint(pool: Pool, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_file_does_to_the_process_is_told_and_harms_no_other(
-    pool: Pool, task: str, item: dict[str, Any], words: str
+    pool: Pool, task: str, item: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(CheckLimit, match=words):
+    with pytest.raises(CheckLimit, match=message):
         one(pool, task, item)
     assert one(pool, "echo", {"name": "next"})[0] == "next"
 

@@ -57,19 +57,19 @@ def encoded(path: Path, codec: str, options: dict[str, str]) -> bytes:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    room = tmp_path_factory.mktemp("clips")
-    made = {name: remuxed(room / "clip.mp4", options) for name, options in LAYOUTS.items()}
-    made["with sound"] = encoded(room / "clip.mp4", "libx264", {"g": "10"})
-    made["H.265"] = encoded(room / "clip.mp4", "libx265", {"x265-params": "log-level=none"})
-    return made
+    folder = tmp_path_factory.mktemp("clips")
+    clips = {name: remuxed(folder / "clip.mp4", options) for name, options in LAYOUTS.items()}
+    clips["with sound"] = encoded(folder / "clip.mp4", "libx264", {"g": "10"})
+    clips["H.265"] = encoded(folder / "clip.mp4", "libx265", {"x265-params": "log-level=none"})
+    return clips
 
 
-def verdict(data: bytes) -> str | None:
+def complaint(data: bytes) -> str | None:
     return mp4_structure.check_structure(io.BytesIO(data), len(data))
 
 
 def refusal(data: bytes) -> str:
-    said = verdict(data)
+    said = complaint(data)
     assert said is not None
     return said
 
@@ -84,8 +84,8 @@ def box_types(data: bytes) -> list[bytes]:
 
 
 def test_whole_clips_pass(clips: dict[str, bytes]) -> None:
-    assert verdict(SOURCE.read_bytes()) is None
-    assert {name: verdict(data) for name, data in clips.items()} == dict.fromkeys(clips)
+    assert complaint(SOURCE.read_bytes()) is None
+    assert {name: complaint(data) for name, data in clips.items()} == dict.fromkeys(clips)
 
 
 def test_the_layouts_are_what_they_are_called(clips: dict[str, bytes]) -> None:
@@ -100,7 +100,7 @@ def test_the_layouts_are_what_they_are_called(clips: dict[str, bytes]) -> None:
 def test_every_truncation_is_caught(clips: dict[str, bytes], layout: str) -> None:
     data = clips[layout]
     cuts = {*range(1, 200), *range(200, len(data), 997), *(len(data) - less for less in range(1, 100))}
-    assert [cut for cut in sorted(cuts) if verdict(data[:cut]) is None] == []
+    assert [cut for cut in sorted(cuts) if complaint(data[:cut]) is None] == []
 
 
 def test_a_fragmented_file_cut_inside_a_box_is_caught(clips: dict[str, bytes]) -> None:
@@ -125,7 +125,7 @@ def odd(data: bytes) -> tuple[str, ...]:
 @pytest.mark.parametrize("tail", list(TAILS))
 def test_bytes_after_the_last_box_are_a_warning(clips: dict[str, bytes], layout: str, tail: str) -> None:
     data = clips[layout] + TAILS[tail]
-    assert verdict(data) is None
+    assert complaint(data) is None
     [warning] = odd(data)
     assert warning.startswith(f"{len(TAILS[tail])} byte")
     assert odd(clips[layout]) == ()
@@ -134,7 +134,7 @@ def test_bytes_after_the_last_box_are_a_warning(clips: dict[str, bytes], layout:
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_a_last_box_without_a_size_is_a_warning(clips: dict[str, bytes], layout: str) -> None:
     data = clips[layout] + b"\0\0\0\0free" + b"x" * 20
-    assert verdict(data) is None
+    assert complaint(data) is None
     assert odd(data) == ("its last box 'free' names no size",)
 
 
@@ -142,7 +142,7 @@ def test_a_last_mdat_without_a_size_is_whole_if_its_samples_are_there(clips: dic
     data = bytearray(clips["index first"])
     at = data.index(b"mdat") - 4
     data[at : at + 4] = bytes(4)
-    assert verdict(bytes(data)) is None
+    assert complaint(bytes(data)) is None
     assert odd(bytes(data)) == ("its last box 'mdat' names no size",)
     assert "reach byte" in refusal(bytes(data[:-1]))
 
@@ -153,12 +153,12 @@ def test_a_box_that_was_cut_is_no_tail(clips: dict[str, bytes], layout: str, nam
     assert "wants" in refusal(clips[layout] + struct.pack(">I4s", 100, name) + bytes(91))
 
 
-@pytest.mark.parametrize("rest", [b"\0", b"\0\0\1", b"\0\0\1\xabmoo", bytes(4097)], ids=len)
-def test_the_rest_of_a_fragment_is_no_tail(clips: dict[str, bytes], rest: bytes) -> None:
+@pytest.mark.parametrize("remainder", [b"\0", b"\0\0\1", b"\0\0\1\xabmoo", bytes(4097)], ids=len)
+def test_the_rest_of_a_fragment_is_no_tail(clips: dict[str, bytes], remainder: bytes) -> None:
     body = clips["fragmented"]
     body = body[: body.index(b"mfra") - 4]
-    assert verdict(body) is None
-    assert verdict(body + rest) is not None
+    assert complaint(body) is None
+    assert complaint(body + remainder) is not None
 
 
 @pytest.mark.parametrize("layout", ["index last", "index first"])
@@ -166,7 +166,7 @@ def test_a_tail_hides_no_truncation(clips: dict[str, bytes], layout: str) -> Non
     data = clips[layout]
     cuts = range(200, len(data), 997)
     tails = TAILS.values()
-    assert [cut for cut in cuts for tail in tails if verdict(data[:cut] + tail) is None] == []
+    assert [cut for cut in cuts for tail in tails if complaint(data[:cut] + tail) is None] == []
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
@@ -183,7 +183,7 @@ def test_zeroed_regions_are_caught(clips: dict[str, bytes], layout: str, hole_by
     missed = [
         at
         for at in range(body, end - hole_bytes, 3571)
-        if verdict(data[:at] + bytes(hole_bytes) + data[at + hole_bytes :]) is None
+        if complaint(data[:at] + bytes(hole_bytes) + data[at + hole_bytes :]) is None
     ]
     assert missed == []
 
@@ -195,7 +195,7 @@ def test_a_broken_length_is_caught(clips: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "word"),
+    ("data", "expected"),
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><title>404</title>", "HTML"),
@@ -206,8 +206,8 @@ def test_a_broken_length_is_caught(clips: dict[str, bytes]) -> None:
         (b"\0\0\0\x08free", "no 'ftyp'"),
     ],
 )
-def test_something_else_is_named(data: bytes, word: str) -> None:
-    assert word in refusal(data)
+def test_something_else_is_named(data: bytes, expected: str) -> None:
+    assert expected in refusal(data)
 
 
 def test_another_size_than_expected_is_said() -> None:
@@ -225,7 +225,7 @@ def full(name: bytes, *numbers: int) -> bytes:
 def small(**changed: bytes) -> bytes:
     """A hand-made file of one 5-byte picture; each part can be replaced."""
     avcc = box(b"avcC", bytes([1, 66, 0, 30, 0xFF, 0xE0, 0]))
-    parts = {
+    boxes = {
         "stsd": box(b"stsd", struct.pack(">II", 0, 1) + box(b"avc1", bytes(78) + avcc)),
         "stsz": full(b"stsz", 0, 1, 5),
         "stsc": full(b"stsc", 1, 1, 1, 1),
@@ -233,29 +233,29 @@ def small(**changed: bytes) -> bytes:
         "hdlr": box(b"hdlr", bytes(8) + b"vide" + bytes(13)),
         "mdat": box(b"mdat", b"\0\0\0\x01\x65"),
     } | changed
-    table = box(b"stbl", parts["stsd"] + parts["stsz"] + parts["stsc"] + parts["stco"])
-    media = box(b"mdia", parts["hdlr"] + box(b"minf", table))
-    return box(b"ftyp", b"isom" + bytes(4)) + parts["mdat"] + box(b"moov", box(b"trak", media))
+    table = box(b"stbl", boxes["stsd"] + boxes["stsz"] + boxes["stsc"] + boxes["stco"])
+    media = box(b"mdia", boxes["hdlr"] + box(b"minf", table))
+    return box(b"ftyp", b"isom" + bytes(4)) + boxes["mdat"] + box(b"moov", box(b"trak", media))
 
 
 def test_a_handmade_file_passes_in_every_legal_spelling() -> None:
-    assert verdict(small()) is None
-    assert verdict(small(stco=box(b"co64", struct.pack(">IIQ", 0, 1, 24)))) is None
+    assert complaint(small()) is None
+    assert complaint(small(stco=box(b"co64", struct.pack(">IIQ", 0, 1, 24)))) is None
     large = struct.pack(">I4sQ", 1, b"mdat", 21) + b"\0\0\0\x01\x65"
-    assert verdict(small(mdat=large, stco=full(b"stco", 1, 32))) is None
+    assert complaint(small(mdat=large, stco=full(b"stco", 1, 32))) is None
     data = small()
     to_the_end = struct.pack(">I4s", 0, b"mdat") + b"\0\0\0\x01\x65"
     at = data.index(b"mdat") - 4
     whole = data[:at] + data[at + 13 :]
     offset = struct.pack(">I", len(whole) + 8)
-    assert verdict(whole.replace(struct.pack(">II", 1, 24), struct.pack(">I", 1) + offset) + to_the_end) is None
+    assert complaint(whole.replace(struct.pack(">II", 1, 24), struct.pack(">I", 1) + offset) + to_the_end) is None
 
 
 HUGE = 0xFFFFFFFF
 
 
 @pytest.mark.parametrize(
-    ("part", "content", "word"),
+    ("box_name", "content", "expected"),
     [
         ("hdlr", box(b"hdlr", bytes(8) + b"soun" + bytes(13)), "no video track"),
         ("hdlr", box(b"hdlr", bytes(4)), "too short"),
@@ -281,8 +281,8 @@ HUGE = 0xFFFFFFFF
         ("mdat", b"", "no 'mdat'"),
     ],
 )
-def test_tables_that_lie_are_named(part: str, content: bytes, word: str) -> None:
-    assert word in refusal(small(**{part: content}))
+def test_tables_that_lie_are_named(box_name: str, content: bytes, expected: str) -> None:
+    assert expected in refusal(small(**{box_name: content}))
 
 
 def test_parts_of_no_length_are_damage() -> None:
@@ -295,10 +295,10 @@ def test_pictures_that_overlap_are_not_read_over_and_over() -> None:
     assert "more than the file" in refusal(many)
 
 
-@pytest.mark.parametrize(("bound", "word"), [("_MAX_NAL_UNITS", "more than 50 NAL"), ("_MAX_SAMPLE_BYTES", "absurd")])
-def test_work_on_pictures_is_bounded(bound: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bound", "reason"), [("_MAX_NAL_UNITS", "more than 50 NAL"), ("_MAX_SAMPLE_BYTES", "absurd")])
+def test_work_on_pictures_is_bounded(bound: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mp4_structure, bound, 50)
-    assert word in refusal(SOURCE.read_bytes())
+    assert reason in refusal(SOURCE.read_bytes())
 
 
 def test_absurd_counts_are_refused_before_they_cost_anything() -> None:
@@ -309,7 +309,7 @@ def test_absurd_counts_are_refused_before_they_cost_anything() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400))
 def test_random_bytes_never_raise(data: bytes) -> None:
-    assert verdict(data) is not None
+    assert complaint(data) is not None
 
 
 @settings(max_examples=500, deadline=None)
@@ -319,14 +319,14 @@ def test_mutated_files_never_raise(patches: list[tuple[int, bytes]]) -> None:
     for place, patch in patches:
         at = place % len(data)
         data[at : at + len(patch)] = patch
-    verdict(bytes(data))
+    complaint(bytes(data))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1500), st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f", b"trak", b"\0\0\0\x01"]))
 def test_a_real_index_that_is_mutated_never_raises(at: int, patch: bytes) -> None:
     data = SOURCE.read_bytes()
-    verdict(data[:at] + patch + data[at + len(patch) :])
+    complaint(data[:at] + patch + data[at + len(patch) :])
 
 
 def test_decoding_tells_size_length_and_count(tmp_path: Path) -> None:

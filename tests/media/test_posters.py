@@ -77,17 +77,17 @@ def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
 
 def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     make_missing(*batch, Here())
-    made: list[object] = []
-    monkeypatch.setattr(posters, "_make", lambda *given: made.append(given))
+    posters_made: list[object] = []
+    monkeypatch.setattr(posters, "_make", lambda *arguments: posters_made.append(arguments))
     make_missing(*batch, Here())
-    assert made == []
+    assert posters_made == []
     torn = next(batch[0].posters.glob("strip-*.large.webp"))
     torn.write_bytes(torn.read_bytes()[:-5])
     assert len(pictures(*batch).posters) == 2, "half a picture is none"
     make_missing(*batch, Here())
-    assert len(made) == 1
+    assert len(posters_made) == 1
     make_missing(*batch, Here(), most=0)
-    assert len(made) == 1
+    assert len(posters_made) == 1
 
 
 def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,19 +149,19 @@ def test_posters_are_made_beside_a_run(batch: Batch) -> None:
     rundir, snapshot = batch
     heard: list[Event] = []
     events: list[Event] = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
-    with Posters(rundir, Here()) as made:
-        listen = made.beside(heard.append, snapshot.entries)
+    with Posters(rundir, Here()) as posters_made:
+        listen = posters_made.beside(heard.append, snapshot.entries)
         for event in events:
             listen(event)
         assert heard == events
-        made.finish(snapshot).result(30)
+        posters_made.finish(snapshot).result(30)
         assert len(pictures(rundir, snapshot).posters) == 3
 
 
 def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
-    with Posters(batch[0], Here()) as made:
-        made.hurry()
-        made.finish(batch[1]).result(30)
+    with Posters(batch[0], Here()) as posters_made:
+        posters_made.hurry()
+        posters_made.finish(batch[1]).result(30)
     assert pictures(*batch).posters == {}
 
 
@@ -184,12 +184,12 @@ def test_posters_that_are_being_made_end_with_the_next_when_somebody_is_in_a_hur
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = posters._make
-    with Posters(batch[0], Here()) as made:
+    with Posters(batch[0], Here()) as posters_made:
 
         def slow(folder: Path, wanted: Any, allow: Any) -> None:
             make(folder, wanted, allow)
-            made.hurry()
+            posters_made.hurry()
 
         monkeypatch.setattr(posters, "_make", slow)
-        made.finish(batch[1]).result(30)
+        posters_made.finish(batch[1]).result(30)
     assert len(pictures(*batch).posters) == 1

@@ -153,7 +153,7 @@ WRONG: list[tuple[str, Kind, Callable[[], bytes], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "content", "message"), WRONG, ids=[each[0] for each in WRONG])
+@pytest.mark.parametrize(("name", "kind", "content", "message"), WRONG, ids=[case[0] for case in WRONG])
 def test_what_is_not_what_it_claims_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, kind: Kind, content: Callable[[], bytes], message: str
 ) -> None:

@@ -72,17 +72,17 @@ def test_a_certificate_that_is_not_trusted_is_told_by_host_and_variable(
             with pytest.raises(NetworkFault) as caught:
                 await fetched(f"https://localhost:{port}/a.mp4", tmp_path, executor)
             assert caught.value.kind == "link_certificate"
-            for each in (fault, caught.value):
-                assert "the certificate of localhost is not trusted" in each.message
-                assert why in each.message
-                assert "SSL_CERT_FILE" in each.message
-                assert hint in each.hint
+            for error in (fault, caught.value):
+                assert "the certificate of localhost is not trusted" in error.message
+                assert why in error.message
+                assert "SSL_CERT_FILE" in error.message
+                assert hint in error.hint
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("words", "hint"),
+    ("reason", "hint"),
     [
         ("certificate has expired", "Check the clock"),
         ("certificate is not yet valid", "Check the clock"),
@@ -90,8 +90,8 @@ def test_a_certificate_that_is_not_trusted_is_told_by_host_and_variable(
         ("IP address mismatch, certificate is not valid for '10.0.0.1'.", "Check the address"),
     ],
 )
-def test_the_hint_follows_from_what_is_wrong(words: str, hint: str) -> None:
-    fault = certificates.not_trusted(ValueError(words), "api.example.com", "certificate")
+def test_the_hint_follows_from_what_is_wrong(reason: str, hint: str) -> None:
+    fault = certificates.not_trusted(ValueError(reason), "api.example.com", "certificate")
     assert hint in fault.hint
     assert "SSL_CERT_FILE" in fault.hint
 
@@ -125,8 +125,8 @@ def test_a_proxy_that_gives_no_way_leaves_nothing_in_doubt(executor: Executor, s
     asyncio.run(main())
 
 
-def basic(words: str) -> str:
-    return "Basic " + base64.b64encode(words.encode()).decode()
+def basic(credentials: str) -> str:
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
 
 
 def test_a_proxy_that_is_not_there_is_named_without_its_password(executor: Executor) -> None:
@@ -217,11 +217,11 @@ def test_a_webhook_goes_through_the_proxy(served: Any) -> None:
     async def scenario(port: int, seen: list[web.Request]) -> None:
         async with Passage(refuse=407).open() as passage:
             proxies = read_proxies({"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:{passage.port}"})
-            told = await webhook.post("https://hooks.test/secret", {"exit_status": 0}, proxies)
+            complaint = await webhook.post("https://hooks.test/secret", {"exit_status": 0}, proxies)
             assert passage.lines == ["CONNECT hooks.test:443 HTTP/1.1"]
-            assert told is not None
-            assert "answered 407" in told
-            assert SECRET not in told
+            assert complaint is not None
+            assert "answered 407" in complaint
+            assert SECRET not in complaint
             around = read_proxies({"HTTPS_PROXY": f"http://127.0.0.1:{passage.port}"})
             assert await webhook.post(f"http://127.0.0.1:{port}/", {"exit_status": 0}, around) is None
             assert len(seen) == 1
@@ -235,10 +235,10 @@ MANIFEST = "- {id: a, video: https://example.com/walk.mp4, image: https://exampl
 async def command(folder: Path, environment: dict[str, str], *options: str) -> tuple[int, str]:
     """Run the batch in a process of its own, which reads SSL_CERT_FILE when it starts."""
     (folder / "one.yaml").write_text(MANIFEST)
-    words = ["-m", "batchrunner", "run", "one.yaml", "--no-progress", "--poll-interval", "200ms", *options]
+    arguments = ["-m", "batchrunner", "run", "one.yaml", "--no-progress", "--poll-interval", "200ms", *options]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *words,
+        *arguments,
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "AIMLAPI_KEY": SECRET, **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -276,7 +276,7 @@ def test_a_whole_batch_behind_a_proxy_that_knows_the_names(tmp_path: Path) -> No
 
     assert not [event for event in asyncio.run(served()) if event["event"] == "leak"]
     stored = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [each for each in stored if SECRET.encode() in each]
+    assert not [error for error in stored if SECRET.encode() in error]
 
 
 def test_a_batch_whose_services_certificate_is_not_trusted_ends_soon_and_loses_nothing(tmp_path: Path) -> None:
@@ -295,18 +295,18 @@ def test_a_batch_whose_services_certificate_is_not_trusted_ends_soon_and_loses_n
 
 
 @pytest.mark.parametrize(
-    ("environment", "words"),
+    ("environment", "message"),
     [
         ({"ALL_PROXY": f"socks5://user:{SECRET}@127.0.0.1:1"}, "ALL_PROXY names a SOCKS proxy"),
         ({"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE cannot be used"),
     ],
 )
 def test_what_cannot_be_used_is_told_before_anything_is_done(
-    tmp_path: Path, environment: dict[str, str], words: str
+    tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     status, output = asyncio.run(command(tmp_path, environment))
     assert status == 2
-    assert words in output
+    assert message in output
     assert SECRET not in output
     assert not (tmp_path / "output").exists()
     assert asyncio.run(command(tmp_path, environment, "--provider", "sandbox"))[0] == 0

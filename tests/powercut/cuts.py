@@ -83,7 +83,7 @@ class Outcome:
     moments: int = 0
 
     def add(self, moment: Moment, figures: Figures) -> None:
-        figures.wrong = [f"--moment {moment}: {words}" for words in figures.wrong]
+        figures.wrong = [f"--moment {moment}: {complaint}" for complaint in figures.wrong]
         self.figures.add(figures)
         self.moments += 1
 
@@ -97,11 +97,11 @@ def record(folder: Path, jobs: int, start: tuple[Path, Left] | None = None, conc
     if start:
         _set_out(*start, folder, world)
     world.mkdir(parents=True, exist_ok=True)
-    told = folder / "faults.yaml"
-    told.write_text(FAULTS)
+    faults = folder / "faults.yaml"
+    faults.write_text(FAULTS)
     before = found(world)
     more = preload.environment(world, log=log)
-    with Service(world, "--duration", "300ms", "--capacity", "4", "--faults", str(told), **more) as service:
+    with Service(world, "--duration", "300ms", "--capacity", "4", "--faults", str(faults), **more) as service:
         address = {**service.environment(), **more}
         if start:
             batch = Batch(folder, address, world / "out")
@@ -130,12 +130,13 @@ def _set_out(origin: Path, left: Left, folder: Path, world: Path) -> None:
 
 def _doubtful(left: Left) -> set[str]:
     """Request ids of submissions whose fate the journal does not know: those in the air, and those in doubt already."""
-    room = {name: data for name, data in left.files.items() if name.startswith(".batchrunner/journal.db")}
+    files = {name: data for name, data in left.files.items() if name.startswith(".batchrunner/journal.db")}
     with tempfile.TemporaryDirectory() as temporary:  # who reads a journal leaves an index beside it
-        put({".batchrunner": None, **room}, Path(temporary) / "out")
-        held = journal.read(Path(temporary) / "out" / ".batchrunner" / "journal.db")
+        put({".batchrunner": None, **files}, Path(temporary) / "out")
+        snapshot = journal.read(Path(temporary) / "out" / ".batchrunner" / "journal.db")
     doubtful = {State.SUBMITTING, State.IN_DOUBT}
-    return {record.last.request_id for record in held.records.values() if record.state in doubtful} if held else set()
+    records = snapshot.records.values() if snapshot else ()
+    return {record.last.request_id for record in records if record.state in doubtful}
 
 
 def _differences(recording: Recording) -> list[str]:
@@ -173,7 +174,7 @@ def distinct(recording: Recording, wanted: Sequence[Moment]) -> Iterator[tuple[M
     """Each moment with what it left; what an earlier one left just so is passed over."""
     seen: set[bytes] = set()
     disk, done = Disk.holding(recording.before), 0
-    for moment in sorted(wanted, key=lambda each: each.acts):
+    for moment in sorted(wanted, key=lambda point: point.acts):
         disk.play(recording.acts[done : moment.acts])
         done = moment.acts
         files = disk.left(recording.output, moment.cut, Random(moment.seed))

@@ -90,10 +90,10 @@ class Disk:
         """A disk on which all of this is safe."""
         disk = cls()
         for path, (inode, content) in found.items():
-            made: _File | str = FOLDER if content is None else _File(bytearray(content))
-            disk._names[path], disk._safe[path] = made, (0, made)
-            if isinstance(made, _File):
-                disk._inodes[inode] = made
+            node: _File | str = FOLDER if content is None else _File(bytearray(content))
+            disk._names[path], disk._safe[path] = node, (0, node)
+            if isinstance(node, _File):
+                disk._inodes[inode] = node
         return disk
 
     def play(self, acts: Iterable[Act]) -> "Disk":
@@ -118,7 +118,7 @@ class Disk:
         for naming in self._pending:
             if naming.folder == act.path and naming.number < before:
                 _name(self._safe, naming)
-        self._pending = [each for each in self._pending if each.folder != act.path or each.number >= before]
+        self._pending = [pending for pending in self._pending if pending.folder != act.path or pending.number >= before]
 
     def _rename(self, act: Act) -> None:
         path, other = _clean(act.path), _clean(act.other) if act.other else ""

@@ -45,8 +45,8 @@ def parse(log: bytes) -> Iterator[Act]:
     while place < len(log):
         kind, *sizes, inode, at = _HEAD.unpack_from(log, place)
         place += _HEAD.size
-        parts = []
+        fields = []
         for size in sizes:
-            parts.append(log[place : place + size])
+            fields.append(log[place : place + size])
             place += size
-        yield Act(Kind(kind), inode, at, parts[0].decode(), parts[1].decode(), parts[2])
+        yield Act(Kind(kind), inode, at, fields[0].decode(), fields[1].decode(), fields[2])

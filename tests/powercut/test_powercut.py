@@ -17,7 +17,7 @@ def act(kind: Kind, inode: int = 1, at: int = 0, path: str = "", other: str = ""
     return Act(kind, inode, at, path, other, data)
 
 
-def made(*acts: Act) -> Disk:
+def disk_of(*acts: Act) -> Disk:
     return Disk().play(
         [act(Kind.MKDIR, path="/d"), act(Kind.FLUSH_BEGINS, 9, 1, "/"), act(Kind.FLUSH_ENDS, 9, 1, "/"), *acts]
     )
@@ -35,52 +35,54 @@ NEW = (act(Kind.CREATE, 1, path="/d/a"), act(Kind.WRITE, 1, 0, data=b"one"))
 
 
 def test_what_was_flushed_with_its_name_is_there_after_every_cut() -> None:
-    disk = made(*NEW, *flushed(1), *flushed(2, "/d"))
+    disk = disk_of(*NEW, *flushed(1), *flushed(2, "/d"))
     for cut in Cut:
         assert outcomes(disk, cut) == {frozenset({(".", None), ("a", b"one")})}
 
 
 def test_a_name_without_a_flush_of_its_folder_may_be_gone() -> None:
-    assert outcomes(made(*NEW, *flushed(1))) == {
+    assert outcomes(disk_of(*NEW, *flushed(1))) == {
         frozenset({(".", None)}),
         frozenset({(".", None), ("a", b"one")}),
     }
 
 
 def test_content_without_a_flush_may_be_gone_under_its_name() -> None:
-    contents = {dict(outcome)["a"] for outcome in outcomes(made(*NEW, *flushed(2, "/d")))}
+    contents = {dict(outcome)["a"] for outcome in outcomes(disk_of(*NEW, *flushed(2, "/d")))}
     assert contents == {b"", b"one"}
 
 
 def test_what_is_written_while_a_flush_lasts_is_not_safe() -> None:
     begins, ends = flushed(1)
-    disk = made(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), begins, act(Kind.WRITE, 1, 0, data=b"late"), ends)
+    disk = disk_of(
+        act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), begins, act(Kind.WRITE, 1, 0, data=b"late"), ends
+    )
     assert disk.left("/d", Cut.NONE, Random(0))["a"] == b""
 
 
 def test_a_later_write_may_be_there_and_an_earlier_one_not() -> None:
     pages = (act(Kind.WRITE, 1, 0, data=b"a" * 4096), act(Kind.WRITE, 1, 4096, data=b"b"))
-    disk = made(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), *pages)
+    disk = disk_of(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), *pages)
     assert bytes(4096) + b"b" in {dict(outcome)["a"] for outcome in outcomes(disk)}
     assert bytes(4096) + b"b" not in {dict(outcome)["a"] for outcome in outcomes(disk, Cut.PREFIX)}
 
 
 def test_a_write_may_be_torn_between_sectors() -> None:
-    disk = made(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), act(Kind.WRITE, 1, 0, data=b"x" * 1500))
+    disk = disk_of(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), act(Kind.WRITE, 1, 0, data=b"x" * 1500))
     sizes = {len(dict(outcome)["a"] or b"") for outcome in outcomes(disk, Cut.PREFIX)}
     assert sizes == {0, 512, 1024, 1500}
 
 
 def test_a_rename_is_one_step_and_safe_with_its_folder() -> None:
     acts = (*NEW, *flushed(1), *flushed(2, "/d"), act(Kind.RENAME, 1, 0, "/d/a", "/d/b"))
-    assert outcomes(made(*acts)) == {frozenset({(".", None), (name, b"one")}) for name in ("a", "b")}
-    assert outcomes(made(*acts, *flushed(2, "/d"))) == {frozenset({(".", None), ("b", b"one")})}
+    assert outcomes(disk_of(*acts)) == {frozenset({(".", None), (name, b"one")}) for name in ("a", "b")}
+    assert outcomes(disk_of(*acts, *flushed(2, "/d"))) == {frozenset({(".", None), ("b", b"one")})}
 
 
 def test_a_name_that_is_safe_does_not_come_back_by_an_earlier_one_of_another_folder() -> None:
     folders = (act(Kind.MKDIR, path="/d/in"), *flushed(2, "/d"))
     new = (act(Kind.CREATE, 1, path="/d/in/a"), act(Kind.RENAME, 1, 0, "/d/in/a", "/d/a"))
-    disk = made(*folders, *new, *flushed(2, "/d"), *flushed(3, "/d/in"))
+    disk = disk_of(*folders, *new, *flushed(2, "/d"), *flushed(3, "/d/in"))
     assert outcomes(disk) == {frozenset({(".", None), ("in", None), ("a", b"")})}
 
 
@@ -97,10 +99,10 @@ def test_what_lay_there_before_is_safe(tmp_path: Path) -> None:
 def test_after_a_power_cut_at_any_moment_a_run_pays_for_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
     recording = record(tmp_path / "recorded", jobs=6)
     outcome = play(recording, tmp_path / "cuts", moments(recording, 1, MOMENTS), lanes=2)
-    told = outcome.figures.table("power cut")
-    assert not outcome.figures.wrong, told
-    assert outcome.moments >= MOMENTS // 2, told
-    assert outcome.figures.accepted, told
+    table = outcome.figures.table("power cut")
+    assert not outcome.figures.wrong, table
+    assert outcome.moments >= MOMENTS // 2, table
+    assert outcome.figures.accepted, table
 
     # And once more, while the run that continues after a cut is under way.
     [(_, left)] = distinct(recording, [Moment(len(recording.acts) // 2, Cut.SOME, 1)])
@@ -109,6 +111,6 @@ def test_after_a_power_cut_at_any_moment_a_run_pays_for_nothing_twice_and_loses_
     assert not outcome.figures.wrong, outcome.figures.table("power cut")
 
     # The judge must be able to say no: of a run that never flushed, a cut at its end leaves nothing.
-    careless = [each for each in recording.acts if each.kind is not Kind.FLUSH_ENDS]
+    careless = [step for step in recording.acts if step.kind is not Kind.FLUSH_ENDS]
     outcome = play(replace(recording, acts=careless), tmp_path / "careless", [Moment(len(careless), Cut.NONE)])
     assert outcome.figures.paid_twice == 6, outcome.figures.table("power cut")

@@ -50,8 +50,8 @@ def built() -> Path:
     library = Path(tempfile.gettempdir()) / name
     if not library.exists():
         new = library.with_suffix(f".{os.getpid()}")
-        words = ["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", str(new), str(SOURCE), "-ldl", "-lpthread"]
-        subprocess.run(words, check=True, capture_output=True, text=True)
+        command = ["cc", "-O1", "-Wall", "-shared", "-fPIC", "-o", str(new), str(SOURCE), "-ldl", "-lpthread"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
         new.replace(library)
     return library
 
@@ -81,11 +81,11 @@ class Faults:
         """From now on nothing fails."""
         self._write(bytes(3))
 
-    def _write(self, told: bytes) -> None:
+    def _write(self, state: bytes) -> None:
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with self.path.open("r+b") as file:  # in place: the processes look at these very bytes
-            file.write(told.ljust(8, b"\0"))
+            file.write(state.ljust(8, b"\0"))
 
     def __enter__(self) -> Self:
         return self

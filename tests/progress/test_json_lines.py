@@ -31,7 +31,7 @@ PAGE = ROOT / "docs" / "watching.md"
 FAULT = Problem("bad_request", "the link https://cdn.example/a.mp4?sig=SECRET is no clip", "Use another.")
 
 
-def night(status: int = 1) -> list[Event]:
+def run_events(status: int = 1) -> list[Event]:
     """Every kind of event."""
     waiting, flying = make_record("a"), make_record("a", State.IN_FLIGHT)
     failed = make_record("a", State.FAILED, 1, error=FAULT)
@@ -64,7 +64,7 @@ def log(events: Sequence[Event], *, quiet: bool = False) -> list[dict[str, Any]]
 
 
 def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
-    written = log(night())
+    written = log(run_events())
     assert {entry["event"] for entry in written} == set(KEYS)
     for entry in written:
         assert list(entry)[:5] == ["ts", "level", "event", "message", "jobs"]
@@ -75,7 +75,7 @@ def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
 
 
 def test_what_the_objects_say() -> None:
-    written = log(night())
+    written = log(run_events())
     moved = [entry for entry in written if entry["event"] == "job_moved"]
     assert [(entry["move"], entry["state"], entry["jobs"]) for entry in moved] == [
         ("begin_submit", "submitting", ["a", "copy"]),
@@ -96,19 +96,23 @@ def test_what_the_objects_say() -> None:
 
 
 def test_no_secret_is_written() -> None:
-    assert "SECRET" not in json.dumps(log(night()))
-    assert "https://cdn.example/a.mp4" in json.dumps(log(night()))
+    assert "SECRET" not in json.dumps(log(run_events()))
+    assert "https://cdn.example/a.mp4" in json.dumps(log(run_events()))
 
 
 def test_quiet_leaves_what_needs_a_person() -> None:
-    assert [entry["event"] for entry in log(night(), quiet=True)] == ["call_health_changed", "stopping", "run_finished"]
-    calm = [event for event in night(0) if not isinstance(event, CallHealthChanged | Stopping)]
+    assert [entry["event"] for entry in log(run_events(), quiet=True)] == [
+        "call_health_changed",
+        "stopping",
+        "run_finished",
+    ]
+    calm = [event for event in run_events(0) if not isinstance(event, CallHealthChanged | Stopping)]
     assert log(calm, quiet=True) == []
 
 
 def test_hostile_words_stay_in_their_line() -> None:
     evil = "\x1b[2J\r\n\u2028\ud800\x7f\x9b"
-    written = log([night()[0], Noticed(NOW, (evil,), evil)])
+    written = log([run_events()[0], Noticed(NOW, (evil,), evil)])
     assert written[1]["jobs"] == [evil]
     assert "\x1b" not in written[1]["message"]
 
@@ -124,7 +128,7 @@ def test_the_page_names_every_event_and_key() -> None:
         ("events", "| event | when | its own keys |\n|---|---|---|\n", events),
     ):
         pattern = re.compile(rf"(<!-- {mark} -->\n\n){re.escape(head)}(?:\|.*\n)*")
-        text = pattern.sub(lambda match, rest=head + table: match[1] + rest, text)  # type: ignore[misc]  # a default
+        text = pattern.sub(lambda match, remainder=head + table: match[1] + remainder, text)  # type: ignore[misc]  # a default
     if os.environ.get("REWRITE_DOCS"):
         PAGE.write_text(text, "utf-8")
     assert PAGE.read_text("utf-8") == text

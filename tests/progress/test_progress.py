@@ -187,8 +187,8 @@ def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
 def test_every_move_can_be_told_with_nothing_known() -> None:
     for (state, move), after in TRANSITIONS.items():
         event = JobMoved(NOW, (), move, Record(JOB, after))
-        told = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
-        assert len(told) == (move not in {Move.BEGIN_SUBMIT, Move.REFUSE}), move
+        printed = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
+        assert len(printed) == (move not in {Move.BEGIN_SUBMIT, Move.REFUSE}), move
 
 
 def test_a_notice_about_the_run_names_no_job() -> None:
@@ -226,10 +226,10 @@ def test_hostile_words_cannot_act(terminal: bool) -> None:
     with make_progress(stream=stream, quiet=False, plain=True) as progress:
         for event in evil_events():
             progress(event)
-    told = ESCAPES.sub("", stream.getvalue()).splitlines()
-    assert len(told) == 7
-    assert all(line.isprintable() for line in told)
-    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in told[3]
+    printed = ESCAPES.sub("", stream.getvalue()).splitlines()
+    assert len(printed) == 7
+    assert all(line.isprintable() for line in printed)
+    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in printed[3]
 
 
 def test_hostile_words_cannot_act_on_the_screen() -> None:
@@ -243,10 +243,10 @@ def test_hostile_words_cannot_act_on_the_screen() -> None:
 
 
 def test_a_links_secret_is_not_shown() -> None:
-    told = lines([Noticed(NOW, (), "GET https://user:pass@cdn.example/clip.mp4?sig=SECRET failed")])[0]
-    assert "SECRET" not in told
-    assert "pass" not in told
-    assert "cdn.example/clip.mp4" in told
+    printed = lines([Noticed(NOW, (), "GET https://user:pass@cdn.example/clip.mp4?sig=SECRET failed")])[0]
+    assert "SECRET" not in printed
+    assert "pass" not in printed
+    assert "cdn.example/clip.mp4" in printed
 
 
 def live(events: Sequence[Event]) -> tuple[Terminal, Progress]:

@@ -27,7 +27,7 @@ from tests.conftest import NOW, make_job
 MILLION = 1_000_000.0
 
 
-class Night:
+class SimulatedRun:
     """A run whose events are told to a model."""
 
     def __init__(self, jobs: int, cap: int = 4) -> None:
@@ -38,15 +38,15 @@ class Night:
         ids = {record.job.fingerprint: (name,) for name, record in self.records.items()}
         prices = dict.fromkeys(by_job, MILLION)
         states = count_states(by_job.values())
-        self.tell(RunStarted(NOW, "night", "aimlapi", "output/night", cap, states, by_job, prices, (INFERRED,), ids))
+        self.notify(RunStarted(NOW, "night", "aimlapi", "output/night", cap, states, by_job, prices, (INFERRED,), ids))
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         self.model.take(event)
 
     def move(self, name: str, move: Move, **attempt: object) -> None:
         record = advance(self.records[name], move, **attempt)  # type: ignore[arg-type]  # fields of an attempt
         self.records[name] = record
-        self.tell(JobMoved(self.at, (name,), move, record))
+        self.notify(JobMoved(self.at, (name,), move, record))
 
     def submit(self, name: str) -> None:
         self.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=self.at, estimate=MILLION)
@@ -58,38 +58,38 @@ class Night:
 
     def generate(self, name: str) -> None:
         self.records[name] = self.records[name].with_attempt(generating_at=self.at)
-        self.tell(JobSeen(self.at, (name,), self.records[name]))
+        self.notify(JobSeen(self.at, (name,), self.records[name]))
 
     def wait(self, seconds: float) -> None:
         self.at += seconds
-        self.tell(Alive(self.at))
+        self.notify(Alive(self.at))
 
     def screen(self, width: int = 100, height: int = 30) -> list[str]:
         return plain(draw(self.model, width, height))
 
 
 @pytest.fixture
-def night() -> Night:
+def run() -> SimulatedRun:
     """Ten jobs, four at once; three took 100 s each, one failed, one is in doubt."""
-    night = Night(10)
+    run = SimulatedRun(10)
     for name in ("job0", "job1", "job2", "job3"):
-        night.submit(name)
-    night.wait(100)
+        run.submit(name)
+    run.wait(100)
     for name in ("job0", "job1", "job2"):
-        night.deliver(name)
-    night.move("job3", Move.FAIL, error=Problem("face", "no face"), ended_at=night.at)
-    night.submit("job4")
-    night.generate("job4")
-    night.submit("job5")
-    night.move("job6", Move.BEGIN_SUBMIT, request_id="job6", submitted_at=night.at, estimate=MILLION)
-    night.move("job7", Move.BEGIN_SUBMIT, request_id="job7", submitted_at=night.at, estimate=MILLION)
-    night.move("job7", Move.DOUBT, error=Problem("cut", "the connection broke"))
-    night.wait(40)
-    return night
+        run.deliver(name)
+    run.move("job3", Move.FAIL, error=Problem("face", "no face"), ended_at=run.at)
+    run.submit("job4")
+    run.generate("job4")
+    run.submit("job5")
+    run.move("job6", Move.BEGIN_SUBMIT, request_id="job6", submitted_at=run.at, estimate=MILLION)
+    run.move("job7", Move.BEGIN_SUBMIT, request_id="job7", submitted_at=run.at, estimate=MILLION)
+    run.move("job7", Move.DOUBT, error=Problem("cut", "the connection broke"))
+    run.wait(40)
+    return run
 
 
-def test_a_glance_is_answered(night: Night) -> None:
-    shown = night.screen()
+def test_a_glance_is_answered(run: SimulatedRun) -> None:
+    shown = run.screen()
     assert shown[0].split() == ["night", "on", "aimlapi", "2", "min", "20", "s"]
     assert shown[1].endswith(" 5 of 10")
     assert shown[2] == "jobs     3 succeeded, 1 failed, 1 in doubt, 3 in flight, 2 waiting"
@@ -107,90 +107,90 @@ def test_a_glance_is_answered(night: Night) -> None:
 
 
 def test_without_three_durations_there_is_no_finish_time() -> None:
-    night = Night(2)
-    night.submit("job0")
-    night.wait(10)
-    assert night.screen()[3] == "finish   known after three clips"
+    run = SimulatedRun(2)
+    run.submit("job0")
+    run.wait(10)
+    assert run.screen()[3] == "finish   known after three clips"
 
 
-def test_a_download_shows_its_bytes(night: Night) -> None:
-    night.tell(Fetching(night.at, ("job4",), night.records["job4"].job.fingerprint, 1_500_000, 6_000_000))
-    assert night.screen()[7] == "job4  downloading  1.5 MB of 6.0 MB"
-    night.tell(Fetching(night.at, ("job4",), night.records["job4"].job.fingerprint, 1_500_000, None))
-    assert night.screen()[7] == "job4  downloading  1.5 MB"
-    night.deliver("job4")
-    assert not any(line.startswith("job4") for line in night.screen())
+def test_a_download_shows_its_bytes(run: SimulatedRun) -> None:
+    run.notify(Fetching(run.at, ("job4",), run.records["job4"].job.fingerprint, 1_500_000, 6_000_000))
+    assert run.screen()[7] == "job4  downloading  1.5 MB of 6.0 MB"
+    run.notify(Fetching(run.at, ("job4",), run.records["job4"].job.fingerprint, 1_500_000, None))
+    assert run.screen()[7] == "job4  downloading  1.5 MB"
+    run.deliver("job4")
+    assert not any(line.startswith("job4") for line in run.screen())
 
 
-def test_trouble_says_since_when_until_when_and_why(night: Night) -> None:
-    night.tell(CallHealthChanged(night.at, "submit", "paused", "out of credits", night.at + 300))
-    night.wait(60)
-    night.tell(CallHealthChanged(night.at, "poll", "paused", "out of credits", night.at + 400))
-    shown = night.screen()
+def test_trouble_says_since_when_until_when_and_why(run: SimulatedRun) -> None:
+    run.notify(CallHealthChanged(run.at, "submit", "paused", "out of credits", run.at + 300))
+    run.wait(60)
+    run.notify(CallHealthChanged(run.at, "poll", "paused", "out of credits", run.at + 400))
+    shown = run.screen()
     assert shown[3] == "finish   not known while calls are paused"
     assert shown[5].startswith("service  submissions and polls paused since ")
     assert shown[5].endswith(" (1 min 0 s), next try in 4 min 0 s: out of credits")
     for call in ("submit", "poll"):
-        night.tell(CallHealthChanged(night.at + 9, call, "fine", ""))
-    assert night.screen()[5] == "service  fine; at most 4 at once"
+        run.notify(CallHealthChanged(run.at + 9, call, "fine", ""))
+    assert run.screen()[5] == "service  fine; at most 4 at once"
 
 
-def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(night: Night) -> None:
-    night.tell(CallHealthChanged(night.at, "submit", "throttled", "429", night.at + 3))
-    night.tell(CapChanged(night.at, 2, 4))
-    assert night.screen()[3].startswith("finish   about ")
-    night.tell(CallHealthChanged(night.at, "submit", "fine", ""))
-    assert night.screen()[5] == "service  fine; at most 2 of 4 at once because the service asks for fewer"
+def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(run: SimulatedRun) -> None:
+    run.notify(CallHealthChanged(run.at, "submit", "throttled", "429", run.at + 3))
+    run.notify(CapChanged(run.at, 2, 4))
+    assert run.screen()[3].startswith("finish   about ")
+    run.notify(CallHealthChanged(run.at, "submit", "fine", ""))
+    assert run.screen()[5] == "service  fine; at most 2 of 4 at once because the service asks for fewer"
 
 
-def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(night: Night) -> None:
+def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(run: SimulatedRun) -> None:
     for number in range(40):
-        night.tell(CallFailed(night.at + number, (f"job{number}",), "poll", Problem("down", f"503 {number % 20}"), 1.0))
-    shown = night.screen(100, 18)
+        run.notify(CallFailed(run.at + number, (f"job{number}",), "poll", Problem("down", f"503 {number % 20}"), 1.0))
+    shown = run.screen(100, 18)
     assert any("job3: no face" in line for line in shown), "a failed job outlives forty failed calls"
     assert any("2 times, last job39: poll failed: 503 19" in line for line in shown)
 
 
 def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
-    night = Night(8, cap=2)
+    run = SimulatedRun(8, cap=2)
     for name in ("job0", "job1", "job2"):
-        night.submit(name)
-        night.at += 60
-        night.deliver(name)
-    assert night.model.left_s() is not None
+        run.submit(name)
+        run.at += 60
+        run.deliver(name)
+    assert run.model.left_s() is not None
     for name in ("job3", "job4"):
-        night.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=night.at)
-        night.move(name, Move.DOUBT)
-    assert night.model.left_s() is None
-    assert "in doubt occupy every slot" in "\n".join(plain(draw(night.model, 120, 30)))
-    assert "in doubt occupy every slot" in pulse(night.model)
-    night.submit("job5")  # a doubt's half hour is over
-    assert night.model.left_s() is not None
+        run.move(name, Move.BEGIN_SUBMIT, request_id=name, submitted_at=run.at)
+        run.move(name, Move.DOUBT)
+    assert run.model.left_s() is None
+    assert "in doubt occupy every slot" in "\n".join(plain(draw(run.model, 120, 30)))
+    assert "in doubt occupy every slot" in pulse(run.model)
+    run.submit("job5")  # a doubt's half hour is over
+    assert run.model.left_s() is not None
 
 
-def test_stopping_says_why(night: Night) -> None:
-    night.tell(Stopping(night.at, "the deadline is reached"))
-    assert night.screen()[3] == "finish   stopping: the deadline is reached"
+def test_stopping_says_why(run: SimulatedRun) -> None:
+    run.notify(Stopping(run.at, "the deadline is reached"))
+    assert run.screen()[3] == "finish   stopping: the deadline is reached"
 
 
 def test_what_failed_before_is_a_problem_still() -> None:
-    night = Night(1)
-    failed = replace(night.records["job0"], state=State.FAILED, error=Problem("face", "no face"))
-    start = night.model.started
+    run = SimulatedRun(1)
+    failed = replace(run.records["job0"], state=State.FAILED, error=Problem("face", "no face"))
+    start = run.model.started
     assert start is not None
-    night.tell(replace(start, records={failed.job.fingerprint: failed}, states={State.FAILED: 1}))
-    assert any("job0: no face" in line for line in night.screen())
+    run.notify(replace(start, records={failed.job.fingerprint: failed}, states={State.FAILED: 1}))
+    assert any("job0: no face" in line for line in run.screen())
 
 
 @pytest.mark.parametrize("width", [1, 2, 20, 40, 80, 200])
 @pytest.mark.parametrize("height", [1, 2, 7, 8, 15, 24, 40])
-def test_it_fits_every_window(night: Night, width: int, height: int) -> None:
-    night.tell(CallFailed(night.at, ("漢" * 60, "x"), "poll", Problem("down", "é\u0301" * 300), 1.0))
+def test_it_fits_every_window(run: SimulatedRun, width: int, height: int) -> None:
+    run.notify(CallFailed(run.at, ("漢" * 60, "x"), "poll", Problem("down", "é\u0301" * 300), 1.0))
     for number in range(60):
         name = f"more{number}漢"
-        night.records[name] = Record(make_job(name))
-        night.submit(name)
-    shown = night.screen(width, height)
+        run.records[name] = Record(make_job(name))
+        run.submit(name)
+    shown = run.screen(width, height)
     assert 1 <= len(shown) <= height
     assert all(columns(line) <= width for line in shown)
     assert columns(shown[-1]) <= max(1, width - 4), "what is typed is echoed there"
@@ -199,12 +199,12 @@ def test_it_fits_every_window(night: Night, width: int, height: int) -> None:
         assert len(shown) == height
 
 
-def test_nothing_is_said_by_colour_alone(night: Night) -> None:
-    bar = night.screen(100)[1]
+def test_nothing_is_said_by_colour_alone(run: SimulatedRun) -> None:
+    bar = run.screen(100)[1]
     assert bar.count("━") == 46
     assert bar.count("╍") == 27
     assert bar.count("─") == 92 - 46 - 27
-    assert all(line.isascii() for line in plain(draw(night.model, 60, 24, ASCII)))
+    assert all(line.isascii() for line in plain(draw(run.model, 60, 24, ASCII)))
 
 
 def test_before_the_start_there_is_nothing_to_draw() -> None:

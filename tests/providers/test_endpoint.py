@@ -122,7 +122,7 @@ def test_ways_that_it_may_not(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "url", "told"),
+    ("name", "url", "expected"),
     [
         ("sandbox", "http://127.0.0.1:4711", "the embedded sandbox"),
         ("aimlapi", DEFAULT_BASE_URL, "api.aimlapi.com"),
@@ -132,5 +132,5 @@ def test_ways_that_it_may_not(url: str) -> None:
         ("aimlapi", "http://[::1]:3", "this machine"),
     ],
 )
-def test_a_service_is_named_by_its_host(name: str, url: str, told: str) -> None:
-    assert service_name(provider(name), url) == told
+def test_a_service_is_named_by_its_host(name: str, url: str, expected: str) -> None:
+    assert service_name(provider(name), url) == expected

@@ -117,32 +117,32 @@ def held_after(*generation_ids: str) -> Record:
 
 
 def test_the_newest_attempt_that_no_record_knows_is_adopted() -> None:
-    held = held_after("x:model")
-    key = held.job.key
+    record = held_after("x:model")
+    key = record.job.key
     log = {f"run.{key}.1": "x:model", f"old.{key}.3": "z:model", f"old.{key}.2": "y:model"}
-    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
-    assert found.ids[held.last.request_id] == "z:model"
+    found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
+    assert found.ids[record.last.request_id] == "z:model"
 
 
 @pytest.mark.parametrize("spelled", ["z:model", "z"])
 def test_a_generation_that_was_adopted_and_failed_is_not_adopted_again(spelled: str) -> None:
     """Its request id is in no record."""
-    held = held_after("x:model", "z:model")
-    key = held.job.key
+    record = held_after("x:model", "z:model")
+    key = record.job.key
     log = {f"old.{key}.2": "y:model", f"old.{key}.3": spelled}
-    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
-    assert found.ids[held.last.request_id] == "y:model", "the one before it is looked at"
+    found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
+    assert found.ids[record.last.request_id] == "y:model", "the one before it is looked at"
     del log[f"old.{key}.2"]
-    found = asyncio.run(GenerationOwners(Service(log=log), [held]).find_submissions(0.0))
-    assert held.last.request_id not in found.ids
+    found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
+    assert record.last.request_id not in found.ids
 
 
 def test_a_later_attempt_that_is_listed_without_an_id_is_not_missing() -> None:
-    held = held_after("x:model")
-    found = asyncio.run(GenerationOwners(Service(idless=[f"old.{held.job.key}.2"]), [held]).find_submissions(0.0))
-    assert held.last.request_id in found.requests
-    found = asyncio.run(GenerationOwners(Service(idless=[f"run.{held.job.key}.1"]), [held]).find_submissions(0.0))
-    assert held.last.request_id not in found.requests, "that is the attempt that is known"
+    record = held_after("x:model")
+    found = asyncio.run(GenerationOwners(Service(idless=[f"old.{record.job.key}.2"]), [record]).find_submissions(0.0))
+    assert record.last.request_id in found.requests
+    found = asyncio.run(GenerationOwners(Service(idless=[f"run.{record.job.key}.1"]), [record]).find_submissions(0.0))
+    assert record.last.request_id not in found.requests, "that is the attempt that is known"
 
 
 def test_the_rest_is_the_services_own() -> None:

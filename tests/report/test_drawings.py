@@ -20,12 +20,12 @@ from batchrunner.report.html import render
 from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
 from batchrunner.report.timeline import CALL_STATUSES, MOST_ROWS, PHASES, Drawing, Span, phases_of
 from batchrunner.report.writer import build, status_text, to_json
-from tests.browser.nights import START, night
+from tests.browser.sample_batches import START, sample_batch
 from tests.report.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
 
 
 def report_of(jobs: int) -> dict[str, Any]:
-    return build(night(jobs), "0.1.0")
+    return build(sample_batch(jobs), "0.1.0")
 
 
 def every(report: dict[str, Any]) -> list[Try]:
@@ -87,11 +87,11 @@ def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
     assert drawn is not None
     assert bool(drawn["rows"]) == (jobs <= MOST_ROWS)
     assert bool(drawn["areas"]) == (jobs > MOST_ROWS)
-    places = [part for row in drawn["rows"] for part in row["parts"]]
+    places = [share for row in drawn["rows"] for share in row["parts"]]
     places += [span for track in drawn["tracks"] for span in track["spans"]]
-    for each in places:
-        assert drawn["left"] <= each["x"] <= drawn["width"]
-        assert each["x"] + each["w"] <= drawn["width"] + 2
+    for item in places:
+        assert drawn["left"] <= item["x"] <= drawn["width"]
+        assert item["x"] + item["w"] <= drawn["width"] + 2
     assert set(drawn["used"]) <= set(PHASES)
     assert all(row["y"] + row["h"] < drawn["height"] for row in drawn["rows"])
 
@@ -99,15 +99,15 @@ def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
 def test_trouble_lasts_until_it_is_over_or_its_run_ends() -> None:
     drawn = timeline(report_of(100))
     assert drawn is not None
-    words = {track["label"]: [span["status"] for span in track["spans"]] for track in drawn["tracks"]}
-    assert words == {"submissions": ["throttled", "down", "paused"], "polls": ["down"], "downloads": ["unreachable"]}
-    assert {word for found in words.values() for word in found} <= set(CALL_STATUSES)
+    statuses = {track["label"]: [span["status"] for span in track["spans"]] for track in drawn["tracks"]}
+    assert statuses == {"submissions": ["throttled", "down", "paused"], "polls": ["down"], "downloads": ["unreachable"]}
+    assert {status for found in statuses.values() for status in found} <= set(CALL_STATUSES)
     paused = drawn["tracks"][0]["spans"][2]["title"]
     assert "for 8 min 20 s" in paused, "the run's end, not the next run's start"
-    told = [each["text"] for each in drawn["events"]]
-    assert told[0] == "run 1 starts, up to 24 in flight"
-    assert "polls: the service is down (502 Bad Gateway)" in told
-    assert any(text.startswith("run 2 ends after 50 min 0 s, exit status 3: the account") for text in told)
+    texts = [item["text"] for item in drawn["events"]]
+    assert texts[0] == "run 1 starts, up to 24 in flight"
+    assert "polls: the service is down (502 Bad Gateway)" in texts
+    assert any(text.startswith("run 2 ends after 50 min 0 s, exit status 3: the account") for text in texts)
 
 
 def test_a_killed_run_lasts_as_far_as_it_is_known() -> None:
@@ -139,35 +139,35 @@ def test_nothing_submitted_is_nothing_to_draw() -> None:
 
 
 def test_bars_add_up_to_what_was_counted() -> None:
-    made = report_of(300)
-    tries = list(AttemptTable(made["jobs"]))
+    report = report_of(300)
+    tries = list(AttemptTable(report["jobs"]))
     drawn = generation_times(tries)
     assert drawn is not None
     counted = sum(int(bar["title"].rpartition(" ")[2].replace(",", "")) for bar in drawn["bars"])
-    assert counted == sum(each.completed_at is not None for each in tries)
+    assert counted == sum(item.completed_at is not None for item in tries)
     asked = polls(tries)
     assert asked is not None
-    assert asked["summary"].startswith(f"{sum(each.polls for each in tries):,} polls")
+    assert asked["summary"].startswith(f"{sum(item.polls for item in tries):,} polls")
     for chart in (drawn, asked):
         assert all(bar["x"] >= 0 and bar["x"] + bar["w"] <= 420 for bar in chart["bars"])
         assert all(0 <= bar["y"] <= 200 for bar in chart["bars"])
 
 
 def test_cost_ends_at_what_was_spent_and_shows_the_budget() -> None:
-    made = report_of(300)
-    drawn = cost(made)
+    report = report_of(300)
+    drawn = cost(report)
     assert drawn is not None
-    assert f"({made['money']['spent']:,.0f} credits)" in drawn["summary"]
+    assert f"({report['money']['spent']:,.0f} credits)" in drawn["summary"]
     assert drawn["limit"] is None, "the budget is far above"
-    made["money"]["budget_credits"] = made["money"]["spent"] / 2
-    drawn = cost(made)
+    report["money"]["budget_credits"] = report["money"]["spent"] / 2
+    drawn = cost(report)
     assert drawn is not None
     assert drawn["limit"]["label"] == "budget"
 
 
 def test_attempts_of_a_job_under_two_names_are_counted_once() -> None:
-    made = build(snapshot(ALL[0], again={"copy": 0}), "0.1.0")
-    tries = AttemptTable(made["jobs"])
+    report = build(snapshot(ALL[0], again={"copy": 0}), "0.1.0")
+    tries = AttemptTable(report["jobs"])
     assert len(list(tries)) == 1
     assert tries.rows == 2
 
@@ -218,10 +218,10 @@ def test_commands_can_be_pasted(settings: dict[str, Any], run: dict[str, Any], s
 
 
 def test_the_made_up_night_is_what_it_says() -> None:
-    made = report_of(400)
-    assert made["started_at"] > made["runs"][0]["started_at"]
-    assert run_spans(made)[0][0] == START
-    assert {job["state"] for job in made["jobs"]} == {"succeeded", "failed", "in_doubt", "pending"}
+    report = report_of(400)
+    assert report["started_at"] > report["runs"][0]["started_at"]
+    assert run_spans(report)[0][0] == START
+    assert {job["state"] for job in report["jobs"]} == {"succeeded", "failed", "in_doubt", "pending"}
 
 
 ENDS = sorted({outcome for outcome in OUTCOMES.values() if outcome})
@@ -242,29 +242,29 @@ def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
     for number in range(rng.choice((0, 1, 3, 80))):
         tries = [
             replace(
-                attempt(each, generation_id=some(f"g{number}"), outcome=some(*ENDS)),
-                request_id=f"{number}.{each}", submitted_at=moment(), accepted_at=some(moment()),
+                attempt(item, generation_id=some(f"g{number}"), outcome=some(*ENDS)),
+                request_id=f"{number}.{item}", submitted_at=moment(), accepted_at=some(moment()),
                 generating_at=some(moment()), completed_at=some(moment()), ended_at=some(moment()),
                 credits=some(0.0, 1e6), estimate=some(5e5), polls=rng.choice((0, 1, 10**6)),
                 error=some(Problem("x", "y", fault=rng.choice(("job", "service", "network")))),
             )
-            for each in range(1, rng.randint(1, 4))
+            for item in range(1, rng.randint(1, 4))
         ]  # fmt: skip
         records.append(record(str(number), rng.choice(list(State)), *tries, error=some(Problem("odd", "z" * number))))
     runs = tuple(
         replace(RUN, run_id=str(n), started_at=moment(), finished_at=some(moment()), concurrency=rng.randint(1, 99))
         for n in range(rng.randint(1, 4))
     )
-    words = ("fine", "down", "paused", "a new one", "7")
-    befell = tuple(
+    statuses = ("fine", "down", "paused", "a new one", "7")
+    timeline = tuple(
         TimelineEvent(moment(), rng.choice(("call_health", "cap", "stopping", "x")), rng.choice(("submit", "poll", "")),
-                  rng.choice(words), "why")
+                  rng.choice(statuses), "why")
         for _ in range(rng.randint(0, 9))
     )  # fmt: skip
-    made = build(replace(snapshot(*records, run=runs[-1]), runs=runs, timeline_events=befell), "0.1.0")
-    Draft202012Validator(SCHEMA).validate(json.loads(to_json(made)))
-    assert render(made).endswith("</html>\n")
-    assert "".join(pieces(CSV, made)).count("\r\n") == len(records) + 1
-    assert "".join(pieces(JUNIT, made)).endswith("</testsuites>\n")
-    assert metrics_text(made)
-    assert status_text(made)
+    report = build(replace(snapshot(*records, run=runs[-1]), runs=runs, timeline_events=timeline), "0.1.0")
+    Draft202012Validator(SCHEMA).validate(json.loads(to_json(report)))
+    assert render(report).endswith("</html>\n")
+    assert "".join(pieces(CSV, report)).count("\r\n") == len(records) + 1
+    assert "".join(pieces(JUNIT, report)).endswith("</testsuites>\n")
+    assert metrics_text(report)
+    assert status_text(report)

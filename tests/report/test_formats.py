@@ -34,17 +34,18 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def test_a_row_for_each_entry_with_every_column() -> None:
-    made = built(snapshot(*ALL))
-    text = results_csv(made)
-    told = rows(text)
+    report = built(snapshot(*ALL))
+    text = results_csv(report)
+    cells = rows(text)
     assert text.endswith("\r\n")
-    assert [row["id"] for row in told] == [job["id"] for job in made["jobs"]]
-    assert list(told[0]) == [column.name for column in columns()]
+    assert [row["id"] for row in cells] == [job["id"] for job in report["jobs"]]
+    assert list(cells[0]) == [column.name for column in columns()]
     assert (
-        told[0] | {"state": "succeeded", "file": "job-0.mp4", "polls": "4", "tags": "n=0", "error_kind": ""} == told[0]
+        cells[0] | {"state": "succeeded", "file": "job-0.mp4", "polls": "4", "tags": "n=0", "error_kind": ""}
+        == cells[0]
     )
-    assert (told[1]["error_kind"], told[1]["error_fault"], told[1]["error_message"]) == ("face", "job", "no face")
-    assert told[4]["submitted_at"] == ""
+    assert (cells[1]["error_kind"], cells[1]["error_fault"], cells[1]["error_message"]) == ("face", "job", "no face")
+    assert cells[4]["submitted_at"] == ""
 
 
 @pytest.mark.parametrize(
@@ -64,30 +65,30 @@ def test_a_row_for_each_entry_with_every_column() -> None:
     ],
 )
 def test_no_cell_is_a_formula(text: str) -> None:
-    made = built(snapshot(ALL[0]))
-    made["jobs"][0]["tags"] = {}
-    made["jobs"][0]["request"]["video"] = text
-    cell = rows(results_csv(made))[0]["video"]
+    report = built(snapshot(ALL[0]))
+    report["jobs"][0]["tags"] = {}
+    report["jobs"][0]["request"]["video"] = text
+    cell = rows(results_csv(report))[0]["video"]
     assert cell.startswith("'")
     assert cell.isprintable()
 
 
 def test_separators_within_tags_are_quoted() -> None:
-    made = built(snapshot(ALL[0]))
-    made["jobs"][0]["tags"] = {"who": "a; role=b", "k=x": 'say "hi"', "plain": "hero walk", "": " "}
-    cell = rows(results_csv(made))[0]["tags"]
+    report = built(snapshot(ALL[0]))
+    report["jobs"][0]["tags"] = {"who": "a; role=b", "k=x": 'say "hi"', "plain": "hero walk", "": " "}
+    cell = rows(results_csv(report))[0]["tags"]
     assert cell == 'who="a; role=b"; "k=x"="say \\"hi\\""; plain=hero walk; ""=" "'
 
 
 def test_numbers_stay_numbers() -> None:
-    made = built(snapshot(ALL[0]))
-    made["jobs"][0]["priority"] = -5
-    assert rows(results_csv(made))[0]["priority"] == "-5"
+    report = built(snapshot(ALL[0]))
+    report["jobs"][0]["priority"] = -5
+    assert rows(results_csv(report))[0]["priority"] == "-5"
 
 
 def test_junit_tells_failures_from_doubts_from_work_to_do() -> None:
-    made = built(snapshot(*ALL))
-    root = ET.fromstring(junit_xml(made))
+    report = built(snapshot(*ALL))
+    root = ET.fromstring(junit_xml(report))
     suite = root[0]
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
         "tests": "6", "failures": "1", "errors": "2", "skipped": "2",
@@ -140,12 +141,12 @@ def test_a_run_under_way_has_no_end() -> None:
 
 
 def test_hostile_text_breaks_none_of_them() -> None:
-    made = built(hostile())
-    assert rows(results_csv(made))[0]["error_message"].startswith("<script>")
-    assert len(rows(results_csv(made))) == 2
-    case = ET.fromstring(junit_xml(made))[0][0]
+    report = built(hostile())
+    assert rows(results_csv(report))[0]["error_message"].startswith("<script>")
+    assert len(rows(results_csv(report))) == 2
+    case = ET.fromstring(junit_xml(report))[0][0]
     assert "\\x1b[2J" in (case.get("name") or "")
-    lines = metrics_text(made).splitlines()
+    lines = metrics_text(report).splitlines()
     assert all(line.startswith("#") or SAMPLE.fullmatch(line) for line in lines)
     assert HOSTILE not in "".join(lines)
 

@@ -21,7 +21,7 @@ from batchrunner.report.charts import AttemptTable, Try, generation_times
 from batchrunner.report.formats import CSV, JSON, JUNIT
 from batchrunner.report.html import render
 from batchrunner.storage.durable_files import Disk
-from tests.browser.nights import night
+from tests.browser.sample_batches import sample_batch
 from tests.report.test_report import ALL, RUN, built, record, snapshot
 
 STATES = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
@@ -32,10 +32,10 @@ class Watched(Mapping[str, Record]):
 
     def __init__(self, records: Mapping[str, Record]) -> None:
         self.records = records
-        self.looks = 0
+        self.calls = 0
 
     def __getitem__(self, key: str) -> Record:
-        self.looks += 1
+        self.calls += 1
         return self.records[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -46,13 +46,13 @@ class Watched(Mapping[str, Record]):
 
 
 def test_a_row_is_made_when_it_is_reached_and_each_time_anew() -> None:
-    shot = night(50)
+    shot = sample_batch(50)
     watched = Watched(shot.records)
     jobs = writer.build(replace(shot, records=watched), "0.1.0")["jobs"]
-    before = watched.looks
+    before = watched.calls
     passing = iter(jobs)
     first, second = next(passing), next(passing)
-    assert watched.looks == before + 2
+    assert watched.calls == before + 2
     assert (first["id"], second["id"]) == (shot.entries[0].id, shot.entries[1].id)
     assert dict(jobs[0]) == dict(first)
     assert len(jobs) == len(list(jobs)) == len(list(jobs)) == 50
@@ -71,12 +71,12 @@ def peak_bytes(shot: Snapshot, folder: Path) -> int:
 def test_rows_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row with all its values takes 3 kB; what is kept of a job for charts and causes, a tenth of that."""
     monkeypatch.setattr(gallery, "MOST", 20)
-    few, many = (peak_bytes(night(jobs), tmp_path) for jobs in (100, 700))
+    few, many = (peak_bytes(sample_batch(jobs), tmp_path) for jobs in (100, 700))
     assert (many - few) / 600 < 1000
 
 
 def test_report_json_holds_what_the_whole_dict_would_a_job_a_line(tmp_path: Path) -> None:
-    shot = replace(night(30), records=night(40).records)  # ten jobs are of an earlier manifest
+    shot = replace(sample_batch(30), records=sample_batch(40).records)  # ten jobs are of an earlier manifest
     path, _, table = writer.write(shot, tmp_path, "0.1.0")
     text = path.read_text("utf-8")
     whole = built(shot)
@@ -91,10 +91,10 @@ def test_report_json_holds_what_the_whole_dict_would_a_job_a_line(tmp_path: Path
 
 @pytest.mark.parametrize("jobs", [(), ALL[:1], ALL])
 def test_every_form_is_whole_with_any_number_of_jobs(jobs: tuple[Record, ...]) -> None:
-    made = writer.build(snapshot(*jobs), "0.1.0")
-    assert json.loads(writer.to_json(made)) == built(snapshot(*jobs))
+    report = writer.build(snapshot(*jobs), "0.1.0")
+    assert json.loads(writer.to_json(report)) == built(snapshot(*jobs))
     for form in (JSON, CSV, JUNIT):
-        assert "".join(formats.pieces(form, made)).endswith("\n")
+        assert "".join(formats.pieces(form, report)).endswith("\n")
 
 
 def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("batchrunner.report.html.render", broken)
     with pytest.raises(RuntimeError):
-        writer.write(night(3), tmp_path, "0.1.0")
+        writer.write(sample_batch(3), tmp_path, "0.1.0")
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["report.json", "results.csv"]
 
 
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_leaves_the_former_file_and_the_others_are_written(
 
     monkeypatch.setattr(Disk, "open", opened)
     with pytest.raises(LocalFault, match=r"report\.json could not be written: the disk is full"):
-        writer.write(night(30), tmp_path, "0.1.0")
+        writer.write(sample_batch(30), tmp_path, "0.1.0")
     assert json_path.read_bytes() == before
     assert table.read_text("utf-8").count("\n") == 31
     assert not list(tmp_path.rglob("*.new"))
@@ -150,7 +150,7 @@ def test_what_breaks_in_the_middle_leaves_no_half_file(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(formats, "CSV", CSV._replace(line=broken))
     with pytest.raises(RuntimeError):
-        writer.write(night(3), tmp_path, "0.1.0")
+        writer.write(sample_batch(3), tmp_path, "0.1.0")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -186,7 +186,7 @@ def test_failures_have_half_of_the_room_and_all_of_it_where_nobody_else_wants_it
     assert gallery.places(["failed"] * 3 + ["succeeded"] * 50) == list(range(10))
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", "", page.partition("<main>")[2]).split())
 
 
@@ -199,13 +199,13 @@ def test_a_page_that_leaves_jobs_out_says_so_and_draws_them_all(monkeypatch: pyt
     )
     page = render(writer.build(shot, "0.1.0"))
     assert page.count('<li class="card"') == 12
-    told = words(page)
+    text = text_of(page)
     assert (
         "12 of 85 jobs are shown here: 9 of 71 succeeded, all 1 failed, all 2 in doubt, none of 1 in flight, "
         "none of 10 not submitted. results.csv and report.json have every job; the charts and sums on this page "
         "include every job."
-    ) in told
-    assert "75 jobs in 1 run" in told
+    ) in text
+    assert "75 jobs in 1 run" in text
     assert 'href="./results.csv"' in page
 
 
@@ -214,7 +214,7 @@ def test_a_page_that_shows_all_has_no_such_words() -> None:
 
 
 def test_posters_are_for_jobs_that_have_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    shot = night(40)
+    shot = sample_batch(40)
     assert writer.on_page(shot) == shot
     monkeypatch.setattr(gallery, "MOST", 10)
     ids = [entry.id for entry in writer.on_page(shot).entries]
@@ -226,7 +226,7 @@ def test_earlier_jobs_are_listed_up_to_a_number(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("batchrunner.report.html._MOST_EARLIER", 3)
     old = tuple(record(str(n), State.SUCCEEDED) for n in range(8))
     page = render(writer.build(snapshot(ALL[0], earlier=old), "0.1.0"))
-    assert "and 5 more in report.json" in words(page)
+    assert "and 5 more in report.json" in text_of(page)
 
 
 # Large figures in charts
@@ -244,11 +244,11 @@ def test_labels_of_large_numbers_are_short_and_of_times_whole() -> None:
 
 
 def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
-    made = built(night(60))
-    tries = list(AttemptTable(made["jobs"]))
-    told = [each for job in made["jobs"] for each in job["attempts"]]
-    assert len(tries) == len(told)
-    for one, other in zip(tries, told, strict=True):
+    report = built(sample_batch(60))
+    tries = list(AttemptTable(report["jobs"]))
+    attempts = [attempt for job in report["jobs"] for attempt in job["attempts"]]
+    assert len(tries) == len(attempts)
+    for one, other in zip(tries, attempts, strict=True):
         assert (one.outcome, one.polls, one.is_accepted) == (
             other["outcome"], other["polls"], other["generation_id"] is not None,
         )  # fmt: skip
@@ -259,6 +259,6 @@ def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
 def test_the_first_submission_is_that_of_the_jobs_named() -> None:
     old = record("old", State.SUCCEEDED)
     earliest = replace(old, attempts=(replace(old.attempts[0], submitted_at=RUN.started_at - 500),))
-    made = built(snapshot(*ALL, earlier=(earliest,)))
-    assert made["first_submitted_at"] == made["jobs"][0]["attempts"][0]["submitted_at"]
+    report = built(snapshot(*ALL, earlier=(earliest,)))
+    assert report["first_submitted_at"] == report["jobs"][0]["attempts"][0]["submitted_at"]
     assert built(snapshot(ALL[4]))["first_submitted_at"] is None

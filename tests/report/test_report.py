@@ -53,19 +53,19 @@ def snapshot(
     *records: Record, run: Run = RUN, earlier: tuple[Record, ...] = (), again: Mapping[str, int] | None = None
 ) -> Snapshot:
     """A batch whose entries are called after their job's position: job-0, job-1. again: further names of a job."""
-    entries = [Entry(number, f"job-{number}", each.job, {"n": str(number)}) for number, each in enumerate(records)]
+    entries = [Entry(number, f"job-{number}", item.job, {"n": str(number)}) for number, item in enumerate(records)]
     for name, number in (again or {}).items():
         entries.append(Entry(len(entries), name, records[number].job))
-    known = {each.job.fingerprint: each for each in (*records, *earlier)}
+    known = {item.job.fingerprint: item for item in (*records, *earlier)}
     return Snapshot(run, tuple(entries), known)
 
 
 def built(shot: Snapshot) -> dict[str, Any]:
     """The report with all of its rows made, which is what report.json holds."""
-    made = writer.build(shot, "0.1.0")
-    made |= {rows: [dict(row) for row in made[rows]] for rows in ("jobs", "earlier_jobs")}
-    Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(made)
-    return made
+    report = writer.build(shot, "0.1.0")
+    report |= {rows: [dict(row) for row in report[rows]] for rows in ("jobs", "earlier_jobs")}
+    Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(report)
+    return report
 
 
 ALL = (
@@ -107,15 +107,15 @@ def test_keys_and_order_are_the_contracts() -> None:
         ],
         "jobs": ...,
     }
-    made = built(snapshot(*ALL))
-    assert [key for key in made if key in contract] == list(contract)
-    assert list(made["totals"]) == contract["totals"]
-    assert list(made["manifest"]) == contract["manifest"]
+    report = built(snapshot(*ALL))
+    assert [key for key in report if key in contract] == list(contract)
+    assert list(report["totals"]) == contract["totals"]
+    assert list(report["manifest"]) == contract["manifest"]
     row = ["id", "fingerprint", "state", "request", "generation_id", "file", "bytes", "sha256", "attempts", "error"]
-    assert [key for key in made["jobs"][0] if key in row] == row
-    tried = ["generation_id", "submitted_at", "outcome"]
-    assert [key for key in made["jobs"][0]["attempts"][0] if key in tried] == tried
-    assert list(made["jobs"][0]["request"]) == ["model", "video", "image", "resolution"]
+    assert [key for key in report["jobs"][0] if key in row] == row
+    order = ["generation_id", "submitted_at", "outcome"]
+    assert [key for key in report["jobs"][0]["attempts"][0] if key in order] == order
+    assert list(report["jobs"][0]["request"]) == ["model", "video", "image", "resolution"]
 
 
 def test_a_succeeded_job_is_told_in_full() -> None:
@@ -155,9 +155,9 @@ def test_totals_count_rows_once_an_entry_and_money_once_a_job() -> None:
 @pytest.mark.parametrize("credits_said", [float("nan"), float("inf"), None])
 def test_credits_that_are_no_number_do_no_harm(credits_said: float | None) -> None:
     odd = record("a", State.SUCCEEDED, attempt(generation_id="x", credits=credits_said))
-    made = built(snapshot(odd))
-    assert made["totals"]["credits"] == 0
-    writer.to_json(made)
+    report = built(snapshot(odd))
+    assert report["totals"]["credits"] == 0
+    writer.to_json(report)
 
 
 def test_a_submission_under_way_is_in_flight_while_the_run_lasts_and_in_doubt_after_it() -> None:
@@ -191,8 +191,10 @@ def test_a_doubt_says_how_to_settle_it_and_what_that_may_cost() -> None:
     hint = built(snapshot(vague))["jobs"][0]["error"]["hint"]
     assert hint.startswith("Check the network. ")
     assert "--in-doubt resubmit" in hint
-    told = record("c", State.IN_DOUBT, error=Problem("process_died", "ended", "--in-doubt resubmit submits it again"))
-    assert built(snapshot(told))["jobs"][0]["error"]["hint"] == "--in-doubt resubmit submits it again"
+    doubtful = record(
+        "c", State.IN_DOUBT, error=Problem("process_died", "ended", "--in-doubt resubmit submits it again")
+    )
+    assert built(snapshot(doubtful))["jobs"][0]["error"]["hint"] == "--in-doubt resubmit submits it again"
 
 
 def test_its_own_reason_wins_over_the_usual_one() -> None:
@@ -202,10 +204,10 @@ def test_its_own_reason_wins_over_the_usual_one() -> None:
 
 def test_what_earlier_manifests_paid_for_is_not_hidden() -> None:
     lost = record("lost", State.FAILED, error=Problem("x", "y"))
-    made = built(snapshot(ALL[0], earlier=(*ALL[1:], lost, record("old", State.SUCCEEDED))))
-    assert [row["state"] for row in made["earlier_jobs"]] == ["in_doubt", "in_flight", "in_doubt", "succeeded"]
-    assert made["totals"]["jobs"] == 1
-    assert all("id" not in row for row in made["earlier_jobs"])
+    report = built(snapshot(ALL[0], earlier=(*ALL[1:], lost, record("old", State.SUCCEEDED))))
+    assert [row["state"] for row in report["earlier_jobs"]] == ["in_doubt", "in_flight", "in_doubt", "succeeded"]
+    assert report["totals"]["jobs"] == 1
+    assert all("id" not in row for row in report["earlier_jobs"])
 
 
 def test_an_entry_without_a_record_is_pending() -> None:
@@ -248,12 +250,12 @@ def hostile() -> Snapshot:
     wicked = Problem("bad", HOSTILE, HOSTILE)
     media = Media("video", HOSTILE)
     evil = Job("sha256:" + "0" * 64, HOSTILE, {"video": media, "image": media}, {"resolution": HOSTILE})
-    tried = attempt(generation_id=HOSTILE, error=wicked)
+    attempted = attempt(generation_id=HOSTILE, error=wicked)
     clip = replace(CLIP, warnings=(HOSTILE,))
     good = replace(evil, fingerprint="sha256:" + "1" * 64)
     records = {
-        evil.fingerprint: Record(evil, State.FAILED, (tried,), wicked),
-        good.fingerprint: Record(good, State.SUCCEEDED, (tried,), None, clip),
+        evil.fingerprint: Record(evil, State.FAILED, (attempted,), wicked),
+        good.fingerprint: Record(good, State.SUCCEEDED, (attempted,), None, clip),
     }
     entries = (Entry(0, HOSTILE, evil, {"k": HOSTILE}), Entry(1, HOSTILE, good))
     return Snapshot(replace(RUN, name=HOSTILE, manifest_path=HOSTILE, stopped=HOSTILE), entries, records)
@@ -266,7 +268,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
         self.feed(text)
         self.close()
 
@@ -279,7 +281,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        self.texts.append(data)
 
 
 def scripts(text: str) -> list[str]:
@@ -295,9 +297,9 @@ def test_hostile_text_is_inert_on_the_page() -> None:
     assert sum(tag == "script" for tag, _ in page.tags) == 4
     assert not any(name.startswith("on") or name == "style" for _, attrs in page.tags for name in attrs)
     shown = "<script>alert(1)</script>\"'&\\x1b[2J\\n\\u202egpj.exe\\ud800{{ 7*7 }}"
-    assert shown in page.words
+    assert shown in page.texts
     assert shown in dict(json.loads(scripts(text)[0])[0]["rows"])["Model"]
-    assert not any(mark in each for each in scripts(text)[:3] for mark in "<>&")
+    assert not any(mark in item for item in scripts(text)[:3] for mark in "<>&")
     assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
 
 
@@ -326,7 +328,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     links = {attrs["href"] for tag, attrs in page.tags if tag in {"a", "link"}}
     assert links == {"./job-0.mp4", "#results", "data:,"}
     assert not any("src" in attrs for _, attrs in page.tags)
-    said = " ".join("".join(page.words).split())
+    said = " ".join("".join(page.texts).split())
     expected = [
         writer.headline(built(shot)),
         "Stopped before the end: deadline",
@@ -342,7 +344,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
         "Jobs of earlier manifests",
         "not submitted",
     ]
-    assert [word for word in expected if word not in said] == []
+    assert [text for text in expected if text not in said] == []
 
 
 def test_a_page_of_a_running_batch_without_parameters() -> None:
@@ -396,14 +398,14 @@ def test_what_came_to_a_further_place_meanwhile_is_left_alone(tmp_path: Path) ->
 def refusal(folder: Path, **asked: str) -> str:
     """What `check_places` says for a run directory in `folder` that is not made yet; it leaves nothing behind."""
     before = sorted(folder.rglob("*"))
-    told = UsageError("")
+    raised = UsageError("")
     try:
         writer.check_places(folder / "out" / "run", **{"junit": None, "metrics_file": None} | asked)
     except UsageError as error:
-        told = error
+        raised = error
     assert sorted(folder.rglob("*")) == before
-    assert "submitted" not in told.hint, "`report` submits nothing anyway"
-    return told.message
+    assert "submitted" not in raised.hint, "`report` submits nothing anyway"
+    return raised.message
 
 
 JUNIT_OF_OTHERS = '<?xml version="1.0" encoding="utf-8"?>\n\n<testsuite name="x">'
@@ -426,9 +428,9 @@ JUNIT_OF_OTHERS = '<?xml version="1.0" encoding="utf-8"?>\n\n<testsuite name="x"
 )
 def test_a_further_file_replaces_nothing_but_its_kind(tmp_path: Path, option: str, content: str, stays: bool) -> None:
     (tmp_path / "x").write_text(content)
-    told = refusal(tmp_path, **{option: str(tmp_path / "x")})
-    assert ("and stays" in told) == stays
-    assert bool(told) == stays
+    message = refusal(tmp_path, **{option: str(tmp_path / "x")})
+    assert ("and stays" in message) == stays
+    assert bool(message) == stays
 
 
 @pytest.mark.parametrize("kept", [(MEDIA / "bunny.mp4").read_bytes(), bytes(range(256)), b"SQLite format 3\0"])
@@ -473,9 +475,9 @@ def test_a_place_that_a_further_file_may_not_take(tmp_path: Path, place: str, co
     (tmp_path / "link").symlink_to("out/run/.batchrunner")
     (tmp_path / "clip").symlink_to("out/run/a.mp4")
     (tmp_path / "circle").symlink_to("circle")
-    told = refusal(tmp_path, metrics_file=str(tmp_path / place))
-    assert complaint in told
-    assert bool(told) == bool(complaint)
+    message = refusal(tmp_path, metrics_file=str(tmp_path / place))
+    assert complaint in message
+    assert bool(message) == bool(complaint)
 
 
 def test_a_pipe_and_this_commands_own_output_are_refused(tmp_path: Path) -> None:
@@ -532,8 +534,8 @@ def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:
     shot = snapshot(
         ALL[0], open_, run=replace(RUN, settings_json=settings), earlier=(record("old", State.SUCCEEDED), unknown)
     )
-    made = built(shot)
-    assert made["money"] | {"prices_as_of": ""} == {
+    report = built(shot)
+    assert report["money"] | {"prices_as_of": ""} == {
         "spent": 4_000_000,
         "reserved": 500_000,
         "worst_case": 4_500_000,
@@ -544,17 +546,17 @@ def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:
         "credits_per_usd": 2_000_000,
         "prices_as_of": "",
     }
-    assert made["settings"]["max_credits"] == 9e6
-    assert made["jobs"][0]["estimate"]["credits"] is None
-    assert "length" in made["jobs"][0]["estimate"]["basis"]
+    assert report["settings"]["max_credits"] == 9e6
+    assert report["jobs"][0]["estimate"]["credits"] is None
+    assert "length" in report["jobs"][0]["estimate"]["basis"]
 
 
 def test_estimate_and_times_of_a_job() -> None:
-    tried = attempt(
+    attempted = attempt(
         generation_id="g", outcome="succeeded", accepted_at=NOW + 2, generating_at=NOW + 5, completed_at=NOW + 65,
         ended_at=NOW + 67.5,
     )  # fmt: skip
-    base = record("a", State.SUCCEEDED, tried)
+    base = record("a", State.SUCCEEDED, attempted)
     clip = base.job.inputs["video"]._replace(duration_s=2.0, frames=60)
     inputs = {**base.job.inputs, "video": clip}
     timed = replace(base, job=replace(base.job, model=registry.DEFAULT_MODEL, inputs=inputs))
@@ -564,16 +566,16 @@ def test_estimate_and_times_of_a_job() -> None:
     assert row["times"] == {
         "expected_s": None, "queue_s": 3, "generating_s": 60, "generation_s": 63, "download_s": 2.5, "total_s": 66.5,
     }  # fmt: skip
-    back = replace(timed, attempts=(replace(tried, completed_at=NOW),))
+    back = replace(timed, attempts=(replace(attempted, completed_at=NOW),))
     assert built(snapshot(back))["jobs"][0]["times"]["generation_s"] is None, "the clock was set back"
 
 
 def test_runs_and_happenings_are_told_in_order() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
     outage = TimelineEvent(NOW - 50, "call_health", "poll", "down", "502")
-    made = built(replace(snapshot(ALL[0]), runs=(first, RUN), timeline_events=(outage,)))
-    assert [(run["run_id"], run["exit_status"]) for run in made["runs"]] == [("run-0", None), ("run-1", 0)]
-    assert made["timeline"][0] | {"at": ""} == {
+    report = built(replace(snapshot(ALL[0]), runs=(first, RUN), timeline_events=(outage,)))
+    assert [(run["run_id"], run["exit_status"]) for run in report["runs"]] == [("run-0", None), ("run-1", 0)]
+    assert report["timeline"][0] | {"at": ""} == {
         "at": "", "kind": "call_health", "call": "poll", "status": "down", "message": "502",
     }  # fmt: skip
     assert [run["run_id"] for run in built(snapshot(ALL[0]))["runs"]] == ["run-1"]

@@ -43,8 +43,8 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
     }
     assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
     assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
-    made = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
-    page = made["report.html"]
+    files = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
+    page = files["report.html"]
     posters = run_dir / ".batchrunner" / "posters"
     # Two clips, their reference clip and their character, in three sizes: made beside the run.
     assert len(list(posters.glob("*.webp"))) == (2 + 1 + 1) * 3
@@ -55,7 +55,7 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
         (run_dir / name).unlink()
     again = call("report", run_dir, "--junit", "again.xml", "--metrics-file", "again.prom", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == made, "the run's memory and its journal agree"
+    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == files, "the run's memory and its journal agree"
     assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
     assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
 
@@ -106,13 +106,13 @@ def test_a_report_takes_nothing_elses_place(folder: Path) -> None:
     assert call("run", "night.yaml", cwd=folder).returncode == 0
     os.mkfifo(folder / "fifo")
     journal, clip = run_dir / ".batchrunner" / "journal.db", run_dir / "job-480.mp4"
-    held = journal.read_bytes(), clip.read_bytes()
+    before = journal.read_bytes(), clip.read_bytes()
     for place in (folder / "fifo", journal, run_dir / ".batchrunner" / "lock", clip, "/dev/null"):
         done = call("report", run_dir, "--junit", place, cwd=folder)
         assert (done.returncode, done.stdout) == (2, "")
         assert "submitted" not in done.stderr
     assert (folder / "fifo").is_fifo()
-    assert (journal.read_bytes(), clip.read_bytes()) == held
+    assert (journal.read_bytes(), clip.read_bytes()) == before
 
 
 def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path) -> None:

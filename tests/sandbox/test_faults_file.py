@@ -34,14 +34,14 @@ def read(text: str) -> dict[str, Any]:
 
 
 def sections_text() -> str:
-    parts = []
+    sections = []
     for name, section in SECTIONS.items():
         rows = "\n".join(
             f"| `{key.name}`{' (required)' if key.required else ''} | {key.meaning} | `{key.name}: {key.example}` |"
             for key in section.keys
         )
-        parts.append(f"### `{name}`\n\n{section.meaning}\n\n| key | meaning | example |\n|---|---|---|\n{rows}\n")
-    return "\n" + "\n".join(parts) + "\n"
+        sections.append(f"### `{name}`\n\n{section.meaning}\n\n| key | meaning | example |\n|---|---|---|\n{rows}\n")
+    return "\n" + "\n".join(sections) + "\n"
 
 
 def kinds_text() -> str:
@@ -61,17 +61,17 @@ def test_the_pages_tables_are_the_codes(mark: str, text: str) -> None:
     assert found[2] == text
 
 
-def told(heading: str) -> list[str]:
+def documented(heading: str) -> list[str]:
     table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE.read_text("utf-8"), re.MULTILINE)
     assert table, heading
     return [line.split("|")[1].strip().strip("`") for line in table[1].splitlines()]
 
 
 def test_the_page_explains_every_kind_and_every_outage() -> None:
-    kinds = told("kind")
+    kinds = documented("kind")
     assert len(kinds) == len(set(kinds))
     assert set(kinds) == {kind for kinds in KINDS.values() for kind in kinds}
-    assert told("`shows`") == list(SHOWS)
+    assert documented("`shows`") == list(SHOWS)
 
 
 def test_the_pages_example_is_read() -> None:
@@ -89,7 +89,7 @@ def test_the_pages_example_is_read() -> None:
 )
 def test_every_example_is_read(name: str, key: Any) -> None:
     also = yaml.safe_load("{" + NEEDED.get(name, "") + "}") or {}
-    also = {"on" if word is True else word: value for word, value in also.items()}
+    also = {"on" if key is True else key: value for key, value in also.items()}
     if key.name == "delay":
         also["kind"] = "rate_limited_retry_after"
     content = {**also, **yaml.safe_load(f'{{"{key.name}": {key.example}}}')}
@@ -218,15 +218,15 @@ def test_retry_after_has_three_forms() -> None:
 
 def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
     assert rehearsal(fast=False, faults=None) == SandboxConfig()
-    night = tmp_path / "night.yaml"
-    night.write_text("service: {duration: 9m}\noutages: [{from: 1h, for: 20m}]")
-    fast = rehearsal(fast=True, faults=night)
+    faults = tmp_path / "night.yaml"
+    faults.write_text("service: {duration: 9m}\noutages: [{from: 1h, for: 20m}]")
+    fast = rehearsal(fast=True, faults=faults)
     assert (fast.speed, fast.duration_s, fast.render, fast.hang_s) == (60, 540, "stub", 300)
     assert fast.conditions.outages == (Outage(3600, 1200),)
 
 
 @pytest.mark.parametrize(
-    ("word", "render"),
+    ("value", "render"),
     [
         ("composite", "composite"),
         ("transcode", "transcode"),
@@ -235,8 +235,8 @@ def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
         ("tiny", "stub"),
     ],
 )
-def test_kinds_of_rendering_keep_their_earlier_names(word: str, render: str) -> None:
-    assert parse(f"service: {{render: {word}}}", "night.yaml")["render"] == render
+def test_kinds_of_rendering_keep_their_earlier_names(value: str, render: str) -> None:
+    assert parse(f"service: {{render: {value}}}", "night.yaml")["render"] == render
 
 
 def test_an_unknown_kind_of_rendering_is_an_error() -> None:

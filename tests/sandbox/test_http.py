@@ -67,8 +67,8 @@ class Client:
         await asyncio.sleep(20)  # virtual seconds
         return str((await self.poll(body["id"]))[1]["video"]["url"])
 
-    def events(self, word: str) -> list[dict[str, Any]]:
-        return [event for event in self.sandbox.ledger() if event["event"] == word]
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.sandbox.ledger() if event["event"] == kind]
 
 
 @asynccontextmanager
@@ -188,9 +188,9 @@ def test_an_invalid_request_is_refused_with_its_issues(virtual: Any) -> None:
         assert (status, len(body["error"]["data"])) == (400, 3)
         status, body, _ = await client.call("GET", GENERATIONS)
         assert (status, body["error"]["data"][0]["path"]) == (400, ["generation_id"])
-        told = [(event["event"], event["call"], event["status"], event["why"]) for event in client.sandbox.ledger()]
+        refusals = [(event["event"], event["call"], event["status"], event["why"]) for event in client.sandbox.ledger()]
         why = "Invalid payload provided"
-        assert told == [("refused", call, 400, why) for call in ("submit", "submit", "poll")]
+        assert refusals == [("refused", call, 400, why) for call in ("submit", "submit", "poll")]
 
     virtual(scenario)
 
@@ -251,7 +251,7 @@ def test_media_that_cannot_be_used_fail_in_generation(virtual: Any) -> None:
 def test_the_renderer_is_told_what_the_order_asks_for(virtual: Any) -> None:
     seen: list[RenderRequest] = []
 
-    async def look(request: RenderRequest) -> bytes:
+    async def render_once(request: RenderRequest) -> bytes:
         seen.append(request)
         return CLIP
 
@@ -262,13 +262,13 @@ def test_the_renderer_is_told_what_the_order_asks_for(virtual: Any) -> None:
         assert (request.steps, request.quality, request.write_mode) == (7, "low", "small")
         assert (request.resolution, request.composite) == ("720p", True)
 
-    virtual(scenario, render=look)
+    virtual(scenario, render=render_once)
 
 
 def test_equal_orders_vary_with_their_request_but_not_with_its_run(virtual: Any) -> None:
     seen: list[str] = []
 
-    async def look(request: RenderRequest) -> bytes:
+    async def render_once(request: RenderRequest) -> bytes:
         seen.append(request.variation)
         return CLIP
 
@@ -279,19 +279,19 @@ def test_equal_orders_vary_with_their_request_but_not_with_its_run(virtual: Any)
         assert seen[0] == seen[1]
         assert len(set(seen[1:])) == 4
 
-    virtual(scenario, render=look)
+    virtual(scenario, render=render_once)
 
 
 @pytest.mark.parametrize(("render", "composite"), [("composite", True), ("transcode", False)])
 def test_transcoding_is_a_switch(virtual: Any, render: str, composite: bool) -> None:
     seen: list[bool] = []
 
-    async def look(request: RenderRequest) -> bytes:
+    async def render_once(request: RenderRequest) -> bytes:
         seen.append(request.composite)
         return CLIP
 
     async def scenario(_client: Client) -> None:
-        async with serving(SandboxConfig(**(CONSTANT | {"render": render})), look) as client:
+        async with serving(SandboxConfig(**(CONSTANT | {"render": render})), render_once) as client:
             await client.submit()
             await asyncio.sleep(20)
             assert seen == [composite]
@@ -424,8 +424,8 @@ def test_a_poll_that_is_answered_oddly_early(virtual: Any, kind: str, expected: 
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         status, polled, _ = await client.poll(body["id"])
-        word = polled.get("status") if isinstance(polled, dict) and status == 200 else None
-        assert (status, word) == expected
+        kind = polled.get("status") if isinstance(polled, dict) and status == 200 else None
+        assert (status, kind) == expected
 
     virtual(scenario, Fault("poll", kind))
 
@@ -457,29 +457,29 @@ def test_a_poll_that_is_answered_for_another_generation(virtual: Any, kind: str,
         own, other = [(await client.submit(shift=shift))[1]["id"] for shift in (1, 2)]
         await asyncio.sleep(20)
         lie, truth = (await client.poll(own))[1], (await client.poll(own))[1]
-        told = (await client.poll(other))[1]
+        other_reply = (await client.poll(other))[1]
         assert truth["id"] == own
-        assert lie["video"] == (told if "other" in answered else truth)["video"]
+        assert lie["video"] == (other_reply if "other" in answered else truth)["video"]
         assert lie.get("id") == (other if "id" in answered else None)
 
     virtual(scenario, Fault("poll", kind, first=1))
 
 
 @pytest.mark.parametrize(
-    ("kind", "after_s", "words"),
+    ("kind", "after_s", "statuses"),
     [
         ("failed_early", 0, ("error", "queued")),
         ("failed_late", 20, ("error", "completed")),
         ("pending_again", 20, ("generating", "completed")),
     ],
 )
-def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int, words: tuple[str, str]) -> None:
+def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int, statuses: tuple[str, str]) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         await asyncio.sleep(after_s)
         lie, truth = (await client.poll(body["id"]))[1], (await client.poll(body["id"]))[1]
-        assert (lie["status"], truth["status"]) == words
-        assert ("error" in lie) == (words[0] == "error")
+        assert (lie["status"], truth["status"]) == statuses
+        assert ("error" in lie) == (statuses[0] == "error")
         assert "video" not in lie
 
     virtual(scenario, Fault("poll", kind, each_first=1))
@@ -541,15 +541,15 @@ def test_ranges_over_http(virtual: Any) -> None:
         etag = headers["ETag"]
         assert headers["Accept-Ranges"] == "bytes"
         assert hashlib.sha256(whole).hexdigest() == client.events("completed")[0]["sha256"]
-        status, part, headers = await client.call("GET", url, {"Range": "bytes=100-", "If-Range": etag})
-        assert (status, part) == (206, CLIP[100:])
+        status, body, headers = await client.call("GET", url, {"Range": "bytes=100-", "If-Range": etag})
+        assert (status, body) == (206, CLIP[100:])
         assert headers["Content-Range"] == f"bytes 100-{len(CLIP) - 1}/{len(CLIP)}"
-        status, part, _ = await client.call("GET", url, {"Range": "bytes=100-", "If-Range": '"other"'})
-        assert (status, part) == (200, CLIP)
-        status, part, headers = await client.call("GET", url, {"Range": f"bytes={len(CLIP)}-"})
-        assert (status, part, headers["Content-Range"]) == (416, b"", f"bytes */{len(CLIP)}")
-        status, part, headers = await client.call("HEAD", url)
-        assert (status, part, headers["Content-Length"]) == (200, b"", str(len(CLIP)))
+        status, body, _ = await client.call("GET", url, {"Range": "bytes=100-", "If-Range": '"other"'})
+        assert (status, body) == (200, CLIP)
+        status, body, headers = await client.call("GET", url, {"Range": f"bytes={len(CLIP)}-"})
+        assert (status, body, headers["Content-Range"]) == (416, b"", f"bytes */{len(CLIP)}")
+        status, body, headers = await client.call("HEAD", url)
+        assert (status, body, headers["Content-Length"]) == (200, b"", str(len(CLIP)))
         assert client.events("leak") == []
         await client.call("GET", url, client.key)
         assert len(client.events("leak")) == 1
@@ -593,8 +593,8 @@ def test_a_download_that_is_cut_can_be_resumed(virtual: Any) -> None:
             got = await response.content.readexactly(half)
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.content.read()
-        _, rest, _ = await client.call("GET", url, {"Range": f"bytes={half}-"})
-        assert got + rest == CLIP
+        _, remainder, _ = await client.call("GET", url, {"Range": f"bytes={half}-"})
+        assert got + remainder == CLIP
 
     virtual(scenario, Fault("download", "truncated", first=1))
 

@@ -64,8 +64,8 @@ def test_a_balance_that_does_not_cover_the_price_refuses_until_a_top_up(virtual:
         await asyncio.sleep(3600)
         assert (await client.submit(shift=6))[0] == 200
         await asyncio.sleep(60)
-        words = [event["event"] for event in client.sandbox.ledger()]
-        assert words == [
+        kinds = [event["event"] for event in client.sandbox.ledger()]
+        assert kinds == [
             "accepted", "refused", "started", "completed", "topped_up", "accepted", "started", "completed",
         ]  # fmt: skip
         (top_up,) = client.events("topped_up")
@@ -192,8 +192,8 @@ def test_in_an_outage_all_calls_show_the_same(virtual: Any, shows: str) -> None:
         ]
         assert [reply[0] for reply in replies] == [status] * 5
         assert len(client.events("accepted")) == 1
-        told = [(event["call"], event["status"]) for event in client.events("refused")]
-        assert told == [(call, status) for call in ("submit", "poll", "logs", "billing", "download")]
+        refusals = [(event["call"], event["status"]) for event in client.events("refused")]
+        assert refusals == [(call, status) for call in ("submit", "poll", "logs", "billing", "download")]
         await asyncio.sleep(1200)
         assert (await client.poll(body["id"]))[1]["status"] == "completed", "it worked on meanwhile"
         assert (await client.call("GET", url))[0] == 200
@@ -211,8 +211,8 @@ def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: s
             await client.poll("x")
         assert client.events("accepted") == []
         # aiohttp's client repeats a lookup by itself if its connection breaks: a set.
-        told = {(event["call"], event["status"]) for event in client.events("refused")}
-        assert told == {("submit", None), ("poll", None)}
+        refusals = {(event["call"], event["status"]) for event in client.events("refused")}
+        assert refusals == {("submit", None), ("poll", None)}
         await asyncio.sleep(200)
         assert (await client.submit())[0] == 200
 
@@ -328,13 +328,13 @@ def test_a_tiny_clip_has_the_size_and_length_of_the_rendered_one(tmp_path: Path,
         marked = replace(request, mark=mark(f"generation {number}", "order", None))
         request.out.write_bytes(render_tiny(marked))
         assert read(request.out.read_bytes()) == read(marked.mark)
-    shapes = [facts(path) for path in paths]
+    shapes = [properties(path) for path in paths]
     assert shapes[0] == shapes[1] == shapes[2]
     assert paths[1].read_bytes() != paths[2].read_bytes()
     assert paths[1].stat().st_size < 60_000
 
 
-def facts(path: Path) -> tuple[Any, ...]:
+def properties(path: Path) -> tuple[Any, ...]:
     import av
 
     with av.open(str(path)) as clip:

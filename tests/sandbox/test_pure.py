@@ -429,12 +429,12 @@ def test_the_log_rate_limit_is_two_hundred_a_minute() -> None:
 
 def test_a_clip_tells_by_its_mark_which_one_it_is() -> None:
     marked = b"clip" + marks.mark("gen:model", "f" * 64, "run.job.1")
-    told = {"generation_id": "gen:model", "fingerprint": "f" * 64, "client_request_id": "run.job.1"}
-    assert marks.read(marked) == told
+    mark = {"generation_id": "gen:model", "fingerprint": "f" * 64, "client_request_id": "run.job.1"}
+    assert marks.read(marked) == mark
     assert int.from_bytes(marked[4:8], "big") == len(marked) - 4, "a whole box, which players skip"
 
 
 def test_a_mark_that_is_not_whole_is_none() -> None:
     marked = b"clip" + marks.mark("gen:model", "f" * 64, None)
-    assert [marks.read(each) for each in (b"", b"clip", marked[:-1], marked + b"x")] == [None] * 4
+    assert [marks.read(content) for content in (b"", b"clip", marked[:-1], marked + b"x")] == [None] * 4
     assert marks.read(marked[:30].ljust(len(marked), b"\0")) is None

@@ -45,12 +45,12 @@ def clip(path: Path, width_px: int, height_px: int, rate: Fraction = Fraction(10
     return path
 
 
-def made(tmp_path: Path, video: Path = MEDIA / "standin.mp4", **options: Any) -> Path:
+def rendered(tmp_path: Path, video: Path = MEDIA / "standin.mp4", **options: Any) -> Path:
     return render(RenderRequest(video, MEDIA / "standin.jpg", tmp_path / "out.mp4", **(FASTEST | options)))
 
 
 def test_the_result_is_as_long_and_as_fast_as_the_reference(tmp_path: Path) -> None:
-    frames, rate, length_s = decoded(made(tmp_path))
+    frames, rate, length_s = decoded(rendered(tmp_path))
     assert (len(frames), rate) == (60, 25)
     assert length_s == pytest.approx(2.4)
 
@@ -58,7 +58,7 @@ def test_the_result_is_as_long_and_as_fast_as_the_reference(tmp_path: Path) -> N
 @pytest.mark.parametrize("resolution", ["480p", "580p", "720p"])
 def test_the_result_has_the_size_asked_for(tmp_path: Path, resolution: str) -> None:
     short_px = int(resolution[:-1])
-    frames, _, _ = decoded(made(tmp_path, clip(tmp_path / "in.mp4", 90, 120), resolution=resolution))
+    frames, _, _ = decoded(rendered(tmp_path, clip(tmp_path / "in.mp4", 90, 120), resolution=resolution))
     assert {frame.shape for frame in frames} == {(2 * round(short_px * 4 / 3 / 2), short_px, 3)}
     assert len(frames) == 5
 
@@ -78,7 +78,7 @@ def test_the_short_side_is_the_resolution(size: tuple[int, int], resolution: str
 
 def test_fast_start_odd_sizes_and_odd_rates(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 166, 94, Fraction(24000, 1001), 7)
-    path = made(tmp_path, source)
+    path = rendered(tmp_path, source)
     frames, rate, length_s = decoded(path)
     assert frames[0].shape == (480, 848, 3)
     assert (len(frames), rate) == (7, Fraction(24000, 1001))
@@ -90,12 +90,12 @@ def test_fast_start_odd_sizes_and_odd_rates(tmp_path: Path) -> None:
 def test_better_quality_is_a_bigger_file_and_a_small_one_is_smaller(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 240, 240)
     sizes = [
-        made(tmp_path, source, quality=quality, write_mode="fast").stat().st_size
+        rendered(tmp_path, source, quality=quality, write_mode="fast").stat().st_size
         for quality in ("low", "medium", "high", "maximum")
     ]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == 4
-    balanced = made(tmp_path, source, quality="high", write_mode="balanced").stat().st_size
+    balanced = rendered(tmp_path, source, quality="high", write_mode="balanced").stat().st_size
     assert balanced != sizes[2]
 
 
@@ -134,14 +134,14 @@ def test_a_clip_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
     upright, turned = (struct.pack(">5i", *matrix) for matrix in ((65536, 0, 0, 0, 65536), (0, 65536, 0, -65536, 0)))
     at = data.index(upright, data.index(b"tkhd"))
     source.write_bytes(data[:at] + turned + data[at + len(turned) :])
-    frames, _, _ = decoded(made(tmp_path, source))
+    frames, _, _ = decoded(rendered(tmp_path, source))
     assert frames[0].shape == (800, 480, 3)
     assert frames[0][:80, :80].mean() > 200
     assert frames[0][-80:, -80:].mean() < 50
 
 
 def test_an_odd_length_is_half(tmp_path: Path) -> None:
-    assert len(decoded(made(tmp_path, odd_length=True))[0]) == 30
+    assert len(decoded(rendered(tmp_path, odd_length=True))[0]) == 30
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_sound_is_no_clip(tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     sound.write_bytes(base64.b64decode("UklGRigAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQQAAAAAAAAA"))
     with pytest.raises(RenderFailed, match="no video stream"):
-        made(tmp_path, sound)
+        rendered(tmp_path, sound)
 
 
 def test_frames_are_counted_from_the_header(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_frames_are_counted_from_the_header(tmp_path: Path) -> None:
 
 def test_the_result_bears_its_mark_and_is_a_whole_clip(tmp_path: Path) -> None:
     mark = marks.mark("gen:model", "order", "request")
-    path = made(tmp_path, clip(tmp_path / "in.mp4", 90, 120), mark=mark)
+    path = rendered(tmp_path, clip(tmp_path / "in.mp4", 90, 120), mark=mark)
     assert (marks.read(path.read_bytes()) or {})["generation_id"] == "gen:model"
     assert inspect(path, path.stat().st_size).width_px == 480
 
@@ -211,7 +211,7 @@ def filmed(
      ("a.mov", "libx264", "pcm_s16le", "aac"), ("a.webm", "libvpx-vp9", "libopus", "aac")],
 )  # fmt: skip
 def test_the_sound_is_kept(tmp_path: Path, name: str, codec: str, sound: str, kept: str) -> None:
-    with av.open(str(made(tmp_path, filmed(tmp_path / name, codec=codec, sound=sound)))) as container:
+    with av.open(str(rendered(tmp_path, filmed(tmp_path / name, codec=codec, sound=sound)))) as container:
         stream = container.streams.audio[0]
         assert stream.codec_context.codec.canonical_name == kept
         heard = np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(stream)])
@@ -220,7 +220,7 @@ def test_the_sound_is_kept(tmp_path: Path, name: str, codec: str, sound: str, ke
 
 
 def test_half_a_clip_has_half_the_sound(tmp_path: Path) -> None:
-    with av.open(str(made(tmp_path, filmed(tmp_path / "a.mp4", sound="aac"), odd_length=True))) as container:
+    with av.open(str(rendered(tmp_path, filmed(tmp_path / "a.mp4", sound="aac"), odd_length=True))) as container:
         stream = container.streams.audio[0]
         assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(0.12, abs=0.04)
 
@@ -229,7 +229,7 @@ def test_half_a_clip_has_half_the_sound(tmp_path: Path) -> None:
 def test_a_varying_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     times = [0, 40, 80, 500, 540, 1500]
     source = filmed(tmp_path / name, times=times)
-    with av.open(str(made(tmp_path, source))) as container:
+    with av.open(str(rendered(tmp_path, source))) as container:
         shown = [frame.time for frame in container.decode(video=0)]
     assert shown == pytest.approx([at_ms / 1000 for at_ms in times], abs=0.001)
     stub = tmp_path / "stub.mp4"
@@ -246,14 +246,14 @@ def test_a_varying_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
 )  # fmt: skip
 def test_odd_references_are_rendered(tmp_path: Path, name: str, codec: str, shape: str, size: tuple[int, int]) -> None:
     source = filmed(tmp_path / name, shape, codec, size=size)
-    path = made(tmp_path, source)
+    path = rendered(tmp_path, source)
     assert {frame.shape[:2] for frame in decoded(path)[0]} == {output_size(*size, "480p")[::-1]}
     assert measure(path) == measure(source)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_clip_of_one_frame_has_its_length(tmp_path: Path, frames: int) -> None:
-    assert measure(made(tmp_path, filmed(tmp_path / "a.mp4", frames=frames))) == (frames, Fraction(frames, 25))
+    assert measure(rendered(tmp_path, filmed(tmp_path / "a.mp4", frames=frames))) == (frames, Fraction(frames, 25))
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi"])
@@ -268,7 +268,7 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
     data[30000:50000] = bytes(20000)
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(RenderFailed, match="Invalid data") as caught:
-        made(tmp_path, tmp_path / "a.mp4", composite=False)
+        rendered(tmp_path, tmp_path / "a.mp4", composite=False)
     assert "Errno" not in caught.value.message
     assert (caught.value.field, caught.value.kind) == ("video_url", "unsupported_video_format")
 
@@ -276,7 +276,7 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
 def test_a_stream_that_breaks_off_ends_there(tmp_path: Path) -> None:
     stream = filmed(tmp_path / "a.ts", frames=30, size=(320, 320))
     stream.write_bytes(stream.read_bytes()[:12000])
-    count = len(decoded(made(tmp_path, stream, composite=False))[0])
+    count = len(decoded(rendered(tmp_path, stream, composite=False))[0])
     assert 1 <= count < 30
     assert count == count_frames(stream)
 
@@ -324,13 +324,13 @@ def test_a_picture_with_transparency_needs_no_network(tmp_path: Path) -> None:
 
 def test_takes_differ_visibly_and_the_same_take_does_not(tmp_path: Path) -> None:
     source = filmed(tmp_path / "in.mp4", frames=5)
-    pictures = [np.array(decoded(made(tmp_path, source, variation=key))[0], int) for key in ("a", "b", "a")]
+    pictures = [np.array(decoded(rendered(tmp_path, source, variation=key))[0], int) for key in ("a", "b", "a")]
     assert np.abs(pictures[0] - pictures[1]).mean() > 3
     assert np.abs(pictures[0] - pictures[2]).max() == 0
 
 
 def test_the_subject_is_gone_and_the_scene_stays(tmp_path: Path) -> None:
-    frames, result = decoded(MEDIA / "standin.mp4")[0], decoded(made(tmp_path, quality="high"))[0]
+    frames, result = decoded(MEDIA / "standin.mp4")[0], decoded(rendered(tmp_path, quality="high"))[0]
     raised_hand = slice(20, 60), slice(345, 385)  # of frame 45, where the character has none
     difference = np.abs(frames[45].astype(int) - result[45])
     assert difference[raised_hand].mean() > 15
@@ -338,7 +338,7 @@ def test_the_subject_is_gone_and_the_scene_stays(tmp_path: Path) -> None:
 
 
 def test_transcoding_leaves_the_scene_as_it_is(tmp_path: Path) -> None:
-    source, path = decoded(MEDIA / "standin.mp4")[0], made(tmp_path, composite=False, quality="maximum")
+    source, path = decoded(MEDIA / "standin.mp4")[0], rendered(tmp_path, composite=False, quality="maximum")
     assert np.abs(np.array(decoded(path)[0], int) - np.array(source, int)).mean() < 4
 
 
@@ -362,7 +362,7 @@ def test_colours_of_hd_clips_are_kept(tmp_path: Path) -> None:
             plane.update(bytes([value]) * plane.buffer_size)
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with av.open(str(made(tmp_path, source, composite=False, quality="maximum"))) as container:
+    with av.open(str(rendered(tmp_path, source, composite=False, quality="maximum"))) as container:
         result = next(container.decode(video=0))
     assert (result.colorspace, result.color_primaries, result.color_trc) == (1, 1, 1)
     assert [bytes(plane)[0] for plane in result.planes] == pytest.approx([150, 90, 180], abs=2)

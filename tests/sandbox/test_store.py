@@ -13,8 +13,8 @@ def test_equal_inputs_that_come_at_once_are_all_kept(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         for number in range(20):
             work = [threads.submit(store.keep_input, f"input-{number}", data) for _ in range(8)]
-            for each in work:
-                each.result()
+            for item in work:
+                item.result()
             assert (tmp_path / "inputs" / f"input-{number}").stat().st_size == len(data)
     store.close()
     assert not list((tmp_path / "inputs").glob("*.part"))

@@ -32,15 +32,15 @@ class Batch:
 
     def orders(self) -> dict[str, str]:
         """What each job asks the service for, by its id: the fingerprint that the service has for it."""
-        told = json.loads(self.manifest.read_text())
-        media = {name: data_uri(self.folder / told["defaults"][name], name) for name in ("video", "image")}
-        shared = {name: value for name, value in told["defaults"].items() if name not in media}
-        model = told.get("model", MODELS[0])
-        made: dict[str, str] = {}
-        for job in told["jobs"]:
+        manifest = json.loads(self.manifest.read_text())
+        media = {name: data_uri(self.folder / manifest["defaults"][name], name) for name in ("video", "image")}
+        shared = {name: value for name, value in manifest["defaults"].items() if name not in media}
+        model = manifest.get("model", MODELS[0])
+        orders: dict[str, str] = {}
+        for job in manifest["jobs"]:
             own = {name: value for name, value in job.items() if name != "id"}
-            made[job["id"]] = fingerprint_of({"model": model, **shared, **own}, **media)
-        return made
+            orders[job["id"]] = fingerprint_of({"model": model, **shared, **own}, **media)
+        return orders
 
     def report(self) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((self.output / "report.json").read_bytes())

@@ -27,7 +27,7 @@ class Liar:
     """Lies to a share `rate` of the calls. A context manager; `url` is its address."""
 
     def __init__(self, service_url: str, seed: int, rate: float = 0.3) -> None:
-        self.told: Counter[str] = Counter()
+        self.lies: Counter[str] = Counter()
         self._service_url = service_url
         self._rng = Random(seed)
         self._rate = rate
@@ -110,12 +110,12 @@ class Liar:
         name = self._rng.choice(sorted(lies))
         bent = lies[name](reply)
         if bent is not reply:
-            self.told[name] += 1
+            self.lies[name] += 1
         return bent
 
     def _about_submissions(self) -> dict[str, Callable[[Reply], Reply]]:
-        code, words = self._rng.choice(_REFUSALS)
-        content = json.dumps({"status": code, "message": words, "error": {"message": words}}).encode()
+        code, message = self._rng.choice(_REFUSALS)
+        content = json.dumps({"status": code, "message": message, "error": {"message": message}}).encode()
         refused: Reply = (code, {"Content-Type": "application/problem+json"}, content)
         return {"refused after accepting": lambda _: refused, "no id in a submission's reply": _without_id}
 
@@ -135,14 +135,14 @@ class Liar:
     def _failed(self, path: str) -> Callable[[Reply], Reply]:
         def failed(reply: Reply) -> Reply:
             self._spared.add(path)
-            told: dict[str, Any] = json.loads(reply[2])
-            return reply[0], reply[1], json.dumps({"id": told["id"], **_FAILED}).encode()
+            answer: dict[str, Any] = json.loads(reply[2])
+            return reply[0], reply[1], json.dumps({"id": answer["id"], **_FAILED}).encode()
 
         return failed
 
 
 def _without_id(reply: Reply) -> Reply:
-    told = json.loads(reply[2])
-    told.pop("id", None)
+    answer = json.loads(reply[2])
+    answer.pop("id", None)
     headers = {name: value for name, value in reply[1].items() if name != "x-inference-id"}
-    return reply[0], headers, json.dumps(told).encode()
+    return reply[0], headers, json.dumps(answer).encode()

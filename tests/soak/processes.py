@@ -104,17 +104,17 @@ class Command:
         """Wait for its end and return its status."""
         return self.process.wait(deadline_s)
 
-    def says(self, words: str) -> None:
+    def says(self, text: str) -> None:
         """Wait until it has printed `words`. Raises where it ends without."""
 
         def said() -> bool:
             ended = self.process.poll() is not None
-            if words in self.output:
+            if text in self.output:
                 return True
-            assert not ended, f"ended without saying {words!r}: {self.output}"
+            assert not ended, f"ended without saying {text!r}: {self.output}"
             return False
 
-        wait_for(said, f"the command says {words!r}")
+        wait_for(said, f"the command says {text!r}")
 
     def signal_group(self, number: signal.Signals) -> None:
         """To it and all its children, as a terminal does for Ctrl-C."""

@@ -148,10 +148,10 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limi
     passed = 0
     with suppress(ConnectionError):
         while block := await reader.read(_BLOCK_BYTES):
-            part = block if limit is None else block[: limit - passed]
-            writer.write(part)
+            passing = block if limit is None else block[: limit - passed]
+            writer.write(passing)
             await writer.drain()
-            passed += len(part)
+            passed += len(passing)
             if limit is not None and passed >= limit:
                 return True
     return False

@@ -71,10 +71,10 @@ def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
     while figures.stops < stops:
         place = folder / f"batch-{figures.batches}"
         place.mkdir(parents=True)
-        told = place / "service.yaml"
-        told.write_text(_SERVICE)
+        faults_file = place / "service.yaml"
+        faults_file.write_text(_SERVICE)
         with ExitStack() as stack:
-            service = Service(place, "--duration", _DURATION, "--capacity", "16", "--faults", str(told))
+            service = Service(place, "--duration", _DURATION, "--capacity", "16", "--faults", str(faults_file))
             stack.enter_context(service)
             address = dict(service.environment())
             faults = None
@@ -119,8 +119,8 @@ class _Life:
         figures.runs, figures.stops = self.runs, self.hits
         expected = 1 if figures.doubts else 0
         if status != expected:
-            told = f"the last run ended with {status} instead of {expected}: {self.batch.folder / 'run.log'}"
-            self.wrong.append(told)
+            complaint = f"the last run ended with {status} instead of {expected}: {self.batch.folder / 'run.log'}"
+            self.wrong.append(complaint)
         figures.wrong += self.wrong
         return figures
 
@@ -172,14 +172,14 @@ def _done(batch: Batch) -> int | None:
 
     A kill may fall between the journal's last word and the report: then the report is what is left to do.
     """
-    held = journal.read(batch.journal)
-    if held is None or held.run.exit_status not in {0, 1}:
+    snapshot = journal.read(batch.journal)
+    if snapshot is None or snapshot.run.exit_status not in {0, 1}:
         return None
     try:
-        told = batch.report()["run_id"]
+        run_id = batch.report()["run_id"]
     except FileNotFoundError:
         return None
-    return held.run.exit_status if told == held.run.run_id else None
+    return snapshot.run.exit_status if run_id == snapshot.run.run_id else None
 
 
 def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Command) -> list[str]:
@@ -187,10 +187,10 @@ def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Co
     if stop not in CLEAN:
         return [] if ended == -stop else [f"{stop.name}: ended with {ended}: {command.output}"]
     wrong = [] if ended == CLEAN[stop] else [f"{stop.name}: ended with {ended}: {command.output}"]
-    held = journal.read(batch.journal)
-    if held is None:
+    snapshot = journal.read(batch.journal)
+    if snapshot is None:
         return wrong
-    states = count_states(held.records.values())
+    states = count_states(snapshot.records.values())
     if states[State.SUBMITTING] or states[State.IN_DOUBT]:
         wrong.append(f"{stop.name}: a clean stop left jobs in doubt: {states}")
     if batch.report()["exit_status"] != CLEAN[stop]:
@@ -200,14 +200,14 @@ def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Co
 
 def _doubted(batch: Batch) -> set[str]:
     """Request ids of submissions that the journal has as in doubt: a service that lies leaves them without a stop."""
-    held = journal.read(batch.journal)
-    records = held.records.values() if held else ()
+    snapshot = journal.read(batch.journal)
+    records = snapshot.records.values() if snapshot else ()
     return {record.last.request_id for record in records if record.state is State.IN_DOUBT}
 
 
 def _slots(plan: Plan, batch: Batch) -> tuple[str, str]:
     """The option that leaves `plan.concurrency` slots free of doubts: each holds one for an hour, and nobody waits."""
-    held = journal.read(batch.journal)
-    states = count_states(held.records.values()) if held else {}
-    doubts = states.get(State.SUBMITTING, 0) + states.get(State.IN_DOUBT, 0)
-    return "--concurrency", str(plan.concurrency + doubts)
+    snapshot = journal.read(batch.journal)
+    states = count_states(snapshot.records.values()) if snapshot else {}
+    in_doubt = states.get(State.SUBMITTING, 0) + states.get(State.IN_DOUBT, 0)
+    return "--concurrency", str(plan.concurrency + in_doubt)

@@ -18,14 +18,14 @@ SLICES = range(1, 5)  # their seeds
 @pytest.mark.parametrize("seed", SLICES)
 def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path, seed: int) -> None:
     figures = soak(Plan(signal.SIGKILL, stops=STOPS, seed=seed), tmp_path)
-    told = figures.table("SIGKILL")
-    assert not figures.wrong, told
-    assert figures.stops == STOPS, told
-    assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
-    assert figures.doubts <= figures.in_air, told
-    assert figures.adopted == figures.accepted_in_air, told
+    table = figures.table("SIGKILL")
+    assert not figures.wrong, table
+    assert figures.stops == STOPS, table
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
+    assert figures.doubts <= figures.in_air, table
+    assert figures.adopted == figures.accepted_in_air, table
     assert figures.in_air, "no kill met a submission: nothing was tried"
-    assert figures.accepted + figures.doubts >= figures.jobs, told
+    assert figures.accepted + figures.doubts >= figures.jobs, table
 
 
 @pytest.mark.parametrize("seed", SLICES)
@@ -39,25 +39,25 @@ def test_an_interrupt_is_a_clean_stop(tmp_path: Path) -> None:
 
 def test_a_service_that_lies_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
     figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, lies=True), tmp_path)
-    told = figures.table("SIGKILL")
-    assert not figures.wrong, told
-    assert figures.stops == 12, told
-    assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
+    table = figures.table("SIGKILL")
+    assert not figures.wrong, table
+    assert figures.stops == 12, table
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
 
 
 @preload.needed
 def test_a_disk_that_fails_for_a_while_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
     figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, disk=True), tmp_path)
-    told = figures.table("SIGKILL")
-    assert not figures.wrong, told
-    assert figures.stops == 12, told
-    assert figures.paid_twice == figures.lost == figures.bad_files == 0, told
+    table = figures.table("SIGKILL")
+    assert not figures.wrong, table
+    assert figures.stops == 12, table
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
 
 
 def _stops_cleanly(plan: Plan, folder: Path) -> None:
     figures = soak(plan, folder)
-    told = figures.table(plan.stop.name)
-    assert not figures.wrong, told
-    assert figures.stops == plan.stops, told
-    assert figures.accepted == figures.jobs, told
-    assert figures.doubts == figures.in_air == 0, told
+    table = figures.table(plan.stop.name)
+    assert not figures.wrong, table
+    assert figures.stops == plan.stops, table
+    assert figures.accepted == figures.jobs, table
+    assert figures.doubts == figures.in_air == 0, table

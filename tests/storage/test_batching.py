@@ -17,9 +17,9 @@ def test_what_gathers_meanwhile_is_one_group_in_the_order_in_which_it_came() -> 
 
     async def gather() -> None:
         with ThreadPoolExecutor(1) as executor:
-            together = Batcher[int](executor, lambda items: groups.append(list(items)))
-            await asyncio.gather(*(together.do([number]) for number in range(5)))
-            await together.do([5, 6])
+            batcher = Batcher[int](executor, lambda items: groups.append(list(items)))
+            await asyncio.gather(*(batcher.do([number]) for number in range(5)))
+            await batcher.do([5, 6])
 
     asyncio.run(gather())
     assert groups == [[0], [1, 2, 3, 4], [5, 6]]
@@ -28,8 +28,8 @@ def test_what_gathers_meanwhile_is_one_group_in_the_order_in_which_it_came() -> 
 def test_a_fault_is_everybodys_of_its_group_and_nobody_elses() -> None:
     async def gather() -> list[BaseException | None]:
         with ThreadPoolExecutor(1) as executor:
-            together = Batcher[int](executor, lambda items: FAULT if 1 in items else None)
-            return await asyncio.gather(*(together.do([number]) for number in range(3)), return_exceptions=True)
+            batcher = Batcher[int](executor, lambda items: FAULT if 1 in items else None)
+            return await asyncio.gather(*(batcher.do([number]) for number in range(3)), return_exceptions=True)
 
     assert asyncio.run(gather()) == [None, FAULT, FAULT]
 
@@ -41,8 +41,8 @@ def test_a_defect_is_told_and_the_next_group_goes_on() -> None:
 
     async def gather() -> list[BaseException | None]:
         with ThreadPoolExecutor(1) as executor:
-            together = Batcher[int](executor, work)
-            return await asyncio.gather(*(together.do([number]) for number in range(3)), return_exceptions=True)
+            batcher = Batcher[int](executor, work)
+            return await asyncio.gather(*(batcher.do([number]) for number in range(3)), return_exceptions=True)
 
     first, *others = asyncio.run(gather())
     assert isinstance(first, ZeroDivisionError)
@@ -59,8 +59,8 @@ def test_who_is_cancelled_leaves_the_group_to_the_others() -> None:
 
     async def gather() -> None:
         with ThreadPoolExecutor(1) as executor:
-            together = Batcher[int](executor, work)
-            tasks = [asyncio.ensure_future(together.do([number])) for number in range(4)]
+            batcher = Batcher[int](executor, work)
+            tasks = [asyncio.ensure_future(batcher.do([number])) for number in range(4)]
             await asyncio.sleep(0)
             for gone in (tasks[0], tasks[2]):
                 gone.cancel()

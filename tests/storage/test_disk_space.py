@@ -55,25 +55,25 @@ def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
 
 
 def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None:
-    told: list[Event] = []
-    room = DiskSpaceGuard(Path(), Hand(), [])
+    announced: list[Event] = []
+    guard = DiskSpaceGuard(Path(), Hand(), [])
     free[0] = 3 * CLIP_BYTES
-    assert room.lacks(10) == ""
+    assert guard.lacks(10) == ""
     move = JobMoved(NOW, ("a",), Move.DELIVER, make_record("a", State.SUCCEEDED, result=RESULT))
-    room.beside(told.append)(move)
-    assert told == [move]
-    assert room.lacks(1) == ""
-    assert room.lacks(2), "one has landed since the disk was asked"
+    guard.beside(announced.append)(move)
+    assert announced == [move]
+    assert guard.lacks(1) == ""
+    assert guard.lacks(2), "one has landed since the disk was asked"
 
 
 def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
     clock = Hand()
-    room = DiskSpaceGuard(Path(), clock, [])
-    assert room.lacks(1)
+    guard = DiskSpaceGuard(Path(), clock, [])
+    assert guard.lacks(1)
     free[0] = 1 << 30
-    assert room.lacks(1)
+    assert guard.lacks(1)
     clock.time_s = 1.0
-    assert room.lacks(1) == ""
+    assert guard.lacks(1) == ""
 
 
 def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, free: list[int]) -> None:
@@ -90,7 +90,7 @@ def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, f
         assert DiskSpaceGuard(tmp_path, Hand(), known).lacks(1) == "", log_bytes
 
 
-class Facts(NamedTuple):
+class FileSystem(NamedTuple):
     """What `os.statvfs` tells."""
 
     f_blocks: int = 1 << 30
@@ -101,23 +101,23 @@ class Facts(NamedTuple):
 
 
 @pytest.mark.parametrize(
-    ("facts", "words"),
+    ("volume", "expected"),
     [
-        (Facts(), ""),
-        (Facts(f_blocks=0, f_bavail=0), ""),  # it does not know its size
-        (Facts(f_blocks=0, f_bavail=0, f_files=0, f_favail=0), ""),
-        (Facts(f_bavail=0), "the disk has 0 bytes left"),
-        (Facts(f_favail=0), "room for 0 more files (inodes)"),
-        (Facts(f_favail=15), "room for 15 more files (inodes)"),
-        (Facts(f_favail=16), ""),
-        (Facts(f_files=0, f_favail=0), ""),  # inodes are made when they are needed
+        (FileSystem(), ""),
+        (FileSystem(f_blocks=0, f_bavail=0), ""),  # it does not know its size
+        (FileSystem(f_blocks=0, f_bavail=0, f_files=0, f_favail=0), ""),
+        (FileSystem(f_bavail=0), "the disk has 0 bytes left"),
+        (FileSystem(f_favail=0), "room for 0 more files (inodes)"),
+        (FileSystem(f_favail=15), "room for 15 more files (inodes)"),
+        (FileSystem(f_favail=16), ""),
+        (FileSystem(f_files=0, f_favail=0), ""),  # inodes are made when they are needed
     ],
 )
-def test_what_a_file_system_tells_of_its_room(monkeypatch: pytest.MonkeyPatch, facts: Facts, words: str) -> None:
-    monkeypatch.setattr("os.statvfs", lambda _: facts)
+def test_full_file_systems_are_recognised(monkeypatch: pytest.MonkeyPatch, volume: FileSystem, expected: str) -> None:
+    monkeypatch.setattr("os.statvfs", lambda _: volume)
     lack = DiskSpaceGuard(Path(), Hand(), []).lacks(2)
-    assert words in lack
-    assert bool(lack) == bool(words)
+    assert expected in lack
+    assert bool(lack) == bool(expected)
 
 
 def test_a_limit_on_the_size_of_files_is_a_lack_of_room(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:

@@ -105,7 +105,7 @@ def test_removing_what_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "words"),
+    ("number", "kind", "expected"),
     [
         (errno.ENOSPC, "disk_full", "the disk is full"),
         (errno.EDQUOT, "disk_full", "the disk is full"),
@@ -114,10 +114,10 @@ def test_removing_what_is_not_there(tmp_path: Path) -> None:
         (errno.EIO, "disk_error", "Input/output error"),
     ],
 )
-def test_what_an_error_means(number: int, kind: str, words: str) -> None:
+def test_what_an_error_means(number: int, kind: str, expected: str) -> None:
     fault = durable_files.fault(OSError(number, os.strerror(number)), "a clip could not be stored")
     assert fault.kind == kind
-    assert fault.message == f"a clip could not be stored: {words}"
+    assert fault.message == f"a clip could not be stored: {expected}"
     assert fault.hint
     assert fault.exit_status is ExitStatus.STOPPED
 

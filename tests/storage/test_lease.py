@@ -16,8 +16,8 @@ HERE = lease.myself(NOW)
 ENDED = 2**22 + 1  # above the highest process id of Linux
 
 
-def put(room: Path, number: int, content: str | lease.Owner) -> Path:
-    path = room / f"lease.{number}"
+def put(folder: Path, number: int, content: str | lease.Owner) -> Path:
+    path = folder / f"lease.{number}"
     path.write_text(content if isinstance(content, str) else json.dumps(asdict(content)))
     return path
 
@@ -75,9 +75,9 @@ def test_a_lease_without_a_name_is_somebodys(tmp_path: Path, content: str) -> No
 
 def test_what_a_lease_says_is_shown_without_control_characters(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, host="a\x1b[31m", machine="m"))
-    held = lease.holder(tmp_path, replace(HERE, machine="m"))
-    assert held is not None
-    assert "\x1b" not in held[0]
+    holder = lease.holder(tmp_path, replace(HERE, machine="m"))
+    assert holder is not None
+    assert "\x1b" not in holder[0]
 
 
 def test_who_comes_late_to_a_number_that_is_free_again_lets_it_go(
@@ -140,9 +140,9 @@ def test_a_killed_owner_is_gone(tmp_path: Path) -> None:
     owner = subprocess.Popen(texts, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout is not None
     owner.stdout.readline()
-    held = lease.holder(tmp_path, HERE)
+    holder = lease.holder(tmp_path, HERE)
     owner.kill()
     owner.communicate()
-    assert held is not None
-    assert f"pid {owner.pid} " in held[0]
+    assert holder is not None
+    assert f"pid {owner.pid} " in holder[0]
     assert lease.take(tmp_path, HERE).name == "lease.2"

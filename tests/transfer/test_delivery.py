@@ -90,9 +90,9 @@ class House:
                 self._note(fingerprint, result)
             for name, content in deliveries.items():
                 job = make_job(name)
-                part = self.dir.partial_dir / f"{job.key}.part"
-                part.write_bytes(content)
-                await store.deliver(job, Fetched(part, result_of(content)))
+                partial = self.dir.partial_dir / f"{job.key}.part"
+                partial.write_bytes(content)
+                await store.deliver(job, Fetched(partial, result_of(content)))
                 self._note(job.fingerprint, result_of(content))
             if meddle is not None:
                 meddle()

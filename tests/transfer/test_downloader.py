@@ -41,9 +41,9 @@ class Gauge:
         self.moved = asyncio.Event()
         take = PartialFile.take
 
-        def watched(part: Any, block: bytes) -> bool:
-            full = take(part, block)
-            self.taken_bytes = part.size_bytes
+        def watched(partial: Any, block: bytes) -> bool:
+            full = take(partial, block)
+            self.taken_bytes = partial.size_bytes
             self.moved.set()
             return full
 
@@ -111,14 +111,19 @@ class Host:
 class Bench:
     """Downloads from one host into one folder, each as a process of its own would: only the disk is shared."""
 
-    def __init__(self, parts: Path, executor: Executor, gauge: Gauge) -> None:
-        self.parts, self.executor, self.gauge = parts, executor, gauge
+    def __init__(self, folder: Path, executor: Executor, gauge: Gauge) -> None:
+        self.folder, self.executor, self.gauge = folder, executor, gauge
         self.redactor = Redactor()
 
     def fetch(self, host: Host, files: Disk | None = None, path: str = "/clip.mp4?sig=1") -> Fetched:
         async def main(url: str) -> Fetched:
             async with Downloader(
-                self.parts, self.executor, files or Disk(), Guard(url), Checks(Here(), self.executor), self.redactor
+                self.folder,
+                self.executor,
+                files or Disk(),
+                Guard(url),
+                Checks(Here(), self.executor),
+                self.redactor,
             ) as clips:
                 return await clips.fetch(url + path, KEY)
 
@@ -148,10 +153,10 @@ class Bench:
         return caught.value
 
     def left(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.parts.iterdir()}
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
 
-    def set_aside(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.parts.with_name("set_aside").iterdir()}
+    def kept_files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.with_name("set_aside").iterdir()}
 
 
 @pytest.fixture
@@ -274,19 +279,21 @@ def test_a_redirect_sets_a_cookie_that_its_host_wants_back(bench: Bench, clip: b
 
 
 def test_more_than_a_hundred_downloads_go_at_once(bench: Bench, clip: bytes) -> None:
-    together, here = asyncio.Event(), 0
+    all_started, here = asyncio.Event(), 0
 
     async def answer(_: web.Request) -> web.StreamResponse:
         nonlocal here
         here += 1
         if here == 150:
-            together.set()
+            all_started.set()
         async with asyncio.timeout(20):
-            await together.wait()
+            await all_started.wait()
         return web.Response(body=clip)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)) as clips:
+        async with Downloader(
+            bench.folder, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)
+        ) as clips:
             await asyncio.gather(*(clips.fetch(f"{url}/{number}", f"{number:016x}") for number in range(150)))
 
     bench.run(Host(clip, answer=answer), scenario)
@@ -328,7 +335,7 @@ def test_no_secret_that_a_file_host_quotes_is_stored_or_told(bench: Bench, clip:
     host = Host(clip, etag=f'"{secret}"', cuts=[5000])
     bench.refused(host)
     assert len(bench.left()) == 2
-    assert not [name for name, held in bench.left().items() if secret.encode() in held]
+    assert not [name for name, content in bench.left().items() if secret.encode() in content]
     assert_whole(bench.fetch(host), clip)
 
     async def moved(_: web.Request) -> web.StreamResponse:
@@ -388,7 +395,7 @@ def test_206_with_another_range_starts_over(bench: Bench, clip: bytes, content_r
 def test_a_note_that_vouches_for_nothing_is_not_believed(bench: Bench, clip: bytes, note: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
-    (bench.parts / f"{KEY}.json").write_bytes(note)
+    (bench.folder / f"{KEY}.json").write_bytes(note)
     assert_whole(bench.fetch(host), clip)
     assert "range" not in host.seen[1]
 
@@ -397,7 +404,7 @@ def test_a_part_shorter_than_its_note_starts_over(bench: Bench, clip: bytes) -> 
     """After a power cut: the note was on the disk, the content was not."""
     host = Host(clip, cuts=[5000])
     bench.refused(host)
-    (bench.parts / f"{KEY}.part").write_bytes(clip[:4999])
+    (bench.folder / f"{KEY}.part").write_bytes(clip[:4999])
     assert_whole(bench.fetch(host), clip)
     assert "range" not in host.seen[1]
 
@@ -405,7 +412,7 @@ def test_a_part_shorter_than_its_note_starts_over(bench: Bench, clip: bytes) -> 
 def test_a_part_longer_than_its_note_is_continued_from_the_note(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
-    (bench.parts / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not vouched for")
+    (bench.folder / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not vouched for")
     assert_whole(bench.fetch(host), clip)
     assert host.seen[1]["range"] == "bytes=5000-"
 
@@ -442,11 +449,11 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
 
     items = []
     for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
-        part = PartialFile(tmp_path / name, Picky(), Inline(), fresh=True)
-        part.start(continued=False, etag="")
-        part.take(content)
-        assert part.is_small
-        items.append(downloader._Item(part, downloader._Received(), tmp_path))
+        partial = PartialFile(tmp_path / name, Picky(), Inline(), fresh=True)
+        partial.start(continued=False, etag="")
+        partial.take(content)
+        assert partial.is_small
+        items.append(downloader._Item(partial, downloader._Received(), tmp_path))
     downloader._finish_all(items, Here())
     first, none, refused, last = (item.outcome for item in items)
     assert isinstance(none, ServiceFault)
@@ -500,20 +507,20 @@ def test_a_clip_with_something_after_its_last_box_is_delivered_with_a_warning(
 def test_a_download_that_fails_its_check_is_set_aside_once_and_named(bench: Bench, clip: bytes) -> None:
     broken = bad(clip, "zeros")
     faults = [bench.refused(Host(broken)) for _ in range(3)]
-    [(name, content)] = bench.set_aside().items()
+    [(name, content)] = bench.kept_files().items()
     assert content == broken
     assert name == f"{KEY}-{hashlib.sha256(broken).hexdigest()[:12]}.mp4"
     for fault in faults:
         assert f".batchrunner/set_aside/{name}" in fault.message
         assert f".batchrunner/set_aside/{name}" in fault.hint
     bench.refused(Host(bad(clip, "short")))
-    assert len(bench.set_aside()) == 2, "another download of the same job takes nothing away"
+    assert len(bench.kept_files()) == 2, "another download of the same job takes nothing away"
 
 
 @pytest.mark.parametrize("where", ["html", "json", "empty"])
 def test_a_page_in_place_of_a_clip_is_not_kept(bench: Bench, clip: bytes, where: str) -> None:
     bench.refused(Host(bad(clip, where)))
-    assert bench.set_aside() == {}
+    assert bench.kept_files() == {}
 
 
 def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,7 +530,7 @@ def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, mon
         bench.refused(Host(content))
     fault = bench.refused(Host(bytes(200)))
     assert ".batchrunner/set_aside already" in fault.message
-    assert sorted(bench.set_aside().values()) == kept
+    assert sorted(bench.kept_files().values()) == kept
     assert bench.left() == {}
 
 
@@ -536,7 +543,7 @@ def test_a_check_that_reaches_its_own_bound_sets_the_clip_aside(
     monkeypatch.setattr(decoder, "check_decodes", check)
     fault = bench.refused(Host(clip))
     assert (type(fault), fault.kind) == (ServiceFault, "check_limit")
-    assert list(bench.set_aside().values()) == [clip]
+    assert list(bench.kept_files().values()) == [clip]
     assert "no charge" in fault.hint
 
 
@@ -560,14 +567,14 @@ def test_a_checksum_that_is_given_is_compared(bench: Bench, clip: bytes, name: s
         assert fault.kind == "bad_file"
         assert "SHA-256" in fault.message
         assert bench.left() == {}
-        assert list(bench.set_aside().values()) == [clip]
+        assert list(bench.kept_files().values()) == [clip]
 
 
 def test_a_checksum_covers_what_was_kept_from_before(bench: Bench, clip: bytes) -> None:
     digest = base64.b64encode(hashlib.sha256(clip).digest()).decode()
     host = Host(clip, cuts=[5000], headers={"Repr-Digest": f"sha-256=:{digest}:"})
     bench.refused(host)
-    (bench.parts / f"{KEY}.part").write_bytes(bytes(5000))
+    (bench.folder / f"{KEY}.part").write_bytes(bytes(5000))
     assert bench.refused(host).kind == "bad_file"
     assert_whole(bench.fetch(host), clip)
 
@@ -637,7 +644,7 @@ def test_a_coding_that_is_damaged_is_told_and_what_came_is_set_aside(bench: Benc
     fault = bench.refused(Host(gzip.compress(clip)[:-9], headers={"Content-Encoding": "gzip"}))
     assert fault.kind == "bad_file"
     assert "gzip coding ends too early" in fault.message
-    assert len(bench.set_aside()) == 1
+    assert len(bench.kept_files()) == 1
 
 
 def test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit(
@@ -649,7 +656,7 @@ def test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit(
     assert fault.kind == "bad_file"
     assert "does not end" in fault.message
     assert bench.gauge.taken_bytes < 2_000_000
-    assert bench.left() == bench.set_aside() == {}
+    assert bench.left() == bench.kept_files() == {}
 
 
 def test_an_endless_body_ends_at_the_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -765,7 +772,9 @@ def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
     host = Host(clip, answer=answer)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)) as clips:
+        async with Downloader(
+            bench.folder, bench.executor, Disk(), Guard(url), Checks(Here(), bench.executor)
+        ) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await bench.gauge.reach(5000)
             task.cancel()

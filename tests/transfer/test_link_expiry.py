@@ -25,7 +25,7 @@ BASE = Address("https", "cdn.example.com:8443", "/a/b%2Fc/d.mp4?x=%2f")
 
 
 @pytest.mark.parametrize(
-    ("link", "parts"),
+    ("link", "components"),
     [
         ("https://h/a%2Fb/../c%2f;+|[x]?q=%7e+&", ("https", "h", "/a%2Fb/../c%2f;+|[x]?q=%7e+&")),
         ("HTTPS://user:p%40w@H:1/a", ("https", "user:p%40w@H:1", "/a")),
@@ -38,8 +38,8 @@ BASE = Address("https", "cdn.example.com:8443", "/a/b%2Fc/d.mp4?x=%2f")
         ("no/scheme", ("", "", "/no/scheme")),
     ],
 )
-def test_the_parts_of_a_link_are_its_own_octets(link: str, parts: tuple[str, str, str]) -> None:
-    assert address(link) == parts
+def test_the_parts_of_a_link_are_its_own_octets(link: str, components: tuple[str, str, str]) -> None:
+    assert address(link) == components
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Counted:
         return getattr(self.file, name)
 
 
-class Held(Executor):
+class Blocked(Executor):
     """Threads that do nothing until they are let go."""
 
     def __init__(self, threads: Executor) -> None:
@@ -88,9 +88,9 @@ class Held(Executor):
 
 @pytest.fixture
 def bench(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    return Bench(parts, executor, Gauge(monkeypatch))
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    return Bench(folder, executor, Gauge(monkeypatch))
 
 
 def content(size_bytes: int) -> bytes:
@@ -99,9 +99,9 @@ def content(size_bytes: int) -> bytes:
 
 
 def begun(folder: Path, disk: Disk, executor: Executor | None = None) -> PartialFile:
-    part = PartialFile(folder / KEY, disk, executor or Inline(), fresh=True)
-    part.start(continued=False, etag='"v1"')
-    return part
+    partial = PartialFile(folder / KEY, disk, executor or Inline(), fresh=True)
+    partial.start(continued=False, etag='"v1"')
+    return partial
 
 
 async def taken(gauge: Gauge, size_bytes: int) -> None:
@@ -119,51 +119,51 @@ def note(folder: Path) -> Any:
 @pytest.mark.parametrize("block_bytes", [1000, 65_536, 100_001, 3 * BATCH])
 def test_blocks_are_written_and_hashed_in_order(tmp_path: Path, executor: Executor, block_bytes: int) -> None:
     whole = content(5 * BATCH + 12_345)
-    part = begun(tmp_path, Disk(), executor)
+    partial = begun(tmp_path, Disk(), executor)
 
     async def receive() -> int:
         drains = 0
         for start in range(0, len(whole), block_bytes):
-            if part.take(whole[start : start + block_bytes]):
-                await part.drain()
+            if partial.take(whole[start : start + block_bytes]):
+                await partial.drain()
                 drains += 1
         return drains
 
     assert asyncio.run(receive()) >= min(len(whole) // block_bytes, 4)
-    executor.submit(part.drain_all).result()
-    part.close()
-    assert part.path.read_bytes() == whole
-    assert part.sha256 == hashlib.sha256(whole).hexdigest()
+    executor.submit(partial.drain_all).result()
+    partial.close()
+    assert partial.path.read_bytes() == whole
+    assert partial.sha256 == hashlib.sha256(whole).hexdigest()
 
 
 def test_batches_are_written_in_the_downloads_executor(tmp_path: Path) -> None:
     """aiofiles would use the loop's own threads, which other work may fill."""
-    blocked = Held(Inline())
-    part = begun(tmp_path, Disk(), blocked)
+    blocked = Blocked(Inline())
+    partial = begun(tmp_path, Disk(), blocked)
 
     async def receive() -> None:
-        assert part.take(bytes(BATCH))
-        task = asyncio.get_running_loop().create_task(part.drain())
+        assert partial.take(bytes(BATCH))
+        task = asyncio.get_running_loop().create_task(partial.drain())
         await asyncio.sleep(0)
         assert len(blocked.waiting or []) == 1
-        assert not part.path.exists()
+        assert not partial.path.exists()
         blocked.let_go()
         await task
 
     asyncio.run(receive())
-    part.close()
-    assert part.path.read_bytes() == bytes(BATCH)
+    partial.close()
+    assert partial.path.read_bytes() == bytes(BATCH)
 
 
 def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path: Path, executor: Executor) -> None:
     target = tmp_path / "precious"
     target.write_bytes(b"kept")
-    part = begun(tmp_path, Disk(), executor)
-    part.path.symlink_to(target)
-    part.take(bytes(BATCH))
+    partial = begun(tmp_path, Disk(), executor)
+    partial.path.symlink_to(target)
+    partial.take(bytes(BATCH))
     with pytest.raises(OSError, match=r"."):
-        asyncio.run(part.drain())
-    part.close()
+        asyncio.run(partial.drain())
+    partial.close()
     assert target.read_bytes() == b"kept"
 
 
@@ -194,10 +194,10 @@ def test_a_slow_disk_bounds_the_received_bytes(bench: Bench, monkeypatch: pytest
     """And the connection goes on receiving while a batch is written."""
     host = Host(content(16 * BATCH))
     received = Received(monkeypatch)
-    blocked = Held(bench.executor)
+    blocked = Blocked(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
+        async with Downloader(bench.folder, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, BATCH)
             gathered_bytes = bench.gauge.taken_bytes
@@ -214,10 +214,10 @@ def test_a_slow_disk_bounds_the_received_bytes(bench: Bench, monkeypatch: pytest
 
 def test_a_download_that_is_cancelled_during_a_write_keeps_its_bytes(bench: Bench) -> None:
     host = Host(content(4 * BATCH))
-    blocked = Held(bench.executor)
+    blocked = Blocked(bench.executor)
 
     async def scenario(url: str) -> None:
-        async with Downloader(bench.parts, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
+        async with Downloader(bench.folder, blocked, Disk(), Guard(url), Checks(Here(), blocked)) as clips:
             task = asyncio.get_running_loop().create_task(clips.fetch(url + "/clip.mp4", KEY))
             await taken(bench.gauge, BATCH)
             task.cancel()
@@ -234,13 +234,13 @@ def test_a_download_that_is_cancelled_during_a_write_keeps_its_bytes(bench: Benc
 
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_batch_that_a_cancel_interrupts_is_stored_once(tmp_path: Path, *, is_written: bool) -> None:
-    blocked = Held(Inline())
-    part = begun(tmp_path, Disk(), blocked)
+    blocked = Blocked(Inline())
+    partial = begun(tmp_path, Disk(), blocked)
     whole = content(BATCH + 100)
 
     async def receive() -> None:
-        assert part.take(whole[:BATCH])
-        task = asyncio.get_running_loop().create_task(part.drain())
+        assert partial.take(whole[:BATCH])
+        task = asyncio.get_running_loop().create_task(partial.drain())
         await asyncio.sleep(0)
         if is_written:
             blocked.let_go()
@@ -249,10 +249,10 @@ def test_a_batch_that_a_cancel_interrupts_is_stored_once(tmp_path: Path, *, is_w
             await task
 
     asyncio.run(receive())
-    assert not part.take(whole[BATCH:])
-    part.keep()
-    part.close()
-    assert part.path.read_bytes() == whole
+    assert not partial.take(whole[BATCH:])
+    partial.keep()
+    partial.close()
+    assert partial.path.read_bytes() == whole
     assert note(tmp_path) == {"etag": '"v1"', "size_bytes": len(whole)}
 
 
@@ -266,32 +266,32 @@ def test_a_write_that_fails_behind_the_back_is_told(bench: Bench, fails: int, nu
 
 
 def test_nothing_is_written_or_recorded_after_a_failed_write(tmp_path: Path) -> None:
-    part = begun(tmp_path, Recorded(fails=2))
+    partial = begun(tmp_path, Recorded(fails=2))
 
     async def receive() -> None:
-        assert part.take(bytes(BATCH))
-        await part.drain()
+        assert partial.take(bytes(BATCH))
+        await partial.drain()
         for number in (1, 2):
-            assert part.take(bytes([number]) * BATCH)
+            assert partial.take(bytes([number]) * BATCH)
             with pytest.raises(OSError, match="no"):
-                await part.drain()
+                await partial.drain()
 
     asyncio.run(receive())
-    part.keep()
-    part.close()
-    assert part.path.read_bytes() == bytes(BATCH), "later bytes must not fill the hole"
+    partial.keep()
+    partial.close()
+    assert partial.path.read_bytes() == bytes(BATCH), "later bytes must not fill the hole"
     assert not (tmp_path / f"{KEY}.json").exists()
 
 
 def test_a_batch_without_a_drain_is_kept(tmp_path: Path) -> None:
-    part = begun(tmp_path, Disk())
+    partial = begun(tmp_path, Disk())
     whole = content(BATCH + 100)
-    assert part.take(whole[:BATCH])
-    part.take(whole[BATCH:])
-    part.keep()
-    part.close()
-    asyncio.run(part.drain())  # a late write changes nothing
-    assert part.path.read_bytes() == whole
+    assert partial.take(whole[:BATCH])
+    partial.take(whole[BATCH:])
+    partial.keep()
+    partial.close()
+    asyncio.run(partial.drain())  # a late write changes nothing
+    assert partial.path.read_bytes() == whole
     assert note(tmp_path) == {"etag": '"v1"', "size_bytes": len(whole)}
 
 

@@ -111,8 +111,8 @@ class Peer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
-        line, *rest = head.decode().split("\r\n")
-        headers = [(name.lower(), value) for name, _, value in (each.partition(": ") for each in rest if each)]
+        line, *fields = head.decode().split("\r\n")
+        headers = [(name.lower(), value) for name, _, value in (item.partition(": ") for item in fields if item)]
         request = Request(line, head, headers)
         self.requests.append(request)
         left = int((request.all("content-length") or ["0"])[0])
@@ -172,7 +172,7 @@ def submit(job: Job, request_id: str = "run.key.1") -> Scenario:
     return scenario
 
 
-def look(generation_id: str = ID) -> Scenario:
+def poll_once(generation_id: str = ID) -> Scenario:
     async def scenario(client: ApiClient, _: Peer) -> Any:
         return await client.status(generation_id)
 
@@ -306,7 +306,7 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
         for number in range(3):
             await client.submit(make_job(), f"r{number}")
 
-    async def looks(client: ApiClient, _: Peer) -> None:
+    async def poll_all(client: ApiClient, _: Peer) -> None:
         for _number in range(3):
             await client.status(ID)
 
@@ -314,7 +314,7 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
     talk(peer, submissions)
     assert (len(peer.requests), peer.connections) == (3, 3)
     peer = Peer([answer(200, {"status": "queued"})])
-    talk(peer, looks)
+    talk(peer, poll_all)
     assert (len(peer.requests), peer.connections) == (3, 1)
 
 
@@ -334,7 +334,7 @@ def test_cookies_are_not_kept(talk: Talk) -> None:
 
 def test_an_id_is_percent_encoded(talk: Talk) -> None:
     peer = Peer([answer(200, {"id": ID, "status": "generating"})])
-    seen = talk(peer, look())
+    seen = talk(peer, poll_once())
     assert seen.phase is Phase.GENERATING
     quoted = "3f1c7a0e-55a1-4c2e-9d53%3Aalibaba%2Fwan2.2-14b-animate-replace"
     assert peer.requests[0].line == f"GET /v2/video/generations?generation_id={quoted} HTTP/1.1"
@@ -344,12 +344,12 @@ def test_any_id_arrives_as_it_is(talk: Talk) -> None:
     ids = ["-C4q_", "a+b", "a b", "a%3Ab", "a&generation_id=c", "a#b", "a?b=c", "é/漢", "..", "'\"<>", "\n\t"]
 
     async def scenario(client: ApiClient, _: Peer) -> None:
-        for each in ids:
-            await client.status(each)
+        for item in ids:
+            await client.status(item)
 
     peer = Peer([answer(200, {"status": "queued"})])
     talk(peer, scenario)
-    assert [request.query for request in peer.requests] == [{"generation_id": [each]} for each in ids]
+    assert [request.query for request in peer.requests] == [{"generation_id": [item]} for item in ids]
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -363,13 +363,13 @@ def test_quoting_is_undone_by_any_server(text: str) -> None:
 @pytest.mark.parametrize("path", ["", "/", "/proxy/aiml"])
 def test_the_base_url_may_have_a_path(talk: Talk, path: str) -> None:
     peer = Peer([answer(200, {"status": "queued"})])
-    talk(peer, look("x"), path=path)
+    talk(peer, poll_once("x"), path=path)
     assert peer.requests[0].target == f"{path.rstrip('/')}/v2/video/generations?generation_id=x"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(talk: Talk, status: int) -> None:
-    for scenario in (submit(make_job()), look()):
+    for scenario in (submit(make_job()), poll_once()):
         peer = Peer([answer(status, b"", Location="/elsewhere"), QUEUED])
         error = failed(talk, peer, scenario)
         assert (type(error), error.kind) == (AccountFault, "wrong_address")
@@ -599,7 +599,7 @@ def test_a_reply_that_says_nothing_leaves_the_submission_in_doubt(talk: Talk, re
     error = failed(talk, Peer([reply]), submit(make_job()))
     assert error.in_doubt
     assert isinstance(error, NetworkFault | ServiceFault)
-    polled = failed(talk, Peer([reply]), look()) if b"\r\n\r\n{}" not in reply else None
+    polled = failed(talk, Peer([reply]), poll_once()) if b"\r\n\r\n{}" not in reply else None
     assert polled is None or not polled.in_doubt
 
 
@@ -638,7 +638,7 @@ def test_a_reply_whose_frame_is_broken_is_read(talk: Talk, reply: bytes) -> None
             return False
 
     assert talk(Ends([reply]), submit(make_job())).generation_id == ID
-    seen = talk(Ends([reply]), look())
+    seen = talk(Ends([reply]), poll_once())
     assert (seen.phase, seen.named) == (Phase.QUEUED, True)
 
 
@@ -661,17 +661,17 @@ def test_a_refusal_counts_although_its_body_breaks_off(talk: Talk, status: int) 
 
 
 def test_kept_alive_connections_are_read_reply_by_reply(talk: Talk) -> None:
-    async def looks(client: ApiClient, _: Peer) -> list[str]:
+    async def poll_all(client: ApiClient, _: Peer) -> list[str]:
         return [(await client.status(ID)).status_text for _number in range(3)]
 
-    peer = Peer([answer(200, {"id": ID, "status": word}, X="y" * 50) for word in ("queued", "active", "waiting")])
-    assert talk(peer, looks) == ["queued", "active", "waiting"]
+    peer = Peer([answer(200, {"id": ID, "status": status}, X="y" * 50) for status in ("queued", "active", "waiting")])
+    assert talk(peer, poll_all) == ["queued", "active", "waiting"]
     assert peer.connections == 1
 
 
 def test_a_relative_link_is_joined_to_the_base_url(talk: Talk) -> None:
     peer = Peer([answer(200, {"id": ID, "status": "completed", "video": {"url": " /files/a.mp4 "}})])
-    assert talk(peer, look()).result_url == f"{peer.url}/files/a.mp4"
+    assert talk(peer, poll_once()).result_url == f"{peer.url}/files/a.mp4"
 
 
 def test_the_jobs_inputs_are_no_result(talk: Talk) -> None:
@@ -693,7 +693,7 @@ def test_no_answer_in_time_is_in_doubt(talk: Talk, local: Job) -> None:
 
 
 def test_a_look_without_an_answer_times_out(talk: Talk) -> None:
-    error = failed(talk, Peer([None]), look(), Timeouts(poll_s=0.05))
+    error = failed(talk, Peer([None]), poll_once(), Timeouts(poll_s=0.05))
     assert (type(error), error.kind, error.in_doubt) == (NetworkFault, "timed_out", False)
 
 
@@ -772,7 +772,7 @@ def test_cancelled_while_an_input_is_read(talk: Talk, local: Job, monkeypatch: p
 
 def subclasses(of: type[BaseException]) -> list[type[BaseException]]:
     return sorted(
-        {of, *(each for sub in of.__subclasses__() for each in subclasses(sub))}, key=lambda cls: cls.__name__
+        {of, *(item for sub in of.__subclasses__() for item in subclasses(sub))}, key=lambda cls: cls.__name__
     )
 
 
@@ -792,10 +792,10 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def made(kind: type[BaseException]) -> BaseException:
+def instance(kind: type[BaseException]) -> BaseException:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     wanted = [
-        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+        item.name for item in parameters if item.default is item.empty and item.kind is item.POSITIONAL_OR_KEYWORD
     ]
     return kind(*(ARGUMENTS[name] for name in wanted))
 
@@ -809,7 +809,7 @@ def test_no_foreign_exception_crosses_the_border(
     if body is not None:
         body.complete = bool(sent)
     with pytest.raises(CallError) as caught, client_room._mapped(body):
-        raise made(kind)
+        raise instance(kind)
     unconnected = issubclass(kind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
     assert isinstance(caught.value, NetworkFault)
     assert caught.value.kind in {"no_connection", "timed_out", "cut"}

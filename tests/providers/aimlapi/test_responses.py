@@ -222,7 +222,7 @@ def test_an_id_that_cannot_be_stored_or_asked_for_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fault", "kind", "words"),
+    ("status", "body", "fault", "kind", "message"),
     [
         (400, PROBLEM, JobFault, "bad_request", "resolution: Invalid enum value. Expected '480p'"),
         (400, PROBLEM, JobFault, "bad_request", "; video_url.0: Required"),
@@ -251,11 +251,11 @@ def test_an_id_that_cannot_be_stored_or_asked_for_is_none() -> None:
         (524, HTML, ServiceFault, "unavailable", "502 Bad Gateway"),
     ],
 )  # fmt: skip
-def test_refusals(status: int, body: object, fault: type[CallError], kind: str, words: str) -> None:
+def test_refusals(status: int, body: object, fault: type[CallError], kind: str, message: str) -> None:
     error = refused(status, body)
     assert (type(error), error.kind, error.status) == (fault, kind, status)
     assert str(status) in error.message
-    assert words in error.message
+    assert message in error.message
     if isinstance(error, AccountFault):
         assert error.hint
 
@@ -305,7 +305,7 @@ def test_retry_after_stands_on_the_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "phase", "known"),
+    ("status_text", "phase", "known"),
     [
         ("queued", Phase.QUEUED, True),
         ("waiting", Phase.QUEUED, True),
@@ -336,8 +336,8 @@ def test_retry_after_stands_on_the_error() -> None:
         ("TIMED_OUT", Phase.FAILED, True),
     ],
 )
-def test_status_words(word: str, phase: Phase, known: bool) -> None:
-    seen = poll({"id": ID, "status": word, "video": {"url": URL}})
+def test_status_words(status_text: str, phase: Phase, known: bool) -> None:
+    seen = poll({"id": ID, "status": status_text, "video": {"url": URL}})
     assert (seen.phase, seen.known) == (phase, known)
     assert (seen.result_url is not None) == (phase is Phase.COMPLETED)
     assert (seen.error is not None) == (phase is Phase.FAILED)
@@ -346,17 +346,17 @@ def test_status_words(word: str, phase: Phase, known: bool) -> None:
 UNKNOWN = ["baked", "", None, 7, {"state": "completed"}, "completed\x00", "x" * 5000]
 
 
-@pytest.mark.parametrize("word", UNKNOWN, ids=lambda word: repr(word)[:20])
-def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(word: object) -> None:
-    done = poll({"id": ID, "status": word, "video": {"url": URL}})
+@pytest.mark.parametrize("status_text", UNKNOWN, ids=lambda status_text: repr(status_text)[:20])
+def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(status_text: object) -> None:
+    done = poll({"id": ID, "status": status_text, "video": {"url": URL}})
     assert (done.phase, done.known, done.result_url, done.error) == (Phase.COMPLETED, True, URL, None)
-    dead = poll({"id": ID, "status": word, "error": {"message": "no face"}})
+    dead = poll({"id": ID, "status": status_text, "error": {"message": "no face"}})
     assert (dead.phase, dead.known, dead.result_url) == (Phase.FAILED, True, None)
     assert dead.error is not None
     assert dead.error.message == "no face"
 
 
-@pytest.mark.parametrize("word", UNKNOWN, ids=lambda word: repr(word)[:20])
+@pytest.mark.parametrize("status_text", UNKNOWN, ids=lambda status_text: repr(status_text)[:20])
 @pytest.mark.parametrize(
     "beside",
     [
@@ -370,19 +370,19 @@ def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(word: object
     ],
     ids=repr,
 )
-def test_an_unknown_word_without_them_is_pending(word: object, beside: dict[str, Any]) -> None:
-    seen = poll({"id": ID, "status": word, **beside})
+def test_an_unknown_word_without_them_is_pending(status_text: object, beside: dict[str, Any]) -> None:
+    seen = poll({"id": ID, "status": status_text, **beside})
     assert (seen.phase, seen.known, seen.result_url, seen.error) == (Phase.GENERATING, False, None, None)
     assert poll({"id": ID, **beside}).phase is Phase.GENERATING
 
 
-@pytest.mark.parametrize("word", ["queued", "IN_PROGRESS"])
-def test_an_error_beside_a_pending_word_is_reported_and_changes_nothing(word: str) -> None:
-    seen = poll({"id": ID, "status": word, "error": {"message": "slow disk"}})
+@pytest.mark.parametrize("status_text", ["queued", "IN_PROGRESS"])
+def test_an_error_beside_a_pending_word_is_reported_and_changes_nothing(status_text: str) -> None:
+    seen = poll({"id": ID, "status": status_text, "error": {"message": "slow disk"}})
     assert seen.phase in {Phase.QUEUED, Phase.GENERATING}
     assert seen.error is None
     assert "slow disk" in seen.notice
-    assert poll({"id": ID, "status": word, "error": None}).notice == ""
+    assert poll({"id": ID, "status": status_text, "error": None}).notice == ""
 
 
 def test_completed_with_an_error_and_no_link_is_a_failure_in_the_services_words() -> None:
@@ -498,7 +498,7 @@ FAL_FACE = {
 
 
 @pytest.mark.parametrize(
-    ("reply", "kind", "words"),
+    ("reply", "kind", "message"),
     [
         ({"error": {"name": "GenerationError", "message": "it broke"}}, "GenerationError", "it broke"),
         ({"error": FAL_FACE}, "face_detection_error", "image_url: Could not detect face in the image"),
@@ -529,11 +529,11 @@ FAL_FACE = {
         ({}, "generation_failed", "no reason"),
     ],
 )
-def test_why_a_generation_failed(reply: dict[str, Any], kind: str, words: str) -> None:
+def test_why_a_generation_failed(reply: dict[str, Any], kind: str, message: str) -> None:
     seen = poll({"id": ID, "status": "error", **reply})
     assert seen.error is not None
     assert seen.error.kind == kind
-    assert words in seen.error.message
+    assert message in seen.error.message
     assert seen.error.hint
 
 

@@ -26,7 +26,7 @@ _SILENT = Problem(
 )
 
 
-def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
+def sample_batch(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
     """A batch of so many jobs. folder: where its reference clip and its pictures are said to lie."""
     rng = Random(seed)
     base = folder or Path("/nowhere")
@@ -44,7 +44,7 @@ def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
         digest = hashlib.sha256(f"{seed}.{number}".encode()).hexdigest()
         params = {"resolution": rng.choice(("480p", "580p", "720p")), "num_inference_steps": 20, "shift": 5.0}
         job = Job(f"sha256:{digest}", MODEL, {"video": video, "image": rng.choice(faces)}, params)
-        lane = min(range(len(lanes)), key=lambda each: lanes[each])
+        lane = min(range(len(lanes)), key=lambda index: lanes[index])
         record = _record(job, number, lanes[lane], rng)
         if record.attempts:
             last = record.last
@@ -57,16 +57,16 @@ def night(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
     done = Run(
         **{**{name: getattr(last_run, name) for name in Run.__slots__}, "finished_at": max(end, last_run.started_at)}
     )
-    return Snapshot(done, tuple(entries), records, (*runs[:-1], done), _happenings(jobs))
+    return Snapshot(done, tuple(entries), records, (*runs[:-1], done), _timeline(jobs))
 
 
 def _runs(jobs: int) -> tuple[Run, ...]:
     def run(number: int, start: float, end: float | None, status: int | None, stopped: str = "") -> Run:
-        facts = '{"concurrency": 24, "max_credits": 900000000, "poll_interval_s": 15.0}'
+        settings = '{"concurrency": 24, "max_credits": 900000000, "poll_interval_s": 15.0}'
         path, digest = "nights/heroes.yaml", "cd" * 32
         return Run(
             f"run-{number}", "nightly-heroes", "aimlapi", path, digest, 24, START + start, end and START + end, status,
-            stopped, "api.example.com", facts,
+            stopped, "api.example.com", settings,
         )  # fmt: skip
 
     if jobs < 30:
@@ -108,10 +108,10 @@ def _ended(attempt: Attempt, outcome: str, problem: Problem) -> Attempt:
     return Attempt(**{**fields, **over, "credits": None})
 
 
-def _happenings(jobs: int) -> tuple[TimelineEvent, ...]:
+def _timeline(jobs: int) -> tuple[TimelineEvent, ...]:
     if jobs < 30:
         return ()
-    told = [
+    rows = [
         (700, "call_health", "submit", "throttled", "429: too many generations in flight"),
         (701, "cap", "submit", "12", "working cap 12 of 24"),
         (702, "cap", "submit", "6", "working cap 6 of 24"),
@@ -127,4 +127,4 @@ def _happenings(jobs: int) -> tuple[TimelineEvent, ...]:
         (4900, "call_health", "submit", "paused", "402: out of credits"),
         (5350, "stopping", "", "", "the account is out of credits"),
     ]
-    return tuple(TimelineEvent(START + at, kind, about, word, message) for at, kind, about, word, message in told)
+    return tuple(TimelineEvent(START + at, kind, call, status, message) for at, kind, call, status, message in rows)
