@@ -265,20 +265,20 @@ def engine(jobs: int, services: Sequence[str]) -> dict[tuple[str, str], Played]:
 
 def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
     """One batch, nothing known beforehand."""
-    from tests.scenarios.test_stories import RehearsalConfig, entries, play
+    from tests.scenarios.test_stories import Simulation, entries, play
 
     outcome: list[Played] = []
     kind, interval_s = POLICIES[policy]
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         names = entries(*map(str, range(jobs)))
-        assert await stage.run(names, concurrency=AT_ONCE, poll_interval=f"{interval_s:g}s") == 0
-        ledger = [event for event in stage.service.ledger() if event["event"] == "completed"]
+        assert await sim.run(names, concurrency=AT_ONCE, poll_interval=f"{interval_s:g}s") == 0
+        ledger = [event for event in sim.service.ledger() if event["event"] == "completed"]
         ended = {event["generation_id"]: event["at"] for event in ledger}
-        attempts = [row["attempts"][-1] for row in stage.report["jobs"]]
+        attempts = [row["attempts"][-1] for row in sim.report["jobs"]]
         unseen = [polling_page.moment(each["completed_at"]) - ended[each["generation_id"]] for each in attempts]
-        looks = stage.report["totals"]["polls"]
-        outcome.append((figures(looks, unseen), stage.loop.time()))
+        looks = sim.report["totals"]["polls"]
+        outcome.append((figures(looks, unseen), sim.loop.time()))
 
     config = {"queue_limit": 64, "capacity": AT_ONCE, **SERVICES[service]}
     if service in CHANGES:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
-from tests.soak.judge import judge
+from tests.soak.oracle import check_batch
 from tests.soak.processes import Command, Service, call, environment, wait_for
 
 DEMO = ROOT / "manifests" / "demo.yaml"
@@ -142,7 +142,7 @@ def test_an_interrupted_run_is_continued(tmp_path: Path, service: Service, numbe
     assert 0 < report["totals"]["succeeded"] < 12
     begun = {event["generation_id"] for event in service.accepted()}
     assert batch.run() == 0
-    figures = judge(batch, service.ledger(), set())
+    figures = check_batch(batch, service.ledger(), set())
     assert not figures.wrong, figures.table(number.name)
     assert figures.accepted == 12
     assert begun <= {job["generation_id"] for job in batch.report()["jobs"]}
@@ -200,11 +200,11 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
         assert call("report", batch.output, cwd=tmp_path).returncode == 0
         rows = batch.report()["jobs"]
         last = [row["attempts"][-1] for row in rows if row["attempts"]]
-        doubts = {attempt["request_id"] for attempt in last if attempt["generation_id"] is None}
+        in_doubt = {attempt["request_id"] for attempt in last if attempt["generation_id"] is None}
     with Service(tmp_path, "--duration", "500ms") as service:
         again = Batch(batch.folder, dict(service.environment()), batch.output)
         assert again.run() in {0, 1}
-        figures = judge(again, service.ledger(), doubts)
+        figures = check_batch(again, service.ledger(), in_doubt)
         assert not figures.wrong, f"{figures.table('SIGINT')}\n{again.log()}"
 
 
@@ -224,7 +224,7 @@ def test_a_clip_that_is_lost_during_the_run_is_fetched_again(tmp_path: Path, ser
             clip.write_bytes(other)
         assert run.end() == 0, run.output
         assert "removed or changed during the run" in run.output
-    assert not (figures := judge(batch, service.ledger(), set())).wrong, figures.table(way)
+    assert not (figures := check_batch(batch, service.ledger(), set())).wrong, figures.table(way)
     assert figures.accepted == 8
     kept = [path.read_bytes() for path in (batch.output / ".batchrunner" / "kept").iterdir()]
     assert kept == ([] if way == "deleted" else [other])
@@ -287,11 +287,11 @@ def test_an_embedded_sandbox_that_was_killed_remembers_what_was_paid(tmp_path: P
     begun = _embedded_ledger(batch.output, "accepted")
     assert 0 < len(begun) < 8
     status = batch.run("--concurrency", "8")
-    doubts = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
-    figures = judge(batch, _embedded_ledger(batch.output), doubts)
+    in_doubt = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
+    figures = check_batch(batch, _embedded_ledger(batch.output), in_doubt)
     assert not figures.wrong, figures.table("SIGKILL")
-    assert status == (1 if doubts else 0)
-    assert figures.accepted + figures.doubts == 8
+    assert status == (1 if in_doubt else 0)
+    assert figures.accepted + figures.in_doubt == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -305,7 +305,7 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, nu
         assert run.end() == 128 + number, run.output
     assert "Traceback" not in batch.log()
     assert batch.run() == 0, batch.log()
-    figures = judge(batch, _embedded_ledger(batch.output), set())
+    figures = check_batch(batch, _embedded_ledger(batch.output), set())
     assert not figures.wrong, figures.table(number.name)
     assert figures.accepted == 4
 

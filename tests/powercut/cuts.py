@@ -28,7 +28,7 @@ from tests import preload
 from tests.powercut.disk import Cut, Disk, Found, found, put
 from tests.powercut.record import Act, Kind, parse
 from tests.soak.batch import Batch, make_batch
-from tests.soak.judge import Figures, judge
+from tests.soak.oracle import Figures, check_batch
 from tests.soak.processes import Service
 
 FAULTS = "service: {render: tiny, spread: 0}\nfaults: [{on: download, kind: truncated, rate: 0.3, each: 1}]\n"
@@ -216,9 +216,9 @@ def _continue(services: "Services", origin: Path, place: Path, left: Left) -> Fi
         status = batch.run("--concurrency", str(8 + len(doubtful)))
         if not (batch.output / "report.json").exists():
             return Figures(batches=1, wrong=[f"exit {status}: {batch.log()}"])
-        figures = judge(batch, service.ledger(), doubtful)
+        figures = check_batch(batch, service.ledger(), doubtful)
     figures.runs = figures.stops = 1
-    if status != (1 if figures.doubts else 0):
+    if status != (1 if figures.in_doubt else 0):
         figures.wrong.append(f"exit {status}: {batch.log()}")
     return figures
 

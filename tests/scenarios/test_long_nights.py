@@ -17,7 +17,7 @@ from batchrunner.providers import registry
 from batchrunner.sandbox import Fault
 from batchrunner.sandbox.faults.outages import AccountFailure, Conditions, Outage, Throttle
 from batchrunner.sandbox.world import TopUp
-from tests.scenarios.test_stories import RehearsalConfig, entries, play
+from tests.scenarios.test_stories import Simulation, entries, play
 from tests.scenarios.world import EPOCH
 
 _BASIS = registry.default_model().price
@@ -30,15 +30,15 @@ def many(count: int) -> tuple[Entry, ...]:
     return entries(*(f"job-{number:03}" for number in range(count)))
 
 
-def submissions(stage: RehearsalConfig) -> list[dict[str, Any]]:
+def submissions(sim: Simulation) -> list[dict[str, Any]]:
     """Every submission that reached the service, accepted or refused, by its own ledger."""
-    return [event for event in stage.service.ledger() if event["event"] == "accepted" or event.get("call") == "submit"]
+    return [event for event in sim.service.ledger() if event["event"] == "accepted" or event.get("call") == "submit"]
 
 
-def health(stage: RehearsalConfig, call: str) -> list[str]:
+def health(sim: Simulation, call: str) -> list[str]:
     """How calls of one kind fared, change by change, as the report tells it."""
-    found = [each for each in stage.report["timeline"] if each["kind"] == "call_health" and each["call"] == call]
-    return [each["status"] for each in found]
+    found = [event for event in sim.report["timeline"] if event["kind"] == "call_health" and event["call"] == call]
+    return [event["status"] for event in found]
 
 
 # Outages
@@ -46,27 +46,27 @@ def health(stage: RehearsalConfig, call: str) -> list[str]:
 
 @pytest.mark.parametrize("shows", ["unavailable", "html_502", "reset", "black_hole", "refused", "empty_503"])
 def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, shows: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(30)
-        status = await stage.run(jobs, concurrency=8)
-        states = Counter(stage.states().values())
+        status = await sim.run(jobs, concurrency=8)
+        states = Counter(sim.states().values())
         assert states["failed"] == 0
-        doubts = states["in_doubt"]
+        in_doubt = states["in_doubt"]
         # Only what was in the air when it began, or what made the streak: a look that costs nothing goes first.
-        assert doubts <= 8, states
-        assert status == (1 if doubts else 0)
-        assert states["succeeded"] == 30 - doubts
-        assert set(stage.accepted().values()) == {1}
-        assert "fine" in health(stage, "poll")
+        assert in_doubt <= 8, states
+        assert status == (1 if in_doubt else 0)
+        assert states["succeeded"] == 30 - in_doubt
+        assert set(sim.accepted().values()) == {1}
+        assert "fine" in health(sim, "poll")
 
     outage = Outage(from_s=100.0, for_s=3600.0, shows=shows)
     play(tmp_path, story, conditions=Conditions(outages=(outage,)), logs=False)
 
 
 def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(40), concurrency=8) == 0
-        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(40), concurrency=8) == 0
+        refused = [event for event in submissions(sim) if event["event"] == "refused"]
         assert len(refused) <= 8 + 60, "eight in the air, then one at a time, every two to three minutes"
         waits = [after["at"] - before["at"] for before, after in pairwise(refused)]
         assert sum(waits[:6]) < sum(waits[-6:]) / 2
@@ -76,13 +76,13 @@ def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> N
 
 
 def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(5), outage_wait="30m") == 3
-        assert Counter(stage.states().values())["failed"] == 0
-        assert "waited" in stage.report["stopped"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(5), outage_wait="30m") == 3
+        assert Counter(sim.states().values())["failed"] == 0
+        assert "waited" in sim.report["stopped"]
         await asyncio.sleep(40_000)
-        assert await stage.run(many(5)) == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(many(5)) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, conditions=Conditions(outages=(Outage(from_s=30.0, for_s=30_000.0),)))
 
@@ -90,11 +90,11 @@ def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None
 def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: Path) -> None:
     """The service chokes on this one and takes all others: no outage, so it must not try for ever."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(200)
         poison = jobs[0].job.fingerprint
-        assert await stage.run(jobs, concurrency=2) == 1
-        [failed] = [row for row in stage.report["jobs"] if row["state"] == "failed"]
+        assert await sim.run(jobs, concurrency=2) == 1
+        [failed] = [row for row in sim.report["jobs"] if row["state"] == "failed"]
         assert failed["fingerprint"] == poison
         assert "while other jobs were accepted" in failed["error"]["message"]
         assert len(failed["attempts"]) == 12
@@ -106,33 +106,33 @@ def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: 
 
 
 def test_out_of_credits_pauses_and_goes_on_after_a_top_up(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(12), concurrency=4, account_wait="1h") == 0
-        assert health(stage, "submit") == ["paused", "fine"]
-        assert stage.report["totals"]["failed"] == 0
-        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(12), concurrency=4, account_wait="1h") == 0
+        assert health(sim, "submit") == ["paused", "fine"]
+        assert sim.report["totals"]["failed"] == 0
+        refused = [event for event in submissions(sim) if event["event"] == "refused"]
         assert 1 <= len(refused) <= 4 + 12, "one submission tries at growing waits"
 
-    trouble = AccountFailure(from_s=30.0, shows="out_of_credits")
-    play(tmp_path, story, conditions=Conditions(account=(trouble,), top_ups=(TopUp(2400.0, 10**9),)))
+    failure = AccountFailure(from_s=30.0, shows="out_of_credits")
+    play(tmp_path, story, conditions=Conditions(account=(failure,), top_ups=(TopUp(2400.0, 10**9),)))
 
 
 def test_while_the_account_is_paused_what_is_paid_for_is_fetched(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(6), concurrency=3, account_wait="20m") == 3
-        assert Counter(stage.states().values()) == {"succeeded": 3, "pending": 3}
-        assert "waited 20 min" in stage.report["stopped"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(6), concurrency=3, account_wait="20m") == 3
+        assert Counter(sim.states().values()) == {"succeeded": 3, "pending": 3}
+        assert "waited 20 min" in sim.report["stopped"]
 
     play(tmp_path, story, conditions=Conditions(account=(AccountFailure(from_s=1.0, shows="locked"),)))
 
 
 def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(3), concurrency=3, account_wait="10m") == 3
-        assert set(stage.states().values()) == {"in_flight"}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(3), concurrency=3, account_wait="10m") == 3
+        assert set(sim.states().values()) == {"in_flight"}
         await asyncio.sleep(4000)
-        assert await stage.run(many(3)) == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(many(3)) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, conditions=Conditions(account=(AccountFailure(from_s=10.0, for_s=3000.0, shows="revoked"),)))
 
@@ -141,30 +141,30 @@ def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(60), concurrency=16) == 0
-        caps = [int(each["status"]) for each in stage.report["timeline"] if each["kind"] == "cap"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(60), concurrency=16) == 0
+        caps = [int(event["status"]) for event in sim.report["timeline"] if event["kind"] == "cap"]
         assert min(caps) <= 3 < max(caps), "halved, and crept up again"
         assert max(caps) <= 16
-        refused = [event for event in submissions(stage) if event["event"] == "refused"]
+        refused = [event for event in submissions(sim) if event["event"] == "refused"]
         assert len(refused) <= 60, "less than one refusal a job"
 
     play(tmp_path, story, concurrency_limit=3)
 
 
 def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(120), concurrency=8) == 0
-        caps = [int(each["status"]) for each in stage.report["timeline"] if each["kind"] == "cap"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(120), concurrency=8) == 0
+        caps = [int(event["status"]) for event in sim.report["timeline"] if event["kind"] == "cap"]
         assert caps[-1] == 8
 
     play(tmp_path, story, conditions=Conditions(throttled=(Throttle(from_s=0.0, for_s=600.0, concurrency=2),)))
 
 
 def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(40), concurrency=20, requests_per_second=2, poll_interval="5s") == 0
-        assert health(stage, "submit") == health(stage, "poll") == []
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(40), concurrency=20, requests_per_second=2, poll_interval="5s") == 0
+        assert health(sim, "submit") == health(sim, "poll") == []
 
     play(tmp_path, story, requests_per_second=4.0, capacity=40)
 
@@ -173,50 +173,50 @@ def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
 
 
 def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(10)
         for _ in range(3):
-            assert await stage.run(jobs, max_credits=4.5 * PRICE, **TEN_S) == 3
-            assert Counter(stage.states().values()) == {"succeeded": 4, "pending": 6}
-            assert "budget" in stage.report["stopped"]
-        assert await stage.run(jobs, max_credits=6 * PRICE, **TEN_S) == 3
-        assert len(stage.accepted()) == 6
-        assert await stage.run(jobs, **TEN_S) == 0
+            assert await sim.run(jobs, max_credits=4.5 * PRICE, **TEN_S) == 3
+            assert Counter(sim.states().values()) == {"succeeded": 4, "pending": 6}
+            assert "budget" in sim.report["stopped"]
+        assert await sim.run(jobs, max_credits=6 * PRICE, **TEN_S) == 3
+        assert len(sim.accepted()) == 6
+        assert await sim.run(jobs, **TEN_S) == 0
 
     play(tmp_path, story, quotes=False)
 
 
 def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(3), max_credits=100 * PRICE, **TEN_S) == 0
-        money = stage.report["totals"]
-        charged = sum(event.get("charged", 0) for event in stage.service.ledger())
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(3), max_credits=100 * PRICE, **TEN_S) == 0
+        money = sim.report["totals"]
+        charged = sum(event.get("charged", 0) for event in sim.service.ledger())
         assert money["credits"] == charged != 3 * PRICE
 
     play(tmp_path, story)
 
 
 def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(5), max_generations=3, concurrency=1) == 3
-        assert Counter(stage.states().values()) == {"in_doubt": 1, "succeeded": 2, "pending": 2}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(5), max_generations=3, concurrency=1) == 3
+        assert Counter(sim.states().values()) == {"in_doubt": 1, "succeeded": 2, "pending": 2}
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False)
 
 
 def test_a_failed_generation_gives_its_hold_back(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(4), max_credits=2 * PRICE, concurrency=1, **TEN_S) == 3
-        assert Counter(stage.states().values()) == {"failed": 1, "succeeded": 2, "pending": 1}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(4), max_credits=2 * PRICE, concurrency=1, **TEN_S) == 3
+        assert Counter(sim.states().values()) == {"failed": 1, "succeeded": 2, "pending": 1}
 
     play(tmp_path, story, Fault(on="generation", kind="face_detection", first=1), quotes=False)
 
 
 def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(2), max_credits=100 * PRICE) == 3
-        assert not stage.accepted()
-        assert "price is unknown" in stage.report["stopped"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(2), max_credits=100 * PRICE) == 3
+        assert not sim.accepted()
+        assert "price is unknown" in sim.report["stopped"]
 
     play(tmp_path, story)
 
@@ -225,29 +225,29 @@ def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) 
 
 
 def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(40)
-        assert await stage.run(jobs, max_runtime="10m", concurrency=2) == 3
-        states = Counter(stage.states().values())
+        assert await sim.run(jobs, max_runtime="10m", concurrency=2) == 3
+        states = Counter(sim.states().values())
         assert states["succeeded"] >= 14, "two at a time, a minute and a poll each"
         assert states["in_flight"] == 0, "none was begun that would not finish"
         assert states["pending"] == 40 - states["succeeded"]
-        assert "would not finish in time" in stage.report["stopped"]
-        assert stage.loop.time() < 700
-        assert await stage.run(jobs, concurrency=8) == 0
-        assert set(stage.accepted().values()) == {1}
+        assert "would not finish in time" in sim.report["stopped"]
+        assert sim.loop.time() < 700
+        assert await sim.run(jobs, concurrency=8) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story)
 
 
 def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         deadline = datetime.fromtimestamp(EPOCH + 300, UTC).isoformat()
-        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
-        assert stage.loop.time() < 340
-        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 2}
-        assert await stage.run(many(4)) == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(many(4), deadline=deadline, concurrency=2) == 3
+        assert sim.loop.time() < 340
+        assert Counter(sim.states().values()) == {"in_flight": 2, "pending": 2}
+        assert await sim.run(many(4)) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, duration_s=3000.0)
 
@@ -257,17 +257,17 @@ def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path)
 
 @pytest.mark.parametrize(("most", "failed"), [("5", 5), ("10%", 4)])
 def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, failed: int) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(40), concurrency=1, stop_after_failures=most) == 3
-        states = Counter(stage.states().values())
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(40), concurrency=1, stop_after_failures=most) == 3
+        states = Counter(sim.states().values())
         assert states == {"failed": failed, "pending": 40 - failed}
 
     play(tmp_path, story, Fault(on="generation", kind="face_detection"))
 
 
 def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(20), concurrency=4, stop_after_failures="1", generation_retries=3) == 0
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(20), concurrency=4, stop_after_failures="1", generation_retries=3) == 0
 
     play(
         tmp_path,
@@ -278,21 +278,21 @@ def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> No
 
 
 def test_a_generation_that_the_service_failed_to_make_is_made_again_once(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(1)) == 1
-        [row] = stage.report["jobs"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(1)) == 1
+        [row] = sim.report["jobs"]
         assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed"]
-        assert await stage.run(many(1)) == 1, "no more of its own accord"
-        assert list(stage.accepted().values()) == [2]
+        assert await sim.run(many(1)) == 1, "no more of its own accord"
+        assert list(sim.accepted().values()) == [2]
 
     play(tmp_path, story, Fault(on="generation", kind="error_object"))
 
 
 def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(1), generation_retries=5) == 1
-        assert list(stage.accepted().values()) == [1]
-        assert stage.report["jobs"][0]["error"]["kind"] == "content_refused"
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(1), generation_retries=5) == 1
+        assert list(sim.accepted().values()) == [1]
+        assert sim.report["jobs"][0]["error"]["kind"] == "content_refused"
 
     play(tmp_path, story, Fault(on="generation", kind="content_policy"))
 
@@ -301,12 +301,12 @@ def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         plain = many(4)
         ranked = tuple(replace(entry, priority=place) for entry, place in zip(plain, (0, 5, 0, 9), strict=True))
-        assert await stage.run(ranked, concurrency=1) == 0
+        assert await sim.run(ranked, concurrency=1) == 0
         names = {entry.job.fingerprint: entry.id for entry in ranked}
-        order = sorted(stage.report["jobs"], key=lambda row: row["attempts"][0]["submitted_at"])
+        order = sorted(sim.report["jobs"], key=lambda row: row["attempts"][0]["submitted_at"])
         assert [names[row["fingerprint"]] for row in order] == ["job-003", "job-001", "job-000", "job-002"]
 
     play(tmp_path, story)
@@ -319,31 +319,31 @@ def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
 def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
     """Two outages, an account that is empty for a while, faults all along, and a deadline; then the next night."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(500)
-        await stage.run(jobs, concurrency=8, max_runtime="8h", account_wait="1h")
-        report = stage.report
-        states = Counter(stage.states().values())
-        assert stage.loop.time() < 8 * 3600 + 60
+        await sim.run(jobs, concurrency=8, max_runtime="8h", account_wait="1h")
+        report = sim.report
+        states = Counter(sim.states().values())
+        assert sim.loop.time() < 8 * 3600 + 60
         assert states["succeeded"] > (300 if rate == 0 else 200 if rate < 0.1 else 60), states
         assert states["pending"] > 0, "more than one night's work"
         if rate == 0:
             assert states["failed"] == 0
             assert states["in_doubt"] <= 16
             assert report["totals"]["generations"] == states["succeeded"] + states["in_flight"]
-        assert {"fine", "paused"} <= set(health(stage, "submit"))
-        assert {"fine", "down"} <= set(health(stage, "poll"))
+        assert {"fine", "paused"} <= set(health(sim, "submit"))
+        assert {"fine", "down"} <= set(health(sim, "poll"))
         assert "time" in report["stopped"]
         for row in report["jobs"]:
             assert row["state"] == "succeeded" or (row["error"]["message"] and row["error"]["hint"])
-        failed_by_service = {event["generation_id"] for event in stage.service.ledger() if event["event"] == "failed"}
+        failed_by_service = {event["generation_id"] for event in sim.service.ledger() if event["event"] == "failed"}
         paid = Counter(
             event["fingerprint"]
-            for event in stage.service.ledger()
+            for event in sim.service.ledger()
             if event["event"] == "accepted" and event["generation_id"] not in failed_by_service
         )
         assert set(paid.values()) <= {1}
-        assert json.loads((stage.path("report.json")).read_bytes())["totals"]["jobs"] == 500
+        assert json.loads((sim.path("report.json")).read_bytes())["totals"]["jobs"] == 500
 
     faults = [
         Fault(on="submit", kind="unavailable_retry_after", rate=rate, delay_s=5.0),
@@ -392,21 +392,21 @@ STORM = (
 def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: bool) -> None:
     """One job in doubt under a throttled cap once stopped everything for half an hour, again and again."""
 
-    async def story(stage: RehearsalConfig) -> None:
-        await stage.run(many(20), concurrency=5)
-        states = Counter(stage.states().values())
+    async def story(sim: Simulation) -> None:
+        await sim.run(many(20), concurrency=5)
+        states = Counter(sim.states().values())
         assert set(states) <= {"succeeded", "in_doubt"}, states
         assert states["succeeded"] >= 14, states
-        assert stage.loop.time() < 1500.0, "twenty clips of a minute, about two at once"
-        assert set(stage.accepted().values()) <= {1}
+        assert sim.loop.time() < 1500.0, "twenty clips of a minute, about two at once"
+        assert set(sim.accepted().values()) <= {1}
 
     play(tmp_path, story, *STORM, seed=seed, logs=logs, concurrency_limit=3)
 
 
 def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(3), concurrency=3, job_timeout="10m") == 0
-        assert stage.loop.time() > 7000
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(3), concurrency=3, job_timeout="10m") == 0
+        assert sim.loop.time() > 7000
 
     play(tmp_path, story, queue_wait_s=7200.0)
 
@@ -414,10 +414,10 @@ def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
 def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
     """The stand-in clips are 32 by 32: not what was asked for."""
 
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(many(1)) == 0
-        assert stage.report["jobs"][0]["warnings"] == ["asked for 480p, got 32x32"]
-        assert stage.path("job-000.mp4").exists()
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(1)) == 0
+        assert sim.report["jobs"][0]["warnings"] == ["asked for 480p, got 32x32"]
+        assert sim.path("job-000.mp4").exists()
 
     play(tmp_path, story)
 
@@ -425,7 +425,7 @@ def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
 def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
     """Two hundred generations in flight are entries of a heap: tasks are calls under way, and those are bounded."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         seen: list[int] = []
 
         def count() -> None:
@@ -433,10 +433,10 @@ def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
                 task for task in asyncio.all_tasks() if "Engine." in getattr(task.get_coro(), "__qualname__", "")
             ]
             seen.append(len(working))
-            stage.loop.call_later(1.0, count)
+            sim.loop.call_later(1.0, count)
 
         count()
-        assert await stage.run(many(250), concurrency=200) == 0
+        assert await sim.run(many(250), concurrency=200) == 0
         assert max(seen) <= 8 + 16 + 4 + 1
 
     play(tmp_path, story, capacity=250, queue_limit=1000)
@@ -450,23 +450,23 @@ def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
 def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
     tmp_path: Path, stopped_at_s: float, flags: dict[str, Any]
 ) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = many(12)
-        await stage.run(jobs, concurrency=3, interrupt_at_s=stopped_at_s)
-        if stage.path("job-000.mp4").exists():
-            stage.path("job-000.mp4").unlink()
-        before = stage.states()
-        setup = stage.setup(jobs, concurrency=3, **flags)
-        made, projection, _ = plan_batch(setup)
+        await sim.run(jobs, concurrency=3, interrupt_at_s=stopped_at_s)
+        if sim.path("job-000.mp4").exists():
+            sim.path("job-000.mp4").unlink()
+        before = sim.states()
+        setup = sim.setup(jobs, concurrency=3, **flags)
+        plan, projection, _ = plan_batch(setup)
         expected = {"succeeded": "done", "in_flight": "in flight", "pending": "new", "in_doubt": "in doubt"}
         asked = {"failed": "retry" if "retry_failed" in flags else "failed"}
         asked |= {"in_doubt": "resubmit"} if "in_doubt" in flags else {}
-        for row in made.rows:
-            gone = before[row.id] == "succeeded" and not stage.path(f"{row.id}.mp4").exists()
+        for row in plan.rows:
+            gone = before[row.id] == "succeeded" and not sim.path(f"{row.id}.mp4").exists()
             assert row.action == ("fetch" if gone else {**expected, **asked}[before[row.id]]), row
-        submitted = len(submissions(stage))
-        await stage.run(jobs, concurrency=3, **flags)
-        assert len(submissions(stage)) - submitted == projection.submissions == made.submissions
+        submitted = len(submissions(sim))
+        await sim.run(jobs, concurrency=3, **flags)
+        assert len(submissions(sim)) - submitted == projection.submissions == plan.submissions
 
     play(
         tmp_path,
@@ -481,16 +481,16 @@ def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
 def test_a_start_that_a_timer_makes_up_for_in_the_morning_ends_at_once(tmp_path: Path, deadline: str) -> None:
     """The machine slept at ten, and wakes three hours after the deadline: the day is not the night's."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         local = datetime.fromtimestamp(EPOCH, UTC).astimezone().tzinfo
         six = datetime.fromtimestamp(EPOCH, local).replace(hour=6, minute=0, second=0, microsecond=0).timestamp()
         await asyncio.sleep((six + 3 * 3600 - EPOCH) % 86_400)
-        began = stage.loop.time()
-        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 3
-        assert stage.loop.time() - began < 60
-        assert "outside its window" in stage.report["stopped"] or "after its deadline" in stage.report["stopped"]
-        assert not stage.accepted()
+        began = sim.loop.time()
+        assert await sim.run(many(4), deadline=deadline, concurrency=2) == 3
+        assert sim.loop.time() - began < 60
+        assert "outside its window" in sim.report["stopped"] or "after its deadline" in sim.report["stopped"]
+        assert not sim.accepted()
         await asyncio.sleep(13 * 3600 + 60)  # a minute after ten
-        assert await stage.run(many(4), deadline=deadline, concurrency=2) == 0
+        assert await sim.run(many(4), deadline=deadline, concurrency=2) == 0
 
     play(tmp_path, story)

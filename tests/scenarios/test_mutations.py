@@ -21,7 +21,7 @@ from batchrunner.providers.aimlapi import responses
 from tests.scenarios.__main__ import live
 from tests.scenarios.world import SimDisk
 
-ENOUGH_NIGHTS = 300
+MOST_SCENARIOS = 300
 # A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
@@ -36,8 +36,8 @@ def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
         now = self._deps.clock.now()
         request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
-            made = self._deps.provider.submit(record.job, request_id)
-            accepted = await self._health.call("submit", fingerprint, breaker_generation, made)
+            submission = self._deps.provider.submit(record.job, request_id)
+            accepted = await self._health.call("submit", fingerprint, breaker_generation, submission)
         except CallError as error:
             await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)
             return await self._not_accepted(fingerprint, error)
@@ -179,7 +179,7 @@ MUTATIONS: list[tuple[Patch, int]] = [
 
 @pytest.mark.parametrize(("mutation", "noticed"), MUTATIONS, ids=[mutation.__name__ for mutation, _ in MUTATIONS])
 def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in (noticed, *range(ENOUGH_NIGHTS)):
+    for seed in (noticed, *range(MOST_SCENARIOS)):
         with monkeypatch.context() as patch:
             mutation(patch)
             try:
@@ -188,4 +188,4 @@ def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.M
                 return
         if wrong:
             return
-    pytest.fail(f"{ENOUGH_NIGHTS} nights kept every promise with: {mutation.__doc__}")
+    pytest.fail(f"{MOST_SCENARIOS} nights kept every promise with: {mutation.__doc__}")

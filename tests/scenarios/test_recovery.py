@@ -13,7 +13,7 @@ from batchrunner.errors import JournalError, UsageError
 from batchrunner.events import Noticed
 from batchrunner.sandbox import Fault
 from tests.orders import order_of
-from tests.scenarios.test_stories import RehearsalConfig, entries, play
+from tests.scenarios.test_stories import Simulation, entries, play
 
 # A run that dies leaves its connections open, as a killed process does.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
@@ -26,42 +26,42 @@ def collected() -> Iterator[None]:
     gc.collect()
 
 
-def journal_of(stage: RehearsalConfig) -> Path:
-    return stage.path(".batchrunner/journal.db")
+def journal_of(sim: Simulation) -> Path:
+    return sim.path(".batchrunner/journal.db")
 
 
-def without_journal(stage: RehearsalConfig) -> None:
-    journal_of(stage).unlink()
+def without_journal(sim: Simulation) -> None:
+    journal_of(sim).unlink()
 
 
-def without_room(stage: RehearsalConfig) -> None:
-    shutil.rmtree(stage.path(".batchrunner"))
+def without_private_folder(sim: Simulation) -> None:
+    shutil.rmtree(sim.path(".batchrunner"))
 
 
-def old_journal(stage: RehearsalConfig) -> None:
-    shutil.copy(stage.path("old.db"), journal_of(stage))
+def old_journal(sim: Simulation) -> None:
+    shutil.copy(sim.path("old.db"), journal_of(sim))
 
 
-def overwritten_page(stage: RehearsalConfig) -> None:
-    content = bytearray(journal_of(stage).read_bytes())
+def overwritten_page(sim: Simulation) -> None:
+    content = bytearray(journal_of(sim).read_bytes())
     content[4096 * 2 : 4096 * 3] = b"\xaa" * 4096
-    journal_of(stage).write_bytes(content)
+    journal_of(sim).write_bytes(content)
 
 
-def emptied(stage: RehearsalConfig) -> None:
-    journal_of(stage).write_bytes(b"")
+def emptied(sim: Simulation) -> None:
+    journal_of(sim).write_bytes(b"")
 
 
-def flipped_row(stage: RehearsalConfig) -> None:
-    content = bytearray(journal_of(stage).read_bytes())
+def flipped_row(sim: Simulation) -> None:
+    content = bytearray(journal_of(sim).read_bytes())
     at = content.rindex(b"in_flight")
     content[at : at + 9] = b"pending\0\0"
-    journal_of(stage).write_bytes(content)
+    journal_of(sim).write_bytes(content)
 
 
-LOSSES: dict[str, Callable[[RehearsalConfig], None]] = {
+LOSSES: dict[str, Callable[[Simulation], None]] = {
     "journal gone": without_journal,
-    "room gone": without_room,
+    "room gone": without_private_folder,
     "old journal": old_journal,
     "page overwritten": overwritten_page,
     "emptied": emptied,
@@ -75,47 +75,47 @@ LOSSES: dict[str, Callable[[RehearsalConfig], None]] = {
 def test_a_lost_journal_is_refused_and_recovered_with_nothing_paid_twice(
     tmp_path: Path, loss: str, with_reports: bool, logs: bool
 ) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0", "job-1", "job-2", "job-3", "job-4")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        await stage.run(named, interrupt_at_s=700.0)
-        assert "succeeded" in stage.states().values()
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, interrupt_at_s=700.0)
+        assert "succeeded" in sim.states().values()
         if not with_reports:
             for name in ("report.json", "report.html", "results.csv"):
-                stage.path(name).unlink()
-        paid = stage.accepted()
-        LOSSES[loss](stage)
+                sim.path(name).unlink()
+        paid = sim.accepted()
+        LOSSES[loss](sim)
         for _ in range(2):
             with pytest.raises((UsageError, JournalError)) as refused:
-                await stage.run(named)
+                await sim.run(named)
             assert "--recover" in refused.value.hint
             assert "Nothing was submitted" in refused.value.hint
-        assert stage.accepted() == paid
-        await stage.run(named, recover=True)
-        await stage.run(named)
-        assert set(stage.accepted().values()) == {1}, "nothing was paid for twice"
-        states = stage.states()
+        assert sim.accepted() == paid
+        await sim.run(named, recover=True)
+        await sim.run(named)
+        assert set(sim.accepted().values()) == {1}, "nothing was paid for twice"
+        states = sim.states()
         assert set(states.values()) <= {"succeeded", "in_doubt"}
         assert "succeeded" in states.values() or not (with_reports or logs)
         if logs:
-            assert list(states.values()).count("succeeded") == len(stage.accepted()), "all that was paid for"
+            assert list(states.values()).count("succeeded") == len(sim.accepted()), "all that was paid for"
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), duration_s=300.0, logs=logs)
 
 
 def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0", "job-1", "job-2")
-        await stage.run(named, interrupt_at_s=2.0)
-        without_room(stage)
-        stage.path("report.json").unlink()
-        assert await stage.run(named, recover=True) == 1
-        states = list(stage.states().values())
-        assert states.count("succeeded") == len(stage.accepted()) == 2, "found by their keys, and fetched"
+        await sim.run(named, interrupt_at_s=2.0)
+        without_private_folder(sim)
+        sim.path("report.json").unlink()
+        assert await sim.run(named, recover=True) == 1
+        states = list(sim.states().values())
+        assert states.count("succeeded") == len(sim.accepted()) == 2, "found by their keys, and fetched"
         assert states.count("in_doubt") == 1
-        assert await stage.run(named, in_doubt="resubmit") == 0
-        assert list(stage.accepted().values()) == [1, 1, 1]
+        assert await sim.run(named, in_doubt="resubmit") == 0
+        assert list(sim.accepted().values()) == [1, 1, 1]
 
     play(tmp_path, story, duration_s=300.0)
 
@@ -127,23 +127,23 @@ FAILS_ONCE = Fault(on="generation", kind="error_object", first=1)
 def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path, logs: bool) -> None:
     """The part of the journal that is lost may hold the next one. It does here: the log shows it."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        await stage.run(named, interrupt_at_s=700.0)
-        paid = stage.accepted()
-        old_journal(stage)
-        status = await stage.run(named, recover=True)
-        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
-        assert (status, stage.states()["job-0"]) == ((0, "succeeded") if logs else (1, "in_doubt"))
-        row = stage.report["jobs"][0]
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, interrupt_at_s=700.0)
+        paid = sim.accepted()
+        old_journal(sim)
+        status = await sim.run(named, recover=True)
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 2})
+        assert (status, sim.states()["job-0"]) == ((0, "succeeded") if logs else (1, "in_doubt"))
+        row = sim.report["jobs"][0]
         assert row["attempts"][0]["outcome"] == "failed"
         if not logs:
             assert row["error"]["kind"] == "later_attempt_lost"
             assert "--in-doubt" in row["error"]["hint"]
-            assert await stage.run(named) == 1, "a later run holds it as well"
-            assert stage.accepted() == paid
+            assert await sim.run(named) == 1, "a later run holds it as well"
+            assert sim.accepted() == paid
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
 
@@ -152,33 +152,33 @@ def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path
 def test_the_retry_of_a_failed_job_is_searched_for_after_a_recovery(tmp_path: Path, logs: bool) -> None:
     """The recovered journal knows that it failed, and not that it was retried."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0")
-        assert await stage.run(named, generation_retries=0) == 1
-        assert stage.states() == {"job-0": "failed"}
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        await stage.run(named, retry_failed=True, interrupt_at_s=20.0)
-        paid = stage.accepted()
-        old_journal(stage)
-        await stage.run(named, recover=True)
-        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
-        assert stage.states() == {"job-0": "succeeded" if logs else "in_doubt"}
+        assert await sim.run(named, generation_retries=0) == 1
+        assert sim.states() == {"job-0": "failed"}
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, retry_failed=True, interrupt_at_s=20.0)
+        paid = sim.accepted()
+        old_journal(sim)
+        await sim.run(named, recover=True)
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 2})
+        assert sim.states() == {"job-0": "succeeded" if logs else "in_doubt"}
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
 
 
 def test_of_several_lost_attempts_the_newest_is_adopted(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        assert await stage.run(named, generation_retries=3) == 0
-        paid = stage.accepted()
-        stage.path("job-0.mp4").unlink()
-        old_journal(stage)
-        assert await stage.run(named, recover=True) == 0
-        assert stage.accepted() == paid == Counter({order_of(named[0].job): 3})
-        assert len(stage.report["jobs"][0]["attempts"]) == 2, "the one between was not looked at"
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        assert await sim.run(named, generation_retries=3) == 0
+        paid = sim.accepted()
+        sim.path("job-0.mp4").unlink()
+        old_journal(sim)
+        assert await sim.run(named, recover=True) == 0
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 3})
+        assert len(sim.report["jobs"][0]["attempts"]) == 2, "the one between was not looked at"
 
     play(tmp_path, story, replace(FAILS_ONCE, first=2), duration_s=300.0)
 
@@ -186,40 +186,40 @@ def test_of_several_lost_attempts_the_newest_is_adopted(tmp_path: Path) -> None:
 def test_lost_attempts_that_all_failed_leave_the_job_in_doubt(tmp_path: Path) -> None:
     """Each is looked at once: the search comes to an end."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        assert await stage.run(named, generation_retries=2) == 1
-        paid = stage.accepted()
-        old_journal(stage)
-        assert await stage.run(named, recover=True) == 1
-        assert stage.accepted() == paid == Counter({order_of(named[0].job): 3})
-        row = stage.report["jobs"][0]
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        assert await sim.run(named, generation_retries=2) == 1
+        paid = sim.accepted()
+        old_journal(sim)
+        assert await sim.run(named, recover=True) == 1
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 3})
+        row = sim.report["jobs"][0]
         assert row["state"] == "in_doubt"
-        assert [each["outcome"] for each in row["attempts"]] == ["failed", "failed", "failed", "in_doubt"]
-        assert await stage.run(named, in_doubt="resubmit", generation_retries=0) == 1
-        assert stage.accepted() == Counter({order_of(named[0].job): 4}), "as the user asks for"
+        assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed", "failed", "in_doubt"]
+        assert await sim.run(named, in_doubt="resubmit", generation_retries=0) == 1
+        assert sim.accepted() == Counter({order_of(named[0].job): 4}), "as the user asks for"
 
     play(tmp_path, story, replace(FAILS_ONCE, first=None), duration_s=300.0)
 
 
 def test_a_job_that_failed_is_made_again_only_if_the_user_asks_for_it(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        stage.lists_on_acceptance = True
+    async def story(sim: Simulation) -> None:
+        sim.lists_on_acceptance = True
         named = entries("job-0")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        assert await stage.run(named, generation_retries=0) == 1
-        paid = stage.accepted()
-        old_journal(stage)
-        assert await stage.run(named, recover=True) == 1
-        assert stage.accepted() == paid
-        row = stage.report["jobs"][0]
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        assert await sim.run(named, generation_retries=0) == 1
+        paid = sim.accepted()
+        old_journal(sim)
+        assert await sim.run(named, recover=True) == 1
+        assert sim.accepted() == paid
+        row = sim.report["jobs"][0]
         assert (row["state"], row["error"]["kind"]) == ("in_doubt", "later_attempt_lost")
-        assert await stage.run(named, in_doubt="evidence") == 1
-        assert stage.accepted() == paid
-        assert await stage.run(named, in_doubt="resubmit") == 0
+        assert await sim.run(named, in_doubt="evidence") == 1
+        assert sim.accepted() == paid
+        assert await sim.run(named, in_doubt="resubmit") == 0
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0)
 
@@ -227,75 +227,75 @@ def test_a_job_that_failed_is_made_again_only_if_the_user_asks_for_it(tmp_path: 
 def test_a_plain_run_after_a_recovery_still_searches_for_a_later_attempt(tmp_path: Path) -> None:
     """The recovery left the job in flight, and its generation failed only later."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries("job-0")
-        await stage.run(named, interrupt_at_s=2.0)
-        shutil.copy(journal_of(stage), stage.path("old.db"))
-        await stage.run(named, interrupt_at_s=700.0)
-        paid = stage.accepted()
-        old_journal(stage)
-        assert await stage.run(named, recover=True, interrupt_at_s=0.5) == 130
-        assert stage.states() == {"job-0": "in_flight"}
-        assert await stage.run(named) == 0
-        assert stage.accepted() == paid == Counter({order_of(named[0].job): 2})
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, interrupt_at_s=700.0)
+        paid = sim.accepted()
+        old_journal(sim)
+        assert await sim.run(named, recover=True, interrupt_at_s=0.5) == 130
+        assert sim.states() == {"job-0": "in_flight"}
+        assert await sim.run(named) == 0
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 2})
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0)
 
 
 @pytest.mark.parametrize("sign", ["job-0.mp4", "results.csv", "report.html", "report.json", ".batchrunner.witness"])
 def test_any_sign_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path, sign: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        stage.path("").mkdir()
-        stage.path(sign).write_bytes(b"of somebody")
+    async def story(sim: Simulation) -> None:
+        sim.path("").mkdir()
+        sim.path(sign).write_bytes(b"of somebody")
         with pytest.raises(UsageError, match=sign) as refused:
-            await stage.run(entries("job-0", "job-1"))
+            await sim.run(entries("job-0", "job-1"))
         assert "move them away" in refused.value.hint
-        assert not journal_of(stage).exists()
-        assert not stage.accepted()
-        assert stage.path(sign).read_bytes() == b"of somebody"
-        stage.path(sign).unlink()
-        assert await stage.run(entries("job-0", "job-1")) == 0
+        assert not journal_of(sim).exists()
+        assert not sim.accepted()
+        assert sim.path(sign).read_bytes() == b"of somebody"
+        sim.path(sign).unlink()
+        assert await sim.run(entries("job-0", "job-1")) == 0
 
     play(tmp_path, story)
 
 
 def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        stage.path("").mkdir()
-        stage.path("holiday.mp4").write_bytes(b"mine")
-        assert await stage.run(entries("a")) == 0
+    async def story(sim: Simulation) -> None:
+        sim.path("").mkdir()
+        sim.path("holiday.mp4").write_bytes(b"mine")
+        assert await sim.run(entries("a")) == 0
 
     play(tmp_path, story)
 
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_a_run_whose_directory_goes_away_stops_in_order_and_submits_no_more(tmp_path: Path, how: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         named = entries(*(f"job-{number}" for number in range(6)))
-        moved = stage.folder / "moved"
+        moved = sim.folder / "moved"
 
         def away() -> None:
             if how == "removed":
-                shutil.rmtree(stage.path(""))
+                shutil.rmtree(sim.path(""))
             else:
-                stage.path("").rename(moved)
+                sim.path("").rename(moved)
             if how == "replaced":
-                stage.path("").mkdir()
+                sim.path("").mkdir()
 
-        stage.loop.call_later(20.0, away)
-        assert await stage.run(named) == 3
-        assert len(stage.accepted()) == 2, "as many as were in flight"
-        left = list(stage.path("").iterdir()) if how == "replaced" else stage.path("").exists()
+        sim.loop.call_later(20.0, away)
+        assert await sim.run(named) == 3
+        assert len(sim.accepted()) == 2, "as many as were in flight"
+        left = list(sim.path("").iterdir()) if how == "replaced" else sim.path("").exists()
         assert not left, "nothing is made at its old place"
         if how == "removed":
-            said = " ".join(event.message for event in stage.told if isinstance(event, Noticed))
+            said = " ".join(event.message for event in sim.events if isinstance(event, Noticed))
             assert "generations in flight" in said
             return
         assert (moved / "report.json").exists()
         if how == "replaced":
-            stage.path("").rmdir()
-        moved.rename(stage.path(""))
-        assert await stage.run(named) == 0
-        assert set(stage.accepted().values()) == {1}
+            sim.path("").rmdir()
+        moved.rename(sim.path(""))
+        assert await sim.run(named) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, duration_s=300.0)

@@ -38,7 +38,7 @@ QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spr
 
 
 @dataclass
-class RehearsalConfig:
+class Simulation:
     """A service and a run directory in virtual time; `run` is the command. told: the events of the latest."""
 
     folder: Path
@@ -46,7 +46,7 @@ class RehearsalConfig:
     service: Any
     statuses: list[int] = field(default_factory=list)
     history: Path | None = None
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     lists_on_acceptance: bool = False
     clock: LoopClock = field(default_factory=lambda: LoopClock(EPOCH))
 
@@ -76,11 +76,11 @@ class RehearsalConfig:
                 self.loop.call_later(interrupt_at_s, interrupt)
 
         ending: Any = lambda: caught[0] if caught else None  # noqa: E731 (one expression, used once)
-        self.told = []
+        self.events = []
         status = await drive(
             setup,
             Endpoint(self.service.url, "k", lists_on_acceptance=self.lists_on_acceptance),
-            self.told.append,
+            self.events.append,
             outside,
             (listen, ending),
         )
@@ -103,19 +103,19 @@ class RehearsalConfig:
         return self.folder / "run" / name
 
 
-Story = Callable[[RehearsalConfig], Coroutine[Any, Any, None]]
+Story = Callable[[Simulation], Coroutine[Any, Any, None]]
 
 
 def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
-    async def on_stage(loop: Loop) -> None:
+    async def main(loop: Loop) -> None:
         settings = replace(QUIET, faults=faults, state_dir=folder / "sandbox", **config)
         service = await sandbox.start(settings, clock=LoopClock(EPOCH), render=_render)
         try:
-            await story(RehearsalConfig(folder, loop, service))
+            await story(Simulation(folder, loop, service))
         finally:
             await service.close()
 
-    in_virtual_time(on_stage)
+    in_virtual_time(main)
 
 
 def entries(*names: str) -> tuple[Entry, ...]:
@@ -126,82 +126,82 @@ def entries(*names: str) -> tuple[Entry, ...]:
 
 
 def test_a_lost_reply_is_found_in_the_log_and_adopted(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
-        assert stage.report["totals"]["generations"] == 1
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
+        assert sim.report["totals"]["generations"] == 1
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1))
 
 
 @pytest.mark.parametrize("kind", ["lost_reply", "hang", "no_id", "empty_200", "edge_502_html_accepted"])
 def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b")) == 1
-        assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
-        assert await stage.run(entries("a", "b")) == 1, "running again does not pay again"
-        assert sorted(stage.accepted().values()) == [1, 1]
-        held = next(row for row in stage.report["jobs"] if row["state"] == "in_doubt")
-        assert "--in-doubt resubmit" in held["error"]["hint"]
-        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 0
-        assert sorted(stage.accepted().values()) == [1, 2], "once more, because it was asked for"
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 1
+        assert sorted(sim.states().values()) == ["in_doubt", "succeeded"]
+        assert await sim.run(entries("a", "b")) == 1, "running again does not pay again"
+        assert sorted(sim.accepted().values()) == [1, 1]
+        doubtful = next(row for row in sim.report["jobs"] if row["state"] == "in_doubt")
+        assert "--in-doubt resubmit" in doubtful["error"]["hint"]
+        assert await sim.run(entries("a", "b"), in_doubt="resubmit") == 0
+        assert sorted(sim.accepted().values()) == [1, 2], "once more, because it was asked for"
 
     play(tmp_path, story, Fault(on="submit", kind=kind, first=1), logs=False)
 
 
 def test_a_log_that_is_late_settles_the_doubt_in_a_later_run(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        assert stage.states() == {"a": "in_doubt"}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        assert sim.states() == {"a": "in_doubt"}
         await asyncio.sleep(8000)
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), log_delay_s=7200.0)
 
 
 def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b", "c")) == 3
-        assert "credits" in stage.report["stopped"]
-        assert stage.report["totals"]["failed"] == 0, "the account's trouble is no job's failure"
-        assert await stage.run(entries("a", "b", "c")) == 0
-        assert sorted(stage.accepted().values()) == [1, 1, 1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b", "c")) == 3
+        assert "credits" in sim.report["stopped"]
+        assert sim.report["totals"]["failed"] == 0, "the account's trouble is no job's failure"
+        assert await sim.run(entries("a", "b", "c")) == 0
+        assert sorted(sim.accepted().values()) == [1, 1, 1]
 
     play(tmp_path, story, Fault(on="submit", kind="out_of_credits", between_s=(0.0, 1800.0)))
 
 
 @pytest.mark.parametrize("kind", ["cut_before", "hang_before", "server_error", "edge_502_html"])
 def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        stage.lists_on_acceptance = True
-        assert await stage.run(entries("a", "b")) == 0
-        assert set(stage.accepted().values()) == {1}
-        [first, second] = next(row for row in stage.report["jobs"] if len(row["attempts"]) == 2)["attempts"]
+    async def story(sim: Simulation) -> None:
+        sim.lists_on_acceptance = True
+        assert await sim.run(entries("a", "b")) == 0
+        assert set(sim.accepted().values()) == {1}
+        [first, second] = next(row for row in sim.report["jobs"] if len(row["attempts"]) == 2)["attempts"]
         assert (first["outcome"], second["outcome"]) == ("refused", "succeeded")
         assert "log does not list" in first["error"]["message"]
-        assert stage.report["totals"]["generations"] == 2
+        assert sim.report["totals"]["generations"] == 2
 
     play(tmp_path, story, Fault(on="submit", kind=kind, first=1))
 
 
 @pytest.mark.parametrize("kind", ["cut_before", "server_error"])
 def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         for _ in range(2):
-            assert await stage.run(entries("a", "b")) == 1
-            assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
+            assert await sim.run(entries("a", "b")) == 1
+            assert sorted(sim.states().values()) == ["in_doubt", "succeeded"]
 
     play(tmp_path, story, Fault(on="submit", kind=kind, first=1))
 
 
 @pytest.mark.parametrize("logs", ["unavailable", "html_200", "not_found", "hang"])
 def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        stage.lists_on_acceptance = True
-        assert await stage.run(entries("a")) == 1
-        assert stage.states() == {"a": "in_doubt"}
-        assert list(stage.accepted().values()) == [1]
+    async def story(sim: Simulation) -> None:
+        sim.lists_on_acceptance = True
+        assert await sim.run(entries("a")) == 1
+        assert sim.states() == {"a": "in_doubt"}
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=logs))
 
@@ -209,11 +209,11 @@ def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> 
 def test_the_slot_of_a_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
     """The reply of the first job is lost, and the service works on it for half an hour."""
 
-    async def story(stage: RehearsalConfig) -> None:
-        await stage.run(entries("a"), concurrency=1)
-        stage.clock = LoopClock(EPOCH + 86_400.0)
-        assert await stage.run(entries("a", "b"), concurrency=1) == 1
-        first, second = (event["at"] for event in stage.service.ledger() if event["event"] == "accepted")
+    async def story(sim: Simulation) -> None:
+        await sim.run(entries("a"), concurrency=1)
+        sim.clock = LoopClock(EPOCH + 86_400.0)
+        assert await sim.run(entries("a", "b"), concurrency=1) == 1
+        first, second = (event["at"] for event in sim.service.ledger() if event["event"] == "accepted")
         assert second - first >= 1800.0
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False, duration_s=1700.0)
@@ -222,11 +222,11 @@ def test_the_slot_of_a_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -
 def test_what_was_found_in_the_log_says_nothing_about_how_long_generations_take(tmp_path: Path) -> None:
     """It is found when it is nearly complete; the next one is lost too, and holds the only slot all the same."""
 
-    async def story(stage: RehearsalConfig) -> None:
-        await stage.run(entries("a"), concurrency=1)
+    async def story(sim: Simulation) -> None:
+        await sim.run(entries("a"), concurrency=1)
         await asyncio.sleep(595.0)
-        assert await stage.run(entries("a", "b", "c"), concurrency=1) == 0
-        accepted = [event["at"] for event in stage.service.ledger() if event["event"] == "accepted"]
+        assert await sim.run(entries("a", "b", "c"), concurrency=1) == 0
+        accepted = [event["at"] for event in sim.service.ledger() if event["event"] == "accepted"]
         assert len(accepted) == 3
         assert accepted[2] - accepted[1] >= 600.0
 
@@ -235,46 +235,46 @@ def test_what_was_found_in_the_log_says_nothing_about_how_long_generations_take(
 
 
 def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b")) == 1
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 1
         await asyncio.sleep(700)
-        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(entries("a", "b"), in_doubt="resubmit") == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), log_delay_s=600.0)
 
 
 def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        assert await stage.run(entries("a"), in_doubt="resubmit") == 0
-        assert list(stage.accepted().values()) == [1]
-        assert [attempt["outcome"] for attempt in stage.report["jobs"][0]["attempts"]] == ["in_doubt", "succeeded"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        assert await sim.run(entries("a"), in_doubt="resubmit") == 0
+        assert list(sim.accepted().values()) == [1]
+        assert [attempt["outcome"] for attempt in sim.report["jobs"][0]["attempts"]] == ["in_doubt", "succeeded"]
 
     play(tmp_path, story, Fault(on="submit", kind="cut_before", first=1))
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error", "html_200", "unauthorized", "cut", "rate_limited"])
 def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b")) == 1
-        assert await stage.run(entries("a", "b"), in_doubt="resubmit") == 1
-        assert set(stage.accepted().values()) == {1}
-        assert sorted(stage.states().values()) == ["in_doubt", "succeeded"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 1
+        assert await sim.run(entries("a", "b"), in_doubt="resubmit") == 1
+        assert set(sim.accepted().values()) == {1}
+        assert sorted(sim.states().values()) == ["in_doubt", "succeeded"]
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=kind))
 
 
 def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_finished(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 1
         await asyncio.sleep(1000)
-        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be running"
+        assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be running"
         await asyncio.sleep(20_000)
-        assert await stage.run(entries("a", "b", "c")) == 1, "nobody asked"
-        assert await stage.run(entries("a", "b", "c"), in_doubt="evidence") == 0
-        assert set(stage.accepted().values()) == {1}
-        attempts = [row["attempts"] for row in stage.report["jobs"] if len(row["attempts"]) == 2]
+        assert await sim.run(entries("a", "b", "c")) == 1, "nobody asked"
+        assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 0
+        assert set(sim.accepted().values()) == {1}
+        attempts = [row["attempts"] for row in sim.report["jobs"] if len(row["attempts"]) == 2]
         assert "lacks the one in doubt" in attempts[0][0]["error"]["message"]
 
     play(tmp_path, story, Fault(on="submit", kind="cut_before", first=1), logs_in_flight=False)
@@ -285,14 +285,14 @@ def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_fini
 def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_delay_s: float, wait_s: float) -> None:
     """Durations differ, so that a later submission may be listed as finished before the one in doubt."""
 
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = entries("a", "b", "c", "d", "e", "f")
-        await stage.run(jobs, in_doubt="evidence", concurrency=4)
+        await sim.run(jobs, in_doubt="evidence", concurrency=4)
         await asyncio.sleep(wait_s)
-        await stage.run(jobs, in_doubt="evidence", concurrency=4)
+        await sim.run(jobs, in_doubt="evidence", concurrency=4)
         await asyncio.sleep(9000.0)
-        assert await stage.run(jobs, in_doubt="evidence") == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(jobs, in_doubt="evidence") == 0
+        assert set(sim.accepted().values()) == {1}
 
     lost = Fault(on="submit", kind="lost_reply", first=2)
     play(tmp_path, story, lost, logs_in_flight=False, log_delay_s=log_delay_s, duration_s=120.0, spread=0.8)
@@ -301,26 +301,26 @@ def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_del
 def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_one_every_half_hour(
     tmp_path: Path,
 ) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
-        await stage.run(jobs, concurrency=8, max_runtime="25m")
-        assert Counter(stage.states().values()) == {"in_doubt": 3, "pending": 9}
-        await stage.run(jobs, concurrency=8, outage_wait="2h")
-        assert set(stage.accepted().values()) == {1}
-        accepted = [event["at"] for event in stage.service.ledger() if event["event"] == "accepted"]
+        await sim.run(jobs, concurrency=8, max_runtime="25m")
+        assert Counter(sim.states().values()) == {"in_doubt": 3, "pending": 9}
+        await sim.run(jobs, concurrency=8, outage_wait="2h")
+        assert set(sim.accepted().values()) == {1}
+        accepted = [event["at"] for event in sim.service.ledger() if event["event"] == "accepted"]
         assert len(accepted) == 3 + 3 + 3, "three more, and then another job every half hour"
         assert all(after - before >= 1800.0 for before, after in pairwise(accepted[5:]))
-        assert "ended in doubt" in stage.report["stopped"]
+        assert "ended in doubt" in sim.report["stopped"]
 
     play(tmp_path, story, Fault(on="submit", kind="server_error_accepted"), logs=False)
 
 
 def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
-        assert await stage.run(jobs, concurrency=8) == 1
-        assert Counter(stage.states().values()) == {"in_doubt": 3, "succeeded": 9}
-        assert stage.loop.time() < 3000.0
+        assert await sim.run(jobs, concurrency=8) == 1
+        assert Counter(sim.states().values()) == {"in_doubt": 3, "succeeded": 9}
+        assert sim.loop.time() < 3000.0
 
     play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 600.0)), logs=False)
 
@@ -332,40 +332,40 @@ def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concu
     names = [f"job-{number}" for number in range(8)]
     jobs = entries(*names)
 
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(jobs, concurrency=concurrency, account_wait="2m") == 1
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(jobs, concurrency=concurrency, account_wait="2m") == 1
         expected = ["failed"] * poisoned + ["succeeded"] * (8 - poisoned)
-        assert [stage.states()[name] for name in names] == expected
-        error = stage.report["jobs"][0]["error"]
+        assert [sim.states()[name] for name in names] == expected
+        error = sim.report["jobs"][0]["error"]
         assert "403" in error["message"]
         assert "while other jobs were accepted" in error["message"]
         assert "--retry-failed" in error["hint"]
-        assert stage.loop.time() < 3600
-        assert set(stage.accepted().values()) == {1}
+        assert sim.loop.time() < 3600
+        assert set(sim.accepted().values()) == {1}
 
-    play(tmp_path, story, *(Fault(on="submit", kind="locked", match=each.job.key) for each in jobs[:poisoned]))
+    play(tmp_path, story, *(Fault(on="submit", kind="locked", match=job.job.key) for job in jobs[:poisoned]))
 
 
 def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        row = stage.report["jobs"][0]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        row = sim.report["jobs"][0]
         assert row["error"]["kind"] == "face_detection_error"
         assert "face" in row["error"]["message"]
-        assert await stage.run(entries("a")) == 1
-        assert list(stage.accepted().values()) == [1]
-        await stage.run(entries("a"), retry_failed=True)
-        assert list(stage.accepted().values()) == [2]
-        assert len(stage.report["jobs"][0]["attempts"]) == 2
+        assert await sim.run(entries("a")) == 1
+        assert list(sim.accepted().values()) == [1]
+        await sim.run(entries("a"), retry_failed=True)
+        assert list(sim.accepted().values()) == [2]
+        assert len(sim.report["jobs"][0]["attempts"]) == 2
 
     play(tmp_path, story, Fault(on="generation", kind="face_detection"))
 
 
 @pytest.mark.parametrize("kind", ["not_found", "gone_410", "forbidden", "html_200", "truncated", "short", "zeros"])
 def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="download", kind=kind, first=3))
 
@@ -378,33 +378,33 @@ def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_p
     ],
 )
 def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
-        [row] = stage.report["jobs"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
+        [row] = sim.report["jobs"]
         odd = [warning for warning in row["warnings"] if "last box" in warning]
         assert len(odd) == (kind in {"tail", "open_box"})
-        assert not [event for event in stage.service.ledger() if event["event"] == "leak"]
-        assert len([event for event in stage.service.ledger() if event["event"] == "fetched"]) == 1
+        assert not [event for event in sim.service.ledger() if event["event"] == "leak"]
+        assert len([event for event in sim.service.ledger() if event["event"] == "fetched"]) == 1
 
     play(tmp_path, story, Fault(on="download", kind=kind))
 
 
 def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_words(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        row = stage.report["jobs"][0]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        row = sim.report["jobs"][0]
         assert (row["state"], row["error"]["kind"]) == ("failed", "bad_file")
-        assert not list(stage.path("").glob("*.mp4"))
-        [kept] = stage.path(".batchrunner/set_aside").iterdir()
-        for words in (row["error"]["message"], row["error"]["hint"]):
-            assert f".batchrunner/set_aside/{kept.name}" in words
-        [cause] = causes(stage.report)
+        assert not list(sim.path("").glob("*.mp4"))
+        [kept] = sim.path(".batchrunner/set_aside").iterdir()
+        for text in (row["error"]["message"], row["error"]["hint"]):
+            assert f".batchrunner/set_aside/{kept.name}" in text
+        [cause] = causes(sim.report)
         assert "--retry-failed" not in f"{cause.command} {cause.hints}"
         assert "nothing is paid for again" in cause.note
-        assert await stage.run(entries("a")) == 1
-        assert list(stage.accepted().values()) == [1]
-        assert [each.name for each in stage.path(".batchrunner/set_aside").iterdir()] == [kept.name]
+        assert await sim.run(entries("a")) == 1
+        assert list(sim.accepted().values()) == [1]
+        assert [job.name for job in sim.path(".batchrunner/set_aside").iterdir()] == [kept.name]
 
     play(tmp_path, story, Fault(on="download", kind="zeros"))
 
@@ -423,113 +423,113 @@ def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
 
     monkeypatch.setattr(decoder, "check_decodes", bounded)
 
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        assert stage.report["jobs"][0]["error"]["kind"] == "check_limit"
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        assert sim.report["jobs"][0]["error"]["kind"] == "check_limit"
         assert len(checked) == 1, "the same check of the same bytes is not repeated in one run"
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story)
 
 
 def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 3
-        assert stage.states() == {"a": "in_flight"}
-        assert await stage.run(entries("a")) == 0
-        assert list(stage.accepted().values()) == [1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 3
+        assert sim.states() == {"a": "in_flight"}
+        assert await sim.run(entries("a")) == 0
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="download", kind="unavailable", between_s=(0.0, 15_000.0)))
 
 
 def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b=a", "c")) == 0
-        assert sorted(stage.accepted().values()) == [1, 1]
-        assert stage.path("a.mp4").read_bytes() == stage.path("b.mp4").read_bytes()
-        assert stage.report["totals"]["jobs"] == 3
-        assert stage.report["totals"]["generations"] == 2
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b=a", "c")) == 0
+        assert sorted(sim.accepted().values()) == [1, 1]
+        assert sim.path("a.mp4").read_bytes() == sim.path("b.mp4").read_bytes()
+        assert sim.report["totals"]["jobs"] == 3
+        assert sim.report["totals"]["generations"] == 2
 
     play(tmp_path, story)
 
 
 def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b")) == 0
-        before = {name: stage.path(f"{name}.mp4").read_bytes() for name in "ab"}
-        assert await stage.run(entries("c", "b=a", "a=b")) == 0, "the two ids changed places, and one job is new"
-        assert sorted(stage.accepted().values()) == [1, 1, 1]
-        assert stage.path("b.mp4").read_bytes() == before["a"]
-        assert stage.path("a.mp4").read_bytes() == before["b"]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 0
+        before = {name: sim.path(f"{name}.mp4").read_bytes() for name in "ab"}
+        assert await sim.run(entries("c", "b=a", "a=b")) == 0, "the two ids changed places, and one job is new"
+        assert sorted(sim.accepted().values()) == [1, 1, 1]
+        assert sim.path("b.mp4").read_bytes() == before["a"]
+        assert sim.path("a.mp4").read_bytes() == before["b"]
 
     play(tmp_path, story)
 
 
 def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        old = stage.path("a.mp4").read_bytes()
-        assert await stage.run(entries("a=other")) == 0
-        assert stage.path("a.mp4").read_bytes() != old
-        assert [path.read_bytes() for path in stage.path(".batchrunner/kept").iterdir()] == [old]
-        assert await stage.run(entries("a")) == 0, "and back again, at no charge"
-        assert stage.path("a.mp4").read_bytes() == old
-        assert sorted(stage.accepted().values()) == [1, 1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        old = sim.path("a.mp4").read_bytes()
+        assert await sim.run(entries("a=other")) == 0
+        assert sim.path("a.mp4").read_bytes() != old
+        assert [path.read_bytes() for path in sim.path(".batchrunner/kept").iterdir()] == [old]
+        assert await sim.run(entries("a")) == 0, "and back again, at no charge"
+        assert sim.path("a.mp4").read_bytes() == old
+        assert sorted(sim.accepted().values()) == [1, 1]
 
     play(tmp_path, story)
 
 
 def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        clip = stage.path("a.mp4").read_bytes()
-        stage.path("a.mp4").unlink()
-        assert await stage.run(entries("a")) == 0
-        assert isinstance(stage.told[0], RunStarted), "what is told first is that it begins"
-        assert next(event.move for event in stage.told if isinstance(event, JobMoved)) is Move.FILE_MISSING
-        assert stage.path("a.mp4").read_bytes() == clip
-        assert list(stage.accepted().values()) == [1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        clip = sim.path("a.mp4").read_bytes()
+        sim.path("a.mp4").unlink()
+        assert await sim.run(entries("a")) == 0
+        assert isinstance(sim.events[0], RunStarted), "what is told first is that it begins"
+        assert next(event.move for event in sim.events if isinstance(event, JobMoved)) is Move.FILE_MISSING
+        assert sim.path("a.mp4").read_bytes() == clip
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story)
 
 
 def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b", "c"), interrupt_at_s=30.0) == 130
-        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
-        assert await stage.run(entries("a", "b", "c")) == 0
-        assert sorted(stage.accepted().values()) == [1, 1, 1]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b", "c"), interrupt_at_s=30.0) == 130
+        assert Counter(sim.states().values()) == {"in_flight": 2, "pending": 1}
+        assert await sim.run(entries("a", "b", "c")) == 0
+        assert sorted(sim.accepted().values()) == [1, 1, 1]
 
     play(tmp_path, story)
 
 
 def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b"), interrupt_at_s=30.0) == 130
-        assert await stage.run(entries("b")) == 0
-        assert len(list(stage.path(".batchrunner/kept").glob("*.mp4"))) == 1
-        assert len(stage.report["earlier_jobs"]) == 1
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b"), interrupt_at_s=30.0) == 130
+        assert await sim.run(entries("b")) == 0
+        assert len(list(sim.path(".batchrunner/kept").glob("*.mp4"))) == 1
+        assert len(sim.report["earlier_jobs"]) == 1
 
     play(tmp_path, story)
 
 
 def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b", "c"), job_timeout="1h") == 3
-        assert Counter(stage.states().values()) == {"in_flight": 2, "pending": 1}
-        assert all(row["error"]["hint"] for row in stage.report["jobs"])
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b", "c"), job_timeout="1h") == 3
+        assert Counter(sim.states().values()) == {"in_flight": 2, "pending": 1}
+        assert all(row["error"]["hint"] for row in sim.report["jobs"])
         await asyncio.sleep(10_000)
-        assert await stage.run(entries("a", "b", "c"), job_timeout="3h") == 0
-        assert sorted(stage.accepted().values()) == [1, 1, 1]
+        assert await sim.run(entries("a", "b", "c"), job_timeout="3h") == 0
+        assert sorted(sim.accepted().values()) == [1, 1, 1]
 
     play(tmp_path, story, duration_s=9000.0)
 
 
 def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_id(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        row = stage.report["jobs"][0]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        row = sim.report["jobs"][0]
         assert row["error"]["kind"] == "no_link"
         assert row["generation_id"] in row["error"]["message"]
 
@@ -537,9 +537,9 @@ def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_i
 
 
 def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        row = stage.report["jobs"][0]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        row = sim.report["jobs"][0]
         assert row["error"]["kind"] == "unknown_generation"
         assert row["attempts"][0]["polls"] == 0
 
@@ -547,72 +547,72 @@ def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_
 
 
 def test_early_404s_are_survived(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a", "b")) == 0
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 0
 
     play(tmp_path, story, Fault(on="poll", kind="not_found", each_first=3))
 
 
 @pytest.mark.parametrize("kind", ["unavailable_retry_after", "rate_limited"])
 def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
-        assert await stage.run(jobs) == 3
-        assert set(stage.states().values()) == {"pending"}
-        assert "run again" in stage.report["stopped"]
+        assert await sim.run(jobs) == 3
+        assert set(sim.states().values()) == {"pending"}
+        assert "run again" in sim.report["stopped"]
         await asyncio.sleep(20_000)
-        assert await stage.run(jobs) == 0
-        assert set(stage.accepted().values()) == {1}
+        assert await sim.run(jobs) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error"])
 def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
-        await stage.run(jobs)
-        states = Counter(stage.states().values())
+        await sim.run(jobs)
+        states = Counter(sim.states().values())
         assert set(states) == {"pending", "in_doubt"}
         assert states["in_doubt"] < 20
         await asyncio.sleep(20_000)
-        await stage.run(jobs)
-        assert set(stage.accepted().values()) == {1}, "nothing is paid for twice"
-        assert set(stage.states().values()) <= {"succeeded", "in_doubt"}
+        await sim.run(jobs)
+        assert set(sim.accepted().values()) == {1}, "nothing is paid for twice"
+        assert set(sim.states().values()) <= {"succeeded", "in_doubt"}
 
     play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
 
 
 def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        row = stage.report["jobs"][0]
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        row = sim.report["jobs"][0]
         assert (row["state"], row["error"]["kind"], len(row["attempts"])) == ("failed", "bad_request", 1)
-        assert not stage.accepted()
+        assert not sim.accepted()
 
     play(tmp_path, story, Fault(on="submit", kind="legacy_error"))
 
 
 def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        assert stage.report["jobs"][0]["error"]["kind"] == "unknown_generation"
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        assert sim.report["jobs"][0]["error"]["kind"] == "unknown_generation"
         await asyncio.sleep(3000)
-        assert await stage.run(entries("a")) == 0, "the service had it all the while"
-        assert list(stage.accepted().values()) == [1]
+        assert await sim.run(entries("a")) == 0, "the service had it all the while"
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="poll", kind="not_found", between_s=(0.0, 3000.0)))
 
 
 @pytest.mark.parametrize("gone", [".batchrunner/journal.db", ".batchrunner"])
 def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        path = stage.path(gone)
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        path = sim.path(gone)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         with pytest.raises(UsageError, match="no journal"):
-            await stage.run(entries("a"))
-        assert list(stage.accepted().values()) == [1]
+            await sim.run(entries("a"))
+        assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story)
 
@@ -625,13 +625,13 @@ def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
 
 
 def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: Path) -> None:
-    async def story(stage: RehearsalConfig) -> None:
+    async def story(sim: Simulation) -> None:
         names = [f"job-{number}" for number in range(8)]
-        assert await stage.run(entries(*names[:6])) == 0
+        assert await sim.run(entries(*names[:6])) == 0
         assert not (tmp_path / "cache").exists(), "off unless a place is given"
-        stage.history = tmp_path / "cache" / "durations.json"
-        assert await stage.run(entries(*names)) == 0
-        [row] = json.loads(stage.history.read_bytes())["kinds"]
+        sim.history = tmp_path / "cache" / "durations.json"
+        assert await sim.run(entries(*names)) == 0
+        [row] = json.loads(sim.history.read_bytes())["kinds"]
         assert row["service"] == "this machine"
         assert len(row["spans"]) == 8, "six from the journal, two of its own"
         assert all(after_s < 62.0 and by_s >= 60.0 for after_s, by_s in row["spans"])
@@ -647,27 +647,27 @@ def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: 
     ],
 )
 def test_a_poll_reply_of_another_shape_is_read(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        assert set(stage.accepted().values()) == {1}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, Fault(on="poll", kind=kind))
 
 
 @pytest.mark.parametrize("kind", ["envelope", "stray_bytes"])
 def test_the_id_in_a_damaged_reply_to_a_submission_is_kept(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 0
-        assert set(stage.accepted().values()) == {1}
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 0
+        assert set(sim.accepted().values()) == {1}
 
     play(tmp_path, story, Fault(on="submit", kind=kind))
 
 
 @pytest.mark.parametrize("kind", ["completed_with_error", "rejected", "error_list", "error_msg", "error_beside"])
 def test_a_failure_of_another_shape_ends_with_its_words(tmp_path: Path, kind: str) -> None:
-    async def story(stage: RehearsalConfig) -> None:
-        assert await stage.run(entries("a")) == 1
-        words = stage.report["jobs"][0]["error"]["message"]
-        assert "face" in words
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a")) == 1
+        message = sim.report["jobs"][0]["error"]["message"]
+        assert "face" in message
 
     play(tmp_path, story, Fault(on="generation", kind="face_detection"), Fault(on="poll", kind=kind))

@@ -16,8 +16,8 @@ from batchrunner.job import State, count_states
 from batchrunner.journal import journal
 from tests import preload
 from tests.soak.batch import Batch, make_batch
-from tests.soak.judge import Figures, in_the_air, judge
 from tests.soak.liar import Liar
+from tests.soak.oracle import Figures, check_batch, submitting
 from tests.soak.processes import Command, Service, wait_for
 
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -103,7 +103,7 @@ class _Life:
     faults: preload.Faults | None
     runs: int = 0
     hits: int = 0
-    in_air: set[str] = field(default_factory=set)
+    active: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
     def live(self) -> Figures:
@@ -115,9 +115,9 @@ class _Life:
         while status is None:
             self.runs += 1
             status = self.batch.run(*_slots(self.plan, self.batch))
-        figures = judge(self.batch, self.service.ledger(), self.in_air | _doubted(self.batch))
+        figures = check_batch(self.batch, self.service.ledger(), self.active | _doubted(self.batch))
         figures.runs, figures.stops = self.runs, self.hits
-        expected = 1 if figures.doubts else 0
+        expected = 1 if figures.in_doubt else 0
         if status != expected:
             complaint = f"the last run ended with {status} instead of {expected}: {self.batch.folder / 'run.log'}"
             self.wrong.append(complaint)
@@ -138,7 +138,7 @@ class _Life:
             status = _done(self.batch)
             if status is not None:  # it was done before the signal came, and may have met it on its way out
                 return status
-            self.in_air |= in_the_air(self.batch)
+            self.active |= submitting(self.batch)
             if self.faults and ended in _GIVES_UP:  # by itself, as its disk failed
                 return None
             self.hits += 1

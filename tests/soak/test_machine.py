@@ -19,7 +19,7 @@ from batchrunner.journal import journal
 from tests.conftest import Inline, make_job, make_record
 from tests.journal.test_journal import begun
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
-from tests.soak.judge import judge
+from tests.soak.oracle import check_batch
 from tests.soak.processes import Service, call, wait_for
 
 Mount = Callable[..., None]
@@ -66,16 +66,16 @@ def test_a_second_run_ends_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Pat
         first.end()
         with batch.start() as third:
             assert third.end() in {0, 1}, third.output
-    figures = judge(batch, service.ledger(), _doubts(batch))
+    figures = check_batch(batch, service.ledger(), _submissions_in_doubt(batch))
     assert not figures.wrong, figures.table("kill")
-    assert figures.doubts <= 8
+    assert figures.in_doubt <= 8
 
 
 def test_two_runs_started_at_the_same_moment(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 8, dict(service.environment()))
     with batch.start() as one, batch.start() as other:
         assert sorted([one.end(), other.end()]) == [0, 4]
-    figures = judge(batch, service.ledger(), set())
+    figures = check_batch(batch, service.ledger(), set())
     assert not figures.wrong, figures.table("race")
     assert figures.accepted == figures.jobs
 
@@ -84,20 +84,20 @@ def test_looking_at_a_batch_that_runs(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 40, dict(service.environment()))
     with batch.start() as run:
         run.says("accepted")
-        looks = 0
+        polls = 0
         while run.process.poll() is None:
             status = _json(call("status", batch.output, "--json", cwd=tmp_path))
             plan = _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))
             assert status["totals"]["jobs"] == len(plan["jobs"]) == 40
             assert sum(status["totals"][state] for state in ("succeeded", "in_flight", "pending")) == 40
-            for looked in (
+            for shown in (
                 call("status", batch.manifest, "--output", batch.output, cwd=tmp_path),
                 call("validate", batch.manifest, cwd=tmp_path),
             ):
-                assert (looked.returncode, looked.stderr) == (0, "")
-            looks += 1
+                assert (shown.returncode, shown.stderr) == (0, "")
+            polls += 1
         assert run.end() == 0
-        assert looks, "the batch was over before anybody looked"
+        assert polls, "the batch was over before anybody looked"
     assert _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))["submissions"] == 0
 
 
@@ -142,8 +142,8 @@ def test_a_batch_whose_file_system_has_become_read_only(tmp_path: Path, service:
         assert "Traceback" not in run.output
         assert str(batch.output) in run.output
     assert len(service.accepted()) == before
-    looked = call("status", batch.output, cwd=tmp_path)
-    assert (looked.returncode, looked.stderr) == (0, "")
+    status = call("status", batch.output, cwd=tmp_path)
+    assert (status.returncode, status.stderr) == (0, "")
     assert batch.verify()[0] == 0
 
 
@@ -197,12 +197,12 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
                 assert run.end() == 3, run.output
                 assert "too little for the clips in flight and one more" in run.output
         assert len(service.accepted()) == stopped_at, "a start on a disk that is still full must pay for nothing"
-        looked = call("status", batch.output, cwd=tmp_path)
-        assert (looked.returncode, "Traceback" in looked.stderr) == (0, False), looked
+        status = call("status", batch.output, cwd=tmp_path)
+        assert (status.returncode, "Traceback" in status.stderr) == (0, False), status
 
         mount(place, "remount,size=64m")
         assert batch.run() == 0, batch.log()
-        figures = judge(batch, service.ledger(), set())
+        figures = check_batch(batch, service.ledger(), set())
         assert not figures.wrong, f"{figures.table('full disk')}\n{batch.log()}"
         assert figures.accepted == figures.jobs
         assert set(kept) <= {path.name for path in batch.output.glob("*.mp4")}
@@ -230,7 +230,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_blames_the_disk(tmp_pa
         assert len(service.accepted()) == before
         (place / "filler").unlink()
         assert batch.run() == 0, batch.log()
-        figures = judge(batch, service.ledger(), set())
+        figures = check_batch(batch, service.ledger(), set())
         assert not figures.wrong, figures.table("full disk")
         assert figures.accepted == figures.jobs
 
@@ -247,10 +247,10 @@ def test_a_disk_filled_by_somebody_else_ends_the_run_with_every_id_stored(tmp_pa
             assert run.end(_FULL_DISK_ENDS_S) == 3, run.output
             assert "the disk is full" in run.output
             assert "Traceback" not in run.output
-        held = journal.read(batch.journal)
-        assert held is not None
+        snapshot = journal.read(batch.journal)
+        assert snapshot is not None
         paid = {event["generation_id"] for event in service.accepted()}
-        assert {record.generation_id for record in held.records.values()} - {None} == paid, run.output
+        assert {record.generation_id for record in snapshot.records.values()} - {None} == paid, run.output
         assert 0 < len(paid) < 60, "it must stop submitting"
 
 
@@ -270,9 +270,9 @@ def test_a_journal_on_a_disk_without_a_free_byte_stores_ids_and_refuses_intents(
     with pytest.raises(LocalFault, match="the disk is full"):
         asyncio.run(open_journal.save(make_record(keys[8], State.SUBMITTING)))
     open_journal.close()
-    held = journal.read(place / "journal.db")
-    assert held is not None
-    states = [held.records[make_job(key).fingerprint].state for key in keys]
+    snapshot = journal.read(place / "journal.db")
+    assert snapshot is not None
+    states = [snapshot.records[make_job(key).fingerprint].state for key in keys]
     assert states == [State.IN_FLIGHT] * 8 + [State.PENDING] * 8
 
 
@@ -289,5 +289,5 @@ def _json(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     return content
 
 
-def _doubts(batch: Batch) -> set[str]:
+def _submissions_in_doubt(batch: Batch) -> set[str]:
     return {row["attempts"][-1]["request_id"] for row in batch.report()["jobs"] if row["state"] == "in_doubt"}

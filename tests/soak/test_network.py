@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak.batch import Batch, make_batch, make_picture
-from tests.soak.judge import judge
+from tests.soak.oracle import check_batch
 from tests.soak.processes import Service, wait_for
 from tests.soak.proxy import Harm, Proxy
 
@@ -23,13 +23,13 @@ def test_the_service_is_killed_and_started_again_under_a_running_batch(tmp_path:
                 assert command.process.poll() is None, command.output
                 service.start()
             status = command.end()
-        doubts = _doubts(batch)
-        figures = judge(batch, service.ledger(), doubts)
+        in_doubt = _submissions_in_doubt(batch)
+        figures = check_batch(batch, service.ledger(), in_doubt)
         assert not figures.wrong, figures.table("service kill")
         # What was in the air at a kill is in doubt: found in the log, or never accepted and held.
-        assert figures.doubts <= 2 * 8
-        assert status == (1 if doubts else 0), batch.log()
-        assert figures.accepted + figures.doubts == figures.jobs
+        assert figures.in_doubt <= 2 * 8
+        assert status == (1 if in_doubt else 0), batch.log()
+        assert figures.accepted + figures.in_doubt == figures.jobs
 
 
 @pytest.mark.parametrize("harm", Harm)
@@ -41,18 +41,18 @@ def test_connections_are_harmed_in_the_middle(tmp_path: Path, harm: Harm) -> Non
         batch = make_batch(tmp_path, 24, {**service.environment(), "AIMLAPI_BASE_URL": proxy.url})
         make_picture(tmp_path / "picture.png", 100, noisy=True)  # bodies long enough to be cut in the middle
         status = batch.run()
-        told = f"{proxy.done}\n{batch.log()}"
-        assert min(proxy.done[harm, True], proxy.done[harm, False]) > 0, told
-        doubts = _doubts(batch)
-        figures = judge(batch, service.ledger(), doubts)
-        assert not figures.wrong, f"{figures.table('harm')}\n{told}"
-        assert status == (1 if doubts else 0), told
-        assert figures.doubts <= proxy.done.total(), told
+        summary = f"{proxy.done}\n{batch.log()}"
+        assert min(proxy.done[harm, True], proxy.done[harm, False]) > 0, summary
+        in_doubt = _submissions_in_doubt(batch)
+        figures = check_batch(batch, service.ledger(), in_doubt)
+        assert not figures.wrong, f"{figures.table('harm')}\n{summary}"
+        assert status == (1 if in_doubt else 0), summary
+        assert figures.in_doubt <= proxy.done.total(), summary
 
         # The log has settled what can be settled, so the rest was never accepted: asked to, it pays for that once.
         proxy.leave_alone()
         assert batch.run("--in-doubt", "resubmit") == 0, batch.log()
-        figures = judge(batch, service.ledger(), set())
+        figures = check_batch(batch, service.ledger(), set())
         assert not figures.wrong, figures.table("harm")
         assert figures.accepted == figures.jobs
 
@@ -67,17 +67,17 @@ def test_a_black_hole_over_everything_ends_and_the_batch_goes_on(tmp_path: Path)
             wait_for(lambda: proxy.done.total() >= 6, "six connections fall into the hole")
             proxy.leave_alone()
             status = command.end()
-        doubts = _doubts(batch)
-        figures = judge(batch, service.ledger(), doubts)
+        in_doubt = _submissions_in_doubt(batch)
+        figures = check_batch(batch, service.ledger(), in_doubt)
         assert not figures.wrong, f"{figures.table('hole')}\n{batch.log()}"
-        assert status == (1 if doubts else 0), batch.log()
-        assert figures.accepted + figures.doubts == figures.jobs
+        assert status == (1 if in_doubt else 0), batch.log()
+        assert figures.accepted + figures.in_doubt == figures.jobs
 
 
 def _has_accepted(service: Service, count: int) -> bool:
     return len(service.accepted()) >= count
 
 
-def _doubts(batch: Batch) -> set[str]:
+def _submissions_in_doubt(batch: Batch) -> set[str]:
     """Request ids of the submissions that the report has as in doubt."""
     return {row["attempts"][-1]["request_id"] for row in batch.report()["jobs"] if row["state"] == "in_doubt"}

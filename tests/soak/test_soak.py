@@ -22,10 +22,10 @@ def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path, 
     assert not figures.wrong, table
     assert figures.stops == STOPS, table
     assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
-    assert figures.doubts <= figures.in_air, table
-    assert figures.adopted == figures.accepted_in_air, table
-    assert figures.in_air, "no kill met a submission: nothing was tried"
-    assert figures.accepted + figures.doubts >= figures.jobs, table
+    assert figures.in_doubt <= figures.active, table
+    assert figures.adopted == figures.accepted_active, table
+    assert figures.active, "no kill met a submission: nothing was tried"
+    assert figures.accepted + figures.in_doubt >= figures.jobs, table
 
 
 @pytest.mark.parametrize("seed", SLICES)
@@ -60,4 +60,4 @@ def _stops_cleanly(plan: Plan, folder: Path) -> None:
     assert not figures.wrong, table
     assert figures.stops == plan.stops, table
     assert figures.accepted == figures.jobs, table
-    assert figures.doubts == figures.in_air == 0, table
+    assert figures.in_doubt == figures.active == 0, table

@@ -33,10 +33,10 @@ class Figures:
     jobs: int = 0
     accepted: int = 0
     paid_twice: int = 0
-    in_air: int = 0
-    accepted_in_air: int = 0
+    active: int = 0
+    accepted_active: int = 0
     adopted: int = 0
-    doubts: int = 0
+    in_doubt: int = 0
     lost: int = 0
     bad_files: int = 0
     seconds: float = 0.0
@@ -56,40 +56,40 @@ class Figures:
             "jobs": self.jobs,
             "accepted by the service": self.accepted,
             "paid twice": self.paid_twice,
-            "submissions in the air at a stop": self.in_air,
-            "  of which the service accepted": self.accepted_in_air,
+            "submissions in the air at a stop": self.active,
+            "  of which the service accepted": self.accepted_active,
             "  of which adopted through the log": self.adopted,
-            "jobs in doubt at the end": self.doubts,
+            "jobs in doubt at the end": self.in_doubt,
             "lost (accepted, no file, no reason)": self.lost,
             "bad files": self.bad_files,
             "seconds": round(self.seconds),
         }
         lines = [f"{name:<38}{number:>8,}" for name, number in rows.items()]
-        return "\n".join([*lines, *(f"WRONG: {words}" for words in self.wrong)])
+        return "\n".join([*lines, *(f"WRONG: {complaint}" for complaint in self.wrong)])
 
 
-def in_the_air(batch: Batch) -> set[str]:
+def submitting(batch: Batch) -> set[str]:
     """Request ids of the submissions that the journal has as under way: what a kill leaves in doubt."""
-    held = journal.read(batch.journal)
-    if held is None:
+    snapshot = journal.read(batch.journal)
+    if snapshot is None:
         return set()
-    return {record.last.request_id for record in held.records.values() if record.state is State.SUBMITTING}
+    return {record.last.request_id for record in snapshot.records.values() if record.state is State.SUBMITTING}
 
 
-def judge(batch: Batch, ledger: Events, in_air: set[str], *, logs: bool = True) -> Figures:
+def check_batch(batch: Batch, ledger: Events, active: set[str], *, logs: bool = True) -> Figures:
     """The figures of a batch whose last run has ended, with what is wrong. logs: the service offered its log."""
     report = batch.report()
     accepted = [event for event in ledger if event["event"] == "accepted"]
     sent = {event["client_request_id"] for event in accepted}
     rows = report["jobs"]
-    figures = Figures(batches=1, jobs=len(rows), accepted=len(accepted), in_air=len(in_air))
-    figures.accepted_in_air = len(sent & in_air)
+    figures = Figures(batches=1, jobs=len(rows), accepted=len(accepted), active=len(active))
+    figures.accepted_active = len(sent & active)
     figures.adopted = sum(
-        attempt["generation_id"] is not None and attempt["request_id"] in in_air
+        attempt["generation_id"] is not None and attempt["request_id"] in active
         for row in rows
         for attempt in row["attempts"]
     )
-    figures.doubts = sum(row["state"] == "in_doubt" for row in rows)
+    figures.in_doubt = sum(row["state"] == "in_doubt" for row in rows)
     counts = Counter(event["fingerprint"] for event in accepted)
     figures.paid_twice = sum(count > 1 for count in counts.values())
     figures.wrong += [f"paid {count} times for {content}" for content, count in counts.items() if count > 1]
@@ -97,9 +97,9 @@ def judge(batch: Batch, ledger: Events, in_air: set[str], *, logs: bool = True) 
     figures.lost = len(lost)
     bad_files = [*_bad_files(batch, ledger, rows)]
     figures.bad_files = len(bad_files)
-    figures.wrong += [*lost, *bad_files, *_untrue(batch, report, accepted), *_words(batch)]
-    if figures.doubts > len(in_air):
-        figures.wrong.append(f"{figures.doubts} jobs in doubt, and only {len(in_air)} submissions were in the air")
+    figures.wrong += [*lost, *bad_files, *_untrue(batch, report, accepted), *_forbidden_output(batch)]
+    if figures.in_doubt > len(active):
+        figures.wrong.append(f"{figures.in_doubt} jobs in doubt, and only {len(active)} submissions were in the air")
     return figures
 
 
@@ -122,7 +122,7 @@ def _lost(accepted: Events, rows: Events, *, logs: bool) -> Any:
 
 def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
     """Files that are not what the service made, do not decode, or have no row; and rows without their file."""
-    made = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
+    completed = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
     delivered = {row["file"]: row for row in rows if row["state"] == "succeeded"}
     for path in batch.output.glob("*.mp4"):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -131,34 +131,34 @@ def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
             yield f"{path.name} belongs to no job that succeeded"
         elif (marks.read(path.read_bytes()) or {}).get("fingerprint") != batch.orders()[row["id"]]:
             yield f"{path.name} is another job's clip"
-        elif digest != row["sha256"] or digest != made.get(row["generation_id"]):
+        elif digest != row["sha256"] or digest != completed.get(row["generation_id"]):
             yield f"{path.name} is not what the report says, or not what the service made"
     yield from (f"{name} is not there" for name in delivered)
-    status, words = batch.verify()
+    status, complaint = batch.verify()
     if status:
-        yield f"verify says {status}: {words}"
+        yield f"verify says {status}: {complaint}"
 
 
 def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
     """Where report, journal and ledger disagree."""
-    held = journal.read(batch.journal)
-    assert held is not None
-    if json.loads(to_json(build(held, report["batchrunner_version"]))) != report:
+    snapshot = journal.read(batch.journal)
+    assert snapshot is not None
+    if json.loads(to_json(build(snapshot, report["batchrunner_version"]))) != report:
         yield "report.json is not what the journal says"
     states = Counter(row["state"] for row in report["jobs"])
     for state in ("succeeded", "failed", "in_doubt", "in_flight", "pending"):
         if report["totals"][state] != states[state]:
             yield f"totals say {report['totals'][state]} {state}, the rows {states[state]}"
-    told = {attempt["generation_id"] for row in report["jobs"] for attempt in row["attempts"]} - {None}
+    reported = {attempt["generation_id"] for row in report["jobs"] for attempt in row["attempts"]} - {None}
     paid = {event["generation_id"] for event in accepted}
-    if not told <= paid:
-        yield f"the report names generations that the service never accepted: {told - paid}"
-    if report["totals"]["generations"] != len(told):
-        yield f"totals say {report['totals']['generations']} generations, the rows {len(told)}"
+    if not reported <= paid:
+        yield f"the report names generations that the service never accepted: {reported - paid}"
+    if report["totals"]["generations"] != len(reported):
+        yield f"totals say {report['totals']['generations']} generations, the rows {len(reported)}"
 
 
-def _words(batch: Batch) -> Any:
+def _forbidden_output(batch: Batch) -> Any:
     """Words that no run may ever print."""
-    for words in ("Traceback", "a defect in batchrunner", "Exception ignored", "never retrieved", "soak-secret"):
-        if words in batch.log():
-            yield f"a run printed {words!r}: {batch.folder / 'run.log'}"
+    for complaint in ("Traceback", "a defect in batchrunner", "Exception ignored", "never retrieved", "soak-secret"):
+        if complaint in batch.log():
+            yield f"a run printed {complaint!r}: {batch.folder / 'run.log'}"
