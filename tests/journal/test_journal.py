@@ -846,7 +846,7 @@ def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeyp
     first = Journal(path, Inline())
     begun(first, "a")
     first.close()
-    real, ballast = room._connect, path.with_name("ballast")
+    real, ballast = module._connect, path.with_name("ballast")
 
     def connect(path: Path) -> sqlite3.Connection:
         if ballast.exists():
@@ -856,7 +856,7 @@ def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeyp
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "_connect", connect)
+    monkeypatch.setattr(module, "_connect", connect)
     monkeypatch.setattr(os, "posix_fallocate", full)
     journal = Journal(path, Inline())
     with pytest.raises(LocalFault, match="the disk is full"):
@@ -870,7 +870,7 @@ def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeyp
 
 
 def test_a_part_is_reserved_where_the_whole_does_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, free_bytes = os.posix_fallocate, room._BALLAST_BYTES // 2
+    real, free_bytes = os.posix_fallocate, module._BALLAST_BYTES // 2
 
     def reserve(descriptor: int, start_bytes: int, size_bytes: int) -> None:
         if size_bytes > free_bytes:
@@ -883,9 +883,9 @@ def test_a_part_is_reserved_where_the_whole_does_not_fit(path: Path, monkeypatch
     begun(journal, "a")
     with pytest.raises(LocalFault, match="the disk is full"):
         asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
-    free_bytes = room._BALLAST_BYTES
+    free_bytes = module._BALLAST_BYTES
     journal.close()
-    assert ballast.stat().st_size == room._BALLAST_BYTES, "the log gave its space back"
+    assert ballast.stat().st_size == module._BALLAST_BYTES, "the log gave its space back"
 
 
 # A log that was lost
