@@ -169,7 +169,7 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
     (poll_interval: 15s) or in the environment (BATCHRUNNER_POLL_INTERVAL=15s). Options take precedence over the
     environment, and the environment over the manifest.
     """
-    with process.heard() as heard:
+    with process.record_signals() as received:
         from batchrunner.app import start
         from batchrunner.progress.progress import make_progress
 
@@ -178,8 +178,8 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
             return _show_plan(setup, as_json=False, every=False)
         quiet, plain, form = setup.settings.quiet, setup.settings.no_progress, setup.settings.log_format
         with make_progress(stream=sys.stderr, quiet=quiet, plain=plain, log_format=form) as progress:
-            heard.leave = progress.close
-            return start.run_batch(setup, os.environ, progress, heard)
+            received.leave_terminal = progress.close
+            return start.run_batch(setup, os.environ, progress, received)
 
 
 @cli.command(short_help="Check manifests and local inputs.")
@@ -243,10 +243,10 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 @click.option("--watch", is_flag=True, help="Repeat until the run has ended.")
 def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     """Show the state of a batch from its journal. Another process may be running it."""
-    from batchrunner.app import status as looking
+    from batchrunner.app import status as status_command
 
     rundir = _located(batch, flags)
-    (looking.watch if watch else looking.show)(rundir, sys.stdout, as_json=as_json)
+    (status_command.watch if watch else status_command.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
 
 
@@ -260,14 +260,14 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 
     Missing posters are created again. docs/outputs.md describes the files.
     """
-    from batchrunner.app.status import look
+    from batchrunner.app.status import read_snapshot
     from batchrunner.media import decoder_pool, posters
     from batchrunner.report import writer as reporting
 
     rundir = _located(batch, flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
-    snapshot = look(rundir)
-    for path, target in reporting.make_way(rundir):
+    snapshot = read_snapshot(rundir)
+    for path, target in reporting.move_foreign_files(rundir):
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
     posters.make_missing(rundir, reporting.on_page(snapshot), decoder_pool.pool())
     paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
@@ -283,16 +283,16 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 def verify(batch: Path, **flags: object) -> int:
     """Check each result of a batch against the journal: size, SHA-256, structure and all frames."""
     from batchrunner.app import verify as verifying
-    from batchrunner.app.status import look
+    from batchrunner.app.status import read_snapshot
     from batchrunner.media import decoder_pool
 
     rundir = _located(batch, flags)
     bad = total = 0
-    for name, complaint in verifying.verify(rundir, look(rundir), decoder_pool.pool()):
+    for name, problem in verifying.verify(rundir, read_snapshot(rundir), decoder_pool.pool()):
         total += 1
-        if complaint is not None:
+        if problem is not None:
             bad += 1
-            click.echo(printable(f"{name}: {complaint}"))
+            click.echo(printable(f"{name}: {problem}"))
     click.echo(f"{total} results checked, {bad} bad")
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
@@ -347,7 +347,7 @@ def main() -> None:
     try:
         sys.exit(_command())
     finally:
-        process.settle()
+        process.flush_streams()
 
 
 def _command() -> int:
@@ -359,17 +359,17 @@ def _command() -> int:
             if isinstance(error, click.exceptions.NoArgsIsHelpError):
                 click.echo(error.format_message())
             else:
-                process.refuse(error)
+                process.print_usage_error(error)
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError, ValueError):
             click.echo("interrupted", err=True)
         return ExitStatus.SIGINT
     except BatchrunnerError as error:
-        process.complain(error)
+        process.print_error(error)
         return error.exit_status
     except OSError as error:
-        process.give_up(error)
+        process.print_os_error(error)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.OK
 

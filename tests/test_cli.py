@@ -510,7 +510,7 @@ def test_verify(finished: Shell) -> None:
     (finished.run_dir / "first.mp4").write_bytes(clip)
     ran = finished("verify", "output/night")
     assert ran.status == 1
-    assert "first.mp4: its content is not what was recorded" in ran.out
+    assert "first.mp4: its content has changed" in ran.out
     assert ran.out.endswith("3 results checked, 1 bad\n")
     (finished.run_dir / "second.mp4").unlink()
     ran = finished("verify", "output/night")

@@ -1,1 +1,1 @@
-"""The composition root and the commands: what a run is built from and how the command line starts it."""
+"""The composition root and the commands: they build the objects of a run and connect them to the command line."""

@@ -1,7 +1,7 @@
 """The classes of the Python API: a loaded batch, its plan, and the result of a run.
 
-They are stable views of the internal ones. Planning and running are methods of `Batch`: a function called ``plan`` in
-the front door would be hidden by the package of that name.
+They are stable views of internal classes. `plan` and `run` are methods of `Batch`, because a function ``plan`` in the
+top-level package would be hidden by the subpackage of that name.
 """
 
 import os
@@ -18,15 +18,15 @@ from batchrunner.events import Event
 from batchrunner.job import Snapshot
 from batchrunner.settings import SETTINGS
 
-_FURTHER = ("fast", "faults", "recover")  # options of `run` that are no settings
+_RUN_OPTIONS = ("fast", "faults", "recover")  # options of `run` that are not settings
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """An entry of the manifest, and what a run would do with it.
+    """An entry of the manifest and the action that a run would take.
 
     action: ``new``, ``changed``, ``retry``, ``resubmit``, ``fetch``, ``in flight``, ``in doubt``, ``failed`` or
-    ``done``. note: the action in words. credits: the estimated price, None if it is unknown or nothing is paid.
+    ``done``. note: the action as text. credits: the estimated price; None if it is unknown or nothing is paid.
     """
 
     id: str
@@ -37,11 +37,11 @@ class PlannedJob:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do.
+    """The actions that a run would take.
 
-    submissions: how many a run would make. credits: their estimated price, as far as it is known (2,000,000 credits
-    are 1 USD). unpriced: submissions without a known price. finish_in_s: expected duration, None if it is unknown.
-    obstacles: why a run would stop before its end. jobs: in the order of the manifest.
+    submissions: the number of submissions. credits: their estimated price without those of unknown price (2,000,000
+    credits are 1 USD). unpriced: submissions of unknown price. finish_in_s: the expected duration; None if it is
+    unknown. obstacles: reasons why a run would stop early. jobs: in manifest order.
     """
 
     submissions: int
@@ -68,7 +68,7 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The result of a run. stopped: why it ended before every job was done, or "". jobs: in manifest order."""
+    """The result of a run. stopped: why the run stopped early, or "". jobs: in manifest order."""
 
     exit_status: ExitStatus
     stopped: str
@@ -76,12 +76,12 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every job succeeded."""
+        """Whether all jobs succeeded."""
         return self.exit_status is ExitStatus.OK
 
 
 class Batch:
-    """A batch that is loaded from its manifest. Make one with `batchrunner.load`."""
+    """A batch loaded from its manifest. Create one with `batchrunner.load`."""
 
     def __init__(self, setup: setups.Setup, environment: Mapping[str, str]) -> None:
         self._setup = setup
@@ -94,16 +94,16 @@ class Batch:
 
     @property
     def run_directory(self) -> Path:
-        """Where the clips, the reports and the journal are."""
+        """The directory of the clips, the reports and the journal."""
         return self._setup.rundir.path
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Problems of the manifest and the environment that do not prevent a run."""
+        """Problems in the manifest and the environment that do not prevent a run."""
         return self._setup.notices
 
     def plan(self) -> Plan:
-        """Compute what `run` would do now. Sends nothing and writes nothing. Raises JournalError."""
+        """Return the actions that `run` would take now. Sends nothing and writes nothing. Raises JournalError."""
         plan, projection, _ = setups.plan_batch(self._setup)
         jobs = (
             PlannedJob(row.id, row.action, row.note, row.estimate.credits if row.estimate else None)
@@ -119,20 +119,20 @@ class Batch:
         )
 
     def run(self, on_event: Callable[[Event], None] | None = None) -> RunResult:
-        """Start the batch, or continue it, and return its result. With provider ``aimlapi`` this costs money.
+        """Start or continue the batch and return its result. With provider ``aimlapi``, this costs money.
 
-        on_event: is called with each event of the run (`batchrunner.events`), in the thread of the run.
-        Call it in the main thread, outside of an event loop: the first SIGINT or SIGTERM ends the run in order.
-        Raises UsageError elsewhere, BatchLocked if another process runs the batch, and other BatchrunnerErrors before
-        anything is submitted, and only then.
+        on_event: called with each event of the run (`batchrunner.events`), in the thread of the run. Call `run` in the
+        main thread, outside an event loop: the first SIGINT or SIGTERM stops the run cleanly. Raises UsageError
+        elsewhere, BatchLocked if another process runs the batch, and other BatchrunnerErrors. All errors are raised
+        before anything is submitted.
         """
         _require_main_thread()
         from batchrunner.app import process, start
-        from batchrunner.app.status import look
+        from batchrunner.app.status import read_snapshot
 
-        with process.heard() as heard:
-            status = start.run_batch(self._setup, self._environment, on_event or _ignore, heard)
-        return _result(ExitStatus(status), look(self._setup.rundir), self.run_directory)
+        with process.record_signals() as received:
+            status = start.run_batch(self._setup, self._environment, on_event or _ignore, received)
+        return _result(ExitStatus(status), read_snapshot(self._setup.rundir), self.run_directory)
 
 
 def load_batch(
@@ -143,7 +143,7 @@ def load_batch(
     settings: Mapping[str, object],
 ) -> Batch:
     """Load a batch for `batchrunner.load`, which describes the arguments."""
-    known = [*(setting.name for setting in SETTINGS), *_FURTHER]
+    known = [*(setting.name for setting in SETTINGS), *_RUN_OPTIONS]
     for name in settings:
         if name not in known:
             close = get_close_matches(name, known, n=1)
@@ -163,11 +163,11 @@ def _require_main_thread() -> None:
         )
     with suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise UsageError("a batch cannot run inside of an event loop", "Call run() outside of it, or start a process.")
+        raise UsageError("a batch cannot run inside an event loop", "Call run() outside of it, or start a process.")
 
 
 def _ignore(_: Event) -> None:
-    """Take no notice of an event."""
+    """Ignore an event."""
 
 
 def _result(status: ExitStatus, snapshot: Snapshot, folder: Path) -> RunResult:

@@ -1,6 +1,6 @@
-"""The process as the shell sees it: streams that are there, signals, and what went wrong in words.
+"""The process as the shell sees it: standard streams, signals, and error messages.
 
-Rule: a signal asks; it does not tear. Whoever is in the middle of something that must not be torn hears it afterwards.
+Rule: signals do not interrupt critical sections. Code in a critical section reads them afterwards.
 """
 
 import codecs
@@ -22,50 +22,55 @@ from batchrunner.redaction import Redactor
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Heard:
-    """Signals that came, in order.
+class ReceivedSignals:
+    """The signals received so far, in order.
 
-    unwinds: whether one also ends at once what is going on. leave: gives the terminal back, where that is ended hard.
+    unwinds: whether a signal also raises in the main thread. leave_terminal: restores the terminal before the process
+    ends at once.
     """
 
     def __init__(self) -> None:
         self.numbers: list[signal.Signals] = []
         self.unwinds = True
-        self.leave: Callable[[], None] = lambda: None
+        self.leave_terminal: Callable[[], None] = lambda: None
 
 
 @contextmanager
-def heard() -> Iterator[Heard]:
-    """Note signals, since Python loses what is raised while it happens to clean up something (a lock of an import)."""
-    found = Heard()
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+def record_signals() -> Iterator[ReceivedSignals]:
+    """Record signals for as long as the context is open.
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        found.numbers.append(signal.Signals(number))
+    Python discards an exception that a handler raises during cleanup, for example in the lock of an import. The record
+    keeps the signal.
+    """
+    received = ReceivedSignals()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.numbers.append(signal.Signals(number))
         handler = before[signal.Signals(number)]
-        if found.unwinds and callable(handler):
+        if received.unwinds and callable(handler):
             handler(number, frame)
 
-    for number in heeded:
-        signal.signal(number, hear)
+    for number in handled:
+        signal.signal(number, receive)
     try:
-        yield found
-    except ImportError:  # what a compiled module makes of an interruption while it is loaded
-        if found.numbers:
-            sys.exit(128 + found.numbers[0])
+        yield received
+    except ImportError:  # a compiled module raises this if a signal interrupts its import
+        if received.numbers:
+            sys.exit(128 + received.numbers[0])
         raise
     finally:
-        for number, handler in heeded.items():
+        for number, handler in handled.items():
             signal.signal(number, handler)
 
 
 def prepare() -> None:
-    """Make a process fit to run a command: every stream is there, and SIGTERM unwinds as Ctrl-C does."""
+    """Prepare the process for a command: open missing standard streams, and let SIGTERM unwind like Ctrl-C."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
-        except OSError:  # else the next file would get this number, and the words for a stream with it
+        except OSError:  # otherwise the next opened file would get this number and receive the stream's output
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
@@ -73,61 +78,64 @@ def prepare() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
 
 
-def settle() -> None:
-    """Write what the streams still hold; let it go where nobody takes it: a log's reader changes no exit status."""
+def flush_streams() -> None:
+    """Flush the standard streams. Drop the output if the reader is gone: it must not change the exit status."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            _let_go(stream)
+            _drop_output(stream)
 
 
-def _let_go(stream: TextIO) -> None:
-    """What the stream still holds would be tried again at the very end, and end the process with a status of 120."""
+def _drop_output(stream: TextIO) -> None:
+    """Redirect the stream to /dev/null. Otherwise Python flushes it at exit, fails, and exits with status 120."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream that does not mind when its reader goes away. is_log: nor when it cannot be written at all."""
+    """A standard stream that ignores a reader that goes away. is_log: ignore every write error."""
 
     is_log = False
 
     def write(self, text: str) -> int:
-        """Write, or let the stream go."""
+        """Write text; drop it if the reader is gone."""
         try:
             return super().write(text)
         except OSError as error:
-            self._let_go(error)
+            self._drop_output(error)
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or let the stream go."""
+        """Flush; drop the output if the reader is gone."""
         try:
             super().flush()
         except OSError as error:
-            self._let_go(error)
+            self._drop_output(error)
             super().flush()
 
-    def _let_go(self, error: OSError) -> None:
+    def _drop_output(self, error: OSError) -> None:
         if not self.is_log and not isinstance(error, BrokenPipeError):
             raise error
-        _let_go(self)
+        _drop_output(self)
 
 
 def _open_streams() -> None:
-    """Let no stream stop a command: nobody may read it, and its encoding may lack characters, which are escaped."""
+    """Replace the standard streams with ones that never stop a command.
+
+    A missing reader is ignored. Characters that the encoding lacks are escaped.
+    """
     codecs.register_error("batchrunner", _escaped)
     encoding = None
     if sys.flags.utf8_mode and not os.environ.get("PYTHONIOENCODING") and not os.environ.get("PYTHONUTF8"):
         from _locale import getencoding  # the module `locale` is slow to load
 
         encoding = getencoding()
-        if codecs.lookup(encoding).name == "ascii":  # nothing was chosen (C, POSIX): UTF-8, as Python has it
+        if codecs.lookup(encoding).name == "ascii":  # no locale was chosen (C, POSIX): use UTF-8, as Python does
             encoding = None
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if type(stream) is io.TextIOWrapper:  # and not what a test has put there
+        if type(stream) is io.TextIOWrapper:  # not a stream that a test installed
             lines, through = stream.line_buffering, stream.write_through
             found = encoding or stream.encoding
             stream_out = _Stream(stream.detach(), found, "batchrunner", line_buffering=lines, write_through=through)
@@ -137,7 +145,7 @@ def _open_streams() -> None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Characters as JSON escapes them, so that they may stand in JSON too."""
+    """Escape characters as JSON does, which keeps JSON output valid."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -145,13 +153,13 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{pair}" for pair in pairs), error.end
 
 
-def complain(error: BatchrunnerError) -> None:
-    """Say what went wrong, and what to do, if anybody listens."""
+def print_error(error: BatchrunnerError) -> None:
+    """Print an error and its hint to stderr."""
     with suppress(OSError, ValueError):
-        _complain(error)
+        _print_error(error)
 
 
-def _complain(error: BatchrunnerError) -> None:
+def _print_error(error: BatchrunnerError) -> None:
     clean = Redactor.of(os.environ).text
     if isinstance(error, ManifestError) and error.diagnostics:
         from batchrunner import manifest
@@ -165,27 +173,27 @@ def _complain(error: BatchrunnerError) -> None:
         click.echo(f"hint: {_lines(clean(error.hint))}", err=True)
 
 
-def refuse(error: click.ClickException) -> None:
-    """Say what is wrong with the command line."""
+def print_usage_error(error: click.ClickException) -> None:
+    """Print an error in the command line to stderr."""
     shown = io.StringIO()
     error.show(file=shown)
     click.echo(_lines(Redactor.of(os.environ).text(shown.getvalue().rstrip("\n"))), err=True)
 
 
 def _lines(text: str) -> str:
-    """`text` made printable, line by line."""
+    """Make `text` printable, line by line."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def give_up(error: OSError) -> None:
-    """Say that the system refused something that a command does only for whoever looks: to write to a stream."""
+def print_os_error(error: OSError) -> None:
+    """Print an error from the operating system, for example a failed write to a stream."""
     what = "the output could not be written" if error.filename is None else str(error.filename)
     with suppress(OSError):
         click.echo(f"batchrunner: {_lines(f'{what}: {error.strerror or error}')}", err=True)
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """True where colours are wanted: on a terminal, unless the environment says otherwise."""
+    """Return whether to use colours: on a terminal, unless NO_COLOR or FORCE_COLOR say otherwise."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")

@@ -1,8 +1,7 @@
-"""The way on where the journal is lost, damaged, or older than what was done: ``run --recover``.
+"""``run --recover``: continue a batch whose journal is lost, damaged or outdated.
 
-Rules: what the journal lacks may be paid for, so a recovery holds in doubt every job of which nothing certain is known.
-A recovery always makes the journal anew, and writes nothing to the earlier file: some damage shows only in
-a write.
+Rules: a job that the journal does not know may be paid for, so a recovery holds every uncertain job in doubt. A
+recovery always writes a new journal and never writes to the old file, because some damage shows only on a write.
 """
 
 import json
@@ -29,10 +28,10 @@ _MOST_REPORT_BYTES = 1 << 30
 def open_journal(
     rundir: RunDir, entries: Sequence[Entry], executor: Executor, files: Disk, recover: Callable[[], Run] | None
 ) -> Journal:
-    """Open the journal of a run directory that is locked, or make its first one.
+    """Open the journal of a locked run directory, or create its first one.
 
-    recover: None to refuse where the journal may lack what was done; else a run to record in a journal that is made
-    anew and knows of none. Raises UsageError, JournalError, LocalFault.
+    recover: None to refuse a journal that may lack submissions; otherwise a function that returns the run to record in
+    a new journal without runs. Raises UsageError, JournalError, LocalFault.
     """
     path, witness = rundir.journal, Witness(rundir.witness, files)
     if recover is not None:
@@ -43,7 +42,7 @@ def open_journal(
         elif signs(rundir, entries):
             salvage.replace_with(path, _reported_remains(rundir, entries, recover()))
     elif recover is not None:
-        salvage.replace_with(path, *_known(rundir, entries, recover))
+        salvage.replace_with(path, *_recovered(rundir, entries, recover))
     journal = Journal(path, executor, witness, recover=recover is not None)
     try:
         if recover is None and not journal.has_run():
@@ -54,8 +53,13 @@ def open_journal(
     return journal
 
 
-def _known(rundir: RunDir, entries: Sequence[Entry], recover: Callable[[], Run]) -> tuple[salvage.Remains, Mark | None]:
-    """What the journal holds, with its mark where this is all of it; else what can be read, and what a report tells."""
+def _recovered(
+    rundir: RunDir, entries: Sequence[Entry], recover: Callable[[], Run]
+) -> tuple[salvage.Remains, Mark | None]:
+    """Return the contents of the journal, with its mark if they are complete.
+
+    Otherwise return the readable part of the journal and the facts in report.json.
+    """
     path = rundir.journal
     try:
         return salvage.whole(path)
@@ -71,7 +75,7 @@ def _known(rundir: RunDir, entries: Sequence[Entry], recover: Callable[[], Run])
 
 
 def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
-    """What a report tells of these jobs: clips that stand there as it recorded them, and generations in flight."""
+    """Return the facts in report.json: clips that still match their checksum, and generations in flight."""
     remains = salvage.Remains(runs=[run])
     reported = _report_jobs(rundir.path / "report.json")
     for entry in entries:
@@ -84,7 +88,7 @@ def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> sal
         if row.get("state") == "in_flight":
             remains.records[entry.job.fingerprint] = record
         elif row.get("state") == "succeeded" and row.get("file") == entry.file:
-            result = _stands(rundir.path / entry.file, row)
+            result = _matching_clip(rundir.path / entry.file, row)
             if result is not None:
                 done = Record(entry.job, State.SUCCEEDED, (attempt,), None, result).with_attempt(outcome="succeeded")
                 remains.records[entry.job.fingerprint] = done
@@ -94,7 +98,7 @@ def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> sal
 
 
 def _report_jobs(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The rows of report.json by fingerprint; none where it is not there, or no report."""
+    """Return the rows of report.json by fingerprint. A missing or invalid report has none."""
     try:
         with durable_files.open_plain(path) as file:
             jobs = json.loads(file.read(_MOST_REPORT_BYTES))["jobs"]
@@ -103,11 +107,11 @@ def _report_jobs(path: Path) -> Mapping[str, Mapping[str, Any]]:
         return {}
 
 
-def _stands(path: Path, row: Mapping[str, Any]) -> Result | None:
-    """The clip at `path`, if it is the one that this row of a report tells of."""
+def _matching_clip(path: Path, row: Mapping[str, Any]) -> Result | None:
+    """Return the clip at `path` if its size and SHA-256 match this row of a report."""
     try:
         size_bytes = path.lstat().st_size
-        with durable_files.open_plain(path):  # not through a link
+        with durable_files.open_plain(path):  # does not follow a symbolic link
             sha256 = file_sha256(path)
     except OSError:
         return None

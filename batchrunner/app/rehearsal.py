@@ -1,7 +1,7 @@
-"""The embedded sandbox in the service's place: runs with provider ``sandbox``, and rehearsals of other manifests.
+"""The embedded sandbox in place of the service: runs with provider ``sandbox``, and rehearsals of other manifests.
 
-A rehearsal is a run with provider ``sandbox`` of a manifest that has another. Rule: nothing of it leaves this machine,
-and nothing of it lies where the real run would lie. What the sandbox does is its own business (`batchrunner.sandbox`).
+A rehearsal is a run with ``--provider sandbox`` of a manifest that names another provider. Rules: a rehearsal sends
+nothing to another machine and writes to a run directory of its own. The sandbox itself is `batchrunner.sandbox`.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +26,7 @@ SUFFIX = "-rehearsal"
 
 @dataclass(frozen=True, slots=True)
 class RehearsalConfig:
-    """Where a run plays. settings: those in force there. config: of the sandbox; None for another provider."""
+    """The settings and the run directory of a run. config: of the sandbox; None for another provider."""
 
     settings: Settings
     folder: Path
@@ -36,10 +36,10 @@ class RehearsalConfig:
 def configure(
     settings: Settings, name: str, manifest: Mapping[str, object], options: Mapping[str, object]
 ) -> RehearsalConfig:
-    """Where the batch `name` plays.
+    """Return the settings and the run directory of the batch `name`.
 
-    manifest: its settings as they stand in the manifest. options: ``fast`` and ``faults`` of the command line, and
-    ``output`` where the user, not the manifest, named the run directory. Raises UsageError.
+    manifest: the settings in the manifest. options: ``fast`` and ``faults`` of the command line, and ``output`` if the
+    user, not the manifest, named the run directory. Raises UsageError.
     """
     fast, faults = bool(options.get("fast")), options.get("faults")
     if settings.provider != "sandbox" and (fast or faults):
@@ -50,12 +50,12 @@ def configure(
     folder = Path(settings.output or f"output/{name}")
     if settings.provider != "sandbox":
         return RehearsalConfig(settings, folder)
-    from batchrunner import sandbox  # here, as a run against a real service does without it
+    from batchrunner import sandbox  # a run against a real service does not need it
 
     config = sandbox.rehearsal(fast=fast, faults=Path(str(faults)) if faults else None)
     if manifest.get("provider") != "sandbox":
         deadline = settings.deadline and replace(settings.deadline, rehearsed=True)
-        # A webhook is not on this machine, or not meant for rehearsals.
+        # The webhook is on another machine, or not meant for rehearsals.
         settings = replace(settings, notify=None, deadline=deadline)
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)
@@ -63,10 +63,10 @@ def configure(
 
 
 def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> Clock:
-    """The clock that client and sandbox share; the system's where there is no sandbox.
+    """Return the clock that client and sandbox share; the system clock if there is no sandbox.
 
-    A hurried one goes on where the run before ended, which may be in the future. Raises JournalError, unless it
-    is to recover.
+    A fast clock continues at the end of the previous run, which may be in the future. Raises JournalError, unless
+    `recover` is set.
     """
     if config is None or config.speed == 1:
         return LoopClock()
@@ -74,7 +74,10 @@ def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = Fal
 
 
 def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = False) -> float:
-    """What that clock shows when a run begins (wall time, s). Needs no event loop. Raises JournalError as it does."""
+    """Return the wall time (s) at which a run begins on that clock.
+
+    Needs no event loop. Raises JournalError like `clock`.
+    """
     try:
         snapshot = journal.read(rundir.journal) if config is not None and config.speed != 1 else None
     except JournalError:
@@ -85,7 +88,7 @@ def begins_at(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool =
 
 
 def latest(snapshot: Snapshot) -> float:
-    """The latest time that a journal knows: a run that was killed left no time of its end."""
+    """Return the latest time in a journal. A killed run has no end time."""
     moments: list[float | None] = [
         snapshot.run.started_at,
         snapshot.run.finished_at,
@@ -99,8 +102,8 @@ def latest(snapshot: Snapshot) -> float:
 
 @asynccontextmanager
 async def service(config: "SandboxConfig | None", rundir: RunDir, shared: Clock) -> AsyncIterator[Endpoint]:
-    """The sandbox for the length of a run, with a memory between runs. shared: the run's clock."""
-    from batchrunner import sandbox  # as in `stage`
+    """Start the sandbox for one run. It keeps its state between runs. shared: the run's clock."""
+    from batchrunner import sandbox  # a run against a real service does not need it
 
     assert config is not None
     local = await sandbox.start(replace(config, state_dir=rundir.sandbox), clock=shared)

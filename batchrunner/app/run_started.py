@@ -1,6 +1,6 @@
-"""How a batch stands when it is opened, as the event that a run begins with. Pure.
+"""The `RunStarted` event: the state of a batch at the start of a run. Pure.
 
-The run announces it, and `batchrunner status` makes the same of a journal, so that both show the same figures.
+A run announces it. `batchrunner status` creates it from a journal, so both show the same numbers.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def opened(
     run: Run, run_dir: str, ids: Mapping[str, tuple[str, ...]], records: Mapping[str, Record], prices: Prices
 ) -> RunStarted:
-    """The event. ids: what each job is delivered under. records: by fingerprint; what no id names is left out."""
+    """Return the event. ids: the entry ids of each job, by fingerprint. records: by fingerprint; jobs without ids are
+    omitted.
+    """
     named = {fingerprint: records[fingerprint] for fingerprint in ids}
     waiting = {fingerprint: record for fingerprint, record in named.items() if record.state is State.PENDING}
     estimates = {fingerprint: prices.estimate(record.job) for fingerprint, record in waiting.items()}
@@ -37,7 +39,7 @@ def opened(
 
 
 def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
-    """The same of a batch of which only a part is at hand, and the rest in figures."""
+    """Return the event for a batch of which only some records are loaded; the others are counted."""
     run = batch.counts.run
     estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
     spent = sum((spend_of_group(item.sum, item.number) for item in batch.counts.attempts), Spend())

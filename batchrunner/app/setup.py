@@ -1,6 +1,6 @@
-"""What a run starts from: a loaded manifest with the settings in force, and what follows from both.
+"""The setup of a run: the loaded manifest, the settings in effect, and values derived from both.
 
-Rule: nothing here opens a connection or writes a file; `plan` and the commands that only look need no more than this.
+Rule: this module opens no connection and writes no file. `plan` and the read-only commands need nothing more.
 """
 
 import json
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A loaded manifest with the settings in force: all that a run starts from. sandbox: for provider ``sandbox``.
+    """A loaded manifest with the settings in effect. sandbox: for provider ``sandbox``.
 
-    options: words of the command line that are no settings, and without which the same command is another one.
-    service: the host that submissions go to. warnings: what is odd in the environment, in words.
-    recover: continue where the journal may lack what was done (`batchrunner.app.recovery`).
+    options: arguments of the command line that are not settings and that the same command needs again. service: the
+    host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
+    journal may lack submissions (`batchrunner.app.recovery`).
     """
 
     batch: Batch
@@ -55,7 +55,7 @@ class Setup:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user should know before anything is submitted: of the environment, and of the manifest."""
+        """Warnings about the environment and the manifest, for the user to read before anything is submitted."""
         found = (f"{item.file}:{item.line}:{item.column}: {item.message}" for item in self.batch.warnings)
         return (*self.warnings, *found)
 
@@ -64,18 +64,19 @@ def load(
     path: Path,
     flags: Mapping[str, object],
     environment: Mapping[str, str],
-    given: Mapping[str, str] | None = None,
+    assignments: Mapping[str, str] | None = None,
     allowed: Sequence[str] = (),
 ) -> Setup:
     """Load a manifest and resolve its settings. Raises ManifestError, UsageError.
 
-    given: its variables. allowed: environment variables that it may read besides those that BATCHRUNNER_ENV names.
+    assignments: values of the manifest's variables. allowed: environment variables that the manifest may read besides
+    those that BATCHRUNNER_ENV names.
     """
-    batch = manifest.load(path, given or {}, environment, variables.read_allowed(allowed, environment))
+    batch = manifest.load(path, assignments or {}, environment, variables.read_allowed(allowed, environment))
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})
-    options = _options(flags, given or {}, allowed)
+    options = _options(flags, assignments or {}, allowed)
     host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
     rundir = RunDir(rehearsal_config.folder)
@@ -84,11 +85,11 @@ def load(
     return Setup(batch, rehearsal_config.settings, rundir, rehearsal_config.config, options, host, warnings, recover)
 
 
-def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
+def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
     options_text = ["--fast"] if flags.get("fast") else []
     if flags.get("faults"):
         options_text += ["--faults", str(flags["faults"])]
-    for name, value in given.items():
+    for name, value in assignments.items():
         options_text += ["--set", redacted(f"{name}={value}")]
     for name in allowed:
         options_text += ["--env", name]
@@ -96,24 +97,24 @@ def _options(flags: Mapping[str, object], given: Mapping[str, str], allowed: Seq
 
 
 def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
-    """What `start.run_batch` would do with `setup`, what that would come to, and the wall time of both. Writes nothing.
+    """Return the plan of `start.run_batch`, its projection, and the wall time (s) of both. Writes nothing.
 
     Raises JournalError.
     """
     now = rehearsal.begins_at(setup.sandbox, setup.rundir)
     settings, entries = setup.settings, setup.batch.entries
     require_trusted(setup.rundir, entries)
-    held = journal.read(setup.rundir.journal)
+    snapshot = journal.read(setup.rundir.journal)
     gone = frozenset(
-        entry.job.fingerprint for entry in entries if held and not (setup.rundir.path / entry.file).exists()
+        entry.job.fingerprint for entry in entries if snapshot and not (setup.rundir.path / entry.file).exists()
     )
     prices = Prices(setup.batch.prices, settings.assume_length_s)
     options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone)
-    plan = build(entries, held, prices, options)
+    plan = build(entries, snapshot, prices, options)
     order = order_of(entries)
     policy = policy_of(settings, len(order), now)
     end = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
-    admission = admission_of(setup, plan.records, held)
+    admission = admission_of(setup, plan.records, snapshot)
     projection = project(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
@@ -122,7 +123,7 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
 
 
 def egress_of(setup: Setup, plan: Plan) -> Egress:
-    """What a run would send away, and where to."""
+    """Return the data that a run would send to other hosts."""
     jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
     return collect(
@@ -131,7 +132,7 @@ def egress_of(setup: Setup, plan: Plan) -> Egress:
 
 
 def require_inputs_unwritten(setup: Setup) -> None:
-    """Refuse a run that would write a file that its manifest reads. Raises UsageError."""
+    """Refuse a run that would overwrite a file that its manifest reads. Raises UsageError."""
     batch, settings = setup.batch, setup.settings
     names = {*writer.NAMES, *(entry.file for entry in batch.entries)}
     further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
@@ -139,7 +140,7 @@ def require_inputs_unwritten(setup: Setup) -> None:
     read = set[Path]()
     inputs = {media.path for entry in batch.entries for media in entry.job.inputs.values() if media.path}
     for path in (*batch.files, *inputs):
-        # Most paths are neither links nor named like a file that is written: they need no closer look.
+        # Resolve only links and files with the name of an output: resolving all paths is slow.
         if path.name.casefold() in last or path.is_symlink():
             for way in (path.parent.resolve() / path.name, path.resolve()):
                 read.add(Path(str(way).casefold()))
@@ -147,7 +148,7 @@ def require_inputs_unwritten(setup: Setup) -> None:
 
 
 def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
-    """A run of the batch, as the journal will know it. service: whose generations these are."""
+    """Return the run to record in the journal. service: the service that owns the generations."""
     batch, settings = setup.batch, setup.settings
     return Run(
         service=service,
@@ -163,9 +164,9 @@ def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:
-    """The engine's bounds for a batch of so many jobs that starts at `now` (wall time, s).
+    """Return the engine's limits for a batch of `jobs` jobs that starts at `now` (wall time, s).
 
-    recovers: what a lost journal knew is held in doubt by this run, whatever the settings say.
+    recovers: hold jobs with unknown submissions in doubt, whatever the settings say.
     """
     failures, deadline = settings.stop_after_failures, settings.deadline
     return Policy(
@@ -187,29 +188,29 @@ def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = Fal
 
 
 def _too_late(deadline: Moment) -> str:
-    """Why a run stops that has begun outside its time."""
+    """Explain why a run that starts outside its time stops."""
     message = f"this run starts after its deadline ({deadline.text})"
     if deadline.is_window:
         message = f"this run starts outside its window ({deadline.text})"
     return f"{message}; to run all the same, give --deadline another window or a date and time"
 
 
-def admission_of(setup: Setup, records: Mapping[str, Record], held: Snapshot | None) -> Admission:
-    """Money and time: the budget is the batch's, over all its runs, and so is what was learned of durations."""
+def admission_of(setup: Setup, records: Mapping[str, Record], snapshot: Snapshot | None) -> Admission:
+    """Return the admission of a batch. The budget and the learned durations cover all its runs."""
     settings = setup.settings
     ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
-    forecast = Forecast(records.values(), [run.started_at for run in held.runs] if held else ())
+    forecast = Forecast(records.values(), [run.started_at for run in snapshot.runs] if snapshot else ())
     return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
 
 
 def order_of(entries: tuple[Entry, ...]) -> list[str]:
-    """Jobs in the order of submission: by priority, else as the manifest has them."""
+    """Return the jobs in order of submission: by priority, then in manifest order."""
     ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
     return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
 
 
 def ids_of(entries: tuple[Entry, ...]) -> dict[str, tuple[str, ...]]:
-    """Which ids each job, by its fingerprint, is delivered under."""
+    """Return the entry ids of each job, by its fingerprint."""
     ids: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)

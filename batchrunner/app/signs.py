@@ -1,6 +1,6 @@
-"""What shows that a run was in a run directory, where no journal tells of one.
+"""Signs of an earlier run in a run directory without a journal.
 
-Rule: a run directory with such a sign is never taken for a fresh one, as a fresh start could pay for every job again.
+Rule: a run directory with such a sign is never treated as new, because a new start could pay for every job again.
 """
 
 import os
@@ -16,7 +16,10 @@ _MOST_NAMED = 3
 
 
 def require_trusted(rundir: RunDir, entries: Iterable[Entry] = ()) -> None:
-    """Refuse what a run would refuse, for commands that only look. Raises UsageError, JournalError, LocalFault."""
+    """Refuse a run directory that `run` would refuse, for read-only commands.
+
+    Raises UsageError, JournalError, LocalFault.
+    """
     if os.path.lexists(rundir.journal):
         journal.require_current(rundir.journal, rundir.witness)
     else:
@@ -24,24 +27,28 @@ def require_trusted(rundir: RunDir, entries: Iterable[Entry] = ()) -> None:
 
 
 def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> list[str]:
-    """What shows that a run was here: names in the run directory. has_journal: what belongs to one does not count."""
-    room = rundir.internal_dir.name
-    own = [] if has_journal else [rundir.witness.name, f"{room}/journal.db-wal", f"{room}/journal.db.recovered"]
-    found = [name for name in (*own, *_REPORTS) if os.path.lexists(rundir.path / name)]
+    """Return the names of files that an earlier run left. has_journal: ignore the files that belong to a journal."""
+    folder_name = rundir.internal_dir.name
+    journal_files = (
+        []
+        if has_journal
+        else [rundir.witness.name, f"{folder_name}/journal.db-wal", f"{folder_name}/journal.db.recovered"]
+    )
+    found = [name for name in (*journal_files, *_REPORTS) if os.path.lexists(rundir.path / name)]
     return found + [entry.file for entry in entries if os.path.lexists(rundir.path / entry.file)]
 
 
 def require_no_signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> None:
-    """Refuse to take a run directory for a fresh one where something shows that a run was here. Raises UsageError."""
+    """Refuse a run directory without a journal if an earlier run left files in it. Raises UsageError."""
     found = signs(rundir, entries, has_journal=has_journal)
     if not found:
         return
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise UsageError(
-        f"{rundir.path} holds no journal that knows what was paid for, but files of an earlier run: "
+        f"{rundir.path} contains files of an earlier run, but no journal that records its payments: "
         f"{', '.join(found[:_MOST_NAMED])}{more}",
-        "Nothing was submitted: a fresh start could pay for every job again. Bring .batchrunner back as the last run "
-        "left it. Where it is lost, run with --recover: every job is then held in doubt, and looked for in the "
-        "service's log. If you placed these files there yourself and no run was here, move them away, or choose "
-        "another run directory with --output.",
+        "Nothing was submitted: a fresh start could pay for every job again. Restore .batchrunner as the last run "
+        "left it. If it is lost, run with --recover: every job is then held in doubt, and searched for in the "
+        "service's log. If you put these files there yourself and no run used this directory, move them away, or "
+        "choose another run directory with --output.",
     )

@@ -1,7 +1,7 @@
-"""The way into a batch: whether there is anything to do is asked before what only a run needs is loaded.
+"""The entry point of a batch: checks whether there is work to do before it loads the modules of a run.
 
-`run_batch` is a program's way in; the command line only turns options into its arguments and its result into an exit
-status. Rule: one process at a time is past the lock, and nothing is decided outside of it.
+Programs call `run_batch`. The command line converts options to its arguments and its result to an exit status. Rule:
+only one process at a time holds the lock, and all decisions are made under the lock.
 """
 
 import gc
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import batchrunner
 from batchrunner.app import rehearsal, up_to_date, webhook
-from batchrunner.app.process import Heard
+from batchrunner.app.process import ReceivedSignals
 from batchrunner.app.setup import Setup, require_inputs_unwritten
 from batchrunner.clock import wall_time
 from batchrunner.events import Listener, Noticed
@@ -22,12 +22,14 @@ from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import Lock
 
 
-def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, heard: Heard | None = None) -> int:
-    """Start or continue a batch. Returns the exit status of the contract.
+def run_batch(
+    setup: Setup, environment: Mapping[str, str], listener: Listener, received: ReceivedSignals | None = None
+) -> int:
+    """Start or continue a batch and return the exit status.
 
-    environment: the process's; the API key and the service's address are read from it. heard: signals that came, and
-    come before the run's own loop hears them: from the lock on they no longer unwind, and the run ends in order.
-    Raises BatchrunnerError before anything is submitted, and only then.
+    environment: the environment variables of the process, with the API key and the service's address. received: signals
+    that arrive before the run's own event loop. Once the lock is held, they no longer unwind, and the run stops
+    cleanly. Raises BatchrunnerError, always before anything is submitted.
     """
     settings = setup.settings
     writer.check_places(setup.rundir.path, junit=settings.junit, metrics_file=settings.metrics_file)
@@ -38,9 +40,9 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         read_proxies(environment)
     webhook.check(settings.notify)
     setup.rundir.make()
-    heard = heard or Heard()
+    received = received or ReceivedSignals()
     with Lock(setup.rundir, wall_time()) as lock:
-        heard.unwinds = False
+        received.unwinds = False
         if lock.notice:
             listener(Noticed(wall_time(), (), lock.notice, urgent=True))
         service = service_name(settings, endpoint.base_url if endpoint else "")
@@ -48,17 +50,17 @@ def run_batch(setup: Setup, environment: Mapping[str, str], listener: Listener, 
         if done is not None:
             now = rehearsal.begins_at(setup.sandbox, setup.rundir)
             return up_to_date.announce(setup, done, batchrunner.__version__, now, listener)
-        for path, target in _make_way(setup):
-            listener(Noticed(wall_time(), (), f"{path} is no report of batchrunner: it was moved to {target}"))
-        from batchrunner.app import runner  # here, where the service's client is needed: it takes its time to load
+        for path, target in _move_foreign_files(setup):
+            listener(Noticed(wall_time(), (), f"{path} is not a report of batchrunner; it was moved to {target}"))
+        from batchrunner.app import runner  # loads the service's client, which is slow
 
-        gc.freeze()  # what is loaded stays: it need not be looked at again
-        return runner.run(setup, endpoint, environment, listener, heard.numbers, heard.leave)
+        gc.freeze()  # loaded modules are permanent, so they are not scanned for garbage
+        return runner.run(setup, endpoint, environment, listener, received.numbers, received.leave_terminal)
 
 
-def _make_way(setup: Setup) -> list[tuple[Path, Path]]:
+def _move_foreign_files(setup: Setup) -> list[tuple[Path, Path]]:
     try:
-        return writer.make_way(setup.rundir)
+        return writer.move_foreign_files(setup.rundir)
     except OSError as error:
         raise durable_files.fault(
             error, f"a file under a report's name in {setup.rundir.path} could not be moved"

@@ -1,7 +1,7 @@
-"""Where a batch stands, from its journal: while another process runs it, or long after. Reads, and writes nothing.
+"""``status``: the state of a batch from its journal, during a run or later. Writes nothing.
 
-While it runs, the screen is that of the run itself, made of the journal's facts; else the last words on it, as the run
-would have said them. Whether it runs is asked of the lock.
+During a run it draws the run's own screen from the journal; afterwards it prints the closing summary of the run. The
+lock of the run directory shows whether a process runs the batch.
 """
 
 import json
@@ -33,28 +33,28 @@ from batchrunner.storage.run_directory import RunDir
 _T = TypeVar("_T")
 
 _EVERY_S = 2.0
-_EVERY_S_A_JOB = 0.00005  # a large batch takes longer to read
+_EVERY_S_PER_JOB = 0.00005  # a large batch takes longer to read
 _LINES = 24
 _NARROW, _WIDE = 20, 120
 
 
-def look(rundir: RunDir) -> Snapshot:
-    """What the journal of `rundir` holds. Raises UsageError where there is none, JournalError."""
+def read_snapshot(rundir: RunDir) -> Snapshot:
+    """Return the contents of the journal of `rundir`. Raises UsageError if there is none, JournalError."""
     require_trusted(rundir)
     return _found(read(rundir.journal), rundir)
 
 
-def _found(held: _T | None, rundir: RunDir) -> _T:
-    if held is None:
-        raise UsageError(f"{rundir.path} holds no batch", "Name a run directory (output/<name>) or a manifest.")
-    return held
+def _found(found: _T | None, rundir: RunDir) -> _T:
+    if found is None:
+        raise UsageError(f"{rundir.path} contains no batch", "Name a run directory (output/<name>) or a manifest.")
+    return found
 
 
 def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
-    """Print where the batch in `rundir` stands. as_json: as report.json would hold it."""
-    holder, now = rundir.holder(), wall_time()  # asked before the journal, which then knows how it ended
+    """Print the state of the batch in `rundir`. as_json: print the contents of report.json."""
+    holder, now = rundir.holder(), wall_time()  # read before the journal, which then has the outcome
     if as_json:
-        pieces = writer.json_pieces(writer.build(look(rundir), __version__))
+        pieces = writer.json_pieces(writer.build(read_snapshot(rundir), __version__))
         stream.writelines(printable_json(piece) for piece in pieces)
         return
     width = console_on(stream).width if stream.isatty() else None
@@ -68,7 +68,7 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
 
 
 def watch(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
-    """Redraw where the batch stands until no process runs it. Elsewhere than on a terminal: wait, and print the end."""
+    """Redraw the state of the batch until no process runs it. Without a terminal, wait and print the final state."""
     live = takes_screen(stream) and not as_json
     view = Live(Model(), console_on(stream))
     try:
@@ -78,7 +78,7 @@ def watch(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
                 now = wall_time()
                 batch = _found(moving(rundir.journal, now - RATE_OVER_S), rundir)
                 view.redraw(replay(batch, str(rundir.path), now))
-                pause_s += _EVERY_S_A_JOB * sum(batch.counts.jobs.values())
+                pause_s += _EVERY_S_PER_JOB * sum(batch.counts.jobs.values())
             pause(pause_s)
     finally:
         view.close()
@@ -86,16 +86,16 @@ def watch(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
 
 
 def ended(counts: Counts, path: Path, now: float, width: int | None = None) -> str:
-    """The last words on a batch that no process runs."""
+    """Return the closing summary of a batch that no process runs."""
     pages = [str(path / "report.html")] if (path / "report.html").exists() else []
     text = status_text(outline(counts, __version__), pages, width)
     if counts.run.finished_at is None:
-        return f"{text}\nIts last run was cut off before it could end: run it again, and it continues."
+        return f"{text}\nIts last run was killed before it ended. Run it again to continue."
     return f"{text}\nEnded {_ago(now - counts.run.finished_at)} ago."
 
 
 def replay(batch: Moving, run_dir: str, now: float) -> Model:
-    """The screen's state, as it would be had every event of the run been seen."""
+    """Return the screen's state as if it had received every event of the run."""
     model = Model()
     for event in _events(batch, run_dir):
         model.take(event)

@@ -1,7 +1,7 @@
-"""Whether a run of a batch would find nothing to do. Then none is begun: journal, clips and reports stay as they are.
+"""Check whether a run would find nothing to do. If so, no run starts, and journal, clips and reports stay unchanged.
 
-Rule: this only passes over what would come to the same. Whatever raises a doubt (another setting, a clip of another
-size, reports of another run) is a reason for a run, which looks at everything and brings it in line.
+Rule: this check only skips runs without effect. Any difference (another setting, a clip of another size, reports of
+another run) starts a run, which checks everything.
 """
 
 import json
@@ -26,18 +26,18 @@ from batchrunner.settings import Settings
 from batchrunner.storage.durable_files import Disk
 
 _REPORTS = ("report.json", "report.html", "results.csv")
-_HEAD_BYTES = 64 * 1024  # of report.json, with all that stands before the jobs
-_TELLING = {"quiet", "log_format", "no_progress"}  # settings of how a run is shown: they change nothing of a batch
+_HEAD_BYTES = 64 * 1024  # of report.json; contains all keys before the jobs
+_DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress"}  # settings of the display, without effect on a batch
 
 
 @gc_paused()
 def nothing_to_do(setup: Setup, service: str) -> Counts | None:
-    """The batch as it stands, where a run would leave everything so; else None. The run directory is locked.
+    """Return the batch if a run would leave it unchanged, otherwise None. The run directory is locked.
 
-    service: whose generations these would be (`endpoint.service_name`). Raises JournalError.
+    service: the service that owns the generations (`endpoint.service_name`). Raises JournalError.
     """
     settings, entries, path = setup.settings, setup.batch.entries, setup.rundir.journal
-    if settings.junit or settings.metrics_file or settings.notify:  # these tell of every run
+    if settings.junit or settings.metrics_file or settings.notify:  # these report every run
         return None
     try:
         seen = Witness(setup.rundir.witness, Disk()).read()
@@ -53,28 +53,28 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
         return None
     if sum(counts.states.values()) != len(entries) or not lists(path, entries):
         return None
-    if not _clips_stand(setup.rundir.path, entries, placed(path), counts):
+    if not _clips_exist(setup.rundir.path, entries, placed(path), counts):
         return None
     hurried = setup.sandbox is not None and setup.sandbox.speed != 1
-    return counts if _reports_stand(setup.rundir.path, counts.run, hurried=hurried) else None
+    return counts if _reports_exist(setup.rundir.path, counts.run, hurried=hurried) else None
 
 
 def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
-    """Announce a run that did nothing, `now` (wall time, s). Returns the exit status, which is that of the last run."""
+    """Announce a run without work at `now` (wall time, s). Returns the exit status of the last run."""
     run, report = counts.run, outline(counts, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
     for notice in setup.warnings:
         listener(Noticed(now, (), notice))
-    expected = "nothing to do: what could be done is done, and the report tells of it"
-    listener(Noticed(now, (), expected, routine=True))
+    message = "nothing to do: the batch is complete and its report is up to date"
+    listener(Noticed(now, (), message, routine=True))
     status = run.exit_status or 0
     listener(RunFinished(now, status, counts.jobs, files, headline(report), report))
     return status
 
 
 def _is_over(counts: Counts, settings: Settings) -> bool:
-    """Whether the last run ended by itself, and left what succeeded, or has failed and is not to be tried again."""
+    """Return whether the last run ended by itself and left only succeeded jobs and failures that are not retried."""
     if counts.run.finished_at is None or counts.run.exit_status not in (0, 1) or counts.is_open:
         return False
     if counts.plain or counts.earlier or any(record.state is not State.FAILED for _, record in counts.listed):
@@ -88,21 +88,21 @@ def _is_over(counts: Counts, settings: Settings) -> bool:
 
 
 def _same(run: Run, wanted: Run) -> bool:
-    """Whether a run was started with what one is to be started with now."""
-    return _asked(run) == _asked(wanted)
+    """Return whether a run was started with the same manifest and settings as `wanted`."""
+    return _comparable(run) == _comparable(wanted)
 
 
-def _asked(run: Run) -> tuple[Run, Mapping[str, object]]:
-    begun = replace(run, finished_at=None, exit_status=None, stopped="", stop_kind="")
-    bare = replace(begun, run_id="", started_at=0.0, settings_json="{}")
-    return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _TELLING}
+def _comparable(run: Run) -> tuple[Run, Mapping[str, object]]:
+    unfinished = replace(run, finished_at=None, exit_status=None, stopped="", stop_kind="")
+    bare = replace(unfinished, run_id="", started_at=0.0, settings_json="{}")
+    return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _DISPLAY_SETTINGS}
 
 
-def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Placed], counts: Counts) -> bool:
-    """Whether what succeeded stands under its name, in its size: what `store.Store.settle` asks for."""
+def _clips_exist(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Placed], counts: Counts) -> bool:
+    """Return whether each result exists under its name with its size, as `delivery.Store.settle` requires."""
     failed = {record.job.fingerprint for _, record in counts.listed}
     size_bytes = 0
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)  # to look names up from here, and not from the root each time
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)  # looking names up relative to the run directory is faster
     try:
         for entry in entries:
             if entry.job.fingerprint not in failed:
@@ -110,7 +110,7 @@ def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
                 found = files.get(name)
                 if found is None or found[0] != entry.job.fingerprint:
                     return False
-                status = os.lstat(name, dir_fd=folder)  # a Path each would take as long as all the rest
+                status = os.lstat(name, dir_fd=folder)  # a Path for each file would double the time
                 if status.st_size != found[1] or not S_ISREG(status.st_mode):
                     return False
                 size_bytes += found[1]
@@ -121,11 +121,11 @@ def _clips_stand(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
     return size_bytes == counts.size_bytes
 
 
-def _reports_stand(root: Path, run: Run, *, hurried: bool) -> bool:
-    """Whether the reports are there, were written since `run` began, and tell of its end.
+def _reports_exist(root: Path, run: Run, *, hurried: bool) -> bool:
+    """Return whether the reports exist, were written since `run` began, and contain its end.
 
-    hurried: the run's clock was ahead of the file system's. Then none may be older than report.json, which names the
-    run and is written first.
+    hurried: the run's clock was ahead of the file system's. Then no report may be older than report.json, which
+    contains the run's id and is written first.
     """
     assert run.finished_at is not None
     try:

@@ -1,6 +1,6 @@
-"""Are the results still what the report says? Re-hashes and re-decodes every file of a run directory.
+"""``verify``: hash and decode every result of a run directory again and compare it with the journal.
 
-Rule: it only reads. What it finds wrong is a line for people; what to do about it is `run`'s business.
+Rule: it only reads. Each problem is a line of text; `run` repairs it.
 """
 
 import json
@@ -22,22 +22,22 @@ _AGAIN = "move it away and run the batch again: it is fetched again, at no charg
 
 
 def verify(rundir: RunDir, snapshot: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
-    """Each delivered file's name with what is wrong with it, or None where nothing is. Checks several at once."""
+    """Yield each delivered file's name with its problem, or None if there is none. Checks several files at once."""
     reported = _report_rows(rundir, snapshot)
     records = [(entry, snapshot.records[entry.job.fingerprint]) for entry in snapshot.entries]
     delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
         try:
-            complain = partial(_complaint, rundir, reported, decoders)
-            complaints = threads.map(complain, *zip(*delivered, strict=True)) if delivered else iter(())
-            for (entry, _), complaint in zip(delivered, complaints, strict=True):
-                yield entry.file, complaint
-        finally:  # where nobody wants the rest
+            check_one = partial(_problem, rundir, reported, decoders)
+            problems = threads.map(check_one, *zip(*delivered, strict=True)) if delivered else iter(())
+            for (entry, _), problem in zip(delivered, problems, strict=True):
+                yield entry.file, problem
+        finally:  # if the caller stops early
             threads.shutdown(wait=False, cancel_futures=True)
             decoders.stop()
 
 
-def _complaint(
+def _problem(
     rundir: RunDir, reported: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
 ) -> str | None:
     try:
@@ -55,26 +55,26 @@ def _complaint(
         and record.result is not None
         and reported.get(entry.id) not in {None, record.result.sha256}
     ):
-        return "report.json says another SHA-256 than the journal; write it again with: batchrunner report"
+        return "report.json has another SHA-256 than the journal; write it again with: batchrunner report"
     return None
 
 
 def _check(path: Path, result: Result | None, decoders: Decoders) -> None:
-    """Raises ValueError that says how the file differs from what was recorded, OSError where it cannot be read."""
+    """Compare a file with its result. Raises ValueError with the difference, OSError if the file cannot be read."""
     if result is None:
-        raise ValueError("the journal holds no size and checksum for it")
+        raise ValueError("the journal has no size and checksum for it")
     size_bytes = path.stat().st_size
     if size_bytes != result.size_bytes:
         raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
     if file_sha256(path) != result.sha256:
-        raise ValueError(f"its content is not what was recorded: the SHA-256 differs; {_AGAIN}")
+        raise ValueError(f"its content has changed: the SHA-256 differs; {_AGAIN}")
     one(decoders, "clip", {"path": str(path), "size_bytes": size_bytes})
 
 
 def _report_rows(rundir: RunDir, snapshot: Snapshot) -> dict[str, Any] | None:
-    """SHA-256 by id as report.json has it, None where it is older than the result; "" for all in one that is no report.
+    """Return the SHA-256 of each id from report.json; None if there is no report, as after a killed run.
 
-    None altogether where there is no report: a run that was killed.
+    A value is None if the report is older than the result. All values are "" if the file is not a report.
     """
     try:
         with durable_files.open_plain(rundir.path / "report.json") as file:

@@ -1,10 +1,10 @@
-"""The summary of a run, posted to a webhook when it has ended.
+"""The webhook: posts the summary of a run when it has ended.
 
-One body for all: ``{"text": …}`` is what chat webhooks (Slack and those that took over its form) show, the other keys
-are for machines. ``{status}`` in the address is replaced by the exit status, which is how healthchecks-style receivers
-are told success from failure (https://healthchecks.io/docs/signaling_failures/). Rules: the address is a secret, so
-nothing that is shown or stored holds more of it than its host; redirects are not followed; and whatever becomes of it,
-the run's outcome stands.
+All receivers get one body. Chat webhooks (Slack and compatible) show ``{"text": …}``; the other keys are for programs.
+``{status}`` in the address is replaced by the exit status, which tells success from failure to receivers like
+healthchecks (https://healthchecks.io/docs/signaling_failures/).
+Rules: the address is a secret, so messages and files contain only its host. Redirects are not followed. A failed post
+does not change the outcome of the run.
 """
 
 import json
@@ -31,31 +31,31 @@ _HINT = "Give --notify (or BATCHRUNNER_NOTIFY) an https address; http only on th
 
 
 def check(url: str | None) -> None:
-    """Refuse an address that no summary may be posted to. Raises UsageError, which does not repeat it."""
+    """Refuse an address that is not a valid https address. Raises UsageError, which does not contain the address."""
     if url is None:
         return
     try:
         address = urlsplit(url)
-        _ = address.port  # raises where it is no number
+        _ = address.port  # raises ValueError if it is not a number
         host = address.hostname or ""
     except ValueError:
         host = ""
     plain = host in _LOOPBACK and address.scheme == "http" if host else False
     if not host or not (plain or address.scheme == "https") or not url.isprintable() or " " in url:
-        raise UsageError("the webhook of --notify cannot be used: not an https address", _HINT)
+        raise UsageError("the webhook of --notify is not an https address", _HINT)
 
 
 async def notify(
     url: str | None, report: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
 ) -> None:
-    """Post how a run ended, if a webhook is set; announce it where that fails. facts: report.json's content."""
+    """Post the outcome of a run if a webhook is set. Announce a failure. report: the contents of report.json."""
     if url is not None and (problem := await post(url, body(report, run_dir), proxies)):
         listener(Noticed(datetime.fromisoformat(report["finished_at"]).timestamp(), (), problem))
 
 
 async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None) -> str | None:
-    """Post `body`; what went wrong in words that do not tell the address, or None. Ends within ten seconds."""
-    import aiohttp  # here, as a run that finds nothing to do calls nobody
+    """Post `body` within ten seconds. Returns an error message without the address, or None."""
+    import aiohttp  # a run without work needs no HTTP client
 
     target = url.replace("{status}", str(body["exit_status"]))
     host = urlsplit(url).hostname
@@ -84,7 +84,7 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
 
 
 def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
-    """What is posted. facts: report.json's content."""
+    """Return the body to post. report: the contents of report.json."""
     found = causes(dict(report))
     summary = headline(dict(report))
     lines = [f"{report['name']}: {summary}"]
@@ -120,12 +120,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_MOST else text[: _MESSAGE_MOST - 1] + "…"
 
 
-# What chats take for a call: a name behind @ where no word ends, and the groups' names wherever they stand.
+# A mention in a chat: a name after @ at the start of a word, and the names of groups anywhere.
 _MENTION = re.compile(r"(?<![\w.])@(?=\w)|@(?=(?:channel|here|all|everyone|team)\b)", re.IGNORECASE)
-_NO_SPACE = "\u200b"  # of no width: what follows is no name of the chat's any more
+_NO_SPACE = "\u200b"  # zero width: the chat no longer recognises the name
 
 
 def _escaped(text: str) -> str:
-    """`text` calling nobody: Slack's three characters escaped (``<!channel>``), and ``@channel`` parted."""
+    """Escape `text` so that it mentions nobody: Slack's three characters (``<!channel>``) and the @ of ``@channel``."""
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MENTION.sub(f"@{_NO_SPACE}", plain)

@@ -30,7 +30,7 @@ _caches: list[Callable[[], None]] = []
 
 
 class Connect(Protocol):
-    """Makes the provider for an endpoint. A run takes it from `batchrunner.app.runner.Environment`."""
+    """Makes the provider for an endpoint. A run takes it from `batchrunner.app.environment.Environment`."""
 
     def __call__(
         self, endpoint: "Endpoint", clock: "Clock", executor: "Executor", proxies: "Proxies | None" = None

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from batchrunner.report.formats import Form
 
 __all__ = [
-    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "make_way", "on_page", "require_unread", "stamps",
-    "status_text", "to_json", "write"
+    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "move_foreign_files", "on_page", "require_unread",
+    "stamps", "status_text", "to_json", "write"
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
     return found
 
 
-def make_way(rundir: RunDir) -> list[tuple[Path, Path]]:
+def move_foreign_files(rundir: RunDir) -> list[tuple[Path, Path]]:
     """Move what stands under a report's name and is none to ``kept``; return old and new paths. Raises OSError."""
     moved = []
     for name in NAMES:
@@ -306,7 +306,7 @@ class _Replacement:
                 if self._kind is not None:
                     _require_replaceable(self._path, self._kind)  # it may have come since `check_places`
                 else:
-                    make_way(RunDir(self._path.parent))
+                    move_foreign_files(RunDir(self._path.parent))
                 Disk().rename(self._temporary, self._path)
             except OSError as error:
                 self._fail(error)

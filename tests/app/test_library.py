@@ -154,5 +154,5 @@ def test_a_run_needs_the_main_thread_and_no_event_loop(tmp_path: Path) -> None:
         run()
 
     asyncio.run(inside())
-    assert caught == ["a batch runs in the main thread only", "a batch cannot run inside of an event loop"]
+    assert caught == ["a batch runs in the main thread only", "a batch cannot run inside an event loop"]
     assert not batch.run_directory.exists()

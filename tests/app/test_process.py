@@ -26,7 +26,7 @@ def _interrupts_raise() -> Iterator[None]:
 
 
 def test_a_signal_whose_exception_is_lost_is_noted() -> None:
-    with process.heard() as found:
+    with process.record_signals() as found:
         with suppress(KeyboardInterrupt):  # as Python does while it cleans up
             os.kill(os.getpid(), signal.SIGINT)
         assert found.numbers == [signal.SIGINT]
@@ -34,7 +34,7 @@ def test_a_signal_whose_exception_is_lost_is_noted() -> None:
 
 
 def test_from_some_moment_on_it_is_only_noted() -> None:
-    with process.heard() as found:
+    with process.record_signals() as found:
         found.unwinds = False
         for number in process.SIGNALS:
             os.kill(os.getpid(), number)
@@ -43,7 +43,7 @@ def test_from_some_moment_on_it_is_only_noted() -> None:
 
 def test_what_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with process.heard() as found:
+    with process.record_signals() as found:
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert found.numbers == []
@@ -51,7 +51,7 @@ def test_what_is_ignored_stays_so() -> None:
 
 def test_what_a_module_makes_of_an_interruption_is_one() -> None:
     def load(number: int | None) -> None:
-        with process.heard(), suppress(KeyboardInterrupt):
+        with process.record_signals(), suppress(KeyboardInterrupt):
             if number is not None:
                 with suppress(KeyboardInterrupt):
                     os.kill(os.getpid(), number)

@@ -44,7 +44,7 @@ def test_what_is_no_report_is_moved_aside(name: str) -> None:
     stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name, not a path)
     assert (kept / f"{stem}.1{suffix}").read_text() == FOREIGN[name]
     assert Path("out", name).read_text() != FOREIGN[name]
-    assert any(isinstance(event, Noticed) and f"out/{name} is no report" in event.message for event in said)
+    assert any(isinstance(event, Noticed) and f"out/{name} is not a report" in event.message for event in said)
     begun(NOTHING + "concurrency: 5\n")
     assert [path.name for path in kept.iterdir()] == [f"{stem}.1{suffix}"], "reports of its own are replaced"
 

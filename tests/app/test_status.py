@@ -122,7 +122,7 @@ def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_is_called_so(tmp_path: Path) -> None:
     text = shown(journal(tmp_path, {"b": flying()}, ended=False))
-    assert "cut off before it could end: run it again, and it continues" in text
+    assert "killed before it ended. Run it again to continue" in text
 
 
 def test_what_befell_earlier_runs_is_over(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_json_is_what_the_report_would_hold(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no batch"):
+    with pytest.raises(UsageError, match="contains no batch"):
         shown(RunDir(tmp_path))
 
 
