@@ -44,7 +44,7 @@ PURE_MODULES = {
         "providers.registry",
         "sandbox.clips.marks",
     ),
-    *(f"sandbox.{name}" for name in ("billing", "logs", "replies", "validation", "world")),
+    *(f"sandbox.{name}" for name in ("billing", "logs", "models", "replies", "validation", "world")),
     *(f"transfer.{name}" for name in ("content_coding", "cookies", "expectations", "link_expiry")),
 }
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 COMMON = frozenset({"id", "model", "tags", "priority", "file", "takes", "params", "v", "exclude", "allow_empty"})
 Kind = Literal["video", "image"]
 KINDS = frozenset({"video", "image"})
+_KEYS = frozenset({"name", "aliases", "inputs", "parameters", "ids", "price", "result"})  # of a model's file
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 _NUMBERS: Mapping[str, type] = {"integer": int, "number": float}
@@ -80,13 +81,15 @@ class ResultShape:
 class ModelSpec:
     """A model: its inputs, its parameters (JSON Schema by name, in documented order), its price and its result.
 
-    A parameter without a default is not sent unless the user sets it. id_word: stands for the model in derived ids;
-    "" for the default model. id_words: how each parameter is written there.
+    A parameter without a default is not sent unless the user sets it. aliases: other names that the service takes.
+    id_word: stands for the model in derived ids; "" for the default model. id_words: how each parameter is written
+    there.
     """
 
     name: str
     inputs: Sequence[ModelInput]
     parameters: Mapping[str, Mapping[str, Any]]
+    aliases: Sequence[str] = ()
     price: PriceBasis | None = None
     result: ResultShape = field(default_factory=ResultShape)
     id_word: str = ""
@@ -167,12 +170,15 @@ def read_spec(path: Path) -> ModelSpec:
 
 def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
     """A model from its JSON. Raises ValueError, KeyError or TypeError where it cannot be used."""
+    if unknown := data.keys() - _KEYS:
+        raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
     ids = data.get("ids", {})
     price = data.get("price")
     spec = ModelSpec(
         name=data["name"],
         inputs=tuple(ModelInput(**item) for item in data["inputs"]),
         parameters=data["parameters"],
+        aliases=tuple(data.get("aliases", ())),
         price=None if price is None else PriceBasis(**price),
         result=ResultShape(**data.get("result", {})),
         id_word=ids.get("model", ""),

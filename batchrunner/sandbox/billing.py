@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchrunner.sandbox.config import SandboxConfig
+from batchrunner.sandbox.models import MODELS, Model
 from batchrunner.sandbox.replies import Reply
-from batchrunner.sandbox.validation import MODELS
 from batchrunner.sandbox.world import CREDITS_PER_USD, Movement
 
 _LIMIT = re.compile(r"[1-9]\d?|100", re.ASCII)
@@ -132,11 +132,10 @@ def models(query: Mapping[str, str], config: SandboxConfig, if_none_match: str) 
     if query.get("details") == "true":
         sections.add("all")
     ids = {name.strip().lower() for name in query["id"].split(",")} if "id" in query else None
-    pairs = zip(MODELS[::2], MODELS[1::2], strict=True)
     data = [
-        _model(name, alias, config, sections)
-        for name, alias in pairs
-        if ids is None or {name.lower(), alias.lower()} & ids
+        _model(model, config, sections)
+        for model in MODELS
+        if ids is None or {name.lower() for name in model.names} & ids
     ]
     reply = Reply(200, {"object": "list", "data": data})
     digest = base64.urlsafe_b64encode(hashlib.sha256(reply.encode()).digest()[:20]).decode().rstrip("=")
@@ -147,10 +146,11 @@ def models(query: Mapping[str, str], config: SandboxConfig, if_none_match: str) 
     return Reply(200, reply.body, headers={"ETag": etag})
 
 
-def _model(name: str, alias: str, config: SandboxConfig, sections: set[str]) -> dict[str, Any]:
+def _model(offered: Model, config: SandboxConfig, sections: set[str]) -> dict[str, Any]:
+    name, *aliases = offered.names
     model: dict[str, Any] = {
         "id": name,
-        "aliases": [alias],
+        "aliases": aliases,
         "type": _TYPE,
         "info": {"name": name.rpartition("/")[2], "developer": "Alibaba Cloud"},
         "tags": ["playground:video"],
@@ -163,7 +163,7 @@ def _model(name: str, alias: str, config: SandboxConfig, sections: set[str]) -> 
         ]
         model["pricing"] = {"kind": "variants", "dimensions": ["resolution"], "variants": variants}
     if sections & {"modalities", "all"}:
-        model["modalities"] = {"input": ["image", "video"], "output": ["video"]}
+        model["modalities"] = {"input": sorted({item.kind for item in offered.media}), "output": ["video"]}
     if sections & {"capabilities", "all"}:
         model["capabilities"] = ["video_to_video"]
     return model

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Any
 
 from batchrunner.sandbox.faults.rules import Fault
+from batchrunner.sandbox.models import BY_NAME, Model
+from batchrunner.sandbox.validation import STAND_IN
 from batchrunner.sandbox.world import CREDITS_PER_USD, Generation
 
 # Exception names of 429 and 5xx were never captured on this path: invented in the style of the known ones.
@@ -112,9 +114,9 @@ def submitted(generation: Generation, *, quoted: bool = True) -> Reply:
     accepted = generation.accepted
     usd = accepted["credits"] / CREDITS_PER_USD
     notes = {"notice": "a local sandbox answered; prices are invented and nothing is charged"}
-    for kind in ("video", "image"):
-        if accepted[kind] == "stand-in":
-            notes[f"{kind}_url"] = "stood in for by bundled media; the sandbox fetches nothing"
+    for item in BY_NAME[accepted["model"]].media:
+        if accepted.get(item.name) == STAND_IN:
+            notes[item.field] = "stood in for by bundled media; the sandbox fetches nothing"
     usage = {"credits_used": accepted["credits"], "usd_spent": usd}
     headers = {
         "x-inference-id": generation.id,
@@ -225,6 +227,7 @@ def _link(reply: Reply) -> str:
     return str(reply.body["video"]["url"])
 
 
+GENERATION_ERROR = {"name": "Error", "message": "Something wrong with the server. Please try again later."}
 # Faults that change the correct reply.
 BENT: Mapping[str, Callable[[Reply], Reply]] = {
     "no_id": _without_id,
@@ -248,8 +251,8 @@ BENT: Mapping[str, Callable[[Reply], Reply]] = {
     "waiting": _with(status="waiting"),
     "active": _with(status="active"),
     "succeeded": _with(status="succeeded"),
-    "failed_early": lambda reply: _with(status="error", error=GENERATION_ERRORS["error_object"])(_no_url(reply)),
-    "failed_late": lambda reply: _with(status="error", error=GENERATION_ERRORS["error_object"])(_no_url(reply)),
+    "failed_early": lambda reply: _with(status="error", error=GENERATION_ERROR)(_no_url(reply)),
+    "failed_late": lambda reply: _with(status="error", error=GENERATION_ERROR)(_no_url(reply)),
     "pending_again": lambda reply: _with(status="generating")(_no_url(reply)),
     "other_without_id": _without_id,
     "no_url": _no_url,
@@ -263,14 +266,23 @@ def fal_error(field_name: str, message: str, kind: str) -> dict[str, Any]:
     return {"detail": [{"loc": ["body", field_name], "msg": message, "type": kind, "input": "(not repeated)"}]}
 
 
-GENERATION_ERRORS: Mapping[str, dict[str, Any]] = {
-    "face_detection": fal_error("image_url", "Could not detect face in the image", "face_detection_error"),
-    "content_policy": fal_error(
-        "video_url",
+def generation_error(fault: str, model: Model) -> dict[str, Any]:
+    """Return the error of a generation that fails by a fault of GENERATION_ERRORS."""
+    if fault not in _INPUT_ERRORS:
+        return GENERATION_ERROR
+    input_kind, message, kind = _INPUT_ERRORS[fault]
+    return fal_error(model.field_of(input_kind) or input_kind, message, kind)
+
+
+# The kind of input that the error is about, its message and its type.
+_INPUT_ERRORS: Mapping[str, tuple[str, str, str]] = {
+    "face_detection": ("image", "Could not detect face in the image", "face_detection_error"),
+    "content_policy": (
+        "video",
         "The content could not be processed because it was flagged by a content checker.",
         "content_policy_violation",
     ),
-    "file_download": fal_error("video_url", "Failed to download the file.", "file_download_error"),
-    "error_object": {"name": "Error", "message": "Something wrong with the server. Please try again later."},
+    "file_download": ("video", "Failed to download the file.", "file_download_error"),
 }
+GENERATION_ERRORS = frozenset({"error_object", *_INPUT_ERRORS})
 BROKEN_RENDERER = {"detail": [{"loc": ["body"], "msg": "Internal server error", "type": "internal_server_error"}]}

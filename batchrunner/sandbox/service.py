@@ -18,17 +18,19 @@ from batchrunner.sandbox.clips.marks import mark
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames
 from batchrunner.sandbox.config import SandboxConfig
 from batchrunner.sandbox.faults.rules import UNREPLIED, Fault, Faults
+from batchrunner.sandbox.models import BY_NAME
 from batchrunner.sandbox.replies import (
     BROKEN_RENDERER,
     GENERATION_ERRORS,
     Call,
     Reply,
     fal_error,
+    generation_error,
     no_credits,
     too_many,
 )
 from batchrunner.sandbox.store import Store
-from batchrunner.sandbox.validation import Order
+from batchrunner.sandbox.validation import STAND_IN, Order
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
 # Work on more bytes than this runs off the event loop.
@@ -134,10 +136,11 @@ class Service:
 
     async def take_in(self, order: Order) -> int | None:
         """Put the order's data URIs on disk. Returns the reference clip's number of frames, if it is known."""
-        for medium in (order.video, order.image):
+        for medium in order.inputs.values():
             if medium.data is not None:
                 await aside(len(medium.data), self.store.keep_input, medium.sha256, medium.data)
-        name = order.video.name
+        video = order.inputs.get(BY_NAME[order.model].name_of("video") or "")
+        name = video.name if video else STAND_IN
         if name not in self._frames:
             path = self.store.input("video", name)
             self._frames[name] = await asyncio.get_running_loop().run_in_executor(None, count_frames, path)
@@ -164,7 +167,8 @@ class Service:
     def _begin(self, generation: Generation) -> None:
         fault = generation.accepted["fault"]
         if fault in GENERATION_ERRORS:
-            self.world.decide(generation, {"event": "failed", "error": GENERATION_ERRORS[fault]})
+            error = generation_error(fault, BY_NAME[generation.accepted["model"]])
+            self.world.decide(generation, {"event": "failed", "error": error})
         elif fault != "stuck":
             self._spawn(self._make(generation))
 
@@ -173,7 +177,9 @@ class Service:
             rendered = self.store.finished(generation.file) or await self._render(self._request(generation))
             data = self.store.keep_result(generation.file, rendered)
         except RenderFailed as failure:
-            error = fal_error(failure.field, failure.message, failure.kind) if failure.field else BROKEN_RENDERER
+            model = BY_NAME[generation.accepted["model"]]
+            field = model.field_of(failure.field) or failure.field
+            error = fal_error(field, failure.message, failure.kind) if failure.field else BROKEN_RENDERER
             outcome: Event = {"event": "failed", "error": error}
         except OSError as failure:  # a full disk: this generation fails, and says why
             outcome = {"event": "failed", "error": {"name": "Error", "message": str(failure)}}
@@ -186,18 +192,23 @@ class Service:
     def _request(self, generation: Generation) -> RenderRequest:
         accepted = generation.accepted
         return RenderRequest(
-            video=self.store.input("video", accepted["video"]),
-            image=self.store.input("image", accepted["image"]),
+            video=self._input("video", accepted),
+            image=self._input("image", accepted),
             out=self.store.result(generation.file + ".part"),
             resolution=accepted["resolution"],
-            quality=accepted["params"]["video_quality"],
-            write_mode=accepted["params"]["video_write_mode"],
+            quality=accepted["params"].get("video_quality", "high"),
+            write_mode=accepted["params"].get("video_write_mode", "balanced"),
             odd_length=accepted["fault"] == "odd_length",
             mark=mark(generation.id, accepted["fingerprint"], accepted["client_request_id"]),
             steps=int(accepted["params"].get("num_inference_steps", 20)),
             variation=_variation(accepted),
             composite=self._config.render != "transcode",
         )
+
+    def _input(self, kind: str, accepted: Event) -> Path:
+        """Return the file of the order's first input of a kind, or the bundled one if it has none."""
+        name = BY_NAME[accepted["model"]].name_of(kind)
+        return self.store.input(kind, accepted.get(name, STAND_IN) if name else STAND_IN)
 
 
 class Allowance:

@@ -1,6 +1,6 @@
 """Validate a request body as the service would. Pure: bytes in, an `Order` or a list of issues out.
 
-Field names, types, enums and defaults come from the model's documented schema. Issues have the shape of the zod library
+Field names, types, enums and defaults are data (`batchrunner.sandbox.models`). Issues have the shape of the zod library
 that the service answers with (one was captured: ``invalid_enum_value`` on this very path; the others follow zod 3).
 Whether the service refuses unknown keys is not known; here they are dropped, as zod does by default.
 """
@@ -14,14 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-MODELS = (
-    *("alibaba/wan2.2-14b-animate-replace", "wan/v2.2-14b/animate/replace"),
-    *("alibaba/wan2.2-14b-animate-move", "wan/v2.2-14b/animate/move"),
-)
-RESOLUTIONS = ("480p", "580p", "720p")
-QUALITIES = ("low", "medium", "high", "maximum")
-WRITE_MODES = ("fast", "balanced", "small")
+from batchrunner.sandbox.models import BY_NAME, MODELS, Model
 
+STAND_IN = "stand-in"  # in the ledger: the bundled file that replaces the input behind a URL
 Issue = dict[str, Any]
 
 
@@ -35,22 +30,22 @@ class Input:
     @property
     def name(self) -> str:
         """Return its name in the ledger: kept content, or the bundled stand-in of a URL."""
-        return "stand-in" if self.data is None else f"sha256:{self.sha256}"
+        return STAND_IN if self.data is None else f"sha256:{self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A valid request. params: with the documented defaults filled in."""
+    """A valid request. inputs: by name, in the model's order. params: with the documented defaults filled in."""
 
     model: str
-    video: Input
-    image: Input
+    inputs: Mapping[str, Input]
     params: Mapping[str, Any]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over model, parameters and inputs, hex: equal requests have equal fingerprints."""
-        content = [self.model, sorted(self.params.items()), self.video.sha256, self.image.sha256]
+        digests = [item.sha256 for item in self.inputs.values()]
+        content = [self.model, sorted(self.params.items()), *digests]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -62,23 +57,26 @@ def check(body: bytes) -> Order | list[Issue]:
         return [{"code": "custom", "path": [], "message": "Request body is not valid JSON"}]
     if not isinstance(payload, dict):
         return [_wrong_type("object", payload, [])]
-    values = dict(_DEFAULTS)
-    issues: list[Issue] = []
-    for name, read in _FIELDS.items():
+    named = _MODEL_NAME(payload["model"], ["model"]) if "model" in payload else missing("model")
+    # Without a usable model, the other fields are checked as those of the first one.
+    model = MODELS[0] if isinstance(named, dict) else BY_NAME[named]
+    values = dict(model.defaults)
+    for name, read in _READERS[model.names[0]].items():
         if name in payload:
             values[name] = read(payload[name], [name])
-        elif name in _REQUIRED:
-            values[name] = missing(name)
-        if isinstance(values.get(name), dict):
-            issues.append(values[name])
+    values |= {item.field: missing(item.field) for item in model.media if item.required and item.field not in payload}
+    order = ("model", *(item.field for item in model.media), *model.parameters)
+    found = {"model": named, **values}
+    issues = [found[name] for name in order if isinstance(found.get(name), dict)]
     if issues:
         return issues
-    return Order(values.pop("model"), values.pop("video_url"), values.pop("image_url"), values)
+    inputs = {item.name: values.pop(item.field) for item in model.media if item.field in values}
+    return Order(str(named), inputs, values)
 
 
 def missing(name: str) -> Issue:
     """Return the issue of a missing required field."""
-    expected = " | ".join(f"'{model}'" for model in MODELS) if name == "model" else "string"
+    expected = " | ".join(f"'{model}'" for model in BY_NAME) if name == "model" else "string"
     return {
         "code": "invalid_type", "expected": expected, "received": "undefined", "path": [name], "message": "Required",
     }  # fmt: skip
@@ -138,6 +136,10 @@ def _boolean(value: object, path: list[str]) -> bool | Issue:
     return value if isinstance(value, bool) else _wrong_type("boolean", value, path)
 
 
+def _text(value: object, path: list[str]) -> str | Issue:
+    return value if isinstance(value, str) else _wrong_type("string", value, path)
+
+
 def _media(kind: str) -> Callable[[object, list[str]], Any]:
     def read(value: object, path: list[str]) -> Input | Issue:
         if not isinstance(value, str):
@@ -175,22 +177,17 @@ def _data_uri(text: str, kind: str, path: list[str]) -> Input | Issue:
     return Input(hashlib.sha256(data).hexdigest(), data)
 
 
-_FIELDS: Mapping[str, Callable[[object, list[str]], Any]] = {
-    "model": _enum(*MODELS),
-    "video_url": _media("video"),
-    "image_url": _media("image"),
-    "resolution": _enum(*RESOLUTIONS),
-    "num_inference_steps": _integer,
-    "enable_safety_checker": _boolean,
-    "shift": _number,
-    "video_quality": _enum(*QUALITIES),
-    "video_write_mode": _enum(*WRITE_MODES),
-}
-_REQUIRED = frozenset({"model", "video_url", "image_url"})
-_DEFAULTS: Mapping[str, Any] = {
-    "resolution": "480p",
-    "num_inference_steps": 20,
-    "shift": 5,
-    "video_quality": "high",
-    "video_write_mode": "balanced",
-}
+_Reader = Callable[[object, list[str]], Any]
+_TYPES: Mapping[str, _Reader] = {"integer": _integer, "number": _number, "boolean": _boolean, "string": _text}
+
+
+def _readers(model: Model) -> dict[str, _Reader]:
+    """Return the check of each field of a model: it returns the value, or an issue."""
+    readers: dict[str, _Reader] = {item.field: _media(item.kind) for item in model.media}
+    for name, schema in model.parameters.items():
+        readers[name] = _enum(*schema["enum"]) if "enum" in schema else _TYPES[schema["type"]]
+    return readers
+
+
+_MODEL_NAME = _enum(*BY_NAME)
+_READERS = {model.names[0]: _readers(model) for model in MODELS}

@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import Any
 
 from batchrunner.sandbox.faults.rules import uniform
+from batchrunner.sandbox.models import RESOLUTIONS
 from batchrunner.sandbox.validation import Order
 
 CREDITS_PER_USD = 2_000_000  # documented by the service
@@ -144,7 +145,7 @@ class World:
 
     def price(self, order: Order, frames: int | None) -> int:
         """Credits that `order` costs. frames: of the reference clip, or None if unknown."""
-        return price(order.params["resolution"], frames, self.rules.prices)
+        return price(order.params.get("resolution", RESOLUTIONS[0]), frames, self.rules.prices)
 
     def accept(
         self, order: Order, now: float, *, request_id: str | None, frames: int | None, pace: Rules | None = None
@@ -165,11 +166,10 @@ class World:
             "client_request_id": request_id,
             "fingerprint": order.fingerprint,
             "model": order.model,
-            "resolution": order.params["resolution"],
+            "resolution": order.params.get("resolution", RESOLUTIONS[0]),
             "credits": self.price(order, frames),
             "params": dict(order.params),
-            "video": order.video.name,
-            "image": order.image.name,
+            **{name: medium.name for name, medium in order.inputs.items()},
             "eligible_at": now + self._draw(pace.queue_wait_s, "wait", *key),
             "duration_s": self._draw(pace.duration_s, "duration", *key),
         }

@@ -13,13 +13,14 @@ from batchrunner.sandbox.clips import marks
 from batchrunner.sandbox.faults.file import parse
 from batchrunner.sandbox.faults.rules import KINDS, OTHERS, REFUSED, UNREPLIED, Faults
 from batchrunner.sandbox.file_host import CHANGED, _zeroed, plan
+from batchrunner.sandbox.models import MODELS
 from batchrunner.sandbox.replies import BENT, GENERATION_ERRORS, INSTEAD, Call, problem
-from batchrunner.sandbox.validation import MODELS, Order, check
+from batchrunner.sandbox.validation import Order, check
 from batchrunner.sandbox.world import Event, Generation, Rules, World, price
 
 CLIP = "data:video/mp4;base64," + base64.b64encode(b"clip").decode()
 PICTURE = "data:image/png;base64," + base64.b64encode(b"picture").decode()
-VALID = {"model": MODELS[0], "video_url": CLIP, "image_url": "https://example.com/hero.png"}
+VALID = {"model": MODELS[0].names[0], "video_url": CLIP, "image_url": "https://example.com/hero.png"}
 
 
 def order(**changes: Any) -> Order:
@@ -45,8 +46,8 @@ def test_a_valid_request_has_the_documented_defaults() -> None:
         "video_quality": "high",
         "video_write_mode": "balanced",
     }
-    assert order().video.data == b"clip"
-    assert order().image.data is None
+    assert order().inputs["video"].data == b"clip"
+    assert order().inputs["image"].data is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,8 @@ def test_unknown_keys_are_dropped_and_whole_floats_are_integers() -> None:
 def test_the_fingerprint_follows_the_content() -> None:
     other = "data:video/quicktime;base64," + base64.b64encode(b"clip").decode()
     assert order(video_url=other).fingerprint == order().fingerprint
-    changed = {order(**change).fingerprint for change in ({"shift": 6}, {"image_url": PICTURE}, {"model": MODELS[1]})}
+    changes: list[dict[str, Any]] = [{"shift": 6}, {"image_url": PICTURE}, {"model": MODELS[1].names[0]}]
+    changed = {order(**change).fingerprint for change in changes}
     assert len(changed | {order().fingerprint}) == 4
 
 

@@ -14,7 +14,7 @@ from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
 from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.faults.rules import DELAYS_S, KINDS, Fault
-from batchrunner.sandbox.validation import RESOLUTIONS
+from batchrunner.sandbox.models import RESOLUTIONS
 from batchrunner.sandbox.world import CREDITS_PER_SECOND, TopUp
 
 _EXAMPLE = "- {on: poll, kind: unavailable, rate: 0.05}"
