@@ -88,6 +88,12 @@ class CallHealth:
         if breaker.settled(self._deps.clock.monotonic(), accepted=accepted):
             await self._announce_health("submit", before)
 
+    async def searched(self) -> None:
+        """The service's log was read after the last submission in doubt."""
+        breaker = self.breakers["submit"]
+        if breaker.searched(self._deps.clock.monotonic()):
+            await self._announce_health("submit", breaker.word)
+
     def is_at_fault(self, fingerprint: str, error: AccountFault) -> bool:
         """Whether a job that the account is refused is at fault itself: others are accepted, it is not.
 

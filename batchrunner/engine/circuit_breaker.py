@@ -6,7 +6,9 @@ closed gate lets a single call try after a growing wait, and opens when that one
 
 A submission that ends in doubt may have been accepted, so three of them in a row close the gate for half an hour at a
 time: each further one may be one more job in doubt. Any answer to a submission ends that, since it shows that the
-service answers; so does its log (`settled`).
+service answers; so does its log (`settled`). A log that can be read and does not list them shows less: the service
+works again, and will list what it accepts. Then the next submission goes sooner, and each doubt after that has a
+longer wait (`searched`).
 Rule: what was under way when the gate closed neither lengthens the wait nor ends it; one round, one verdict.
 """
 
@@ -46,6 +48,7 @@ _TROUBLES: tuple[tuple[type[CallError], FailurePolicy], ...] = (
 MOST_DOUBTS = 3  # submissions in a row that end in doubt, before the others stop
 DOUBT_PROBE_S = 1800.0  # between two submissions after that
 _SETTLED_WAIT_S = 30.0  # where the log showed that the last ones were not accepted
+_SEARCHED_WAITS_S = (30.0, 120.0, 480.0)  # where the log was read: after each doubt a longer one, then DOUBT_PROBE_S
 # Settings of this machine have to be corrected first: one more try, and the run ends.
 LASTING = {"certificate", "proxy_refused"}
 _LASTING = FailurePolicy(CallStatus.UNREACHABLE, 2, backoff.Backoff(base_s=2.0, cap_s=2.0))
@@ -87,6 +90,8 @@ class CircuitBreaker:
         self._trying = False
         self._vouched = False
         self._in_doubt = 0  # submissions in a row that ended in doubt
+        self._shut_in_doubt = 0  # how often in a row that closed the gate
+        self._doubted_at = 0.0  # when it last did
         self._answered = False
 
     @property
@@ -124,7 +129,7 @@ class CircuitBreaker:
     def passed(self, breaker_generation: int) -> bool:
         """The call was answered. Returns whether the gate opened by it."""
         in_doubt = self._is_shut_by_doubts()
-        self._in_doubt, self._answered = 0, True
+        self._no_doubt()
         if breaker_generation != self._round and not in_doubt:
             return False
         self._streak = self._tries = 0
@@ -145,7 +150,17 @@ class CircuitBreaker:
         sooner = self._is_shut_by_doubts()
         if sooner:
             self.next_at = min(self.next_at, now + _SETTLED_WAIT_S)
-        self._in_doubt = 0
+        self._in_doubt = self._shut_in_doubt = 0
+        return sooner
+
+    def searched(self, now: float) -> bool:
+        """The service's log was read after the last submission in doubt. Returns whether the next try is sooner."""
+        if not self._is_shut_by_doubts():
+            return False
+        waits_s = _SEARCHED_WAITS_S[self._shut_in_doubt - 1 :]
+        at = max(now, self._doubted_at + (waits_s[0] if waits_s else DOUBT_PROBE_S))
+        sooner = at < self.next_at
+        self.next_at = min(self.next_at, at)
         return sooner
 
     def probe_answered(self, breaker_generation: int) -> None:
@@ -168,7 +183,7 @@ class CircuitBreaker:
         elif _is_answer(error) and not probe:
             if self._is_shut_by_doubts():
                 breaker_generation = self._round
-            self._in_doubt, self._answered = 0, True
+            self._no_doubt()
         if breaker_generation != self._round:
             return False
         if isinstance(error, LocalFault):
@@ -184,12 +199,20 @@ class CircuitBreaker:
         self._round += 1
         self._tries += 1
         self._trying = self._vouched = False
-        told = f"{self._in_doubt} submissions in a row ended in doubt: " if in_doubt else ""
+        told = ""
+        if in_doubt:
+            self._shut_in_doubt, self._doubted_at = self._shut_in_doubt + 1, now
+            told = f"{self._in_doubt} submissions in a row ended in doubt: "
         self.word, self.reason = trouble.word, told + error.message
         self.since = self._began.setdefault(trouble.word is CallStatus.PAUSED, now)
         wait_s = backoff.wait_s(trouble.wait, self._tries, error, self._rng) or 0.0
         self.next_at = now + (max(DOUBT_PROBE_S, wait_s) if in_doubt else wait_s)
         return True
+
+    def _no_doubt(self) -> None:
+        """A submission was answered: the counts of those in doubt start again."""
+        self._in_doubt = self._shut_in_doubt = 0
+        self._answered = True
 
     def _is_shut_by_doubts(self) -> bool:
         return not self.open and self._in_doubt >= MOST_DOUBTS

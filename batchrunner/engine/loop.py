@@ -408,6 +408,7 @@ class Engine:
             self.stop(fault.message)
             return
         now = self._deps.clock.monotonic()
+        has_all = self._in_doubt.reconcile_at is None  # or one came after the search had begun
         fresh = any(not self._in_doubt.is_earlier(fingerprint) for fingerprint in settled.adopted)
         self._in_doubt.reconciled([*settled.adopted, *settled.freed, *settled.disproved], now)
         for fingerprint in settled.adopted:
@@ -420,3 +421,5 @@ class Engine:
             await self._health.settled(accepted=True)
         elif settled.disproved:
             await self._health.settled(accepted=False)
+        elif settled.searched and has_all:
+            await self._health.searched()

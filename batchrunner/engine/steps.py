@@ -81,11 +81,13 @@ class Settled:
     """Submissions that are in doubt no more.
 
     adopted: found in the log. freed: to be submitted again in spite of the doubt. disproved: not accepted, by the log.
+    searched: whether the log was read to its end.
     """
 
     adopted: Sequence[str] = ()
     freed: Sequence[str] = ()
     disproved: Sequence[str] = ()
+    searched: bool = False
 
 
 Next = Submit | PollAgain | Download | HoldInDoubt | Finish | LeaveInFlight
@@ -272,7 +274,7 @@ class Steps:
             await self._accepted(name, Move.ADOPT, listed.ids[self.records[name].last.request_id], None)
         lacking = [name for name in names if self.records[name].last.request_id not in listed.requests]
         await self._note_search(lacking, listed, in_doubt, now)
-        return Settled(adopted, *await self._free(lacking, listed, in_time, asked))
+        return Settled(adopted, *await self._free(lacking, listed, in_time, asked), searched=listed.ended)
 
     async def _release(self, names: Sequence[str]) -> Settled:
         """Free submissions that the user asked for again, where no list can tell what became of them."""

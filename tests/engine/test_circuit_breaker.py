@@ -367,3 +367,44 @@ def test_what_the_log_shows_settles_the_doubts() -> None:
     assert lacking.settled(10.0, accepted=False) is True
     assert (lacking.open, lacking.opens_at(10.0)) == (False, 40.0), "the service is in trouble all the same"
     assert make(careful=True).settled(0.0, accepted=True) is False
+
+
+def test_a_log_that_can_be_read_lets_the_next_submission_go_sooner_each_time_less_so() -> None:
+    breaker = shut_by_doubts()
+    now = 0.0
+    waits: list[float] = []
+    for _ in range(6):
+        assert breaker.searched(now + 5.0) is (len(waits) < 3)
+        assert breaker.searched(now + 6.0) is False, "it is no news twice"
+        waits.append((breaker.opens_at(now) or 0.0) - now)
+        now = breaker.next_at
+        breaker.probe_answered(breaker.enter())
+        breaker.failed(breaker.enter(), DOUBT, now)
+    assert waits == [30.0, 120.0, 480.0, 1800.0, 1800.0, 1800.0]
+
+
+def test_a_log_that_is_read_late_lets_the_next_submission_go_at_once() -> None:
+    breaker = shut_by_doubts()
+    assert breaker.searched(600.0) is True
+    assert (breaker.open, breaker.opens_at(600.0), breaker.room) == (False, 600.0, 1)
+
+
+@pytest.mark.parametrize("answer", [None, JobFault("bad_request", "no", status=400)], ids=str)
+def test_after_an_answer_the_waits_begin_anew(answer: CallError | None) -> None:
+    breaker = shut_by_doubts()
+    for _ in range(3):
+        breaker.failed(breaker.enter(), DOUBT, 0.0)
+    breaker.failed(breaker.enter(), answer, 0.0) if answer else breaker.passed(breaker.enter())
+    for _ in range(3):
+        breaker.failed(breaker.enter(), DOUBT, 100.0)
+    assert breaker.searched(100.0) is True
+    assert breaker.opens_at(100.0) == 130.0
+
+
+def test_a_search_says_nothing_about_another_outage() -> None:
+    breaker = make(careful=True)
+    for _ in range(3):
+        breaker.failed(breaker.enter(), DOWN, 0.0)
+    before = breaker.next_at
+    assert breaker.searched(0.0) is False
+    assert breaker.next_at == before

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -323,6 +324,28 @@ def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
         assert sim.loop.time() < 3000.0
 
     play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 600.0)), logs=False)
+
+
+def test_a_log_that_can_be_read_shortens_the_wait_after_three_doubts(tmp_path: Path) -> None:
+    async def story(sim: Simulation) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(12)))
+        assert await sim.run(jobs, concurrency=8) == 1
+        assert Counter(sim.states().values()) == {"in_doubt": 3, "succeeded": 9}
+        assert sim.loop.time() < 300.0
+
+    play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 20.0)))
+
+
+def test_with_a_log_that_can_be_read_the_waits_grow_to_half_an_hour(tmp_path: Path) -> None:
+    async def story(sim: Simulation) -> None:
+        jobs = entries(*(f"job-{number}" for number in range(30)))
+        await sim.run(jobs, concurrency=30, outage_wait="2h")
+        tried = sorted(row["attempts"][0]["submitted_at"] for row in sim.report["jobs"] if row["attempts"])
+        times = [datetime.fromisoformat(moment).timestamp() for moment in tried]
+        waits = [after - before for before, after in pairwise(times[2:])]
+        assert [round(wait, -1) for wait in waits] == [30.0, 120.0, 480.0, 1800.0, 1800.0, 1800.0]
+
+    play(tmp_path, story, Fault(on="submit", kind="server_error"))
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
