@@ -1,6 +1,6 @@
-"""What the tests of several rooms share: a small clip that is whole, jobs, records, paths.
+"""Shared by tests of several packages: a small valid clip, jobs, records, paths.
 
-Nothing here may sleep, and nothing reaches beyond loopback.
+Nothing here may sleep or open a connection beyond loopback.
 """
 
 import io
@@ -20,10 +20,10 @@ from batchrunner.storage.durable_files import Disk
 
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
-NOW = 1_800_000_000.0  # wall time of tests that want one
+NOW = 1_800_000_000.0  # wall time for tests that need one
 
 
-# What takes long, longest first; most of it is real processes, which take their real time.
+# Tests that take long, longest first. Most of them start real processes and take real time.
 _LONG = (
     "tests/soak/test_soak.py",
     "tests/powercut/",
@@ -35,24 +35,28 @@ _LONG = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: one more than there are processors, as tests of whole processes wait for them."""
+    """For ``-n auto``: one worker more than there are CPUs, because tests of whole processes mostly wait."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure() -> None:
-    """Let programs under test hear SIGINT, also where a shell has started the tests in the background."""
+    """Restore SIGINT's default for the programs under test. A shell that starts the tests in the background ignores
+    it.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deal the tests out, so that every worker begins with its share of the long ones: it is given a run of them."""
+    """Distribute the tests so that every worker starts with its share of the long ones. xdist gives each worker a
+    consecutive block.
+    """
     workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
     items.sort(key=lambda item: next(place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)))
     items[:] = [item for worker in range(workers) for item in items[worker::workers]]
 
 
 class Opening(Disk):
-    """A disk whose every file is made by way of `open`: for stand-ins that watch there, or refuse."""
+    """A disk that creates every file with `open`, for test doubles that observe or refuse it."""
 
     def create(self, path: Path, content: bytes) -> None:
         with closing(self.open(path, "wb")) as file:
@@ -60,7 +64,7 @@ class Opening(Disk):
 
 
 class Inline(Executor):
-    """Runs everything at once, where it is asked for."""
+    """Runs each task immediately, in the calling thread."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **more: Any) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -73,13 +77,13 @@ class Inline(Executor):
 
 @pytest.fixture(scope="session")
 def clip() -> bytes:
-    """An H.264 MP4 of eight frames, 480 pixels each way: whole in every check."""
+    """An H.264 MP4 of eight frames, 480 by 480 pixels, that passes every check."""
     return encoded(8)
 
 
 @pytest.fixture(scope="session")
 def other_clip() -> bytes:
-    """Another one, longer."""
+    """A second, longer clip."""
     return encoded(12)
 
 
@@ -112,7 +116,7 @@ def remote(kind: str = "video", url: str = "https://example.com/walk.mp4") -> Me
 
 
 def make_job(name: str = "a", video: Media | None = None, image: Media | None = None, **params: Any) -> Job:
-    """A job whose fingerprint follows from `name` alone, 16 hex digits of it readable."""
+    """Make a job whose fingerprint depends only on `name`; its first 16 hex digits are readable."""
     digits = name.encode().hex().ljust(64, "0")
     return Job(
         fingerprint=f"sha256:{digits}",
@@ -123,7 +127,7 @@ def make_job(name: str = "a", video: Media | None = None, image: Media | None = 
 
 
 def make_record(name: str = "a", state: State = State.PENDING, attempts: int | None = None, **more: Any) -> Record:
-    """A record as it could stand in `state`."""
+    """Make a record that is valid in `state`."""
     job = more.pop("job", None) or make_job(name)
     count = attempts if attempts is not None else int(state is not State.PENDING)
     history = tuple(
@@ -139,7 +143,7 @@ def make_record(name: str = "a", state: State = State.PENDING, attempts: int | N
 
 
 def make_entries(*names: str, tags: dict[str, str] | None = None) -> tuple[Entry, ...]:
-    """Entries ``id=job``, or one word for both: ``make_entries("a", "copy=a")``."""
+    """Make entries ``id=job``, or one name for both: ``make_entries("a", "copy=a")``."""
     pairs = [name.partition("=")[::2] for name in names]
     return tuple(Entry(place, name, make_job(job or name), tags or {}) for place, (name, job) in enumerate(pairs))
 

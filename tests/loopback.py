@@ -1,4 +1,4 @@
-"""Servers on loopback that stand for the way from this machine to a service: a proxy, and TLS before a server."""
+"""Servers on loopback between this machine and a service: a proxy, and a TLS endpoint in front of a server."""
 
 import asyncio
 import ssl
@@ -12,10 +12,10 @@ CERTIFICATES = Path(__file__).parent / "certificates"
 
 @dataclass
 class Passage:
-    """A proxy for CONNECT and for whole addresses. It leads to loopback ports, whatever host is asked for.
+    """A proxy for CONNECT requests and for absolute URLs. It connects to loopback ports, whatever host is requested.
 
-    tunnel, plain: ports behind CONNECT and behind whole addresses. refuse: answered instead, a status.
-    lines, headers: of the requests that came.
+    tunnel, plain: the ports for CONNECT and for absolute URLs. refuse: a status to answer instead.
+    lines, headers: of the requests received.
     """
 
     tunnel: int = 0
@@ -54,7 +54,7 @@ class Passage:
 
 @asynccontextmanager
 async def tls(certificate: str, port: int = 0) -> AsyncIterator[int]:
-    """A port that speaks TLS with one of the test certificates and leads to the plain `port`; yields its number."""
+    """Serve TLS with one of the test certificates, forward to the plain `port`, and yield the port's number."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / f"{certificate}.pem")
 

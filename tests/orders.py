@@ -1,6 +1,7 @@
-"""What a job asks the service for, told apart from the program under test: by the sandbox's own reading of a request.
+"""What a job asks of the service, computed with the sandbox's own reading of a request and not with the code under
+test.
 
-A judge compares it with the mark in a delivered clip (`batchrunner.sandbox.clips.marks`).
+Tests compare it with the mark in a delivered clip (`batchrunner.sandbox.clips.marks`).
 """
 
 import base64
@@ -15,14 +16,14 @@ from batchrunner.sandbox.validation import Order, check
 
 
 def fingerprint_of(fields: Mapping[str, Any], *, video: str, image: str) -> str:
-    """The service's fingerprint of a request. fields: model and parameters. video, image: addresses."""
+    """Return the service's fingerprint of a request. fields: model and parameters. video, image: addresses."""
     order = check(json.dumps({**fields, "video_url": video, "image_url": image}).encode())
     assert isinstance(order, Order), order
     return order.fingerprint
 
 
 def order_of(job: Job) -> str:
-    """The same of a job whose inputs are addresses."""
+    """Return the same for a job whose inputs are addresses."""
     assert job.inputs["video"].uri is not None
     assert job.inputs["image"].uri is not None
     return fingerprint_of(
@@ -32,5 +33,5 @@ def order_of(job: Job) -> str:
 
 @lru_cache(maxsize=64)
 def data_uri(path: Path, kind: str) -> str:
-    """A file as an address that holds it. kind: ``video`` or ``image``."""
+    """Return a data URI that holds a file. kind: ``video`` or ``image``."""
     return f"data:{kind}/x;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,7 +1,7 @@
-"""The design's rules, read off the source: each test is a line of the design.
+"""The rules of the design, checked against the source: each test is one rule.
 
-Only imports at module level make the graph; what stands under TYPE_CHECKING is no import. An import inside a function
-is how heavy libraries are put off, and is looked at where that matters.
+The import graph has imports at module level only. Imports under TYPE_CHECKING do not count. Imports inside a function
+delay heavy libraries and are checked where that matters.
 """
 
 import ast
@@ -23,9 +23,9 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = "batchrunner"
-MOST_LINES = 500  # 350 is where to ask for a split; this is where a reason is needed
+MOST_LINES = 500  # a module longer than this should be split; longer ones need a reason here
 LONG_FILES: dict[str, str] = {}  # above MOST_LINES: module and reason
-# Purity is stated by package; IMPURE names the modules of these packages that read files or the clock, or open
+# Purity is a property of packages. IMPURE names the modules of these packages that read files or the clock, or open
 # connections.
 PURE_PACKAGES = ("plan", "engine.polling", "manifest", "progress", "providers.aimlapi", "report", "sandbox.faults")
 IMPURE = {"providers.aimlapi.client", "report.html", "report.writer"}
@@ -66,7 +66,7 @@ class Module:
 
     @property
     def inner(self) -> set[str]:
-        """Modules of the package imported at module level."""
+        """The modules of the package that are imported at module level."""
         return {name for name in self.imports if name in modules()}
 
 
@@ -107,7 +107,7 @@ def gather_imports(module: Module, node: ast.AST, into: set[str]) -> None:
 
 @cache
 def pure() -> frozenset[str]:
-    """The modules that do no I/O, read no clock and draw no chance, by their names in the package."""
+    """The modules that do no I/O and use no clock and no random numbers, by name within the package."""
     names = {name.removeprefix(f"{PACKAGE}.") for name in modules()}
     of_packages = {name for name in names if name.startswith(tuple(f"{package}." for package in PURE_PACKAGES))}
     return frozenset(of_packages - IMPURE | PURE_MODULES)
@@ -132,13 +132,13 @@ def by_name(module: Module) -> str:
 # Imports
 
 
-def test_imports_point_down_and_never_in_a_circle() -> None:
+def test_imports_point_down_and_have_no_cycle() -> None:
     graph = {module.name: module.inner for module in everything()}
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
-def test_the_rules_see_the_package() -> None:
-    """Or they would all hold for nothing."""
+def test_the_rules_find_the_package() -> None:
+    """Without this, the other rules could pass on an empty list."""
     assert len(modules()) > 50
     assert "batchrunner.job" in modules()["batchrunner.plan.resume"].inner
     assert "batchrunner.providers.aimlapi.responses" in modules()["batchrunner.providers.aimlapi.client"].inner
@@ -146,7 +146,7 @@ def test_the_rules_see_the_package() -> None:
     assert "batchrunner.app.runner" in modules()["batchrunner.app.start"].later
 
 
-def test_nobody_inside_uses_the_front_door_but_for_the_version() -> None:
+def test_only_the_version_is_imported_from_the_package_itself() -> None:
     wrong = []
     for module in everything():
         names = {name.partition(":")[2] for name in module.imports | module.later if name.startswith(f"{PACKAGE}:")}
@@ -159,8 +159,8 @@ def test_nobody_inside_uses_the_front_door_but_for_the_version() -> None:
     assert wrong == []
 
 
-def test_a_provider_s_package_is_named_in_the_registry_alone() -> None:
-    """A second provider touches neither the engine nor any other package."""
+def test_only_the_registry_names_a_providers_package() -> None:
+    """A second provider does not touch the engine or any other package."""
     packages = {name for name in modules() if re.fullmatch(r"batchrunner\.providers\.\w+", name)}
     packages = {name for name in packages if any(other.startswith(f"{name}.") for other in modules())}
     assert "batchrunner.providers.aimlapi" in packages
@@ -173,7 +173,7 @@ def test_a_provider_s_package_is_named_in_the_registry_alone() -> None:
             assert inside or not any(f"{name}.".startswith(f"{package}.") for name in names), module.name
 
 
-def test_the_engine_knows_of_providers_what_base_declares() -> None:
+def test_the_engine_uses_only_the_neutral_provider_types() -> None:
     for module in everything():
         if module.name.startswith("batchrunner.engine"):
             names = {name.partition(":")[0] for name in module.imports | module.later}
@@ -187,7 +187,7 @@ def test_errors_imports_nothing_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("short", sorted(pure()))
-def test_pure_files_import_nothing_that_acts(short: str) -> None:
+def test_pure_modules_import_no_io(short: str) -> None:
     todo, seen = [f"{PACKAGE}.{short}"], set[str]()
     while todo:
         module = modules()[todo.pop()]
@@ -198,12 +198,12 @@ def test_pure_files_import_nothing_that_acts(short: str) -> None:
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
-def test_files_that_say_that_they_are_pure_are_held_to_it(module: Module) -> None:
+def test_modules_that_call_themselves_pure_are_checked(module: Module) -> None:
     says_so = re.search(r"(^|\W)Pure(\.|:|;)", ast.get_docstring(module.tree) or "")
     assert bool(says_so) == (module.name.removeprefix("batchrunner.") in pure()) or not says_so
 
 
-def test_the_sandbox_shares_nothing_with_the_clients_side() -> None:
+def test_the_sandbox_shares_no_code_with_the_client() -> None:
     for module in everything():
         if not module.name.startswith("batchrunner.sandbox"):
             continue
@@ -211,7 +211,7 @@ def test_the_sandbox_shares_nothing_with_the_clients_side() -> None:
             "batchrunner.clock",
             "batchrunner.errors",
             "batchrunner.formatting",
-        }  # nothing of the service's replies
+        }  # not the format of the service's replies
         if module.name == "batchrunner.sandbox.serve":
             allowed.add("batchrunner.settings")
         names = {name.partition(":")[0] for name in module.imports | module.later} & set(modules())
@@ -223,7 +223,7 @@ def test_the_sandbox_shares_nothing_with_the_clients_side() -> None:
 
 
 def called(node: ast.AST) -> tuple[str, str]:
-    """What a call calls, as (owner, name): ``asyncio.sleep`` gives ("asyncio", "sleep")."""
+    """Return a called name as (owner, name): ``asyncio.sleep`` gives ("asyncio", "sleep")."""
     if isinstance(node, ast.Attribute):
         return ast.unparse(node.value), node.attr
     return "", node.id if isinstance(node, ast.Name) else ""
@@ -249,7 +249,7 @@ def test_only_the_clock_reads_time_or_sleeps(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
-def test_tasks_are_born_in_three_places_and_loops_in_two(module: Module) -> None:
+def test_tasks_and_loops_are_created_only_in_the_listed_modules(module: Module) -> None:
     if module.name not in TASK_MAKERS:
         found = [place(module, node) for node in nodes(module, ast.Attribute, ast.Name) if called(node)[1] in TASKS]
         assert found == []
@@ -262,13 +262,13 @@ def test_tasks_are_born_in_three_places_and_loops_in_two(module: Module) -> None
         assert found == []
 
 
-def test_the_places_that_may_do_it_are_the_ones_that_do() -> None:
+def test_the_listed_modules_create_tasks_and_loops() -> None:
     for name in TASK_MAKERS - {"batchrunner.app.runner"}:
         assert any(called(node)[1] in TASKS for node in nodes(modules()[name], ast.Attribute))
     assert any(reads_time(node) for node in nodes(modules()["batchrunner.clock"], ast.Attribute))
 
 
-# Sizes and words
+# Sizes and docstrings
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
@@ -283,17 +283,17 @@ def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
-def test_a_long_file_has_a_reason(module: Module) -> None:
+def test_a_long_module_has_a_reason(module: Module) -> None:
     lines = len(module.text.splitlines())
     assert (lines > MOST_LINES) <= (module.name in LONG_FILES), f"{module.name} has {lines} lines"
 
 
-def test_a_reason_is_for_a_long_file() -> None:
+def test_only_long_modules_have_a_reason() -> None:
     assert {name for name in LONG_FILES if len(modules()[name].text.splitlines()) <= MOST_LINES} == set()
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
-def test_a_module_says_what_it_holds(module: Module) -> None:
+def test_every_module_describes_its_content(module: Module) -> None:
     text = ast.get_docstring(module.tree)
     assert text
     assert text.splitlines()[0].endswith((".", ":")), "the first line is a sentence"
@@ -319,7 +319,7 @@ def test_every_exemption_names_its_rule_and_its_reason(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", everything(), ids=by_name)
-def test_nobody_catches_everything_but_the_job_border(module: Module) -> None:
+def test_only_the_engines_job_border_catches_every_exception(module: Module) -> None:
     wide = []
     for node in nodes(module, ast.ExceptHandler):
         assert isinstance(node, ast.ExceptHandler)
@@ -332,7 +332,7 @@ def test_nobody_catches_everything_but_the_job_border(module: Module) -> None:
 # What is installed and loaded
 
 
-def test_the_dependencies_are_those_that_are_imported() -> None:
+def test_the_dependencies_are_the_imported_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
     names = {name for module in everything() for name in module.imports | module.later}
@@ -342,7 +342,7 @@ def test_the_dependencies_are_those_that_are_imported() -> None:
 
 
 def loaded_by(arguments: list[str] | None, cwd: Path, *, status: int = 0, **environment: str) -> set[str]:
-    """The modules that a command has loaded when it ends. None: the bare import."""
+    """Return the modules that a command has loaded when it ends. None: the bare import."""
     call = "pass" if arguments is None else f"sys.argv[1:] = {arguments}; batchrunner.cli.main()"
     code = f"import sys, atexit, batchrunner.cli\natexit.register(lambda: print('LOADED', *sys.modules))\n{call}"
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("BATCHRUNNER_", "FORCE_"))}
@@ -360,14 +360,14 @@ def loaded_by(arguments: list[str] | None, cwd: Path, *, status: int = 0, **envi
 
 
 @pytest.mark.parametrize("arguments", [None, ["--help"], ["--version"], ["run", "--help"], []], ids=str)
-def test_help_does_not_wait_for_heavy_libraries(arguments: list[str] | None) -> None:
+def test_help_loads_no_heavy_library(arguments: list[str] | None) -> None:
     assert not loaded_by(arguments, ROOT, status=2 if arguments == [] else 0) & (HEAVY | {"asyncio"})
 
 
 ONE_JOB = "- {video: https://example.com/walk.mp4, image: https://example.com/hero.png}"
 NO_JOB = "matrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]"
 SANDBOX = {"batchrunner.sandbox", "batchrunner.sandbox.server", "multiprocessing", "aiohttp.web"}
-# What a command may not load: neither itself nor by what it imports. YAML is for manifests, SQLite for journals.
+# Modules that a command must not load, directly or indirectly. YAML is for manifests, SQLite for journals.
 SPARED = {
     "validate": (HEAVY - {"yaml"}) | SANDBOX | {"asyncio"},
     "plan": (HEAVY - {"yaml", "sqlite3"}) | SANDBOX | {"asyncio"},
@@ -377,12 +377,12 @@ SPARED = {
 }
 
 
-def test_commands_load_what_they_use_and_no_more(tmp_path: Path) -> None:
-    """Of remote inputs, against a remote service, and not on a terminal."""
+def test_commands_load_only_what_they_use(tmp_path: Path) -> None:
+    """With remote inputs, a remote service and no terminal."""
     (tmp_path / "one.yaml").write_text(ONE_JOB)
     (tmp_path / "none.yaml").write_text(NO_JOB)
     commands = {
-        "run": ["run", "none.yaml"],  # with no job, nobody calls the service
+        "run": ["run", "none.yaml"],  # without jobs, no request is sent
         "run, nothing to do": ["run", "none.yaml"],
         "validate": ["validate", "one.yaml"],
         "plan": ["plan", "one.yaml"],

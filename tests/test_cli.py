@@ -1,7 +1,7 @@
 """The command as a user runs it: exit statuses, messages, no traceback, and no API key in any file or output.
 
-One batch is run against a sandbox in a thread, with a renderer that gives a ready clip at once; most commands then
-look at a copy of its run directory, called in this process. What only a process can show runs in one.
+One batch runs against a sandbox in a thread, with a renderer that returns a finished clip immediately. Most commands
+then read a copy of its run directory in this process. Tests that need a process start one.
 """
 
 import asyncio
@@ -185,7 +185,7 @@ def test_every_setting_is_an_option_of_run(shell: Shell) -> None:
         assert "--" + setting.name.replace("_", "-") in text
 
 
-def test_the_version(shell: Shell) -> None:
+def test_the_version_option_prints_the_version(shell: Shell) -> None:
     assert shell("--version") == Ran(0, f"batchrunner {__version__}\n", "")
 
 
@@ -433,7 +433,7 @@ def test_the_older_variable_of_the_key_is_read_too(shell: Shell) -> None:
 # A finished batch
 
 
-def test_files_of_a_finished_run(finished: Shell) -> None:
+def test_a_finished_run_has_its_files(finished: Shell) -> None:
     names = sorted(path.name for path in finished.run_dir.iterdir())
     reports = ["report.html", "report.json", "results.csv"]
     assert names == [".batchrunner", ".batchrunner.witness", "first.mp4", *reports, "second.mp4", "twin.mp4"]
@@ -459,10 +459,10 @@ def test_a_lost_file_is_downloaded_again_at_no_cost(finished: Shell, service: Se
     assert finished("verify", "output/night").status == 0
 
 
-def test_plan(shell: Shell, finished: Shell) -> None:
+def test_plan_prints_the_remaining_jobs(shell: Shell, finished: Shell) -> None:
     fresh = json.loads(shell("plan", "night.yaml", "--json", "--output", "fresh").out)
     assert (fresh["submissions"], fresh["totals"]) == (2, {"new": 3})
-    assert not (shell.folder / "fresh").exists(), "looking makes nothing"
+    assert not (shell.folder / "fresh").exists(), "plan writes nothing"
     done = finished("plan", "night.yaml")
     assert done.status == 0
     assert "A run would make 0 submissions." in done.out
@@ -502,7 +502,7 @@ def test_a_foreign_file_in_a_reports_place_is_moved_and_reported(finished: Shell
     assert json.loads(path.read_text())["schema_version"] == 2
 
 
-def test_verify(finished: Shell) -> None:
+def test_verify_checks_the_files(finished: Shell) -> None:
     assert finished("verify", "output/night") == Ran(0, "3 results checked, 0 bad\n", "")
     clip = bytearray((finished.run_dir / "first.mp4").read_bytes())
     clip[len(clip) // 2] ^= 1
@@ -575,7 +575,7 @@ def test_a_batch_that_another_process_runs_is_locked(finished: Shell, service: S
 # Other commands
 
 
-def test_validate(shell: Shell) -> None:
+def test_validate_checks_a_manifest(shell: Shell) -> None:
     ran = shell("validate", "night.yaml")
     assert (ran.status, ran.out) == (0, "night.yaml: 3 jobs, 1 warning\n")
     assert "night.yaml:7:5: warning: 'twin' is the same job as 'first'" in ran.err
@@ -588,14 +588,14 @@ def test_validate(shell: Shell) -> None:
     assert "night.yaml: 3 jobs" in both.out
 
 
-def test_schema(shell: Shell) -> None:
+def test_schema_prints_the_manifests_schema(shell: Shell) -> None:
     import jsonschema
 
     schema = json.loads(shell("schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
-def test_a_name_that_is_not_text(shell: Shell) -> None:
+def test_file_names_that_are_not_text_cause_no_traceback(shell: Shell) -> None:
     """File names are bytes. No command fails with a traceback for any name."""
     odd = os.fsdecode(b"n\xff\x1b[31m.yaml")
     (shell.folder / odd).write_text(MANIFEST.replace("name: night", ""))
@@ -615,7 +615,7 @@ def test_a_closed_pipe_is_not_an_error(shell: Shell) -> None:
         )
     finally:
         os.close(write)
-    assert (done.returncode, done.stderr) == (0, b""), "a reader that had enough changes no exit status"
+    assert (done.returncode, done.stderr) == (0, b""), "a closed reader does not change the exit status"
 
 
 # Closed and full streams

@@ -32,7 +32,7 @@ def page_text(name: str) -> str:
 
 
 def states_page() -> str:
-    """docs/states.md, from the one table of the state machine."""
+    """Return docs/states.md, generated from the state machine's table."""
     moves = "\n".join(f"| `{old}` | `{move}` | `{new}` |" for (old, move), new in TRANSITIONS.items())
     outcomes = "\n".join(f"| `{move}` | `{outcome}` |" for move, outcome in OUTCOMES.items())
     return f"""# Job states
@@ -77,7 +77,7 @@ def test_the_drawing_shows_each_state_and_each_move() -> None:
 
 
 def rows(heading: str, page: str) -> dict[str, list[str]]:
-    """The page's table whose first column has this heading: cells by the first one, without its backticks."""
+    """Return the table whose first column has this heading, as cells by the first cell without its backticks."""
     table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page_text(page), re.MULTILINE)
     assert table, heading
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table[1].splitlines()]
@@ -89,7 +89,7 @@ def test_the_readme_is_short() -> None:
 
 
 def pages_of(nav: list[Any]) -> list[str]:
-    """The pages that a site's navigation names, at any depth."""
+    """Yield the pages that the site's navigation names, at any depth."""
     values = [next(iter(item.values())) for item in nav]
     return [page for value in values for page in ([value] if isinstance(value, str) else pages_of(value))]
 
@@ -101,7 +101,7 @@ def test_the_site_has_every_page_once() -> None:
     assert linked == {path.name for path in DOCS.glob("*.md")}
 
 
-def test_settings_page() -> None:
+def test_the_settings_page_lists_every_setting() -> None:
     documented = rows("setting", "settings.md")
     assert list(documented) == [setting.name for setting in SETTINGS]
     for setting in SETTINGS:
@@ -110,7 +110,7 @@ def test_settings_page() -> None:
         assert documented[setting.name][1] == default, setting.name
 
 
-def test_manifest_page_job_fields() -> None:
+def test_the_manifest_page_lists_every_job_field() -> None:
     properties = manifest.schema()["$defs"]["job"]["properties"]
     documented = rows("job field", "manifest.md")
     assert set(documented) == set(properties)
@@ -121,7 +121,7 @@ def test_manifest_page_job_fields() -> None:
 
 
 def test_the_manifests_on_the_manifest_page_validate(tmp_path: Path) -> None:
-    """Both examples validate as they stand, given the files that they name."""
+    """Both examples validate unchanged if the files that they name exist."""
     media = ROOT / "manifests" / "media"
     (tmp_path / "media" / "clips").mkdir(parents=True)
     for name, content in (("walk.mp4", "bunny.mp4"), ("clips/x.mp4", "bunny.mp4"), ("hero.png", "hopper.jpg")):
@@ -163,7 +163,7 @@ def test_the_data_set_of_the_readme_validates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_point_to_existing_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
     if page.parent == DOCS:
@@ -171,7 +171,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_anchors_lead_to_a_heading(page: Path) -> None:
+def test_anchors_point_to_a_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text("utf-8")):
         text = ((page.parent / target) if target else page).read_text("utf-8")
         headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -197,7 +197,7 @@ def test_the_glossary_defines_each_term_once_and_in_order() -> None:
     assert kept | {"run directory", "in doubt", "in flight"} <= set(entries)
 
 
-def test_the_dockerfile_copies_what_the_package_is_built_from() -> None:
+def test_the_dockerfile_copies_every_file_that_the_build_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     paths = [path for line in copied for path in line.split()]
@@ -218,10 +218,10 @@ def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
 
 
 def kinds_in_the_code() -> set[str]:
-    """Error kinds in the client's code: the first argument of a fault or problem, the third of a status."""
+    """Yield the error kinds in the client's code: the first argument of a fault or problem, the third of a status."""
     kinds = set[str]()
     for path in (ROOT / "batchrunner").rglob("*.py"):
-        if {"sandbox", "progress"} & set(path.parts):  # the service's own words, and lines of a screen
+        if {"sandbox", "progress"} & set(path.parts):  # terms of the service, and screen output
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Call):
@@ -240,19 +240,19 @@ def test_every_error_kind_is_documented() -> None:
     assert found <= set(rows("kind", "troubleshooting.md"))
 
 
-def test_the_recorded_terminal_is_light_and_runs_no_script() -> None:
+def test_the_recorded_terminal_is_small_and_runs_no_script() -> None:
     picture = (ROOT / "docs" / "terminal.svg").read_bytes()
     assert len(picture) < 400_000
     assert ET.fromstring(picture).tag.endswith("svg")
     assert not re.search(rb"<script|<foreignObject|href=\"(?!#)|url\(", picture)
 
 
-def test_commands_page_exit_statuses() -> None:
+def test_the_commands_page_lists_every_exit_status() -> None:
     documented = " ".join(rows("status", "commands.md")).replace(",", "").split()
     assert [int(number) for number in documented] == [int(status) for status in ExitStatus]
 
 
-def test_commands_page_commands() -> None:
+def test_the_commands_page_lists_every_command() -> None:
     documented = [row.removeprefix("batchrunner ").split()[0] for row in rows("command", "commands.md")]
     assert documented == cli.cli.list_commands(click.Context(cli.cli))
 
@@ -268,7 +268,7 @@ def test_examples_validate_and_name_their_schema(path: Path) -> None:
     assert manifest.load(path).entries
 
 
-def test_the_tests_that_show_the_guarantees_exist() -> None:
+def test_the_tests_that_the_guarantees_name_exist() -> None:
     page = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
     assert len(named) > 30

@@ -1,4 +1,4 @@
-"""The installed command as a user meets it: a real process, a real port, a real file tree."""
+"""The installed command as a user runs it: a real process, a real port and real files."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 # The demo
 
 
-def test_the_demo_gives_clips_and_a_report(tmp_path: Path) -> None:
+def test_the_demo_writes_clips_and_a_report(tmp_path: Path) -> None:
     done = call("run", DEMO, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "output" / "demo"
@@ -55,11 +55,11 @@ def test_the_demo_gives_clips_and_a_report(tmp_path: Path) -> None:
     assert report["totals"] | {"jobs": 3, "succeeded": 3, "generations": 3} == report["totals"]
     page = (out / "report.html").read_text("utf-8")
     assert all(f"{name}.mp4" in page for name in short_sides_px)
-    assert {path.name for path in tmp_path.iterdir()} == {"output"}, "nothing lies elsewhere"
+    assert {path.name for path in tmp_path.iterdir()} == {"output"}, "no file is written elsewhere"
 
     again = call("run", DEMO, cwd=tmp_path)
     assert again.returncode == 0
-    assert len(_embedded_ledger(out, "accepted")) == 3, "what is done is not done again"
+    assert len(_embedded_ledger(out, "accepted")) == 3, "finished work is not repeated"
     verified = call("verify", out, cwd=tmp_path)
     assert (verified.returncode, verified.stdout) == (0, "3 results checked, 0 bad\n")
 
@@ -94,8 +94,8 @@ def _embedded_ledger(out: Path, event: str = "") -> list[dict[str, Any]]:
 # The service's own sample
 
 
-def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: Service) -> None:
-    """The page's Python sample as it stands; host and key are changed, and its wait, so that it need not take 10 s."""
+def test_the_python_sample_of_the_service_downloads_its_video(tmp_path: Path, service: Service) -> None:
+    """The documentation's Python sample, unchanged except for the host, the key and the 10 s wait."""
     sample = (ROOT / "tests" / "sample_client.txt").read_text("utf-8")
     changes = {
         "https://api.aimlapi.com": service.url,
@@ -105,7 +105,7 @@ def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: S
     for old, new in changes.items():
         assert old in sample
         sample = sample.replace(old, new)
-    # It prints what it got; the last line is of ours, to read that without parsing prose.
+    # The sample prints its result. The last line is ours, so that no prose is parsed.
     script = tmp_path / "sample_client.py"
     script.write_text(f"{sample.rstrip().removesuffix('main()')}print('RESULT', json.dumps(main()))\n", "utf-8")
     script.write_text("import json\n" + script.read_text("utf-8"), "utf-8")
@@ -125,11 +125,11 @@ def test_the_documentations_own_sample_gets_its_video(tmp_path: Path, service: S
     assert min(_decoded_size_px(clip)) == 720
 
 
-# Being stopped
+# Interruptions
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_continued(tmp_path: Path, service: Service, number: signal.Signals, status: int) -> None:
+def test_an_interrupted_run_continues(tmp_path: Path, service: Service, number: signal.Signals, status: int) -> None:
     batch = make_batch(tmp_path, 12, dict(service.environment()), concurrency=3)
     with batch.start() as run:
         run.says("succeeded:")
@@ -149,7 +149,9 @@ def test_an_interrupted_run_is_continued(tmp_path: Path, service: Service, numbe
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_as_soon_as_the_run_begins(tmp_path: Path, service: Service, number: signal.Signals) -> None:
+def test_a_signal_right_after_the_start_ends_the_run_cleanly(
+    tmp_path: Path, service: Service, number: signal.Signals
+) -> None:
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     lock = batch.output / ".batchrunner" / "lock"
     with batch.start() as run:
@@ -175,7 +177,9 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_loop_can_hear_it(tmp_path: Path, service: Service, number: signal.Signals) -> None:
+def test_a_signal_before_the_event_loop_starts_ends_the_run_cleanly(
+    tmp_path: Path, service: Service, number: signal.Signals
+) -> None:
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     script = [sys.executable, "-c", BEFORE_THE_LOOP, str(int(number))]
     command = [*script, "run", str(batch.manifest), "--output", str(batch.output)]
@@ -187,7 +191,7 @@ def test_a_signal_before_the_loop_can_hear_it(tmp_path: Path, service: Service, 
     assert not service.accepted()
 
 
-def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_run_at_once_and_corrupts_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, "--duration", "500ms", "--faults", str(_slow_downloads(tmp_path))) as service:
         batch = make_batch(tmp_path, 6, dict(service.environment()))
         with batch.start() as run:
@@ -195,7 +199,7 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
             run.process.send_signal(signal.SIGINT)
             run.says("stopping")
             run.process.send_signal(signal.SIGINT)
-            assert run.end(20) == 130, run.output  # a transfer would last longer
+            assert run.end(20) == 130, run.output  # a transfer would take longer
         assert "Traceback" not in batch.log()
         assert call("report", batch.output, cwd=tmp_path).returncode == 0
         rows = batch.report()["jobs"]
@@ -209,7 +213,7 @@ def test_a_second_signal_ends_it_at_once_and_corrupts_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("way", ["deleted", "replaced", "edited"])
-def test_a_clip_that_is_lost_during_the_run_is_fetched_again(tmp_path: Path, service: Service, way: str) -> None:
+def test_a_clip_that_is_lost_during_the_run_is_downloaded_again(tmp_path: Path, service: Service, way: str) -> None:
     batch = make_batch(tmp_path, 8, dict(service.environment()), concurrency=1)
     with batch.start() as run:
         run.says("succeeded:")
@@ -242,7 +246,7 @@ main()
 """
 
 
-def test_a_second_signal_ends_it_at_once_also_while_a_clip_is_decoded(tmp_path: Path, service: Service) -> None:
+def test_a_second_signal_ends_the_run_while_a_clip_is_decoded(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 2, dict(service.environment()))
     command = [sys.executable, "-c", STUCK, "run", str(batch.manifest), "--output", str(batch.output)]
     log = tmp_path / "stuck.log"
@@ -278,7 +282,7 @@ def _slow_downloads(folder: Path) -> Path:
     return path
 
 
-def test_an_embedded_sandbox_that_was_killed_remembers_what_was_paid(tmp_path: Path) -> None:
+def test_a_killed_embedded_sandbox_remembers_paid_generations(tmp_path: Path) -> None:
     batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=4)
     with batch.start() as run:
         run.says("succeeded:")
@@ -295,8 +299,8 @@ def test_an_embedded_sandbox_that_was_killed_remembers_what_was_paid(tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C at a terminal, or a service manager's stop: the render workers get it too, even while they start."""
+def test_the_parent_handles_a_signal_to_the_process_group(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C at a terminal and a service manager's stop also reach the render workers, even while they start."""
     batch = make_batch(tmp_path, 4, {}, provider="sandbox", concurrency=2)
     with batch.start() as run:
         run.says("accepted")
@@ -311,7 +315,7 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_handle(tmp_path: Path, nu
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_render_workers_are_deaf_to_it_from_birth(tmp_path: Path, number: signal.Signals) -> None:
+def test_render_workers_ignore_signals_from_the_start(tmp_path: Path, number: signal.Signals) -> None:
     batch = make_batch(tmp_path, 3, {}, provider="sandbox", poll_interval="100ms")
     hit: set[int] = set()
 
@@ -330,14 +334,14 @@ def test_render_workers_are_deaf_to_it_from_birth(tmp_path: Path, number: signal
 
 
 def _children(pid: int) -> list[int]:
-    """Processes that `pid` started."""
+    """Return the child processes of `pid`."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
 
 
-# What is printed, and what is refused
+# Output and refusals
 
 
 def test_quiet_prints_nothing_on_success(tmp_path: Path, service: Service) -> None:
@@ -347,7 +351,7 @@ def test_quiet_prints_nothing_on_success(tmp_path: Path, service: Service) -> No
     assert len(list(batch.output.glob("*.mp4"))) == 2
 
 
-def test_a_bad_manifest_names_its_place_and_submits_nothing(tmp_path: Path, service: Service) -> None:
+def test_a_bad_manifest_gives_its_place_and_submits_nothing(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 2, dict(service.environment()))
     batch.manifest.write_text("jobs:\n  - {video: clip.mp4, image: picture.png, resolutoin: 480p}\n")
     done = call("run", batch.manifest, cwd=tmp_path, **batch.environment)
@@ -360,7 +364,7 @@ def test_a_bad_manifest_names_its_place_and_submits_nothing(tmp_path: Path, serv
 
 
 @pytest.mark.parametrize("key", [{}, {"AIMLAPI_KEY": " "}, {"AIMLAPI_KEY": "sécret"}])
-def test_without_a_key_nothing_begins(tmp_path: Path, key: dict[str, str]) -> None:
+def test_a_run_without_a_key_submits_nothing(tmp_path: Path, key: dict[str, str]) -> None:
     batch = make_batch(tmp_path, 1, {})
     done = call("run", batch.manifest, cwd=tmp_path, **key)
     assert done.returncode == 2
@@ -370,7 +374,7 @@ def test_without_a_key_nothing_begins(tmp_path: Path, key: dict[str, str]) -> No
     assert not (tmp_path / "output").exists()
 
 
-def test_the_key_is_written_nowhere(tmp_path: Path, service: Service) -> None:
+def test_the_key_is_written_to_no_file(tmp_path: Path, service: Service) -> None:
     key = "sk-not-for-any-file-6f1d"
     batch = make_batch(tmp_path, 2, {**service.environment(), "AIMLAPI_KEY": key})
     assert batch.run() == 0

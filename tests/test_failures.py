@@ -1,4 +1,4 @@
-"""docs/failures.md: every known failure of the field has its row, and every test that a row names exists."""
+"""docs/failures.md has a row for every known failure of the field, and every test that a row names exists."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_every_failure_has_its_row() -> None:
     assert [row[0].strip() for row in MACHINES] == [f"M{number}" for number in range(1, 11)]
 
 
-def test_every_row_names_tests_that_exist_or_says_why_it_cannot_occur() -> None:
+def test_every_row_names_existing_tests_or_says_why_it_cannot_occur() -> None:
     known = names_of_tests()
     for row in [*ROWS, *MACHINES]:
         named = re.findall(r"`(test_\w+)`", row[3])

@@ -1,4 +1,4 @@
-"""Text that is safe to show."""
+"""Text that is safe to print."""
 
 import json
 

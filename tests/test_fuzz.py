@@ -1,4 +1,4 @@
-"""A bounded share of the fuzzers, the same cases each time; ``python -m tests.fuzz --minutes 10`` goes on."""
+"""A bounded share of the fuzzers with the same cases each time; ``python -m tests.fuzz --minutes 10`` runs more."""
 
 import random
 from collections.abc import Iterator
@@ -27,30 +27,30 @@ def folder() -> Iterator[Path]:
 
 @given(st.binary(max_size=200))
 @settings(BOUNDED, max_examples=300)
-def test_bytes(folder: Path, data: bytes) -> None:
+def test_arbitrary_bytes_give_a_batch_or_diagnostics(folder: Path, data: bytes) -> None:
     check_bytes(data, folder)
 
 
 @given(st.lists(TOKENS | st.text(SIGNS, max_size=6), max_size=30))
 @settings(BOUNDED, max_examples=500)
-def test_text_that_looks_like_yaml(folder: Path, tokens: list[str]) -> None:
+def test_text_that_looks_like_yaml_gives_a_batch_or_diagnostics(folder: Path, tokens: list[str]) -> None:
     check_bytes("".join(tokens).encode(), folder)
 
 
 @given(st.sampled_from(corpus()), st.integers(0, 2**32))
 @settings(BOUNDED, max_examples=600)
-def test_accidents_to_manifests(folder: Path, data: bytes, seed: int) -> None:
+def test_damaged_manifests_give_a_batch_or_diagnostics(folder: Path, data: bytes, seed: int) -> None:
     check_bytes(broken(data, random.Random(seed)), folder)
 
 
-def test_the_public_yaml_test_suite(folder: Path) -> None:
-    """All that YAML can be: a manifest is next to none of it, and every input is told what it is not."""
+def test_the_public_yaml_test_suite_gives_a_batch_or_diagnostics(folder: Path) -> None:
+    """The suite has every feature of YAML; a manifest uses few of them. Every rejected input gets a diagnostic."""
     assert len(suite()) == 402
     assert [name for name, text in suite() if check_bytes(text.encode(), folder)] == []
 
 
-def test_some_accidents_are_survived(folder: Path) -> None:
-    """Or the fuzzers would only ever see the first check."""
+def test_some_damaged_manifests_are_still_valid(folder: Path) -> None:
+    """Otherwise the fuzzers would reach only the first check."""
     good = (b"- {video: bunny.mp4, image: hopper.jpg}\n" * 3, corpus()[0])
     seen = [check_bytes(broken(data, random.Random(seed)), folder) for data in good for seed in range(100)]
     assert any(seen)
@@ -71,6 +71,6 @@ def test_some_accidents_are_survived(folder: Path) -> None:
     ],
     ids=lambda data: str(data)[:20],
 )
-def test_what_is_long_or_deep_stays_cheap(folder: Path, data: str) -> None:
-    """Each of these once took minutes, or would in a rule that looks back from every character."""
+def test_long_or_deep_input_stays_cheap(folder: Path, data: str) -> None:
+    """Each of these once took minutes, or would with a rule that looks back from every character."""
     assert not check_bytes(data.encode(), folder)

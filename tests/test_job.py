@@ -1,4 +1,6 @@
-"""The state machine: only moves of the table are legal, and a possibly paid job is never resubmitted by itself."""
+"""The state machine: only moves of the table are legal, and a job that may be paid for is never resubmitted
+automatically.
+"""
 
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -70,7 +72,7 @@ def test_an_intent_starts_a_numbered_attempt_and_keeps_earlier_ones() -> None:
     assert again.last.generation_id is None
 
 
-def test_an_error_is_on_record_and_attempt_until_the_next_move_clears_the_record() -> None:
+def test_an_error_stays_on_the_record_until_the_next_move() -> None:
     doubted = advance(moved(make_record(), Move.BEGIN_SUBMIT), Move.DOUBT, error=WHY)
     assert doubted.error == WHY
     assert doubted.last.error == WHY
@@ -123,7 +125,7 @@ def test_counts_include_every_state() -> None:
     assert sum(counts.values()) == 2
 
 
-def test_names() -> None:
+def test_keys_file_names_and_state_values_are_stable() -> None:
     job = make_job("a")
     assert job.fingerprint == f"sha256:{job.key}{'0' * 48}"
     assert len(job.key) == 16

@@ -42,12 +42,12 @@ PLAIN_NAMES = [
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_names_of_secrets(name: str) -> None:
+def test_names_of_secrets_are_recognised(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", PLAIN_NAMES)
-def test_names_that_are_not_secrets(name: str) -> None:
+def test_other_names_are_not_taken_for_secrets(name: str) -> None:
     assert not is_secret_name(name)
 
 
@@ -85,7 +85,7 @@ def test_a_text_without_a_secret_is_unchanged(text: str) -> None:
 
 @pytest.mark.parametrize("user", ["", "u:", "me:", "abc:"])
 @pytest.mark.parametrize("coded", [base64.b64encode, base64.urlsafe_b64encode])
-def test_base64_around_the_key(user: str, coded: Callable[[bytes], bytes]) -> None:
+def test_the_key_inside_base64_is_redacted(user: str, coded: Callable[[bytes], bytes]) -> None:
     text = coded(f"{user}{KEY}:more".encode()).decode()
     clean = KNOWN.text(f"Basic {text}")
     assert MARK in clean
@@ -113,7 +113,7 @@ def test_a_reply_stays_json_and_its_used_values_are_unchanged() -> None:
     assert KNOWN.reply(b"<p>" + KEY.encode() + b"\xff") == f"<p>{MARK}\ufffd".encode()
 
 
-def test_the_secrets_of_an_environment() -> None:
+def test_the_secrets_of_an_environment_are_collected() -> None:
     known = Redactor.of(
         {
             "AIML_API_KEY": KEY,

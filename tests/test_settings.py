@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def test_defaults() -> None:
+def test_defaults_apply_where_nothing_is_set() -> None:
     assert resolve({}, {}, {}) == Settings(**DEFAULTS)
 
 
@@ -65,7 +65,7 @@ def test_the_fields_match_the_table() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_precedence_flag_environment_manifest_default(setting: Setting) -> None:
+def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> None:
     written: dict[str, list[Any]] = {
         "path": ["a", "b", "c"],
         "text": ["a", "b", "c"],
@@ -253,7 +253,7 @@ def test_a_duration_gives_seconds_or_a_value_error(text: str) -> None:
         ("64.4%", 250, 161),  # slightly more than 161 in binary floating point
     ],
 )
-def test_number_of_jobs_of_a_share(text: str, jobs: int, number: int) -> None:
+def test_a_share_gives_a_number_of_jobs(text: str, jobs: int, number: int) -> None:
     share = parse(BY_NAME["stop_after_failures"], text)
     assert isinstance(share, Share)
     assert share.of(jobs) == number
@@ -265,7 +265,7 @@ def test_a_percentage_is_rounded_up_in_decimal(jobs: int, tenths: int) -> None:
     assert Share(tenths / 10, percent=True).of(jobs) == max(1, ceil(Decimal(tenths) * jobs / 1000))
 
 
-# Moments
+# Points in time
 
 
 class Berlin(tzinfo):
@@ -307,7 +307,7 @@ def utc(text: str) -> float:
         ("06:00", "2027-07-01T20:00", "2027-07-02T04:00"),
         ("06:00", "2027-02-01T04:59:59", "2027-02-01T05:00"),
         ("06:00", "2027-02-01T05:00", "2027-02-01T05:00"),  # exactly now
-        ("06:00", "2027-02-01T08:00", "2027-02-01T05:00"),  # the missed night is over
+        ("06:00", "2027-02-01T08:00", "2027-02-01T05:00"),  # the missed window is over
         ("06:00", "2027-02-01T12:59", "2027-02-01T05:00"),
         ("06:00", "2027-02-01T13:01", "2027-02-02T05:00"),
         ("23:30", "2027-01-31T22:00", "2027-01-31T22:30"),
@@ -331,7 +331,7 @@ def utc(text: str) -> float:
         ("2027-01-31T06:00", "2027-06-01T00:00", "2027-01-31T05:00"),  # a past date stays in the past
         ("06:00-0500", "2027-07-01T20:00", "2027-07-02T11:00"),
         ("22:00-06:00", "2027-01-31T21:00", "2027-02-01T05:00"),  # it opens
-        ("22:00-06:00", "2027-01-31T20:59", "2027-01-31T05:00"),  # not yet open: the previous night is over
+        ("22:00-06:00", "2027-01-31T20:59", "2027-01-31T05:00"),  # not yet open: the previous window is over
         ("22:00-06:00", "2027-02-01T04:59", "2027-02-01T05:00"),
         ("22:00-06:00", "2027-02-01T05:00", "2027-02-01T05:00"),
         ("22:00-06:00", "2027-02-01T08:00", "2027-02-01T05:00"),
@@ -344,12 +344,12 @@ def utc(text: str) -> float:
         ("22:00-02:30", "2027-10-31T00:40", "2027-10-31T00:30"),  # its end occurs twice: the first
     ],
 )
-def test_conversion_of_a_moment(text: str, now: str, at: str) -> None:
+def test_points_in_time_are_converted(text: str, now: str, at: str) -> None:
     found = Moment(text).after(utc(now), Berlin())
     assert datetime.fromtimestamp(found, UTC) == datetime.fromtimestamp(utc(at), UTC)
 
 
-def test_the_default_zone_is_this_machines() -> None:
+def test_the_default_time_zone_is_this_machines() -> None:
     now = utc("2027-05-05T12:00")
     found = datetime.fromtimestamp(Moment("06:00").after(now)).astimezone()
     assert (found.hour, found.minute) == (6, 0)

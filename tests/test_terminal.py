@@ -1,7 +1,7 @@
-"""The command on a pseudo-terminal, as a person sees it: at several sizes, while it is resized, after Ctrl-C.
+"""The command on a pseudo-terminal at several sizes, while it is resized, and after Ctrl-C.
 
-What the terminal would show is kept up by pyte. The runs are rehearsals whose generations take long, so that there is
-something to look at, and end by Ctrl-C; or take no time.
+pyte emulates the terminal. The runs are rehearsals. Some have long generations and end by Ctrl-C; the others take no
+time.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ QUICK = "service: {duration: 10s, spread: 0, render: tiny, capacity: 4}\n"
 
 
 class Terminal:
-    """A command on a terminal of so many columns and lines."""
+    """A command on a terminal of the given columns and lines."""
 
     def __init__(self, folder: Path, columns: int, lines: int, *arguments: str, **environment: str) -> None:
         self.screen: Any = pyte.Screen(columns, lines)
@@ -69,7 +69,7 @@ class Terminal:
         return [line.rstrip() for line in self.screen.display]
 
     def until(self, seen: Callable[[list[str]], bool]) -> list[str]:
-        """Read until `seen` is true of the screen."""
+        """Read until `seen` returns true for the screen."""
         while not seen(self.shown):
             ready, _, _ = select.select([self._master], [], [], PATIENCE_S)
             assert ready, self.shown
@@ -77,7 +77,7 @@ class Terminal:
         return self.shown
 
     def end(self) -> int:
-        """Read to the end; the exit status."""
+        """Read to the end and return the exit status."""
         while self.process.poll() is None:
             if select.select([self._master], [], [], 0.05)[0]:
                 self._take()
@@ -91,7 +91,7 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         self._set_size(columns, lines)
         self.screen.resize(lines, columns)
-        # Terminals wrap what was drawn anew, each in its own way: nothing stands where it did.
+        # When a terminal is resized, it wraps old output in its own way, so that no position stays the same.
         self._stream.feed(b"\x1b[H" + b"stale\r\n" * (lines - 1))
 
     def _set_size(self, columns: int, lines: int) -> None:
@@ -124,7 +124,7 @@ def generating(shown: list[str]) -> bool:
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(120, 40), (80, 24), (40, 15)])
-def test_a_screen_of_every_size_and_ctrl_c(folder: Path, columns: int, lines: int) -> None:
+def test_the_screen_fits_every_size_and_ctrl_c_ends_the_run(folder: Path, columns: int, lines: int) -> None:
     with Terminal(folder, columns, lines, *run("slow.yaml")) as terminal:
         shown = terminal.until(generating)
         assert shown[0].startswith("night on sandbox")
@@ -136,12 +136,12 @@ def test_a_screen_of_every_size_and_ctrl_c(folder: Path, columns: int, lines: in
         assert terminal.end() == 130
         assert not terminal.screen.cursor.hidden
         left = terminal.shown
-        assert not any(line.startswith(("jobs ", "finish ")) for line in left), "the screen has made room"
+        assert not any(line.startswith(("jobs ", "finish ")) for line in left), "the screen is removed at the end"
         assert any(line.startswith("continue") for line in left)
         assert any("report" in line for line in left)
 
 
-def test_it_follows_the_window(folder: Path) -> None:
+def test_the_screen_follows_the_window(folder: Path) -> None:
     with Terminal(folder, 100, 30, *run("slow.yaml")) as terminal:
         terminal.until(generating)
         for columns, lines in ((40, 15), (120, 40), (60, 10), (30, 5)):
@@ -149,20 +149,20 @@ def test_it_follows_the_window(folder: Path) -> None:
             bar = re.compile(rf"^[╍─]{{{columns - 7}}} 0 of 6$")
             shown = terminal.until(lambda seen, bar=bar: len(seen) > 1 and bool(bar.match(seen[1])))  # type: ignore[misc]  # a default
             assert shown[0].startswith("night on sandbox")
-            assert not any("stale" in line for line in shown), "nothing is left of the frames before"
+            assert not any("stale" in line for line in shown), "nothing is left of earlier frames"
         terminal.press(b"\x03")
         assert terminal.end() == 130
 
 
-def test_the_last_words_stay(folder: Path) -> None:
+def test_the_final_lines_stay_on_the_terminal(folder: Path) -> None:
     with Terminal(folder, 100, 30, *run("quick.yaml")) as terminal:
         assert terminal.end() == 0, terminal.shown
         assert terminal.shown[0].startswith("night (sandbox): 6 of 6 jobs succeeded")
         assert any(line.startswith("report ") and line.endswith("report.html") for line in terminal.shown)
-        assert b"\x1b[?1049h" not in terminal.raw, "what stood on the terminal before is there still"
+        assert b"\x1b[?1049h" not in terminal.raw, "earlier output is still on the terminal"
 
 
-def test_without_colour_no_colour_is_sent(folder: Path) -> None:
+def test_no_color_sends_no_colour(folder: Path) -> None:
     with Terminal(folder, 80, 24, *run("quick.yaml"), NO_COLOR="1") as terminal:
         assert terminal.end() == 0
         assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", terminal.raw)
@@ -176,7 +176,7 @@ def test_a_dumb_terminal_gets_lines(folder: Path) -> None:
         assert terminal.raw.count(b": accepted: ") == 6
 
 
-def test_watching_another_processs_run(folder: Path) -> None:
+def test_status_watches_another_processs_run(folder: Path) -> None:
     with Terminal(folder, 100, 30, *run("slow.yaml")) as terminal:
         terminal.until(generating)
         with Terminal(folder, 60, 20, "status", "output/night", "--watch") as watcher:

@@ -1,4 +1,4 @@
-"""The Python API: the documented example runs, the classes are as documented, and the import is light."""
+"""The Python API: the documented example runs, the classes match their documentation, and the import is light."""
 
 import asyncio
 import dataclasses
@@ -37,7 +37,7 @@ def manifest(folder: Path, text: str = URLS) -> Path:
 
 
 def python(code: str, folder: Path) -> str:
-    """The output of a program that uses the package."""
+    """Return the output of a program that uses the package."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHRUNNER_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -53,7 +53,7 @@ def python(code: str, folder: Path) -> str:
 
 
 def local(folder: Path) -> None:
-    """A manifest of one job that the sandbox makes quickly."""
+    """Write a manifest of one job that the sandbox renders quickly."""
     job = {"id": "walk", "video": str(MEDIA / "bunny.mp4"), "image": str(MEDIA / "hopper.jpg")}
     manifest(folder, json.dumps({"poll_interval": "100ms", "jobs": [job]}))
 
@@ -75,7 +75,7 @@ def test_a_failed_job_is_part_of_the_result(tmp_path: Path) -> None:
     assert result == [1, False, "failed", None, "content_refused", True]
 
 
-def test_the_import_loads_nothing_else(tmp_path: Path) -> None:
+def test_the_import_loads_no_other_module(tmp_path: Path) -> None:
     code = "import sys, batchrunner\nprint(*(name for name in sys.modules if name.startswith('batchrunner')))"
     assert python(code, tmp_path).split() == ["batchrunner"]
 
@@ -124,7 +124,7 @@ def test_settings_and_variables_are_those_of_the_command_line(tmp_path: Path) ->
     assert allowed.plan().jobs[0].id == "hero"
 
 
-def test_mistakes_are_errors_of_one_tree(tmp_path: Path) -> None:
+def test_user_errors_share_a_base_class(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no setting 'concurency'") as caught:
         batchrunner.load(manifest(tmp_path), environment={}, concurency=3)
     assert caught.value.hint == "did you mean 'concurrency'?"

@@ -1,4 +1,4 @@
-"""What a process owes the shell: signals are heard, whatever becomes of what they raise."""
+"""The process and its shell: signals are handled even if the exception that they raise is lost."""
 
 import json
 import os
@@ -19,21 +19,21 @@ from tests.conftest import MEDIA, ROOT
 
 @pytest.fixture(autouse=True)
 def _interrupts_raise() -> Iterator[None]:
-    """Also where the tests were started by a shell that lets them ignore SIGINT."""
+    """Restore SIGINT, which a shell may have ignored for the tests."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_whose_exception_is_lost_is_noted() -> None:
+def test_a_signal_whose_exception_is_lost_is_recorded() -> None:
     with process.record_signals() as found:
-        with suppress(KeyboardInterrupt):  # as Python does while it cleans up
+        with suppress(KeyboardInterrupt):  # as Python does during cleanup
             os.kill(os.getpid(), signal.SIGINT)
         assert found.numbers == [signal.SIGINT]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_from_some_moment_on_it_is_only_noted() -> None:
+def test_a_late_signal_is_only_recorded() -> None:
     with process.record_signals() as found:
         found.unwinds = False
         for number in process.SIGNALS:
@@ -41,7 +41,7 @@ def test_from_some_moment_on_it_is_only_noted() -> None:
     assert found.numbers == [signal.SIGINT, signal.SIGTERM]
 
 
-def test_what_is_ignored_stays_so() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with process.record_signals() as found:
         os.kill(os.getpid(), signal.SIGINT)
@@ -49,7 +49,7 @@ def test_what_is_ignored_stays_so() -> None:
     assert found.numbers == []
 
 
-def test_what_a_module_makes_of_an_interruption_is_one() -> None:
+def test_an_exception_that_wraps_an_interruption_is_an_interruption() -> None:
     def load(number: int | None) -> None:
         with process.record_signals(), suppress(KeyboardInterrupt):
             if number is not None:
@@ -65,7 +65,7 @@ def test_what_a_module_makes_of_an_interruption_is_one() -> None:
 
 
 @pytest.mark.parametrize(("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
-def test_while_the_command_is_loaded_an_interruption_is_quiet(handler: str, status: int) -> None:
+def test_an_interruption_during_loading_prints_nothing(handler: str, status: int) -> None:
     program = f"""
 import builtins, os, signal, sys
 signal.signal(signal.SIGINT, signal.{handler})
@@ -85,7 +85,7 @@ main()
 
 PROGRAM = [sys.executable, "-m", "batchrunner"]
 
-# Streams that nobody reads
+# Closed and full streams
 
 ENDS = """
 import sys
@@ -96,8 +96,8 @@ cli.main()
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_stream_that_takes_nothing_changes_no_exit_status(stream: str) -> None:
-    """Python would flush it at the very end, fail, and make it 120."""
+def test_a_full_stdout_does_not_change_the_exit_status(stream: str) -> None:
+    """Python flushes stdout at exit; if that fails, it sets the exit status to 120."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as gone, open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
@@ -112,7 +112,7 @@ def test_a_stream_that_takes_nothing_changes_no_exit_status(stream: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "status"), [(["run", "missing.yaml"], 2), (["nonsense"], 2), (["validate", "missing.yaml"], 2)]
 )
-def test_nor_does_a_complaint_that_nobody_hears(arguments: list[str], status: int) -> None:
+def test_a_full_stderr_does_not_change_the_exit_status(arguments: list[str], status: int) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
         done = subprocess.run([*PROGRAM, *arguments], check=False, stdout=full, stderr=full)
     assert done.returncode == status
@@ -125,7 +125,7 @@ _LOCALES = {"de_DE.ISO-8859-1": "iso-8859-1", "zh_CN.GBK": "gbk", "C": "utf-8", 
 
 @pytest.fixture(scope="module")
 def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the locales that not every machine has."""
+    """Return a folder with locales that not every machine has."""
     folder = tmp_path_factory.mktemp("locales")
     for name in _LOCALES:
         language, _, charset = name.partition(".")
@@ -137,7 +137,9 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", _LOCALES)
-def test_any_locale_finds_names_in_utf_8_and_escapes_what_it_lacks(tmp_path: Path, locales: Path, name: str) -> None:
+def test_any_locale_reads_utf_8_names_and_escapes_what_it_cannot_print(
+    tmp_path: Path, locales: Path, name: str
+) -> None:
     environment = {
         variable: value for variable, value in os.environ.items() if not variable.startswith(("LC_", "LANG", "PYTHON"))
     }

@@ -1,4 +1,4 @@
-"""A recovery always ends with a journal that can be written, and what it cannot read is missing, not changed."""
+"""A recovery always ends with a writable journal. Unreadable data is missing, never changed."""
 
 import asyncio
 import sqlite3
@@ -26,7 +26,7 @@ PAGE_BYTES = 4096
 
 @pytest.fixture
 def rundir(tmp_path: Path) -> RunDir:
-    """A run directory whose journal holds half of its jobs in flight and half of them done, and has free pages."""
+    """Make a run directory whose journal has half of its jobs in flight, half of them done, and free pages."""
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     journal = opened(rundir)
@@ -59,7 +59,7 @@ def lived(journal: Journal, run_id: str) -> None:
 
 
 def places(content: bytes, most: int) -> Iterator[tuple[int, int]]:
-    """Bytes to change, and with which mask: a bit of each byte of the header, and a sample of the rest."""
+    """Yield positions and bit masks: one bit of each byte of the header, and a sample of the others."""
     yield from ((at, 1 << at % 2) for at in range(100))
     rng = Random(3)
     filled = [at for at in range(100, len(content)) if content[at]]
@@ -72,7 +72,7 @@ def damaged(rundir: RunDir, content: bytes | bytearray) -> None:
     rundir.journal.write_bytes(content)
 
 
-def test_wherever_a_byte_flips_a_recovery_ends_with_a_journal_that_can_be_written(rundir: RunDir) -> None:
+def test_recovery_from_any_flipped_byte_gives_a_writable_journal(rundir: RunDir) -> None:
     whole, witness = rundir.journal.read_bytes(), rundir.witness.read_bytes()
     before = read(rundir.journal)
     assert before is not None
@@ -96,7 +96,7 @@ def test_wherever_a_byte_flips_a_recovery_ends_with_a_journal_that_can_be_writte
 
 
 def outcome(rundir: RunDir) -> tuple[str, JournalError | LocalFault | None]:
-    """When a run is refused, and how."""
+    """Return when a run is refused ("at once", "later" or "" for never), and the error."""
     try:
         journal = opened(rundir)
     except (JournalError, LocalFault) as error:
@@ -110,7 +110,7 @@ def outcome(rundir: RunDir) -> tuple[str, JournalError | LocalFault | None]:
     return "", None
 
 
-def test_wherever_a_byte_flips_a_run_writes_or_names_the_recovery(rundir: RunDir) -> None:
+def test_with_any_flipped_byte_a_run_works_or_names_recover(rundir: RunDir) -> None:
     whole, witness = rundir.journal.read_bytes(), rundir.witness.read_bytes()
     refused: dict[str, list[int]] = {"at once": [], "later": []}
     for at, mask in places(whole, 120):
@@ -122,10 +122,10 @@ def test_wherever_a_byte_flips_a_run_writes_or_names_the_recovery(rundir: RunDir
         if error is not None:
             refused[when].append(at)
             assert "--recover" in error.hint or (isinstance(error, JournalError) and not error.recoverable), f"{at}"
-    assert len(refused["later"]) < len(refused["at once"]) / 10, "most damage is found before anything is submitted"
+    assert len(refused["later"]) < len(refused["at once"]) / 10, "most damage is found before a submission"
 
 
-def test_an_index_that_lacks_a_row_is_refused_before_anything_is_submitted(rundir: RunDir) -> None:
+def test_an_index_without_a_row_is_refused_before_a_submission(rundir: RunDir) -> None:
     with closing(sqlite3.connect(rundir.journal)) as connection:
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entries_by_job'")
         [(fingerprint,)] = connection.execute("SELECT fingerprint FROM entries LIMIT 1")
@@ -134,7 +134,7 @@ def test_an_index_that_lacks_a_row_is_refused_before_anything_is_submitted(rundi
     content[at + 10] ^= 1
     damaged(rundir, content)
     with closing(sqlite3.connect(rundir.journal)) as connection:
-        assert connection.execute("PRAGMA quick_check").fetchone()[0] == "ok", "the shorter check does not see it"
+        assert connection.execute("PRAGMA quick_check").fetchone()[0] == "ok", "the quick check does not find it"
     with pytest.raises(JournalError, match="is damaged") as refused:
         opened(rundir)
     assert "Nothing was submitted" in refused.value.hint
@@ -148,7 +148,7 @@ def test_a_recovery_of_a_sound_journal_changes_nothing_and_keeps_the_earlier_fil
     assert before is not None
     assert after is not None
     assert (after.records, after.runs, after.timeline_events) == (before.records, before.runs, before.timeline_events)
-    assert not journal.is_stale, "nothing is held in doubt"
+    assert not journal.is_stale, "no job is put in doubt"
     journal.close()
     assert (rundir.journal.parent / "damaged.1" / rundir.journal.name).read_bytes() == content
     again = opened(rundir)
@@ -156,7 +156,7 @@ def test_a_recovery_of_a_sound_journal_changes_nothing_and_keeps_the_earlier_fil
     again.close()
 
 
-def test_damage_that_appears_in_a_write_names_the_recovery(rundir: RunDir) -> None:
+def test_damage_found_by_a_write_names_recover(rundir: RunDir) -> None:
     journal = opened(rundir)
     with closing(sqlite3.connect(rundir.journal)) as other:
         other.execute("DROP TABLE files")
@@ -167,7 +167,7 @@ def test_damage_that_appears_in_a_write_names_the_recovery(rundir: RunDir) -> No
     assert "--recover" in refused.value.hint
 
 
-def test_a_later_version_of_the_journal_is_left_alone_by_a_recovery(rundir: RunDir) -> None:
+def test_a_recovery_leaves_a_newer_journal_untouched(rundir: RunDir) -> None:
     with closing(sqlite3.connect(rundir.journal)) as connection:
         connection.execute("ALTER TABLE jobs ADD COLUMN later TEXT")
         connection.execute(f"PRAGMA user_version = {migrate.VERSION + 1}")

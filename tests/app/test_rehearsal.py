@@ -1,4 +1,4 @@
-"""Rehearsals: where they play, that a real run is never one by mistake, and a whole hurried one."""
+"""Rehearsals: their run directory, the separation from real runs, and a whole accelerated one."""
 
 import json
 from dataclasses import replace
@@ -38,32 +38,32 @@ def staged(manifest: dict[str, object], **options: object) -> Any:
         ({"output": "elsewhere"}, {"provider": "sandbox", "output": "here"}, "here"),
     ],
 )
-def test_a_rehearsal_has_a_run_directory_of_its_own(
+def test_a_rehearsal_has_its_own_run_directory(
     manifest: dict[str, object], options: dict[str, object], folder: str
 ) -> None:
     assert staged(manifest, **options).folder == Path(folder)
 
 
 @pytest.mark.parametrize("options", [{"fast": True}, {"faults": "night.yaml"}])
-def test_a_real_run_is_never_taken_for_a_rehearsal(options: dict[str, object]) -> None:
+def test_a_real_run_is_never_treated_as_a_rehearsal(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="a real one") as caught:
         staged({}, **options)
     assert "--provider sandbox" in caught.value.hint
 
 
-def test_a_rehearsal_posts_nothing() -> None:
+def test_a_rehearsal_posts_no_webhook() -> None:
     hook: dict[str, object] = {"notify": "https://hooks.example.com/x"}
     assert staged(hook).settings.notify
     assert staged(hook, provider="sandbox").settings.notify is None
-    assert staged({**hook, "provider": "sandbox"}).settings.notify, "no rehearsal: this manifest's provider it is"
+    assert staged({**hook, "provider": "sandbox"}).settings.notify, "no rehearsal: the manifest names this provider"
 
 
-def test_the_clock_hurries_only_where_it_was_asked_to(tmp_path: Path) -> None:
+def test_the_clock_is_accelerated_only_on_request(tmp_path: Path) -> None:
     assert type(clock(SandboxConfig(), RunDir(tmp_path))) is LoopClock
     assert isinstance(clock(SandboxConfig(speed=60.0), RunDir(tmp_path)), FastClock)
 
 
-def test_a_hurried_clock_goes_on_where_a_killed_run_was() -> None:
+def test_an_accelerated_clock_continues_from_a_killed_run() -> None:
     job = make_job()
     attempt = Attempt(1, "r", submitted_at=NOW + 1, accepted_at=NOW + 2, generating_at=NOW + 9)
     killed = Snapshot(make_run(), (), {job.fingerprint: Record(job, State.IN_FLIGHT, (attempt,))})
@@ -73,13 +73,16 @@ def test_a_hurried_clock_goes_on_where_a_killed_run_was() -> None:
     assert latest(done) == NOW + 10
 
 
-def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accelerated_run_goes_from_the_manifest_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     jobs = "\n".join(f"- {JOB % number}" for number in range(4))
     Path("night.yaml").write_text(jobs)
     Path("faults.yaml").write_text(
         "service: {queue_wait: 1s, duration: 20s, spread: 0}\n"
-        # By count, not by time: where the machine is busy, seconds of a hurried night may pass without a poll.
+        # The check counts polls and does not measure time: on a busy machine, simulated seconds may pass without a
+        # poll.
         "faults: [{on: generation, kind: content_policy, first: 1}, {on: poll, kind: unavailable, first: 1}]\n"
     )
     flags: dict[str, object] = {"provider": "sandbox", "fast": True, "faults": "faults.yaml", "poll_interval": "5s"}
@@ -91,14 +94,14 @@ def test_a_hurried_night_from_the_manifest_to_the_report(tmp_path: Path, monkeyp
     ledger = setup.rundir.sandbox / "ledger.jsonl"
     events = [json.loads(line) for line in ledger.read_text().splitlines()]
     times = [event["at"] for event in events]
-    assert times[-1] - times[0] > 20, "seconds of the night, not of this test"
+    assert times[-1] - times[0] > 20, "simulated seconds, not seconds of this test"
     assert any(event["event"] == "refused" and event["why"] == "unavailable" for event in events)
-    # Again: nothing is left to do.
+    # The second run has nothing to do.
     said: list[Event] = []
     assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, said.append) == 1
     assert any(isinstance(event, Noticed) and "nothing to do" in event.message for event in said)
     assert json.loads(Path("output/night-rehearsal/report.json").read_bytes()) == report
-    # And with another setting: time did not go back.
+    # With another setting, time does not go back.
     flags["concurrency"] = "3"
     assert start.run_batch(prepare.load(Path("night.yaml"), flags, {}), {}, lambda _: None) == 1
     assert sum('"accepted"' in line for line in ledger.read_text().splitlines()) == 4

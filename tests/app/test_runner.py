@@ -1,4 +1,4 @@
-"""What a run looks at before it submits anything."""
+"""Checks before a run submits anything."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, folder: Path, free_bytes: int, *st
     return "".join(stops)
 
 
-def test_nothing_is_submitted_without_room_for_what_is_paid_for_and_one_more(
+def test_a_submission_needs_disk_space_for_the_paid_clips_and_one_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = State.SUCCEEDED, State.IN_FLIGHT, State.IN_FLIGHT, State.PENDING
@@ -38,6 +38,6 @@ def test_nothing_is_submitted_without_room_for_what_is_paid_for_and_one_more(
     assert shortage(monkeypatch, tmp_path, wanted_bytes, *states) == ""
 
 
-def test_a_batch_that_submits_nothing_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_submissions_needs_no_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shortage(monkeypatch, tmp_path, 0, State.SUCCEEDED, State.IN_FLIGHT) == ""
     assert "make room" in shortage(monkeypatch, tmp_path, 0, State.PENDING)

@@ -1,4 +1,4 @@
-"""What a run never writes over: files of others under a report's name, and what its manifest reads."""
+"""Files that a run never overwrites: other files with a report's name, and the inputs of its manifest."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ JOB = "jobs: [{id: a, video: %s, image: %s}]\n"
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_what_is_no_report_is_moved_aside(name: str) -> None:
+def test_a_foreign_file_with_a_reports_name_is_moved(name: str) -> None:
     Path("out", name).write_text(FOREIGN[name])
     _, said, status = begun(NOTHING)
     assert status == 0
@@ -46,10 +46,10 @@ def test_what_is_no_report_is_moved_aside(name: str) -> None:
     assert Path("out", name).read_text() != FOREIGN[name]
     assert any(isinstance(event, Noticed) and f"out/{name} is not a report" in event.message for event in said)
     begun(NOTHING + "concurrency: 5\n")
-    assert [path.name for path in kept.iterdir()] == [f"{stem}.1{suffix}"], "reports of its own are replaced"
+    assert [path.name for path in kept.iterdir()] == [f"{stem}.1{suffix}"], "its own reports are replaced"
 
 
-def test_a_link_or_a_folder_under_a_reports_name_is_moved_too() -> None:
+def test_a_link_or_a_folder_with_a_reports_name_is_moved() -> None:
     Path("mine.html").write_text("mine")
     Path("out/report.html").symlink_to("../mine.html")
     Path("out/results.csv").mkdir()
@@ -68,7 +68,7 @@ def refused(text: str, **flags: object) -> str:
     return caught.value.message
 
 
-def test_a_table_is_not_written_over() -> None:
+def test_a_table_is_not_overwritten() -> None:
     for name in ("bunny.mp4", "hopper.jpg"):
         shutil.copy(name, Path("out", name))
     Path("out/results.csv").write_text(TABLE)
@@ -81,7 +81,7 @@ def test_a_table_is_not_written_over() -> None:
     assert "out/results.csv" in refused("jobs_from: t.csv\n")
 
 
-def test_an_input_is_not_written_over() -> None:
+def test_an_input_is_not_overwritten() -> None:
     shutil.copy("bunny.mp4", "out/a.mp4")
     assert "out/a.mp4" in refused(JOB % ("out/a.mp4", "hopper.jpg"))
     Path("link.mp4").symlink_to("out/a.mp4")
@@ -96,14 +96,14 @@ def _loaded(text: str) -> prepare.Setup:
 
 
 @pytest.mark.parametrize("option", ["junit", "metrics_file"])
-def test_a_further_file_is_not_what_the_batch_reads(option: str) -> None:
-    """An empty file may be replaced, if it is nobody's."""
+def test_an_extra_report_cannot_replace_an_input(option: str) -> None:
+    """An empty file may be replaced unless the batch reads it."""
     Path("t.csv").touch()
     message = refused("jobs_from: t.csv\nallow_empty: true\n", **{option: "t.csv"})
     assert message == f"--{option.replace('_', '-')}: the batch reads t.csv"
 
 
-def test_the_manifest_itself_is_not_written_over() -> None:
+def test_the_manifest_is_not_overwritten() -> None:
     Path("out/report.json").write_text('{"jobs": [{"id": "a", "video": "../bunny.mp4", "image": "../hopper.jpg"}]}')
     setup = prepare.load(Path("out/report.json"), {"output": "out", "provider": "sandbox"}, {})
     with pytest.raises(UsageError, match=r"the batch reads out/report\.json"):

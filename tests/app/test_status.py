@@ -1,4 +1,4 @@
-"""`status`: the run's own screen while the lock is held, its last words when it is not, from the journal alone."""
+"""`status`: the run's screen while the lock is held, and its final lines otherwise, from the journal alone."""
 
 import asyncio
 import io
@@ -21,7 +21,7 @@ FACE = Problem("face_detection", "no face", "Use another image.")
 
 
 def journal(folder: Path, records: dict[str, Record], *timeline_events: TimelineEvent, ended: bool = True) -> RunDir:
-    """A run directory in which these records stand, by id."""
+    """Make a run directory with these records, by id."""
     rundir = RunDir(folder / "night")
     rundir.make()
     run = make_run(settings_json=json.dumps({"prices": {"480p": 1000}, "assume_length_s": 2.0}))
@@ -57,8 +57,8 @@ def journal(folder: Path, records: dict[str, Record], *timeline_events: Timeline
     ],
     ids=lambda text: text[:40],
 )
-def test_malformed_settings_in_a_journal_are_refused_with_words(tmp_path: Path, settings: str) -> None:
-    """Their row has a valid checksum: a program wrote them."""
+def test_malformed_settings_in_a_journal_give_an_error_message(tmp_path: Path, settings: str) -> None:
+    """The row has a valid checksum, so a program wrote it."""
     rundir = RunDir(tmp_path / "night")
     rundir.make()
     book = Journal(rundir.journal, Inline())
@@ -85,14 +85,14 @@ def shown(rundir: RunDir, **more: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Wall time, as the command reads it."""
+    """The wall time that the command reads."""
     moments = [NOW + 100]
     monkeypatch.setattr(status, "wall_time", lambda: moments[-1])
     monkeypatch.setattr(status, "pause", lambda seconds: None)
     return moments
 
 
-def test_of_a_batch_that_ended_the_last_words(tmp_path: Path, now: list[float]) -> None:
+def test_status_of_a_finished_batch_shows_the_final_lines(tmp_path: Path, now: list[float]) -> None:
     now.append(NOW + 60 + 3 * 86_400)
     lines = shown(journal(tmp_path, {"a": make_record("a", State.FAILED, 1, error=FACE)})).splitlines()
     assert lines[0].startswith("night (aimlapi): 0 of 1 job succeeded in 1 min 0 s, 1 failed")
@@ -101,7 +101,7 @@ def test_of_a_batch_that_ended_the_last_words(tmp_path: Path, now: list[float]) 
     assert lines[-1] == "Ended 3 days ago."
 
 
-def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
+def test_status_of_an_active_run_shows_the_screen(tmp_path: Path) -> None:
     records = {"a": make_record("a"), "b": flying(), "c": make_record("c", State.FAILED, 1, error=FACE)}
     bad = TimelineEvent(NOW + 40, "call_health", "poll", "down", "the service answered 502")
     cap = TimelineEvent(NOW + 41, "cap", "submit", "2", "working cap 2 of 4")
@@ -120,19 +120,19 @@ def test_while_another_process_runs_it_the_screen(tmp_path: Path) -> None:
     assert lines[-1].startswith("running: pid ")
 
 
-def test_a_run_that_was_killed_is_called_so(tmp_path: Path) -> None:
+def test_status_names_a_killed_run_as_killed(tmp_path: Path) -> None:
     text = shown(journal(tmp_path, {"b": flying()}, ended=False))
     assert "killed before it ended. Run it again to continue" in text
 
 
-def test_what_befell_earlier_runs_is_over(tmp_path: Path) -> None:
+def test_events_of_earlier_runs_are_not_shown_as_current(tmp_path: Path) -> None:
     old = TimelineEvent(NOW - 40, "call_health", "poll", "down", "the service answered 502")
     rundir = journal(tmp_path, {"b": flying()}, old, ended=False)
     with Lock(rundir, NOW):
         assert "service  fine; at most 4 at once" in shown(rundir)
 
 
-def test_json_is_what_the_report_would_hold(tmp_path: Path) -> None:
+def test_json_has_the_same_content_as_the_report(tmp_path: Path) -> None:
     rundir = journal(tmp_path, {"b": flying()}, ended=False)
     with Lock(rundir, NOW):
         report = json.loads(shown(rundir, as_json=True))
@@ -144,7 +144,7 @@ def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
         shown(RunDir(tmp_path))
 
 
-def test_watching_lasts_until_no_process_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_ends_when_no_process_runs_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rundir = journal(tmp_path, {"b": flying()}, ended=False)
     running = ExitStack()
     running.enter_context(Lock(rundir, NOW))
@@ -159,10 +159,10 @@ def test_watching_lasts_until_no_process_runs_it(tmp_path: Path, monkeypatch: py
     stream = io.StringIO()
     status.watch(rundir, stream)
     assert len(pauses) == 3
-    assert stream.getvalue().count("night (aimlapi)") == 1, "elsewhere than on a terminal: the end alone"
+    assert stream.getvalue().count("night (aimlapi)") == 1, "without a terminal, only the end is shown"
 
 
-def test_the_lock_tells_who_holds_it(tmp_path: Path) -> None:
+def test_the_lock_names_its_owner(tmp_path: Path) -> None:
     rundir = journal(tmp_path, {"b": flying()}, ended=False)
     assert rundir.holder() is None
     with Lock(rundir, NOW):
@@ -173,7 +173,7 @@ def test_the_lock_tells_who_holds_it(tmp_path: Path) -> None:
     assert RunDir(tmp_path / "missing").holder() is None
 
 
-def test_json_cannot_act_on_a_terminal_and_says_the_same(tmp_path: Path) -> None:
+def test_json_contains_no_control_characters_and_keeps_the_content(tmp_path: Path) -> None:
     evil = "\x7f\x9b31m\u202e\u200b 漢字 é"
     rundir = journal(tmp_path, {"a": make_record("a", State.FAILED, error=Problem("kind", evil, evil))})
     text = shown(rundir, as_json=True)

@@ -1,4 +1,4 @@
-"""A batch that is done is left as it is; whatever raises a doubt about that is a reason for a run."""
+"""A finished batch is left unchanged; any uncertainty about that is a reason for a run."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def failed(record: Record, error: Problem = FACE) -> Record:
 
 
 def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded, status: int = 0) -> Setup:
-    """The batch has been run: `b` made of its job b what it is now. others: jobs of earlier manifests."""
+    """Write the result of a run in which `b` is made from job b as it is now. others: jobs of earlier manifests."""
     setup.rundir.make()
     jobs = {entry.job.fingerprint: entry for entry in setup.batch.entries}
     records = [(b if entry.id == "b" else succeeded)(Record(entry.job)) for entry in jobs.values()]
@@ -82,7 +82,7 @@ def is_done(setup: Setup, service: str = SERVICE) -> bool:
     return up_to_date.nothing_to_do(setup, service) is not None
 
 
-def test_what_is_done_is_left_alone_and_told(tmp_path: Path) -> None:
+def test_a_finished_batch_is_left_unchanged_and_reported(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     found = up_to_date.nothing_to_do(setup, SERVICE)
     assert found is not None
@@ -90,11 +90,11 @@ def test_what_is_done_is_left_alone_and_told(tmp_path: Path) -> None:
     assert up_to_date.announce(setup, found, "1", NOW, events.append) == 0
     assert [type(event) for event in events] == [RunStarted, Noticed, RunFinished]
     assert "nothing to do" in events[1].message  # type: ignore[union-attr]  # of type Noticed
-    assert [json_lines.level_of(event, Model()) for event in events] == [Level.INFO] * 3, "nobody need be told"
+    assert [json_lines.level_of(event, Model()) for event in events] == [Level.INFO] * 3, "no webhook is needed"
     assert events[2].summary.startswith("3 of 3 jobs succeeded in 1 min 0 s")  # type: ignore[union-attr]  # RunFinished
 
 
-def test_only_a_run_that_differs_in_how_it_is_shown_is_the_same(tmp_path: Path) -> None:
+def test_a_different_display_option_needs_no_run(tmp_path: Path) -> None:
     ran(loaded(tmp_path, ROWS))
     assert is_done(loaded(tmp_path, ROWS, quiet=True, log_format="json", no_progress=True))
     assert not is_done(loaded(tmp_path, ROWS, concurrency="9"))
@@ -103,7 +103,7 @@ def test_only_a_run_that_differs_in_how_it_is_shown_is_the_same(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("asked", ["junit", "metrics_file"])
-def test_files_that_tell_of_each_run_want_a_run(tmp_path: Path, asked: str) -> None:
+def test_a_report_file_that_counts_runs_needs_a_run(tmp_path: Path, asked: str) -> None:
     wanted = {asked: str(tmp_path / "told")}
     assert not is_done(ran(loaded(tmp_path, ROWS, **wanted)))
 
@@ -120,9 +120,10 @@ def test_files_that_tell_of_each_run_want_a_run(tmp_path: Path, asked: str) -> N
         [ROWS[1], ROWS[0], ROWS[2]],
     ],
 )
-def test_another_manifest_wants_a_run(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: Any) -> None:
+def test_another_manifest_needs_a_run(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: Any) -> None:
     ran(loaded(tmp_path, ROWS))
-    monkeypatch.setattr(up_to_date, "_same", lambda *_: True)  # the manifest's digest has changed: this looks further
+    # the manifest's digest has changed: this tests the other checks
+    monkeypatch.setattr(up_to_date, "_same", lambda *_: True)
     assert is_done(loaded(tmp_path, ROWS))
     assert not is_done(loaded(tmp_path, rows))
 
@@ -149,16 +150,14 @@ def _linked(path: Path) -> None:
         ("report.html", lambda path: os.utime(path, (BEGAN - 1, BEGAN - 1))),
     ],
 )
-def test_what_is_missing_or_changed_on_disk_wants_a_run(
-    tmp_path: Path, name: str, damage: Callable[[Path], object]
-) -> None:
+def test_a_missing_or_changed_file_needs_a_run(tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     assert is_done(setup)
     damage(setup.rundir.path / name)
     assert not is_done(setup)
 
 
-def test_a_clip_that_the_journal_gives_to_another_job_wants_a_run(tmp_path: Path) -> None:
+def test_a_clip_that_the_journal_assigns_to_another_job_needs_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     other = setup.batch.entries[1].job.fingerprint
@@ -167,7 +166,7 @@ def test_a_clip_that_the_journal_gives_to_another_job_wants_a_run(tmp_path: Path
     assert not is_done(setup)
 
 
-def test_a_result_that_the_journal_knows_in_another_size_wants_a_run(tmp_path: Path) -> None:
+def test_a_clip_whose_size_differs_from_the_journal_needs_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     asyncio.run(book.place("b.mp4", PlacedFile(setup.batch.entries[1].job.fingerprint, "ab" * 32, 3)))
@@ -177,12 +176,12 @@ def test_a_result_that_the_journal_knows_in_another_size_wants_a_run(tmp_path: P
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT])
-def test_what_is_open_wants_a_run(tmp_path: Path, state: State) -> None:
+def test_an_unfinished_job_needs_a_run(tmp_path: Path, state: State) -> None:
     setup = ran(loaded(tmp_path, ROWS), b=lambda record: make_record("b", state, job=record.job), status=1)
     assert not is_done(setup)
 
 
-def test_what_has_failed_stays_so_unless_it_is_to_be_tried_again(tmp_path: Path) -> None:
+def test_a_failed_job_needs_a_run_only_with_retry_failed(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS), b=failed, status=1)
     found = up_to_date.nothing_to_do(setup, SERVICE)
     assert found is not None
@@ -192,20 +191,20 @@ def test_what_has_failed_stays_so_unless_it_is_to_be_tried_again(tmp_path: Path)
     assert not is_done(again)
 
 
-def test_what_the_service_withheld_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_job_that_the_service_withheld_needs_a_run(tmp_path: Path) -> None:
     withheld = Problem("no_link", "completed without a link", "")
     assert not is_done(ran(loaded(tmp_path, ROWS), b=lambda record: failed(record, withheld), status=1))
 
 
-def test_jobs_of_earlier_manifests_want_a_run(tmp_path: Path) -> None:
+def test_jobs_of_earlier_manifests_need_a_run(tmp_path: Path) -> None:
     assert not is_done(ran(loaded(tmp_path, ROWS), make_record("gone", State.IN_FLIGHT)))
 
 
-def test_a_run_that_was_stopped_wants_a_run(tmp_path: Path) -> None:
+def test_a_stopped_run_needs_a_run(tmp_path: Path) -> None:
     assert not is_done(ran(loaded(tmp_path, ROWS), status=130))
 
 
-def test_a_journal_that_was_not_closed_wants_a_run(tmp_path: Path) -> None:
+def test_a_journal_that_was_not_closed_needs_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))
     assert not is_done(setup)
@@ -215,8 +214,8 @@ def test_a_journal_that_was_not_closed_wants_a_run(tmp_path: Path) -> None:
     assert not is_done(setup)
 
 
-def test_a_journal_that_its_witness_does_not_know_wants_a_run(tmp_path: Path) -> None:
-    """The run then says why it cannot go on, or warns."""
+def test_a_journal_that_differs_from_its_witness_needs_a_run(tmp_path: Path) -> None:
+    """The run then says why it cannot continue, or warns."""
     setup = ran(loaded(tmp_path, ROWS))
     assert is_done(setup)
     whole = setup.rundir.witness.read_bytes()

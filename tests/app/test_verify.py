@@ -1,4 +1,4 @@
-"""Verification: it reads, compares and decodes; and it finds whatever differs from what was recorded."""
+"""Verification reads, compares and decodes, and finds every difference from the records."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def check(rundir: RunDir, snapshot: Snapshot) -> dict[str, str | None]:
 
 
 def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:
-    """A delivered job `a`, a second name for it, and jobs in every other state, with the report written."""
+    """Make a delivered job `a`, a second name for it, and jobs in every other state, and write the report."""
     done = make_record("a", State.SUCCEEDED, result=result or result_of(content))
     others = [make_record(state.value, state) for state in State if state is not State.SUCCEEDED]
     records: dict[str, Record] = {record.job.fingerprint: record for record in (done, *others)}
@@ -43,7 +43,7 @@ def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Sna
     return snapshot
 
 
-def test_whole_results_have_no_complaint_and_only_results_are_looked_at(rundir: RunDir, clip: bytes) -> None:
+def test_valid_results_have_no_complaint_and_other_files_are_ignored(rundir: RunDir, clip: bytes) -> None:
     assert check(rundir, holding(rundir, clip)) == {"a.mp4": None, "copy.mp4": None}
 
 
@@ -64,7 +64,7 @@ def flipped(path: Path) -> None:
         (lambda path: (path.unlink(), path.mkdir()), ""),
     ],
 )
-def test_a_harmed_file_is_found_and_the_other_name_is_not_blamed(
+def test_a_damaged_file_is_found_and_its_copy_is_not_blamed(
     rundir: RunDir, clip: bytes, harm: Callable[[Path], Any], expected: str
 ) -> None:
     snapshot = holding(rundir, clip)
@@ -76,21 +76,21 @@ def test_a_harmed_file_is_found_and_the_other_name_is_not_blamed(
     assert expected in complaint
 
 
-def test_a_file_that_matches_its_checksum_and_does_not_decode_is_found(rundir: RunDir, clip: bytes) -> None:
+def test_a_file_with_the_right_checksum_that_does_not_decode_is_found(rundir: RunDir, clip: bytes) -> None:
     for content in (b"not a clip at all", clip[:-200]):
         complaints = check(rundir, holding(rundir, content))
         assert all(complaints.values())
         assert len(complaints) == 2
 
 
-def test_a_result_without_a_record_of_it_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
+def test_a_result_without_a_record_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
     snapshot = holding(rundir, clip)
     records = {name: replace(record, result=None) for name, record in snapshot.records.items()}
     assert all(check(rundir, replace(snapshot, records=records)).values())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"jobs": 5}', '{"jobs": [{"id": "a"}]}', "null", "\udcff"])
-def test_a_report_that_cannot_be_read_is_a_complaint(rundir: RunDir, clip: bytes, text: str) -> None:
+def test_an_unreadable_report_is_a_complaint(rundir: RunDir, clip: bytes, text: str) -> None:
     snapshot = holding(rundir, clip)
     (rundir.path / "report.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     complaint = check(rundir, snapshot)["a.mp4"]
@@ -98,7 +98,7 @@ def test_a_report_that_cannot_be_read_is_a_complaint(rundir: RunDir, clip: bytes
     assert "batchrunner report" in complaint
 
 
-def test_a_report_older_than_a_result_is_not_the_files_fault(rundir: RunDir, clip: bytes) -> None:
+def test_a_report_older_than_a_result_does_not_blame_the_file(rundir: RunDir, clip: bytes) -> None:
     snapshot = holding(rundir, clip)
     path = rundir.path / "report.json"
     data = json.loads(path.read_text())
@@ -107,7 +107,7 @@ def test_a_report_older_than_a_result_is_not_the_files_fault(rundir: RunDir, cli
     assert check(rundir, snapshot)["a.mp4"] is None
 
 
-def test_a_report_that_tells_another_checksum_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
+def test_a_report_with_another_checksum_is_a_complaint(rundir: RunDir, clip: bytes) -> None:
     snapshot = holding(rundir, clip)
     path = rundir.path / "report.json"
     data = json.loads(path.read_text())
@@ -124,7 +124,7 @@ def test_without_a_report_the_journal_is_enough(rundir: RunDir, clip: bytes) -> 
     assert check(rundir, snapshot) == {"a.mp4": None, "copy.mp4": None}
 
 
-def test_it_only_reads(rundir: RunDir, clip: bytes) -> None:
+def test_verify_writes_nothing(rundir: RunDir, clip: bytes) -> None:
     snapshot = holding(rundir, clip)
     flipped(rundir.path / "a.mp4")
 
@@ -138,7 +138,7 @@ def test_it_only_reads(rundir: RunDir, clip: bytes) -> None:
     assert files() == before
 
 
-def test_it_needs_no_loop(rundir: RunDir, clip: bytes) -> None:
+def test_verify_needs_no_event_loop(rundir: RunDir, clip: bytes) -> None:
     snapshot = holding(rundir, clip)
 
     async def inside() -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""The summary for a webhook: where it may go, what it says, and that nothing of its address is told."""
+"""The webhook's summary: its allowed addresses, its content, and the secrecy of its address."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ def make_report(*, failed: int = 2, message: str = "no face", **run: Any) -> dic
         SECRET,
     ],
 )
-def test_an_address_that_may_not_be_used_is_refused_without_being_repeated(url: str) -> None:
+def test_a_forbidden_address_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         notify.check(url)
     assert SECRET not in caught.value.message + caught.value.hint
@@ -67,11 +67,11 @@ def test_an_address_that_may_not_be_used_is_refused_without_being_repeated(url: 
 @pytest.mark.parametrize(
     "url", [None, "https://example.com/x", "http://localhost:8080/x", "http://127.0.0.1/x", "http://[::1]:9/{status}"]
 )
-def test_https_and_this_machine_are_fine(url: str | None) -> None:
+def test_https_and_this_machine_are_allowed(url: str | None) -> None:
     notify.check(url)
 
 
-def test_the_body_says_what_came_out_and_what_to_type_next() -> None:
+def test_the_body_has_the_result_and_the_next_command() -> None:
     body = notify.body(make_report(failed=7), FOLDER)
     assert body["text"].splitlines() == [
         "night: 1 of 8 jobs succeeded in 1 min 0 s, 7 failed; 1 byte, 1 generation.",
@@ -93,13 +93,13 @@ def test_the_body_says_what_came_out_and_what_to_type_next() -> None:
     json.dumps(body, allow_nan=False)
 
 
-def test_a_good_night_is_one_line() -> None:
+def test_a_successful_run_is_one_line() -> None:
     body = notify.body(make_report(failed=0), FOLDER)
     assert body["text"] == "night: 1 of 1 job succeeded in 1 min 0 s; 1 byte, 1 generation."
     assert body["ok"] is True
 
 
-def test_a_services_words_call_nobody() -> None:
+def test_text_from_the_service_mentions_nobody() -> None:
     body = notify.body(make_report(message="<!channel> & <https://evil.example|click>"), FOLDER)
     assert "<" not in body["text"]
     assert "&lt;!channel&gt; &amp; " in body["text"]
@@ -121,7 +121,7 @@ Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def posted(reply: Reply, path: str = f"/{SECRET}", **more: Any) -> tuple[list[tuple[str, Any]], list[Event]]:
-    """What the receiver got (path and body), and what was announced."""
+    """Post a summary; return the requests that the receiver got (path and body) and the announced events."""
     got: list[tuple[str, Any]] = []
     announced: list[Event] = []
 
@@ -155,7 +155,7 @@ def test_the_summary_is_posted() -> None:
     assert announced == []
 
 
-def test_the_exit_status_goes_into_the_address_where_that_asks_for_it() -> None:
+def test_the_exit_status_replaces_its_placeholder_in_the_address() -> None:
     assert posted(fine, "/ping/{status}")[0][0][0] == "/ping/1"
     assert posted(fine, "/ping/{status}", failed=0)[0][0][0] == "/ping/0"
     assert posted(fine, "/ping/{status}", exit_status=130)[0][0][0] == "/ping/130"
@@ -169,7 +169,7 @@ def policy_for(announced: list[Event]) -> str:
     return event.message
 
 
-def test_a_receiver_that_refuses_is_a_line_and_nothing_else() -> None:
+def test_a_refusal_of_the_receiver_is_one_line() -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=500, text=SECRET)
 
@@ -185,23 +185,23 @@ def test_redirects_are_not_followed() -> None:
     assert "answered 307, a redirect, which is not followed" in policy_for(announced)
 
 
-def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_the_receiver_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "_WITHIN_S", 0.1)
     announced: list[Event] = []
 
-    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the call, and nobody answers
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel accepts the connection, and nobody answers
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{SECRET}"
         asyncio.run(notify.notify(url, make_report(), FOLDER, announced.append))
     assert "did not answer within" in policy_for(announced)
 
 
-def test_a_receiver_that_is_not_there() -> None:
+def test_an_unreachable_receiver_is_one_line() -> None:
     announced: list[Event] = []
     asyncio.run(notify.notify(f"http://127.0.0.1:1/{SECRET}", make_report(), FOLDER, announced.append))
     assert "could not be reached" in policy_for(announced)
 
 
-def test_no_webhook_no_post() -> None:
+def test_without_a_webhook_nothing_is_posted() -> None:
     asyncio.run(notify.notify(None, {}, FOLDER, lambda _: None))
 
 
@@ -217,7 +217,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Be quiet."""
+        """Do not log requests."""
 
 
 @pytest.fixture
@@ -246,16 +246,16 @@ def assert_untold(folder: Path, *texts: str) -> None:
     assert SECRET not in "".join(texts)
 
 
-def test_a_run_posts_its_summary_and_tells_the_address_nowhere(tmp_path: Path, webhook: str) -> None:
+def test_a_run_posts_its_summary_and_never_prints_the_address(tmp_path: Path, webhook: str) -> None:
     done = call(*batch(tmp_path, "10s"), "--quiet", "--notify", webhook, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "exit 0 is silence"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "exit 0 prints nothing"
     ((path, body),) = Receiver.got
     assert path == f"/{SECRET}/0"
     assert (body["ok"], body["totals"]["succeeded"]) == (True, 1)
     assert_untold(tmp_path)
 
 
-def test_an_interrupted_run_posts_its_summary_too(tmp_path: Path, webhook: str) -> None:
+def test_an_interrupted_run_posts_its_summary(tmp_path: Path, webhook: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHRUNNER_NOTIFY": webhook}
     code = [
         sys.executable,
@@ -279,7 +279,7 @@ def test_an_interrupted_run_posts_its_summary_too(tmp_path: Path, webhook: str) 
     assert_untold(tmp_path, *lines)
 
 
-def test_a_webhook_that_may_not_be_used_is_a_usage_error_before_anything_starts(tmp_path: Path) -> None:
+def test_a_forbidden_webhook_is_a_usage_error_before_the_run(tmp_path: Path) -> None:
     done = call(*batch(tmp_path, "10s"), "--notify", f"http://example.com/{SECRET}", cwd=tmp_path)
     assert done.returncode == 2
     assert_untold(tmp_path, done.stdout, done.stderr)

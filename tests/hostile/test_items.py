@@ -83,7 +83,7 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_secrets_table.py::test_a_short_key_is_a_warning_and_is_left_out_where_it_is_a_word",
         "hostile/test_secrets_table.py::test_a_mistaken_setting_is_told_without_the_secret_in_it",
         "test_redaction.py::test_nested_escapes_do_not_hide_a_secret",
-        "test_redaction.py::test_the_secrets_of_an_environment",
+        "test_redaction.py::test_the_secrets_of_an_environment_are_collected",
     ],
     "a stranger's manifest that reads the environment, names a webhook or a file elsewhere": [
         "manifest/test_variables.py::test_an_environment_variable_is_read_only_if_the_user_allows_it",
