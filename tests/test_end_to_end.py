@@ -149,9 +149,7 @@ def test_an_interrupted_run_continues(tmp_path: Path, service: Service, number: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_right_after_the_start_ends_the_run_cleanly(
-    tmp_path: Path, service: Service, number: signal.Signals
-) -> None:
+def test_a_signal_right_after_the_start_ends_the_run(tmp_path: Path, service: Service, number: signal.Signals) -> None:
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     lock = batch.output / ".batchrunner" / "lock"
     with batch.start() as run:
@@ -177,9 +175,7 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_event_loop_starts_ends_the_run_cleanly(
-    tmp_path: Path, service: Service, number: signal.Signals
-) -> None:
+def test_a_signal_before_the_loop_starts_ends_the_run(tmp_path: Path, service: Service, number: signal.Signals) -> None:
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     script = [sys.executable, "-c", BEFORE_THE_LOOP, str(int(number))]
     command = [*script, "run", str(batch.manifest), "--output", str(batch.output)]

@@ -137,9 +137,7 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", _LOCALES)
-def test_any_locale_reads_utf_8_names_and_escapes_what_it_cannot_print(
-    tmp_path: Path, locales: Path, name: str
-) -> None:
+def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path, locales: Path, name: str) -> None:
     environment = {
         variable: value for variable, value in os.environ.items() if not variable.startswith(("LC_", "LANG", "PYTHON"))
     }
