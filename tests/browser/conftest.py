@@ -1,6 +1,6 @@
-"""A real Chromium for the tests of the page, and a report of a real run against the sandbox.
+"""A real Chromium for tests of the page, and the report of a real run against the sandbox.
 
-Without a browser these tests say that they tested nothing; where ``BATCHRUNNER_BROWSER=required`` (CI) they fail.
+Without a browser these tests are skipped with a message; with ``BATCHRUNNER_BROWSER=required`` (CI) they fail.
 """
 
 import os
@@ -20,7 +20,7 @@ HOSTILE_TAG = "<script>alert(1)</script><img src=x onerror=alert(2)> \u05d0\u05d
 
 
 def absent(why: str) -> None:
-    """Say that nothing is tested; an error where a browser is required."""
+    """Skip with a message, or fail if a browser is required."""
     message = f"NOT TESTED, the page in a real browser: {why}"
     if os.environ.get("BATCHRUNNER_BROWSER") == "required":
         pytest.fail(message)
@@ -44,7 +44,7 @@ def browser() -> Iterator[Any]:
 
 
 class Visit:
-    """A page that was opened from disk, with everything it complained about."""
+    """A page opened from disk, with its console messages and requests."""
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.complaints: list[str] = []
@@ -68,7 +68,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Any]:
-    """Opens a file in a page of its own; at the end nothing may have complained or left the disk."""
+    """Open a file in a new page; at the end, fail if there was a console message or a request beyond the disk."""
     visits: list[Visit] = []
 
     def opened(path: Path, **options: Any) -> Visit:

@@ -1,4 +1,4 @@
-"""Made-up nights for the page: a batch of any size, with failures, doubts, an outage, throttling and three runs."""
+"""Generated batches for the page: any size, with failures, jobs in doubt, an outage, throttling and three runs."""
 
 import hashlib
 from pathlib import Path
@@ -27,7 +27,7 @@ _SILENT = Problem(
 
 
 def sample_batch(jobs: int, folder: Path | None = None, seed: int = 0) -> Snapshot:
-    """A batch of so many jobs. folder: where its reference clip and its pictures are said to lie."""
+    """Generate a batch of the given number of jobs. folder: the folder of its reference clip and pictures."""
     rng = Random(seed)
     base = folder or Path("/nowhere")
     video = Media(

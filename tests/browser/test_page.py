@@ -1,6 +1,6 @@
-"""report.html in a real Chromium, opened from disk: it loads, plays, filters, and nothing in it acts.
+"""report.html in a real Chromium, opened from disk: it loads, plays and filters, and its text cannot act.
 
-The `visit` fixture fails every test in whose page anything was said on the console or asked of the network.
+The `visit` fixture fails every test whose page writes to the console or opens a connection.
 """
 
 import json
@@ -25,7 +25,7 @@ PHONE = {"viewport": {"width": 375, "height": 812}, "has_touch": True}
 
 
 def shown(page: Any) -> list[str]:
-    """Ids of the cards on show."""
+    """Return the ids of the visible cards."""
     return list(page.locator(".card:visible h3 bdi").all_text_contents())
 
 
@@ -43,7 +43,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hostile text in every place, and names of 300 characters."""
+    """Hostile text in every field, and names of 300 characters."""
     shot = hostile()
     long = tuple(
         Entry(number, mark * 300, replace(shot.entries[0].job, fingerprint=f"sha256:{number:064x}"), {"t": mark * 300})
@@ -54,12 +54,12 @@ def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def test_it_answers_the_morning_s_questions(visit: Any, run_folder: Path) -> None:
+def test_the_summary_says_what_happened_and_what_to_do(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html").page
     report = json.loads((run_folder / "report.json").read_bytes())
     assert page.locator(".headline").inner_text() == writer.headline(report)
     totals = report["totals"]
-    assert totals["failed"] in {1, 2}, "one of the two that are refused may be the one in doubt"
+    assert totals["failed"] in {1, 2}, "one of the two refused jobs may be the one in doubt"
     assert (totals["in_doubt"], totals["succeeded"]) == (1, 5 - totals["failed"])
     causes = page.locator(".cause").all_inner_texts()
     assert len(causes) == 2
@@ -71,7 +71,7 @@ def test_it_answers_the_morning_s_questions(visit: Any, run_folder: Path) -> Non
     assert page.locator(".gallery .card").count() == 6
 
 
-def test_posters_are_shown_of_clip_reference_and_character(visit: Any, run_folder: Path) -> None:
+def test_posters_of_clip_reference_and_character_are_shown(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html").page
     card = page.locator(".card[data-state=succeeded]").first
     card.scroll_into_view_if_needed()
@@ -82,7 +82,7 @@ def test_posters_are_shown_of_clip_reference_and_character(visit: Any, run_folde
     assert wide == pytest.approx(3, abs=0.05)
 
 
-def test_a_clip_plays_with_its_reference_beside_it(visit: Any, run_folder: Path) -> None:
+def test_a_clip_plays_beside_its_reference(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html").page
     card = page.locator(".card[data-state=succeeded]").first
     card.locator(".play").focus()
@@ -99,7 +99,7 @@ def test_a_clip_plays_with_its_reference_beside_it(visit: Any, run_folder: Path)
     page.wait_for_function("() => !document.querySelector('video')")
 
 
-def test_filters_work_and_stand_in_the_address(visit: Any, run_folder: Path) -> None:
+def test_filters_work_and_are_kept_in_the_address(visit: Any, run_folder: Path) -> None:
     opened = visit(run_folder / "report.html")
     page = opened.page
     everything = shown(page)
@@ -128,7 +128,7 @@ def test_filters_work_and_stand_in_the_address(visit: Any, run_folder: Path) -> 
     assert page.get_by_role("button", name="720p").get_attribute("aria-pressed") == "true"
 
 
-def test_provenance_is_there_when_asked_for(visit: Any, run_folder: Path) -> None:
+def test_provenance_is_shown_on_request(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html").page
     job = json.loads((run_folder / "report.json").read_bytes())["jobs"][0]
     card = page.locator(".card").first
@@ -148,7 +148,7 @@ def test_a_command_can_be_copied(visit: Any, run_folder: Path) -> None:
     )
 
 
-def test_it_stays_true_when_the_clips_are_gone(visit: Any, run_folder: Path, tmp_path: Path) -> None:
+def test_the_page_works_without_the_clips(visit: Any, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_bytes((run_folder / "report.html").read_bytes())
     opened = visit(tmp_path / "report.html")
     opened.page.locator(".play").first.click()
@@ -183,8 +183,8 @@ def test_a_phone_needs_no_sideways_scroll(visit: Any, which: str, request: pytes
     assert no_sideways_scroll(page)
 
 
-def test_two_thousand_jobs(visit: Any, large: Path) -> None:
-    assert large.stat().st_size + BUDGET_BYTES < 20_000_000, "with all the posters that a page may have"
+def test_two_thousand_jobs_load_and_filter(visit: Any, large: Path) -> None:
+    assert large.stat().st_size + BUDGET_BYTES < 20_000_000, "with as many posters as a page may have"
     page = visit(large).page
     assert page.locator(".card").count() == 2000
     assert page.locator("video, .card img").count() == 0
@@ -193,7 +193,7 @@ def test_two_thousand_jobs(visit: Any, large: Path) -> None:
     assert page.locator(".card:visible").count() == page.locator(".card[data-state=in_doubt]").count() > 0
 
 
-def test_a_batch_of_more_jobs_than_the_page_has_cards_for(visit: Any, tmp_path: Path) -> None:
+def test_a_batch_with_more_jobs_than_cards_says_so(visit: Any, tmp_path: Path) -> None:
     shot = sample_batches.sample_batch(2200)
     writer.write(shot, tmp_path, "0.1.0")
     page = visit(tmp_path / "report.html").page
@@ -207,21 +207,21 @@ def test_a_batch_of_more_jobs_than_the_page_has_cards_for(visit: Any, tmp_path: 
         assert (tmp_path / name).exists()
 
 
-def test_without_its_script_everything_is_still_said(visit: Any, run_folder: Path) -> None:
+def test_without_scripts_the_page_has_all_its_text(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html", java_script_enabled=False).page
     assert page.locator(".card").count() == 6
     assert page.locator("noscript").is_visible()
     assert not page.locator(".filters").is_visible()
 
 
-def test_it_prints(visit: Any, run_folder: Path) -> None:
+def test_the_page_prints(visit: Any, run_folder: Path) -> None:
     pdf = visit(run_folder / "report.html").page.pdf(format="A4", print_background=True)
     assert pdf.startswith(b"%PDF")
-    assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") > 3, "posters are printed, seen or not"
+    assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") > 3, "posters are printed, visible or not"
 
 
 @pytest.mark.parametrize(("which", "scheme"), [("run", "light"), ("many", "dark")])
-def test_axe_finds_nothing(visit: Any, run_folder: Path, tmp_path: Path, scheme: str, which: str) -> None:
+def test_axe_finds_no_violation(visit: Any, run_folder: Path, tmp_path: Path, scheme: str, which: str) -> None:
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         absent("axe is not installed (pip install -e '.[browser]')")
@@ -240,7 +240,7 @@ def test_axe_finds_nothing(visit: Any, run_folder: Path, tmp_path: Path, scheme:
     assert len(found["passes"]) > 20
 
 
-def test_a_page_of_nothing_opens(visit: Any, tmp_path: Path) -> None:
+def test_a_page_without_jobs_opens(visit: Any, tmp_path: Path) -> None:
     shot = sample_batches.sample_batch(1)
     writer.write(Snapshot(shot.run, (), {}), tmp_path, "0.1.0")
     assert visit(tmp_path / "report.html").page.get_by_text("Nothing has been submitted yet.").is_visible()

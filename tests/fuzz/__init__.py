@@ -1,7 +1,7 @@
-"""Whatever the bytes of a manifest are: a batch or a list of problems, in bounded time, and never a traceback.
+"""Any bytes as a manifest give a batch or a list of problems, in bounded time and without a traceback.
 
-`check_bytes` checks one input; `broken` damages valid manifests. The test suite
-spends some seconds on it (tests/test_fuzz.py); ``python -m tests.fuzz --minutes 10`` goes on.
+`check_bytes` checks one input; `broken` damages valid manifests. The test suite spends some seconds on it
+(tests/test_fuzz.py); ``python -m tests.fuzz --minutes 10`` runs longer.
 """
 
 import json
@@ -18,14 +18,14 @@ from batchrunner.manifest.validate import check, shown
 
 TESTS = Path(__file__).parent.parent
 SUITE = Path(__file__).parent / "yaml_test_suite.json"
-# What is dropped into manifests: YAML's own signs, characters that are not what they seem, our own words. One a line.
+# Text to insert into manifests, one item a line: YAML's indicators, confusable characters, and our own keywords.
 _PIECES = tuple((Path(__file__).parent / "pieces.txt").read_text("utf-8").splitlines())
 _SPACE = re.compile(rb"[ \n:,'\"\[\]{}-]")
 
 
 @cache
 def corpus() -> tuple[bytes, ...]:
-    """Manifests that are right, those that are wrong, and the inputs of the public YAML test suite."""
+    """Valid manifests, invalid ones, and the inputs of the public YAML test suite."""
     found = (*(TESTS.parent / "manifests").glob("*.yaml"), *(TESTS / "manifests_bad").glob("*.yaml"))
     own = [path.read_bytes() for path in sorted(found) if path.is_file() and path.stat().st_size < 20_000]
     return (*own, *(text.encode() for _, text in suite()))
@@ -33,20 +33,20 @@ def corpus() -> tuple[bytes, ...]:
 
 @cache
 def suite() -> tuple[tuple[str, str], ...]:
-    """Every input of the public YAML test suite, by its name."""
+    """Return every input of the public YAML test suite, by name."""
     suite = json.loads(SUITE.read_text("utf-8")) if SUITE.exists() else {}
     return tuple(suite.get("cases", {}).items())
 
 
 def broken(data: bytes, rng: random.Random) -> bytes:
-    """`data` after a few accidents."""
+    """Return `data` with a few random changes."""
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         data = rng.choice(_ACCIDENTS)(data, rng)
     return data[:100_000]
 
 
 def _at(data: bytes, rng: random.Random) -> int:
-    """A place in `data`, mostly one where syntax is."""
+    """Choose a position in `data`, mostly one with syntax."""
     marks = [found.start() for found in _SPACE.finditer(data)] if rng.random() < 0.7 else []
     return rng.choice(marks) if marks else rng.randint(0, len(data))
 
@@ -97,7 +97,7 @@ _ACCIDENTS = (_insert, _insert, _remove, _byte, _repeat, _cut, _splice, _lines)
 
 @contextmanager
 def bench() -> Iterator[Path]:
-    """A folder with a video and an image, in which manifests are tried."""
+    """Make a folder with a video and an image for the manifests."""
     with tempfile.TemporaryDirectory() as folder:
         media = TESTS.parent / "manifests" / "media"
         for name, target in (
@@ -110,9 +110,9 @@ def bench() -> Iterator[Path]:
 
 
 def check_bytes(data: bytes, folder: Path) -> bool:
-    """True if `data` is a manifest that validates. Every way of telling about it is tried.
+    """Return True if `data` is a valid manifest. Print the problems in every format.
 
-    Raises AssertionError where what is told is odd, and whatever a bug raises.
+    Raises AssertionError if a problem is malformed, and any exception that a bug raises.
     """
     path = folder / "case.yaml"
     path.write_bytes(data)

@@ -1,6 +1,6 @@
-"""``python -m tests.fuzz --minutes 10``: manifests that nobody would write, until the time is over or one of them wins.
+"""``python -m tests.fuzz --minutes 10``: load damaged manifests until the time is over or one is a finding.
 
-Every case follows from its number, so ``--seed N`` plays one again and prints it.
+Every case follows from its number, so ``--seed N`` repeats and prints one.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def too_long(*_: object) -> None:
 
 
 def attempt(data: bytes, folder: Path) -> tuple[bool, float]:
-    """Whether `data` validates, and the seconds that it took to tell."""
+    """Return whether `data` validates, and the seconds that it took."""
     signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
     start = time.perf_counter()
     try:
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, metavar="N", help="play one case, and print it")
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, too_long)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing here may wait for standard input
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing may wait for standard input
     with bench() as folder:
         if options.seed is not None:
             data = case(options.seed)

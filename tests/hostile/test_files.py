@@ -1,6 +1,6 @@
-"""Files that are not what they seem: inputs that never end, and things planted in the run directory.
+"""Hostile files: inputs that never end, and objects planted in the run directory.
 
-Inputs may lie behind symbolic links, anywhere. What the program writes goes to its own plain files and nowhere else.
+Inputs may be symbolic links to any place. The program writes only to its own regular files.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PATIENCE_S = 20.0  # a call that blocks fails the test instead of hanging the su
 
 
 def in_time(call: Callable[[], object]) -> object:
-    """What `call` returns or raises; it fails where it does not come back (opening a pipe would wait for ever)."""
+    """Return or raise what `call` does; fail if it does not return (opening a pipe would wait for ever)."""
     future: Future[object] = Future()
 
     def work() -> None:
@@ -53,7 +53,7 @@ def make_fifo(path: Path) -> None:
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         here = Path.cwd()
-        os.chdir(path.parent)  # the kernel takes short names only
+        os.chdir(path.parent)  # the kernel accepts short names only
         try:
             sock.bind(path.name)
         finally:
@@ -78,7 +78,9 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("kind", ["video", "image"])
 @pytest.mark.parametrize("odd", [*ODD, "folder", "link to a folder", "circle"])
-def test_an_input_that_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, odd: str, kind: media.Kind) -> None:
+def test_an_input_that_is_not_a_regular_file_is_refused_without_waiting(
+    tmp_path: Path, odd: str, kind: media.Kind
+) -> None:
     path = tmp_path / "input"
     more = {"folder": Path.mkdir, "link to a folder": link_to(tmp_path), "circle": link_to(path)}
     (ODD | more)[odd](path)
@@ -89,7 +91,7 @@ def test_an_input_that_is_no_file_is_refused_and_never_waited_for(tmp_path: Path
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/random", "/dev/full", "/dev/stdin", "/proc/self/environ",
                                   "/proc/self/mem", "/proc/kmsg", "/proc/self/fd/0", "/sys/kernel/uevent_seqnum",
                                   "/proc/self/pagemap", "/proc/self/exe"])  # fmt: skip
-def test_a_file_of_the_kernels_is_no_input(path: str) -> None:
+def test_a_kernel_file_is_refused_as_input(path: str) -> None:
     with pytest.raises(MediaProblem) as caught:
         in_time(lambda: probe(Path(path), "image"))
     assert "PATH=" not in caught.value.message + caught.value.hint
@@ -99,7 +101,7 @@ async def read(media: Media) -> list[bytes]:
     return [chunk async for chunk in read_data_uri(media, Inline())]
 
 
-def test_a_file_that_becomes_a_pipe_after_the_look_is_not_waited_for(
+def test_a_file_that_becomes_a_pipe_after_the_check_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "clip.mp4"
@@ -116,10 +118,10 @@ def test_a_file_that_becomes_a_pipe_after_the_look_is_not_waited_for(
 
 
 @pytest.mark.parametrize("step", [1 << 20, -5])
-def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_work(
+def test_an_input_that_changes_size_while_it_is_read_is_refused_in_bounded_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """The writer is as fast as the reader: reading to the end would never end."""
+    """The writer is as fast as the reader, so the end is never reached."""
     path = tmp_path / "clip.mp4"
     path.write_bytes((MEDIA / "bunny.mp4").read_bytes())
     inspect = media._inspected
@@ -129,7 +131,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
         if step < 0:
             os.truncate(path, path.stat().st_size + step)
         else:
-            os.truncate(path, 1 << 40)  # a hole, as long as a writer could make it
+            os.truncate(path, 1 << 40)  # a sparse file, as large as a writer could make it
         return found
 
     monkeypatch.setattr(media, "_inspected", look_while_it_changes)
@@ -137,7 +139,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_is_refused_in_bounded_w
         in_time(lambda: probe(path, "video"))
 
 
-def test_an_input_may_lie_behind_links_outside_of_the_tree(tmp_path: Path) -> None:
+def test_an_input_may_be_a_link_to_another_tree(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "a").symlink_to(MEDIA / "bunny.mp4")
@@ -154,7 +156,7 @@ PLACES = [".batchrunner", ".batchrunner/parts", ".batchrunner/kept", ".batchrunn
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("odd", [*ODD, "link to a folder", "link to a file"])
-def test_a_planted_link_or_device_in_the_tools_room_stops_the_run(tmp_path: Path, place: str, odd: str) -> None:
+def test_a_planted_link_or_device_in_the_private_folder_stops_the_run(tmp_path: Path, place: str, odd: str) -> None:
     outside, victim = tmp_path / "outside", tmp_path / "victim"
     outside.mkdir()
     victim.write_bytes(b"precious")
@@ -175,7 +177,7 @@ def test_a_planted_link_or_device_in_the_tools_room_stops_the_run(tmp_path: Path
             Lock(rundir, NOW).__enter__()
 
 
-def test_the_run_directory_itself_may_be_a_link(tmp_path: Path) -> None:
+def test_the_run_directory_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "big disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "big disk")
     RunDir(tmp_path / "run").make()
@@ -185,7 +187,7 @@ def test_the_run_directory_itself_may_be_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("end", ["part", "json"])
-def test_a_planted_part_is_removed_and_what_it_leads_to_is_untouched(
+def test_a_planted_partial_file_is_removed_and_its_target_is_untouched(
     fetch: Callable[..., object], tmp_path: Path, clip: bytes, odd: str, end: str
 ) -> None:
     ODD[odd](tmp_path / f"0123456789abcdef.{end}")
@@ -201,7 +203,7 @@ def test_a_planted_part_is_removed_and_what_it_leads_to_is_untouched(
 
 
 @pytest.mark.parametrize("end", ["part", "json"])
-def test_a_planted_link_to_a_file_is_not_written_through(
+def test_a_planted_link_to_a_file_is_not_followed(
     fetch: Callable[..., object], tmp_path: Path, clip: bytes, end: str
 ) -> None:
     victim = tmp_path / "victim"
@@ -213,7 +215,7 @@ def test_a_planted_link_to_a_file_is_not_written_through(
 
 @pytest.mark.parametrize("mode", ["wb", "ab"])
 @pytest.mark.parametrize("odd", [*ODD, "link to a file", "folder"])
-def test_the_disk_opens_plain_files_only(tmp_path: Path, odd: str, mode: str) -> None:
+def test_the_disk_opens_regular_files_only(tmp_path: Path, odd: str, mode: str) -> None:
     path, victim = tmp_path / "x", tmp_path / "victim"
     victim.write_bytes(b"precious")
     (ODD | {"link to a file": link_to(victim), "folder": Path.mkdir})[odd](path)
@@ -226,7 +228,7 @@ def test_the_disk_opens_plain_files_only(tmp_path: Path, odd: str, mode: str) ->
 
 @pytest.mark.parametrize("target", ["a file of the same content", "another file", "nothing", "a device", "a folder"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_final_name_that_is_a_link_is_moved_aside_and_never_written_through(
+def test_a_clips_name_that_is_a_link_is_moved_and_its_target_is_untouched(
     house: House, tmp_path: Path, clip: bytes, target: str, when: str
 ) -> None:
     victim = tmp_path / "victim"
@@ -240,16 +242,16 @@ def test_a_final_name_that_is_a_link_is_moved_aside_and_never_written_through(
     name.symlink_to(leads_to.get(target, victim))
     before = victim.read_bytes()
     news = in_time(lambda: house.run(make_entries("a"), {"a": clip}))
-    assert (news == {make_job("a").fingerprint: None}) == (when == "after"), "a link is no result of ours"
+    assert (news == {make_job("a").fingerprint: None}) == (when == "after"), "a link is not our result"
     assert not name.is_symlink()
     assert name.read_bytes() == clip
     assert victim.read_bytes() == before
     assert not (tmp_path / "gone").exists()
-    assert [path.is_symlink() for path in house.dir.kept.iterdir()] == [True], "what is not ours is kept, as it is"
+    assert [path.is_symlink() for path in house.dir.kept.iterdir()] == [True], "a foreign object is kept unchanged"
 
 
 @pytest.mark.parametrize("odd", ["fifo", "socket"])
-def test_a_final_name_that_is_a_pipe_is_moved_aside(house: House, clip: bytes, odd: str) -> None:
+def test_a_clips_name_that_is_a_pipe_is_moved(house: House, clip: bytes, odd: str) -> None:
     ODD[odd](house.dir.path / "a.mp4")
     in_time(lambda: house.run(make_entries("a", "b=a"), {"a": clip}))
     assert (house.dir.path / "a.mp4").read_bytes() == clip
@@ -270,7 +272,7 @@ def test_a_report_replaces_a_planted_link_and_does_not_follow_it(tmp_path: Path,
     assert victim.read_bytes() == b"precious"
 
 
-def test_a_planted_temporary_report_is_not_written_through(tmp_path: Path) -> None:
+def test_a_planted_link_with_a_temporary_reports_name_is_not_followed(tmp_path: Path) -> None:
     victim, private = tmp_path / "victim", tmp_path / "run" / ".batchrunner"
     victim.write_bytes(b"precious")
     private.mkdir(parents=True)
@@ -282,7 +284,7 @@ def test_a_planted_temporary_report_is_not_written_through(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_verify_says_so_and_waits_for_nothing(house: House, clip: bytes, odd: str) -> None:
+def test_verify_reports_planted_objects_without_waiting(house: House, clip: bytes, odd: str) -> None:
     house.run(make_entries("a"), {"a": clip})
     (house.dir.path / "a.mp4").unlink()
     ODD[odd](house.dir.path / "a.mp4")

@@ -1,4 +1,4 @@
-"""Fuzzing, bounded and repeatable in the suite. With HOSTILE_EXAMPLES=15000 in the environment it goes on for minutes,
+"""Bounded, repeatable fuzzing. With HOSTILE_EXAMPLES=15000 in the environment it runs for minutes,
 with other inputs each time.
 """
 
@@ -31,7 +31,7 @@ READERS: tuple[Callable[..., Any], ...] = (
     partial(responses.read_status, asked="x"),
     responses.read_log,
 )
-TEXT = st.text(st.characters(), max_size=80)  # lone surrogates among them
+TEXT = st.text(st.characters(), max_size=80)  # including lone surrogates
 NASTY = st.sampled_from(
     ["\ud800", "\x00", "\x1b[2J", "\u202e", "<script>", "https://u:p@e.com/?q", "a://" * 50, "x" * 2000, "9" * 5000,
      "NaN", "1e400", "-1", "Fri, 31 Dec 9999 23:59:59 GMT", "completed", "error", "policy", "nsfw", "; ", "\r\n"]
@@ -46,7 +46,7 @@ def fuzz(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
-    """Every reader gives a bounded reply that can be stored, or a CallError of that kind; nothing else comes out."""
+    """Every reader returns a bounded reply that can be stored, or raises a CallError."""
     for reader in READERS:
         try:
             reply = reader(status, headers, body, NOW)
@@ -60,7 +60,7 @@ def read_with_all(status: int, headers: dict[str, str], body: bytes) -> None:
         elif not isinstance(reply, responses.LogPage) and reply is not None:
             for text in (reply.kind, reply.message, reply.hint):
                 text.encode()
-                assert len(text) < 6000, "ten characters for each that had to be written out"
+                assert len(text) < 6000, "ten characters for each escaped one"
 
 
 STATUSES = st.integers(100, 999)
@@ -71,7 +71,7 @@ HEADERS = st.dictionaries(
 
 @fuzz(300)
 @given(STATUSES, HEADERS, st.binary(max_size=200) | NASTY.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_read(status: int, headers: dict[str, str], body: bytes) -> None:
+def test_any_bytes_give_a_reply_or_a_call_error(status: int, headers: dict[str, str], body: bytes) -> None:
     read_with_all(status, headers, body)
 
 
@@ -79,7 +79,7 @@ def test_any_bytes_are_read(status: int, headers: dict[str, str], body: bytes) -
 @given(STATUSES, HEADERS, SHAPED | st.recursive(NASTY | TEXT, lambda inner: st.lists(inner) | st.dictionaries(
     st.sampled_from(["id", "status", "error", "message", "detail", "data", "type", "msg", "loc", "video", "url", "name",
                      "error_type", "meta", "usage"]), inner), max_leaves=8))  # fmt: skip
-def test_any_json_is_read(status: int, headers: dict[str, str], body: object) -> None:
+def test_any_json_gives_a_reply_or_a_call_error(status: int, headers: dict[str, str], body: object) -> None:
     read_with_all(status, headers, json.dumps(body).encode())
 
 
@@ -89,7 +89,7 @@ DETAILED = st.builds(lambda said, more: said | {"detail": more}, SAID, st.lists(
 
 @fuzz(300)
 @given(NASTY | SAID | st.lists(SAID) | DETAILED)
-def test_any_reason_of_a_failure_is_read(error: object) -> None:
+def test_any_failure_reason_gives_a_reply(error: object) -> None:
     for status in ("error", " " * 5000 + "FAILED", "expired\n"):
         read_with_all(200, {}, json.dumps({"status": status, "error": error}).encode())
 
@@ -97,21 +97,21 @@ def test_any_reason_of_a_failure_is_read(error: object) -> None:
 @fuzz(300)
 @given(st.lists(st.sampled_from(["[", "]", "{", "}", '"', ",", ":", "\\", "u", "1", "e", "-", "id", "status", "null"]),
                 max_size=60), st.integers(1, 3000))  # fmt: skip
-def test_near_json_at_any_depth_is_read(tokens: list[str], times: int) -> None:
+def test_nearly_valid_json_of_any_depth_gives_a_reply_or_a_call_error(tokens: list[str], times: int) -> None:
     for body in ("".join(tokens) * min(times, 200), "".join(tokens[:2]) * times):
         read_with_all(200, {}, body.encode())
 
 
 @fuzz(300)
 @given(TEXT | NASTY | st.from_regex(r"\A[-+]?[0-9]{1,400}(\.[0-9]*)?(e[0-9]{1,4})?\Z"), st.floats(0, 4e9))
-def test_retry_after_is_a_length_of_time_or_nothing(text: str, now: float) -> None:
+def test_retry_after_is_a_duration_or_none(text: str, now: float) -> None:
     seconds = responses.retry_after_s(text, now)
     assert seconds is None or 0.0 <= seconds < float("inf")
 
 
 @fuzz(300)
 @given(TEXT | NASTY, st.none() | st.integers(1, 200))
-def test_printable_text_is_one_line_that_encodes(text: str, most: int | None) -> None:
+def test_printable_text_is_one_line_that_can_be_encoded(text: str, most: int | None) -> None:
     shown = printable(text, most)
     assert shown.isprintable()
     assert shown.encode().decode() == shown
@@ -121,7 +121,7 @@ def test_printable_text_is_one_line_that_encodes(text: str, most: int | None) ->
 
 @fuzz(300)
 @given(st.lists(st.sampled_from(["https", "://", "@", "?", "#", "/", "secret", ":", "e.com", " ", "'", "\\", "a+b"])))
-def test_no_query_and_no_user_survives(pieces: list[str]) -> None:
+def test_queries_and_users_are_removed_from_urls(pieces: list[str]) -> None:
     shown = redacted("".join(pieces))
     assert redacted(shown) == shown
     for url in re.findall(r"[a-z+]+://[^\s\"'<>\\]*", shown):
@@ -134,7 +134,7 @@ def test_no_query_and_no_user_survives(pieces: list[str]) -> None:
 @given(st.builds("{}{}?{}={}&{}={}".format, *[TEXT | st.sampled_from(
     ["https://", "e.com/v", "Expires", "X-Amz-Expires", "X-Amz-Date", "20250805T073737Z", "9" * 5000, "-1", "[::1"]
 )] * 6))  # fmt: skip
-def test_when_a_link_ends_is_a_moment(link: str) -> None:
+def test_the_expiry_of_a_link_is_a_time_or_none(link: str) -> None:
     assert link_expiry.expires_at(link) == link_expiry.expires_at(link), "never not a number"
 
 
@@ -149,7 +149,7 @@ def test_a_data_uri_is_media_or_a_problem(uri: str) -> None:
 
 @fuzz(300)
 @given(st.binary(max_size=80))
-def test_the_look_at_a_files_head_never_fails(head: bytes) -> None:
+def test_reading_a_files_header_never_fails(head: bytes) -> None:
     sniff(head)
 
 
@@ -161,7 +161,7 @@ NUMBERS = st.sampled_from([0, 1, 7, 8, 9, 16, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF
 
 
 class Counting(io.BytesIO):
-    """Reads are counted: a check that went in circles would show here."""
+    """Reads are counted, so an endless loop would fail the test."""
 
     read_bytes = 0
 
@@ -174,7 +174,7 @@ class Counting(io.BytesIO):
 @fuzz(300)
 @given(st.lists(st.tuples(st.sampled_from(BOXES), st.integers(-4, 40), NUMBERS | st.integers(0, 0xFFFFFFFF)),
                 min_size=1, max_size=5), st.none() | st.integers(0, len(WHOLE)), st.binary(max_size=20))  # fmt: skip
-def test_a_mutated_clip_is_whole_or_not_and_costs_about_one_reading(
+def test_a_mutated_clip_passes_or_fails_at_the_cost_of_about_one_reading(
     patches: list[tuple[int, int, int]], cut: int | None, tail: bytes
 ) -> None:
     data = bytearray(WHOLE)

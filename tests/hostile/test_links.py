@@ -1,4 +1,4 @@
-"""Download links and file hosts that mean harm: where they lead, what they send, and how long they take over it."""
+"""Hostile download links and file hosts: their addresses, their replies, and how long they take."""
 
 import asyncio
 import gzip
@@ -26,7 +26,7 @@ ATTACK = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Names(AbstractResolver):
-    """A resolver of made-up names. addresses: by name; asked: what it was asked, in order."""
+    """A resolver with a fixed table. addresses: by name; asked: the names it was asked for, in order."""
 
     def __init__(self, **addresses: str) -> None:
         self.addresses = {name.replace("_", "."): address.split() for name, address in addresses.items()}
@@ -50,7 +50,7 @@ class Names(AbstractResolver):
 
 
 def refused(guard: Guard, link: str) -> ServiceFault:
-    """How `link` is refused, whether by itself, by its address, or by what its name resolves to."""
+    """Return how `link` is refused: by itself, by its address, or by the addresses of its name."""
 
     async def main() -> None:
         url = guard.target(link)
@@ -98,7 +98,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_private_addresses_are_refused_written_out_and_behind_a_name(address: str) -> None:
+def test_private_addresses_are_refused_as_literals_and_behind_a_name(address: str) -> None:
     assert not url_guard.public(ipaddress.ip_address(address))
     written = f"[{address}]" if ":" in address else address
     assert "private" in refused(Guard(SERVICE, Names(api_example_com="1.1.1.1")), f"https://{written}/v.mp4").message
@@ -107,13 +107,13 @@ def test_private_addresses_are_refused_written_out_and_behind_a_name(address: st
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_are_admitted(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     names = Names(cdn_example_com=address)
     assert admitted(Guard(SERVICE, names), "https://cdn.example.com/v.mp4") == [address]
-    assert names.asked == ["cdn.example.com"], "the service's own address is looked up only where it matters"
+    assert names.asked == ["cdn.example.com"], "the service's own address is resolved only if it matters"
 
 
-def test_of_a_name_with_both_kinds_only_the_public_addresses_are_used() -> None:
+def test_only_the_public_addresses_of_a_mixed_name_are_used() -> None:
     names = Names(cdn_example_com="10.0.0.1 1.1.1.1 ::1", api_example_com="1.1.1.1")
     assert admitted(Guard(SERVICE, names), "https://cdn.example.com/v.mp4") == ["1.1.1.1"]
 
@@ -123,7 +123,7 @@ def test_of_a_name_with_both_kinds_only_the_public_addresses_are_used() -> None:
     ["http://2130706433/", "http://0x7f000001/", "http://127.1/", "http://0177.0.0.1/", "http://127.0.0.1./",
      "http://0x7f.1/", "http://1.2.3.4.5/"],
 )  # fmt: skip
-def test_addresses_in_odd_spellings_are_refused(link: str) -> None:
+def test_addresses_in_unusual_notation_are_refused(link: str) -> None:
     refused(Guard(SERVICE, Names(api_example_com="1.1.1.1")), link)
 
 
@@ -141,7 +141,7 @@ def test_addresses_in_odd_spellings_are_refused(link: str) -> None:
     ],
 )
 @pytest.mark.parametrize("link", ["http://127.0.0.1/v.mp4", "https://inner.example.com/v.mp4"])
-def test_private_downloads_are_for_services_that_are_private(service: str, at_home: bool, link: str) -> None:
+def test_only_private_services_may_link_to_private_addresses(service: str, at_home: bool, link: str) -> None:
     names = Names(
         localhost="127.0.0.1 ::1",
         gateway_house="192.168.0.9",
@@ -164,7 +164,7 @@ def test_private_downloads_are_for_services_that_are_private(service: str, at_ho
      "https://\ud800/", "https://e\x00.com/", "http://" + "a" * 100_000],
     ids=lambda link: repr(link[:30]),
 )  # fmt: skip
-def test_links_that_are_no_web_addresses_are_refused(link: str) -> None:
+def test_links_that_are_not_web_addresses_are_refused(link: str) -> None:
     with pytest.raises(CallError) as caught:
         asyncio.run(_fetch_nothing(link))
     assert len(caught.value.message) < 400
@@ -177,7 +177,7 @@ async def _fetch_nothing(link: str, names: Names | None = None) -> None:
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".com", "a..com", "xn--" + "a" * 300])
-def test_names_that_no_resolver_takes_are_a_network_fault(host: str) -> None:
+def test_unresolvable_names_are_a_network_fault(host: str) -> None:
     class Idna(Names):
         async def resolve(
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -191,8 +191,8 @@ def test_names_that_no_resolver_takes_are_a_network_fault(host: str) -> None:
     assert isinstance(caught.value, NetworkFault | ServiceFault)
 
 
-def test_https_is_never_redirected_down_to_http() -> None:
-    """Whoever listens could change the clip. Plain http from the start is the service's own choice."""
+def test_https_is_never_redirected_to_http() -> None:
+    """An attacker on the network could change the clip. Plain http from the start is the service's own choice."""
     guard = Guard(SERVICE)
     first = guard.target("https://cdn.example.com/v.mp4")
     assert guard.target("https://other.example.com/v", first).host == "other.example.com"
@@ -208,7 +208,7 @@ def test_https_is_never_redirected_down_to_http() -> None:
 
 @dataclass
 class Peer:
-    """A file host on 127.0.0.1 and 127.0.0.2 that does as `attack` does. seen: (address, request head), in order."""
+    """A file host on 127.0.0.1 and 127.0.0.2 that performs `attack`. seen: (address, request head), in order."""
 
     attack: Callable[["Peer", str, asyncio.StreamWriter], Awaitable[None]]
     port: int = 0
@@ -269,10 +269,10 @@ def sends(head: str, body: bytes = b"") -> Callable[[Peer, str, asyncio.StreamWr
      "http://2130706434:{port}/"],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_inwards_is_refused_before_anything_connects_there(
+def test_a_redirect_to_a_private_address_is_refused_before_connecting(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch, status: int, location: str
 ) -> None:
-    """127.0.0.1 plays the internet here, everything else is private."""
+    """127.0.0.1 stands for the internet here; every other address is private."""
     monkeypatch.setattr(url_guard, "public", lambda address: str(address) == "127.0.0.1")
     names = Names(cdn_test="127.0.0.1", inner_test="127.0.0.2", api_example_com="127.0.0.1")
 
@@ -286,7 +286,7 @@ def test_a_redirect_inwards_is_refused_before_anything_connects_there(
     assert {address for address, _ in peer.seen} == {"127.0.0.1"}
 
 
-def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(
+def test_a_name_that_resolves_differently_later_is_connected_to_the_checked_address(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(url_guard, "public", lambda address: str(address) == "127.0.0.1")
@@ -304,12 +304,12 @@ def test_a_name_that_changes_its_mind_is_connected_to_where_it_was_checked(
     peer = Peer(sends("HTTP/1.1 200 OK\nContent-Length: 1\nConnection: close", b"x"))
     guard = Guard(SERVICE, names)
     assert failed(fetch, peer, "http://cdn.test:{port}/v.mp4", guard).kind == "bad_file"
-    assert names.asked == ["cdn.test"], "asked once: what is checked is what is connected to"
+    assert names.asked == ["cdn.test"], "resolved once: the checked address is the connected one"
     assert failed(fetch, peer, "http://cdn.test:{port}/v.mp4", guard).kind == "link_refused"
     assert [address for address, _ in peer.seen] == ["127.0.0.1"]
 
 
-def test_neither_the_key_nor_the_links_own_credentials_travel_to_a_redirects_target(
+def test_a_redirects_target_gets_neither_the_key_nor_the_links_credentials(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIMLAPI_KEY", "sk-secret")
@@ -330,7 +330,7 @@ def test_neither_the_key_nor_the_links_own_credentials_travel_to_a_redirects_tar
 
 
 def drip(piece: bytes, start: bytes) -> Callable[[Peer, str, asyncio.StreamWriter], Awaitable[None]]:
-    """Sends `piece` again and again, each time the reader has taken the last: never silent, never done."""
+    """Send `piece` again each time the reader has taken the last one: the stream never pauses and never ends."""
 
     async def attack(_: Peer, __: str, writer: asyncio.StreamWriter) -> None:
         writer.write(start)
@@ -359,10 +359,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
     ],
     ids=["body", "chunks", "until the end", "headers", "a header", "continue", "status line", "chunk extensions"],
 )  # fmt: skip
-def test_what_drips_for_ever_ends_by_a_total_bound(
+def test_an_endless_slow_stream_ends_at_the_total_time_limit(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes
 ) -> None:
-    """One byte every 50 s is never silence. The bound is an hour; here it is a fraction of a second."""
+    """One byte every 50 s never counts as silence. The total limit is an hour; here it is a fraction of a second."""
     assert downloader._LONGEST_S <= 3600.0
     monkeypatch.setattr(downloader, "_LONGEST_S", 0.15)
     fault = failed(fetch, Peer(drip(piece, start)))
@@ -399,7 +399,7 @@ def test_what_drips_for_ever_ends_by_a_total_bound(
     ],
     ids=lambda value: repr(value[:50]) if isinstance(value, str | bytes) else None,
 )
-def test_replies_that_lie_or_make_no_sense(
+def test_contradictory_or_malformed_replies_are_refused(
     fetch: Callable[..., Fetched], tmp_path: Path, head: str, body: bytes, kind: str
 ) -> None:
     fault = failed(fetch, Peer(sends(head, body)))
@@ -408,7 +408,7 @@ def test_replies_that_lie_or_make_no_sense(
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 1 << 20
 
 
-def test_an_announced_size_that_no_clip_has_is_refused_before_a_byte_is_stored(
+def test_an_absurd_announced_size_is_refused_before_a_byte_is_stored(
     fetch: Callable[..., Fetched], tmp_path: Path
 ) -> None:
     async def attack(_: Peer, __: str, writer: asyncio.StreamWriter) -> None:
@@ -422,10 +422,10 @@ def test_an_announced_size_that_no_clip_has_is_refused_before_a_byte_is_stored(
 
 
 @pytest.mark.parametrize("etag", ['"\xff"', '"a\tb"', '"' + "x" * 7000 + '"', "\x80", '"é"'])
-def test_an_etag_that_no_header_carries_back_does_not_block_the_clip(
+def test_an_etag_that_no_header_can_carry_does_not_block_the_clip(
     fetch: Callable[..., Fetched], clip: bytes, etag: str
 ) -> None:
-    """It comes with half a clip; the next try must be able to ask for it again."""
+    """The first reply ends after half a clip; the next attempt must be able to request the clip again."""
     cut = [True]
 
     async def attack(_: Peer, __: str, writer: asyncio.StreamWriter) -> None:

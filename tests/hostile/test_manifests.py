@@ -1,4 +1,4 @@
-"""Manifests that mean harm: small files that become large, names that are no file names, URLs with secrets."""
+"""Hostile manifests: small files that expand, unsafe names, and URLs with secrets."""
 
 import base64
 import tracemalloc
@@ -41,7 +41,7 @@ def laughs(levels: int, wrap: str) -> str:
 
 @pytest.mark.parametrize("levels", [9, 60])
 @pytest.mark.parametrize("wrap", ["[]", "{}"])
-def test_aliases_that_explode_are_refused_in_little_memory(tmp_path: Path, levels: int, wrap: str) -> None:
+def test_exploding_aliases_are_refused_in_little_memory(tmp_path: Path, levels: int, wrap: str) -> None:
     tracemalloc.start()
     try:
         output = refused(tmp_path, laughs(levels, wrap))
@@ -53,16 +53,16 @@ def test_aliases_that_explode_are_refused_in_little_memory(tmp_path: Path, level
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "&a {b: *a}", "- &a\n  <<: *a\n", "jobs: &j\n- *j\n"])
-def test_a_value_that_holds_itself_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_value_that_contains_itself_is_refused(tmp_path: Path, text: str) -> None:
     assert "inside the value" in refused(tmp_path, text)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 50_000, "!!seq [" * 10_000])
-def test_a_manifest_nested_without_end_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_manifest_nested_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
     assert refused(tmp_path, text)
 
 
-def test_a_manifest_larger_than_any_is_refused_unread(tmp_path: Path) -> None:
+def test_a_manifest_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "night.yaml"
     with path.open("wb") as file:
         file.truncate(1 << 40)
@@ -76,7 +76,7 @@ def test_a_manifest_larger_than_any_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_the_number_of_jobs_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound, brought down: a million jobs would take a minute to read."""
+    """The limit is lowered for the test: a million jobs would take a minute to read."""
     from batchrunner.manifest import expand
 
     assert expand.MAX_ROWS <= 1_000_000
@@ -85,15 +85,15 @@ def test_the_number_of_jobs_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("many", [6_000])
-def test_equal_rows_and_long_values_take_time_in_step_with_their_number(tmp_path: Path, many: int) -> None:
-    """An honest middle size: ids of equal rows were once searched for from the start each time, half a minute here."""
+def test_equal_rows_and_long_values_take_linear_time(tmp_path: Path, many: int) -> None:
+    """A realistic size: a search for the ids of equal rows that always started at the first took half a minute here."""
     batch = load(tmp_path, f"{ROW}}}\n" * many)
     assert len({entry.id for entry in batch.entries}) == many
     assert len({entry.job.fingerprint for entry in batch.entries}) == 1
 
 
 @pytest.mark.parametrize("size", [1 << 20])
-def test_a_long_value_is_no_trouble(tmp_path: Path, size: int) -> None:
+def test_a_long_value_is_accepted(tmp_path: Path, size: int) -> None:
     assert refused(tmp_path, f'- {{id: "{"a" * size}", video: "https://e.com/a", image: "https://e.com/b"}}')
     assert refused(tmp_path, f'- {{video: "data:video/mp4;base64,{"A" * size}", image: "https://e.com/b"}}')
     assert refused(tmp_path, f"- {{shift: {'9' * size}, video: 'https://e.com/a', image: 'https://e.com/b'}}")
@@ -109,21 +109,21 @@ IDS = [
 
 
 @pytest.mark.parametrize("bad", IDS, ids=ascii)
-def test_an_id_that_is_no_safe_file_name_is_refused(tmp_path: Path, bad: str) -> None:
+def test_an_id_that_is_not_a_safe_file_name_is_refused(tmp_path: Path, bad: str) -> None:
     escaped = "".join(f"\\U{ord(character):08x}" for character in bad)
     refused(tmp_path, f'{ROW}, id: "{escaped}"}}')
     assert [path.name for path in tmp_path.iterdir()] == ["night.yaml"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("Hero", "hero"), ("a.B", "A.b"), ("X", "x")])
-def test_twins_that_differ_only_in_case_are_refused(tmp_path: Path, first: str, second: str) -> None:
+def test_ids_that_differ_only_in_case_are_refused(tmp_path: Path, first: str, second: str) -> None:
     output = refused(tmp_path, f"{ROW}, id: {first}}}\n{ROW}, id: {second}, shift: 3}}\n")
     assert "only in case" in output
 
 
 @pytest.mark.parametrize("name", ["../x.mp4", "CON.mp4", "é" * 80 + ".mp4", "..mp4", "\u202egpj.mp4", "e\u0301.mp4",
                                   "-rf.mp4", " .mp4", "x" * 200 + ".mp4"])  # fmt: skip
-def test_ids_derived_from_wild_names_are_safe(tmp_path: Path, name: str) -> None:
+def test_ids_derived_from_unsafe_names_are_safe(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / name).write_bytes((MEDIA / "bunny.mp4").read_bytes())
@@ -138,7 +138,7 @@ def test_ids_derived_from_wild_names_are_safe(tmp_path: Path, name: str) -> None
     assert len(entry.id) <= 100
     assert manifest.load(folder / "night.yaml").entries[0].id == entry.id
     refuse = f'{ROW}, id: "{entry.id}"}}'
-    assert load(folder, refuse).entries[0].id == entry.id, "a derived id may be given too"
+    assert load(folder, refuse).entries[0].id == entry.id, "a derived id is also valid as an explicit one"
 
 
 DATA = [
@@ -153,7 +153,7 @@ DATA = [
 
 
 @pytest.mark.parametrize("uri", DATA, ids=lambda uri: uri[:40])
-def test_a_data_uri_that_is_no_video_is_refused_and_not_repeated_at_length(tmp_path: Path, uri: str) -> None:
+def test_a_data_uri_that_is_not_a_video_is_refused_and_quoted_in_part(tmp_path: Path, uri: str) -> None:
     output = refused(tmp_path, f'- {{video: "{uri}", image: "https://e.com/b.png"}}')
     assert len(output) < 600
 
@@ -167,16 +167,16 @@ def test_a_url_with_credentials_is_refused_and_they_are_not_repeated(tmp_path: P
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/proc/self/environ", "/proc/self/mem", "/", "."])
-def test_a_local_path_that_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
+def test_a_local_path_that_is_not_a_file_is_refused(tmp_path: Path, path: str) -> None:
     assert "PATH=" not in refused(tmp_path, f'- {{video: "{path}", image: "{path}"}}')
 
 
-def test_terminal_codes_in_a_manifest_are_told_as_text(tmp_path: Path) -> None:
+def test_terminal_codes_in_a_manifest_are_escaped(tmp_path: Path) -> None:
     output = refused(tmp_path, f'{ROW}, id: "\\e[2J\\e]0;x\\a\\u202e", "\\e[31mkey": "\\x9b31m"}}')
     assert "\\x1b[2J" in output
 
 
-def test_a_manifest_of_nothing_but_mistakes_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_manifest_full_of_mistakes_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "all-wrong.yaml"
     path.write_text("".join(f"k{number}: 1\n" for number in range(MOST_PROBLEMS + 5000)))
     with pytest.raises(ManifestError, match="20,000 errors or more") as raised:

@@ -1,4 +1,4 @@
-"""A service that means harm: replies that never end, blow up, lie, or carry what must not be kept."""
+"""A hostile service: replies that never end, expand, contradict each other, or contain secrets."""
 
 import asyncio
 import gzip
@@ -26,7 +26,7 @@ from tests.providers.aimlapi.test_client import SECRET, Peer, Stopped, Talk, ans
 __all__ = ["talk"]  # a fixture
 
 OK = b"HTTP/1.1 200 OK\r\n"
-BOMB = gzip.compress(b'{"id": "' + b"x" * (60 << 20), 1)  # 60 MB in some 270 kB
+BOMB = gzip.compress(b'{"id": "' + b"x" * (60 << 20), 1)  # 60 MB in about 270 kB
 
 
 def read(body: bytes, status: int = 200, **headers: str) -> base.Accepted:
@@ -52,7 +52,7 @@ def refusal(body: bytes, status: int = 200, **headers: str) -> CallError:
     ids=["body", "chunks", "headers", "a header", "continue", "early hints"],
 )
 @pytest.mark.parametrize("call", ["submit", "look"])
-def test_a_reply_that_drips_for_ever_ends_by_a_total_bound(
+def test_an_endless_slow_reply_ends_at_the_total_time_limit(
     executor: Executor, call: str, start: bytes, piece: bytes
 ) -> None:
     async def main() -> None:
@@ -70,7 +70,7 @@ def test_a_reply_that_drips_for_ever_ends_by_a_total_bound(
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP"])
-def test_a_compressed_bomb_is_unpacked_no_further_than_a_reply_may_be_long(talk: Talk, coding: str) -> None:
+def test_a_compressed_bomb_is_unpacked_only_to_the_reply_limit(talk: Talk, coding: str) -> None:
     assert len(BOMB) < responses.MAX_REPLY_BYTES
     body = BOMB if "gzip" in coding.lower() else zlib.compress(b'{"id": "' + b"x" * (50 << 20), 1)
     tracemalloc.start()
@@ -84,7 +84,7 @@ def test_a_compressed_bomb_is_unpacked_no_further_than_a_reply_may_be_long(talk:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
-def test_a_reply_that_is_compressed_unasked_is_read(talk: Talk, coding: str) -> None:
+def test_an_unrequested_compressed_reply_is_read(talk: Talk, coding: str) -> None:
     plain = json.dumps({"id": "abc"}).encode()
     body = zlib.compress(plain) if coding == "deflate" else gzip.compress(plain)
     peer = Peer([answer(200, body, Content_Encoding=coding)])
@@ -92,18 +92,18 @@ def test_a_reply_that_is_compressed_unasked_is_read(talk: Talk, coding: str) -> 
     assert peer.requests[0].all("accept-encoding") == ["identity"]
 
 
-def test_a_cut_or_false_compression_is_no_reply(talk: Talk) -> None:
+def test_truncated_or_false_compression_is_a_service_fault(talk: Talk) -> None:
     for body in (gzip.compress(b'{"id": "abc"}')[:12], b'{"id": 5}', b""):
         reply = answer(200, body, Content_Encoding="gzip")
         if body.startswith(b"{"):
-            assert talk(Peer([reply]), submit(make_job())).generation_id == "5", "said to be packed, and is not"
+            assert talk(Peer([reply]), submit(make_job())).generation_id == "5", "declared as compressed, and is not"
         else:
             assert failed(talk, Peer([reply]), submit(make_job())).in_doubt
 
 
 @pytest.mark.parametrize("echo", [SECRET, f"Bearer {SECRET}", f"https://{SECRET}@e.com/"])
 @pytest.mark.parametrize("status", [200, 401, 500])
-def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, status: int, echo: str) -> None:
+def test_a_key_that_the_service_quotes_is_removed(talk: Talk, status: int, echo: str) -> None:
     for body in ({"message": f"Incorrect API key provided: {echo}"}, f"<html>{echo}</html>".encode()):
         error = failed(talk, Peer([answer(status, body)]), submit(make_job()))
         assert SECRET not in error.message + error.hint
@@ -130,7 +130,7 @@ def test_a_key_that_the_service_quotes_is_in_none_of_our_words(talk: Talk, statu
     ],
     ids=lambda text: text[:30],
 )
-def test_secrets_of_urls_in_the_services_words_are_not_kept(text: str, kept: str) -> None:
+def test_secrets_of_urls_in_the_services_text_are_removed(text: str, kept: str) -> None:
     error = refusal(json.dumps({"message": text}).encode(), 400)
     assert error.message == f"the service answered 400: {kept}"
     dead = responses.read_status(
@@ -158,7 +158,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("body", UNUSABLE, ids=lambda body: repr(body[:24]))
-def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unharmed(body: bytes) -> None:
+def test_an_unusable_id_leaves_the_submission_in_doubt_and_a_poll_unharmed(body: bytes) -> None:
     error = refusal(body)
     assert (type(error), error.kind, error.in_doubt) == (ServiceFault, "no_id", True)
     assert len(error.message) < 1000
@@ -169,7 +169,7 @@ def test_an_id_that_cannot_be_kept_leaves_the_submission_in_doubt_and_a_poll_unh
 
 
 @pytest.mark.parametrize("odd", ["a\x00b", "\x1b[2J", "\u202egpj", "../../x", "'; drop table jobs; --", "é" * 500])
-def test_an_odd_id_is_the_services_own_business_and_is_asked_for_as_it_is(talk: Talk, odd: str) -> None:
+def test_an_unusual_id_is_kept_and_polled_unchanged(talk: Talk, odd: str) -> None:
     assert read(json.dumps({"id": odd}).encode()).generation_id == odd
     peer = Peer([answer(200, {"status": "queued"})])
     talk(peer, poll_once(odd))
@@ -195,7 +195,7 @@ def test_an_unusable_id_in_the_log_adopts_nothing(talk: Talk, bad: object) -> No
      "Fri, 99 Foo 2099", ";".join("x" * 500)],
     ids=lambda text: repr(text[:34]),
 )  # fmt: skip
-def test_an_absurd_retry_after_is_a_wait_of_minutes_at_most(header: str) -> None:
+def test_an_absurd_retry_after_is_limited_to_minutes(header: str) -> None:
     class Most:
         def uniform(self, _: float, high: float) -> float:
             return high
@@ -213,7 +213,7 @@ STRANGE = [["completed"], {"status": "completed"}, [["completed"] * 5] * 5, 10**
 
 
 @pytest.mark.parametrize("status", STRANGE, ids=lambda status: repr(status)[:24])
-def test_a_status_that_is_no_known_word_is_pending_and_short(status: object) -> None:
+def test_an_unknown_status_is_pending_and_shortened(status: object) -> None:
     seen = responses.read_status(200, {}, json.dumps({"status": status}).encode(), NOW, "x")
     assert (seen.phase, seen.known) == (base.Phase.GENERATING, False)
     assert len(seen.status_text) <= 60
@@ -222,18 +222,18 @@ def test_a_status_that_is_no_known_word_is_pending_and_short(status: object) -> 
 @pytest.mark.parametrize(
     "number", ["1e400", "-1e400", "NaN", "Infinity", "9" * 4000, "-5", '"5"', "true", "[5]", "1e308", "9" * 5000]
 )
-def test_credits_are_numbers_that_can_be_added_or_nothing(number: str) -> None:
+def test_credits_are_finite_numbers_or_none(number: str) -> None:
     body = f'{{"id": "x", "meta": {{"usage": {{"credits_used": {number}}}}}}}'.encode()
     assert read(body) == base.Accepted("x", None)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\x00b", "\x1b[2J\u202e<script>", "\udfff" * 1000])
-def test_what_the_service_says_can_be_stored(text: str) -> None:
+def test_text_from_the_service_can_be_stored(text: str) -> None:
     for body in ({"message": text}, {"detail": [{"loc": [text, 5, None, [[]]], "msg": text}]}, {"error": text}):
         refusal(json.dumps(body).encode(), 400).message.encode()
 
 
-def test_the_walk_through_an_endless_log_ends(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_an_endless_log_ends(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_room, "_LOG_PAGES", 7)
     pages = 0
 

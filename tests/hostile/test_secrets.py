@@ -1,4 +1,4 @@
-"""A whole run against a service that says everything it should not: no secret and no control code is left anywhere."""
+"""A whole run against a service that leaks secrets and control codes: none of them is left anywhere."""
 
 import asyncio
 import html
@@ -24,7 +24,7 @@ jobs:
 
 
 class Blabber:
-    """Refuses the first job, spoils the second, delivers the third over a link with credentials and a redirect."""
+    """Refuses the first job, fails the second, and delivers the third by a link with credentials and a redirect."""
 
     def __init__(self, clip: bytes) -> None:
         self.clip = clip
@@ -105,7 +105,7 @@ def clean(text: str) -> None:
     assert all(line.isprintable() for line in text.split("\n")), ascii(text)
 
 
-def test_no_secret_and_no_control_code_is_left_by_a_run(ran: Shell, blabber: Blabber) -> None:
+def test_a_run_leaves_no_secret_and_no_control_code(ran: Shell, blabber: Blabber) -> None:
     assert (ran.run_dir / "done.mp4").read_bytes() == blabber.clip
     files = [path for path in ran.run_dir.rglob("*") if path.is_file()]
     assert {"journal.db", "report.json", "report.html"} <= {path.name for path in files}
@@ -126,7 +126,7 @@ def test_no_secret_and_no_control_code_is_left_by_a_run(ran: Shell, blabber: Bla
     assert not {"\x1b", "\x07", "\x9b", "\u202e", "\x00"} & set(page)
 
 
-def test_the_key_went_to_the_service_alone(ran: Shell, blabber: Blabber) -> None:
+def test_only_the_service_received_the_key(ran: Shell, blabber: Blabber) -> None:
     assert ran.run_dir.exists()
     for path, headers in blabber.heads:
         assert (headers.get("Authorization") == f"Bearer {KEY}") == path.startswith("/v2/")

@@ -1,4 +1,4 @@
-"""Faults in which a service quotes a secret, by the places that a run writes to: no place holds it."""
+"""Faults in which a service quotes a secret, by the places that a run writes to: no place contains it."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from tests.test_cli import Shell
 KEY = "sk/live/AbCdEf0123456789+xyz"
 HOOK = "HOOKSECRET99"
 PASSWORD = "hunter2hunter2"
-# No part of the key that is long enough to be of use may be left either.
+# No usable fragment of the key may be left either.
 NEEDLES = [KEY[:14], KEY[-14:], quote(KEY, safe="")[:16], base64.b64encode(KEY.encode()).decode()[:16], HOOK, PASSWORD]
 FORMS: dict[str, Callable[[str], str]] = {
     "plain": str,
@@ -44,12 +44,12 @@ def answer(status: int, value: object, *lines: str) -> bytes:
 
 
 def escaped(status: int, value: object) -> bytes:
-    """JSON in which each character of a text is an escape."""
+    """Return JSON in which each character of a text is an escape."""
     text = json.dumps(value)
     return head(status, text.replace(KEY, "".join(f"\\u{ord(octet):04X}" for octet in KEY)).encode())
 
 
-Quotation = Callable[[str], list[bytes]]  # what the service says with a quotation: segments, sent one after the other
+Quotation = Callable[[str], list[bytes]]  # a reply that contains a quotation: segments, sent one after the other
 SUBMITTED: dict[str, Quotation] = {
     "refused": lambda said: [answer(422, {"message": f"bad key {said}"})],
     "refused, escaped": lambda said: [escaped(422, {"error": {"message": said, "name": said}})],
@@ -85,7 +85,7 @@ POLLED: dict[str, Quotation] = {
 
 @dataclass
 class Quoting:
-    """A service that answers one kind of call with words that quote a secret, and the rest as it should."""
+    """A service that quotes a secret in its replies to one kind of call and answers the others normally."""
 
     submitted: Quotation | None
     polled: Quotation | None
@@ -158,7 +158,7 @@ def manifest() -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_place_holds_a_secret(
+def test_no_place_contains_a_secret(
     service: Quoting, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shell = Shell(tmp_path, service.url, monkeypatch, capfd)
@@ -185,7 +185,7 @@ def test_no_place_holds_a_secret(
 
 
 @pytest.mark.parametrize("short", ["k", "abc", "secret7"])
-def test_a_short_key_is_a_warning_and_is_left_out_where_it_is_a_word(
+def test_a_short_key_gives_a_warning_and_is_redacted_as_a_whole_word(
     short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = Quoting(lambda _: [answer(422, {"message": f"bad key '{short}'"})], None)
@@ -200,7 +200,7 @@ def test_a_short_key_is_a_warning_and_is_left_out_where_it_is_a_word(
     assert f"'{short}'" not in ran.err + (shell.run_dir / "report.json").read_text()
 
 
-def test_a_mistaken_setting_is_told_without_the_secret_in_it(
+def test_an_invalid_setting_is_reported_without_the_secret_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell = Shell(tmp_path, "http://127.0.0.1:9", monkeypatch, capsys)

@@ -1,4 +1,4 @@
-"""The journal: what was acknowledged is there, whoever is killed; what is damaged is said to be, never emptied."""
+"""The journal: acknowledged changes survive every kill; damage is reported and never discarded."""
 
 import asyncio
 import os
@@ -62,10 +62,10 @@ def begun(journal: Journal, *names: str) -> list[Record]:
     return records
 
 
-# What is stored comes back
+# Round trips
 
 
-def test_looking_leaves_no_files_behind_also_where_somebody_opens_it_meanwhile(
+def test_reading_leaves_no_files_behind_even_if_another_process_opens_the_journal(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used(path)
@@ -82,12 +82,12 @@ def test_looking_leaves_no_files_behind_also_where_somebody_opens_it_meanwhile(
     monkeypatch.setattr(module, "_view_in", view)
     monkeypatch.setattr(module, "_at_rest", lambda _: next(moments))
     assert len(known(path).records) == 60
-    assert seen == ["mode=ro&immutable=1", "mode=ro"], "what was read while it changed is read again"
+    assert seen == ["mode=ro&immutable=1", "mode=ro"], "a read that met a change is repeated"
 
 
-def test_before_the_first_run_there_is_nothing(path: Path) -> None:
+def test_before_the_first_run_there_is_no_journal(path: Path) -> None:
     assert read(path) is None
-    assert not path.exists(), "looking must not make one"
+    assert not path.exists(), "reading must not create one"
     journal = Journal(path, Inline())
     assert journal.snapshot() is None
     assert journal.files() == {}
@@ -95,7 +95,7 @@ def test_before_the_first_run_there_is_nothing(path: Path) -> None:
     journal.close()
 
 
-def test_a_run_and_its_jobs(journal: Journal, path: Path) -> None:
+def test_a_run_and_its_jobs_are_stored(journal: Journal, path: Path) -> None:
     entries = make_entries("a", "copy=a", "b", tags={"who": "hero"})
     asyncio.run(journal.begin(RUN, entries, [make_record("a"), make_record("b", State.FAILED)]))
     for snapshot in (known(path), journal.snapshot()):
@@ -107,7 +107,7 @@ def test_a_run_and_its_jobs(journal: Journal, path: Path) -> None:
         assert states(snapshot) == {make_job("a").key: State.PENDING, make_job("b").key: State.FAILED}
 
 
-def test_everything_is_there_after_closing_and_one_file_holds_it(journal: Journal, path: Path) -> None:
+def test_after_closing_one_file_has_everything(journal: Journal, path: Path) -> None:
     [record] = begun(journal, "a")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     asyncio.run(journal.finish(replace(RUN, finished_at=5.0, exit_status=0, stopped="budget", stop_kind="max_cost")))
@@ -119,7 +119,7 @@ def test_everything_is_there_after_closing_and_one_file_holds_it(journal: Journa
     assert snapshot.run.stop_kind == "max_cost"
 
 
-def test_the_latest_run_is_the_one_told(journal: Journal, path: Path) -> None:
+def test_the_latest_run_is_the_reported_one(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     asyncio.run(journal.begin(make_run("run2", started_at=RUN.started_at + 60), make_entries("a"), []))
     assert known(path).run.run_id == "run2"
@@ -137,7 +137,7 @@ def test_every_run_is_kept_oldest_first(journal: Journal, path: Path) -> None:
     assert snapshot.run == ended
 
 
-def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path) -> None:
+def test_timeline_events_keep_their_order(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     timeline = [
         TimelineEvent(10.0, "call_health", "submit", "down", "503"),
@@ -153,7 +153,7 @@ def test_what_befell_the_batch_is_kept_in_its_order(journal: Journal, path: Path
     assert len(known(path).timeline_events) == 4, "of all runs"
 
 
-def test_a_happening_is_on_disk_when_note_returns_and_goes_with_the_same_commit(
+def test_a_timeline_event_is_on_disk_when_note_returns_and_shares_commits(
     threaded: tuple[Journal, Executor], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, _ = threaded
@@ -172,7 +172,7 @@ def test_a_happening_is_on_disk_when_note_returns_and_goes_with_the_same_commit(
         asyncio.run(journal.note(TimelineEvent(99.0, "cap", "submit", "1", "")))
 
 
-def test_earlier_manifests_jobs_are_never_forgotten(journal: Journal, path: Path) -> None:
+def test_jobs_of_earlier_manifests_are_kept(journal: Journal, path: Path) -> None:
     begun(journal, "a", "b")
     asyncio.run(journal.begin(make_run("run2"), make_entries("b"), []))
     snapshot = known(path)
@@ -180,7 +180,7 @@ def test_earlier_manifests_jobs_are_never_forgotten(journal: Journal, path: Path
     assert len(snapshot.records) == 2
 
 
-def test_attempts_stay_in_their_order(journal: Journal, path: Path) -> None:
+def test_attempts_keep_their_order(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     record = make_record("a", State.IN_FLIGHT, attempts=12)
     for number in range(1, 13):
@@ -188,7 +188,7 @@ def test_attempts_stay_in_their_order(journal: Journal, path: Path) -> None:
     assert known(path).records[record.job.fingerprint].attempts == record.attempts
 
 
-def test_files(journal: Journal, path: Path) -> None:
+def test_delivered_files_are_stored(journal: Journal, path: Path) -> None:
     begun(journal, "a", "b")
     first, second = placed_of(make_job("a"), b"one"), placed_of(make_job("b"), b"two")
     asyncio.run(journal.place("a.mp4", first))
@@ -203,7 +203,7 @@ def test_files(journal: Journal, path: Path) -> None:
 
 NUMBER = count()
 TEXT = st.text(max_size=12)
-TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)  # including lone surrogates
 SOME = st.floats(0, 4e9) | st.none()
 PROBLEM = st.none() | st.builds(Problem, TEXTS, TEXTS, TEXTS, st.sampled_from(["job", "service"]))
 JSON = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXTS
@@ -249,8 +249,8 @@ RESULT = st.builds(
 )
 
 
-def test_the_strategies_draw_every_field() -> None:
-    """A field that is added to a record must come into the round trip below."""
+def test_the_strategies_generate_every_field() -> None:
+    """A field that is added to a record must be part of the round trip below."""
     drawn = {
         Media: 11, Attempt: 13, Result: 6, Job: 4, Record: 5, Problem: 4, PlacedFile: 3, Entry: 6, Run: 13,
     }  # fmt: skip
@@ -263,7 +263,7 @@ def test_the_strategies_draw_every_field() -> None:
     MEDIA, MEDIA, st.dictionaries(TEXTS, JSON, max_size=3), st.sampled_from(State), PROBLEM, st.none() | RESULT,
     st.lists(ATTEMPT, max_size=3), st.dictionaries(TEXTS, TEXTS, max_size=2), st.integers(-999, 999), TEXT,
 )  # fmt: skip
-def test_every_field_comes_back(
+def test_every_field_survives_a_round_trip(
     video: Media, image: Media, params: dict[str, Any], state: State, error: Problem | None, result: Result | None,
     attempts: list[Attempt], tags: dict[str, str], priority: int, output_name: str,
 ) -> None:  # fmt: skip
@@ -275,7 +275,7 @@ def test_every_field_comes_back(
     assert rows.record(row, [rows.attempt_row(job.fingerprint, item) for item in numbered]) == record
     entry = Entry(number, f"id{number}", job, tags, priority, output_name)
     assert rows.entry(rows.entry_row(entry), {job.fingerprint: record}) == entry
-    # And SQLite takes and gives the same values.
+    # And SQLite stores and returns the same values.
     stored = asyncio.run(_stored(SHARED[0], record, numbered))
     assert stored == record
 
@@ -285,7 +285,7 @@ SHARED: list[Journal] = []
 
 @pytest.fixture(autouse=True, scope="module")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One journal for all examples of the round trip: opening one for each would take most of the time."""
+    """One journal for all examples of the round trip, because opening one for each would take most of the time."""
     SHARED.append(Journal(tmp_path_factory.mktemp("shared") / "journal.db", Inline()))
     SHARED[0]._connection.execute("PRAGMA synchronous = OFF")
     yield
@@ -314,8 +314,8 @@ def test_no_secret_and_no_content_of_an_input_is_stored(journal: Journal, path: 
 
 
 @pytest.mark.parametrize("field", ["stopped", "manifest_path", "name"])
-def test_text_that_no_encoding_takes_is_stored_all_the_same(journal: Journal, path: Path, field: str) -> None:
-    """A file name that is not UTF-8; words of the service with half a character in them."""
+def test_text_that_no_encoding_accepts_is_stored(journal: Journal, path: Path, field: str) -> None:
+    """A file name that is not UTF-8, and text of the service with half of a surrogate pair."""
     run = make_run(**{field: "odd \udcff\ud800"})
     asyncio.run(journal.begin(run, make_entries("a"), [make_record("a")]))
     asyncio.run(journal.finish(run))
@@ -343,12 +343,12 @@ def test_a_save_is_on_disk_when_it_returns(journal: Journal, path: Path) -> None
 
 
 class CircuitBreaker:
-    """Stands before `Journal._write`: counts commits, and holds back those that it is told to."""
+    """Wraps `Journal._write`: counts the commits, and pauses or fails them on request."""
 
     def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
         self.fault: LocalFault | None = None
-        self.sound = 0  # commits that go well before `fault` is met
+        self.sound = 0  # commits that succeed before `fault`
         self.paused: threading.Event | None = None
         self.entered = threading.Event()
         real = journal._write
@@ -373,7 +373,7 @@ def threaded(path: Path) -> Iterator[tuple[Journal, Executor]]:
         opened.close()
 
 
-def test_saves_that_come_together_share_a_commit(
+def test_concurrent_saves_share_a_commit(
     threaded: tuple[Journal, Executor], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, _ = threaded
@@ -390,7 +390,7 @@ def test_saves_that_come_together_share_a_commit(
     assert sum(breaker.sizes) == 200
 
 
-def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
+def test_a_failed_commit_is_reported_to_its_writers_only(
     threaded: tuple[Journal, Executor], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, _ = threaded
@@ -417,7 +417,7 @@ def test_a_failed_commit_reaches_all_whom_it_concerns_and_nobody_else(
     ]  # fmt: skip
 
 
-def test_a_cancelled_writer_takes_nobody_along(
+def test_a_cancelled_writer_does_not_cancel_its_group(
     threaded: tuple[Journal, Executor], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, _ = threaded
@@ -429,7 +429,7 @@ def test_a_cancelled_writer_takes_nobody_along(
         breaker.paused = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.SUBMITTING))) for name in "abc"]
         await loop.run_in_executor(None, breaker.entered.wait, 10)
-        tasks[0].cancel()  # it holds the turn, its commit is in the thread
+        tasks[0].cancel()  # it has the turn; its commit is in the thread
         breaker.paused.set()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), type(None)]
@@ -438,7 +438,7 @@ def test_a_cancelled_writer_takes_nobody_along(
         breaker.paused = threading.Event()
         tasks = [asyncio.ensure_future(journal.save(make_record(name, State.IN_DOUBT))) for name in "abc"]
         await loop.run_in_executor(None, breaker.entered.wait, 10)
-        tasks[1].cancel()  # it waits in the second group, whose changes are in already
+        tasks[1].cancel()  # it waits in the second group, which already has its changes
         breaker.paused.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -446,7 +446,7 @@ def test_a_cancelled_writer_takes_nobody_along(
     assert set(states(known(path)).values()) == {State.IN_DOUBT}
 
 
-def test_a_run_begins_altogether_or_not_at_all(journal: Journal, path: Path) -> None:
+def test_a_run_starts_completely_or_not_at_all(journal: Journal, path: Path) -> None:
     begun(journal, "a", "b")
     twice = (*make_entries("c"), Entry(1, "c", make_job("c")))
     with pytest.raises(LocalFault):
@@ -458,7 +458,7 @@ def test_a_run_begins_altogether_or_not_at_all(journal: Journal, path: Path) -> 
     asyncio.run(journal.save(make_record("a", State.FAILED)))
 
 
-def test_what_sqlite_cannot_take_leaves_no_transaction_open(journal: Journal, path: Path) -> None:
+def test_values_that_sqlite_refuses_leave_no_open_transaction(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     with pytest.raises(UnicodeEncodeError):
         journal._write([(REMOVE_ENTRIES, ()), (PUT_ENTRY, (0, "\ud800", "", "{}", 0, "", 0))])
@@ -467,7 +467,7 @@ def test_what_sqlite_cannot_take_leaves_no_transaction_open(journal: Journal, pa
     assert [entry.id for entry in known(path).entries] == ["a"]
 
 
-def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal: Journal, path: Path) -> None:
+def test_reading_beside_a_writer_gives_a_consistent_state_and_changes_nothing(journal: Journal, path: Path) -> None:
     begun(journal, "a")
     journal._connection.execute("BEGIN IMMEDIATE")
     journal._connection.execute("DELETE FROM entries")
@@ -479,8 +479,8 @@ def test_looking_beside_a_writer_sees_a_whole_state_and_changes_nothing(journal:
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite then finds no room for its lock; a log that it may not read must not be passed over in silence."""
+def test_a_read_only_folder_is_read_or_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite cannot create its lock there. A log that cannot be read must not be skipped silently."""
     real = module._view_in
 
     def refuse(path: Path, mode: str, make: Any) -> Any:
@@ -505,7 +505,7 @@ def test_a_folder_that_cannot_be_written_to(path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A next version that renames a run's column away and back, and must see the old rows."""
+    """The next version: it renames a column of runs and back, and must see the old rows."""
     columns = ", ".join(rows.RUN_COLUMNS[:-1])
     steps = ["ALTER TABLE runs ADD COLUMN extra TEXT", "UPDATE runs SET extra = 'upgraded', stopped = 'upgraded'"]
     steps.append(f"UPDATE runs SET checksum = row_checksum('runs', {columns})")
@@ -525,7 +525,7 @@ def upgraded(request: pytest.FixtureRequest, path: Path) -> bytes:
     return before
 
 
-def test_an_older_journal_is_upgraded_and_a_copy_kept(path: Path, request: pytest.FixtureRequest) -> None:
+def test_an_older_journal_is_upgraded_and_a_copy_is_kept(path: Path, request: pytest.FixtureRequest) -> None:
     before = upgraded(request, path)
     journal = Journal(path, Inline())
     snapshot = journal.snapshot()
@@ -540,13 +540,13 @@ def test_an_older_journal_is_upgraded_and_a_copy_kept(path: Path, request: pytes
     assert path.read_bytes() != before
 
 
-def test_looking_at_an_older_journal_changes_nothing(path: Path, request: pytest.FixtureRequest) -> None:
+def test_reading_an_older_journal_changes_nothing(path: Path, request: pytest.FixtureRequest) -> None:
     before = upgraded(request, path)
     assert known(path).run.stopped == "upgraded"
     assert path.read_bytes() == before
 
 
-def test_an_upgrade_that_breaks_off_changes_nothing(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_an_interrupted_upgrade_changes_nothing(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     upgraded(request, path)
     write_migration(tmp_path, ["DELETE FROM runs", "NONSENSE"])
     with pytest.raises(JournalError):
@@ -587,7 +587,7 @@ asyncio.run(main())
 """
 
 
-def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
+def test_acknowledged_changes_survive_sigkill(path: Path) -> None:
     rng, acknowledged = Random(7), set[int]()
     for _ in range(6):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
@@ -600,11 +600,11 @@ def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
         paused = {int(name[7:], 16): record for name, record in records if record.generation_id is not None}
         assert acknowledged <= set(paused)
         assert all(paused[number].generation_id == f"g{number}" for number in acknowledged)
-        assert set(paused) == set(range(len(paused))), "what was stored later must not be there without what was before"
+        assert set(paused) == set(range(len(paused))), "a later change must not be stored without the earlier ones"
     assert len(acknowledged) > 50
 
 
-def test_a_torn_write_ahead_log_holds_a_prefix(journal: Journal, path: Path, tmp_path: Path) -> None:
+def test_a_torn_write_ahead_log_contains_a_prefix(journal: Journal, path: Path, tmp_path: Path) -> None:
     names = [f"j{number}" for number in range(25)]
     begun(journal, *names)
     log = path.with_name("journal.db-wal")
@@ -619,7 +619,7 @@ def test_a_torn_write_ahead_log_holds_a_prefix(journal: Journal, path: Path, tmp
         copy = tmp_path / f"{offset}"
         copy.mkdir()
         shutil.copy(path, copy / path.name)
-        tail = rng.randbytes(rng.choice([0, 0, 700]))  # a torn write may leave anything behind
+        tail = rng.randbytes(rng.choice([0, 0, 700]))  # a torn write may leave any bytes behind
         (copy / log.name).write_bytes(whole[:offset] + tail)
         stored_states = states(known(copy / path.name))
         stored = [name for name in names if stored_states[make_job(name).key] is State.IN_FLIGHT]
@@ -634,7 +634,7 @@ def test_a_torn_write_ahead_log_holds_a_prefix(journal: Journal, path: Path, tmp
     assert len(seen) > 10
 
 
-# What is no journal, or a damaged one
+# Foreign and damaged files
 
 
 def foreign(path: Path) -> None:
@@ -652,7 +652,7 @@ def pragma(path: Path, statement: str) -> None:
 
 
 def used(path: Path) -> None:
-    """A closed journal that has seen a run of sixty jobs."""
+    """Make a closed journal after a run of sixty jobs."""
     journal = Journal(path, Inline())
     names = [f"j{number}" for number in range(60)]
     begun(journal, *names)
@@ -688,7 +688,7 @@ HARMS = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_is_no_whole_journal_is_refused_and_left_as_it_is(path: Path, harm: str) -> None:
+def test_a_foreign_or_incomplete_file_is_refused_and_left_unchanged(path: Path, harm: str) -> None:
     HARMS[harm](path)
     before = path.read_bytes() if path.is_file() else None
     for view in (lambda: Journal(path, Inline()), lambda: read(path)):
@@ -700,7 +700,7 @@ def test_what_is_no_whole_journal_is_refused_and_left_as_it_is(path: Path, harm:
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
+def test_a_newer_journal_is_refused_and_left_unchanged(path: Path) -> None:
     used(path)
     pragma(path, f"user_version = {VERSION + 1}")
     before = path.read_bytes()
@@ -712,7 +712,7 @@ def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
 
 
 def whole_or_refused(path: Path) -> bool:
-    """Whether the journal opens and can be read through; JournalError is the only other way."""
+    """Return whether the journal opens and can be read completely; it may otherwise only raise JournalError."""
     try:
         journal = Journal(path, Inline())
     except JournalError:
@@ -728,7 +728,7 @@ def whole_or_refused(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 16, 512])
-def test_damage_anywhere_is_refused_or_does_no_harm_to_the_program(path: Path, size_bytes: int) -> None:
+def test_damage_anywhere_is_refused_or_harmless(path: Path, size_bytes: int) -> None:
     used(path)
     whole = path.read_bytes()
     rng, refusals = Random(size_bytes), 0
@@ -763,7 +763,7 @@ def test_damage_anywhere_is_refused_or_does_no_harm_to_the_program(path: Path, s
         "ALTER TABLE runs DROP COLUMN stopped",
     ],
 )
-def test_values_that_make_no_sense_are_damage(path: Path, statement: str) -> None:
+def test_impossible_values_are_damage(path: Path, statement: str) -> None:
     used(path)
     connection = sqlite3.connect(path)
     connection.execute(statement)
@@ -777,7 +777,7 @@ def test_values_that_make_no_sense_are_damage(path: Path, statement: str) -> Non
 # A full disk
 
 
-def test_a_full_disk_is_told_and_loses_nothing(journal: Journal, path: Path) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(journal: Journal, path: Path) -> None:
     begun(journal, *(f"j{number}" for number in range(200)))
     pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
     journal._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
@@ -802,7 +802,7 @@ def test_a_full_disk_is_told_and_loses_nothing(journal: Journal, path: Path) -> 
 
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """A disk that is full as long as the room set aside is not given up."""
+    """A disk that is full only until the reserved space is released does not end the run."""
     real = module._write
 
     def write(connection: sqlite3.Connection, place: Path, changes: Any) -> LocalFault | None:
@@ -813,7 +813,7 @@ def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(module, "_write", write)
 
 
-def test_the_room_set_aside_lets_the_last_ids_through(path: Path, tight: None) -> None:
+def test_reserved_space_stores_the_last_ids(path: Path, tight: None) -> None:
     journal = Journal(path, Inline())
     assert path.with_name("ballast").stat().st_size == module._BALLAST_BYTES
     begun(journal, "a")
@@ -824,7 +824,7 @@ def test_the_room_set_aside_lets_the_last_ids_through(path: Path, tight: None) -
 
 
 @pytest.mark.parametrize("left", [None, 0, 1000])
-def test_the_room_is_set_aside_again_by_the_next_start(path: Path, left: int | None) -> None:
+def test_the_next_start_reserves_the_space_again(path: Path, left: int | None) -> None:
     Journal(path, Inline()).close()
     ballast = path.with_name("ballast")
     ballast.unlink()
@@ -834,7 +834,7 @@ def test_the_room_is_set_aside_again_by_the_next_start(path: Path, left: int | N
     assert ballast.stat().st_size == module._BALLAST_BYTES
 
 
-def test_without_room_to_set_aside_it_opens_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_reserved_space_the_journal_opens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -865,11 +865,11 @@ def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeyp
     journal.close()
     assert states(known(path))[make_job("a").key] is State.IN_FLIGHT
     ballast.write_bytes(b"")
-    with pytest.raises(LocalFault, match="no space"):  # nothing is left to give back
+    with pytest.raises(LocalFault, match="no space"):  # nothing is left to release
         Journal(path, Inline())
 
 
-def test_a_part_is_reserved_where_the_whole_does_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_reserve_is_made_if_the_whole_does_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, free_bytes = os.posix_fallocate, module._BALLAST_BYTES // 2
 
     def reserve(descriptor: int, start_bytes: int, size_bytes: int) -> None:
@@ -885,10 +885,10 @@ def test_a_part_is_reserved_where_the_whole_does_not_fit(path: Path, monkeypatch
         asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
     free_bytes = module._BALLAST_BYTES
     journal.close()
-    assert ballast.stat().st_size == module._BALLAST_BYTES, "the log gave its space back"
+    assert ballast.stat().st_size == module._BALLAST_BYTES, "the log returned its space"
 
 
-# A log that was lost
+# Lost logs
 
 
 def test_a_lost_write_ahead_log_is_noticed(journal: Journal, path: Path, tmp_path: Path) -> None:
@@ -896,12 +896,12 @@ def test_a_lost_write_ahead_log_is_noticed(journal: Journal, path: Path, tmp_pat
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     copied = tmp_path / "copied" / "journal.db"
     copied.parent.mkdir()
-    shutil.copy(path, copied)  # as after a kill, by somebody who takes the one file for all of it
+    shutil.copy(path, copied)  # as after a kill, by someone who copies only the one file
     with pytest.raises(JournalError, match="lost its write-ahead log") as caught:
         Journal(copied, Inline())
     assert "--recover" in caught.value.hint
     journal.close()
-    shutil.copy(path, copied)  # closed, the one file is all of it
+    shutil.copy(path, copied)  # a closed journal is complete in one file
     Journal(copied, Inline()).close()
 
 
@@ -931,8 +931,6 @@ else:
 
 
 @pytest.mark.parametrize("limit_bytes", [49_152, 60_000, 100_000, 110_000, 120_000])
-def test_a_journal_whose_last_write_was_refused_is_not_taken_for_one_that_lost_its_log(
-    path: Path, limit_bytes: int
-) -> None:
+def test_a_journal_whose_last_write_failed_is_not_taken_for_one_without_its_log(path: Path, limit_bytes: int) -> None:
     subprocess.run([sys.executable, "-c", UNTIL_REFUSED, path, str(limit_bytes)], check=True, timeout=60, cwd=ROOT)
     Journal(path, Inline()).close()

@@ -1,4 +1,4 @@
-"""The screen of a run that another process drives is the one that all of its records would make."""
+"""The screen of a run in another process is the same as one computed from all of its records."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ def screen(model: Model) -> str:
 
 @pytest.mark.parametrize("latest", [1000, 2])
 @pytest.mark.parametrize("seed", range(15))
-def test_the_screen_is_that_of_all_records(
+def test_the_screen_is_the_same_as_from_all_records(
     tmp_path: Path, seed: int, latest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_view, "_MOVING", live_view._MOVING.replace("LIMIT 1000", f"LIMIT {latest}"))
@@ -54,7 +54,7 @@ def test_the_screen_is_that_of_all_records(
     assert len(partial.records) <= len(whole.records)
 
 
-def test_of_what_is_done_and_what_waits_little_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_are_read_of_finished_and_waiting_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_MOVING", live_view._MOVING.replace("LIMIT 1000", "LIMIT 10"))
     done = [make_record(f"s{number:03d}", State.SUCCEEDED, 1) for number in range(100)]
     done = [record.with_attempt(outcome="succeeded", completed_at=NOW + 5, ended_at=NOW + 6) for record in done]

@@ -35,7 +35,7 @@ def version_in(path: Path) -> int:
 
 
 def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """The name, type, NOT NULL and key of each column, by table."""
+    """Return the name, type, NOT NULL and key of each column, by table."""
     with closing(sqlite3.connect(path)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = {}
@@ -56,7 +56,7 @@ def test_the_fixture_has_the_older_version_and_jobs_in_every_state(version: int,
     assert states == {"pending", "submitting", "in_flight", "in_doubt", "succeeded", "failed"}
 
 
-def test_it_continues_and_nothing_is_paid_for_twice(version: int, tmp_path: Path) -> None:
+def test_an_older_run_directory_continues_and_nothing_is_paid_twice(version: int, tmp_path: Path) -> None:
     place = copied(version, tmp_path)
     command = [sys.executable, "-m", "batchrunner", "run", "night.yaml", "--output", "run", "--quiet"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
@@ -104,7 +104,7 @@ def test_the_timeline_of_version_2_keeps_its_events_and_their_order(tmp_path: Pa
     ]
 
 
-def test_a_damaged_row_of_version_2_is_refused_after_its_migration_too(tmp_path: Path) -> None:
+def test_a_damaged_row_of_version_2_is_also_refused_after_its_migration(tmp_path: Path) -> None:
     path = copied(2, tmp_path) / "run" / ".batchrunner" / "journal.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         table = next(

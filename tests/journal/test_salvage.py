@@ -1,4 +1,4 @@
-"""What can be read of a damaged journal, whatever the damage says."""
+"""Reading a damaged journal, whatever the damage contains."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.conftest import Inline
 from tests.journal.test_journal import begun
 
 
-def test_a_complaint_that_quotes_a_damaged_name_is_survived(tmp_path: Path) -> None:
+def test_an_error_that_quotes_a_damaged_name_is_handled(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = Journal(path, Inline())
     jobs = {record.job.fingerprint: record.job for record in begun(journal, "a", "b")}

@@ -1,4 +1,4 @@
-"""A group of changes as SQL: few statements, in order, and of several changes to one row the last."""
+"""A group of changes as SQL: few statements, in order, and only the last of several changes to one row."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -52,14 +52,14 @@ def attempt(name: str, **values: object) -> Change:
 
 
 def write(connection: sqlite3.Connection, *changes: Change) -> int:
-    """Returns how many statements it took."""
+    """Return the number of statements."""
     statements = list(in_few(changes))
     for statement, values in statements:
         connection.execute(statement, values)
     return len(statements)
 
 
-def test_a_group_takes_few_statements_however_many_rows(tables: sqlite3.Connection) -> None:
+def test_a_group_takes_few_statements_for_any_number_of_rows(tables: sqlite3.Connection) -> None:
     names = [f"j{number:03d}" for number in range(2 * MOST_ROWS + 1)]
     assert write(tables, *map(job, names)) == 3
     saves = [
@@ -71,7 +71,7 @@ def test_a_group_takes_few_statements_however_many_rows(tables: sqlite3.Connecti
     assert found == [(name, f"g.{name}", 1.5) for name in names]
 
 
-def test_of_several_changes_to_one_row_the_last_counts(tables: sqlite3.Connection) -> None:
+def test_only_the_last_of_several_changes_to_one_row_counts(tables: sqlite3.Connection) -> None:
     write(tables, job("a"), job("b"))
     write(
         tables,
@@ -84,14 +84,14 @@ def test_of_several_changes_to_one_row_the_last_counts(tables: sqlite3.Connectio
     assert tables.execute("SELECT polls FROM attempts").fetchall() == [(2,)]
 
 
-def test_what_identifies_an_attempt_is_never_changed(tables: sqlite3.Connection) -> None:
+def test_the_identity_of_an_attempt_is_never_changed(tables: sqlite3.Connection) -> None:
     write(tables, job("a"), attempt("a"))
     write(tables, attempt("a", request_id="another", outcome="failed"))
     assert tables.execute("SELECT request_id, outcome FROM attempts").fetchall() == [("r.a", "failed")]
 
 
-def test_statements_come_in_the_order_in_which_each_comes_first(tables: sqlite3.Connection) -> None:
-    """So a job is there before what refers to it, and the old entries are gone before the new ones come."""
+def test_statements_are_in_order_of_first_use(tables: sqlite3.Connection) -> None:
+    """A job is stored before the rows that refer to it, and old entries are removed before new ones are added."""
     placed = PUT_FILE, ("a.mp4", "b", "0", 1, 0)
     changes = [job("a"), attempt("a"), job("b"), (REMOVE_ENTRIES, ()), placed, attempt("b")]
     assert [text.split(" (")[0] for text, _ in in_few(changes)] == [
@@ -103,6 +103,6 @@ def test_statements_come_in_the_order_in_which_each_comes_first(tables: sqlite3.
     write(tables, *changes)
 
 
-def test_a_move_of_a_job_that_is_not_there_is_refused_with_its_attempt(tables: sqlite3.Connection) -> None:
+def test_a_move_of_a_missing_job_is_refused_with_its_attempt(tables: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         write(tables, moved("nobody", "submitting"), attempt("nobody"))

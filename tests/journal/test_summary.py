@@ -1,4 +1,4 @@
-"""A batch in figures says the same as all of its records do, and reads no more rows than have something to say."""
+"""A batch's summary equals the one computed from all of its records, and reads few rows."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def stored(folder: Path, run: Run, entries: Sequence[Entry], records: Sequence[R
 
 
 def said(path: Path) -> tuple[str, str]:
-    """What is told of a batch: from its figures, and from the whole report."""
+    """Return the status text from the summary, and the one from the whole report."""
     found, snapshot = summary.count(path), journal.read(path)
     assert found is not None
     assert snapshot is not None
@@ -79,7 +79,7 @@ def any_record(rng: Random, name: str) -> Record:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_words_are_those_of_the_whole_report(tmp_path: Path, seed: int) -> None:
+def test_the_text_equals_the_whole_reports(tmp_path: Path, seed: int) -> None:
     rng = Random(seed)
     names = [f"j{number}" for number in range(rng.choice([1, 6, 40]))]
     records = [any_record(rng, name) for name in names]
@@ -97,7 +97,7 @@ def test_the_words_are_those_of_the_whole_report(tmp_path: Path, seed: int) -> N
     assert sorted(lean.splitlines()) == sorted(whole.splitlines())
 
 
-def test_the_order_is_that_of_the_whole_report_too(tmp_path: Path) -> None:
+def test_the_order_equals_the_whole_reports(tmp_path: Path) -> None:
     names = ["p1", "f1", "p2", "f2", "d1", "b1", "p3"]
     states = {"p": State.PENDING, "f": State.FAILED, "d": State.IN_DOUBT, "b": State.PENDING}
     errors = {"f": FACE, "d": None, "p": None, "b": BUSY}
@@ -108,7 +108,7 @@ def test_the_order_is_that_of_the_whole_report_too(tmp_path: Path) -> None:
     assert "3 not submitted" in lean
 
 
-def test_of_jobs_that_are_alike_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_equal_jobs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{state}{number:03d}" for state in "spf" for number in range(100)]
     states = {"s": State.SUCCEEDED, "p": State.PENDING, "f": State.FAILED}
     results = {"s": Result(10, "ab" * 32), "p": None, "f": None}
@@ -131,7 +131,7 @@ def test_of_jobs_that_are_alike_one_is_read(tmp_path: Path, monkeypatch: pytest.
     assert (found.size_bytes, found.states[State.SUCCEEDED]) == (1000, 100)
 
 
-def test_before_the_first_run_there_is_nothing(tmp_path: Path) -> None:
+def test_before_the_first_run_there_is_no_summary(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     assert summary.count(path) is None
     Journal(path, Inline()).close()
@@ -139,7 +139,7 @@ def test_before_the_first_run_there_is_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 16, 512])
-def test_damage_is_told_or_does_no_harm(tmp_path: Path, size_bytes: int) -> None:
+def test_damage_is_reported_or_harmless(tmp_path: Path, size_bytes: int) -> None:
     records = [make_record(f"j{number}", State.FAILED, error=FACE) for number in range(20)]
     entries = [Entry(place, f"id{place}", record.job) for place, record in enumerate(records)]
     path = stored(tmp_path, make_run(), entries, records)
@@ -166,7 +166,7 @@ def test_damage_is_told_or_does_no_harm(tmp_path: Path, size_bytes: int) -> None
         "DROP TABLE mark",
     ],
 )
-def test_values_that_make_no_sense_are_damage(tmp_path: Path, statement: str) -> None:
+def test_impossible_values_are_damage(tmp_path: Path, statement: str) -> None:
     path = stored(tmp_path, make_run(), [Entry(0, "a", make_job("a"))], [make_record("a", State.FAILED, error=FACE)])
     connection = sqlite3.connect(path)
     connection.execute(statement)

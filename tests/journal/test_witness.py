@@ -1,4 +1,4 @@
-"""The witness: a journal that went back in time is told from one that did not come further."""
+"""The witness: it distinguishes a journal that went back in time from one that made no progress."""
 
 import asyncio
 import shutil
@@ -35,7 +35,7 @@ def opened(path: Path, *, recover: bool = False) -> Journal:
 
 
 def submitted(path: Path, *names: str) -> Journal:
-    """A journal that is open, with jobs in flight."""
+    """Make an open journal with jobs in flight."""
     journal = opened(path)
     begun(journal, *names)
     for name in names:
@@ -43,7 +43,7 @@ def submitted(path: Path, *names: str) -> Journal:
     return journal
 
 
-def test_a_mark_comes_back(tmp_path: Path) -> None:
+def test_a_mark_is_read_as_written(tmp_path: Path) -> None:
     witness = Witness(tmp_path / "witness", Disk())
     assert witness.read() is None
     witness.create(Mark(ID, 7))
@@ -54,7 +54,7 @@ def test_a_mark_comes_back(tmp_path: Path) -> None:
     witness.close()
 
 
-def test_a_write_that_was_torn_anywhere_leaves_the_mark_before_it(tmp_path: Path) -> None:
+def test_a_torn_write_leaves_the_previous_mark(tmp_path: Path) -> None:
     witness = Witness(tmp_path / "witness", Disk())
     witness.create(Mark(ID, 999))
     witness.write(Mark(ID, 1000))
@@ -70,7 +70,7 @@ def test_a_write_that_was_torn_anywhere_leaves_the_mark_before_it(tmp_path: Path
     assert witness.read() == Mark(ID, 1001)
 
 
-def test_after_a_torn_write_the_next_goes_over_the_torn_slot(tmp_path: Path) -> None:
+def test_the_write_after_a_torn_one_replaces_the_torn_slot(tmp_path: Path) -> None:
     witness = Witness(tmp_path / "witness", Disk())
     witness.create(Mark(ID, 1))
     witness.write(Mark(ID, 2))
@@ -82,12 +82,12 @@ def test_after_a_torn_write_the_next_goes_over_the_torn_slot(tmp_path: Path) -> 
     again = Witness(witness.path, Disk())
     assert again.read() == Mark(ID, 1)
     again.write(Mark(ID, 3))
-    assert witness.path.read_bytes().count(b"batchrunner witness") == 2, "the sound slot stands"
+    assert witness.path.read_bytes().count(b"batchrunner witness") == 2, "the intact slot is kept"
     assert again.read() == Mark(ID, 3)
     again.close()
 
 
-def test_no_flipped_bit_makes_another_mark(tmp_path: Path) -> None:
+def test_no_flipped_bit_gives_another_mark(tmp_path: Path) -> None:
     witness = Witness(tmp_path / "witness", Disk())
     witness.create(Mark(ID, 1))
     witness.write(Mark(ID, 2))
@@ -101,7 +101,7 @@ def test_no_flipped_bit_makes_another_mark(tmp_path: Path) -> None:
             assert witness.read() in {Mark(ID, 1), Mark(ID, 2)}
 
 
-def test_the_witness_follows_each_commit_before_the_save_returns(path: Path) -> None:
+def test_each_commit_updates_the_witness_before_the_save_returns(path: Path) -> None:
     journal = submitted(path, "a")
     mark = beside(path).read()
     assert mark is not None
@@ -137,7 +137,9 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_log_that_lacks_what_was_done_is_refused_and_left_as_it_is(path: Path, tmp_path: Path, harm: str) -> None:
+def test_a_journal_without_its_latest_changes_is_refused_and_left_unchanged(
+    path: Path, tmp_path: Path, harm: str
+) -> None:
     journal = submitted(path, "a", "b")
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -204,7 +206,7 @@ def test_without_a_witness_it_warns_once_writes_one_and_continues(path: Path, co
     again.close()
 
 
-def test_recovering_opens_a_stale_journal_and_the_first_commit_ends_that(path: Path) -> None:
+def test_recovery_opens_a_stale_journal_until_its_first_commit(path: Path) -> None:
     submitted(path, "a").close()
     old = path.read_bytes()
     journal = opened(path)
@@ -235,7 +237,7 @@ class Failing(Disk):
         super().overwrite(file, start_bytes, content)
 
 
-def test_a_witness_that_cannot_be_written_is_told_and_the_log_is_left_as_it_is(path: Path) -> None:
+def test_an_unwritable_witness_is_reported_and_the_log_is_kept(path: Path) -> None:
     files = Failing()
     journal = Journal(path, Inline(), beside(path, files))
     begun(journal, "a")
@@ -244,7 +246,7 @@ def test_a_witness_that_cannot_be_written_is_told_and_the_log_is_left_as_it_is(p
         asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     log = logs(path).read_bytes()
     journal.close()
-    assert logs(path).read_bytes() == log, "not folded in"
+    assert logs(path).read_bytes() == log, "not merged"
     again = opened(path)
     snapshot = again.snapshot()
     assert snapshot is not None
@@ -262,11 +264,11 @@ def test_the_witness_recovers_with_the_disk(path: Path) -> None:
     files.fails = False
     asyncio.run(journal.save(make_record("a", State.SUCCEEDED)))
     journal.close()
-    assert not logs(path).exists(), "folded in, as nothing is missing"
+    assert not logs(path).exists(), "merged, because nothing is missing"
     opened(path).close()
 
 
-def test_a_read_error_is_no_missing_witness(path: Path) -> None:
+def test_a_read_error_is_not_a_missing_witness(path: Path) -> None:
     class Refusing(Disk):
         def read(self, path: Path, most_bytes: int) -> bytes:
             raise OSError(5, "Input/output error")
@@ -276,8 +278,8 @@ def test_a_read_error_is_no_missing_witness(path: Path) -> None:
         Journal(path, Inline(), beside(path, Refusing()))
 
 
-def test_flipped_bytes_anywhere_change_nothing_that_is_believed(path: Path) -> None:
-    """A bounded sample; each byte of the file in turn is another test's, by hand."""
+def test_flipped_bytes_give_the_same_snapshot_or_a_journal_error(path: Path) -> None:
+    """A bounded sample of the file's bytes."""
     submitted(path, *(f"j{number}" for number in range(6))).close()
     whole, before, rng = path.read_bytes(), read(path), Random(1)
     beside(path).path.unlink()
@@ -294,7 +296,7 @@ def test_flipped_bytes_anywhere_change_nothing_that_is_believed(path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [5, 23, 24, 116])
-def test_a_transient_error_is_not_said_to_be_damage(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_transient_error_is_not_reported_as_damage(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """EIO, ENFILE, EMFILE, ESTALE."""
     submitted(path, "a").close()
 

@@ -1,7 +1,7 @@
 """Golden tests: each manifest in manifests_bad/ gives exactly the text in the .txt file next to it.
 
-`REWRITE_GOLDEN=1 pytest tests/manifest/test_bad_manifests.py` writes the texts anew; read the difference before you
-keep it. What is only warned of is named warn-….
+`REWRITE_GOLDEN=1 pytest tests/manifest/test_bad_manifests.py` rewrites the texts; review the difference before you
+keep it. Manifests that only give warnings are named warn-….
 """
 
 import ast

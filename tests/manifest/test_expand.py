@@ -103,7 +103,7 @@ def test_priority_and_file_name_belong_to_the_entry_not_the_job(tmp_path: Path) 
         ("fixed", "fixed"),
     ],
 )
-def test_placeholders(tmp_path: Path, pattern: str, name: str) -> None:
+def test_placeholders_are_replaced(tmp_path: Path, pattern: str, name: str) -> None:
     fields = job(
         id="x", shift=7.5, enable_safety_checker=True, tags={"scene": "Szene 12/Café", "a.b": "dot"}, file=pattern
     )
@@ -135,7 +135,7 @@ def test_placeholders(tmp_path: Path, pattern: str, name: str) -> None:
         ("é", "use e"),
     ],
 )
-def test_invalid_file_names(tmp_path: Path, pattern: str, hint: str) -> None:
+def test_invalid_file_names_are_refused(tmp_path: Path, pattern: str, hint: str) -> None:
     row = job(id="xx" if pattern == "{id}" * 60 else "x", tags={"odd": "映画"}, file=pattern)
     found = refused(tmp_path, [row])
     assert [code for code, *_ in error_places(found)] == ["file-name"]

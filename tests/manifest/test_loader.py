@@ -85,7 +85,7 @@ matrix:
 """
 
 
-def test_the_example_of_the_contract(here: Path) -> None:
+def test_the_example_of_the_contract_loads(here: Path) -> None:
     batch = loaded(here, CONTRACT)
     assert batch.name == "nightly-heroes"
     assert batch.settings == {"output": "output/nightly-heroes", "provider": "aimlapi", "concurrency": 8}
@@ -382,7 +382,7 @@ def test_urls_are_sent_unchanged_and_shown_without_secrets(url: str, shown: str)
         "https://?",
     ],
 )
-def test_unusable_urls(url: str) -> None:
+def test_unusable_urls_are_refused(url: str) -> None:
     with pytest.raises(MediaProblem) as caught:
         remote(url, "video")
     assert "@" not in caught.value.message
@@ -541,7 +541,7 @@ def test_the_pure_parser_works_without_the_c_parser(here: Path, monkeypatch: pyt
     assert (found[0].line, found[0].column, found[0].code) == (1, 10, "yaml-quote")
 
 
-def test_nearest() -> None:
+def test_nearest_suggests_similar_names() -> None:
     assert nearest("720P", ["480p", "720p"]) == "720p"
     assert nearest("resolutoin", sorted(row_fields())) == "resolution"
     assert nearest("xyz", sorted(row_fields())) is None

@@ -137,7 +137,7 @@ def test_nothing_is_written_without_a_video_and_an_image(here: Path, found: tupl
     assert not Path("batch.yaml").exists()
 
 
-def test_paths_that_are_not_folders(here: Path) -> None:
+def test_paths_that_are_not_folders_are_refused(here: Path) -> None:
     assert isinstance(init("gone").exception, UsageError)
     put("bunny.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")

@@ -35,7 +35,7 @@ from tests.manifest_tools import IMAGE, VIDEO, error_places, job, loaded, refuse
         ({"A": ": [\n- {"}, {}, {}, "${A}", ": [\n- {"),
     ],
 )
-def test_precedence_of_values(
+def test_precedence_of_values_is_fixed(
     tmp_path: Path,
     assignments: dict[str, str],
     environment: dict[str, str],
@@ -145,7 +145,7 @@ def test_a_secret_value_is_never_inserted(tmp_path: Path, value: str) -> None:
         ([], " A ,", ("A",)),
     ],
 )
-def test_allowed_names(names: list[str], listed: str, allowed: tuple[str, ...]) -> None:
+def test_allowed_names_are_checked(names: list[str], listed: str, allowed: tuple[str, ...]) -> None:
     assert read_allowed(names, {"BATCHRUNNER_ENV": listed}) == allowed
 
 
@@ -264,7 +264,7 @@ def test_a_variable_cannot_contain_another(tmp_path: Path) -> None:
     assert [code for code, *_ in error_places(found)] == ["variable"]
 
 
-def test_invalid_values_and_names(tmp_path: Path) -> None:
+def test_invalid_values_and_names_are_refused(tmp_path: Path) -> None:
     assert error_places(refused(tmp_path, {"vars": {"a-b": "1", "c": [1]}, "jobs": [job()]}))
     assert error_places(
         refused(tmp_path, {"jobs": [job(tags={"t": "${A}"})]}, environment={"BATCHRUNNER_VAR_A": "x\udcff"})
@@ -284,7 +284,7 @@ def test_inserted_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("argument", ["", "=", "a", "=x", "1=x", "a-b=x", " a=x", "é=x"])
-def test_arguments_that_are_not_assignments(argument: str) -> None:
+def test_arguments_that_are_not_assignments_are_refused(argument: str) -> None:
     with pytest.raises(UsageError, match="NAME=value"):
         read_assignments([argument])
 

@@ -266,7 +266,7 @@ def test_colours_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\x1b" not in ran("colon.yaml")[2]
 
 
-def test_ten_thousand_mistakes(tmp_path: Path) -> None:
+def test_ten_thousand_mistakes_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(
         "".join(f"- {{video: https://e.com/{n}, image: https://e.com/i, stpes: 1}}\n" for n in range(10_000))

@@ -70,7 +70,7 @@ def test_columns_are_fields_and_empty_cells_are_unset(tmp_path: Path) -> None:
         ("x.ndjson", "\ufeff" + json.dumps({**job(), "tags.note": 'one\r\ntwo, "three"', "shift": None})),
     ],
 )
-def test_dialects(tmp_path: Path, name: str, text: str) -> None:
+def test_dialects_of_csv_are_recognised(tmp_path: Path, name: str, text: str) -> None:
     (entry,) = loaded(tmp_path, csv(tmp_path, text, name)).entries
     assert entry.tags == {"note": 'one\r\ntwo, "three"'}
     assert entry.job.inputs["video"].uri == VIDEO
@@ -168,7 +168,7 @@ def test_an_invalid_table_is_reported_where_it_is_named(tmp_path: Path, name: st
     assert error_places(refused(tmp_path, {"jobs_from": [name]})) == [("table", "batch.yaml", 1, 16)]
 
 
-def test_a_table_without_rows(tmp_path: Path) -> None:
+def test_a_table_without_rows_is_reported(tmp_path: Path) -> None:
     assert error_places(refused(tmp_path, csv(tmp_path, HEAD))) == [("no-match", "batch.yaml", 1, 15)]
     assert error_places(refused(tmp_path, csv(tmp_path, ""))) == [("no-match", "batch.yaml", 1, 15)]
     assert loaded(tmp_path, {**csv(tmp_path, HEAD), "allow_empty": True, "jobs": [job()]}).entries
