@@ -37,12 +37,12 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_files.py::test_a_kernel_file_is_refused_as_input",
         "hostile/test_files.py::test_a_file_that_becomes_a_pipe_after_the_check_is_not_waited_for",
         "hostile/test_manifests.py::test_a_local_path_that_is_not_a_file_is_refused",
-        "media/test_probe.py::test_what_is_no_regular_file_is_never_opened",
+        "media/test_probe.py::test_only_regular_files_are_opened",
     ],
     "inputs that grow or shrink": [
         "hostile/test_files.py::test_an_input_that_changes_size_while_it_is_read_is_refused_in_bounded_work",
-        "media/test_probe.py::test_a_file_that_changes_under_way_never_makes_a_whole_body",
-        "providers/aimlapi/test_client.py::test_an_input_that_changed_never_makes_a_whole_body",
+        "media/test_probe.py::test_a_file_that_changes_while_it_is_sent_never_gives_a_complete_body",
+        "providers/aimlapi/test_client.py::test_an_input_that_changed_never_gives_a_complete_body",
     ],
     "symbolic links out of the tree, allowed as inputs only": [
         "hostile/test_files.py::test_an_input_may_be_a_link_to_another_tree",
@@ -107,7 +107,7 @@ ITEMS: dict[str, list[str]] = {
     "https downgraded to http": ["hostile/test_links.py::test_https_is_never_redirected_to_http"],
     "endless bodies": [
         "transfer/test_downloader.py::test_an_endless_body_ends_at_the_limit",
-        "providers/aimlapi/test_client.py::test_a_reply_of_no_end_is_read_up_to_the_limit",
+        "providers/aimlapi/test_client.py::test_an_endless_reply_is_read_up_to_the_limit",
         "hostile/test_replies.py::test_reading_an_endless_log_ends",
     ],
     "one byte every 50 s": [
@@ -117,7 +117,7 @@ ITEMS: dict[str, list[str]] = {
     "endless and huge headers, chunked garbage, lengths that lie": [
         "hostile/test_links.py::test_contradictory_or_malformed_replies_are_refused",
         "hostile/test_links.py::test_an_etag_that_no_header_can_carry_does_not_block_the_clip",
-        "providers/aimlapi/test_client.py::test_a_reply_that_says_nothing_leaves_the_submission_in_doubt",
+        "providers/aimlapi/test_client.py::test_an_uninformative_reply_leaves_the_submission_in_doubt",
     ],
     "a Content-Length of 10 GB": [
         "hostile/test_links.py::test_an_absurd_announced_size_is_refused_before_a_byte_is_stored",
@@ -130,13 +130,13 @@ ITEMS: dict[str, list[str]] = {
     "clips that are none, or broken on purpose": [
         "hostile/test_fuzz.py::test_a_mutated_clip_passes_or_fails_at_the_cost_of_about_one_reading",
         "transfer/test_downloader.py::test_what_is_no_whole_clip_is_refused_and_not_continued",
-        "media/test_mp4_structure.py::test_a_list_in_disguise_opens_no_other_file",
+        "media/test_mp4_structure.py::test_a_playlist_in_disguise_opens_no_other_file",
         "media/test_mp4_structure.py::test_work_on_pictures_is_bounded",
     ],
     # Replies
     "JSON nested 100,000 deep": [
-        "providers/aimlapi/test_responses.py::test_deep_nesting",
-        "providers/aimlapi/test_responses.py::test_a_log_that_cannot_be_read",
+        "providers/aimlapi/test_responses.py::test_deep_nesting_is_survived",
+        "providers/aimlapi/test_responses.py::test_a_log_that_cannot_be_read_is_a_service_fault",
         "hostile/test_fuzz.py::test_nearly_valid_json_of_any_depth_gives_a_reply_or_a_call_error",
     ],
     "huge numbers, 1e400": [
@@ -153,9 +153,9 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_replies.py::test_an_unusable_id_in_the_log_adopts_nothing",
     ],
     "one id for two jobs": [
-        "providers/test_generation_owners.py::test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt",
-        "providers/test_generation_owners.py::test_so_does_one_of_an_earlier_run_whatever_became_of_it",
-        "providers/test_generation_owners.py::test_the_log_adopts_no_id_of_another_job_and_each_once",
+        "providers/test_generation_owners.py::test_an_id_that_belongs_to_another_job_leaves_the_submission_in_doubt",
+        "providers/test_generation_owners.py::test_an_id_of_an_earlier_run_leaves_the_submission_in_doubt",
+        "providers/test_generation_owners.py::test_the_log_adopts_no_id_of_another_job_and_each_id_once",
     ],
     "an absurd Retry-After": [
         "hostile/test_replies.py::test_an_absurd_retry_after_is_limited_to_minutes",
@@ -167,13 +167,13 @@ ITEMS: dict[str, list[str]] = {
     "any bytes at all": [
         "hostile/test_fuzz.py::test_any_bytes_give_a_reply_or_a_call_error",
         "hostile/test_fuzz.py::test_any_json_gives_a_reply_or_a_call_error",
-        "providers/aimlapi/test_responses.py::test_wrong_types_everywhere",
+        "providers/aimlapi/test_responses.py::test_wrong_types_are_survived_everywhere",
     ],
     # Output
     "terminal codes and right-to-left overrides in terminal, log and status": [
         "hostile/test_secrets.py::test_a_run_leaves_no_secret_and_no_control_code",
         "hostile/test_fuzz.py::test_printable_text_is_one_line_that_can_be_encoded",
-        "progress/test_progress.py::test_hostile_words_cannot_act",
+        "progress/test_progress.py::test_hostile_text_is_escaped_in_lines",
     ],
     "HTML and script in every string of the report": ["report/test_report.py::test_hostile_text_is_inert_on_the_page"],
 }

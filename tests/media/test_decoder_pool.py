@@ -1,4 +1,4 @@
-"""Processes that decode: what hostile files do to one harms neither the caller nor the next file."""
+"""Decoder processes: a hostile file harms neither the caller nor the next file."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def pool() -> Iterator[Pool]:
 
 
 def png_clip(path: Path, size_px: tuple[int, int], *, declared: tuple[int, int] | None = None) -> Path:
-    """An MP4 of one PNG picture, all black: small as a file, and as large as one likes when it is decoded."""
+    """Make an MP4 of one black PNG picture: a small file that decodes to any size."""
     import av
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -57,13 +57,13 @@ def clip_task(path: Path) -> dict[str, Any]:
     return {"path": str(path), "size_bytes": path.stat().st_size}
 
 
-def test_a_task_is_done_elsewhere_and_the_process_stays(pool: Pool) -> None:
+def test_a_task_runs_in_a_process_that_is_reused(pool: Pool) -> None:
     first, second = (one(pool, "echo", {"name": name}) for name in "ab")
     assert (first[0], second[0]) == ("a", "b")
     assert first[1] == second[1] != os.getpid()
 
 
-def test_here_and_there_find_the_same(pool: Pool, tmp_path: Path, clip: bytes) -> None:
+def test_both_pools_give_the_same_results(pool: Pool, tmp_path: Path, clip: bytes) -> None:
     (whole := tmp_path / "whole.mp4").write_bytes(clip)
     (torn := tmp_path / "torn.mp4").write_bytes(clip[:-100])
     items = [clip_task(whole), clip_task(torn), {"path": str(tmp_path / "none"), "size_bytes": 1}]
@@ -75,7 +75,7 @@ def test_here_and_there_find_the_same(pool: Pool, tmp_path: Path, clip: bytes) -
     assert [type(entry) for entry in there[1:]] == [ValueError, FileNotFoundError]
 
 
-def test_relative_paths_are_those_of_this_process(
+def test_relative_paths_are_relative_to_the_callers_folder(
     pool: Pool, tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in "12":
@@ -102,7 +102,7 @@ def test_a_problem_keeps_its_hint(pool: Pool, tmp_path: Path) -> None:
         ("hog", {"size_bytes": 1 << 30}, "more memory"),
     ],
 )
-def test_what_a_file_does_to_the_process_is_told_and_harms_no_other(
+def test_damage_to_the_process_is_reported_and_harms_no_other_task(
     pool: Pool, task: str, item: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckLimit, match=message):
@@ -110,16 +110,16 @@ def test_what_a_file_does_to_the_process_is_told_and_harms_no_other(
     assert one(pool, "echo", {"name": "next"})[0] == "next"
 
 
-def test_memory_follows_what_the_header_declares(pool: Pool) -> None:
+def test_the_memory_limit_depends_on_the_header(pool: Pool) -> None:
     wanted = {"size_bytes": 600 << 20}
     with pytest.raises(CheckLimit, match="more memory"):
         one(pool, "widen", {**wanted, "pixels": 480 * 480})
     assert one(pool, "widen", {**wanted, "pixels": 7680 * 4320}) == 600 << 20
     with pytest.raises(CheckLimit, match="more memory"):
-        one(pool, "hog", wanted)  # the next file has its own bound
+        one(pool, "hog", wanted)  # the next file has its own limit
 
 
-def test_where_the_system_bounds_no_memory_it_is_watched() -> None:
+def test_without_memory_limits_of_the_system_memory_is_watched() -> None:
     item = {"pixels": 7680 * 4320, "size_bytes": 400 << 20, "stays": True}
     with (
         closing(Pool(1, most_resident_kb=200_000, start=START)) as watched,
@@ -128,14 +128,14 @@ def test_where_the_system_bounds_no_memory_it_is_watched() -> None:
         one(watched, "widen", item)
 
 
-def test_in_a_group_only_the_file_that_did_it_is_to_blame(pool: Pool) -> None:
+def test_only_the_guilty_file_of_a_group_is_blamed(pool: Pool) -> None:
     names = ["a", "bad", "c", "bad", "e"]
     found = pool.run_all("crash_on", [{"name": name} for name in names])
     assert [type(entry) is CheckLimit for entry in found] == [name == "bad" for name in names]
     assert [entry[0] for entry in found if isinstance(entry, list)] == ["a", "c", "e"]
 
 
-def test_a_process_that_was_ended_meanwhile_is_replaced(pool: Pool) -> None:
+def test_a_process_that_ended_is_replaced(pool: Pool) -> None:
     pid = one(pool, "echo", {"name": "a"})[1]
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # all of its threads have ended
@@ -143,14 +143,14 @@ def test_a_process_that_was_ended_meanwhile_is_replaced(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_is_deaf_to_signals_that_are_the_parents(pool: Pool, number: signal.Signals) -> None:
+def test_the_process_ignores_signals_for_its_parent(pool: Pool, number: signal.Signals) -> None:
     pid = one(pool, "echo", {"name": "a"})[1]
     os.kill(pid, number)
     assert one(pool, "echo", {"name": "a"})[1] == pid
 
 
 @pytest.mark.parametrize("way", ["stop", "enough"])
-def test_what_is_going_on_can_be_ended(tmp_path: Path, way: str) -> None:
+def test_a_running_task_can_be_cancelled(tmp_path: Path, way: str) -> None:
     note, enough, outcomes = tmp_path / "pid", threading.Event(), list[Any]()
     with closing(Pool(1, start=START)) as created:
         items = [{"path": str(note)}, {}]
@@ -166,7 +166,9 @@ def test_what_is_going_on_can_be_ended(tmp_path: Path, way: str) -> None:
         assert one(created, "echo", {"name": "later"})[0] == "later"
 
 
-def test_it_has_no_secret_no_file_and_no_terminal(pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_process_has_no_secret_no_file_and_no_terminal(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("AIMLAPI_KEY", "sk-not-for-decoders")
     with (tmp_path / "lock").open("w") as lock, closing(Pool(1, start=START)) as fresh:
         os.set_inheritable(lock.fileno(), True)
@@ -184,7 +186,7 @@ Pool(1, start={START!r}).run_all("sleep", [{{"path": sys.argv[1]}}])
 """
 
 
-def test_it_ends_with_its_parent_also_while_it_is_busy(tmp_path: Path) -> None:
+def test_the_process_ends_with_its_parent_even_if_it_is_busy(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(note)])
     wait_for(lambda: note.exists() and note.read_text().strip(), "the task has begun")
@@ -202,7 +204,7 @@ def _state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("start", ["raise SystemExit(3)", "import os; os.abort()", "print('not json')"])
-def test_a_decoder_that_does_not_load_is_told(start: str) -> None:
+def test_a_decoder_that_does_not_load_is_reported(start: str) -> None:
     with pytest.raises(NoDecoder, match="cannot be loaded"):
         Pool(1, start=start).ready()
 
@@ -210,7 +212,7 @@ def test_a_decoder_that_does_not_load_is_told(start: str) -> None:
 # Real files
 
 
-def test_a_frame_that_is_too_large_is_refused_by_its_header(pool: Pool, tmp_path: Path) -> None:
+def test_a_frame_that_its_header_declares_too_large_is_refused(pool: Pool, tmp_path: Path) -> None:
     path = png_clip(tmp_path / "large.mp4", (8000, 8000))
     with pytest.raises(CheckLimit, match="36,000,000 pixels"):
         one(pool, "clip", clip_task(path))
@@ -218,19 +220,19 @@ def test_a_frame_that_is_too_large_is_refused_by_its_header(pool: Pool, tmp_path
         one(pool, "input", {"path": str(path), "kind": "video", "shown": "large.mp4"})
 
 
-def test_a_frame_that_is_larger_than_its_header_says_is_not_decoded(pool: Pool, tmp_path: Path) -> None:
+def test_a_frame_larger_than_its_header_declares_is_not_decoded(pool: Pool, tmp_path: Path) -> None:
     path = png_clip(tmp_path / "liar.mp4", (8000, 8000), declared=(64, 64))
     with pytest.raises(CheckLimit, match="36,000,000 pixels"):
         one(pool, "clip", clip_task(path))
 
 
-def test_8k_passes(pool: Pool, tmp_path: Path) -> None:
+def test_8k_is_accepted(pool: Pool, tmp_path: Path) -> None:
     path = png_clip(tmp_path / "8k.mp4", (8192, 4320))
     assert one(pool, "clip", clip_task(path))["width_px"] == 8192
 
 
 def test_every_frame_is_decoded(pool: Pool, tmp_path: Path) -> None:
-    """A byte that is turned in one of the last frames, where the first frame is whole."""
+    """A flipped byte in one of the last frames is found even though the first frame is intact."""
     content = bytearray(encoded(12))
     at = len(content) - 2000 if b"moov" not in content[-2000:] else content.rindex(b"moov") - 600
     for place in range(at, at + 40):

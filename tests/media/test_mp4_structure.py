@@ -1,4 +1,4 @@
-"""The checks of a downloaded clip: what must be caught is caught, and what is whole is never refused."""
+"""The checks of a downloaded clip find damage and never refuse a valid clip."""
 
 import io
 import random
@@ -25,7 +25,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
 
 
 def remuxed(path: Path, options: dict[str, str]) -> bytes:
-    """The bundled clip's packets in another layout of the file."""
+    """The bundled clip's packets in another file layout."""
     with av.open(str(SOURCE)) as source, av.open(str(path), "w", format="mp4", options=options) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
@@ -36,7 +36,7 @@ def remuxed(path: Path, options: dict[str, str]) -> bytes:
 
 
 def encoded(path: Path, codec: str, options: dict[str, str]) -> bytes:
-    """A second of the bundled clip with sound beside it, coded anew."""
+    """One second of the bundled clip with sound, encoded again."""
     with av.open(str(SOURCE)) as source, av.open(str(path), "w", format="mp4") as target:
         video: Any = target.add_stream(codec, rate=25, options=options)
         video.width, video.height, video.pix_fmt = 480, 480, "yuv420p"
@@ -83,12 +83,12 @@ def box_types(data: bytes) -> list[bytes]:
     return types
 
 
-def test_whole_clips_pass(clips: dict[str, bytes]) -> None:
+def test_valid_clips_pass(clips: dict[str, bytes]) -> None:
     assert complaint(SOURCE.read_bytes()) is None
     assert {name: complaint(data) for name, data in clips.items()} == dict.fromkeys(clips)
 
 
-def test_the_layouts_are_what_they_are_called(clips: dict[str, bytes]) -> None:
+def test_the_layouts_match_their_names(clips: dict[str, bytes]) -> None:
     last, first = box_types(clips["index last"]), box_types(clips["index first"])
     assert last.index(b"mdat") < last.index(b"moov")
     assert first.index(b"moov") < first.index(b"mdat")
@@ -97,13 +97,13 @@ def test_the_layouts_are_what_they_are_called(clips: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("layout", ["index last", "index first", "with sound", "H.265"])
-def test_every_truncation_is_caught(clips: dict[str, bytes], layout: str) -> None:
+def test_every_truncation_is_found(clips: dict[str, bytes], layout: str) -> None:
     data = clips[layout]
     cuts = {*range(1, 200), *range(200, len(data), 997), *(len(data) - less for less in range(1, 100))}
     assert [cut for cut in sorted(cuts) if complaint(data[:cut]) is None] == []
 
 
-def test_a_fragmented_file_cut_inside_a_box_is_caught(clips: dict[str, bytes]) -> None:
+def test_a_fragmented_file_cut_inside_a_box_is_found(clips: dict[str, bytes]) -> None:
     assert "wants" in refusal(clips["fragmented"][:-1])
 
 
@@ -138,7 +138,7 @@ def test_a_last_box_without_a_size_is_a_warning(clips: dict[str, bytes], layout:
     assert odd(data) == ("its last box 'free' names no size",)
 
 
-def test_a_last_mdat_without_a_size_is_whole_if_its_samples_are_there(clips: dict[str, bytes]) -> None:
+def test_a_last_mdat_without_a_size_is_valid_if_its_samples_are_there(clips: dict[str, bytes]) -> None:
     data = bytearray(clips["index first"])
     at = data.index(b"mdat") - 4
     data[at : at + 4] = bytes(4)
@@ -149,12 +149,12 @@ def test_a_last_mdat_without_a_size_is_whole_if_its_samples_are_there(clips: dic
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("name", [b"moof", b"mdat", b"moov", b"free", b"udta"])
-def test_a_box_that_was_cut_is_no_tail(clips: dict[str, bytes], layout: str, name: bytes) -> None:
+def test_a_truncated_box_is_not_trailing_data(clips: dict[str, bytes], layout: str, name: bytes) -> None:
     assert "wants" in refusal(clips[layout] + struct.pack(">I4s", 100, name) + bytes(91))
 
 
 @pytest.mark.parametrize("remainder", [b"\0", b"\0\0\1", b"\0\0\1\xabmoo", bytes(4097)], ids=len)
-def test_the_rest_of_a_fragment_is_no_tail(clips: dict[str, bytes], remainder: bytes) -> None:
+def test_the_start_of_a_fragment_is_not_trailing_data(clips: dict[str, bytes], remainder: bytes) -> None:
     body = clips["fragmented"]
     body = body[: body.index(b"mfra") - 4]
     assert complaint(body) is None
@@ -162,7 +162,7 @@ def test_the_rest_of_a_fragment_is_no_tail(clips: dict[str, bytes], remainder: b
 
 
 @pytest.mark.parametrize("layout", ["index last", "index first"])
-def test_a_tail_hides_no_truncation(clips: dict[str, bytes], layout: str) -> None:
+def test_trailing_data_hides_no_truncation(clips: dict[str, bytes], layout: str) -> None:
     data = clips[layout]
     cuts = range(200, len(data), 997)
     tails = TAILS.values()
@@ -170,13 +170,13 @@ def test_a_tail_hides_no_truncation(clips: dict[str, bytes], layout: str) -> Non
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-def test_a_doubled_file_is_caught(clips: dict[str, bytes], layout: str) -> None:
+def test_a_doubled_file_is_found(clips: dict[str, bytes], layout: str) -> None:
     assert "joined" in refusal(clips[layout] * 2)
 
 
 @pytest.mark.parametrize("layout", ["index last", "index first", "H.265"])
 @pytest.mark.parametrize("hole_bytes", [64, 512, 4096])
-def test_zeroed_regions_are_caught(clips: dict[str, bytes], layout: str, hole_bytes: int) -> None:
+def test_zeroed_regions_are_found(clips: dict[str, bytes], layout: str, hole_bytes: int) -> None:
     data = clips[layout]
     body = data.index(b"mdat") + 4
     end = data.index(b"moov") - 4 if layout != "index first" else len(data)
@@ -188,7 +188,7 @@ def test_zeroed_regions_are_caught(clips: dict[str, bytes], layout: str, hole_by
     assert missed == []
 
 
-def test_a_broken_length_is_caught(clips: dict[str, bytes]) -> None:
+def test_a_wrong_length_is_found(clips: dict[str, bytes]) -> None:
     data = bytearray(clips["index first"])
     data[data.index(b"mdat") + 6] ^= 0x40
     assert "damaged" in refusal(bytes(data))
@@ -206,11 +206,11 @@ def test_a_broken_length_is_caught(clips: dict[str, bytes]) -> None:
         (b"\0\0\0\x08free", "no 'ftyp'"),
     ],
 )
-def test_something_else_is_named(data: bytes, expected: str) -> None:
+def test_other_content_is_named(data: bytes, expected: str) -> None:
     assert expected in refusal(data)
 
 
-def test_another_size_than_expected_is_said() -> None:
+def test_an_unexpected_size_is_reported() -> None:
     assert "7 bytes where 9 were expected" in (mp4_structure.check_structure(io.BytesIO(b"\0\0\0\x07abc"), 9) or "")
 
 
@@ -223,7 +223,7 @@ def full(name: bytes, *numbers: int) -> bytes:
 
 
 def small(**changed: bytes) -> bytes:
-    """A hand-made file of one 5-byte picture; each part can be replaced."""
+    """A handmade file of one 5-byte picture; each box can be replaced."""
     avcc = box(b"avcC", bytes([1, 66, 0, 30, 0xFF, 0xE0, 0]))
     boxes = {
         "stsd": box(b"stsd", struct.pack(">II", 0, 1) + box(b"avc1", bytes(78) + avcc)),
@@ -238,7 +238,7 @@ def small(**changed: bytes) -> bytes:
     return box(b"ftyp", b"isom" + bytes(4)) + boxes["mdat"] + box(b"moov", box(b"trak", media))
 
 
-def test_a_handmade_file_passes_in_every_legal_spelling() -> None:
+def test_a_handmade_file_passes_in_every_legal_form() -> None:
     assert complaint(small()) is None
     assert complaint(small(stco=box(b"co64", struct.pack(">IIQ", 0, 1, 24)))) is None
     large = struct.pack(">I4sQ", 1, b"mdat", 21) + b"\0\0\0\x01\x65"
@@ -281,15 +281,15 @@ HUGE = 0xFFFFFFFF
         ("mdat", b"", "no 'mdat'"),
     ],
 )
-def test_tables_that_lie_are_named(box_name: str, content: bytes, expected: str) -> None:
+def test_contradictory_tables_are_named(box_name: str, content: bytes, expected: str) -> None:
     assert expected in refusal(small(**{box_name: content}))
 
 
-def test_parts_of_no_length_are_damage() -> None:
+def test_zero_length_boxes_are_damage() -> None:
     assert "damaged" in refusal(small(mdat=box(b"mdat", bytes(8)), stsz=full(b"stsz", 0, 1, 8)))
 
 
-def test_pictures_that_overlap_are_not_read_over_and_over() -> None:
+def test_overlapping_pictures_are_not_read_repeatedly() -> None:
     picture = b"\0\0\0\x60" + b"\x65" * 0x60
     many = small(mdat=box(b"mdat", picture), stsz=full(b"stsz", 0, 50, *[100] * 50), stco=full(b"stco", 50, *[24] * 50))
     assert "more than the file" in refusal(many)
@@ -301,7 +301,7 @@ def test_work_on_pictures_is_bounded(bound: str, reason: str, monkeypatch: pytes
     assert reason in refusal(SOURCE.read_bytes())
 
 
-def test_absurd_counts_are_refused_before_they_cost_anything() -> None:
+def test_absurd_counts_are_refused_before_any_work() -> None:
     assert "more than" in refusal(box(b"ftyp") + box(b"free") * 100_001)
     assert "absurd" in refusal(box(b"ftyp") + box(b"mdat") + box(b"moov", bytes(65 << 20)))
 
@@ -324,19 +324,19 @@ def test_mutated_files_never_raise(patches: list[tuple[int, bytes]]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1500), st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f", b"trak", b"\0\0\0\x01"]))
-def test_a_real_index_that_is_mutated_never_raises(at: int, patch: bytes) -> None:
+def test_a_mutated_real_index_never_raises(at: int, patch: bytes) -> None:
     data = SOURCE.read_bytes()
     complaint(data[:at] + patch + data[at + len(patch) :])
 
 
-def test_decoding_tells_size_length_and_count(tmp_path: Path) -> None:
+def test_decoding_measures_size_length_and_count(tmp_path: Path) -> None:
     assert decoder.check_decodes(SOURCE) == decoder.Decoded(480, 480, 2.4, 60)
     path = tmp_path / "a: fragmented ?clip.mp4"
     remuxed(path, LAYOUTS["fragmented"])
     assert decoder.check_decodes(path) == decoder.Decoded(480, 480, 2.4, None)
 
 
-def test_a_list_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
+def test_a_playlist_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "other.mp4").write_bytes(SOURCE.read_bytes())
     path = tmp_path / "clip.mp4"
     path.write_text("ffconcat version 1.0\nfile other.mp4\n")
@@ -355,7 +355,7 @@ def test_a_list_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
     ],
     ids=["empty", "page", "playlist", "cut", "zeroed"],
 )
-def test_what_does_not_decode_is_refused_in_words(
+def test_an_undecodable_file_is_refused_with_a_reason(
     tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "clip.mp4"
@@ -366,7 +366,7 @@ def test_what_does_not_decode_is_refused_in_words(
 
 
 @pytest.mark.parametrize("short", [MemoryError, av.error.MemoryError(12, "Cannot allocate memory")])
-def test_too_little_memory_is_no_fault_of_the_clip(short: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_does_not_condemn_the_clip(short: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise short
 
@@ -378,13 +378,13 @@ def test_too_little_memory_is_no_fault_of_the_clip(short: Exception, monkeypatch
 
 
 def plainly_decoded(path: Path) -> tuple[int, int]:
-    """Frames that come out of a clip without any strictness, and how many of them are damaged."""
+    """Return how many frames a lenient decoder gets from a clip, and how many of them are damaged."""
     with av.open(str(path), format="mp4") as container:
         frames = list(container.decode(video=0))
     return len(frames), sum(frame.is_corrupt for frame in frames)
 
 
-def test_of_mutants_that_a_whole_decode_finds_damaged_none_is_accepted(tmp_path: Path) -> None:
+def test_no_mutant_with_visible_damage_is_accepted(tmp_path: Path) -> None:
     content, chance, path = short_clip(8), random.Random(1), tmp_path / "mutant.mp4"
     accepted = refused = 0
     for _ in range(60):
@@ -400,10 +400,10 @@ def test_of_mutants_that_a_whole_decode_finds_damaged_none_is_accepted(tmp_path:
         accepted += 1
         assert plainly_decoded(path) == (8, 0), at
     assert refused > 20
-    assert accepted, "a bit that no picture depends on harms nothing"
+    assert accepted, "a bit that no picture depends on does no harm"
 
 
-def test_damage_behind_the_first_frame_is_found(tmp_path: Path) -> None:
+def test_damage_after_the_first_frame_is_found(tmp_path: Path) -> None:
     content = bytearray(SOURCE.read_bytes())
     content[60_000:60_040] = bytes(value ^ 0x55 for value in content[60_000:60_040])
     path = tmp_path / "clip.mp4"
@@ -414,7 +414,7 @@ def test_damage_behind_the_first_frame_is_found(tmp_path: Path) -> None:
         decoder.check_decodes(path)
 
 
-def test_sound_is_decoded_too(tmp_path: Path) -> None:
+def test_sound_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     encoded(path, "libx264", {})
     decoder.check_decodes(path)
@@ -440,7 +440,7 @@ CODINGS = {
 
 
 @pytest.mark.parametrize("name", CODINGS)
-def test_whole_clips_of_many_codings_decode(tmp_path: Path, name: str) -> None:
+def test_valid_clips_of_many_codecs_decode(tmp_path: Path, name: str) -> None:
     codec, options = CODINGS[name]
     if codec not in av.codecs_available:
         pytest.fail(f"this FFmpeg has no {codec}")
@@ -448,7 +448,7 @@ def test_whole_clips_of_many_codings_decode(tmp_path: Path, name: str) -> None:
     assert decoder.check_decodes(tmp_path / "clip.mp4").frames == 25
 
 
-def test_whole_clips_of_many_layouts_decode(tmp_path: Path, clips: dict[str, bytes]) -> None:
+def test_valid_clips_of_many_layouts_decode(tmp_path: Path, clips: dict[str, bytes]) -> None:
     for content in clips.values():
         (tmp_path / "clip.mp4").write_bytes(content)
         decoder.check_decodes(tmp_path / "clip.mp4")

@@ -1,4 +1,4 @@
-"""What of a video plays, and whether a file is as long as its header says."""
+"""The playable length of a video, and whether a file is as long as its header says."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from batchrunner.media.probe import MediaProblem, probe
 
 
 def clip(form: str, codec: str, *, frames: int = 40, sound_s: float = 0.0, cover: bool = False) -> bytes:
-    """A clip of moving grey, 10 frames a second, with a silent sound of its own length and a cover where asked."""
+    """Make a clip of changing grey, 10 frames a second; optionally with a silent sound track and a cover picture."""
     import av
 
     out = io.BytesIO()
@@ -52,34 +52,34 @@ def looked_at(tmp_path: Path, data: bytes) -> Any:
 
 
 @pytest.mark.parametrize(("form", "codec"), FORMS)
-def test_a_whole_clip_is_measured_by_its_frames(tmp_path: Path, form: str, codec: str) -> None:
+def test_a_valid_clip_is_measured_by_its_frames(tmp_path: Path, form: str, codec: str) -> None:
     media = looked_at(tmp_path, clip(form, codec))
     assert (media.frames, media.duration_s) == (40, pytest.approx(4.0, abs=0.11))
 
 
 @pytest.mark.parametrize(("form", "codec"), FORMS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-def test_a_clip_that_was_cut_off_is_refused(tmp_path: Path, form: str, codec: str, kept: float) -> None:
+def test_a_truncated_clip_is_refused(tmp_path: Path, form: str, codec: str, kept: float) -> None:
     data = clip(form, codec)
     with pytest.raises(MediaProblem):
         looked_at(tmp_path, data[: int(kept * len(data))])
 
 
 @pytest.mark.parametrize(("form", "codec"), FORMS)
-def test_a_clip_whose_second_half_is_zeros_is_refused(tmp_path: Path, form: str, codec: str) -> None:
+def test_a_clip_with_a_zeroed_second_half_is_refused(tmp_path: Path, form: str, codec: str) -> None:
     data = clip(form, codec)
     head = data[: len(data) // 2]
     with pytest.raises(MediaProblem):
         looked_at(tmp_path, head + bytes(len(data) - len(head)))
 
 
-@pytest.mark.parametrize(("form", "codec"), [form for form in FORMS if form[0] != "webm"])  # WebM takes no AAC
-def test_sound_that_is_longer_than_the_picture_is_no_cut(tmp_path: Path, form: str, codec: str) -> None:
+@pytest.mark.parametrize(("form", "codec"), [form for form in FORMS if form[0] != "webm"])  # WebM has no AAC
+def test_sound_longer_than_the_picture_is_not_a_truncation(tmp_path: Path, form: str, codec: str) -> None:
     media = looked_at(tmp_path, clip(form, codec, frames=10, sound_s=9.0))
     assert (media.frames, media.duration_s) == (10, pytest.approx(1.0, abs=0.11))
 
 
-def test_the_moving_picture_counts_and_not_the_cover_before_it(tmp_path: Path) -> None:
+def test_the_video_counts_and_not_the_cover_before_it(tmp_path: Path) -> None:
     media = looked_at(tmp_path, clip("mp4", "libx264", cover=True))
     assert (media.width_px, media.height_px, media.frames) == (64, 48, 40)
 
@@ -98,7 +98,7 @@ def test_a_quicktime_file_without_a_brand_is_accepted(tmp_path: Path) -> None:
     data = clip("mov", "libx264")
     size = int.from_bytes(data[:4])
     assert data[4:8] == b"ftyp"
-    media = looked_at(tmp_path, struct.pack(">I4s", size, b"free") + data[8:])  # offsets stay as they are
+    media = looked_at(tmp_path, struct.pack(">I4s", size, b"free") + data[8:])  # offsets do not change
     assert media.frames == 40
 
 
@@ -116,7 +116,7 @@ def test_a_quicktime_file_without_a_brand_is_accepted(tmp_path: Path) -> None:
         (Played(40, 4.0, 4.0, 4.0, 1), False, True),
     ],
 )
-def test_what_speaks_for_a_cut(played: Played, by_header: bool, cut: bool) -> None:
+def test_evidence_of_a_truncation_is_weighed(played: Played, by_header: bool, cut: bool) -> None:
     assert bool(cut_short(played, by_header=by_header)) == cut
 
 
@@ -128,7 +128,7 @@ def test_what_speaks_for_a_cut(played: Played, by_header: bool, cut: bool) -> No
         (b"RIFF", None),
         (b"\x1aE\xdf\xa3\x81x\x18S\x80g\x85", 16),
         (b"\x1aE\xdf\xa3\x81x\x18S\x80g\x01\0\0\0\0\0\0\x07", 25),
-        (b"\x1aE\xdf\xa3\x81x\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff", None),  # live
+        (b"\x1aE\xdf\xa3\x81x\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff", None),  # a live stream
         (b"\x1aE\xdf\xa3\x81x\x18S\x80g", None),
         (b"\x1aE\xdf\xa3", None),
         (b"\x1aE\xdf\xa3\0\0", None),
@@ -136,5 +136,5 @@ def test_what_speaks_for_a_cut(played: Played, by_header: bool, cut: bool) -> No
         (b"", None),
     ],
 )
-def test_the_length_that_a_header_declares(head: bytes, size: int | None) -> None:
+def test_the_length_in_a_header_is_read(head: bytes, size: int | None) -> None:
     assert declared_bytes(head) == size

@@ -1,4 +1,4 @@
-"""Posters are made once, small and whole; and nothing that goes wrong with one goes further."""
+"""Posters are made once, small and complete, and a failure affects no other poster."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ Batch = tuple[RunDir, Snapshot]
 
 @pytest.fixture
 def batch(tmp_path: Path, clip: bytes) -> Batch:
-    """One job that succeeded: its clip, a real reference clip and a real character image."""
+    """One succeeded job with its clip, a real reference clip and a real character image."""
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     (rundir.path / "a.mp4").write_bytes(clip)
@@ -42,7 +42,7 @@ def record_of(batch: Batch) -> Record:
     return next(iter(batch[1].records.values()))
 
 
-def test_a_clip_its_reference_and_its_character_get_theirs(batch: Batch) -> None:
+def test_a_clip_its_reference_and_its_character_get_posters(batch: Batch) -> None:
     make_missing(*batch, Here())
     shown = pictures(*batch)
     sizes = {key.partition("-")[0]: opened(uri).size for key, uri in shown.posters.items()}
@@ -52,7 +52,7 @@ def test_a_clip_its_reference_and_its_character_get_theirs(batch: Batch) -> None
 
 
 def brightening(frames: int) -> bytes:
-    """A clip with one key frame, each frame 20 brighter than the one before."""
+    """Make a clip with one key frame; each frame is 20 brighter than the one before."""
     target = io.BytesIO()
     with av.open(target, "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264", rate=10, options={"g": "1000"})
@@ -70,12 +70,12 @@ def test_a_strip_shows_first_middle_and_last_frame(batch: Batch) -> None:
     make_missing(*batch, Here())
     uri = next(uri for key, uri in pictures(*batch).posters.items() if key.startswith("strip"))
     strip = opened(uri).convert("L")
-    assert strip.size == (3 * 96, 64), "never larger than it is"
+    assert strip.size == (3 * 96, 64), "never larger than the image"
     levels = [strip.getpixel((96 * number + 48, 32)) for number in range(3)]
     assert levels == pytest.approx([0, 100, 200], abs=12)
 
 
-def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_posters_are_not_made_again(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     make_missing(*batch, Here())
     posters_made: list[object] = []
     monkeypatch.setattr(posters, "_make", lambda *arguments: posters_made.append(arguments))
@@ -83,14 +83,14 @@ def test_what_is_there_is_not_made_again(batch: Batch, monkeypatch: pytest.Monke
     assert posters_made == []
     torn = next(batch[0].posters.glob("strip-*.large.webp"))
     torn.write_bytes(torn.read_bytes()[:-5])
-    assert len(pictures(*batch).posters) == 2, "half a picture is none"
+    assert len(pictures(*batch).posters) == 2, "an incomplete picture does not count"
     make_missing(*batch, Here())
     assert len(posters_made) == 1
     make_missing(*batch, Here(), most=0)
     assert len(posters_made) == 1
 
 
-def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_size_that_fits_is_used(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     make_missing(*batch, Here())
     large = sum(map(len, pictures(*batch).posters.values()))
     monkeypatch.setattr(posters, "BUDGET_BYTES", large // 2)
@@ -104,7 +104,7 @@ def test_the_largest_size_is_taken_in_which_all_fit(batch: Batch, monkeypatch: p
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\0\0\0\x20ftypisom" + bytes(400)])
-def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) -> None:
+def test_a_clip_that_cannot_be_shown_affects_no_other(batch: Batch, content: bytes) -> None:
     rundir, snapshot = batch
     (rundir.path / "a.mp4").write_bytes(content)
     make_missing(rundir, snapshot, Here())
@@ -112,7 +112,7 @@ def test_a_clip_that_cannot_be_shown_harms_nobody(batch: Batch, content: bytes) 
     assert not list(rundir.posters.glob("*.new"))
 
 
-def test_inputs_that_are_gone_or_far_away_have_no_posters(batch: Batch) -> None:
+def test_missing_and_remote_inputs_have_no_posters(batch: Batch) -> None:
     rundir, snapshot = batch
     record = record_of(batch)
     gone = record.job.inputs["video"]._replace(path=rundir.path / "gone.mp4", sha256="00" * 32)
@@ -145,7 +145,7 @@ def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
     assert list(pictures(batch[0], shot).clips.values()) == ["../a%20%231%3F%2520%20%C3%BC.mp4"]
 
 
-def test_posters_are_made_beside_a_run(batch: Batch) -> None:
+def test_posters_are_made_during_a_run(batch: Batch) -> None:
     rundir, snapshot = batch
     heard: list[Event] = []
     events: list[Event] = [Noticed(NOW, (), "x"), JobMoved(NOW, ("a",), Move.DELIVER, record_of(batch))]
@@ -158,15 +158,15 @@ def test_posters_are_made_beside_a_run(batch: Batch) -> None:
         assert len(pictures(rundir, snapshot).posters) == 3
 
 
-def test_a_run_in_a_hurry_waits_for_no_posters(batch: Batch) -> None:
+def test_an_interrupted_run_does_not_wait_for_posters(batch: Batch) -> None:
     with Posters(batch[0], Here()) as posters_made:
         posters_made.hurry()
         posters_made.finish(batch[1]).result(30)
     assert pictures(*batch).posters == {}
 
 
-def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
-    """A camera's orientation mark is heeded: 6 stands for turned by a quarter."""
+def test_an_image_keeps_its_orientation(tmp_path: Path) -> None:
+    """The camera's orientation tag is used: 6 is a quarter turn."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
@@ -180,9 +180,7 @@ def test_an_upright_image_stays_upright(tmp_path: Path) -> None:
     assert [opened(uri).size for uri in pictures(rundir, shot).posters.values()] == [(32, 64)]
 
 
-def test_posters_that_are_being_made_end_with_the_next_when_somebody_is_in_a_hurry(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_stops_after_the_poster_in_progress(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     make = posters._make
     with Posters(batch[0], Here()) as posters_made:
 

@@ -1,4 +1,4 @@
-"""Inputs: what a file really is, and how it travels."""
+"""Inputs: what a file really contains, and how it is sent."""
 
 import asyncio
 import base64
@@ -71,7 +71,7 @@ def sound_only() -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that claims 30,000 by 30,000 pixels."""
+    """Make a PNG of a few bytes that declares 30,000 by 30,000 pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -108,7 +108,7 @@ def test_an_image_is_measured_and_hashed() -> None:
     ("form", "mime"),
     [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp"), ("BMP", "image/bmp")],
 )
-def test_images_go_by_content_and_not_by_name(tmp_path: Path, form: str, mime: str) -> None:
+def test_images_are_recognised_by_content_and_not_by_name(tmp_path: Path, form: str, mime: str) -> None:
     path = tmp_path / "picture.mp4"
     path.write_bytes(picture(form))
     media = probe(path, "image")
@@ -125,7 +125,7 @@ def test_images_go_by_content_and_not_by_name(tmp_path: Path, form: str, mime: s
         ("avi", "mpeg4", "video/x-msvideo"),
     ],
 )
-def test_videos_go_by_content_and_not_by_name(tmp_path: Path, form: str, codec: str, mime: str) -> None:
+def test_videos_are_recognised_by_content_and_not_by_name(tmp_path: Path, form: str, codec: str, mime: str) -> None:
     path = tmp_path / "clip.jpg"
     path.write_bytes(clip(form, codec))
     media = probe(path, "video")
@@ -154,7 +154,7 @@ WRONG: list[tuple[str, Kind, Callable[[], bytes], str]] = [
 
 
 @pytest.mark.parametrize(("name", "kind", "content", "message"), WRONG, ids=[case[0] for case in WRONG])
-def test_what_is_not_what_it_claims_is_named(
+def test_a_file_of_the_wrong_type_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, kind: Kind, content: Callable[[], bytes], message: str
 ) -> None:
     path = tmp_path / "input"
@@ -166,13 +166,13 @@ def test_what_is_not_what_it_claims_is_named(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_file_names_the_nearest() -> None:
+def test_a_missing_file_suggests_the_nearest_name() -> None:
     with pytest.raises(MediaProblem, match="no such file") as caught:
         probe(MEDIA / "buny.mp4", "video")
     assert caught.value.hint == "did you mean bunny.mp4?"
 
 
-def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path, message in (
@@ -206,12 +206,12 @@ def test_damaged_media_give_a_problem_or_a_medium(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=80))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_sniffing_never_fails(head: bytes) -> None:
+def test_sniffing_never_raises(head: bytes) -> None:
     found = sniff(head)
     assert found is None or found.mime
 
 
-def test_a_data_uri_is_the_same_content_as_the_file() -> None:
+def test_a_data_uri_has_the_same_content_as_the_file() -> None:
     uri = "data:image/jpeg;base64," + base64.b64encode(HOPPER.read_bytes()).decode()
     media = inline(uri, "image")
     local = probe(HOPPER, "image")
@@ -227,7 +227,7 @@ def test_white_space_in_a_data_uri_does_not_count() -> None:
 
 
 def read(media: Media, chunk_bytes: int = 3 << 18, into: list[bytes] | None = None) -> list[bytes]:
-    """Return the chunks of the data URI. into: gets them as they come."""
+    """Return the chunks of the data URI. into: a list that gets them as they are produced."""
     chunks = [] if into is None else into
 
     async def main() -> None:
@@ -239,7 +239,7 @@ def read(media: Media, chunk_bytes: int = 3 << 18, into: list[bytes] | None = No
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 3, 100, 4096, 1 << 20])
-def test_a_file_travels_as_its_data_uri(chunk_bytes: int) -> None:
+def test_a_file_is_sent_as_its_data_uri(chunk_bytes: int) -> None:
     media = probe(HOPPER, "image")
     body = b"".join(read(media, chunk_bytes))
     assert body == b"data:image/jpeg;base64," + base64.b64encode(HOPPER.read_bytes())
@@ -247,7 +247,7 @@ def test_a_file_travels_as_its_data_uri(chunk_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 299, 300, 301])
-def test_the_length_is_known_before(tmp_path: Path, size: int) -> None:
+def test_the_length_is_known_in_advance(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x" * size)
     digest = hashlib.sha256(b"x" * size).hexdigest()
@@ -273,7 +273,7 @@ def replace_by_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [grow, shrink, flip_last, Path.unlink, replace_by_folder])
-def test_a_changed_file_never_makes_a_whole_body(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_a_changed_file_never_gives_a_complete_body(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(HOPPER.read_bytes())
     media = probe(path, "image")
@@ -286,7 +286,9 @@ def test_a_changed_file_never_makes_a_whole_body(tmp_path: Path, change: Callabl
 
 
 @pytest.mark.parametrize("change", [grow, shrink, flip_last])
-def test_a_file_that_changes_under_way_never_makes_a_whole_body(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_a_file_that_changes_while_it_is_sent_never_gives_a_complete_body(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(bytes(1 << 20))
     digest = hashlib.sha256(bytes(1 << 20)).hexdigest()
@@ -306,7 +308,7 @@ def test_a_file_that_changes_under_way_never_makes_a_whole_body(tmp_path: Path, 
 
 
 def test_an_input_is_read_and_encoded_in_the_executor() -> None:
-    """The event loop opens, reads, hashes and encodes nothing itself."""
+    """The event loop itself does not open, read, hash or encode."""
     media = probe(HOPPER, "image")
     loop_thread, threads = threading.get_ident(), set[int]()
 
@@ -381,15 +383,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
-def test_records_stay_frozen() -> None:
+def test_records_are_immutable() -> None:
     with pytest.raises(AttributeError):
         probe(HOPPER, "image").source = "other"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, "too_little"), (errno.EIO, "disk_error")])
-def test_a_system_that_cannot_read_says_nothing_about_the_file(
-    monkeypatch: pytest.MonkeyPatch, number: int, kind: str
-) -> None:
+def test_a_read_error_does_not_condemn_the_file(monkeypatch: pytest.MonkeyPatch, number: int, kind: str) -> None:
     media = probe(HOPPER, "image")
 
     def refused(*_: object, **__: object) -> None:

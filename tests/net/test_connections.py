@@ -1,4 +1,4 @@
-"""Ways to the service and to file hosts: certificates that are not trusted, proxies that lead there or refuse."""
+"""Connections to the service and to file hosts: untrusted certificates, and proxies that forward or refuse."""
 
 import asyncio
 import base64
@@ -61,7 +61,7 @@ async def fetched(url: str, folder: Path, executor: Executor, proxies: Proxies |
         ("expired", "", "SSL_CERT_FILE"),
     ],
 )
-def test_a_certificate_that_is_not_trusted_is_told_by_host_and_variable(
+def test_an_untrusted_certificate_names_host_and_variable(
     executor: Executor, tmp_path: Path, certificate: str, why: str, hint: str
 ) -> None:
     async def main() -> None:
@@ -90,7 +90,7 @@ def test_a_certificate_that_is_not_trusted_is_told_by_host_and_variable(
         ("IP address mismatch, certificate is not valid for '10.0.0.1'.", "Check the address"),
     ],
 )
-def test_the_hint_follows_from_what_is_wrong(reason: str, hint: str) -> None:
+def test_the_hint_follows_from_the_cause(reason: str, hint: str) -> None:
     fault = certificates.not_trusted(ValueError(reason), "api.example.com", "certificate")
     assert hint in fault.hint
     assert "SSL_CERT_FILE" in fault.hint
@@ -109,7 +109,7 @@ def test_a_file_without_certificates_is_refused_before_a_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("status", "kind"), [(407, "proxy_refused"), (403, "proxy_refused"), (502, "no_connection"), (503, "no_connection")]
 )
-def test_a_proxy_that_gives_no_way_leaves_nothing_in_doubt(executor: Executor, status: int, kind: str) -> None:
+def test_a_refusing_proxy_leaves_nothing_in_doubt(executor: Executor, status: int, kind: str) -> None:
     async def main() -> None:
         async with Passage(refuse=status).open() as passage:
             proxies = read_proxies({"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:{passage.port}"})
@@ -129,7 +129,7 @@ def basic(credentials: str) -> str:
     return "Basic " + base64.b64encode(credentials.encode()).decode()
 
 
-def test_a_proxy_that_is_not_there_is_named_without_its_password(executor: Executor) -> None:
+def test_an_unreachable_proxy_is_named_without_its_password(executor: Executor) -> None:
     proxies = read_proxies({"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:1"})
     fault = asyncio.run(submitted("https://service.test", executor, proxies))
     assert (type(fault), fault.kind) == (NetworkFault, "no_connection")
@@ -139,7 +139,7 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(executor: Execu
 
 @pytest.fixture
 def served(clip: bytes) -> Callable[[Callable[[int, list[web.Request]], Awaitable[None]]], None]:
-    """Run a scenario with the port of a plain file host, and the requests that it saw."""
+    """Run a scenario with the port of a plain file host and the requests that it received."""
 
     def run(scenario: Callable[[int, list[web.Request]], Awaitable[None]]) -> None:
         seen: list[web.Request] = []
@@ -165,7 +165,7 @@ def served(clip: bytes) -> Callable[[Callable[[int, list[web.Request]], Awaitabl
     return run
 
 
-def test_a_download_goes_through_the_proxy_octet_for_octet(
+def test_a_download_passes_through_the_proxy_unchanged(
     served: Any, executor: Executor, tmp_path: Path, clip: bytes
 ) -> None:
     async def scenario(port: int, seen: list[web.Request]) -> None:
@@ -202,7 +202,7 @@ def test_behind_a_proxy_private_names_and_addresses_are_refused(executor: Execut
     asyncio.run(main())
 
 
-def test_a_file_host_that_the_proxy_refuses_concerns_its_download(executor: Executor, tmp_path: Path) -> None:
+def test_a_file_host_that_the_proxy_refuses_fails_only_its_download(executor: Executor, tmp_path: Path) -> None:
     async def main() -> None:
         async with Passage(refuse=403).open() as passage:
             proxies = read_proxies({"ALL_PROXY": f"http://127.0.0.1:{passage.port}"})
@@ -213,7 +213,7 @@ def test_a_file_host_that_the_proxy_refuses_concerns_its_download(executor: Exec
     asyncio.run(main())
 
 
-def test_a_webhook_goes_through_the_proxy(served: Any) -> None:
+def test_a_webhook_uses_the_proxy(served: Any) -> None:
     async def scenario(port: int, seen: list[web.Request]) -> None:
         async with Passage(refuse=407).open() as passage:
             proxies = read_proxies({"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:{passage.port}"})
@@ -233,7 +233,7 @@ MANIFEST = "- {id: a, video: https://example.com/walk.mp4, image: https://exampl
 
 
 async def command(folder: Path, environment: dict[str, str], *options: str) -> tuple[int, str]:
-    """Run the batch in a process of its own, which reads SSL_CERT_FILE when it starts."""
+    """Run the batch in a separate process, which reads SSL_CERT_FILE when it starts."""
     (folder / "one.yaml").write_text(MANIFEST)
     arguments = ["-m", "batchrunner", "run", "one.yaml", "--no-progress", "--poll-interval", "200ms", *options]
     process = await asyncio.create_subprocess_exec(
@@ -249,7 +249,7 @@ async def command(folder: Path, environment: dict[str, str], *options: str) -> t
     return process.returncode, output.decode()
 
 
-def test_a_whole_batch_behind_a_proxy_that_knows_the_names(tmp_path: Path) -> None:
+def test_a_whole_batch_runs_behind_a_proxy_that_resolves_the_names(tmp_path: Path) -> None:
     config = SandboxConfig(seed=1, queue_wait_s=0.0, duration_s=0.2, spread=0.0, render="stub")
 
     async def main(service: Sandbox) -> None:
@@ -279,7 +279,7 @@ def test_a_whole_batch_behind_a_proxy_that_knows_the_names(tmp_path: Path) -> No
     assert not [error for error in stored if SECRET.encode() in error]
 
 
-def test_a_batch_whose_services_certificate_is_not_trusted_ends_soon_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_batch_with_an_untrusted_certificate_ends_soon_and_loses_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with tls("localhost") as port:
             status, output = await command(tmp_path, {"AIMLAPI_BASE_URL": f"https://localhost:{port}"})
@@ -289,7 +289,7 @@ def test_a_batch_whose_services_certificate_is_not_trusted_ends_soon_and_loses_n
         report = json.loads((tmp_path / "output/one/report.json").read_text())
         assert report["totals"]["pending"] == 1
         assert report["totals"]["generations"] == 0
-        assert len(report["jobs"][0]["attempts"]) == 2, "one more try, and no more"
+        assert len(report["jobs"][0]["attempts"]) == 2, "one more attempt, and no more"
 
     asyncio.run(main())
 
@@ -301,7 +301,7 @@ def test_a_batch_whose_services_certificate_is_not_trusted_ends_soon_and_loses_n
         ({"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE cannot be used"),
     ],
 )
-def test_what_cannot_be_used_is_told_before_anything_is_done(
+def test_an_unusable_setting_is_reported_before_the_run(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     status, output = asyncio.run(command(tmp_path, environment))

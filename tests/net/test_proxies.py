@@ -1,4 +1,4 @@
-"""Proxies from the environment: which one leads where, as other clients read the same variables."""
+"""Proxies from the environment: each variable has the meaning that other clients give it."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def way(url: str, **environment: str) -> str | None:
         ({"ALL_PROXY": "socks5://s", "HTTPS_PROXY": PROXY, "HTTP_PROXY": PROXY}, PROXY, PROXY),
     ],
 )
-def test_which_variable_counts(environment: dict[str, str], https: str | None, http: str | None) -> None:
+def test_the_right_variable_is_used(environment: dict[str, str], https: str | None, http: str | None) -> None:
     assert way("https://api.example.com/v2", **environment) == https
     assert way("http://cdn.example.com/a", **environment) == http
 
@@ -66,20 +66,20 @@ def test_which_variable_counts(environment: dict[str, str], https: str | None, h
         ("not/a/network", "https://10.1.2.3", False),
     ],
 )
-def test_what_is_reached_without(no_proxy: str, url: str, direct: bool) -> None:
+def test_no_proxy_lists_hosts_without_a_proxy(no_proxy: str, url: str, direct: bool) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         assert (way(url, ALL_PROXY=PROXY, **{name: no_proxy}) is None) == direct
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8765", "https://localhost", "http://[::1]:1", "http://a.localhost"])
 def test_this_machine_is_never_reached_through_a_proxy(url: str) -> None:
-    """The key may go there in clear text."""
+    """The key may be sent to it unencrypted."""
     assert way(url, ALL_PROXY=PROXY) is None
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5", "socks5h", "SOCKS5"])
 @pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy", "HTTP_PROXY"])
-def test_socks_is_refused_with_words(name: str, scheme: str) -> None:
+def test_socks_is_refused_with_a_reason(name: str, scheme: str) -> None:
     with pytest.raises(UsageError, match=f"{name} names a SOCKS proxy") as caught:
         read_proxies({name: f"{scheme}://user:hunter2@proxy.test:1080"})
     assert caught.value.exit_status is ExitStatus.USAGE
@@ -89,7 +89,7 @@ def test_socks_is_refused_with_words(name: str, scheme: str) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://proxy.test", "http://", "http://:hunter2@:1", "http://[::1", "http://h:port", "http://u:%ff@h"]
 )
-def test_an_address_that_is_none_is_refused_and_not_quoted(url: str) -> None:
+def test_an_invalid_address_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(UsageError, match="HTTPS_PROXY cannot be used") as caught:
         read_proxies({"HTTPS_PROXY": url})
     assert "hunter2" not in caught.value.message + caught.value.hint
@@ -109,5 +109,5 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
     assert proxy.shown == "[fd00::1]:3128"
 
 
-def test_without_variables_there_is_none() -> None:
+def test_without_variables_there_is_no_proxy() -> None:
     assert Proxies().for_url("https://api.example.com") is None

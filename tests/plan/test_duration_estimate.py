@@ -74,6 +74,6 @@ def test_a_generation_that_completed_between_two_runs_is_ignored() -> None:
     day = 86_400.0
     overnight = [took(day, f"o{number}", at=NOW + number) for number in range(8)]
     assert Forecast(overnight, [NOW - 5, NOW + day - 60]).expected_s(LOW) is None
-    assert Forecast(overnight, [NOW - 5]).expected_s(LOW) == day, "in one run, it is as long as it took"
+    assert Forecast(overnight, [NOW - 5]).expected_s(LOW) == day, "within one run, the duration is measured"
     watched = [took(60, f"w{number}", at=NOW + day) for number in range(3)]
     assert Forecast(overnight + watched, [NOW + day - 60, NOW - 5]).expected_s(LOW) == 60

@@ -20,5 +20,5 @@ def test_inputs_are_counted_as_data_or_by_host() -> None:
     assert egress.as_facts()["url_hosts"] == ("b.example.com",)
 
 
-def test_nothing_to_submit() -> None:
+def test_a_plan_without_submissions_sends_nothing() -> None:
     assert collect([], "api.example.com", [], None) == Egress("api.example.com")

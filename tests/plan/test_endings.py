@@ -1,4 +1,4 @@
-"""The table of endings: exit statuses, advice, and what outranks what."""
+"""The table of endings: exit statuses, advice, and priorities."""
 
 import pytest
 

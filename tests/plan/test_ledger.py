@@ -105,7 +105,7 @@ STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_spend_of_an_attempt(story: str) -> None:
+def test_the_spend_of_an_attempt_is_known_in_each_state(story: str) -> None:
     steps, spend = STORIES[story]
     assert spend_of(record_after(*steps)) == spend
 
@@ -120,7 +120,7 @@ def test_an_attempt_without_a_price_is_unpriced(story: str) -> None:
     assert unpriced.unpriced == figures
 
 
-def test_every_move_is_in_a_story() -> None:
+def test_every_move_occurs_in_a_case() -> None:
     moves = {Move(step[0]) for steps, _ in STORIES.values() for step in steps if not isinstance(step, str)}
     assert moves == {move for _, move in TRANSITIONS}
 

@@ -162,7 +162,7 @@ def test_a_renamed_job_is_done_and_not_changed() -> None:
 # The projection
 
 
-def test_the_sum_and_its_sources() -> None:
+def test_the_sum_names_its_sources() -> None:
     entries = (Entry(0, "a", make_job("a")), Entry(1, "b", make_job("b", resolution="720p")))
     built = plan.build(entries, None, Prices({"480p": 1000.0}))
     projection = projection_of(built, prices=Prices({"480p": 1000.0}))
@@ -240,5 +240,5 @@ def test_a_long_plan_is_summarized_by_default() -> None:
     assert len(text_of(built, every=True).splitlines()) > 300
 
 
-def test_an_empty_plan() -> None:
+def test_an_empty_plan_is_rendered() -> None:
     assert text_of(Plan(())).strip() == "0 jobs: none.\nA run would make 0 submissions."

@@ -41,7 +41,7 @@ def clip(duration_s: float | None, frames: int | None = None, resolution: str = 
         (None, 60, 3.75),
     ],
 )
-def test_billed_seconds(duration_s: float | None, frames: int | None, seconds: float | None) -> None:
+def test_seconds_are_billed_as_documented(duration_s: float | None, frames: int | None, seconds: float | None) -> None:
     assert billed_seconds(clip(duration_s, frames)) == seconds
 
 
@@ -49,7 +49,7 @@ def test_billed_seconds(duration_s: float | None, frames: int | None, seconds: f
     ("resolution", "frames", "credits_"),
     [("480p", 32, 208_000), ("480p", 60, 390_000), ("580p", 60, 585_000), ("720p", 60, 780_000), ("720p", 33, 429_000)],
 )
-def test_the_table_times_the_seconds(resolution: str, frames: int, credits_: float) -> None:
+def test_the_price_is_the_rate_times_the_seconds(resolution: str, frames: int, credits_: float) -> None:
     estimate = Prices({}).estimate(clip(2.0, frames, resolution))
     assert estimate == Estimate(credits_, INFERRED, frames / 16)
 
@@ -65,7 +65,7 @@ def test_every_resolution_of_the_manifest_has_a_price() -> None:
     assert set(schema()["$defs"]["resolution"]["enum"]) == set(TABLE)
 
 
-def test_own_prices_override_the_table() -> None:
+def test_explicit_prices_override_the_table() -> None:
     prices = Prices({"720p": 1000.0})
     assert prices.estimate(clip(2.0, None, "720p")) == Estimate(2000.0, YOURS, 2.0)
     assert prices.estimate(clip(2.0, None, "480p")).basis == INFERRED
@@ -78,7 +78,7 @@ def test_a_clip_of_unknown_length_has_no_price_without_assume_length() -> None:
     estimate = Prices({}, 5.0).estimate(make_job(video=remote()))
     assert (estimate.credits, estimate.seconds) == (520_000.0, 5.0)
     assert "assumed" in estimate.basis
-    assert Prices({}, 5.0).estimate(clip(2.0)).seconds == 2.0, "what was probed is not assumed"
+    assert Prices({}, 5.0).estimate(clip(2.0)).seconds == 2.0, "a probed length is not assumed"
 
 
 @pytest.mark.parametrize("job", [clip(2.0, None, "1080p"), replace(clip(2.0), model="other/model")])

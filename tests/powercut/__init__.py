@@ -1,10 +1,10 @@
-"""Power cuts of a real run: what it did to its files is recorded, and a disk is made as a cut may have left it.
+"""Power cuts of a real run: its file operations are recorded, and a disk is built as a cut may have left it.
 
 `batchrunner run` and the sandbox are real processes under the library of `tests.preload`, which records writes,
-flushes and names in the order in which they happened. For a place in that record, `Disk` knows what is safe and what
-is not; `Disk.left` makes the files that a power cut at this place may leave: everything, only what was flushed, or
-some of the rest, torn and reordered. There a run continues, against a service that has accepted what it had accepted
-at this place, and the judge of the soak looks at the outcome.
+flushes and names in order. For each point in that record, `Disk` knows what is durable. `Disk.left` builds the files
+that a power cut at this point may leave: everything, only what was flushed, or some of the other writes, torn and
+reordered. A run then continues there, against a service that has accepted the same submissions, and the checks of the
+soak examine the outcome.
 
-    python -m tests.powercut --help
+python -m tests.powercut --help
 """

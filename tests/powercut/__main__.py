@@ -1,4 +1,4 @@
-"""Cut the power of a run at every moment, in each way. Half an hour; ``--moments`` is for less."""
+"""Cut the power of a run at every moment, in each way, for half an hour; ``--moments`` tries fewer."""
 
 import argparse
 import sys
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _cut(recording: Recording, folder: Path, options: argparse.Namespace) -> int:
-    """Cut the power at the moments wanted, and tell the figures. Returns how much is wrong."""
+    """Cut the power at the selected moments and print the figures. Return the number of errors."""
     wanted = moments(recording, options.seed, options.moments)
     sys.stdout.write(f"{len(recording.acts)} acts recorded, {len(wanted)} moments\n")
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""A run under the recorder, the moments at which the power may go, and the runs that continue from there.
+"""A recorded run, the moments at which the power may fail, and the runs that continue from there.
 
-Rule: the service has no power cut. What it had accepted at a moment is read from the same record, in which its ledger
-is a file like any other.
+The service has no power cut. What it had accepted at a moment is read from the same record, because its ledger is a
+file like any other.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from tests.soak.oracle import Figures, check_batch
 from tests.soak.processes import Service
 
 FAULTS = "service: {render: tiny, spread: 0}\nfaults: [{on: download, kind: truncated, rate: 0.3, each: 1}]\n"
-_POSTERS = ".batchrunner/posters"  # written by processes of their own, which are not recorded; made again where missing
+_POSTERS = ".batchrunner/posters"  # written by unrecorded processes; made again if missing
 
 
-Files = dict[str, bytes | None]  # of a run directory, by path from there; a folder is None
+Files = dict[str, bytes | None]  # of a run directory, by relative path; a folder is None
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a cut left: the run directory's files, and the service's ledger."""
+    """The state after a cut: the run directory's files, and the service's ledger."""
 
     files: Files
     ledger: bytes
@@ -48,7 +48,9 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a run and its service did. folder: of the batch; `world` in it was recorded. before: what lay there."""
+    """The operations of a run and its service. folder: of the batch; `world` in it was recorded. before: the files
+    before it.
+    """
 
     folder: Path
     before: Mapping[str, Found]
@@ -65,7 +67,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """After `acts` acts the power goes; `cut` and `seed` decide what is left."""
+    """The power fails after `acts` acts; `cut` and `seed` decide what is left."""
 
     acts: int
     cut: Cut
@@ -77,7 +79,7 @@ class Moment:
 
 @dataclass(slots=True)
 class Outcome:
-    """What all continued runs came to. wrong: by moment, so that one can be played again."""
+    """The result of all continued runs. wrong: errors by moment, so that one moment can be repeated."""
 
     figures: Figures = field(default_factory=Figures)
     moments: int = 0
@@ -89,7 +91,7 @@ class Outcome:
 
 
 def record(folder: Path, jobs: int, start: tuple[Path, Left] | None = None, concurrency: int = 3) -> Recording:
-    """Run a batch of so many jobs to its end, recorded, and check that the record says all that happened.
+    """Record a batch of the given number of jobs to its end, and check that the record is complete.
 
     start: continue the batch in this folder from what a cut left.
     """
@@ -112,12 +114,14 @@ def record(folder: Path, jobs: int, start: tuple[Path, Left] | None = None, conc
         assert status == 0 or (start and status == 1), batch.log()
     recording = Recording(folder, before, list(parse(log.read_bytes())))
     differences = _differences(recording)
-    assert not differences, f"the record does not say all that happened to {differences}"
+    assert not differences, f"the record does not explain {differences}"
     return recording
 
 
 def _set_out(origin: Path, left: Left, folder: Path, world: Path) -> None:
-    """The batch of `origin` in a new folder, its run directory and its service in `world` as a cut left them."""
+    """Put the batch of `origin` into a new folder, with its run directory and its service in `world` as a cut left
+    them.
+    """
     world.mkdir(parents=True)
     for name in ("batch.yaml", "clip.mp4", "picture.png"):
         shutil.copyfile(origin / name, folder / name)
@@ -129,9 +133,9 @@ def _set_out(origin: Path, left: Left, folder: Path, world: Path) -> None:
 
 
 def _doubtful(left: Left) -> set[str]:
-    """Request ids of submissions whose fate the journal does not know: those in the air, and those in doubt already."""
+    """Return the request ids of submissions whose fate the journal does not know: active ones, and those in doubt."""
     files = {name: data for name, data in left.files.items() if name.startswith(".batchrunner/journal.db")}
-    with tempfile.TemporaryDirectory() as temporary:  # who reads a journal leaves an index beside it
+    with tempfile.TemporaryDirectory() as temporary:  # reading a journal leaves an index beside it
         put({".batchrunner": None, **files}, Path(temporary) / "out")
         snapshot = journal.read(Path(temporary) / "out" / ".batchrunner" / "journal.db")
     doubtful = {State.SUBMITTING, State.IN_DOUBT}
@@ -140,7 +144,7 @@ def _doubtful(left: Left) -> set[str]:
 
 
 def _differences(recording: Recording) -> list[str]:
-    """Files whose content is not what the record says."""
+    """Return the files whose content differs from the record."""
     said = Disk.holding(recording.before).play(recording.acts).left(recording.output, Cut.ALL, Random(0))
     output = Path(recording.output)
     there = {str(path.relative_to(output)): path for path in [output, *output.rglob("*")]}
@@ -153,12 +157,14 @@ def _differences(recording: Recording) -> list[str]:
 
 
 def _stays(name: str) -> bool:
-    """Whether a cut can leave this file. The index of the write-ahead log lives in memory."""
+    """Return whether a cut can leave this file. The index of the write-ahead log exists in memory only."""
     return not name.endswith("-shm") and not name.startswith(_POSTERS)
 
 
 def moments(recording: Recording, seed: int, most: int | None = None) -> list[Moment]:
-    """The moments to try: after each act that changes anything, in each way; or `most` of them, spread over the run."""
+    """Return the moments to try: after each act that changes anything, in each way; or `most` of them, spread over
+    the run.
+    """
     rng = Random(seed)
     changing = [
         number for number, act in enumerate(recording.acts, 1) if act.kind is not Kind.FLUSH_BEGINS and _stays(act.path)
@@ -171,7 +177,7 @@ def moments(recording: Recording, seed: int, most: int | None = None) -> list[Mo
 
 
 def distinct(recording: Recording, wanted: Sequence[Moment]) -> Iterator[tuple[Moment, Left]]:
-    """Each moment with what it left; what an earlier one left just so is passed over."""
+    """Yield each moment with what it left, and skip states that an earlier moment left as well."""
     seen: set[bytes] = set()
     disk, done = Disk.holding(recording.before), 0
     for moment in sorted(wanted, key=lambda point: point.acts):
@@ -188,7 +194,7 @@ def distinct(recording: Recording, wanted: Sequence[Moment]) -> Iterator[tuple[M
 
 
 def play(recording: Recording, folder: Path, wanted: Sequence[Moment], lanes: int = 1) -> Outcome:
-    """Continue a run from each of these moments, and judge it. What went wrong is kept in `folder`."""
+    """Continue a run from each of these moments and check it. Failures are kept in `folder`."""
     outcome = Outcome()
     started = time.monotonic()
     with Services() as services, ThreadPoolExecutor(lanes) as pool:
@@ -208,7 +214,7 @@ def play(recording: Recording, folder: Path, wanted: Sequence[Moment], lanes: in
 
 
 def _continue(services: "Services", origin: Path, place: Path, left: Left) -> Figures:
-    """One run from what a cut left, to its end."""
+    """Continue one run from what a cut left, to its end."""
     _set_out(origin, left, place, place / "world")
     with services.at(place / "world" / "service") as service:
         batch = Batch(place, {"AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": "powercut"}, place / "world" / "out")
@@ -224,7 +230,7 @@ def _continue(services: "Services", origin: Path, place: Path, left: Left) -> Fi
 
 
 class Services:
-    """Sandboxes in a thread of this process, as many at a time as one likes. A context manager."""
+    """Any number of sandboxes in a thread of this process. A context manager."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -232,7 +238,7 @@ class Services:
 
     @contextmanager
     def at(self, state: Path) -> Iterator[Sandbox]:
-        """One that goes on from the ledger in `state`."""
+        """Start one that continues from the ledger in `state`."""
         config = SandboxConfig(
             state_dir=state, render="stub", duration_s=0.1, queue_wait_s=0.0, spread=0.0, capacity=8, speed=1.0
         )

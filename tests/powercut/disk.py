@@ -1,8 +1,8 @@
-"""A disk, from the record of what was done to it: what is safe at a place in the record, and what a power cut leaves.
+"""A disk, built from a record of file operations: what is durable at each point, and what a power cut leaves.
 
-Rules, which are those of POSIX and no file system's favours: content is safe once a flush of its file that began after
-it was written has ended; a name is safe once such a flush of its folder has. What is not safe may be there or not, in
-pieces and in any order; one rename is one step. A process's death alone loses nothing.
+The rules are those of POSIX, without the guarantees of any particular file system. Content is durable once a flush of
+its file that began after the write has ended. A name is durable once such a flush of its folder has ended. Other
+changes may be present or not, in pieces and in any order; a rename is atomic. The death of a process loses nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,16 @@ from random import Random
 
 from tests.powercut.record import Act, Kind
 
-_SECTOR_BYTES = 512  # what a disk writes in one piece
-_PAGE_BYTES = 4096  # what a system writes in one go, at most
+_SECTOR_BYTES = 512  # the unit that a disk writes atomically
+_PAGE_BYTES = 4096  # the largest unit that a system writes at once
 
 
 class Cut(StrEnum):
-    """What a cut leaves of what is not safe."""
+    """How much of the changes that are not durable a cut leaves."""
 
     ALL = "all"  # as when only the process is killed
     NONE = "none"
-    PREFIX = "prefix"  # of each file and of the names so much, in order; the last write may be torn
+    PREFIX = "prefix"  # a prefix of each file and of the names; the last write may be torn
     SOME = "some"  # any pages and names
 
 
@@ -41,7 +41,7 @@ class _File:
     pending: list[_Change] = field(default_factory=list)
 
     def flush(self, before: int) -> None:
-        """What was written before this act is safe."""
+        """Writes before this act are durable."""
         for change in self.pending:
             if change.number < before:
                 _apply(self.safe, change)
@@ -56,7 +56,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Naming:
-    """A step of names: what each path is from now on; None: nothing. folder: whose flush makes it safe."""
+    """A change of names: what each path refers to from now on, or None. folder: whose flush makes it durable."""
 
     number: int
     folder: str
@@ -64,22 +64,22 @@ class _Naming:
 
 
 FOLDER = "folder"
-_Name = tuple[int, _File | str | None]  # the act that gave it, and what it is the name of
+_Name = tuple[int, _File | str | None]  # the act that assigned it, and its target
 Found = tuple[int, bytes | None]  # inode and content; None: a folder
 
 
 def found(root: Path) -> dict[str, Found]:
-    """All that lies in `root`, by absolute path."""
+    """Return everything in `root`, by absolute path."""
     paths = [path for path in (root, *root.rglob("*")) if path.exists()]
     return {str(path): (path.stat().st_ino, None if path.is_dir() else path.read_bytes()) for path in paths}
 
 
 class Disk:
-    """What `acts` did, up to where they end. Paths are absolute."""
+    """The effect of a list of acts up to a point. Paths are absolute."""
 
     def __init__(self) -> None:
         self._inodes: dict[int, _File] = {}
-        self._names: dict[str, _File | str | None] = {}  # as the process sees them
+        self._names: dict[str, _File | str | None] = {}  # as processes see them
         self._safe: dict[str, _Name] = {}
         self._pending: list[_Naming] = []
         self._flushes: dict[tuple[int, int], int] = {}
@@ -87,7 +87,7 @@ class Disk:
 
     @classmethod
     def holding(cls, found: Mapping[str, Found]) -> "Disk":
-        """A disk on which all of this is safe."""
+        """Make a disk on which all of this is durable."""
         disk = cls()
         for path, (inode, content) in found.items():
             node: _File | str = FOLDER if content is None else _File(bytearray(content))
@@ -97,7 +97,7 @@ class Disk:
         return disk
 
     def play(self, acts: Iterable[Act]) -> "Disk":
-        """Go on from here."""
+        """Apply further acts."""
         for act in acts:
             self._number += 1
             if act.kind in {Kind.WRITE, Kind.RESIZE}:
@@ -132,7 +132,7 @@ class Disk:
         else:
             file = self._names[path]
             assert isinstance(file, _File), f"a folder is renamed: {act}"
-            # Two names of one file: renaming one over the other does nothing.
+            # If both names are of one file, renaming one to the other does nothing.
             is_same = act.kind is Kind.RENAME and self._names.get(other) is file
             names = {other: file} if act.kind is Kind.LINK or is_same else {other: file, path: None}
         for name, file_ in names.items():
@@ -142,12 +142,12 @@ class Disk:
         self._pending.append(_Naming(self._number, str(PurePosixPath(other or path).parent), names))
 
     def now(self, path: str) -> bytes:
-        """A file as processes see it; empty where there is none."""
+        """Return a file as processes see it; empty if there is none."""
         file = self._names.get(path)
         return file.left(Cut.ALL, Random(0)) if isinstance(file, _File) else b""
 
     def left(self, root: str, cut: Cut, rng: Random) -> dict[str, bytes | None]:
-        """The files under `root` after a power cut, by path from there; a folder is None."""
+        """Return the files under `root` after a power cut, by relative path; a folder is None."""
         safe = dict(self._safe)
         for naming in _kept(self._pending, cut, rng):
             _name(safe, naming)
@@ -159,13 +159,13 @@ class Disk:
                 continue
             above = [parent for parent in inside.parents if parent.is_relative_to(root)]
             if any(names.get(str(parent)) != FOLDER for parent in above):
-                continue  # with a folder that is gone, all in it is
+                continue  # a missing folder takes its content with it
             files[str(inside.relative_to(root))] = file.left(cut, rng) if isinstance(file, _File) else None
         return files
 
 
 def put(files: dict[str, bytes | None], folder: Path) -> None:
-    """Make these files in a new folder."""
+    """Create these files in a new folder."""
     folder.mkdir()
     for name, content in files.items():
         path = folder / name
@@ -180,7 +180,7 @@ def _clean(path: str) -> str:
 
 
 def _name(safe: dict[str, _Name], naming: _Naming) -> None:
-    """Make a step safe; a later one that is safe already stays."""
+    """Make a step durable unless a later one already is."""
     for path, file in naming.names.items():
         if safe.get(path, (0, None))[0] < naming.number:
             safe[path] = (naming.number, file)
@@ -219,7 +219,7 @@ def _chosen(pending: list[_Change], cut: Cut, rng: Random) -> list[_Change]:
 
 
 def _torn(change: _Change, rng: Random) -> _Change:
-    """The first sectors of a write."""
+    """Return the first sectors of a write."""
     assert change.data is not None
     sectors = rng.randint(0, len(change.data) // _SECTOR_BYTES)
     end = (change.at // _SECTOR_BYTES + sectors) * _SECTOR_BYTES - change.at

@@ -1,4 +1,4 @@
-"""The record of what was done to files: parsed, in the order in which it happened. See preload.c."""
+"""The record of file operations, parsed in order. See preload.c."""
 
 import struct
 from collections.abc import Iterator
@@ -27,8 +27,9 @@ class Kind(IntEnum):
 class Act:
     """One operation.
 
-    inode: of the file, or folder, where it has one. at: offset of a write, new size, or what pairs the two records of
-    a flush. path, other: old and new name. data: what was written.
+    inode: of the file or folder, if it has one. at: offset of a write, new size, or the number that pairs the two
+    records of
+    a flush. path, other: old and new name. data: the bytes written.
     """
 
     kind: Kind
@@ -40,7 +41,7 @@ class Act:
 
 
 def parse(log: bytes) -> Iterator[Act]:
-    """Every operation, oldest first."""
+    """Yield every operation, oldest first."""
     place = 0
     while place < len(log):
         kind, *sizes, inode, at = _HEAD.unpack_from(log, place)

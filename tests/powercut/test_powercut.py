@@ -1,4 +1,4 @@
-"""CI's share of the power cuts, and the rules of the disk that they are made on."""
+"""CI's share of the power cuts, and the rules of the simulated disk."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,25 +34,25 @@ def outcomes(disk: Disk, cut: Cut = Cut.SOME) -> set[frozenset[tuple[str, bytes 
 NEW = (act(Kind.CREATE, 1, path="/d/a"), act(Kind.WRITE, 1, 0, data=b"one"))
 
 
-def test_what_was_flushed_with_its_name_is_there_after_every_cut() -> None:
+def test_flushed_content_with_a_flushed_name_survives_every_cut() -> None:
     disk = disk_of(*NEW, *flushed(1), *flushed(2, "/d"))
     for cut in Cut:
         assert outcomes(disk, cut) == {frozenset({(".", None), ("a", b"one")})}
 
 
-def test_a_name_without_a_flush_of_its_folder_may_be_gone() -> None:
+def test_a_name_without_a_flush_of_its_folder_may_be_lost() -> None:
     assert outcomes(disk_of(*NEW, *flushed(1))) == {
         frozenset({(".", None)}),
         frozenset({(".", None), ("a", b"one")}),
     }
 
 
-def test_content_without_a_flush_may_be_gone_under_its_name() -> None:
+def test_content_without_a_flush_may_be_lost_under_its_name() -> None:
     contents = {dict(outcome)["a"] for outcome in outcomes(disk_of(*NEW, *flushed(2, "/d")))}
     assert contents == {b"", b"one"}
 
 
-def test_what_is_written_while_a_flush_lasts_is_not_safe() -> None:
+def test_content_written_during_a_flush_is_not_durable() -> None:
     begins, ends = flushed(1)
     disk = disk_of(
         act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), begins, act(Kind.WRITE, 1, 0, data=b"late"), ends
@@ -60,7 +60,7 @@ def test_what_is_written_while_a_flush_lasts_is_not_safe() -> None:
     assert disk.left("/d", Cut.NONE, Random(0))["a"] == b""
 
 
-def test_a_later_write_may_be_there_and_an_earlier_one_not() -> None:
+def test_a_later_write_may_survive_without_an_earlier_one() -> None:
     pages = (act(Kind.WRITE, 1, 0, data=b"a" * 4096), act(Kind.WRITE, 1, 4096, data=b"b"))
     disk = disk_of(act(Kind.CREATE, 1, path="/d/a"), *flushed(2, "/d"), *pages)
     assert bytes(4096) + b"b" in {dict(outcome)["a"] for outcome in outcomes(disk)}
@@ -73,20 +73,20 @@ def test_a_write_may_be_torn_between_sectors() -> None:
     assert sizes == {0, 512, 1024, 1500}
 
 
-def test_a_rename_is_one_step_and_safe_with_its_folder() -> None:
+def test_a_rename_is_atomic_and_durable_with_its_folder() -> None:
     acts = (*NEW, *flushed(1), *flushed(2, "/d"), act(Kind.RENAME, 1, 0, "/d/a", "/d/b"))
     assert outcomes(disk_of(*acts)) == {frozenset({(".", None), (name, b"one")}) for name in ("a", "b")}
     assert outcomes(disk_of(*acts, *flushed(2, "/d"))) == {frozenset({(".", None), ("b", b"one")})}
 
 
-def test_a_name_that_is_safe_does_not_come_back_by_an_earlier_one_of_another_folder() -> None:
+def test_a_durable_name_is_not_replaced_by_an_earlier_one_of_another_folder() -> None:
     folders = (act(Kind.MKDIR, path="/d/in"), *flushed(2, "/d"))
     new = (act(Kind.CREATE, 1, path="/d/in/a"), act(Kind.RENAME, 1, 0, "/d/in/a", "/d/a"))
     disk = disk_of(*folders, *new, *flushed(2, "/d"), *flushed(3, "/d/in"))
     assert outcomes(disk) == {frozenset({(".", None), ("in", None), ("a", b"")})}
 
 
-def test_what_lay_there_before_is_safe(tmp_path: Path) -> None:
+def test_earlier_content_is_durable(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     before = found(tmp_path)
     inode = before[str(tmp_path / "a")][0]
@@ -96,7 +96,7 @@ def test_what_lay_there_before_is_safe(tmp_path: Path) -> None:
 
 
 @preload.needed
-def test_after_a_power_cut_at_any_moment_a_run_pays_for_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_run_after_a_power_cut_pays_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
     recording = record(tmp_path / "recorded", jobs=6)
     outcome = play(recording, tmp_path / "cuts", moments(recording, 1, MOMENTS), lanes=2)
     table = outcome.figures.table("power cut")
@@ -104,13 +104,13 @@ def test_after_a_power_cut_at_any_moment_a_run_pays_for_nothing_twice_and_loses_
     assert outcome.moments >= MOMENTS // 2, table
     assert outcome.figures.accepted, table
 
-    # And once more, while the run that continues after a cut is under way.
+    # And once more, during the run that continues after a cut.
     [(_, left)] = distinct(recording, [Moment(len(recording.acts) // 2, Cut.SOME, 1)])
     second = record(tmp_path / "again", 6, (recording.folder, left))
     outcome = play(second, tmp_path / "cuts-again", moments(second, 2, MOMENTS // 4), lanes=2)
     assert not outcome.figures.wrong, outcome.figures.table("power cut")
 
-    # The judge must be able to say no: of a run that never flushed, a cut at its end leaves nothing.
+    # The checks must be able to fail: if a run never flushed, a cut at its end leaves nothing.
     careless = [step for step in recording.acts if step.kind is not Kind.FLUSH_ENDS]
     outcome = play(replace(recording, acts=careless), tmp_path / "careless", [Moment(len(careless), Cut.NONE)])
     assert outcome.figures.paid_twice == 6, outcome.figures.table("power cut")

@@ -1,6 +1,6 @@
-"""A C library that is loaded before the system's: it records what a process does to files, and makes that fail.
+"""A C library that is loaded before the system's: it records a process's file operations and makes some fail.
 
-`built` compiles it; `Faults` is the switch that a test turns while processes run. Linux only.
+`built` compiles it; `Faults` switches faults on and off while processes run. Linux only.
 """
 
 import errno
@@ -21,7 +21,7 @@ SOURCE = Path(__file__).with_name("preload.c")
 
 
 class Calls(IntFlag):
-    """What fails: as in preload.c."""
+    """The operations that fail, as in preload.c."""
 
     WRITE = 1
     FLUSH = 2
@@ -31,7 +31,7 @@ class Calls(IntFlag):
 
 
 def available() -> str:
-    """Why the library cannot be used here, in words; "" where it can."""
+    """Return why the library cannot be used here; "" if it can."""
     if not sys.platform.startswith("linux"):
         return "only Linux loads a library before the system's"
     return "" if shutil.which("cc") else "there is no C compiler (Debian: apt-get install gcc libc6-dev)"
@@ -42,7 +42,7 @@ needed = pytest.mark.skipif(bool(available()), reason=f"NOT TESTED: {available()
 
 @cache
 def built() -> Path:
-    """The library, compiled. It is kept beside the interpreter's other caches, named by its source."""
+    """Return the compiled library. It is kept beside the interpreter's other caches, named by its source's hash."""
     import hashlib
     import tempfile
 
@@ -57,7 +57,7 @@ def built() -> Path:
 
 
 def environment(root: Path, *, log: Path | None = None, faults: "Faults | None" = None) -> dict[str, str]:
-    """What makes a process use it. root: a folder that exists. log: where it records."""
+    """Return the environment that makes a process use it. root: an existing folder. log: the file to record in."""
     more = {"LD_PRELOAD": str(built()), "PRELOAD_ROOT": str(root)}
     if log is not None:
         more["PRELOAD_LOG"] = str(log)
@@ -67,24 +67,24 @@ def environment(root: Path, *, log: Path | None = None, faults: "Faults | None" 
 
 
 class Faults:
-    """What fails now, for all processes that were given it. A context manager; `set` and `clear` work at any time."""
+    """A switch of faults for all processes that have it. A context manager; `set` and `clear` work at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clear()
 
     def set(self, calls: Calls, error: int = errno.EIO, rate: float = 1.0) -> None:
-        """From now on such calls fail with `error`. rate: how many of them, 0 to 1."""
+        """Make such calls fail with `error` from now on. rate: the share of them, 0 to 1."""
         self._write(bytes([calls, error, round(255 * rate)]))
 
     def clear(self) -> None:
-        """From now on nothing fails."""
+        """Make nothing fail from now on."""
         self._write(bytes(3))
 
     def _write(self, state: bytes) -> None:
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with self.path.open("r+b") as file:  # in place: the processes look at these very bytes
+        with self.path.open("r+b") as file:  # in place: the processes read these same bytes
             file.write(state.ljust(8, b"\0"))
 
     def __enter__(self) -> Self:

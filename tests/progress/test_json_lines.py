@@ -1,4 +1,6 @@
-"""The log for machines: one object a line, documented keys, no secret. ``REWRITE_DOCS=1`` writes docs/watching.md."""
+"""The machine-readable log: one object a line, documented keys, no secret. ``REWRITE_DOCS=1`` writes
+docs/watching.md.
+"""
 
 import io
 import json
@@ -32,7 +34,7 @@ FAULT = Problem("bad_request", "the link https://cdn.example/a.mp4?sig=SECRET is
 
 
 def run_events(status: int = 1) -> list[Event]:
-    """Every kind of event."""
+    """Return one event of every kind."""
     waiting, flying = make_record("a"), make_record("a", State.IN_FLIGHT)
     failed = make_record("a", State.FAILED, 1, error=FAULT)
     return [
@@ -63,7 +65,7 @@ def log(events: Sequence[Event], *, quiet: bool = False) -> list[dict[str, Any]]
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
+def test_every_event_is_one_object_with_the_documented_keys() -> None:
     written = log(run_events())
     assert {entry["event"] for entry in written} == set(KEYS)
     for entry in written:
@@ -74,7 +76,7 @@ def test_every_event_is_one_object_with_the_keys_that_are_documented() -> None:
         assert entry["message"]
 
 
-def test_what_the_objects_say() -> None:
+def test_the_objects_have_the_documented_values() -> None:
     written = log(run_events())
     moved = [entry for entry in written if entry["event"] == "job_moved"]
     assert [(entry["move"], entry["state"], entry["jobs"]) for entry in moved] == [
@@ -95,12 +97,12 @@ def test_what_the_objects_say() -> None:
     assert (written[-1]["event"], written[-1]["level"], written[-1]["exit_status"]) == ("run_finished", "error", 1)
 
 
-def test_no_secret_is_written() -> None:
+def test_no_secret_is_logged() -> None:
     assert "SECRET" not in json.dumps(log(run_events()))
     assert "https://cdn.example/a.mp4" in json.dumps(log(run_events()))
 
 
-def test_quiet_leaves_what_needs_a_person() -> None:
+def test_quiet_logs_only_events_that_need_a_person() -> None:
     assert [entry["event"] for entry in log(run_events(), quiet=True)] == [
         "call_health_changed",
         "stopping",
@@ -110,7 +112,7 @@ def test_quiet_leaves_what_needs_a_person() -> None:
     assert log(calm, quiet=True) == []
 
 
-def test_hostile_words_stay_in_their_line() -> None:
+def test_hostile_text_stays_in_its_line() -> None:
     evil = "\x1b[2J\r\n\u2028\ud800\x7f\x9b"
     written = log([run_events()[0], Noticed(NOW, (evil,), evil)])
     assert written[1]["jobs"] == [evil]

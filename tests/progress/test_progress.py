@@ -1,4 +1,4 @@
-"""What is seen of a run: lines elsewhere, a screen on a terminal, and nothing that disturbs the run."""
+"""Progress output: lines without a terminal, a screen on one, and no effect on the run."""
 
 import io
 import os
@@ -97,11 +97,11 @@ def lines(events: Sequence[Event], *, quiet: bool = False, plain: bool = False) 
 
 
 def said(events: Sequence[Event]) -> list[str]:
-    """Lines without their time."""
+    """Return lines without their time."""
     return [line.split(" ", 1)[1] for line in lines(events)]
 
 
-def test_elsewhere_each_event_is_a_plain_line_with_its_time() -> None:
+def test_without_a_terminal_each_event_is_a_plain_line_with_its_time() -> None:
     assert lines(story()) == [
         "2026-11-22T21:55:00.000Z heroes: 4 jobs on sandbox (4 waiting), at most 4 in flight, into output/heroes",
         "2026-11-22T21:55:02.000Z hero: accepted: generation id:1/x",
@@ -116,14 +116,14 @@ def test_elsewhere_each_event_is_a_plain_line_with_its_time() -> None:
     ]
 
 
-def test_quiet_says_what_needs_a_person_and_nothing_else() -> None:
+def test_quiet_prints_only_events_that_need_a_person() -> None:
     shown = [line.split(" ", 1)[1] for line in lines(story(), quiet=True)]
     assert shown == ["stopping: out of credits", "1 of 4 jobs succeeded."]
     retried: list[Event] = [started(), failed(1, "villain"), Alive(NOW + 900), finished(0)]
-    assert lines(retried, quiet=True) == [], "it was made good: nobody has to act"
+    assert lines(retried, quiet=True) == [], "it recovered, so nobody has to act"
 
 
-def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does() -> None:
+def test_quiet_prints_refusals_of_the_account_and_of_the_webhook() -> None:
     paused = CallHealthChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
     shown = lines([started(), paused, finished(0), Noticed(NOW + 13, (), "the summary was not posted")], quiet=True)
     assert [line.split(" ", 1)[1] for line in shown] == [
@@ -132,7 +132,7 @@ def test_quiet_calls_a_person_when_the_account_refuses_and_when_the_webhook_does
     ]
 
 
-def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
+def test_an_outage_is_printed_when_it_begins_and_when_it_ends() -> None:
     events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [
         CallHealthChanged(NOW + n, call, "down", "502", NOW + n + 9)
@@ -144,7 +144,7 @@ def test_an_outage_is_told_when_it_begins_and_when_it_ends() -> None:
     assert said(events)[1:] == ["polls down: 502", "the service answers again, after 1 min 39 s"]
 
 
-def test_an_outage_that_becomes_a_matter_of_money_is_told_again() -> None:
+def test_an_outage_that_becomes_an_account_failure_is_printed_again() -> None:
     events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [CallHealthChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
     assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
@@ -164,19 +164,19 @@ def test_many_equal_lines_are_folded() -> None:
     assert said([*events[:90], finished(1)])[-2] == "86 more like this: villain-88: failed: no face"
 
 
-def test_a_heartbeat_every_five_minutes() -> None:
+def test_a_heartbeat_is_printed_every_five_minutes() -> None:
     ticks: list[Event] = [Alive(NOW + n / 4) for n in range(4 * 1000)]
     event, _ = moved(1, "hero", Record(JOB), Move.BEGIN_SUBMIT, request_id="r", submitted_at=NOW)
     assert said([started(), event, *ticks])[1:] == ["0 of 4 done, 1 in flight"] * 3
-    assert said([*ticks]) == [], "before the start there is nothing to say"
+    assert said([*ticks]) == [], "before the start there is nothing to print"
 
 
-def test_a_clock_that_is_set_back_does_not_silence_the_heart() -> None:
+def test_a_clock_that_is_set_back_does_not_stop_the_heartbeat() -> None:
     ticks: list[Event] = [Alive(NOW - 7200 + n) for n in range(700)]
     assert len(said([started(), *ticks])) == 1 + 3
 
 
-def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
+def test_reductions_of_the_cap_and_its_full_recovery_are_printed() -> None:
     caps = [CapChanged(NOW + n, cap, 8) for n, cap in enumerate([4, 5, 6, 7, 8])]
     assert said([started(), CapChanged(NOW, 8, 8), *caps])[2:] == [
         "at most 4 of 8 in flight from now on",
@@ -184,7 +184,7 @@ def test_of_the_caps_moves_the_way_down_and_the_arrival_are_told() -> None:
     ]
 
 
-def test_every_move_can_be_told_with_nothing_known() -> None:
+def test_every_move_can_be_printed_without_optional_values() -> None:
     for (state, move), after in TRANSITIONS.items():
         event = JobMoved(NOW, (), move, Record(JOB, after))
         printed = lines([RunStarted(NOW, "n", "p", "d", 1, {state: 1}), event])[1:]
@@ -195,7 +195,7 @@ def test_a_notice_about_the_run_names_no_job() -> None:
     assert lines([Noticed(NOW, (), "the disk is nearly full")]) == ["2026-11-22T21:55:00.000Z the disk is nearly full"]
 
 
-def test_long_lines_are_not_broken_and_many_names_are_cut() -> None:
+def test_long_lines_are_not_broken_and_long_lists_of_names_are_cut() -> None:
     ids = tuple(f"hero-{number}" for number in range(10))
     assert lines([Noticed(NOW, ids, "x" * 400)]) == [
         "2026-11-22T21:55:00.000Z hero-0, hero-1, hero-2 and 7 more: " + "x" * 400
@@ -221,7 +221,7 @@ def evil_events() -> list[Event]:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_hostile_words_cannot_act(terminal: bool) -> None:
+def test_hostile_text_is_escaped_in_lines(terminal: bool) -> None:
     stream = Terminal() if terminal else io.StringIO()
     with make_progress(stream=stream, quiet=False, plain=True) as progress:
         for event in evil_events():
@@ -232,7 +232,7 @@ def test_hostile_words_cannot_act(terminal: bool) -> None:
     assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in printed[3]
 
 
-def test_hostile_words_cannot_act_on_the_screen() -> None:
+def test_hostile_text_is_escaped_on_the_screen() -> None:
     stream = Terminal()
     with make_progress(stream=stream, quiet=False, plain=False) as progress:
         for event in evil_events():
@@ -257,7 +257,7 @@ def live(events: Sequence[Event]) -> tuple[Terminal, Progress]:
     return stream, progress
 
 
-def test_a_terminal_shows_a_screen_and_then_the_last_words() -> None:
+def test_a_terminal_shows_a_screen_and_then_the_final_lines() -> None:
     before = threading.active_count()
     stream, progress = live([*story()[:-1], Alive(NOW + 9)])
     assert threading.active_count() == before, "it starts no thread"
@@ -269,12 +269,12 @@ def test_a_terminal_shows_a_screen_and_then_the_last_words() -> None:
     progress(finished(1))
     text = stream.getvalue()
     assert ESCAPES.sub("", text).rstrip().endswith("1 of 4 jobs succeeded.")
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is visible again
     progress(Noticed(NOW + 13, (), "the summary was not posted"))
     assert ESCAPES.sub("", stream.getvalue()).rstrip().endswith("the summary was not posted")
 
 
-def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
+def test_a_run_that_raises_restores_the_terminal() -> None:
     stream = Terminal()
     stderr = sys.stderr
     with suppress(KeyboardInterrupt), make_progress(stream=stream, quiet=False, plain=False) as progress:
@@ -284,13 +284,13 @@ def test_a_run_that_breaks_off_gives_the_terminal_back() -> None:
     assert sys.stderr is stderr
 
 
-def test_frames_follow_the_time_not_the_events() -> None:
+def test_frames_follow_the_time_and_not_the_events() -> None:
     record = Record(JOB, State.SUBMITTING)
     many: list[Event] = [JobMoved(NOW + n / 1000, ("hero",), Move.BEGIN_SUBMIT, record) for n in range(1, 1000)]
     stream, progress = live([started(2000), *many])
     assert stream.getvalue().count("of 2,000") == 1
     for tick in range(1, 5):
-        progress(Alive(NOW + 1 + tick / 4))  # one has news to show, and a second later the time has moved
+        progress(Alive(NOW + 1 + tick / 4))  # one frame shows the event, and the frame a second later shows the time
     assert stream.getvalue().count("of 2,000") == 2
     progress(Alive(NOW + 2.25))
     assert stream.getvalue().count("of 2,000") == 3
@@ -313,7 +313,7 @@ def test_jobs_of_earlier_manifests_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("quiet", "plain", "term"), [(True, False, "xterm"), (False, True, "xterm"), (False, False, "dumb")]
 )
-def test_no_screen_where_none_is_wanted(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_screen_can_be_switched_off(quiet: bool, plain: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     stream = Terminal()
     with make_progress(stream=stream, quiet=quiet, plain=plain) as progress:
@@ -335,7 +335,7 @@ def test_colour_follows_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> 
     assert not re.search("\x1b\\[[0-9;]*3[0-7]m", stream.getvalue())
 
 
-def test_a_stream_that_knows_little_still_gets_the_words() -> None:
+def test_a_stream_without_terminal_methods_gets_the_text() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     with make_progress(stream=stream, quiet=False, plain=False) as progress:
@@ -345,7 +345,7 @@ def test_a_stream_that_knows_little_still_gets_the_words() -> None:
 
 
 class Broken(Terminal):
-    """A terminal that goes away after so many writes."""
+    """A terminal that disappears after the given number of writes."""
 
     def __init__(self, error: Exception, good: int) -> None:
         super().__init__()
@@ -364,7 +364,7 @@ class Broken(Terminal):
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "gone"), ValueError("closed")])
 @pytest.mark.parametrize("good", [0, 1, 4])
 @pytest.mark.parametrize("form", ["plain", "live", "json"])
-def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, form: str, good: int) -> None:
+def test_a_terminal_that_disappears_does_not_affect_the_run(error: Exception, form: str, good: int) -> None:
     stderr = sys.stderr
     stream = Broken(error, good)
     log_format = "json" if form == "json" else "text"
@@ -375,8 +375,8 @@ def test_a_terminal_that_is_gone_disturbs_nothing(error: Exception, form: str, g
     assert sys.stderr is stderr
 
 
-def test_a_terminal_that_was_stopped_misses_frames_and_holds_nobody_up() -> None:
-    """Ctrl-S: what is written blocks until Ctrl-Q. A run must not wait for that."""
+def test_a_stopped_terminal_skips_frames_and_blocks_nothing() -> None:
+    """Ctrl-S blocks writes until Ctrl-Q. A run must not wait for that."""
     master, slave = os.openpty()
     termios.tcflow(slave, termios.TCOOFF)
     with os.fdopen(slave, "w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""The screen as words: it fits any window, answers a glance, and its figures are those of the events."""
+"""The screen as text: it fits any window, shows the essentials, and its figures match the events."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ MILLION = 1_000_000.0
 
 
 class SimulatedRun:
-    """A run whose events are told to a model."""
+    """A run whose events are passed to a model."""
 
     def __init__(self, jobs: int, cap: int = 4) -> None:
         self.model = Model()
@@ -88,12 +88,12 @@ def run() -> SimulatedRun:
     return run
 
 
-def test_a_glance_is_answered(run: SimulatedRun) -> None:
+def test_the_screen_shows_the_essentials(run: SimulatedRun) -> None:
     shown = run.screen()
     assert shown[0].split() == ["night", "on", "aimlapi", "2", "min", "20", "s"]
     assert shown[1].endswith(" 5 of 10")
     assert shown[2] == "jobs     3 succeeded, 1 failed, 1 in doubt, 3 in flight, 2 waiting"
-    # 60 s of two generations, 60 s of what is being submitted and two of 100 s are left, for four slots; and 50 s.
+    # Left: 60 s of two generations, 60 s of the submission in progress and two of 100 s, for four slots; and 50 s.
     assert "in 2 min 25 s; 77 clips an hour" in shown[3]
     assert shown[4] == "cost     $1.50 spent, about $4.50 in total (inferred); 3.0 of 9.0 M credits"
     assert shown[5] == "service  fine; at most 4 at once"
@@ -106,7 +106,7 @@ def test_a_glance_is_answered(run: SimulatedRun) -> None:
     assert [line.partition(" ")[2] for line in shown[12:]] == ["job3: no face", "job7: the connection broke"]
 
 
-def test_without_three_durations_there_is_no_finish_time() -> None:
+def test_fewer_than_three_durations_give_no_finish_time() -> None:
     run = SimulatedRun(2)
     run.submit("job0")
     run.wait(10)
@@ -122,7 +122,7 @@ def test_a_download_shows_its_bytes(run: SimulatedRun) -> None:
     assert not any(line.startswith("job4") for line in run.screen())
 
 
-def test_trouble_says_since_when_until_when_and_why(run: SimulatedRun) -> None:
+def test_an_outage_shows_its_start_its_next_attempt_and_its_reason(run: SimulatedRun) -> None:
     run.notify(CallHealthChanged(run.at, "submit", "paused", "out of credits", run.at + 300))
     run.wait(60)
     run.notify(CallHealthChanged(run.at, "poll", "paused", "out of credits", run.at + 400))
@@ -143,15 +143,15 @@ def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(run: Simula
     assert run.screen()[5] == "service  fine; at most 2 of 4 at once because the service asks for fewer"
 
 
-def test_equal_problems_are_one_line_and_what_settles_itself_gives_way(run: SimulatedRun) -> None:
+def test_equal_problems_share_a_line_and_temporary_ones_are_dropped_first(run: SimulatedRun) -> None:
     for number in range(40):
         run.notify(CallFailed(run.at + number, (f"job{number}",), "poll", Problem("down", f"503 {number % 20}"), 1.0))
     shown = run.screen(100, 18)
-    assert any("job3: no face" in line for line in shown), "a failed job outlives forty failed calls"
+    assert any("job3: no face" in line for line in shown), "a failed job stays after forty failed calls"
     assert any("2 times, last job39: poll failed: 503 19" in line for line in shown)
 
 
-def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
+def test_with_every_slot_in_doubt_no_finish_time_is_shown() -> None:
     run = SimulatedRun(8, cap=2)
     for name in ("job0", "job1", "job2"):
         run.submit(name)
@@ -164,16 +164,16 @@ def test_where_doubts_hold_every_slot_no_finish_time_is_made_up() -> None:
     assert run.model.left_s() is None
     assert "in doubt occupy every slot" in "\n".join(plain(draw(run.model, 120, 30)))
     assert "in doubt occupy every slot" in pulse(run.model)
-    run.submit("job5")  # a doubt's half hour is over
+    run.submit("job5")  # the half hour of a job in doubt is over
     assert run.model.left_s() is not None
 
 
-def test_stopping_says_why(run: SimulatedRun) -> None:
+def test_a_stopping_run_shows_its_reason(run: SimulatedRun) -> None:
     run.notify(Stopping(run.at, "the deadline is reached"))
     assert run.screen()[3] == "finish   stopping: the deadline is reached"
 
 
-def test_what_failed_before_is_a_problem_still() -> None:
+def test_earlier_failures_are_still_problems() -> None:
     run = SimulatedRun(1)
     failed = replace(run.records["job0"], state=State.FAILED, error=Problem("face", "no face"))
     start = run.model.started
@@ -184,7 +184,7 @@ def test_what_failed_before_is_a_problem_still() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 20, 40, 80, 200])
 @pytest.mark.parametrize("height", [1, 2, 7, 8, 15, 24, 40])
-def test_it_fits_every_window(run: SimulatedRun, width: int, height: int) -> None:
+def test_the_screen_fits_every_window(run: SimulatedRun, width: int, height: int) -> None:
     run.notify(CallFailed(run.at, ("漢" * 60, "x"), "poll", Problem("down", "é\u0301" * 300), 1.0))
     for number in range(60):
         name = f"more{number}漢"
@@ -193,13 +193,13 @@ def test_it_fits_every_window(run: SimulatedRun, width: int, height: int) -> Non
     shown = run.screen(width, height)
     assert 1 <= len(shown) <= height
     assert all(columns(line) <= width for line in shown)
-    assert columns(shown[-1]) <= max(1, width - 4), "what is typed is echoed there"
+    assert columns(shown[-1]) <= max(1, width - 4), "the terminal echoes typed text there"
     if height >= 24 and width >= 80:
         assert any(line.startswith("and ") and "queued" in line for line in shown)
         assert len(shown) == height
 
 
-def test_nothing_is_said_by_colour_alone(run: SimulatedRun) -> None:
+def test_no_information_depends_on_colour(run: SimulatedRun) -> None:
     bar = run.screen(100)[1]
     assert bar.count("━") == 46
     assert bar.count("╍") == 27
@@ -207,5 +207,5 @@ def test_nothing_is_said_by_colour_alone(run: SimulatedRun) -> None:
     assert all(line.isascii() for line in plain(draw(run.model, 60, 24, ASCII)))
 
 
-def test_before_the_start_there_is_nothing_to_draw() -> None:
+def test_before_the_start_the_screen_is_empty() -> None:
     assert draw(Model(), 80, 24) == []

@@ -1,4 +1,6 @@
-"""The endpoint: the key goes over an encrypted way or to this machine, and nothing that is refused is quoted."""
+"""The endpoint: the key is sent only over an encrypted connection or to this machine, and refused values are not
+quoted.
+"""
 
 import pytest
 
@@ -17,7 +19,7 @@ def read(**environment: str) -> Endpoint | None:
     return read_endpoint(provider(), environment)
 
 
-def test_the_sandbox_needs_neither() -> None:
+def test_the_sandbox_needs_no_key_and_no_address() -> None:
     assert read_endpoint(provider("sandbox"), {}) is None
     assert read_endpoint(provider("sandbox"), {"AIMLAPI_BASE_URL": "nonsense", "AIMLAPI_KEY": "k"}) is None
 
@@ -32,12 +34,12 @@ def test_the_sandbox_needs_neither() -> None:
         ({"AIMLAPI_KEY": f" {KEY}\n"}, KEY),
     ],
 )
-def test_where_the_key_comes_from(environment: dict[str, str], key: str) -> None:
+def test_the_key_is_read_from_its_variables(environment: dict[str, str], key: str) -> None:
     assert read(**environment) == Endpoint(DEFAULT_BASE_URL, key)
 
 
 @pytest.mark.parametrize("environment", [{}, {"AIMLAPI_KEY": ""}, {"AIMLAPI_KEY": " \n"}, {"BATCHRUNNER_KEY": KEY}])
-def test_without_a_key_the_user_is_told_what_to_do(environment: dict[str, str]) -> None:
+def test_a_missing_key_is_reported_with_a_hint(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="AIMLAPI_KEY is not set") as caught:
         read(**environment)
     assert "--provider sandbox" in caught.value.hint
@@ -45,7 +47,7 @@ def test_without_a_key_the_user_is_told_what_to_do(environment: dict[str, str]) 
 
 
 @pytest.mark.parametrize("key", ["ключ-ключ", "one\ntwo", "a\x1bb", "a\0b", "“quoted”"])
-def test_a_key_that_no_header_takes_is_refused_and_not_quoted(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_not_quoted(key: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(AIMLAPI_KEY=key)
     assert key not in caught.value.message + caught.value.hint
@@ -62,7 +64,7 @@ def test_a_key_that_no_header_takes_is_refused_and_not_quoted(key: str) -> None:
         "http://[::1]:80",
     ],
 )
-def test_ways_that_the_key_may_travel(url: str) -> None:
+def test_the_key_may_be_sent_to_these_addresses(url: str) -> None:
     assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=url) == Endpoint(url, KEY)
 
 
@@ -70,7 +72,7 @@ def test_ways_that_the_key_may_travel(url: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "//", "/v2", "/v2/", "/v1", "/v2/video", "/v2/video/generations", "/v2/video/generations/"]
 )
-def test_the_path_of_the_api_is_not_part_of_the_address(host: str, path: str) -> None:
+def test_the_usual_api_path_is_not_part_of_the_address(host: str, path: str) -> None:
     assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=host + path) == Endpoint(host, KEY)
     assert service_name(provider(), host + path) == service_name(provider(), host)
 
@@ -78,12 +80,12 @@ def test_the_path_of_the_api_is_not_part_of_the_address(host: str, path: str) ->
 @pytest.mark.parametrize(
     "url", ["https://v2", "https://v2.example.com", "https://h/av2", "https://h/v2/other", "https://h/v3"]
 )
-def test_another_path_or_name_is(url: str) -> None:
+def test_another_path_or_name_is_part_of_the_address(url: str) -> None:
     assert read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=url) == Endpoint(url, KEY)
 
 
 @pytest.mark.parametrize("around", [" {}", "{} ", "{}\n", "\t{}\r\n"])
-def test_space_around_the_address_is_not_part_of_it(around: str) -> None:
+def test_white_space_around_the_address_is_removed(around: str) -> None:
     found = read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=around.format("https://api.example.com"))
     assert found == Endpoint("https://api.example.com", KEY)
 
@@ -114,7 +116,7 @@ def test_an_empty_address_is_the_default(empty: str) -> None:
         "javascript:hunter2",
     ],
 )
-def test_ways_that_it_may_not(url: str) -> None:
+def test_the_key_may_not_be_sent_to_these_addresses(url: str) -> None:
     with pytest.raises(UsageError, match="AIMLAPI_BASE_URL") as caught:
         read(AIMLAPI_KEY=KEY, AIMLAPI_BASE_URL=url)
     assert "hunter2" not in caught.value.message + caught.value.hint

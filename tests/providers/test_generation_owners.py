@@ -1,4 +1,4 @@
-"""One generation, one job."""
+"""One generation belongs to one job."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -58,7 +58,7 @@ def submit(owners: GenerationOwners, name: str) -> str:
     return asyncio.run(owners.submit(make_job(name), "r.k.1")).generation_id
 
 
-def test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt() -> None:
+def test_an_id_that_belongs_to_another_job_leaves_the_submission_in_doubt() -> None:
     owners = GenerationOwners(Service("g", "g", "h"), ())
     assert submit(owners, "a") == "g"
     with pytest.raises(ServiceFault) as caught:
@@ -68,7 +68,7 @@ def test_an_id_that_is_another_jobs_leaves_the_submission_in_doubt() -> None:
     assert submit(owners, "b") == "h"
 
 
-def test_so_does_one_of_an_earlier_run_whatever_became_of_it() -> None:
+def test_an_id_of_an_earlier_run_leaves_the_submission_in_doubt() -> None:
     old = make_record("a", State.SUCCEEDED)
     assert old.generation_id is not None
     spoiled = replace(old.with_attempt(outcome="failed"), state=State.FAILED)
@@ -76,11 +76,11 @@ def test_so_does_one_of_an_earlier_run_whatever_became_of_it() -> None:
         owners = GenerationOwners(Service(old.generation_id, old.generation_id), [record])
         with pytest.raises(ServiceFault):
             submit(owners, "b")
-        assert submit(owners, "a") == old.generation_id, "its own job may be told it again"
+        assert submit(owners, "a") == old.generation_id, "its own job may receive it again"
 
 
 @pytest.mark.parametrize(("first", "second"), [("uuid:model", "uuid"), ("uuid", "uuid:model"), ("uuid", "uuid")])
-def test_an_id_with_and_without_its_model_is_one_id(first: str, second: str) -> None:
+def test_an_id_with_and_without_its_model_is_the_same_id(first: str, second: str) -> None:
     owners = GenerationOwners(Service(first, second, second), ())
     submit(owners, "a")
     with pytest.raises(ServiceFault, match=make_job("a").key):
@@ -88,12 +88,12 @@ def test_an_id_with_and_without_its_model_is_one_id(first: str, second: str) -> 
     assert submit(owners, "a") == second
 
 
-def test_ids_that_differ_after_the_colon_are_two() -> None:
+def test_ids_that_differ_after_the_colon_are_different() -> None:
     owners = GenerationOwners(Service("gen:a/1", "gen:b/1"), ())
     assert [submit(owners, "a"), submit(owners, "b")] == ["gen:a/1", "gen:b/1"]
 
 
-def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
+def test_the_log_adopts_no_id_of_another_job_and_each_id_once() -> None:
     a, b, c = (make_job(name).key for name in "abc")
     old = make_record("a", State.IN_FLIGHT)
     assert old.generation_id is not None
@@ -101,7 +101,7 @@ def test_the_log_adopts_no_id_of_another_job_and_each_once() -> None:
     owners = GenerationOwners(Service(log=log), [old])
     for _ in range(2):
         found = asyncio.run(owners.find_submissions(0.0))
-        assert found.requests == set(log), "what it lists is not free to be submitted again"
+        assert found.requests == set(log), "a listed submission is not free to be submitted again"
         assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
 
 
@@ -125,13 +125,13 @@ def test_the_newest_attempt_that_no_record_knows_is_adopted() -> None:
 
 
 @pytest.mark.parametrize("spelled", ["z:model", "z"])
-def test_a_generation_that_was_adopted_and_failed_is_not_adopted_again(spelled: str) -> None:
+def test_an_adopted_generation_that_failed_is_not_adopted_again(spelled: str) -> None:
     """Its request id is in no record."""
     record = held_after("x:model", "z:model")
     key = record.job.key
     log = {f"old.{key}.2": "y:model", f"old.{key}.3": spelled}
     found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
-    assert found.ids[record.last.request_id] == "y:model", "the one before it is looked at"
+    assert found.ids[record.last.request_id] == "y:model", "the one before it is polled"
     del log[f"old.{key}.2"]
     found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
     assert record.last.request_id not in found.ids
@@ -142,10 +142,10 @@ def test_a_later_attempt_that_is_listed_without_an_id_is_not_missing() -> None:
     found = asyncio.run(GenerationOwners(Service(idless=[f"old.{record.job.key}.2"]), [record]).find_submissions(0.0))
     assert record.last.request_id in found.requests
     found = asyncio.run(GenerationOwners(Service(idless=[f"run.{record.job.key}.1"]), [record]).find_submissions(0.0))
-    assert record.last.request_id not in found.requests, "that is the attempt that is known"
+    assert record.last.request_id not in found.requests, "that is the known attempt"
 
 
-def test_the_rest_is_the_services_own() -> None:
+def test_other_calls_are_passed_to_the_provider() -> None:
     service = Service()
     owners = GenerationOwners(service, ())
     assert asyncio.run(owners.status("g")).status_text == "g"
@@ -153,7 +153,7 @@ def test_the_rest_is_the_services_own() -> None:
     assert service.asked == 1
 
 
-def test_questions_about_money_are_passed_on() -> None:
+def test_balance_and_charges_are_passed_to_the_provider() -> None:
     owners, known = GenerationOwners(Service(), ()), PriceList({}, NOW, "example.com")
     assert asyncio.run(owners.balance()) == Balance(4.0, NOW)
     assert asyncio.run(owners.charges(NOW)) == Charges((), complete=True)

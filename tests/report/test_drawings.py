@@ -1,4 +1,4 @@
-"""The drawings say what the journal says: places on the axis, parts of a night, sums in charts, causes and commands."""
+"""The charts match the journal: positions on the axis, phases of a run, sums, causes and commands."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def cost(report: dict[str, Any]) -> Chart | None:
 # The axis
 
 
-def test_an_axis_keeps_order_and_leaves_the_days_out() -> None:
+def test_an_axis_keeps_the_order_and_omits_idle_days() -> None:
     axis = Axis([(0.0, 3600.0), (90_000.0, 97_200.0)], 100, 1100)
     assert axis.x(0) == 100
     assert axis.x(97_200) == pytest.approx(1100)
@@ -59,7 +59,7 @@ def test_an_axis_keeps_order_and_leaves_the_days_out() -> None:
         assert axis.moment(axis.x(at)) == pytest.approx(at)
 
 
-def test_an_axis_of_a_moment_or_of_runs_one_after_another() -> None:
+def test_an_axis_of_one_moment_or_of_consecutive_runs_is_valid() -> None:
     assert Axis([(5.0, 5.0)], 0, 100).x(5.0) == 0
     close = Axis([(0.0, 100.0), (101.0, 200.0)], 0, 100)
     assert len(close.pieces) == 1
@@ -82,7 +82,7 @@ def test_steps_are_round() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, MOST_ROWS, MOST_ROWS + 1, 400])
-def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
+def test_a_run_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
     drawn = timeline(report_of(jobs))
     assert drawn is not None
     assert bool(drawn["rows"]) == (jobs <= MOST_ROWS)
@@ -96,7 +96,7 @@ def test_a_night_of_any_size_is_drawn_within_its_frame(jobs: int) -> None:
     assert all(row["y"] + row["h"] < drawn["height"] for row in drawn["rows"])
 
 
-def test_trouble_lasts_until_it_is_over_or_its_run_ends() -> None:
+def test_an_outage_lasts_until_it_is_over_or_its_run_ends() -> None:
     drawn = timeline(report_of(100))
     assert drawn is not None
     statuses = {track["label"]: [span["status"] for span in track["spans"]] for track in drawn["tracks"]}
@@ -110,14 +110,14 @@ def test_trouble_lasts_until_it_is_over_or_its_run_ends() -> None:
     assert any(text.startswith("run 2 ends after 50 min 0 s, exit status 3: the account") for text in texts)
 
 
-def test_a_killed_run_lasts_as_far_as_it_is_known() -> None:
+def test_a_killed_run_lasts_until_its_last_known_time() -> None:
     killed = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
     seen = record("a", State.SUCCEEDED, replace(attempt(generation_id="g", outcome="succeeded"), submitted_at=NOW - 40))
     spans = run_spans(build(replace(snapshot(seen), runs=(killed, RUN)), "0.1.0"))
     assert [round(at - NOW) for span in spans for at in span] == [-100, -40, 0, 12]
 
 
-def test_parts_of_an_attempt() -> None:
+def test_an_attempt_is_drawn_in_its_phases() -> None:
     whole = Try("succeeded", 0.0, accepted_at=1.0, generating_at=3.0, completed_at=7.0, ended_at=8.0)
     assert phases_of(whole, 99) == [("sending", 0, 1), ("queue", 1, 3), ("work", 3, 7), ("fetch", 7, 8)]
     assert phases_of(whole._replace(generating_at=None), 99)[1] == ("queue", 1, 7)
@@ -127,7 +127,7 @@ def test_parts_of_an_attempt() -> None:
     assert phases_of(whole._replace(outcome="in_doubt"), 99) == [("doubt", 0, 99)]
 
 
-def test_nothing_submitted_is_nothing_to_draw() -> None:
+def test_without_submissions_nothing_is_drawn() -> None:
     bare = build(snapshot(ALL[4]), "0.1.0")
     assert timeline(bare) is None
     assert generation_times(every(bare)) is None
@@ -138,7 +138,7 @@ def test_nothing_submitted_is_nothing_to_draw() -> None:
 # The charts
 
 
-def test_bars_add_up_to_what_was_counted() -> None:
+def test_bars_add_up_to_the_counts() -> None:
     report = report_of(300)
     tries = list(AttemptTable(report["jobs"]))
     drawn = generation_times(tries)
@@ -153,7 +153,7 @@ def test_bars_add_up_to_what_was_counted() -> None:
         assert all(0 <= bar["y"] <= 200 for bar in chart["bars"])
 
 
-def test_cost_ends_at_what_was_spent_and_shows_the_budget() -> None:
+def test_the_cost_curve_ends_at_the_spend_and_shows_the_budget() -> None:
     report = report_of(300)
     drawn = cost(report)
     assert drawn is not None
@@ -165,7 +165,7 @@ def test_cost_ends_at_what_was_spent_and_shows_the_budget() -> None:
     assert drawn["limit"]["label"] == "budget"
 
 
-def test_attempts_of_a_job_under_two_names_are_counted_once() -> None:
+def test_attempts_of_a_job_with_two_names_are_counted_once() -> None:
     report = build(snapshot(ALL[0], again={"copy": 0}), "0.1.0")
     tries = AttemptTable(report["jobs"])
     assert len(list(tries)) == 1
@@ -188,13 +188,13 @@ def test_causes_are_grouped_and_worded_without_the_jobs_own_names() -> None:
     assert sum(len(cause.ids) for cause in found) == 400 - report_of(400)["totals"]["succeeded"]
 
 
-def test_a_lone_message_keeps_its_names() -> None:
+def test_a_single_message_keeps_its_names() -> None:
     said = Problem("odd", "generation id:b was lost")
     one = record("b", State.FAILED, attempt(generation_id="id:b", outcome="failed"), error=said)
     assert causes(build(snapshot(one), "0.1.0"))[0].messages == (("generation id:b was lost", 1),)
 
 
-def test_many_wordings_are_counted_and_not_all_shown() -> None:
+def test_many_wordings_are_counted_and_some_are_shown() -> None:
     odd = [record(str(n), State.FAILED, error=Problem("odd", f"broke in way {n}")) for n in range(9)]
     cause = causes(build(snapshot(*odd), "0.1.0"))[0]
     assert (len(cause.messages), cause.more, len(cause.ids)) == (4, 5, 9)
@@ -217,7 +217,7 @@ def test_commands_can_be_pasted(settings: dict[str, Any], run: dict[str, Any], s
     assert command(build(shot, "0.1.0"), state) == expected
 
 
-def test_the_made_up_night_is_what_it_says() -> None:
+def test_the_sample_batch_has_the_documented_content() -> None:
     report = report_of(400)
     assert report["started_at"] > report["runs"][0]["started_at"]
     assert run_spans(report)[0][0] == START
@@ -228,8 +228,8 @@ ENDS = sorted({outcome for outcome in OUTCOMES.values() if outcome})
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_whatever_the_journal_holds_a_report_comes_of_it(seed: int) -> None:
-    """Clocks set back, facts that are missing, states that do not fit them, runs in the wrong order."""
+def test_a_report_is_written_for_any_journal(seed: int) -> None:
+    """Clocks set back, missing values, states that do not match, and runs in the wrong order."""
     rng = Random(seed)
 
     def moment() -> float:

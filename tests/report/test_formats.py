@@ -1,6 +1,6 @@
-"""The files for other programs: read back with other programs' eyes, and in step with docs/outputs.md.
+"""The files for other programs: other parsers read them, and they match docs/outputs.md.
 
-``REWRITE_DOCS=1`` writes the tables of docs/outputs.md anew.
+``REWRITE_DOCS=1`` writes the tables of docs/outputs.md.
 """
 
 import csv
@@ -33,7 +33,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_a_row_for_each_entry_with_every_column() -> None:
+def test_each_entry_has_a_row_with_every_column() -> None:
     report = built(snapshot(*ALL))
     text = results_csv(report)
     cells = rows(text)
@@ -86,7 +86,7 @@ def test_numbers_stay_numbers() -> None:
     assert rows(results_csv(report))[0]["priority"] == "-5"
 
 
-def test_junit_tells_failures_from_doubts_from_work_to_do() -> None:
+def test_junit_distinguishes_failures_jobs_in_doubt_and_unfinished_jobs() -> None:
     report = built(snapshot(*ALL))
     root = ET.fromstring(junit_xml(report))
     suite = root[0]
@@ -104,7 +104,7 @@ def test_junit_tells_failures_from_doubts_from_work_to_do() -> None:
     assert (failure.get("type"), failure.get("message"), failure.text) == ("face", "no face", "Another.")
 
 
-def test_metrics_can_be_read_and_add_up() -> None:
+def test_metrics_can_be_parsed_and_add_up() -> None:
     text = metrics_text(built(snapshot(*ALL)))
     assert text.endswith("\n")
     samples = {}
@@ -122,7 +122,7 @@ def test_metrics_can_be_read_and_add_up() -> None:
     assert ("batchrunner_credits", 'kind="budget"') not in samples, "none is set"
 
 
-def test_durations_by_quantile() -> None:
+def test_durations_are_given_by_quantile() -> None:
     timed = [
         record(str(n), ALL[0].state, replace(attempt(generation_id="g", outcome="succeeded"), request_id=f"r{n}",
                accepted_at=NOW, completed_at=NOW + n))
@@ -133,14 +133,14 @@ def test_durations_by_quantile() -> None:
     assert found == [("0.5", "51"), ("0.9", "91"), ("0.99", "100")]
 
 
-def test_a_run_under_way_has_no_end() -> None:
+def test_an_active_run_has_no_end() -> None:
     text = metrics_text(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None))))
     assert "finished" not in text
     assert "exit_status" not in text
     ET.fromstring(junit_xml(built(snapshot(ALL[4], run=replace(RUN, finished_at=None, exit_status=None)))))
 
 
-def test_hostile_text_breaks_none_of_them() -> None:
+def test_hostile_text_breaks_no_format() -> None:
     report = built(hostile())
     assert rows(results_csv(report))[0]["error_message"].startswith("<script>")
     assert len(rows(results_csv(report))) == 2

@@ -1,4 +1,6 @@
-"""Reports of large batches: rows go by one after the other, and the page has as many cards as a browser opens well."""
+"""Reports of large batches: rows are generated one at a time, and the page has as many cards as a browser handles
+well.
+"""
 
 import csv
 import errno
@@ -28,7 +30,7 @@ STATES = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
 
 
 class Watched(Mapping[str, Record]):
-    """Records that count how often they are looked up."""
+    """Records that count how often they are read."""
 
     def __init__(self, records: Mapping[str, Record]) -> None:
         self.records = records
@@ -45,7 +47,7 @@ class Watched(Mapping[str, Record]):
         return len(self.records)
 
 
-def test_a_row_is_made_when_it_is_reached_and_each_time_anew() -> None:
+def test_a_row_is_generated_on_access_and_not_kept() -> None:
     shot = sample_batch(50)
     watched = Watched(shot.records)
     jobs = writer.build(replace(shot, records=watched), "0.1.0")["jobs"]
@@ -59,7 +61,7 @@ def test_a_row_is_made_when_it_is_reached_and_each_time_anew() -> None:
 
 
 def peak_bytes(shot: Snapshot, folder: Path) -> int:
-    writer.write(shot, folder, "0.1.0", junit=str(folder / "junit.xml"))  # so that what is kept for good is there
+    writer.write(shot, folder, "0.1.0", junit=str(folder / "junit.xml"))  # so that permanent caches exist
     tracemalloc.start()
     try:
         writer.write(shot, folder, "0.1.0", junit=str(folder / "junit.xml"))
@@ -68,14 +70,14 @@ def peak_bytes(shot: Snapshot, folder: Path) -> int:
         tracemalloc.stop()
 
 
-def test_rows_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row with all its values takes 3 kB; what is kept of a job for charts and causes, a tenth of that."""
+def test_rows_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row with all its values takes 3 kB; charts and causes keep a tenth of that."""
     monkeypatch.setattr(gallery, "MOST", 20)
     few, many = (peak_bytes(sample_batch(jobs), tmp_path) for jobs in (100, 700))
     assert (many - few) / 600 < 1000
 
 
-def test_report_json_holds_what_the_whole_dict_would_a_job_a_line(tmp_path: Path) -> None:
+def test_report_json_equals_the_whole_dictionary_with_one_job_a_line(tmp_path: Path) -> None:
     shot = replace(sample_batch(30), records=sample_batch(40).records)  # ten jobs are of an earlier manifest
     path, _, table = writer.write(shot, tmp_path, "0.1.0")
     text = path.read_text("utf-8")
@@ -90,14 +92,16 @@ def test_report_json_holds_what_the_whole_dict_would_a_job_a_line(tmp_path: Path
 
 
 @pytest.mark.parametrize("jobs", [(), ALL[:1], ALL])
-def test_every_form_is_whole_with_any_number_of_jobs(jobs: tuple[Record, ...]) -> None:
+def test_every_format_is_complete_for_any_number_of_jobs(jobs: tuple[Record, ...]) -> None:
     report = writer.build(snapshot(*jobs), "0.1.0")
     assert json.loads(writer.to_json(report)) == built(snapshot(*jobs))
     for form in (JSON, CSV, JUNIT):
         assert "".join(formats.pieces(form, report)).endswith("\n")
 
 
-def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_rendered_does_not_stop_the_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> str:
         raise RuntimeError
 
@@ -108,7 +112,7 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path: Path, monkeypat
 
 
 class Filling:
-    """A file on a disk that takes so many bytes more."""
+    """A file on a disk with the given number of bytes left."""
 
     def __init__(self, file: BinaryIO, room_bytes: int) -> None:
         self._file = file
@@ -125,7 +129,7 @@ class Filling:
 
 
 @pytest.mark.parametrize("room_bytes", [0, 5000, 20_000])
-def test_a_disk_that_fills_leaves_the_former_file_and_the_others_are_written(
+def test_a_full_disk_keeps_the_earlier_file_and_the_other_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_bytes: int
 ) -> None:
     json_path, _, table = writer.write(snapshot(ALL[4]), tmp_path, "0.1.0")
@@ -144,7 +148,7 @@ def test_a_disk_that_fills_leaves_the_former_file_and_the_others_are_written(
     assert not list(tmp_path.rglob("*.new"))
 
 
-def test_what_breaks_in_the_middle_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_leaves_no_incomplete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> str:
         raise RuntimeError
 
@@ -154,11 +158,11 @@ def test_what_breaks_in_the_middle_leaves_no_half_file(tmp_path: Path, monkeypat
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-# What the page shows
+# The page
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_cards_are_as_many_as_there_is_room_for_and_in_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_limited_and_in_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = Random(seed)
     monkeypatch.setattr(gallery, "MOST", 20)
     states = rng.choices(STATES, [rng.random() ** 3 for _ in STATES], k=rng.choice((0, 19, 20, 21, 300)))
@@ -176,7 +180,7 @@ def test_cards_are_as_many_as_there_is_room_for_and_in_order(seed: int, monkeypa
         assert [place for place in chosen if states[place] == state] == places[: shown[state]], "the first of each"
 
 
-def test_failures_have_half_of_the_room_and_all_of_it_where_nobody_else_wants_it(
+def test_failures_get_half_of_the_cards_or_all_that_others_do_not_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gallery, "MOST", 10)
@@ -190,7 +194,7 @@ def text_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", "", page.partition("<main>")[2]).split())
 
 
-def test_a_page_that_leaves_jobs_out_says_so_and_draws_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_omits_jobs_says_so_and_draws_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery, "MOST", 12)
     shot = snapshot(
         *[record(f"{n}s", State.SUCCEEDED) for n in range(70)],
@@ -209,11 +213,11 @@ def test_a_page_that_leaves_jobs_out_says_so_and_draws_them_all(monkeypatch: pyt
     assert 'href="./results.csv"' in page
 
 
-def test_a_page_that_shows_all_has_no_such_words() -> None:
+def test_a_complete_page_mentions_no_omission() -> None:
     assert "are shown here" not in render(writer.build(snapshot(*ALL), "0.1.0"))
 
 
-def test_posters_are_for_jobs_that_have_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_posters_are_for_jobs_with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     shot = sample_batch(40)
     assert writer.on_page(shot) == shot
     monkeypatch.setattr(gallery, "MOST", 10)
@@ -222,7 +226,7 @@ def test_posters_are_for_jobs_that_have_a_card(monkeypatch: pytest.MonkeyPatch) 
     assert re.findall(r"<h3>(?:<a [^>]*>)?<bdi>([^<]+)</bdi>", page)[-10:] == ids
 
 
-def test_earlier_jobs_are_listed_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_jobs_are_listed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.report.html._MOST_EARLIER", 3)
     old = tuple(record(str(n), State.SUCCEEDED) for n in range(8))
     page = render(writer.build(snapshot(ALL[0], earlier=old), "0.1.0"))
@@ -232,7 +236,7 @@ def test_earlier_jobs_are_listed_up_to_a_number(monkeypatch: pytest.MonkeyPatch)
 # Large figures in charts
 
 
-def test_labels_of_large_numbers_are_short_and_of_times_whole() -> None:
+def test_labels_of_large_numbers_are_short_and_of_times_complete() -> None:
     tries = [Try("succeeded", 0.0, accepted_at=1.0, completed_at=1.0 + 230 * n / 120_000) for n in range(120_000)]
     drawn = generation_times(tries)
     assert drawn is not None
@@ -243,7 +247,7 @@ def test_labels_of_large_numbers_are_short_and_of_times_whole() -> None:
     assert [tick["label"] for tick in drawn["y_ticks"]] == ["0", "100k", "200k", "300k"]
 
 
-def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
+def test_compact_attempts_are_restored_unchanged() -> None:
     report = built(sample_batch(60))
     tries = list(AttemptTable(report["jobs"]))
     attempts = [attempt for job in report["jobs"] for attempt in job["attempts"]]
@@ -256,7 +260,7 @@ def test_attempts_that_are_kept_as_figures_come_out_as_they_were() -> None:
         assert one.price == (other["estimate"] if other["credits"] is None else other["credits"])
 
 
-def test_the_first_submission_is_that_of_the_jobs_named() -> None:
+def test_the_first_submission_is_that_of_the_listed_jobs() -> None:
     old = record("old", State.SUCCEEDED)
     earliest = replace(old, attempts=(replace(old.attempts[0], submitted_at=RUN.started_at - 500),))
     report = built(snapshot(*ALL, earlier=(earliest,)))

@@ -1,4 +1,4 @@
-"""The report tells what the journal knows, in the contract's words, and hostile text in it stays text."""
+"""The report has the content of the journal in the format of the contract, and hostile text in it stays text."""
 
 import base64
 import hashlib
@@ -52,7 +52,7 @@ def record(name: str, state: State, *attempts: Attempt, **fields: Any) -> Record
 def snapshot(
     *records: Record, run: Run = RUN, earlier: tuple[Record, ...] = (), again: Mapping[str, int] | None = None
 ) -> Snapshot:
-    """A batch whose entries are called after their job's position: job-0, job-1. again: further names of a job."""
+    """Make a batch whose entries are named by position: job-0, job-1. again: further names of a job."""
     entries = [Entry(number, f"job-{number}", item.job, {"n": str(number)}) for number, item in enumerate(records)]
     for name, number in (again or {}).items():
         entries.append(Entry(len(entries), name, records[number].job))
@@ -61,7 +61,7 @@ def snapshot(
 
 
 def built(shot: Snapshot) -> dict[str, Any]:
-    """The report with all of its rows made, which is what report.json holds."""
+    """Return the report with all of its rows, as in report.json."""
     report = writer.build(shot, "0.1.0")
     report |= {rows: [dict(row) for row in report[rows]] for rows in ("jobs", "earlier_jobs")}
     Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(report)
@@ -80,11 +80,11 @@ ALL = (
 )
 
 
-def test_the_schema_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_keys_and_order_are_the_contracts() -> None:
+def test_keys_and_order_are_those_of_the_contract() -> None:
     contract = {
         "schema_version": ...,
         "name": ...,
@@ -118,7 +118,7 @@ def test_keys_and_order_are_the_contracts() -> None:
     assert list(report["jobs"][0]["request"]) == ["model", "video", "image", "resolution"]
 
 
-def test_a_succeeded_job_is_told_in_full() -> None:
+def test_a_succeeded_job_is_reported_in_full() -> None:
     row = built(snapshot(ALL[0]))["jobs"][0]
     assert row["request"] == {"model": "wan", "video": "a.mp4", "image": "https://x/hero.png", "resolution": "480p"}
     assert (row["file"], row["bytes"], row["sha256"]) == ("job-0.mp4", 1_200_000, "ab" * 32)
@@ -130,7 +130,7 @@ def test_a_succeeded_job_is_told_in_full() -> None:
     assert row["error"] is None
 
 
-def test_totals_count_rows_once_an_entry_and_money_once_a_job() -> None:
+def test_totals_count_each_entry_once_and_the_money_of_each_job_once() -> None:
     twice = record(
         "t",
         State.SUCCEEDED,
@@ -153,14 +153,14 @@ def test_totals_count_rows_once_an_entry_and_money_once_a_job() -> None:
 
 
 @pytest.mark.parametrize("credits_said", [float("nan"), float("inf"), None])
-def test_credits_that_are_no_number_do_no_harm(credits_said: float | None) -> None:
+def test_credits_that_are_not_numbers_do_no_harm(credits_said: float | None) -> None:
     odd = record("a", State.SUCCEEDED, attempt(generation_id="x", credits=credits_said))
     report = built(snapshot(odd))
     assert report["totals"]["credits"] == 0
     writer.to_json(report)
 
 
-def test_a_submission_under_way_is_in_flight_while_the_run_lasts_and_in_doubt_after_it() -> None:
+def test_a_submission_is_active_during_the_run_and_in_doubt_after_it() -> None:
     going = replace(RUN, finished_at=None, exit_status=None)
     assert built(snapshot(ALL[5], run=going))["jobs"][0]["state"] == "in_flight"
     assert built(snapshot(ALL[5]))["jobs"][0]["state"] == "in_doubt"
@@ -168,13 +168,13 @@ def test_a_submission_under_way_is_in_flight_while_the_run_lasts_and_in_doubt_af
 
 @pytest.mark.parametrize("finished_at", [None, NOW + 5])
 @pytest.mark.parametrize("state", [state for state in State if state is not State.SUCCEEDED])
-def test_whoever_did_not_succeed_says_why_and_what_to_do(state: State, finished_at: float | None) -> None:
+def test_each_unsuccessful_job_has_a_reason_and_a_hint(state: State, finished_at: float | None) -> None:
     row = built(snapshot(record("a", state, attempt()), run=replace(RUN, finished_at=finished_at)))["jobs"][0]
     assert all(row["error"][key] for key in ("kind", "message", "hint"))
     assert row["file"] is None
 
 
-def test_a_stopped_run_says_so_at_each_job_it_left() -> None:
+def test_a_stopped_run_gives_its_reason_at_each_remaining_job() -> None:
     stopped = replace(RUN, stopped="the account is out of credits", exit_status=3)
     row = built(snapshot(ALL[4], run=stopped))["jobs"][0]
     assert row["error"]["kind"] == "not_submitted"
@@ -182,7 +182,7 @@ def test_a_stopped_run_says_so_at_each_job_it_left() -> None:
     assert "same command" in row["error"]["hint"]
 
 
-def test_a_doubt_says_how_to_settle_it_and_what_that_may_cost() -> None:
+def test_a_job_in_doubt_names_the_ways_to_settle_it_and_their_cost() -> None:
     error = built(snapshot(ALL[2]))["jobs"][0]["error"]
     assert (error["kind"], error["message"]) == ("timeout", "no answer")
     assert "--in-doubt resubmit" in error["hint"]
@@ -197,12 +197,12 @@ def test_a_doubt_says_how_to_settle_it_and_what_that_may_cost() -> None:
     assert built(snapshot(doubtful))["jobs"][0]["error"]["hint"] == "--in-doubt resubmit submits it again"
 
 
-def test_its_own_reason_wins_over_the_usual_one() -> None:
+def test_a_jobs_own_reason_precedes_the_usual_one() -> None:
     error = {"kind": "face", "message": "no face", "hint": "Another.", "fault": "job"}
     assert built(snapshot(ALL[1]))["jobs"][0]["error"] == error
 
 
-def test_what_earlier_manifests_paid_for_is_not_hidden() -> None:
+def test_paid_work_of_earlier_manifests_is_shown() -> None:
     lost = record("lost", State.FAILED, error=Problem("x", "y"))
     report = built(snapshot(ALL[0], earlier=(*ALL[1:], lost, record("old", State.SUCCEEDED))))
     assert [row["state"] for row in report["earlier_jobs"]] == ["in_doubt", "in_flight", "in_doubt", "succeeded"]
@@ -215,12 +215,12 @@ def test_an_entry_without_a_record_is_pending() -> None:
     assert built(replace(shot, records={}))["jobs"][0]["state"] == "pending"
 
 
-def test_a_clip_whose_file_was_lost_is_not_claimed() -> None:
+def test_a_clip_whose_file_was_lost_is_not_listed() -> None:
     row = built(snapshot(record("a", State.IN_FLIGHT, attempt(generation_id="g"), result=CLIP)))["jobs"][0]
     assert (row["file"], row["bytes"], row["sha256"]) == (None, None, None)
 
 
-def test_headlines() -> None:
+def test_headlines_name_the_outcome() -> None:
     assert writer.headline(built(snapshot(*[record(n, State.SUCCEEDED) for n in "abc"]))) == (
         "3 of 3 jobs succeeded in 12 s; 3.6 MB, 3 generations, $3.00 spent."
     )
@@ -234,7 +234,7 @@ def test_headlines() -> None:
     )
 
 
-def test_the_status_names_what_is_open_and_is_bounded() -> None:
+def test_the_status_names_unfinished_jobs_and_is_bounded() -> None:
     lines = writer.status_text(built(snapshot(*[record(str(n), State.PENDING) for n in range(50)]))).splitlines()
     assert lines[0].startswith("heroes (sandbox): 0 of 50 jobs succeeded")
     assert len(lines) < 10
@@ -262,7 +262,7 @@ def hostile() -> Snapshot:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text between them."""
+    """Collects tags with their attributes, and the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class Page(HTMLParser):
 
 
 def scripts(text: str) -> list[str]:
-    """What stands in the page's script elements, data and program."""
+    """Return the content of the page's script elements, data and program."""
     return re.findall(r"<script(?: [^>]*)?>(.*?)</script>", text, re.DOTALL)
 
 
@@ -303,7 +303,7 @@ def test_hostile_text_is_inert_on_the_page() -> None:
     assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
 
 
-def test_hostile_text_survives_in_json_and_stays_inert_in_lines(tmp_path: Path) -> None:
+def test_hostile_text_is_unchanged_in_json_and_escaped_in_lines(tmp_path: Path) -> None:
     json_path, html_path, _ = writer.write(hostile(), tmp_path, "0.1.0")
     assert json.loads(json_path.read_text("utf-8"))["jobs"][0]["error"]["message"] == HOSTILE
     assert html_path.read_text("utf-8").startswith("<!doctype html>")
@@ -315,7 +315,7 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def test_the_page_is_whole_and_loads_nothing() -> None:
+def test_the_page_is_complete_and_loads_nothing() -> None:
     shot = snapshot(*ALL, earlier=(record("old", State.SUCCEEDED),), run=replace(RUN, stopped="deadline"))
     text = render(built(shot))
     page = Page(text)
@@ -347,13 +347,13 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert [text for text in expected if text not in said] == []
 
 
-def test_a_page_of_a_running_batch_without_parameters() -> None:
+def test_a_running_batch_without_parameters_has_a_page() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})
     assert "not finished, or killed" in render(built(shot))
 
 
-def test_both_files_are_written_and_replaced_whole(tmp_path: Path) -> None:
+def test_both_files_are_replaced_atomically(tmp_path: Path) -> None:
     writer.write(snapshot(ALL[4]), tmp_path, "0.1.0")
     paths = writer.write(snapshot(*ALL), tmp_path, "0.1.0")
     assert paths == (tmp_path / "report.json", tmp_path / "report.html", tmp_path / "results.csv")
@@ -364,7 +364,7 @@ def test_both_files_are_written_and_replaced_whole(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_more_files_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_extra_files_are_written_where_requested(tmp_path: Path) -> None:
     wanted = {"junit": str(tmp_path / "ci" / "junit.xml"), "metrics_file": str(tmp_path / "batch.prom")}
     paths = writer.write(snapshot(*ALL), tmp_path / "run", "0.1.0", **wanted)
     assert [str(path) for path in paths[3:]] == list(wanted.values())
@@ -373,7 +373,7 @@ def test_more_files_are_written_where_they_are_asked_for(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.prom", "ci", "run"]
 
 
-def test_one_file_that_cannot_be_written_does_not_keep_the_others_back(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalFault, match=r"junit\.xml could not be written"):
         writer.write(
@@ -383,7 +383,7 @@ def test_one_file_that_cannot_be_written_does_not_keep_the_others_back(tmp_path:
     assert {"report.json", "report.html", "results.csv", "batch.prom"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_what_came_to_a_further_place_meanwhile_is_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_file_that_appears_during_the_run_is_kept(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "batch.prom")
     (tmp_path / "junit.xml").write_text("precious")
     with pytest.raises(LocalFault, match=r"batch\.prom could not be written: what stands there is not a plain file"):
@@ -396,7 +396,7 @@ def test_what_came_to_a_further_place_meanwhile_is_left_alone(tmp_path: Path) ->
 
 
 def refusal(folder: Path, **asked: str) -> str:
-    """What `check_places` says for a run directory in `folder` that is not made yet; it leaves nothing behind."""
+    """Return what `check_places` says for a new run directory in `folder`, and leave nothing behind."""
     before = sorted(folder.rglob("*"))
     raised = UsageError("")
     try:
@@ -404,7 +404,7 @@ def refusal(folder: Path, **asked: str) -> str:
     except UsageError as error:
         raised = error
     assert sorted(folder.rglob("*")) == before
-    assert "submitted" not in raised.hint, "`report` submits nothing anyway"
+    assert "submitted" not in raised.hint, "`report` submits nothing"
     return raised.message
 
 
@@ -426,7 +426,7 @@ JUNIT_OF_OTHERS = '<?xml version="1.0" encoding="utf-8"?>\n\n<testsuite name="x"
         ("metrics_file", JUNIT_OF_OTHERS, True),
     ],
 )
-def test_a_further_file_replaces_nothing_but_its_kind(tmp_path: Path, option: str, content: str, stays: bool) -> None:
+def test_an_extra_file_replaces_only_its_own_kind(tmp_path: Path, option: str, content: str, stays: bool) -> None:
     (tmp_path / "x").write_text(content)
     message = refusal(tmp_path, **{option: str(tmp_path / "x")})
     assert ("and stays" in message) == stays
@@ -434,13 +434,13 @@ def test_a_further_file_replaces_nothing_but_its_kind(tmp_path: Path, option: st
 
 
 @pytest.mark.parametrize("kept", [(MEDIA / "bunny.mp4").read_bytes(), bytes(range(256)), b"SQLite format 3\0"])
-def test_a_further_file_replaces_no_other_file_whatever_it_holds(tmp_path: Path, kept: bytes) -> None:
+def test_an_extra_file_replaces_no_foreign_file_whatever_its_content(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "x").write_bytes(kept)
     assert "is not JUnit XML, and stays" in refusal(tmp_path, junit=str(tmp_path / "x"))
     assert "is not metrics of a batch, and stays" in refusal(tmp_path, metrics_file=str(tmp_path / "x"))
 
 
-def test_what_was_written_is_known_again(tmp_path: Path) -> None:
+def test_written_files_are_recognised(tmp_path: Path) -> None:
     wanted = {"junit": str(tmp_path / "junit.xml"), "metrics_file": str(tmp_path / "batch.prom")}
     for shot in (Snapshot(RUN, (), {}), snapshot(*ALL), snapshot(*ALL, run=replace(RUN, name="<&\n\u2028" * 200))):
         writer.write(shot, tmp_path / "out" / "run", "0.1.0", **wanted)
@@ -470,7 +470,7 @@ def test_what_was_written_is_known_again(tmp_path: Path) -> None:
         ("mp4/junit.xml", ""),
     ],
 )
-def test_a_place_that_a_further_file_may_not_take(tmp_path: Path, place: str, complaint: str) -> None:
+def test_an_extra_file_may_not_replace_these_files(tmp_path: Path, place: str, complaint: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("out/run/.batchrunner")
     (tmp_path / "clip").symlink_to("out/run/a.mp4")
@@ -480,7 +480,7 @@ def test_a_place_that_a_further_file_may_not_take(tmp_path: Path, place: str, co
     assert bool(message) == bool(complaint)
 
 
-def test_a_pipe_and_this_commands_own_output_are_refused(tmp_path: Path) -> None:
+def test_a_pipe_and_the_commands_own_output_are_refused(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     assert "no file can be made in /proc/" in refusal(tmp_path, junit=f"/dev/fd/{writing}")
     program = "import sys; from batchrunner.report import writer as report; from pathlib import Path;"
@@ -496,7 +496,7 @@ def test_a_pipe_and_this_commands_own_output_are_refused(tmp_path: Path) -> None
     os.close(writing)
 
 
-def test_one_place_in_two_spellings_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_spellings_of_a_path_are_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "output").mkdir()
     (tmp_path / "link").symlink_to("a.x")
@@ -509,7 +509,7 @@ def test_one_place_in_two_spellings_is_one_place(tmp_path: Path, monkeypatch: py
     assert "is in the way of report.json" in refusal(tmp_path, junit="output/run/report.json")
 
 
-def test_behind_a_link_the_target_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_replaced_and_the_link_is_kept(tmp_path: Path) -> None:
     (tmp_path / "ci").mkdir()
     for content in (None, "", JUNIT_OF_OTHERS):
         if content is not None:
@@ -527,7 +527,7 @@ def test_behind_a_link_the_target_is_replaced_and_the_link_stays(tmp_path: Path)
     assert (tmp_path / "ci" / "junit.xml").read_text() == "precious"
 
 
-def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:
+def test_the_cost_covers_the_whole_batch_and_names_unknown_amounts() -> None:
     settings = json.dumps({"max_credits": 9e6, "max_generations": 50, "prices": {"480p": 1000}})
     open_ = record("d", State.IN_FLIGHT, attempt(generation_id="h", outcome="accepted", estimate=5e5))
     unknown = record("u", State.SUCCEEDED, attempt(generation_id="k", outcome="succeeded"))
@@ -551,7 +551,7 @@ def test_the_money_is_the_whole_batchs_and_says_what_is_not_known() -> None:
     assert "length" in report["jobs"][0]["estimate"]["basis"]
 
 
-def test_estimate_and_times_of_a_job() -> None:
+def test_estimate_and_times_of_a_job_are_reported() -> None:
     attempted = attempt(
         generation_id="g", outcome="succeeded", accepted_at=NOW + 2, generating_at=NOW + 5, completed_at=NOW + 65,
         ended_at=NOW + 67.5,
@@ -570,7 +570,7 @@ def test_estimate_and_times_of_a_job() -> None:
     assert built(snapshot(back))["jobs"][0]["times"]["generation_s"] is None, "the clock was set back"
 
 
-def test_runs_and_happenings_are_told_in_order() -> None:
+def test_runs_and_timeline_events_are_in_order() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
     outage = TimelineEvent(NOW - 50, "call_health", "poll", "down", "502")
     report = built(replace(snapshot(ALL[0]), runs=(first, RUN), timeline_events=(outage,)))
@@ -581,13 +581,13 @@ def test_runs_and_happenings_are_told_in_order() -> None:
     assert [run["run_id"] for run in built(snapshot(ALL[0]))["runs"]] == ["run-1"]
 
 
-def test_what_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
+def test_write_errors_are_reported_with_their_cause(tmp_path: Path) -> None:
     (tmp_path / ".batchrunner").write_text("in the way")
     with pytest.raises(LocalFault, match="could not be written"):
         writer.write(snapshot(*ALL), tmp_path, "0.1.0")
 
 
-def test_the_pure_rooms_pull_in_nothing_impure() -> None:
+def test_the_pure_packages_import_nothing_impure() -> None:
     program = (
         "import sys, batchrunner.report.build, batchrunner.report.text, batchrunner.formatting;"
         "print([m for m in ('asyncio', 'aiohttp', 'aiofiles', 'sqlite3', 'jinja2') if m in sys.modules])"
@@ -607,16 +607,16 @@ def test_the_pure_rooms_pull_in_nothing_impure() -> None:
         ("x" * 10, "x" * 10),
     ],
 )
-def test_printable(text: str, shown: str) -> None:
+def test_printable_escapes_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_printable_cuts_what_is_too_long() -> None:
+def test_printable_cuts_long_text() -> None:
     assert printable("x" * 11, 10) == "x" * 9 + "…"
     assert printable("x" * 10, 10) == "x" * 10
 
 
-def test_sizes_lengths_and_times_in_words() -> None:
+def test_sizes_durations_and_times_are_readable() -> None:
     assert [size_text(n) for n in (0, 1, 999, 1000, 999_949, 999_950, 1_234_567, 5 * 10**15)] == [
         "0 bytes", "1 byte", "999 bytes", "1.0 kB", "999.9 kB", "1.0 MB", "1.2 MB", "5000.0 TB",
     ]  # fmt: skip

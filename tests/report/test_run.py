@@ -1,4 +1,4 @@
-"""The files a run writes at its end, by real processes: whole runs, interrupted ones, and `report` afterwards."""
+"""The files that a run writes at its end, by real processes: whole runs, interrupted ones, and `report` afterwards."""
 
 import json
 import os
@@ -21,7 +21,7 @@ WITNESS = ".batchrunner.witness"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A manifest of two jobs for the sandbox, beside its inputs."""
+    """Write a manifest of two jobs for the sandbox, beside its inputs."""
     for name in ("bunny.mp4", "hopper.jpg"):
         shutil.copy(MEDIA / name, tmp_path / name)
     jobs = [{"id": f"job-{size}", "resolution": f"{size}p"} for size in (480, 580)]
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None:
+def test_a_run_writes_every_file_and_report_writes_the_same(folder: Path) -> None:
     done = call("run", "night.yaml", cwd=folder, BATCHRUNNER_METRICS_FILE="batch.prom")
     assert done.returncode == 0, done.stderr
     run_dir = folder / "output" / "night"
@@ -46,7 +46,7 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
     files = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
     page = files["report.html"]
     posters = run_dir / ".batchrunner" / "posters"
-    # Two clips, their reference clip and their character, in three sizes: made beside the run.
+    # Two clips, their reference clip and their character, in three sizes, made during the run.
     assert len(list(posters.glob("*.webp"))) == (2 + 1 + 1) * 3
     assert page.count(b"data:image/webp;base64,") == 4
 
@@ -55,12 +55,12 @@ def test_a_run_leaves_them_all_and_report_makes_them_again(folder: Path) -> None
         (run_dir / name).unlink()
     again = call("report", run_dir, "--junit", "again.xml", "--metrics-file", "again.prom", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == files, "the run's memory and its journal agree"
+    assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == files, "the run and its journal agree"
     assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
     assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
 
 
-def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
+def test_an_interrupted_run_writes_every_file(folder: Path) -> None:
     (folder / "faults.yaml").write_text("service: {duration: 10m}\n", "utf-8")
     arguments: list[str | Path] = ["run", "night.yaml", "--faults", "faults.yaml", "--metrics-file", "batch.prom"]
     with Command(arguments, folder, folder / "log") as run:
@@ -87,9 +87,7 @@ def test_an_interrupted_run_leaves_them_too(folder: Path) -> None:
         (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be made in /proc/"),
     ],
 )
-def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
-    folder: Path, options: tuple[str, ...], complaint: str
-) -> None:
+def test_an_unwritable_place_is_refused_before_a_run(folder: Path, options: tuple[str, ...], complaint: str) -> None:
     (folder / "file").write_text("")
     os.mkfifo(folder / "fifo")
     done = call("run", "night.yaml", *options, cwd=folder)
@@ -101,7 +99,7 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_a_run(
     assert (folder / "hopper.jpg").read_bytes() == (MEDIA / "hopper.jpg").read_bytes()
 
 
-def test_a_report_takes_nothing_elses_place(folder: Path) -> None:
+def test_a_report_replaces_no_other_file(folder: Path) -> None:
     run_dir = folder / "output" / "night"
     assert call("run", "night.yaml", cwd=folder).returncode == 0
     os.mkfifo(folder / "fifo")
@@ -115,7 +113,7 @@ def test_a_report_takes_nothing_elses_place(folder: Path) -> None:
     assert (journal.read_bytes(), clip.read_bytes()) == before
 
 
-def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path) -> None:
+def test_a_report_that_cannot_be_written_is_reported_with_the_older_one(folder: Path) -> None:
     full = "import errno, os, sys; from batchrunner import cli\nfrom batchrunner.report import writer as report\n"
     full += "class Full(report.Disk):\n def flush(self, file):\n"
     full += "  if os.environ['FULL_FOR'] in str(file.name): raise OSError(errno.ENOSPC, 'no space')\n"
@@ -132,4 +130,4 @@ def test_where_the_report_cannot_be_written_an_older_one_is_told_of(folder: Path
     assert "older" not in run_on_a_full_disk(""), "there is none yet"
     assert call("report", folder / "output" / "night", cwd=folder).returncode == 0
     assert "these files are from an earlier run: report.html, report.json, results.csv" in run_on_a_full_disk("")
-    assert "older" not in run_on_a_full_disk("junit"), "only the further file is not written"
+    assert "older" not in run_on_a_full_disk("junit"), "only the extra file is missing"

@@ -63,7 +63,7 @@ def test_a_balance_is_an_amount_in_dollars(body: object, usd: float) -> None:
         b'{"current_balance": NaN}', b'{"current_balance": Infinity}', {"current_balance": [5]},
     ],
 )  # fmt: skip
-def test_a_balance_that_cannot_be_understood_is_a_bad_reply(body: object) -> None:
+def test_a_balance_that_cannot_be_read_is_a_bad_reply(body: object) -> None:
     with pytest.raises(ServiceFault) as caught:
         billing.read_balance(200, {}, encoded(body), NOW)
     assert caught.value.kind == "bad_reply"
@@ -77,7 +77,7 @@ def test_a_page_that_is_not_offered_is_no_error(status: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "fault"), [(401, AccountFault), (429, ServiceFault), (502, ServiceFault)])
-def test_any_other_status_is_the_error_that_it_is_elsewhere(status: int, fault: type[CallError]) -> None:
+def test_any_other_status_is_the_same_error_as_elsewhere(status: int, fault: type[CallError]) -> None:
     with pytest.raises(fault) as caught:
         billing.read_balance(status, {"retry-after": "7"}, b"", NOW)
     assert caught.value.retry_after_s == 7
@@ -112,7 +112,7 @@ def test_a_charge_names_generation_amount_and_time() -> None:
         ({"created_at": "2026-08-17T10:00:00"}, None),
     ],
 )
-def test_rows_that_are_no_charge_of_a_generation_are_left_out(
+def test_rows_that_are_not_charges_of_a_generation_are_ignored(
     changes: dict[str, object], credits_: float | None
 ) -> None:
     page = billing.read_charges(200, {}, encoded({"data": [ROW | changes, "x", None, ROW]}), NOW)
@@ -174,7 +174,7 @@ def test_a_model_is_found_by_its_aliases() -> None:
     assert priced(fixed, aliases="none") == (Rate(2_000_000),)
 
 
-def test_a_rate_is_for_the_parameters_that_it_names() -> None:
+def test_a_rate_applies_to_the_parameters_that_it_names() -> None:
     rate = Rate(1, {"resolution": "720p", "steps": "20"})
     assert rate.applies({"resolution": "720p", "steps": 20, "shift": 5})
     assert not rate.applies({"resolution": "720p"})
@@ -185,7 +185,7 @@ def test_a_rate_is_for_the_parameters_that_it_names() -> None:
 # Calls
 
 
-def test_the_calls_as_they_leave(talk: Talk) -> None:
+def test_the_requests_are_exact(talk: Talk) -> None:
     page = {"data": [ROW], "pagination": {"next_cursor": "c/1", "has_more": True}}
     last = {"data": [ROW | {"reference_id": "other"}], "pagination": {"next_cursor": None, "has_more": False}}
     peer = Peer(
@@ -220,7 +220,7 @@ def test_the_calls_as_they_leave(talk: Talk) -> None:
         assert SECRET not in request.line
 
 
-def test_a_redirect_does_not_carry_the_key_away(talk: Talk) -> None:
+def test_a_redirect_does_not_receive_the_key(talk: Talk) -> None:
     peer = Peer([answer(302, Location="http://127.0.0.1:9/v2/billing")])
 
     async def scenario(client: ApiClient, _: Peer) -> None:
@@ -232,7 +232,7 @@ def test_a_redirect_does_not_carry_the_key_away(talk: Talk) -> None:
     assert len(peer.requests) == 3
 
 
-def test_a_cursor_that_comes_back_ends_the_walk_incomplete(talk: Talk) -> None:
+def test_a_repeated_cursor_ends_the_list_as_incomplete(talk: Talk) -> None:
     page = {"data": [ROW], "pagination": {"next_cursor": "same", "has_more": True}}
     peer = Peer([answer(200, page)])
 
@@ -244,7 +244,7 @@ def test_a_cursor_that_comes_back_ends_the_walk_incomplete(talk: Talk) -> None:
 
 
 def with_sandbox(executor: Executor, scenario: Any, *faults: Fault, **config: Any) -> Any:
-    """Run a scenario with a client of a sandbox on loopback, whose generations end at once."""
+    """Run a scenario with a client of a sandbox on loopback whose generations end at once."""
     quick: dict[str, Any] = {"queue_wait_s": 0.0, "duration_s": 0.0, "spread": 0.0}
 
     async def main() -> Any:
@@ -258,7 +258,7 @@ def with_sandbox(executor: Executor, scenario: Any, *faults: Fault, **config: An
     return asyncio.run(main())
 
 
-def test_the_sandbox_s_pages_are_understood(executor: Executor) -> None:
+def test_the_sandboxs_pages_are_read(executor: Executor) -> None:
     async def scenario(client: ApiClient, sandbox: Any) -> None:
         accepted = await client.submit(make_job(resolution="480p"), "r.k.1")
         assert accepted.credits
@@ -282,7 +282,7 @@ def test_the_sandbox_s_pages_are_understood(executor: Executor) -> None:
     with_sandbox(executor, scenario, Fault("generation", "overcharged"), balance_credits=10**9)
 
 
-def test_a_service_without_these_pages_says_nothing_about_money(executor: Executor) -> None:
+def test_a_service_without_these_pages_gives_no_amounts(executor: Executor) -> None:
     async def scenario(client: ApiClient, _: Any) -> list[object]:
         return [await client.balance(), await client.charges(0), await client.prices()]
 

@@ -1,6 +1,6 @@
-"""The calls, against a bare TCP peer on loopback: what leaves is exact, and how it ended is told truly.
+"""The client's calls against a bare TCP peer on loopback: requests are exact, and outcomes are classified correctly.
 
-The peer speaks no HTTP library, so that every byte that the client sends is seen and every break can be made.
+The peer uses no HTTP library, so that a test sees every byte and can break the connection at any point.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ ID = "3f1c7a0e-55a1-4c2e-9d53:alibaba/wan2.2-14b-animate-replace"
 
 @dataclass
 class Request:
-    """One request as it came. body_bytes: how much of the body was read; body: only where it was kept."""
+    """One received request. body_bytes: how much of the body was read; body: only if it was kept."""
 
     line: str
     head: bytes
@@ -71,7 +71,7 @@ def answer(status: int, body: object = b"", **headers: str) -> bytes:
 
 
 class Stopped(LoopClock):
-    """Wall time stands still."""
+    """The wall time does not change."""
 
     def now(self) -> float:
         return NOW
@@ -82,9 +82,9 @@ Reply = bytes | Callable[[Request], bytes] | None
 
 @dataclass
 class Peer:
-    """The other side. replies: one a request, the last again and again; None never answers.
+    """The peer. replies: one a request, the last one repeated; None never answers.
 
-    stop_after: of a body, read this much and break the connection. keep: whether bodies are kept.
+    stop_after: read this much of a body and break the connection. keep: whether bodies are kept.
     """
 
     replies: list[Reply]
@@ -143,7 +143,7 @@ Talk = Callable[..., Any]
 
 @pytest.fixture
 def talk(executor: Executor) -> Talk:
-    """Runs a scenario between a client and a peer; returns what the scenario returns."""
+    """Run a scenario between a client and a peer; return what the scenario returns."""
 
     def run(peer: Peer, scenario: Scenario, timeouts: Timeouts | None = None, path: str = "", **more: Any) -> Any:
         async def main() -> Any:
@@ -186,7 +186,7 @@ def failed(talk: Talk, peer: Peer, scenario: Scenario, timeouts: Timeouts | None
 
 
 def sparse(path: Path, size_bytes: int) -> Media:
-    """A large local video of zeros that takes no room."""
+    """Make a large local video of zeros that uses no disk space."""
     with path.open("wb") as file:
         file.truncate(size_bytes)
     digest = hashlib.sha256()
@@ -214,10 +214,10 @@ def local() -> Job:
 QUEUED = answer(200, {"id": ID, "status": "queued", "meta": {"usage": {"credits_used": 5}}})
 
 
-# What leaves
+# Requests
 
 
-def test_a_submission_as_it_leaves(talk: Talk) -> None:
+def test_a_submission_is_sent_exactly(talk: Talk) -> None:
     peer = Peer([QUEUED])
     job = make_job(resolution="480p", num_inference_steps=20, shift=5.0)
     assert talk(peer, submit(job, "run.key.1")) == Accepted(ID, 5.0)
@@ -246,7 +246,7 @@ def test_the_quote_may_be_in_the_headers(talk: Talk) -> None:
     assert talk(peer, submit(make_job(resolution="480p"))) == Accepted(ID, 7.0)
 
 
-def test_local_files_leave_as_data_uris_in_a_body_of_known_length(talk: Talk, local: Job) -> None:
+def test_local_files_are_sent_as_data_uris_in_a_body_of_known_length(talk: Talk, local: Job) -> None:
     peer = Peer([QUEUED])
     talk(peer, submit(local))
     [request] = peer.requests
@@ -265,14 +265,14 @@ def test_local_files_leave_as_data_uris_in_a_body_of_known_length(talk: Talk, lo
 
 
 @pytest.mark.parametrize("uri", ['https://e.com/a"b\\c', "https://e.com/é?x=1&y=%2F", "data:image/png;base64,AAAA"])
-def test_uris_are_passed_through_as_they_are(talk: Talk, uri: str) -> None:
+def test_uris_are_sent_unchanged(talk: Talk, uri: str) -> None:
     peer = Peer([QUEUED])
     talk(peer, submit(make_job(image=Media("image", "shown", uri=uri))))
     assert json.loads(peer.requests[0].body)["image_url"] == uri
     assert peer.requests[0].all("content-length") == [str(len(peer.requests[0].body))]
 
 
-def test_the_key_stands_in_the_authorization_header_and_nowhere_else(talk: Talk, local: Job) -> None:
+def test_the_key_is_in_the_authorization_header_only(talk: Talk, local: Job) -> None:
     async def scenario(client: ApiClient, _: Peer) -> None:
         await client.submit(local, "run.key.1")
         await client.status(ID)
@@ -286,7 +286,7 @@ def test_the_key_stands_in_the_authorization_header_and_nowhere_else(talk: Talk,
         assert request.all("authorization") == [f"Bearer {SECRET}"]
 
 
-def test_a_large_input_passes_in_little_memory(talk: Talk, tmp_path: Path) -> None:
+def test_a_large_input_needs_little_memory(talk: Talk, tmp_path: Path) -> None:
     size_bytes = 64 << 20
     job = make_job(video=sparse(tmp_path / "large.mp4", size_bytes))
     peer = Peer([QUEUED], keep=False)
@@ -301,7 +301,7 @@ def test_a_large_input_passes_in_little_memory(talk: Talk, tmp_path: Path) -> No
     assert peak_bytes < 8 << 20
 
 
-def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: Talk) -> None:
+def test_each_submission_has_its_own_connection_and_polls_share_one(talk: Talk) -> None:
     async def submissions(client: ApiClient, _: Peer) -> None:
         for number in range(3):
             await client.submit(make_job(), f"r{number}")
@@ -320,7 +320,7 @@ def test_each_submission_has_a_connection_of_its_own_and_looks_share_one(talk: T
 
 def test_cookies_are_not_kept(talk: Talk) -> None:
     async def scenario(client: ApiClient, peer: Peer) -> None:
-        client._base = peer.url.replace("127.0.0.1", "localhost")  # no jar keeps cookies of a bare address
+        client._base = peer.url.replace("127.0.0.1", "localhost")  # no jar keeps cookies of an IP address
         await client.status(ID)
         await client.status(ID)
 
@@ -329,7 +329,7 @@ def test_cookies_are_not_kept(talk: Talk) -> None:
     assert [request.all("cookie") for request in peer.requests] == [[], []]
 
 
-# Looks
+# Polls
 
 
 def test_an_id_is_percent_encoded(talk: Talk) -> None:
@@ -340,7 +340,7 @@ def test_an_id_is_percent_encoded(talk: Talk) -> None:
     assert peer.requests[0].line == f"GET /v2/video/generations?generation_id={quoted} HTTP/1.1"
 
 
-def test_any_id_arrives_as_it_is(talk: Talk) -> None:
+def test_any_id_is_received_unchanged(talk: Talk) -> None:
     ids = ["-C4q_", "a+b", "a b", "a%3Ab", "a&generation_id=c", "a#b", "a?b=c", "é/漢", "..", "'\"<>", "\n\t"]
 
     async def scenario(client: ApiClient, _: Peer) -> None:
@@ -354,7 +354,7 @@ def test_any_id_arrives_as_it_is(talk: Talk) -> None:
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.text(max_size=20))
-def test_quoting_is_undone_by_any_server(text: str) -> None:
+def test_any_server_decodes_the_quoted_id(text: str) -> None:
     assert parse_qs(f"q={client_room._quoted(text)}", keep_blank_values=True) == {"q": [text]}
     url = URL(f"https://e.com/?q={client_room._quoted(text)}", encoded=True)
     assert parse_qs(url.raw_query_string, keep_blank_values=True) == {"q": [text]}
@@ -398,7 +398,7 @@ def test_the_period_covers_the_oldest_submission(talk: Talk, age_s: float, perio
     assert peer.requests[0].target == f"/v2/logs?period={period}"
 
 
-def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
+def test_all_pages_of_the_log_are_read(talk: Talk) -> None:
     first = [
         {"client_request_id": "r1", "inference_id": "g:1/x", "status": "Succeeded"},
         {"inference_id": "g", "status": "failed"},
@@ -417,14 +417,14 @@ def test_the_pages_of_the_log_are_walked(talk: Talk) -> None:
     peer = Peer([lambda request: answer(200, pages[next(iter(request.query.get("cursor", [])), None)])])
     found = talk(peer, lambda client, _: client.find_submissions(NOW - 60))
     assert found.ids == {"r1": "g:1/x", "r4": "g4"}
-    assert found.requests == {"r1", "r2", "r3", "r4"}, "also those whose generation id is of no use"
+    assert found.requests == {"r1", "r2", "r3", "r4"}, "including those whose generation id is unusable"
     assert found.finished == {"r1", "r2"}
     assert (found.ended, found.complete) == (True, True)
     assert [request.query.get("cursor") for request in peer.requests] == [None, ["c:1"], ["c/2"]]
     assert {request.query["period"][0] for request in peer.requests} == {"1h"}
 
 
-def test_a_log_that_goes_in_circles_ends(talk: Talk) -> None:
+def test_a_log_with_repeated_cursors_ends(talk: Talk) -> None:
     peer = Peer([answer(200, {"data": [], "next_cursor": "same"})])
     found = talk(peer, lambda client, _: client.find_submissions(NOW))
     assert (found.ids, found.ended, found.complete) == ({}, False, False)
@@ -447,11 +447,11 @@ ROWS = [{"client_request_id": f"r{number}", "inference_id": f"g{number}"} for nu
         ({"data": ROWS[:20]}, False),  # a round number may be the limit of a page
         (ROWS[:10], False),
         ({"data": ROWS[:20], "has_more": False}, True),
-        ({"data": ROWS, "has_more": True}, False),  # and no cursor that leads there
+        ({"data": ROWS, "has_more": True}, False),  # and no cursor to it
     ],
     ids=str.split("few none round bare last more"),
 )
-def test_a_row_is_missing_only_where_the_log_was_read_to_its_end(talk: Talk, page: object, *, complete: bool) -> None:
+def test_a_submission_is_missing_only_if_the_whole_log_was_read(talk: Talk, page: object, *, complete: bool) -> None:
     found = talk(Peer([answer(200, page)]), lambda client, _: client.find_submissions(NOW - 60))
     assert (found.ended, found.complete) == (True, complete)
 
@@ -470,17 +470,17 @@ def test_a_damaged_page_adopts_and_frees_nothing(talk: Talk, reply: bytes) -> No
     assert (found.ended, found.complete) == (False, False)
 
 
-def test_a_submission_older_than_the_period_of_the_log_may_be_missing(talk: Talk) -> None:
+def test_a_submission_older_than_the_logs_period_may_be_missing(talk: Talk) -> None:
     found = talk(Peer([answer(200, {"data": []})]), lambda client, _: client.find_submissions(NOW - 9e6))
     assert (found.ended, found.complete) == (True, False)
 
 
-def test_a_log_that_is_not_offered(talk: Talk) -> None:
+def test_a_log_that_is_not_offered_is_no_error(talk: Talk) -> None:
     error = failed(talk, Peer([answer(404)]), lambda client, _: client.find_submissions(NOW))
     assert (error.status, error.in_doubt) == (404, False)
 
 
-# Whether it answers at all
+# Reachability
 
 
 def ask(client: ApiClient, _: Peer) -> Awaitable[None]:
@@ -498,7 +498,7 @@ def ask(client: ApiClient, _: Peer) -> Awaitable[None]:
     ],
     ids=["404", "400", "401", "403", "200"],
 )
-def test_any_answer_is_a_sign_of_life(talk: Talk, reply: bytes) -> None:
+def test_any_answer_shows_that_the_service_is_reachable(talk: Talk, reply: bytes) -> None:
     peer = Peer([reply])
     talk(peer, ask)
     assert [request.line for request in peer.requests] == [
@@ -519,14 +519,14 @@ def test_any_answer_is_a_sign_of_life(talk: Talk, reply: bytes) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_trouble_is_none(talk: Talk, reply: bytes | None, kind: str) -> None:
+def test_an_outage_does_not_count_as_an_answer(talk: Talk, reply: bytes | None, kind: str) -> None:
     assert failed(talk, Peer([reply]), ask, Timeouts(poll_s=0.05 if reply is None else 30.0)).kind == kind
 
 
-# How it ended
+# Outcomes
 
 
-def test_nobody_listens(talk: Talk) -> None:
+def test_a_refused_connection_leaves_nothing_in_doubt(talk: Talk) -> None:
     async def scenario(client: ApiClient, _: Peer) -> None:
         client._base = "http://127.0.0.1:1"
         await client.submit(make_job(), "r")
@@ -535,7 +535,7 @@ def test_nobody_listens(talk: Talk) -> None:
     assert (type(error), error.kind, error.in_doubt) == (NetworkFault, "no_connection", False)
 
 
-def test_a_host_without_an_address(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_an_address_leaves_nothing_in_doubt(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(client: ApiClient, _: Peer) -> None:
         async def unknown(*_: Any, **__: Any) -> Any:
             raise OSError(-2, "Name or service not known")
@@ -548,7 +548,7 @@ def test_a_host_without_an_address(talk: Talk, monkeypatch: pytest.MonkeyPatch) 
     assert (error.kind, error.in_doubt) == ("no_connection", False)
 
 
-def test_tls_that_fails_leaves_nothing_in_doubt(talk: Talk) -> None:
+def test_a_failed_tls_handshake_leaves_nothing_in_doubt(talk: Talk) -> None:
     async def scenario(client: ApiClient, peer: Peer) -> None:
         client._base = peer.url.replace("http:", "https:")
         await client.submit(make_job(), "r")
@@ -595,7 +595,7 @@ def test_a_cut_after_the_whole_body_is_in_doubt(talk: Talk, local: Job) -> None:
     ],
     ids=lambda reply: repr(reply[:60]),
 )
-def test_a_reply_that_says_nothing_leaves_the_submission_in_doubt(talk: Talk, reply: bytes) -> None:
+def test_an_uninformative_reply_leaves_the_submission_in_doubt(talk: Talk, reply: bytes) -> None:
     error = failed(talk, Peer([reply]), submit(make_job()))
     assert error.in_doubt
     assert isinstance(error, NetworkFault | ServiceFault)
@@ -603,7 +603,7 @@ def test_a_reply_that_says_nothing_leaves_the_submission_in_doubt(talk: Talk, re
     assert polled is None or not polled.in_doubt
 
 
-def test_an_id_in_a_header_of_an_odd_reply_is_found(talk: Talk) -> None:
+def test_an_id_in_a_header_of_an_unusual_reply_is_found(talk: Talk) -> None:
     peer = Peer([answer(202, b"", X_Inference_Id=ID)])
     assert talk(peer, submit(make_job())).generation_id == ID
 
@@ -631,7 +631,7 @@ ODD_REPLIES = {
 
 
 @pytest.mark.parametrize("reply", ODD_REPLIES.values(), ids=ODD_REPLIES)
-def test_a_reply_whose_frame_is_broken_is_read(talk: Talk, reply: bytes) -> None:
+def test_a_reply_with_broken_framing_is_read(talk: Talk, reply: bytes) -> None:
     class Ends(Peer):
         async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
             await super()._serve(reader, writer)
@@ -642,7 +642,7 @@ def test_a_reply_whose_frame_is_broken_is_read(talk: Talk, reply: bytes) -> None
     assert (seen.phase, seen.named) == (Phase.QUEUED, True)
 
 
-def test_an_id_is_kept_when_the_rest_of_the_reply_never_comes(talk: Talk) -> None:
+def test_an_id_is_kept_if_the_other_bytes_of_the_reply_never_arrive(talk: Talk) -> None:
     class Stays(Peer):
         async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
             await super()._serve(reader, writer)
@@ -654,13 +654,13 @@ def test_an_id_is_kept_when_the_rest_of_the_reply_never_comes(talk: Talk) -> Non
 
 
 @pytest.mark.parametrize("status", [400, 429])
-def test_a_refusal_counts_although_its_body_breaks_off(talk: Talk, status: int) -> None:
+def test_a_refusal_counts_even_if_its_body_is_cut_off(talk: Talk, status: int) -> None:
     reply = b"HTTP/1.1 %d No\r\nContent-Length: 999\r\n\r\n{" % status
     error = failed(talk, Peer([reply]), submit(make_job()))
     assert (error.status, error.in_doubt) == (status, False)
 
 
-def test_kept_alive_connections_are_read_reply_by_reply(talk: Talk) -> None:
+def test_replies_on_a_kept_connection_are_separated(talk: Talk) -> None:
     async def poll_all(client: ApiClient, _: Peer) -> list[str]:
         return [(await client.status(ID)).status_text for _number in range(3)]
 
@@ -674,7 +674,7 @@ def test_a_relative_link_is_joined_to_the_base_url(talk: Talk) -> None:
     assert talk(peer, poll_once()).result_url == f"{peer.url}/files/a.mp4"
 
 
-def test_the_jobs_inputs_are_no_result(talk: Talk) -> None:
+def test_the_jobs_inputs_are_not_taken_for_a_result(talk: Talk) -> None:
     async def scenario(client: ApiClient, _: Peer) -> object:
         return await client.status(ID, make_job().input_urls)
 
@@ -692,13 +692,13 @@ def test_no_answer_in_time_is_in_doubt(talk: Talk, local: Job) -> None:
     assert (type(error), error.kind, error.in_doubt) == (NetworkFault, "timed_out", True)
 
 
-def test_a_look_without_an_answer_times_out(talk: Talk) -> None:
+def test_a_poll_without_an_answer_times_out(talk: Talk) -> None:
     error = failed(talk, Peer([None]), poll_once(), Timeouts(poll_s=0.05))
     assert (type(error), error.kind, error.in_doubt) == (NetworkFault, "timed_out", False)
 
 
 @pytest.mark.parametrize("change", ["content", "longer", "shorter", "gone", "a folder"])
-def test_an_input_that_changed_never_makes_a_whole_body(talk: Talk, tmp_path: Path, change: str) -> None:
+def test_an_input_that_changed_never_gives_a_complete_body(talk: Talk, tmp_path: Path, change: str) -> None:
     path = tmp_path / "walk.mp4"
     path.write_bytes((MEDIA / "bunny.mp4").read_bytes())
     job = make_job(video=probe.probe(path, "video"))
@@ -716,8 +716,8 @@ def test_an_input_that_changed_never_makes_a_whole_body(talk: Talk, tmp_path: Pa
         assert request.body_bytes < int(request.all("content-length")[0])
 
 
-def test_a_service_that_says_no_before_the_end_of_the_body(talk: Talk, large: Job) -> None:
-    """Whether its words are heard before the connection breaks is chance; that nothing is in doubt is not."""
+def test_a_refusal_before_the_end_of_the_body_leaves_nothing_in_doubt(talk: Talk, large: Job) -> None:
+    """Whether the refusal is read before the connection breaks is chance; that nothing is in doubt is not."""
 
     class Early(Peer):
         async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -731,12 +731,14 @@ def test_a_service_that_says_no_before_the_end_of_the_body(talk: Talk, large: Jo
     assert not error.in_doubt
 
 
-def test_a_reply_of_no_end_is_read_up_to_the_limit(talk: Talk) -> None:
+def test_an_endless_reply_is_read_up_to_the_limit(talk: Talk) -> None:
     error = failed(talk, Peer([answer(500, b"x" * (3 * responses.MAX_REPLY_BYTES))]), submit(make_job()))
     assert (error.kind, error.in_doubt) == ("server_error", True)
 
 
-def test_cancelled_while_an_input_is_read(talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_can_be_cancelled_while_an_input_is_read(
+    talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
     complaints: list[Any] = []
 
@@ -819,7 +821,7 @@ def test_no_foreign_exception_crosses_the_border(
     assert caught.value.__cause__ is not None
 
 
-def test_what_is_no_fault_of_the_network_is_not_dressed_up_as_one() -> None:
+def test_an_error_unrelated_to_the_network_is_not_a_network_fault() -> None:
     with pytest.raises(ZeroDivisionError), client_room._mapped():
         raise ZeroDivisionError
     with pytest.raises(asyncio.CancelledError), client_room._mapped():

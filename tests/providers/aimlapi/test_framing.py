@@ -1,4 +1,4 @@
-"""Heads of replies: what the HTTP library would give up on is left out before it parses them."""
+"""Heads of replies: fields that the HTTP library would reject are removed before it parses them."""
 
 import pytest
 from hypothesis import given, settings
@@ -31,15 +31,15 @@ MAX = 64 << 10
     ],
     ids=lambda value: repr(value[:40]),
 )
-def test_only_fields_that_are_used_and_make_sense_are_kept(fields: bytes, kept: bytes) -> None:
+def test_only_used_and_valid_fields_are_kept(fields: bytes, kept: bytes) -> None:
     assert readable(OK + fields + b"\r\n", MAX) == OK + kept + b"\r\n"
 
 
-def test_what_is_no_http_stays_as_it_is() -> None:
+def test_bytes_that_are_not_http_are_unchanged() -> None:
     assert readable(b"\x16\x03\x01 garbage\r\n\r\n", MAX) == b"\x16\x03\x01 garbage\r\n\r\n"
 
 
-def test_early_heads_are_passed_on_and_the_last_one_too() -> None:
+def test_interim_heads_are_passed_on_and_the_last_one_too() -> None:
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     head = Head(MAX)
     passed = head.feed(early + OK + b"X: y\r\n\r\nbody")
@@ -47,7 +47,7 @@ def test_early_heads_are_passed_on_and_the_last_one_too() -> None:
     assert head.feed(b"X: y\r\n\r\n") == [b"X: y\r\n\r\n"], "bytes of a body pass unchanged"
 
 
-def test_a_head_without_an_end_is_held_up_to_a_limit() -> None:
+def test_a_head_without_an_end_is_buffered_up_to_a_limit() -> None:
     head, passed = Head(MAX), b""
     for _ in range(MAX_HEAD_BYTES // 1000 + 1):
         passed += b"".join(head.feed(b"y" * 1000))
@@ -57,7 +57,7 @@ def test_a_head_without_an_end_is_held_up_to_a_limit() -> None:
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.sampled_from([b"\r\n", b"\n"]))
-def test_how_the_bytes_arrive_makes_no_difference(cuts: list[int], end: bytes) -> None:
+def test_the_split_into_packets_makes_no_difference(cuts: list[int], end: bytes) -> None:
     whole = end.join([b"HTTP/1.1 100 Continue", b"", b"HTTP/1.1 200 OK", b"Content-Length: 4", b"X: y", b"", b"body"])
     at, head, passed = 0, Head(MAX), b""
     for size in [*cuts, len(whole)]:

@@ -1,5 +1,6 @@
-"""Replies, read. One table of documented and captured bodies (fact sheet 1.3, 1.4, 2.1), one of what settles a
-submission, and a storm of hostile ones: whatever comes, the outcome is a typed reply or a CallError.
+"""Reading replies: a table of documented and captured bodies (fact sheet 1.3, 1.4, 2.1), a table of outcomes of a
+submission,
+and many hostile replies. Every reply gives a typed result or a CallError.
 """
 
 import bisect
@@ -46,7 +47,7 @@ def poll(body: object, status: int = 200) -> GenerationStatus:
     return read_status(status, EMPTY, packed(body), NOW, ID)
 
 
-# Submissions that were accepted
+# Accepted submissions
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
@@ -95,7 +96,7 @@ def test_any_2xx_with_an_id_is_accepted(status: int, body: object, headers: dict
         ("words", None),
     ],
 )
-def test_the_quoted_charge(meta: object, credits_: float | None) -> None:
+def test_the_quoted_charge_is_read(meta: object, credits_: float | None) -> None:
     body = {"id": ID, "status": "queued", "meta": meta}
     assert submit(200, body) == Accepted(ID, credits_)
     assert poll(body).credits == credits_
@@ -114,13 +115,13 @@ def test_the_quoted_charge(meta: object, credits_: float | None) -> None:
         ({}, None),
     ],
 )
-def test_headers_name_the_quote_where_the_body_does_not(headers: dict[str, str], usd: float | None) -> None:
+def test_headers_give_the_quote_if_the_body_does_not(headers: dict[str, str], usd: float | None) -> None:
     assert submit(200, {"id": ID}, headers).usd == usd
     named = {"id": ID, "meta": {"usage": {"credits_used": 5}}}
     assert submit(200, named, headers).credits == 5
 
 
-# What settles a submission. "refused" is the service's own no, "doubt" is everything else.
+# Outcomes of a submission: "refused" is an explicit refusal by the service, "doubt" is everything else.
 
 PROBLEM = {
     "title": "Bad Request",
@@ -169,7 +170,7 @@ PROBLEMS: list[object] = [PROBLEM, BROKE, LEGACY, FAL_FLAT, {"error": "down"}, {
     [400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 414, 415, 417, 421, 422, 426, 428, 429, 431, 451],
 )
 @pytest.mark.parametrize("body", [*PROBLEMS, *NOTHINGS], ids=repr)
-def test_a_status_that_is_given_before_work_starts_is_a_refusal_whatever_its_body(status: int, body: object) -> None:
+def test_a_status_that_precedes_all_work_is_a_refusal_whatever_its_body(status: int, body: object) -> None:
     assert not refused(status, body).in_doubt
 
 
@@ -195,7 +196,7 @@ def test_503_is_a_refusal_only_with_retry_after(header: str | None, in_doubt: bo
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 408, 425])
-def test_retry_after_beside_another_status_is_no_refusal(status: int) -> None:
+def test_retry_after_with_another_status_is_not_a_refusal(status: int) -> None:
     assert refused(status, {"message": "later"}, {"retry-after": "30"}).in_doubt
 
 
@@ -208,17 +209,17 @@ def test_a_2xx_without_an_id_is_in_doubt(status: int, body: object) -> None:
 
 
 @pytest.mark.parametrize(("status", "in_doubt"), [(301, False), (302, False), (307, False), (308, False), (303, True)])
-def test_redirects(status: int, in_doubt: bool) -> None:
+def test_redirects_are_refused(status: int, in_doubt: bool) -> None:
     error = refused(status, HTML, {"location": "https://elsewhere.example"})
     assert error.in_doubt is in_doubt
     assert (type(error), error.kind) == (AccountFault, "wrong_address")
 
 
-def test_an_id_that_cannot_be_stored_or_asked_for_is_none() -> None:
+def test_an_id_that_cannot_be_stored_or_requested_is_ignored() -> None:
     assert refused(200, b'{"id": "\\ud800"}').in_doubt
 
 
-# Whose fault, and in which words
+# Fault, kind and message
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,9 @@ def test_an_id_that_cannot_be_stored_or_asked_for_is_none() -> None:
         (524, HTML, ServiceFault, "unavailable", "502 Bad Gateway"),
     ],
 )  # fmt: skip
-def test_refusals(status: int, body: object, fault: type[CallError], kind: str, message: str) -> None:
+def test_refusals_have_fault_kind_and_message(
+    status: int, body: object, fault: type[CallError], kind: str, message: str
+) -> None:
     error = refused(status, body)
     assert (type(error), error.kind, error.status) == (fault, kind, status)
     assert str(status) in error.message
@@ -260,7 +263,7 @@ def test_refusals(status: int, body: object, fault: type[CallError], kind: str, 
         assert error.hint
 
 
-def test_long_words_are_cut_and_odd_bytes_are_shown() -> None:
+def test_long_messages_are_cut_and_unprintable_bytes_are_escaped() -> None:
     assert len(refused(400, {"message": "x" * 10_000}).message) < 700
     assert len(refused(500, b"\xff\x00<" + b"y" * 10_000).message) < 300
 
@@ -292,11 +295,11 @@ def test_long_words_are_cut_and_odd_bytes_are_shown() -> None:
         ("9" * 5000, None),
     ],
 )
-def test_retry_after(header: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
     assert retry_after_s(header, NOW) == seconds
 
 
-def test_retry_after_stands_on_the_error() -> None:
+def test_retry_after_is_on_the_error() -> None:
     assert refused(429, b"", {"retry-after": "12"}).retry_after_s == 12.0
     assert refused(503, b"", {}).retry_after_s is None
 
@@ -336,7 +339,7 @@ def test_retry_after_stands_on_the_error() -> None:
         ("TIMED_OUT", Phase.FAILED, True),
     ],
 )
-def test_status_words(status_text: str, phase: Phase, known: bool) -> None:
+def test_each_status_gives_its_phase(status_text: str, phase: Phase, known: bool) -> None:
     seen = poll({"id": ID, "status": status_text, "video": {"url": URL}})
     assert (seen.phase, seen.known) == (phase, known)
     assert (seen.result_url is not None) == (phase is Phase.COMPLETED)
@@ -347,7 +350,7 @@ UNKNOWN = ["baked", "", None, 7, {"state": "completed"}, "completed\x00", "x" * 
 
 
 @pytest.mark.parametrize("status_text", UNKNOWN, ids=lambda status_text: repr(status_text)[:20])
-def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(status_text: object) -> None:
+def test_a_link_or_an_error_decides_an_unknown_status(status_text: object) -> None:
     done = poll({"id": ID, "status": status_text, "video": {"url": URL}})
     assert (done.phase, done.known, done.result_url, done.error) == (Phase.COMPLETED, True, URL, None)
     dead = poll({"id": ID, "status": status_text, "error": {"message": "no face"}})
@@ -370,14 +373,14 @@ def test_an_unknown_word_is_settled_by_a_link_or_an_error_beside_it(status_text:
     ],
     ids=repr,
 )
-def test_an_unknown_word_without_them_is_pending(status_text: object, beside: dict[str, Any]) -> None:
+def test_an_unknown_status_alone_is_pending(status_text: object, beside: dict[str, Any]) -> None:
     seen = poll({"id": ID, "status": status_text, **beside})
     assert (seen.phase, seen.known, seen.result_url, seen.error) == (Phase.GENERATING, False, None, None)
     assert poll({"id": ID, **beside}).phase is Phase.GENERATING
 
 
 @pytest.mark.parametrize("status_text", ["queued", "IN_PROGRESS"])
-def test_an_error_beside_a_pending_word_is_reported_and_changes_nothing(status_text: str) -> None:
+def test_an_error_with_a_pending_status_is_reported_and_changes_nothing(status_text: str) -> None:
     seen = poll({"id": ID, "status": status_text, "error": {"message": "slow disk"}})
     assert seen.phase in {Phase.QUEUED, Phase.GENERATING}
     assert seen.error is None
@@ -385,7 +388,7 @@ def test_an_error_beside_a_pending_word_is_reported_and_changes_nothing(status_t
     assert poll({"id": ID, "status": status_text, "error": None}).notice == ""
 
 
-def test_completed_with_an_error_and_no_link_is_a_failure_in_the_services_words() -> None:
+def test_completed_with_an_error_and_no_link_is_a_failure_with_the_services_message() -> None:
     seen = poll({"id": ID, "status": "completed", "video": None, "error": FAL_FACE})
     assert seen.phase is Phase.FAILED
     assert seen.error is not None
@@ -423,7 +426,7 @@ def test_completed_with_an_error_and_a_link_is_completed_and_the_error_is_report
         (True, None),
     ],
 )
-def test_shapes_of_video(video: object, found: str | None) -> None:
+def test_every_shape_of_video_is_read(video: object, found: str | None) -> None:
     assert poll({"id": ID, "status": "completed", "video": video}).result_url == found
 
 
@@ -444,14 +447,14 @@ UUID = ID.removesuffix(MODEL)
         (ID, {}, {"x-inference-id": ID}),
     ],
 )
-def test_a_reply_that_names_the_generation(asked: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+def test_a_reply_may_name_the_generation(asked: str, body: dict[str, Any], headers: dict[str, str]) -> None:
     seen = read_status(200, headers, packed({"status": "completed", **body}), NOW, asked)
     assert seen.named
 
 
 @pytest.mark.parametrize("body", [{}, {"id": None}, {"id": ""}, {"id": ["x"]}, {"id": True}])
 @pytest.mark.parametrize("headers", [{}, {"x-inference-id": "of the request"}])
-def test_a_reply_without_an_id_does_not_name_it(body: dict[str, Any], headers: dict[str, str]) -> None:
+def test_a_reply_without_an_id_names_no_generation(body: dict[str, Any], headers: dict[str, str]) -> None:
     seen = read_status(200, headers, packed({"status": "error", **body}), NOW, ID)
     assert (seen.phase, seen.named) == (Phase.FAILED, False)
 
@@ -467,12 +470,12 @@ def test_a_reply_without_an_id_does_not_name_it(body: dict[str, Any], headers: d
         {"id": 7},
     ],
 )
-def test_a_reply_that_names_another_generation_is_no_reply(body: dict[str, Any]) -> None:
+def test_a_reply_that_names_another_generation_is_rejected(body: dict[str, Any]) -> None:
     with pytest.raises(ServiceFault) as caught:
         poll({"status": "completed", "video": {"url": URL}, **body})
     assert (caught.value.kind, caught.value.in_doubt) == ("foreign_reply", False)
     assert ID in caught.value.message
-    assert policy_for(caught.value) is None, "it concerns one job alone"
+    assert policy_for(caught.value) is None, "it concerns one job only"
 
 
 def test_completed_without_a_link_quotes_the_reply() -> None:
@@ -529,7 +532,7 @@ FAL_FACE = {
         ({}, "generation_failed", "no reason"),
     ],
 )
-def test_why_a_generation_failed(reply: dict[str, Any], kind: str, message: str) -> None:
+def test_a_failed_generation_has_a_kind_and_a_message(reply: dict[str, Any], kind: str, message: str) -> None:
     seen = poll({"id": ID, "status": "error", **reply})
     assert seen.error is not None
     assert seen.error.kind == kind
@@ -564,15 +567,15 @@ def test_why_a_generation_failed(reply: dict[str, Any], kind: str, message: str)
         (None, "service"),
     ],
 )
-def test_whose_fault_a_failed_generation_is(error: object, fault: str) -> None:
-    """The service's may be made again; what the job asked for fails again."""
+def test_a_failed_generation_has_the_right_fault(error: object, fault: str) -> None:
+    """A failure of the service may be retried; a failure of the request fails again."""
     seen = poll({"id": ID, "status": "error", "error": error})
     assert seen.error is not None
     assert seen.error.fault == fault
 
 
 @pytest.mark.parametrize("body", [b"", HTML, b"[]", b"null", b"{", b'"completed"', b"\xff\xfe{"])
-def test_a_poll_answered_with_nonsense_is_the_services_fault(body: bytes) -> None:
+def test_a_malformed_poll_reply_is_the_services_fault(body: bytes) -> None:
     with pytest.raises(ServiceFault) as caught:
         poll(body)
     assert caught.value.kind == "bad_reply"
@@ -598,11 +601,11 @@ def test_a_poll_answered_with_nonsense_is_the_services_fault(body: bytes) -> Non
         (422, JobFault, "poll_refused"),
     ],
 )
-def test_polls_that_fail(status: int, fault: type[CallError], kind: str) -> None:
+def test_failed_polls_have_fault_and_kind(status: int, fault: type[CallError], kind: str) -> None:
     with pytest.raises(fault) as caught:
         poll(HTML, status)
     assert caught.value.kind == kind
-    assert not caught.value.in_doubt, "a look at a generation accepts nothing"
+    assert not caught.value.in_doubt, "a poll accepts nothing"
 
 
 # The log
@@ -619,18 +622,18 @@ def test_polls_that_fail(status: int, fault: type[CallError], kind: str) -> None
         ({"data": None, "logs": [{"a": 1}], "next_cursor": 7}, [{"a": 1}], ""),
     ],
 )
-def test_pages_of_the_log(body: object, rows: list[Any], cursor: str) -> None:
+def test_pages_of_the_log_are_read(body: object, rows: list[Any], cursor: str) -> None:
     page = read_log(200, EMPTY, packed(body), NOW)
     assert (page.rows, page.cursor) == (rows, cursor)
 
 
 @pytest.mark.parametrize("body", [b"", HTML, b"{}", b"5", b'{"data": {}}', b"[" * 100_000])
-def test_a_log_that_cannot_be_read(body: bytes) -> None:
+def test_a_log_that_cannot_be_read_is_a_service_fault(body: bytes) -> None:
     with pytest.raises(ServiceFault, match="log is not readable"):
         read_log(200, EMPTY, body, NOW)
 
 
-def test_a_log_that_is_not_offered() -> None:
+def test_a_log_that_is_not_offered_is_recognised() -> None:
     with pytest.raises(CallError) as caught:
         read_log(404, EMPTY, b"", NOW)
     assert caught.value.status == 404
@@ -640,7 +643,7 @@ def test_a_log_that_is_not_offered() -> None:
 
 
 def read_all(status: int, headers: dict[str, str], body: bytes) -> None:
-    """Every reader: nothing but a CallError may come out, and what comes out must be storable text."""
+    """Run every reader. It may raise only CallError, and its result must be text that can be stored."""
     for reader in (read_submission, partial(read_status, asked="x"), read_log):
         reply: Any
         try:
@@ -655,7 +658,7 @@ def read_all(status: int, headers: dict[str, str], body: bytes) -> None:
 
 
 def deepest() -> int:
-    """How deep JSON may be nested here and now to be parsed: just below, other recursions may break."""
+    """Return how deep JSON may be nested in order to be parsed here: just below, other recursions may fail."""
 
     def fails(depth: int) -> bool:
         try:
@@ -671,7 +674,7 @@ def deepest() -> int:
                                   '{{"error": {{"data": [{{"message": "m", "path": [{0}]}}]}}}}',
                                   '{{"status": "error", "error": {{"detail": {0}}}}}'])  # fmt: skip
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
-def test_deep_nesting(wrap: str, status: int) -> None:
+def test_deep_nesting_is_survived(wrap: str, status: int) -> None:
     limit = deepest()
     for depth in (1, 2, 50, 300, limit // 2, *range(limit - 16, limit + 2), 100_000):
         for pair in ("[]", ('{"url":', "}")):
@@ -696,13 +699,13 @@ STATUSES = st.sampled_from([200, 201, 204, 301, 304, 400, 401, 403, 404, 418, 42
 
 @settings(derandomize=True, max_examples=250, deadline=None)
 @given(STATUSES, SHAPED, st.dictionaries(st.sampled_from(["retry-after", "x-inference-id"]), st.text(max_size=30)))
-def test_wrong_types_everywhere(status: int, body: object, headers: dict[str, str]) -> None:
+def test_wrong_types_are_survived_everywhere(status: int, body: object, headers: dict[str, str]) -> None:
     read_all(status, headers, json.dumps(body).encode())
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(STATUSES, st.binary(max_size=60), st.text(max_size=40))
-def test_any_bytes(status: int, body: bytes, retry_after: str) -> None:
+def test_any_bytes_are_survived(status: int, body: bytes, retry_after: str) -> None:
     read_all(status, {"retry-after": retry_after}, body)
 
 

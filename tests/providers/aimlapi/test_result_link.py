@@ -1,4 +1,4 @@
-"""The link to the result, wherever it stands in a reply."""
+"""The link to the result, at any place in a reply."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ STATUS, PICTURE = "https://api.example.com/v2/status/9", "https://e.com/a.png"
     ],
     ids=repr,
 )
-def test_the_only_link_is_taken_wherever_it_stands(reply: dict[str, Any], found: str | None) -> None:
+def test_the_only_link_is_found_at_any_place(reply: dict[str, Any], found: str | None) -> None:
     assert result_link(reply, (INPUT,), BASE) == found
 
 
