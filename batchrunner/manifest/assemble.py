@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping
 
 from batchrunner.job import Entry, Job
+from batchrunner.manifest import schema
 from batchrunner.manifest.filenames import FileNames
 from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.ids import Ids
@@ -26,19 +27,12 @@ def _fits(row: Row, spec: ModelSpec) -> bool:
     The schema has checked the fields against all models together.
     """
     foreign = registry.foreign_fields(spec.name)
-    narrower = registry.narrower_fields(spec.name)
-    if not (narrower or foreign) or (foreign.isdisjoint(row.fields) and narrower.keys().isdisjoint(row.fields)):
-        return True
     wrong = [name for name in row.fields if name in foreign]
     for name in wrong:
         row.error("unknown-key", name, f"the model {spec.name} has no field '{name}'", "leave it out for this model")
-    for name, choices in narrower.items():
-        if name in row.fields and row.fields[name] not in choices:
-            listed = ", ".join(map(str, choices))
-            row.error(
-                "not-allowed", name, f"the model {spec.name} takes no '{name}: {row.fields[name]}'", f"one of {listed}"
-            )
-            wrong.append(name)
+    for name, code, message, hint in schema.model_errors(spec, row.fields):
+        row.error(code, name, message, hint)
+        wrong.append(name)
     return not wrong
 
 

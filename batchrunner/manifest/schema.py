@@ -6,7 +6,7 @@ other jobs) are checked elsewhere. This module converts jsonschema's errors to f
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ def schema() -> dict[str, Any]:
 
 
 def with_models(base: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, Any]:
-    """`base` with the names of the models, and their fields. One that several models have takes all their choices."""
+    """`base` with the names of the models, and their fields.
+
+    A field that several models have takes the values of all of them; `model_errors` checks it against its own model.
+    """
     definitions = base["$defs"]
     definitions["model"] = {**definitions["model"], "enum": list(models)}
     fields: dict[str, Any] = {}
@@ -86,10 +89,19 @@ def with_models(base: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[s
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema of a field that two models have: the choices of both."""
-    if "enum" not in one or "enum" not in other:
+    """The schema of a field that two models have: the choices of both, or no more than their types."""
+    if "enum" in one and "enum" in other:
+        return {**one, "enum": [*one["enum"], *(item for item in other["enum"] if item not in one["enum"])]}
+    differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    if differing <= registry.ANNOTATIONS:
         return one
-    return {**one, "enum": [*one["enum"], *(item for item in other["enum"] if item not in one["enum"])]}
+    kept = {key: value for key, value in one.items() if key in registry.ANNOTATIONS}
+    return {**kept, "type": sorted({*_types_of(one), *_types_of(other)})}
+
+
+def _types_of(schema: Mapping[str, Any]) -> list[str]:
+    named = schema.get("type", "string")  # choices are texts
+    return [named] if isinstance(named, str) else list(named)
 
 
 @registry.cached
@@ -121,7 +133,9 @@ def _types() -> dict[str, str]:
     top = schema()["else"]["properties"]
     every = {**top, **top["prices"]["properties"], **schema()["$defs"]["job"]["properties"]}
     whole = {name: schema()["$defs"].get(item.get("$ref", "").rpartition("/")[2], item) for name, item in every.items()}
-    return {name: item["type"] for name, item in whole.items() if str(item.get("type")) in _READ}
+    # A field of several models may have several types. A text that is no number stays as it is.
+    read = {name: next((kind for kind in _types_of(item) if kind in _READ), "") for name, item in whole.items()}
+    return {name: kind for name, kind in read.items() if kind}
 
 
 def typed(name: str | None, text: str) -> Any:
@@ -160,6 +174,23 @@ def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
     translator = _ErrorTranslator(findings)
     translator.check_item(item, ("jobs", 0), item)
     return frozenset(str(place[2]) for place in translator.bad if len(place) > 2)
+
+
+def model_errors(spec: ModelSpec, fields: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield field, code, message and hint for each value that other models take, and this one does not."""
+    for name, own in registry.differing_fields(spec.name).items():
+        if name not in fields or _own_check(spec.name, name)(fields[name]):
+            continue
+        import jsonschema
+
+        for error in _errors(jsonschema.Draft202012Validator(own), fields[name])[:1]:
+            message, hint = _explanation(error, ("jobs", 0, name))
+            yield name, _CODES.get(error.validator, "not-allowed"), f"{message}, for the model {spec.name}", hint
+
+
+@registry.cached
+def _own_check(model: str, name: str) -> schema_fast.Check:
+    return schema_fast.compiled(registry.models()[model].fields[name], {})
 
 
 def hint_for(key: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "alibaba/wan2.2-14b-animate-replace"
 _FOLDERS = ("aimlapi",)  # the sandbox offers the models of aimlapi
+ANNOTATIONS = frozenset({"title", "description", "examples", "default"})  # keys of a schema without effect on values
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _added: dict[str, ModelSpec] = {}
@@ -126,18 +127,22 @@ def foreign_fields(model: str) -> frozenset[str]:
 
 
 @cached
-def narrower_fields(model: str) -> Mapping[str, tuple[Any, ...]]:
-    """The choices of this model's fields where other models have more choices for the same field."""
-    own = {name: tuple(schema["enum"]) for name, schema in models()[model].fields.items() if "enum" in schema}
+def differing_fields(model: str) -> Mapping[str, Mapping[str, Any]]:
+    """This model's own schemas of those fields that another model has with other values."""
     others = [spec.fields for spec in models().values()]
     return {
-        name: choices
-        for name, choices in own.items()
-        if any(set(fields[name].get("enum", choices)) - set(choices) for fields in others if name in fields)
+        name: own
+        for name, own in models()[model].fields.items()
+        if any(_values(fields[name]) != _values(own) for fields in others if name in fields)
     }
+
+
+def _values(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema without what it says about the field to people."""
+    return {key: value for key, value in schema.items() if key not in ANNOTATIONS}
 
 
 @cached
 def fields_differ() -> bool:
-    """Whether a field that one model takes, or a choice of it, is refused by another one."""
-    return any(foreign_fields(name) or narrower_fields(name) for name in models())
+    """Whether a field that one model takes, or a value of it, is refused by another one."""
+    return any(foreign_fields(name) or differing_fields(name) for name in models())
