@@ -217,3 +217,23 @@ class Provider(Protocol):
         the capability.
         """
         ...
+
+
+class OptionalCalls:
+    """The optional calls of a provider that has none of them. A provider overrides those that it declares."""
+
+    async def find_submissions(self, since: float) -> Submissions:
+        """Not offered."""
+        raise NotImplementedError("the provider lists no submissions: see its capabilities")
+
+    async def balance(self) -> Balance | None:
+        """Not offered."""
+        raise NotImplementedError("the provider shows no balance: see its capabilities")
+
+    async def charges(self, since: float) -> Charges | None:
+        """Not offered."""
+        raise NotImplementedError("the provider lists no charges: see its capabilities")
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        """Not offered."""
+        raise NotImplementedError("the provider has no price list: see its capabilities")

@@ -23,7 +23,15 @@ from batchrunner.job import Job, Media
 from batchrunner.media import probe
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
-from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Provider, Submissions
+from batchrunner.providers.base import (
+    Accepted,
+    Capabilities,
+    GenerationStatus,
+    OptionalCalls,
+    Phase,
+    Provider,
+    Submissions,
+)
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.providers.models import read_spec
 from batchrunner.sandbox.clips import marks
@@ -179,7 +187,7 @@ def _picture() -> bytes:
     return encoded(3)
 
 
-class StudioClient:
+class StudioClient(OptionalCalls):
     """The provider for a `Studio`."""
 
     def __init__(self, endpoint: Endpoint, clock: Clock, executor: Executor, capabilities: Capabilities) -> None:

@@ -224,7 +224,7 @@ def test_reports_name_the_inputs_of_the_model(tmp_path: Path) -> None:
             rows = list(csv.DictReader(file))
         assert rows[0]["still"] == STILLS[0]
         assert rows[0]["motion"] == "https://example.com/walk.mp4"
-        assert rows[2]["id"] == "still-0-still-s5-cb26c1ba2d"
+        assert rows[2]["id"] == "still-0-still-s5-resolution480p-6b54e8bbe0"
         assert not rows[2]["motion"]
         page = (simulation.rundir.path / "report.html").read_text()
         assert "still-0.png" in page
