@@ -75,7 +75,7 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_replies.py::test_a_key_that_the_service_quotes_is_removed",
         "hostile/test_secrets.py::test_only_the_service_received_the_key",
         "providers/aimlapi/test_client.py::test_a_redirect_is_not_followed",
-        "transfer/test_downloader.py::test_no_request_ever_carries_a_credential",
+        "transfer/test_downloader.py::test_no_request_ever_has_a_credential",
         "test_cli.py::test_the_key_is_in_no_file_and_no_output",
     ],
     "secrets of the environment, behind any escape, in any fault": [
@@ -102,7 +102,7 @@ ITEMS: dict[str, list[str]] = {
         "hostile/test_links.py::test_only_the_public_addresses_of_a_mixed_name_are_used",
         "hostile/test_links.py::test_a_name_that_resolves_differently_later_is_connected_to_the_checked_address",
         "hostile/test_links.py::test_links_that_are_not_web_addresses_are_refused",
-        "transfer/test_downloader.py::test_redirects_end",
+        "transfer/test_downloader.py::test_redirects_are_limited",
     ],
     "https downgraded to http": ["hostile/test_links.py::test_https_is_never_redirected_to_http"],
     "endless bodies": [
@@ -125,11 +125,11 @@ ITEMS: dict[str, list[str]] = {
     "gzip bombs": [
         "hostile/test_replies.py::test_a_compressed_bomb_is_unpacked_only_to_the_reply_limit",
         "hostile/test_links.py::test_contradictory_or_malformed_replies_are_refused",
-        "transfer/test_downloader.py::test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit",
+        "transfer/test_downloader.py::test_a_small_file_that_expands_beyond_the_limit_ends_at_the_limit",
     ],
     "clips that are none, or broken on purpose": [
         "hostile/test_fuzz.py::test_a_mutated_clip_passes_or_fails_at_the_cost_of_about_one_reading",
-        "transfer/test_downloader.py::test_what_is_no_whole_clip_is_refused_and_not_continued",
+        "transfer/test_downloader.py::test_an_incomplete_or_foreign_file_is_refused_and_not_continued",
         "media/test_mp4_structure.py::test_a_playlist_in_disguise_opens_no_other_file",
         "media/test_mp4_structure.py::test_work_on_pictures_is_bounded",
     ],

@@ -18,7 +18,7 @@ MODELS = "/v1/models"
 
 
 def movements(number: int) -> list[Movement]:
-    """So many movements, one every ten seconds: charges, and a payment after every third."""
+    """Make a number of movements, one every ten seconds: charges, and a payment after every third."""
     payment = Movement(0, "TOPUP", "PAYMENT", 9)
     return [
         Movement(10.0 * n, payment.direction, payment.type, n + 1)
@@ -75,7 +75,7 @@ def test_the_parameters_select_rows(query: dict[str, str], expected: list[int]) 
         {"cursor": ""}, {"cursor": "eyJ2IjoxLCJuIjogM30"},
     ],
 )  # fmt: skip
-def test_a_parameter_that_cannot_be_used_is_named(query: dict[str, str]) -> None:
+def test_an_unusable_parameter_is_named(query: dict[str, str]) -> None:
     with pytest.raises(billing.BadQuery, match=next(iter(query))):
         page(query)
 
@@ -207,7 +207,7 @@ def test_the_pages_can_be_missing(virtual: Any) -> None:
 # One account
 
 
-def test_the_concurrency_limit_and_the_balance_are_the_account_s(virtual: Any) -> None:
+def test_the_concurrency_limit_and_the_balance_belong_to_the_account(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         statuses = []
         for number in range(4):

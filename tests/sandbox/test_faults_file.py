@@ -1,6 +1,6 @@
-"""The faults file: its sections, what they come to, and docs/sandbox.md, which is made from the same table.
+"""The faults file: its sections, their effect, and docs/sandbox.md, which is generated from the same table.
 
-``REWRITE_DOCS=1`` writes the page's tables anew.
+``REWRITE_DOCS=1`` rewrites the page's tables.
 """
 
 import os
@@ -50,7 +50,7 @@ def kinds_text() -> str:
 
 
 @pytest.mark.parametrize(("mark", "text"), [("sections", sections_text()), ("kinds", kinds_text())])
-def test_the_pages_tables_are_the_codes(mark: str, text: str) -> None:
+def test_the_pages_tables_match_the_code(mark: str, text: str) -> None:
     pattern = re.compile(rf"(<!-- {mark} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
     page = PAGE.read_text("utf-8")
     if os.environ.get("REWRITE_DOCS"):
@@ -74,7 +74,7 @@ def test_the_page_explains_every_kind_and_every_outage() -> None:
     assert documented("`shows`") == list(SHOWS)
 
 
-def test_the_pages_example_is_read() -> None:
+def test_the_pages_example_is_valid() -> None:
     example = re.search(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert example
     found = read(example[1])
@@ -87,7 +87,7 @@ def test_the_pages_example_is_read() -> None:
     [(name, key) for name, section in SECTIONS.items() for key in section.keys],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_every_example_is_read(name: str, key: Any) -> None:
+def test_every_example_is_valid(name: str, key: Any) -> None:
     also = yaml.safe_load("{" + NEEDED.get(name, "") + "}") or {}
     also = {"on" if key is True else key: value for key, value in also.items()}
     if key.name == "delay":
@@ -100,7 +100,7 @@ def test_every_example_is_read(name: str, key: Any) -> None:
     assert found["faults"] or found["conditions"] != Conditions() or name == "service"
 
 
-# What it says
+# Meaning
 
 
 def test_sections_become_a_configuration() -> None:
@@ -158,7 +158,7 @@ def test_sections_become_a_configuration() -> None:
         ("faults: [{on: submit, kind: lost_replies}]", "kind: 'lost_replies'", "Did you mean 'lost_reply'?"),
     ],
 )
-def test_a_mistake_is_told_by_its_place_and_cure(text: str, message: str, hint: str) -> None:
+def test_a_mistake_is_reported_with_its_place_and_a_hint(text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(text)
     assert message in caught.value.message
@@ -166,7 +166,7 @@ def test_a_mistake_is_told_by_its_place_and_cure(text: str, message: str, hint: 
 
 
 @pytest.mark.parametrize("shows", [show for show in SHOWS if show != "refused"])
-def test_an_outage_befalls_all_calls_and_accepts_no_submission(shows: str) -> None:
+def test_an_outage_affects_all_calls_and_accepts_no_submission(shows: str) -> None:
     rules = list(Outage(60, 30, shows).rules())
     assert {rule.on for rule in rules} == set(CALLS)
     assert {rule.between_s for rule in rules} == {(60, 90)}
@@ -174,7 +174,7 @@ def test_an_outage_befalls_all_calls_and_accepts_no_submission(shows: str) -> No
     assert submit.kind not in {"hang", "cut"}
 
 
-def test_an_outage_asks_to_wait() -> None:
+def test_an_outage_asks_for_a_wait() -> None:
     (rule,) = Outage(calls="poll", retry_after_s=90).rules()
     assert rule == Fault("poll", "unavailable_retry_after", between_s=(0, float("inf")), delay_s=90)
 
@@ -187,13 +187,13 @@ def test_out_of_credits_ends_with_the_next_top_up() -> None:
     assert set(ACCOUNT) == {"out_of_credits", "locked", "revoked"}
 
 
-def test_limits_are_the_tightest_in_force() -> None:
+def test_the_tightest_current_limit_applies() -> None:
     conditions = Conditions(throttled=(Throttle(10, 10, concurrency=2), Throttle(15, 10, 9, 0.5)))
     seen = [conditions.limits(at, 5, None) for at in (9, 10, 15, 20, 25)]
     assert seen == [(5, None), (2, None), (2, 0.5), (5, 0.5), (5, None)]
 
 
-def test_slowness_is_for_a_time() -> None:
+def test_slowness_lasts_for_a_time() -> None:
     conditions = Conditions(slow=(Slow(10, 10, queue_wait_s=99), Slow(15, 10, duration_s=77, reply_s=3)))
     usual = Rules(queue_wait_s=1, duration_s=2)
     paces = [conditions.pace(at, usual) for at in (9, 15, 20)]
@@ -201,7 +201,7 @@ def test_slowness_is_for_a_time() -> None:
     assert [conditions.reply_s(at) for at in (9, 15, 25)] == [0, 3, 0]
 
 
-def test_an_allowance_is_so_many_calls_a_second() -> None:
+def test_an_allowance_is_a_number_of_calls_a_second() -> None:
     fast, slow = Allowance(), Allowance()
     assert [fast.take(at, 2) for at in (0, 0, 0, 0.5, 0.5, 9, 9, 9)] == [
         True, True, False, True, False, True, True, False,
@@ -216,7 +216,7 @@ def test_retry_after_has_three_forms() -> None:
     assert sent == [None, "30", "Sun, 22 Nov 2026 21:55:31 GMT"]
 
 
-def test_a_rehearsal_is_quick_or_a_hurried_night(tmp_path: Path) -> None:
+def test_fast_accelerates_a_rehearsal(tmp_path: Path) -> None:
     assert rehearsal(fast=False, faults=None) == SandboxConfig()
     faults = tmp_path / "night.yaml"
     faults.write_text("service: {duration: 9m}\noutages: [{from: 1h, for: 20m}]")

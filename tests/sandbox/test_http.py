@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: in virtual time with simulated sockets, and where it matters over real loopback."""
+"""The sandbox over HTTP: in virtual time with simulated sockets, and over real loopback if that matters."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ async def instant(request: RenderRequest) -> bytes:
 
 
 class Client:
-    """Speaks as the documentation's sample does."""
+    """Sends the requests that the documentation's sample sends."""
 
     def __init__(self, session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
         self.session = session
@@ -47,7 +47,7 @@ class Client:
         self.key = {"Authorization": "Bearer test-key"}
 
     async def call(self, method: str, path: str, headers: Any = None, **more: Any) -> tuple[int, Any, Any]:
-        """Status, body (parsed if it is JSON) and headers."""
+        """Return status, body (parsed if it is JSON) and headers."""
         url = path if path.startswith("http") else self.sandbox.url + path
         key = {} if "/files/" in url else self.key
         async with self.session.request(method, url, headers=key | (headers or {}), **more) as response:
@@ -62,7 +62,7 @@ class Client:
         return await self.call("GET", GENERATIONS, params={"generation_id": generation_id})
 
     async def result(self) -> str:
-        """The URL of a fresh generation's result."""
+        """Return the URL of a new generation's result."""
         _, body, _ = await self.submit()
         await asyncio.sleep(20)  # virtual seconds
         return str((await self.poll(body["id"]))[1]["video"]["url"])
@@ -86,7 +86,7 @@ Scenario = Callable[[Client], Awaitable[None]]
 
 @pytest.fixture
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a scenario against a sandbox in virtual time."""
+    """Run a scenario against a sandbox in virtual time."""
     monkeypatch.setattr(
         "aiohttp.connector.aiohappyeyeballs.start_connection", async_solipsism.aiohappyeyeballs_start_connection
     )
@@ -102,10 +102,10 @@ def virtual(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-# The way of a generation
+# The life of a generation
 
 
-def test_a_generation_from_submission_to_file(virtual: Any) -> None:
+def test_a_generation_goes_from_submission_to_file(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         loop = asyncio.get_running_loop()
         status, body, headers = await client.submit({"X-Client-Request-Id": "batch:1"})
@@ -129,7 +129,7 @@ def test_a_generation_from_submission_to_file(virtual: Any) -> None:
     virtual(scenario)
 
 
-def test_the_cap_and_the_queue_limit(virtual: Any) -> None:
+def test_the_cap_and_the_queue_limit_apply(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         replies = await asyncio.gather(*(client.submit(shift=number) for number in range(6)))
         assert sorted(status for status, _, _ in replies) == [200, 200, 200, 429, 429, 429]
@@ -142,7 +142,7 @@ def test_the_cap_and_the_queue_limit(virtual: Any) -> None:
     virtual(scenario, capacity=2, queue_limit=1)
 
 
-def test_a_whole_simulation_replays(virtual: Any) -> None:
+def test_a_whole_simulation_is_repeatable(virtual: Any) -> None:
     ledgers = []
 
     async def scenario(client: Client) -> None:
@@ -195,7 +195,7 @@ def test_an_invalid_request_is_refused_with_its_issues(virtual: Any) -> None:
     virtual(scenario)
 
 
-def test_what_is_not_there_is_not_found(virtual: Any) -> None:
+def test_an_unknown_path_is_not_found(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         status, body, _ = await client.poll("b5592d70:alibaba/x")
         assert (status, body["message"], body["error"]["name"]) == (404, "Inference not found", "NotFoundException")
@@ -232,7 +232,7 @@ def test_a_malformed_client_request_id_is_dropped(virtual: Any, sent: str) -> No
     virtual(scenario)
 
 
-def test_media_that_cannot_be_used_fail_in_generation(virtual: Any) -> None:
+def test_unusable_media_fail_the_generation(virtual: Any) -> None:
     async def refuse(_request: RenderRequest) -> bytes:
         raise RenderFailed("image_url", "image_load_error", "Could not load the image")
 
@@ -248,7 +248,7 @@ def test_media_that_cannot_be_used_fail_in_generation(virtual: Any) -> None:
     virtual(scenario, render=refuse)
 
 
-def test_the_renderer_is_told_what_the_order_asks_for(virtual: Any) -> None:
+def test_the_renderer_receives_the_requests_parameters(virtual: Any) -> None:
     seen: list[RenderRequest] = []
 
     async def render_once(request: RenderRequest) -> bytes:
@@ -265,7 +265,7 @@ def test_the_renderer_is_told_what_the_order_asks_for(virtual: Any) -> None:
     virtual(scenario, render=render_once)
 
 
-def test_equal_orders_vary_with_their_request_but_not_with_its_run(virtual: Any) -> None:
+def test_equal_requests_vary_with_their_request_id_but_not_with_its_run(virtual: Any) -> None:
     seen: list[str] = []
 
     async def render_once(request: RenderRequest) -> bytes:
@@ -283,7 +283,7 @@ def test_equal_orders_vary_with_their_request_but_not_with_its_run(virtual: Any)
 
 
 @pytest.mark.parametrize(("render", "composite"), [("composite", True), ("transcode", False)])
-def test_transcoding_is_a_switch(virtual: Any, render: str, composite: bool) -> None:
+def test_transcoding_is_optional(virtual: Any, render: str, composite: bool) -> None:
     seen: list[bool] = []
 
     async def render_once(request: RenderRequest) -> bytes:
@@ -299,7 +299,7 @@ def test_transcoding_is_a_switch(virtual: Any, render: str, composite: bool) -> 
     virtual(scenario)
 
 
-def test_logs_show_the_client_request_id(virtual: Any) -> None:
+def test_logs_contain_the_client_request_id(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         for number in range(3):
             await client.submit({"X-Client-Request-Id": f"r{number}"})
@@ -343,7 +343,7 @@ def test_logs_show_the_client_request_id(virtual: Any) -> None:
         ("empty_200", 200, 1),
     ],
 )
-def test_a_submission_that_is_answered_with_an_error(virtual: Any, kind: str, status: int, accepted: int) -> None:
+def test_a_submission_can_be_answered_with_an_error(virtual: Any, kind: str, status: int, accepted: int) -> None:
     async def scenario(client: Client) -> None:
         answered, body, headers = await client.submit()
         assert answered == status
@@ -360,7 +360,7 @@ def test_a_submission_that_is_answered_with_an_error(virtual: Any, kind: str, st
 
 
 @pytest.mark.parametrize(("kind", "accepted"), [("lost_reply", 1), ("cut_before", 0), ("hang", 1), ("hang_before", 0)])
-def test_a_submission_that_is_never_answered(virtual: Any, kind: str, accepted: int) -> None:
+def test_a_submission_can_stay_unanswered(virtual: Any, kind: str, accepted: int) -> None:
     async def scenario(client: Client) -> None:
         client.session._timeout = aiohttp.ClientTimeout(total=300)
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, TimeoutError)):
@@ -380,7 +380,7 @@ def test_a_submission_that_is_never_answered(virtual: Any, kind: str, accepted: 
         ("created_201", 201, ["id", "status", "meta"]),
     ],
 )
-def test_a_submission_that_is_answered_oddly(virtual: Any, kind: str, status: int, keys: list[str]) -> None:
+def test_a_submission_can_get_an_unusual_answer(virtual: Any, kind: str, status: int, keys: list[str]) -> None:
     async def scenario(client: Client) -> None:
         answered, body, headers = await client.submit()
         assert (answered, list(body)) == (status, keys)
@@ -390,7 +390,7 @@ def test_a_submission_that_is_answered_oddly(virtual: Any, kind: str, status: in
     virtual(scenario, Fault("submit", kind))
 
 
-def test_retry_after(virtual: Any) -> None:
+def test_retry_after_is_sent(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         status, _, headers = await client.submit()
         assert (status, headers["Retry-After"]) == (429, "12")
@@ -420,7 +420,7 @@ def test_an_outage_begins_and_ends(virtual: Any) -> None:
         ("succeeded", (200, "queued")),
     ],
 )
-def test_a_poll_that_is_answered_oddly_early(virtual: Any, kind: str, expected: tuple[int, str | None]) -> None:
+def test_an_early_poll_can_get_an_unusual_answer(virtual: Any, kind: str, expected: tuple[int, str | None]) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         status, polled, _ = await client.poll(body["id"])
@@ -439,7 +439,7 @@ def test_a_poll_that_is_answered_oddly_early(virtual: Any, kind: str, expected: 
         ("video_object_list", lambda url: {"video": [{"url": url}]}),
     ],
 )
-def test_a_completed_poll_that_is_odd_once(virtual: Any, kind: str, shape: Any) -> None:
+def test_a_completed_poll_can_be_wrong_once(virtual: Any, kind: str, shape: Any) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         await asyncio.sleep(20)
@@ -452,7 +452,7 @@ def test_a_completed_poll_that_is_odd_once(virtual: Any, kind: str, shape: Any) 
 @pytest.mark.parametrize(
     ("kind", "answered"), [("no_id", {"own"}), ("other_id", {"id", "other"}), ("other_without_id", {"other"})]
 )
-def test_a_poll_that_is_answered_for_another_generation(virtual: Any, kind: str, answered: set[str]) -> None:
+def test_a_poll_can_be_answered_for_another_generation(virtual: Any, kind: str, answered: set[str]) -> None:
     async def scenario(client: Client) -> None:
         own, other = [(await client.submit(shift=shift))[1]["id"] for shift in (1, 2)]
         await asyncio.sleep(20)
@@ -473,7 +473,7 @@ def test_a_poll_that_is_answered_for_another_generation(virtual: Any, kind: str,
         ("pending_again", 20, ("generating", "completed")),
     ],
 )
-def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int, statuses: tuple[str, str]) -> None:
+def test_a_status_can_go_back_and_forth(virtual: Any, kind: str, after_s: int, statuses: tuple[str, str]) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         await asyncio.sleep(after_s)
@@ -485,7 +485,7 @@ def test_a_status_that_goes_back_and_forth(virtual: Any, kind: str, after_s: int
     virtual(scenario, Fault("poll", kind, each_first=1))
 
 
-def test_a_submission_that_is_answered_for_another_one(virtual: Any) -> None:
+def test_a_submission_can_be_answered_for_another_one(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         first = (await client.submit({"X-Client-Request-Id": "one"}))[1]["id"]
         second = (await client.submit({"X-Client-Request-Id": "two"}))[1]["id"]
@@ -495,7 +495,7 @@ def test_a_submission_that_is_answered_for_another_one(virtual: Any) -> None:
     virtual(scenario, Fault("submit", "other_id", match="two"))
 
 
-def test_a_log_that_shows_other_submissions_than_the_one_asked_for(virtual: Any) -> None:
+def test_a_log_can_list_other_submissions_than_requested(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         await client.submit({"X-Client-Request-Id": "one"})
         _, body, _ = await client.call("GET", "/v2/logs", params={"client_request_id": "two"})
@@ -505,7 +505,7 @@ def test_a_log_that_shows_other_submissions_than_the_one_asked_for(virtual: Any)
 
 
 @pytest.mark.parametrize("kind", ["face_detection", "content_policy", "file_download", "error_object"])
-def test_a_generation_that_fails(virtual: Any, kind: str) -> None:
+def test_a_generation_can_fail(virtual: Any, kind: str) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         await asyncio.sleep(5)
@@ -522,7 +522,7 @@ def test_a_generation_that_fails(virtual: Any, kind: str) -> None:
 # Downloads
 
 
-def test_a_result_is_not_there_before_its_generation_has_ended(virtual: Any) -> None:
+def test_a_result_is_not_available_before_its_generation_has_ended(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         path = f"/files/{body['id'].split(':')[0]}.mp4"
@@ -534,7 +534,7 @@ def test_a_result_is_not_there_before_its_generation_has_ended(virtual: Any) -> 
     virtual(scenario)
 
 
-def test_ranges_over_http(virtual: Any) -> None:
+def test_ranges_are_served_over_http(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         url = await client.result()
         _, whole, headers = await client.call("GET", url)
@@ -570,7 +570,7 @@ def test_ranges_over_http(virtual: Any) -> None:
         ("no_range", 200, lambda data: data == CLIP),
     ],
 )
-def test_a_download_that_goes_wrong_once(virtual: Any, kind: str, status: int, check: Any) -> None:
+def test_a_download_can_fail_once(virtual: Any, kind: str, status: int, check: Any) -> None:
     async def scenario(client: Client) -> None:
         url = await client.result()
         began = asyncio.get_running_loop().time()
@@ -584,7 +584,7 @@ def test_a_download_that_goes_wrong_once(virtual: Any, kind: str, status: int, c
     virtual(scenario, Fault("download", kind, first=1))
 
 
-def test_a_download_that_is_cut_can_be_resumed(virtual: Any) -> None:
+def test_a_cut_download_can_be_resumed(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         url = await client.result()
         half = len(CLIP) // 2
@@ -599,7 +599,7 @@ def test_a_download_that_is_cut_can_be_resumed(virtual: Any) -> None:
     virtual(scenario, Fault("download", "truncated", first=1))
 
 
-def test_a_changed_etag(virtual: Any) -> None:
+def test_an_etag_can_change(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         url = await client.result()
         _, _, first = await client.call("GET", url)
@@ -630,13 +630,13 @@ def test_a_torn_last_line_of_the_ledger_is_dropped(virtual: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("ledger", ["rubbish\n", "[]\n", "{}\n", '{"event": "started", "at": 0}\n'])
-def test_a_state_directory_that_cannot_be_used_is_a_usage_error(virtual: Any, tmp_path: Path, ledger: str) -> None:
+def test_an_unusable_state_directory_is_a_usage_error(virtual: Any, tmp_path: Path, ledger: str) -> None:
     (tmp_path / "ledger.jsonl").write_text(ledger)
     with pytest.raises(UsageError, match="state directory"):
         virtual(None, state_dir=tmp_path)
 
 
-def test_the_ledger_can_be_read_after_close_and_a_temporary_directory_is_gone(virtual: Any) -> None:
+def test_the_ledger_is_readable_after_close_and_a_temporary_directory_is_removed(virtual: Any) -> None:
     kept: list[Sandbox] = []
 
     async def scenario(client: Client) -> None:
@@ -678,7 +678,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("renderer", ["never", "real"])
-def test_a_sandbox_that_is_killed_forgets_nothing(tmp_path: Path, renderer: str) -> None:
+def test_a_killed_sandbox_forgets_nothing(tmp_path: Path, renderer: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), renderer], stdout=subprocess.PIPE, text=True)
     assert child.stdout
     url = child.stdout.readline().strip()
@@ -708,7 +708,7 @@ def test_a_sandbox_that_is_killed_forgets_nothing(tmp_path: Path, renderer: str)
         generation_id = asyncio.run(submit())
     finally:
         child.kill()
-        # Ends when nobody holds the pipe any more: the workers have died with their parent.
+        # This ends when no process has the pipe open: the workers have died with their parent.
         child.communicate(timeout=60)
     asyncio.run(again(generation_id))
 

@@ -1,4 +1,4 @@
-"""The sandbox's pure parts: validation, faults, the world, ranges, log pages."""
+"""The sandbox's pure modules: validation, faults, the world, ranges, log pages."""
 
 import base64
 import json
@@ -95,12 +95,12 @@ def test_an_enum_issue_has_the_captured_shape() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"shift": NaN}', b"[" * 100_000, b'{"shift": 1' + b"0" * 9999])
-def test_what_is_not_json_is_one_issue(body: bytes) -> None:
+def test_invalid_json_is_one_issue(body: bytes) -> None:
     (issue,) = check(body)  # type: ignore[misc]
     assert "JSON" in issue["message"]
 
 
-def test_all_missing_fields_are_told_at_once() -> None:
+def test_all_missing_fields_are_reported_together() -> None:
     found = check(b"{}")
     assert isinstance(found, list)
     assert [(issue["path"], issue["message"]) for issue in found] == [
@@ -114,7 +114,7 @@ def test_unknown_keys_are_dropped_and_whole_floats_are_integers() -> None:
     assert order(num_inference_steps=20.0).fingerprint == order().fingerprint
 
 
-def test_the_fingerprint_follows_the_content() -> None:
+def test_the_fingerprint_depends_on_the_content() -> None:
     other = "data:video/quicktime;base64," + base64.b64encode(b"clip").decode()
     assert order(video_url=other).fingerprint == order().fingerprint
     changes: list[dict[str, Any]] = [{"shift": 6}, {"image_url": PICTURE}, {"model": MODELS[1].names[0]}]
@@ -141,7 +141,7 @@ def test_draws_do_not_depend_on_the_order_of_calls() -> None:
     assert 60 < len(befallen(calls)) < 140
 
 
-def test_conditions_of_a_rule_add_up() -> None:
+def test_all_conditions_of_a_rule_must_be_met() -> None:
     faults = Faults([Fault("poll", "cut", first=2, each_first=1, between_s=(10, 20))])
     fired = [
         bool(faults.decide("poll", identity, at))
@@ -157,7 +157,7 @@ def test_a_kind_waits_for_a_generation_in_its_state() -> None:
     assert faults.decide("submit", "a", 0) is None
 
 
-def test_every_kind_does_something() -> None:
+def test_every_kind_has_an_effect() -> None:
     ways = {"hang", "hang_before", "cut", "cut_before", "lost_reply"}
     downloads = {"truncated", "short", "zeros", "slow", "no_range", "changed_etag", *CHANGED}
     downloads |= {"signed_redirect", "cookie_redirect"}
@@ -170,7 +170,7 @@ def test_every_kind_does_something() -> None:
     assert not REFUSED & UNREPLIED
 
 
-def test_a_faults_file(tmp_path: Any) -> None:
+def test_a_faults_file_is_read(tmp_path: Any) -> None:
     path = tmp_path / "faults.yaml"
     path.write_text(
         "- {on: submit, kind: lost_reply, rate: 0.05}\n"
@@ -207,7 +207,7 @@ def test_a_faults_file(tmp_path: Any) -> None:
         ("- !!python/name:os.system x", "not YAML"),
     ],
 )
-def test_a_faults_file_that_is_wrong_is_told_by_place(text: str, message: str) -> None:
+def test_a_mistake_in_a_faults_file_is_reported_with_its_place(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text, "f.yaml")
     assert caught.value.message.startswith("f.yaml")
@@ -215,7 +215,7 @@ def test_a_faults_file_that_is_wrong_is_told_by_place(text: str, message: str) -
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa"])
-def test_a_faults_file_that_cannot_be_read_is_a_usage_error(tmp_path: Any, content: bytes | None) -> None:
+def test_an_unreadable_faults_file_is_a_usage_error(tmp_path: Any, content: bytes | None) -> None:
     path = tmp_path / "faults.yaml"
     if content:
         path.write_bytes(content)
@@ -229,7 +229,7 @@ CONSTANT = Rules(capacity=2, queue_limit=1, queue_wait_s=1, duration_s=10, sprea
 
 
 class Run:
-    """A world whose events are kept, as the ledger would."""
+    """Make a world that keeps its events, as the ledger does."""
 
     def __init__(self, rules: Rules = CONSTANT) -> None:
         self.world = World(rules)
@@ -258,7 +258,7 @@ def test_a_generation_waits_runs_and_ends_when_it_is_also_rendered() -> None:
     assert (one.status, run.world.next_due()) == ("queued", 101)
     assert run.settle(100.9) == []
     assert run.settle(101) == ["started"]
-    assert run.settle(111) == []  # its time is over, its clip is not there
+    assert run.settle(111) == []  # its time is over, its clip is missing
     assert run.world.next_due() is None
     run.world.decide(one, {"event": "completed", "file": one.file})
     assert run.world.next_due() == 111
@@ -266,7 +266,7 @@ def test_a_generation_waits_runs_and_ends_when_it_is_also_rendered() -> None:
     assert one.status == "completed"
 
 
-def test_capacity_and_queue_limit() -> None:
+def test_capacity_and_queue_limit_apply() -> None:
     run = Run()
     generations = [run.accept(0) for _ in range(3)]
     assert not run.world.has_room()
@@ -298,12 +298,12 @@ def test_money_is_held_then_charged_or_rolled_back() -> None:
     assert (run.world.credits_held, run.world.credits_charged) == (0, price("480p", 32))
 
 
-def test_price_is_by_the_second_at_sixteen_frames() -> None:
+def test_a_second_of_sixteen_frames_has_the_price() -> None:
     assert price("720p", 32) == 2 * price("720p", 16) > price("480p", 32)
     assert price("480p", None) > 0
 
 
-def test_ids_and_durations_follow_the_request_not_the_order_of_arrival() -> None:
+def test_ids_and_durations_depend_on_the_request_and_not_on_its_order() -> None:
     rules = Rules(seed=5)
 
     def drawn(request_ids: list[str]) -> dict[str, tuple[str, float]]:
@@ -317,7 +317,7 @@ def test_ids_and_durations_follow_the_request_not_the_order_of_arrival() -> None
     assert run.accept(0).id != run.accept(0).id
 
 
-def test_a_world_made_from_its_events_is_the_same_world() -> None:
+def test_a_world_restored_from_its_events_is_equal() -> None:
     run = Run()
     ended, running, waiting = (run.accept(at) for at in (0, 0.1, 0.2))
     run.settle(3)
@@ -365,12 +365,12 @@ def test_the_problem_envelope_has_the_captured_fields() -> None:
         ("bytes=90-", '"old"', (200, 0, 100)),
     ],
 )
-def test_ranges(range_header: str | None, if_range: str | None, expected: tuple[int, int, int]) -> None:
+def test_ranges_are_parsed(range_header: str | None, if_range: str | None, expected: tuple[int, int, int]) -> None:
     what = plan(100, '"e"', range_header, if_range)
     assert (what.status, what.start, what.length) == expected
 
 
-def test_zeros_cover_the_same_part_however_the_file_is_cut() -> None:
+def test_zeros_cover_the_same_bytes_in_every_range() -> None:
     whole = bytes([1]) * 100
     pieces = b"".join(_zeroed(whole[at : at + 7], at, 100) for at in range(0, 100, 7))
     assert pieces == _zeroed(whole, 0, 100) == bytes([1]) * 40 + bytes(20) + bytes([1]) * 40
@@ -398,17 +398,17 @@ def paged(**query: str) -> list[str | None]:
         ({"client_request_id": "r9"}, []),
     ],
 )
-def test_log_pages(query: dict[str, str], expected: list[str]) -> None:
+def test_log_pages_are_filtered_and_limited(query: dict[str, str], expected: list[str]) -> None:
     assert paged(**query) == expected
 
 
 @pytest.mark.parametrize("query", [{"period": "1y"}, {"limit": "0"}, {"limit": "101"}, {"limit": "²"}])
-def test_a_log_query_that_cannot_be_used_names_its_parameter(query: dict[str, str]) -> None:
+def test_an_unusable_log_query_names_its_parameter(query: dict[str, str]) -> None:
     with pytest.raises(logs.BadQuery, match=next(iter(query))):
         paged(**query)
 
 
-def test_logs_can_be_late_and_can_hide_what_is_unfinished() -> None:
+def test_logs_can_be_late_and_can_omit_unfinished_generations() -> None:
     run = Run()
     run.accept(0)
     generations = list(run.world.generations.values())
@@ -429,14 +429,14 @@ def test_the_log_rate_limit_is_two_hundred_a_minute() -> None:
 # Marks
 
 
-def test_a_clip_tells_by_its_mark_which_one_it_is() -> None:
+def test_a_clips_mark_identifies_it() -> None:
     marked = b"clip" + marks.mark("gen:model", "f" * 64, "run.job.1")
     mark = {"generation_id": "gen:model", "fingerprint": "f" * 64, "client_request_id": "run.job.1"}
     assert marks.read(marked) == mark
-    assert int.from_bytes(marked[4:8], "big") == len(marked) - 4, "a whole box, which players skip"
+    assert int.from_bytes(marked[4:8], "big") == len(marked) - 4, "a complete box, which players skip"
 
 
-def test_a_mark_that_is_not_whole_is_none() -> None:
+def test_an_incomplete_mark_is_ignored() -> None:
     marked = b"clip" + marks.mark("gen:model", "f" * 64, None)
     assert [marks.read(content) for content in (b"", b"clip", marked[:-1], marked + b"x")] == [None] * 4
     assert marks.read(marked[:30].ljust(len(marked), b"\0")) is None

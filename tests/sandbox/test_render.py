@@ -1,4 +1,4 @@
-"""The sandbox's renderer: what it makes is decoded and measured."""
+"""The sandbox's renderer: its clips are decoded and measured."""
 
 import base64
 import struct
@@ -23,7 +23,7 @@ FASTEST: dict[str, Any] = {"quality": "low", "write_mode": "fast"}
 
 
 def decoded(path: Path) -> tuple[list[Any], Any, float]:
-    """Frames as RGB arrays, average rate, length in seconds."""
+    """Return frames as RGB arrays, average rate, and length in seconds."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -33,7 +33,7 @@ def decoded(path: Path) -> tuple[list[Any], Any, float]:
 
 
 def clip(path: Path, width_px: int, height_px: int, rate: Fraction = Fraction(10), frames: int = 5) -> Path:
-    """A short clip of seeded noise that drifts."""
+    """Make a short clip of seeded noise that drifts."""
     noise = np.random.default_rng(1).integers(0, 256, (height_px, width_px, 3), np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
@@ -49,14 +49,14 @@ def rendered(tmp_path: Path, video: Path = MEDIA / "standin.mp4", **options: Any
     return render(RenderRequest(video, MEDIA / "standin.jpg", tmp_path / "out.mp4", **(FASTEST | options)))
 
 
-def test_the_result_is_as_long_and_as_fast_as_the_reference(tmp_path: Path) -> None:
+def test_the_result_has_the_length_and_rate_of_the_reference(tmp_path: Path) -> None:
     frames, rate, length_s = decoded(rendered(tmp_path))
     assert (len(frames), rate) == (60, 25)
     assert length_s == pytest.approx(2.4)
 
 
 @pytest.mark.parametrize("resolution", ["480p", "580p", "720p"])
-def test_the_result_has_the_size_asked_for(tmp_path: Path, resolution: str) -> None:
+def test_the_result_has_the_requested_size(tmp_path: Path, resolution: str) -> None:
     short_px = int(resolution[:-1])
     frames, _, _ = decoded(rendered(tmp_path, clip(tmp_path / "in.mp4", 90, 120), resolution=resolution))
     assert {frame.shape for frame in frames} == {(2 * round(short_px * 4 / 3 / 2), short_px, 3)}
@@ -76,7 +76,7 @@ def test_the_short_side_is_the_resolution(size: tuple[int, int], resolution: str
     assert output_size(*size, resolution) == expected
 
 
-def test_fast_start_odd_sizes_and_odd_rates(tmp_path: Path) -> None:
+def test_fast_start_unusual_sizes_and_rates_are_supported(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 166, 94, Fraction(24000, 1001), 7)
     path = rendered(tmp_path, source)
     frames, rate, length_s = decoded(path)
@@ -87,7 +87,7 @@ def test_fast_start_odd_sizes_and_odd_rates(tmp_path: Path) -> None:
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_better_quality_is_a_bigger_file_and_a_small_one_is_smaller(tmp_path: Path) -> None:
+def test_better_quality_gives_a_larger_file(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mp4", 240, 240)
     sizes = [
         rendered(tmp_path, source, quality=quality, write_mode="fast").stat().st_size
@@ -99,8 +99,8 @@ def test_better_quality_is_a_bigger_file_and_a_small_one_is_smaller(tmp_path: Pa
     assert balanced != sizes[2]
 
 
-def test_the_character_stands_in_the_scene(tmp_path: Path) -> None:
-    """The middle changes with the picture, the corners stay the scene's."""
+def test_the_character_is_in_the_scene(tmp_path: Path) -> None:
+    """The middle changes with the picture; the corners stay those of the scene."""
     scene, _, _ = decoded(MEDIA / "standin.mp4")
     red, blue = (tmp_path / f"{name}.png" for name in ("red", "blue"))
     stripes = np.zeros((64, 64, 3), np.uint8)
@@ -119,8 +119,10 @@ def test_the_character_stands_in_the_scene(tmp_path: Path) -> None:
         assert np.abs(result[corner] - scene[30].astype(int)[corner]).mean() < 6
 
 
-def test_a_clip_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
-    """As phones write them: the coded left edge is the top, by a matrix in the track's header (ISO 14496-12, tkhd)."""
+def test_a_rotated_clip_is_set_upright(tmp_path: Path) -> None:
+    """As phones write them: a matrix in the track's header (ISO 14496-12, tkhd) declares the coded left edge to be
+    the top.
+    """
     source = tmp_path / "in.mp4"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -140,7 +142,7 @@ def test_a_clip_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
     assert frames[0][-80:, -80:].mean() < 50
 
 
-def test_an_odd_length_is_half(tmp_path: Path) -> None:
+def test_an_odd_length_is_halved(tmp_path: Path) -> None:
     assert len(decoded(rendered(tmp_path, odd_length=True))[0]) == 30
 
 
@@ -148,7 +150,7 @@ def test_an_odd_length_is_half(tmp_path: Path) -> None:
     ("field", "content"),
     [("video_url", b""), ("video_url", b"no clip"), ("image_url", b""), ("image_url", b"no picture")],
 )
-def test_inputs_that_cannot_be_used_are_named(tmp_path: Path, field: str, content: bytes) -> None:
+def test_unusable_inputs_are_named(tmp_path: Path, field: str, content: bytes) -> None:
     bad = tmp_path / "bad"
     bad.write_bytes(content)
     video, image = (bad, MEDIA / "standin.jpg") if field == "video_url" else (MEDIA / "standin.mp4", bad)
@@ -157,7 +159,7 @@ def test_inputs_that_cannot_be_used_are_named(tmp_path: Path, field: str, conten
     assert caught.value.field == field
 
 
-def test_a_sound_is_no_clip(tmp_path: Path) -> None:
+def test_a_sound_file_is_not_a_clip(tmp_path: Path) -> None:
     sound = tmp_path / "sound.wav"
     sound.write_bytes(base64.b64decode("UklGRigAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQQAAAAAAAAA"))
     with pytest.raises(RenderFailed, match="no video stream"):
@@ -170,7 +172,7 @@ def test_frames_are_counted_from_the_header(tmp_path: Path) -> None:
     assert count_frames(tmp_path / "rubbish") is None
 
 
-def test_the_result_bears_its_mark_and_is_a_whole_clip(tmp_path: Path) -> None:
+def test_the_result_has_its_mark_and_is_a_valid_clip(tmp_path: Path) -> None:
     mark = marks.mark("gen:model", "order", "request")
     path = rendered(tmp_path, clip(tmp_path / "in.mp4", 90, 120), mark=mark)
     assert (marks.read(path.read_bytes()) or {})["generation_id"] == "gen:model"
@@ -180,7 +182,7 @@ def test_the_result_bears_its_mark_and_is_a_whole_clip(tmp_path: Path) -> None:
 def filmed(
     path: Path, shape: str = "yuv420p", codec: str = "libx264", times: list[int] | None = None, **more: Any
 ) -> Path:
-    """The beginning of the demo's reference in another form. times: of the frames, in ms; size: in pixels."""
+    """Re-encode the beginning of the demo's reference. times: of the frames, in ms; size: in pixels."""
     sound, (width_px, height_px) = more.get("sound"), more.get("size", (96, 96))
     unit_s = Fraction(1, 1000) if times else Fraction(1, 25)
     with av.open(str(MEDIA / "standin.mp4")) as source, av.open(str(path), "w") as target:
@@ -226,7 +228,7 @@ def test_half_a_clip_has_half_the_sound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
-def test_a_varying_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
+def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     times = [0, 40, 80, 500, 540, 1500]
     source = filmed(tmp_path / name, times=times)
     with av.open(str(rendered(tmp_path, source))) as container:
@@ -244,7 +246,9 @@ def test_a_varying_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
      ("ten.mp4", "libx264", "yuv420p10le", (96, 96)), ("small.mp4", "libx264", "yuv420p", (2, 2)),
      ("tall.mp4", "libx264", "yuv420p", (32, 96)), ("moving.avi", "mjpeg", "yuvj420p", (96, 96))],
 )  # fmt: skip
-def test_odd_references_are_rendered(tmp_path: Path, name: str, codec: str, shape: str, size: tuple[int, int]) -> None:
+def test_unusual_references_are_rendered(
+    tmp_path: Path, name: str, codec: str, shape: str, size: tuple[int, int]
+) -> None:
     source = filmed(tmp_path / name, shape, codec, size=size)
     path = rendered(tmp_path, source)
     assert {frame.shape[:2] for frame in decoded(path)[0]} == {output_size(*size, "480p")[::-1]}
@@ -273,7 +277,7 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
     assert (caught.value.field, caught.value.kind) == ("video_url", "unsupported_video_format")
 
 
-def test_a_stream_that_breaks_off_ends_there(tmp_path: Path) -> None:
+def test_a_truncated_stream_ends_there(tmp_path: Path) -> None:
     stream = filmed(tmp_path / "a.ts", frames=30, size=(320, 320))
     stream.write_bytes(stream.read_bytes()[:12000])
     count = len(decoded(rendered(tmp_path, stream, composite=False))[0])
@@ -288,7 +292,7 @@ def test_a_clip_too_long_for_the_encoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "1", "I;16", "F", "RGBA", "rotated", "tiny", "clear"])
-def test_odd_pictures_are_used(tmp_path: Path, mode: str) -> None:
+def test_unusual_pictures_are_used(tmp_path: Path, mode: str) -> None:
     with Image.open(MEDIA / "standin.jpg") as opened:
         portrait = opened.copy()
     path, options = tmp_path / "a.png", dict[str, Any]()
@@ -308,7 +312,7 @@ def test_odd_pictures_are_used(tmp_path: Path, mode: str) -> None:
         out = render(RenderRequest(source, picture, tmp_path / "out.mp4", **FASTEST))
         results.append(decoded(out)[0][0].astype(int).mean(-1))
     if mode not in {"tiny", "clear", "1", "P"}:
-        assert np.abs(results[0] - results[1]).mean() < 6  # the same character, at most without its colours
+        assert np.abs(results[0] - results[1]).mean() < 6  # the same character, possibly without colours
 
 
 def test_a_picture_with_transparency_needs_no_network(tmp_path: Path) -> None:
@@ -322,22 +326,22 @@ def test_a_picture_with_transparency_needs_no_network(tmp_path: Path) -> None:
     assert 0.03 < magenta.mean() < 0.4
 
 
-def test_takes_differ_visibly_and_the_same_take_does_not(tmp_path: Path) -> None:
+def test_takes_differ_visibly_and_equal_takes_do_not(tmp_path: Path) -> None:
     source = filmed(tmp_path / "in.mp4", frames=5)
     pictures = [np.array(decoded(rendered(tmp_path, source, variation=key))[0], int) for key in ("a", "b", "a")]
     assert np.abs(pictures[0] - pictures[1]).mean() > 3
     assert np.abs(pictures[0] - pictures[2]).max() == 0
 
 
-def test_the_subject_is_gone_and_the_scene_stays(tmp_path: Path) -> None:
+def test_the_subject_is_removed_and_the_scene_stays(tmp_path: Path) -> None:
     frames, result = decoded(MEDIA / "standin.mp4")[0], decoded(rendered(tmp_path, quality="high"))[0]
-    raised_hand = slice(20, 60), slice(345, 385)  # of frame 45, where the character has none
+    raised_hand = slice(20, 60), slice(345, 385)  # of frame 45, in a place that the character does not cover
     difference = np.abs(frames[45].astype(int) - result[45])
     assert difference[raised_hand].mean() > 15
     assert difference[:, :40].mean() < 8
 
 
-def test_transcoding_leaves_the_scene_as_it_is(tmp_path: Path) -> None:
+def test_transcoding_leaves_the_scene_unchanged(tmp_path: Path) -> None:
     source, path = decoded(MEDIA / "standin.mp4")[0], rendered(tmp_path, composite=False, quality="maximum")
     assert np.abs(np.array(decoded(path)[0], int) - np.array(source, int)).mean() < 4
 
@@ -351,7 +355,7 @@ def test_a_long_placeholder_is_cheap_and_as_long_as_its_reference(tmp_path: Path
 
 
 def test_colours_of_hd_clips_are_kept(tmp_path: Path) -> None:
-    """BT.709 values that are read or written as BT.601 come out greener."""
+    """BT.709 values that are read or written as BT.601 become greener."""
     source = tmp_path / "in.mp4"
     with av.open(str(source), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25)

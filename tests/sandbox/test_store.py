@@ -1,4 +1,4 @@
-"""What the sandbox remembers on disk."""
+"""What the sandbox stores on disk."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from batchrunner.sandbox.store import Store
 
 
-def test_equal_inputs_that_come_at_once_are_all_kept(tmp_path: Path) -> None:
-    """Once each upload of a burst wrote the same temporary file, and the later ones were answered with 500."""
+def test_equal_concurrent_inputs_are_all_stored(tmp_path: Path) -> None:
+    """Earlier, each upload of a burst wrote the same temporary file, and the later ones were answered with 500."""
     data = bytes(2_000_000)
     store = Store(tmp_path)
     with ThreadPoolExecutor(8) as threads:

@@ -1,4 +1,4 @@
-"""Stop runs as often as one likes, and print the table of figures: ``python -m tests.soak --kills 1000``."""
+"""Stop any number of runs and print the figures: ``python -m tests.soak --kills 1000``."""
 
 import argparse
 import signal

@@ -1,4 +1,4 @@
-"""A batch that is cheap to render: tiny inputs, made here, and as many different jobs as one likes."""
+"""A batch that is cheap to render: tiny generated inputs, and any number of different jobs."""
 
 import json
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from typing import Any
 from tests.orders import data_uri, fingerprint_of
 from tests.soak.processes import Command, call
 
-_STEPS = range(2, 41)  # num_inference_steps that the service takes
-MODEL = "alibaba/wan2.2-14b-animate-replace"  # of a batch that names none
-KNOBS = {"video_quality": "low", "video_write_mode": "fast"}  # what renders soonest
+_STEPS = range(2, 41)  # num_inference_steps that the service accepts
+MODEL = "alibaba/wan2.2-14b-animate-replace"  # the default of a batch
+KNOBS = {"video_quality": "low", "video_write_mode": "fast"}  # the cheapest to render
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A manifest, its inputs and its run directory. environment: which service it uses."""
+    """A manifest, its inputs and its run directory. environment: selects the service."""
 
     folder: Path
     environment: dict[str, str]
@@ -31,7 +31,7 @@ class Batch:
         return self.output / ".batchrunner" / "journal.db"
 
     def orders(self) -> dict[str, str]:
-        """What each job asks the service for, by its id: the fingerprint that the service has for it."""
+        """Return the fingerprint that the service has for each job, by id."""
         manifest = json.loads(self.manifest.read_text())
         media = {name: data_uri(self.folder / manifest["defaults"][name], name) for name in ("video", "image")}
         shared = {name: value for name, value in manifest["defaults"].items() if name not in media}
@@ -47,21 +47,21 @@ class Batch:
         return report
 
     def start(self, *options: str) -> Command:
-        """`batchrunner run`, started."""
+        """Start `batchrunner run`."""
         arguments: list[str | Path] = ["run", self.manifest, "--output", self.output, *options]
         return Command(arguments, self.folder, self.folder / "run.log", **self.environment)
 
     def run(self, *options: str) -> int:
-        """`batchrunner run`, to its end; returns its status."""
+        """Run `batchrunner run` to its end and return its status."""
         with self.start(*options) as command:
             return command.end()
 
     def log(self) -> str:
-        """What all runs printed."""
+        """Return the output of all runs."""
         return (self.folder / "run.log").read_text()
 
     def verify(self) -> tuple[int, str]:
-        """`batchrunner verify`: its status and what it printed."""
+        """Run `batchrunner verify`; return its status and output."""
         done = call("verify", self.output, cwd=self.folder)
         return done.returncode, done.stdout + done.stderr
 
@@ -108,7 +108,7 @@ def make_clip(path: Path, side_px: int = 32, frames: int = 3) -> None:
 
 
 def make_picture(path: Path, side_px: int = 32, *, noisy: bool = False) -> None:
-    """A picture; a noisy one makes large clips."""
+    """Write a picture; a noisy one makes large clips."""
     from random import Random
 
     from PIL import Image

@@ -1,7 +1,7 @@
-"""A service that lies, as a proxy: it passes calls on to the real sandbox and tells something else.
+"""A proxy that lies: it forwards calls to the real sandbox and changes some of the answers.
 
-It speaks HTTP, one call a connection, in a thread of its own. Rule: what it does to a call is drawn by a seed; the
-ledger behind it stays true. `told` counts the lies that came true.
+It serves HTTP in its own thread, one call a connection. A seed selects the lies; the ledger behind it stays true.
+`lies` counts them by name.
 """
 
 import json
@@ -24,7 +24,7 @@ _FAILED = {"status": "error", "error": {"name": "Error", "message": "Something w
 
 
 class Liar:
-    """Lies to a share `rate` of the calls. A context manager; `url` is its address."""
+    """Falsifies a share `rate` of the answers. A context manager; `url` is its address."""
 
     def __init__(self, service_url: str, seed: int, rate: float = 0.3) -> None:
         self.lies: Counter[str] = Counter()
@@ -33,7 +33,7 @@ class Liar:
         self._rate = rate
         self._lock = threading.Lock()
         self._polls: dict[str, Reply] = {}  # the latest true one of each generation
-        self._spared: set[str] = set()  # generations that were said to have failed: once each
+        self._spared: set[str] = set()  # generations that were reported as failed, once each
         liar = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ class Liar:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def be_honest(self) -> None:
-        """No lies from now on."""
+        """Tell the truth from now on."""
         self._rate = 0.0
 
     def __enter__(self) -> Self:
@@ -79,12 +79,12 @@ class Liar:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(content)))
         handler.send_header("Connection", "close")
-        with suppress(ConnectionError):  # a run that was killed hears nothing more
+        with suppress(ConnectionError):  # a killed run receives nothing more
             handler.end_headers()
             handler.wfile.write(content)
 
     def _true(self, handler: BaseHTTPRequestHandler, body: bytes) -> Reply:
-        """What the service says; its own address in it is the liar's."""
+        """Return the service's answer with the proxy's address in place of its own."""
         passed = {name: value for name, value in handler.headers.items() if name not in {"Host", "Connection"}}
         request = urllib.request.Request(self._service_url + handler.path, body or None, passed, method=handler.command)
         try:

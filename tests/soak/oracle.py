@@ -1,6 +1,6 @@
-"""The judge of a batch that was killed and cut: reads the service's ledger, the run directory and `verify`'s words.
+"""Checks a batch that was killed and disconnected, from the service's ledger, the run directory and `verify`.
 
-Rule: it counts first and judges then, so that the figures of a bad night are told too.
+It counts before it judges, so that the figures of a failed batch are printed as well.
 """
 
 import hashlib
@@ -20,11 +20,12 @@ Events = list[dict[str, Any]]
 
 @dataclass
 class Figures:
-    """What one batch, or many, came to.
+    """The figures of one batch, or of many.
 
-    in_air: submissions that had been journalled and not answered at the moment of a kill or cut, summed up.
-    accepted_in_air: those of them that the service had accepted, or did. adopted: those the service's log settled.
-    doubts: jobs still in doubt at the end. wrong: broken promises, in words.
+    active: submissions that were journalled and unanswered at a kill or cut, summed up. accepted_active: those of them
+    that
+    the service accepted. adopted: those that the service's log settled. in_doubt: jobs still in doubt at the end.
+    wrong: messages about broken promises.
     """
 
     batches: int = 0
@@ -43,12 +44,12 @@ class Figures:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: "Figures") -> None:
-        """Sum up."""
+        """Add the figures of another batch."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def table(self, stop: str) -> str:
-        """The figures for people. stop: what stopped the runs, e.g. ``SIGKILL``."""
+        """Return the figures as text. stop: what stopped the runs, e.g. ``SIGKILL``."""
         rows = {
             f"{stop}s": self.stops,
             "runs": self.runs,
@@ -69,7 +70,7 @@ class Figures:
 
 
 def submitting(batch: Batch) -> set[str]:
-    """Request ids of the submissions that the journal has as under way: what a kill leaves in doubt."""
+    """Return the request ids that the journal has in `submitting`, which a kill leaves in doubt."""
     snapshot = journal.read(batch.journal)
     if snapshot is None:
         return set()
@@ -77,7 +78,7 @@ def submitting(batch: Batch) -> set[str]:
 
 
 def check_batch(batch: Batch, ledger: Events, active: set[str], *, logs: bool = True) -> Figures:
-    """The figures of a batch whose last run has ended, with what is wrong. logs: the service offered its log."""
+    """Return the figures of a batch whose last run has ended, with its errors. logs: the service offered its log."""
     report = batch.report()
     accepted = [event for event in ledger if event["event"] == "accepted"]
     sent = {event["client_request_id"] for event in accepted}
@@ -104,7 +105,7 @@ def check_batch(batch: Batch, ledger: Events, active: set[str], *, logs: bool = 
 
 
 def _lost(accepted: Events, rows: Events, *, logs: bool) -> Any:
-    """Accepted generations that have neither a file nor a reason."""
+    """Yield accepted generations that have neither a file nor a reason."""
     known = {attempt["generation_id"]: row for row in rows for attempt in row["attempts"]}
     doubted = {
         attempt["request_id"]: row for row in rows if row["state"] == "in_doubt" for attempt in row["attempts"][-1:]
@@ -121,7 +122,7 @@ def _lost(accepted: Events, rows: Events, *, logs: bool) -> Any:
 
 
 def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
-    """Files that are not what the service made, do not decode, or have no row; and rows without their file."""
+    """Yield files that differ from the service's clips, do not decode or have no row, and rows without their file."""
     completed = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
     delivered = {row["file"]: row for row in rows if row["state"] == "succeeded"}
     for path in batch.output.glob("*.mp4"):
@@ -140,7 +141,7 @@ def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
 
 
 def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
-    """Where report, journal and ledger disagree."""
+    """Yield differences between report, journal and ledger."""
     snapshot = journal.read(batch.journal)
     assert snapshot is not None
     if json.loads(to_json(build(snapshot, report["batchrunner_version"]))) != report:
@@ -158,7 +159,7 @@ def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
 
 
 def _forbidden_output(batch: Batch) -> Any:
-    """Words that no run may ever print."""
+    """Yield output that no run may print."""
     for complaint in ("Traceback", "a defect in batchrunner", "Exception ignored", "never retrieved", "soak-secret"):
         if complaint in batch.log():
             yield f"a run printed {complaint!r}: {batch.folder / 'run.log'}"

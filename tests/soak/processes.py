@@ -12,20 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-DEADLINE_S = 120.0  # for whatever takes seconds; only a test that fails waits so long
+DEADLINE_S = 120.0  # for operations that take seconds; only a failing test waits so long
 _ANSWER_S = 10.0
 
 
 def command() -> list[str]:
-    """The installed command: the script beside this interpreter, or its entry point where there is none."""
+    """Return the installed command: the script beside this interpreter, or its entry point without a script."""
     script = Path(sys.executable).with_name("batchrunner")
     return [str(script)] if script.exists() else [sys.executable, "-c", "from batchrunner.cli import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what steers batchrunner, and `more`.
+    """Return this process's environment without batchrunner's variables, and with `more`.
 
-    Bytecode is kept, as for a user: hundreds of starts that compile the package anew would measure the compiler.
+    Bytecode is kept, as for a user: hundreds of starts that compile the package again would measure the compiler.
     """
     foreign = ("BATCHRUNNER_", "AIMLAPI_", "AIML_", "PYTHONDONTWRITEBYTECODE")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -47,7 +47,9 @@ def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.Complete
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -> Any:
-    """Poll until `condition()` is true, and return its value. Raises TimeoutError that says what did not happen."""
+    """Poll until `condition()` is true, and return its value. On time-out raise TimeoutError with the condition's
+    name.
+    """
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         value = condition()
@@ -58,14 +60,14 @@ def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -
 
 
 def _hears_interrupts() -> None:
-    """Tests in the background of a shell ignore SIGINT, and what they start would do so too."""
+    """Restore SIGINT, which a background shell ignores for the tests and for the processes that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Command:
-    """A run of the command that can be signalled. A context manager: it is killed at the end, if it still lives.
+    """A run of the command that can be signalled. A context manager that kills the run at the end.
 
-    Its output goes to `log` (appended), so that no pipe can fill up.
+    Its output is appended to `log`, so that no pipe can fill up.
     """
 
     def __init__(self, arguments: list[str | Path], cwd: Path, log: Path, **more: str) -> None:
@@ -81,7 +83,7 @@ class Command:
                 stdout=self._log,
                 stderr=self._log,
                 preexec_fn=_hears_interrupts,  # noqa: PLW1509 (no threads here that could hold a lock)
-                start_new_session=True,  # a Ctrl-C at the terminal is for the test, which ends what it started
+                start_new_session=True,  # a Ctrl-C at the terminal is for the test, which ends its processes
             )
         except OSError:
             self._log.close()
@@ -89,11 +91,11 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What this run printed so far."""
+        """Return the output of this run so far."""
         return self.log.read_bytes()[self._from :].decode()
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long at most for its end; whether it has ended."""
+        """Wait for its end at most this long; return whether it has ended."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -105,19 +107,19 @@ class Command:
         return self.process.wait(deadline_s)
 
     def says(self, text: str) -> None:
-        """Wait until it has printed `words`. Raises where it ends without."""
+        """Wait until it has printed `text`. Raise if it ends before that."""
 
         def said() -> bool:
             ended = self.process.poll() is not None
             if text in self.output:
                 return True
-            assert not ended, f"ended without saying {text!r}: {self.output}"
+            assert not ended, f"ended without printing {text!r}: {self.output}"
             return False
 
         wait_for(said, f"the command says {text!r}")
 
     def signal_group(self, number: signal.Signals) -> None:
-        """To it and all its children, as a terminal does for Ctrl-C."""
+        """Signal it and all its children, as a terminal does for Ctrl-C."""
         os.killpg(self.process.pid, number)
 
     def __enter__(self) -> Self:
@@ -133,7 +135,7 @@ class Command:
 
 
 class Service:
-    """A sandbox process with a memory, that can be killed and started again at the same address."""
+    """A sandbox process with a state directory that can be killed and started again at the same address."""
 
     def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self._folder = folder
@@ -156,23 +158,23 @@ class Service:
         self.port = int(line.rpartition(":")[2])
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         assert self._process is not None
         self._process.process.kill()
         self._process.__exit__(None, None, None)
         self._process = None
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Every event so far, as the service tells it."""
+        """Return every event so far, from the service's ledger."""
         with urllib.request.urlopen(f"{self.url}/sandbox/ledger", timeout=_ANSWER_S) as reply:
             return [json.loads(line) for line in reply.read().splitlines()]
 
     def accepted(self) -> list[dict[str, Any]]:
-        """What was paid for."""
+        """Return the ids of paid generations."""
         return [event for event in self.ledger() if event["event"] == "accepted"]
 
     def environment(self) -> Mapping[str, str]:
-        """What makes a run use it."""
+        """Return the environment of a run that uses it."""
         return {"AIMLAPI_BASE_URL": self.url, "AIMLAPI_KEY": "soak"}
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""A TCP proxy that harms the connections through it, by seed: a network between the command and the service.
+"""A TCP proxy that damages connections by seed: the network between the command and the service.
 
-It runs in a thread of its own. Rule: it knows nothing of HTTP; a harm falls on bytes.
+It runs in its own thread. It knows nothing of HTTP; faults occur at byte positions.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ _BLOCK_BYTES = 16 * 1024
 
 
 class Harm(StrEnum):
-    """What befalls a connection, once so many bytes have passed in one direction."""
+    """What happens to a connection after a number of bytes in one direction."""
 
     RESET = "reset"  # RST to both sides
-    CUT = "cut"  # an orderly end to both sides, in the middle of whatever it was
+    CUT = "cut"  # an orderly end to both sides, at any position
     HOLE = "black hole"  # nothing passes any more, and after a while an RST
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """harm: None for a connection that is left alone. upstream: whether bytes to the service are counted."""
+    """harm: None for an undamaged connection. upstream: whether bytes to the service are counted."""
 
     harm: Harm | None = None
     upstream: bool = False
@@ -39,9 +39,9 @@ class Fate:
 
 
 class Proxy:
-    """A proxy to 127.0.0.1:`target`. Use as a context manager; `port` is its own.
+    """A proxy to 127.0.0.1:`target`. Use it as a context manager; `port` is its own.
 
-    rate: share of the connections that come to harm. hole_s: how long a black hole lasts. done: harms that came true.
+    rate: share of damaged connections. hole_s: duration of a black hole. done: counts of the faults that occurred.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def leave_alone(self) -> None:
-        """From now on no connection comes to harm."""
+        """Damage no connection from now on."""
         self._rate = 0.0
 
     def __enter__(self) -> Self:
@@ -114,7 +114,7 @@ class Proxy:
         far: asyncio.StreamReader,
         far_out: asyncio.StreamWriter,
     ) -> None:
-        """Pass bytes both ways until one way ends, or the connection's fate is met."""
+        """Forward bytes both ways until one way ends or the fault occurs."""
         fate = self._draw()
         ways = [
             asyncio.ensure_future(_pass(near, far_out, fate.after_bytes if fate.harm and fate.upstream else None)),
@@ -138,13 +138,13 @@ class Proxy:
     def _draw(self) -> Fate:
         if self._rng.random() >= self._rate:
             return Fate()
-        # Requests and replies without a clip have some hundred bytes, those with one some ten thousand.
+        # Requests and replies without a clip have a few hundred bytes, those with one some ten thousand.
         most = self._rng.choice([400, 3_000, 30_000])
         return Fate(self._rng.choice(self._harms), self._rng.random() < 0.5, self._rng.randrange(most))
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> bool:
-    """Pass bytes on until there are no more (False), or `limit` of them have passed (True)."""
+    """Forward bytes until there are no more (False), or until `limit` of them have passed (True)."""
     passed = 0
     with suppress(ConnectionError):
         while block := await reader.read(_BLOCK_BYTES):

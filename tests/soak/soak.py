@@ -1,6 +1,6 @@
-"""Runs that are stopped at random moments, started again until their batch is done, and judged.
+"""Runs that are stopped at random moments, started again until their batch is done, and checked.
 
-Rule: a seed decides the moments, as far as the machine's own timing lets it; how many stops there are is exact.
+A seed selects the moments, as far as the machine's own timing allows; the number of stops is exact.
 """
 
 import errno
@@ -23,20 +23,21 @@ from tests.soak.processes import Command, Service, wait_for
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = "at most"  # in the first line that a run prints
 _STOPS_A_BATCH = 25
-# Plain clips, no two of the same bytes: rendering is not what is tried here, and would be most of the work.
-# Late answers: or a kill would hardly ever meet a submission.
+# Plain clips, all with different bytes, because rendering is not tested here and would take most of the time. Answers
+# are late, because otherwise a kill would rarely meet a submission.
 _SERVICE = "service: {render: tiny}\nslow: [{reply: 100ms}]"
-_DURATION = "2s"  # of a generation: so slow that a batch outlives as many stops as it is to meet
-_LATEST_S = 0.9  # a run is stopped between its beginning and this moment, each as likely as the other
-_AT_THE_START = 0.1  # of the kills, this share meets an interpreter that still imports
+_DURATION = "2s"  # of a generation: so slow that a batch outlives all of its stops
+_LATEST_S = 0.9  # a run is stopped at a uniformly random moment between its start and this time
+_AT_THE_START = 0.1  # the share of kills that occur while the interpreter still imports
 _ENDS_S = 60.0  # a clean stop takes less
-_LIES = 0.2  # of the calls, this share is lied to, where the service lies
+_LIES = 0.2  # the share of calls with a lie, if the service lies
 _GIVES_UP = {2, 3, 5}  # statuses of a run whose disk fails
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a soak goes. stop: the signal. stops: how often it hits, in all. jobs, concurrency: of each batch.
+    """The parameters of a soak. stop: the signal. stops: how often it is sent, in all. jobs, concurrency: of each
+    batch.
 
     lanes: batches at a time. lies: the service lies (`tests.soak.liar`). disk: it fails for a while in every run.
     """
@@ -52,7 +53,7 @@ class Plan:
 
 
 def soak(plan: Plan, folder: Path) -> Figures:
-    """Stop runs until the signal has hit `plan.stops` of them, let every batch end, and return the figures of all."""
+    """Stop runs until the signal has ended `plan.stops` of them, let every batch end, and return the figures of all."""
     started = time.monotonic()
     total = Figures()
     shares = [len(range(lane, plan.stops, plan.lanes)) for lane in range(plan.lanes)]
@@ -65,7 +66,7 @@ def soak(plan: Plan, folder: Path) -> Figures:
 
 
 def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
-    """One batch after the other, until there were so many stops."""
+    """Run one batch after the other until there were enough stops."""
     figures = Figures()
     rng = Random(f"{plan.seed} {folder.name}")
     while figures.stops < stops:
@@ -107,11 +108,11 @@ class _Life:
     wrong: list[str] = field(default_factory=list)
 
     def live(self) -> Figures:
-        """Stop runs so often, or until the batch is done; then let it end, and judge it."""
+        """Stop runs this often, or until the batch is done; then let it end, and check it."""
         status: int | None = None
         while self.hits < self.stops and status is None:
             status = self._run()
-            assert self.runs < 8 * self.stops + 8, f"the batch does not come to an end: {self.batch.folder / 'run.log'}"
+            assert self.runs < 8 * self.stops + 8, f"the batch does not end: {self.batch.folder / 'run.log'}"
         while status is None:
             self.runs += 1
             status = self.batch.run(*_slots(self.plan, self.batch))
@@ -125,7 +126,7 @@ class _Life:
         return figures
 
     def _run(self) -> int | None:
-        """One run that is stopped, if it does not end before. Returns the batch's status once it is done."""
+        """Start a run and stop it unless it ends before. Return the batch's status once it is done."""
         self.runs += 1
         with self.batch.start(*_slots(self.plan, self.batch)) as command:
             if self.plan.stop in CLEAN or self.rng.random() > _AT_THE_START:
@@ -136,17 +137,17 @@ class _Life:
             if self.faults:
                 self.faults.clear()
             status = _done(self.batch)
-            if status is not None:  # it was done before the signal came, and may have met it on its way out
+            if status is not None:  # it was done before the signal, which may have come during its exit
                 return status
             self.active |= submitting(self.batch)
-            if self.faults and ended in _GIVES_UP:  # by itself, as its disk failed
+            if self.faults and ended in _GIVES_UP:  # by itself, because its disk failed
                 return None
             self.hits += 1
             self.wrong += _stopped_wrongly(self.plan.stop, ended, self.batch, command)
         return None
 
     def _lasts(self, command: Command) -> bool:
-        """Whether the run is still there at the moment at which it is to be stopped. Its disk may fail meanwhile."""
+        """Return whether the run is still active at the moment of its stop. Its disk may fail before that."""
         if self.faults:
             if command.ended_within(self.rng.uniform(0.0, 2 * _LATEST_S)):
                 return False
@@ -159,7 +160,7 @@ class _Life:
 
 
 def _holds_the_lock(batch: Batch, command: Command) -> None:
-    """Wait until the run has begun: before, there is nothing to lose, however slow the machine."""
+    """Wait until the run has started: before that there is nothing to lose, however slow the machine is."""
     lock, mine = batch.output / ".batchrunner" / "lock", f"pid {command.process.pid} "
     wait_for(
         lambda: (lock.exists() and lock.read_text().startswith(mine)) or command.process.poll() is not None,
@@ -168,9 +169,9 @@ def _holds_the_lock(batch: Batch, command: Command) -> None:
 
 
 def _done(batch: Batch) -> int | None:
-    """The status with which the latest run has ended the batch; None where there is more to do.
+    """Return the status with which the latest run has ended the batch; None if work is left.
 
-    A kill may fall between the journal's last word and the report: then the report is what is left to do.
+    A kill may come between the journal's last commit and the report: then the report is the remaining work.
     """
     snapshot = journal.read(batch.journal)
     if snapshot is None or snapshot.run.exit_status not in {0, 1}:
@@ -183,7 +184,7 @@ def _done(batch: Batch) -> int | None:
 
 
 def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Command) -> list[str]:
-    """What is wrong about how a run ended after the signal."""
+    """Return the error in how a run ended after the signal, or ""."""
     if stop not in CLEAN:
         return [] if ended == -stop else [f"{stop.name}: ended with {ended}: {command.output}"]
     wrong = [] if ended == CLEAN[stop] else [f"{stop.name}: ended with {ended}: {command.output}"]
@@ -199,14 +200,14 @@ def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Co
 
 
 def _doubted(batch: Batch) -> set[str]:
-    """Request ids of submissions that the journal has as in doubt: a service that lies leaves them without a stop."""
+    """Return the request ids of submissions in doubt in the journal: a lying service leaves some without a stop."""
     snapshot = journal.read(batch.journal)
     records = snapshot.records.values() if snapshot else ()
     return {record.last.request_id for record in records if record.state is State.IN_DOUBT}
 
 
 def _slots(plan: Plan, batch: Batch) -> tuple[str, str]:
-    """The option that leaves `plan.concurrency` slots free of doubts: each holds one for an hour, and nobody waits."""
+    """Return the option that leaves `plan.concurrency` slots free: each job in doubt occupies one for an hour."""
     snapshot = journal.read(batch.journal)
     states = count_states(snapshot.records.values()) if snapshot else {}
     in_doubt = states.get(State.SUBMITTING, 0) + states.get(State.IN_DOUBT, 0)

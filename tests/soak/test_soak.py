@@ -1,6 +1,6 @@
-"""CI's share of the soak: runs of the installed command, stopped at random moments and judged by the ledger.
+"""CI's share of the soak: runs of the installed command, stopped at random moments and checked against the ledger.
 
-In slices, so that the workers of a test run share them: together a hundred SIGKILLs and a hundred SIGTERMs.
+In slices, so that the workers of a test run share them: in total a hundred SIGKILLs and a hundred SIGTERMs.
 """
 
 import signal
@@ -24,7 +24,7 @@ def test_a_hundred_kills_pay_for_nothing_twice_and_lose_nothing(tmp_path: Path, 
     assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
     assert figures.in_doubt <= figures.active, table
     assert figures.adopted == figures.accepted_active, table
-    assert figures.active, "no kill met a submission: nothing was tried"
+    assert figures.active, "no kill met a submission: nothing was tested"
     assert figures.accepted + figures.in_doubt >= figures.jobs, table
 
 
@@ -37,7 +37,7 @@ def test_an_interrupt_is_a_clean_stop(tmp_path: Path) -> None:
     _stops_cleanly(Plan(signal.SIGINT, stops=12, jobs=24), tmp_path)
 
 
-def test_a_service_that_lies_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
+def test_with_a_lying_service_nothing_is_paid_twice_or_lost(tmp_path: Path) -> None:
     figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, lies=True), tmp_path)
     table = figures.table("SIGKILL")
     assert not figures.wrong, table
@@ -46,7 +46,7 @@ def test_a_service_that_lies_makes_nothing_be_paid_twice_or_lost(tmp_path: Path)
 
 
 @preload.needed
-def test_a_disk_that_fails_for_a_while_makes_nothing_be_paid_twice_or_lost(tmp_path: Path) -> None:
+def test_with_a_failing_disk_nothing_is_paid_twice_or_lost(tmp_path: Path) -> None:
     figures = soak(Plan(signal.SIGKILL, stops=12, jobs=40, disk=True), tmp_path)
     table = figures.table("SIGKILL")
     assert not figures.wrong, table

@@ -1,4 +1,4 @@
-"""Work done together: who shares a group, in what order, and who hears what went wrong."""
+"""The batcher: which items share a group, their order, and who receives an error."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from batchrunner.storage.batching import Batcher
 FAULT = LocalFault("disk_full", "no room")
 
 
-def test_what_gathers_meanwhile_is_one_group_in_the_order_in_which_it_came() -> None:
+def test_items_that_arrive_during_a_group_form_the_next_one_in_order() -> None:
     groups: list[list[int]] = []
 
     async def gather() -> None:
@@ -25,7 +25,7 @@ def test_what_gathers_meanwhile_is_one_group_in_the_order_in_which_it_came() -> 
     assert groups == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_a_fault_is_everybodys_of_its_group_and_nobody_elses() -> None:
+def test_a_fault_is_raised_to_its_group_only() -> None:
     async def gather() -> list[BaseException | None]:
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher[int](executor, lambda items: FAULT if 1 in items else None)
@@ -34,7 +34,7 @@ def test_a_fault_is_everybodys_of_its_group_and_nobody_elses() -> None:
     assert asyncio.run(gather()) == [None, FAULT, FAULT]
 
 
-def test_a_defect_is_told_and_the_next_group_goes_on() -> None:
+def test_a_defect_is_reported_and_the_next_group_continues() -> None:
     def work(items: list[int]) -> None:
         if 0 in items:
             raise ZeroDivisionError
@@ -49,7 +49,7 @@ def test_a_defect_is_told_and_the_next_group_goes_on() -> None:
     assert others == [None, None]
 
 
-def test_who_is_cancelled_leaves_the_group_to_the_others() -> None:
+def test_a_cancelled_caller_leaves_the_group_to_the_others() -> None:
     done: list[int] = []
     go = threading.Event()
 
@@ -70,4 +70,4 @@ def test_who_is_cancelled_leaves_the_group_to_the_others() -> None:
                 await tasks[0]
 
     asyncio.run(gather())
-    assert done == [0, 1, 2, 3], "what was asked for is done all the same"
+    assert done == [0, 1, 2, 3], "requested work is still done"

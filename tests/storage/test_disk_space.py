@@ -1,4 +1,4 @@
-"""Room on the disk: nothing is bought that could not be stored."""
+"""The disk space guard: a job is submitted only if its clip can be stored."""
 
 import resource
 from pathlib import Path
@@ -19,7 +19,7 @@ RESULT = Result(CLIP_BYTES, "ab" * 32, 480, 480, 2.0)
 
 
 class Hand:
-    """A clock that is set by hand."""
+    """A clock that is set by the test."""
 
     time_s = 0.0
 
@@ -38,13 +38,13 @@ class Hand:
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What the disk has left, to be changed."""
+    """The free space of the disk, which a test changes."""
     left = [0]
     monkeypatch.setattr(durable_files, "free_bytes", lambda _: left[0] + LOG_BYTES)
     return left
 
 
-def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
+def test_a_submission_needs_space_for_all_paid_clips(free: list[int]) -> None:
     known = [make_record("a", State.SUCCEEDED, result=RESULT), make_record("b")]
     free[0] = 3 * (CLIP_BYTES + 32 * 1024)
     assert DiskSpaceGuard(Path(), Hand(), known).lacks(3) == ""
@@ -54,7 +54,7 @@ def test_there_must_be_room_for_all_that_is_bought(free: list[int]) -> None:
     assert "make room" in lack
 
 
-def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None:
+def test_the_size_of_clips_is_learned_from_downloads(free: list[int]) -> None:
     announced: list[Event] = []
     guard = DiskSpaceGuard(Path(), Hand(), [])
     free[0] = 3 * CLIP_BYTES
@@ -63,7 +63,7 @@ def test_how_large_clips_are_is_learned_while_they_come(free: list[int]) -> None
     guard.beside(announced.append)(move)
     assert announced == [move]
     assert guard.lacks(1) == ""
-    assert guard.lacks(2), "one has landed since the disk was asked"
+    assert guard.lacks(2), "one was delivered since the disk was asked"
 
 
 def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
@@ -76,8 +76,10 @@ def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
     assert guard.lacks(1) == ""
 
 
-def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, free: list[int]) -> None:
-    """A run that ends gives it back, and the next one takes it again: else each start would pay for one more clip."""
+def test_the_logs_reserve_is_not_free_before_the_log_uses_it(tmp_path: Path, free: list[int]) -> None:
+    """A run that ends releases it, and the next one reserves it again; otherwise each start would pay for one more
+    clip.
+    """
     known = [make_record("a", State.SUCCEEDED, result=RESULT)]
     log = RunDir(tmp_path).journal.with_name("journal.db-wal")
     log.parent.mkdir()
@@ -91,7 +93,7 @@ def test_the_logs_room_is_not_free_before_the_log_has_taken_it(tmp_path: Path, f
 
 
 class FileSystem(NamedTuple):
-    """What `os.statvfs` tells."""
+    """The result of `os.statvfs`."""
 
     f_blocks: int = 1 << 30
     f_bavail: int = 1 << 29
@@ -104,13 +106,13 @@ class FileSystem(NamedTuple):
     ("volume", "expected"),
     [
         (FileSystem(), ""),
-        (FileSystem(f_blocks=0, f_bavail=0), ""),  # it does not know its size
+        (FileSystem(f_blocks=0, f_bavail=0), ""),  # the file system does not know its size
         (FileSystem(f_blocks=0, f_bavail=0, f_files=0, f_favail=0), ""),
         (FileSystem(f_bavail=0), "the disk has 0 bytes left"),
         (FileSystem(f_favail=0), "room for 0 more files (inodes)"),
         (FileSystem(f_favail=15), "room for 15 more files (inodes)"),
         (FileSystem(f_favail=16), ""),
-        (FileSystem(f_files=0, f_favail=0), ""),  # inodes are made when they are needed
+        (FileSystem(f_files=0, f_favail=0), ""),  # inodes are created on demand
     ],
 )
 def test_full_file_systems_are_recognised(monkeypatch: pytest.MonkeyPatch, volume: FileSystem, expected: str) -> None:
@@ -120,7 +122,7 @@ def test_full_file_systems_are_recognised(monkeypatch: pytest.MonkeyPatch, volum
     assert bool(lack) == bool(expected)
 
 
-def test_a_limit_on_the_size_of_files_is_a_lack_of_room(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:
+def test_a_file_size_limit_counts_as_missing_space(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:
     free[0] = 1 << 40
     known = [make_record("a", State.SUCCEEDED, result=RESULT)]
     for limit_bytes, enough in ((CLIP_BYTES - 1, False), (CLIP_BYTES, True), (resource.RLIM_INFINITY, True)):

@@ -1,4 +1,4 @@
-"""Files that must survive: flushed before they are named, and a full disk called by its name."""
+"""Durable files: content is flushed before it is named, and a full disk is reported as such."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from batchrunner.storage.durable_files import Disk
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of what was flushed to the disk, in order, with the calls that matter between."""
+    """Record the names of flushed files in order, with the relevant calls between them."""
     names: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -39,7 +39,7 @@ def test_a_flushed_file_is_on_the_disk(tmp_path: Path, synced: list[str]) -> Non
     with files.open(tmp_path / "a", "wb") as file:
         file.write(b"content")
         files.flush(file)
-        assert (tmp_path / "a").read_bytes() == b"content", "what Python still holds is not flushed"
+        assert (tmp_path / "a").read_bytes() == b"content", "data in Python's buffer is not flushed"
     assert synced == ["fsync a"]
     with files.open(tmp_path / "a", "ab") as file:
         file.write(b" more")
@@ -57,7 +57,7 @@ def test_a_rename_flushes_both_folders_after_it(tmp_path: Path, synced: list[str
     assert sorted(synced[1:]) == ["fsync from", "fsync to"]
 
 
-def test_content_is_on_the_disk_before_any_file_gets_its_name(tmp_path: Path, synced: list[str]) -> None:
+def test_content_is_on_the_disk_before_its_file_has_a_name(tmp_path: Path, synced: list[str]) -> None:
     names = [(tmp_path / f"{number}.part", tmp_path / f"{number}.mp4") for number in range(3)]
     for source, _ in names:
         source.write_bytes(source.name.encode())
@@ -77,7 +77,7 @@ def test_a_second_name_is_a_hard_link(tmp_path: Path, synced: list[str]) -> None
     assert synced == ["rename b.new b", f"fsync {tmp_path.name}"]
 
 
-def test_without_hard_links_it_is_a_copy_flushed_before_its_name(
+def test_without_hard_links_a_second_name_is_a_flushed_copy(
     tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -91,7 +91,7 @@ def test_without_hard_links_it_is_a_copy_flushed_before_its_name(
     assert synced == ["fsync b.new", "rename b.new b", f"fsync {tmp_path.name}"]
 
 
-def test_duplicating_twice_and_over_leftovers_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_repeated_copies_leave_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b.new").write_bytes(b"left by a crash")
     Disk().duplicate(tmp_path / "a", tmp_path / "b")
@@ -100,7 +100,7 @@ def test_duplicating_twice_and_over_leftovers_leaves_nothing_beside(tmp_path: Pa
     assert (tmp_path / "b").read_bytes() == b"content"
 
 
-def test_removing_what_is_not_there(tmp_path: Path) -> None:
+def test_removing_a_missing_file_is_no_error(tmp_path: Path) -> None:
     Disk().remove(tmp_path / "never")
 
 
@@ -114,7 +114,7 @@ def test_removing_what_is_not_there(tmp_path: Path) -> None:
         (errno.EIO, "disk_error", "Input/output error"),
     ],
 )
-def test_what_an_error_means(number: int, kind: str, expected: str) -> None:
+def test_an_error_has_a_kind_and_a_message(number: int, kind: str, expected: str) -> None:
     fault = durable_files.fault(OSError(number, os.strerror(number)), "a clip could not be stored")
     assert fault.kind == kind
     assert fault.message == f"a clip could not be stored: {expected}"
@@ -122,10 +122,10 @@ def test_what_an_error_means(number: int, kind: str, expected: str) -> None:
     assert fault.exit_status is ExitStatus.STOPPED
 
 
-# A file in one go
+# Files written in one call
 
 
-def test_what_is_created_holds_this_and_nothing_else(tmp_path: Path) -> None:
+def test_a_created_file_has_exactly_this_content(tmp_path: Path) -> None:
     path = tmp_path / "a.part"
     Disk().create(path, b"long" * 1000)
     assert path.read_bytes() == b"long" * 1000
@@ -133,7 +133,7 @@ def test_what_is_created_holds_this_and_nothing_else(tmp_path: Path) -> None:
     assert path.read_bytes() == b"short"
 
 
-def test_a_system_that_writes_little_at_a_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
     Disk().create(tmp_path / "a.part", b"0123456789")
@@ -151,7 +151,7 @@ def test_nothing_is_created_through_a_link_or_into_a_pipe(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
-def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_only_a_regular_file_is_published(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "a.part")
     with pytest.raises(OSError, match=r"."):
         Disk().publish([(tmp_path / "a.part", tmp_path / "a.mp4")])
@@ -159,10 +159,10 @@ def test_what_is_no_plain_file_does_not_land(tmp_path: Path, make: Callable[[Pat
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EBADF])
-def test_a_folder_that_cannot_be_flushed_stops_nothing(
+def test_a_folder_that_cannot_be_flushed_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """CIFS, drvfs and some of FUSE refuse it; for a file, nothing is ignored."""
+    """CIFS, drvfs and some FUSE file systems refuse it. For a file, no error is ignored."""
 
     def refuse(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -190,7 +190,7 @@ def test_an_io_error_of_a_folder_is_raised(tmp_path: Path, monkeypatch: pytest.M
         Disk().flush_folder(tmp_path)
 
 
-def test_advice_that_the_system_refuses_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_that_the_system_refuses_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -202,8 +202,8 @@ def test_advice_that_the_system_refuses_stops_nothing(tmp_path: Path, monkeypatc
     assert (tmp_path / "b").read_bytes() == b"content"
 
 
-def test_a_file_that_has_grown_too_large_is_an_error_and_no_signal(tmp_path: Path) -> None:
-    """SIGXFSZ would end the process. In a process of its own, as the limit is for good."""
+def test_a_file_above_the_size_limit_is_an_error_and_not_a_signal(tmp_path: Path) -> None:
+    """SIGXFSZ would end the process. The limit is permanent, so this runs in a separate process."""
     program = """
 import resource, sys
 from pathlib import Path

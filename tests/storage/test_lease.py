@@ -22,7 +22,7 @@ def put(folder: Path, number: int, content: str | lease.Owner) -> Path:
     return path
 
 
-def test_who_has_it_keeps_the_next_one_out_and_gives_it_back(tmp_path: Path) -> None:
+def test_the_holder_excludes_others_until_it_releases_the_lease(tmp_path: Path) -> None:
     path = lease.take(tmp_path, HERE)
     with pytest.raises(lease.Taken, match=f"pid {os.getpid()} on ") as caught:
         lease.take(tmp_path, HERE)
@@ -60,30 +60,30 @@ def test_only_an_owner_that_has_certainly_ended_is_gone(tmp_path: Path, owner: l
     assert path.exists()
 
 
-def test_where_machines_cannot_be_told_apart_another_boot_may_be_another_machine(tmp_path: Path) -> None:
+def test_another_boot_may_be_another_machine_if_machines_have_no_ids(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, machine="", boot="unknown"))
     assert lease.holder(tmp_path, replace(HERE, machine="")) is not None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '"x"'])
-def test_a_lease_without_a_name_is_somebodys(tmp_path: Path, content: str) -> None:
+def test_a_lease_without_a_name_has_an_owner(tmp_path: Path, content: str) -> None:
     """Its owner may be about to write it."""
     put(tmp_path, 3, content)
     with pytest.raises(lease.Taken, match="has not written its name"):
         lease.take(tmp_path, HERE)
 
 
-def test_what_a_lease_says_is_shown_without_control_characters(tmp_path: Path) -> None:
+def test_the_content_of_a_lease_is_shown_without_control_characters(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, host="a\x1b[31m", machine="m"))
     holder = lease.holder(tmp_path, replace(HERE, machine="m"))
     assert holder is not None
     assert "\x1b" not in holder[0]
 
 
-def test_who_comes_late_to_a_number_that_is_free_again_lets_it_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It saw an ended owner; another process took the lease over, and a third one after that, before it went on."""
+def test_a_late_process_gives_up_a_number_that_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saw an ended owner. Before it continued, another process took over the lease, and a third one took it after
+    that.
+    """
     put(tmp_path, 1, replace(HERE, pid=ENDED))
     opened = os.open
     others = iter([True])
@@ -119,7 +119,7 @@ for _ in range(40):
 """
 
 
-def test_processes_that_race_for_it_are_never_inside_at_once(tmp_path: Path) -> None:
+def test_processes_that_compete_for_it_never_hold_it_together(tmp_path: Path) -> None:
     put(tmp_path, 1, replace(HERE, pid=ENDED))
     texts = [sys.executable, "-c", RACE, str(tmp_path)]
     racers = [subprocess.Popen(texts, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]

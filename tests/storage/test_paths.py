@@ -1,4 +1,4 @@
-"""Home folders: ``~`` is one in every place that takes a path."""
+"""Home folders: ``~`` is expanded in every place that takes a path."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def loaded(text: str, environment: Mapping[str, str] = NONE, flags: Mapping[str,
     return prepare.load(Path("m.yaml"), dict(flags), environment)
 
 
-def test_what_is_expanded_and_what_is_a_name(home: Path) -> None:
+def test_only_a_leading_tilde_is_expanded(home: Path) -> None:
     for text, path in (("~", home), ("~/a", home / "a"), ("a/~", "a/~"), ("./~/a", "./~/a"), ("a~", "a~")):
         assert paths.expanded(text) == str(path)
     assert Path(paths.expanded("~root/a")).is_absolute()
@@ -47,7 +47,7 @@ def test_what_is_expanded_and_what_is_a_name(home: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["manifest", "environment", "flag"])
-def test_where_a_run_writes(home: Path, place: str) -> None:
+def test_a_run_writes_to_the_home_folder(home: Path, place: str) -> None:
     names = {"output": "~/renders", "junit": "~/a.xml", "metrics_file": "~/a.prom"}
     written = "".join(f"{name}: {path}\n" for name, path in names.items() if place == "manifest")
     environment = {f"BATCHRUNNER_{name.upper()}": path for name, path in names.items() if place == "environment"}
@@ -57,7 +57,7 @@ def test_where_a_run_writes(home: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["output", "junit", "metrics_file"])
-def test_nothing_is_written_to_a_user_that_is_none(home: Path, name: str) -> None:
+def test_nothing_is_written_to_an_unknown_users_folder(home: Path, name: str) -> None:
     with pytest.raises(ManifestError) as caught:
         loaded(f"{name}: ~nobody-of-this-name/x\njobs: [{JOB}]")
     assert "no home folder" in caught.value.diagnostics[0].message
@@ -65,7 +65,7 @@ def test_nothing_is_written_to_a_user_that_is_none(home: Path, name: str) -> Non
         loaded(f"jobs: [{JOB}]", flags={name: "~nobody-of-this-name/x"})
 
 
-def test_what_a_manifest_reads(home: Path) -> None:
+def test_a_manifest_reads_from_the_home_folder(home: Path) -> None:
     shutil.copy(MEDIA / "bunny.mp4", home / "v.mp4")
     shutil.copy(MEDIA / "bunny.mp4", home / "w.mp4")
     shutil.copy(MEDIA / "hopper.jpg", home / "i.jpg")
@@ -82,7 +82,7 @@ def test_what_a_manifest_reads(home: Path) -> None:
     assert all(entry.job.inputs["video"].path is not None for entry in batch.entries)
 
 
-def test_a_missing_input_of_no_user_says_so(home: Path) -> None:
+def test_an_input_of_an_unknown_user_says_so(home: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         loaded("jobs: [{video: ~nobody-of-this-name/v.mp4, image: ~/i.jpg}]")
     assert {item.hint for item in caught.value.diagnostics if "nobody" in item.message} == {
@@ -90,8 +90,8 @@ def test_a_missing_input_of_no_user_says_so(home: Path) -> None:
     }
 
 
-def test_a_batch_in_a_folder_that_is_called_tilde_is_not_paid_for_again(home: Path) -> None:
-    """As an earlier version has made it."""
+def test_a_batch_in_a_folder_named_tilde_is_not_paid_again(home: Path) -> None:
+    """As an earlier version created it."""
     old = RunDir(Path("~/renders"))
     old.internal_dir.mkdir(parents=True)
     old.journal.touch()
@@ -104,12 +104,14 @@ def test_a_batch_in_a_folder_that_is_called_tilde_is_not_paid_for_again(home: Pa
     assert loaded(f"output: ~/renders\njobs: [{JOB}]").rundir.path == home / "renders"
 
 
-def test_the_cache(home: Path) -> None:
+def test_the_cache_is_in_the_home_folder(home: Path) -> None:
     wanted = home / ".c" / "batchrunner" / "durations.json"
     assert duration_cache.place({"XDG_CACHE_HOME": "~/.c", "HOME": str(home)}) == wanted
 
 
-def test_arguments_that_no_shell_has_expanded(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_arguments_that_no_shell_has_expanded_are_expanded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     from batchrunner import cli
 
     def call(*texts: str) -> int:

@@ -42,7 +42,7 @@ def held_elsewhere(rundir: RunDir) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_everything_of_the_tools_own_lies_in_its_room(rundir: RunDir) -> None:
+def test_private_files_are_in_the_private_folder(rundir: RunDir) -> None:
     for path in (rundir.journal, rundir.lock, rundir.partial_dir, rundir.kept, rundir.sandbox):
         assert path.parent == rundir.internal_dir
     assert rundir.internal_dir == rundir.path / ".batchrunner"
@@ -56,15 +56,15 @@ def test_making_it_twice_changes_nothing(rundir: RunDir) -> None:
     assert (rundir.partial_dir / "a.part").read_bytes() == b"x"
 
 
-def test_new_folders_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a power cut takes the folder, and with it a journal whose every commit was flushed."""
+def test_new_folders_are_flushed_into_their_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power cut removes the folder, and with it a journal whose every commit was flushed."""
     flushed: list[Path] = []
     monkeypatch.setattr(Disk, "flush_folder", lambda _, folder: flushed.append(folder))
     created = RunDir(tmp_path / "out" / "night")
     created.make()
     assert flushed == [tmp_path / "out" / "night", tmp_path / "out", tmp_path]
     created.make()
-    assert len(flushed) == 3, "what stood there before needs no flush"
+    assert len(flushed) == 3, "an existing folder needs no flush"
 
 
 @pytest.mark.parametrize("place", ["out", "out/night", "out/night/.batchrunner"])
@@ -78,7 +78,7 @@ def test_a_file_in_the_way_is_a_usage_error(tmp_path: Path, place: str) -> None:
     assert path.read_text() == "in the way"
 
 
-def test_a_second_run_is_told_at_once_who_holds_it(rundir: RunDir) -> None:
+def test_a_second_run_is_refused_and_names_the_holder(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
         with pytest.raises(BatchLocked) as caught, Lock(rundir, NOW + 5):
             pytest.fail("two runs at once")
@@ -86,21 +86,21 @@ def test_a_second_run_is_told_at_once_who_holds_it(rundir: RunDir) -> None:
         assert "2027-01-15T08:00:00.000Z" in caught.value.message
         assert caught.value.exit_status is ExitStatus.LOCKED
         assert "batchrunner status" in caught.value.hint
-        assert f"pid {os.getpid()}" in rundir.lock.read_text(), "the loser must not touch what the holder wrote"
+        assert f"pid {os.getpid()}" in rundir.lock.read_text(), "the refused run must not touch the holder's entry"
 
 
-def test_it_is_free_after_its_end_and_after_an_exception(rundir: RunDir) -> None:
+def test_the_lock_is_free_after_its_end_and_after_an_exception(rundir: RunDir) -> None:
     with pytest.raises(ZeroDivisionError), Lock(rundir, NOW):
         raise ZeroDivisionError
     with Lock(rundir, NOW):
         pass
-    assert rundir.lock.exists(), "the file is never removed: a waiting process may hold it open"
+    assert rundir.lock.exists(), "the file is never removed: a waiting process may have it open"
 
 
-def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
+def test_removing_the_lock_file_does_not_admit_a_second_run(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
         rundir.lock.unlink()
-        for _ in range(2):  # the first one makes the file again
+        for _ in range(2):  # the first one creates the file again
             assert rundir.holder() is not None
             with pytest.raises(BatchLocked), Lock(rundir, NOW + 5):
                 pytest.fail("two runs at once")
@@ -109,7 +109,7 @@ def test_removing_its_file_does_not_let_a_second_run_in(rundir: RunDir) -> None:
         pass
 
 
-def test_nor_does_moving_its_room_away(rundir: RunDir) -> None:
+def test_moving_the_private_folder_does_not_admit_a_second_run(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
         rundir.internal_dir.rename(rundir.path / "moved")
         rundir.make()
@@ -118,7 +118,7 @@ def test_nor_does_moving_its_room_away(rundir: RunDir) -> None:
             pytest.fail("two runs at once")
 
 
-def test_who_only_looks_keeps_no_run_from_starting(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_does_not_block_a_run(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lock(rundir, NOW):
         pass
     looking = os.open(rundir.lock, os.O_RDONLY)
@@ -128,12 +128,12 @@ def test_who_only_looks_keeps_no_run_from_starting(rundir: RunDir, monkeypatch: 
         pass
 
 
-def test_looking_at_a_lock_that_is_a_pipe_does_not_wait(rundir: RunDir) -> None:
+def test_reading_a_lock_that_is_a_pipe_does_not_wait(rundir: RunDir) -> None:
     os.mkfifo(rundir.lock)
     assert rundir.holder() is None
 
 
-def test_what_stands_in_the_lock_is_shown_without_its_control_characters(rundir: RunDir) -> None:
+def test_the_content_of_the_lock_is_shown_without_control_characters(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
         rundir.lock.write_text("pid 1\x1b[31m")
         holder = rundir.holder()
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_locked_is_no_obstacle(rundir: RunDir, monkeypat
         pytest.fail("two runs at once")
 
 
-def test_it_is_held_between_processes_and_dies_with_a_killed_one(rundir: RunDir) -> None:
+def test_the_lock_works_between_processes_and_ends_with_a_killed_one(rundir: RunDir) -> None:
     process = held_elsewhere(rundir)
     try:
         with pytest.raises(BatchLocked, match=f"pid {process.pid} "), Lock(rundir, NOW):
@@ -167,7 +167,7 @@ def test_it_is_held_between_processes_and_dies_with_a_killed_one(rundir: RunDir)
         assert str(process.pid) not in rundir.lock.read_text().split()
 
 
-def test_a_child_does_not_inherit_it(rundir: RunDir) -> None:
+def test_a_child_does_not_inherit_the_lock(rundir: RunDir) -> None:
     with Lock(rundir, NOW):
         child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
@@ -177,7 +177,7 @@ def test_a_child_does_not_inherit_it(rundir: RunDir) -> None:
         child.communicate()
 
 
-def test_a_lock_that_cannot_be_opened(rundir: RunDir) -> None:
+def test_a_lock_that_cannot_be_opened_is_an_error(rundir: RunDir) -> None:
     rundir.lock.mkdir()
     with pytest.raises(UsageError, match="cannot be opened"), Lock(rundir, NOW):
         pytest.fail("locked a directory")
@@ -185,7 +185,7 @@ def test_a_lock_that_cannot_be_opened(rundir: RunDir) -> None:
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
 def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that cannot lock whole files: Lustre, NFS without its lock service."""
+    """A file system that cannot lock whole files: Lustre, or NFS without its lock service."""
 
     def refuse(descriptor: int, kind: int) -> None:
         raise OSError(request.param, os.strerror(request.param))
@@ -194,7 +194,7 @@ def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("without_flock")
-def test_without_locks_a_lease_keeps_a_second_run_out(rundir: RunDir) -> None:
+def test_without_locks_a_lease_excludes_a_second_run(rundir: RunDir) -> None:
     assert rundir.holder() is None
     with Lock(rundir, NOW) as lock:
         assert "cannot lock files" in lock.notice
@@ -207,8 +207,8 @@ def test_without_locks_a_lease_keeps_a_second_run_out(rundir: RunDir) -> None:
         pass
 
 
-def test_a_lease_counts_also_where_the_file_system_can_lock(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same folder may be mounted with locks here and without there."""
+def test_a_lease_also_counts_on_a_file_system_with_locks(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same folder may be mounted with locks on one machine and without on another."""
     with monkeypatch.context() as context:
         context.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no locks")))
         first = Lock(rundir, NOW)
@@ -232,7 +232,7 @@ def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pyt
     assert not list(rundir.internal_dir.glob("lease.*"))
 
 
-def test_an_anchor_tells_when_the_directory_is_moved_replaced_or_removed(tmp_path: Path) -> None:
+def test_an_anchor_detects_a_moved_replaced_or_removed_directory(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     with Anchor(rundir) as anchor:
@@ -248,7 +248,7 @@ def test_an_anchor_tells_when_the_directory_is_moved_replaced_or_removed(tmp_pat
         assert anchor.place() is None
 
 
-def test_an_anchor_tells_of_permissions_that_were_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_anchor_detects_missing_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     with Anchor(rundir) as anchor:

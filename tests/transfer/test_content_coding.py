@@ -1,4 +1,4 @@
-"""Content codings: foreign words are no codings, real ones come off block by block, in bounded pieces."""
+"""Content codings: unknown names are ignored, known codings are decoded block by block, in bounded pieces."""
 
 import gzip
 import random
@@ -42,7 +42,7 @@ def unpacked(names: list[str], body: bytes, block_bytes: int) -> bytes:
         ("deflate, gzip", ["deflate", "gzip"]),
     ],
 )
-def test_only_known_words_are_codings(header: str, names: list[str]) -> None:
+def test_only_known_names_are_codings(header: str, names: list[str]) -> None:
     assert codings(header) == names
 
 
@@ -59,19 +59,19 @@ def test_only_known_words_are_codings(header: str, names: list[str]) -> None:
     ],
     ids=["none", "gzip", "zlib", "raw deflate", "both", "two members and padding"],
 )
-def test_a_coding_comes_off(names: list[str], pack: Callable[[bytes], bytes], block_bytes: int) -> None:
+def test_a_coding_is_decoded(names: list[str], pack: Callable[[bytes], bytes], block_bytes: int) -> None:
     assert unpacked(names, pack(PACKED), block_bytes) == PACKED
 
 
 @pytest.mark.parametrize("names", [["gzip"], ["deflate"], ["gzip", "gzip"], ["deflate", "gzip"]], ids=str)
 @pytest.mark.parametrize("content", [PLAIN, PLAIN[:11], b""], ids=len)
-def test_a_plain_file_that_is_called_packed_passes(names: list[str], content: bytes) -> None:
+def test_an_uncompressed_file_declared_as_compressed_is_accepted(names: list[str], content: bytes) -> None:
     for block_bytes in (1000, 1 << 24):
         assert unpacked(names, content, block_bytes) == content
 
 
 @pytest.mark.parametrize("names", [["gzip"], ["deflate"]], ids=str)
-def test_a_coding_that_ends_early_or_is_damaged_is_an_error(names: list[str]) -> None:
+def test_a_truncated_or_damaged_coding_is_an_error(names: list[str]) -> None:
     body = gzip.compress(PACKED) if names == ["gzip"] else zlib.compress(PACKED)
     with pytest.raises(ValueError, match="too early"):
         unpacked(names, body[:-9], 1000)
@@ -79,7 +79,7 @@ def test_a_coding_that_ends_early_or_is_damaged_is_an_error(names: list[str]) ->
         unpacked(names, body[:2000] + bytes(500) + body[2500:], 1000)
 
 
-def test_pieces_are_bounded_however_much_a_block_holds() -> None:
+def test_pieces_are_bounded_whatever_a_block_expands_to() -> None:
     unpacker = Unpacker(["gzip"])
     sizes = [len(piece) for piece in unpacker.feed(gzip.compress(bytes(50 << 20)))]
     assert sum(sizes) + sum(map(len, unpacker.end())) == 50 << 20

@@ -1,5 +1,6 @@
-"""Final names: every result under every id that means it, nothing of anybody's overwritten, and after a crash at any
-operation the next start puts it right.
+"""Delivery: every result gets every id that refers to it, no foreign file is overwritten, and the next start repairs
+a crash
+at any operation.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ class Crash(BaseException):
 
 
 class Mortal(Disk):
-    """A disk whose `die_at`-th operation (from 1) is the last thing tried; `done`: it took place before the end."""
+    """A disk on which the process dies at operation `die_at` (from 1); `done`: the operation took place before that."""
 
     def __init__(self, die_at: int = 0, done: bool = False) -> None:
         self.left, self.done = die_at, done
@@ -49,7 +50,7 @@ class Mortal(Disk):
 
 
 class House:
-    """A run directory over several runs; what the journal would know of the jobs stands in `records`."""
+    """A run directory over several runs; `records` are the jobs as in the journal."""
 
     def __init__(self, path: Path) -> None:
         self.dir = RunDir(path / "out")
@@ -59,17 +60,17 @@ class House:
     def run(
         self, entries: Sequence[Entry], deliveries: Mapping[str, bytes] | None = None, disk: Disk | None = None
     ) -> dict[str, Result | None]:
-        """A start on `entries`, then deliveries by job name. Returns what settling found out."""
+        """Start with `entries`, then deliver jobs by name. Return what the start found."""
         return asyncio.run(self._run(entries, deliveries or {}, disk or Disk()))
 
     def look_again(
         self, entries: Sequence[Entry], deliveries: Mapping[str, bytes], meddle: Callable[[], Any]
     ) -> dict[str, Result | None]:
-        """A start and deliveries, then somebody meddles with the files. Returns what a look at the end finds lost."""
+        """Start and deliver, then change files. Return the losses that the check at the end finds."""
         return asyncio.run(self._run(entries, deliveries, Disk(), meddle))
 
     def touch(self, name: str) -> Callable[[], Any]:
-        """Meddle with a file so that it looks like another one and is the same."""
+        """Touch a file so that it looks different and has the same content."""
         return lambda: os.utime(self.dir.path / name, (1, 1))
 
     async def _run(
@@ -106,7 +107,7 @@ class House:
         self.records[fingerprint] = replace(self.records[fingerprint], state=state, result=result)
 
     def files(self) -> dict[str, bytes]:
-        """What stands in the run directory outside the tool's own room."""
+        """Return the content of the run directory except for the private folder."""
         return {path.name: path.read_bytes() for path in self.dir.path.iterdir() if path.is_file()}
 
     def kept(self) -> dict[str, bytes]:
@@ -122,11 +123,11 @@ def key(name: str) -> str:
     return f"{make_job(name).key}.mp4"
 
 
-def test_a_delivered_result_stands_under_its_id(house: House) -> None:
+def test_a_delivered_result_has_its_ids_name(house: House) -> None:
     assert house.run(make_entries("a"), {"a": b"clip a"}) == {}
     assert house.files() == {"a.mp4": b"clip a"}
     assert list(house.dir.partial_dir.iterdir()) == []
-    assert house.run(make_entries("a")) == {}, "a second start has nothing to say"
+    assert house.run(make_entries("a")) == {}, "a second start has nothing to report"
 
 
 def test_equal_jobs_are_delivered_under_every_id(house: House) -> None:
@@ -134,26 +135,26 @@ def test_equal_jobs_are_delivered_under_every_id(house: House) -> None:
     assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a", "b.mp4": b"clip b"}
 
 
-def test_an_id_added_later_gets_the_result_too(house: House) -> None:
+def test_an_id_added_later_gets_the_result(house: House) -> None:
     house.run(make_entries("a"), {"a": b"clip a"})
     house.run(make_entries("a", "late=a"))
     assert house.files() == {"a.mp4": b"clip a", "late.mp4": b"clip a"}
 
 
-def test_a_renamed_id_takes_its_result_along(house: House) -> None:
+def test_a_renamed_id_keeps_its_result(house: House) -> None:
     house.run(make_entries("a"), {"a": b"clip a"})
     house.run(make_entries("new-name=a"))
     assert house.files()["new-name.mp4"] == b"clip a"
 
 
-def test_an_id_that_means_another_job_now_leaves_the_old_result_in_kept(house: House) -> None:
+def test_an_id_that_now_means_another_job_keeps_the_old_result_in_kept(house: House) -> None:
     house.run(make_entries("a=old"), {"old": b"clip old"})
     house.run(make_entries("a=new"), {"new": b"clip new"})
     assert house.files() == {"a.mp4": b"clip new"}
     assert house.kept() == {key("old"): b"clip old"}
 
 
-def test_and_taking_it_back_brings_the_old_result_back(house: House) -> None:
+def test_changing_the_id_back_restores_the_old_result(house: House) -> None:
     house.run(make_entries("a=old"), {"old": b"clip old"})
     house.run(make_entries("a=new"), {"new": b"clip new"})
     assert house.run(make_entries("a=old")) == {}
@@ -167,13 +168,13 @@ def test_two_ids_swap_their_jobs(house: House) -> None:
     assert house.files() == {"a.mp4": b"clip b", "b.mp4": b"clip a"}
 
 
-def test_three_ids_turn_in_a_ring(house: House) -> None:
+def test_three_ids_rotate_their_jobs(house: House) -> None:
     house.run(make_entries("a", "b", "c"), {name: f"clip {name}".encode() for name in "abc"})
     assert house.run(make_entries("a=b", "b=c", "c=a")) == {}
     assert house.files() == {"a.mp4": b"clip b", "b.mp4": b"clip c", "c.mp4": b"clip a"}
 
 
-def test_a_foreign_file_in_the_way_is_kept(house: House) -> None:
+def test_a_foreign_file_with_a_clips_name_is_kept(house: House) -> None:
     (house.dir.path / "a.mp4").write_bytes(b"somebody's own")
     (house.dir.kept / "a.1.mp4").write_bytes(b"an earlier one")
     house.run(make_entries("a"), {"a": b"clip a"})
@@ -181,14 +182,14 @@ def test_a_foreign_file_in_the_way_is_kept(house: House) -> None:
     assert house.kept() == {"a.1.mp4": b"an earlier one", "a.2.mp4": b"somebody's own"}
 
 
-def test_a_foreign_file_under_a_second_id_is_kept_too(house: House) -> None:
+def test_a_foreign_file_under_a_second_id_is_kept(house: House) -> None:
     (house.dir.path / "copy.mp4").write_bytes(b"somebody's own")
     house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
     assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
     assert house.kept() == {"copy.1.mp4": b"somebody's own"}
 
 
-def test_a_result_that_was_edited_is_fetched_again_and_the_edited_one_is_kept(house: House) -> None:
+def test_an_edited_result_is_kept_and_downloaded_again(house: House) -> None:
     house.run(make_entries("a"), {"a": b"clip a"})
     (house.dir.path / "a.mp4").write_bytes(b"cut by hand")
     assert house.run(make_entries("a"), {"a": b"clip a"}) == {make_job("a").fingerprint: None}
@@ -196,27 +197,27 @@ def test_a_result_that_was_edited_is_fetched_again_and_the_edited_one_is_kept(ho
     assert list(house.kept().values()) == [b"cut by hand"]
 
 
-def test_a_deleted_file_is_told_as_lost(house: House) -> None:
+def test_a_deleted_file_is_reported_as_lost(house: House) -> None:
     house.run(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"})
     (house.dir.path / "a.mp4").unlink()
     assert house.run(make_entries("a", "b")) == {make_job("a").fingerprint: None}
 
 
-def test_a_deleted_file_that_stands_under_another_id_is_not_lost(house: House) -> None:
+def test_a_deleted_file_with_another_name_left_is_not_lost(house: House) -> None:
     house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
     (house.dir.path / "a.mp4").unlink()
     assert house.run(make_entries("a", "copy=a")) == {}
     assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a"}
 
 
-def test_a_job_that_no_entry_names_keeps_its_result(house: House) -> None:
+def test_a_job_without_an_entry_keeps_its_result(house: House) -> None:
     house.run(make_entries("a", "b"), {"a": b"clip a", "b": b"clip b"})
     house.run(make_entries("b"))
     assert house.files()["b.mp4"] == b"clip b"
     assert b"clip a" in [*house.files().values(), *house.kept().values()]
 
 
-def test_where_there_are_no_hard_links_it_is_a_copy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_a_result_is_copied(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.EMLINK, "too many links")
 
@@ -259,7 +260,7 @@ def test_a_crash_between_record_and_rename_claims_no_file(house: House, clip: by
 
 
 @pytest.mark.parametrize("harm", ["another content", "a cut", "no clip at all"])
-def test_what_stands_there_after_a_crash_is_checked(house: House, clip: bytes, harm: str) -> None:
+def test_an_existing_file_is_checked_after_a_crash(house: House, clip: bytes, harm: str) -> None:
     content = b"not a clip" if harm == "no clip at all" else clip
     with pytest.raises(Crash):
         house.run(make_entries("a"), {"a": content}, Mortal(1, done=True))
@@ -272,8 +273,8 @@ def test_what_stands_there_after_a_crash_is_checked(house: House, clip: bytes, h
 
 
 @pytest.mark.parametrize("harmed", ["a", "copy", "third"])
-def test_each_name_that_stands_after_a_crash_is_compared_with_the_hash(house: House, clip: bytes, harmed: str) -> None:
-    """The process dies after the names were given and before the journal knows that the job succeeded."""
+def test_each_existing_name_is_compared_with_the_hash_after_a_crash(house: House, clip: bytes, harmed: str) -> None:
+    """The process dies after the files were named and before the journal records the job as succeeded."""
     entries = make_entries("a", "copy=a", "third=a")
     house.run(entries, {"a": clip})
     house.records.clear()
@@ -286,7 +287,7 @@ def test_each_name_that_stands_after_a_crash_is_compared_with_the_hash(house: Ho
     assert list(house.kept().values()) == [bad]
 
 
-def test_a_second_name_that_stands_before_a_delivery_is_compared_with_the_hash(house: House) -> None:
+def test_an_existing_second_name_is_compared_with_the_hash_before_a_delivery(house: House) -> None:
     entries = make_entries("a", "copy=a")
     house.run(entries, {"a": b"clip a"})
     for name in ("a.mp4", "copy.mp4"):
@@ -299,7 +300,7 @@ def test_a_second_name_that_stands_before_a_delivery_is_compared_with_the_hash(h
 
 
 SCENES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {
-    # what stood before, what the manifest says now, whom each name must hold in the end
+    # the earlier files, the current manifest, and the content that each name must have in the end
     "swap": (["a", "b"], ["a=b", "b=a"], {"a": "b", "b": "a"}),
     "ring": (["a", "b", "c"], ["a=b", "b=c", "c=a"], {"a": "b", "b": "c", "c": "a"}),
     "rename": (["a", "b"], ["x=a", "b"], {"x": "a", "b": "b"}),
@@ -310,7 +311,7 @@ SCENES: dict[str, tuple[list[str], list[str], dict[str, str]]] = {
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_crash_at_any_operation_is_put_right_by_the_next_start(tmp_path: Path, scene: str, done: bool) -> None:
+def test_the_next_start_repairs_a_crash_at_any_operation(tmp_path: Path, scene: str, done: bool) -> None:
     first, then, wanted = SCENES[scene]
     for die_at in range(1, 40):
         house = House(tmp_path / f"{die_at}")
@@ -322,7 +323,7 @@ def test_a_crash_at_any_operation_is_put_right_by_the_next_start(tmp_path: Path,
         except Crash:
             crashed = True
             assert set(contents.values()) <= {*house.files().values(), *house.kept().values()}, "something was lost"
-        assert house.run(make_entries(*then)) == {}, "nothing may be taken for lost"
+        assert house.run(make_entries(*then)) == {}, "nothing may be reported as lost"
         files = house.files()
         assert {name: files[f"{name}.mp4"] for name in wanted} == {name: contents[job] for name, job in wanted.items()}
         counter = Mortal()
@@ -334,19 +335,19 @@ def test_a_crash_at_any_operation_is_put_right_by_the_next_start(tmp_path: Path,
     assert die_at > 1
 
 
-def test_a_look_at_the_end_reads_nothing_that_was_left_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_at_the_end_reads_no_unchanged_file(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.transfer.delivery.file_sha256", lambda _: pytest.fail("a file was read"))
     house.run(make_entries("old"), {"old": b"clip old"})
     entries = make_entries("old", "a", "copy=a")
     assert house.look_again(entries, {"a": b"clip a"}, lambda: None) == {}
 
 
-def test_a_result_that_is_touched_is_still_there(house: House) -> None:
+def test_a_touched_result_is_still_there(house: House) -> None:
     assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
 
 
 @pytest.mark.parametrize("stranger", [None, b"CLIP A", b"shorter"])
-def test_a_result_that_was_removed_or_changed_is_lost(house: House, stranger: bytes | None) -> None:
+def test_a_removed_or_changed_result_is_lost(house: House, stranger: bytes | None) -> None:
     path = house.dir.path / "a.mp4"
 
     def meddle() -> None:
@@ -358,7 +359,7 @@ def test_a_result_that_was_removed_or_changed_is_lost(house: House, stranger: by
     assert lost == {make_job("a").fingerprint: None}
 
 
-def test_a_name_that_was_removed_is_given_back_from_another(house: House) -> None:
+def test_a_removed_name_is_restored_from_another(house: House) -> None:
     def meddle() -> None:
         (house.dir.path / "a.mp4").unlink()
         (house.dir.path / "copy.mp4").unlink()
@@ -367,10 +368,10 @@ def test_a_name_that_was_removed_is_given_back_from_another(house: House) -> Non
     entries = make_entries("a", "copy=a", "third=a")
     assert house.look_again(entries, {"a": b"clip a"}, meddle) == {}
     assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"clip a", "third.mp4": b"clip a"}
-    assert list(house.kept().values()) == [b"CLIP A"], "somebody else's is kept"
+    assert list(house.kept().values()) == [b"CLIP A"], "a foreign file is kept"
 
 
-def test_a_result_that_cannot_be_read_just_then_is_not_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_is_temporarily_unreadable_is_not_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> str:
         raise OSError(errno.EIO, "Input/output error")
 

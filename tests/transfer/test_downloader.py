@@ -1,4 +1,4 @@
-"""Downloads, against a file host on loopback: whole or not at all, continued only where it is safe, without the key."""
+"""Downloads from a file host on loopback: complete or not at all, continued only if that is safe, without the key."""
 
 import asyncio
 import base64
@@ -31,9 +31,9 @@ KEY = "0123456789abcdef"
 
 
 class Gauge:
-    """How much of the download has been taken, so that a host can cut the line at a known place.
+    """Counts the bytes that the download has read, so that a host can cut the connection at a known position.
 
-    aiohttp throws away what it holds unread when the connection breaks, so a cut must wait for the reader.
+    aiohttp discards unread data when the connection breaks, so a cut must wait for the reader.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ class Gauge:
 
 @dataclass
 class Host:
-    """A file host. cuts: after how many bytes the next replies break off. answer: given instead of the file."""
+    """A file host. cuts: the byte counts after which the next replies break off. answer: sent instead of the file."""
 
     content: bytes
     etag: str | None = '"v1"'
@@ -109,7 +109,7 @@ class Host:
 
 
 class Bench:
-    """Downloads from one host into one folder, each as a process of its own would: only the disk is shared."""
+    """Downloads from one host into one folder, each as in its own process: only the disk is shared."""
 
     def __init__(self, folder: Path, executor: Executor, gauge: Gauge) -> None:
         self.folder, self.executor, self.gauge = folder, executor, gauge
@@ -180,10 +180,10 @@ def text(status: int, body: str = "<html>no</html>", **headers: str) -> Answer:
     return answer
 
 
-# The way it should go
+# Normal downloads
 
 
-def test_a_whole_file(bench: Bench, clip: bytes) -> None:
+def test_a_complete_file_is_downloaded(bench: Bench, clip: bytes) -> None:
     host = Host(clip)
     assert_whole(bench.fetch(host), clip)
     [request] = host.seen
@@ -191,11 +191,11 @@ def test_a_whole_file(bench: Bench, clip: bytes) -> None:
     assert request["accept-encoding"] == "identity"
 
 
-def test_without_length_and_etag(bench: Bench, clip: bytes) -> None:
+def test_length_and_etag_are_optional(bench: Bench, clip: bytes) -> None:
     assert_whole(bench.fetch(Host(clip, etag=None, chunked=True)), clip)
 
 
-def test_no_request_ever_carries_a_credential(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_ever_has_a_credential(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIMLAPI_KEY", "secret-key")
     host = Host(clip, cuts=[1000])
     bench.refused(host)
@@ -221,7 +221,7 @@ def test_a_redirect_is_followed(bench: Bench, clip: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [203, 206])
-def test_a_whole_file_under_another_status(bench: Bench, clip: bytes, status: int) -> None:
+def test_a_complete_file_with_another_status_is_accepted(bench: Bench, clip: bytes, status: int) -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=clip)
 
@@ -241,7 +241,7 @@ TARGETS = (
 
 @pytest.mark.parametrize("way", ["link", "redirect", "relative redirect"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_link_is_asked_for_octet_for_octet(bench: Bench, clip: bytes, target: str, way: str) -> None:
+def test_a_link_is_requested_unchanged(bench: Bench, clip: bytes, target: str, way: str) -> None:
     host = Host(clip)
     serve, asked = host.handle, []
 
@@ -258,7 +258,7 @@ def test_a_link_is_asked_for_octet_for_octet(bench: Bench, clip: bytes, target: 
     assert asked[-1] == target
 
 
-def test_a_redirect_sets_a_cookie_that_its_host_wants_back(bench: Bench, clip: bytes) -> None:
+def test_a_cookie_set_by_a_redirect_is_returned_to_its_host(bench: Bench, clip: bytes) -> None:
     host = Host(clip)
     serve = host.handle
 
@@ -275,10 +275,10 @@ def test_a_redirect_sets_a_cookie_that_its_host_wants_back(bench: Bench, clip: b
     assert_whole(bench.fetch(host), clip)
     host.answer = None
     bench.fetch(host)
-    assert "cookie" not in host.seen[-1], "it lives as long as its download"
+    assert "cookie" not in host.seen[-1], "it lasts as long as its download"
 
 
-def test_more_than_a_hundred_downloads_go_at_once(bench: Bench, clip: bytes) -> None:
+def test_more_than_a_hundred_downloads_run_at_once(bench: Bench, clip: bytes) -> None:
     all_started, here = asyncio.Event(), 0
 
     async def answer(_: web.Request) -> web.StreamResponse:
@@ -302,7 +302,7 @@ def test_more_than_a_hundred_downloads_go_at_once(bench: Bench, clip: bytes) -> 
 # Cuts
 
 
-def test_after_a_cut_only_the_rest_is_fetched(bench: Bench, clip: bytes) -> None:
+def test_only_the_missing_bytes_are_downloaded_after_a_cut(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000, 1234])
     for _ in range(2):
         fault = bench.refused(host)
@@ -311,11 +311,11 @@ def test_after_a_cut_only_the_rest_is_fetched(bench: Bench, clip: bytes) -> None
     assert_whole(bench.fetch(host), clip)
     asked = [(request.get("range"), request.get("if-range")) for request in host.seen]
     assert asked == [(None, None), ("bytes=5000-", '"v1"'), ("bytes=6234-", '"v1"')]
-    assert host.sent_bytes == len(clip), "a byte was fetched twice"
+    assert host.sent_bytes == len(clip), "a byte was downloaded twice"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.9999])
-def test_a_cut_anywhere(bench: Bench, clip: bytes, share: float) -> None:
+def test_a_cut_at_any_byte_is_continued(bench: Bench, clip: bytes, share: float) -> None:
     host = Host(clip, cuts=[int(len(clip) * share)])
     assert bench.refused(host).kind == "cut"
     assert_whole(bench.fetch(host), clip)
@@ -329,7 +329,7 @@ def test_a_host_that_ignores_range_starts_over(bench: Bench, clip: bytes) -> Non
     assert host.seen[1]["range"] == "bytes=5000-"
 
 
-def test_no_secret_that_a_file_host_quotes_is_stored_or_told(bench: Bench, clip: bytes) -> None:
+def test_no_secret_that_a_file_host_quotes_is_stored_or_reported(bench: Bench, clip: bytes) -> None:
     secret = "sk-recognisable-0123456789"
     bench.redactor = Redactor([secret])
     host = Host(clip, etag=f'"{secret}"', cuts=[5000])
@@ -352,7 +352,7 @@ def test_a_changed_etag_starts_over(bench: Bench, clip: bytes, other_clip: bytes
     assert_whole(bench.fetch(host), other_clip)
 
 
-def test_a_host_that_continues_another_file_is_not_believed(bench: Bench, clip: bytes, other_clip: bytes) -> None:
+def test_a_host_that_continues_with_another_file_is_not_trusted(bench: Bench, clip: bytes, other_clip: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     host.content, host.etag, host.heeds_if_range = other_clip, '"v2"', False
@@ -392,7 +392,7 @@ def test_206_with_another_range_starts_over(bench: Bench, clip: bytes, content_r
 @pytest.mark.parametrize(
     "note", [b"", b"[]", b"{", b'{"etag": "", "size_bytes": 5000}', b'{"etag": "x", "size_bytes": 1e99}']
 )
-def test_a_note_that_vouches_for_nothing_is_not_believed(bench: Bench, clip: bytes, note: bytes) -> None:
+def test_an_invalid_sidecar_starts_over(bench: Bench, clip: bytes, note: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     (bench.folder / f"{KEY}.json").write_bytes(note)
@@ -400,8 +400,8 @@ def test_a_note_that_vouches_for_nothing_is_not_believed(bench: Bench, clip: byt
     assert "range" not in host.seen[1]
 
 
-def test_a_part_shorter_than_its_note_starts_over(bench: Bench, clip: bytes) -> None:
-    """After a power cut: the note was on the disk, the content was not."""
+def test_a_partial_file_shorter_than_its_sidecar_says_starts_over(bench: Bench, clip: bytes) -> None:
+    """After a power cut, the sidecar was on the disk and the content was not."""
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     (bench.folder / f"{KEY}.part").write_bytes(clip[:4999])
@@ -409,7 +409,7 @@ def test_a_part_shorter_than_its_note_starts_over(bench: Bench, clip: bytes) -> 
     assert "range" not in host.seen[1]
 
 
-def test_a_part_longer_than_its_note_is_continued_from_the_note(bench: Bench, clip: bytes) -> None:
+def test_a_partial_file_longer_than_its_sidecar_says_is_continued_from_the_sidecar(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     (bench.folder / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not vouched for")
@@ -417,8 +417,8 @@ def test_a_part_longer_than_its_note_is_continued_from_the_note(bench: Bench, cl
     assert host.seen[1]["range"] == "bytes=5000-"
 
 
-def test_starting_over_forgets_the_note_before_it_touches_the_part(bench: Bench, clip: bytes) -> None:
-    """Or a crash right after would leave an old note that vouches for new bytes."""
+def test_starting_over_removes_the_sidecar_before_the_partial_file(bench: Bench, clip: bytes) -> None:
+    """Otherwise a crash right after would leave an old sidecar with new bytes."""
     host = Host(clip, cuts=[5000], ranges=False)
     bench.refused(host)
     steps: list[str] = []
@@ -440,7 +440,7 @@ def test_starting_over_forgets_the_note_before_it_touches_the_part(bench: Bench,
     assert steps == ["remove .json", "flush folder", "open .part wb"]
 
 
-def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(tmp_path: Path, clip: bytes) -> None:
+def test_small_clips_are_finished_together_and_an_invalid_one_affects_no_other(tmp_path: Path, clip: bytes) -> None:
     class Picky(Opening):
         def open(self, path: Path, mode: str) -> BinaryIO:
             if path.stem == "refused":
@@ -465,7 +465,7 @@ def test_small_clips_are_finished_together_and_one_that_is_none_harms_no_other(t
         assert_whole(fetched, clip)
 
 
-# What is no clip
+# Invalid clips
 
 
 def bad(content: bytes, where: str) -> bytes:
@@ -481,7 +481,7 @@ def bad(content: bytes, where: str) -> bytes:
 
 @pytest.mark.parametrize("where", ["html", "json", "empty", "short", "one byte short", "zeros"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_what_is_no_whole_clip_is_refused_and_not_continued(
+def test_an_incomplete_or_foreign_file_is_refused_and_not_continued(
     bench: Bench, clip: bytes, where: str, chunked: bool
 ) -> None:
     host = Host(bad(clip, where), chunked=chunked)
@@ -495,16 +495,14 @@ def test_what_is_no_whole_clip_is_refused_and_not_continued(
 
 
 @pytest.mark.parametrize("tail", [b"\n", bytes(512), b'{"AIGC":{"Label":"1"}}', b"\0\0\0\0free" + b"x" * 20])
-def test_a_clip_with_something_after_its_last_box_is_delivered_with_a_warning(
-    bench: Bench, clip: bytes, tail: bytes
-) -> None:
+def test_a_clip_with_trailing_data_is_delivered_with_a_warning(bench: Bench, clip: bytes, tail: bytes) -> None:
     fetched = bench.fetch(Host(clip + tail))
     assert_whole(fetched, clip + tail)
     [warning] = fetched.result.warnings
     assert "last box" in warning
 
 
-def test_a_download_that_fails_its_check_is_set_aside_once_and_named(bench: Bench, clip: bytes) -> None:
+def test_a_download_that_fails_its_check_is_kept_once_and_named(bench: Bench, clip: bytes) -> None:
     broken = bad(clip, "zeros")
     faults = [bench.refused(Host(broken)) for _ in range(3)]
     [(name, content)] = bench.kept_files().items()
@@ -514,7 +512,7 @@ def test_a_download_that_fails_its_check_is_set_aside_once_and_named(bench: Benc
         assert f".batchrunner/set_aside/{name}" in fault.message
         assert f".batchrunner/set_aside/{name}" in fault.hint
     bench.refused(Host(bad(clip, "short")))
-    assert len(bench.kept_files()) == 2, "another download of the same job takes nothing away"
+    assert len(bench.kept_files()) == 2, "another download of the same job removes nothing"
 
 
 @pytest.mark.parametrize("where", ["html", "json", "empty"])
@@ -523,7 +521,7 @@ def test_a_page_in_place_of_a_clip_is_not_kept(bench: Bench, clip: bytes, where:
     assert bench.kept_files() == {}
 
 
-def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_kept_for_one_job_are_bounded(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.transfer.partial_file.MOST_SET_ASIDE", 2)
     kept = [bytes(100 + number) for number in range(2)]
     for content in kept:
@@ -534,7 +532,7 @@ def test_what_is_set_aside_for_one_job_is_bounded(bench: Bench, clip: bytes, mon
     assert bench.left() == {}
 
 
-def test_a_check_that_reaches_its_own_bound_sets_the_clip_aside(
+def test_a_check_that_reaches_its_limit_keeps_the_clip(
     bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(*_: Any) -> decoder.Decoded:
@@ -547,7 +545,7 @@ def test_a_check_that_reaches_its_own_bound_sets_the_clip_aside(
     assert "no charge" in fault.hint
 
 
-def test_a_chunked_reply_that_breaks_off_is_a_cut(bench: Bench, clip: bytes) -> None:
+def test_a_truncated_chunked_reply_is_a_cut(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000], chunked=True)
     assert bench.refused(host).kind == "cut"
     assert_whole(bench.fetch(host), clip)
@@ -556,7 +554,7 @@ def test_a_chunked_reply_that_breaks_off_is_a_cut(bench: Bench, clip: bytes) -> 
 
 @pytest.mark.parametrize("name", ["Repr-Digest", "Digest"])
 @pytest.mark.parametrize("right", [True, False])
-def test_a_checksum_that_is_given_is_compared(bench: Bench, clip: bytes, name: str, right: bool) -> None:
+def test_a_given_checksum_is_compared(bench: Bench, clip: bytes, name: str, right: bool) -> None:
     digest = base64.b64encode(hashlib.sha256(clip if right else b"another").digest()).decode()
     value = f"sha-512=:AAAA:, sha-256=:{digest}:" if name == "Repr-Digest" else f"SHA-256={digest}"
     host = Host(clip, headers={name: value})
@@ -570,7 +568,7 @@ def test_a_checksum_that_is_given_is_compared(bench: Bench, clip: bytes, name: s
         assert list(bench.kept_files().values()) == [clip]
 
 
-def test_a_checksum_covers_what_was_kept_from_before(bench: Bench, clip: bytes) -> None:
+def test_a_checksum_includes_the_bytes_from_before(bench: Bench, clip: bytes) -> None:
     digest = base64.b64encode(hashlib.sha256(clip).digest()).decode()
     host = Host(clip, cuts=[5000], headers={"Repr-Digest": f"sha-256=:{digest}:"})
     bench.refused(host)
@@ -580,7 +578,7 @@ def test_a_checksum_covers_what_was_kept_from_before(bench: Bench, clip: bytes) 
 
 
 @pytest.mark.parametrize("value", ["", "sha-256=:not base64!:", "sha-256", "md5=:AAAA:", "sha-256=:AA==:x"])
-def test_a_checksum_that_says_nothing_is_passed_over(bench: Bench, clip: bytes, value: str) -> None:
+def test_an_unusable_checksum_is_ignored(bench: Bench, clip: bytes, value: str) -> None:
     assert_whole(bench.fetch(Host(clip, headers={"Repr-Digest": value})), clip)
 
 
@@ -588,7 +586,7 @@ def test_a_checksum_that_says_nothing_is_passed_over(bench: Bench, clip: bytes, 
     "value", ["AAAA", "", "=", base64.b64encode(bytes(31)).decode(), base64.b64encode(bytes(64)).decode()]
 )
 @pytest.mark.parametrize("name", ["Repr-Digest", "Digest"])
-def test_a_checksum_of_another_length_is_none(bench: Bench, clip: bytes, name: str, value: str) -> None:
+def test_a_checksum_of_another_length_is_ignored(bench: Bench, clip: bytes, name: str, value: str) -> None:
     header = f"sha-256=:{value}:" if name == "Repr-Digest" else f"SHA-256={value}"
     assert_whole(bench.fetch(Host(clip, headers={name: header})), clip)
 
@@ -599,7 +597,7 @@ def test_a_checksum_of_another_length_is_none(bench: Bench, clip: bytes, name: s
 @pytest.mark.parametrize(
     "coding", ["aws-chunked", "UTF-8", "binary", "none", "identity", "gzip", "deflate", "GZIP, aws-chunked", "br", ""]
 )
-def test_a_plain_clip_arrives_whatever_its_coding_is_called(bench: Bench, clip: bytes, coding: str) -> None:
+def test_an_uncompressed_clip_is_accepted_whatever_coding_is_declared(bench: Bench, clip: bytes, coding: str) -> None:
     digest = base64.b64encode(hashlib.sha256(clip).digest()).decode()
     headers = {"Content-Encoding": coding, "Repr-Digest": f"sha-256=:{digest}:"}
     assert_whole(bench.fetch(Host(clip, headers=headers)), clip)
@@ -607,7 +605,7 @@ def test_a_plain_clip_arrives_whatever_its_coding_is_called(bench: Bench, clip: 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "deflate, gzip", "aws-chunked, gzip"])
-def test_a_packed_clip_is_unpacked(bench: Bench, clip: bytes, coding: str, chunked: bool) -> None:
+def test_a_compressed_clip_is_decoded(bench: Bench, clip: bytes, coding: str, chunked: bool) -> None:
     packed = zlib.compress(clip) if "deflate" in coding else clip
     packed = gzip.compress(packed) if "gzip" in coding else packed
     digest = base64.b64encode(hashlib.sha256(packed).digest()).decode()
@@ -615,15 +613,15 @@ def test_a_packed_clip_is_unpacked(bench: Bench, clip: bytes, coding: str, chunk
     assert_whole(bench.fetch(Host(packed, headers=headers, chunked=chunked)), clip)
 
 
-def test_a_packed_clip_that_was_cut_is_fetched_from_its_beginning(bench: Bench, clip: bytes) -> None:
-    """A range counts packed bytes, and what is kept is unpacked."""
+def test_a_compressed_clip_that_was_cut_starts_over(bench: Bench, clip: bytes) -> None:
+    """A range counts compressed bytes, and the stored bytes are decoded."""
     host = Host(gzip.compress(clip), headers={"Content-Encoding": "gzip"}, cuts=[0])
     assert bench.refused(host).kind == "cut"
     assert_whole(bench.fetch(host), clip)
     assert "range" not in host.seen[1]
 
 
-def test_a_plain_part_is_not_continued_with_packed_bytes(bench: Bench, clip: bytes) -> None:
+def test_an_uncompressed_partial_file_is_not_continued_with_compressed_bytes(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     host.headers = {"Content-Encoding": "gzip"}
@@ -633,21 +631,21 @@ def test_a_plain_part_is_not_continued_with_packed_bytes(bench: Bench, clip: byt
     assert "range" not in host.seen[2]
 
 
-def test_a_part_under_a_foreign_word_is_continued(bench: Bench, clip: bytes) -> None:
+def test_a_partial_file_with_an_unknown_coding_is_continued(bench: Bench, clip: bytes) -> None:
     host = Host(clip, headers={"Content-Encoding": "aws-chunked"}, cuts=[5000])
     bench.refused(host)
     assert_whole(bench.fetch(host), clip)
     assert host.seen[1]["range"] == "bytes=5000-"
 
 
-def test_a_coding_that_is_damaged_is_told_and_what_came_is_set_aside(bench: Bench, clip: bytes) -> None:
+def test_damaged_compression_is_reported_and_the_received_bytes_are_kept(bench: Bench, clip: bytes) -> None:
     fault = bench.refused(Host(gzip.compress(clip)[:-9], headers={"Content-Encoding": "gzip"}))
     assert fault.kind == "bad_file"
     assert "gzip coding ends too early" in fault.message
     assert len(bench.kept_files()) == 1
 
 
-def test_a_small_file_that_unpacks_to_more_than_a_clip_ends_at_the_limit(
+def test_a_small_file_that_expands_beyond_the_limit_ends_at_the_limit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloader, "_LARGEST_CLIP_BYTES", 1_000_000)
@@ -677,14 +675,14 @@ def test_an_endless_body_ends_at_the_limit(bench: Bench, monkeypatch: pytest.Mon
     assert fault.kind == "bad_file"
     assert "does not end" in fault.message
     assert sent < 1 << 28
-    assert bench.left() == {}, "what nobody will ever continue must not fill the disk"
+    assert bench.left() == {}, "bytes that no run will continue must not fill the disk"
 
 
 # Refusals
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_an_expired_link_is_called_one_and_keeps_the_part(bench: Bench, clip: bytes, status: int) -> None:
+def test_an_expired_link_is_named_and_keeps_the_partial_file(bench: Bench, clip: bytes, status: int) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
     host.answer = text(status)
@@ -692,11 +690,11 @@ def test_an_expired_link_is_called_one_and_keeps_the_part(bench: Bench, clip: by
     assert (type(fault), fault.kind, fault.status) == (ServiceFault, "link_expired", status)
     host.answer = None
     assert_whole(bench.fetch(host), clip)
-    assert host.seen[2]["range"] == "bytes=5000-", "a fresh link continues what the old one began"
+    assert host.seen[2]["range"] == "bytes=5000-", "a new link continues the old download"
 
 
 @pytest.mark.parametrize("status", [204, 400, 429, 500, 502, 503, 504, 524])
-def test_a_host_in_trouble(bench: Bench, clip: bytes, status: int) -> None:
+def test_a_host_with_an_error_status_is_a_service_fault(bench: Bench, clip: bytes, status: int) -> None:
     host = Host(clip, answer=text(status, ""))
     fault = bench.refused(host)
     assert (type(fault), fault.kind, fault.status) == (ServiceFault, "download_refused", status)
@@ -704,7 +702,7 @@ def test_a_host_in_trouble(bench: Bench, clip: bytes, status: int) -> None:
     assert_whole(bench.fetch(host), clip)
 
 
-def test_redirects_end(bench: Bench) -> None:
+def test_redirects_are_limited(bench: Bench) -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/again")
 
@@ -728,9 +726,7 @@ def test_redirects_end(bench: Bench) -> None:
         ("", ServiceFault),
     ],
 )
-def test_a_link_that_leads_nowhere_is_told(
-    tmp_path: Path, executor: Executor, url: str, fault: type[CallError]
-) -> None:
+def test_a_dead_link_is_reported(tmp_path: Path, executor: Executor, url: str, fault: type[CallError]) -> None:
     async def main() -> None:
         async with Downloader(tmp_path, executor, Disk(), Guard("http://127.0.0.1"), Checks(Here(), executor)) as clips:
             await clips.fetch(url, KEY)
@@ -740,7 +736,9 @@ def test_a_link_that_leads_nowhere_is_told(
     assert type(caught.value) is fault
 
 
-def test_silence_is_a_time_out_and_the_part_is_kept(bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_times_out_and_the_partial_file_is_kept(
+    bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -761,7 +759,7 @@ def test_silence_is_a_time_out_and_the_part_is_kept(bench: Bench, clip: bytes, m
 # This machine
 
 
-def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
+def test_a_cancelled_download_keeps_its_partial_file(bench: Bench, clip: bytes) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         reply = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(clip))})
         await reply.prepare(request)
@@ -788,7 +786,7 @@ def test_a_cancelled_download_keeps_its_part(bench: Bench, clip: bytes) -> None:
 
 
 class Failing(Opening):
-    """Opens files whose writes, or flushes, fail."""
+    """A disk whose files fail on write or flush."""
 
     def __init__(self, number: int, at: str) -> None:
         self.number, self.at = number, at
@@ -818,7 +816,7 @@ class _Full:
 
 @pytest.mark.parametrize("at", ["open", "write"])
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "disk_full"), (errno.EIO, "disk_error")])
-def test_a_disk_that_refuses_is_a_local_fault(bench: Bench, clip: bytes, at: str, number: int, kind: str) -> None:
+def test_a_failing_disk_is_a_local_fault(bench: Bench, clip: bytes, at: str, number: int, kind: str) -> None:
     host = Host(clip)
     fault = bench.refused(host, Failing(number, at))
     assert (type(fault), fault.kind) == (LocalFault, kind)
@@ -826,13 +824,13 @@ def test_a_disk_that_refuses_is_a_local_fault(bench: Bench, clip: bytes, at: str
 
 
 @pytest.mark.parametrize("at", ["flush", "note"])
-def test_a_part_that_cannot_be_kept_costs_only_time(bench: Bench, clip: bytes, at: str) -> None:
+def test_a_partial_file_that_cannot_be_kept_costs_only_time(bench: Bench, clip: bytes, at: str) -> None:
     host = Host(clip, cuts=[5000])
     assert bench.refused(host, Failing(errno.ENOSPC, at)).kind == "cut"
     assert_whole(bench.fetch(host), clip)
     assert "range" not in host.seen[1]
 
 
-def test_file_sha256(tmp_path: Path) -> None:
+def test_file_sha256_hashes_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert downloader.file_sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

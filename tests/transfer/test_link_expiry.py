@@ -17,7 +17,7 @@ from batchrunner.transfer.link_expiry import Address, address, expires_at
         ("", float("inf")),
     ],
 )
-def test_when_a_link_ends(url: str, at: float) -> None:
+def test_the_expiry_of_a_link_is_read(url: str, at: float) -> None:
     assert expires_at(url) == at
 
 
@@ -38,7 +38,7 @@ BASE = Address("https", "cdn.example.com:8443", "/a/b%2Fc/d.mp4?x=%2f")
         ("no/scheme", ("", "", "/no/scheme")),
     ],
 )
-def test_the_parts_of_a_link_are_its_own_octets(link: str, components: tuple[str, str, str]) -> None:
+def test_the_parts_of_a_link_are_unchanged_bytes(link: str, components: tuple[str, str, str]) -> None:
     assert address(link) == components
 
 
@@ -58,7 +58,7 @@ def test_the_parts_of_a_link_are_its_own_octets(link: str, components: tuple[str
         ("..?x", "/a/?x"),
     ],
 )
-def test_a_relative_link_is_seen_from_its_base(link: str, target: str) -> None:
+def test_a_relative_link_is_joined_to_its_base(link: str, target: str) -> None:
     assert address(link, BASE) == ("https", "cdn.example.com:8443", target)
 
 

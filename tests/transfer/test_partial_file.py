@@ -26,7 +26,7 @@ BATCH = partial_file._BATCH_BYTES
 
 
 class Recorded(Opening):
-    """Notes what is sent on its way. fails: which write, counted over all files, is refused with error `number`."""
+    """Records the order of writes. fails: the number of the write, over all files, that fails with error `number`."""
 
     def __init__(self, fails: int = 0, number: int = errno.EIO) -> None:
         self.fails, self.number, self.writes = fails, number, 0
@@ -66,7 +66,7 @@ class Counted:
 
 
 class Blocked(Executor):
-    """Threads that do nothing until they are let go."""
+    """Threads that do nothing until they are released."""
 
     def __init__(self, threads: Executor) -> None:
         self.threads = threads
@@ -94,7 +94,7 @@ def bench(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -
 
 
 def content(size_bytes: int) -> bytes:
-    """No two blocks of it are alike."""
+    """Bytes in which no two blocks are equal."""
     return b"".join(number.to_bytes(8) for number in range(size_bytes // 8 + 1))[:size_bytes]
 
 
@@ -105,7 +105,7 @@ def begun(folder: Path, disk: Disk, executor: Executor | None = None) -> Partial
 
 
 async def taken(gauge: Gauge, size_bytes: int) -> None:
-    """Return when so much has come, or could have."""
+    """Return when this many bytes have arrived, or could have."""
     for _ in range(2000):
         if gauge.taken_bytes >= size_bytes:
             break
@@ -168,7 +168,7 @@ def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path: Path, exe
 
 
 class Received:
-    """Counts the bytes that aiohttp takes from the connection, whether anybody has read them or not."""
+    """Counts the bytes that aiohttp takes from the connection, read or not."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.total_bytes = 0
@@ -191,7 +191,7 @@ class Received:
 
 
 def test_a_slow_disk_bounds_the_received_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the connection goes on receiving while a batch is written."""
+    """The connection continues to receive while a batch is written."""
     host = Host(content(16 * BATCH))
     received = Received(monkeypatch)
     blocked = Blocked(bench.executor)
@@ -258,7 +258,7 @@ def test_a_batch_that_a_cancel_interrupts_is_stored_once(tmp_path: Path, *, is_w
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "disk_full"), (errno.EIO, "disk_error")])
 @pytest.mark.parametrize("fails", [1, 6])
-def test_a_write_that_fails_behind_the_back_is_told(bench: Bench, fails: int, number: int, kind: str) -> None:
+def test_a_failed_background_write_is_reported(bench: Bench, fails: int, number: int, kind: str) -> None:
     with pytest.raises(LocalFault) as caught:
         bench.fetch(Host(content(16 * BATCH)), Recorded(fails, number))
     assert caught.value.kind == kind
@@ -295,7 +295,7 @@ def test_a_batch_without_a_drain_is_kept(tmp_path: Path) -> None:
     assert note(tmp_path) == {"etag": '"v1"', "size_bytes": len(whole)}
 
 
-def test_what_was_closed_to_be_checked_is_flushed_before_it_is_vouched_for(tmp_path: Path) -> None:
+def test_a_file_closed_for_its_check_is_flushed_before_it_is_recorded(tmp_path: Path) -> None:
     files = Recorded()
     created = begun(tmp_path, files)
     created.take(b"whole")
@@ -306,15 +306,13 @@ def test_what_was_closed_to_be_checked_is_flushed_before_it_is_vouched_for(tmp_p
     assert note(tmp_path)["size_bytes"] == 5
 
 
-def test_blocks_of_a_byte_do_not_pile_up(tmp_path: Path) -> None:
+def test_blocks_of_one_byte_do_not_accumulate(tmp_path: Path) -> None:
     created = begun(tmp_path, Disk())
     taken = next(number for number in range(1, BATCH) if created.take(b"x"))
     assert taken == partial_file._BATCH_BLOCKS
 
 
-def test_a_large_file_is_on_its_way_to_the_disk_before_it_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_written_back_before_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial_file, "_STRETCH_BYTES", 2 * BATCH)
     files = Recorded()
     created = begun(tmp_path, files)

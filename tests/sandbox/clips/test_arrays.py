@@ -10,7 +10,7 @@ def drawn(*rows: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     return np.array([[letter == "#" for letter in row] for row in rows])
 
 
-def test_components_are_told_apart() -> None:
+def test_separate_components_are_distinguished() -> None:
     mask = drawn("##..#", "#..##", "..#..", "###.#")
     labels = components(mask)
     assert len(set(labels[mask])) == 4
@@ -19,13 +19,13 @@ def test_components_are_told_apart() -> None:
     assert labels[0, 0] != labels[3, 0]
 
 
-def test_a_winding_component_is_one() -> None:
+def test_a_winding_component_is_one_component() -> None:
     mask = np.ones((41, 41), bool)
     mask[1::4, :-1] = mask[3::4, 1:] = False
     assert len(set(components(mask)[mask])) == 1
 
 
-def test_the_largest_component_or_the_one_that_is_near() -> None:
+def test_the_largest_or_the_nearest_component_is_selected() -> None:
     mask = drawn("##..#", "#..##", "...##")
     assert largest(mask).sum() == 5
     assert largest(mask, drawn("##...", ".....", ".....")).sum() == 3
@@ -33,7 +33,7 @@ def test_the_largest_component_or_the_one_that_is_near() -> None:
     assert not largest(~np.ones((3, 3), bool)).any()
 
 
-def test_growing_and_blurring_reach_as_far_as_they_say() -> None:
+def test_growing_and_blurring_have_the_given_radius() -> None:
     mask = np.zeros((9, 9), bool)
     mask[4, 4] = True
     assert grow(mask, 2).sum() == 25
@@ -41,7 +41,7 @@ def test_growing_and_blurring_reach_as_far_as_they_say() -> None:
     assert blur(np.full((5, 4, 3), 7.0), 3) == pytest.approx(7)
 
 
-def test_a_hole_is_filled_from_around_it() -> None:
+def test_a_hole_is_filled_from_its_surroundings() -> None:
     picture = np.zeros((64, 48, 3), np.float32)
     picture[:, :] = (np.arange(48) * 4)[None, :, None]
     known = np.ones((64, 48), np.float32)
@@ -53,5 +53,5 @@ def test_a_hole_is_filled_from_around_it() -> None:
     assert filled[known == 1] == pytest.approx(picture[known == 1])
 
 
-def test_scaling_down_averages() -> None:
+def test_scaling_down_averages_pixels() -> None:
     assert scale(np.tile([0.0, 1.0], (8, 8)), 4, 4) == pytest.approx(0.5, abs=0.2)

@@ -1,4 +1,4 @@
-"""The character is cut out of pictures whose right answer is known."""
+"""The character is cut out of pictures with a known result."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def portrait(side: int = 200) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     return picture
 
 
-def test_the_character_alone_is_left_in_its_own_colours() -> None:
+def test_only_the_character_is_left_in_its_own_colours() -> None:
     score = blur(disc(64, 64, 40, 128), 3)
     colours, alpha = cut_out(portrait(), score)
     assert colours.shape[:2] == alpha.shape
@@ -29,7 +29,7 @@ def test_the_larger_of_two_people_is_the_character() -> None:
 
 
 @pytest.mark.parametrize("score", [None, np.zeros((256, 256), np.float32)])
-def test_a_picture_of_nobody_is_taken_whole_in_an_oval(score: None) -> None:
+def test_a_picture_without_a_person_is_used_as_an_oval(score: None) -> None:
     picture = portrait()
     _, alpha = cut_out(picture, score)
     assert min(alpha.shape) > 180
@@ -37,7 +37,7 @@ def test_a_picture_of_nobody_is_taken_whole_in_an_oval(score: None) -> None:
     assert alpha[alpha.shape[0] // 2, alpha.shape[1] // 2] == 1
 
 
-def test_a_character_that_the_pictures_edge_cuts_off_fades_out() -> None:
+def test_a_character_at_the_pictures_edge_fades_out() -> None:
     picture = np.full((100, 100, 3), 90, np.uint8)
     score = np.zeros((256, 256), np.float32)
     score[80:, 60:200] = 1
@@ -46,7 +46,7 @@ def test_a_character_that_the_pictures_edge_cuts_off_fades_out() -> None:
     assert alpha[-12, 25] == 1
 
 
-def test_refined_edges_are_the_pictures() -> None:
+def test_refined_edges_follow_the_picture() -> None:
     picture = portrait()
     truth = disc(100, 100, 60, 200)
     rough = blur(disc(97, 102, 58, 200), 6)
@@ -54,7 +54,7 @@ def test_refined_edges_are_the_pictures() -> None:
     assert after < before
 
 
-def test_see_through_pixels_do_not_show_the_old_background() -> None:
+def test_transparent_pixels_do_not_show_the_old_background() -> None:
     picture = np.zeros((80, 80, 3), np.uint8)
     picture[:, :40] = (200, 0, 0)
     picture[:, 40:] = (0, 0, 200)

@@ -1,4 +1,4 @@
-"""Where the character stands, its shadow, and the blend."""
+"""The character's position, its shadow, and the blend."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ RED = np.full((40, 20, 3), (255, 0, 0), np.uint8)
 SOLID = np.ones((40, 20), np.float32)
 
 
-def test_the_character_stands_on_its_foot_as_high_as_asked() -> None:
+def test_the_character_stands_on_its_foot_at_the_given_height() -> None:
     colours, alpha = placed(RED, SOLID, Pose(60, 90, 80, 0), 100, 120)
     rows, columns = np.nonzero(alpha > 0.5)
     assert (rows.min(), rows.max()) == (pytest.approx(10, abs=1), pytest.approx(89, abs=1))
@@ -17,20 +17,20 @@ def test_the_character_stands_on_its_foot_as_high_as_asked() -> None:
     assert colours[50, 60].tolist() == [255, 0, 0]
 
 
-def test_it_leans_at_the_top_and_not_at_the_foot() -> None:
+def test_the_character_leans_at_the_top_and_not_at_the_foot() -> None:
     _, alpha = placed(RED, SOLID, Pose(60, 90, 80, 30), 100, 120)
     centres = [float(np.flatnonzero(alpha[row] > 0.5).mean()) for row in (12, 50, 88)]
     assert centres == pytest.approx([60 + 29, 60 + 15, 60], abs=1.5)
 
 
 @pytest.mark.parametrize("pose", [Pose(-500, 90, 80, 0), Pose(60, 900, 80, 0), Pose(5, 130, 200, 40)])
-def test_a_place_outside_or_partly_outside(pose: Pose) -> None:
+def test_a_place_outside_the_frame_is_clipped(pose: Pose) -> None:
     colours, alpha = placed(RED, SOLID, pose, 100, 120)
     assert (colours.shape, alpha.shape) == ((100, 120, 3), (100, 120))
     assert (alpha.max() > 0) == (pose.y == 130)
 
 
-def test_the_shadow_is_darkest_at_the_foot_and_ends_soon() -> None:
+def test_the_shadow_is_darkest_at_the_foot_and_short() -> None:
     pose = Pose(60, 90, 60, 0)
     _, alpha = placed(RED, SOLID, pose, 120, 120)
     shadow = shade(alpha, pose)
@@ -39,7 +39,7 @@ def test_the_shadow_is_darkest_at_the_foot_and_ends_soon() -> None:
     assert shade(alpha, Pose(60, 130, 60, 0))[119].max() < 0.3
 
 
-def test_bright_blades_cover_the_foot_and_nothing_above_it() -> None:
+def test_bright_grass_covers_the_foot_only() -> None:
     scene = np.zeros((100, 100, 3), np.uint8)
     scene[:, ::10] = scene[:, 1::10] = 255
     result = sunk(np.ones((100, 100), np.float32), scene, 80, 20)
@@ -49,7 +49,7 @@ def test_bright_blades_cover_the_foot_and_nothing_above_it() -> None:
     assert (sunk(np.ones((100, 100), np.float32), scene, 110, 20) == 1).all()
 
 
-def test_the_subject_goes_and_the_character_comes_and_the_rest_stays() -> None:
+def test_the_character_replaces_the_subject_and_nothing_else() -> None:
     frame, behind, colours = (np.full((30, 40, 3), value, np.uint8) for value in (10, 100, 200))
     nothing = np.zeros((30, 40), np.float32)
     erased, alpha, shadow = nothing.copy(), nothing.copy(), nothing.copy()

@@ -1,4 +1,4 @@
-"""The scene: the camera's path, what is erased, and the background plate, on scenes whose right answer is known."""
+"""The scene: the camera's path, the erased area, and the background plate, on scenes with a known result."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def understood(scene: Walk, every: int = 4) -> Scene:
 
 
 @pytest.mark.parametrize("drift", [0, 2])
-def test_the_plate_is_the_background_where_it_was_uncovered(drift: float) -> None:
+def test_the_plate_shows_the_uncovered_background(drift: float) -> None:
     scene = walk(drift=drift, seed=4)
     known = understood(scene)
     assert known.still
@@ -20,7 +20,7 @@ def test_the_plate_is_the_background_where_it_was_uncovered(drift: float) -> Non
     for number in sorted(known.plates()):
         plate.add(as_bytes(scene.pictures[number // 4]), known, number)
     finished = plate.finished()
-    middle = round(drift * 5.5)  # the plate stands where the camera was on average
+    middle = round(drift * 5.5)  # the plate is at the camera's mean position
     expected = np.roll(as_bytes(scene.background), middle, 1)
     inner = slice(8, -8), slice(30, -30)
     assert np.abs(finished[inner].astype(int) - expected[inner]).mean() < 8
@@ -28,7 +28,7 @@ def test_the_plate_is_the_background_where_it_was_uncovered(drift: float) -> Non
 
 
 @pytest.mark.parametrize("drift", [0, 2])
-def test_all_of_the_subject_is_erased_and_not_much_more(drift: float) -> None:
+def test_the_whole_subject_is_erased_and_little_more(drift: float) -> None:
     scene = walk(drift=drift, seed=4)
     known = understood(scene)
     for key in range(len(scene.masks)):
@@ -37,7 +37,7 @@ def test_all_of_the_subject_is_erased_and_not_much_more(drift: float) -> None:
         assert (erased > 0.5).mean() < 4.5 * scene.masks[key].mean()
 
 
-def test_the_track_counts_the_cameras_motion() -> None:
+def test_the_track_includes_the_cameras_motion() -> None:
     scene = walk(drift=2, seed=4)
     known = understood(scene)
     assert known.subject is not None
@@ -45,7 +45,7 @@ def test_the_track_counts_the_cameras_motion() -> None:
     assert found == pytest.approx(scene.centres[2:-2], abs=2.5)
 
 
-def test_between_two_scenes_there_is_no_plate() -> None:
+def test_two_scenes_have_no_common_plate() -> None:
     scene = walk()
     scene.pictures[6:] = texture(8)
     known = understood(scene)
@@ -54,7 +54,7 @@ def test_between_two_scenes_there_is_no_plate() -> None:
     assert not known.offsets.any()
 
 
-def test_a_clip_without_a_subject() -> None:
+def test_a_clip_without_a_subject_is_accepted() -> None:
     scene = walk()
     scene.scores[:] = 0
     known = understood(scene)
@@ -70,7 +70,7 @@ def test_one_key_frame_is_enough() -> None:
 
 
 def test_key_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a clip that is twice as long they are half as many a second."""
+    """A clip twice as long has half as many a second."""
     monkeypatch.setattr("batchrunner.sandbox.clips.scene.MOST_KEYS", 4)
     monkeypatch.setattr(
         "batchrunner.sandbox.clips.segmentation.person", lambda picture: picture[..., 0] / np.float32(255)

@@ -1,4 +1,4 @@
-"""The network in numpy: its operations against plain loops, and its answer for pictures whose content is known."""
+"""The network in numpy: its operations against plain loops, and its result for pictures with known content."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ def test_a_portrait_is_a_person_and_its_background_is_not() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_plain_picture_has_nobody(value: int) -> None:
+def test_a_plain_picture_has_no_person(value: int) -> None:
     assert person(np.full((256, 256, 3), value, np.uint8)).mean() < 0.05
 
 
 @pytest.mark.parametrize(("side", "kernel_px", "out_rows"), [(8, 3, 4), (8, 3, 8), (9, 5, 9), (8, 5, 4), (6, 1, 6)])
-def test_convolutions_are_those_of_the_definition(side: int, kernel_px: int, out_rows: int) -> None:
-    """With TensorFlow's "same" padding: where it is odd, the pixel more stands at the right and below."""
+def test_convolutions_match_the_definition(side: int, kernel_px: int, out_rows: int) -> None:
+    """With TensorFlow's "same" padding: an odd extra pixel goes to the right and to the bottom."""
     random = np.random.default_rng(side * kernel_px)
     picture, bias = random.random((side, side, 3), np.float32), random.random(4, np.float32)
     kernel = random.random((4, kernel_px, kernel_px, 3), np.float32)

@@ -1,4 +1,4 @@
-"""The subject is found and followed in scenes whose right answer is known."""
+"""The subject is found and followed in scenes with a known result."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def overlap(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
-def test_the_background_is_what_is_seen_when_the_subject_is_elsewhere() -> None:
+def test_the_background_is_visible_when_the_subject_is_elsewhere() -> None:
     scene = walk()
     background = still_background(scene.pictures, covered(scene.scores))
     assert background is not None
@@ -25,16 +25,16 @@ def test_a_moving_scene_has_no_still_background() -> None:
     assert still_background(scene.pictures, covered(scene.scores)) is None
 
 
-def test_a_still_thing_is_not_the_subject_although_the_network_says_so() -> None:
+def test_a_still_object_is_not_the_subject_even_if_the_network_says_so() -> None:
     scene = walk(stone=True)
     background = still_background(scene.pictures, covered(scene.scores))
     masks = follow(scene.pictures, scene.scores, background)
     assert min(overlap(*pair) for pair in zip(masks, scene.masks, strict=True)) > 0.85
     without = follow(scene.pictures, scene.scores, None)
-    assert without[0][78, 15]  # what that knowledge is for
+    assert without[0][78, 15]  # the purpose of the background
 
 
-def test_a_hand_that_the_network_misses_is_the_subjects() -> None:
+def test_a_hand_that_the_network_misses_belongs_to_the_subject() -> None:
     scene = walk()
     for number, x in enumerate(scene.centres):
         hand = disc(x, 48, 5)
@@ -44,7 +44,7 @@ def test_a_hand_that_the_network_misses_is_the_subjects() -> None:
     assert min(mask[48, int(x)] for mask, x in zip(masks, scene.centres, strict=True))
 
 
-def test_of_two_people_it_is_the_larger_one_all_the_time() -> None:
+def test_the_larger_of_two_people_is_always_the_subject() -> None:
     scene = walk()
     scene.scores[:, 10:30, 90:120] = 1  # smaller
     masks = follow(scene.pictures, scene.scores, None)
@@ -52,7 +52,7 @@ def test_of_two_people_it_is_the_larger_one_all_the_time() -> None:
     assert min(overlap(*pair) for pair in zip(masks, scene.masks, strict=True)) > 0.95
 
 
-def test_nobody_is_nobody() -> None:
+def test_a_scene_without_a_person_has_no_subject() -> None:
     scores = np.zeros((4, SIDE, SIDE), np.float32)
     scores[:, 3:6, 3:6] = 1  # too small
     masks = follow(np.stack([texture(1)] * 4), scores, None)
@@ -60,7 +60,7 @@ def test_nobody_is_nobody() -> None:
     assert track(masks) is None
 
 
-def test_the_track_is_where_the_subject_stands() -> None:
+def test_the_track_follows_the_subject() -> None:
     masks = np.zeros((7, 100, 200), bool)
     for number in range(7):
         for row in range(20, 80):  # leans 20 pixels to the right over its height of 60
@@ -75,7 +75,7 @@ def test_the_track_is_where_the_subject_stands() -> None:
     assert (area, there) == pytest.approx((60 * 20 / 20000, 1))
 
 
-def test_a_subject_that_is_not_found_for_a_moment_is_still_there_and_later_gone() -> None:
+def test_a_subject_that_disappears_briefly_is_kept_and_later_dropped() -> None:
     masks = np.zeros((20, 50, 50), bool)
     masks[[0, 1, 3, 4], 10:40, 20:30] = True
     found = track(masks)

@@ -1,4 +1,4 @@
-"""The sandbox's bad nights over HTTP, in virtual time: account, limits, outages, slowness, and what the ledger says."""
+"""The sandbox's account, limits, outages and slowness over HTTP in virtual time, and their ledger."""
 
 import asyncio
 from dataclasses import replace
@@ -26,7 +26,7 @@ virtual = http.virtual  # the fixture
 
 
 def spend(ledger: list[dict[str, Any]]) -> int:
-    """Credits spent, as an oracle would add them up."""
+    """Return the credits spent, computed from the ledger."""
     return sum(event.get("charged", 0) for event in ledger)
 
 
@@ -54,7 +54,7 @@ def test_a_price_is_held_then_charged_or_rolled_back(virtual: Any) -> None:
     virtual(scenario, Fault("generation", "error_object", first=1), balance_credits=4_000_000)
 
 
-def test_a_balance_that_does_not_cover_the_price_refuses_until_a_top_up(virtual: Any) -> None:
+def test_a_balance_below_the_price_refuses_until_a_top_up(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         price = body["meta"]["usage"]["credits_used"]
@@ -87,14 +87,14 @@ def test_the_account_is_the_same_after_a_restart(virtual: Any, tmp_path: Path) -
     async def second(client: Client) -> None:
         assert await balance(client) == seen[0]
         await asyncio.sleep(100)
-        assert len(client.events("topped_up")) == 1, "a payment comes once"
+        assert len(client.events("topped_up")) == 1, "a payment is made once"
 
     for scenario in (first, second):
         conditions = Conditions(top_ups=(TopUp(50, 7),))
         virtual(scenario, state_dir=tmp_path, balance_credits=4_000_000, conditions=conditions)
 
 
-def test_a_price_can_be_left_unsaid(virtual: Any) -> None:
+def test_a_price_can_be_omitted(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         _, body, headers = await client.submit()
         assert list(body["meta"]) == ["sandbox"]
@@ -107,7 +107,7 @@ def test_a_price_can_be_left_unsaid(virtual: Any) -> None:
 @pytest.mark.parametrize(
     ("shows", "statuses", "polled"), [("out_of_credits", 403, 200), ("locked", 403, 200), ("revoked", 401, 401)]
 )
-def test_trouble_with_the_account_begins_and_ends(
+def test_an_account_failure_begins_and_ends(
     virtual: Any,
     shows: str,
     statuses: int,
@@ -131,7 +131,7 @@ def test_trouble_with_the_account_begins_and_ends(
 # Limits
 
 
-def test_the_concurrency_limit_counts_what_is_unfinished(virtual: Any) -> None:
+def test_the_concurrency_limit_counts_unfinished_generations(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         statuses = [(await client.submit(shift=number))[0] for number in range(3)]
         assert statuses == [200, 200, 429]
@@ -159,7 +159,7 @@ def test_the_rate_limit_covers_all_calls(virtual: Any, form: str, sent: str | No
     virtual(scenario, requests_per_second=2, retry_after=form, retry_delay_s=30)
 
 
-def test_a_throttled_hour(virtual: Any) -> None:
+def test_calls_are_throttled_for_an_hour(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         seen = []
         for number in range(4):
@@ -176,7 +176,7 @@ def test_a_throttled_hour(virtual: Any) -> None:
 
 
 @pytest.mark.parametrize("shows", [show for show in SHOWS if show not in {"refused", "black_hole", "reset"}])
-def test_in_an_outage_all_calls_show_the_same(virtual: Any, shows: str) -> None:
+def test_in_an_outage_all_calls_fail_alike(virtual: Any, shows: str) -> None:
     status = {"unavailable": 503, "server_error": 500, "html_502": 502, "html_524": 524, "empty_503": 503}[shows]
 
     async def scenario(client: Client) -> None:
@@ -195,14 +195,14 @@ def test_in_an_outage_all_calls_show_the_same(virtual: Any, shows: str) -> None:
         refusals = [(event["call"], event["status"]) for event in client.events("refused")]
         assert refusals == [(call, status) for call in ("submit", "poll", "logs", "billing", "download")]
         await asyncio.sleep(1200)
-        assert (await client.poll(body["id"]))[1]["status"] == "completed", "it worked on meanwhile"
+        assert (await client.poll(body["id"]))[1]["status"] == "completed", "generations continued during the outage"
         assert (await client.call("GET", url))[0] == 200
 
     virtual(scenario, conditions=Conditions(outages=(Outage(60, 1200, shows),)))
 
 
 @pytest.mark.parametrize("shows", ["reset", "black_hole"])
-def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: str) -> None:
+def test_an_outage_without_answers_accepts_nothing(virtual: Any, shows: str) -> None:
     async def scenario(client: Client) -> None:
         client.session._timeout = aiohttp.ClientTimeout(total=50)
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, TimeoutError)):
@@ -210,7 +210,7 @@ def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: s
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, TimeoutError)):
             await client.poll("x")
         assert client.events("accepted") == []
-        # aiohttp's client repeats a lookup by itself if its connection breaks: a set.
+        # aiohttp's client repeats a poll automatically if its connection breaks, hence a set.
         refusals = {(event["call"], event["status"]) for event in client.events("refused")}
         assert refusals == {("submit", None), ("poll", None)}
         await asyncio.sleep(200)
@@ -220,7 +220,7 @@ def test_in_an_outage_without_answers_nothing_is_accepted(virtual: Any, shows: s
 
 
 @pytest.mark.parametrize("hang_s", [7.0, 300.0])
-def test_what_hangs_can_be_cut_for_hurried_rehearsals(virtual: Any, hang_s: float) -> None:
+def test_hanging_calls_can_be_shortened_for_accelerated_rehearsals(virtual: Any, hang_s: float) -> None:
     async def scenario(client: Client) -> None:
         client.session._timeout = aiohttp.ClientTimeout(total=1000)
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
@@ -230,7 +230,7 @@ def test_what_hangs_can_be_cut_for_hurried_rehearsals(virtual: Any, hang_s: floa
     virtual(scenario, Fault("submit", "hang_before"), hang_s=hang_s)
 
 
-def test_nobody_listens_for_a_while_and_then_the_address_answers_again(virtual: Any) -> None:
+def test_the_address_refuses_connections_and_then_answers_again(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
         await asyncio.sleep(60)
@@ -245,7 +245,7 @@ def test_nobody_listens_for_a_while_and_then_the_address_answers_again(virtual: 
     virtual(scenario, conditions=Conditions(outages=(Outage(50, 50, "refused"),)))
 
 
-def test_refused_connections_over_real_loopback() -> None:
+def test_refused_connections_occur_over_real_loopback() -> None:
     async def main() -> None:
         clock = FastClock(100.0)
         config = SandboxConfig(conditions=Conditions(outages=(Outage(20, 60, "refused"),)), queue_wait_s=0)
@@ -274,7 +274,7 @@ def test_refused_connections_over_real_loopback() -> None:
 # Slowness
 
 
-def test_an_hour_in_the_queue(virtual: Any) -> None:
+def test_generations_wait_an_hour_in_the_queue(virtual: Any) -> None:
     async def scenario(client: Client) -> None:
         (_, body, _) = await client.submit()
         await asyncio.sleep(3595)
@@ -298,7 +298,7 @@ def test_two_sandboxes_never_share_a_state_directory(virtual: Any, tmp_path: Pat
         assert (await client.submit())[0] == 200
 
     virtual(scenario, state_dir=tmp_path)
-    virtual(scenario, state_dir=tmp_path)  # the lock went with its holder
+    virtual(scenario, state_dir=tmp_path)  # the lock ended with its holder
 
 
 def test_the_services_time_does_not_go_back(virtual: Any, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def properties(path: Path) -> tuple[Any, ...]:
         return stream.width, stream.height, frames, round(float(stream.average_rate or 0), 2)
 
 
-def test_a_tiny_clip_wants_inputs_that_can_be_read(tmp_path: Path) -> None:
+def test_a_tiny_clip_needs_readable_inputs(tmp_path: Path) -> None:
     video, image = next(MEDIA.glob("*.mp4")), next(MEDIA.glob("*.[jp][pn]g"))
     bad = tmp_path / "bad"
     bad.write_bytes(b"neither")
@@ -357,7 +357,7 @@ def test_a_tiny_clip_wants_inputs_that_can_be_read(tmp_path: Path) -> None:
         assert caught.value.field == field
 
 
-def test_tiny_rendering_is_a_switch() -> None:
+def test_tiny_rendering_is_optional() -> None:
     async def main() -> None:
         sandbox = await start(SandboxConfig(render="stub", speed=100.0, queue_wait_s=1, duration_s=5))
         try:
