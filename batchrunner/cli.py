@@ -46,6 +46,7 @@ _METAVARS = {
     "notify": "URL",
     "count": "N",
     "number": "N",
+    "money": "AMOUNT",
     "share": "N|N%",
     "duration": "TIME",
     "moment": "WHEN",

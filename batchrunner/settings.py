@@ -20,7 +20,7 @@ from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
 from batchrunner.storage import paths
 
-Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret"]
+Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret", "money"]
 
 PREFIX = "BATCHRUNNER_"
 _FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # not settings of a run
@@ -30,6 +30,8 @@ _MOST_JOBS = 10**9
 _LONGEST_S = 366 * 86_400
 _OVER_FOR_S = 8 * 3600  # a time of day that passed less than this ago is over, not tomorrow's
 _WINDOW = re.compile(r"(\d\d:\d\d(?::\d\d)?) ?[-\u2013] ?(\d\d:\d\d(?::\d\d)?)")
+_MONEY = re.compile(r"(?P<sign>\$ ?)?(?P<amount>[0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)(?P<unit> ?USD)?", re.IGNORECASE)
+_MOST_USD = 10**9
 _FIRST_YEAR = 1971  # some systems cannot convert earlier dates
 
 
@@ -65,6 +67,7 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "Stop at this time: a window such as 22:00-06:00, a time (06:00), or a date and time.",
     ),
+    Setting("max_cost", "money", None, "Budget of the batch over all its runs, in US dollars."),
     Setting("max_credits", "number", None, "Budget of the batch over all its runs, in credits.", high=10**15),
     Setting("max_generations", "count", None, "Budget of the batch in generations, including failed ones.", high=10**9),
     Setting("assume_length", "duration", None, "Length to assume for clips of unknown length (URLs)."),
@@ -106,7 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The effective settings, with parsed values: durations in seconds. Fields as in SETTINGS."""
+    """The effective settings, with parsed values: durations in seconds, money in USD. Fields as in SETTINGS."""
 
     output: str | None
     provider: str
@@ -118,6 +121,7 @@ class Settings:
     downloads: int
     max_runtime_s: float | None
     deadline: "Moment | None"
+    max_cost: float | None
     max_credits: float | None
     max_generations: int | None
     assume_length_s: float | None
@@ -263,6 +267,8 @@ def _field(setting: Setting) -> str:
 def parse(setting: Setting, value: object, place: str = "value") -> object:
     """Parse `value` (text or a YAML value) to the setting's type. Raises UsageError, which names `place`."""
     try:
+        if setting.kind == "money" and place.startswith(("--", PREFIX)) and "$" in str(value):
+            raise ValueError(f"{value!r} begins with a sign that a shell expands; write 4USD for $4")  # noqa: TRY301 (one exception type for every bad value)
         return _PARSERS[setting.kind](setting, value)
     except ValueError as error:
         raise UsageError(f"{place}: {error}", f"{setting.help.rstrip('.')}: {_expected(setting)}") from None
@@ -280,6 +286,7 @@ def _expected(setting: Setting) -> str:
         "path": "a path",
         "text": "text",
         "secret": "text that is not shown here",
+        "money": "an amount with its currency, such as 4USD (or $4 in a manifest); max_credits is a budget in credits",
     }[setting.kind]
 
 
@@ -324,6 +331,22 @@ def _number(setting: Setting, value: object) -> float:
     if not 0 < number <= setting.high:
         raise ValueError(f"{value!r} is not a number above 0, at most {setting.high}")
     return number
+
+
+def _money(_: Setting, value: object) -> float:
+    """An amount in US dollars. A number alone could be meant in credits, so it is refused."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is not an amount of money")  # noqa: TRY004 (one exception type for every bad value)
+    text = str(value).strip()
+    found = _MONEY.fullmatch(text)
+    if not text or not found:
+        raise ValueError(f"{value!r} is not an amount in US dollars" if text else "the amount is empty")
+    if not found["sign"] and not found["unit"]:
+        raise ValueError(f"{value!r} has no currency")
+    amount = float(found["amount"])
+    if not 0 < amount <= _MOST_USD:
+        raise ValueError(f"{value!r} is not above 0USD and at most {_MOST_USD:,}USD")
+    return amount
 
 
 def _share(_: Setting, value: object) -> Share:
@@ -383,5 +406,6 @@ _PARSERS = {
     "share": _share,
     "duration": _duration,
     "moment": _moment,
+    "money": _money,
     "switch": _switch,
 }

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "downloads": 4,
     "max_runtime_s": None,
     "deadline": None,
+    "max_cost": None,
     "max_credits": None,
     "max_generations": None,
     "assume_length_s": None,
@@ -74,6 +75,7 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "count": [7, "8", 9],
         "number": [7.5, "8", 9],
         "share": [7, "8%", "9"],
+        "money": ["7USD", "8 usd", "9USD"],
         "moment": ["07:00", "2027-01-31T08:00", "09:00"],
         "duration": ["7s", "8s", "9s"],
         "switch": [True, "false", True],
@@ -107,6 +109,11 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         ("output", "some where/out", "some where/out"),
         ("requests_per_second", "0.5", 0.5),
         ("requests_per_second", 2, 2.0),
+        ("max_cost", "4USD", 4.0),
+        ("max_cost", " 4.50 usd ", 4.5),
+        ("max_cost", "$4", 4.0),
+        ("max_cost", "$ 1_000.5 USD", 1000.5),
+        ("max_cost", ".5USD", 0.5),
         ("max_credits", "2_000_000", 2_000_000.0),
         ("max_credits", "1e6", 1_000_000.0),
         ("generation_retries", 0, 0),
@@ -130,6 +137,31 @@ def test_values_are_parsed(name: str, value: object, meant: object) -> None:
 
 BAD: dict[str, list[Any]] = {
     "requests_per_second": [0, "-1", "nan", "inf", "10001", True, [], "fast", None],
+    "max_cost": [
+        4,
+        4.5,
+        "4",
+        "4.5",
+        "",
+        "  ",
+        None,
+        True,
+        [],
+        "0USD",
+        "$0",
+        "-1USD",
+        "4EUR",
+        "€4",
+        "4,50USD",
+        "USD",
+        "$",
+        "1e3USD",
+        "4 dollars",
+        "9999999999USD",
+        "nanUSD",
+        "4USD4",
+        "٤USD",
+    ],
     "max_credits": [0, "0", "1e16", "a lot"],
     "generation_retries": [-1, "11"],
     "stop_after_failures": [
@@ -423,3 +455,21 @@ def test_an_invalid_webhook_is_not_shown_either() -> None:
     with pytest.raises(UsageError) as raised:
         resolve({"notify": "https://hooks.example.com/T0/secret\0"}, {}, {})
     assert "secret" not in raised.value.message.replace("is not shown", "")
+
+
+def test_a_dollar_sign_is_for_manifests() -> None:
+    assert resolve({}, {}, {"max_cost": "$4"}).max_cost == 4
+    assert resolve({"max_cost": "5USD"}, {"BATCHRUNNER_MAX_COST": "6USD"}, {"max_cost": "$4"}).max_cost == 5
+    assert resolve({}, {"BATCHRUNNER_MAX_COST": ""}, {}).max_cost is None
+    for flags, environment in (({"max_cost": "$4"}, {}), ({}, {"BATCHRUNNER_MAX_COST": "$4"})):
+        with pytest.raises(UsageError, match="a shell expands") as caught:
+            resolve(flags, environment, {})
+        assert "4USD" in caught.value.hint
+
+
+def test_an_amount_without_a_currency_is_explained() -> None:
+    for value, message in (("4", "'4' has no currency"), ("", "the amount is empty"), ("4EUR", "US dollars")):
+        with pytest.raises(UsageError, match=message) as caught:
+            resolve({"max_cost": value}, {}, {})
+        assert "4USD" in caught.value.hint
+        assert "max_credits" in caught.value.hint

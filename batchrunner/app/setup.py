@@ -198,7 +198,8 @@ def _too_late(deadline: Moment) -> str:
 def admission_of(setup: Setup, records: Mapping[str, Record], snapshot: Snapshot | None) -> Admission:
     """Return the admission of a batch. The budget and the learned durations cover all its runs."""
     settings = setup.settings
-    ledger = Ledger(Budget(settings.max_credits, settings.max_generations), records.values())
+    budget = Budget(settings.max_credits, settings.max_generations, settings.max_cost)
+    ledger = Ledger(budget, records.values())
     forecast = Forecast(records.values(), [run.started_at for run in snapshot.runs] if snapshot else ())
     return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
 

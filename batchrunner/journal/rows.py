@@ -225,6 +225,7 @@ def _is_text(value: object) -> bool:
 # The settings of a run that figures and commands are made of. All others are only shown.
 _SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "assume_length_s": _is_number,
+    "max_cost": _is_number,
     "max_credits": _is_number,
     "max_generations": _is_number,
     "output": _is_text,

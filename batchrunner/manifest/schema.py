@@ -382,7 +382,7 @@ def _bound(relation: str) -> Callable[[str, Any], tuple[str, str]]:
 
 def _pattern(subject: str, error: Any) -> tuple[str, str]:
     wanted = error.schema.get("patternErrorMessage", f"text like {error.validator_value}")
-    return f"{subject} is {_shown(error.instance)}, must be {wanted}", ""
+    return f"{subject} is {_shown(error.instance)}, must be {wanted}", error.schema.get("patternHint", "")
 
 
 _EXPLAINERS: dict[str, Callable[[str, Any], tuple[str, str]]] = {

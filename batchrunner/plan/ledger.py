@@ -12,15 +12,43 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from batchrunner.job import Attempt, Record
+from batchrunner.plan.prices import CREDITS_PER_USD, dollars
 from batchrunner.plan.resume import RECHECKED
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits for a batch over all its runs; None for no limit. credits: the service's unit."""
+    """Limits for a batch over all its runs; None for no limit. Of `credits` and `usd`, the stricter one holds."""
 
     credits: float | None = None
     generations: int | None = None
+    usd: float | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """The limit of money in force, in credits."""
+        return min((one for one in (self.credits, self._usd_in_credits) if one is not None), default=None)
+
+    @property
+    def setting(self) -> str:
+        """The name of the setting that the limit of money in force comes from; "" without one."""
+        if self.limit is None:
+            return ""
+        return "max_cost" if self.limit == self._usd_in_credits else "max_credits"
+
+    @property
+    def _usd_in_credits(self) -> float | None:
+        return None if self.usd is None else self.usd * CREDITS_PER_USD
+
+    def stop(self, worst: float) -> str:
+        """Return the message where the money that is left of the limit is not enough. worst: credits spent or held."""
+        limit = self.limit or 0.0
+        amount = f"{self.setting} ({dollars(limit)})"
+        if self.setting == "max_credits":
+            amount = f"{self.setting} ({limit:,.0f} credits, {dollars(limit)})"
+        if worst > limit:
+            return f"{amount} is exceeded: {dollars(worst)} is spent or reserved"
+        return f"{amount} is reached: the remaining {dollars(limit - worst)} is not enough for the next job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +90,7 @@ class Ledger:
 
     def __init__(self, budget: Budget, records: Iterable[Record] = ()) -> None:
         self.total = Spend()
-        self._budget = budget
+        self.budget = budget
         self._by_job: dict[str, Spend] = {}
         for record in records:
             self.update(record)
@@ -78,17 +106,16 @@ class Ledger:
 
     def refuses(self, estimate: float | None) -> str:
         """Return why another generation at this price would exceed the budget; "" if it does not."""
-        budget, total = self._budget, self.total
+        budget, total = self.budget, self.total
         if budget.generations is not None and total.generations + 1 > budget.generations:
-            return f"the budget of {budget.generations:,} generations is reached"
-        if budget.credits is not None and round(total.worst + (estimate or 0.0) - budget.credits, 2) > 0:
-            left = max(0.0, budget.credits - total.worst)
-            return f"the budget of {budget.credits:,.0f} credits is reached: the remaining {left:,.0f} are not enough"
+            return f"max_generations ({budget.generations:,}) is reached"
+        if budget.limit is not None and round(total.worst + (estimate or 0.0) - budget.limit, 2) > 0:
+            return budget.stop(total.worst)
         return ""
 
     def needs_a_price(self) -> bool:
         """Return True if a job of unknown price cannot be submitted, because its cost would be unlimited."""
-        return self._budget.credits is not None
+        return self.budget.limit is not None
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
         before = self._by_job.get(fingerprint, _NOTHING)

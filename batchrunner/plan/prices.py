@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from batchrunner.job import Job, Media
 from batchrunner.providers import registry
+from batchrunner.providers.base import CREDITS_PER_USD
 
-CREDITS_PER_USD = 2_000_000
 AS_OF = max((spec.price.as_of for spec in registry.models().values() if spec.price), default="")
 
 INFERRED = "inferred"  # the source of such a price begins with it
@@ -79,3 +79,12 @@ def billed_input(job: Job) -> Media | None:
 def usd(credits_: float) -> float:
     """Convert credits to US dollars."""
     return credits_ / CREDITS_PER_USD
+
+
+def dollars(credits_: float) -> str:
+    """Format credits as US dollars: ``$1.25``; a small amount with four decimals."""
+    amount = usd(credits_)
+    if 0 < amount < 0.0001:
+        return "under $0.0001"
+    text = f"{abs(amount):,.2f}" if abs(amount) >= 0.1 or not amount else f"{abs(amount):,.4f}"
+    return f"-${text}" if amount < 0 else f"${text}"

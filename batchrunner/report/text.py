@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, size_text
-from batchrunner.plan.prices import usd
+from batchrunner.plan.prices import dollars
 from batchrunner.report.failure_groups import Cause, causes
 
 _CAUSES = 8
@@ -45,14 +45,6 @@ def headline(report: dict[str, Any]) -> str:
         paid += f", {dollars(report['money']['spent'])} spent"
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
     return f"{counts}{''.join(parts_text)}; {paid}{continued}."
-
-
-def dollars(credits_: float) -> str:
-    """Credits as US dollars: ``$1.25``."""
-    amount = usd(credits_)
-    if 0 < amount < 0.0001:
-        return "under $0.0001"
-    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:,.4f}"
 
 
 def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | None = None) -> str:
