@@ -16,7 +16,7 @@ from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
-from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, run_of
+from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, run_of
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.engine.calls import CallHealth
 from batchrunner.engine.job_queue import Scheduler
@@ -33,7 +33,6 @@ from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
-from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
@@ -251,7 +250,7 @@ async def _begin(
         )
     run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
     known = before.records if before else {}
-    price = Prices(batch.prices, settings.assume_length_s).estimate
+    price = prices_of(setup).estimate
     if journal.is_stale:
         known = held_in_doubt(known, batch.entries, run.run_id, run.started_at, lambda job: price(job).credits)
     elif settings.retry_failed:

@@ -25,6 +25,7 @@ from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.projection import Projection, project
+from batchrunner.providers.base import PriceList
 from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.report import writer
 from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
@@ -41,7 +42,7 @@ class Setup:
 
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
-    journal may lack submissions (`batchrunner.app.recovery`).
+    journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known.
     """
 
     batch: Batch
@@ -52,6 +53,7 @@ class Setup:
     service: str = ""
     warnings: tuple[str, ...] = ()
     recover: bool = False
+    price_list: PriceList | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -108,7 +110,9 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     gone = frozenset(
         entry.job.fingerprint for entry in entries if snapshot and not (setup.rundir.path / entry.file).exists()
     )
-    prices = Prices(setup.batch.prices, settings.assume_length_s)
+    prices = prices_of(setup)
+    if snapshot is not None:
+        prices = prices.raised_by(snapshot.records.values())
     options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone)
     plan = build(entries, snapshot, prices, options)
     order = order_of(entries)
@@ -201,7 +205,12 @@ def admission_of(setup: Setup, records: Mapping[str, Record], snapshot: Snapshot
     budget = Budget(settings.max_credits, settings.max_generations, settings.max_cost)
     ledger = Ledger(budget, records.values())
     forecast = Forecast(records.values(), [run.started_at for run in snapshot.runs] if snapshot else ())
-    return Admission(Prices(setup.batch.prices, settings.assume_length_s), ledger, forecast)
+    return Admission(prices_of(setup).raised_by(records.values()), ledger, forecast)
+
+
+def prices_of(setup: Setup) -> Prices:
+    """Return the prices in effect: the manifest's own, the service's list, the built-in table."""
+    return Prices(setup.batch.prices, setup.settings.assume_length_s, setup.price_list)
 
 
 def order_of(entries: tuple[Entry, ...]) -> list[str]:

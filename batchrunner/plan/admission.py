@@ -4,6 +4,7 @@ A job that does not fit into the remaining time, or whose price is unknown under
 the next job is considered. A job that does not fit into the budget waits, because requests in flight may release some.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,19 +25,30 @@ class AdmissionAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AdmissionDecision:
-    """A decision and its reason, worded so that it fits several jobs."""
+    """A decision and its reason, worded so that it fits several jobs. kind: a key of `batchrunner.plan.endings`."""
 
     action: AdmissionAction
     why: str = ""
+    kind: str = ""
 
 
 class Admission:
-    """Decides on jobs with the batch's prices, ledger and forecast."""
+    """Decides on jobs with the batch's prices, ledger and forecast.
+
+    A quote or charge above its estimate raises the prices of similar jobs from then on. on_overrun: is called with the
+    record afterwards.
+    """
 
     def __init__(self, prices: Prices, ledger: Ledger, forecast: Forecast) -> None:
         self.prices = prices
         self.ledger = ledger
         self.forecast = forecast
+        self.on_overrun: Callable[[Record], None] = lambda _: None
+        ledger.on_overrun = self._overrun
+
+    def _overrun(self, record: Record) -> None:
+        self.prices = self.prices.raised_by((record,))
+        self.on_overrun(record)
 
     def decide(self, record: Record, left_s: float | None) -> AdmissionDecision:
         """Decide whether the job of `record` may be submitted with `left_s` seconds left (None: no limit).
@@ -46,13 +58,15 @@ class Admission:
         expected_s = self.forecast.expected_s(record.job) or 0.0
         if left_s is not None and expected_s > left_s:
             return AdmissionDecision(
-                AdmissionAction.SKIP, f"a generation takes {length_text(expected_s)} and would not finish in time"
+                AdmissionAction.SKIP,
+                f"a generation takes {length_text(expected_s)} and would not finish in time",
+                "max_runtime",
             )
         estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
-            return AdmissionDecision(AdmissionAction.SKIP, f"its price is unknown: {estimate.basis}")
+            return AdmissionDecision(AdmissionAction.SKIP, f"its price is unknown: {estimate.basis}", "price_unknown")
         refusal = self.ledger.refuses(estimate.credits)
         if refusal:
-            return AdmissionDecision(AdmissionAction.WAIT, refusal)
+            return AdmissionDecision(AdmissionAction.WAIT, refusal, refusal.partition(" ")[0])
         self.ledger.hold(record, estimate.credits)
         return AdmissionDecision(AdmissionAction.GO)

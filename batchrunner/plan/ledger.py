@@ -7,13 +7,14 @@ doubt may have been accepted and counts as reserved.
 An admission never lets the worst case exceed the budget.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from batchrunner.job import Attempt, Record
-from batchrunner.plan.prices import CREDITS_PER_USD, dollars
+from batchrunner.plan.prices import dollars, overrun
 from batchrunner.plan.resume import RECHECKED
+from batchrunner.providers.base import CREDITS_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +87,27 @@ _NOTHING = Spend()
 
 
 class Ledger:
-    """The spend of a batch, updated record by record."""
+    """The spend of a batch, updated record by record.
+
+    on_overrun: is called with each record whose latest quote or charge is above its estimate, once per amount. The
+    records at the start are not announced.
+    """
 
     def __init__(self, budget: Budget, records: Iterable[Record] = ()) -> None:
         self.total = Spend()
         self.budget = budget
+        self.on_overrun: Callable[[Record], None] = lambda _: None
         self._by_job: dict[str, Spend] = {}
+        self._overruns: dict[str, float] = {}
         for record in records:
-            self.update(record)
+            self._set(record.job.fingerprint, spend_of(record))
+            self._is_new_overrun(record)
 
     def update(self, record: Record) -> None:
         """Replace a job's spend with that of its current record. This also releases a hold for the job."""
         self._set(record.job.fingerprint, spend_of(record))
+        if self._is_new_overrun(record):
+            self.on_overrun(record)
 
     def hold(self, record: Record, estimate: float | None) -> None:
         """Reserve the price of a submission that is about to be made, until `update` is called for its record."""
@@ -116,6 +126,15 @@ class Ledger:
     def needs_a_price(self) -> bool:
         """Return True if a job of unknown price cannot be submitted, because its cost would be unlimited."""
         return self.budget.limit is not None
+
+    def _is_new_overrun(self, record: Record) -> bool:
+        """Return whether the latest attempt costs more than estimated, and more than it was known to."""
+        over = overrun(record.last) if record.attempts else 0.0
+        request_id = record.last.request_id if over else ""
+        if over <= self._overruns.get(request_id, 0.0):
+            return False
+        self._overruns[request_id] = over
+        return True
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
         before = self._by_job.get(fingerprint, _NOTHING)

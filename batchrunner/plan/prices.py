@@ -1,24 +1,37 @@
-"""The expected cost of a generation: a dated price table, and the calculation. Pure.
+"""The expected cost of a generation: the price table in force, and the calculation. Pure.
 
-Sources, as of AS_OF: the service documents 1 USD = 2,000,000 credits. It publishes no price for
-``wan2.2-14b-animate-replace``. The figures in the model's spec are its upstream's documented list price ($0.04, 0.06,
-0.08 per video second for 480p, 580p, 720p) times 1.30, the mark-up in the service's published prices of similar models
-since spring 2026. They are inferred, not quoted.
+The price of a job comes from the first of these sources that has one: the manifest, the service's own price list
+(`batchrunner.providers.base.PriceList`), the built-in table.
+
+Sources of the built-in table, as of AS_OF: the service documents 1 USD = 2,000,000 credits. It publishes no price for
+``wan2.2-14b-animate-replace`` in its documentation. The figures in the model's spec are its upstream's documented list
+price ($0.04, 0.06, 0.08 per video second for 480p, 580p, 720p) times 1.30, the mark-up in the service's published
+prices of similar models since spring 2026. They are inferred, not quoted.
 The upstream counts 16 frames as a video second, so a clip with 30 frames per second is billed for almost twice its
 length. An unknown value is None and never guessed: the length of a clip behind a URL is unknown.
+
+A charge above its estimate raises the price of all similar jobs that are submitted later (`Prices.raised_by`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from batchrunner.job import Job, Media
+from batchrunner.formatting import rfc3339
+from batchrunner.job import Attempt, Job, Media, Record
 from batchrunner.providers import registry
-from batchrunner.providers.base import CREDITS_PER_USD
+from batchrunner.providers.base import CREDITS_PER_USD, PriceList
 
 AS_OF = max((spec.price.as_of for spec in registry.models().values() if spec.price), default="")
 
 INFERRED = "inferred"  # the source of such a price begins with it
 YOURS = "from the manifest"
+LISTED = "from the service's price list"  # the source of such a price begins with it
+_RAISED = "raised to what the service charged for others"
+# A charge differs from its estimate if it is above it by more than rounding can explain.
+_TOLERANCE = 1.001
+_TOLERANCE_CREDITS = 1.0
+
+_Like = tuple[str, str, bool]  # model, value of the parameter that the price depends on, whether the length is assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +45,50 @@ class Estimate:
     basis: str
     seconds: float | None = None
 
+    @property
+    def usd(self) -> float | None:
+        """The expected cost in US dollars; None if unknown."""
+        return None if self.credits is None else usd(self.credits)
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:
     """The prices of one batch.
 
-    own: credits per video second by resolution, from the manifest; they override the table. assume_length_s: the
-    assumed length of clips with unknown length, or None.
+    own: credits per video second by resolution, from the manifest. assume_length_s: the assumed length of clips with
+    unknown length, or None. listed: the service's price list, or None. factors: by how much the service charged more
+    than these prices, by kind of job.
     """
 
     own: Mapping[str, float]
     assume_length_s: float | None = None
+    listed: PriceList | None = None
+    factors: Mapping[_Like, float] = field(default_factory=dict)
 
     def estimate(self, job: Job) -> Estimate:
         """Return the expected cost of a generation of `job`."""
-        spec = registry.models().get(job.model)
-        known = spec.price if spec else None
-        resolution = str(job.params.get(known.by if known else "resolution", ""))
-        price = self.own.get(resolution, known.credits.get(resolution) if known else None)
+        plain = self._plain(job)
+        factor = self.factors.get(_like(job), 1.0) if self.factors else 1.0
+        if factor == 1.0 or plain.credits is None:
+            return plain
+        return replace(plain, credits=round(plain.credits * factor, 2), basis=f"{plain.basis}; {_RAISED}")
+
+    def raised_by(self, records: Iterable[Record]) -> "Prices":
+        """Return the prices with those of similar jobs raised to the highest charge in `records`; self if none is."""
+        factors = dict(self.factors)
+        for record in records:
+            for attempt in record.attempts:
+                if overrun(attempt):
+                    plain = self._plain(record.job).credits
+                    if plain and attempt.credits and attempt.credits > plain * factors.get(_like(record.job), 1.0):
+                        factors[_like(record.job)] = attempt.credits / plain
+        return self if factors == self.factors else replace(self, factors=factors)
+
+    def _plain(self, job: Job) -> Estimate:
+        """Return the expected cost by the table in force."""
+        price, basis = self._price(job)
         if price is None:
-            return Estimate(None, f"no price is known for {job.model} at {resolution or 'no resolution'}")
-        basis = YOURS if known is None or resolution in self.own else known.source
+            return Estimate(None, basis)
         seconds = billed_seconds(job)
         if seconds is None:
             seconds = self.assume_length_s
@@ -60,6 +96,38 @@ class Prices:
         if seconds is None:
             return Estimate(None, "the length of the reference clip is unknown (set assume_length)")
         return Estimate(round(price * seconds, 2), basis, seconds)
+
+    def _price(self, job: Job) -> tuple[float | None, str]:
+        """Return credits per video second and their source, or None and why the price is unknown."""
+        spec = registry.models().get(job.model)
+        known = spec.price if spec else None
+        value = str(job.params.get(known.by if known else "resolution", ""))
+        if value in self.own:
+            return self.own[value], YOURS
+        if known is not None and self.listed is not None:
+            # Of several that apply, the highest: an estimate above the charge is safe, one below it is not.
+            rates = [one.credits_per_s for one in self.listed.rates.get(job.model, ()) if one.applies(job.params)]
+            if rates:
+                return max(rates), f"{LISTED} of {rfc3339(self.listed.as_of)[:10]}"
+        if known is not None and value in known.credits:
+            return known.credits[value], known.source
+        return None, f"no price is known for {job.model} at {value or 'no resolution'}"
+
+
+def overrun(attempt: Attempt) -> float:
+    """Return by how many credits the service's quote or charge is above the estimate; 0 if it is not."""
+    if attempt.credits is None or attempt.estimate is None:
+        return 0.0
+    over = attempt.credits - attempt.estimate
+    is_over = attempt.credits > attempt.estimate * _TOLERANCE and over > _TOLERANCE_CREDITS
+    return over if is_over else 0.0
+
+
+def _like(job: Job) -> _Like:
+    """What jobs have in common whose prices are raised together."""
+    spec = registry.models().get(job.model)
+    by = spec.price.by if spec and spec.price else "resolution"
+    return job.model, str(job.params.get(by, "")), billed_seconds(job) is None
 
 
 def billed_seconds(job: Job) -> float | None:

@@ -133,8 +133,8 @@ class Rate:
     when: Mapping[str, str] = field(default_factory=dict)
 
     def applies(self, params: Mapping[str, object]) -> bool:
-        """Whether it is the rate of a job with these parameters."""
-        return all(name in params and str(params[name]) == value for name, value in self.when.items())
+        """Whether it is the rate of a job with these parameters. Case does not count: services are not consistent."""
+        return all(name in params and str(params[name]).lower() == value.lower() for name, value in self.when.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from typing import Any
 from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of
-from batchrunner.plan.prices import AS_OF, CREDITS_PER_USD, Prices
+from batchrunner.plan.prices import AS_OF, Prices
+from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
 
 SCHEMA_VERSION = 2

@@ -13,8 +13,7 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from batchrunner.formatting import count_text, length_text
-from batchrunner.plan.prices import usd
-from batchrunner.report.text import dollars
+from batchrunner.plan.prices import dollars, usd
 from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
 
 Chart = dict[str, Any]

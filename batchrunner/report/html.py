@@ -20,10 +20,11 @@ from urllib.parse import quote
 
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
 from batchrunner.media.posters import Pictures
+from batchrunner.plan.prices import dollars
 from batchrunner.report import gallery
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
 from batchrunner.report.failure_groups import causes, command
-from batchrunner.report.text import dollars, headline
+from batchrunner.report.text import headline
 from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from batchrunner.job import Media, Record
+from batchrunner.job import Media, Move, Record, advance
 from batchrunner.plan.admission import Admission, AdmissionAction
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
 from batchrunner.plan.prices import Prices
-from tests.conftest import make_job, remote
+from tests.conftest import NOW, make_job, remote
 from tests.plan.test_duration_estimate import took
 
 CLIP = Media("video", "walk.mp4", sha256="00", duration_s=2.0, frames=32)  # 208,000 credits at 480p
@@ -80,7 +80,8 @@ def test_a_job_over_budget_waits_until_credits_are_released() -> None:
         assert admission.decide(record(name), None).action is AdmissionAction.GO
     decision = admission.decide(record("c"), None)
     assert decision.action is AdmissionAction.WAIT
-    assert "budget of 416,000 credits" in decision.why
+    assert "max_credits (416,000 credits, $0.21)" in decision.why
+    assert decision.kind == "max_credits"
     assert admission.ledger.total.generations == 2
     admission.ledger.update(record("a"))  # refused
     assert admission.decide(record("c"), None).action is AdmissionAction.GO
@@ -91,3 +92,30 @@ def test_a_job_that_is_decided_twice_is_reserved_once() -> None:
     for _ in range(3):
         admission.decide(record(), None)
     assert admission.ledger.total.generations == 1
+
+
+def test_a_quote_above_the_estimate_raises_the_prices_and_is_announced_once() -> None:
+    admission, announced = make(Budget(usd=4 * PRICE / 2e6)), list[Record]()
+    admission.on_overrun = announced.append
+    first = record("a")
+    assert admission.decide(first, None).action is AdmissionAction.GO
+    intent = advance(first, Move.BEGIN_SUBMIT, request_id="r1", submitted_at=NOW, estimate=PRICE)
+    accepted = advance(intent, Move.ACCEPT, generation_id="g", credits=1.5 * PRICE)
+    admission.ledger.update(accepted)
+    admission.ledger.update(accepted.with_attempt(polls=1))
+    assert announced == [accepted]
+    assert admission.prices.estimate(record("b").job).credits == 1.5 * PRICE
+    assert admission.decide(record("b"), None).action is AdmissionAction.GO
+    refusal = admission.decide(record("c"), None)
+    assert (refusal.action, refusal.kind) == (AdmissionAction.WAIT, "max_cost")
+    admission.ledger.update(accepted.with_attempt(credits=2 * PRICE))
+    assert len(announced) == 2, "the charge rose again"
+
+
+def test_overruns_of_earlier_runs_are_not_announced_again() -> None:
+    intent = advance(record("a"), Move.BEGIN_SUBMIT, request_id="r1", submitted_at=NOW, estimate=PRICE)
+    accepted = advance(intent, Move.ACCEPT, generation_id="g", credits=1.5 * PRICE)
+    admission, announced = Admission(Prices({}), Ledger(Budget(), [accepted]), Forecast()), list[Record]()
+    admission.on_overrun = announced.append
+    admission.ledger.update(accepted.with_attempt(polls=1))
+    assert announced == []

@@ -156,7 +156,7 @@ def test_a_hold_is_added_to_a_jobs_spend() -> None:
     assert ledger.refuses(100.0) == ""
     ledger.hold(record_after(BEGIN_SUBMIT, DOUBT, RELEASE), 100.0)
     assert ledger.total == Spend(0, 200, 0, 2)
-    assert "250 credits" in ledger.refuses(100.0)
+    assert "max_credits (250 credits" in ledger.refuses(100.0)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,29 @@ def test_a_hold_is_added_to_a_jobs_spend() -> None:
     [
         (Budget(), 1e12, 1e12, ""),
         (Budget(credits=100.0), 0.0, 100.0, ""),
-        (Budget(credits=100.0), 0.0, 100.01, "100 credits is reached: the remaining 100"),
+        (
+            Budget(credits=100.0),
+            0.0,
+            100.01,
+            "max_credits (100 credits, under $0.0001) is reached: the remaining under $0.0001 is not enough",
+        ),
         (Budget(credits=100.0), 60.0, 40.0, ""),
-        (Budget(credits=100.0), 60.0, 41.0, "the remaining 40 are not enough"),
-        (Budget(credits=100.0), 160.0, 1.0, "the remaining 0 are not enough"),
+        (Budget(credits=100.0), 60.0, 41.0, "is reached: the remaining"),
+        (Budget(credits=100.0), 160.0, 1.0, "is exceeded"),
         (Budget(credits=100.0), 100.0, 0.0, ""),
-        (Budget(credits=1_500_000.0), 0.0, 2e6, "1,500,000 credits"),
+        (Budget(credits=1_500_000.0), 0.0, 2e6, "max_credits (1,500,000 credits, $0.75) is reached"),
+        (Budget(usd=4.0), 7e6, 1e6, ""),
+        (
+            Budget(usd=4.0),
+            7.5e6,
+            1e6,
+            "max_cost ($4.00) is reached: the remaining $0.25 is not enough for the next job",
+        ),
+        (Budget(usd=4.0), 8.72e6, 1e6, "max_cost ($4.00) is exceeded: $4.36 is spent or reserved"),
+        (Budget(usd=4.0, credits=9e6), 7.5e6, 1e6, "max_cost"),
+        (Budget(usd=4.0, credits=7e6), 6.5e6, 1e6, "max_credits"),
         (Budget(generations=2), 60.0, 1e9, ""),
-        (Budget(generations=1), 60.0, None, "1 generations is reached"),
+        (Budget(generations=1), 60.0, None, "max_generations (1) is reached"),
     ],
 )
 def test_submissions_over_budget_are_refused(budget: Budget, spent: float, estimate: float | None, reason: str) -> None:

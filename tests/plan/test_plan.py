@@ -180,14 +180,11 @@ def test_a_budget_reports_the_jobs_that_it_excludes() -> None:
     built = plan.build(make_entries("a", "b", "c"), None, PRICES)
     projection = projection_of(built, budget=Budget(credits=25_000))
     assert projection.submissions == 2
-    assert projection.obstacles == (
-        "1 job would not be submitted: the budget of 25,000 credits is reached: the remaining 5,000 are not enough",
-    )
-    assert projection.left_out == {
-        built.rows[2].fingerprint: "the budget of 25,000 credits is reached: the remaining 5,000 are not enough"
-    }
+    reason = "max_credits (25,000 credits, $0.0125) is reached: the remaining $0.0025 is not enough for the next job"
+    assert projection.obstacles == (f"1 job would not be submitted: {reason}",)
+    assert list(projection.left_out) == [built.rows[2].fingerprint]
     text = render.as_text(built, projection, NOW)
-    assert text.count("not in this run: the budget") == 1
+    assert text.count("not in this run: max_credits") == 1
     assert projection_of(built, budget=Budget(generations=1)).submissions == 1
 
 

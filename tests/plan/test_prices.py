@@ -5,19 +5,22 @@ from dataclasses import replace
 
 import pytest
 
-from batchrunner.job import Job, Media
+from batchrunner.job import Attempt, Job, Media, Record, State
 from batchrunner.manifest.schema import schema
 from batchrunner.plan.prices import (
     AS_OF,
-    CREDITS_PER_USD,
+    LISTED,
     YOURS,
     Estimate,
     Prices,
     billed_seconds,
+    dollars,
+    overrun,
     usd,
 )
 from batchrunner.providers import registry
-from tests.conftest import make_job, remote
+from batchrunner.providers.base import CREDITS_PER_USD, PriceList, Rate
+from tests.conftest import NOW, make_job, remote
 
 SPEC = registry.default_model()
 assert SPEC.price is not None
@@ -94,3 +97,71 @@ def test_without_a_resolution_there_is_no_price() -> None:
 
 def test_a_price_of_zero_is_a_price() -> None:
     assert Prices({"480p": 0.0}).estimate(clip(2.0)).credits == 0.0
+
+
+# The service's own list, and charges above the estimate
+
+
+def listed(*rates: Rate, model: str = SPEC.name) -> PriceList:
+    return PriceList({model: rates}, NOW, "example.com")
+
+
+def test_the_service_s_list_goes_before_the_table_and_the_manifest_before_both() -> None:
+    prices = Prices(
+        {"580p": 1000.0}, listed=listed(Rate(50_000, {"resolution": "480P"}), Rate(9, {"resolution": "580p"}))
+    )
+    assert prices.estimate(clip(2.0, 32)) == Estimate(100_000, f"{LISTED} of 2027-01-15", 2.0)
+    assert prices.estimate(clip(2.0, 32, "580p")) == Estimate(2000, YOURS, 2.0)
+    assert prices.estimate(clip(2.0, 32, "720p")) == Estimate(416_000, INFERRED, 2.0)
+    assert Prices({}, listed=listed(Rate(1), model="other")).estimate(clip(2.0, 32)).basis == INFERRED
+
+
+def test_of_several_rates_that_apply_the_highest_counts() -> None:
+    prices = Prices({}, listed=listed(Rate(50_000), Rate(70_000, {"resolution": "480p"}), Rate(9e9, {"shift": "7"})))
+    assert prices.estimate(clip(2.0, 32)).credits == 140_000
+
+
+def charged(name: str, credits_: float | None, estimate: float | None, resolution: str = "480p") -> Record:
+    job = make_job(name, video=clip(2.0, 32).inputs["video"], resolution=resolution)
+    return Record(job, State.IN_FLIGHT, (Attempt(1, name, NOW, "g", credits=credits_, estimate=estimate),))
+
+
+@pytest.mark.parametrize(
+    ("credits_", "estimate", "over"),
+    [
+        (208_000, 208_000, 0), (208_001, 208_000, 0), (208_150, 208_000, 0), (218_000, 208_000, 10_000),
+        (1, 0, 0), (5, 0, 5), (100_000, 208_000, 0), (None, 208_000, 0), (218_000, None, 0),
+    ],
+)  # fmt: skip
+def test_an_overrun_is_more_than_rounding(credits_: float | None, estimate: float | None, over: float) -> None:
+    assert overrun(charged("a", credits_, estimate).last) == over
+
+
+def test_a_charge_above_its_estimate_raises_the_price_of_similar_jobs() -> None:
+    prices = Prices({}).raised_by([charged("a", 312_000, 208_000), charged("b", 260_000, 208_000)])
+    assert prices.estimate(clip(4.0, 64)).credits == 624_000
+    assert "raised" in prices.estimate(clip(4.0, 64)).basis
+    assert prices.estimate(clip(2.0, 32, "720p")) == Prices({}).estimate(clip(2.0, 32, "720p"))
+    assert prices.raised_by([charged("c", 250_000, 208_000)]) is prices
+    assert prices.raised_by([charged("d", 416_000, 312_000)]).estimate(clip(2.0, 32)).credits == 416_000
+
+
+def test_a_price_list_that_has_caught_up_is_not_raised_again() -> None:
+    prices = Prices({}, listed=listed(Rate(156_000)))
+    assert prices.raised_by([charged("a", 312_000, 208_000)]) is prices
+
+
+def test_a_charge_under_an_assumed_length_says_nothing_about_known_lengths() -> None:
+    guess = Record(make_job("a"), State.IN_FLIGHT, (Attempt(1, "a", NOW, "g", credits=9e6, estimate=1e6),))
+    prices = Prices({}, assume_length_s=10.0).raised_by([guess])
+    assert prices.estimate(make_job("b")).credits == 9e6
+    assert prices.estimate(clip(2.0, 32)).credits == 208_000
+
+
+@pytest.mark.parametrize(
+    ("credits_", "text"),
+    [(0, "$0.00"), (2_500_000, "$1.25"), (20_000, "$0.0100"), (1, "under $0.0001"), (-2_500_000, "-$1.25"),
+     (2e12, "$1,000,000.00")],
+)  # fmt: skip
+def test_money_is_shown_in_dollars(credits_: float, text: str) -> None:
+    assert dollars(credits_) == text
