@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from batchrunner.clock import Clock
 from batchrunner.sandbox.clips.marks import mark
-from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames
+from batchrunner.sandbox.clips.reader import measure
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest
 from batchrunner.sandbox.config import SandboxConfig
 from batchrunner.sandbox.faults.rules import UNREPLIED, Fault, Faults
 from batchrunner.sandbox.models import BY_NAME
@@ -143,7 +144,8 @@ class Service:
         name = video.name if video else STAND_IN
         if name not in self._frames:
             path = self.store.input("video", name)
-            self._frames[name] = await asyncio.get_running_loop().run_in_executor(None, count_frames, path)
+            measured = await asyncio.get_running_loop().run_in_executor(None, measure, path)
+            self._frames[name] = measured and measured[0]
         return self._frames[name]
 
     def accept(self, order: Order, call: Call, frames: int | None, fault: Fault | None) -> Generation | Reply:

@@ -14,7 +14,8 @@ from batchrunner.errors import UsageError
 from batchrunner.sandbox import Fault, SandboxConfig, start
 from batchrunner.sandbox.clips.marks import mark, read
 from batchrunner.sandbox.clips.placeholder import render_tiny
-from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, count_frames
+from batchrunner.sandbox.clips.reader import measure
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest
 from batchrunner.sandbox.faults.outages import SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.store import Store
 from batchrunner.sandbox.world import TopUp
@@ -340,7 +341,7 @@ def properties(path: Path) -> tuple[Any, ...]:
     with av.open(str(path)) as clip:
         stream = clip.streams.video[0]
         frames = sum(1 for _ in clip.decode(stream))
-        assert frames == count_frames(path)
+        assert frames == (measure(path) or (0, 0))[0]
         return stream.width, stream.height, frames, round(float(stream.average_rate or 0), 2)
 
 

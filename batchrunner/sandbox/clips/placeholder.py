@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from batchrunner.sandbox.clips.reader import frames, measure, output_size
-from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, unsupported
+from batchrunner.sandbox.clips.reader import frames, measure, upright_size
+from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, output_size, unsupported
 
 # So many frames are encoded; a longer clip repeats them.
 _ENCODED_FRAMES = 250
@@ -57,11 +57,11 @@ def shape_of(path: Path) -> Shape:
     try:
         with closing(frames(path)) as decoded:
             first = next(decoded)
-        count, length_s = measure(path) or (1, 1 / first.rate)
+        count, length_s = measure(path) or (1, Fraction(1, 25))
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise unsupported(error) from None
     # Not the rate that the header tells: at a varying one, the clip would be longer or shorter than its reference.
-    return Shape((count / length_s).limit_denominator(100_000), count, first.width_px, first.height_px)
+    return Shape((count / length_s).limit_denominator(100_000), count, *upright_size(first))
 
 
 @lru_cache(maxsize=4096)

@@ -1,47 +1,18 @@
-"""Read the reference clip's frames, upright, from a file. What is made of them does not belong here."""
+"""Read a reference clip: its frames, upright; its length; its sound. Heavy libraries are imported inside."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import av
 
-_MOST_PX = 16384  # the encoder's limit
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A decoded frame: when it is shown, in units of `time_base` after the first one, and for how long.
-
-    start_s: when the first one is shown. rate: of the clip, frames a second. width_px, height_px: upright.
-    """
-
-    number: int
-    pts: int
-    duration: int
-    time_base: Fraction
-    start_s: Fraction
-    rate: Fraction
-    width_px: int
-    height_px: int
-    decoded: Any
-
-    def pixels(self, width_px: int, height_px: int) -> "NDArray[np.uint8]":
-        """The frame, upright, scaled: (height_px, width_px, 3) RGB."""
-        import numpy as np
-
-        turns = self.decoded.rotation // 90
-        size_px = (height_px, width_px) if turns % 2 else (width_px, height_px)
-        picture = self.decoded.reformat(*size_px, "rgb24").to_ndarray()
-        return np.ascontiguousarray(np.rot90(picture, turns))
+    from batchrunner.sandbox.clips.pictures import Bytes
 
 
-def frames(path: Path) -> Generator[Frame, None, None]:
-    """Decode the clip at `path`. Times go up, whatever the file says. Raises av.FFmpegError, ValueError."""
+def frames(path: Path) -> Generator["av.VideoFrame", None, None]:
+    """Decode the clip at `path`. Times go up from 0, whatever the file says. Raises av.FFmpegError, ValueError."""
     import av
 
     with av.open(str(path)) as source:
@@ -49,20 +20,28 @@ def frames(path: Path) -> Generator[Frame, None, None]:
             raise ValueError("it has no video stream")
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
-        rate, time_base = stream.average_rate or Fraction(25), stream.time_base or Fraction(1, 90000)
-        usual = max(1, round(1 / rate / time_base))
-        first, pts, duration = None, 0, 0
-        for number, decoded in enumerate(source.decode(stream)):
-            if first is None:
-                first = decoded.pts or 0
-            at = pts + duration if decoded.pts is None else decoded.pts - first
-            pts = max(at, pts + 1) if number else 0
-            duration = decoded.duration or usual
-            turned = decoded.rotation % 180 != 0
-            size_px = (decoded.height, decoded.width) if turned else (decoded.width, decoded.height)
-            yield Frame(number, pts, duration, time_base, first * time_base, rate, *size_px, decoded)
+        usual_s = 1 / (stream.average_rate or Fraction(25))
+        first, pts, duration = None, -1, 1
+        for frame in source.decode(stream):
+            first = frame.pts or 0 if first is None else first
+            pts = frame.pts = max(pts + 1, pts + duration if frame.pts is None else frame.pts - first)
+            duration = frame.duration = frame.duration or max(1, round(usual_s / (frame.time_base or usual_s)))
+            yield frame
         if first is None:
             raise ValueError("it has no frames")
+
+
+def upright_size(frame: "av.VideoFrame") -> tuple[int, int]:
+    """Return the width and height of a frame as it is shown."""
+    return (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+
+
+def pixels(frame: "av.VideoFrame", width_px: int, height_px: int) -> "Bytes":
+    """Return the frame, upright, scaled: (height_px, width_px, 3) RGB."""
+    import numpy as np
+
+    sides = (height_px, width_px) if frame.rotation % 180 else (width_px, height_px)
+    return np.ascontiguousarray(np.rot90(frame.reformat(*sides, "rgb24").to_ndarray(), frame.rotation // 90))
 
 
 def measure(path: Path) -> tuple[int, Fraction] | None:
@@ -72,31 +51,35 @@ def measure(path: Path) -> tuple[int, Fraction] | None:
     try:
         with av.open(str(path)) as source:
             stream = source.streams.video[0]
-            rate, time_base = stream.average_rate or Fraction(25), stream.time_base
-            shown = [
-                (packet.pts, packet.duration or 0)
-                for packet in source.demux(stream)
-                if packet.size and not packet.is_discard
-            ]
+            rate, time_base = stream.average_rate or Fraction(25), stream.time_base or Fraction(0)
+            played = [packet for packet in source.demux(stream) if packet.size and not packet.is_discard]
+            times = sorted((packet.pts, packet.duration or 0) for packet in played if packet.pts is not None)
     except (av.FFmpegError, IndexError, ValueError, OverflowError):
         return None
-    if not shown:
-        return None
-    times = sorted((pts, duration) for pts, duration in shown if pts is not None)
-    if not times or time_base is None:
-        return len(shown), len(shown) / rate
-    (first, _), (last, duration) = times[0], times[-1]
-    duration = duration or (last - first) // max(len(times) - 1, 1)
-    return len(shown), (last - first + duration) * time_base or len(shown) / rate
+    length_s = Fraction(0)
+    if times:
+        (first, _), (last, duration) = times[0], times[-1]
+        length_s = (last - first + (duration or (last - first) // max(len(times) - 1, 1))) * time_base
+    return (len(played), length_s or len(played) / rate) if played else None
 
 
-def output_size(width_px: int, height_px: int, resolution: str) -> tuple[int, int]:
-    """Width and height of the result: the short side as asked, the long one in proportion, both even.
+def copy_sound(path: Path, target: Any, length_s: float) -> None:
+    """Write `length_s` of the first sound stream of the clip at `path` into `target`, in AAC, in step with frame 0."""
+    import av
 
-    Raises ValueError where no encoder could make that.
-    """
-    short_px = int(resolution.removesuffix("p"))
-    long_px = 2 * round(max(width_px, height_px) * short_px / min(width_px, height_px) / 2)
-    if long_px > _MOST_PX:
-        raise ValueError(f"at {resolution} it would be {long_px} pixels long; at most {_MOST_PX} can be encoded")
-    return (long_px, short_px) if width_px >= height_px else (short_px, long_px)
+    with av.open(str(path)) as source:
+        streams = [stream for stream in source.streams.audio if stream.codec_context is not None]
+        if not streams:
+            return
+        video, heard = source.streams.video[0], streams[0].codec_context
+        start_s = (video.start_time or 0) * (video.time_base or Fraction(0))
+        sound = target.add_stream("aac", heard.sample_rate, layout="mono" if heard.channels == 1 else "stereo")
+        for frame in source.decode(streams[0]):
+            if (
+                frame.pts is not None
+                and frame.time_base
+                and start_s <= frame.pts * frame.time_base < start_s + length_s
+            ):
+                frame.pts -= round(start_s / frame.time_base)
+                target.mux(sound.encode(frame))
+        target.mux(sound.encode(None))

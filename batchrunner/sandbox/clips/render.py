@@ -4,23 +4,22 @@ Blocking and CPU-bound: worker processes run it. The same request makes the same
 inside. What the clip costs, and when it is shown, does not belong here.
 """
 
-from collections.abc import Iterator
+import math
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.sandbox.clips.reader import Frame, frames, measure, output_size
-from batchrunner.sandbox.clips.sound import Sound
+from batchrunner.sandbox.clips.reader import copy_sound, frames, measure, pixels, upright_size
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from batchrunner.sandbox.clips.replacement import Replacement
-
 CRF = {"low": 32, "medium": 27, "high": 22, "maximum": 16}
 PRESET = {"fast": "superfast", "balanced": "medium", "small": "slow"}
+_MOST_PX = 16384  # the encoder's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,7 @@ class RenderFailed(Exception):
 
     def __init__(self, field: str, kind: str, message: str) -> None:
         super().__init__(field, kind, message)  # all three, so that it survives the way between processes
-        self.field = field
-        self.kind = kind
-        self.message = message
+        self.field, self.kind, self.message = field, kind, message
 
 
 def unsupported(error: Exception) -> RenderFailed:
@@ -67,9 +64,9 @@ def render(request: RenderRequest) -> Path:
     """
     import av
 
-    picture = _open_image(request.image)
+    picture = open_image(request.image)
     try:
-        _make(request, picture)
+        _encode(request, picture)
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise unsupported(error) from None
     with request.out.open("ab") as file:
@@ -77,14 +74,20 @@ def render(request: RenderRequest) -> Path:
     return request.out
 
 
-def count_frames(path: Path) -> int | None:
-    """Frames of the clip at `path` that play, or None."""
-    measured = measure(path)
-    return measured and measured[0]
+def output_size(width_px: int, height_px: int, resolution: str) -> tuple[int, int]:
+    """Width and height of the result: the short side as asked, the long one in proportion, both even.
+
+    Raises ValueError where no encoder could make that.
+    """
+    short_px = int(resolution.removesuffix("p"))
+    long_px = 2 * round(max(width_px, height_px) * short_px / min(width_px, height_px) / 2)
+    if long_px > _MOST_PX:
+        raise ValueError(f"at {resolution} it would be {long_px} pixels long; at most {_MOST_PX} can be encoded")
+    return (long_px, short_px) if width_px >= height_px else (short_px, long_px)
 
 
-def _open_image(path: Path) -> "Image.Image":
-    """The picture, upright, as RGB or, where parts of it are transparent, as RGBA."""
+def open_image(path: Path) -> "Image.Image":
+    """The picture, upright, as RGB or, where parts of it are transparent, as RGBA. Raises RenderFailed."""
     from PIL import Image, ImageOps
 
     try:
@@ -92,80 +95,50 @@ def _open_image(path: Path) -> "Image.Image":
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I;16"):  # PIL would clip it to 8 bits
                 image = image.point(lambda value: value / 256).convert("L")
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            return image.convert("RGBA" if image.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RenderFailed("image_url", "image_load_error", f"Could not load the image: {error}") from None
-    return image
 
 
-def _make(request: RenderRequest, picture: "Image.Image") -> None:
+def _encode(request: RenderRequest, character: "Image.Image") -> None:
     import av
 
     with closing(frames(request.video)) as decoded:
         first = next(decoded)
-    size_px = output_size(first.width_px, first.height_px, request.resolution)
-    replacement = _replacement(request, picture, size_px) if request.composite else None
-    with av.open(str(request.out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
-        encoder = _encoder(target, request, first, size_px)
-        colours = _colours(first, encoder)
-        durations: dict[int, int] = {}
-        with closing(Sound(request.video, target, first.start_s)) as sound:
-            for frame in _played(request):
-                pixels = frame.pixels(*size_px)
-                if replacement is not None:
-                    pixels = replacement.apply(pixels, frame.number, float(frame.pts * frame.time_base))
-                made = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                if colours is not None:
-                    made = made.reformat(format="yuv420p", dst_colorspace=colours)
-                # Both: a frame keeps its source's time base otherwise, and the clip would last a fraction of a second.
-                made.pts, made.time_base = frame.pts, frame.time_base
-                durations[frame.pts] = frame.duration
-                _mux(target, encoder.encode(made), durations)
-                end_s = (frame.pts + frame.duration) * frame.time_base
-                sound.until(end_s)
-            _mux(target, encoder.encode(None), durations)
-            sound.until(end_s if request.odd_length else None)
+    size_px = output_size(*upright_size(first), request.resolution)
+    count, length_s = measure(request.video) or (1, Fraction(1, 25))
+    played = max(1, count // 2) if request.odd_length else count
+    limit = played if request.odd_length else None
+    replacement = None
+    if request.composite:
+        from batchrunner.sandbox.clips.replacement import Replacement
+
+        clip = islice(frames(request.video), limit)
+        replacement = Replacement(clip, played, size_px[::-1], character, request.variation, request.steps)
+    # Without a limit of that delay, the sound, which is written first, waits for the frames beside it.
+    options = {"movflags": "+faststart", "max_interleave_delta": "0"}
+    with av.open(str(request.out), "w", format="mp4", options=options) as target:
+        encoder = _encoder(target, request, count / length_s, size_px)
+        encoder.codec_context.time_base = first.time_base
+        copy_sound(request.video, target, float(length_s) * played / count if request.odd_length else math.inf)
+        for number, frame in enumerate(islice(frames(request.video), limit)):
+            picture = pixels(frame, *size_px)
+            result = av.VideoFrame.from_ndarray(replacement.apply(picture, number) if replacement else picture)
+            result = result.reformat(format="yuv420p", dst_colorspace="ITU709")
+            # All three: a frame keeps its source's time base otherwise, and the last one would have no length.
+            result.pts, result.duration, result.time_base = frame.pts, frame.duration, frame.time_base
+            target.mux(encoder.encode(result))
+        target.mux(encoder.encode(None))
 
 
-def _replacement(request: RenderRequest, picture: "Image.Image", size_px: tuple[int, int]) -> "Replacement":
-    from batchrunner.sandbox.clips.placement import take
-    from batchrunner.sandbox.clips.replacement import Replacement
-
-    return Replacement(lambda: _played(request), size_px, picture, take(request.variation), request.steps)
-
-
-def _played(request: RenderRequest) -> Iterator[Frame]:
-    """The reference's frames that the result has."""
-    limit = max(1, (count_frames(request.video) or 0) // 2) if request.odd_length else None
-    return islice(frames(request.video), limit)
-
-
-def _mux(target: Any, packets: Any, durations: dict[int, int]) -> None:
-    for packet in packets:
-        # Or the last frame, and a clip of one frame, would have no length.
-        packet.duration = durations.pop(packet.pts, packet.duration)
-        target.mux(packet)
-
-
-def _colours(first: Frame, encoder: Any) -> int | None:
-    """Give the result the reference's colour matrix and its tags. Returns the matrix, None where it has no tag."""
-    from av.video.reformatter import Colorspace
-
-    source = first.decoded
-    if source.colorspace != Colorspace.ITU709:
-        return None  # the encoder takes and writes BT.601 where it is told nothing else
-    context = encoder.codec_context
-    context.colorspace, context.color_range = source.colorspace, 1
-    context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
-    return int(Colorspace.ITU709)
-
-
-def _encoder(target: Any, request: RenderRequest, first: Frame, size_px: tuple[int, int]) -> Any:
-    stream = target.add_stream("libx264", rate=first.rate)
+def _encoder(target: Any, request: RenderRequest, rate: Fraction, size_px: tuple[int, int]) -> Any:
+    stream = target.add_stream("libx264", rate=rate.limit_denominator(100_000))
     stream.width, stream.height = size_px
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = first.time_base
-    stream.codec_context.thread_count = 1
+    context = stream.codec_context
+    context.thread_count, context.color_range = 1, 1
+    context.flags |= 1 << 8  # frames keep their durations
+    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
     stream.options = {
         "crf": str(CRF[request.quality]),
         "preset": PRESET[request.write_mode],

@@ -1,118 +1,203 @@
-"""Replace the subject of a clip by the character of a picture, frame by frame: the order of the steps."""
+"""Replace the subject of a clip by the character of a picture: cut-out, tone, take, placement, shadow, background."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import math
+import random
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
+from av import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
 
-from batchrunner.sandbox.clips import segmentation
-from batchrunner.sandbox.clips.arrays import Bytes, Floats, fill, scale
-from batchrunner.sandbox.clips.character import cut_out
-from batchrunner.sandbox.clips.placement import Pose, Take, blended, placed, shade, sunk, varied
-from batchrunner.sandbox.clips.reader import Frame
-from batchrunner.sandbox.clips.scene import KeyFrames, Plate, understand
-from batchrunner.sandbox.clips.tone import toned
+from batchrunner.sandbox.clips.pictures import Bytes, Floats, Size, blur, fill, largest, paste, warp, widen
+from batchrunner.sandbox.clips.reader import pixels
+from batchrunner.sandbox.clips.scene import SIDE_PX, Scene, understand
+from batchrunner.sandbox.clips.segmentation import SIZE_PX, person
 
-if TYPE_CHECKING:
-    from PIL import Image
+# How far the character's tone goes towards the scene's, and the furthest it may go, for L, a and b (white is 255).
+_SHARE, _MOST_SHIFT = np.array([0.5, 0.2, 0.25]), np.array([40, 4, 7])
+_SUNK = 0.1  # share of the character's height in which the ground covers its foot
+_SRGB, _LAB = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+_SIGNS = np.array((0, 128, 128), np.uint8)  # PIL has a and b as signed bytes
 
-_KEY_EVERY = 80  # frames between key frames, times num_inference_steps
-_SUNK = 0.16  # how much of the character's height the ground covers, in part
-_LARGER = (0.9, 1.4)  # bounds of how much higher than the subject the character may be
-_AT_EDGE = 0.96  # a subject whose foot is lower, as a share of the frame's height, goes on below the frame
-_FILL_PX = 96  # side of the field in which a moving background is filled
+
+class Take(NamedTuple):
+    """What differs between takes. tone: shift in Lab. right, lean: in heights of the character. lag: frames late."""
+
+    tone: tuple[float, float, float]
+    saturation: float
+    right: float
+    lean: float
+    size: float
+    lag: float
+
+
+def draw_take(key: str) -> Take:
+    """Draw a take: the same key, the same take."""
+    vary = random.Random(key).uniform
+    tone = vary(-10, 10), vary(-2.5, 2.5), vary(-5, 5)
+    return Take(tone, vary(0.85, 1.15), vary(-0.06, 0.06), vary(-0.07, 0.07), vary(0.94, 1.06), vary(0, 3))
+
+
+def cut_out(picture: Image.Image, size: Size) -> Bytes:
+    """Crop a picture to the clip's shape and return its character: RGBA, (h, w, 4), cropped to it.
+
+    It is what is opaque, or what the network takes for the largest person, or else the whole picture. Where the
+    picture's edge cuts it off, it fades out.
+    """
+    fitted = ImageOps.fit(picture.convert("RGBA"), (size[1], size[0]))
+    colours, given = np.asarray(fitted.convert("RGB")), np.asarray(fitted)[..., 3]
+    opacity = given / 255 if (given < 128).mean() > 0.02 else find_character(colours)
+    down, across = np.mgrid[1 : 0 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    opacity = 255 * opacity * np.clip(down / 0.03, 0, 1) * np.clip((1 - np.abs(across)) / 0.1, 0, 1)
+    # Edges take the colour of the pixels inside of them: the old background does not shine through.
+    inner = np.dstack([colours, np.where(opacity > 240, 255, 0)]).astype(np.uint8)
+    character = Image.fromarray(np.dstack([fill(inner), opacity.astype(np.uint8)]))
+    return np.asarray(character.crop(character.getchannel("A").getbbox()))
+
+
+def find_character(picture: Bytes) -> Floats:
+    """Return the opacity of the largest person, 0 to 1; all 1 if there is none: (h, w, 3) to (h, w)."""
+    image, smooth = Image.fromarray(picture), Image.Resampling.BILINEAR
+    score = person(np.asarray(image.resize((SIZE_PX, SIZE_PX), smooth)))
+    found = widen(largest(score > 0.5), 3)
+    score = np.where(found, score, 0) if found.mean() > 0.01 else np.ones_like(score)
+    wide = np.asarray(Image.fromarray(score).resize(image.size, smooth))
+    return np.clip((wide - 0.3) / 0.5, 0, 1)
+
+
+def adapt_tone(character: Bytes, scene: Bytes, take: Take) -> Bytes:
+    """Move the tone of a character towards that of a scene, in part, then grade it: (h, w, 4), (k, l, 3) to (h, w, 4).
+
+    Reinhard et al., "Color Transfer between Images", 2001: mean and deviation of each channel, here in CIE Lab.
+    """
+    own, light = to_lab(character[..., :3]), to_lab(scene)
+    weight = character[..., 3] + 1e-3
+    mean = np.average(own, (0, 1), np.dstack([weight] * 3))
+    deviation = np.sqrt(np.average((own[..., 0] - mean[0]) ** 2, weights=weight))
+    shift = np.clip(_SHARE * (light.mean((0, 1)) - mean), -_MOST_SHIFT, _MOST_SHIFT) + take.tone
+    contrast = np.clip(1 + _SHARE[0] * (light[..., 0].std() / max(float(deviation), 1.0) - 1), 0.8, 1.05)
+    graded = (own - mean) * (contrast, take.saturation, take.saturation) + mean + shift
+    return np.dstack([to_rgb(graded), character[..., 3]])
+
+
+def to_lab(picture: Bytes) -> Floats:
+    """Convert sRGB to CIE Lab, L of 0 to 255, a and b around 128: (h, w, 3) to (h, w, 3)."""
+    lab = ImageCms.profileToProfile(Image.fromarray(picture), _SRGB, _LAB, outputMode="LAB")
+    return (np.asarray(lab) ^ _SIGNS).astype(np.float32)
+
+
+def to_rgb(lab: Floats) -> Bytes:
+    """Convert CIE Lab, as of `to_lab`, to sRGB: (h, w, 3) to (h, w, 3)."""
+    content = np.clip(np.rint(lab), 0, 255).astype(np.uint8) ^ _SIGNS
+    picture = Image.frombytes("LAB", (content.shape[1], content.shape[0]), content.tobytes())
+    return np.asarray(ImageCms.profileToProfile(picture, _LAB, _SRGB, outputMode="RGB"))
+
+
+def place(character: Bytes, foot: tuple[float, float], height: float, lean: float, size: Size) -> Bytes:
+    """Draw a character into an empty frame: (m, n, 4) to (*size, 4).
+
+    foot: x and y of its lower end's middle. lean: how far its top is to the right of that. All in pixels.
+    """
+    (rows, columns), (x, y) = character.shape[:2], foot
+    scale, shear = rows / height, rows * lean / height**2
+    return warp(character, (scale, shear, columns / 2 - scale * x - shear * y, 0, scale, rows - scale * y), size)
+
+
+def stand(opacity: Bytes, scene: Bytes, foot: float, depth: float) -> Bytes:
+    """Let a foot stand in the ground, not on it: bright detail, such as blades of grass, covers it.
+
+    (h, w) and (h, w, 3) to (h, w). It ends at the row `foot`, and begins `depth` rows above.
+    """
+    band = slice(max(int(foot - depth), 0), max(int(foot) + 1, 1))
+    ground = scene[band].mean(-1, dtype=np.float32)
+    detail = ground - blur(ground, 2 + int(depth / 4))
+    above = (foot - np.arange(len(opacity))[band])[:, None] / depth
+    result = opacity.copy()
+    result[band] = opacity[band] * np.clip(3 * above - 0.5 - detail / (2 * detail.std() + 4), 0, 1)
+    return result
+
+
+def shadow(foot: tuple[float, float], width: float, size: Size) -> Bytes:
+    """Return how much light the ground loses around a foot, 0 to 255: `size`."""
+    y, x = np.ogrid[: size[0], : size[1]]
+    distance = np.hypot((x - foot[0]) / (0.55 * width), (y - foot[1]) / (0.1 * width))
+    return (140 * np.clip(1.4 - distance, 0, 1)).astype(np.uint8)
+
+
+def background(scene: Scene, samples: dict[int, Bytes], margin: NDArray[Any]) -> Bytes:
+    """Return the scene without its subject: frames (h, w, 3), by key frame, to (h', w', 3), with margins x and y.
+
+    The first frame that shows a pixel wins: a mean of many would be blurred. What none shows is filled from beside it.
+    """
+    (rows, columns, _), (x, y) = samples[0].shape, margin
+    plate = Image.new("RGBA", (columns + 2 * x, rows + 2 * y))
+    for key, sample in samples.items():
+        (right, down), hidden = scene.offsets[key], enlarge(scene.erased[key], (rows, columns))
+        layer = np.dstack([sample, 255 - np.minimum(hidden, 85) * 3])
+        moved = warp(layer, (1, 0, right * columns - x, 0, 1, down * rows - y), (rows + 2 * y, columns + 2 * x))
+        plate = Image.alpha_composite(Image.fromarray(moved), plate)
+    return fill(np.asarray(plate))
+
+
+def enlarge(mask: Bytes, size: Size) -> Bytes:
+    """Scale a mask of a key frame to a frame: (128, 128) to `size`."""
+    return warp(mask, (SIDE_PX / size[1], 0, 0, 0, SIDE_PX / size[0], 0), size)
+
+
+def between_keys(values: Floats, numbers: NDArray[Any], every: int) -> Floats:
+    """Interpolate between key frames, which are `every` frames apart: (n, k) and frame numbers (f,) to (f, k)."""
+    keys = every * np.arange(len(values))
+    return np.stack([np.interp(numbers, keys, field) for field in values.T], 1).astype(np.float32)
 
 
 class Replacement:
-    """A character in a scene. apply: sets it into a frame."""
+    """The character of a picture in the scene of a clip. `apply` sets it into a frame."""
 
     def __init__(
-        self,
-        read: Callable[[], Iterable[Frame]],
-        size_px: tuple[int, int],
-        picture: "Image.Image",
-        take: Take,
-        steps: int,
+        self, clip: Iterable[VideoFrame], count: int, size: Size, picture: Image.Image, variation: str, steps: int
     ) -> None:
-        """Go through the clip for the subject, and through it again for the background. read: its frames, anew."""
-        self._columns, self._rows = size_px
-        keys = KeyFrames(min(max(round(_KEY_EVERY / max(steps, 1)), 1), 16))
-        for frame in read():
-            if keys.wants(frame.number):
-                keys.add(frame.pixels(segmentation.SIZE_PX, segmentation.SIZE_PX))
-        self._scene = understand(keys)
-        self._plate = self._uncovered(read)
-        self._take = take
-        colours, self._alpha = cut_out(*_seen(picture, size_px))
-        self._colours = toned(colours, self._alpha, self._scene.tone, take.grade)
+        """Find the subject on the key frames of a clip of `count` frames: more of them if there are more steps."""
+        self._size, self._take = size, draw_take(variation)
+        # Memory does not grow with the clip: at most 160 small key frames, and 16 as large as the result.
+        self._every = every = max(1, min(round(80 / max(steps, 1)), 16), math.ceil(count / 160))
+        sampled = np.linspace(0, (count - 1) // every, 16).astype(int)
+        pictures, scores, samples = [], [], dict[int, Bytes]()
+        for key, frame in enumerate(islice(clip, 0, None, every)):
+            pictures.append(pixels(frame, SIDE_PX, SIDE_PX))
+            scores.append(person(pixels(frame, SIZE_PX, SIZE_PX))[::2, ::2])
+            if key in sampled:
+                samples[key] = pixels(frame, size[1], size[0])
+        scene, numbers = understand(np.stack(pictures), np.stack(scores)), np.arange(every * len(pictures))
+        self._offsets = between_keys(scene.offsets * size[::-1], numbers, every)
+        self._poses = between_keys(scene.poses, np.maximum(numbers - self._take.lag, 0), every)
+        self._erased = scene.erased
+        self._margin = np.ceil(np.abs(self._offsets).max(0)).astype(int)
+        self._plate = background(scene, samples, self._margin) if scene.still else None
+        self._character = adapt_tone(cut_out(picture, size), samples[0], self._take)
 
-    def apply(self, frame: Bytes, number: int, seconds: float) -> Bytes:
+    def apply(self, frame: Bytes, number: int) -> Bytes:
         """Replace the subject in frame `number`: (rows, columns, 3) to (rows, columns, 3)."""
-        pose = self._pose(number)
-        if pose is None:
+        (rows, columns), take, (x, y, height, lean, area, present) = self._size, self._take, self._poses[number]
+        if present < 1:
             return frame
-        pose = varied(pose, self._take, seconds)
-        colours, alpha = placed(self._colours, self._alpha, pose, self._rows, self._columns)
-        erased, behind = np.zeros_like(alpha), frame
-        if self._scene.subject is not None:
-            erased = self._scene.erased(number, self._rows, self._columns)
-            behind = self._behind(frame, number, erased)
-        shadow = shade(alpha, pose)
-        return blended(frame, behind, erased, colours, sunk(alpha, behind, pose.y, _SUNK * pose.height), shadow)
-
-    def _uncovered(self, read: Callable[[], Iterable[Frame]]) -> Bytes | None:
-        if not (wanted := self._scene.plates()):
-            return None
-        plate = Plate(self._rows, self._columns)
-        for frame in read():
-            if frame.number in wanted:
-                plate.add(frame.pixels(self._columns, self._rows), self._scene, frame.number)
-        return plate.finished()
-
-    def _behind(self, frame: Bytes, number: int, erased: Floats) -> Bytes:
-        """The scene without its subject, at frame `number`."""
-        from PIL import Image
-
-        if not erased.any():
-            return frame
-        if self._plate is not None:
-            right, down = self._scene.offset(number)
-            y, x = ((int(one[0]), int(one[-1]) + 1) for one in map(np.flatnonzero, (erased.any(1), erased.any(0))))
-            matrix = (1, 0, x[0] - right * self._columns, 0, 1, y[0] - down * self._rows)
-            size_px = (x[1] - x[0], y[1] - y[0])
-            plate = Image.fromarray(self._plate)
-            drawn = plate.transform(size_px, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-            behind = frame.copy()
-            behind[slice(*y), slice(*x)] = np.asarray(drawn)
-            return behind
-        small = np.asarray(Image.fromarray(frame).resize((_FILL_PX, _FILL_PX), Image.Resampling.BOX), np.float32)
-        filled = fill(small, 1 - scale(erased, _FILL_PX, _FILL_PX))
-        picture = Image.fromarray(np.clip(filled, 0, 255).astype(np.uint8))
-        return np.asarray(picture.resize((self._columns, self._rows), Image.Resampling.BILINEAR))
-
-    def _pose(self, number: int) -> Pose | None:
-        """Where the character stands: in the subject's place, or low in the middle of a clip that has no subject."""
-        subject = self._scene.subject
-        if subject is None:
-            return Pose(self._columns / 2, 1.05 * self._rows, 0.85 * self._rows, 0.0)
-        x, y, height, lean, area, there = subject.at(max(number - self._take.lag, 0), self._scene.every)
-        if there < 1:
-            return None
-        high = height * self._rows
         # As large as the subject, not only as high: it would look out beside a slimmer character.
-        own = self._alpha.sum() / self._alpha.shape[0] ** 2 * high**2
-        high *= float(np.clip(np.sqrt(area * self._rows * self._columns / own), *_LARGER))
-        foot = (1.0 if y > _AT_EDGE else y) * self._rows + _SUNK / 2 * high
-        return Pose(x * self._columns, foot, high * (1 + _SUNK / 2), lean * self._columns)
+        own = (self._character[..., 3] / 255).sum() / len(self._character) ** 2 * height**2 * rows / columns
+        height *= rows * take.size * np.clip(np.sqrt(area / max(own, 1e-6)), 1, 1.4)
+        # A subject that is cut off by the frame's lower edge goes on below it.
+        foot = (x * columns + take.right * height, rows if y > 0.96 else y * rows + _SUNK / 2 * height)
+        drawn = place(self._character, foot, height, lean * columns + take.lean * height, self._size)
+        scene, opacity = self._without_subject(frame, number), drawn[..., 3]
+        if foot[1] < rows:
+            scene = paste(scene, np.zeros_like(scene), shadow(foot, float(opacity.max(0).sum() / 255) + 1, self._size))
+            opacity = stand(opacity, scene, foot[1], _SUNK * height)
+        return paste(scene, drawn[..., :3], opacity)
 
-
-def _seen(picture: "Image.Image", size_px: tuple[int, int]) -> tuple[Bytes, Floats]:
-    """The picture cropped to the frame's shape, and where the character is: by transparency, or by the network."""
-    from PIL import Image, ImageOps
-
-    fitted = ImageOps.fit(picture, size_px)
-    colours = np.asarray(fitted.convert("RGB"))
-    if fitted.mode == "RGBA" and np.mean((opaque := np.asarray(fitted)[..., 3]) < 128) > 0.02:
-        return colours, (opaque / np.float32(255)).astype(np.float32)
-    side = (segmentation.SIZE_PX, segmentation.SIZE_PX)
-    return colours, segmentation.person(np.asarray(fitted.convert("RGB").resize(side, Image.Resampling.BILINEAR)))
+    def _without_subject(self, frame: Bytes, number: int) -> Bytes:
+        hidden = enlarge(self._erased[min(round(number / self._every), len(self._erased) - 1)], self._size)
+        if self._plate is None:
+            return fill(np.dstack([frame, 255 - hidden]))
+        x, y = self._margin - self._offsets[number]
+        return paste(frame, warp(self._plate, (1, 0, x, 0, 1, y), self._size), hidden)

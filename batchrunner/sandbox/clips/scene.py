@@ -1,146 +1,132 @@
-"""The reference clip's scene: key frames, the camera's path, the subject's masks and track, the background plate.
+"""The reference clip's scene: the camera's path, the background, the subject's masks and poses. Pure functions.
 
-Works on arrays; `render` reads them from the file, twice: once for the key frames, once for the plate. Memory does not
-grow with the clip's length: the distance between key frames does.
+They work on n key frames of 128 x 128 pixels, whatever the clip's length and shape.
 """
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from batchrunner.sandbox.clips import segmentation
-from batchrunner.sandbox.clips.arrays import Bytes, Floats, blur, fill, grow, scale
-from batchrunner.sandbox.clips.camera import moved, shifted
-from batchrunner.sandbox.clips.subject import Track, covered, follow, still_background, track
+from batchrunner.sandbox.clips.pictures import Bytes, Floats, Mask, blur, largest, warp, widen
 
-SIZE_PX = 128  # side of the masks
-MOST_KEYS = 160
-_MOST_PLATES = 16
-_SAMPLE = 16  # every so manieth pixel of a key frame tells the scene's tone, in each direction
+SIDE_PX = 128
+# Differences of two colours, of 255: below the first one they are the same, above the second one they are not.
+_SAME, _OTHER = 14.0, 34.0
 
 
-@dataclass(slots=True)
-class KeyFrames:
-    """Collects each `every`th frame of a clip, small, with the network's score. Doubles `every` when it is full."""
+class Scene(NamedTuple):
+    """offsets: (n, 2), how far right and down the scene has moved, as shares of the frame. still: apart from that.
 
-    every: int
-    pictures: list[Floats] = field(default_factory=list)
-    scores: list[Floats] = field(default_factory=list)
-
-    def wants(self, number: int) -> bool:
-        """Is frame `number` a key frame?"""
-        return number % self.every == 0
-
-    def add(self, picture: Bytes) -> None:
-        """Take the next key frame: (256, 256, 3), whatever the clip's shape."""
-        if len(self.pictures) == MOST_KEYS:
-            self.every *= 2
-            del self.pictures[1::2], self.scores[1::2]
-        small = [scale(picture[..., channel], SIZE_PX, SIZE_PX) for channel in range(3)]
-        self.pictures.append(np.stack(small, -1))
-        self.scores.append(scale(segmentation.person(picture), SIZE_PX, SIZE_PX))
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is known of the scene of n key frames.
-
-    offsets: (n, 2), how far right and down the scene has moved, as shares of the frame. masks: (n, 128, 128), how much
-    of the frame is erased, moved back by the offsets. still: but for the offsets, the background stands still.
-    tone: (m, 3), colours of the scene. subject: in the frame; None where there is none.
+    erased: (n, 128, 128), where the subject is, 0 to 255. poses: as `find_poses` returns them.
     """
 
-    every: int
     offsets: Floats
-    masks: Floats
     still: bool
-    tone: Bytes
-    subject: Track | None
-
-    def offset(self, number: float) -> tuple[float, float]:
-        """How far right and down the scene has moved at frame `number`."""
-        keys = np.arange(len(self.offsets)) * self.every
-        right, down = (float(np.interp(number, keys, self.offsets[:, axis])) for axis in (0, 1))
-        return right, down
-
-    def erased(self, number: int, rows: int, columns: int) -> Floats:
-        """How much of each pixel of frame `number` is erased, 0 to 1: (rows, columns)."""
-        at = min(number / self.every, len(self.masks) - 1)
-        mask = np.maximum(self.masks[int(at)], self.masks[int(np.ceil(at))])
-        right, down = self.offset(number)
-        return scale(shifted(mask, right * SIZE_PX, down * SIZE_PX)[0], rows, columns)
-
-    def plates(self) -> set[int]:
-        """The numbers of the frames that the background plate is made of; none where the background moves."""
-        if not self.still or self.subject is None:
-            return set()
-        keys = np.linspace(0, len(self.offsets) - 1, min(len(self.offsets), _MOST_PLATES)).astype(int)
-        return {int(key) * self.every for key in keys}
+    erased: Bytes
+    poses: Floats
 
 
-def understand(keys: KeyFrames) -> Scene:
-    """Find the subject and the scene's motion on the key frames."""
-    pictures, scores = np.stack(keys.pictures), np.stack(keys.scores)
-    offsets, background = _path(pictures, scores), None
-    if offsets is not None:
-        aligned = [shifted(one, *-offset) for one, offset in zip(pictures, offsets, strict=True)]
-        likely = np.stack([shifted(one, *-offset)[0] for one, offset in zip(scores, offsets, strict=True)])
-        moved_back = np.stack([one for one, _ in aligned])
-        background = still_background(moved_back, covered(likely) | (np.stack([one for _, one in aligned]) < 1))
-    if offsets is None or background is None:
-        offsets, moved_back, likely = np.zeros((len(pictures), 2), np.float32), pictures, scores
-    masks = follow(moved_back, likely, background)
-    subject = track(masks)
-    tone = pictures[:, ::_SAMPLE, ::_SAMPLE][~masks[:, ::_SAMPLE, ::_SAMPLE]]
-    shares = offsets / SIZE_PX
-    if subject is not None:
-        subject = replace(subject, x=subject.x + shares[:, 0], y=subject.y + shares[:, 1])
-    wide = np.stack([blur(grow(one, 4), 3) if one.any() else 0.0 * one for one in masks]).astype(np.float32)
-    if background is not None:  # the background does not change: an erased pixel too many is not seen
-        wide = np.maximum.reduce([wide, wide[[0, *range(len(wide) - 1)]], wide[[*range(1, len(wide)), -1]]])
-    return Scene(
-        keys.every,
-        shares,
-        wide,
-        background is not None,
-        (tone if len(tone) else pictures.reshape(-1, 3)).astype(np.uint8),
-        subject,
-    )
+def understand(pictures: Bytes, scores: Floats) -> Scene:
+    """Find the camera's path and the subject: (n, 128, 128, 3), and how likely a person is, (n, 128, 128)."""
+    people = np.stack([widen(largest(score > 0.8), 2) for score in scores])
+    offsets = camera_path(pictures, people)
+    layers = np.concatenate([pictures, np.where(people, 0, 255).astype(np.uint8)[..., None]], -1)
+    background = still_background(np.stack([shift(*pair) for pair in zip(layers, -offsets, strict=True)]))
+    behind = None if background is None else np.stack([shift(background, offset) for offset in offsets])
+    masks = follow(pictures, scores > 0.8, behind)
+    soft = np.stack([blur(255 * widen(mask, 4), 3) for mask in masks]).astype(np.uint8)
+    # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
+    erased = np.maximum.reduce([soft, soft[[0, *range(len(soft) - 1)]], soft[[*range(1, len(soft)), -1]]])
+    return Scene(offsets / SIDE_PX, background is not None, erased, find_poses(masks))
 
 
-def _path(pictures: Floats, scores: Floats) -> Floats | None:
-    """How far the scene has moved at each key frame, in pixels around their mean; None where that cannot be told."""
-    greys = pictures.mean(-1)
-    steps = [(0.0, 0.0)]
-    for number in range(1, len(greys)):
-        subject = grow(np.maximum(scores[number], scores[number - 1]) > 0.3, 4)
-        step = moved(greys[number - 1], greys[number], 1 - blur(subject, 2))
-        if step is None:
-            return None
-        steps.append(step)
-    path = np.cumsum(steps, 0)
-    return np.asarray(path - path.mean(0), np.float32)
+def shift(picture: Bytes, offset: Floats) -> Bytes:
+    """Move a picture right and down by an offset in pixels, bilinearly; 0 comes in: (h, w, c) to (h, w, c)."""
+    return warp(picture, (1, 0, -offset[0], 0, 1, -offset[1]), (len(picture), picture.shape[1]))
 
 
-class Plate:
-    """Gathers the background from frames in which it is uncovered: (rows, columns, 3)."""
+def camera_path(pictures: Bytes, people: Mask) -> Floats:
+    """Return how far right and down the scene has moved since the middle key frame, in pixels: (n, 2).
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self._sums = np.zeros((rows, columns, 3), np.float32)
-        self._weights = np.zeros((rows, columns), np.float32)
+    (n, h, w, 3), and what moves by itself, (n, h, w). Without a translation that explains the change it is anything.
+    """
+    greys, middle = pictures.mean(-1, dtype=np.float32), len(pictures) // 2
+    pairs = zip(greys, people, strict=True)
+    return np.stack([camera_step(greys[middle], grey, ~(people[middle] | mask)) for grey, mask in pairs])
 
-    def add(self, picture: Bytes, scene: Scene, number: int) -> None:
-        """Take the pixels of frame `number` that are uncovered and not known yet."""
-        rows, columns = picture.shape[:2]
-        right, down = scene.offset(number)
-        clear = (1 - scene.erased(number, rows, columns)) ** 4
-        weighted, inside = shifted(np.dstack([picture * clear[..., None], clear]), -right * columns, -down * rows)
-        # The first frame that shows a pixel wins: a mean of many would be blurred.
-        left = inside * np.clip(1 - self._weights, 0, 1)
-        self._sums += weighted[..., :3] * left[..., None]
-        self._weights += weighted[..., 3] * left
 
-    def finished(self) -> Bytes:
-        """The background; what was never uncovered is filled from around it."""
-        mean = self._sums / np.maximum(self._weights, 1e-4)[..., None]
-        return np.clip(fill(mean, np.minimum(self._weights / 0.2, 1)), 0, 255).astype(np.uint8)
+def camera_step(before: Floats, after: Floats, fixed: Mask) -> Floats:
+    """Return how far right and down the scene has moved, in pixels: (h, w) greys and a mask of the scene to (2,).
+
+    Phase correlation finds whole pixels, least squares on the gradient the rest.
+    """
+    rows, columns = before.shape
+    weight = blur(fixed, 2) * np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1])
+    spectra = [np.fft.rfft2((grey - blur(grey, 8)) * weight) for grey in (before, after)]
+    cross = spectra[1] * spectra[0].conj()
+    y, x = np.unravel_index(np.fft.irfft2(cross / (np.abs(cross) + 1e-3), before.shape).argmax(), before.shape)
+    down, right = (y + rows // 2) % rows - rows // 2, (x + columns // 2) % columns - columns // 2
+    aligned = np.roll(after, (-down, -right), (0, 1))
+    slopes = [(weight * slope).reshape(-1) for slope in np.gradient((before + aligned) / 2)]
+    rest = np.linalg.lstsq(np.stack(slopes, -1), (weight * (before - aligned)).reshape(-1))[0]
+    return np.add((right, down), np.asarray(rest[::-1].clip(-1, 1)))
+
+
+def still_background(layers: Bytes) -> Bytes | None:
+    """Return the scene where it stands still: (n, h, w, 4), opaque where it is seen, to (h, w, 4). None if it moves.
+
+    It is the median of at most 24 frames.
+    """
+    chosen = layers[np.linspace(0, len(layers) - 1, min(len(layers), 24)).astype(int)]
+    hidden = np.repeat(chosen[..., 3:] < 255, 3, -1)
+    values = np.ma.array(chosen[..., :3], np.float32, mask=hidden)
+    median = np.ma.median(values, 0)  # type: ignore[no-untyped-call]  # numpy has no types for it
+    if not (np.ma.abs(values - median).mean(0).max(-1) < _SAME).mean() > 0.8:
+        return None
+    return np.dstack([median.filled(0), np.where(hidden.all((0, 3)), 0, 255)]).astype(np.uint8)
+
+
+def follow(pictures: Bytes, found: Mask, behind: Bytes | None) -> Mask:
+    """Return the subject's masks: (n, h, w, 3) and what the network finds (n, h, w) to (n, h, w).
+
+    Of several people it is the largest one. What looks like the scene behind, (n, h, w, 4), is not the subject's, and
+    what looks different beside the subject is. All False: no subject, or one below 0.8 % of the frame.
+    """
+    if behind is not None:
+        difference = np.abs(pictures.astype(np.float32) - behind[..., :3]).max(-1)
+        difference = np.where(behind[..., 3] < 255, (_SAME + _OTHER) / 2, difference)
+        difference = np.stack([blur(one, 1) for one in difference])
+        found = found & (difference > _SAME)
+        # Ears and hands may reach 12 pixels out of what the network finds.
+        found |= (difference > _OTHER) & np.stack([widen(blur(mask, 1) > 0.6, 12) for mask in found])
+    masks = np.stack([largest(mask) for mask in found])
+    first = int(masks.sum((1, 2)).argmax())
+    for numbers in (range(first + 1, len(masks)), range(first - 1, -1, -1)):
+        near = masks[first]
+        for number in numbers:
+            masks[number] = largest(found[number], widen(near, 4))
+            near = masks[number] if masks[number].any() else near
+    return masks if masks[first].mean() > 0.008 else np.zeros_like(masks)
+
+
+def find_poses(masks: Mask) -> Floats:
+    """Return x and y of the foot's middle, height, lean, area and presence: (n, h, w) to (n, 6).
+
+    As shares of the frame, smoothed. Lean: how far the top is to the right of the foot. Presence: 1 where the subject
+    is in the frame: found not more than 3 key frames away. Without a subject: low in the middle, all the time.
+    """
+    found, numbers = np.flatnonzero(masks.any((1, 2))), np.arange(len(masks))
+    if not len(found):
+        return np.tile(np.array((0.5, 1.0, 0.85, 0, 0, 1), np.float32), (len(masks), 1))
+    poses = np.array([_pose(masks[number]) for number in found])
+    fields = [np.pad(np.interp(numbers, found, field), 2, "edge") for field in poses.T]
+    smooth = [np.convolve(field, np.array((1, 4, 6, 4, 1)) / 16, "valid") for field in fields]
+    return np.stack([*smooth, np.abs(numbers[:, None] - found).min(1) <= 3], 1).astype(np.float32)
+
+
+def _pose(mask: Mask) -> tuple[float, ...]:
+    (rows, columns), (y, x) = mask.shape, np.nonzero(mask)
+    top, bottom = np.quantile(y, (0.02, 0.985))
+    slope = np.mean((y - y.mean()) * (x - x.mean())) / max(float(y.var()), 1.0)
+    foot, lean = x.mean() + slope * (bottom - y.mean()) + 0.5, slope * (top - bottom)
+    return foot / columns, (bottom + 1) / rows, (bottom + 1 - top) / rows, lean / columns, mask.mean()
