@@ -69,7 +69,7 @@ def camera_step(before: Floats, after: Floats, fixed: Mask) -> Floats:
     aligned = np.roll(after, (-down, -right), (0, 1))
     slopes = [(weight * slope).reshape(-1) for slope in np.gradient((before + aligned) / 2)]
     rest = np.linalg.lstsq(np.stack(slopes, -1), (weight * (before - aligned)).reshape(-1))[0]
-    return np.add((right, down), np.asarray(rest[::-1].clip(-1, 1)))
+    return np.array((right + rest[1].clip(-1, 1), down + rest[0].clip(-1, 1)))
 
 
 def still_background(layers: Bytes) -> Bytes | None:

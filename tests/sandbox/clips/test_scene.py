@@ -1,86 +1,170 @@
-"""The scene: the camera's path, the erased area, and the background plate, on scenes with a known result."""
+"""The camera's path, the background, the subject's masks and poses, on scenes whose right answer is known."""
 
 import numpy as np
 import pytest
 
-from batchrunner.sandbox.clips.scene import KeyFrames, Plate, Scene, understand
-from tests.sandbox.clips.scenes import SIDE, Walk, as_bytes, texture, walk
+from batchrunner.sandbox.clips.pictures import Bytes, Floats, Mask
+from batchrunner.sandbox.clips.scene import (
+    Scene,
+    camera_path,
+    camera_step,
+    find_poses,
+    follow,
+    still_background,
+    understand,
+)
+from tests.sandbox.clips.scenes import SIDE, Walk, disc, texture, walk
+
+WIDE = texture(3, 200).mean(-1)
+ALL = np.ones((SIDE, SIDE), bool)
 
 
-def understood(scene: Walk, every: int = 4) -> Scene:
-    return understand(KeyFrames(every, list(scene.pictures), list(scene.scores)))
+def understood(scene: Walk) -> Scene:
+    return understand(scene.pictures, scene.scores)
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def shifted(right: float, down: float) -> Floats:
+    """A window on the wide texture, after the scene has moved."""
+    rows, columns = np.arange(SIDE) + 30 - down, np.arange(SIDE) + 30 - right
+    (y, x), (below, beside) = (rows.astype(int), columns.astype(int)), (rows % 1, columns % 1)
+    corners = [WIDE[np.ix_(y + i, x + j)] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    upper, lower = (a + (b - a) * beside for a, b in (corners[:2], corners[2:]))
+    return np.asarray(upper + (lower - upper) * below[:, None])
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (5, 3), (-11, 7), (5.5, -3.25), (0.3, 0.2)])
+def test_a_translation_is_measured_to_an_eighth_of_a_pixel(right: float, down: float) -> None:
+    assert camera_step(shifted(0, 0), shifted(right, down), ALL) == pytest.approx((right, down), abs=0.125)
+
+
+def test_the_subjects_own_motion_does_not_count() -> None:
+    before, after = shifted(0, 0), shifted(2, 3)
+    before[disc(50, 60, 20)] = after[disc(80, 60, 20)] = 255
+    fixed = ~(disc(50, 60, 26) | disc(80, 60, 26))
+    assert camera_step(before, after, fixed) == pytest.approx((2, 3), abs=0.1)
+
+
+def test_the_cameras_path_is_that_of_the_scene() -> None:
+    scene = walk(drift=2)
+    path = camera_path(scene.pictures, scene.masks)
+    assert path[:, 0] == pytest.approx(2.0 * (np.arange(12) - 6), abs=0.15)
+    assert path[:, 1] == pytest.approx(0, abs=0.15)
+
+
+def layers(scene: Walk) -> Bytes:
+    return np.concatenate([scene.pictures, np.where(scene.masks, 0, 255)[..., None]], -1).astype(np.uint8)
+
+
+def test_the_background_is_visible_while_the_subject_is_elsewhere() -> None:
+    scene = walk()
+    background = still_background(layers(scene))
+    assert background is not None
+    assert (background[..., 3] == 255).all()
+    assert (background[..., :3] == scene.background).mean() > 0.99
+
+
+def test_hidden_pixels_stay_unknown() -> None:
+    scene = walk(frames=1)
+    background = still_background(layers(scene))
+    assert background is not None
+    assert ((background[..., 3] == 0) == scene.masks[0]).all()
+
+
+def test_a_moving_scene_has_no_still_background() -> None:
+    assert still_background(layers(walk(drift=3))) is None
+
+
+def behind(scene: Walk) -> Bytes:
+    background = still_background(layers(scene))
+    assert background is not None
+    return np.stack([background] * len(scene.pictures))
+
+
+def test_a_still_stone_is_not_the_subject_although_the_network_says_so() -> None:
+    scene = walk(stone=True)
+    masks = follow(scene.pictures, scene.scores > 0.8, behind(scene))
+    assert min(overlap(*pair) for pair in zip(masks, scene.masks, strict=True)) > 0.85
+    assert follow(scene.pictures, scene.scores > 0.8, None)[0][78, 15]  # the background makes the difference
+
+
+def test_a_hand_that_the_network_misses_belongs_to_the_subject() -> None:
+    scene = walk()
+    for number, x in enumerate(scene.centres):
+        hand = disc(x, 48, 5)
+        scene.pictures[number][hand] = (230, 20, 30)
+        scene.masks[number] |= hand
+    masks = follow(scene.pictures, scene.scores > 0.8, behind(scene))
+    assert min(mask[48, int(x)] for mask, x in zip(masks, scene.centres, strict=True))
+
+
+def test_the_larger_of_two_people_is_followed_all_the_time() -> None:
+    scene = walk()
+    found = scene.scores > 0.8
+    found[:, 10:30, 90:120] = True  # smaller
+    masks = follow(scene.pictures, found, None)
+    assert not masks[:, 10:30].any()
+    assert min(overlap(*pair) for pair in zip(masks, scene.masks, strict=True)) > 0.95
+
+
+def test_a_tiny_subject_is_a_mistake_of_the_network() -> None:
+    found = np.zeros((4, SIDE, SIDE), bool)
+    found[:, 3:6, 3:6] = True
+    assert not follow(np.stack([texture(1)] * 4), found, None).any()
+
+
+def test_a_pose_is_foot_height_lean_and_area() -> None:
+    masks = np.zeros((7, 100, 200), bool)
+    for number in range(7):
+        for row in range(20, 80):  # leans 20 pixels to the right over its height of 60
+            start = 50 + 10 * number + round((80 - row) / 3)
+            masks[number, row, start : start + 20] = True
+    x, y, height, lean, area, present = find_poses(masks)[3]
+    assert x == pytest.approx((50 + 30 + 10) / 200, abs=0.01)
+    assert (y, height) == pytest.approx((0.8, 0.6), abs=0.04)
+    assert lean == pytest.approx(20 / 200, abs=0.01)
+    assert (area, present) == pytest.approx((60 * 20 / 20000, 1))
+
+
+def test_a_subject_that_is_missed_for_a_moment_is_present_and_later_gone() -> None:
+    masks = np.zeros((20, 50, 50), bool)
+    masks[[0, 1, 3, 4], 10:40, 20:30] = True
+    assert find_poses(masks)[[2, 5, 7, 8, 19], 5].tolist() == [1, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("drift", [0, 2])
-def test_the_plate_shows_the_uncovered_background(drift: float) -> None:
+def test_all_of_the_subject_is_erased_and_not_much_more(drift: float) -> None:
     scene = walk(drift=drift, seed=4)
     known = understood(scene)
     assert known.still
-    plate = Plate(SIDE, SIDE)
-    for number in sorted(known.plates()):
-        plate.add(as_bytes(scene.pictures[number // 4]), known, number)
-    finished = plate.finished()
-    middle = round(drift * 5.5)  # the plate is at the camera's mean position
-    expected = np.roll(as_bytes(scene.background), middle, 1)
-    inner = slice(8, -8), slice(30, -30)
-    assert np.abs(finished[inner].astype(int) - expected[inner]).mean() < 8
-    assert finished[70, 40, 0] < 225  # the disc was there, and is red
+    for erased, mask in zip(known.erased, scene.masks, strict=True):
+        assert erased[mask].min() > 240
+        assert (erased > 127).mean() < 4.5 * mask.mean()
 
 
-@pytest.mark.parametrize("drift", [0, 2])
-def test_the_whole_subject_is_erased_and_little_more(drift: float) -> None:
-    scene = walk(drift=drift, seed=4)
-    known = understood(scene)
-    for key in range(len(scene.masks)):
-        erased = known.erased(4 * key, SIDE, SIDE)
-        assert erased[scene.masks[key]].min() > 0.95
-        assert (erased > 0.5).mean() < 4.5 * scene.masks[key].mean()
-
-
-def test_the_track_includes_the_cameras_motion() -> None:
+def test_the_subject_is_where_it_is_in_the_frame_also_when_the_camera_moves() -> None:
     scene = walk(drift=2, seed=4)
-    known = understood(scene)
-    assert known.subject is not None
-    found = known.subject.x[2:-2] * SIDE
-    assert found == pytest.approx(scene.centres[2:-2], abs=2.5)
+    assert understood(scene).poses[2:-2, 0] * SIDE == pytest.approx(scene.centres[2:-2], abs=2.5)
 
 
-def test_two_scenes_have_no_common_plate() -> None:
+def test_two_scenes_have_no_common_background() -> None:
     scene = walk()
     scene.pictures[6:] = texture(8)
-    known = understood(scene)
-    assert not known.still
-    assert known.plates() == set()
-    assert not known.offsets.any()
+    assert not understood(scene).still
 
 
-def test_a_clip_without_a_subject_is_accepted() -> None:
+def test_without_a_subject_the_character_stands_low_in_the_middle() -> None:
     scene = walk()
     scene.scores[:] = 0
     known = understood(scene)
-    assert known.subject is None
-    assert not known.masks.any()
+    assert not known.erased.any()
+    assert known.poses[:, [0, 1, 5]] == pytest.approx(np.array([[0.5, 1, 1]] * 12))
 
 
 def test_one_key_frame_is_enough() -> None:
-    scene = walk(frames=1)
-    known = understood(scene)
-    assert known.subject is not None
-    assert known.erased(0, 60, 80).shape == (60, 80)
-
-
-def test_key_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clip twice as long has half as many a second."""
-    monkeypatch.setattr("batchrunner.sandbox.clips.scene.MOST_KEYS", 4)
-    monkeypatch.setattr(
-        "batchrunner.sandbox.clips.segmentation.person", lambda picture: picture[..., 0] / np.float32(255)
-    )
-    keys = KeyFrames(2)
-    taken = []
-    for number in range(40):
-        if keys.wants(number):
-            keys.add(np.full((256, 256, 3), number, np.uint8))
-            taken.append(number)
-    assert taken == [0, 2, 4, 6, 8, 12, 16, 24, 32]
-    assert [picture[0, 0, 0] for picture in keys.pictures] == [0, 16, 32]
-    assert keys.every == 16
+    known = understood(walk(frames=1))
+    assert known.poses.shape == (1, 6)
+    assert known.erased.max() == 255

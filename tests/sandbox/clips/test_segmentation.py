@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchrunner.sandbox.clips.segmentation import convolve, convolve_depthwise, double, person
+from batchrunner.sandbox.clips.segmentation import convolve, double, person
 from tests.conftest import ROOT
 
 
@@ -34,13 +34,13 @@ def test_convolutions_match_the_definition(side: int, kernel_px: int, out_rows: 
     for row, column in np.ndindex(out_rows, out_rows):
         place = wide[row * stride :, column * stride :][:kernel_px, :kernel_px]
         expected[row, column] = (kernel * place).sum((1, 2, 3)) + bias
-    assert convolve(picture, kernel, bias, out_rows) == pytest.approx(expected, abs=1e-4)
-    depthwise = convolve_depthwise(picture, kernel[:1], bias[:3], out_rows)
+    assert convolve(False, out_rows, picture, kernel, bias) == pytest.approx(expected, abs=1e-4)
+    depthwise = convolve(True, out_rows, picture, kernel[:1], bias[:3])
     for channel in range(3):
         one = np.zeros_like(kernel[:1])
         one[..., channel] = kernel[:1, ..., channel]
         assert depthwise[..., channel] == pytest.approx(
-            convolve(picture, one, bias[channel : channel + 1], out_rows)[..., 0], abs=1e-4
+            convolve(False, out_rows, picture, one, bias[channel : channel + 1])[..., 0], abs=1e-4
         )
 
 
