@@ -15,9 +15,9 @@ _HEAD = struct.Struct(">I4s16s")
 
 def mark(generation_id: str, fingerprint: str, client_request_id: str | None) -> bytes:
     """The box to append to a clip. fingerprint: of the order, as the ledger has it."""
-    facts = {"generation_id": generation_id, "fingerprint": fingerprint, "client_request_id": client_request_id}
-    content = json.dumps(facts, separators=(",", ":")).encode()
-    return _HEAD.pack(_HEAD.size + len(content), b"uuid", KIND) + content
+    content = {"generation_id": generation_id, "fingerprint": fingerprint, "client_request_id": client_request_id}
+    encoded = json.dumps(content, separators=(",", ":")).encode()
+    return _HEAD.pack(_HEAD.size + len(encoded), b"uuid", KIND) + encoded
 
 
 def read(clip: bytes) -> dict[str, Any] | None:
@@ -29,7 +29,7 @@ def read(clip: bytes) -> dict[str, Any] | None:
     if start + size_bytes != len(clip):
         return None
     try:
-        facts = json.loads(clip[start + _HEAD.size :])
+        content = json.loads(clip[start + _HEAD.size :])
     except ValueError:
         return None
-    return facts if isinstance(facts, dict) else None
+    return content if isinstance(content, dict) else None

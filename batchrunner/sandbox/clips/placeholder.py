@@ -38,7 +38,7 @@ async def tiny(request: RenderRequest) -> bytes:
 
 def render_tiny(request: RenderRequest) -> bytes:
     """The clip of `request`. Raises RenderFailed."""
-    _look_at_image(request.image)
+    _check_image(request.image)
     shape = shape_of(request.video)
     frames = max(1, shape.frames // 2) if request.odd_length else shape.frames
     try:
@@ -65,7 +65,7 @@ def shape_of(path: Path) -> Shape:
 
 
 @lru_cache(maxsize=4096)
-def _look_at_image(path: Path) -> None:
+def _check_image(path: Path) -> None:
     from PIL import Image
 
     try:

@@ -39,8 +39,8 @@ class RenderPool:
         )
         try:
             with _signals_held_back():
-                made = asyncio.get_running_loop().run_in_executor(executor, render, request)
-            return await made
+                rendered = asyncio.get_running_loop().run_in_executor(executor, render, request)
+            return await rendered
         except BrokenProcessPool:
             if self._executor is executor:
                 self._executor = None

@@ -48,8 +48,8 @@ def cut_out(picture: Image.Image, size: Size) -> Bytes:
     picture's edge cuts it off, it fades out.
     """
     fitted = ImageOps.fit(picture.convert("RGBA"), (size[1], size[0]))
-    colours, given = np.asarray(fitted.convert("RGB")), np.asarray(fitted)[..., 3]
-    opacity = given / 255 if (given < 128).mean() > 0.02 else find_character(colours)
+    colours, alpha = np.asarray(fitted.convert("RGB")), np.asarray(fitted)[..., 3]
+    opacity = alpha / 255 if (alpha < 128).mean() > 0.02 else find_character(colours)
     down, across = np.mgrid[1 : 0 : size[0] * 1j, -1 : 1 : size[1] * 1j]
     opacity = 255 * opacity * np.clip(down / 0.03, 0, 1) * np.clip((1 - np.abs(across)) / 0.1, 0, 1)
     # Edges take the colour of the pixels inside of them: the old background does not shine through.

@@ -58,7 +58,7 @@ def camera_path(pictures: Bytes, people: Mask) -> Floats:
 def camera_step(before: Floats, after: Floats, fixed: Mask) -> Floats:
     """Return how far right and down the scene has moved, in pixels: (h, w) greys and a mask of the scene to (2,).
 
-    Phase correlation finds whole pixels, least squares on the gradient the rest.
+    Phase correlation finds whole pixels, least squares on the gradient the residual.
     """
     rows, columns = before.shape
     weight = blur(fixed, 2) * np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1])
@@ -68,8 +68,8 @@ def camera_step(before: Floats, after: Floats, fixed: Mask) -> Floats:
     down, right = (y + rows // 2) % rows - rows // 2, (x + columns // 2) % columns - columns // 2
     aligned = np.roll(after, (-down, -right), (0, 1))
     slopes = [(weight * slope).reshape(-1) for slope in np.gradient((before + aligned) / 2)]
-    rest = np.linalg.lstsq(np.stack(slopes, -1), (weight * (before - aligned)).reshape(-1))[0]
-    return np.array((right + rest[1].clip(-1, 1), down + rest[0].clip(-1, 1)))
+    residual = np.linalg.lstsq(np.stack(slopes, -1), (weight * (before - aligned)).reshape(-1))[0]
+    return np.array((right + residual[1].clip(-1, 1), down + residual[0].clip(-1, 1)))
 
 
 def still_background(layers: Bytes) -> Bytes | None:
