@@ -14,46 +14,46 @@ from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
-from tests.scenarios.night import Night, Story
-from tests.scenarios.oracle import judge
+from tests.scenarios.oracle import check_story
+from tests.scenarios.scenario import Scenario, Story
 
 
-def live(seed: int, rate: float | None = None, keep: Path | None = None) -> tuple[int, str, Story]:
+def simulate(seed: int, rate: float | None = None, keep: Path | None = None) -> tuple[int, str, Story]:
     """One night: its seed, what is wrong ("" for nothing), and its story. keep: copy what a bad night left there."""
     with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
-        night = Night(seed, rate=rate)
-        story = Story(seed, Path(folder), replace(night.config, state_dir=Path(folder) / "sandbox"))
-        wrong = _wrong(night, story)
+        scenario = Scenario(seed, rate=rate)
+        story = Story(seed, Path(folder), replace(scenario.config, state_dir=Path(folder) / "sandbox"))
+        wrong = _wrong(scenario, story)
         if wrong and keep:
-            shutil.copytree(folder, keep / f"night-{seed}")
-            (keep / f"night-{seed}" / "story.txt").write_text("\n".join([*story.lines, wrong]))
+            shutil.copytree(folder, keep / f"scenario-{seed}")
+            (keep / f"scenario-{seed}" / "story.txt").write_text("\n".join([*story.lines, wrong]))
     return seed, wrong, story
 
 
-def _wrong(night: Night, story: Story) -> str:
+def _wrong(scenario: Scenario, story: Story) -> str:
     try:
-        with no_longer_than(60):
-            night.live(story)
-        judge(story)
+        with time_limit(60):
+            scenario.simulate(story)
+        check_story(story)
     except AssertionError as error:
         return str(error) or repr(error)
-    except OversleptError:
-        return "the night does not end"
+    except TimeLimitError:
+        return "the scenario does not end"
     return ""
 
 
-class OversleptError(BaseException):
+class TimeLimitError(BaseException):
     """The night does not end. No Exception: nothing in the program may take it for a failure of a job."""
 
 
 @contextmanager
-def no_longer_than(seconds: int) -> Iterator[None]:
+def time_limit(seconds: int) -> Iterator[None]:
     """A night takes a second; one that is still awake long after never ends. Raises OversleptError."""
 
-    def ring(*_: object) -> None:
-        raise OversleptError
+    def expire(*_: object) -> None:
+        raise TimeLimitError
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, expire)
     signal.alarm(seconds)
     try:
         yield
@@ -74,13 +74,13 @@ def replay(seed: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__)
-    parser.add_argument("--seed", type=int, help="live this night and tell its story")
-    parser.add_argument("--seeds", default="0-299", help="live these nights [default: 0-299]")
+    parser.add_argument("--seed", type=int, help="simulate this seed and print its story")
+    parser.add_argument("--seeds", default="0-299", help="simulate these seeds [default: 0-299]")
     parser.add_argument("--rate", type=float, help="the rate of each fault; decided by the seed otherwise")
-    parser.add_argument("--keep", type=Path, help="copy what bad nights leave into this folder")
+    parser.add_argument("--keep", type=Path, help="copy the files of failed scenarios into this folder")
     options = parser.parse_args()
     if options.seed is not None:
-        seed, wrong, story = live(options.seed, options.rate, options.keep)
+        seed, wrong, story = simulate(options.seed, options.rate, options.keep)
         sys.stdout.write("\n".join([*story.lines, wrong or "all promises kept"]) + "\n")
         return 1 if wrong else 0
     first, last = (int(number) for number in options.seeds.split("-"))
@@ -88,13 +88,13 @@ def main() -> int:
     bad = 0
     with ProcessPoolExecutor() as pool:
         seeds = range(first, last + 1)
-        for seed, wrong, _ in pool.map(live, seeds, repeat(options.rate), repeat(options.keep), chunksize=4):
+        for seed, wrong, _ in pool.map(simulate, seeds, repeat(options.rate), repeat(options.keep), chunksize=4):
             if wrong:
                 bad += 1
-                sys.stdout.write(f"night {seed}: {wrong}\n    {replay(seed)}\n")
+                sys.stdout.write(f"scenario {seed}: {wrong}\n    {replay(seed)}\n")
                 sys.stdout.flush()
-    nights = last - first + 1
-    sys.stdout.write(f"{nights} nights lived in {time.monotonic() - started:.0f} s: {nights - bad} good, {bad} bad\n")
+    count = last - first + 1
+    sys.stdout.write(f"{count} scenarios in {time.monotonic() - started:.0f} s: {count - bad} good, {bad} bad\n")
     return 1 if bad else 0
 
 

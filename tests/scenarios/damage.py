@@ -32,7 +32,7 @@ class JournalFiles:
         self._log = rundir.journal.with_name(f"{rundir.journal.name}-wal")
         self._index = rundir.journal.with_name(f"{rundir.journal.name}-shm")
         self._rng = rng
-        self._held: Content | None = None
+        self._frozen: Content | None = None
 
     def now(self) -> Content:
         """What is there."""
@@ -40,23 +40,23 @@ class JournalFiles:
 
     def freeze(self) -> None:
         """The process dies: whatever happens to these files from now on does not."""
-        if self._held is None:
-            self._held = self.now()
+        if self._frozen is None:
+            self._frozen = self.now()
 
     def freeze_torn(self, before: Content) -> None:
         """The same, in the middle of the commit that began at `before`: none of it was flushed yet."""
-        self._held = self._torn(before, self.now())
+        self._frozen = self._torn(before, self.now())
 
     def thaw(self) -> None:
         """Put back what was there at the death. The log's index lives in memory: it is gone."""
-        if self._held is None:
+        if self._frozen is None:
             return
         self._index.unlink(missing_ok=True)
-        for path, content in self._held.items():
+        for path, content in self._frozen.items():
             path.unlink(missing_ok=True)
             if content is not None:
                 path.write_bytes(content)
-        self._held = None
+        self._frozen = None
 
     def _torn(self, before: Content, after: Content) -> Content:
         old, new = before[self._log] or b"", after[self._log] or b""
@@ -80,7 +80,7 @@ def _at(content: bytes, at: int) -> bytes:
 
 
 @dataclass
-class DiskTrouble:
+class DiskFailure:
     """From the `first`-th operation on, `count` of them fail. error: EIO or ENOSPC."""
 
     first: int = 0
@@ -88,34 +88,34 @@ class DiskTrouble:
     error: int = errno.EIO
     passed: int = 0
 
-    def comes(self) -> int:
+    def next_error(self) -> int:
         """Count an operation: the error that it meets, or 0."""
         self.passed += 1
         return self.error if self.first <= self.passed < self.first + self.count else 0
 
     @property
-    def came(self) -> bool:
+    def occurred(self) -> bool:
         """Whether any operation met it."""
         return bool(self.count) and self.passed >= self.first
 
     def fail(self) -> None:
         """Count an operation, and raise the error that it meets."""
-        if error := self.comes():
+        if error := self.next_error():
             raise OSError(error, "the simulated disk fails")
 
 
-NO_TROUBLE = DiskTrouble()
+NO_FAILURE = DiskFailure()
 
 
 @contextmanager
-def files_end_at(size_bytes: int, *, told: bool) -> Iterator[None]:
+def files_end_at(size_bytes: int, *, visible: bool) -> Iterator[None]:
     """While this lasts, the system refuses to write past this size: for SQLite an I/O error, after a part of a write.
 
     told: whether the program under test may see the limit, and so take it for a lack of room.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    seen = durable_files.largest_file_bytes() if told else None
+    seen = durable_files.largest_file_bytes() if visible else None
     try:
         with patch.object(durable_files, "largest_file_bytes", lambda: seen):
             yield
@@ -133,7 +133,7 @@ class AtRest:
     rundir: RunDir
     rng: Random
     copies: list[Content] = field(default_factory=list)
-    told: str = ""
+    done: str = ""
 
     @property
     def has_log(self) -> bool:
@@ -146,7 +146,7 @@ class AtRest:
 
     def damage(self) -> str:
         """Do one thing to what is there, and say what."""
-        room, journal, witness = (
+        private, journal, witness = (
             self.rundir.internal_dir,
             self.rundir.journal,
             self.rundir.path / ".batchrunner.witness",
@@ -161,17 +161,17 @@ class AtRest:
             "a bit of the witness flips": lambda: self._flip(witness),
             "the witness is removed": witness.unlink,
             "the journal is removed": journal.unlink,
-            "the tool's room is removed": lambda: shutil.rmtree(room),
+            "the private folder is removed": lambda: shutil.rmtree(private),
             "an old copy of the journal is put back": self._put_back,
         }
-        needs = {"log": log, "witness": witness, "journal": journal, "room": room}
-        possible = [words for words in ways if all(needs[name].exists() for name in needs if name in words)]
-        possible = [words for words in possible if "old copy" not in words or len(self.copies) > 1]
-        subtle = [words for words in possible if "removed" not in words]
-        self.told = self.rng.choice(subtle if subtle and self.rng.random() < 0.7 else possible) if possible else ""
-        if self.told:
-            ways[self.told]()
-        return self.told
+        needs = {"log": log, "witness": witness, "journal": journal, "private folder": private}
+        possible = [way for way in ways if all(needs[name].exists() for name in needs if name in way)]
+        possible = [way for way in possible if "old copy" not in way or len(self.copies) > 1]
+        subtle = [way for way in possible if "removed" not in way]
+        self.done = self.rng.choice(subtle if subtle and self.rng.random() < 0.7 else possible) if possible else ""
+        if self.done:
+            ways[self.done]()
+        return self.done
 
     def _flip(self, path: Path) -> None:
         content = bytearray(path.read_bytes())

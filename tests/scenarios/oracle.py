@@ -12,10 +12,10 @@ from batchrunner.media.decoder import inspect
 from batchrunner.report.writer import build, to_json
 from batchrunner.sandbox.clips import marks
 from tests.orders import order_of
-from tests.scenarios.night import Story
+from tests.scenarios.scenario import Story
 
 DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
-_PART = 0.8
+_TOLERANCE = 0.8
 NO_ANSWER = {"cut", "timed_out", "no_id", "unavailable", "server_error"}  # what leaves a submission in doubt
 
 
@@ -23,7 +23,7 @@ class Broken(AssertionError):
     """A promise was broken."""
 
 
-def judge(story: Story) -> None:
+def check_story(story: Story) -> None:
     """Raise Broken, naming the promise, if the night's outcome breaks one."""
     accepted = [event for event in story.ledger if event["event"] == "accepted"]
     rows = {row["id"]: row for row in story.report["jobs"]}
@@ -37,9 +37,9 @@ def judge(story: Story) -> None:
     _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
 
 
-def _expect(truth: object, words: str) -> None:
+def _expect(truth: object, message: str) -> None:
     if not truth:
-        raise Broken(words)
+        raise Broken(message)
 
 
 def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
@@ -55,23 +55,23 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
 
     Where the journal was damaged, and the run told to go on, an unknown one is not lost as long as its job is held, or
     the service failed to make it. No more jobs are in doubt than submissions were under way when a process died, or had
-    an outcome that damage took away and no witness counted (`Night._count_cut_outcomes`).
+    an outcome that damage took away and no witness counted (`Scenario._count_cut_outcomes`).
     """
     known: dict[str, dict[str, Any]] = {}
-    doubts: dict[str, str] = {}
+    in_doubt: dict[str, str] = {}
     for row in _all_rows(story):
         for attempt in row["attempts"]:
             known.setdefault(attempt["generation_id"] or attempt["request_id"], row)
         if row["state"] == "in_doubt":
-            doubts[row["fingerprint"]] = row["error"]["kind"]
+            in_doubt[row["fingerprint"]] = row["error"]["kind"]
     failed = {event["generation_id"] for event in story.ledger if event["event"] == "failed"}
     states = {row["id"]: row["state"] for row in story.report["jobs"]}
-    held = {order_of(entry.job) for entry in story.entries if states[entry.id] == "in_doubt"}
+    kept_in_doubt = {order_of(entry.job) for entry in story.entries if states[entry.id] == "in_doubt"}
     for event in accepted:
         found = known.get(event["generation_id"]) or known.get(event["client_request_id"])
         if found is None and story.recovered and event["generation_id"] in failed:
             continue
-        if found is None and story.recovered and event["fingerprint"] in held:
+        if found is None and story.recovered and event["fingerprint"] in kept_in_doubt:
             continue
         if found is None:
             raise Broken(f"promise 2: generation {event['generation_id']} is unknown to the report")
@@ -81,11 +81,11 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
         _expect(row["state"] != "pending", f"promise 2: {row['id']} was accepted and is pending")
     if story.recovered:
         return
-    for kind in doubts.values():
+    for kind in in_doubt.values():
         _expect(kind in {*NO_ANSWER, "process_died"}, f"promise 1: in doubt because of {kind}")
-    died = sum(kind == "process_died" for kind in doubts.values())
-    limit = story.posts_in_air_at_deaths
-    _expect(died <= limit, f"promise 1: {died} jobs in doubt after deaths with {limit} submissions in the air")
+    died = sum(kind == "process_died" for kind in in_doubt.values())
+    limit = story.active_at_deaths
+    _expect(died <= limit, f"promise 1: {died} jobs in doubt after deaths with {limit} active submissions")
 
 
 def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
@@ -100,8 +100,10 @@ def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
             _expect(path.exists(), f"promise 3: {row['file']} is not there")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             _expect(digest == row["sha256"], f"promise 3: {row['file']} does not match its checksum")
-            made = {event["generation_id"]: event["sha256"] for event in story.ledger if event["event"] == "completed"}
-            _expect(made.get(row["generation_id"]) == digest, f"promise 3: {row['file']} is another generation's")
+            completed = {
+                event["generation_id"]: event["sha256"] for event in story.ledger if event["event"] == "completed"
+            }
+            _expect(completed.get(row["generation_id"]) == digest, f"promise 3: {row['file']} is another generation's")
 
 
 def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
@@ -110,11 +112,11 @@ def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
         row = rows[entry.id]
         if row["state"] != "succeeded":
             continue
-        told = marks.read((story.rundir.path / row["file"]).read_bytes())
-        _expect(told, f"promise 3: {row['file']} bears no mark")
-        assert told is not None
-        _expect(told["fingerprint"] == order_of(entry.job), f"promise 3: {row['file']} is another job's clip")
-        _expect(told["generation_id"] == row["generation_id"], f"promise 3: {row['file']} is another generation's")
+        mark = marks.read((story.rundir.path / row["file"]).read_bytes())
+        _expect(mark, f"promise 3: {row['file']} bears no mark")
+        assert mark is not None
+        _expect(mark["fingerprint"] == order_of(entry.job), f"promise 3: {row['file']} is another job's clip")
+        _expect(mark["generation_id"] == row["generation_id"], f"promise 3: {row['file']} is another generation's")
 
 
 def _bounded(story: Story) -> None:
@@ -123,7 +125,7 @@ def _bounded(story: Story) -> None:
     One whose acceptance was not told holds its slot for as long as generations take, as far as that is known by then:
     longer than that nobody knows of it.
     """
-    told = {
+    reported = {
         attempt["generation_id"]
         for row in _all_rows(story)
         for attempt in row["attempts"]
@@ -134,13 +136,13 @@ def _bounded(story: Story) -> None:
     took = [
         (event["at"], event["at"] - began[event["generation_id"]])
         for event in story.ledger
-        if event["event"] == "completed" and event["generation_id"] in told
+        if event["event"] == "completed" and event["generation_id"] in reported
     ]
     ends = {event["generation_id"]: event["at"] for event in story.ledger if event["event"] in {"completed", "failed"}}
     for event in story.ledger:
         if event["event"] == "accepted":
             end = ends.get(event["generation_id"], float("inf"))
-            end = end if event["generation_id"] in told else min(end, _slot_ends(event["at"], took))
+            end = end if event["generation_id"] in reported else min(end, _slot_ends(event["at"], took))
             changes += [(event["at"], 1), (end, -1)]
     running = highest = 0
     for _, change in sorted(changes):
@@ -157,9 +159,9 @@ def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
     """
     free_at = at + DOUBT_S
     for count, (ended_at, _) in enumerate(took, 1):
-        known = sorted(each for _, each in took[:count])
+        known = sorted(duration for _, duration in took[:count])
         longest = 10 * known[-1] if count < 10 else known[-(-95 * count // 100) - 1]
-        free_at = min(free_at, max(ended_at, at + _PART * longest))
+        free_at = min(free_at, max(ended_at, at + _TOLERANCE * longest))
     return free_at
 
 
@@ -168,9 +170,9 @@ def _seconds(rfc3339: str) -> float:
 
 
 def _report_is_true(story: Story, accepted: list[dict[str, Any]], rows: dict[str, Any]) -> None:
-    held = journal.read(story.rundir.journal)
-    assert held is not None
-    again = json.loads(to_json(build(held, story.report["batchrunner_version"])))
+    snapshot = journal.read(story.rundir.journal)
+    assert snapshot is not None
+    again = json.loads(to_json(build(snapshot, story.report["batchrunner_version"])))
     _expect(again == story.report, "promise 5: report.json is not what the journal says")
     totals = story.report["totals"]
     by_state = Counter(row["state"] for row in rows.values())

@@ -18,7 +18,7 @@ from batchrunner.journal.witness import Witness
 from batchrunner.media import decoder
 from batchrunner.plan import resume
 from batchrunner.providers.aimlapi import responses
-from tests.scenarios.__main__ import live
+from tests.scenarios.__main__ import simulate
 from tests.scenarios.world import SimDisk
 
 MOST_SCENARIOS = 300
@@ -183,9 +183,9 @@ def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             mutation(patch)
             try:
-                _, wrong, _ = live(seed)
+                _, wrong, _ = simulate(seed)
             except LocalFault:  # the journal refuses what cannot be
                 return
         if wrong:
             return
-    pytest.fail(f"{MOST_SCENARIOS} nights kept every promise with: {mutation.__doc__}")
+    pytest.fail(f"{MOST_SCENARIOS} scenarios kept every promise with: {mutation.__doc__}")

@@ -32,7 +32,7 @@ from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
 from tests.providers.dummy import LISTING, SILENT, Connector, Studio, offered
-from tests.scenarios.damage import NO_TROUBLE, JournalFiles
+from tests.scenarios.damage import NO_FAILURE, JournalFiles
 from tests.scenarios.world import (
     EPOCH,
     Died,
@@ -90,7 +90,7 @@ class Simulation:
         outside = Environment(
             LoopClock(EPOCH),
             executor,
-            JournalExecutor(mortal, self.rng, files, NO_TROUBLE),
+            JournalExecutor(mortal, self.rng, files, NO_FAILURE),
             disk,
             self.rng,
             Checks(Here(), executor),
@@ -109,7 +109,7 @@ class Simulation:
         if mortal.dead:
             await self._bury()
             files.thaw()
-            disk.lose()
+            disk.cut_power()
             self._count_in_flight()
         return status
 

@@ -32,7 +32,7 @@ from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
-from tests.scenarios.night import _job, _render
+from tests.scenarios.scenario import _job, _render
 from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
 
 QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spread=0.0)

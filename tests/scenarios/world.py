@@ -20,7 +20,7 @@ import aiohappyeyeballs
 import async_solipsism
 
 from tests.conftest import Opening
-from tests.scenarios.damage import NO_TROUBLE, DiskTrouble, JournalFiles, files_end_at
+from tests.scenarios.damage import NO_FAILURE, DiskFailure, JournalFiles, files_end_at
 
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
@@ -127,13 +127,13 @@ class MortalExecutor(concurrent.futures.Executor):
 class JournalExecutor(MortalExecutor):
     """The journal's thread. Its commits may be torn by a death, and may fail for a while."""
 
-    def __init__(self, mortal: Mortal, rng: Random, files: JournalFiles, trouble: DiskTrouble) -> None:
+    def __init__(self, mortal: Mortal, rng: Random, files: JournalFiles, disk_failure: DiskFailure) -> None:
         super().__init__(mortal, rng)
         self._files = files
-        self._trouble = trouble
+        self._disk_failure = disk_failure
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":
-        if self._trouble.comes():
+        if self._disk_failure.next_error():
             size_bytes = sum(map(len, filter(None, self._files.now().values())))
             limit = self._rng.choice([0, size_bytes, size_bytes // 2])
             return super().submit(self._failing, limit, fn, *args, **kwargs)
@@ -149,7 +149,7 @@ class JournalExecutor(MortalExecutor):
             raise
 
     def _failing(self, limit: int, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        with files_end_at(limit, told=self._trouble.error == errno.ENOSPC):
+        with files_end_at(limit, visible=self._disk_failure.error == errno.ENOSPC):
             return fn(*args, **kwargs)
 
 
@@ -160,10 +160,10 @@ class SimDisk(Opening):
     kept, gone, torn, or holes of zeros; names back where they were.
     """
 
-    def __init__(self, mortal: Mortal, rng: Random, trouble: DiskTrouble = NO_TROUBLE) -> None:
+    def __init__(self, mortal: Mortal, rng: Random, disk_failure: DiskFailure = NO_FAILURE) -> None:
         self._mortal = mortal
         self._rng = rng
-        self._trouble = trouble
+        self._disk_failure = disk_failure
         self._dirty: dict[Path, bytes | None] = {}  # what is safely on the disk instead; None: nothing
         self._files: dict[int, Path] = {}  # open files by identity of their wrapper
         self._names: list[tuple[Path, bytes | None]] = []  # names changed and not flushed, with what they held
@@ -171,7 +171,7 @@ class SimDisk(Opening):
     def _checkpoint(self) -> None:
         """Before an operation: the process may die, or the operation fail."""
         self._mortal.checkpoint()
-        self._trouble.fail()
+        self._disk_failure.fail()
 
     def open(self, path: Path, mode: str) -> BinaryIO:
         self._checkpoint()
@@ -182,7 +182,7 @@ class SimDisk(Opening):
         return file
 
     def read(self, path: Path, most_bytes: int) -> bytes:
-        self._trouble.fail()
+        self._disk_failure.fail()
         return super().read(path, most_bytes)
 
     def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
@@ -231,25 +231,25 @@ class SimDisk(Opening):
 
     def flush_folder(self, folder: Path) -> None:
         self._checkpoint()
-        self._names = [(path, held) for path, held in self._names if path.parent != folder]
+        self._names = [(path, durable) for path, durable in self._names if path.parent != folder]
 
-    def lose(self) -> None:
+    def cut_power(self) -> None:
         """The power was cut: decide what is left of everything that was not flushed."""
-        for path, held in reversed(self._names):
+        for path, durable in reversed(self._names):
             if self._rng.random() < 0.5:
-                _put(path, held)
-        for path, held in self._dirty.items():
+                _put(path, durable)
+        for path, durable in self._dirty.items():
             if path.exists():
-                _put(path, self._left_of(path.read_bytes(), held))
+                _put(path, self._left_of(path.read_bytes(), durable))
         self._dirty.clear()
         self._names.clear()
 
-    def _left_of(self, written: bytes, held: bytes | None) -> bytes | None:
+    def _left_of(self, written: bytes, durable: bytes | None) -> bytes | None:
         fate = self._rng.choice(["kept", "gone", "torn", "holes"])
         if fate == "kept":
             return written
         if fate == "gone" or not written:
-            return held
+            return durable
         cut = self._rng.randrange(len(written) + 1)
         return written[:cut] + (b"" if fate == "torn" else bytes(len(written) - cut))
 

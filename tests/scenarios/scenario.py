@@ -37,7 +37,7 @@ from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, AccountFailure, C
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
-from tests.scenarios.damage import AtRest, DiskTrouble, JournalFiles, flip_a_clip
+from tests.scenarios.damage import AtRest, DiskFailure, JournalFiles, flip_a_clip
 from tests.scenarios.world import (
     EPOCH,
     Died,
@@ -109,8 +109,8 @@ class Story:
     deaths: int = 0
     damage: str = ""  # what happened to files at rest
     recovered: bool = False  # a run was refused because of it, and one with --recover went on
-    posts_in_air_at_deaths: int = 0
-    in_air_at_last: int | None = None  # the same of the last run; None where it ended in order
+    active_at_deaths: int = 0
+    active_at_last: int | None = None  # the same of the last run; None where it ended in order
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
@@ -118,11 +118,11 @@ class Story:
     def rundir(self) -> RunDir:
         return RunDir(self.folder / "run")
 
-    def tell(self, at: float, line: str) -> None:
+    def note(self, at: float, line: str) -> None:
         self.lines.append(f"{at:12.3f}  {line}")
 
 
-class Night:
+class Scenario:
     """A seed, and all that it decides. `change` lets a test bend the plan before it is lived."""
 
     def __init__(self, seed: int, *, rate: float | None = None) -> None:
@@ -136,11 +136,13 @@ class Night:
         self.rate = rate if rate is not None else rng.choice([0.0, 0.05, 0.05, 0.1, 0.3])
         self.interrupts = rng.random() < 0.15
         self.clock_jumps = rng.random() < 0.15
-        self.ill = Random(f"{seed} disk")  # of its own: what the disk does leaves the rest of a seed's night as it was
-        self.troubles = self.ill.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
-        self.damages = self.ill.choice(DAMAGES)  # at rest
-        self.flips = self.ill.choice([0, 0, 1])  # of clips
-        self.in_doubt = self.ill.choice(["hold", "hold", "evidence"])
+        self.fault_rng = Random(
+            f"{seed} disk"
+        )  # of its own: what the disk does leaves the rest of a seed's night as it was
+        self.disk_failures = self.fault_rng.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
+        self.damages = self.fault_rng.choice(DAMAGES)  # at rest
+        self.flips = self.fault_rng.choice([0, 0, 1])  # of clips
+        self.in_doubt = self.fault_rng.choice(["hold", "hold", "evidence"])
         self.recovers = False  # whether the next run is to continue what is left of a damaged journal
         self.config = SandboxConfig(
             seed=seed,
@@ -154,9 +156,9 @@ class Night:
             logs_in_flight=rng.random() < 0.7,
             faults=(*self._faults(), *self._lies()),
         )
-        self._trouble()
+        self._draw_conditions()
 
-    def _trouble(self) -> None:
+    def _draw_conditions(self) -> None:
         """What the night holds beyond single faults. Drawn last, so that a seed's faults stay what they were."""
         rng = self.rng
         outages = tuple(
@@ -225,34 +227,34 @@ class Night:
             listed.insert(0, Entry(0, f"added-{len(listed)}-{self.rng.randrange(1000)}", _job(url)))
         return tuple(replace(entry, position=place) for place, entry in enumerate(listed))
 
-    def live(self, story: Story) -> None:
+    def simulate(self, story: Story) -> None:
         """Run the night to its end, and tell it."""
         collecting = gc.isenabled()
         gc.disable()  # when it runs must not decide when things end
         try:
-            in_virtual_time(lambda loop: self._live(loop, story))
+            in_virtual_time(lambda loop: self._simulate(loop, story))
         finally:
             if collecting:
                 gc.enable()
 
-    async def _live(self, loop: Loop, story: Story) -> None:
+    async def _simulate(self, loop: Loop, story: Story) -> None:
         service = await sandbox.start(story.config, clock=LoopClock(EPOCH), render=_render)
         entries = self.entries()
-        rest = AtRest(story.rundir, self.ill)
+        at_rest = AtRest(story.rundir, self.fault_rng)
         try:
             for number in range(MAX_RUNS):
                 dying = self.deaths > 0
                 self.deaths -= 1
                 status = await self._run(loop, story, entries, service.url, dying=dying)
                 is_over = status in {0, 1}
-                if not self._rest(loop, story, rest) and is_over:
+                if not self._between_runs(loop, story, at_rest) and is_over:
                     break
                 self._within_budget(service.ledger())
                 if number == 5:
                     self.limits = {}
                 if self.edits and self.rng.random() < 0.3:
                     entries = self.edited(entries)
-                    story.tell(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
+                    story.note(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
                 assert number < MAX_RUNS - 1, "the batch does not come to an end"
                 await asyncio.sleep(self.rng.choice([1.0, 60.0, 3600.0]))
                 assert loop.time() < MAX_VIRTUAL_S, "the batch does not come to an end"
@@ -262,42 +264,46 @@ class Night:
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
 
-    def _rest(self, loop: Loop, story: Story, rest: AtRest) -> bool:
+    def _between_runs(self, loop: Loop, story: Story, at_rest: AtRest) -> bool:
         """What happens to files between two runs. Returns whether it takes another run to mend."""
-        rest.keep()
-        if self.damages and self.ill.random() < (0.7 if rest.has_log else 0.2):
+        at_rest.keep()
+        if self.damages and self.fault_rng.random() < (0.7 if at_rest.has_log else 0.2):
             self.damages -= 1
-            story.damage = rest.damage()
-            story.tell(loop.time(), f"at rest: {story.damage or 'nothing'}")
+            story.damage = at_rest.damage()
+            story.note(loop.time(), f"at rest: {story.damage or 'nothing'}")
             self._count_cut_outcomes(loop, story)
             return bool(story.damage)
-        held = journal.read(story.rundir.journal) if self.flips and not story.damage else None
-        delivered = [name for name, complaint in verify(story.rundir, held, Here()) if not complaint] if held else []
-        if held is None or not delivered:
+        snapshot = journal.read(story.rundir.journal) if self.flips and not story.damage else None
+        delivered = (
+            [name for name, complaint in verify(story.rundir, snapshot, Here()) if not complaint] if snapshot else []
+        )
+        if snapshot is None or not delivered:
             return False
         self.flips -= 1
-        flipped = flip_a_clip(story.rundir, self.ill, sorted(delivered))
-        bad = {name for name, complaint in verify(story.rundir, held, Here()) if complaint}
-        story.tell(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
+        flipped = flip_a_clip(story.rundir, self.fault_rng, sorted(delivered))
+        bad = {name for name, complaint in verify(story.rundir, snapshot, Here()) if complaint}
+        story.note(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
         for name in bad:
             (story.rundir.path / name).unlink(missing_ok=True)
         return True
 
     def _within_budget(self, ledger: list[dict[str, Any]]) -> None:
         """Promise 4, while a budget is set: by the service's own account."""
-        made = sum(event["event"] == "accepted" for event in ledger)
+        accepted = sum(event["event"] == "accepted" for event in ledger)
         charged = sum(event.get("charged", 0) for event in ledger)
-        assert made <= self.limits.get("max_generations", made), f"promise 4: {made} generations, {self.limits}"
+        assert accepted <= self.limits.get("max_generations", accepted), (
+            f"promise 4: {accepted} generations, {self.limits}"
+        )
         assert charged <= self.limits.get("max_credits", charged), f"promise 4: {charged} credits, {self.limits}"
 
     async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
         """One process. Returns its exit status, or None where it died or was refused."""
-        mortal, trouble = self._fate(dying=dying)
-        files = JournalFiles(story.rundir, self.ill)
-        disk = SimDisk(mortal, self.rng, trouble)
+        mortal, disk_failure = self._draw_fate(dying=dying)
+        files = JournalFiles(story.rundir, self.fault_rng)
+        disk = SimDisk(mortal, self.rng, disk_failure)
         clock = JumpyClock(self.rng) if self.clock_jumps else LoopClock(EPOCH)
         executor = MortalExecutor(mortal, self.rng)
-        checks, commits = Checks(Here(), executor), JournalExecutor(mortal, self.rng, files, trouble)
+        checks, commits = Checks(Here(), executor), JournalExecutor(mortal, self.rng, files, disk_failure)
         outside = Environment(clock, executor, commits, disk, self.rng, checks)
         caught: list[int] = []
         setup = self._setup(story, entries)
@@ -315,58 +321,58 @@ class Night:
                 loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
 
         process = asyncio.ensure_future(
-            drive(setup, Endpoint(url, "k"), _teller(story, loop), outside, (listen, lambda: _first(caught)))
+            drive(setup, Endpoint(url, "k"), _listener(story, loop), outside, (listen, lambda: _first(caught)))
         )
         mortal.at_death, mortal.on_death = files.freeze, process.cancel
         loop.mortal = mortal
         status, refused = await _ended(process)
         loop.mortal = None
         if mortal.dead:
-            await _bury()
+            await _cancel_dead_tasks()
             files.thaw()
-            disk.lose()
+            disk.cut_power()
             story.deaths += 1
         elif refused:
-            assert trouble.came or not setup.recover, f"a run is refused even with --recover: {refused}"
-            self._refused(loop, story, refused, expected=trouble.came)
-        story.in_air_at_last = None
-        if mortal.dead or trouble.came:
-            story.in_air_at_last = in_air = self._in_the_air(story)
-            story.posts_in_air_at_deaths += in_air
-            words = "died" if mortal.dead else "ended on a disk that failed"
-            story.tell(loop.time(), f"{words}, with {in_air} submissions in the air")
+            assert disk_failure.occurred or not setup.recover, f"a run is refused even with --recover: {refused}"
+            self._refused(loop, story, refused, expected=disk_failure.occurred)
+        story.active_at_last = None
+        if mortal.dead or disk_failure.occurred:
+            story.active_at_last = active = self._active_submissions(story)
+            story.active_at_deaths += active
+            text = "died" if mortal.dead else "ended on a disk that failed"
+            story.note(loop.time(), f"{text}, with {active} active submissions")
         if status is not None:
             story.statuses.append(status)
-            story.tell(loop.time(), f"exit {status}")
+            story.note(loop.time(), f"exit {status}")
         return status
 
-    def _fate(self, *, dying: bool) -> tuple[Mortal, DiskTrouble]:
+    def _draw_fate(self, *, dying: bool) -> tuple[Mortal, DiskFailure]:
         """When the process dies, and when its disk fails."""
         mortal = Mortal()
         if dying and self.rng.random() < 0.5:
             mortal.die_at = int(self.rng.expovariate(1 / 60)) + 1
         elif dying:
             mortal.die_at_turn = int(self.rng.expovariate(1 / 600)) + 1
-        if not self.troubles:
-            return mortal, DiskTrouble()
-        self.troubles -= 1
-        first, count = int(self.ill.expovariate(1 / 60)) + 1, self.ill.choice([1, 3, 10, 40])
-        return mortal, DiskTrouble(first, count, self.ill.choice([errno.EIO, errno.ENOSPC]))
+        if not self.disk_failures:
+            return mortal, DiskFailure()
+        self.disk_failures -= 1
+        first, count = int(self.fault_rng.expovariate(1 / 60)) + 1, self.fault_rng.choice([1, 3, 10, 40])
+        return mortal, DiskFailure(first, count, self.fault_rng.choice([errno.EIO, errno.ENOSPC]))
 
-    def _refused(self, loop: Loop, story: Story, words: str, *, expected: bool) -> None:
+    def _refused(self, loop: Loop, story: Story, text: str, *, expected: bool) -> None:
         """A run that does not begin: only a failing disk and damage at rest are reasons."""
-        story.tell(loop.time(), f"refused: {words}")
-        assert expected or story.damage, f"a run is refused: {words}"
+        story.note(loop.time(), f"refused: {text}")
+        assert expected or story.damage, f"a run is refused: {text}"
         self.recovers = bool(story.damage) and not expected
 
-    def _in_the_air(self, story: Story) -> int:
+    def _active_submissions(self, story: Story) -> int:
         """Submissions whose fate the journal does not tell, once their process is gone."""
-        held = None
+        snapshot = None
         with suppress(BatchrunnerError) if story.damage else nullcontext():
-            held = journal.read(story.rundir.journal)
-        in_air = count_states(held.records.values())[State.SUBMITTING] if held else 0
-        assert in_air <= self.concurrency, "more submissions in the air than slots"
-        return in_air
+            snapshot = journal.read(story.rundir.journal)
+        active = count_states(snapshot.records.values())[State.SUBMITTING] if snapshot else 0
+        assert active <= self.concurrency, "more active submissions than slots"
+        return active
 
     def _count_cut_outcomes(self, loop: Loop, story: Story) -> None:
         """Count submissions whose stored outcome the damage took away, where no witness vouches for that outcome.
@@ -376,19 +382,19 @@ class Night:
         these submissions are in doubt. After a run that ended in order the witness counts every commit: then a
         submission in doubt stays a breach.
         """
-        if story.in_air_at_last is None:
+        if story.active_at_last is None:
             return
-        cut = self._in_the_air(story) - story.in_air_at_last
+        cut = self._active_submissions(story) - story.active_at_last
         if cut > 0:
-            story.posts_in_air_at_deaths += cut
-            story.tell(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
+            story.active_at_deaths += cut
+            story.note(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
 
     def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), "in_doubt": self.in_doubt}
         flags |= self.limits
         recovers, self.recovers = self.recovers, False
         story.recovered |= recovers
-        batch = Batch("night", story.folder / "night.yaml", "0" * 64, {}, entries, ())
+        batch = Batch("batch", story.folder / "batch.yaml", "0" * 64, {}, entries, ())
         return Setup(batch, resolve(flags, {}, {}), story.rundir, recover=recovers)
 
 
@@ -422,7 +428,7 @@ def _first(caught: list[int]) -> Any:
     return caught[0] if caught else None
 
 
-async def _bury() -> None:
+async def _cancel_dead_tasks() -> None:
     """Cancel what the dead process left in the loop."""
     left = [task for task in asyncio.all_tasks() if "Engine." in getattr(task.get_coro(), "__qualname__", "")]
     for task in left:
@@ -430,22 +436,22 @@ async def _bury() -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
-def _teller(story: Story, loop: Loop) -> Callable[[Event], None]:
-    def tell(event: Event) -> None:
+def _listener(story: Story, loop: Loop) -> Callable[[Event], None]:
+    def note(event: Event) -> None:
         if isinstance(event, JobMoved):
             record = event.record
             who = ", ".join(event.ids) or record.job.key
             why = f": {record.error.kind}: {record.error.message}" if record.error else ""
-            story.tell(loop.time(), f"{who} {event.move} -> {record.state}{why}"[:200])
+            story.note(loop.time(), f"{who} {event.move} -> {record.state}{why}"[:200])
         elif isinstance(event, CallFailed):
             who = ", ".join(event.ids)
-            story.tell(
+            story.note(
                 loop.time(), f"{who} {event.call} failed, again in {event.retry_in_s:.1f} s: {event.problem.kind}"
             )
         else:
-            story.tell(loop.time(), f"{event}"[:300])
+            story.note(loop.time(), f"{event}"[:300])
 
-    return tell
+    return note
 
 
 def _job(url: str) -> Job:
