@@ -1,8 +1,8 @@
 """Build the content of report.json as a dict from a snapshot of the journal. Pure.
 
-It has the keys of the contract, in the contract's order, and further keys. Rows are made on access
-(`batchrunner.report.rows`), so that they are never all in memory. Costs are counted once per job, also if several
-entries share it.
+The dict has the keys of the contract in the contract's order, and further keys. Rows are created on access
+(`batchrunner.report.rows`), because all rows of a large batch do not fit in memory. Costs are counted once per job,
+even if several entries share the job.
 """
 
 import json
@@ -21,16 +21,16 @@ SCHEMA_VERSION = 2
 
 Report = dict[str, Any]
 
-EARLIER = {"succeeded", "in_doubt", "in_flight"}  # what is told of jobs that the manifest names no more
+EARLIER = {"succeeded", "in_doubt", "in_flight"}  # states of former jobs that the report lists
 SHOWN = ("succeeded", "failed", "in_doubt", "in_flight", "pending")  # the contract's order
 
 
 def build(snapshot: Snapshot, version: str) -> Report:
-    """The report on `snapshot`, checked by report.schema.json when it is JSON. version: this program's.
+    """Return the report on `snapshot`. As JSON it conforms to report.schema.json. version: of this program.
 
-    Sizes are in bytes, times RFC 3339 in UTC, lengths in seconds, unknown values None. All but ``jobs`` and
-    ``earlier_jobs`` is ready for JSON; these two are `rows.Rows`: they can be gone through as often as one likes, have
-    a length, and make each row anew.
+    Sizes are in bytes, times are RFC 3339 in UTC, lengths are in seconds, unknown values are None. All values are ready
+    for JSON except ``jobs`` and ``earlier_jobs``: these are `rows.Rows`, which have a length, can be iterated
+    repeatedly, and create each row anew.
     """
     run = snapshot.run
     settings: Report = json.loads(run.settings_json)
@@ -46,7 +46,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
     first_submitted_at = min((item.attempts[0].submitted_at for item in known if item.attempts), default=None)
     return {
         **head(run, settings, version, first_submitted_at),
-        "totals": {**_count_rows(snapshot), **_asked_and_paid(known)},
+        "totals": {**_count_rows(snapshot), **_usage(known)},
         "money": money(sum(map(spend_of, snapshot.records.values()), Spend()), settings),
         "runs": [_run(item) for item in snapshot.runs or (run,)],
         "timeline": [_timeline_event(item) for item in snapshot.timeline_events],
@@ -56,7 +56,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
 
 
 def head(run: Run, settings: Report, version: str, first_submitted_at: float | None) -> Report:
-    """What stands first. first_submitted_at: of the jobs that the manifest names."""
+    """Return the first keys of the report. first_submitted_at: the first submission of a job in the manifest."""
     return {
         "schema_version": SCHEMA_VERSION,
         "batchrunner_version": version,
@@ -76,25 +76,25 @@ def head(run: Run, settings: Report, version: str, first_submitted_at: float | N
 
 
 def states(snapshot: Snapshot) -> list[str]:
-    """The contract's word for each entry."""
+    """Return the state of each entry, as the contract names it."""
     records, run = snapshot.records, snapshot.run
     found = (records.get(entry.job.fingerprint) for entry in snapshot.entries)
     return ["pending" if record is None else shown(record.state, run) for record in found]
 
 
 def _count_rows(snapshot: Snapshot) -> Report:
-    """Rows are counted by entry, and so are files."""
+    """Count the entries by state, and sum the bytes of their files."""
     counts = Counter(states(snapshot))
     found = (snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries)
     sizes = (item.result.size_bytes for item in found if item and item.result and item.state is State.SUCCEEDED)
     return {"jobs": len(snapshot.entries), **{state: counts[state] for state in SHOWN}, "bytes": sum(sizes)}
 
 
-def _asked_and_paid(records: Iterable[Record]) -> Report:
-    """What the service was asked and paid for is counted by job."""
+def _usage(records: Iterable[Record]) -> Report:
+    """Sum the credits, generations and polls of the jobs."""
     credits_, generations, polls = 0.0, 0, 0
     for item in (attempt for record in records for attempt in record.attempts):
-        # A failed generation is billed nothing: the hold is rolled back (fact sheet, 1.6).
+        # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6).
         if item.outcome != "failed":
             credits_ += number(item.credits) or 0
         generations += item.generation_id is not None
@@ -103,7 +103,7 @@ def _asked_and_paid(records: Iterable[Record]) -> Report:
 
 
 def money(total: Spend, settings: Mapping[str, Any]) -> Report:
-    """What the whole batch cost and may cost, jobs of earlier manifests included: what the budget bounds."""
+    """Return the cost of the whole batch, including jobs of earlier manifests. The budget limits this cost."""
     return {
         "spent": number(total.spent) or 0,
         "reserved": number(total.reserved) or 0,

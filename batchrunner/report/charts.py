@@ -1,7 +1,7 @@
-"""Small charts off the report's dict, as geometry for the page: times of generations, cost, polls. Pure.
+"""The small charts of the report (generation times, cost, polls) as geometry. Pure.
 
-Rule: a chart is a dict of plain numbers and texts in the pixels of its own drawing, and a summary that says in a
-sentence what the drawing shows; None where there is nothing to draw. How it looks is the style sheet's business.
+Rule: a chart is a dict of numbers and texts in pixels, and a summary sentence; None if there is no data. The style
+sheet defines the appearance.
 """
 
 from array import array
@@ -21,11 +21,14 @@ Chart = dict[str, Any]
 WIDTH, HEIGHT = 420, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 24
 _MOST_BINS = 24
-_LABEL_MOST = 6  # characters for which there is room on the left
+_LABEL_MOST = 6  # characters that fit on the left
 
 
 class Try(NamedTuple):
-    """An attempt. Times are seconds since the epoch; price: what it cost or is expected to, credits."""
+    """An attempt.
+
+    Times are seconds since the epoch. price: the charge, or the estimate if it is unknown, in credits.
+    """
 
     outcome: str | None
     submitted_at: float
@@ -39,15 +42,16 @@ class Try(NamedTuple):
 
 
 class AttemptTable:
-    """Every attempt of some rows of the report once: rows under several ids share theirs. rows: how many have any.
+    """The attempts of some rows of the report, each once even if several entries share the job. rows: rows with
+    attempts.
 
-    There may be 100,000: they are kept as bare figures, and made when they are asked for.
+    A batch can have 100,000 attempts: they are stored as bare numbers and created on iteration.
     """
 
     def __init__(self, jobs: Iterable[Mapping[str, Any]]) -> None:
         self.rows = 0
         self._outcomes: list[str | None] = []
-        self._figures = array("d")  # of each attempt, in the order of `Try`; not a number where it is not known
+        self._figures = array("d")  # of each attempt, in the order of `Try`'s fields; NaN if unknown
         known: set[str] = set()
         for job in jobs:
             attempts = job["attempts"]
@@ -67,42 +71,46 @@ class AttemptTable:
 
 
 def seconds_of(time: str | None) -> float | None:
-    """A time of the report as seconds since the epoch."""
+    """Return a time of the report as seconds since the epoch."""
     return None if time is None else datetime.fromisoformat(time).timestamp()
 
 
 def generation_times(tries: Iterable[Try]) -> Chart | None:
-    """How long generations took, queue included."""
-    took = sorted(
+    """Return the chart of generation times, queue included."""
+    durations_s = sorted(
         item.completed_at - item.accepted_at
         for item in tries
         if item.completed_at and item.accepted_at and item.completed_at >= item.accepted_at
     )
-    if not took:
+    if not durations_s:
         return None
-    step = nice_seconds(took[-1], _MOST_BINS)
-    counts = [0] * (int(took[-1] // step) + 1)
-    for item in took:
+    step = nice_seconds(durations_s[-1], _MOST_BINS)
+    counts = [0] * (int(durations_s[-1] // step) + 1)
+    for item in durations_s:
         counts[int(item // step)] += 1
     names = [f"{length_text(step * n)} to {length_text(step * (n + 1))}" for n in range(len(counts))]
     every = -(-len(counts) // 6)
     ticks = [(n, _length(step * n)) for n in range(0, len(counts) + 1, every)]
     chart = _bars(counts, names, ticks)
-    middle = median(took)
+    middle = median(durations_s)
     chart["marks"] = [{"x": _x(middle / step, len(counts)), "label": f"median {length_text(middle)}"}]
-    slow = f"; one in ten took more than {length_text(quantiles(took, n=10)[-1])}" if len(took) >= 10 else ""
-    chart["summary"] = f"{count_text(len(took), 'generation')}, median {length_text(middle)}{slow}."
+    slow = (
+        f"; one in ten durations_s more than {length_text(quantiles(durations_s, n=10)[-1])}"
+        if len(durations_s) >= 10
+        else ""
+    )
+    chart["summary"] = f"{count_text(len(durations_s), 'generation')}, median {length_text(middle)}{slow}."
     return chart
 
 
 def polls(tries: Iterable[Try]) -> Chart | None:
-    """How often each generation was looked at."""
-    asked = [item.polls for item in tries if item.is_accepted]
-    if not asked or not max(asked):
+    """Return the chart of polls per generation."""
+    poll_counts = [item.polls for item in tries if item.is_accepted]
+    if not poll_counts or not max(poll_counts):
         return None
-    step = max(1, int(nice_step(max(asked) + 1, _MOST_BINS)))
-    counts = [0] * (max(asked) // step + 1)
-    for item in asked:
+    step = max(1, int(nice_step(max(poll_counts) + 1, _MOST_BINS)))
+    counts = [0] * (max(poll_counts) // step + 1)
+    for item in poll_counts:
         counts[item // step] += 1
     names = [str(n) if step == 1 else f"{step * n} to {step * (n + 1) - 1}" for n in range(len(counts))]
     every = -(-len(counts) // 8)
@@ -110,12 +118,14 @@ def polls(tries: Iterable[Try]) -> Chart | None:
     chart["x_ticks"] = [
         {"x": _x(n + 0.5, len(counts)), "label": names[n].partition(" ")[0]} for n in range(0, len(counts), every)
     ]
-    chart["summary"] = f"{count_text(sum(asked), 'poll')}, {sum(asked) / len(asked):.1f} a generation."
+    chart["summary"] = (
+        f"{count_text(sum(poll_counts), 'poll')}, {sum(poll_counts) / len(poll_counts):.1f} per generation."
+    )
     return chart
 
 
 def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float, float]]) -> Chart | None:
-    """What was spent by when, on the time axis of `spans`. budget: credits."""
+    """Return the chart of cumulated cost on the time axis of `spans`. budget: credits."""
     paid = sorted(
         (item.completed_at, item.price)
         for item in tries
@@ -133,7 +143,8 @@ def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float
         return HEIGHT - _BOTTOM - usd(credits_) / top * (HEIGHT - _TOP - _BOTTOM)
 
     path, spent = f"M{_LEFT} {y(0):.1f}", 0.0
-    for x, there in groupby(paid, lambda item: f"{axis.x(item[0]):.1f}"):  # a step for each place, however many paid
+    # one step per pixel, for any number of payments
+    for x, there in groupby(paid, lambda item: f"{axis.x(item[0]):.1f}"):
         spent += sum(credits_ for _, credits_ in there)
         path += f"H{x}V{y(spent):.1f}"
     path += f"H{WIDTH - _RIGHT}"
@@ -169,13 +180,13 @@ def _figures(attempt: Mapping[str, Any]) -> tuple[float | None, ...]:
 
 
 def _length(seconds: float) -> str:
-    """A round length of time, in the largest unit in which it is whole."""
+    """Return a round length of time in the largest unit that gives a whole number."""
     one, unit = next(((one, unit) for one, unit in ((3600, "h"), (60, "min")) if not seconds % one), (1, "s"))
     return f"{seconds / one:g} {unit}" if seconds else "0"
 
 
 def _level(level: float, top: float, sign: str = "", digits: int = 0) -> str:
-    """A label of the upward axis, in thousands where the largest would not fit."""
+    """Return a label of the vertical axis, in thousands if the largest label is too long."""
     if len(f"{sign}{top:,.{digits}f}") <= _LABEL_MOST or not level:
         return f"{sign}{level:,.{digits}f}"
     return f"{sign}{level / 1000:,g}k"
@@ -186,7 +197,7 @@ def _x(place: float, bins: int) -> float:
 
 
 def _bars(counts: Sequence[int], names: Sequence[str], ticks: Sequence[tuple[int, str]]) -> Chart:
-    """A histogram. names: of the bins. ticks: edges of bins and what they are called."""
+    """Return a histogram. names: of the bins. ticks: edges of bins and their labels."""
     step = max(1.0, nice_step(max(counts), 4))
     top = step * -(-max(counts) // step)
     height_px = HEIGHT - _TOP - _BOTTOM

@@ -1,7 +1,7 @@
-"""Why jobs did not succeed, grouped by cause, and what to type next. Pure.
+"""The unsuccessful jobs grouped by cause, each with the next command. Pure.
 
-Rule: everything is read off the report's dict. A command is one that can be pasted into a shell as it stands, from the
-directory in which the batch was started; what pays again says so beside it.
+Rule: all data comes from the report's dict. A command can be pasted into a shell unchanged, in the directory in which
+the batch was started. A note next to it says whether it costs money.
 """
 
 import re
@@ -24,12 +24,12 @@ _FAULTS = {
     "local": "this machine",
 }
 _NOTES = {
-    "failed": "Submits every failed job again, and pays for what then succeeds.",
-    "in_doubt": "Submits again what may have been accepted: that may pay twice.",
-    "in_flight": "Looks them up and fetches them; nothing is paid for again.",
-    "pending": "Submits what is left; nothing that is done is done again.",
+    "failed": "Submits every failed job again. Each generation that succeeds is charged.",
+    "in_doubt": "Submits the jobs in doubt again. A job that was accepted the first time is paid for twice.",
+    "in_flight": "Polls these generations and downloads the clips. Nothing is paid for again.",
+    "pending": "Submits the remaining jobs. Completed jobs are not repeated.",
 }
-_RECHECK_NOTE = "Asks the service for these clips again; nothing is paid for again."
+_RECHECK_NOTE = "Downloads these clips again. Nothing is paid for again."
 _KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
 
 
@@ -58,7 +58,9 @@ class Cause:
 
 @dataclass(slots=True)
 class _Group:
-    """What is kept of the jobs of a cause while they go by. wordings: the first message of each, by what is alike."""
+    """The jobs of a cause, counted while the rows are read. wordings: the first message of each wording, by its bare
+    text.
+    """
 
     fault: str
     jobs: int = 0
@@ -78,7 +80,7 @@ class _Group:
 
 
 def causes(report: dict[str, Any]) -> list[Cause]:
-    """The causes in `report`: failed jobs first, and then by the number of jobs."""
+    """Return the causes in `report`: failed jobs first, then by the number of jobs."""
     groups: dict[tuple[str, str], _Group] = {}
     group_sizes: Mapping[str, int] = report.get("group_sizes", {})
     for job in report["jobs"]:
@@ -91,7 +93,7 @@ def causes(report: dict[str, Any]) -> list[Cause]:
 
 
 def command(report: dict[str, Any], state: str) -> str:
-    """The command that goes on with this batch, for jobs in `state`."""
+    """Return the command that continues this batch, for jobs in `state`."""
     settings = report["settings"]
     arguments = ["batchrunner", "run", report["manifest"]["path"]]
     if settings.get("output"):
@@ -110,7 +112,7 @@ def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Caus
         state=state,
         kind=kind,
         title=kind.replace("_", " ").capitalize(),
-        fault=_FAULTS.get(group.fault, "not known"),
+        fault=_FAULTS.get(group.fault, "unknown"),
         messages=tuple((group.wordings[bare] if count == 1 else bare, count) for bare, count in listed),
         more=len(group.counted) - len(listed),
         hints=tuple(hint if group.jobs == 1 else bare for bare, hint in group.hints.items())[:_WORDINGS],
@@ -122,7 +124,7 @@ def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Caus
 
 
 def _bare(job: Mapping[str, Any], message: str) -> str:
-    """The message without the names of this one job."""
+    """Return the message without the ids of this job."""
     for attempt in job["attempts"]:
         for name in (attempt["generation_id"], attempt["request_id"]):
             message = message.replace(name, "…") if name else message

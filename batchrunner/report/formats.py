@@ -1,8 +1,8 @@
-"""The report for other programs: report.json, results.csv, JUnit XML, a Prometheus text file. Pure: dict in, text out.
+"""The report for other programs: report.json, results.csv, JUnit XML, Prometheus text. Pure: dict in, text out.
 
-Each file with a line for each job is a `Form`, so all files go through the rows in the same way. `columns` and METRICS
-alone say what the files contain; docs/outputs.md is made from these tables. Text from outside is made printable. In the
-CSV, a text that a spreadsheet would read as a formula is quoted with an apostrophe.
+Rules: a file with a line per job is a `Form`, and one pass over the rows writes all of them. COLUMNS and METRICS define
+the contents; docs/outputs.md is generated from them. Text from outside is made printable. In the CSV, an apostrophe
+quotes text that a spreadsheet would read as a formula.
 """
 
 import csv
@@ -21,8 +21,8 @@ _SIGNS = "=+-@"
 _WIDE_SIGNS = (chr(ord(item) + 0xFEE0) for item in _SIGNS)  # full-width forms, which spreadsheets read as well
 _FORMULA = (*_SIGNS, *_WIDE_SIGNS, "\t", "\r")
 _SEPARATORS = re.compile(r'[;="]|^\s|\s$|^$')
-_PLAIN = re.compile(r"[A-Za-z0-9][ -~]*")  # most texts by far: printable, and no formula
-# Kept, as it is wanted for each row; a row holds no part of itself.
+_PLAIN = re.compile(r"[A-Za-z0-9][ -~]*")  # most texts: printable and not a formula
+# Shared by all rows. Rows contain no cycles.
 _JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), allow_nan=False)
 _ROWS = ("jobs", "earlier_jobs")
 _QUANTILES = (0.5, 0.9, 0.99)
@@ -31,10 +31,10 @@ Row = dict[str, Any]
 
 
 class Form(NamedTuple):
-    """A file with a line for each job.
+    """A file with a line per job.
 
-    first: what stands before them. line: a job's, of the report and its row with all values made. between: what parts
-    lines. last: what stands after them, in pieces.
+    first: returns the text before the lines. line: returns the line of a job from the report and the job's complete
+    row. between: the separator. last: yields the text after the lines.
     """
 
     first: Callable[[Row], str]
@@ -44,7 +44,7 @@ class Form(NamedTuple):
 
 
 def pieces(form: Form, report: Row) -> Iterator[str]:
-    """The file's text, bit by bit."""
+    """Yield the file's text in pieces."""
     yield form.first(report)
     for number, job in enumerate(report["jobs"]):
         yield f"{form.between if number else ''}{form.line(report, dict(job))}"
@@ -52,7 +52,7 @@ def pieces(form: Form, report: Row) -> Iterator[str]:
 
 
 def _json_head(report: Row) -> str:
-    """The keys in the contract's order, up to the first row."""
+    """Return the keys before the rows, in the contract's order."""
     head = json.dumps({key: value for key, value in report.items() if key not in _ROWS}, indent=1, ensure_ascii=False)
     return f'{head[:-2]},\n "jobs": [\n'
 
@@ -68,7 +68,7 @@ JSON = Form(_json_head, lambda report, job: _JSON.encode(job), ",\n", _json_tail
 
 
 class Column(NamedTuple):
-    """A column of results.csv. of: its value for a job of the report; None is an empty cell."""
+    """A column of results.csv. of: returns the value for a job of the report; None is an empty cell."""
 
     name: str
     meaning: str
@@ -76,7 +76,7 @@ class Column(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A metric, always a gauge. of: its samples for a report, as labels and value; a value of None is left out."""
+    """A metric, always a gauge. of: returns its samples as labels and value; a sample with value None is omitted."""
 
     name: str
     meaning: str
@@ -84,14 +84,14 @@ class Metric(NamedTuple):
 
 
 def _key(name: str, inner: str | None = None) -> Callable[[Row], object]:
-    """A value of a job, or one within that; None where there is none."""
+    """Return a getter for a value of a job, or for a key within that value; None if it is missing."""
     if inner is None:
         return itemgetter(name)
     return lambda job: job[name] and job[name].get(inner)
 
 
 def _last(name: str) -> Callable[[Row], object]:
-    """A value of the latest attempt."""
+    """Return a getter for a value of the latest attempt."""
     return lambda job: job["attempts"][-1][name] if job["attempts"] else None
 
 
@@ -107,47 +107,47 @@ _COLUMNS_BEFORE_INPUTS = (
     Column("id", "the entry's id", _key("id")),
     Column("state", "`succeeded`, `failed`, `in_doubt`, `in_flight` or `pending`", _key("state")),
     Column("file", "the clip, relative to the run directory", _key("file")),
-    Column("resolution", "as asked for", _key("request", "resolution")),
+    Column("resolution", "the requested resolution", _key("request", "resolution")),
 )
 _COLUMNS_AFTER_INPUTS = (
     Column(
         "tags",
-        '`key=value`, separated by `; `; what holds `;`, `=` or `"` stands in double quotes, as in JSON',
+        '`key=value`, separated by `; `; text with `;`, `=` or `"` is in double quotes, as in JSON',
         lambda job: _tags(job["tags"]),
     ),
-    Column("priority", "what is higher is submitted first", _key("priority")),
-    Column("fingerprint", "what the job is made of, hashed", _key("fingerprint")),
+    Column("priority", "a higher number is submitted first", _key("priority")),
+    Column("fingerprint", "the hash of the job's model, inputs and parameters", _key("fingerprint")),
     Column("generation_id", "the service's id of the latest generation", _key("generation_id")),
-    Column("request_id", "what was sent as X-Client-Request-Id with the latest submission", _last("request_id")),
-    Column("attempts", "submissions made", lambda job: len(job["attempts"])),
-    Column("polls", "looks at its generations", lambda job: sum(item["polls"] for item in job["attempts"])),
-    Column("credits", "what the service said it charges for the latest generation", _last("credits")),
-    Column("estimate_credits", "what one generation is expected to cost", _key("estimate", "credits")),
-    Column("submitted_at", "when the latest submission was made, RFC 3339 in UTC", _last("submitted_at")),
-    Column("completed_at", "when it was first seen complete", _last("completed_at")),
-    Column("ended_at", "when the clip stood under its name, or the job failed", _last("ended_at")),
-    Column("queue_s", "seconds from acceptance to generating", _key("times", "queue_s")),
-    Column("generating_s", "seconds from generating to complete", _key("times", "generating_s")),
-    Column("generation_s", "both together", _key("times", "generation_s")),
-    Column("expected_s", "what both together take for its kind as a rule", _key("times", "expected_s")),
-    Column("download_s", "seconds from complete to delivered", _key("times", "download_s")),
-    Column("total_s", "seconds from the first submission to delivered", _key("times", "total_s")),
+    Column("request_id", "the X-Client-Request-Id of the latest submission", _last("request_id")),
+    Column("attempts", "number of submissions", lambda job: len(job["attempts"])),
+    Column("polls", "number of polls of its generations", lambda job: sum(item["polls"] for item in job["attempts"])),
+    Column("credits", "the service's charge for the latest generation", _last("credits")),
+    Column("estimate_credits", "the expected charge for one generation", _key("estimate", "credits")),
+    Column("submitted_at", "time of the latest submission, RFC 3339 in UTC", _last("submitted_at")),
+    Column("completed_at", "time of the first poll that saw it completed", _last("completed_at")),
+    Column("ended_at", "time of delivery or failure", _last("ended_at")),
+    Column("queue_s", "seconds from acceptance to the start of the generation", _key("times", "queue_s")),
+    Column("generating_s", "seconds from the start of the generation to its completion", _key("times", "generating_s")),
+    Column("generation_s", "queue_s + generating_s", _key("times", "generation_s")),
+    Column("expected_s", "the usual generation_s of similar jobs", _key("times", "expected_s")),
+    Column("download_s", "seconds from completion to delivery", _key("times", "download_s")),
+    Column("total_s", "seconds from the first submission to delivery", _key("times", "total_s")),
     Column("bytes", "size of the clip", _key("bytes")),
-    Column("sha256", "of the clip, in hex", _key("sha256")),
-    Column("width_px", "of the clip", _key("width_px")),
-    Column("height_px", "of the clip", _key("height_px")),
-    Column("duration_s", "of the clip, in seconds", _key("duration_s")),
-    Column("warnings", "what is odd in the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
-    Column("error_kind", "why it did not succeed: a stable word", _key("error", "kind")),
+    Column("sha256", "SHA-256 of the clip, in hex", _key("sha256")),
+    Column("width_px", "width of the clip in pixels", _key("width_px")),
+    Column("height_px", "height of the clip in pixels", _key("height_px")),
+    Column("duration_s", "length of the clip in seconds", _key("duration_s")),
+    Column("warnings", "unusual properties of the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
+    Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
-    Column("error_message", "the same for people", _key("error", "message")),
-    Column("error_hint", "what to do about it", _key("error", "hint")),
+    Column("error_message", "the reason as text", _key("error", "message")),
+    Column("error_hint", "the next step", _key("error", "hint")),
 )
 
 
 @registry.cached
 def columns() -> tuple[Column, ...]:
-    """The columns of results.csv. The inputs of all models have one each."""
+    """Return the columns of results.csv. Each input of any model has a column."""
     labels = {item.name: item.label for spec in registry.models().values() for item in spec.inputs}
     inputs = [
         Column(name, f"the {label.lower()}, as the manifest names it", _key("request", name))
@@ -157,7 +157,7 @@ def columns() -> tuple[Column, ...]:
 
 
 class _Line:
-    """A file that hands back what is written to it."""
+    """A file object whose `write` returns the text."""
 
     write = staticmethod(str)
 
@@ -196,7 +196,7 @@ def _junit_head(report: Row) -> str:
 
 
 def _junit_case(report: Row, job: Row) -> str:
-    """Failed is a failure, in doubt an error, and what is left to do is skipped."""
+    """Return the test case of a job: failed is a failure, in doubt an error, and unfinished is skipped."""
     seconds = job["times"]["total_s"] or 0
     names = {"name": printable(job["id"]), "classname": printable(report["name"])}
     case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})
@@ -222,16 +222,16 @@ def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
     return [({"state": state}, report["totals"][state]) for state in states]
 
 
-def _took(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
-    """Quantiles of how long generations took: the value that so large a part of them did not pass."""
-    took = sorted(
+def _generation_times(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
+    """Return quantiles of the generation times."""
+    durations_s = sorted(
         item.completed_at - item.accepted_at
         for item in AttemptTable(report["jobs"])
         if item.completed_at is not None and item.accepted_at is not None
     )
-    if took:
+    if durations_s:
         for item in _QUANTILES:
-            yield {"quantile": str(item)}, took[min(len(took) - 1, int(item * len(took)))]
+            yield {"quantile": str(item)}, durations_s[min(len(durations_s) - 1, int(item * len(durations_s)))]
 
 
 def _one(value: Callable[[Row], float | None]) -> Callable[[Row], list[tuple[Mapping[str, str], float | None]]]:
@@ -241,7 +241,7 @@ def _one(value: Callable[[Row], float | None]) -> Callable[[Row], list[tuple[Map
 METRICS: tuple[Metric, ...] = (
     Metric("batchrunner_jobs", "Entries of the manifest by state.", _states),
     Metric("batchrunner_generations", "Generations accepted.", _one(lambda report: report["totals"]["generations"])),
-    Metric("batchrunner_polls", "Looks at generations.", _one(lambda report: report["totals"]["polls"])),
+    Metric("batchrunner_polls", "Polls of generations.", _one(lambda report: report["totals"]["polls"])),
     Metric("batchrunner_result_bytes", "Size of all clips.", _one(lambda report: report["totals"]["bytes"])),
     Metric(
         "batchrunner_credits",
@@ -255,24 +255,24 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "batchrunner_unpriced_generations",
-        "Generations whose price is not known.",
+        "Generations of unknown price.",
         _one(lambda report: report["money"]["unpriced"]),
     ),
-    Metric("batchrunner_generation_seconds", "How long generations took, queue included, by quantile.", _took),
+    Metric("batchrunner_generation_seconds", "Quantiles of the generation time, queue included.", _generation_times),
     Metric(
         "batchrunner_run_started_timestamp_seconds",
-        "When the latest run started.",
+        "Start time of the latest run.",
         _one(lambda report: seconds_of(report["started_at"])),
     ),
     Metric(
         "batchrunner_run_finished_timestamp_seconds",
-        "When it finished; missing while it lasts, and where it was killed.",
+        "End time of the latest run; missing while it runs or if it was killed.",
         _one(lambda report: seconds_of(report["finished_at"])),
     ),
-    Metric("batchrunner_run_exit_status", "Its exit status.", _one(lambda report: report["exit_status"])),
+    Metric("batchrunner_run_exit_status", "Exit status of the latest run.", _one(lambda report: report["exit_status"])),
     Metric(
         "batchrunner_info",
-        "Always 1; the labels tell the version, the provider and the service.",
+        "Always 1; the labels contain the version, the provider and the service.",
         lambda report: [
             (
                 {
@@ -288,7 +288,7 @@ METRICS: tuple[Metric, ...] = (
 
 
 def metrics_text(report: Row) -> str:
-    """The report in Prometheus' text format; every sample carries the label ``batch``, the batch's name."""
+    """Return the report in Prometheus' text format. Each sample has the label ``batch`` with the batch's name."""
     lines = []
     for metric in METRICS:
         samples = [(labels, value) for labels, value in metric.of(report) if value is not None]

@@ -1,8 +1,7 @@
-"""A job as the gallery shows it: its card, the words it is filtered by, and its provenance. Pure.
+"""The gallery: a card, filter values and provenance for each job. Pure.
 
-A large batch has more jobs than a page can show: `places` chooses those that have a card.
-Rule: what is always on show is small, and is put on the page by the template; the rest is a list of labels and texts,
-which the page's script shows when it is asked to. Texts that go there are made printable here.
+A large batch has more jobs than a page can show; `places` selects the jobs with a card. Rule: the template writes the
+visible data, which is small. The page's script shows the rest on request; its texts are made printable here.
 """
 
 from collections import Counter
@@ -15,23 +14,23 @@ from batchrunner.providers.models import ModelInput
 
 Card = dict[str, Any]
 
-MOST = 2000  # cards on a page; it opens in about a second
+MOST = 2000  # cards on a page: it opens in about a second
 _NEEDY = ("failed", "in_doubt")
 
 
 def places(states: Sequence[str]) -> list[int]:
-    """Which jobs have a card: their places in `states`, which tells how each stands. All, up to MOST of them.
+    """Return the indexes in `states` of the jobs with a card: all of them, up to MOST.
 
-    Of more: first what failed and what is in doubt, each in up to half of the room that is left if others want it; then
-    clips; then what is under way, and what is not submitted yet. Of each kind the first.
+    If there are more, the order is: failed jobs and jobs in doubt, each with up to half of the remaining space if other
+    jobs need it; then succeeded jobs, jobs in flight and pending jobs. Within a state, the first jobs are chosen.
     """
     left = Counter(states)
-    left_over, chosen = MOST, Counter[str]()
+    cards_left, chosen = MOST, Counter[str]()
     for state in (*_NEEDY, "succeeded", "in_flight", "pending"):
         count = left.pop(state, 0)
         others = left["in_doubt"] + left["succeeded"]
-        chosen[state] = min(count, max(left_over - others, left_over // 2))
-        left_over -= chosen[state]
+        chosen[state] = min(count, max(cards_left - others, cards_left // 2))
+        cards_left -= chosen[state]
     found = []
     for place, state in enumerate(states):
         if chosen[state] > 0:
@@ -41,7 +40,7 @@ def places(states: Sequence[str]) -> list[int]:
 
 
 def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    """Where not every job has a card: for each state, how many have one, and of how many. shown: cards by state."""
+    """Return (state, cards, jobs) for each state if some jobs have no card, otherwise []. shown: cards by state."""
     if sum(shown.values()) == totals["jobs"]:
         return []
     states = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
@@ -49,7 +48,7 @@ def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[
 
 
 def card(job: dict[str, Any]) -> Card:
-    """What the card of `job` shows at once. posters: keys of its pictures (`batchrunner.media.posters`)."""
+    """Return the visible data of a job's card."""
     values = [str(job["request"].get("resolution", ""))]
     if job["width_px"] and job["height_px"]:
         values.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
@@ -57,9 +56,9 @@ def card(job: dict[str, Any]) -> Card:
         values.append(length_text(job["duration_s"]))
     if job["bytes"] is not None:
         values.append(size_text(job["bytes"]))
-    took = job["times"]["generation_s"]
-    if took is not None:
-        values.append(f"took {length_text(took)}")
+    generated_s = job["times"]["generation_s"]
+    if generated_s is not None:
+        values.append(f"generated in {length_text(generated_s)}")
     panes = _panes(job)
     return {
         "job": job,
@@ -72,7 +71,7 @@ def card(job: dict[str, Any]) -> Card:
 
 
 def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
-    """The inputs of a job as the card shows them: kind, key of the poster ("" without one), label and caption."""
+    """Return the inputs of a job: kind, key of the poster ("" if there is none), label and caption."""
     shown = []
     for known in inputs_of(job):
         digest = job["inputs"][known.name]["sha256"]
@@ -83,7 +82,7 @@ def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
-    """The inputs of a job of the report, as its model describes them; by their names where the model is not known."""
+    """Return the inputs of a job as its model describes them; by name if the model is unknown."""
     spec = registry.models().get(job["request"]["model"]) or registry.default_model()
     known = {item.name: item for item in spec.inputs}
     unknown = (ModelInput(name, name, "image", True, name, {}) for name in job["inputs"] if name not in known)
@@ -91,7 +90,7 @@ def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
 
 
 def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """What jobs can be filtered by, and how many there are of each: states, resolutions, tags as ``key: value``."""
+    """Return the filter values with the number of jobs of each: states, resolutions, tags as ``key: value``."""
     states, resolutions, tags = Counter[str](), Counter[str](), Counter[str]()
     for job in jobs:
         states[job["state"]] += 1
@@ -106,12 +105,12 @@ def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
 
 
 def tag_texts(job: dict[str, Any]) -> list[str]:
-    """A job's tags as ``key: value``."""
+    """Return a job's tags as ``key: value``."""
     return [printable(f"{name}: {value}") for name, value in job["tags"].items()]
 
 
 def details(job: dict[str, Any]) -> dict[str, Any]:
-    """The job for the page's script. tags: to filter by. rows: its provenance, as label and text."""
+    """Return a job's data for the page's script. tags: filter values. rows: the provenance as (label, text)."""
     inputs = inputs_of(job)
     parameters = [item for item in job["request"].items() if item[0] not in {"model", *job["inputs"]}]
     rows = [
@@ -169,7 +168,7 @@ def _times(times: dict[str, Any]) -> str:
         "queue_s": "queue",
         "generating_s": "generating",
         "download_s": "download",
-        "total_s": "in all",
-        "expected_s": "its kind takes",
+        "total_s": "total",
+        "expected_s": "usual for similar jobs",
     }
     return ", ".join(f"{name} {length_text(times[key])}" for key, name in names.items() if times[key] is not None)

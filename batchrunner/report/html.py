@@ -1,10 +1,9 @@
-"""The report as one page: the templates, style and script of this room filled with the report's dict.
+"""report.html: the templates, style and script of this package, filled with the report's dict.
 
-Rules: the page works from disk and loads nothing but itself and clips beside it: its content security policy allows the
-one style and the one script in it, by hash. Every value is escaped, and made printable first, so that names and
-messages from outside cannot act; the script only ever sets text, never markup. What is heavy (posters, provenance) lies
-in the page as data, and is put on show when somebody looks there. A page of any batch opens at once: of a large one
-not every job has a card, which the page then says.
+Rules: the page works from disk and loads only itself and the clips next to it. Its content security policy allows its
+one style and one script by hash. Each value is made printable and escaped, so text from outside cannot inject markup;
+the script sets only text. The page embeds posters and provenance as data and shows them on request. In a large batch
+not every job has a card, and the page says so.
 """
 
 import base64
@@ -35,7 +34,7 @@ _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in do
 
 
 def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
-    """The page on `report` (as `batchrunner.report.build` gives it). pictures: posters to show, none by default."""
+    """Return the page for a `report` of `batchrunner.report.build`. pictures: posters to show, none by default."""
     shown = pictures or Pictures()
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
@@ -63,16 +62,16 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         timeline=timeline(report, done, spans),
         charts=[
             (
-                "How long generations took",
-                "Generations by how long they took",
+                "Generation times",
+                "Number of generations by generation time",
                 generation_times(done),
             ),
             (
-                "What it cost, by when",
-                "Cost of completed generations over time",
+                "Cost over time",
+                "Cumulated cost of completed generations over time",
                 cost(report["money"]["budget_credits"], chain(done, earlier), spans),
             ),
-            ("Polls", "Generations by how often they were looked at", polls(done)),
+            ("Polls", "Number of generations by number of polls", polls(done)),
         ],
         phases=PHASES,
         call_statuses=CALL_STATUSES,
@@ -118,18 +117,21 @@ def _environment() -> "Environment":
 
 
 def _finalize(value: object) -> object:
-    """Every value on its way to the page. Text that is safe already (the style) is a subclass, and left alone."""
+    """Make each value printable on its way to the page.
+
+    Markup that is safe already has another type and is not changed.
+    """
     return printable(value) if type(value) is str else value
 
 
 def _data(value: object) -> str:
-    """`value` as JSON that may stand in a script element: nothing in it can end the element or start a comment."""
+    """Return `value` as JSON for a script element. The result cannot end the element or start a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _link(name: str) -> str:
-    """A file beside the page, as the target of a link."""
+    """Return the link target of a file next to the page."""
     return f"./{quote(name, safe='', errors='replace')}"
 
 
@@ -138,5 +140,5 @@ def _state_text(state: str) -> str:
 
 
 def _when(time: str) -> str:
-    """An RFC 3339 time in UTC for reading: ``2026-11-22 21:55:00 UTC``."""
+    """Return an RFC 3339 time as text: ``2026-11-22 21:55:00 UTC``."""
     return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M:%S} UTC"

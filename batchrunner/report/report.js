@@ -1,5 +1,5 @@
 "use strict";
-// Shows what lies in the page as data: posters, players, provenance, filters. Sets text and attributes, never markup.
+// Shows the embedded data: posters, players, provenance, filters. It sets text and attributes, never markup.
 (() => {
   const data = (id) => JSON.parse(document.getElementById(id).textContent);
   const posters = data("posters"), clips = data("clips"), jobs = data("data");
@@ -10,7 +10,7 @@
     return node;
   };
 
-  // Posters: only of what is near the window. A clip's is three frames side by side; its card shows the middle one.
+  // Posters: only those near the window are loaded. A clip's poster has three frames; the card shows the middle one.
   const fit = (crop, width, height) => {
     crop.style.aspectRatio = `${width} / ${height}`;
     crop.style[Number(width) > Number(height) ? "width" : "height"] = "100%";
@@ -23,7 +23,7 @@
       const name = card.querySelector("h3 bdi").textContent;
       if (place.matches(".play")) {
         const crop = make("span", { className: "crop" }, image);
-        fit(crop, place.dataset.width, place.dataset.height); // before it loads: printing does not wait
+        fit(crop, place.dataset.width, place.dataset.height); // before the image loads, because printing does not wait
         image.addEventListener("load", () => fit(crop, image.naturalWidth / 3, image.naturalHeight));
         place.prepend(crop);
       } else {
@@ -35,17 +35,17 @@
     }
   };
   const near = new IntersectionObserver((seen) => {
-    for (const each of seen) if (each.isIntersecting) { show(each.target); near.unobserve(each.target); }
+    for (const entry of seen) if (entry.isIntersecting) { show(entry.target); near.unobserve(entry.target); }
   }, { rootMargin: "800px" });
   cards.forEach((card) => near.observe(card));
   addEventListener("beforeprint", () => { if (cards.length <= 400) cards.forEach(show); });
 
-  // Players: pointing at a clip plays it with its reference beside it, without controls; a click or Enter adds them.
+  // Players: hovering over a clip plays it next to its reference, without controls. A click or Enter adds controls.
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const player = (place, source, label) => {
     const video = make("video", { src: source, muted: true, loop: true, playsInline: true, preload: "auto" });
     video.setAttribute("aria-label", label);
-    video.addEventListener("error", () => { video.remove(); place.title = "The file is not beside this page"; });
+    video.addEventListener("error", () => { video.remove(); place.title = "The file is not in the directory of this page"; });
     place.append(video);
     video.play().catch(() => {});
     return video;
@@ -83,7 +83,7 @@
     if (card && card.querySelector("video")) { stop(card); card.querySelector(".play").focus(); }
   });
 
-  // Provenance, when it is asked for.
+  // Provenance is created when it is opened.
   for (const details of document.querySelectorAll(".more")) {
     details.addEventListener("toggle", () => {
       if (!details.open || details.querySelector("dl")) return;
@@ -95,7 +95,7 @@
     });
   }
 
-  // Filters; what is chosen stands in the address, so that a view can be kept and sent.
+  // Filters. The address contains the selection, so a view can be bookmarked and shared.
   const form = document.querySelector(".filters"), count = form.querySelector("output");
   const chips = [...form.querySelectorAll(".chips button")];
   const words = cards.map((card) => card.textContent.toLowerCase());
@@ -121,7 +121,7 @@
   };
   const remember = () => {
     const kept = new URLSearchParams();
-    for (const name of ["state", "resolution"]) for (const each of chosen(name)) kept.append(name, each);
+    for (const name of ["state", "resolution"]) for (const choice of chosen(name)) kept.append(name, choice);
     for (const name of ["tag", "q"]) if (value(name)) kept.set(name, value(name));
     history.replaceState(null, "", `#${kept}`);
   };
@@ -147,7 +147,7 @@
   filter();
   recall();
 
-  // Commands to copy.
+  // Copy buttons of commands.
   for (const button of document.querySelectorAll(".copy")) {
     button.hidden = false;
     button.addEventListener("click", async () => {
@@ -163,7 +163,7 @@
     });
   }
 
-  // Times as the reader's clock shows them.
+  // Times are shown in the reader's time zone.
   const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
   const full = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
   for (const time of document.querySelectorAll("time")) {
@@ -176,5 +176,5 @@
   const short = new Intl.DateTimeFormat("sv-SE", clock);
   for (const tick of ticks) tick.textContent = short.format(new Date(tick.dataset.moment));
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  document.getElementById("zone").textContent = `Times are those of this computer's clock (${zone}); point at one for UTC.`;
+  document.getElementById("zone").textContent = `Times are in this computer's time zone (${zone}). Hover over a time for UTC.`;
 })();

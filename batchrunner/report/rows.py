@@ -1,8 +1,8 @@
-"""The report's rows: a job as report.json tells it. Pure.
+"""The rows of the report: one per entry of the manifest. Pure.
 
-Rules: one row an entry, in manifest order; the keys the contract names are there, in its order; whoever did not succeed
-says why, and what to do. A row's values are made when they are asked for, and rows when they are reached: 100,000 whole
-ones at once would take a gigabyte. What is told of the batch as a whole is `batchrunner.report.build`'s business.
+Rules: rows are in manifest order, and their keys are in the contract's order. A job that did not succeed has a reason
+and a next step. Rows and their values are created on access: 100,000 complete rows would take a gigabyte. The values of
+the whole batch are in `batchrunner.report.build`.
 """
 
 import math
@@ -16,20 +16,20 @@ from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Sta
 from batchrunner.plan.duration_estimate import Forecast, kind_of
 from batchrunner.plan.prices import Prices, billed_seconds
 
-_SETTLE = (
-    "Look for the request id at the service, and wait: it may still turn up there. To submit the job again, run the "
-    "same command with --in-doubt resubmit: if the first submission was accepted after all, that pays twice."
+_RESOLVE_DOUBT = (
+    "Search for the request id at the service, and wait: it may still appear there. To submit the job again, run the "
+    "same command with --in-doubt resubmit: if the first submission was accepted, the job is paid for twice."
 )
 _WHY: Mapping[str, Problem] = {
     "pending": Problem("not_submitted", "was not submitted before the run ended", "Run the same command again."),
     "in_flight": Problem(
         "not_finished",
-        "the service has it, and had not finished it before the run ended",
-        "Run the same command again: it is looked up and fetched, not paid for again.",
+        "the service had not finished it before the run ended",
+        "Run the same command again: it is polled and downloaded, and not paid for again.",
     ),
-    "in_doubt": Problem("in_doubt", "the submission may or may not have been accepted by the service", _SETTLE),
+    "in_doubt": Problem("in_doubt", "the submission may or may not have been accepted by the service", _RESOLVE_DOUBT),
     "failed": Problem(
-        "failed", "failed, and no reason is known", "Run the same command with --retry-failed to submit it again."
+        "failed", "failed for an unknown reason", "Run the same command with --retry-failed to submit it again."
     ),
 }
 _WHY_OPEN: Mapping[str, Problem] = {
@@ -39,16 +39,16 @@ _WHY_OPEN: Mapping[str, Problem] = {
     "in_flight": Problem(
         "not_finished",
         "has been submitted and is not finished yet",
-        "If no run is under way, run the same command again: nothing that was accepted is paid for again.",
+        "If no run is under way, run the same command again: accepted jobs are not paid for again.",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RowContext:
-    """What rows are made by: the latest run, prices, and how long generations are expected to take.
+    """The context of the rows: the latest run, prices, and expected generation times.
 
-    seen: expectations and estimates that were made already: many jobs are of one kind.
+    seen: a cache of expectations and estimates, because many jobs are similar.
     """
 
     run: Run
@@ -57,7 +57,7 @@ class RowContext:
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected_s(self, job: Job) -> float | int | None:
-        """How long a generation of `job` takes as a rule."""
+        """Return the usual generation time of jobs like `job`, in seconds."""
         kind = kind_of(job)
         if kind not in self.seen:
             self.seen[kind] = number(self.forecast.expected_s(job))
@@ -65,7 +65,7 @@ class RowContext:
         return found
 
     def estimate(self, job: Job) -> dict[str, Any]:
-        """What a generation of `job` is expected to cost."""
+        """Return the expected charge for a generation of `job`."""
         like = (*kind_of(job), billed_seconds(job))
         if like not in self.seen:
             estimate = self.prices.estimate(job)
@@ -74,7 +74,7 @@ class RowContext:
 
 
 class Row(Mapping[str, Any]):
-    """The row of an entry. `dict(row)` makes all of its values, which then are as JSON wants them."""
+    """The row of an entry. `dict(row)` computes all values; they are then ready for JSON."""
 
     __slots__ = ("context", "entry", "job", "record")
     KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
@@ -94,35 +94,35 @@ class Row(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.KEYS)
 
-    def keys(self) -> Any:  # a `KeysView`; the table's own is faster than one that asks for each
-        """The names of its values."""
+    def keys(self) -> Any:  # a `KeysView`; the dict's own is faster
+        """Return the names of the values."""
         return self.KEYS.keys()
 
     @property
     def named(self) -> Entry:
-        """The entry. An earlier job has none, and no value that is made of it."""
+        """The entry. A former job has none, and no key that needs one."""
         assert self.entry is not None
         return self.entry
 
     @property
     def state(self) -> str:
-        """The contract's word."""
+        """The state, as the contract names it."""
         return shown(self.record.state, self.context.run)
 
     @property
     def result(self) -> Result | None:
-        """What was delivered and is still there."""
+        """The delivered result if it still exists."""
         return self.record.result if self.record.state is State.SUCCEEDED else None
 
 
 class EarlierRow(Row):
-    """The row of a job that the manifest names no more."""
+    """The row of a former job, which the manifest no longer contains."""
 
     __slots__ = ()
 
 
 class Rows:
-    """Rows that are made when they are reached, as often as they are."""
+    """A sequence of rows that are created on access."""
 
     def __init__(self, sources: Sequence[Any], make: Callable[[Any], Row]) -> None:
         self._sources = sources
@@ -139,7 +139,7 @@ class Rows:
 
 
 def rows(entries: Sequence[Entry], records: Mapping[str, Record], context: RowContext) -> Rows:
-    """The rows of `entries`. records: by fingerprint; an entry that has none is pending."""
+    """Return the rows of `entries`. records: by fingerprint; an entry without one is pending."""
 
     def make(entry: Entry) -> Row:
         job = entry.job
@@ -149,24 +149,27 @@ def rows(entries: Sequence[Entry], records: Mapping[str, Record], context: RowCo
 
 
 def earlier_rows(records: Sequence[Record], context: RowContext) -> Rows:
-    """The rows of jobs that no entry names."""
+    """Return the rows of former jobs."""
     return Rows(records, lambda record: EarlierRow(record.job, record, context))
 
 
 def shown(state: State, run: Run) -> str:
-    """The contract's word. A submission under way is in flight while the run lasts, and in doubt when it is over."""
+    """Return the state as the contract names it.
+
+    A submission under way is in flight during the run, and in doubt after it.
+    """
     if state is State.SUBMITTING:
         return "in_flight" if run.finished_at is None else "in_doubt"
     return state.value
 
 
 def time(at: float | None) -> str | None:
-    """RFC 3339; None for what is not known."""
+    """Return a time as RFC 3339; None if it is unknown."""
     return None if at is None else rfc3339(at)
 
 
 def number(value: float | None) -> float | int | None:
-    """A number JSON can hold, to a thousandth: whole ones without a fraction, nothing for what is not finite."""
+    """Return a number for JSON, rounded to a thousandth: integers without a fraction, None for infinity and NaN."""
     if value is None or not math.isfinite(value):
         return None
     value = round(value, 3)
@@ -180,17 +183,17 @@ def _request(row: Row) -> dict[str, Any]:
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """By name: a manifest has its own order, and a journal none."""
+    """Sort by name: the order must not depend on whether a value comes from a manifest or a journal."""
     return dict(sorted(values.items()))
 
 
 def _of_result(name: str) -> Callable[[Row], Any]:
-    """A fact of the delivered file; None where there is none."""
+    """Return a getter for a property of the delivered file; None if there is none."""
     return lambda row: None if row.result is None else getattr(row.result, name)
 
 
 def _times(row: Row) -> dict[str, Any]:
-    """How long the latest attempt took, part by part, and how long its kind takes as a rule: seconds."""
+    """Return the phases of the latest attempt and the usual time of similar jobs, in seconds."""
     record = row.record
     last = record.last if record.attempts else Attempt(0, "", 0.0)
     ended_at = last.ended_at if record.state is State.SUCCEEDED else None
@@ -205,7 +208,7 @@ def _times(row: Row) -> dict[str, Any]:
 
 
 def _between(start: float | None, end: float | None) -> float | int | None:
-    """Seconds from `start` to `end`; None where either is not known, or the wall clock was set back meanwhile."""
+    """Return the seconds from `start` to `end`; None if either is unknown or the wall clock was set back."""
     return None if start is None or end is None or end < start else number(end - start)
 
 
@@ -221,7 +224,7 @@ def _error(row: Row) -> dict[str, Any] | None:
     error = row.record.error or usual
     hint = error.hint or usual.hint
     if state == "in_doubt" and "--in-doubt" not in hint:
-        hint = f"{hint.rstrip()} {_SETTLE}"
+        hint = f"{hint.rstrip()} {_RESOLVE_DOUBT}"
     return _problem(Problem(error.kind, error.message or usual.message, hint, error.fault))
 
 

@@ -1,8 +1,8 @@
-"""The part of the report's dict that sentences about a batch need. Pure.
+"""The subset of the report's dict that summary sentences need. Pure.
 
-It has the names and values of `batchrunner.report.build`, so that there is one source of sentences. It lists the jobs
-with an error or a doubt. Similar other jobs are represented by one of them; ``group_sizes`` has the size of each group
-by the id of that job.
+It has the names and values of `batchrunner.report.build`, so both produce the same sentences. It lists the jobs with an
+error or a doubt. Similar jobs are represented by one of them; ``group_sizes`` has the size of each group by the id of
+that job.
 """
 
 import json
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def outline(counts: "Counts", version: str) -> Report:
-    """The outline of a batch that the journal gave in figures. version: this program's."""
+    """Return the subset for a batch that the journal has counted. version: of this program."""
     run = counts.run
     settings: Report = json.loads(run.settings_json)
     states = _shown(counts.states, run)
-    said = [*counts.listed, *((entry, record) for entry, record, _ in counts.plain)]
-    records = {record.job.fingerprint: record for _, record in said}
+    listed = [*counts.listed, *((entry, record) for entry, record, _ in counts.plain)]
+    records = {record.job.fingerprint: record for _, record in listed}
     total = sum((spend_of_group(item.sum, item.number) for item in counts.every), Spend())
     return {
         **head(run, settings, version, counts.first_submitted_at),
@@ -38,14 +38,14 @@ def outline(counts: "Counts", version: str) -> Report:
             "generations": counts.generations,
         },
         "money": money(total, settings),
-        "jobs": rows([entry for entry, _ in said], records, RowContext(run, Prices({}), Forecast())),
+        "jobs": rows([entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast())),
         "group_sizes": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),
     }
 
 
 def _shown(states: Mapping[State, int], run: Run) -> Counter[str]:
-    """The same by the contract's words."""
+    """Count the states by the contract's names."""
     shown_states = Counter[str]()
     for state, number in states.items():
         shown_states[shown(state, run)] += number

@@ -1,7 +1,7 @@
-"""The report in words: one sentence, and the lines the ``status`` command prints. Pure.
+"""The report as text: the headline, and the lines of the ``status`` command. Pure.
 
-Rule: everything is read off the report's dict, so that the sentence on the terminal, in the log and on the page agree.
-Names and messages from outside are made printable here.
+Rule: all data comes from the report's dict, so terminal, log and page show the same sentences. Names and messages from
+outside are made printable here.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ _NARROW = 60
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _STATE_TEXTS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
-_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle doubts"}
+_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "resolve doubts"}
 
 
 def headline(report: dict[str, Any]) -> str:
-    """One sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations, $0.78 spent.``
+    """Return one sentence: ``5 of 8 jobs succeeded in 12 s, 1 failed, 2 in doubt; 1.2 MB, 6 generations, $0.78 spent.``
 
-    A batch that was continued did not take the time of its last run: that is told apart.
+    For a continued batch, the duration of the last run is listed separately.
     """
     totals = report["totals"]
-    parts_text = [f", {totals[state]:,} {name}" for state, name in _STATE_TEXTS.items() if totals[state]]
+    state_counts = [f", {totals[state]:,} {name}" for state, name in _STATE_TEXTS.items() if totals[state]]
     took = continued = ""
     if report["finished_at"] is None:
         took = " so far"
@@ -44,19 +44,19 @@ def headline(report: dict[str, Any]) -> str:
     if report["money"]["spent"]:
         paid += f", {dollars(report['money']['spent'])} spent"
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
-    return f"{counts}{''.join(parts_text)}; {paid}{continued}."
+    return f"{counts}{''.join(state_counts)}; {paid}{continued}."
 
 
 def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | None = None) -> str:
-    """How the batch stands, in lines: the outcome, what is open and why, the cost, and what to type next.
+    """Return the state of the batch as lines: outcome, open jobs with their causes, cost, next commands.
 
-    files: where the report can be read. width: columns to wrap words at; commands stay whole, to be copied.
+    files: paths of the report. width: columns to wrap text at; commands are not wrapped, so they can be copied.
     """
     lines = _wrapped("", f"{printable(report['name'], _NAME_MOST)} ({report['provider']}): {headline(report)}", width)
     if report["stopped"]:
         lines += _wrapped("stopped", printable(report["stopped"], _MESSAGE_MOST), width)
     found = causes(report)
-    # What only the end of the run kept from going on has been told.
+    # A cause that repeats the reason of the stop is listed already.
     listed = [item for item in found if not report["stopped"] or report["stopped"] not in item.messages[0][0]]
     for cause in listed[:_CAUSES]:
         lines += _cause(cause, width)
@@ -67,7 +67,7 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
         )
     if report["earlier_jobs"]:
         number = count_text(len(report["earlier_jobs"]), "generation")
-        lines += _wrapped("earlier", f"{number} for jobs that the manifest names no more", width)
+        lines += _wrapped("earlier", f"{number} for jobs that the manifest no longer contains", width)
     if cost := _cost(report):
         lines += _wrapped("cost", cost, width)
     lines += [f"{'report':<{_LABEL}}{printable(path)}" for path in files]
@@ -75,7 +75,7 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
 
 
 def _cause(cause: Cause, width: int | None) -> list[str]:
-    """A cause, its first words, its first jobs, and what to do about it."""
+    """Return the lines of a cause: its first message, its first jobs, and the next step."""
     other = len(cause.messages) - 1 + cause.more
     more = f" (and {count_text(other, 'other wording')})" if other else ""
     label = f"{cause.jobs:,} {_STATE_TEXTS[cause.state]}"
@@ -90,20 +90,20 @@ def _cause(cause: Cause, width: int | None) -> list[str]:
 
 
 def _cost(report: dict[str, Any]) -> str:
-    """What the headline leaves open about the cost, or ""."""
+    """Return the parts of the cost that the headline lacks, or ""."""
     money = report["money"]
     notes = []
     if money["reserved"]:
-        notes.append(f"{dollars(money['reserved'])} more at most, for what is in flight or in doubt")
+        notes.append(f"{dollars(money['reserved'])} more at most, for jobs in flight or in doubt")
     if money["unpriced"]:
         notes.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
     if report["provider"] == "sandbox" and (money["spent"] or money["reserved"]):
-        notes.append("it is the sandbox's own money: nothing is paid")
+        notes.append("sandbox money only: nothing is paid")
     return "; ".join(notes)
 
 
 def _next(found: Sequence[Cause], width: int | None) -> list[str]:
-    """What to type next, each command once."""
+    """Return the next commands, each once."""
     commands: dict[str, Cause] = {}
     for state in ("in_flight", "pending", "failed", "in_doubt"):
         for cause in found:
@@ -117,7 +117,7 @@ def _next(found: Sequence[Cause], width: int | None) -> list[str]:
 
 
 def _wrapped(label: str, text: str, width: int | None) -> list[str]:
-    """`text` behind its label, in lines of at most `width` columns that keep clear of the label's column."""
+    """Wrap `text` to `width` columns, indented to the right of its label."""
     whole = f"{label:<{_LABEL - 1}} {text}" if label else text
     if width is None or len(whole) <= width:
         return [whole]

@@ -1,6 +1,6 @@
-"""A time axis for the charts: the hours in which a run was under way, without the days between. Pure.
+"""A time axis for the charts. It shows the time of the runs and omits the time between them. Pure.
 
-Rule: moments are seconds since the epoch, places are pixels of the drawing; what lies outside is put at the edge.
+Rule: moments are seconds since the epoch, positions are pixels. A moment outside the axis is drawn at its edge.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_80
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of time, and where it is drawn."""
+    """A period and its position on the axis."""
 
     start: float
     end: float
@@ -22,13 +22,13 @@ class Piece:
 
 
 class Axis:
-    """Puts moments on `left`..`right`. spans: when runs were under way, oldest first; they may touch and overlap."""
+    """A time axis from `left` to `right`. spans: the times of the runs, oldest first; they may touch and overlap."""
 
     def __init__(self, spans: Sequence[tuple[float, float]], left: float, right: float) -> None:
         merged: list[list[float]] = []
         total_s = max(1.0, sum(end - start for start, end in spans))
         for start, end in sorted(spans):
-            # A pause worth less than a twentieth of the chart is drawn as long as it was.
+            # A pause shorter than a twentieth of the chart is drawn to scale.
             if merged and start - merged[-1][1] < total_s / 20:
                 merged[-1][1] = max(merged[-1][1], end)
             else:
@@ -42,7 +42,7 @@ class Axis:
             self.pieces.append(Piece(start, end, at, at + (end - start) * scale))
 
     def x(self, moment: float) -> float:
-        """Where `moment` is drawn."""
+        """Return the position of `moment`."""
         for piece in self.pieces:
             if moment < piece.start:
                 return piece.left
@@ -51,14 +51,14 @@ class Axis:
         return self.pieces[-1].right
 
     def moment(self, x: float) -> float:
-        """The moment drawn at `x`."""
+        """Return the moment at position `x`."""
         for piece in self.pieces:
             if x <= piece.right:
                 return piece.start + max(0.0, x - piece.left) / self.px_per_s
         return self.pieces[-1].end
 
     def ticks(self, apart_px: float) -> list[tuple[float, float]]:
-        """Round moments and where they are drawn, at least `apart_px` apart."""
+        """Return round moments and their positions, at least `apart_px` apart."""
         step = next((step for step in _STEPS_S if step * self.px_per_s >= apart_px), _STEPS_S[-1])
         found: list[tuple[float, float]] = []
         for piece in self.pieces:
@@ -72,13 +72,13 @@ class Axis:
 
     @property
     def breaks(self) -> list[tuple[float, float]]:
-        """The pauses that are left out: where, and how long they were."""
+        """The omitted pauses: position and length in seconds."""
         pairs = zip(self.pieces, self.pieces[1:], strict=False)
         return [((one.right + two.left) / 2, two.start - one.end) for one, two in pairs]
 
 
 def nice_step(most: float, steps: int) -> float:
-    """A round step (1, 2 or 5 and zeros) that needs at most `steps` of it to reach `most`."""
+    """Return a round step (1, 2 or 5 times a power of ten) that reaches `most` in at most `steps` steps."""
     raw = max(most, 1e-9) / steps
     power = 1.0
     while power * 10 <= raw:
@@ -89,5 +89,5 @@ def nice_step(most: float, steps: int) -> float:
 
 
 def nice_seconds(most: float, steps: int) -> float:
-    """The same for lengths of time."""
+    """Return a round length of time that reaches `most` in at most `steps` steps."""
     return next((float(step) for step in _STEPS_S if step * steps >= most), nice_step(most, steps))

@@ -132,7 +132,7 @@ def phases_of(attempt: Try, until: float) -> list[tuple[str, float, float]]:
 
 def _summary(report: dict[str, Any], spans: Sequence[Span], jobs: int) -> str:
     busy_s = sum(end - start for start, end in spans)
-    text = f"{count_text(jobs, 'job')} in {count_text(len(spans), 'run')}, {length_text(busy_s)} under way"
+    text = f"{count_text(jobs, 'job')} in {count_text(len(spans), 'run')}, {length_text(busy_s)} running"
     outages = sum(item["kind"] == "call_health" and item["status"] != "fine" for item in report["timeline"])
     return f"{text}, {count_text(outages, 'time')} of outage." if outages else f"{text}."
 
@@ -187,7 +187,11 @@ def _run_marks(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> lis
     marks = []
     for number, (run, (start, end)) in enumerate(zip(report["runs"], spans, strict=True), 1):
         marks.append({"x": axis.x(start), "kind": "start", "title": f"run {number} starts"})
-        how = "was killed, or still runs" if run["finished_at"] is None else f"ends, exit status {run['exit_status']}"
+        how = (
+            "was killed or is still running"
+            if run["finished_at"] is None
+            else f"ends, exit status {run['exit_status']}"
+        )
         marks.append({"x": axis.x(end), "kind": "end", "title": f"run {number} {how}"})
     marks += [
         {"x": axis.x(_at(item["at"])), "kind": "stopping", "title": item["message"]}
@@ -248,7 +252,7 @@ def _areas(tries: Iterable[Try], report: dict[str, Any], spans: Sequence[Span], 
 
 
 def _counts(tries: Iterable[Try], moments: Sequence[float], until: float) -> dict[str, list[int]]:
-    """For each part, how many are in it at each of `moments`, which are in order. until: the end of what is open."""
+    """Count the attempts in each phase at each of `moments` (sorted). until: the end of an open phase."""
     changes = {phase: [0] * (len(moments) + 1) for phase in PHASES}
     for item in tries:
         for phase, start, end in phases_of(item, until):
@@ -258,7 +262,7 @@ def _counts(tries: Iterable[Try], moments: Sequence[float], until: float) -> dic
 
 
 def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> list[Drawing]:
-    """The working cap where it changed, as numbers that do not overlap; none where it never moved."""
+    """Return labels for the changes of the working cap that do not overlap; none if it never changed."""
     steps = _cap_steps(report, spans)
     if len({cap for _, cap in steps}) < 2:
         return []
@@ -273,7 +277,7 @@ def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> li
 
 
 def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[float, int]]:
-    """The working cap, as (from when, how many): it starts every run at the limit."""
+    """Return the working cap as (start, cap). Each run starts at its limit."""
     steps = [(start, run["concurrency"]) for (start, _), run in zip(spans, report["runs"], strict=True)]
     steps += [
         (_at(item["at"]), int(item["status"]))

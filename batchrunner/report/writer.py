@@ -1,11 +1,10 @@
-"""What the user reads in the morning, and other programs too: report.html, report.json, results.csv, JUnit, metrics.
+"""Write report.html, report.json, results.csv, JUnit XML and metrics.
 
-Rules: `build` makes one dict from the journal's facts, and every file and sentence is made from that dict alone, so
-that they cannot disagree. Rows go from it to the files one by one. Each file is replaced in one step, and replaces
-nothing but an empty file or an earlier one of its kind. In the run directory the reports' names are the program's: what
-else stands there is moved to ``.batchrunner/kept/``. A further file (JUnit, metrics) goes where the user says, and is
-refused where something else stands. No file that a batch reads is written. Deciding anything about
-a job does not belong here.
+Rules: `build` converts the journal to one dict, and all files and sentences come from that dict, so they cannot
+disagree. Rows are streamed to the files. Each file is replaced in one step, and only an empty file or an earlier file
+of its kind is replaced. In the run directory, another file with the name of a report is moved to
+``.batchrunner/kept/``. Elsewhere (JUnit, metrics) another file is an error. A file that the batch reads is never
+written. Decisions about jobs do not belong here.
 """
 
 import errno
@@ -40,7 +39,7 @@ __all__ = [
 
 NAMES = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 512
-# How a report of any version begins.
+# The beginning of a report of any version.
 _OWN = {
     "report.json": re.compile(rb'\{\s*"schema_version":\s*\d+,\s*"(batchrunner_version|name)"'),
     "report.html": re.compile(
@@ -52,7 +51,7 @@ _OWN = {
 
 
 class _Kind(NamedTuple):
-    """A further file. what: it holds. head: how one begins, by which an earlier one is known again."""
+    """An additional file. what: its content. head: its beginning, which identifies an earlier one."""
 
     option: str
     what: str
@@ -68,10 +67,10 @@ def write(
 ) -> tuple[Path, ...]:
     """Write report.json, report.html and results.csv into `run_dir`, each in one step, and return the paths. Blocks.
 
-    version: this program's. junit, metrics_file: further files to write, where given. One that cannot be written does
-    not keep the others from being written; what stood there before then stays. Raises LocalFault for the first.
+    version: of this program. junit, metrics_file: paths of additional files. If one file cannot be written, the others
+    are still written and its old content stays. Raises LocalFault for the first failure.
     """
-    from batchrunner.media import posters  # here and below, as sentences are made without these
+    from batchrunner.media import posters  # imported here, because sentences do not need them
     from batchrunner.report.formats import CSV, JSON, JUNIT, metrics_text
     from batchrunner.report.html import render
 
@@ -96,7 +95,7 @@ def write(
 
 
 def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
-    """The reports that stand in `run_dir`, each with what changes when it is replaced."""
+    """Return the reports in `run_dir`, each with values that change when it is replaced."""
     found = set()
     for name in NAMES:
         with suppress(OSError):
@@ -106,7 +105,7 @@ def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
 
 
 def move_foreign_files(rundir: RunDir) -> list[tuple[Path, Path]]:
-    """Move what stands under a report's name and is none to ``kept``; return old and new paths. Raises OSError."""
+    """Move other files with the name of a report to ``kept`` and return the old and new paths. Raises OSError."""
     moved = []
     for name in NAMES:
         path = rundir.path / name
@@ -122,7 +121,7 @@ def move_foreign_files(rundir: RunDir) -> list[tuple[Path, Path]]:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether something stands at this place in a run directory that is neither empty nor a report."""
+    """Return whether a file in a run directory is neither empty nor a report."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -137,111 +136,115 @@ def _is_foreign(path: Path) -> bool:
 def require_unread(run_dir: Path, names: Collection[str], further: Mapping[str, str | None], read: set[Path]) -> None:
     """Refuse to write a file that the batch reads. Raises UsageError.
 
-    names: of files in `run_dir` that the run may write. further: paths of other files, by option. read: what the
-    manifest reads, as it names it and behind all links, in small letters: there are disks that take no notice of case.
+    names: files in `run_dir` that the run may write. further: paths of additional files, by option. read: the files
+    that the manifest reads, both as named and with links resolved, in lower case, because some file systems ignore
+    case.
     """
     hint = "Nothing was submitted. Move the file elsewhere, or name another run directory with --output."
     folder = Path(str(_real(run_dir)).casefold())
     own = {folder / name.casefold(): name for name in names}
     for path in sorted(own.keys() & read):
-        raise UsageError(f"the batch reads {run_dir / own[path]}, and a run would write that file", hint)
+        raise UsageError(f"the batch reads {run_dir / own[path]}, which a run would overwrite", hint)
     for option, text in further.items():
         if text is not None and Path(str(_real(text)).casefold()) in read:
             raise UsageError(f"{option}: the batch reads {text}", "Give another path. Nothing was submitted.")
 
 
 def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) -> None:
-    """Refuse further files where they could not be written, or would take another's place. Raises UsageError.
+    """Refuse additional files that cannot be written or would replace another file. Raises UsageError.
 
-    For before a run: in the morning it would be late to hear of it. Leaves nothing behind.
+    It runs before a batch starts, because an error after it would be too late. It leaves no files behind.
     """
     taken = {_real(run_dir) / name: name for name in NAMES}
     for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)):
         if text is not None:
             path = _real(text)
-            complaint = _complaint(path, kind, taken)
-            if complaint:
-                raise UsageError(f"{kind.option}: {text} {complaint}", "Give another path. Nothing was done.")
+            obstacle = _obstacle(path, kind, taken)
+            if obstacle:
+                raise UsageError(f"{kind.option}: {text} {obstacle}", "Give another path. Nothing was done.")
             taken[path] = kind.option
 
 
 def _real(path: Path | str) -> Path:
-    """Behind all links, so that it is a link's target that is replaced. A circle of links is left as it is."""
+    """Resolve all links, so that the target of a link is replaced. A circular link is returned unchanged."""
     return Path(os.path.realpath(path))
 
 
-def _complaint(path: Path, kind: _Kind, taken: Mapping[Path, str]) -> str:
-    """What speaks against a further file there; "" where nothing does. taken: other files' places and names."""
-    names_in_path = Path(str(path).casefold()).parts  # there are disks that take no notice of case
+def _obstacle(path: Path, kind: _Kind, taken: Mapping[Path, str]) -> str:
+    """Return why an additional file cannot be written at `path`, or "". taken: paths and names of the other files."""
+    names_in_path = Path(str(path).casefold()).parts  # some file systems ignore case
     if ".batchrunner" in names_in_path:
-        return "lies in .batchrunner, the program's own room"
+        return "is in .batchrunner, which only the program uses"
     if names_in_path[-1].endswith(".mp4"):
         return "has the name of a clip"
     for other, name in taken.items():
         if path in (other, *other.parents) or other in path.parents:
-            return f"is in the way of {name}"
+            return f"is also the path of {name}"
     try:
         _require_replaceable(path, kind)
-        _try(path)
+        _require_writable(path)
     except OSError as error:
         return f"cannot be written: {error.strerror}"
     return ""
 
 
 def _require_replaceable(path: Path, kind: _Kind) -> None:
-    """Raise OSError where something stands at `path` that a file of this kind may not replace."""
+    """Raise OSError if a file of this kind must not replace the file at `path`."""
     try:
         status = path.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(status.st_mode):  # a folder, a device, a pipe
-        raise OSError(errno.EINVAL, "what stands there is not a plain file")
+    if not stat.S_ISREG(status.st_mode):  # a directory, a device, a pipe
+        raise OSError(errno.EINVAL, "it is not a regular file")
     if _is_own_output(status):
         raise OSError(errno.EINVAL, "this command's own output goes there")
     with durable_files.open_plain(path) as file:
         head = file.read(_HEAD_BYTES)
     if head and not kind.head.match(head):
-        raise OSError(errno.EEXIST, f"what stands there is not {kind.what}, and stays")
+        raise OSError(errno.EEXIST, f"the existing file is not {kind.what} and is not replaced")
 
 
 def _is_own_output(status: os.stat_result) -> bool:
     for descriptor in (1, 2):
-        with suppress(OSError):  # it may be closed
+        with suppress(OSError):  # the descriptor may be closed
             if os.path.samestat(status, os.fstat(descriptor)):
                 return True
     return False
 
 
-def _try(path: Path) -> None:
-    """Begin a file as one at `path` will be begun, and remove it. Raises OSError."""
+def _require_writable(path: Path) -> None:
+    """Create a temporary file next to `path` and remove it. Raises OSError."""
     folder = next(item for item in path.parents if item.is_dir())
     temporary = _temporary(path, folder)
     try:
         Disk().open(temporary, "wb").close()
         temporary.unlink()
     except OSError as error:
-        raise OSError(error.errno, f"no file can be made in {folder}: {error.strerror}") from error
+        raise OSError(error.errno, f"no file can be created in {folder}: {error.strerror}") from error
 
 
 def _temporary(path: Path, folder: Path) -> Path:
-    # Named after the process: `report` may be asked for while a run writes its own. No `.prom` at the end, which a
-    # collector of metrics would read.
+    # The process id is in the name because `report` may run at the same time as a run. The suffix is not `.prom`,
+    # because a metrics collector would read it.
     return folder / f".{path.name}.{os.getpid()}.new"
 
 
 def on_page(snapshot: Snapshot) -> Snapshot:
-    """The part of `snapshot` that has cards on the page, and so a use for posters."""
+    """Return the part of `snapshot` with cards on the page. Only these jobs need posters."""
     chosen = places(states(snapshot))
     return replace(snapshot, entries=tuple(snapshot.entries[place] for place in chosen))
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """The report as report.json holds it: keys in the contract's order; lone surrogates escaped, so that it encodes."""
+    """Return the report as JSON, with keys in the contract's order.
+
+    Lone surrogates are escaped, because UTF-8 lacks them.
+    """
     return "".join(json_pieces(report))
 
 
 def json_pieces(report: Mapping[str, Any]) -> Iterator[str]:
-    """The same, piece by piece: a large report is never held whole."""
+    """Yield the report as JSON in pieces, because a large report does not fit in memory."""
     from batchrunner.report.formats import JSON, pieces
 
     for piece in pieces(JSON, dict(report)):
@@ -249,7 +252,7 @@ def json_pieces(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> None:
-    """Every file that has a line for each job, in one way through the rows."""
+    """Write all files with a line per job in one pass over the rows."""
     for file, form in files:
         file.put(form.first(report))
     for number, job in enumerate(report["jobs"]):
@@ -263,10 +266,10 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
 
 
 class _Replacement:
-    """A file that takes the place of the one at `path` when it is whole. Use as a context manager.
+    """A file that replaces the one at `path` when it is complete. Use as a context manager.
 
-    folder: one on the same file system, in which it is written. kind: of a further file. fault: what kept it from
-    being written; from then on nothing more is done, and what stood at `path` stays.
+    folder: a directory on the same file system for the temporary file. kind: of an additional file. fault: the first
+    failure; after it nothing more is written, and the file at `path` stays.
     """
 
     def __init__(self, path: Path, folder: Path, kind: _Kind | None = None) -> None:
@@ -290,7 +293,7 @@ class _Replacement:
         self._drop()
 
     def put(self, text: str) -> None:
-        """Add to its content."""
+        """Append text."""
         if self._file is not None:
             try:
                 self._file.write(text.encode("utf-8", "backslashreplace"))
@@ -298,13 +301,13 @@ class _Replacement:
                 self._fail(error)
 
     def finish(self, text: str = "") -> None:
-        """Let it take the place. text: the last of its content."""
+        """Append the last text and replace the file."""
         self.put(text)
         if self._file is not None:
             try:
                 Disk().flush(self._file)
                 if self._kind is not None:
-                    _require_replaceable(self._path, self._kind)  # it may have come since `check_places`
+                    _require_replaceable(self._path, self._kind)  # another file may exist since `check_places`
                 else:
                     move_foreign_files(RunDir(self._path.parent))
                 Disk().rename(self._temporary, self._path)
@@ -317,9 +320,9 @@ class _Replacement:
         self._drop()
 
     def _drop(self) -> None:
-        """What has its name is no longer found under the temporary one."""
+        """Close and remove the temporary file."""
         file, self._file = self._file, None
-        with suppress(OSError):  # a full disk is told of again when what was not written yet is to be
+        with suppress(OSError):  # a full disk was reported by the write that failed
             if file is not None:
                 file.close()
         with suppress(OSError):

@@ -186,7 +186,7 @@ def test_a_job_in_doubt_names_the_ways_to_settle_it_and_their_cost() -> None:
     error = built(snapshot(ALL[2]))["jobs"][0]["error"]
     assert (error["kind"], error["message"]) == ("timeout", "no answer")
     assert "--in-doubt resubmit" in error["hint"]
-    assert "pays twice" in error["hint"]
+    assert "is paid for twice" in error["hint"]
     vague = record("c", State.IN_DOUBT, error=Problem("timeout", "no answer", "Check the network."))
     hint = built(snapshot(vague))["jobs"][0]["error"]["hint"]
     assert hint.startswith("Check the network. ")
@@ -350,7 +350,7 @@ def test_the_page_is_complete_and_loads_nothing() -> None:
 def test_a_running_batch_without_parameters_has_a_page() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})
-    assert "not finished, or killed" in render(built(shot))
+    assert "not finished or killed" in render(built(shot))
 
 
 def test_both_files_are_replaced_atomically(tmp_path: Path) -> None:
@@ -386,9 +386,9 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_others(tmp_path: Path) 
 def test_a_foreign_file_that_appears_during_the_run_is_kept(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "batch.prom")
     (tmp_path / "junit.xml").write_text("precious")
-    with pytest.raises(LocalFault, match=r"batch\.prom could not be written: what stands there is not a plain file"):
+    with pytest.raises(LocalFault, match=r"batch\.prom could not be written: it is not a regular file"):
         writer.write(snapshot(*ALL), tmp_path / "run", "0.1.0", metrics_file=str(tmp_path / "batch.prom"))
-    with pytest.raises(LocalFault, match=r"junit\.xml could not be written: .* is not JUnit XML, and stays"):
+    with pytest.raises(LocalFault, match=r"junit\.xml could not be written: .* is not JUnit XML and is not replaced"):
         writer.write(snapshot(*ALL), tmp_path / "run", "0.1.0", junit=str(tmp_path / "junit.xml"))
     assert (tmp_path / "batch.prom").is_fifo()
     assert (tmp_path / "junit.xml").read_text() == "precious"
@@ -429,15 +429,15 @@ JUNIT_OF_OTHERS = '<?xml version="1.0" encoding="utf-8"?>\n\n<testsuite name="x"
 def test_an_extra_file_replaces_only_its_own_kind(tmp_path: Path, option: str, content: str, stays: bool) -> None:
     (tmp_path / "x").write_text(content)
     message = refusal(tmp_path, **{option: str(tmp_path / "x")})
-    assert ("and stays" in message) == stays
+    assert ("is not replaced" in message) == stays
     assert bool(message) == stays
 
 
 @pytest.mark.parametrize("kept", [(MEDIA / "bunny.mp4").read_bytes(), bytes(range(256)), b"SQLite format 3\0"])
 def test_an_extra_file_replaces_no_foreign_file_whatever_its_content(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "x").write_bytes(kept)
-    assert "is not JUnit XML, and stays" in refusal(tmp_path, junit=str(tmp_path / "x"))
-    assert "is not metrics of a batch, and stays" in refusal(tmp_path, metrics_file=str(tmp_path / "x"))
+    assert "is not JUnit XML and is not replaced" in refusal(tmp_path, junit=str(tmp_path / "x"))
+    assert "is not metrics of a batch and is not replaced" in refusal(tmp_path, metrics_file=str(tmp_path / "x"))
 
 
 def test_written_files_are_recognised(tmp_path: Path) -> None:
@@ -450,20 +450,20 @@ def test_written_files_are_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [
-        ("out/run/.batchrunner/journal.db", "lies in .batchrunner"),
-        ("out/other/.BatchRunner/parts/x", "lies in .batchrunner"),
-        ("link/x", "lies in .batchrunner"),
+        ("out/run/.batchrunner/journal.db", "is in .batchrunner"),
+        ("out/other/.BatchRunner/parts/x", "is in .batchrunner"),
+        ("link/x", "is in .batchrunner"),
         ("out/run/j01.mp4", "has the name of a clip"),
         ("out/run/J01.MP4", "has the name of a clip"),
         ("clip", "has the name of a clip"),
-        ("out/run/results.csv", "is in the way of results.csv"),
-        ("out/run", "is in the way of report.json"),
-        ("out", "is in the way of report.json"),
-        ("out/run/report.html/junit.xml", "is in the way of report.html"),
-        ("circle", "not a plain file"),
-        ("/dev/null", "not a plain file"),
+        ("out/run/results.csv", "is also the path of results.csv"),
+        ("out/run", "is also the path of report.json"),
+        ("out", "is also the path of report.json"),
+        ("out/run/report.html/junit.xml", "is also the path of report.html"),
+        ("circle", "not a regular file"),
+        ("/dev/null", "not a regular file"),
         ("file/junit.xml", "Not a directory"),
-        ("/proc/self/fd/999", "no file can be made in /proc/"),
+        ("/proc/self/fd/999", "no file can be created in /proc/"),
         ("x" * 250, "File name too long"),
         ("x" * 256, "File name too long"),
         ("out/run/junit.xml", ""),
@@ -482,7 +482,7 @@ def test_an_extra_file_may_not_replace_these_files(tmp_path: Path, place: str, c
 
 def test_a_pipe_and_the_commands_own_output_are_refused(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    assert "no file can be made in /proc/" in refusal(tmp_path, junit=f"/dev/fd/{writing}")
+    assert "no file can be created in /proc/" in refusal(tmp_path, junit=f"/dev/fd/{writing}")
     program = "import sys; from batchrunner.report import writer as report; from pathlib import Path;"
     program += "report.check_places(Path('run'), junit=sys.argv[1], metrics_file=None)"
     (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
@@ -502,11 +502,11 @@ def test_two_spellings_of_a_path_are_the_same_place(tmp_path: Path, monkeypatch:
     (tmp_path / "link").symlink_to("a.x")
     (tmp_path / "folder").symlink_to("output")
     for second in ("./output/../a.x", "link", "folder/../a.x", str(tmp_path / "a.x")):
-        assert "is in the way of --junit" in refusal(tmp_path, junit="a.x", metrics_file=second)
-    assert "is in the way of --junit" in refusal(tmp_path, junit="a.x", metrics_file="a.x/b")
+        assert "is also the path of --junit" in refusal(tmp_path, junit="a.x", metrics_file=second)
+    assert "is also the path of --junit" in refusal(tmp_path, junit="a.x", metrics_file="a.x/b")
     assert refusal(tmp_path, junit="a.x", metrics_file="folder/a.x") == ""
     (tmp_path / "out").symlink_to("output")
-    assert "is in the way of report.json" in refusal(tmp_path, junit="output/run/report.json")
+    assert "is also the path of report.json" in refusal(tmp_path, junit="output/run/report.json")
 
 
 def test_the_target_of_a_link_is_replaced_and_the_link_is_kept(tmp_path: Path) -> None:
@@ -522,7 +522,7 @@ def test_the_target_of_a_link_is_replaced_and_the_link_is_kept(tmp_path: Path) -
         assert (tmp_path / "link").is_symlink()
         assert "batchrunner" in (tmp_path / "ci" / "junit.xml").read_text("utf-8")
     (tmp_path / "ci" / "junit.xml").write_text("precious")
-    with pytest.raises(LocalFault, match="and stays"):
+    with pytest.raises(LocalFault, match="is not replaced"):
         writer.write(snapshot(*ALL), tmp_path / "run", "0.1.0", junit=str(tmp_path / "link"))
     assert (tmp_path / "ci" / "junit.xml").read_text() == "precious"
 

@@ -78,13 +78,13 @@ def test_an_interrupted_run_writes_every_file(folder: Path) -> None:
     ("options", "complaint"),
     [
         (("--junit", "file/junit.xml"), "--junit: file/junit.xml cannot be written"),
-        (("--metrics-file", "fifo"), "--metrics-file: fifo cannot be written: what stands there is not a plain file"),
-        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is in the way of --junit"),
-        (("--metrics-file", "output/night/report.json"), "output/night/report.json is in the way of report.json"),
+        (("--metrics-file", "fifo"), "--metrics-file: fifo cannot be written: it is not a regular file"),
+        (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is also the path of --junit"),
+        (("--metrics-file", "output/night/report.json"), "output/night/report.json is also the path of report.json"),
         (("--metrics-file", "bunny.mp4"), "--metrics-file: bunny.mp4 has the name of a clip"),
-        (("--metrics-file", "hopper.jpg"), "--metrics-file: hopper.jpg cannot be written: what stands there is not"),
-        (("--junit", "night.yaml"), "--junit: night.yaml cannot be written: what stands there is not JUnit XML"),
-        (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be made in /proc/"),
+        (("--metrics-file", "hopper.jpg"), "--metrics-file: hopper.jpg cannot be written: the existing file is not"),
+        (("--junit", "night.yaml"), "--junit: night.yaml cannot be written: the existing file is not JUnit XML"),
+        (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be created in /proc/"),
     ],
 )
 def test_an_unwritable_place_is_refused_before_a_run(folder: Path, options: tuple[str, ...], complaint: str) -> None:
