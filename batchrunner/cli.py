@@ -335,7 +335,7 @@ def schema() -> int:
     """Print the manifest's JSON Schema."""
     from batchrunner import manifest
 
-    click.echo(json.dumps(manifest.schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(manifest.editor_schema(), indent=2, ensure_ascii=False))
     return ExitStatus.OK
 
 

@@ -7,6 +7,6 @@ submits, fetches or writes anything.
 from batchrunner.manifest.diagnostics.diagnostic import CODES, Diagnostic
 from batchrunner.manifest.diagnostics.render import as_json, github, render
 from batchrunner.manifest.loader import Batch, load
-from batchrunner.manifest.schema import schema
+from batchrunner.manifest.schema import editor_schema, schema
 
-__all__ = ["CODES", "Batch", "Diagnostic", "as_json", "github", "load", "render", "schema"]
+__all__ = ["CODES", "Batch", "Diagnostic", "as_json", "editor_schema", "github", "load", "render", "schema"]

@@ -6,6 +6,7 @@ are settled last, because an explicit id takes precedence over a derived one.
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 from batchrunner.job import Entry, Job
 from batchrunner.manifest import schema
@@ -21,11 +22,14 @@ from batchrunner.providers.models import ModelSpec
 _NO_TAGS: Mapping[str, str] = {}
 
 
-def _fits(row: Row, spec: ModelSpec) -> bool:
-    """Whether the row's fields are those of its model, with values that this model takes. Problems are recorded.
+def _without_foreign_fields(row: Row) -> Row:
+    """Return the row with those fields that its model has, and with values that this model takes.
 
-    The schema has checked the fields against all models together.
+    The schema has checked the fields against all models together. What is left out is recorded as an error.
     """
+    if "model" in row.unusable:
+        return row
+    spec = registry.spec_of(row.fields)
     foreign = registry.foreign_fields(spec.name)
     wrong = [name for name in row.fields if name in foreign]
     for name in wrong:
@@ -33,7 +37,10 @@ def _fits(row: Row, spec: ModelSpec) -> bool:
     for name, code, message, hint in schema.model_errors(spec, row.fields):
         row.error(code, name, message, hint)
         wrong.append(name)
-    return not wrong
+    if not wrong:
+        return row
+    fields = {name: value for name, value in row.fields.items() if name not in wrong}
+    return replace(row, fields=fields, unusable=row.unusable.union(wrong))
 
 
 class Assembly:
@@ -56,6 +63,8 @@ class Assembly:
     def add(self, row: Row) -> None:
         """Add the next row. Problems are recorded as findings."""
         position = len(self._jobs)
+        if self._mixed:
+            row = _without_foreign_fields(row)
         self._places.add(row)
         self._ids.add(row)
         self._files.add(row)
@@ -68,8 +77,6 @@ class Assembly:
         """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
         fields = row.fields
         spec = registry.spec_of(fields)
-        if self._mixed and not _fits(row, spec):
-            return None
         try:
             inputs = self._inputs.all(fields, spec)
         except (KeyError, MediaProblem):

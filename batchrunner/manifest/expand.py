@@ -144,7 +144,7 @@ def _over_defaults(own: Mapping[str, Any], context: _RowContext) -> Mapping[str,
 def _require_inputs(row: Row, section: str, context: _RowContext) -> None:
     """Record a missing input, unless it is present but already reported as unusable."""
     spec = registry.spec_of(row.fields)
-    if not row.fields.keys() >= spec.required:
+    if "model" not in row.unusable and not row.fields.keys() >= spec.required:
         _require(spec, row, section, context)
 
 

@@ -4,6 +4,7 @@ schema.json is the only definition of keys, types and choices; editors use it un
 other jobs) are checked elsewhere. This module converts jsonschema's errors to findings.
 """
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,17 +76,44 @@ def with_models(base: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[s
     """
     definitions = base["$defs"]
     definitions["model"] = {**definitions["model"], "enum": list(models)}
+    definitions["job"].pop("allOf", None)
     fields: dict[str, Any] = {}
     for spec in models.values():
         for name, known in spec.fields.items():
             fields[name] = _joined(fields[name], known) if name in fields else known
     definitions |= fields
-    for name in fields:
-        one = {"$ref": f"#/$defs/{name}"}
-        many = {"if": {"type": "array"}, "then": {"minItems": 1, "items": one}, "else": one}
-        for section in ("job", "defaults", "row", "exclusion"):
-            definitions[section]["properties"].setdefault(name, many if section == "row" else one)
+    for section in ("job", "defaults", "row", "exclusion"):
+        properties = definitions[section]["properties"]
+        new: dict[str, Any] = {name: {"$ref": f"#/$defs/{name}"} for name in fields if name not in properties}
+        if section == "row":
+            new = {
+                name: {"if": {"type": "array"}, "then": {"minItems": 1, "items": one}, "else": one}
+                for name, one in new.items()
+            }
+        last = {name: properties[name] for name in ("tags", "priority", "file") if name in properties}
+        first = {name: value for name, value in properties.items() if name not in last}
+        definitions[section]["properties"] = {**first, **new, **last}
     return base
+
+
+def editor_schema() -> dict[str, Any]:
+    """The schema for editors: `schema`, and for a job that names its model the fields and values of that model alone.
+
+    schema.json in the package is this schema. The loader makes the same checks in `batchrunner.manifest.assemble`,
+    where it also knows the model of the batch.
+    """
+    whole = copy.deepcopy(schema())
+    if registry.fields_differ():
+        whole["$defs"]["job"]["allOf"] = [_condition(name) for name in registry.models()]
+    return whole
+
+
+def _condition(model: str) -> dict[str, Any]:
+    refused = dict.fromkeys(sorted(registry.foreign_fields(model)), False)
+    return {
+        "if": {"properties": {"model": {"const": model}}, "required": ["model"]},
+        "then": {"properties": {**refused, **registry.differing_fields(model)}},
+    }
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
