@@ -22,7 +22,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, JournalError, LocalFault, Problem
-from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, Snapshot, State, TimelineEvent
+from batchrunner.job import (
+    Attempt,
+    Entry,
+    Job,
+    Media,
+    Move,
+    PlacedFile,
+    Record,
+    Result,
+    Run,
+    Snapshot,
+    State,
+    TimelineEvent,
+    advance,
+)
 from batchrunner.journal import journal as module
 from batchrunner.journal import migrate, rows
 from batchrunner.journal.journal import Journal, read
@@ -840,6 +854,26 @@ def test_without_reserved_space_the_journal_opens(path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     Journal(path, Inline()).close()
+
+
+def test_so_many_of_the_latest_attempts_are_stored_as_are_asked_for(journal: Journal, path: Path) -> None:
+    """A job that failed and is in doubt at once changes two attempts in one commit."""
+    begun(journal, "a")
+    first = make_record("a", State.IN_FLIGHT)
+    asyncio.run(journal.save(first))
+    failed = advance(first, Move.FAIL, error=Problem("broken", "it broke"), ended_at=7.0)
+    pending = advance(failed, Move.RETRY)
+    sent = advance(pending, Move.BEGIN_SUBMIT, request_id="run.a.2", submitted_at=8.0)
+    held = advance(sent, Move.DOUBT, error=Problem("lost", "it may have been accepted"))
+    fingerprint = first.job.fingerprint
+    asyncio.run(journal.save(held))
+    stored = known(path).records[fingerprint]
+    outcomes = [attempt.outcome for attempt in stored.attempts]
+    assert outcomes == [first.last.outcome, "in_doubt"], "only the latest by default"
+    asyncio.run(journal.save(held, attempts=2))
+    stored = known(path).records[fingerprint]
+    assert (stored.state, stored.attempts) == (State.IN_DOUBT, held.attempts)
+    assert [attempt.outcome for attempt in stored.attempts] == ["failed", "in_doubt"]
 
 
 def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

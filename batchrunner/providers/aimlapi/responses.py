@@ -318,9 +318,8 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
 
 def service_time(date: str | None, created: Mapping[str, float]) -> float | None:
     """The moment of a reply by its Date header, s since the epoch; None where it does not fit the rows' own times."""
-    try:
-        moment = parsedate_to_datetime(date or "").timestamp()
-    except (ValueError, OverflowError):
+    moment = _http_date_s(date or "")
+    if moment is None:
         return None
     return None if any(created_at > moment + _CLOCKS_DIFFER_S for created_at in created.values()) else moment
 
@@ -341,12 +340,20 @@ def retry_after_s(text: str | None, now: float) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            date = parsedate_to_datetime(text)
-        except (ValueError, IndexError, OverflowError):
+        date_s = _http_date_s(text)
+        if date_s is None:
             return None
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        seconds = date_s - now
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _http_date_s(text: str) -> float | None:
+    """An HTTP date, s since the epoch; None where it is none. One without a zone is UTC, as HTTP says."""
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, IndexError, OverflowError):
+        return None
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, now: float) -> CallError:

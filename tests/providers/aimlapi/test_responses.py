@@ -5,6 +5,7 @@ and many hostile replies. Every reply gives a typed result or a CallError.
 
 import bisect
 import json
+import time
 from functools import partial
 from typing import Any
 
@@ -297,6 +298,64 @@ def test_long_messages_are_cut_and_unprintable_bytes_are_escaped() -> None:
 )
 def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
     assert retry_after_s(header, NOW) == seconds
+
+
+# The service's clock
+
+MORNING_S = 1_800_000_000.0
+MORNING = "Fri, 15 Jan 2027 08:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        (MORNING, MORNING_S),
+        ("Fri, 15 Jan 2027 08:00:00 -0000", MORNING_S),
+        ("Fri, 15 Jan 2027 08:00:00", MORNING_S),
+        ("Fri, 15 Jan 2027 10:00:00 +0200", MORNING_S),
+        (None, None),
+        ("", None),
+        ("yesterday", None),
+        ("Fri, 99 Jan 2027 08:00:00 GMT", None),
+        ("Fri, 15 Jan 99999999999999999999 08:00:00 GMT", None),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Tokyo"])
+def test_the_moment_of_a_reply_does_not_depend_on_the_zone_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, zone: str, date: str | None, seconds: float | None
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert responses.service_time(date, {}) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(("created_at", "fits"), [(-3600.0, True), (0.0, True), (60.0, True), (60.5, False)])
+def test_a_reply_that_is_older_than_a_row_in_it_has_no_time(created_at: float, fits: bool) -> None:
+    """The clock of that machine is behind, so it says nothing about how long a row has been missing."""
+    rows = {"before": MORNING_S - 7200.0, "this": MORNING_S + created_at}
+    assert responses.service_time(MORNING, rows) == (MORNING_S if fits else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2027-01-15T08:00:00Z", MORNING_S),
+        ("2027-01-15T08:00:00.500+00:00", MORNING_S + 0.5),
+        ("2027-01-15T10:00:00+02:00", MORNING_S),
+        ("2027-01-15T08:00:00", None),  # in which zone?
+        ("2027-01-15", None),
+        ("soon", None),
+        ("", None),
+        (MORNING_S, None),
+        (None, None),
+    ],
+)
+def test_a_time_of_a_row_counts_only_with_its_zone(text: object, seconds: float | None) -> None:
+    assert responses.moment_s(text) == seconds
 
 
 def test_retry_after_is_on_the_error() -> None:
