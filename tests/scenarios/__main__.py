@@ -1,4 +1,4 @@
-"""Live as many nights as one likes (``--seeds 0-1000``), or one, with its story (``--seed 17``)."""
+"""Simulate any number of scenarios (``--seeds 0-1000``), or one with its story (``--seed 17``)."""
 
 import argparse
 import os
@@ -19,7 +19,9 @@ from tests.scenarios.scenario import Scenario, Story
 
 
 def simulate(seed: int, rate: float | None = None, keep: Path | None = None) -> tuple[int, str, Story]:
-    """One night: its seed, what is wrong ("" for nothing), and its story. keep: copy what a bad night left there."""
+    """Simulate one scenario; return its seed, its error ("" for none) and its story. keep: copy the files of a
+    failed one there.
+    """
     with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
         scenario = Scenario(seed, rate=rate)
         story = Story(seed, Path(folder), replace(scenario.config, state_dir=Path(folder) / "sandbox"))
@@ -43,12 +45,14 @@ def _wrong(scenario: Scenario, story: Story) -> str:
 
 
 class TimeLimitError(BaseException):
-    """The night does not end. No Exception: nothing in the program may take it for a failure of a job."""
+    """The scenario does not end. Not an Exception, so that no code under test takes it for a failure of a job."""
 
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """A night takes a second; one that is still awake long after never ends. Raises OversleptError."""
+    """Raise TimeLimitError after this time. A scenario takes a second; one that is still active long after that
+    never ends.
+    """
 
     def expire(*_: object) -> None:
         raise TimeLimitError
@@ -63,12 +67,12 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def shared_memory() -> str | None:
-    """A folder in memory where there is one: nights flush a lot."""
+    """Return a folder in memory if there is one, because scenarios flush often."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def replay(seed: int) -> str:
-    """The command that lives this night again."""
+    """Return the command that simulates this scenario again."""
     return f"python -m tests.scenarios --seed {seed}"
 
 

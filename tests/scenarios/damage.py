@@ -1,9 +1,10 @@
-"""What befalls the journal's own files, which SQLite writes past the simulated disk, and whatever lies at rest.
+"""Damage to the journal's own files, which SQLite writes without the simulated disk, and to files between two runs.
 
-`JournalFiles` keeps them as they were at the moment of death: what a dead process does while it is unwound, such as
-folding the write-ahead log in, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
-`DiskTrouble` makes operations fail for a while. `AtRest.damage` flips a bit, cuts, zeroes or removes, as a bad disk or
-a careless person does; after that a run may be refused.
+`JournalFiles` keeps them as they were at the moment of death: the clean-up code of a dead process, such as a checkpoint
+of the write-ahead log, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
+`DiskFailure` makes operations fail for a while. `AtRest.damage` flips a bit, truncates, zeroes or removes, as a bad
+disk
+or a careless person does; after that a run may be refused.
 """
 
 import errno
@@ -25,7 +26,7 @@ Content = dict[Path, bytes | None]
 
 
 class JournalFiles:
-    """The files of one journal: as they are, as they were at a death, and as a death within a commit left them."""
+    """The files of one journal: now, at a death, and as a death within a commit left them."""
 
     def __init__(self, rundir: RunDir, rng: Random) -> None:
         self._journal = rundir.journal
@@ -35,20 +36,20 @@ class JournalFiles:
         self._frozen: Content | None = None
 
     def now(self) -> Content:
-        """What is there."""
+        """Return the present content."""
         return {path: path.read_bytes() if path.exists() else None for path in (self._journal, self._log)}
 
     def freeze(self) -> None:
-        """The process dies: whatever happens to these files from now on does not."""
+        """The process dies: later changes to these files do not take effect."""
         if self._frozen is None:
             self._frozen = self.now()
 
     def freeze_torn(self, before: Content) -> None:
-        """The same, in the middle of the commit that began at `before`: none of it was flushed yet."""
+        """The process dies in the middle of the commit that began at `before`, of which nothing was flushed yet."""
         self._frozen = self._torn(before, self.now())
 
     def thaw(self) -> None:
-        """Put back what was there at the death. The log's index lives in memory: it is gone."""
+        """Restore the content at the death. The log's index exists in memory only and is lost."""
         if self._frozen is None:
             return
         self._index.unlink(missing_ok=True)
@@ -61,7 +62,7 @@ class JournalFiles:
     def _torn(self, before: Content, after: Content) -> Content:
         old, new = before[self._log] or b"", after[self._log] or b""
         if before[self._journal] != after[self._journal] or not new:
-            return before  # the log was folded in, which has flushes of its own; nothing of this commit is there
+            return before  # a checkpoint of the log, which has its own flushes; nothing of this commit is left
         content = bytearray(old.ljust(len(new), b"\0"))
         sectors = [at for at in range(0, len(new), _SECTOR_BYTES) if _at(old, at) != _at(new, at)]
         if sectors and old[:_LOG_HEAD_BYTES] != new[:_LOG_HEAD_BYTES]:
@@ -81,7 +82,7 @@ def _at(content: bytes, at: int) -> bytes:
 
 @dataclass
 class DiskFailure:
-    """From the `first`-th operation on, `count` of them fail. error: EIO or ENOSPC."""
+    """`count` operations fail, beginning with the `first`-th. error: EIO or ENOSPC."""
 
     first: int = 0
     count: int = 0
@@ -89,17 +90,17 @@ class DiskFailure:
     passed: int = 0
 
     def next_error(self) -> int:
-        """Count an operation: the error that it meets, or 0."""
+        """Count an operation; return its error, or 0."""
         self.passed += 1
         return self.error if self.first <= self.passed < self.first + self.count else 0
 
     @property
     def occurred(self) -> bool:
-        """Whether any operation met it."""
+        """Whether any operation failed."""
         return bool(self.count) and self.passed >= self.first
 
     def fail(self) -> None:
-        """Count an operation, and raise the error that it meets."""
+        """Count an operation, and raise its error."""
         if error := self.next_error():
             raise OSError(error, "the simulated disk fails")
 
@@ -109,9 +110,9 @@ NO_FAILURE = DiskFailure()
 
 @contextmanager
 def files_end_at(size_bytes: int, *, visible: bool) -> Iterator[None]:
-    """While this lasts, the system refuses to write past this size: for SQLite an I/O error, after a part of a write.
+    """Refuse writes past this size: SQLite gets an I/O error after a partial write.
 
-    told: whether the program under test may see the limit, and so take it for a lack of room.
+    visible: whether the program under test may see the limit, and so take it for missing disk space.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
@@ -125,9 +126,9 @@ def files_end_at(size_bytes: int, *, visible: bool) -> Iterator[None]:
 
 @dataclass
 class AtRest:
-    """What happens to files while no process runs, at most once a night. told: what it was, or "".
+    """What happens to files while no process runs, at most once a scenario. done: the damage, or "".
 
-    copies: of the journal at earlier rests, for a person who puts an old one back.
+    copies: of the journal between earlier runs, for a person who puts an old one back.
     """
 
     rundir: RunDir
@@ -137,15 +138,15 @@ class AtRest:
 
     @property
     def has_log(self) -> bool:
-        """Whether the last process left its log: it has none after a clean end."""
+        """Whether the last process left its log: there is none after a clean end."""
         return self.rundir.journal.with_name(f"{self.rundir.journal.name}-wal").exists()
 
     def keep(self) -> None:
-        """Somebody makes a copy of the journal."""
+        """Copy the journal, as a person might."""
         self.copies.append(JournalFiles(self.rundir, self.rng).now())
 
     def damage(self) -> str:
-        """Do one thing to what is there, and say what."""
+        """Damage one file, and return a description."""
         private, journal, witness = (
             self.rundir.internal_dir,
             self.rundir.journal,
@@ -197,7 +198,7 @@ class AtRest:
 
 
 def flip_a_clip(rundir: RunDir, rng: Random, names: Sequence[str]) -> Path:
-    """Flip a bit of one of these delivered clips, and say of which."""
+    """Flip a bit of one of these delivered clips, and return its path."""
     path = rundir.path / rng.choice(names)
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)

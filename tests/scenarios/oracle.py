@@ -1,4 +1,4 @@
-"""The judge of a night. It reads only the sandbox's own ledger and the run directory, and knows the six promises."""
+"""Checks a scenario against the six promises. It reads only the sandbox's own ledger and the run directory."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from tests.scenarios.scenario import Story
 
 DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
 _TOLERANCE = 0.8
-NO_ANSWER = {"cut", "timed_out", "no_id", "unavailable", "server_error"}  # what leaves a submission in doubt
+NO_ANSWER = {"cut", "timed_out", "no_id", "unavailable", "server_error"}  # reasons for which a submission is in doubt
 
 
 class Broken(AssertionError):
@@ -24,14 +24,14 @@ class Broken(AssertionError):
 
 
 def check_story(story: Story) -> None:
-    """Raise Broken, naming the promise, if the night's outcome breaks one."""
+    """Raise Broken, naming the promise, if the scenario's result breaks one."""
     accepted = [event for event in story.ledger if event["event"] == "accepted"]
     rows = {row["id"]: row for row in story.report["jobs"]}
     _never_pays_twice(story, accepted)
     _never_loses(story, accepted)
     _never_shows_a_bad_file(story, rows)
     _never_shows_another_jobs(story, rows)
-    if not story.recovered:  # what the journal has lost holds no slot
+    if not story.recovered:  # lost records occupy no slot
         _bounded(story)
     _report_is_true(story, accepted, rows)
     _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
@@ -43,7 +43,7 @@ def _expect(truth: object, message: str) -> None:
 
 
 def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
-    """One generation a job, besides those of which the service said that they failed: they are billed nothing."""
+    """One generation a job, except for those that the service reported as failed: they cost nothing."""
     failed = {event["generation_id"] for event in story.ledger if event["event"] == "failed"}
     counts = Counter(event["fingerprint"] for event in accepted if event["generation_id"] not in failed)
     twice = {content: count for content, count in counts.items() if count > 1}
@@ -51,11 +51,13 @@ def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
 
 
 def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
-    """Each accepted generation is known by its id and over, or its job is held in doubt.
+    """Each accepted generation is known by its id and over, or its job is in doubt.
 
-    Where the journal was damaged, and the run told to go on, an unknown one is not lost as long as its job is held, or
-    the service failed to make it. No more jobs are in doubt than submissions were under way when a process died, or had
-    an outcome that damage took away and no witness counted (`Scenario._count_cut_outcomes`).
+    After a damaged journal was recovered, an unknown generation is not lost if its job is in doubt or the service
+    failed it.
+    No more jobs are in doubt than there were active submissions when a process died, and outcomes that damage removed
+    and no
+    witness counted (`Scenario._count_cut_outcomes`).
     """
     known: dict[str, dict[str, Any]] = {}
     in_doubt: dict[str, str] = {}
@@ -107,7 +109,7 @@ def _never_shows_a_bad_file(story: Story, rows: dict[str, Any]) -> None:
 
 
 def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
-    """Each delivered clip carries the mark of a generation that was made of what its job asks for."""
+    """Each delivered clip has the mark of a generation with its job's inputs."""
     for entry in story.entries:
         row = rows[entry.id]
         if row["state"] != "succeeded":
@@ -120,10 +122,11 @@ def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
 
 
 def _bounded(story: Story) -> None:
-    """Generations in flight by the service's own account, against the cap.
+    """The service's own count of generations in flight never exceeds the cap.
 
-    One whose acceptance was not told holds its slot for as long as generations take, as far as that is known by then:
-    longer than that nobody knows of it.
+    A generation whose acceptance was not reported occupies its slot for as long as generations take, as far as known
+    then.
+    After that, the client cannot know of it.
     """
     reported = {
         attempt["generation_id"]
@@ -152,10 +155,11 @@ def _bounded(story: Story) -> None:
 
 
 def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
-    """When the slot of a submission in doubt may come free. took: when generations ended, and how long they took.
+    """Return when the slot of a submission in doubt may become free. took: when generations ended, and their durations.
 
-    As docs/money.md says: ten times the longest while fewer than ten are known, else what all but one of twenty took,
-    and half an hour at most. The client may know a time that is a little shorter than the service's: hence a part.
+    As docs/money.md says: ten times the longest while fewer than ten are known, otherwise the 95th percentile, and half
+    an
+    hour at most. The client's measurement may be a little shorter than the service's, hence the tolerance.
     """
     free_at = at + DOUBT_S
     for count, (ended_at, _) in enumerate(took, 1):

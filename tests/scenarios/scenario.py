@@ -1,7 +1,7 @@
-"""One night: a seed decides the jobs, the service's faults, the deaths of the process and what the user does between.
+"""One scenario: a seed decides the jobs, the service's faults, the deaths of the process and the user's actions.
 
-`Night(seed).live(story)` runs it to its end and writes down what happened, for the oracle. The same seed gives the same
-night, in every process.
+`Scenario(seed).simulate(story)` runs it to its end and records the events for the oracle. The same seed gives the same
+scenario, in every process.
 """
 
 import asyncio
@@ -74,10 +74,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "logs": ("unavailable", "not_found", "hang", "cut", "html_200", "empty"),
 }  # fmt: skip
 
-# A service that says what is not so; how often of one generation at most, where more would be believed: three polls in
-# a row without an id, and two that say failed. Both kinds of false failures count towards these two, so a night has
-# one kind at most (`ONE_OF`). Left out: a reply to a submission that names another generation's id, against which no
-# client has a defence.
+# A service that gives wrong answers, and how often at most for one generation where the client would finally believe
+# more: three polls in a row without an id, and two that say failed. Both kinds of false failures count towards these
+# two, so a scenario has at most one of them (`ONE_OF`). One lie is omitted: a reply to a submission with another
+# generation's id, against which no client has a defence.
 LIES: dict[str, dict[str, int | None]] = {
     "submit": dict.fromkeys(
         ("server_error_accepted", "unavailable_accepted", "timeout_408_accepted", "early_425_accepted")
@@ -97,7 +97,7 @@ ONE_OF = ({"failed_early", "failed_late"},)
 
 @dataclass
 class Story:
-    """What happened: for the oracle, and for a person who reads a failing night."""
+    """The events of a scenario, for the oracle and for a person who reads a failure."""
 
     seed: int
     folder: Path
@@ -107,10 +107,10 @@ class Story:
     entries: tuple[Entry, ...] = ()  # of the last run
     report: dict[str, Any] = field(default_factory=dict)
     deaths: int = 0
-    damage: str = ""  # what happened to files at rest
-    recovered: bool = False  # a run was refused because of it, and one with --recover went on
+    damage: str = ""  # the damage between runs
+    recovered: bool = False  # a run was refused because of it, and one with --recover continued
     active_at_deaths: int = 0
-    active_at_last: int | None = None  # the same of the last run; None where it ended in order
+    active_at_last: int | None = None  # the same of the last run; None if it ended in order
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
@@ -123,7 +123,7 @@ class Story:
 
 
 class Scenario:
-    """A seed, and all that it decides. `change` lets a test bend the plan before it is lived."""
+    """Everything that a seed decides. A test may change the attributes before the simulation."""
 
     def __init__(self, seed: int, *, rate: float | None = None) -> None:
         self.seed = seed
@@ -136,14 +136,12 @@ class Scenario:
         self.rate = rate if rate is not None else rng.choice([0.0, 0.05, 0.05, 0.1, 0.3])
         self.interrupts = rng.random() < 0.15
         self.clock_jumps = rng.random() < 0.15
-        self.fault_rng = Random(
-            f"{seed} disk"
-        )  # of its own: what the disk does leaves the rest of a seed's night as it was
+        self.fault_rng = Random(f"{seed} disk")  # separate, so that disk faults do not change the seed's other draws
         self.disk_failures = self.fault_rng.choice([0, 0, 0, 1, 3])  # runs in which the disk fails for a while
-        self.damages = self.fault_rng.choice(DAMAGES)  # at rest
+        self.damages = self.fault_rng.choice(DAMAGES)  # between runs
         self.flips = self.fault_rng.choice([0, 0, 1])  # of clips
         self.in_doubt = self.fault_rng.choice(["hold", "hold", "evidence"])
-        self.recovers = False  # whether the next run is to continue what is left of a damaged journal
+        self.recovers = False  # whether the next run recovers a damaged journal
         self.config = SandboxConfig(
             seed=seed,
             capacity=rng.choice([1, 2, 4, 8]),
@@ -159,7 +157,7 @@ class Scenario:
         self._draw_conditions()
 
     def _draw_conditions(self) -> None:
-        """What the night holds beyond single faults. Drawn last, so that a seed's faults stay what they were."""
+        """Draw outages, account failures and limits. They are drawn last, so that a seed's faults do not change."""
         rng = self.rng
         outages = tuple(
             Outage(
@@ -179,7 +177,7 @@ class Scenario:
             concurrency_limit=rng.choice([None, None, 1, 3]),
             quotes=rng.random() < 0.5,
         )
-        self.limits: dict[str, Any] = {}  # of the first runs: what the user sets, and then thinks better of
+        self.limits: dict[str, Any] = {}  # the user's settings in the first runs, removed later
         if rng.random() < 0.15:
             self.limits["max_generations"] = rng.randint(1, 6)
         if rng.random() < 0.15:
@@ -198,7 +196,7 @@ class Scenario:
                     yield Fault(on=call, kind=kind, rate=self.rate)
 
     def _lies(self) -> Iterator[Fault]:
-        rng = Random(f"{self.seed} lies")  # of its own, as `ill`
+        rng = Random(f"{self.seed} lies")  # separate, as `fault_rng`
         rate = rng.choice([0.0, 0.1, 0.3]) if self.rate else 0.0
         drawn: set[str] = set()
         for call, kinds in LIES.items():
@@ -209,14 +207,14 @@ class Scenario:
                     yield Fault(on=call, kind=kind, rate=rate, each_first=most)
 
     def entries(self) -> tuple[Entry, ...]:
-        """The manifest: URLs (stood in for by the sandbox), some jobs equal under two ids."""
+        """Return the manifest's entries: URLs (the sandbox replaces the files), and some equal jobs with two ids."""
         jobs = [_job(f"https://example.com/{self.seed}/{number}.mp4") for number in range(self.jobs)]
         if self.rng.random() < 0.3:
             jobs.append(self.rng.choice(jobs))
         return tuple(Entry(place, f"job-{place}", job) for place, job in enumerate(jobs))
 
     def edited(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        """What a user does to a manifest between two runs: reorder it, rename an id, add a job."""
+        """Edit a manifest between two runs: reorder it, rename an id, add a job."""
         listed = list(entries)
         self.rng.shuffle(listed)
         if self.rng.random() < 0.5:
@@ -228,9 +226,9 @@ class Scenario:
         return tuple(replace(entry, position=place) for place, entry in enumerate(listed))
 
     def simulate(self, story: Story) -> None:
-        """Run the night to its end, and tell it."""
+        """Simulate the scenario to its end, and record it."""
         collecting = gc.isenabled()
-        gc.disable()  # when it runs must not decide when things end
+        gc.disable()  # its timing must not decide when things end
         try:
             in_virtual_time(lambda loop: self._simulate(loop, story))
         finally:
@@ -255,9 +253,9 @@ class Scenario:
                 if self.edits and self.rng.random() < 0.3:
                     entries = self.edited(entries)
                     story.note(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
-                assert number < MAX_RUNS - 1, "the batch does not come to an end"
+                assert number < MAX_RUNS - 1, "the batch does not end"
                 await asyncio.sleep(self.rng.choice([1.0, 60.0, 3600.0]))
-                assert loop.time() < MAX_VIRTUAL_S, "the batch does not come to an end"
+                assert loop.time() < MAX_VIRTUAL_S, "the batch does not end"
         finally:
             await service.close()
         story.entries = entries
@@ -265,7 +263,7 @@ class Scenario:
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
 
     def _between_runs(self, loop: Loop, story: Story, at_rest: AtRest) -> bool:
-        """What happens to files between two runs. Returns whether it takes another run to mend."""
+        """Damage files between two runs. Return whether another run is needed to repair them."""
         at_rest.keep()
         if self.damages and self.fault_rng.random() < (0.7 if at_rest.has_log else 0.2):
             self.damages -= 1
@@ -288,7 +286,7 @@ class Scenario:
         return True
 
     def _within_budget(self, ledger: list[dict[str, Any]]) -> None:
-        """Promise 4, while a budget is set: by the service's own account."""
+        """Check promise 4 while a budget is set, with the service's own account."""
         accepted = sum(event["event"] == "accepted" for event in ledger)
         charged = sum(event.get("charged", 0) for event in ledger)
         assert accepted <= self.limits.get("max_generations", accepted), (
@@ -297,7 +295,7 @@ class Scenario:
         assert charged <= self.limits.get("max_credits", charged), f"promise 4: {charged} credits, {self.limits}"
 
     async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
-        """One process. Returns its exit status, or None where it died or was refused."""
+        """Simulate one process. Return its exit status, or None if it died or was refused."""
         mortal, disk_failure = self._draw_fate(dying=dying)
         files = JournalFiles(story.rundir, self.fault_rng)
         disk = SimDisk(mortal, self.rng, disk_failure)
@@ -347,7 +345,7 @@ class Scenario:
         return status
 
     def _draw_fate(self, *, dying: bool) -> tuple[Mortal, DiskFailure]:
-        """When the process dies, and when its disk fails."""
+        """Draw when the process dies, and when its disk fails."""
         mortal = Mortal()
         if dying and self.rng.random() < 0.5:
             mortal.die_at = int(self.rng.expovariate(1 / 60)) + 1
@@ -360,13 +358,13 @@ class Scenario:
         return mortal, DiskFailure(first, count, self.fault_rng.choice([errno.EIO, errno.ENOSPC]))
 
     def _refused(self, loop: Loop, story: Story, text: str, *, expected: bool) -> None:
-        """A run that does not begin: only a failing disk and damage at rest are reasons."""
+        """Record a run that does not start: only a failing disk and damage between runs are valid reasons."""
         story.note(loop.time(), f"refused: {text}")
         assert expected or story.damage, f"a run is refused: {text}"
         self.recovers = bool(story.damage) and not expected
 
     def _active_submissions(self, story: Story) -> int:
-        """Submissions whose fate the journal does not tell, once their process is gone."""
+        """Return the number of submissions whose outcome the journal does not have after the process ended."""
         snapshot = None
         with suppress(BatchrunnerError) if story.damage else nullcontext():
             snapshot = journal.read(story.rundir.journal)
@@ -375,12 +373,12 @@ class Scenario:
         return active
 
     def _count_cut_outcomes(self, loop: Loop, story: Story) -> None:
-        """Count submissions whose stored outcome the damage took away, where no witness vouches for that outcome.
+        """Count submissions whose stored outcome was lost by damage, if no witness counted that outcome.
 
         A process that dies between a commit and the write of its witness, or whose disk refuses the witness, leaves
         commits that no witness counts. A log that lacks them looks like that of a process that died before them, so
         these submissions are in doubt. After a run that ended in order the witness counts every commit: then a
-        submission in doubt stays a breach.
+        submission in doubt is an error.
         """
         if story.active_at_last is None:
             return
@@ -399,7 +397,7 @@ class Scenario:
 
 
 class JumpyClock(LoopClock):
-    """A wall clock that somebody sets now and then, by up to two days in either direction."""
+    """A wall clock that is set now and then, by up to two days in either direction."""
 
     def __init__(self, rng: Random) -> None:
         super().__init__(EPOCH)
@@ -413,7 +411,7 @@ class JumpyClock(LoopClock):
 
 
 async def _ended(process: "asyncio.Future[int]") -> tuple[int | None, str]:
-    """A process's exit status, or None with the words in which it was refused: none for one that died."""
+    """Return a process's exit status, or None with the message of its refusal ("" if it died)."""
     try:
         return await process, ""
     except (Died, asyncio.CancelledError):
@@ -429,7 +427,7 @@ def _first(caught: list[int]) -> Any:
 
 
 async def _cancel_dead_tasks() -> None:
-    """Cancel what the dead process left in the loop."""
+    """Cancel the tasks that the dead process left in the loop."""
     left = [task for task in asyncio.all_tasks() if "Engine." in getattr(task.get_coro(), "__qualname__", "")]
     for task in left:
         task.cancel()
@@ -464,7 +462,7 @@ def _job(url: str) -> Job:
 
 @cache
 def _clip() -> bytes:
-    """A small whole clip: 32x32, three frames."""
+    """Return a small valid clip: 32x32, three frames."""
     import io
 
     import av
@@ -483,5 +481,5 @@ def _clip() -> bytes:
 
 
 async def _render(request: RenderRequest) -> bytes:
-    """A small clip, whatever was asked for, and its mark."""
+    """Return a small clip with the request's mark, whatever was requested."""
     return _clip() + request.mark

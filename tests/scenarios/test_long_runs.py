@@ -1,4 +1,4 @@
-"""What a whole night brings: outages, an empty account, limits, budgets, deadlines; and what is left in the morning."""
+"""Long runs: outages, an empty account, limits, budgets and deadlines, and the state in the morning."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.scenarios.world import EPOCH
 
 _BASIS = registry.default_model().price
 assert _BASIS is not None
-PRICE = _BASIS.credits["480p"] * 10  # of a clip taken for ten seconds long
+PRICE = _BASIS.credits["480p"] * 10  # of a clip with an assumed length of ten seconds
 TEN_S: dict[str, Any] = {"assume_length": "10s"}
 
 
@@ -31,12 +31,12 @@ def many(count: int) -> tuple[Entry, ...]:
 
 
 def submissions(sim: Simulation) -> list[dict[str, Any]]:
-    """Every submission that reached the service, accepted or refused, by its own ledger."""
+    """Return every submission that reached the service, accepted or refused, from its own ledger."""
     return [event for event in sim.service.ledger() if event["event"] == "accepted" or event.get("call") == "submit"]
 
 
 def health(sim: Simulation, call: str) -> list[str]:
-    """How calls of one kind fared, change by change, as the report tells it."""
+    """Return the statuses of one kind of call in the report, in order."""
     found = [event for event in sim.report["timeline"] if event["kind"] == "call_health" and event["call"] == call]
     return [event["status"] for event in found]
 
@@ -45,14 +45,15 @@ def health(sim: Simulation, call: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shows", ["unavailable", "html_502", "reset", "black_hole", "refused", "empty_503"])
-def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, shows: str) -> None:
+def test_an_outage_of_an_hour_fails_no_job_and_pauses_the_batch(tmp_path: Path, shows: str) -> None:
     async def story(sim: Simulation) -> None:
         jobs = many(30)
         status = await sim.run(jobs, concurrency=8)
         states = Counter(sim.states().values())
         assert states["failed"] == 0
         in_doubt = states["in_doubt"]
-        # Only what was in the air when it began, or what made the streak: a look that costs nothing goes first.
+        # Only submissions that were active at its start or formed the streak: later, a free status request must succeed
+        # first.
         assert in_doubt <= 8, states
         assert status == (1 if in_doubt else 0)
         assert states["succeeded"] == 30 - in_doubt
@@ -63,11 +64,11 @@ def test_an_outage_of_an_hour_fails_no_job_and_is_met_as_one(tmp_path: Path, sho
     play(tmp_path, story, conditions=Conditions(outages=(outage,)), logs=False)
 
 
-def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> None:
+def test_during_an_outage_one_submission_probes_at_growing_intervals(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(40), concurrency=8) == 0
         refused = [event for event in submissions(sim) if event["event"] == "refused"]
-        assert len(refused) <= 8 + 60, "eight in the air, then one at a time, every two to three minutes"
+        assert len(refused) <= 8 + 60, "eight active ones, then one at a time, every two to three minutes"
         waits = [after["at"] - before["at"] for before, after in pairwise(refused)]
         assert sum(waits[:6]) < sum(waits[-6:]) / 2
 
@@ -75,7 +76,7 @@ def test_during_an_outage_only_one_tries_and_its_waits_grow(tmp_path: Path) -> N
     play(tmp_path, story, conditions=Conditions(outages=(outage,)))
 
 
-def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None:
+def test_an_outage_longer_than_outage_wait_ends_the_run(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(5), outage_wait="30m") == 3
         assert Counter(sim.states().values())["failed"] == 0
@@ -87,8 +88,8 @@ def test_an_outage_longer_than_its_patience_ends_the_run(tmp_path: Path) -> None
     play(tmp_path, story, conditions=Conditions(outages=(Outage(from_s=30.0, for_s=30_000.0),)))
 
 
-def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: Path) -> None:
-    """The service chokes on this one and takes all others: no outage, so it must not try for ever."""
+def test_a_single_job_that_is_always_refused_fails_in_the_end(tmp_path: Path) -> None:
+    """The service refuses this job and accepts all others: it is not an outage, and the attempts must end."""
 
     async def story(sim: Simulation) -> None:
         jobs = many(200)
@@ -105,19 +106,19 @@ def test_a_job_that_alone_is_refused_again_and_again_fails_in_the_end(tmp_path: 
 # The account
 
 
-def test_out_of_credits_pauses_and_goes_on_after_a_top_up(tmp_path: Path) -> None:
+def test_out_of_credits_pauses_and_a_top_up_continues_the_batch(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(12), concurrency=4, account_wait="1h") == 0
         assert health(sim, "submit") == ["paused", "fine"]
         assert sim.report["totals"]["failed"] == 0
         refused = [event for event in submissions(sim) if event["event"] == "refused"]
-        assert 1 <= len(refused) <= 4 + 12, "one submission tries at growing waits"
+        assert 1 <= len(refused) <= 4 + 12, "one submission probes at growing intervals"
 
     failure = AccountFailure(from_s=30.0, shows="out_of_credits")
     play(tmp_path, story, conditions=Conditions(account=(failure,), top_ups=(TopUp(2400.0, 10**9),)))
 
 
-def test_while_the_account_is_paused_what_is_paid_for_is_fetched(tmp_path: Path) -> None:
+def test_while_the_account_is_paused_paid_clips_are_downloaded(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(6), concurrency=3, account_wait="20m") == 3
         assert Counter(sim.states().values()) == {"succeeded": 3, "pending": 3}
@@ -137,14 +138,14 @@ def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
     play(tmp_path, story, conditions=Conditions(account=(AccountFailure(from_s=10.0, for_s=3000.0, shows="revoked"),)))
 
 
-# The cap and the pace
+# The cap and the rate
 
 
-def test_the_cap_adapts_to_what_the_service_takes(tmp_path: Path) -> None:
+def test_the_cap_adapts_to_the_services_limit(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(60), concurrency=16) == 0
         caps = [int(event["status"]) for event in sim.report["timeline"] if event["kind"] == "cap"]
-        assert min(caps) <= 3 < max(caps), "halved, and crept up again"
+        assert min(caps) <= 3 < max(caps), "halved, and raised again"
         assert max(caps) <= 16
         refused = [event for event in submissions(sim) if event["event"] == "refused"]
         assert len(refused) <= 60, "less than one refusal a job"
@@ -161,7 +162,7 @@ def test_the_cap_recovers_when_the_limit_is_gone(tmp_path: Path) -> None:
     play(tmp_path, story, conditions=Conditions(throttled=(Throttle(from_s=0.0, for_s=600.0, concurrency=2),)))
 
 
-def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
+def test_the_request_rate_stays_below_the_services_limit(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(40), concurrency=20, requests_per_second=2, poll_interval="5s") == 0
         assert health(sim, "submit") == health(sim, "poll") == []
@@ -172,7 +173,7 @@ def test_the_pace_keeps_below_the_services_limit(tmp_path: Path) -> None:
 # Money
 
 
-def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> None:
+def test_the_budget_in_credits_is_never_exceeded_over_all_runs(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         jobs = many(10)
         for _ in range(3):
@@ -186,7 +187,7 @@ def test_the_budget_in_credits_is_never_passed_over_all_runs(tmp_path: Path) -> 
     play(tmp_path, story, quotes=False)
 
 
-def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
+def test_the_services_quote_precedes_the_price_table(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(3), max_credits=100 * PRICE, **TEN_S) == 0
         money = sim.report["totals"]
@@ -196,7 +197,7 @@ def test_what_the_service_named_goes_before_the_table(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
+def test_a_job_in_doubt_counts_as_spent(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(5), max_generations=3, concurrency=1) == 3
         assert Counter(sim.states().values()) == {"in_doubt": 1, "succeeded": 2, "pending": 2}
@@ -204,7 +205,7 @@ def test_a_doubt_counts_as_spent(tmp_path: Path) -> None:
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False)
 
 
-def test_a_failed_generation_gives_its_hold_back(tmp_path: Path) -> None:
+def test_a_failed_generation_releases_its_hold(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(4), max_credits=2 * PRICE, concurrency=1, **TEN_S) == 3
         assert Counter(sim.states().values()) == {"failed": 1, "succeeded": 2, "pending": 1}
@@ -224,13 +225,13 @@ def test_a_job_of_unknown_price_is_not_submitted_under_a_budget(tmp_path: Path) 
 # Time
 
 
-def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_path: Path) -> None:
+def test_the_deadline_skips_jobs_that_would_not_finish_and_waits_for_the_others(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         jobs = many(40)
         assert await sim.run(jobs, max_runtime="10m", concurrency=2) == 3
         states = Counter(sim.states().values())
         assert states["succeeded"] >= 14, "two at a time, a minute and a poll each"
-        assert states["in_flight"] == 0, "none was begun that would not finish"
+        assert states["in_flight"] == 0, "no job was submitted that would not finish"
         assert states["pending"] == 40 - states["succeeded"]
         assert "would not finish in time" in sim.report["stopped"]
         assert sim.loop.time() < 700
@@ -240,7 +241,7 @@ def test_the_deadline_leaves_what_would_not_finish_and_fetches_what_does(tmp_pat
     play(tmp_path, story)
 
 
-def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path) -> None:
+def test_the_deadline_ends_the_run_even_with_generations_in_flight(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         deadline = datetime.fromtimestamp(EPOCH + 300, UTC).isoformat()
         assert await sim.run(many(4), deadline=deadline, concurrency=2) == 3
@@ -256,7 +257,7 @@ def test_at_the_deadline_it_ends_even_with_generations_in_flight(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("most", "failed"), [("5", 5), ("10%", 4)])
-def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, failed: int) -> None:
+def test_a_batch_in_which_every_job_fails_stops(tmp_path: Path, most: str, failed: int) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(40), concurrency=1, stop_after_failures=most) == 3
         states = Counter(sim.states().values())
@@ -265,7 +266,7 @@ def test_a_batch_that_is_evidently_broken_stops(tmp_path: Path, most: str, faile
     play(tmp_path, story, Fault(on="generation", kind="face_detection"))
 
 
-def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> None:
+def test_service_faults_do_not_count_as_failures_of_the_batch(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(20), concurrency=4, stop_after_failures="1", generation_retries=3) == 0
 
@@ -277,18 +278,18 @@ def test_trouble_of_the_service_is_no_failure_of_the_batch(tmp_path: Path) -> No
     )
 
 
-def test_a_generation_that_the_service_failed_to_make_is_made_again_once(tmp_path: Path) -> None:
+def test_a_generation_that_the_service_failed_is_repeated_once(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(1)) == 1
         [row] = sim.report["jobs"]
         assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed"]
-        assert await sim.run(many(1)) == 1, "no more of its own accord"
+        assert await sim.run(many(1)) == 1, "no more without a request"
         assert list(sim.accepted().values()) == [2]
 
     play(tmp_path, story, Fault(on="generation", kind="error_object"))
 
 
-def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
+def test_refused_content_is_not_submitted_again(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(1), generation_retries=5) == 1
         assert list(sim.accepted().values()) == [1]
@@ -300,7 +301,7 @@ def test_a_refused_content_is_not_tried_again(tmp_path: Path) -> None:
 # Order
 
 
-def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
+def test_priority_precedes_the_manifests_order(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         plain = many(4)
         ranked = tuple(replace(entry, priority=place) for entry, place in zip(plain, (0, 5, 0, 9), strict=True))
@@ -312,12 +313,12 @@ def test_priority_goes_first_then_the_manifests_order(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-# All of it
+# Combinations
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.3])
-def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
-    """Two outages, an account that is empty for a while, faults all along, and a deadline; then the next night."""
+def test_an_eight_hour_run_of_500_jobs_completes_in_the_next_one(tmp_path: Path, rate: float) -> None:
+    """Two outages, an empty account for a while, faults all the time, and a deadline; then the next run."""
 
     async def story(sim: Simulation) -> None:
         jobs = many(500)
@@ -326,7 +327,7 @@ def test_an_eight_hour_night_of_500_jobs(tmp_path: Path, rate: float) -> None:
         states = Counter(sim.states().values())
         assert sim.loop.time() < 8 * 3600 + 60
         assert states["succeeded"] > (300 if rate == 0 else 200 if rate < 0.1 else 60), states
-        assert states["pending"] > 0, "more than one night's work"
+        assert states["pending"] > 0, "more than one run's work"
         if rate == 0:
             assert states["failed"] == 0
             assert states["in_doubt"] <= 16
@@ -389,7 +390,7 @@ STORM = (
 
 @pytest.mark.parametrize("logs", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: bool) -> None:
+def test_under_many_faults_a_batch_makes_progress(tmp_path: Path, seed: int, *, logs: bool) -> None:
     """One job in doubt under a throttled cap once stopped everything for half an hour, again and again."""
 
     async def story(sim: Simulation) -> None:
@@ -403,7 +404,7 @@ def test_in_a_storm_a_batch_keeps_moving(tmp_path: Path, seed: int, *, logs: boo
     play(tmp_path, story, *STORM, seed=seed, logs=logs, concurrency_limit=3)
 
 
-def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
+def test_an_hour_in_the_queue_is_not_a_hang(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(3), concurrency=3, job_timeout="10m") == 0
         assert sim.loop.time() > 7000
@@ -411,8 +412,8 @@ def test_an_hour_in_the_queue_is_not_hung(tmp_path: Path) -> None:
     play(tmp_path, story, queue_wait_s=7200.0)
 
 
-def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
-    """The stand-in clips are 32 by 32: not what was asked for."""
+def test_a_clip_of_unexpected_size_is_kept_with_a_warning(tmp_path: Path) -> None:
+    """The placeholder clips are 32 by 32 pixels, which was not requested."""
 
     async def story(sim: Simulation) -> None:
         assert await sim.run(many(1)) == 0
@@ -423,7 +424,7 @@ def test_an_odd_clip_is_kept_and_says_so(tmp_path: Path) -> None:
 
 
 def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
-    """Two hundred generations in flight are entries of a heap: tasks are calls under way, and those are bounded."""
+    """Two hundred generations in flight are entries of a heap. Tasks exist only for active calls, which are bounded."""
 
     async def story(sim: Simulation) -> None:
         seen: list[int] = []
@@ -442,12 +443,12 @@ def test_no_task_waits_for_a_job(tmp_path: Path) -> None:
     play(tmp_path, story, capacity=250, queue_limit=1000)
 
 
-# The plan of a night half done
+# The plan of a half-finished batch
 
 
 @pytest.mark.parametrize("stopped_at_s", [5.0, 30.0, 70.0, 100.0, 190.0])
 @pytest.mark.parametrize("flags", [{}, {"retry_failed": True}, {"in_doubt": "resubmit"}], ids=str)
-def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
+def test_the_plan_of_a_half_finished_batch_is_right_in_every_row(
     tmp_path: Path, stopped_at_s: float, flags: dict[str, Any]
 ) -> None:
     async def story(sim: Simulation) -> None:
@@ -478,8 +479,8 @@ def test_the_plan_of_a_half_done_batch_is_right_in_every_row(
 
 
 @pytest.mark.parametrize("deadline", ["06:00", "22:00-06:00"])
-def test_a_start_that_a_timer_makes_up_for_in_the_morning_ends_at_once(tmp_path: Path, deadline: str) -> None:
-    """The machine slept at ten, and wakes three hours after the deadline: the day is not the night's."""
+def test_a_timer_that_starts_late_in_the_morning_ends_at_once(tmp_path: Path, deadline: str) -> None:
+    """The machine was asleep at ten, and wakes three hours after the deadline: the run must not use the day."""
 
     async def story(sim: Simulation) -> None:
         local = datetime.fromtimestamp(EPOCH, UTC).astimezone().tzinfo

@@ -1,6 +1,6 @@
-"""The nights must be able to fail: each promise is broken on purpose, and some night has to notice.
+"""The scenarios must be able to fail: each promise is broken on purpose, and some scenario has to detect it.
 
-A mutation is patched in, nights are lived until one breaks a promise, and the test fails if none does.
+A mutation is patched in, scenarios are simulated until one breaks a promise, and the test fails if none does.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from tests.scenarios.__main__ import simulate
 from tests.scenarios.world import SimDisk
 
 MOST_SCENARIOS = 300
-# A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
+# A simulated process that dies leaves connections open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
-    """The intent is journalled when the answer is there."""
+    """The intent is journalled after the reply."""
 
     async def submit(self: Steps, fingerprint: str, breaker_generation: int) -> Next:
         record = self.records[fingerprint]
@@ -49,7 +49,7 @@ def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
 
 
 def post_again_after_a_cut(patch: pytest.MonkeyPatch) -> None:
-    """A submission without an answer is taken for refused."""
+    """A submission without a reply is treated as refused."""
     decide = Steps._not_accepted
 
     async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
@@ -60,7 +60,7 @@ def post_again_after_a_cut(patch: pytest.MonkeyPatch) -> None:
 
 
 def died_means_refused(patch: pytest.MonkeyPatch) -> None:
-    """What was being submitted when the process died is pending again."""
+    """A submission that was active when the process died is pending again."""
 
     def take_up(known: Any, entries: Any, **options: Any) -> Any:
         return resume.take_up(known, entries, **{**options, "resubmit_in_doubt": True})
@@ -74,7 +74,7 @@ def name_before_flush(patch: pytest.MonkeyPatch) -> None:
 
 
 def key_by_position(patch: pytest.MonkeyPatch) -> None:
-    """What is known of a job is found by its place in the manifest."""
+    """A job's record is found by its position in the manifest."""
     places: dict[str, list[str]] = {}
 
     def take_up(known: Any, entries: list[Entry], **options: Any) -> Any:
@@ -100,7 +100,7 @@ def id_only_in_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    """A submission in doubt gives its slot back at once."""
+    """A submission in doubt releases its slot at once."""
     decide = Steps._not_accepted
 
     async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
@@ -111,18 +111,18 @@ def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
-    """Whatever came is taken for a clip."""
+    """Every download is treated as a clip."""
 
     patch.setattr(decoder, "inspect", lambda *_: decoder.Decoded(1, 1, None, None))
 
 
 def a_believer_of_replies_for_others(patch: pytest.MonkeyPatch) -> None:
-    """Whatever generation a reply to a poll names, it is taken for the one that was asked for."""
+    """A reply to a poll is accepted for any generation that it names."""
     patch.setattr(responses, "_names", lambda *_: True)
 
 
 def a_believer_of_the_first_reply_without_an_id(patch: pytest.MonkeyPatch) -> None:
-    """A reply that names no generation is believed at once."""
+    """A reply that names no generation is accepted at once."""
     patch.setattr(confirmation, "POLLS_WITHOUT_ID", 1)
 
 
@@ -132,7 +132,7 @@ def a_failure_is_seen_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def every_answer_without_success_is_a_refusal(patch: pytest.MonkeyPatch) -> None:
-    """A 5xx, 408 or 425 to a submission is taken for a refusal."""
+    """A 5xx, 408 or 425 to a submission is treated as a refusal."""
     refusal = responses._refusal
 
     def certain(*arguments: Any, **more: Any) -> CallError:
@@ -147,17 +147,17 @@ def a_witness_that_is_not_written(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_journal_that_is_gone_is_made_anew(patch: pytest.MonkeyPatch) -> None:
-    """A run directory without its journal is taken for a new one."""
+    """A run directory without its journal is treated as a new one."""
     patch.setattr(recovery, "require_no_signs", lambda *_, **__: None)
     patch.setattr(Witness, "read", lambda _: None)
 
 
 def recovering_holds_nothing(patch: pytest.MonkeyPatch) -> None:
-    """With --recover, a job of which the journal knows nothing is submitted."""
+    """With --recover, a job that is not in the journal is submitted."""
     patch.setattr(runner, "held_in_doubt", lambda known, *_: known)
 
 
-# And a night that noticed it when this was written, which is tried first: any other will do as well.
+# And a scenario that detected it when this was written, which is tried first; any other counts as well.
 MUTATIONS: list[tuple[Patch, int]] = [
     (intent_after_the_post, 0),
     (post_again_after_a_cut, 0),
@@ -178,13 +178,13 @@ MUTATIONS: list[tuple[Patch, int]] = [
 
 
 @pytest.mark.parametrize(("mutation", "noticed"), MUTATIONS, ids=[mutation.__name__ for mutation, _ in MUTATIONS])
-def test_some_night_notices(mutation: Patch, noticed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_scenario_detects_the_mutation(mutation: Patch, noticed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in (noticed, *range(MOST_SCENARIOS)):
         with monkeypatch.context() as patch:
             mutation(patch)
             try:
                 _, wrong, _ = simulate(seed)
-            except LocalFault:  # the journal refuses what cannot be
+            except LocalFault:  # the journal refuses impossible values
                 return
         if wrong:
             return

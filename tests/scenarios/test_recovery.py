@@ -1,4 +1,4 @@
-"""A journal that is gone, old or damaged in the middle of a batch: nothing is paid for twice, and --recover goes on."""
+"""A missing, old or damaged journal in the middle of a batch: nothing is paid twice, and --recover continues."""
 
 import gc
 import shutil
@@ -15,13 +15,13 @@ from batchrunner.sandbox import Fault
 from tests.orders import order_of
 from tests.scenarios.test_stories import Simulation, entries, play
 
-# A run that dies leaves its connections open, as a killed process does.
+# A simulated process that dies leaves its connections open, as a killed process does.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
-    """Collect what dead runs left here, and not in the middle of another test."""
+    """Collect the objects that dead runs left, and not during another test."""
     yield
     gc.collect()
 
@@ -94,17 +94,17 @@ def test_a_lost_journal_is_refused_and_recovered_with_nothing_paid_twice(
         assert sim.accepted() == paid
         await sim.run(named, recover=True)
         await sim.run(named)
-        assert set(sim.accepted().values()) == {1}, "nothing was paid for twice"
+        assert set(sim.accepted().values()) == {1}, "nothing was paid twice"
         states = sim.states()
         assert set(states.values()) <= {"succeeded", "in_doubt"}
         assert "succeeded" in states.values() or not (with_reports or logs)
         if logs:
-            assert list(states.values()).count("succeeded") == len(sim.accepted()), "all that was paid for"
+            assert list(states.values()).count("succeeded") == len(sim.accepted()), "all paid generations"
 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), duration_s=300.0, logs=logs)
 
 
-def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
+def test_listed_submissions_are_adopted_after_a_recovery(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         named = entries("job-0", "job-1", "job-2")
         await sim.run(named, interrupt_at_s=2.0)
@@ -112,7 +112,7 @@ def test_what_the_log_shows_is_adopted_after_a_recovery(tmp_path: Path) -> None:
         sim.path("report.json").unlink()
         assert await sim.run(named, recover=True) == 1
         states = list(sim.states().values())
-        assert states.count("succeeded") == len(sim.accepted()) == 2, "found by their keys, and fetched"
+        assert states.count("succeeded") == len(sim.accepted()) == 2, "found by their keys, and downloaded"
         assert states.count("in_doubt") == 1
         assert await sim.run(named, in_doubt="resubmit") == 0
         assert list(sim.accepted().values()) == [1, 1, 1]
@@ -124,8 +124,8 @@ FAILS_ONCE = Fault(on="generation", kind="error_object", first=1)
 
 
 @pytest.mark.parametrize("logs", [True, False])
-def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path, logs: bool) -> None:
-    """The part of the journal that is lost may hold the next one. It does here: the log shows it."""
+def test_a_recovery_does_not_repeat_a_failed_generation(tmp_path: Path, logs: bool) -> None:
+    """The lost part of the journal may contain the next attempt. It does here: the log lists it."""
 
     async def story(sim: Simulation) -> None:
         named = entries("job-0")
@@ -142,7 +142,7 @@ def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path
         if not logs:
             assert row["error"]["kind"] == "later_attempt_lost"
             assert "--in-doubt" in row["error"]["hint"]
-            assert await sim.run(named) == 1, "a later run holds it as well"
+            assert await sim.run(named) == 1, "a later run keeps it as well"
             assert sim.accepted() == paid
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
@@ -150,7 +150,7 @@ def test_a_generation_that_failed_is_not_made_again_by_a_recovery(tmp_path: Path
 
 @pytest.mark.parametrize("logs", [True, False])
 def test_the_retry_of_a_failed_job_is_searched_for_after_a_recovery(tmp_path: Path, logs: bool) -> None:
-    """The recovered journal knows that it failed, and not that it was retried."""
+    """The recovered journal records that it failed, and not that it was retried."""
 
     async def story(sim: Simulation) -> None:
         named = entries("job-0")
@@ -167,7 +167,7 @@ def test_the_retry_of_a_failed_job_is_searched_for_after_a_recovery(tmp_path: Pa
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
 
 
-def test_of_several_lost_attempts_the_newest_is_adopted(tmp_path: Path) -> None:
+def test_the_newest_of_several_lost_attempts_is_adopted(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         named = entries("job-0")
         await sim.run(named, interrupt_at_s=2.0)
@@ -178,13 +178,13 @@ def test_of_several_lost_attempts_the_newest_is_adopted(tmp_path: Path) -> None:
         old_journal(sim)
         assert await sim.run(named, recover=True) == 0
         assert sim.accepted() == paid == Counter({order_of(named[0].job): 3})
-        assert len(sim.report["jobs"][0]["attempts"]) == 2, "the one between was not looked at"
+        assert len(sim.report["jobs"][0]["attempts"]) == 2, "the one between was not polled"
 
     play(tmp_path, story, replace(FAILS_ONCE, first=2), duration_s=300.0)
 
 
 def test_lost_attempts_that_all_failed_leave_the_job_in_doubt(tmp_path: Path) -> None:
-    """Each is looked at once: the search comes to an end."""
+    """Each attempt is polled once, so the search ends."""
 
     async def story(sim: Simulation) -> None:
         named = entries("job-0")
@@ -199,12 +199,12 @@ def test_lost_attempts_that_all_failed_leave_the_job_in_doubt(tmp_path: Path) ->
         assert row["state"] == "in_doubt"
         assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed", "failed", "in_doubt"]
         assert await sim.run(named, in_doubt="resubmit", generation_retries=0) == 1
-        assert sim.accepted() == Counter({order_of(named[0].job): 4}), "as the user asks for"
+        assert sim.accepted() == Counter({order_of(named[0].job): 4}), "on the user's request"
 
     play(tmp_path, story, replace(FAILS_ONCE, first=None), duration_s=300.0)
 
 
-def test_a_job_that_failed_is_made_again_only_if_the_user_asks_for_it(tmp_path: Path) -> None:
+def test_a_failed_job_is_repeated_only_on_request(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         sim.lists_on_acceptance = True
         named = entries("job-0")
@@ -224,7 +224,7 @@ def test_a_job_that_failed_is_made_again_only_if_the_user_asks_for_it(tmp_path: 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0)
 
 
-def test_a_plain_run_after_a_recovery_still_searches_for_a_later_attempt(tmp_path: Path) -> None:
+def test_a_normal_run_after_a_recovery_still_searches_for_a_later_attempt(tmp_path: Path) -> None:
     """The recovery left the job in flight, and its generation failed only later."""
 
     async def story(sim: Simulation) -> None:
@@ -243,7 +243,7 @@ def test_a_plain_run_after_a_recovery_still_searches_for_a_later_attempt(tmp_pat
 
 
 @pytest.mark.parametrize("sign", ["job-0.mp4", "results.csv", "report.html", "report.json", ".batchrunner.witness"])
-def test_any_sign_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path, sign: str) -> None:
+def test_any_trace_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path, sign: str) -> None:
     async def story(sim: Simulation) -> None:
         sim.path("").mkdir()
         sim.path(sign).write_bytes(b"of somebody")
@@ -259,7 +259,7 @@ def test_any_sign_of_an_earlier_run_without_a_journal_is_refused(tmp_path: Path,
     play(tmp_path, story)
 
 
-def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
+def test_a_clip_of_another_name_is_not_a_trace(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         sim.path("").mkdir()
         sim.path("holiday.mp4").write_bytes(b"mine")
@@ -269,7 +269,7 @@ def test_a_clip_of_another_name_is_no_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
-def test_a_run_whose_directory_goes_away_stops_in_order_and_submits_no_more(tmp_path: Path, how: str) -> None:
+def test_a_run_whose_directory_disappears_stops_in_order_and_submits_no_more(tmp_path: Path, how: str) -> None:
     async def story(sim: Simulation) -> None:
         named = entries(*(f"job-{number}" for number in range(6)))
         moved = sim.folder / "moved"
@@ -286,7 +286,7 @@ def test_a_run_whose_directory_goes_away_stops_in_order_and_submits_no_more(tmp_
         assert await sim.run(named) == 3
         assert len(sim.accepted()) == 2, "as many as were in flight"
         left = list(sim.path("").iterdir()) if how == "replaced" else sim.path("").exists()
-        assert not left, "nothing is made at its old place"
+        assert not left, "nothing is created at its old place"
         if how == "removed":
             said = " ".join(event.message for event in sim.events if isinstance(event, Noticed))
             assert "generations in flight" in said

@@ -1,17 +1,17 @@
-"""Three hundred nights, and by name those that once found something. More: ``python -m tests.scenarios --help``."""
+"""Three hundred scenarios, and by name some that once found an error. More: ``python -m tests.scenarios --help``."""
 
 import pytest
 
 from tests.scenarios.__main__ import replay, simulate
 
-# A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
+# A simulated process that dies leaves connections open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
 SCENARIOS = 300
 A_BLOCK = 10
 
-# Seeds and rates that once broke a promise, by what they found. The worlds have changed since, so the defect itself is
-# held by a test of its own below; these nights are kept because they are busy.
+# Seeds and rates that once broke a promise, by the error that they found. The scenarios have changed since, so a
+# separate test covers each error; these seeds are kept because much happens in them.
 REGRESSIONS = {
     "one wrong 404 lost a paid generation": 49,
     "a generation left behind kept the last slot, and the rest waited for ever": 629,
@@ -25,23 +25,23 @@ def _simulate(seed: int, rate: float | None = None) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, SCENARIOS, A_BLOCK))
-def test_nights(first: int) -> None:
+def test_scenarios_keep_every_promise(first: int) -> None:
     for seed in range(first, first + A_BLOCK):
         _simulate(seed)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
-def test_nights_with_every_fault_at(rate: float) -> None:
+def test_scenarios_with_every_fault_keep_every_promise(rate: float) -> None:
     for seed in range(5000, 5015):
         _simulate(seed, rate)
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS.values(), ids=REGRESSIONS.keys())
-def test_regression(seed: int) -> None:
+def test_seeds_that_once_failed_keep_every_promise(seed: int) -> None:
     _simulate(seed)
 
 
-def test_a_night_replays_identically() -> None:
+def test_a_scenario_is_repeatable() -> None:
     first, second = (simulate(17)[2] for _ in range(2))
     assert _comparable(first.lines) == _comparable(second.lines)
     assert first.ledger == second.ledger

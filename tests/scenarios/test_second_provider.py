@@ -44,7 +44,7 @@ from tests.scenarios.world import (
     in_virtual_time,
 )
 
-# A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
+# A simulated process that dies leaves connections open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 
 MOST_RUNS = 30
@@ -62,7 +62,7 @@ MANIFEST = {
 
 @dataclass
 class Simulation:
-    """A studio, a run directory and one process after another. in_flight: submissions under way when one died."""
+    """A studio, a run directory and one process after another. in_flight: active submissions at a death."""
 
     loop: Loop
     folder: Path
@@ -79,7 +79,7 @@ class Simulation:
         return RunDir(self.folder / "run")
 
     async def run(self, *, die: bool, **flags: object) -> int | None:
-        """Run one process. Returns its exit status, or None if it died."""
+        """Run one process. Return its exit status, or None if it died."""
         mortal = Mortal()
         if die and self.rng.random() < 0.5:
             mortal.die_at = int(self.rng.expovariate(1 / 150)) + 1
@@ -135,7 +135,7 @@ class Simulation:
         self.in_flight += count_states(snapshot.records.values())[State.SUBMITTING] if snapshot else 0
 
     async def until_over(self, deaths: int, **flags: object) -> int:
-        """Run processes, the first ones of which die, until one ends by itself."""
+        """Run processes until one ends normally; the first ones die."""
         for number in range(MOST_RUNS):
             status = await self.run(die=number < deaths, **flags)
             if status in {0, 1}:
@@ -149,11 +149,11 @@ class Simulation:
         return report
 
     def paid(self) -> Counter[str]:
-        """The generations of each order that the studio did not break."""
+        """Return the undamaged generations of each order."""
         return Counter(render.order for render in self.studio.renders if not render.is_broken)
 
     def check_clips(self) -> None:
-        """Each delivered clip is one of its own job."""
+        """Each delivered clip belongs to its own job."""
         snapshot = journal.read(self.rundir.journal)
         assert snapshot is not None
         assert [wrong for _, wrong in verify(self.rundir, snapshot, Here()) if wrong] == []
@@ -205,7 +205,7 @@ def test_without_a_list_nothing_is_paid_twice_until_the_user_asks(tmp_path: Path
         assert {row["state"] for row in rows} == {"succeeded", "in_doubt"}
         accepted_or_cut = simulation.studio.lost_replies + simulation.studio.cut_requests + simulation.in_flight
         assert 0 < len(in_doubt) <= accepted_or_cut
-        assert not [path for _, path in simulation.studio.calls if path == "/renders"], "the list is never asked for"
+        assert not [path for _, path in simulation.studio.calls if path == "/renders"], "the list is never requested"
         simulation.check_clips()
         before = simulation.paid()
         simulation.studio.cut = simulation.studio.lost = 0.0

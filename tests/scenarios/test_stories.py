@@ -1,4 +1,4 @@
-"""Single stories on the stage of the nights: one thing goes wrong, and the whole outcome is looked at."""
+"""Single faults in the simulated environment of the scenarios, each with its complete outcome."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spr
 
 @dataclass
 class Simulation:
-    """A service and a run directory in virtual time; `run` is the command. told: the events of the latest."""
+    """A service and a run directory in virtual time; `run` is the command. events: those of the latest run."""
 
     folder: Path
     loop: Loop
@@ -52,7 +52,7 @@ class Simulation:
     clock: LoopClock = field(default_factory=lambda: LoopClock(EPOCH))
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
-        """The manifest, loaded."""
+        """Return the loaded manifest."""
         batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
         recover = bool(flags.pop("recover", False))
         settings = resolve({"concurrency": 2, **flags}, {}, {})
@@ -60,7 +60,7 @@ class Simulation:
 
     async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
         mortal = Mortal()
-        rng = Random(7 + len(self.statuses))  # each run has an id of its own
+        rng = Random(7 + len(self.statuses))  # each run has its own id
         executor = MortalExecutor(mortal, rng)
         files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
         outside = Environment(self.clock, executor, executor, files, rng, checks, history=self.history)
@@ -97,7 +97,7 @@ class Simulation:
         return {row["id"]: row["state"] for row in self.report["jobs"]}
 
     def accepted(self) -> Counter[str]:
-        """How many accepted submissions each content has, by the service's own ledger."""
+        """Return how many accepted submissions each content has, from the service's own ledger."""
         return Counter(event["fingerprint"] for event in self.service.ledger() if event["event"] == "accepted")
 
     def path(self, name: str) -> Path:
@@ -120,7 +120,7 @@ def play(folder: Path, story: Story, *faults: Fault, **config: Any) -> None:
 
 
 def entries(*names: str) -> tuple[Entry, ...]:
-    """Entries by ``id`` or ``id=content``: equal contents are equal jobs."""
+    """Make entries ``id`` or ``id=content``: equal contents are equal jobs."""
     pairs = [(name.split("=") * 2)[:2] for name in names]
     jobs = {content: _job(f"https://example.com/{content}.mp4") for _, content in pairs}
     return tuple(Entry(place, name, jobs[content]) for place, (name, content) in enumerate(pairs))
@@ -136,7 +136,7 @@ def test_a_lost_reply_is_found_in_the_log_and_adopted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lost_reply", "hang", "no_id", "empty_200", "edge_502_html_accepted"])
-def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: str) -> None:
+def test_without_a_log_a_job_in_doubt_waits_for_the_user(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b")) == 1
         assert sorted(sim.states().values()) == ["in_doubt", "succeeded"]
@@ -145,12 +145,12 @@ def test_without_a_log_it_is_held_until_the_user_decides(tmp_path: Path, kind: s
         doubtful = next(row for row in sim.report["jobs"] if row["state"] == "in_doubt")
         assert "--in-doubt resubmit" in doubtful["error"]["hint"]
         assert await sim.run(entries("a", "b"), in_doubt="resubmit") == 0
-        assert sorted(sim.accepted().values()) == [1, 2], "once more, because it was asked for"
+        assert sorted(sim.accepted().values()) == [1, 2], "once more, on request"
 
     play(tmp_path, story, Fault(on="submit", kind=kind, first=1), logs=False)
 
 
-def test_a_log_that_is_late_settles_the_doubt_in_a_later_run(tmp_path: Path) -> None:
+def test_a_late_log_settles_the_job_in_doubt_in_a_later_run(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         assert sim.states() == {"a": "in_doubt"}
@@ -165,7 +165,7 @@ def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Pat
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b", "c")) == 3
         assert "credits" in sim.report["stopped"]
-        assert sim.report["totals"]["failed"] == 0, "the account's trouble is no job's failure"
+        assert sim.report["totals"]["failed"] == 0, "an account failure is no job's failure"
         assert await sim.run(entries("a", "b", "c")) == 0
         assert sorted(sim.accepted().values()) == [1, 1, 1]
 
@@ -173,7 +173,7 @@ def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["cut_before", "hang_before", "server_error", "edge_502_html"])
-def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path: Path, kind: str) -> None:
+def test_a_submission_missing_from_a_complete_log_was_not_accepted(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         sim.lists_on_acceptance = True
         assert await sim.run(entries("a", "b")) == 0
@@ -187,7 +187,7 @@ def test_what_the_log_of_such_a_provider_does_not_list_was_not_accepted(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["cut_before", "server_error"])
-def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
+def test_a_submission_missing_from_another_log_stays_in_doubt(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         for _ in range(2):
             assert await sim.run(entries("a", "b")) == 1
@@ -197,7 +197,7 @@ def test_without_that_statement_it_is_held(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("logs", ["unavailable", "html_200", "not_found", "hang"])
-def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> None:
+def test_an_unreadable_log_proves_nothing(tmp_path: Path, logs: str) -> None:
     async def story(sim: Simulation) -> None:
         sim.lists_on_acceptance = True
         assert await sim.run(entries("a")) == 1
@@ -207,7 +207,7 @@ def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, logs: str) -> 
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=logs))
 
 
-def test_the_slot_of_a_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
+def test_the_slot_of_a_job_in_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
     """The reply of the first job is lost, and the service works on it for half an hour."""
 
     async def story(sim: Simulation) -> None:
@@ -220,8 +220,8 @@ def test_the_slot_of_a_doubt_does_not_depend_on_the_wall_clock(tmp_path: Path) -
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), logs=False, duration_s=1700.0)
 
 
-def test_what_was_found_in_the_log_says_nothing_about_how_long_generations_take(tmp_path: Path) -> None:
-    """It is found when it is nearly complete; the next one is lost too, and holds the only slot all the same."""
+def test_adopted_submissions_give_no_durations(tmp_path: Path) -> None:
+    """It is found when it is nearly complete. The next reply is lost too, and its job occupies the only slot."""
 
     async def story(sim: Simulation) -> None:
         await sim.run(entries("a"), concurrency=1)
@@ -235,7 +235,7 @@ def test_what_was_found_in_the_log_says_nothing_about_how_long_generations_take(
     play(tmp_path, story, lost, duration_s=600.0, log_delay_s=300.0)
 
 
-def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Path) -> None:
+def test_resubmit_searches_first_and_adopts_listed_submissions(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b")) == 1
         await asyncio.sleep(700)
@@ -245,7 +245,7 @@ def test_resubmitting_searches_first_and_adopts_what_the_log_shows(tmp_path: Pat
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), log_delay_s=600.0)
 
 
-def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) -> None:
+def test_resubmit_pays_again_for_unlisted_submissions(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         assert await sim.run(entries("a"), in_doubt="resubmit") == 0
@@ -256,7 +256,7 @@ def test_resubmitting_pays_again_for_what_the_log_does_not_show(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error", "html_200", "unauthorized", "cut", "rate_limited"])
-def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kind: str) -> None:
+def test_resubmit_keeps_the_job_in_doubt_if_the_search_fails(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b")) == 1
         assert await sim.run(entries("a", "b"), in_doubt="resubmit") == 1
@@ -266,13 +266,13 @@ def test_resubmitting_keeps_the_doubt_where_the_search_fails(tmp_path: Path, kin
     play(tmp_path, story, Fault(on="submit", kind="lost_reply", first=1), Fault(on="logs", kind=kind))
 
 
-def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_finished(tmp_path: Path) -> None:
+def test_evidence_frees_an_unlisted_submission_once_later_ones_are_listed_as_finished(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 1
         await asyncio.sleep(1000)
-        assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be running"
+        assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 1, "it might still be active"
         await asyncio.sleep(20_000)
-        assert await sim.run(entries("a", "b", "c")) == 1, "nobody asked"
+        assert await sim.run(entries("a", "b", "c")) == 1, "evidence was not requested"
         assert await sim.run(entries("a", "b", "c"), in_doubt="evidence") == 0
         assert set(sim.accepted().values()) == {1}
         attempts = [row["attempts"] for row in sim.report["jobs"] if len(row["attempts"]) == 2]
@@ -283,7 +283,9 @@ def test_evidence_frees_what_was_not_accepted_once_later_ones_are_listed_as_fini
 
 @pytest.mark.parametrize("log_delay_s", [0.0, 60.0, 7200.0])
 @pytest.mark.parametrize("wait_s", [100.0, 2000.0, 5000.0, 7230.0, 8000.0, 50_000.0])
-def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_delay_s: float, wait_s: float) -> None:
+def test_evidence_never_pays_twice_for_an_accepted_submission(
+    tmp_path: Path, log_delay_s: float, wait_s: float
+) -> None:
     """Durations differ, so that a later submission may be listed as finished before the one in doubt."""
 
     async def story(sim: Simulation) -> None:
@@ -299,7 +301,7 @@ def test_evidence_never_pays_twice_for_what_was_accepted(tmp_path: Path, log_del
     play(tmp_path, story, lost, logs_in_flight=False, log_delay_s=log_delay_s, duration_s=120.0, spread=0.8)
 
 
-def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_one_every_half_hour(
+def test_unclear_answers_pause_after_three_submissions_and_probe_every_half_hour(
     tmp_path: Path,
 ) -> None:
     async def story(sim: Simulation) -> None:
@@ -316,7 +318,7 @@ def test_a_service_that_accepts_and_answers_500_gets_three_submissions_and_then_
     play(tmp_path, story, Fault(on="submit", kind="server_error_accepted"), logs=False)
 
 
-def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
+def test_an_answer_ends_the_wait_after_three_jobs_in_doubt(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
         assert await sim.run(jobs, concurrency=8) == 1
@@ -326,7 +328,7 @@ def test_an_answer_ends_the_wait_after_three_doubts(tmp_path: Path) -> None:
     play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 600.0)), logs=False)
 
 
-def test_a_log_that_can_be_read_shortens_the_wait_after_three_doubts(tmp_path: Path) -> None:
+def test_a_readable_log_shortens_the_wait_after_three_jobs_in_doubt(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(12)))
         assert await sim.run(jobs, concurrency=8) == 1
@@ -336,7 +338,7 @@ def test_a_log_that_can_be_read_shortens_the_wait_after_three_doubts(tmp_path: P
     play(tmp_path, story, Fault(on="submit", kind="server_error", between_s=(0.0, 20.0)))
 
 
-def test_with_a_log_that_can_be_read_the_waits_grow_to_half_an_hour(tmp_path: Path) -> None:
+def test_with_a_readable_log_the_waits_grow_to_half_an_hour(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(30)))
         await sim.run(jobs, concurrency=30, outage_wait="2h")
@@ -350,8 +352,8 @@ def test_with_a_log_that_can_be_read_the_waits_grow_to_half_an_hour(tmp_path: Pa
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 @pytest.mark.parametrize("poisoned", [1, 2])
-def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concurrency: int, poisoned: int) -> None:
-    """A content filter that answers 403: the batch once paused, and each try was the same job again."""
+def test_a_single_refused_job_never_stops_the_batch(tmp_path: Path, concurrency: int, poisoned: int) -> None:
+    """A content filter that answers 403 once paused the batch, and each probe was the same job again."""
     names = [f"job-{number}" for number in range(8)]
     jobs = entries(*names)
 
@@ -369,7 +371,7 @@ def test_a_job_that_alone_is_refused_never_stops_the_batch(tmp_path: Path, concu
     play(tmp_path, story, *(Fault(on="submit", kind="locked", match=job.job.key) for job in jobs[:poisoned]))
 
 
-def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -> None:
+def test_a_failed_generation_is_paid_again_only_on_request(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         row = sim.report["jobs"][0]
@@ -385,7 +387,7 @@ def test_a_failed_generation_is_paid_for_again_only_when_asked(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["not_found", "gone_410", "forbidden", "html_200", "truncated", "short", "zeros"])
-def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_path: Path, kind: str) -> None:
+def test_a_bad_download_requests_a_new_link_and_no_new_generation(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 0
         assert list(sim.accepted().values()) == [1]
@@ -400,7 +402,7 @@ def test_a_bad_download_asks_for_a_fresh_link_never_for_another_generation(tmp_p
         *("signed_redirect", "cookie_redirect", "tail", "open_box"),
     ],
 )
-def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_host_that_sends_a_valid_clip_in_another_way_costs_nothing(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 0
         assert list(sim.accepted().values()) == [1]
@@ -413,7 +415,7 @@ def test_a_host_that_sends_a_whole_clip_in_another_way_costs_nothing(tmp_path: P
     play(tmp_path, story, Fault(on="download", kind=kind))
 
 
-def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_words(tmp_path: Path) -> None:
+def test_a_clip_that_never_arrives_complete_is_kept_or_fails_with_a_reason(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         row = sim.report["jobs"][0]
@@ -432,7 +434,7 @@ def test_a_clip_that_never_comes_whole_is_kept_for_the_next_run_or_fails_with_wo
     play(tmp_path, story, Fault(on="download", kind="zeros"))
 
 
-def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
+def test_a_clip_whose_check_reached_its_limit_is_checked_again_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = decoder.check_decodes
@@ -456,7 +458,7 @@ def test_a_clip_whose_check_reached_its_bound_is_checked_again_by_the_next_run(
     play(tmp_path, story)
 
 
-def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> None:
+def test_a_file_host_that_is_down_for_hours_costs_nothing(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 3
         assert sim.states() == {"a": "in_flight"}
@@ -466,7 +468,7 @@ def test_a_file_host_that_is_down_all_night_costs_nothing(tmp_path: Path) -> Non
     play(tmp_path, story, Fault(on="download", kind="unavailable", between_s=(0.0, 15_000.0)))
 
 
-def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> None:
+def test_equal_jobs_are_paid_once_and_delivered_twice(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b=a", "c")) == 0
         assert sorted(sim.accepted().values()) == [1, 1]
@@ -477,7 +479,7 @@ def test_equal_jobs_are_paid_for_once_and_delivered_twice(tmp_path: Path) -> Non
     play(tmp_path, story)
 
 
-def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) -> None:
+def test_after_reordering_and_renaming_only_the_new_job_is_submitted(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b")) == 0
         before = {name: sim.path(f"{name}.mp4").read_bytes() for name in "ab"}
@@ -489,7 +491,7 @@ def test_reordered_renamed_and_merged_only_the_new_is_submitted(tmp_path: Path) 
     play(tmp_path, story)
 
 
-def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> None:
+def test_a_changed_job_with_an_old_id_keeps_the_old_clip(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 0
         old = sim.path("a.mp4").read_bytes()
@@ -503,13 +505,13 @@ def test_a_changed_job_under_an_old_id_keeps_the_old_clip(tmp_path: Path) -> Non
     play(tmp_path, story)
 
 
-def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
+def test_a_deleted_clip_is_downloaded_again_at_no_charge(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 0
         clip = sim.path("a.mp4").read_bytes()
         sim.path("a.mp4").unlink()
         assert await sim.run(entries("a")) == 0
-        assert isinstance(sim.events[0], RunStarted), "what is told first is that it begins"
+        assert isinstance(sim.events[0], RunStarted), "the first event is the start"
         assert next(event.move for event in sim.events if isinstance(event, JobMoved)) is Move.FILE_MISSING
         assert sim.path("a.mp4").read_bytes() == clip
         assert list(sim.accepted().values()) == [1]
@@ -517,7 +519,7 @@ def test_a_deleted_clip_is_fetched_again_at_no_charge(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
+def test_an_interrupted_run_stops_cleanly_and_continues(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b", "c"), interrupt_at_s=30.0) == 130
         assert Counter(sim.states().values()) == {"in_flight": 2, "pending": 1}
@@ -527,7 +529,7 @@ def test_interrupted_it_stops_cleanly_and_continues(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path) -> None:
+def test_a_job_removed_from_the_manifest_is_still_downloaded(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b"), interrupt_at_s=30.0) == 130
         assert await sim.run(entries("b")) == 0
@@ -537,7 +539,7 @@ def test_a_job_taken_out_of_the_manifest_is_fetched_all_the_same(tmp_path: Path)
     play(tmp_path, story)
 
 
-def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) -> None:
+def test_a_generation_that_takes_too_long_is_continued_by_the_next_run(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b", "c"), job_timeout="1h") == 3
         assert Counter(sim.states().values()) == {"in_flight": 2, "pending": 1}
@@ -549,7 +551,7 @@ def test_a_generation_that_takes_too_long_is_left_and_picked_up(tmp_path: Path) 
     play(tmp_path, story, duration_s=9000.0)
 
 
-def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_id(tmp_path: Path) -> None:
+def test_completed_without_a_link_is_polled_a_few_times_and_then_fails_with_its_id(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         row = sim.report["jobs"][0]
@@ -559,7 +561,7 @@ def test_completed_without_a_link_is_looked_at_a_few_times_then_fails_with_its_i
     play(tmp_path, story, Fault(on="poll", kind="no_url"))
 
 
-def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_path: Path) -> None:
+def test_a_generation_that_the_service_denies_is_given_up_only_after_a_while(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         row = sim.report["jobs"][0]
@@ -569,7 +571,7 @@ def test_a_service_that_forgets_a_generation_is_believed_only_after_a_while(tmp_
     play(tmp_path, story, Fault(on="poll", kind="not_found"))
 
 
-def test_early_404s_are_survived(tmp_path: Path) -> None:
+def test_early_404s_are_tolerated(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a", "b")) == 0
 
@@ -577,7 +579,7 @@ def test_early_404s_are_survived(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unavailable_retry_after", "rate_limited"])
-def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
+def test_an_unavailable_service_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
         assert await sim.run(jobs) == 3
@@ -591,7 +593,7 @@ def test_a_service_that_is_down_fails_no_job_and_the_next_run_continues(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "server_error"])
-def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(tmp_path: Path, kind: str) -> None:
+def test_a_silent_outage_leaves_few_jobs_in_doubt(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
         await sim.run(jobs)
@@ -600,13 +602,13 @@ def test_a_service_that_is_down_without_words_about_it_leaves_few_jobs_in_doubt(
         assert states["in_doubt"] < 20
         await asyncio.sleep(20_000)
         await sim.run(jobs)
-        assert set(sim.accepted().values()) == {1}, "nothing is paid for twice"
+        assert set(sim.accepted().values()) == {1}, "nothing is paid twice"
         assert set(sim.states().values()) <= {"succeeded", "in_doubt"}
 
     play(tmp_path, story, Fault(on="submit", kind=kind, between_s=(0.0, 20_000.0)), queue_limit=100)
 
 
-def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: Path) -> None:
+def test_a_refused_request_fails_once_with_the_services_message(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         row = sim.report["jobs"][0]
@@ -616,19 +618,19 @@ def test_a_request_that_is_refused_fails_once_with_the_services_words(tmp_path: 
     play(tmp_path, story, Fault(on="submit", kind="legacy_error"))
 
 
-def test_a_generation_that_was_denied_is_asked_for_again_by_the_next_run(tmp_path: Path) -> None:
+def test_a_denied_generation_is_polled_again_by_the_next_run(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         assert sim.report["jobs"][0]["error"]["kind"] == "unknown_generation"
         await asyncio.sleep(3000)
-        assert await sim.run(entries("a")) == 0, "the service had it all the while"
+        assert await sim.run(entries("a")) == 0, "the service had it all the time"
         assert list(sim.accepted().values()) == [1]
 
     play(tmp_path, story, Fault(on="poll", kind="not_found", between_s=(0.0, 3000.0)))
 
 
 @pytest.mark.parametrize("gone", [".batchrunner/journal.db", ".batchrunner"])
-def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone: str) -> None:
+def test_a_report_without_its_journal_is_not_paid_again(tmp_path: Path, gone: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 0
         path = sim.path(gone)
@@ -640,14 +642,14 @@ def test_a_report_without_its_journal_is_not_paid_for_again(tmp_path: Path, gone
     play(tmp_path, story)
 
 
-def test_generation_ids_of_one_service_are_not_asked_of_another() -> None:
+def test_generation_ids_of_one_service_are_not_sent_to_another() -> None:
     real, other = (service_name(resolve({}, {}, {}), url) for url in ("https://api.aimlapi.com", "https://x.example"))
     local = {service_name(resolve({}, {}, {}), f"http://127.0.0.1:{port}") for port in (1, 2)}
     embedded = service_name(resolve({"provider": "sandbox"}, {}, {}), "http://127.0.0.1:1")
     assert len({real, other, *local, embedded}) == 4
 
 
-def test_durations_are_kept_for_the_next_batch_where_a_place_is_given(tmp_path: Path) -> None:
+def test_durations_are_kept_for_the_next_batch_if_a_place_is_given(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
         names = [f"job-{number}" for number in range(8)]
         assert await sim.run(entries(*names[:6])) == 0
@@ -687,7 +689,7 @@ def test_the_id_in_a_damaged_reply_to_a_submission_is_kept(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("kind", ["completed_with_error", "rejected", "error_list", "error_msg", "error_beside"])
-def test_a_failure_of_another_shape_ends_with_its_words(tmp_path: Path, kind: str) -> None:
+def test_a_failure_of_another_shape_keeps_its_message(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         assert await sim.run(entries("a")) == 1
         message = sim.report["jobs"][0]["error"]["message"]

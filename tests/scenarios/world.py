@@ -1,8 +1,8 @@
-"""The world of a night: virtual time, a disk that forgets what was not flushed, a process that can die.
+"""The simulated environment: virtual time, a disk that loses unflushed data, a process that can die.
 
 One seeded generator decides everything. A simulated process runs the real engine, client, downloader and journal
-against the real sandbox, all in one event loop with simulated sockets. It dies by `Mortal.die`: from then on no file
-operation of it succeeds and every task of it is cancelled, so what its clean-up code would do has no effect.
+against the real sandbox, all in one event loop with simulated sockets. It dies by `Mortal.die`: from then on its file
+operations fail and its tasks are cancelled, so that its clean-up code has no effect.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
 
 class Died(BaseException):
-    """The simulated process is dead: nothing that it does has an effect any more."""
+    """The simulated process is dead: its actions have no effect any more."""
 
 
 @dataclass
@@ -39,10 +39,10 @@ class Mortal:
     passed: int = 0
     turns: int = 0
     on_death: Callable[[], object] = field(default=lambda: None)
-    at_death: Callable[[], object] = field(default=lambda: None)  # before anything that the death brings about
+    at_death: Callable[[], object] = field(default=lambda: None)  # before the death has consequences
 
     def checkpoint(self) -> None:
-        """A place where the process may die: before and after whatever touches the disk."""
+        """A place where the process may die: before and after each disk operation."""
         if self.dead:
             raise Died
         self.passed += 1
@@ -57,14 +57,14 @@ class Mortal:
             self.die()
 
     def die(self) -> None:
-        """SIGKILL, or the power goes."""
+        """Die as by SIGKILL or a power cut."""
         self.at_death()
         self.dead = True
         self.on_death()
 
 
 class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has no types
-    """Virtual time. Work given to a MortalExecutor takes a little of it, so that steps interleave as with threads."""
+    """Virtual time. Work in a MortalExecutor takes a little of it, so that steps interleave as with threads."""
 
     mortal: Mortal | None = None
 
@@ -74,11 +74,13 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
             self.mortal.turn()
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        """Never early: a loop may fire a timer a tick before its time, and who then arms it anew turns for ever."""
+        """Return a time that is never early: a loop may fire a timer a tick early, and code that re-arms it then
+        loops for ever.
+        """
         return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
-        """In this thread, in virtual time."""
+        """Run the work in this thread, in virtual time."""
         return cast(asyncio.Future[Any], self.create_task(self._in_executor(executor, func, *args)))
 
     async def _in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
@@ -89,9 +91,9 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
 
 
 def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` to its end in a new loop; while it runs, aiohttp's clients connect simulated sockets."""
+    """Run `main` to its end in a new loop with simulated sockets for aiohttp's clients."""
     loop = Loop()
-    # Tasks of dead processes have nobody who asks for their end.
+    # Nobody awaits the tasks of dead processes.
     loop.set_exception_handler(lambda *_: None)
     asyncio.set_event_loop(loop)
     connect = async_solipsism.aiohappyeyeballs_start_connection
@@ -104,7 +106,7 @@ def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
 
 
 class MortalExecutor(concurrent.futures.Executor):
-    """Threads, simulated: runs what it is given at once, unless its process is dead."""
+    """Simulated threads: work runs at once unless its process is dead."""
 
     def __init__(self, mortal: Mortal, rng: Random) -> None:
         self._mortal = mortal
@@ -125,7 +127,7 @@ class MortalExecutor(concurrent.futures.Executor):
 
 
 class JournalExecutor(MortalExecutor):
-    """The journal's thread. Its commits may be torn by a death, and may fail for a while."""
+    """The journal's thread. A death may tear its commits, and they may fail for a while."""
 
     def __init__(self, mortal: Mortal, rng: Random, files: JournalFiles, disk_failure: DiskFailure) -> None:
         super().__init__(mortal, rng)
@@ -140,7 +142,7 @@ class JournalExecutor(MortalExecutor):
         mortal = self._mortal
         if mortal.dead or mortal.passed + 2 != mortal.die_at or self._rng.random() < 0.5:
             return super().submit(fn, *args, **kwargs)
-        # The next checkpoint but one is the last, and comes after the commit: this time the death comes within.
+        # The next checkpoint but one is the last, and follows the commit: this time the death comes within it.
         before = self._files.now()
         try:
             return super().submit(fn, *args, **kwargs)
@@ -154,22 +156,24 @@ class JournalExecutor(MortalExecutor):
 
 
 class SimDisk(Opening):
-    """The real file system, with a memory of what a power cut would take away.
+    """The real file system, with a memory of what a power cut would remove.
 
-    Content is safe after `flush`; a name is safe after `flush_folder`. `lose` decides for everything else, by chance:
-    kept, gone, torn, or holes of zeros; names back where they were.
+    Content is durable after `flush`; a name is durable after `flush_folder`. `cut_power` decides at random for
+    everything
+    else: kept, lost, torn, or holes of zeros; names are restored.
     """
 
     def __init__(self, mortal: Mortal, rng: Random, disk_failure: DiskFailure = NO_FAILURE) -> None:
         self._mortal = mortal
         self._rng = rng
         self._disk_failure = disk_failure
-        self._dirty: dict[Path, bytes | None] = {}  # what is safely on the disk instead; None: nothing
+        self._dirty: dict[Path, bytes | None] = {}  # the durable content; None: nothing
         self._files: dict[int, Path] = {}  # open files by identity of their wrapper
-        self._names: list[tuple[Path, bytes | None]] = []  # names changed and not flushed, with what they held
+        # changed names that are not flushed, with their durable content
+        self._names: list[tuple[Path, bytes | None]] = []
 
     def _checkpoint(self) -> None:
-        """Before an operation: the process may die, or the operation fail."""
+        """Before an operation: the process may die, or the operation may fail."""
         self._mortal.checkpoint()
         self._disk_failure.fail()
 
@@ -186,7 +190,7 @@ class SimDisk(Opening):
         return super().read(path, most_bytes)
 
     def overwrite(self, file: BinaryIO, start_bytes: int, content: bytes) -> None:
-        """Durable on return; a process that dies meanwhile leaves a part of it."""
+        """Durable on return; a process that dies during it leaves a part of it."""
         self._checkpoint()
         path = self._files[id(file)]
         before = os.pread(file.fileno(), len(content), start_bytes)
