@@ -19,6 +19,7 @@ from batchrunner.errors import UsageError
 from batchrunner.events import Listener, Noticed
 from batchrunner.net.proxies import Proxies
 from batchrunner.report.failure_groups import causes
+from batchrunner.report.text import next_steps
 from batchrunner.report.writer import headline
 
 _WITHIN_S = 10.0
@@ -26,7 +27,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CAUSES_MOST = 3
 _IDS_MOST = 5
 _MESSAGE_MOST = 300
-_KEYS = ("name", "exit_status", "stopped", "run_id", "started_at", "finished_at", "totals", "money")
+_KEYS = ("name", "exit_status", "stopped", "stop_kind", "run_id", "started_at", "finished_at", "totals", "money")
 _HINT = "Give --notify (or BATCHRUNNER_NOTIFY) an https address; http only on this machine. Nothing was submitted."
 
 
@@ -96,7 +97,7 @@ def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     ]
     if report["exit_status"]:
         lines.append(f"Report: {run_dir}/report.html")
-        lines += [f"Next: {command}" for command in dict.fromkeys(cause.command for cause in found)]
+        lines += [f"Next: {step.command or step.text}" for step in next_steps(dict(report), found)]
     return {
         "text": _escaped("\n".join(lines)),
         **{key: report[key] for key in _KEYS},

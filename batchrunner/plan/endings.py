@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from batchrunner.errors import ExitStatus, LocalFault, Problem
+from batchrunner.errors import ExitStatus, LocalFault
 
 
 class Next(Enum):
@@ -124,24 +124,6 @@ class Retry(Enum):
     CHANGE_FIRST = "change_first"  # the same request fails again: change the job, its inputs or the account first
 
 
-# Causes that the same request meets again. Everything else may succeed at another try.
-_CHANGE_FIRST = {
-    "bad_request",
-    "too_large",
-    "content_refused",
-    "face_detection_error",
-    "input_changed",
-    "input_missing",
-    "bad_input",
-    "unauthorized",
-    "out_of_credits",
-    "forbidden",
-    "wrong_address",
-    "proxy_refused",
-}
-
-
-def retry_of(problem: Problem | str) -> Retry:
-    """Return what a second submission can bring to a job that failed with `problem` (or a problem of this kind)."""
-    kind = problem if isinstance(problem, str) else problem.kind
-    return Retry.CHANGE_FIRST if kind in _CHANGE_FIRST else Retry.MAY_SUCCEED
+def retry_of(fault: str) -> Retry:
+    """Return what a second submission can bring to a failed job. fault: the responsible party (`Problem.fault`)."""
+    return Retry.CHANGE_FIRST if fault in {"job", "account"} else Retry.MAY_SUCCEED

@@ -70,6 +70,7 @@ def head(run: Run, settings: Report, version: str, first_submitted_at: float | N
         "finished_at": time(run.finished_at),
         "exit_status": run.exit_status,
         "stopped": run.stopped or None,
+        "stop_kind": run.stop_kind or None,
         "first_submitted_at": time(first_submitted_at),
         "settings": settings,
     }
@@ -124,6 +125,7 @@ def _run(run: Run) -> Report:
         "finished_at": time(run.finished_at),
         "exit_status": run.exit_status,
         "stopped": run.stopped or None,
+        "stop_kind": run.stop_kind or None,
         "concurrency": run.concurrency,
         "manifest_sha256": run.manifest_sha256,
     }

@@ -1,7 +1,8 @@
-"""The unsuccessful jobs grouped by cause, each with the next command. Pure.
+"""Why jobs did not succeed, grouped by cause, and the next step of each cause. Pure.
 
-Rule: all data comes from the report's dict. A command can be pasted into a shell unchanged, in the directory in which
-the batch was started. A note next to it says whether it costs money.
+Rules: everything is read off the report's dict. A command can be pasted into a shell, in the directory in which the
+batch was started. A cause has no command if none makes progress (`batchrunner.plan.endings`): then its note
+says what a person does first. A command that pays again says so in its note.
 """
 
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchrunner.formatting import printable
+from batchrunner.plan.endings import Ending, Next, Retry, ending_of, retry_of
 from batchrunner.plan.resume import RECHECKED
 
 _WORDINGS = 4  # different messages shown of one cause
@@ -24,12 +26,16 @@ _FAULTS = {
     "local": "this machine",
 }
 _NOTES = {
-    "failed": "Submits every failed job again. Each generation that succeeds is charged.",
-    "in_doubt": "Submits the jobs in doubt again. A job that was accepted the first time is paid for twice.",
-    "in_flight": "Polls these generations and downloads the clips. Nothing is paid for again.",
-    "pending": "Submits the remaining jobs. Completed jobs are not repeated.",
+    "failed": "Submits these jobs again, and pays for those that then succeed.",
+    "in_doubt": (
+        "Each run searches the service's log for the request. Search there yourself, too. If you find it: {} --adopt "
+        "GENERATION_ID. If it was not accepted: {} --release. A wrong release pays twice."
+    ),
+    "in_flight": "Downloads the clips that are in flight. Nothing is paid for again.",
+    "pending": "Submits the jobs that are left. Finished jobs are not repeated.",
 }
-_RECHECK_NOTE = "Downloads these clips again. Nothing is paid for again."
+_RECHECK_NOTE = "Asks the service for these clips again. Nothing is paid for again."
+_CHANGE_FIRST = "The same request would fail again. Change the job first."
 _KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
 
 
@@ -39,8 +45,8 @@ class Cause:
 
     title: the reason's slug as text. fault: where the cause lies, as text. messages: each message with the number of
     its jobs; messages that differ only in ids of the job count as one. more: the number of unlisted messages. ids: of
-    the jobs. jobs: their number; it is greater if the report lists one job for many. command: the next command. note:
-    its effect.
+    the jobs. jobs: their number; it is greater if the report lists one job for many. command: the next command, or ""
+    if no command makes progress. note: its effect, or what a person does first.
     """
 
     state: str
@@ -92,22 +98,46 @@ def causes(report: dict[str, Any]) -> list[Cause]:
     return [_cause(report, state, kind, group) for (state, kind), group in ranked]
 
 
-def command(report: dict[str, Any], state: str) -> str:
-    """Return the command that continues this batch, for jobs in `state`."""
+def command(report: dict[str, Any], *further: str, name: str = "run") -> str:
+    """Return the command that continues this batch. name: of the command. further: arguments for its end."""
     settings = report["settings"]
-    arguments = ["batchrunner", "run", report["manifest"]["path"]]
+    arguments = ["batchrunner", name, report["manifest"]["path"]]
     if settings.get("output"):
         arguments += ["--output", settings["output"]]
     if report["provider"] != "aimlapi":
         arguments += ["--provider", report["provider"]]
     arguments += settings.get("options") or []
-    arguments += {"failed": ["--retry-failed"], "in_doubt": ["--in-doubt", "resubmit"]}.get(state, [])
-    return printable(shlex.join(arguments))
+    return printable(shlex.join([*arguments, *further]))
+
+
+def ending(report: Mapping[str, Any]) -> Ending | None:
+    """Return the row of `ENDINGS` for what stopped the latest run; None if nothing did, or if it has not ended."""
+    kind = report.get("stop_kind")  # runs of earlier versions have none
+    return None if report["finished_at"] is None or not kind else ending_of(kind)
+
+
+def _next_step(report: dict[str, Any], state: str, kind: str, group: _Group) -> tuple[str, str]:
+    """Return the command for the jobs of a group, or "", and its note."""
+    found = ending(report)
+    stops = found is not None and found.next is Next.STOPS
+    submits = found is None or found.next is Next.CONTINUES
+    advice = found.advice if found is not None else ""
+    recheck = state == "failed" and kind in RECHECKED
+    if state == "in_doubt":
+        resolve = command(report, *group.ids[:1], name="resolve")
+        return "", _NOTES[state].format(resolve, "the same with")
+    if state == "in_flight" or recheck:
+        return ("", advice) if stops else (command(report), _RECHECK_NOTE if recheck else _NOTES[state])
+    if state == "failed" and retry_of(group.fault) is Retry.CHANGE_FIRST:
+        return "", _CHANGE_FIRST
+    if not submits:
+        return "", advice
+    return command(report, *(["--retry-failed"] if state == "failed" else [])), _NOTES[state]
 
 
 def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
     listed = group.counted.most_common(_WORDINGS)
-    recheck = state == "failed" and kind in RECHECKED
+    typed, note = _next_step(report, state, kind, group)
     return Cause(
         state=state,
         kind=kind,
@@ -118,8 +148,8 @@ def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Caus
         hints=tuple(hint if group.jobs == 1 else bare for bare, hint in group.hints.items())[:_WORDINGS],
         ids=tuple(group.ids),
         jobs=group.jobs,
-        command=command(report, "in_flight" if recheck else state),
-        note=_RECHECK_NOTE if recheck else _NOTES[state],
+        command=typed,
+        note=note,
     )
 
 

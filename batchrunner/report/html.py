@@ -22,8 +22,8 @@ from batchrunner.media.posters import Pictures
 from batchrunner.plan.prices import dollars
 from batchrunner.report import gallery
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
-from batchrunner.report.failure_groups import causes, command
-from batchrunner.report.text import headline
+from batchrunner.report.failure_groups import causes
+from batchrunner.report.text import headline, next_steps
 from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         style_hash=_digest(style),
         script=script,
         script_hash=_digest(script),
-        causes=causes(report),
+        causes=(found := causes(report)),
         earlier_jobs=[dict(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
-        go_on=command(report, "pending"),
+        next_steps=next_steps(report, found),
         cards=[gallery.card(job) for job in jobs],
         facets=facets,
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),

@@ -14,6 +14,7 @@ from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
 from batchrunner.plan.duration_estimate import Forecast, kind_of
+from batchrunner.plan.endings import ending_of
 from batchrunner.plan.prices import Prices, billed_seconds
 
 _RESOLVE_DOUBT = (
@@ -220,7 +221,8 @@ def _error(row: Row) -> dict[str, Any] | None:
     if run.finished_at is None:
         usual = _WHY_OPEN.get(state, usual)
     elif run.stopped and state in ("pending", "in_flight"):
-        usual = Problem(usual.kind, f"{usual.message}: {run.stopped}", usual.hint)
+        advice = ending_of(run.stop_kind).advice if run.stop_kind else ""
+        usual = Problem(usual.kind, f"{usual.message}: {run.stopped}", advice or usual.hint)
     error = row.record.error or usual
     hint = error.hint or usual.hint
     if state == "in_doubt" and "--in-doubt" not in hint:

@@ -5,13 +5,14 @@ outside are made printable here.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from textwrap import wrap
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, size_text
 from batchrunner.plan.prices import dollars
-from batchrunner.report.failure_groups import Cause, causes
+from batchrunner.report.failure_groups import Cause, causes, ending
 
 _CAUSES = 8
 _NAMES = 3
@@ -20,7 +21,8 @@ _NARROW = 60
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _STATE_TEXTS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
-_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "resolve doubts"}
+_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle doubts"}
+_FIRST = "first"
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -71,7 +73,9 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
     if cost := _cost(report):
         lines += _wrapped("cost", cost, width)
     lines += [f"{'report':<{_LABEL}}{printable(path)}" for path in files]
-    return "\n".join([*lines, *_next(found, width)])
+    for step in next_steps(report, found):
+        lines += _step(step, width)
+    return "\n".join(lines)
 
 
 def _cause(cause: Cause, width: int | None) -> list[str]:
@@ -102,18 +106,36 @@ def _cost(report: dict[str, Any]) -> str:
     return "; ".join(notes)
 
 
-def _next(found: Sequence[Cause], width: int | None) -> list[str]:
-    """Return the next commands, each once."""
-    commands: dict[str, Cause] = {}
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What to do next. command: what to type, or "". text: its effect, or what a person does."""
+
+    label: str
+    command: str
+    text: str
+
+
+def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> list[NextStep]:
+    """Return the next steps, each once: what a person does first, then commands. found: the causes, if known."""
+    found = causes(report) if found is None else found
+    last = ending(report)
+    unfinished = report["totals"]["pending"] + report["totals"]["in_flight"]
+    steps: dict[tuple[str, str], NextStep] = {}
+    if last is not None and last.advice and unfinished:
+        steps["", last.advice] = NextStep(_FIRST, "", last.advice)
     for state in ("in_flight", "pending", "failed", "in_doubt"):
         for cause in found:
             if cause.state == state:
-                commands.setdefault(cause.command, cause)
-    lines = []
-    for command, cause in commands.items():
-        lines.append(f"{_NEXT[cause.state]:<{_LABEL}}{command}")
-        lines += _wrapped("", f"{'':{_LABEL}}{cause.note}", width)
-    return lines
+                key = (cause.command, "" if cause.command else cause.note)
+                steps.setdefault(key, NextStep(_NEXT[state], cause.command, cause.note))
+    return list(steps.values())
+
+
+def _step(step: NextStep, width: int | None) -> list[str]:
+    """A step in lines. A command is never wrapped, to be copied."""
+    if not step.command:
+        return _wrapped(step.label, step.text, width)
+    return [f"{step.label:<{_LABEL}}{step.command}", *_wrapped("", f"{'':{_LABEL}}{step.text}", width)]
 
 
 def _wrapped(label: str, text: str, width: int | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrunner.errors import ExitStatus, LocalFault, Problem
+from batchrunner.errors import ExitStatus, LocalFault
 from batchrunner.plan.endings import ENDINGS, Next, Retry, StopReason, ending_of, more_severe, retry_of, stop_for
 
 PLANNED = sorted(kind for kind, ending in ENDINGS.items() if ending.status is ExitStatus.STOPPED)
@@ -53,15 +53,14 @@ def test_of_two_equal_reasons_the_first_one_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("fault", "expected"),
     [
-        ("generation_failed", Retry.MAY_SUCCEED),
-        ("a_kind_that_nobody_knows", Retry.MAY_SUCCEED),
-        ("content_refused", Retry.CHANGE_FIRST),
-        ("face_detection_error", Retry.CHANGE_FIRST),
-        ("forbidden", Retry.CHANGE_FIRST),
+        ("service", Retry.MAY_SUCCEED),
+        ("network", Retry.MAY_SUCCEED),
+        ("local", Retry.MAY_SUCCEED),
+        ("job", Retry.CHANGE_FIRST),
+        ("account", Retry.CHANGE_FIRST),
     ],
 )
-def test_another_submission_is_suggested_only_where_it_can_succeed(kind: str, expected: Retry) -> None:
-    assert retry_of(Problem(kind, "message")) is expected
-    assert retry_of(kind) is expected
+def test_another_submission_is_suggested_only_where_it_can_succeed(fault: str, expected: Retry) -> None:
+    assert retry_of(fault) is expected

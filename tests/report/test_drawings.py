@@ -183,7 +183,8 @@ def test_causes_are_grouped_and_worded_without_the_jobs_own_names() -> None:
     first = found[0]
     assert (first.kind, first.title, first.fault) == ("content_policy", "Content policy", "the job itself")
     assert first.messages == (("The input was rejected by the content policy (generation …)", len(first.ids)),)
-    assert first.command == "batchrunner run nights/heroes.yaml --retry-failed"
+    assert (first.command, first.note) == ("", "The same request would fail again. Change the job first.")
+    assert {cause.kind: cause.command for cause in found}["generation_failed"].endswith(" --retry-failed")
     assert {cause.kind: cause.fault for cause in found}["generation_failed"] == "the service"
     assert sum(len(cause.ids) for cause in found) == 400 - report_of(400)["totals"]["succeeded"]
 
@@ -201,20 +202,22 @@ def test_many_wordings_are_counted_and_some_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "run", "state", "expected"),
+    ("settings", "run", "further", "expected"),
     [
-        ({}, {}, "pending", "batchrunner run heroes.yaml --provider sandbox"),
-        ({"options": ["--fast", "--set", "who=me & you"]}, {}, "pending",
+        ({}, {}, (), "batchrunner run heroes.yaml --provider sandbox"),
+        ({"options": ["--fast", "--set", "who=me & you"]}, {}, (),
          "batchrunner run heroes.yaml --provider sandbox --fast --set 'who=me & you'"),
-        ({"output": "out dir"}, {"provider": "aimlapi"}, "failed",
+        ({"output": "out dir"}, {"provider": "aimlapi"}, ("--retry-failed",),
          "batchrunner run heroes.yaml --output 'out dir' --retry-failed"),
-        ({}, {"provider": "aimlapi", "manifest_path": "$(rm -rf ~).yaml"}, "in_doubt",
-         "batchrunner run '$(rm -rf ~).yaml' --in-doubt resubmit"),
+        ({}, {"provider": "aimlapi", "manifest_path": "$(rm -rf ~).yaml"}, ("a b",),
+         "batchrunner run '$(rm -rf ~).yaml' 'a b'"),
     ],
 )  # fmt: skip
-def test_commands_can_be_pasted(settings: dict[str, Any], run: dict[str, Any], state: str, expected: str) -> None:
+def test_commands_can_be_pasted(
+    settings: dict[str, Any], run: dict[str, Any], further: tuple[str, ...], expected: str
+) -> None:
     shot = snapshot(ALL[1], run=replace(RUN, settings_json=json.dumps(settings), **run))
-    assert command(build(shot, "0.1.0"), state) == expected
+    assert command(build(shot, "0.1.0"), *further) == expected
 
 
 def test_the_sample_batch_has_the_documented_content() -> None:

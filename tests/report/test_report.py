@@ -240,7 +240,9 @@ def test_the_status_names_unfinished_jobs_and_is_bounded() -> None:
     assert len(lines) < 10
     text = writer.status_text(built(snapshot(*ALL, run=replace(RUN, stopped="dead\x1b[31mline"))))
     assert "stopped           dead\\x1b[31mline" in text
-    assert "batchrunner run heroes.yaml --provider sandbox --retry-failed" in text
+    assert "continue          batchrunner run heroes.yaml --provider sandbox\n" in text
+    assert "--retry-failed" not in text, "the request itself fails"
+    assert "batchrunner resolve heroes.yaml --provider sandbox job-2 --adopt GENERATION_ID" in text
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[2J\n\u202egpj.exe\ud800{{ 7*7 }}"
@@ -334,7 +336,7 @@ def test_the_page_is_complete_and_loads_nothing() -> None:
         "Stopped before the end: deadline",
         "no face",
         "--in-doubt resubmit",
-        "batchrunner run heroes.yaml --provider sandbox --retry-failed",
+        "batchrunner run heroes.yaml --provider sandbox",
         "id:a/x",
         "ab" * 32,
         "1.2 MB",
