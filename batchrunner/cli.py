@@ -81,12 +81,29 @@ def _run_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     flag = "--" + setting.name.replace("_", "-")
     text = setting.help
+    if setting.kind == "kinds":
+        return click.option(flag, setting.name, metavar="[=KIND,...]", help=text)
     if setting.kind == "switch":
         return click.option(flag, setting.name, is_flag=True, default=None, help=text)
     if setting.default is not None:
         text = f"{text} [default: {setting.default}]"
     metavar = "|".join(setting.choices) or _METAVARS.get(setting.name) or _METAVARS[setting.kind]
     return click.option(flag, setting.name, metavar=metavar, help=text)
+
+
+class _Run(click.Command):
+    """A command with the settings of a run. ``--retry-failed`` may stand without a value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        bare = [f"{item}=yes" if item == "--retry-failed" else item for item in args[:end]]
+        return super().parse_args(ctx, [*bare, *args[end:]])
+
+
+def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that chooses jobs."""
+    text = "Submit only the jobs with this id or pattern; repeatable. The others stay as they are."
+    return click.option("--only", multiple=True, metavar="ID|GLOB", help=text)(command)
 
 
 def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,9 +169,10 @@ def init(folder: Path, path: Path, force: bool) -> int:
     return ExitStatus.OK
 
 
-@cli.command(short_help="Start or continue a batch.")
+@cli.command(cls=_Run, short_help="Start or continue a batch.")
 @click.argument("manifest", type=_PATH)
 @_variables
+@_selection
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="Same as plan; submits nothing.")
 @click.option(
@@ -222,9 +240,10 @@ def validate(
     return ExitStatus.OK if all(item.valid for item in checked) else ExitStatus.USAGE
 
 
-@cli.command(short_help="Show what run would do; submits nothing.")
+@cli.command(cls=_Run, short_help="Show what run would do; submits nothing.")
 @click.argument("manifest", type=_PATH)
 @_variables
+@_selection
 @_run_settings
 @_rehearsals
 @click.option("--all", "every", is_flag=True, help="List all jobs, also in a large batch.")

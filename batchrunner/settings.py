@@ -9,6 +9,7 @@ schema and docs/settings.md with SETTINGS. The manifest loader removes settings 
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from datetime import time as time_of_day
@@ -20,10 +21,13 @@ from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
 from batchrunner.storage import paths
 
-Kind = Literal["path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "secret", "money"]
+Kind = Literal[
+    "path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "kinds", "secret", "money"
+]
 
 PREFIX = "BATCHRUNNER_"
 _FURTHER_VARIABLES = {f"{PREFIX}ENV", f"{PREFIX}STATE"}  # not settings of a run
+_KIND = re.compile(r"[A-Za-z][\w.-]{0,59}")
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
@@ -91,7 +95,7 @@ SETTINGS: tuple[Setting, ...] = (
         "What to do with submissions that may have been accepted.",
         ("hold", "evidence", "resubmit"),
     ),
-    Setting("retry_failed", "switch", False, "Submit failed jobs again, at their price."),
+    Setting("retry_failed", "kinds", False, "Submit failed jobs again, at their price: all, or only these kinds."),
     Setting("junit", "path", None, "Write a JUnit XML file at the end, with a test case for each job."),
     Setting("metrics_file", "path", None, "Write a Prometheus text file at the end, for a textfile collector."),
     Setting(
@@ -130,7 +134,7 @@ class Settings:
     stop_after_failures: "Share | None"
     generation_retries: int
     in_doubt: str
-    retry_failed: bool
+    retry_failed: bool | tuple[str, ...]  # or the kinds of failures
     junit: str | None
     metrics_file: str | None
     notify: str | None
@@ -283,6 +287,7 @@ def _expected(setting: Setting) -> str:
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
         "moment": "a window such as 22:00-06:00, a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
+        "kinds": "true, false, or kinds of failures such as generation_failed,timed_out",
         "path": "a path",
         "text": "text",
         "secret": "text that is not shown here",
@@ -396,6 +401,16 @@ def _switch(_: Setting, value: object) -> bool:
     raise ValueError(f"{value!r} is neither true nor false")
 
 
+def _kinds(setting: Setting, value: object) -> bool | tuple[str, ...]:
+    with suppress(ValueError):
+        return _switch(setting, value)
+    names = value if isinstance(value, list | tuple) else str(value).split(",")
+    kinds = tuple(dict.fromkeys(str(name).strip() for name in names))
+    if not kinds or not all(_KIND.fullmatch(kind) for kind in kinds):
+        raise ValueError(f"{value!r} is no list of kinds of failures")
+    return kinds
+
+
 _PARSERS = {
     "path": _path,
     "text": _text,
@@ -408,4 +423,5 @@ _PARSERS = {
     "moment": _moment,
     "money": _money,
     "switch": _switch,
+    "kinds": _kinds,
 }

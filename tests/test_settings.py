@@ -79,6 +79,7 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "moment": ["07:00", "2027-01-31T08:00", "09:00"],
         "duration": ["7s", "8s", "9s"],
         "switch": [True, "false", True],
+        "kinds": [True, "timed_out", ["no_link"]],
     }
     values = written[setting.kind]
     flag, key = {setting.name: values[0]}, {setting.name: values[2]}
@@ -105,6 +106,8 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         ("retry_failed", "0", False),
         ("retry_failed", "", False),
         ("retry_failed", True, True),
+        ("retry_failed", "generation_failed, timed_out", ("generation_failed", "timed_out")),
+        ("retry_failed", ["no_link"], ("no_link",)),
         ("in_doubt", "resubmit", "resubmit"),
         ("output", "some where/out", "some where/out"),
         ("requests_per_second", "0.5", 0.5),
@@ -224,7 +227,7 @@ BAD: dict[str, list[Any]] = {
         ("concurrency", []),
         ("provider", "AIMLAPI"),
         ("provider", ["aimlapi"]),
-        ("retry_failed", "perhaps"),
+        ("retry_failed", "per haps"),
         ("retry_failed", {}),
         ("output", ""),
         ("output", "  "),

@@ -148,7 +148,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
             lost=anchor.lost,
             timeline=story.timeline_events,
         )
-        order = order_of(setup.batch.entries)
+        order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
         engine, steps = _engine(deps, policy, run, records, admission)
         _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
@@ -260,6 +260,7 @@ async def _begin(
         batch.entries,
         retry_failed=settings.retry_failed and not journal.is_stale,
         resubmit_in_doubt=False,  # the service's log is searched first
+        chosen=frozenset(order_of(setup.chosen)) if setup.only else None,
     )
     recovers = journal.is_stale
     if recovers or settings.retry_failed:

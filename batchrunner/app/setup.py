@@ -25,6 +25,7 @@ from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.projection import Projection, project
+from batchrunner.plan.selection import chosen
 from batchrunner.providers.base import PriceList
 from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.report import writer
@@ -43,6 +44,7 @@ class Setup:
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
     journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known.
+    only: ids and patterns of ``--only``.
     """
 
     batch: Batch
@@ -54,6 +56,12 @@ class Setup:
     warnings: tuple[str, ...] = ()
     recover: bool = False
     price_list: PriceList | None = None
+    only: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> tuple[Entry, ...]:
+        """The entries that may be submitted: those that ``--only`` names, or all."""
+        return chosen(self.batch.entries, self.only)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -84,7 +92,10 @@ def load(
     rundir = RunDir(rehearsal_config.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
     recover = bool(flags.get("recover"))
-    return Setup(batch, rehearsal_config.settings, rundir, rehearsal_config.config, options, host, warnings, recover)
+    only: tuple[str, ...] = flags.get("only") or ()  # type: ignore[assignment]
+    chosen(batch.entries, only)
+    config = rehearsal_config.config
+    return Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only)
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -113,9 +124,10 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     prices = prices_of(setup)
     if snapshot is not None:
         prices = prices.raised_by(snapshot.records.values())
-    options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone)
+    named = frozenset(entry.job.fingerprint for entry in setup.chosen) if setup.only else None
+    options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named)
     plan = build(entries, snapshot, prices, options)
-    order = order_of(entries)
+    order = order_of(setup.chosen)
     policy = policy_of(settings, len(order), now)
     end = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
     admission = admission_of(setup, plan.records, snapshot)

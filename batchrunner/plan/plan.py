@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
 from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
+from batchrunner.plan.selection import RetryFailed
 
 # What `run` does with a job that is in the first state in the journal and starts in the second one.
 _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
@@ -40,6 +41,7 @@ _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
 }
 _FETCH = ("fetch", "done, but its file is missing; will be downloaded again at no charge")
 _CHANGED = ("changed", "this id named another job before; will be submitted; the old result is kept")
+_NOT_CHOSEN = ("left", "not named by --only; stays as it is")
 SUBMITTED = ("new", "changed", "retry", "resubmit")
 
 
@@ -70,11 +72,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ResumeOptions:
-    """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints)."""
+    """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints).
 
-    retry_failed: bool = False
+    chosen: the only jobs that may be submitted (fingerprints); None: all.
+    """
+
+    retry_failed: RetryFailed = False
     resubmit_in_doubt: bool = False
     gone: AbstractSet[str] = frozenset()
+    chosen: AbstractSet[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,13 @@ def build(
     """Build the plan. snapshot: the journal's content, None before the first run."""
     options = options or ResumeOptions()
     known = snapshot.records if snapshot else {}
-    records, _ = take_up(known, entries, retry_failed=options.retry_failed, resubmit_in_doubt=options.resubmit_in_doubt)
+    records, _ = take_up(
+        known,
+        entries,
+        retry_failed=options.retry_failed,
+        resubmit_in_doubt=options.resubmit_in_doubt,
+        chosen=options.chosen,
+    )
     before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
     first: dict[str, str] = {}
     rows = []
@@ -115,6 +127,8 @@ def build(
             action, note = _FETCH
         elif changed and action == "new":
             action, note = _CHANGED
+        if options.chosen is not None and job.fingerprint not in options.chosen and action in SUBMITTED:
+            action, note = _NOT_CHOSEN
         same_as = first.setdefault(job.fingerprint, entry.id)
         rows.append(
             Row(

@@ -4,12 +4,13 @@ A fresh run is the resume of an empty journal; there is only one code path. A su
 process died is in doubt. A job that may have been paid for becomes pending again only if the user asked for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.engine.confirmation import UNNAMED_FAILURE
 from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job, Move, Record, State, advance
+from batchrunner.plan.selection import RetryFailed, retries
 
 IN_DOUBT_HINT = (
     "It is held, and each run searches the service's log for it. Check the log yourself. --in-doubt evidence releases "
@@ -124,12 +125,14 @@ def take_up(
     known: Mapping[str, Record],
     entries: Sequence[Entry],
     *,
-    retry_failed: bool,
+    retry_failed: RetryFailed,
     resubmit_in_doubt: bool,
+    chosen: Container[str] | None = None,
 ) -> tuple[dict[str, Record], list[Record]]:
     """Return each job's record at the start by fingerprint, and the new or changed ones, which must be stored.
 
     resubmit_in_doubt: resubmit jobs in doubt that the service's log does not list. A run searches that log first.
+    chosen: the only jobs that are submitted again (fingerprints); None: all of the manifest.
     Jobs of the manifest get their inputs from it, as the journal stores none. Jobs that it no longer names are kept
     unchanged, because their generations in flight are still fetched.
     """
@@ -144,12 +147,14 @@ def take_up(
         moved = record
         if moved.state is State.SUBMITTING:
             moved = advance(moved, Move.DOUBT, error=LOST)
-        if moved.state is State.FAILED and moved.error and moved.error.kind in RECHECKED and not retry_failed:
+        named = fingerprint in asked_for and (chosen is None or fingerprint in chosen)
+        again = named and moved.state is State.FAILED and retries(moved, retry_failed)
+        if moved.state is State.FAILED and moved.error and moved.error.kind in RECHECKED and not again:
             moved = advance(moved, Move.RECHECK)
-        if fingerprint in asked_for:
+        if named:
             if moved.state is State.IN_DOUBT and resubmit_in_doubt:
                 moved = advance(moved, Move.RELEASE)
-            if moved.state is State.FAILED and retry_failed:
+            if again:
                 moved = advance(moved, Move.RETRY)
         if moved is not record or fingerprint not in known:
             changed.append(moved)

@@ -1,6 +1,7 @@
 """Initial states: no job that may have been paid for is submitted again by default, and no record is lost."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from batchrunner.plan.resume import (
 )
 from tests.conftest import NOW, make_entries, make_job, make_record, remote
 
-PLAIN = {"retry_failed": False, "resubmit_in_doubt": False}
+PLAIN: dict[str, Any] = {"retry_failed": False, "resubmit_in_doubt": False}
 AFTER_RESUME = {
     State.PENDING: State.PENDING,
     State.SUBMITTING: State.IN_DOUBT,
@@ -71,7 +72,7 @@ def test_retry_applies_only_to_failed_jobs(state: State) -> None:
 @pytest.mark.parametrize("state", State)
 def test_a_job_without_an_entry_is_kept_and_no_flag_resubmits_it(state: State) -> None:
     gone = make_record("gone", state)
-    flags = {"retry_failed": True, "resubmit_in_doubt": True}
+    flags: dict[str, Any] = {"retry_failed": True, "resubmit_in_doubt": True}
     records, changed = take_up({gone.job.fingerprint: gone}, make_entries("a"), **flags)
     assert records[gone.job.fingerprint].state is AFTER_RESUME[state]
     assert make_job("a").fingerprint in {record.job.fingerprint for record in changed}

@@ -1,0 +1,46 @@
+"""Choose jobs by id: `run --only ID|GLOB` and `run --retry-failed=KIND`. Pure."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from batchrunner.errors import UsageError
+from batchrunner.job import Entry, Record
+
+RetryFailed = bool | tuple[str, ...]  # all failed jobs, none, or those that failed with one of these kinds
+
+
+def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
+    """Return the entries whose id matches one of the patterns, in manifest order; all of them without patterns.
+
+    patterns: ids, or shell patterns with ``*``, ``?`` and ``[...]``. An id that equals the pattern always matches.
+    Raises UsageError for a pattern that matches no entry.
+    """
+    if not patterns:
+        return tuple(entries)
+    by_id = {entry.id: entry for entry in entries}
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {pattern} if pattern in by_id else {name for name in by_id if fnmatchcase(name, pattern)}
+        if not matched:
+            close = get_close_matches(pattern, by_id, n=1, cutoff=0.6)
+            guess = f"; did you mean {close[0]}?" if close else ""
+            hint = "Name ids as plan shows them, or a pattern such as 'hero-*' in quotes. Nothing was submitted."
+            raise UsageError(f"--only {pattern}: no job of the manifest has this id{guess}", hint)
+        found |= matched
+    return tuple(entry for entry in entries if entry.id in found)
+
+
+def retries(record: Record, retry_failed: RetryFailed) -> bool:
+    """Return whether a failed job is submitted again."""
+    if isinstance(retry_failed, bool):
+        return retry_failed
+    return record.error is not None and record.error.kind in retry_failed
+
+
+def unmatched_kinds(records: Sequence[Record], retry_failed: RetryFailed) -> tuple[str, ...]:
+    """Return the kinds of ``--retry-failed=KIND`` that no failed job has."""
+    if isinstance(retry_failed, bool):
+        return ()
+    kinds = {record.error.kind for record in records if record.error is not None}
+    return tuple(kind for kind in retry_failed if kind not in kinds)
