@@ -77,7 +77,7 @@ def test_the_body_has_the_result_and_the_next_command() -> None:
         "night: 1 of 8 jobs succeeded in 1 min 0 s, 7 failed; 1 byte, 1 generation.",
         "7 failed: no face",
         "Report: output/night/report.html",
-        "Next: batchrunner run night.yaml --retry-failed",
+        "Next: The same request would fail again. Change the job first.",
     ]
     assert (body["ok"], body["exit_status"], body["name"], body["run_dir"]) == (False, 1, "night", "output/night")
     assert body["totals"]["failed"] == 7
