@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from batchrunner import manifest
 from batchrunner.app import rehearsal
@@ -92,7 +92,7 @@ def load(
     rundir = RunDir(rehearsal_config.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
     recover = bool(flags.get("recover"))
-    only: tuple[str, ...] = flags.get("only") or ()  # type: ignore[assignment]
+    only = tuple(map(str, cast(Sequence[str], flags.get("only") or ())))
     chosen(batch.entries, only)
     config = rehearsal_config.config
     return Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only)
