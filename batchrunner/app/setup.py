@@ -95,7 +95,7 @@ def load(
     only = tuple(map(str, cast(Sequence[str], flags.get("only") or ())))
     chosen(batch.entries, only)
     config = rehearsal_config.config
-    return Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only)
+    return Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only=only)
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
