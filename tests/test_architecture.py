@@ -35,6 +35,7 @@ PURE_MODULES = {
         f"engine.{name}"
         for name in ("backoff", "circuit_breaker", "confirmation", "evidence", "in_doubt", "job_queue", "run_deadline")
     ),
+    *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
     *(
         "journal.rows",
         "journal.statements",

@@ -147,6 +147,24 @@ class Journal:
         for statement, values in in_few([(PUT_MARK, rows.mark_row(*mark, is_open=is_open))]):
             self._connection.execute(statement, values)
 
+    @property
+    def mark(self) -> Mark:
+        """The journal's id and the number of its last commit."""
+        return self._mark
+
+    def renew_id(self) -> None:
+        """Give a copy of a run directory an id of its own. Call it before `begin`. Raises LocalFault.
+
+        The witness is removed first: a crash in between leaves a journal without a witness, which is a warning.
+        """
+        if self._witness is not None:
+            self._witness.remove()
+        self._mark = Mark(os.urandom(16).hex(), self._mark.sequence)
+        with reading(self._path):
+            self._put_mark(is_open=True)
+        if self._witness is not None:
+            self._witness.create(self._mark)
+
     def snapshot(self) -> Snapshot | None:
         """Return the whole content, or None before the first run. Raises JournalError if the content is invalid."""
         with reading(self._path):

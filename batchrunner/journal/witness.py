@@ -69,6 +69,11 @@ class Witness:
         self._disk.overwrite(self._file, self._slot * _SLOT_BYTES, _slot(mark))
         self._slot = 1 - self._slot
 
+    def remove(self) -> None:
+        """Remove the file. Raises OSError."""
+        self.close()
+        self._disk.remove(self.path)
+
     def close(self) -> None:
         """Close the file, if it is open."""
         if self._file is not None:

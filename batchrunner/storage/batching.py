@@ -31,14 +31,21 @@ class Batcher(Generic[_T]):
 
     async def do(self, items: list[_T]) -> None:
         """Return when `items` are done. Raises LocalFault."""
+        fault = await self._add(items)
+        if fault is not None:
+            raise fault
+
+    def post(self, items: list[_T]) -> None:
+        """Process `items` without waiting for them. `work` has to keep what a fault leaves undone."""
+        self._add(items)
+
+    def _add(self, items: list[_T]) -> _Future:
         done: _Future = asyncio.get_running_loop().create_future()
         self._items += items
         self._waiting.append(done)
         if not self._is_busy:
             self._next_batch()
-        fault = await done
-        if fault is not None:
-            raise fault
+        return done
 
     def _next_batch(self) -> None:
         items, waiting = self._items, self._waiting

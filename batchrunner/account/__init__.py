@@ -1,0 +1,1 @@
+"""What all batches of one account share: paid work, slots, pace, budgets. The engine uses only `account.base`."""

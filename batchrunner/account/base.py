@@ -1,0 +1,131 @@
+"""What the engine needs of the account: `AccountSession` and its answers, in neutral terms. Pure.
+
+The engine claims a job before it begins a submission, and reports each move of a job after the journal has it. All
+times are wall time, seconds since the epoch, because several processes share them. Amounts are credits.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from batchrunner.errors import Problem
+from batchrunner.job import Record
+
+HELD = "held_by_batch"  # kind of the problem of a job that another batch has in flight
+HELD_IN_DOUBT = "held_in_doubt_elsewhere"  # kind of the problem of a job that another batch has in doubt
+HELD_KINDS = frozenset({HELD, HELD_IN_DOUBT})
+REUSED = "reused."  # request ids of attempts that were never submitted begin with this
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A batch of the account: its id, its name and its run directory."""
+
+    batch_id: str
+    name: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A file that another batch delivered, as it recorded it. result_json: the result's facts."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    source: Source
+    result_json: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The job may be submitted: the claim and its slot are in the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not now. until: when to ask again (wall time), or None: soon. why: for people."""
+
+    why: str
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """A budget of the account does not allow the submission. why: names the limit, for people."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Another batch has the job in flight or in doubt, and only that batch or a person can settle it."""
+
+    source: Source
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The account has paid for the job: take its clip, or poll its generation. Both are free.
+
+    clips: files to copy, the best first; none where the generation is polled. in_flight: the generation has not ended
+    as far as is known.
+    """
+
+    generation_id: str
+    source: Source
+    clips: tuple[Clip, ...] = ()
+    in_flight: bool = False
+
+    @property
+    def how(self) -> str:
+        """A text for plan and log."""
+        if self.clips:
+            return f"reused from {self.clips[0].source.directory}"
+        if self.in_flight:
+            return f"in flight in {self.source.directory}, which no process runs; will be polled and downloaded here"
+        return f"paid for in {self.source.directory}, where the clip is missing; will be fetched again at no charge"
+
+
+Claim = Granted | Wait | OverBudget | Hold | Reuse
+
+
+class AccountSession(Protocol):
+    """The part of one running batch in its account."""
+
+    async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
+        """Claim the job of `record` for a submission. Durable on return where granted. Raises LocalFault.
+
+        estimate: the expected charge in credits, or None.
+        """
+        ...
+
+    def moved(self, record: Record) -> None:
+        """Take over a record that the journal has stored. Does not wait."""
+        ...
+
+    def slot_freed(self, record: Record) -> None:
+        """The job's generation has ended, or its doubt no longer takes a slot. Does not wait."""
+        ...
+
+    def throttled(self, until: float, why: str) -> None:
+        """Tell all batches of the account to make no submission before `until`; 0 ends such a time. Does not wait."""
+        ...
+
+
+class NoAccount:
+    """The session of a run without an account: every claim is granted. For the embedded sandbox."""
+
+    async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
+        """Grant it."""
+        return Granted()
+
+    def moved(self, record: Record) -> None:
+        """Do nothing."""
+
+    def slot_freed(self, record: Record) -> None:
+        """Do nothing."""
+
+    def throttled(self, until: float, why: str) -> None:
+        """Do nothing."""

@@ -1,0 +1,347 @@
+"""The account's index: one SQLite file in the state folder, shared by all processes of a user on this machine.
+
+It says which jobs the account has paid for, and where. A batch's rows mirror its journal, so a missing or broken index
+is made again from the run directories that ``runs.jsonl`` lists, before anything is submitted. A broken one is set
+aside and kept. The index must not lie on a network file system: SQLite's log does not work there.
+
+Each index has a file name of its own, ``index-<random>.db``: a process that still has an earlier one open removes that
+one's log by its name when it closes it, which must not be the log of the new one.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchrunner.account import journals, presence, runs_log, transactions
+from batchrunner.account.rows import BatchRow
+from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
+from batchrunner.storage import durable_files
+from batchrunner.storage.durable_files import Disk
+
+_PATTERN = "index-*.db"
+_TABLES = ("batches", "jobs", "ended", "submissions", "spend_by_day", "charges", "throttles")
+VERSION = 1
+APPLICATION_ID = 0x42524131  # "BRA1"
+_BUSY_S = 30.0
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
+_HINT = "Run again: the index is made again from the run directories, where that is needed."
+
+Connect = Callable[[str], sqlite3.Connection]
+Transaction = Callable[[sqlite3.Connection], Any]
+
+
+class Replaced(Exception):
+    """Another process has made the index again; this connection's file is set aside."""
+
+
+class _Broken(Exception):
+    """The file is not a usable index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What became of the run directories when the index was made again, or added to.
+
+    unread: directory and reason. set_aside: the new names of broken files.
+    """
+
+    batches: int = 0
+    unread: tuple[tuple[str, str], ...] = ()
+    set_aside: tuple[Path, ...] = ()
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open a connection that one thread at a time uses."""
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S, uri=path.startswith("file:")
+    )
+
+
+class Index:
+    """The open index in a state folder. Every method blocks; use it from one thread at a time.
+
+    rebuilt: what happened if the index was made again when it was opened, else None. connection: how to connect; a
+    test passes a connection that fails. Raises LocalFault, UsageError.
+    """
+
+    def __init__(self, state: Path, connection: Connect = connect) -> None:
+        self.state = state
+        self.path = state
+        self.rebuilt: Rebuilt | None = None
+        self._connect = connection
+        self._is_durable: bool | None = None
+        with _mapped(self.state):
+            self._open()
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def reopen(self) -> None:
+        """Open the file that stands there now, after `Replaced`. Raises LocalFault, UsageError."""
+        self.close()
+        with _mapped(self.state):
+            self._open()
+
+    def write(self, work: Sequence[Transaction], *, durable: bool) -> list[Any]:
+        """Do all work in one transaction, and return the results. durable: on the disk on return.
+
+        A commit that is not durable survives a kill and may be lost in a power cut. Raises Replaced, LocalFault.
+        """
+        with _mapped(self.path):
+            self._require_place()
+            if durable is not self._is_durable:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._is_durable = durable
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                results = [item(self._connection) for item in work]
+                self._require_place()
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+        return results
+
+    def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Return the result of `work`, which reads one consistent state. Raises LocalFault."""
+        with _mapped(self.path):
+            self._connection.execute("BEGIN")
+            try:
+                return work(self._connection)
+            finally:
+                self._connection.execute("COMMIT")
+
+    def is_running(self, batch_id: str) -> bool:
+        """Return whether a process runs the batch."""
+        return presence.is_running(self.state, batch_id)
+
+    def settle_ended(self, batch_ids: Sequence[str]) -> None:
+        """Bring the rows of batches whose process was killed in line with their journals. Raises as `write`."""
+        for batch_id in batch_ids:
+            batch = self.read(partial(transactions.batch_row, batch_id=batch_id))
+            if batch is not None:
+                self.write([partial(self._settle, batch=batch, stored=_stored(batch))], durable=True)
+
+    def _settle(self, connection: sqlite3.Connection, batch: BatchRow, stored: journals.Stored | None) -> None:
+        """Store what the journal says, unless another run of the batch has registered since it was read."""
+        current = transactions.batch_row(connection, batch.batch_id)
+        if current != batch or self.is_running(batch.batch_id):
+            return
+        if stored is None:
+            transactions.doubt_unread(connection, batch)
+            return
+        settled = replace(batch, sequence=stored.mark.sequence, is_current=True)
+        transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
+
+    def _require_place(self) -> None:
+        """Raise Replaced unless the open file is the one that has the name."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            raise Replaced from None
+        if (status.st_dev, status.st_ino) != self._place:
+            raise Replaced
+
+    def _open(self) -> None:
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with exclusive(self.state / "index.lock"):
+            connection, aside = self._existing()
+            if connection is None:
+                self.rebuilt = replace(rebuild(self.state, self._connect), set_aside=aside)
+                connection, _ = self._existing()
+                assert connection is not None
+            self._connection = connection
+            self._is_durable = None
+            status = self.path.stat()
+            self._place = (status.st_dev, status.st_ino)
+            self._add_missing()
+
+    def _existing(self) -> tuple[sqlite3.Connection | None, tuple[Path, ...]]:
+        """Return a connection to a sound index, or None; and the new names of broken ones. Raises UsageError."""
+        found = sorted(self.state.glob(_PATTERN))
+        if len(found) == 1:
+            self.path = found[0]
+            connection = self._connect(str(self.path))
+            try:
+                require_sound(connection, self.path)
+                connection.execute("PRAGMA journal_mode = WAL")
+                return connection, ()
+            except _Broken:
+                connection.close()
+            except BaseException:
+                connection.close()
+                raise
+        return None, tuple(map(_set_aside, found))
+
+    def _add_missing(self) -> None:
+        """Add run directories of runs.jsonl that the index lacks, as where its log was lost."""
+        known = {row.batch_id for row in transactions.batch_rows(self._connection)}
+        missing = [line for line in runs_log.read(self.state) if line.batch_id not in known]
+        if missing and self.rebuilt is None:
+            self.rebuilt = fill(self._connection, missing, self.is_running)
+
+
+def require_sound(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a damaged file, and an index of a newer version. Raises _Broken, UsageError, sqlite3.Error."""
+    try:
+        ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if ours and version > VERSION:
+            raise UsageError(
+                f"{path} was written by a newer batchrunner (index version {version}, this one knows {VERSION})",
+                "Install the newer version again; nothing was submitted and nothing was changed.",
+            )
+        if not ours or version != VERSION or connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise _Broken
+        for table in _TABLES:
+            connection.execute(f"SELECT count(*) FROM (SELECT * FROM {table} LIMIT 1)").fetchone()
+    except sqlite3.Error as error:
+        if _is_broken(error):
+            raise _Broken from error
+        raise
+
+
+def rebuild(state: Path, connection: Connect = connect) -> Rebuilt:
+    """Make the index from the run directories in runs.jsonl. It is complete before it gets its name.
+
+    The caller has the lock of the state folder. A batch that a process runs now is not current until it has registered.
+    """
+    new = state / "index.new"
+    for path in _files(new):
+        path.unlink(missing_ok=True)
+    target = connection(str(new))
+    try:
+        create(target)
+        rebuilt = fill(target, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
+    finally:
+        target.close()
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(state / f"index-{os.urandom(4).hex()}.db")
+    Disk().flush_folder(state)
+    return rebuilt
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Create the tables in an empty database."""
+    connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_running: Callable[[str], bool]) -> Rebuilt:
+    """Add the batches of these run directories, as their journals have them."""
+    unread: list[tuple[str, str]] = []
+    batches = 0
+    for line in lines:
+        try:
+            stored = journals.read(Path(line.directory))
+        except BatchrunnerError as error:
+            unread.append((line.directory, error.message))
+            continue
+        if stored is None or stored.mark.journal_id != line.batch_id:
+            unread.append((line.directory, "its batch is not there any more"))
+            continue
+        running = is_running(line.batch_id)
+        started = stored.snapshot.run.started_at if stored.snapshot else 0.0
+        sequence = None if running else stored.mark.sequence
+        batch = BatchRow(
+            line.batch_id,
+            line.account,
+            line.directory,
+            line.name,
+            line.service,
+            opened_at=started,
+            sequence=sequence,
+            is_current=not running,
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        transactions.import_rows(connection, batch, *journals.rows_of_ended(batch, stored))
+        connection.execute("COMMIT")
+        batches += 1
+    return Rebuilt(batches, tuple(unread))
+
+
+@contextmanager
+def viewed(state: Path) -> Iterator[sqlite3.Connection]:
+    """Give a read-only view of the index, for commands that write nothing.
+
+    A missing or broken one is made in memory. Raises LocalFault, UsageError.
+    """
+    with _mapped(state):
+        connection: sqlite3.Connection | None = None
+        for path in state.glob(_PATTERN):
+            at_rest = not path.with_name(f"{path.name}-wal").exists()
+            connection = connect(f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}")
+            try:
+                require_sound(connection, path)
+            except _Broken:
+                connection.close()
+                connection = None
+            except BaseException:
+                connection.close()
+                raise
+        if connection is None:
+            connection = connect(":memory:")
+            create(connection)
+            fill(connection, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
+        with closing(connection):
+            yield connection
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for the lock of the state folder, and hold it. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _stored(batch: BatchRow) -> journals.Stored | None:
+    """Return the batch's journal; None if it is not there or cannot be read."""
+    try:
+        stored = journals.read(Path(batch.directory))
+    except BatchrunnerError:
+        return None
+    return stored if stored is not None and stored.mark.journal_id == batch.batch_id else None
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a broken index and its log, and return its new name."""
+    target = path.with_name(path.name.replace("index-", "broken-", 1))
+    for file in _files(path):
+        with suppress(FileNotFoundError):
+            file.replace(target.with_name(target.name + file.name.removeprefix(path.name)))
+    return target
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return tuple(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal", ""))
+
+
+def _is_broken(error: sqlite3.Error) -> bool:
+    code = int(getattr(error, "sqlite_errorcode", 0))
+    return code & 0xFF in _BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    """Map errors of SQLite and of the system to LocalFault."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        kind = "disk_full" if int(getattr(error, "sqlite_errorcode", 0)) & 0xFF == sqlite3.SQLITE_FULL else "disk_error"
+        raise LocalFault(kind, f"the account's index {path} could not be used: {error}", _HINT) from error
+    except OSError as error:
+        raise durable_files.fault(error, f"the account's index {path} could not be used") from error

@@ -1,0 +1,60 @@
+"""Read what a run directory's journal says of the account: its id, its last commit, its records. Writes nothing."""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from batchrunner.account.rows import DOUBT_S, IN_DOUBT, SUBMITTING, BatchRow, JobRow, SubmissionRow, rows_of
+from batchrunner.job import Entry, Snapshot
+from batchrunner.journal import journal, reader
+from batchrunner.journal.witness import Mark
+from batchrunner.storage.run_directory import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A journal's content with its mark. snapshot: None before the first run."""
+
+    mark: Mark
+    snapshot: Snapshot | None
+
+
+def read(directory: Path) -> Stored | None:
+    """Return what a run directory's journal holds; None if there is none. Raises JournalError, LocalFault."""
+    return journal.view(RunDir(directory).journal, _content)
+
+
+def _content(connection: sqlite3.Connection) -> Stored:
+    journal.require_sound(connection)
+    mark, _ = reader.mark(connection)
+    return Stored(mark, reader.snapshot(connection))
+
+
+def mark_of(directory: Path) -> Mark | None:
+    """Return the mark of a run directory's journal; None if there is none. Raises JournalError, LocalFault."""
+    return journal.view(RunDir(directory).journal, lambda connection: reader.mark(connection)[0])
+
+
+def file_names(entries: tuple[Entry, ...]) -> Callable[[str], str | None]:
+    """Return the function from a job's fingerprint to the name of its result in the run directory."""
+    names: Mapping[str, str] = {entry.job.fingerprint: entry.file for entry in reversed(entries)}
+
+    def name_of(fingerprint: str) -> str:
+        return names.get(fingerprint) or f".batchrunner/kept/{fingerprint.removeprefix('sha256:')[:16]}.mp4"
+
+    return name_of
+
+
+def rows_of_ended(batch: BatchRow, stored: Stored) -> tuple[list[JobRow], list[SubmissionRow]]:
+    """Return the rows of a batch that no process runs: what was being submitted is in doubt."""
+    if stored.snapshot is None:
+        return [], []
+    jobs, submissions = rows_of(batch, stored.snapshot.records.values(), file_names(stored.snapshot.entries))
+    return [_ended(row) for row in jobs], submissions
+
+
+def _ended(row: JobRow) -> JobRow:
+    if row.state != SUBMITTING:
+        return row
+    return replace(row, state=IN_DOUBT, slot_until=(row.submitted_at or 0.0) + DOUBT_S)

@@ -1,0 +1,71 @@
+"""``runs.jsonl`` beside the index: the run directories that the index is made again from, one JSON object a line.
+
+A line is appended and flushed before a run submits anything. A torn or foreign line is passed over.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from batchrunner.storage.durable_files import Disk
+
+NAME = "runs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A run directory of an account. account: its key (`names.Account.key`)."""
+
+    batch_id: str
+    account: str
+    directory: str
+    name: str
+    service: str
+
+
+def read(state: Path) -> list[Line]:
+    """Return the lines, the latest of each batch last and once. Raises OSError; a missing file is empty."""
+    try:
+        content = (state / NAME).read_bytes()
+    except FileNotFoundError:
+        return []
+    found: dict[str, Line] = {}
+    for text in content.split(b"\n"):
+        line = _line(text)
+        if line is not None:
+            found.pop(line.batch_id, None)
+            found[line.batch_id] = line
+    return list(found.values())
+
+
+def append(state: Path, lines: Iterable[Line]) -> None:
+    """Append the lines that the file does not have yet. Durable on return. Raises OSError."""
+    known = read(state)
+    missing = [line for line in lines if line not in known]
+    if not missing:
+        return
+    path = state / NAME
+    is_new = not path.exists()
+    text = "".join(json.dumps(asdict(line)) + "\n" for line in missing)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":
+            text = "\n" + text  # the last line is torn
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        Disk().flush_folder(state)
+
+
+def _line(text: bytes) -> Line | None:
+    try:
+        stored = json.loads(text)
+        line = Line(**{name: stored[name] for name in Line.__slots__})
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return line if all(isinstance(value, str) for value in asdict(line).values()) else None

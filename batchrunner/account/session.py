@@ -1,0 +1,246 @@
+"""One running batch in its account: claims its jobs, and keeps the index in step with its journal.
+
+Records go to the index after the journal has them, without waiting: a kill loses nothing, because the index is brought
+in line with the journal of a killed run. Only a claim is awaited. It is in the index before the journal begins the
+submission, so two processes never pay for the same job.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchrunner.account import journals, transactions
+from batchrunner.account.base import Claim, Clip, Granted, Hold, Reuse, Wait
+from batchrunner.account.index import Index, Replaced, Transaction
+from batchrunner.account.limits import Limits
+from batchrunner.account.reuse import Decision, Unsettled, decide
+from batchrunner.account.rows import CLAIMED, BatchRow, JobRow, rows_of
+from batchrunner.account.transactions import Outside, Request
+from batchrunner.errors import LocalFault, UsageError
+from batchrunner.job import Record, State
+from batchrunner.storage.batching import Batcher
+
+_FLUSH_EVERY_S = 1.0  # records that change nothing for other batches may wait that long
+_SETTLE_TRIES = 4
+
+
+@dataclass(slots=True)
+class _Item:
+    """Work in a transaction and its result. work: None to store only what has changed."""
+
+    work: Transaction | None = None
+    result: Any = None
+
+
+class Session:
+    """The session of a run (`base.AccountSession`). Its batch is registered and shown as running.
+
+    index: open; used in the one thread of `executor`. now: wall time. file_of: the name of a job's result by its
+    fingerprint. flushes_at_once: whether freed slots matter to other batches at once.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        executor: Executor,
+        batch: BatchRow,
+        limits: Limits,
+        now: Callable[[], float],
+        file_of: Callable[[str], str | None],
+    ) -> None:
+        self.batch = batch
+        self.limits = limits
+        self._index = index
+        self._executor = executor
+        self._now = now
+        self._file_of = file_of
+        self._outside = Outside(index.is_running, exists)
+        self._changed: dict[str, Record] = {}  # not in the index yet; the loop adds, the index's thread takes
+        self._freed: dict[str, str | None] = {}  # fingerprints and generations that take no slot any more
+        self._throttle: tuple[float, str] | None = None
+        self._granted: dict[str, Request] = {}  # claims that no stored record has followed yet
+        self._flushed_at = float("-inf")
+        self._batcher: Batcher[_Item] = Batcher(executor, self._write)
+
+    async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
+        """See `base.AccountSession`."""
+        job = record.job
+        request = Request(self.batch, job.fingerprint, request_id, job.model, estimate, useless_of(record))
+        for _ in range(_SETTLE_TRIES):
+            item = _Item(partial(self._claim, request=request, now=self._now()))
+            await self._batcher.do([item])
+            answer: Claim | Unsettled = item.result
+            if not isinstance(answer, Unsettled):
+                return answer
+            await self._call(self._index.settle_ended, answer.batch_ids)
+        return Wait("the batches of the account change too fast")
+
+    async def survey(self, records: Iterable[Record]) -> dict[str, Reuse | Hold]:
+        """Return what other batches have for these jobs, by fingerprint. Claims nothing. Raises LocalFault."""
+        wanted = list(records)
+        for _ in range(_SETTLE_TRIES):
+            found: dict[str, Decision] = await self._call(self._survey, wanted)
+            unsettled = [item.batch_ids for item in found.values() if isinstance(item, Unsettled)]
+            if not unsettled:
+                break
+            await self._call(self._index.settle_ended, sorted({name for names in unsettled for name in names}))
+        return {name: item for name, item in found.items() if isinstance(item, Reuse | Hold)}
+
+    def moved(self, record: Record) -> None:
+        """See `base.AccountSession`."""
+        self._changed[record.job.fingerprint] = record
+        if record.state is State.SUBMITTING:
+            return  # the claim says as much
+        now = self._now()
+        if self.limits.concurrency is not None or abs(now - self._flushed_at) >= _FLUSH_EVERY_S:
+            self._flushed_at = now
+            self._batcher.post([_Item()])
+
+    def slot_freed(self, record: Record) -> None:
+        """See `base.AccountSession`."""
+        generation_id = record.generation_id if record.state in (State.IN_FLIGHT, State.SUCCEEDED) else None
+        self._freed[record.job.fingerprint] = generation_id
+        if self.limits.concurrency is not None:
+            self._batcher.post([_Item()])
+
+    def throttled(self, until: float, why: str) -> None:
+        """See `base.AccountSession`."""
+        self._throttle = (until, why)
+        self._batcher.post([_Item()])
+
+    async def register(self, records: Sequence[Record], sequence: int) -> None:
+        """Store the batch and, unless the index has this commit of its journal, its rows. Raises LocalFault."""
+        await self._batcher.do([_Item(partial(self._register, records=records, sequence=sequence))])
+
+    async def close(self, sequence: int | None) -> None:
+        """Store what is left. sequence: the journal's last commit, or None where it may lack records of this run.
+
+        Raises LocalFault; the next run then brings the index in line with the journal.
+        """
+        ended = replace(self.batch, sequence=sequence, waits_until=0.0)
+        await self._batcher.do([_Item(partial(transactions.put_batch, batch=ended))])
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call in the index's thread. A replaced index is opened again."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        except Replaced:
+            await self._batcher.do([_Item()])  # opens the file that stands there now
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    # In the index's thread
+
+    def _claim(self, connection: Any, request: Request, now: float) -> Claim | Unsettled:
+        return transactions.claim(connection, request, self.limits, self._outside, now)
+
+    def _survey(self, records: Sequence[Record]) -> Mapping[str, Decision]:
+        found: Mapping[str, Decision] = self._index.read(
+            partial(survey, batch=self.batch, records=records, outside=self._outside)
+        )
+        return found
+
+    def _write(self, items: list[_Item]) -> LocalFault | None:
+        try:
+            try:
+                self._commit(items)
+            except Replaced:
+                self._index.reopen()
+                self._register_again()
+                self._commit(items)
+        except LocalFault as fault:
+            return fault
+        except Replaced:
+            return LocalFault("disk_error", f"the account's index {self._index.path} is replaced again and again")
+        except UsageError as error:
+            return LocalFault("disk_error", error.message, error.hint)
+        return None
+
+    def _commit(self, items: Sequence[_Item]) -> None:
+        """Store what has changed and do the work of all items, in one transaction."""
+        changed, freed, throttle = dict(self._changed), dict(self._freed), self._throttle
+        work: list[Transaction] = [partial(self._store, changed=changed, freed=freed)]
+        if throttle is not None:
+            work.append(partial(transactions.throttle, account=self.batch.account, until=throttle[0], why=throttle[1]))
+        asked = [item for item in items if item.work is not None]
+        results = self._index.write([*work, *(item.work for item in asked if item.work)], durable=self._is_rare(asked))
+        for name, record in changed.items():
+            if self._changed.get(name) is record:
+                del self._changed[name]
+            self._granted.pop(name, None)
+        for item, result in zip(asked, results[len(work) :], strict=True):
+            item.result = result
+            if isinstance(result, Granted) and isinstance(item.work, partial):
+                request = item.work.keywords["request"]
+                self._granted[request.fingerprint] = request
+        for name in freed:
+            self._freed.pop(name, None)
+        if self._throttle is throttle:
+            self._throttle = None
+
+    @staticmethod
+    def _is_rare(items: Sequence[_Item]) -> bool:
+        """Whether the commit must be on the disk: all but claims, of which the journal knows after a power cut."""
+        return any(not (isinstance(item.work, partial) and "request" in item.work.keywords) for item in items)
+
+    def _store(self, connection: Any, changed: Mapping[str, Record], freed: Mapping[str, str | None]) -> None:
+        if not changed and not freed:
+            return
+        jobs, submissions = rows_of(self.batch, changed.values(), self._file_of)
+        transactions.remove(connection, self.batch, changed.keys() - {row.fingerprint for row in jobs})
+        transactions.store(connection, jobs, submissions)
+        for fingerprint, generation_id in freed.items():
+            transactions.free_slot(connection, self.batch, fingerprint, generation_id)
+
+    def _register(self, connection: Any, records: Sequence[Record], sequence: int) -> None:
+        before = transactions.batch_row(connection, self.batch.batch_id)
+        self.batch = replace(self.batch, sequence=None, epoch=before.epoch + 1 if before else 1, is_current=True)
+        known = before is not None and before.sequence == sequence and before.is_current
+        if known and before is not None and before.account == self.batch.account:
+            transactions.put_batch(connection, self.batch)
+            return
+        transactions.import_rows(connection, self.batch, *rows_of(self.batch, records, self._file_of))
+
+    def _register_again(self) -> None:
+        """Register in an index that another process has made again, with the claims that the journal lacks yet."""
+        stored = journals.read(Path(self.batch.directory))
+        records = list(stored.snapshot.records.values()) if stored and stored.snapshot else []
+        self._index.write([partial(self._register, records=records, sequence=-2)], durable=True)
+        begun = {record.job.fingerprint for record in records if record.state is State.SUBMITTING}
+        claims = [_claim_row(request) for name, request in self._granted.items() if name not in begun]
+        self._index.write([partial(transactions.store, jobs=claims, submissions=())], durable=True)
+
+
+def survey(connection: Any, batch: BatchRow, records: Sequence[Record], outside: Outside) -> dict[str, Decision]:
+    """Return the decisions about jobs that other batches of the account know."""
+    if not transactions.has_others(connection, batch):
+        return {}
+    found: dict[str, Decision] = {}
+    for record in records:
+        rows = transactions.others(connection, batch, record.job.fingerprint)
+        if rows:
+            found[record.job.fingerprint] = decide(rows, outside.is_running, outside.exists, useless_of(record))
+    return found
+
+
+def useless_of(record: Record) -> frozenset[str]:
+    """Return the generations of a job that this batch has seen fail."""
+    failed = (attempt.generation_id for attempt in record.attempts if attempt.outcome == "failed")
+    return frozenset(name for name in failed if name is not None)
+
+
+def exists(clip: Clip) -> bool:
+    """Return whether a plain file of the recorded size stands there."""
+    try:
+        status = clip.path.lstat()
+    except OSError:
+        return False
+    return status.st_size == clip.size_bytes and clip.path.is_file() and not clip.path.is_symlink()
+
+
+def _claim_row(request: Request) -> JobRow:
+    batch = request.batch
+    return JobRow(batch.account, request.fingerprint, batch.batch_id, CLAIMED, request.request_id, takes_slot=True)

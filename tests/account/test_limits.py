@@ -1,0 +1,111 @@
+"""The limits of an account: config.yaml, and what a budget allows."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from batchrunner.account.config import load
+from batchrunner.account.limits import Limits, day_of, limits_for, month_of, next_day_at, over_budget, parse_money
+from batchrunner.account.names import account_of
+from batchrunner.errors import ManifestError, UsageError
+
+USD = 2_000_000
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_missing_or_empty_file_has_no_limits(tmp_path: Path) -> None:
+    assert load(tmp_path / "config.yaml") == {}
+    assert load(written(tmp_path, "\n")) == {}
+
+
+def test_every_limit_is_read(tmp_path: Path) -> None:
+    text = """
+accounts:
+  default: {concurrency: 8, requests_per_second: 5, max_cost_per_day: $20, max_cost_per_month: $300}
+  studio: {max_cost_per_day: 2.50 USD}
+"""
+    found = load(written(tmp_path, text))
+    assert found["default"] == Limits(8, 5.0, 20 * USD, 300 * USD)
+    assert found["studio"] == Limits(credits_per_day=2.5 * USD)
+
+
+def test_the_default_is_for_accounts_that_are_not_listed(tmp_path: Path) -> None:
+    text = "accounts: {default: {concurrency: 8}, api.example.com: {concurrency: 2}, studio: {concurrency: 3}}"
+    found = load(written(tmp_path, text))
+    assert limits_for(found, account_of("https://api.example.com")).concurrency == 2
+    assert limits_for(found, account_of("https://api.example.com", "studio")).concurrency == 3
+    assert limits_for(found, account_of("https://other.example.com")).concurrency == 8
+    assert limits_for({}, account_of("https://other.example.com")) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("acounts: {}", "1:1", "did you mean 'accounts'?"),
+        ("accounts:\n  default: {concurency: 8}", "2:13", "did you mean 'concurrency'?"),
+        ("accounts:\n  default: {concurrency: 0}", "2:26", "not a whole number"),
+        ("accounts:\n  default: {concurrency: true}", "2:26", "not a whole number"),
+        ("accounts:\n  default: {max_cost_per_day: 20}", "2:31", "such as $20 or 20USD"),
+        ("accounts:\n  default: {max_cost_per_day: $0}", "2:31", "such as $20 or 20USD"),
+        ("accounts:\n  default: {max_cost_per_day: }", "2:31", "such as $20 or 20USD"),
+        ("accounts:\n  default: {requests_per_second: -1}", "2:34", "not a number above 0"),
+        ("accounts: [1]", "1:11", "must be a mapping"),
+        ("accounts: {default: 8}", "1:21", "must be a mapping"),
+        ("[1, 2]", "1:1", "must be a mapping"),
+        ("accounts: {default: {concurrency: 8}", "1:1", ""),
+    ],
+)
+def test_a_problem_has_its_place_and_a_hint(tmp_path: Path, text: str, place: str, message: str) -> None:
+    with pytest.raises(ManifestError) as raised:
+        load(written(tmp_path, text))
+    [found] = raised.value.diagnostics
+    assert message in f"{found.message} {found.hint}"
+    if message:
+        assert f"{found.line}:{found.column}" == place
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").mkdir()
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(("text", "usd"), [("$20", 20), ("20USD", 20), ("0.5 USD", 0.5), ("$ 1.25", 1.25)])
+def test_money_is_read(text: str, usd: float) -> None:
+    assert parse_money(text) == usd
+
+
+@pytest.mark.parametrize("value", ["20", 20, "", None, "$-1", "20EUR", "USD", "$1,5", "$1e3", True])
+def test_other_values_are_no_money(value: object) -> None:
+    with pytest.raises(ValueError, match="amount of money"):
+        parse_money(value)
+
+
+def test_days_and_months_are_utc() -> None:
+    late = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+    assert day_of(late) + 1 == day_of(late + 1)
+    first, last = month_of(late)
+    assert (last - first, last) == (30, day_of(late))
+    assert month_of(late + 1)[0] == last + 1
+    assert next_day_at(late) == late + 1
+    february = datetime(2028, 2, 10, tzinfo=UTC).timestamp()
+    first, last = month_of(february)
+    assert last - first == 28
+
+
+def test_a_budget_is_used_to_its_end_and_not_further() -> None:
+    limits = Limits(credits_per_day=10.0, credits_per_month=15.0)
+    assert over_budget(limits, 4.0, 9.0, 6.0) == ""
+    assert "max_cost_per_day" in over_budget(limits, 4.1, 4.1, 6.0)
+    assert "max_cost_per_month" in over_budget(limits, 0.0, 9.1, 6.0)
+
+
+def test_an_unknown_price_does_not_fit_into_a_budget() -> None:
+    assert "price is unknown" in over_budget(Limits(credits_per_day=10.0), 0.0, 0.0, None)
+    assert over_budget(Limits(concurrency=1), 0.0, 0.0, None) == ""

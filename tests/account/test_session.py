@@ -1,0 +1,401 @@
+"""Claims of two batches on one account: exclusion, reuse, slots, budgets, throttles, and what a kill leaves."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.account.base import HELD, HELD_IN_DOUBT, Granted, Hold, OverBudget, Reuse, Wait
+from batchrunner.account.limits import Limits
+from batchrunner.job import Move
+from tests.account.batches import PRICE, Process, jobs, run
+
+DAY_S = 86_400.0
+
+
+class Pair:
+    """Two processes of one account, not started yet."""
+
+    def __init__(self, folder: Path, count: int = 1, **more: Any) -> None:
+        self.state = folder / "state"
+        self.jobs = jobs(count)
+        self.first = Process(self.state, folder / "first", self.jobs, **more)
+        self.second = Process(self.state, folder / "second", self.jobs, **more)
+
+    async def start(self) -> tuple[Process, Process]:
+        return await self.first.start(), await self.second.start()
+
+
+def test_one_of_two_running_batches_gets_a_job(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        assert await first.claim(job) == Granted()
+        answer = await second.claim(job)
+        assert isinstance(answer, Hold)
+        assert answer.problem.kind == HELD
+        assert str(first.directory) in answer.problem.message
+        await first.begin(job)
+        await first.move(job, Move.ACCEPT, generation_id="gen1", accepted_at=1.0)
+        answer = await second.claim(job)
+        assert isinstance(answer, Hold)
+        assert "gen1" in answer.problem.message
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_refused_submission_leaves_the_job_to_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, None)
+        await first.move(job, Move.REFUSE)
+        await first.end()
+        assert await second.claim(job) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_a_delivered_clip_is_reused_by_copy(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, "gen1")
+        await first.deliver(job)
+        await first.end()
+        answer = await second.claim(job)
+        assert isinstance(answer, Reuse)
+        assert answer.generation_id == "gen1"
+        assert [clip.path for clip in answer.clips] == [first.directory / f"{job.key}.mp4"]
+        assert answer.how == f"reused from {first.directory}"
+        surveyed = await second.session.survey(second.records.values())
+        assert surveyed == {job.fingerprint: answer}
+        second.die()
+
+    run(body())
+
+
+def test_a_missing_or_other_clip_is_fetched_again_and_not_paid_for(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, "gen1")
+        await first.deliver(job)
+        await first.end()
+        (first.directory / f"{job.key}.mp4").write_bytes(b"another size")
+        assert await second.claim(job) == Reuse("gen1", (await second.claim(job)).source)
+        (first.directory / f"{job.key}.mp4").unlink()
+        answer = await second.claim(job)
+        assert (answer.generation_id, answer.clips, answer.in_flight) == ("gen1", (), False)
+        second.die()
+
+    run(body())
+
+
+def test_a_generation_of_a_killed_batch_is_adopted(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, "gen1")
+        first.die()
+        answer = await second.claim(job)
+        assert isinstance(answer, Reuse)
+        assert (answer.generation_id, answer.in_flight) == ("gen1", True)
+        second.die()
+
+    run(body())
+
+
+def test_a_submission_of_a_killed_batch_is_in_doubt(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, None)
+        first.die()
+        answer = await second.claim(job)
+        assert isinstance(answer, Hold)
+        assert answer.problem.kind == HELD_IN_DOUBT
+        second.die()
+
+    run(body())
+
+
+def test_a_claim_that_its_journal_never_began_is_released(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        assert await first.claim(job) == Granted()
+        first.die()
+        assert await second.claim(job) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_a_failed_generation_may_be_paid_for_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, "gen1")
+        await first.move(job, Move.FAIL)
+        await first.end()
+        assert await second.claim(job) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_a_generation_that_this_batch_has_seen_fail_is_no_use(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path)
+        first, second = await pair.start()
+        [job] = pair.jobs
+        await first.submit(job, "gen1")
+        first.die()
+        record = second.records[job.fingerprint]
+        await second.begin(job)
+        await second.move(job, Move.ACCEPT, generation_id="gen1")
+        await second.move(job, Move.FAIL)
+        await second.move(job, Move.RETRY)
+        assert second.records[job.fingerprint] != record
+        assert await second.claim(job) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_the_slots_are_those_of_all_batches(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 4, limits=Limits(concurrency=2))
+        first, second = await pair.start()
+        assert await first.submit(pair.jobs[0], "gen0") == Granted()
+        assert await second.submit(pair.jobs[1], "gen1") == Granted()
+        assert isinstance(await second.claim(pair.jobs[2]), Wait)
+        done = first.records[pair.jobs[0].fingerprint].with_attempt(completed_at=1.0)
+        first.session.slot_freed(done)
+        await first.store(done)
+        assert await second.claim(pair.jobs[2]) == Granted()
+        assert isinstance(await first.claim(pair.jobs[3]), Wait)
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_generations_of_a_killed_batch_keep_their_slots(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 4, limits=Limits(concurrency=2))
+        first, second = await pair.start()
+        await first.submit(pair.jobs[0], "gen0")
+        assert await first.claim(pair.jobs[1]) == Granted()
+        first.die()
+        assert await second.submit(pair.jobs[2], "gen2") == Granted()  # the claim of job 1 was never begun
+        assert isinstance(await second.claim(pair.jobs[3]), Wait)
+        second.die()
+
+    run(body())
+
+
+def test_a_doubt_of_a_killed_batch_takes_a_slot_for_half_an_hour(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2, limits=Limits(concurrency=1))
+        first, second = await pair.start()
+        await first.submit(pair.jobs[0], None)
+        first.die()
+        assert isinstance(await second.claim(pair.jobs[1]), Wait)
+        second.now += 1801
+        assert await second.claim(pair.jobs[1]) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_the_batch_with_fewer_slots_goes_first(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 8, limits=Limits(concurrency=3))
+        first, second = await pair.start()
+        for number in range(3):
+            assert await first.submit(pair.jobs[number], f"gen{number}") == Granted()
+        assert isinstance(await second.claim(pair.jobs[5]), Wait)
+        await first.deliver(pair.jobs[0])
+        assert isinstance(await first.claim(pair.jobs[3]), Wait), "the other batch has none, and waits"
+        assert await second.submit(pair.jobs[5], "gen5") == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_batch_that_asks_no_more_stops_nobody(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 8, limits=Limits(concurrency=1))
+        first, second = await pair.start()
+        assert await first.submit(pair.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(pair.jobs[5]), Wait)
+        await first.deliver(pair.jobs[0])
+        first.now += 1
+        assert isinstance(await first.claim(pair.jobs[1]), Wait)
+        first.now += 5
+        assert await first.claim(pair.jobs[1]) == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_killed_batch_that_waited_stops_nobody(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 8, limits=Limits(concurrency=1))
+        first, second = await pair.start()
+        assert await first.submit(pair.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(pair.jobs[5]), Wait)
+        second.die()
+        await first.deliver(pair.jobs[0])
+        assert await first.claim(pair.jobs[1]) == Granted()
+        first.die()
+
+    run(body())
+
+
+def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 8, limits=Limits(concurrency=2))
+        pair.first.priority = 1
+        first, second = await pair.start()
+        assert await second.submit(pair.jobs[0], "gen0") == Granted()
+        assert await first.submit(pair.jobs[1], "gen1") == Granted()
+        assert isinstance(await first.claim(pair.jobs[2]), Wait)
+        await second.deliver(pair.jobs[0])
+        assert isinstance(await second.claim(pair.jobs[3]), Wait)
+        assert await first.claim(pair.jobs[2]) == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        (Limits(credits_per_day=2.5 * PRICE), "max_cost_per_day"),
+        (Limits(credits_per_month=2.5 * PRICE), "max_cost_per_month"),
+    ],
+)
+def test_a_budget_is_that_of_all_batches(tmp_path: Path, limits: Limits, setting: str) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 4, limits=limits)
+        first, second = await pair.start()
+        assert await first.submit(pair.jobs[0], "gen0") == Granted()
+        assert await second.submit(pair.jobs[1], "gen1") == Granted()
+        answer = await second.claim(pair.jobs[2])
+        assert isinstance(answer, OverBudget)
+        assert setting in answer.why
+        await first.move(pair.jobs[0], Move.FAIL)  # which is not billed
+        await first.end()
+        assert await second.claim(pair.jobs[2]) == Granted()
+        second.die()
+
+    run(body())
+
+
+def test_a_budget_of_a_day_is_new_on_the_next_day(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2, limits=Limits(credits_per_day=PRICE))
+        first, second = await pair.start()
+        assert await first.submit(pair.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(pair.jobs[1]), OverBudget)
+        second.now += DAY_S
+        assert await second.claim(pair.jobs[1]) == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_quote_counts_instead_of_its_estimate(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2, limits=Limits(credits_per_day=2 * PRICE))
+        first, second = await pair.start()
+        await first.submit(pair.jobs[0], None)
+        await first.move(pair.jobs[0], Move.ACCEPT, generation_id="gen0", credits=1.5 * PRICE)
+        await first.end()
+        assert isinstance(await second.claim(pair.jobs[1]), OverBudget)
+        second.die()
+
+    run(body())
+
+
+def test_a_throttled_account_is_so_for_all_batches(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2)
+        first, second = await pair.start()
+        first.session.throttled(first.now + 60, "rate limited")
+        await first.claim(pair.jobs[0])
+        answer = await second.claim(pair.jobs[1])
+        assert answer == Wait("rate limited", first.now + 60)
+        second.now += 61
+        assert await second.claim(pair.jobs[1]) == Granted()
+        first.session.throttled(second.now + 60, "again")
+        first.session.throttled(0.0, "")
+        await first.claim(pair.jobs[0])
+        assert not isinstance(await second.claim(pair.jobs[0]), Wait)
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_throttle_from_a_clock_that_was_set_back_stops_nobody(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2)
+        first, second = await pair.start()
+        first.session.throttled(first.now + 60, "rate limited")
+        await first.claim(pair.jobs[0])
+        second.now -= 2 * DAY_S
+        assert await second.claim(pair.jobs[1]) == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_accounts_do_not_share_work_or_limits(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 2, limits=Limits(concurrency=1))
+        first, second = await pair.start()
+        other = replace(second.session.batch, account="studio@https://api.example.com")
+        second.session.batch = other
+        await second.session.register(list(second.records.values()), -5)
+        assert await first.claim(pair.jobs[0]) == Granted()
+        assert await second.claim(pair.jobs[0]) == Granted()
+        first.die()
+        second.die()
+
+    run(body())
+
+
+def test_a_run_that_registers_again_keeps_its_slots(tmp_path: Path) -> None:
+    async def body() -> None:
+        pair = Pair(tmp_path, 3, limits=Limits(concurrency=2))
+        first, second = await pair.start()
+        await first.submit(pair.jobs[0], "gen0")
+        await first.submit(pair.jobs[1], None)
+        first.die()
+        again = await Process(pair.state, first.directory, pair.jobs, pair.first.limits, number=7).start()
+        assert isinstance(await second.claim(pair.jobs[2]), Wait)
+        again.die()
+        second.die()
+
+    run(body())
