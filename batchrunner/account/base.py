@@ -52,8 +52,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """A budget of the account does not allow the submission. why: names the limit, for people."""
+    """A budget of the account does not allow the submission.
 
+    kind: a key of `batchrunner.plan.endings`. why: names the limit, for people.
+    """
+
+    kind: str
     why: str
 
 

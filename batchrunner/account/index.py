@@ -12,7 +12,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -169,16 +169,12 @@ class Index:
         found = sorted(self.state.glob(_PATTERN))
         if len(found) == 1:
             self.path = found[0]
-            connection = self._connect(str(self.path))
-            try:
+            with suppress(_Broken), ExitStack() as undo:
+                connection = undo.enter_context(closing(self._connect(str(self.path))))
                 require_sound(connection, self.path)
                 connection.execute("PRAGMA journal_mode = WAL")
+                undo.pop_all()
                 return connection, ()
-            except _Broken:
-                connection.close()
-            except BaseException:
-                connection.close()
-                raise
         return None, tuple(map(_set_aside, found))
 
     def _add_missing(self) -> None:
@@ -276,25 +272,19 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
 
     A missing or broken one is made in memory. Raises LocalFault, UsageError.
     """
-    with _mapped(state):
-        connection: sqlite3.Connection | None = None
+    with _mapped(state), ExitStack() as stack:
         for path in state.glob(_PATTERN):
             at_rest = not path.with_name(f"{path.name}-wal").exists()
-            connection = connect(f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}")
-            try:
+            source = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
+            connection = stack.enter_context(closing(connect(source)))
+            with suppress(_Broken):
                 require_sound(connection, path)
-            except _Broken:
-                connection.close()
-                connection = None
-            except BaseException:
-                connection.close()
-                raise
-        if connection is None:
-            connection = connect(":memory:")
-            create(connection)
-            fill(connection, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
-        with closing(connection):
-            yield connection
+                yield connection
+                return
+        connection = stack.enter_context(closing(connect(":memory:")))
+        create(connection)
+        fill(connection, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
+        yield connection
 
 
 @contextmanager
@@ -341,7 +331,8 @@ def _mapped(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        kind = "disk_full" if int(getattr(error, "sqlite_errorcode", 0)) & 0xFF == sqlite3.SQLITE_FULL else "disk_error"
+        is_full = int(getattr(error, "sqlite_errorcode", 0)) & 0xFF == sqlite3.SQLITE_FULL
+        kind = "disk_full" if is_full else "account_index"
         raise LocalFault(kind, f"the account's index {path} could not be used: {error}", _HINT) from error
     except OSError as error:
         raise durable_files.fault(error, f"the account's index {path} could not be used") from error

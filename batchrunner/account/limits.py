@@ -9,21 +9,24 @@
 the host of its base URL. Days and months are UTC, as the provider's are.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any
 
+from batchrunner import settings
 from batchrunner.account.names import Account
+from batchrunner.errors import UsageError
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.yaml_source.parser import YamlMapping
-from batchrunner.plan.prices import CREDITS_PER_USD, usd
+from batchrunner.plan.prices import usd
+from batchrunner.providers.base import CREDITS_PER_USD
+from batchrunner.settings import Setting
 
 _DAY_S = 86_400
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
-_MONEY = re.compile(r"\$\s?([0-9]{1,9}(?:\.[0-9]{1,6})?)|([0-9]{1,9}(?:\.[0-9]{1,6})?)\s?(?:USD|usd|Usd)")
+_AMOUNT = Setting("max_cost", "money", None, "")
 DEFAULT = "default"
 
 
@@ -50,8 +53,8 @@ def limits_for(configured: Mapping[str, Limits], account: Account) -> Limits:
     return configured.get(account.shown) or configured.get(DEFAULT) or Limits()
 
 
-def over_budget(limits: Limits, today: float, month: float, estimate: float | None) -> str:
-    """Return why a submission would exceed a budget of the account; "" if it does not.
+def over_budget(limits: Limits, today: float, month: float, estimate: float | None) -> tuple[str, str]:
+    """Return why a submission would exceed a budget of the account: a kind of `plan.endings` and a text, or two "".
 
     today, month: what is spent and reserved, in credits. estimate: of the submission, None if unknown.
     """
@@ -62,13 +65,13 @@ def over_budget(limits: Limits, today: float, month: float, estimate: float | No
         if limit is None:
             continue
         if estimate is None:
-            return f"its price is unknown, and the account has a budget ({setting} in config.yaml)"
+            return "price_unknown", f"its price is unknown, and the account has a budget ({setting} in config.yaml)"
         if round(spent + estimate - limit, 2) > 0:
-            return (
+            return setting, (
                 f"the account's budget is reached: {setting} of ${usd(limit):,.2f} in config.yaml, of which "
                 f"${usd(max(0.0, limit - spent)):,.2f} is left"
             )
-    return ""
+    return "", ""
 
 
 def day_of(now: float) -> int:
@@ -89,15 +92,6 @@ def next_day_at(now: float) -> float:
     return float((day_of(now) + 1) * _DAY_S)
 
 
-def parse_money(value: object) -> float:
-    """Return an amount of money in USD: ``$20`` or ``20USD``. Raises ValueError."""
-    found = _MONEY.fullmatch(value.strip()) if isinstance(value, str) else None
-    amount = float(found[1] or found[2]) if found else 0.0
-    if amount <= 0:
-        raise ValueError("not an amount of money above 0 such as $20 or 20USD")
-    return amount
-
-
 def read_limits(root: Any, findings: Findings) -> dict[str, Limits]:
     """Return the limits in a parsed config.yaml by account. Every problem goes to `findings`."""
     top = _mapping(root, "config.yaml", START, findings)
@@ -116,8 +110,9 @@ def read_limits(root: Any, findings: Findings) -> dict[str, Limits]:
                 field, parse = _FIELDS[key]
                 try:
                     values[field] = parse(value)
-                except ValueError as error:
-                    findings.error("not-allowed", row.value_marks[key], f"'{key}' is {value!r}: {error}")
+                except (ValueError, UsageError) as error:
+                    message = str(error).removeprefix("value: ")
+                    findings.error("not-allowed", row.value_marks[key], f"'{key}': {message}", _EXAMPLES.get(key, ""))
         found[name] = Limits(**values)
     return found
 
@@ -141,18 +136,20 @@ def _known_keys(row: YamlMapping, owner: str, known: tuple[str, ...], findings: 
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
-        raise ValueError("not a whole number from 1 to 10000")
+        raise ValueError(f"{value!r} is not a whole number from 1 to 10000")
     return value
 
 
 def _rate(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10_000:
-        raise ValueError("not a number above 0, at most 10000")
+        raise ValueError(f"{value!r} is not a number above 0, at most 10000")
     return float(value)
 
 
 def _credits(value: object) -> float:
-    return parse_money(value) * CREDITS_PER_USD
+    amount = settings.parse(_AMOUNT, value)
+    assert isinstance(amount, float)
+    return amount * CREDITS_PER_USD
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
@@ -161,3 +158,4 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "max_cost_per_day": ("credits_per_day", _credits),
     "max_cost_per_month": ("credits_per_month", _credits),
 }
+_EXAMPLES = dict.fromkeys(("max_cost_per_day", "max_cost_per_month"), "write an amount such as $20 or 20USD")

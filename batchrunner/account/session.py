@@ -154,9 +154,9 @@ class Session:
         except LocalFault as fault:
             return fault
         except Replaced:
-            return LocalFault("disk_error", f"the account's index {self._index.path} is replaced again and again")
+            return LocalFault("account_index", f"the account's index {self._index.path} is replaced again and again")
         except UsageError as error:
-            return LocalFault("disk_error", error.message, error.hint)
+            return LocalFault("account_index", error.message, error.hint)
         return None
 
     def _commit(self, items: Sequence[_Item]) -> None:

@@ -78,8 +78,9 @@ def claim(
     if refusal is not None:
         return refusal
     spent = spend(connection, batch.account, now, limits)
-    if why := over_budget(limits, *spent, request.estimate):
-        return OverBudget(why)
+    kind, why = over_budget(limits, *spent, request.estimate)
+    if kind:
+        return OverBudget(kind, why)
     row = JobRow(
         batch.account, request.fingerprint, batch.batch_id, CLAIMED, request.request_id, None, now, takes_slot=True
     )

@@ -301,6 +301,7 @@ def test_a_budget_is_that_of_all_batches(tmp_path: Path, limits: Limits, setting
         assert await second.submit(pair.jobs[1], "gen1") == Granted()
         answer = await second.claim(pair.jobs[2])
         assert isinstance(answer, OverBudget)
+        assert answer.kind == setting
         assert setting in answer.why
         await first.move(pair.jobs[0], Move.FAIL)  # which is not billed
         await first.end()
