@@ -235,6 +235,8 @@ class StudioClient(OptionalCalls):
         await self._call("GET", "/ping")
 
     async def find_submissions(self, since: float) -> Submissions:
+        if not self._capabilities.find_submissions:
+            return await super().find_submissions(since)
         reply = await self._call("GET", f"/renders?after={since}")
         rows = reply["renders"]
         return Submissions(
