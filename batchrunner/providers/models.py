@@ -163,13 +163,13 @@ def read_spec(path: Path) -> ModelSpec:
     """The model in a JSON file of the package. Raises ValueError, naming the file, where it cannot be used."""
     try:
         spec = parse_spec(json.loads(path.read_text("utf-8")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error!r}") from error
     return spec
 
 
 def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
-    """A model from its JSON. Raises ValueError, KeyError or TypeError where it cannot be used."""
+    """A model from its JSON. Raises ValueError, KeyError, TypeError or AttributeError where it cannot be used."""
     if unknown := data.keys() - _KEYS:
         raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
     ids = data.get("ids", {})

@@ -83,7 +83,7 @@ async def aimlapi(folder: Path, fault: str, *, owned: bool = False) -> AsyncIter
         queue_wait_s=0.0, duration_s=TAKES_S, spread=0.0, faults=tuple(faults), state_dir=folder / "sandbox"
     )
     clock, spec = LoopClock(EPOCH), registry.default_model()
-    service = await sandbox.start(config, clock=clock, render=_render)
+    service = await sandbox.start(config, clock=clock, render=render)
 
     def accepted() -> list[dict[str, str]]:
         return [event for event in service.ledger() if event["event"] == "accepted"]
@@ -102,7 +102,8 @@ async def aimlapi(folder: Path, fault: str, *, owned: bool = False) -> AsyncIter
         await service.close()
 
 
-async def _render(request: RenderRequest) -> bytes:
+async def render(request: RenderRequest) -> bytes:
+    """A small clip with its mark."""
     return encoded(3) + request.mark
 
 
