@@ -33,7 +33,10 @@ PURE_MODULES = {
     *("app.run_started", "errors", "events", "formatting", "job", "net.proxies", "redaction", "settings"),
     *(
         f"engine.{name}"
-        for name in ("backoff", "circuit_breaker", "confirmation", "evidence", "in_doubt", "job_queue", "run_deadline")
+        for name in (
+            *("admitter", "backoff", "circuit_breaker", "confirmation", "download_queue", "evidence", "in_doubt"),
+            *("job_queue", "limits", "outcomes", "policy", "poll_history", "run_deadline", "shutdown"),
+        )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
     *(

@@ -12,8 +12,8 @@ from batchrunner.app import webhook
 from batchrunner.app.environment import Environment
 from batchrunner.app.run_signals import EXIT_STATUSES
 from batchrunner.app.setup import Setup
+from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
-from batchrunner.engine.steps import Steps
 from batchrunner.errors import ExitStatus, LocalFault
 from batchrunner.events import Listener, Noticed, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
@@ -23,51 +23,53 @@ from batchrunner.storage.run_directory import Anchor
 from batchrunner.transfer.delivery import Store
 
 
-async def final_status(anchor: Anchor, engine: Engine, store: Store, steps: Steps, order: Sequence[str]) -> ExitStatus:
+async def final_status(
+    anchor: Anchor, engine: Engine, store: Store, records: JobRecords, order: Sequence[str]
+) -> ExitStatus:
     """Check the delivered clips once more and return the batch's own exit status."""
     if anchor.lost():
         return ExitStatus.STOPPED
-    await _fetch_missing_clips(engine, store, steps)
-    return exit_status([steps.records[item] for item in order])
+    await _fetch_missing_clips(engine, store, records)
+    return exit_status([records[item] for item in order])
 
 
-async def _fetch_missing_clips(engine: Engine, store: Store, steps: Steps) -> None:
+async def _fetch_missing_clips(engine: Engine, store: Store, records: JobRecords) -> None:
     """Fetch again the delivered clips that were removed or changed during the run, if time is left."""
     for is_last in (False, True):
         try:
-            missing = await store.look_again(steps.records)
-            await steps.settle(missing)
+            missing = await store.look_again(records.view)
+            await engine.settle(missing)
         except LocalFault as fault:
             engine.stop(f"the delivered clips could not be checked: {fault.message}")
             return
         if missing and not is_last:
             await engine.follow_again(missing)
         for fingerprint in missing:
-            fetched = steps.records[fingerprint].state is State.SUCCEEDED
+            fetched = records[fingerprint].state is State.SUCCEEDED
             consequence = "it was fetched again" if fetched else "run again to fetch it, at no charge"
-            steps.notice(fingerprint, f"its clip was removed or changed during the run: {consequence}")
+            records.notice(fingerprint, f"its clip was removed or changed during the run: {consequence}")
 
 
 async def finish(
-    setup: Setup, journal: Journal, steps: Steps, run: Run, outside: Environment, listener: Listener
+    setup: Setup, journal: Journal, records: JobRecords, run: Run, outside: Environment, listener: Listener
 ) -> int:
     """Store the outcome, write the reports from the journal, and return the exit status."""
     loop = asyncio.get_running_loop()
     before = writer.stamps(setup.rundir.path)
     written: tuple[Path, ...] = ()
     try:
-        await steps.flush()
+        await records.flush()
         await journal.finish(run)
-        written = await _write_reports(setup, journal, steps, outside)
+        written = await _write_reports(setup, journal, records, outside)
     except (LocalFault, OSError) as error:
         message = f"the report could not be written: {error}"
         older = ", ".join(sorted(name for name, *_ in before & writer.stamps(setup.rundir.path)))
         if older:
             message += f"; these files are from an earlier run: {older}"
-        listener(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(steps), urgent=True))
+        listener(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(records), urgent=True))
         if run.exit_status not in EXIT_STATUSES.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
-    snapshot = replace(_snapshot(setup, journal, steps), run=run)
+    snapshot = replace(_snapshot(setup, journal, records), run=run)
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
     report = await loop.run_in_executor(outside.executor, writer.build, snapshot, batchrunner.__version__)
     at = run.finished_at or run.started_at
@@ -77,9 +79,9 @@ async def finish(
     return status
 
 
-async def _write_reports(setup: Setup, journal: Journal, steps: Steps, outside: Environment) -> tuple[Path, ...]:
+async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, outside: Environment) -> tuple[Path, ...]:
     """Write the reports and return their paths. Raises LocalFault, OSError."""
-    snapshot = _snapshot(setup, journal, steps)
+    snapshot = _snapshot(setup, journal, records)
     if outside.posters is not None:
         with suppress(OSError):  # the report works without pictures
             await asyncio.wrap_future(outside.posters.finish(writer.on_page(snapshot)))
@@ -90,14 +92,14 @@ async def _write_reports(setup: Setup, journal: Journal, steps: Steps, outside: 
     return await asyncio.get_running_loop().run_in_executor(outside.executor, write)  # a large report takes seconds
 
 
-def _snapshot(setup: Setup, journal: Journal, steps: Steps) -> Snapshot:
-    """Return the batch as the journal has it. `steps` has the same records: reading 100,000 again takes seconds."""
-    return replace(journal.story(), entries=setup.batch.entries, records=steps.records)
+def _snapshot(setup: Setup, journal: Journal, records: JobRecords) -> Snapshot:
+    """Return the batch as the journal has it. `records` has the same ones: reading 100,000 again takes seconds."""
+    return replace(journal.story(), entries=setup.batch.entries, records=records.view)
 
 
-def _ids_in_flight(steps: Steps) -> str:
+def _ids_in_flight(records: JobRecords) -> str:
     """List the generations in flight, for a user who has lost the run directory."""
-    ids = [record.generation_id for record in steps.records.values() if record.state is State.IN_FLIGHT]
+    ids = [record.generation_id for record in records.view.values() if record.state is State.IN_FLIGHT]
     known = [item for item in ids if item is not None]
     return f"; generations in flight: {', '.join(known)}" if known else ""
 

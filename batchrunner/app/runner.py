@@ -18,15 +18,14 @@ from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
 from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, run_of
 from batchrunner.clock import Clock, LoopClock
-from batchrunner.engine.calls import CallHealth
-from batchrunner.engine.job_queue import Scheduler
+from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
+from batchrunner.engine.policy import Policy
 from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
-from batchrunner.engine.ports import Dependencies, Policy
-from batchrunner.engine.steps import Steps
+from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.events import Alive, Listener, Noticed
+from batchrunner.events import Alive, Listener, Noticed, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media import decoder_pool
@@ -127,15 +126,15 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, listener)))
         anchor = stack.enter_context(Anchor(setup.rundir))
-        run, records, recovers = await _begin(setup, journal, outside, endpoint.base_url)
+        run, known, recovers = await _begin(setup, journal, outside, endpoint.base_url)
         store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
         client, clips = _connections(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
         story = journal.story()
-        admission = admission_of(setup, records, story)
-        disk_space = DiskSpaceGuard(setup.rundir.path, outside.clock, records.values())
+        admission = admission_of(setup, known, story)
+        disk_space = DiskSpaceGuard(setup.rundir.path, outside.clock, known.values())
         deps = Dependencies(
-            provider=GenerationOwners(await stack.enter_async_context(client), records.values()),
+            provider=GenerationOwners(await stack.enter_async_context(client), known.values()),
             journal=journal,
             clips=await stack.enter_async_context(clips),
             store=store,
@@ -150,26 +149,24 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         )
         order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
-        engine, steps = _engine(deps, policy, run, records, admission)
-        _announce_start(setup, run, ids, steps, listener, outside.proxies.for_url(endpoint.base_url))
-        await steps.settle(await store.settle(setup.batch.entries, records))
+        engine, records = _engine(deps, policy, run, known, admission)
+        started = opened(run, str(setup.rundir.path), ids, records.view, admission.prices)
+        _announce_start(setup, run, started, listener, outside.proxies.for_url(endpoint.base_url))
+        await engine.settle(await store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
-        _stop_without_disk_space(engine, disk_space, steps.records)
+        _stop_without_disk_space(engine, disk_space, records.view)
         await engine.run(order)
-        own = await final_status(anchor, engine, store, steps, order)
-        status = int(ending() or own)
-        ended = replace(run, finished_at=outside.clock.now(), exit_status=status, stopped=engine.stopped)
-        return await finish(_moved(setup, anchor), journal, steps, ended, outside, listener)
+        own = await final_status(anchor, engine, store, records, order)
+        ended = replace(run, finished_at=outside.clock.now(), exit_status=int(ending() or own), stopped=engine.stopped)
+        return await finish(_moved(setup, anchor), journal, records, ended, outside, listener)
 
 
 def _engine(
-    deps: Dependencies, policy: Policy, run: Run, records: dict[str, Record], admission: Admission
-) -> tuple[Engine, Steps]:
-    scheduler = Scheduler(policy.concurrency)
-    health = CallHealth(deps, scheduler)
-    steps = Steps(deps, policy, run.run_id, records, health, admission)
-    return Engine(deps, policy, steps, scheduler, health), steps
+    deps: Dependencies, policy: Policy, run: Run, known: Mapping[str, Record], admission: Admission
+) -> tuple[Engine, JobRecords]:
+    records = JobRecords(known, deps, admission.ledger)
+    return Engine(deps, policy, run.run_id, records, admission), records
 
 
 def _load(checks: Checks) -> "asyncio.Future[None]":
@@ -269,15 +266,8 @@ async def _begin(
     return run, records, recovers
 
 
-def _announce_start(
-    setup: Setup,
-    run: Run,
-    ids: Mapping[str, tuple[str, ...]],
-    steps: Steps,
-    listener: Listener,
-    proxy: Proxy | None,
-) -> None:
-    listener(opened(run, str(setup.rundir.path), ids, steps.records, steps.admission.prices))
+def _announce_start(setup: Setup, run: Run, started: RunStarted, listener: Listener, proxy: Proxy | None) -> None:
+    listener(started)
     if proxy is not None:
         message = f"{run.service} is reached through the proxy {proxy.shown}"
         listener(Noticed(run.started_at, (), message, routine=True))

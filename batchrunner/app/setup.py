@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from batchrunner import manifest
 from batchrunner.app import rehearsal
 from batchrunner.app.signs import require_trusted
-from batchrunner.engine.ports import Policy
+from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
 from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Run, Snapshot

@@ -1,9 +1,8 @@
-"""How many polls in a row have to say the same before a terminal status is believed. Pure.
+"""How many polls in a row must show the same terminal status before it is believed. Pure.
 
-A failure that is believed may pay for another generation, so it is seen twice. A reply that names no generation may be
-that of an edge, or about another one: it is believed after three polls in a row that say the same, the place of the
-clip included, and never pays by itself. The counts are not stored: a new process begins anew, which costs polls and no
-money.
+A failure that is believed may lead to another paid generation, so two polls must show it. A reply that names no
+generation may come from a proxy or be about another generation. It is believed after three polls in a row with the same
+status and link, and it never leads to a payment alone.
 """
 
 from dataclasses import dataclass, replace
@@ -17,16 +16,16 @@ TERMINAL = {Phase.COMPLETED, Phase.FAILED}
 
 UNNAMED_FAILURE = "unnamed_failure"
 _UNNAMED_HINT = (
-    "The replies name no generation, so no other one was paid for. Every run polls it again, at no charge; "
+    "The replies name no generation id, so no other generation was paid for. Every run polls it again, at no charge; "
     "--retry-failed pays for another generation."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """A terminal phase, how many polls in a row said it, and how many of these named the generation.
+class _Seen:
+    """A terminal phase, how many polls in a row showed it, and how many of these replies named the generation.
 
-    place: where the clip is, without what may change from link to link.
+    place: the clip's link without its query, which may differ from reply to reply.
     """
 
     phase: Phase
@@ -35,36 +34,35 @@ class _Said:
     named: int = 0
 
 
-class Confirmations:
-    """Counts, by fingerprint, how often in a row a terminal status was seen."""
+class Confirmation:
+    """Counts how often in a row the polls of one generation showed the same terminal status."""
 
     def __init__(self) -> None:
-        self._said: dict[str, _Said] = {}
+        self._seen: _Seen | None = None
 
-    def confirms(self, fingerprint: str, seen: GenerationStatus) -> bool:
-        """Take in a reply with a terminal status, and say whether it is believed now."""
-        said = self._said.get(fingerprint)
-        place = (seen.result_url or "").partition("?")[0]
-        if said is None or (said.phase, said.place) != (seen.phase, place):
-            said = _Said(seen.phase, place)
-        said = replace(said, polls=said.polls + 1, named=said.named + seen.named)
-        self._said[fingerprint] = said
-        needed = POLLS_OF_A_FAILURE if seen.phase is Phase.FAILED else 1
-        return said.named >= needed or said.polls >= POLLS_WITHOUT_ID
+    def confirms(self, status: GenerationStatus) -> bool:
+        """Take in a reply with a terminal status, and return whether the status is believed now."""
+        place = (status.result_url or "").partition("?")[0]
+        seen = self._seen
+        if seen is None or (seen.phase, seen.place) != (status.phase, place):
+            seen = _Seen(status.phase, place)
+        seen = replace(seen, polls=seen.polls + 1, named=seen.named + status.named)
+        self._seen = seen
+        needed = POLLS_OF_A_FAILURE if status.phase is Phase.FAILED else 1
+        return seen.named >= needed or seen.polls >= POLLS_WITHOUT_ID
 
-    def forget(self, fingerprint: str) -> None:
-        """Another answer came in between: the count starts again."""
-        self._said.pop(fingerprint, None)
+    def reset(self) -> None:
+        """Start the count again, because another reply came in between."""
+        self._seen = None
 
-    def may_pay(self, fingerprint: str) -> bool:
-        """Whether the failure that is believed was named often enough to pay for another generation."""
-        said = self._said.get(fingerprint)
-        return said is not None and said.phase is Phase.FAILED and said.named >= POLLS_OF_A_FAILURE
+    def may_pay(self) -> bool:
+        """Return whether enough replies named the failed generation, so that another one may be paid for."""
+        seen = self._seen
+        return seen is not None and seen.phase is Phase.FAILED and seen.named >= POLLS_OF_A_FAILURE
 
 
 def unnamed(problem: Problem | None) -> Problem:
-    """The failure that replies without an id told of, as it stands in the record."""
+    """Return the problem for a failure that only replies without a generation id reported."""
     if problem is None:
-        return Problem(UNNAMED_FAILURE, "the service called the generation failed", _UNNAMED_HINT, "service")
-    words = f"{problem.message} ({problem.kind})"
-    return Problem(UNNAMED_FAILURE, words, _UNNAMED_HINT, problem.fault)
+        return Problem(UNNAMED_FAILURE, "the service reported that the generation failed", _UNNAMED_HINT, "service")
+    return Problem(UNNAMED_FAILURE, f"{problem.message} ({problem.kind})", _UNNAMED_HINT, problem.fault)

@@ -1,89 +1,126 @@
-"""The loop that drives a batch. The only place where tasks are born.
+"""The loop that drives a batch. It is the only module of the engine that creates tasks.
 
-One street: admit, journal the intent, POST, journal the id, poll until it ends, download, journal the result. What may
-start is decided synchronously, in `_start_what_may_go`; then the loop sleeps until a task has ended or something is
-due. A task is one step (`batchrunner.engine.steps`): it makes one call and never waits for its next turn, so no task
-sleeps for a job, and what follows a step is a value that `_apply` turns into queues and slots.
+The path of a job: admit it, journal the intent, submit it, journal the generation id, poll until the generation ends,
+download the clip, journal the result. `Engine._start_calls` decides synchronously what may start. Then the loop sleeps
+until a task ends or a moment is due. A task is one step (`batchrunner.engine.steps`): it makes one call and never waits
+for its next turn, so no task sleeps for a job. A step returns what follows, and `JobFlow.apply` puts the job there.
 
-Rule: `except Exception` stands only at the job border, where it becomes a notice.
+Owners: `JobRecords` of the records, `CallHealth` of the circuit breakers and the working cap, `JobFlow` of the places
+where jobs wait. The engine asks them what may start now.
+Rule: `except Exception` stands only at the job border, which turns a defect into a notice.
 """
 
 import asyncio
-import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from batchrunner.engine.calls import CallHealth
-from batchrunner.engine.in_doubt import InDoubtJobs, longest_s
-from batchrunner.engine.job_queue import Pace, Scheduler
-from batchrunner.engine.polling.poller import Poller
-from batchrunner.engine.ports import Dependencies, Policy
+from batchrunner.engine.generation_times import GenerationTimes
+from batchrunner.engine.job_flow import JobFlow
+from batchrunner.engine.job_queue import JobQueue
+from batchrunner.engine.job_records import JobRecords
+from batchrunner.engine.limits import Pace
+from batchrunner.engine.outcomes import LeaveInFlight, NextStep
+from batchrunner.engine.policy import Policy
+from batchrunner.engine.poll_history import PollHistories
+from batchrunner.engine.ports import Dependencies
 from batchrunner.engine.run_deadline import RunDeadline
-from batchrunner.engine.steps import Download, Finish, HoldInDoubt, LeaveInFlight, Next, PollAgain, Steps, Submit
+from batchrunner.engine.shutdown import Shutdown
+from batchrunner.engine.steps import deliver, poll, submit
+from batchrunner.engine.steps.context import StepContext
+from batchrunner.engine.steps.reconcile import Reconciler
 from batchrunner.errors import LocalFault
 from batchrunner.events import Stopping
-from batchrunner.formatting import count_text, length_text
-from batchrunner.job import State
-from batchrunner.plan.admission import AdmissionAction, AdmissionDecision
-from batchrunner.plan.duration_estimate import Kind, kind_of
-from batchrunner.transfer.link_expiry import expires_at
+from batchrunner.formatting import count_text
+from batchrunner.job import Result
+from batchrunner.plan.admission import Admission
 
-SLOT_POLLS = 3  # intervals: a submission in doubt holds its slot for no less, as durations are known only that well
+_UNSEEN_S = 60.0  # and three poll intervals: a generation that was not polled for longer is not learned from
 
 
 class Engine:
-    """One run of one batch.
-
-    steps: what is done to a job; its records are brought up to date. stopped: why no more is submitted, in words;
-    "" while nothing stands against it. Jobs in flight are followed whether or not the manifest still names them.
-    """
+    """One run of one batch. Jobs in flight are followed whether or not the manifest still names them."""
 
     def __init__(
-        self, deps: Dependencies, policy: Policy, steps: Steps, scheduler: Scheduler, health: CallHealth
+        self, deps: Dependencies, policy: Policy, run_id: str, records: JobRecords, admission: Admission
     ) -> None:
-        self.stopped = ""
         self._deps = deps
         self._policy = policy
-        self._steps = steps
-        self._scheduler = scheduler
-        self._health = health
+        self._records = records
+        self._queue = JobQueue(policy.concurrency)
+        self._calls = CallHealth(deps, policy, lambda: self._queue.in_flight)
+        unseen_s = 3 * policy.poll_interval_s + _UNSEEN_S
+        context = StepContext(
+            deps=deps,
+            policy=policy,
+            run_id=run_id,
+            records=records,
+            calls=self._calls,
+            queue=self._queue,
+            times=GenerationTimes(deps.clock, admission.forecast, deps.durations, unseen_s),
+            polls=PollHistories(),
+            price=lambda job: admission.prices.estimate(job).credits,
+        )
+        self._context = context
+        self._flow = JobFlow(context, admission)
+        self._reconciler = Reconciler(context)
         self._pace = Pace(policy.calls_per_s)
-        self._bounds = {"submit": policy.submissions, "poll": policy.polls, "download": policy.downloads}
-        self._skipped: Counter[str] = Counter()  # jobs that this run will not submit, by reason
-        self._held_back = ""  # why the next job waits for what is in flight
-        self._failed = 0  # jobs, by their own fault
         self._run_deadline = RunDeadline(0.0)
-        self._poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
-        self._downloads: list[tuple[float, str, str]] = []  # heap: (link's expiry, fingerprint, url)
-        self._order: dict[str, int] = {}
-        self._followed: set[str] = set()  # in flight, and not left for the next run
-        self._in_doubt = InDoubtJobs(policy.reconcile_s, policy.reconcile_cap_s, policy.settle_s)
-        self._tasks: dict[asyncio.Task[None], str] = {}  # and what each is doing
-        self._running: Counter[str] = Counter()
+        self._shutdown = Shutdown()
+        self._tasks: dict[asyncio.Task[None], str] = {}  # and the kind of call that each makes
+        self._running: Counter[str] = Counter()  # tasks by kind of call
         self._wake = asyncio.Event()
-        self._closing_until: float | None = None
-        self._signalled = self._abort = False
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing more is submitted, for people; "" while submissions go on."""
+        return self._shutdown.reason
 
     async def run(self, order: Sequence[str]) -> None:
         """Drive every job to its end, or until stopped. order: fingerprints in the order of submission."""
         policy, now = self._policy, self._deps.clock.monotonic()
         self._run_deadline = RunDeadline(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
-        self._take_places(order)
+        self._flow.begin(order)
         await self._drive()
 
     async def follow_again(self, fingerprints: Iterable[str]) -> None:
-        """After `run`: follow generations whose clip was lost, to their end or until stopped."""
+        """After `run`: follow generations whose clip is missing, to their end or until stopped."""
         for fingerprint in fingerprints:
-            self._follow(fingerprint, 0.0)
+            self._flow.follow(fingerprint, 0.0)
         await self._drive()
+
+    async def settle(self, found: Mapping[str, Result | None]) -> None:
+        """Take in what the run directory shows: a result for each clip that is there, None for one that is missing.
+
+        Raises LocalFault.
+        """
+        await deliver.settle(self._context, found)
+
+    def stop(self, reason: str) -> None:
+        """Submit nothing more, and finish what is paid for."""
+        if self._shutdown.stop(reason):
+            self._deps.announce(Stopping(self._deps.clock.now(), reason))
+        self._wake.set()
+
+    def close(self, reason: str) -> None:
+        """Submit and poll nothing more. Running submissions end, and downloads get a limited time.
+
+        A second call ends the run at once. The journal then holds what is interrupted as it is.
+        """
+        self._shutdown.signal()
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        self._shutdown.close(self._deps.clock.monotonic() + self._policy.closing_grace_s)
+        self.stop(reason)
 
     async def _drive(self) -> None:
         while True:
             self._wake.clear()
-            self._keep_time()
-            self._start_what_may_go()
+            self._check_time()
+            self._start_calls()
             if self._finished():
                 break
             await self._deps.clock.wait(self._wake, self._next_moment())
@@ -92,219 +129,133 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def stop(self, reason: str) -> None:
-        """Submit nothing more; finish what is paid for."""
-        if not self.stopped:
-            self.stopped = reason
-            self._deps.announce(Stopping(self._deps.clock.now(), reason))
-        self._wake.set()
-
-    def close(self, reason: str) -> None:
-        """Submit and poll nothing more; let submissions in the air end, and downloads for a bounded time.
-
-        Called again: end at once. Whatever is cut off then is in the journal as it stands.
-        """
-        self._abort, self._signalled = self._signalled, True
-        self._close(reason)
-
-    def _close(self, reason: str) -> None:
-        if self._closing_until is None:
-            self._closing_until = self._deps.clock.monotonic() + self._policy.closing_grace_s
-        self.stop(reason)
-
     # Time
 
-    def _end_of_time(self) -> tuple[float, str] | None:
-        """When this run has to be over (monotonic, s), and why."""
+    def _end(self) -> tuple[float, str] | None:
+        """Return when this run has to end (monotonic, s) and why, or None."""
         return self._run_deadline.end(self._deps.clock.monotonic(), self._deps.clock.now())
 
-    def _keep_time(self) -> None:
-        """Close when the time is over, and stop waiting for a gate that stays closed."""
+    def _check_time(self) -> None:
+        """Close when the time is over, and give up calls whose breaker stayed open for too long."""
         now = self._deps.clock.monotonic()
-        end = self._end_of_time()
-        if end is not None and now >= end[0] and self._closing_until is None:
+        end = self._end()
+        if end is not None and now >= end[0] and not self._shutdown.closing:
             self._close(f"{end[1]}; run again to continue")
-        if self._closing_until is None and (lost := self._deps.lost()):
+        if not self._shutdown.closing and (lost := self._deps.lost()):
             self._close(lost)
-        for fingerprint in self._in_doubt.over(now, self._slot_s()):
-            self._scheduler.release(fingerprint)
-        for call, until in self._health.patience(self._policy).items():
+        self._flow.release_slots(now)
+        for call, until in self._calls.patience_ends().items():
             if now >= until:
                 self._give_up(call)
 
-    def _slot_s(self) -> Callable[[str], float]:
-        """How long a submission in doubt holds its slot, as far as is known now: as long as generations take."""
-        known: dict[Kind, float] = {}
-
-        def slot_s(fingerprint: str) -> float:
-            job = self._steps.records[fingerprint].job
-            kind = kind_of(job)
-            if kind not in known:
-                running_s = self._running_s(kind)
-                least_s = SLOT_POLLS * self._policy.poll_interval_s
-                known[kind] = longest_s(self._steps.times.known_s(job), running_s, least_s, self._policy.doubt_s)
-            return known[kind]
-
-        return slot_s
-
-    def _running_s(self, kind: Kind) -> list[float]:
-        """How long the generations of one kind have been running that are not complete, seconds."""
-        running = (self._steps.records[fingerprint] for fingerprint in self._followed)
-        return [
-            self._steps.times.age_s(record)
-            for record in running
-            if record.state is State.IN_FLIGHT and record.last.completed_at is None and kind_of(record.job) == kind
-        ]
-
     def _give_up(self, call: str) -> None:
-        """Make no more calls of this kind: what waits for one is left for the next run."""
-        self._health.given_up.add(call)
-        breaker = self._health.breakers[call]
-        waited = length_text(self._deps.clock.monotonic() - (breaker.since or 0.0))
-        lasting = self._health.is_lasting(call)
-        self.stop(f"{breaker.reason}; {'' if lasting else f'waited {waited} for it: '}run again to continue")
-        if call == "poll":
-            self._followed.difference_update(self._poller.clear())
-        if call == "download":
-            self._followed.difference_update(fingerprint for _, fingerprint, _ in self._downloads)
-            self._downloads.clear()
-
-    # What may go
-
-    def _take_places(self, order: Sequence[str]) -> None:
-        self._order = {fingerprint: place for place, fingerprint in enumerate(order)}
-        now, wall = self._deps.clock.monotonic(), self._deps.clock.now()
-        for fingerprint, place in self._order.items():
-            if self._steps.records[fingerprint].state is State.PENDING:
-                self._scheduler.add(fingerprint, place)
-        for fingerprint, record in self._steps.records.items():
-            if record.state is State.IN_FLIGHT:
-                if record.last.completed_at is None:
-                    self._scheduler.occupy(fingerprint)
-                self._follow(fingerprint, 0.0)
-            elif record.state is State.IN_DOUBT:
-                # The wall clock may have been set back since: it is never younger than a fresh one.
-                self._in_doubt.found(fingerprint, now - max(0.0, wall - record.last.submitted_at), now)
-                self._scheduler.occupy(fingerprint, in_doubt=True)
-
-    def _finished(self) -> bool:
-        if self._closing_until is not None:
-            grace_over = self._deps.clock.monotonic() >= self._closing_until
-            return self._abort or not (self._running["submit"] or (self._running["download"] and not grace_over))
-        if self._tasks or self._followed or self._waits_for_the_log():
-            return False
-        if not self.stopped and (reason := self._obstacle()):
-            self.stop(reason)
-        return bool(self.stopped) or not self._scheduler.waiting
-
-    def _waits_for_the_log(self) -> bool:
-        """Whether a search that is still to come can tell that a submission in doubt was not accepted."""
-        listed = self._deps.provider.capabilities.lists_on_acceptance and self._steps.log_offered
-        return listed and not self.stopped and self._in_doubt.unsearched
-
-    def _obstacle(self) -> str:
-        """Why jobs are left that this run will not submit, once nothing of it is in flight; "" where there are none."""
-        if self._held_back:
-            return self._held_back
-        # Slots of doubts come free in time; those of generations left for the next run do not.
-        if self._scheduler.waiting and self._scheduler.full and not any(map(self._scheduler.holds, self._in_doubt)):
-            return "every slot is held by a generation that was left for the next run"
-        if self._scheduler.waiting or not self._skipped:
-            return ""
-        return "; ".join(f"{count_text(jobs, 'job')} not submitted: {why}" for why, jobs in self._skipped.items())
+        """Make no more calls of this kind, and leave the jobs that wait for one to the next run."""
+        self.stop(self._calls.give_up(call))
+        self._flow.leave(call)
 
     def _next_moment(self) -> float | None:
-        """When the loop has to look again even if nothing ends (monotonic, s)."""
-        if self._closing_until is not None:
-            return None if self._deps.clock.monotonic() >= self._closing_until else self._closing_until
+        """Return when the loop has to run again even if no task ends (monotonic, s)."""
         now = self._deps.clock.monotonic()
-        moments = [self._in_doubt.reconcile_at] if not self._running["review"] else []
-        if (over_at := self._in_doubt.next_over(self._slot_s())) is not None:
-            moments.append(over_at)
-        moments += self._health.patience(self._policy).values()
-        if (end := self._end_of_time()) is not None:
+        if self._shutdown.closing_until is not None:
+            return None if now >= self._shutdown.closing_until else self._shutdown.closing_until
+        moments: list[float | None] = [*self._calls.patience_ends().values()]
+        if not self._running["reconcile"]:
+            moments.append(self._flow.in_doubt.reconcile_at)
+        moments.append(self._flow.next_release_at())
+        if (end := self._end()) is not None:
             moments.append(end[0])
-        moments.append(self._moment("poll", self._poller.next_due, now))
-        if self._downloads:
-            moments.append(self._moment("download", now, now))
-        if not self.stopped and not self._held_back:
-            moments.append(self._moment("submit", self._scheduler.next_at(now), now))
+        moments.append(self._call_at("poll", self._flow.poller.next_due, now))
+        if self._flow.downloads:
+            moments.append(self._call_at("download", now, now))
+        if not self.stopped and not self._flow.admitter.held_back:
+            moments.append(self._call_at("submit", self._queue.next_at(now, self._calls.cap), now))
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _moment(self, call: str, due: float | None, now: float) -> float | None:
-        """When the next call of this kind may start, given when there is one to make; None: when a task has ended."""
-        breaker, most = self._health.breakers[call], self._bounds[call]
-        opens_at, most = breaker.opens_at(now), most if breaker.room is None else min(most, breaker.room)
-        if due is None or opens_at is None or self._running[call] >= most:
+    def _call_at(self, call: str, due: float | None, now: float) -> float | None:
+        """Return when a call that is due at `due` may start; None if it has to wait until a task ends."""
+        opens_at = self._calls.opens_at(call, now, self._running[call])
+        if due is None or opens_at is None:
             return None
         return max(due, opens_at, now if call == "download" else self._pace.next_at(now))
 
     def _may_call(self, call: str, now: float) -> bool:
-        moment = self._moment(call, now, now)
+        moment = self._call_at(call, now, now)
         return moment is not None and moment <= now
 
-    def _start_what_may_go(self) -> None:
-        """Downloads and polls of what is paid for come before new submissions."""
-        if self._closing_until is not None:
+    # The end
+
+    def _finished(self) -> bool:
+        until = self._shutdown.closing_until
+        if until is not None:
+            downloads = self._running["download"] and self._deps.clock.monotonic() < until
+            return self._shutdown.aborted or not (self._running["submit"] or downloads)
+        if self._tasks or self._flow.follows_any or self._awaits_log():
+            return False
+        if not self.stopped and (reason := self._obstacle()):
+            self.stop(reason)
+        return bool(self.stopped) or not self._queue.waiting
+
+    def _awaits_log(self) -> bool:
+        """Return whether a search that is still to come can show that a submission in doubt was not accepted."""
+        lists = self._deps.provider.capabilities.lists_on_acceptance and self._reconciler.log_offered
+        return lists and not self.stopped and self._flow.in_doubt.unsearched
+
+    def _obstacle(self) -> str:
+        """Return why this run does not submit all jobs, when nothing of it is in flight; "" if it submits them."""
+        if self._flow.admitter.held_back:
+            return self._flow.admitter.held_back
+        # Slots of submissions in doubt become free in time. Those of generations left for the next run do not.
+        full = self._queue.waiting and self._queue.is_full(self._calls.cap)
+        if full and not self._flow.holds_any(self._flow.in_doubt):
+            return "every slot is held by a generation that was left for the next run"
+        return "" if self._queue.waiting else self._flow.admitter.skipped_text()
+
+    # Starting calls
+
+    def _start_calls(self) -> None:
+        """Start every call that may start now. Downloads and polls, which are paid for, go before submissions."""
+        if self._shutdown.closing:
             return
         now = self._deps.clock.monotonic()
-        while self._downloads and self._may_call("download", now):
-            _, fingerprint, url = heapq.heappop(self._downloads)  # the link nearest to its end goes first
-            self._spawn("download", fingerprint, partial(self._steps.download, fingerprint, url))
-        while self._may_call("poll", now) and (due := self._poller.pop(now)) is not None:
+        while self._flow.downloads and self._may_call("download", now):
+            fingerprint, url = self._flow.downloads.pop()
+            self._start("download", fingerprint, partial(deliver.download, self._context, fingerprint, url))
+        while self._may_call("poll", now) and (due := self._flow.poller.pop(now)) is not None:
             self._pace.take(now)
-            self._spawn("poll", due, partial(self._steps.poll, due))
+            self._start("poll", due, partial(poll.poll, self._context, due))
         self._start_submissions(now)
-        if not self._running["review"] and self._in_doubt.start_reconcile(now, at_the_end=self._finished()):
-            self._task("review", self._reconcile())
+        if not self._running["reconcile"] and self._flow.in_doubt.start_reconcile(now, at_the_end=self._finished()):
+            self._create_task("reconcile", self._reconcile())
 
     def _start_submissions(self, now: float) -> None:
-        breaker = self._health.breakers["submit"]
-        self._held_back = ""
+        self._flow.admitter.begin_round()
         while not self.stopped and self._may_call("submit", now):
-            if breaker.wants_probe:
-                due = self._scheduler.next_at(now)
-                if due is not None and due <= now:
-                    self._pace.take(now)
-                    self._task("look", self._health.probe(breaker.enter(), self._deps.provider.ping()))
+            if self._calls.wants_probe():
+                self._start_probe(now)
                 break
-            fingerprint = self._admitted(now)
+            end = self._end()
+            left_s = None if end is None else end[0] - now
+            undelivered = len(self._flow.downloads) + self._running["download"]
+            fingerprint = self._flow.admitter.next(now, self._calls.cap, left_s, undelivered)
             if fingerprint is None:
                 break
-            self._in_doubt.submitted()
+            self._flow.in_doubt.submitted()
             self._pace.take(now)
-            self._spawn("submit", fingerprint, partial(self._steps.submit, fingerprint))
+            self._start("submit", fingerprint, partial(submit.submit, self._context, fingerprint))
 
-    def _admitted(self, now: float) -> str | None:
-        """The next job that money, time and disk allow, its slot taken and its price held; None where there is none."""
-        end = self._end_of_time()
-        left_s = None if end is None else end[0] - now
-        while (fingerprint := self._scheduler.next(now)) is not None:
-            bought = self._scheduler.in_flight + len(self._downloads) + self._running["download"]  # and not stored
-            lack = self._deps.lacks_space(bought)
-            decide = self._steps.admission.decide
-            decision = (
-                AdmissionDecision(AdmissionAction.WAIT, lack)
-                if lack
-                else decide(self._steps.records[fingerprint], left_s)
-            )
-            if decision.action is AdmissionAction.GO:
-                return fingerprint
-            self._scheduler.release(fingerprint)
-            if decision.action is AdmissionAction.WAIT:
-                self._scheduler.add(fingerprint, self._order[fingerprint])
-                self._held_back = decision.why
-                return None
-            self._skipped[decision.why] += 1
-        return None
+    def _start_probe(self, now: float) -> None:
+        """Make a free call instead of a submission, if a job could be submitted now."""
+        due = self._queue.next_at(now, self._calls.cap)
+        if due is not None and due <= now:
+            self._pace.take(now)
+            breaker_generation = self._calls.enter("submit")
+            self._create_task("probe", self._calls.probe(breaker_generation, self._deps.provider.ping()))
 
-    # Tasks
+    def _start(self, call: str, fingerprint: str, step: Callable[[int], Awaitable[NextStep]]) -> None:
+        breaker_generation = self._calls.enter(call)
+        self._create_task(call, self._border(call, fingerprint, breaker_generation, step(breaker_generation)))
 
-    def _spawn(self, call: str, fingerprint: str, step: Callable[[int], Awaitable[Next]]) -> None:
-        breaker_generation = self._health.breakers[call].enter()
-        self._task(call, self._border(call, fingerprint, breaker_generation, step(breaker_generation)))
-
-    def _task(self, call: str, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _create_task(self, call: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks[task] = call
         self._running[call] += 1
@@ -313,113 +264,51 @@ class Engine:
     def _ended(self, task: asyncio.Task[None]) -> None:
         call = self._tasks.pop(task)
         self._running[call] -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:  # what no job border was around
-            self.stop(f"a defect in batchrunner during the {call}, please report it: {error!r}")
+        if not task.cancelled() and (error := task.exception()) is not None:  # outside of a job border
+            self.stop(_defect(call, error))
         self._wake.set()
 
-    async def _border(self, call: str, fingerprint: str, breaker_generation: int, step: Awaitable[Next]) -> None:
-        """The job border: whatever goes wrong in a step concerns this job, or stops the batch with words."""
-        following: Next
+    # After a step
+
+    async def _border(self, call: str, fingerprint: str, breaker_generation: int, step: Awaitable[NextStep]) -> None:
+        """The job border: a failure inside a step concerns this job, or stops the batch with a message."""
+        next_step: NextStep
         try:
-            following = await step
+            next_step = await step
         except LocalFault as fault:
             self.stop(fault.message)
-            following = LeaveInFlight(fault.message)
-        except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the night)
-            following = LeaveInFlight(f"a defect in batchrunner during the {call}, please report it: {error!r}")
-        self._health.breakers[call].left(breaker_generation)  # where the step ended before its call was made
-        self._steps.admission.ledger.update(self._steps.records[fingerprint])  # the same for what was held for it
-        self._poller.observe(self._steps.records[fingerprint], self._deps.clock.monotonic())
-        if call == "submit" and self._health.breakers[call].open:
-            self._scheduler.restore()
-        self._HANDLERS[type(following)](self, fingerprint, following)
-
-    def _submit_again(self, fingerprint: str, following: Submit) -> None:
-        self._scheduler.release(fingerprint)
-        self._followed.discard(fingerprint)
-        order = self._order[fingerprint]
-        if following.last:
-            self._scheduler.add_last(fingerprint, order)
-        else:
-            self._scheduler.add(fingerprint, order, self._deps.clock.monotonic() + following.wait_s)
-
-    def _look_again(self, fingerprint: str, following: PollAgain) -> None:
-        if following.over:
-            self._scheduler.release(fingerprint)
-        self._follow(fingerprint, following.wait_s)
-
-    def _fetch(self, fingerprint: str, following: Download) -> None:
-        # The service is done with it, so it is in flight no longer, however long the download takes.
-        self._scheduler.release(fingerprint)
-        if "download" in self._health.given_up:
-            self._followed.discard(fingerprint)
-            return
-        heapq.heappush(self._downloads, (expires_at(following.url), fingerprint, following.url))
-
-    def _doubt(self, fingerprint: str, _: HoldInDoubt) -> None:
-        # Its slot stays taken: it may well be in flight.
-        self._followed.discard(fingerprint)
-        now = self._deps.clock.monotonic()
-        self._in_doubt.add(fingerprint, now, now)
-        self._scheduler.occupy(fingerprint, in_doubt=True)
-        most = f"{self._policy.doubt_s / 60:.0f} min at most"
-        self._steps.notice(fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {most}")
-
-    def _end(self, fingerprint: str, _: Finish) -> None:
-        self._scheduler.release(fingerprint)
-        self._followed.discard(fingerprint)
-        record, most = self._steps.records[fingerprint], self._policy.most_failures
-        self._failed += record.state is State.FAILED and record.error is not None and record.error.fault == "job"
-        if most is not None and self._failed >= most:
-            self.stop(f"{count_text(self._failed, 'job')} failed by their own fault, which is as many as may")
-
-    def _leave(self, fingerprint: str, following: LeaveInFlight) -> None:
-        if self._steps.records[fingerprint].state is State.PENDING:
-            self._scheduler.release(fingerprint)  # nothing was sent
-        self._followed.discard(fingerprint)
-        self._steps.notice(fingerprint, following.why)
-
-    _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012 (a table, never changed)
-        Submit: _submit_again,
-        PollAgain: _look_again,
-        Download: _fetch,
-        HoldInDoubt: _doubt,
-        Finish: _end,
-        LeaveInFlight: _leave,
-    }
-
-    def _follow(self, fingerprint: str, wait_s: float | None = None) -> None:
-        """Poll this generation in so many seconds, or when it is likely to be complete."""
-        if "poll" in self._health.given_up:
-            self._followed.discard(fingerprint)
-            return
-        now = self._deps.clock.monotonic()
-        if wait_s is None:
-            self._poller.after_poll(self._steps.records[fingerprint], now, first=fingerprint not in self._followed)
-        else:
-            self._poller.at(fingerprint, now + wait_s)
-        self._followed.add(fingerprint)
+            next_step = LeaveInFlight(fault.message)
+        except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
+            next_step = LeaveInFlight(_defect(call, error))
+        self._calls.leave(call, breaker_generation)  # if the step ended before its call was made
+        self._flow.admitter.release(fingerprint)  # likewise for its reserved price
+        self._flow.poller.observe(self._records[fingerprint], self._deps.clock.monotonic())
+        if call == "submit" and self._calls.is_open("submit"):
+            self._queue.restore()
+        self._flow.apply(fingerprint, next_step)
+        most = self._policy.most_failures
+        if most is not None and self._flow.failed >= most:
+            self.stop(f"stop_after_failures reached: {count_text(self._flow.failed, 'job')} failed")
 
     async def _reconcile(self) -> None:
         """Search for the submissions in doubt, and go on with those that the log settles."""
         try:
-            settled = await self._steps.reconcile(self._in_doubt)
+            settled = await self._reconciler.reconcile(self._flow.in_doubt)
         except LocalFault as fault:
             self.stop(fault.message)
             return
         now = self._deps.clock.monotonic()
-        has_all = self._in_doubt.reconcile_at is None  # or one came after the search had begun
-        fresh = any(not self._in_doubt.is_earlier(fingerprint) for fingerprint in settled.adopted)
-        self._in_doubt.reconciled([*settled.adopted, *settled.freed, *settled.disproved], now)
-        for fingerprint in settled.adopted:
-            self._scheduler.occupy(fingerprint)
-            self._follow(fingerprint, 0.0)
-        for fingerprint in (*settled.freed, *settled.disproved):
-            self._scheduler.release(fingerprint)
-            self._scheduler.add(fingerprint, self._order[fingerprint])
-        if fresh:
-            await self._health.settled(accepted=True)
+        has_all = self._flow.in_doubt.reconcile_at is None  # otherwise one was added after the search had begun
+        is_new = any(not self._flow.in_doubt.is_earlier(fingerprint) for fingerprint in settled.adopted)
+        self._flow.in_doubt.reconciled([*settled.adopted, *settled.freed, *settled.disproved], now)
+        self._flow.settle(settled)
+        if is_new:
+            await self._calls.settled(accepted=True)
         elif settled.disproved:
-            await self._health.settled(accepted=False)
+            await self._calls.settled(accepted=False)
         elif settled.searched and has_all:
-            await self._health.searched()
+            await self._calls.searched()
+
+
+def _defect(call: str, error: BaseException) -> str:
+    return f"a defect in batchrunner during the {call}, please report it: {error!r}"

@@ -26,7 +26,7 @@ _STATES = {
     State.IN_FLIGHT: "in flight",
     State.PENDING: "waiting",
 }
-# Half an hour: batchrunner.engine.ports.Policy.doubt_s.
+# Half an hour: batchrunner.engine.policy.Policy.doubt_s.
 SLOTS_IN_DOUBT = (
     "submissions in doubt occupy every slot for at most half an hour; --in-doubt resubmit submits them again"
 )

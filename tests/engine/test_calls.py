@@ -1,7 +1,7 @@
-"""The weather: every call's outcome moves gate, cap and a job's own count of failures; and each change is told once."""
+"""Call health: each outcome updates breaker, cap and a job's own failures, and each change is announced once."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 from unittest.mock import Mock
 
@@ -9,9 +9,7 @@ import pytest
 
 from batchrunner.clock import LoopClock
 from batchrunner.engine.calls import CALLS, CallHealth
-from batchrunner.engine.circuit_breaker import CallStatus
-from batchrunner.engine.job_queue import Scheduler
-from batchrunner.engine.ports import Policy
+from batchrunner.engine.policy import Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.events import CallHealthChanged, CapChanged, Event
 from batchrunner.job import TimelineEvent
@@ -42,17 +40,17 @@ class Longest:
         return b
 
 
-class Night:
-    """A weather with what it told and noted. cap: the user's."""
+class Health:
+    """A call health with what it announced and noted. limit: the user's cap. in_flight: generations."""
 
-    def __init__(self, cap: int = 8, *, note_fails: bool = False) -> None:
-        self.told: list[Event] = []
+    def __init__(self, limit: int = 8, *, in_flight: int = 0, note_fails: bool = False, **policy: Any) -> None:
+        self.announced: list[Event] = []
         self.noted: list[TimelineEvent] = []
         self.note_fails = note_fails
         self.clock = Still()
-        self.scheduler = Scheduler(cap)
-        parts = Mock(clock=self.clock, journal=self, rng=Longest(), announce=self.told.append)
-        self.health = CallHealth(parts, self.scheduler)
+        deps = Mock(clock=self.clock, journal=self, rng=Longest(), announce=self.announced.append)
+        bounds = Policy(concurrency=limit, poll_interval_s=15.0, **policy)
+        self.calls = CallHealth(deps, bounds, lambda: in_flight)
 
     async def note(self, timeline_event: TimelineEvent) -> None:
         if self.note_fails:
@@ -63,17 +61,21 @@ class Night:
         self, call: str, outcome: object = "reply", job: str = "a", breaker_generation: int | None = None
     ) -> object:
         """One call and how it ended: a reply, or the fault that it raised."""
-        breaker_generation = self.health.breakers[call].enter() if breaker_generation is None else breaker_generation
+        breaker_generation = self.calls.enter(call) if breaker_generation is None else breaker_generation
         try:
-            return run(self.health.call(call, job, breaker_generation, coming(outcome)))
+            return run(self.calls.call(call, job, breaker_generation, coming(outcome)))
         except CallError as error:
             return error
 
     def probe(self, outcome: object) -> None:
-        run(self.health.probe(self.health.breakers["submit"].enter(), coming(outcome)))
+        run(self.calls.probe(self.calls.enter("submit"), coming(outcome)))
 
-    def words(self) -> dict[str, CallStatus]:
-        return {call: breaker.word for call, breaker in self.health.breakers.items()}
+    def changes(self) -> list[CallHealthChanged]:
+        return [event for event in self.announced if isinstance(event, CallHealthChanged)]
+
+    def statuses(self) -> dict[str, str]:
+        """The last status of each kind of call, as announced."""
+        return dict.fromkeys(CALLS, "fine") | {event.call: event.status for event in self.changes()}
 
 
 async def coming(outcome: object) -> Any:
@@ -82,89 +84,81 @@ async def coming(outcome: object) -> Any:
     return outcome
 
 
-def run(coroutine: Coroutine[Any, Any, Any] | Awaitable[Any]) -> Any:
-    async def main() -> Any:
-        return await coroutine
-
-    return asyncio.run(main())
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
 
 
 def test_replies_and_faults_pass_through_as_they_are() -> None:
-    night = Night()
+    health = Health()
     for call in CALLS:
-        assert night.end(call, "reply") == "reply"
+        assert health.end(call, "reply") == "reply"
         for fault in (DOWN, CUT, SLOW, BAD, BROKE, LocalFault("disk_full", "full")):
-            assert night.end(call, fault) is fault
+            assert health.end(call, fault) is fault
 
 
-def test_each_kind_of_call_has_a_gate_of_its_own() -> None:
-    night = Night()
-    night.end("submit", BROKE)
-    assert night.words() == {"submit": CallStatus.PAUSED, "poll": CallStatus.FINE, "download": CallStatus.FINE}
+def test_each_kind_of_call_has_its_own_breaker() -> None:
+    health = Health()
+    health.end("submit", BROKE)
+    assert health.statuses() == {"submit": "paused", "poll": "fine", "download": "fine"}
 
 
-def test_a_change_is_told_and_noted_and_a_longer_wait_is_told_only() -> None:
-    night = Night()
+def test_a_change_is_announced_and_noted_and_a_longer_wait_is_only_announced() -> None:
+    health = Health()
     for _ in range(3):
-        night.end("poll", DOWN)
-    night.clock.at_s += 10
-    night.end("poll", DOWN)
-    night.end("poll", "reply")
-    night.end("poll", "reply")
-    told = [event for event in night.told if isinstance(event, CallHealthChanged)]
-    assert [(event.call, event.status, event.reason, event.next_at) for event in told] == [
+        health.end("poll", DOWN)
+    health.clock.at_s += 10
+    health.end("poll", DOWN)
+    health.end("poll", "reply")
+    health.end("poll", "reply")
+    assert [(event.call, event.status, event.reason, event.next_at) for event in health.changes()] == [
         ("poll", "down", "down", NOW + 105),
         ("poll", "down", "down", NOW + 120),
         ("poll", "fine", "", None),
     ]
-    assert [(timeline_event.kind, timeline_event.call, timeline_event.status) for timeline_event in night.noted] == [
+    assert [(timeline_event.kind, timeline_event.call, timeline_event.status) for timeline_event in health.noted] == [
         ("call_health", "poll", "down"),
         ("call_health", "poll", "fine"),
     ]
-    assert night.noted[0].message == "down"
+    assert health.noted[0].message == "down"
 
 
-def test_an_answer_that_is_a_jobs_own_fault_opens_a_closed_gate_and_that_is_told() -> None:
-    night = Night()
+def test_an_answer_that_is_a_jobs_own_fault_closes_the_breaker_and_is_announced() -> None:
+    health = Health()
     for job in "abc":
-        night.end("submit", DOWN, job)
-    night.clock.at_s += 1000.0
-    night.probe("fine")
-    assert night.end("submit", BAD, "d") is BAD
-    assert night.words()["submit"] is CallStatus.FINE
-    last = [event for event in night.told if isinstance(event, CallHealthChanged)][-1]
+        health.end("submit", DOWN, job)
+    health.clock.at_s += 1000.0
+    health.probe("fine")
+    assert health.end("submit", BAD, "d") is BAD
+    assert health.statuses()["submit"] == "fine"
+    last = health.changes()[-1]
     assert (last.status, last.next_at) == ("fine", None)
-    assert [timeline_event.status for timeline_event in night.noted] == ["down", "fine"]
-    night.end("submit", BAD, "e")
-    assert len(night.noted) == 2, "told once"
+    assert [timeline_event.status for timeline_event in health.noted] == ["down", "fine"]
+    health.end("submit", BAD, "e")
+    assert len(health.noted) == 2, "announced once"
 
 
-def test_a_line_that_the_disk_refuses_does_not_lose_the_reply() -> None:
-    night = Night(note_fails=True)
-    night.scheduler.cap.throttled(8)
-    assert night.end("submit", SLOW) is SLOW
-    assert night.end("submit", "an id that is paid for") == "an id that is paid for"
+def test_a_timeline_event_that_the_disk_refuses_does_not_lose_the_reply() -> None:
+    health = Health(in_flight=8, note_fails=True)
+    assert health.end("submit", SLOW) is SLOW
+    assert health.end("submit", "an id that is paid for") == "an id that is paid for"
 
 
 # The cap
 
 
-def test_a_throttled_submission_halves_the_cap_once_and_each_accepted_one_lifts_it() -> None:
-    night = Night(cap=8)
-    for number in range(8):
-        night.scheduler.occupy(f"j{number}")
-    tickets = [night.health.breakers["submit"].enter() for _ in range(3)]
-    for breaker_generation in tickets:
-        night.end("submit", SLOW, breaker_generation=breaker_generation)
-    assert night.scheduler.cap.working == 4, "three at once are one throttling"
-    night.end("submit", SLOW)
-    assert night.scheduler.cap.working == 2, "the one that tries is another"
+def test_a_throttled_submission_halves_the_cap_once_and_accepted_ones_raise_it() -> None:
+    health = Health(8, in_flight=8)
+    for breaker_generation in [health.calls.enter("submit") for _ in range(3)]:
+        health.end("submit", SLOW, breaker_generation=breaker_generation)
+    assert health.calls.cap == 4, "three at once are one throttling"
+    health.end("submit", SLOW)
+    assert health.calls.cap == 2, "the one that tries is another"
     for _ in range(200):
-        night.end("submit", "reply")
-    assert night.scheduler.cap.working == 8
-    changes = [(event.cap, event.limit) for event in night.told if isinstance(event, CapChanged)]
+        health.end("submit", "reply")
+    assert health.calls.cap == 8
+    changes = [(event.cap, event.limit) for event in health.announced if isinstance(event, CapChanged)]
     assert changes == [(cap, 8) for cap in (4, 2, 3, 4, 5, 6, 7, 8)]
-    assert [timeline_event.status for timeline_event in night.noted if timeline_event.kind == "cap"] == [
+    assert [timeline_event.status for timeline_event in health.noted if timeline_event.kind == "cap"] == [
         str(cap) for cap, _ in changes
     ]
 
@@ -173,198 +167,187 @@ def test_a_throttled_submission_halves_the_cap_once_and_each_accepted_one_lifts_
     ("call", "error"), [("poll", SLOW), ("download", SLOW), ("submit", DOWN), ("submit", BROKE), ("submit", BAD)]
 )
 def test_nothing_else_moves_the_cap(call: str, error: CallError) -> None:
-    night = Night()
+    health = Health()
     for _ in range(5):
-        night.end(call, error)
+        health.end(call, error)
     if call != "submit":
-        night.end(call, "reply")
-    assert night.scheduler.cap.working == 8
-    assert not [event for event in night.told if isinstance(event, CapChanged)]
+        health.end(call, "reply")
+    assert health.calls.cap == 8
+    assert not [event for event in health.announced if isinstance(event, CapChanged)]
 
 
 # Failures of a job's own
 
 
-def test_an_outage_uses_up_no_jobs_retries() -> None:
-    night = Night()
+def test_an_outage_uses_up_no_retries_of_a_job() -> None:
+    health = Health()
     for _ in range(50):
-        night.end("submit", DOWN, "a")
-        night.end("submit", CUT, "b")
-    assert night.health.failures("submit", "a") == night.health.failures("submit", "b") == 1
+        health.end("submit", DOWN, "a")
+        health.end("submit", CUT, "b")
+    assert health.calls.failures("submit", "a") == health.calls.failures("submit", "b") == 1
 
 
 def test_failures_count_while_others_are_answered() -> None:
-    night = Night()
+    health = Health()
     for count in range(1, 6):
-        night.end("submit", DOWN, "a")
-        assert night.health.failures("submit", "a") == count
-        night.end("submit", "reply", "b")
-    assert night.health.failures("submit", "b") == 0
-    night.end("submit", "reply", "a")
-    assert night.health.failures("submit", "a") == 0, "in a row"
+        health.end("submit", DOWN, "a")
+        assert health.calls.failures("submit", "a") == count
+        health.end("submit", "reply", "b")
+    assert health.calls.failures("submit", "b") == 0
+    health.end("submit", "reply", "a")
+    assert health.calls.failures("submit", "a") == 0, "in a row"
 
 
-def test_what_is_one_jobs_own_counts_even_if_it_is_alone() -> None:
-    """A batch's last clip that is no clip: its download once was tried for ever."""
-    night = Night()
+def test_a_failure_of_one_job_alone_counts_without_other_jobs() -> None:
+    """The download of a batch's last clip, which is no clip, used to be repeated for ever."""
+    health = Health()
     for count in range(1, 9):
-        night.end("download", NO_CLIP)
-        assert night.health.failures("download", "a") == count
+        health.end("download", NO_CLIP)
+        assert health.calls.failures("download", "a") == count
 
 
 def test_throttling_says_nothing_about_a_job() -> None:
-    night = Night()
+    health = Health()
     for _ in range(9):
-        night.end("submit", SLOW, "a")
-        night.end("submit", "reply", "b")
-    assert night.health.failures("submit", "a") == 0
+        health.end("submit", SLOW, "a")
+        health.end("submit", "reply", "b")
+    assert health.calls.failures("submit", "a") == 0
 
 
 def test_an_account_that_refuses_everybody_says_nothing_about_a_job_and_one_that_refuses_one_does() -> None:
-    night = Night()
+    health = Health()
     for _ in range(9):
-        night.end("submit", BROKE, "a")
-        night.end("submit", BROKE, "b")
-    assert night.health.failures("submit", "a") == 1
-    night.end("submit", "reply", "b")
-    night.end("submit", BROKE, "a")
-    assert night.health.failures("submit", "a") == 2
+        health.end("submit", BROKE, "a")
+        health.end("submit", BROKE, "b")
+    assert health.calls.failures("submit", "a") == 1
+    health.end("submit", "reply", "b")
+    health.end("submit", BROKE, "a")
+    assert health.calls.failures("submit", "a") == 2
 
 
 def test_calls_are_counted_apart() -> None:
-    night = Night()
-    night.end("poll", DOWN, "a")
-    night.end("download", "reply", "b")
-    night.end("poll", DOWN, "a")
-    assert night.health.failures("poll", "a") == 1, "an answered download says nothing about polls"
-    assert night.health.failures("download", "a") == 0
+    health = Health()
+    health.end("poll", DOWN, "a")
+    health.end("download", "reply", "b")
+    health.end("poll", DOWN, "a")
+    assert health.calls.failures("poll", "a") == 1, "an answered download says nothing about polls"
+    assert health.calls.failures("download", "a") == 0
 
 
-# Whether it is the job or the account
+# The probe before a submission
 
 
-REFUSED = AccountFault("forbidden", "403: flagged", status=403)
+def closed(error: CallError) -> Health:
+    health = Health()
+    while health.calls.is_open("submit"):
+        health.end("submit", error)
+    health.announced.clear()
+    return health
 
 
-def test_a_job_that_is_refused_while_others_are_accepted_is_at_fault_itself() -> None:
-    night = Night()
-    night.scheduler.add("others", 1)
-    for number in range(1, 4):
-        night.end("submit", REFUSED, "a")
-        assert night.health.is_at_fault("a", REFUSED) is (number == 3), number
-        night.end("submit", "reply", "b")
+def test_a_probe_that_is_answered_allows_one_submission() -> None:
+    health = closed(CUT)
+    assert health.calls.wants_probe()
+    health.probe(None)
+    assert not health.calls.wants_probe()
+    assert not health.calls.is_open("submit")
+    assert health.announced == []
+    assert health.end("submit", "reply") == "reply"
+    assert health.calls.is_open("submit")
 
 
-def test_the_account_is_at_fault_while_nobody_is_accepted() -> None:
-    night = Night()
-    for job in "abcabcabc":
-        night.end("submit", REFUSED, job)
-        assert not night.health.is_at_fault(job, REFUSED)
-
-
-@pytest.mark.parametrize(
-    ("kind", "at_fault"), [("forbidden", True), ("wrong_address", True), ("out_of_credits", False)]
-)
-def test_where_no_other_job_is_left_to_ask_with_two_refusals_are_enough(kind: str, *, at_fault: bool) -> None:
-    error = AccountFault(kind, "no")
-    night = Night()
-    for outcome, job in ((error, "a"), (error, "z"), ("reply", "b"), (error, "z")):
-        night.end("submit", outcome, job)
-    night.scheduler.add_last("z", 9)
-    night.end("submit", error, "a")
-    assert night.health.is_at_fault("a", error) is at_fault, "z was refused as often"
-    night.scheduler.add("c", 2)
-    assert not night.health.is_at_fault("a", error), "c can be asked with"
-
-
-# The look before a try
-
-
-def closed(error: CallError) -> Night:
-    night = Night()
-    while night.health.breakers["submit"].open:
-        night.end("submit", error)
-    night.told.clear()
-    return night
-
-
-def test_a_look_that_is_answered_lets_one_submission_try() -> None:
-    night = closed(CUT)
-    breaker = night.health.breakers["submit"]
-    assert (breaker.wants_probe, breaker.open) == (True, False)
-    night.probe(None)
-    assert (breaker.wants_probe, breaker.open) == (False, False)
-    assert night.told == []
-    assert night.end("submit", "reply") == "reply"
-    assert breaker.open
-
-
-def test_a_look_that_fails_is_swallowed_and_lengthens_the_wait() -> None:
-    night = closed(CUT)
-    breaker = night.health.breakers["submit"]
-    night.probe(CUT)
-    assert [event.next_at for event in night.told if isinstance(event, CallHealthChanged)] == [NOW + 104]
-    assert breaker.wants_probe
-    night.probe(BROKE)
-    assert breaker.word is CallStatus.PAUSED
-    assert night.noted[-1].status == "paused"
+def test_a_probe_that_fails_is_not_raised_and_lengthens_the_wait() -> None:
+    health = closed(CUT)
+    health.probe(CUT)
+    assert [event.next_at for event in health.changes()] == [NOW + 104]
+    assert health.calls.wants_probe()
+    health.probe(BROKE)
+    assert health.statuses()["submit"] == "paused"
+    assert health.noted[-1].status == "paused"
 
 
 @pytest.mark.parametrize("ending", [RuntimeError("a defect"), asyncio.CancelledError(), LocalFault("disk_full", "x")])
-def test_a_look_that_ends_without_a_verdict_does_not_lock_the_gate(ending: BaseException) -> None:
-    night = closed(DOWN)
-    breaker = night.health.breakers["submit"]
+def test_a_probe_without_an_outcome_does_not_lock_the_breaker(ending: BaseException) -> None:
+    health = closed(DOWN)
 
-    async def made() -> None:
+    async def reply() -> None:
         raise ending
 
     async def main() -> None:
-        await asyncio.gather(night.health.probe(breaker.enter(), made()), return_exceptions=True)
+        await asyncio.gather(health.calls.probe(health.calls.enter("submit"), reply()), return_exceptions=True)
 
     run(main())
-    assert breaker.opens_at(1e9) == 1e9
+    assert health.calls.opens_at("submit", 1e9, 0) == 1e9
+
+
+# May a call be made?
+
+
+def test_as_many_calls_of_a_kind_run_at_once_as_the_policy_allows() -> None:
+    health = Health(polls=2)
+    assert [health.calls.opens_at("poll", 7.0, running) for running in (0, 1, 2)] == [7.0, 7.0, None]
+
+
+def test_before_the_first_answer_only_a_few_submissions_are_risked() -> None:
+    health = Health(submissions=8)
+    assert [health.calls.opens_at("submit", 7.0, running) for running in (2, 3)] == [7.0, None]
+    health.end("submit", "reply")
+    assert [health.calls.opens_at("submit", 7.0, running) for running in (7, 8)] == [7.0, None]
+
+
+def test_an_open_breaker_allows_one_call_after_its_wait() -> None:
+    health = closed(DOWN)
+    health.probe(None)
+    assert health.calls.opens_at("submit", 100.0, 0) == 105.0
+    breaker_generation = health.calls.enter("submit")
+    assert health.calls.opens_at("submit", 200.0, 0) is None
+    health.calls.leave("submit", breaker_generation)
+    assert health.calls.opens_at("submit", 200.0, 0) == 200.0
 
 
 # Patience
 
 
-def test_how_long_a_closed_gate_is_waited_for() -> None:
-    policy = Policy(concurrency=1, poll_interval_s=15.0, account_wait_s=1800.0, outage_wait_s=7200.0)
-    night = Night()
-    breakers = night.health.breakers
-    assert night.health.patience(policy) == {}
-    night.end("submit", BROKE)
+def test_how_long_an_open_breaker_is_waited_for() -> None:
+    health = Health(account_wait_s=1800.0, outage_wait_s=7200.0)
+    assert health.calls.patience_ends() == {}
+    health.end("submit", BROKE)
     for _ in range(3):
-        night.end("poll", DOWN)
-    assert night.health.patience(policy) == {}, "there is another try before it is over"
-    breakers["submit"].next_at = breakers["poll"].next_at = 1e9
-    assert night.health.patience(policy) == {"submit": 100.0 + 1800.0, "poll": 100.0 + 7200.0}
-    night.clock.at_s = 5000.0
-    night.end("poll", BROKE)
-    breakers["poll"].next_at = 1e9
-    assert night.health.patience(policy)["poll"] == 5000.0 + 1800.0, "from when the account refused"
-    night.health.given_up.add("submit")
-    assert set(night.health.patience(policy)) == {"poll"}
+        health.end("poll", DOWN)
+    assert health.calls.patience_ends() == {}, "there is another try before the end"
+    health.clock.at_s = 1899.0
+    health.end("submit", BROKE)
+    assert health.calls.patience_ends() == {"submit": 100.0 + 1800.0}
+    health.clock.at_s = 7299.0
+    health.end("poll", DOWN)
+    assert health.calls.patience_ends() == {"submit": 100.0 + 1800.0, "poll": 100.0 + 7200.0}
+    health.end("poll", BROKE)
+    health.clock.at_s += 1799.0
+    health.end("poll", BROKE)
+    assert health.calls.patience_ends()["poll"] == 7299.0 + 1800.0, "from when the account refused"
+    reason = health.calls.give_up("submit")
+    assert reason == "no credits left; waited 2 h 29 min for it: run again to continue"
+    assert health.calls.has_given_up("submit")
+    assert set(health.calls.patience_ends()) == {"poll"}
 
 
 @pytest.mark.parametrize("kind", ["certificate", "proxy_refused"])
-def test_what_settings_have_to_correct_is_tried_once_more_and_not_waited_for(kind: str) -> None:
-    policy = Policy(concurrency=1, poll_interval_s=15.0)
-    night = Night()
-    night.end("submit", NetworkFault(kind, "not trusted"))
-    assert night.health.breakers["submit"].open
-    assert night.health.patience(policy) == {}
-    night.end("submit", NetworkFault(kind, "not trusted"))
-    assert night.health.patience(policy) == {"submit": 100.0}
-    assert night.health.is_lasting("submit")
-    assert not night.health.is_lasting("poll")
+def test_a_fault_that_settings_have_to_correct_is_tried_once_more_and_not_waited_for(kind: str) -> None:
+    health = Health()
+    health.end("submit", NetworkFault(kind, "not trusted"))
+    assert health.calls.is_open("submit")
+    assert health.calls.patience_ends() == {}
+    health.end("submit", NetworkFault(kind, "not trusted"))
+    assert health.calls.patience_ends() == {"submit": 100.0}
+    assert health.calls.is_lasting("submit")
+    assert not health.calls.is_lasting("poll")
+    assert health.calls.give_up("submit") == "not trusted; run again to continue"
 
 
-def test_a_look_that_meets_such_a_fault_ends_the_wait_too() -> None:
-    policy = Policy(concurrency=1, poll_interval_s=15.0)
-    night = Night()
+def test_a_probe_that_meets_such_a_fault_ends_the_wait_too() -> None:
+    health = Health()
     for _ in range(3):
-        night.end("submit", CUT)
-    assert night.health.patience(policy) == {}
-    night.probe(NetworkFault("certificate", "not trusted"))
-    assert night.health.patience(policy) == {"submit": 100.0}
+        health.end("submit", CUT)
+    assert health.calls.patience_ends() == {}
+    health.probe(NetworkFault("certificate", "not trusted"))
+    assert health.calls.patience_ends() == {"submit": 100.0}

@@ -1,8 +1,8 @@
-"""How many polls in a row a terminal status takes."""
+"""A terminal status is believed after enough polls in a row."""
 
 import pytest
 
-from batchrunner.engine.confirmation import Confirmations
+from batchrunner.engine.confirmation import Confirmation
 from batchrunner.providers.base import GenerationStatus, Phase
 
 A, B = "https://files.example/a.mp4", "https://files.example/b.mp4"
@@ -22,14 +22,14 @@ def completed(url: str | None, *, named: bool = False) -> GenerationStatus:
         ([None, None, A], [False, False, False]),
     ],
 )
-def test_replies_without_an_id_have_to_name_the_same_clip_three_times(
+def test_replies_without_an_id_must_name_the_same_clip_three_times(
     urls: list[str | None], believed: list[bool]
 ) -> None:
-    confirmations = Confirmations()
-    assert [confirmations.confirms("job", completed(url)) for url in urls] == believed
+    confirmation = Confirmation()
+    assert [confirmation.confirms(completed(url)) for url in urls] == believed
 
 
-def test_a_reply_that_names_the_generation_is_believed_whatever_came_before() -> None:
-    confirmations = Confirmations()
-    assert not confirmations.confirms("job", completed(A))
-    assert confirmations.confirms("job", completed(B, named=True))
+def test_a_reply_that_names_the_generation_is_believed_after_any_other_reply() -> None:
+    confirmation = Confirmation()
+    assert not confirmation.confirms(completed(A))
+    assert confirmation.confirms(completed(B, named=True))

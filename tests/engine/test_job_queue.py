@@ -1,194 +1,213 @@
-"""Admission: in order, after its backoff, never above the cap; a slot is never lost; the cap and the pace hold."""
+"""The queue admits jobs in order, after their backoff and never above the cap, and it loses no slot."""
 
 from random import Random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from batchrunner.engine.job_queue import Cap, Pace, Scheduler
+from batchrunner.engine import limits
+from batchrunner.engine.job_queue import JobQueue
 
 
-def admitted(scheduler: Scheduler, now: float = 0.0) -> list[str]:
+class Queue:
+    """A queue with its working cap. cap: the user's limit, until a test lowers it."""
+
+    def __init__(self, limit: int) -> None:
+        self.jobs = JobQueue(limit)
+        self.cap = limit
+
+    def admit(self, now: float = 0.0) -> str | None:
+        return self.jobs.next(now, self.cap)
+
+    def admit_at(self, now: float) -> float | None:
+        return self.jobs.next_at(now, self.cap)
+
+    @property
+    def full(self) -> bool:
+        return self.jobs.is_full(self.cap)
+
+
+def admitted(queue: Queue, now: float = 0.0) -> list[str]:
     names = []
-    while (name := scheduler.next(now)) is not None:
+    while (name := queue.admit(now)) is not None:
         names.append(name)
     return names
 
 
-def filled(cap: int, *names: str) -> Scheduler:
-    scheduler = Scheduler(cap)
+def filled(limit: int, *names: str) -> Queue:
+    queue = Queue(limit)
     for order, name in enumerate(names):
-        scheduler.add(name, order)
-    return scheduler
+        queue.jobs.add(name, order)
+    return queue
 
 
 def test_nothing_waits() -> None:
-    scheduler = Scheduler(1)
-    assert scheduler.next(0.0) is None
-    assert scheduler.next_at(0.0) is None
-    assert (scheduler.waiting, scheduler.in_flight, scheduler.full) == (0, 0, False)
+    queue = Queue(1)
+    assert queue.admit(0.0) is None
+    assert queue.admit_at(0.0) is None
+    assert (queue.jobs.waiting, queue.jobs.in_flight, queue.full) == (0, 0, False)
 
 
 def test_admission_is_in_order_up_to_the_cap() -> None:
-    scheduler = filled(2, "a", "b", "c")
-    assert admitted(scheduler) == ["a", "b"]
-    assert (scheduler.full, scheduler.waiting, scheduler.in_flight) == (True, 1, 2)
-    assert [name for name in "abc" if scheduler.holds(name)] == ["a", "b"]
-    assert scheduler.next(1e9) is None, "time alone frees no slot"
-    assert scheduler.next_at(1e9) is None
-    scheduler.release("a")
-    assert admitted(scheduler) == ["c"]
+    queue = filled(2, "a", "b", "c")
+    assert admitted(queue) == ["a", "b"]
+    assert (queue.full, queue.jobs.waiting, queue.jobs.in_flight) == (True, 1, 2)
+    assert [name for name in "abc" if queue.jobs.holds(name)] == ["a", "b"]
+    assert queue.admit(1e9) is None, "time alone frees no slot"
+    assert queue.admit_at(1e9) is None
+    queue.jobs.release("a")
+    assert admitted(queue) == ["c"]
 
 
 def test_order_is_the_manifests_not_that_of_adding() -> None:
-    scheduler = Scheduler(9)
+    queue = Queue(9)
     for name, order in (("c", 2), ("a", 0), ("b", 1)):
-        scheduler.add(name, order)
-    assert admitted(scheduler) == ["a", "b", "c"]
+        queue.jobs.add(name, order)
+    assert admitted(queue) == ["a", "b", "c"]
 
 
 def test_a_backoff_keeps_a_job_until_its_moment_and_others_pass_it() -> None:
-    scheduler = filled(2, "b")
-    scheduler.add("a", -1, not_before=10.0)
-    assert admitted(scheduler) == ["b"]
-    assert scheduler.next_at(9.9) == 10.0
-    assert admitted(scheduler, 9.9) == []
-    assert admitted(scheduler, 10.0) == ["a"]
+    queue = filled(2, "b")
+    queue.jobs.add("a", -1, not_before=10.0)
+    assert admitted(queue) == ["b"]
+    assert queue.admit_at(9.9) == 10.0
+    assert admitted(queue, 9.9) == []
+    assert admitted(queue, 10.0) == ["a"]
 
 
 def test_after_its_backoff_a_job_takes_its_old_place() -> None:
-    scheduler = filled(1, "x")
-    assert admitted(scheduler) == ["x"]
-    scheduler.add("first", -1, not_before=5.0)
-    scheduler.add("second", 7)
-    scheduler.release("x")
-    assert admitted(scheduler, 5.0) == ["first"]
+    queue = filled(1, "x")
+    assert admitted(queue) == ["x"]
+    queue.jobs.add("first", -1, not_before=5.0)
+    queue.jobs.add("second", 7)
+    queue.jobs.release("x")
+    assert admitted(queue, 5.0) == ["first"]
 
 
 def test_the_earliest_backoff_is_the_one_named() -> None:
-    scheduler = Scheduler(1)
-    scheduler.add("late", 0, not_before=20.0)
-    scheduler.add("early", 1, not_before=10.0)
-    assert scheduler.next_at(0.0) == 10.0
+    queue = Queue(1)
+    queue.jobs.add("late", 0, not_before=20.0)
+    queue.jobs.add("early", 1, not_before=10.0)
+    assert queue.admit_at(0.0) == 10.0
 
 
 def test_with_every_slot_taken_a_backoff_is_no_reason_to_wake() -> None:
-    scheduler = filled(1, "a")
-    admitted(scheduler)
-    scheduler.add("b", 1, not_before=5.0)
-    assert scheduler.next_at(0.0) is None
+    queue = filled(1, "a")
+    admitted(queue)
+    queue.jobs.add("b", 1, not_before=5.0)
+    assert queue.admit_at(0.0) is None
 
 
 def test_what_is_found_in_flight_counts_even_above_the_cap() -> None:
-    scheduler = filled(2, "new")
+    queue = filled(2, "new")
     for name in ("p", "q", "r"):
-        scheduler.occupy(name)
-    assert admitted(scheduler) == []
-    scheduler.release("p")
-    assert admitted(scheduler) == []
-    scheduler.release("q")
-    assert admitted(scheduler) == ["new"]
+        queue.jobs.occupy(name)
+    assert admitted(queue) == []
+    queue.jobs.release("p")
+    assert admitted(queue) == []
+    queue.jobs.release("q")
+    assert admitted(queue) == ["new"]
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_occupying_and_releasing_twice_is_once(times: int) -> None:
-    scheduler = filled(1, "new")
+    queue = filled(1, "new")
     for _ in range(times):
-        scheduler.occupy("old")
-    assert scheduler.holds("old")
-    assert scheduler.full
+        queue.jobs.occupy("old")
+    assert queue.jobs.holds("old")
+    assert queue.full
     for _ in range(times):
-        scheduler.release("old")
-    scheduler.release("never seen")
-    assert admitted(scheduler) == ["new"]
+        queue.jobs.release("old")
+    queue.jobs.release("never seen")
+    assert admitted(queue) == ["new"]
 
 
 def test_a_lowered_cap_binds_admission_and_takes_no_slot_away() -> None:
-    scheduler = filled(4, "a", "b", "c", "d", "e")
-    assert len(admitted(scheduler)) == 4
-    scheduler.cap.throttled(scheduler.in_flight)
-    assert (scheduler.cap.working, scheduler.in_flight) == (2, 4)
+    queue = filled(4, "a", "b", "c", "d", "e")
+    assert len(admitted(queue)) == 4
+    queue.cap = 2
     for name in "ab":
-        scheduler.release(name)
-        assert admitted(scheduler) == []
-    scheduler.release("c")
-    assert admitted(scheduler) == ["e"]
+        queue.jobs.release(name)
+        assert admitted(queue) == []
+    queue.jobs.release("c")
+    assert admitted(queue) == ["e"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_long_night_never_passes_the_cap_and_loses_nobody(seed: int) -> None:
+def test_a_long_run_never_exceeds_the_cap_and_loses_no_job(seed: int) -> None:
     rng = Random(seed)
     names = [f"job{number}" for number in range(40)]
-    scheduler = filled(rng.randint(1, 6), *names)
+    queue = filled(rng.randint(1, 6), *names)
+    limit, allowance = queue.cap, limits.NO_LIMIT
     in_flight: list[str] = []
     ended: list[str] = []
     now = 0.0
     while len(ended) < len(names):
-        expected = scheduler.next_at(now)
+        expected = queue.admit_at(now)
         before = len(in_flight)
-        if (name := scheduler.next(now)) is not None:
+        if (name := queue.admit(now)) is not None:
             assert expected is not None
             assert expected <= now
             assert name not in in_flight
             in_flight.append(name)
-            assert before < scheduler.cap.working, "admitted above the working cap"
-            assert [name for name in names if scheduler.holds(name)] == sorted(in_flight, key=names.index)
-            scheduler.cap.accepted()
+            assert before < queue.cap, "admitted above the working cap"
+            assert [name for name in names if queue.jobs.holds(name)] == sorted(in_flight, key=names.index)
+            allowance = limits.allowance_after_acceptance(allowance)
+            queue.cap = limits.working_cap(limit, allowance)
             continue
         assert expected is None or expected > now
         if expected is not None and (not in_flight or rng.random() < 0.3):
             now = expected
         elif in_flight:
             name = in_flight.pop(rng.randrange(len(in_flight)))
-            scheduler.release(name)
+            queue.jobs.release(name)
             if rng.random() < 0.4:
-                scheduler.cap.throttled(scheduler.in_flight + 1)
-                scheduler.add(name, names.index(name), now + rng.uniform(0.0, 50.0))
+                allowance = limits.allowance_after_throttling(limit, allowance, queue.jobs.in_flight + 1)
+                queue.cap = limits.working_cap(limit, allowance)
+                queue.jobs.add(name, names.index(name), now + rng.uniform(0.0, 50.0))
             else:
                 ended.append(name)
-    assert scheduler.waiting == scheduler.in_flight == 0
+    assert queue.jobs.waiting == queue.jobs.in_flight == 0
     assert sorted(ended) == sorted(names)
 
 
 def test_asking_when_takes_no_slot() -> None:
-    """Once the loop asked with `next`, a backoff ran out in between, and a slot was taken that nobody used."""
-    scheduler = Scheduler(1)
-    scheduler.add("a", 0, 5.0)
-    assert scheduler.next_at(4.0) == 5.0
-    scheduler.add("b", 1)
-    assert scheduler.next_at(6.0) == 6.0
-    assert scheduler.next(6.0) == "a"
-    assert scheduler.next_at(6.0) is None
+    """The loop used to ask with `next`: a backoff ended in between, and a slot was taken that nobody used."""
+    queue = Queue(1)
+    queue.jobs.add("a", 0, 5.0)
+    assert queue.admit_at(4.0) == 5.0
+    queue.jobs.add("b", 1)
+    assert queue.admit_at(6.0) == 6.0
+    assert queue.admit(6.0) == "a"
+    assert queue.admit_at(6.0) is None
 
 
 # Jobs that go last, and slots of submissions in doubt
 
 
 def test_a_job_that_is_set_back_goes_after_all_others_until_it_is_restored() -> None:
-    scheduler = filled(1, "b", "c")
-    scheduler.add_last("a", -1)
-    assert scheduler.waiting == 3
-    assert scheduler.next(0.0) == "b"
-    scheduler.release("b")
-    scheduler.restore()
-    assert scheduler.next(0.0) == "a", "its place is the old one"
-    scheduler.release("a")
-    assert scheduler.next(0.0) == "c"
+    queue = filled(1, "b", "c")
+    queue.jobs.add_last("a", -1)
+    assert queue.jobs.waiting == 3
+    assert queue.admit(0.0) == "b"
+    queue.jobs.release("b")
+    queue.jobs.restore()
+    assert queue.admit(0.0) == "a", "its place is the old one"
+    queue.jobs.release("a")
+    assert queue.admit(0.0) == "c"
 
 
 def test_jobs_that_are_set_back_take_turns() -> None:
-    scheduler = Scheduler(1)
+    queue = Queue(1)
     for name in "abc":
-        scheduler.add_last(name, 0)
-    tried = []
+        queue.jobs.add_last(name, 0)
+    admissions = []
     for _ in range(5):
-        assert scheduler.next_at(1.0) == 1.0
-        [name] = admitted(scheduler, 1.0)
-        tried.append(name)
-        scheduler.release(name)
-        scheduler.add_last(name, 0)
-    assert tried == ["a", "b", "c", "a", "b"]
+        assert queue.admit_at(1.0) == 1.0
+        [name] = admitted(queue, 1.0)
+        admissions.append(name)
+        queue.jobs.release(name)
+        queue.jobs.add_last(name, 0)
+    assert admissions == ["a", "b", "c", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -211,106 +230,21 @@ def test_jobs_that_are_set_back_take_turns() -> None:
 def test_doubts_leave_one_slot_of_a_lowered_cap(
     limit: int, working: int, in_doubt: int, others: int, *, full: bool
 ) -> None:
-    scheduler = Scheduler(limit)
-    scheduler.cap._size = float(working)
+    queue = Queue(limit)
+    queue.cap = working
     for number in range(in_doubt):
-        scheduler.occupy(f"doubt-{number}", in_doubt=True)
+        queue.jobs.occupy(f"doubt-{number}", in_doubt=True)
     for number in range(others):
-        scheduler.occupy(f"other-{number}")
-    assert scheduler.full is full
-    scheduler.add("new", 0)
-    assert (scheduler.next(0.0) is None) is full
+        queue.jobs.occupy(f"other-{number}")
+    assert queue.full is full
+    queue.jobs.add("new", 0)
+    assert (queue.admit(0.0) is None) is full
 
 
 def test_a_doubt_that_is_adopted_holds_its_slot_like_any_other() -> None:
-    scheduler = Scheduler(5)
-    scheduler.cap._size = 1.0
-    scheduler.occupy("a", in_doubt=True)
-    assert not scheduler.full
-    scheduler.occupy("a")
-    assert scheduler.full
-
-
-# The cap
-
-
-@pytest.mark.parametrize(
-    ("limit", "in_flight", "working"),
-    [(8, 8, 4), (8, 5, 2), (8, 3, 1), (8, 1, 1), (8, 0, 1), (1, 1, 1), (2, 9, 1), (100, 64, 32)],
-)
-def test_throttling_halves_what_is_in_flight_or_allowed(limit: int, in_flight: int, working: int) -> None:
-    cap = Cap(limit)
-    cap.throttled(in_flight)
-    assert cap.working == working
-
-
-def test_the_cap_creeps_back_one_for_each_round_and_stops_at_the_limit() -> None:
-    cap = Cap(8)
-    cap.throttled(8)
-    seen = []
-    for _ in range(40):
-        cap.accepted()
-        seen.append(cap.working)
-    assert seen == sorted(seen)
-    assert [seen.index(size) for size in (5, 6, 7, 8)] == [4, 9, 16, 23], "about as many as are allowed, for one more"
-    assert seen[-1] == 8
-
-
-@settings(derandomize=True, max_examples=300, deadline=None)
-@given(st.integers(1, 200), st.lists(st.none() | st.integers(0, 400), max_size=200))
-def test_the_cap_stays_between_one_and_the_limit(limit: int, story: list[int | None]) -> None:
-    """None: a submission was accepted. A number: one was throttled, with so many in flight."""
-    cap = Cap(limit)
-    for in_flight in story:
-        before = cap.working
-        if in_flight is None:
-            cap.accepted()
-            assert before <= cap.working <= before + 1
-        else:
-            cap.throttled(in_flight)
-            assert cap.working <= max(1, (before + 1) / 2)
-            assert cap.working <= max(1, in_flight / 2)
-        assert 1 <= cap.working <= limit == cap.limit
-
-
-# The pace
-
-
-def test_without_a_rate_there_is_no_pace() -> None:
-    pace = Pace(None)
-    for _ in range(1000):
-        assert pace.next_at(5.0) == 5.0
-        pace.take(5.0)
-
-
-@pytest.mark.parametrize(("rate", "burst"), [(0.1, 1), (1.0, 1), (2.5, 2), (10.0, 10)])
-def test_a_burst_is_a_second_s_worth_and_then_the_rate_holds(rate: float, burst: int) -> None:
-    pace, now, moments = Pace(rate), 1000.0, []
-    for _ in range(burst + 20):
-        now = pace.next_at(now)
-        pace.take(now)
-        moments.append(now)
-    assert moments[:burst] == [1000.0] * burst
-    assert moments[-1] - 1000.0 == pytest.approx((burst + 20 - max(1.0, rate)) / rate, rel=1e-6)
-
-
-@settings(derandomize=True, max_examples=200, deadline=None)
-@given(st.floats(0.01, 500.0), st.lists(st.floats(0.0, 30.0), min_size=1, max_size=120), st.floats(0.0, 1e7))
-def test_never_more_calls_than_rate_times_time_and_a_burst(rate: float, gaps: list[float], start: float) -> None:
-    pace, now, calls = Pace(rate), start, 0
-    for gap in gaps:
-        now += gap
-        while pace.next_at(now) <= now and calls < 2000:
-            pace.take(now)
-            calls += 1
-        assert calls <= rate * (now - start) + max(1.0, rate) + 1e-3
-        due = pace.next_at(now)
-        assert now <= due <= now + 1.0 / rate + 1e-6, "and what waits is never told to wait for more than one's turn"
-
-
-def test_a_clock_that_stands_still_or_goes_back_makes_no_room() -> None:
-    pace = Pace(2.0)
-    pace.take(100.0)
-    pace.take(100.0)
-    assert pace.next_at(50.0) == 50.5
-    assert pace.next_at(100.0) == 100.5
+    queue = Queue(5)
+    queue.cap = 1
+    queue.jobs.occupy("a", in_doubt=True)
+    assert not queue.full
+    queue.jobs.occupy("a")
+    assert queue.full

@@ -1,138 +1,218 @@
-"""The loop's own decisions, on an engine whose calls are not made: what is started first. The rest is in the nights."""
+"""The loop's own decisions in virtual time: which call starts first, and why a run stops."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from random import Random
-from typing import Any, cast
-from unittest.mock import Mock
+from typing import Any
 
 import pytest
 
 from batchrunner.clock import LoopClock
-from batchrunner.engine.calls import CallHealth
-from batchrunner.engine.job_queue import Scheduler
+from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
-from batchrunner.engine.ports import Dependencies, Policy
-from batchrunner.engine.steps import Download, PollAgain, Steps
-from batchrunner.job import Record, State
+from batchrunner.engine.policy import Policy
+from batchrunner.engine.ports import Dependencies
+from batchrunner.errors import JobFault
+from batchrunner.job import Record, Result, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
-from batchrunner.providers.base import Capabilities
+from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
+from batchrunner.transfer.downloader import Fetched
 from tests.conftest import NOW, make_record
+from tests.scenarios.world import in_virtual_time
 
-SOONER = "https://files.example.com/b.mp4?Expires=1800000100"
-LATER = "https://files.example.com/a.mp4?Expires=1800009999"
-NEVER = "https://files.example.com/c.mp4"
-
-
-def made(*records: Record, **policy: Any) -> tuple[Engine, list[tuple[str, str]]]:
-    """An engine, and the calls that it would start: (call, fingerprint), in order."""
-    nobody = cast(Any, None)
-    provider = Mock(capabilities=Capabilities())
-    parts = Dependencies(provider, nobody, nobody, nobody, LoopClock(NOW), Random(1), lambda _: None, lambda _: ("x",))
-    bounds = Policy(concurrency=4, poll_interval_s=10.0, **policy)
-    scheduler = Scheduler(bounds.concurrency)
-    health = CallHealth(parts, scheduler)
-    by_name = {record.job.fingerprint: record for record in records}
-    admission = Admission(Prices({}), Ledger(Budget(), records), Forecast(records))
-    engine = Engine(parts, bounds, Steps(parts, bounds, "run", by_name, health, admission), scheduler, health)
-    started: list[tuple[str, str]] = []
-
-    def spawn(call: str, fingerprint: str, _: Callable[[int], Awaitable[Any]]) -> None:
-        started.append((call, fingerprint))
-        engine._running[call] += 1
-
-    engine._spawn = spawn  # type: ignore[method-assign, assignment]  # no call is made
-    return engine, started
+Call = tuple[str, str]  # kind of call, name of the job
 
 
-def in_a_loop(story: Callable[[], None]) -> None:
-    async def main() -> None:
-        story()
+class World:
+    """A service, a file host and a disk for the engine. records: of the jobs, by the names that tests give them.
 
-    asyncio.run(main())
+    complete_after: at which poll a generation is complete, by name; the first one if it is not named.
+    download_s: how long a download takes, by name. defect: the name of a job whose submission meets a defect.
+    """
+
+    capabilities = Capabilities()
+
+    def __init__(self, *records: tuple[str, Record], lacks_space: Callable[[int], str] = lambda _: "") -> None:
+        self.names = {record.job.key: name for name, record in records}
+        self.started = [record for _, record in records]
+        self.calls: list[Call] = []
+        self.times: list[float] = []
+        self.complete_after: dict[str, int] = {}
+        self.download_s: dict[str, float] = {}
+        self.errors: dict[str, Exception] = {}
+        self.lacks_space = lacks_space
+        self.records: JobRecords
+        self.stopped = ""
+
+    def _begin(self, call: str, key: str) -> str:
+        name = self.names[key]
+        self.calls.append((call, name))
+        self.times.append(asyncio.get_running_loop().time())
+        return name
+
+    # What the engine calls
+
+    async def submit(self, job: Any, request_id: str) -> Accepted:
+        name = self._begin("submit", job.key)
+        if name in self.errors:
+            raise self.errors[name]
+        return Accepted(f"gen:{name}/1", None)
+
+    async def status(self, generation_id: str, inputs: object = ()) -> GenerationStatus:
+        name = generation_id.removeprefix("gen:").partition("/")[0]
+        key = next(key for key, other in self.names.items() if other == name)
+        self._begin("poll", key)
+        if self.calls.count(("poll", name)) < self.complete_after.get(name, 1):
+            return GenerationStatus(Phase.QUEUED, "queued")
+        return GenerationStatus(Phase.COMPLETED, "completed", result_url=f"https://files.example.com/{name}.mp4")
+
+    async def ping(self) -> None:
+        """Always answers."""
+
+    async def find_submissions(self, since: float) -> Submissions:
+        return Submissions({})
+
+    async def fetch(self, url: str, key: str, on_progress: object) -> Fetched:
+        name = self._begin("download", key)
+        await asyncio.sleep(self.download_s.get(name, 0.0))
+        return Fetched(Path(name), Result(1, "00"))
+
+    async def deliver(self, job: object, fetched: Fetched) -> None:
+        """The clip is not looked at."""
+
+    async def save(self, record: Record, *, attempts: int = 1) -> None:
+        """The disk always takes it."""
+
+    async def note(self, timeline_event: TimelineEvent) -> None:
+        """The disk always takes it."""
+
+    # Running
+
+    def run(self, **policy: Any) -> None:
+        """Run the engine to its end, in virtual time."""
+
+        async def main(_: object) -> None:
+            world: Any = self
+            deps = Dependencies(
+                provider=world,
+                journal=world,
+                clips=world,
+                store=world,
+                clock=LoopClock(NOW),
+                rng=Random(1),
+                announce=lambda _: None,
+                ids=lambda fingerprint: (fingerprint,),
+                lacks_space=self.lacks_space,
+            )
+            bounds = Policy(**({"concurrency": 4, "poll_interval_s": 10.0} | policy))
+            admission = Admission(Prices({}), Ledger(Budget(), self.started), Forecast(self.started))
+            self.records = JobRecords({r.job.fingerprint: r for r in self.started}, deps, admission.ledger)
+            engine = Engine(deps, bounds, "run", self.records, admission)
+            await engine.run([record.job.fingerprint for record in self.started if record.state is State.PENDING])
+            self.stopped = engine.stopped
+
+        in_virtual_time(main)
+
+    def states(self) -> dict[str, State]:
+        return {self.names[record.job.key]: record.state for record in self.records.view.values()}
 
 
-def test_the_link_nearest_to_its_end_is_fetched_first() -> None:
-    def story() -> None:
-        a, b, c = (make_record(name, State.IN_FLIGHT) for name in "abc")
-        engine, started = made(a, b, c, downloads=1)
-        for record, url in ((c, NEVER), (a, LATER), (b, SOONER)):
-            engine._fetch(record.job.fingerprint, Download(url))
-        for _ in range(3):
-            engine._start_what_may_go()
-            engine._running["download"] = 0
-        assert started == [("download", record.job.fingerprint) for record in (b, a, c)]
-
-    in_a_loop(story)
+def in_flight(name: str) -> tuple[str, Record]:
+    return name, make_record(name, State.IN_FLIGHT)
 
 
-def test_a_job_waits_while_the_disk_has_no_room_for_its_clip() -> None:
-    def story() -> None:
-        flying, fetched, new = make_record("f", State.IN_FLIGHT), make_record("d", State.IN_FLIGHT), make_record("n")
-        engine, started = made(flying, fetched, new)
-        room, asked = ["the disk is small"], []
-
-        def lacks(clips: int) -> str:
-            asked.append(clips)
-            return room[0]
-
-        engine._deps = replace(engine._deps, lacks_space=lacks)
-        engine._take_places([record.job.fingerprint for record in (new, flying, fetched)])
-        engine._fetch(fetched.job.fingerprint, Download(NEVER))
-        engine._start_what_may_go()
-        assert "submit" not in [call for call, _ in started]
-        assert asked == [3], "the one in flight, the one that is being fetched, and this one"
-        assert engine._obstacle() == "the disk is small"
-        room[0] = ""
-        engine._start_what_may_go()
-        assert ("submit", new.job.fingerprint) in started
-        assert engine._obstacle() == ""
-
-    in_a_loop(story)
+def pending(name: str) -> tuple[str, Record]:
+    return name, make_record(name)
 
 
-def test_without_a_job_that_waits_nobody_asks_for_room() -> None:
-    def story() -> None:
-        engine, _ = made(make_record("f", State.IN_FLIGHT))
-        engine._deps = replace(engine._deps, lacks_space=lambda _: "the disk is small")
-        engine._take_places([])
-        engine._start_what_may_go()
-        assert engine._obstacle() == ""
+def test_every_job_is_driven_to_its_end() -> None:
+    world = World(in_flight("f"), pending("n"))
+    world.run()
+    assert set(world.states().values()) == {State.SUCCEEDED}
+    assert world.stopped == ""
 
-    in_a_loop(story)
+
+def test_a_job_waits_while_the_disk_has_no_space_for_its_clip() -> None:
+    asked: list[int] = []
+
+    def lacks(clips: int) -> str:
+        asked.append(clips)
+        return "" if ("poll", "f") in world.calls[1:] else "the disk is small"
+
+    world = World(in_flight("f"), in_flight("d"), pending("n"), lacks_space=lacks)
+    world.complete_after["f"], world.download_s["d"] = 3, 1000.0
+    world.run()
+    assert set(asked) == {3}, "the one in flight, the one that is polled and then downloaded, and this one"
+    assert world.calls.index(("submit", "n")) > world.calls.index(("poll", "f"))
+    assert world.states()["n"] is State.SUCCEEDED
+    assert world.stopped == ""
+
+
+def test_a_job_that_never_gets_space_is_left_for_the_next_run() -> None:
+    world = World(in_flight("d"), pending("n"), lacks_space=lambda _: "the disk is small")
+    world.run()
+    assert world.stopped == "the disk is small"
+    assert world.states() == {"d": State.SUCCEEDED, "n": State.PENDING}
+
+
+def test_without_a_job_that_waits_the_disk_is_not_asked() -> None:
+    asked: list[int] = []
+
+    def lacks(clips: int) -> str:
+        asked.append(clips)
+        return "the disk is small"
+
+    world = World(in_flight("f"), lacks_space=lacks)
+    world.run()
+    assert asked == []
+    assert world.stopped == ""
+
+
+def test_polls_and_downloads_start_before_submissions() -> None:
+    def lacks(_: int) -> str:
+        return "" if world.calls.count(("poll", "f")) > 1 else "the disk is small"
+
+    world = World(in_flight("f"), in_flight("d"), in_flight("e"), pending("n"), lacks_space=lacks)
+    world.complete_after["f"] = 9
+    world.download_s = {"d": 1.0, "e": 1.0}
+    world.run(downloads=1)
+    first = world.calls.index(("submit", "n"))
+    assert {("download", "d"), ("download", "e"), ("poll", "f")} <= set(world.calls[:first])
 
 
 @pytest.mark.parametrize("calls_per_s", [None, 2.0])
-def test_what_is_paid_for_goes_before_new_submissions(calls_per_s: float | None) -> None:
-    def story() -> None:
-        flying, done, new = make_record("f", State.IN_FLIGHT), make_record("d", State.IN_FLIGHT), make_record("n")
-        engine, started = made(flying, done, new, calls_per_s=calls_per_s)
-        engine._take_places([record.job.fingerprint for record in (new, flying, done)])
-        engine._poller.pop(float("inf"))
-        engine._poller.pop(float("inf"))
-        engine._look_again(flying.job.fingerprint, PollAgain(0.0))
-        engine._fetch(done.job.fingerprint, Download(NEVER))
-        engine._start_what_may_go()
-        names = {record.job.fingerprint: name for record, name in ((flying, "f"), (done, "d"), (new, "n"))}
-        assert [(call, names[each]) for call, each in started] == [("download", "d"), ("poll", "f"), ("submit", "n")]
-
-    in_a_loop(story)
+def test_a_poll_that_is_due_starts_before_a_submission(calls_per_s: float | None) -> None:
+    world = World(pending("n"), in_flight("f"))
+    world.run(calls_per_s=calls_per_s)
+    assert world.calls.index(("poll", "f")) < world.calls.index(("submit", "n"))
 
 
-def test_the_pace_leaves_a_submission_for_later_and_never_a_download() -> None:
-    def story() -> None:
-        flying, done, new = make_record("f", State.IN_FLIGHT), make_record("d", State.IN_FLIGHT), make_record("n")
-        engine, started = made(flying, done, new, calls_per_s=1.0)
-        engine._take_places([record.job.fingerprint for record in (new, flying)])
-        engine._fetch(done.job.fingerprint, Download(NEVER))
-        engine._start_what_may_go()
-        assert [call for call, _ in started] == ["download", "poll"]
-        moment = engine._next_moment()
-        assert moment is not None
-        assert 0 < moment - asyncio.get_running_loop().time() <= 1.0
+def test_the_pace_delays_submissions_and_never_downloads() -> None:
+    world = World(pending("n"), in_flight("d"), in_flight("f"))
+    world.complete_after["f"] = 2
+    world.run(calls_per_s=1.0)
+    at = dict(zip(reversed(world.calls), reversed(world.times), strict=True))  # of the first call of each kind
+    paced = sorted(time for (call, _), time in zip(world.calls, world.times, strict=True) if call != "download")
+    assert all(after - before >= 1.0 - 1e-6 for before, after in pairwise(paced))
+    assert at["download", "d"] - at["poll", "d"] < 0.5
+    assert at["submit", "n"] - min(world.times) >= 2.0 - 1e-6, "after the polls of both generations"
 
-    in_a_loop(story)
+
+def test_a_defect_in_a_step_ends_neither_the_run_nor_the_other_jobs() -> None:
+    world = World(pending("bad"), pending("good"))
+    world.errors["bad"] = RuntimeError("a defect")
+    world.run()
+    assert world.states() == {"bad": State.SUBMITTING, "good": State.SUCCEEDED}
+
+
+def test_a_run_stops_after_so_many_failed_jobs() -> None:
+    world = World(pending("a"), pending("b"), pending("c"))
+    world.errors = dict.fromkeys("abc", JobFault("bad_request", "no"))
+    world.run(concurrency=1, most_failures=2)
+    assert world.stopped == "stop_after_failures reached: 2 jobs failed"
+    assert world.states() == {"a": State.FAILED, "b": State.FAILED, "c": State.PENDING}

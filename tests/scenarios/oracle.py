@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Any
 
-from batchrunner.engine.ports import Policy
+from batchrunner.engine.policy import Policy
 from batchrunner.journal import journal
 from batchrunner.media.decoder import inspect
 from batchrunner.report.writer import build, to_json

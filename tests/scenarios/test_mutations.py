@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from batchrunner.app import recovery, runner
-from batchrunner.engine import confirmation, steps
-from batchrunner.engine.steps import Next, Steps
+from batchrunner.engine import confirmation
+from batchrunner.engine.job_records import JobRecords
+from batchrunner.engine.outcomes import Finish, HoldInDoubt, NextStep, PollAgain
+from batchrunner.engine.steps import submit as submit_step
+from batchrunner.engine.steps.context import StepContext
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Move, Record, advance
 from batchrunner.journal.witness import Witness
@@ -19,7 +22,7 @@ from batchrunner.media import decoder
 from batchrunner.plan import resume
 from batchrunner.providers.aimlapi import responses
 from tests.scenarios.__main__ import simulate
-from tests.scenarios.world import SimDisk
+from tests.scenarios.world import EPOCH, SimDisk
 
 MOST_SCENARIOS = 300
 # A simulated process that dies leaves connections open, as a real one leaves them to the system.
@@ -31,32 +34,31 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent is journalled after the reply."""
 
-    async def submit(self: Steps, fingerprint: str, breaker_generation: int) -> Next:
-        record = self.records[fingerprint]
-        now = self._deps.clock.now()
-        request_id = f"{self._run_id}.{record.job.key}.{len(record.attempts) + 1}"
+    async def submit(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
+        records, record = context.records, context.records[fingerprint]
+        request_id = f"{context.run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
-            submission = self._deps.provider.submit(record.job, request_id)
-            accepted = await self._health.call("submit", fingerprint, breaker_generation, submission)
+            reply = context.deps.provider.submit(record.job, request_id)
+            accepted = await context.calls.call("submit", fingerprint, breaker_generation, reply)
         except CallError as error:
-            await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)
-            return await self._not_accepted(fingerprint, error)
-        await self._move(fingerprint, Move.BEGIN_SUBMIT, request_id=request_id, submitted_at=now)
-        await self._accepted(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits)
-        return steps.PollAgain()
+            await records.begin_submit(fingerprint, request_id, None)
+            return await submit_step.not_accepted(context, fingerprint, error)
+        await records.begin_submit(fingerprint, request_id, None)
+        await records.accept(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits, retry_for_s=60.0)
+        return PollAgain()
 
-    patch.setattr(Steps, "submit", submit)
+    patch.setattr(submit_step, "submit", submit)
 
 
 def post_again_after_a_cut(patch: pytest.MonkeyPatch) -> None:
     """A submission without a reply is treated as refused."""
-    decide = Steps._not_accepted
+    decide = submit_step.not_accepted
 
-    async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
+    async def not_accepted(context: StepContext, fingerprint: str, error: CallError) -> NextStep:
         error.in_doubt = False
-        return await decide(self, fingerprint, error)
+        return await decide(context, fingerprint, error)
 
-    patch.setattr(Steps, "_not_accepted", not_accepted)
+    patch.setattr(submit_step, "not_accepted", not_accepted)
 
 
 def died_means_refused(patch: pytest.MonkeyPatch) -> None:
@@ -92,22 +94,23 @@ def key_by_position(patch: pytest.MonkeyPatch) -> None:
 def id_only_in_memory(patch: pytest.MonkeyPatch) -> None:
     """The generation id is stored with the result, not when it is known."""
 
-    async def accepted(self: Steps, fingerprint: str, move: Move, generation_id: str, credits_: float | None) -> None:
-        record = advance(self.records[fingerprint], move, generation_id=generation_id, accepted_at=0.0)
-        self.records[fingerprint] = record.with_attempt(accepted_at=self._deps.clock.now(), credits=credits_)
+    async def accept(
+        self: JobRecords, fingerprint: str, move: Move, generation_id: str, credits_: float | None, **_: float
+    ) -> None:
+        self.update(advance(self[fingerprint], move, generation_id=generation_id, accepted_at=EPOCH, credits=credits_))
 
-    patch.setattr(Steps, "_accepted", accepted)
+    patch.setattr(JobRecords, "accept", accept)
 
 
 def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
     """A submission in doubt releases its slot at once."""
-    decide = Steps._not_accepted
+    decide = submit_step.not_accepted
 
-    async def not_accepted(self: Steps, fingerprint: str, error: CallError) -> Next:
-        following = await decide(self, fingerprint, error)
-        return steps.Finish() if isinstance(following, steps.HoldInDoubt) else following
+    async def not_accepted(context: StepContext, fingerprint: str, error: CallError) -> NextStep:
+        following = await decide(context, fingerprint, error)
+        return Finish() if isinstance(following, HoldInDoubt) else following
 
-    patch.setattr(Steps, "_not_accepted", not_accepted)
+    patch.setattr(submit_step, "not_accepted", not_accepted)
 
 
 def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,156 @@
+"""Where each job of a run is between two steps: it waits for a submission, a poll, a download or a search, or is done.
+
+A step returns what follows (`batchrunner.engine.outcomes.NextStep`), and `JobFlow.apply` puts the job where it belongs.
+Nothing here starts a call.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from batchrunner.engine.admitter import Admitter
+from batchrunner.engine.download_queue import DownloadQueue
+from batchrunner.engine.in_doubt import InDoubtJobs
+from batchrunner.engine.outcomes import Download, Finish, HoldInDoubt, LeaveInFlight, NextStep, PollAgain, Submit
+from batchrunner.engine.polling.poller import Poller
+from batchrunner.engine.slot_times import slot_times
+from batchrunner.engine.steps.context import StepContext
+from batchrunner.engine.steps.reconcile import Settled
+from batchrunner.job import Record, State
+from batchrunner.plan.admission import Admission
+
+
+class JobFlow:
+    """The places of all jobs.
+
+    admitter: jobs to submit, from `StepContext.queue`. poller: generations to poll. downloads: clips to download.
+    in_doubt: submissions to search for. failed: how many jobs failed by their own fault in this run.
+    """
+
+    def __init__(self, context: StepContext, admission: Admission) -> None:
+        deps, policy = context.deps, context.policy
+        self._context = context
+        self._records = context.records
+        self._queue = context.queue
+        self._clock = deps.clock
+        self._followed: set[str] = set()  # in flight, and not left for the next run
+        self.admitter = Admitter(context.queue, context.records.view, admission, deps.lacks_space)
+        self.poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
+        self.downloads = DownloadQueue()
+        self.in_doubt = InDoubtJobs(policy.reconcile_s, policy.reconcile_cap_s, policy.settle_s)
+        self.failed = 0
+
+    @property
+    def follows_any(self) -> bool:
+        """Whether this run polls or downloads any generation."""
+        return bool(self._followed)
+
+    def begin(self, order: Sequence[str]) -> None:
+        """Put every job where its record says that it is. order: fingerprints in the order of submission."""
+        places = {fingerprint: place for place, fingerprint in enumerate(order)}
+        self.admitter.begin(places)
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for fingerprint, place in places.items():
+            if self._records[fingerprint].state is State.PENDING:
+                self._queue.add(fingerprint, place)
+        for fingerprint, record in self._records.view.items():
+            if record.state is State.IN_FLIGHT:
+                if record.last.completed_at is None:
+                    self._queue.occupy(fingerprint)
+                self.follow(fingerprint, 0.0)
+            elif record.state is State.IN_DOUBT:
+                # The wall clock may have been set back since: the submission is not younger than a new one.
+                self.in_doubt.found(fingerprint, now - max(0.0, wall - record.last.submitted_at), now)
+                self._queue.occupy(fingerprint, in_doubt=True)
+
+    def apply(self, fingerprint: str, next_step: NextStep) -> None:
+        """Put a job where it belongs after a step."""
+        match next_step:
+            case Submit(wait_s, last):
+                self._submit_again(fingerprint, wait_s, last=last)
+            case PollAgain(wait_s, over):
+                if over:
+                    self._queue.release(fingerprint)
+                self.follow(fingerprint, wait_s)
+            case Download(url):
+                self._download(fingerprint, url)
+            case HoldInDoubt():
+                self._hold_in_doubt(fingerprint)
+            case Finish():
+                self._finish(self._records[fingerprint])
+            case LeaveInFlight(why):
+                if self._records[fingerprint].state is State.PENDING:
+                    self._queue.release(fingerprint)  # nothing was sent
+                self._followed.discard(fingerprint)
+                self._records.notice(fingerprint, why)
+
+    def follow(self, fingerprint: str, wait_s: float | None = None) -> None:
+        """Poll this generation in `wait_s` seconds, or when it is likely to be complete (None)."""
+        if self._context.calls.has_given_up("poll"):
+            self._followed.discard(fingerprint)
+            return
+        now = self._clock.monotonic()
+        if wait_s is None:
+            self.poller.after_poll(self._records[fingerprint], now, first=fingerprint not in self._followed)
+        else:
+            self.poller.at(fingerprint, now + wait_s)
+        self._followed.add(fingerprint)
+
+    def leave(self, call: str) -> None:
+        """Leave the jobs that wait for a call of this kind to the next run."""
+        if call == "poll":
+            self._followed.difference_update(self.poller.clear())
+        if call == "download":
+            self._followed.difference_update(self.downloads.clear())
+
+    def settle(self, settled: Settled) -> None:
+        """Go on with submissions that are no longer in doubt."""
+        for fingerprint in settled.adopted:
+            self._queue.occupy(fingerprint)
+            self.follow(fingerprint, 0.0)
+        for fingerprint in (*settled.freed, *settled.disproved):
+            self.admitter.requeue(fingerprint)
+
+    def release_slots(self, now: float) -> None:
+        """Release the slots of submissions in doubt that have held theirs for long enough."""
+        for fingerprint in self.in_doubt.over(now, self._slot_times()):
+            self._queue.release(fingerprint)
+
+    def next_release_at(self) -> float | None:
+        """Return when `release_slots` will release the next slot, as far as is known now (monotonic, s)."""
+        return self.in_doubt.next_over(self._slot_times())
+
+    def holds_any(self, fingerprints: Iterable[str]) -> bool:
+        """Return whether any of these jobs holds a slot."""
+        return any(map(self._queue.holds, fingerprints))
+
+    def _slot_times(self) -> Callable[[str], float]:
+        return slot_times(self._records.view, self._followed, self._context.times, self._context.policy)
+
+    def _submit_again(self, fingerprint: str, wait_s: float, *, last: bool) -> None:
+        self._followed.discard(fingerprint)
+        if last:
+            self.admitter.requeue_last(fingerprint)
+        else:
+            self.admitter.requeue(fingerprint, self._clock.monotonic() + wait_s)
+
+    def _download(self, fingerprint: str, url: str) -> None:
+        # The service has ended the generation, so its slot is free, however long the download takes.
+        self._queue.release(fingerprint)
+        if self._context.calls.has_given_up("download"):
+            self._followed.discard(fingerprint)
+        else:
+            self.downloads.add(fingerprint, url)
+
+    def _hold_in_doubt(self, fingerprint: str) -> None:
+        # Its slot stays taken, because the job may be in flight.
+        self._followed.discard(fingerprint)
+        now = self._clock.monotonic()
+        self.in_doubt.add(fingerprint, now, now)
+        self._queue.occupy(fingerprint, in_doubt=True)
+        most = f"{self._context.policy.doubt_s / 60:.0f} min at most"
+        self._records.notice(fingerprint, f"searched for in the service's log; its slot stays taken meanwhile, {most}")
+
+    def _finish(self, record: Record) -> None:
+        self._queue.release(record.job.fingerprint)
+        self._followed.discard(record.job.fingerprint)
+        if record.state is State.FAILED and record.error is not None and record.error.fault == "job":
+            self.failed += 1

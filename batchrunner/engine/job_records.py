@@ -1,0 +1,124 @@
+"""The records of all jobs in a run. `JobRecords` is their only owner: nothing else changes a record.
+
+A move is stored in the journal first; then the record changes here and in the ledger; then the move is announced. So
+everything that a listener, a report or the next step sees is durable. What is learned between two moves (the number of
+polls, a charge) changes here at once and is stored with the next move, or by `flush`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+from batchrunner.engine.ports import Dependencies
+from batchrunner.errors import LocalFault
+from batchrunner.events import JobMoved, JobSeen, Noticed
+from batchrunner.job import Move, Record, State, advance
+from batchrunner.plan.ledger import Ledger
+
+_FIRST_RETRY_S = 1.0
+_LONGEST_RETRY_S = 30.0
+
+
+class JobRecords:
+    """Each job's record by fingerprint, and their moves. records: at the start of the run. ledger: it is updated."""
+
+    def __init__(self, records: Mapping[str, Record], deps: Dependencies, ledger: Ledger) -> None:
+        self._records = dict(records)
+        self._deps = deps
+        self._ledger = ledger
+        self._notices: set[str] = set()
+
+    def __getitem__(self, fingerprint: str) -> Record:
+        return self._records[fingerprint]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def view(self) -> Mapping[str, Record]:
+        """All records by fingerprint: a live view that cannot be changed."""
+        return MappingProxyType(self._records)
+
+    def ids(self, fingerprint: str) -> tuple[str, ...]:
+        """Return the manifest's ids of a job; none for a job that the manifest no longer names."""
+        return self._deps.ids(fingerprint)
+
+    async def move(self, fingerprint: str, move: Move, **changes: Any) -> Record:
+        """Make a move and return the new record. changes: as for `batchrunner.job.advance`. Raises LocalFault."""
+        return await self.store(move, advance(self._records[fingerprint], move, **changes))
+
+    async def store(self, move: Move, record: Record, *, attempts: int = 1) -> Record:
+        """Store a record whose last move was `move`. attempts: how many of its latest changed. Raises LocalFault."""
+        await self._deps.journal.save(record, attempts=attempts)
+        self.update(record)
+        deps = self._deps
+        deps.announce(JobMoved(deps.clock.now(), deps.ids(record.job.fingerprint), move, record))
+        return record
+
+    async def begin_submit(self, fingerprint: str, request_id: str, estimate: float | None) -> Record:
+        """Store the intent to submit a job. estimate: its price in credits.
+
+        On a LocalFault the intent is taken back before the fault is raised. The journal may have stored it all the
+        same, and the next run would then hold the job in doubt.
+        """
+        before, clock = self._records[fingerprint], self._deps.clock
+        intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
+        try:
+            return await self.move(fingerprint, Move.BEGIN_SUBMIT, **intent)
+        except LocalFault as fault:
+            record = advance(before, Move.BEGIN_SUBMIT, **intent)
+            record = advance(record, Move.REFUSE, error=fault.problem, ended_at=clock.now())
+            with suppress(LocalFault):
+                await self._deps.journal.save(record)
+            self.update(record)
+            raise
+
+    async def accept(
+        self, fingerprint: str, move: Move, generation_id: str, credits_: float | None, *, retry_for_s: float
+    ) -> None:
+        """Store the id of an accepted generation. It is paid for, and without its id the clip is lost.
+
+        While the disk refuses, storing is repeated for `retry_for_s` seconds. Raises LocalFault after that.
+        """
+        clock = self._deps.clock
+        accepted_at, since, wait_s = clock.now(), clock.monotonic(), _FIRST_RETRY_S
+        changes = {"generation_id": generation_id, "accepted_at": accepted_at, "credits": credits_}
+        while True:
+            try:
+                await self.move(fingerprint, move, **changes)
+                return
+            except LocalFault as fault:
+                message = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet"
+                message = f"{message}: note it down"
+                self.notice(fingerprint, message)
+                if clock.monotonic() - since > retry_for_s:
+                    raise LocalFault(fault.kind, message, fault.hint) from fault
+                await clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
+
+    async def generating(self, record: Record) -> None:
+        """Store and announce that the service was seen working on a job for the first time. Raises LocalFault."""
+        self.update(record)
+        await self._deps.journal.save(record)
+        self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
+
+    def update(self, record: Record) -> None:
+        """Replace a job's record without storing it: its state has not changed, or it is stored already."""
+        self._records[record.job.fingerprint] = record
+        self._ledger.update(record)
+
+    async def flush(self) -> None:
+        """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""
+        for record in list(self._records.values()):
+            if record.state is State.IN_FLIGHT:
+                await self._deps.journal.save(record)
+
+    def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
+        """Announce a notice about a job. once: only if the same message was not announced before, for any job."""
+        if not once or message not in self._notices:
+            self._notices.add(message)
+            self._deps.announce(Noticed(self._deps.clock.now(), self._deps.ids(fingerprint), message))

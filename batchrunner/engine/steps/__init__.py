@@ -1,0 +1,1 @@
+"""The steps of a job: each makes one call, stores what it learned, and returns what follows."""

@@ -1,0 +1,101 @@
+"""A record is stored before it changes and is announced; the id of an accepted generation is stored with patience."""
+
+import asyncio
+
+import pytest
+
+from batchrunner.engine.job_records import JobRecords
+from batchrunner.errors import LocalFault
+from batchrunner.events import JobMoved, Noticed
+from batchrunner.job import IllegalMove, Move, State
+from batchrunner.plan.ledger import Budget, Ledger
+from tests.conftest import make_record
+from tests.engine.steps.stepping import RefusingJournal, Stepping, VirtualClock
+
+
+def accept(stepping: Stepping) -> None:
+    """Store the id of an accepted submission."""
+    records = stepping.context.records
+    asyncio.run(records.accept(stepping.fingerprint, Move.ACCEPT, "gen:1", None, retry_for_s=60.0))
+
+
+def submitting(refusals: int) -> Stepping:
+    """A job that is being submitted, on a disk that refuses so often, while its wall clock runs backwards."""
+    record = make_record("a", State.SUBMITTING)
+    return Stepping(record, journal=RefusingJournal(refusals), clock=VirtualClock(drift=-60.0))
+
+
+def test_an_id_is_stored_as_soon_as_the_disk_takes_it() -> None:
+    stepping = submitting(refusals=3)
+    accept(stepping)
+    assert stepping.clock.at_s == 1 + 2 + 4
+    assert (stepping.record.state, stepping.record.generation_id) == (State.IN_FLIGHT, "gen:1")
+    notices = [event.message for event in stepping.announced if isinstance(event, Noticed)]
+    assert len(notices) == 3
+    assert all("gen:1 was accepted and is not recorded yet" in message for message in notices)
+
+
+def test_storing_an_id_is_given_up_after_about_a_minute() -> None:
+    stepping = submitting(refusals=1000)
+    with pytest.raises(
+        LocalFault, match="generation gen:1 was accepted and is not recorded yet: note it down"
+    ) as caught:
+        accept(stepping)
+    assert caught.value.kind == "disk_full"
+    assert 60 < stepping.clock.at_s < 65
+
+
+def test_a_move_that_the_disk_refuses_changes_and_announces_nothing() -> None:
+    stepping = submitting(refusals=1)
+    before = stepping.record
+    with pytest.raises(LocalFault):
+        asyncio.run(stepping.context.records.move(stepping.fingerprint, Move.REFUSE))
+    assert stepping.record is before
+    assert stepping.announced == []
+
+
+def test_a_move_is_stored_and_announced() -> None:
+    journal = RefusingJournal()
+    stepping = Stepping(make_record("a", State.SUBMITTING), journal=journal)
+    asyncio.run(stepping.context.records.move(stepping.fingerprint, Move.REFUSE))
+    assert journal.attempted == [stepping.record]
+    [event] = stepping.announced
+    assert isinstance(event, JobMoved)
+    assert (event.move, event.record, event.ids) == (Move.REFUSE, stepping.record, (stepping.fingerprint,))
+
+
+def test_an_illegal_move_stores_and_changes_nothing() -> None:
+    journal = RefusingJournal()
+    stepping = Stepping(make_record("a", State.SUCCEEDED), journal=journal)
+    with pytest.raises(IllegalMove):
+        asyncio.run(stepping.context.records.move(stepping.fingerprint, Move.ACCEPT))
+    assert journal.attempted == []
+    assert stepping.record.state is State.SUCCEEDED
+
+
+def test_the_view_shows_every_change_and_cannot_be_changed() -> None:
+    stepping = Stepping(make_record("a", State.IN_FLIGHT))
+    view = stepping.context.records.view
+    changed = stepping.record.with_attempt(polls=7)
+    stepping.context.records.update(changed)
+    assert view[stepping.fingerprint] is changed
+    with pytest.raises(TypeError):
+        view[stepping.fingerprint] = changed  # type: ignore[index]  # this is what must not work
+
+
+def test_only_generations_in_flight_are_flushed() -> None:
+    journal = RefusingJournal()
+    states = {name: make_record(name, state) for name, state in (("a", State.IN_FLIGHT), ("b", State.SUCCEEDED))}
+    by_name = {record.job.fingerprint: record for record in states.values()}
+    deps = Stepping(make_record("c"), journal=journal).context.deps
+    asyncio.run(JobRecords(by_name, deps, Ledger(Budget())).flush())
+    assert journal.attempted == [states["a"]]
+
+
+def test_a_notice_that_concerns_all_jobs_is_announced_once() -> None:
+    stepping = Stepping(make_record("a", State.IN_FLIGHT))
+    for _ in range(2):
+        stepping.context.records.notice("a", "an unknown status", once=True)
+        stepping.context.records.notice("a", "a warning")
+    messages = [event.message for event in stepping.announced if isinstance(event, Noticed)]
+    assert messages == ["an unknown status", "a warning", "a warning"]
