@@ -1,7 +1,7 @@
 """The command line: commands and options, without logic.
 
 This module converts options to calls, and results to exit statuses. Each command imports the heavy modules that it
-needs, so that ``--help`` and ``--version`` are fast.
+needs: ``--help`` and ``--version`` stay fast.
 """
 
 import atexit
@@ -152,7 +152,7 @@ def cli() -> None:
 @click.option("-o", "--to", "path", default="batch.yaml", show_default=True, type=_PATH)
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(folder: Path, path: Path, force: bool) -> int:
-    """Write a commented manifest from the videos and images in FOLDER and below it, ready to run.
+    """Write a commented manifest from the videos and images in FOLDER and its subfolders, ready to run.
 
     A single image is used for every video. Several images give every combination. Videos and images with equal names
     are paired.

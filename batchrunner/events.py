@@ -139,7 +139,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The loop is running. Announced a few times per second, so that displayed times can be updated."""
+    """The loop is running. Announced a few times per second, to update displayed times."""
 
     at: float
 

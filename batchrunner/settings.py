@@ -158,7 +158,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a run stops: a window (``22:00-06:00``), a time of day, or a date and time; local without an offset.
+    """The deadline of a run: a window (``22:00-06:00``), a time of day, or a date and time; local without an offset.
 
     rehearsed: for a rehearsal, which may start at any time: a window starts with it, and no time of day is over.
     """

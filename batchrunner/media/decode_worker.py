@@ -1,11 +1,10 @@
 """The worker process that decodes untrusted media: it reads tasks from standard input and writes their results.
 
-`batchrunner.media.decoder_pool` starts it and speaks with it in lines of JSON. `answer` does one task; without bounds,
-in any
-process. The process bounds itself, before each task and again when the file's header is read: address space, CPU
-time, and an alarm for a task that waits for ever. A task that passes a bound ends the process, which is replaced.
-Rules: it has no secrets (`decoders` gives it no environment and no open files), it writes no file but posters, and it
-lives no longer than the process that started it.
+`batchrunner.media.decoder_pool` starts it and exchanges lines of JSON with it. `answer` runs one task without limits,
+in any process. The worker limits itself before each task and again after the file's header is read: address space, CPU
+time, and an alarm for a task that blocks. A task that exceeds a limit ends the process, and the pool starts another.
+Rules: the worker has no secrets, because `decoder_pool` gives it no environment and no open files. It writes no files
+but posters. It ends with the process that started it.
 """
 
 import errno
@@ -64,7 +63,7 @@ class Bounds:
     def _limit(self, cpu_s: float, size_bytes: int) -> None:
         _set_limit(resource.RLIMIT_CPU, int(self._begun_cpu_s + cpu_s) + 1)
         signal.alarm(int(_WALL_S + cpu_s * _WALL_PER_CPU))
-        with suppress(OSError):  # no such file outside of Linux: there the parent looks at the memory in use
+        with suppress(OSError):  # outside Linux there is no such file: the parent checks the memory instead
             pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
             _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + size_bytes)
 
@@ -132,7 +131,7 @@ def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> Non
     with suppress(OSError):  # Linux: kill this process first if memory is short
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     try:
-        import av  # noqa: F401 (here, so that a task does not wait for it)
+        import av  # noqa: F401 (here, before the first task)
         from PIL import Image  # noqa: F401 (for the same reason)
     except (ImportError, OSError) as error:
         _reply(replies, {"fault": str(error)})

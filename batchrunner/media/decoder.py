@@ -1,8 +1,8 @@
 """Decode every frame of a downloaded clip, and return its size, length and frame count.
 
-Rule: the bytes are hostile, so whatever they are the answer is words. What this machine lacks is no fault of theirs.
-Nothing here bounds memory or time: `batchrunner.media.decode_worker` runs it in a process of its own that is bounded.
-What a clip ought to look like (size, length) is not judged here: a paid clip that is merely odd is kept.
+Rule: the bytes are untrusted, so any damage is reported as a ValueError. A failure of this machine is an OSError. This
+module does not limit memory or time: `batchrunner.media.decode_worker` runs it in a process with limits. It does not
+check whether size and length are as expected, because a paid clip with unusual properties is kept.
 """
 
 import errno
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 36_000_000  # of a frame: 8K has 35.4 million
 
-FRAMES_ONLY = {"max_pixels": str(MOST_PIXELS)}  # also where a frame is larger than the header declares
+FRAMES_ONLY = {"max_pixels": str(MOST_PIXELS)}  # applies even if a frame is larger than the header declares
 _STRICT = FRAMES_ONLY | {"err_detect": "crccheck+explode"}
 
 # Gets the pixels of a frame and the number of frames before they are decoded. Raises CheckLimit.
@@ -34,9 +34,10 @@ class CheckLimit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder found: picture size in pixels, length in seconds and frame count, the last two None if unsaid.
+    """The properties of a decoded clip: size in pixels, length in seconds, frame count. The last two are None if
+    unknown.
 
-    warnings: what is odd about a clip that is whole.
+    warnings: unusual properties of a complete clip.
     """
 
     width_px: int
@@ -49,22 +50,22 @@ class Decoded:
 def allow_pixels(pixels: int, frames: int) -> None:
     """Refuse frames that are too large. Raises CheckLimit."""
     if pixels > MOST_PIXELS:
-        raise CheckLimit(f"its frames have {pixels:,} pixels, and {MOST_PIXELS:,} are the most that are decoded")
+        raise CheckLimit(f"its frames have {pixels:,} pixels; at most {MOST_PIXELS:,} are decoded")
 
 
 def bound(stream: "VideoStream | AudioStream", options: dict[str, str]) -> int:
-    """Make a stream ready to be decoded, in one thread and with options for FFmpeg; return the pixels of a frame.
+    """Prepare a stream for decoding in one thread with options for FFmpeg, and return the pixels of a frame.
 
-    Several files are decoded at once: threads of its own only cost. Raises ValueError where no decoder knows it, and
-    CheckLimit where its frames are too large.
+    Several files are decoded in parallel, so more threads per file do not help. Raises ValueError if no decoder
+    supports the stream, CheckLimit if its frames are too large.
     """
     context = stream.codec_context
     if context is None:
-        raise ValueError("no decoder knows how it is coded")
+        raise ValueError("no decoder supports its codec")
     context.thread_count = 1
     context.options = options
     pixels = int(getattr(context, "width", 1) * getattr(context, "height", 1))
-    if not pixels:  # what FFmpeg leaves of a size that `max_pixels` refuses
+    if not pixels:  # FFmpeg clears a size that exceeds `max_pixels`
         raise CheckLimit(f"its frames have more than {MOST_PIXELS:,} pixels, or no size at all")
     return pixels
 
@@ -72,22 +73,22 @@ def bound(stream: "VideoStream | AudioStream", options: dict[str, str]) -> int:
 def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels) -> Decoded:
     """Check the structure of the clip at `path` and decode it.
 
-    Raises ValueError that says what is wrong, its subclass CheckLimit where the check was ended, and OSError where the
-    file cannot be read.
+    Raises ValueError with the damage, its subclass CheckLimit if the check was stopped, and OSError if the file cannot
+    be read.
     """
     with durable_files.open_plain(path) as file:
-        complaint = mp4_structure.check_structure(file, size_bytes)
-        if complaint is not None:
-            raise ValueError(complaint)
+        damage = mp4_structure.check_structure(file, size_bytes)
+        if damage is not None:
+            raise ValueError(damage)
         warnings = mp4_structure.expectation_warnings(file, size_bytes)
     return replace(check_decodes(path, allow), warnings=warnings)
 
 
 def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
-    """Decode every frame of the MP4 at `path`, pictures and sound, and return the result.
+    """Decode all pictures and sound of the MP4 at `path` and return the result.
 
-    Blocking: about 3 ns of CPU per pixel. Raises ValueError where a frame is missing or damaged, CheckLimit where a
-    bound is reached, OSError for want of memory.
+    Blocks, for about 3 ns of CPU time per pixel. Raises ValueError if a frame is missing or damaged, CheckLimit at a
+    limit, OSError if memory is short.
     """
     import av
     import av.logging
@@ -97,20 +98,20 @@ def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
         decoded, missing = _decode_all(path, allow, {})
         if missing:  # an edit list may hide frames from players: count the frames behind it
             decoded, missing = _decode_all(path, allow, {"ignore_editlist": "1"})
-    except MemoryError:  # FFmpeg's too
+    except MemoryError:  # also from FFmpeg
         raise OSError(errno.ENOMEM, "out of memory") from None
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"it does not decode: {getattr(error, 'strerror', '') or 'no picture came out'}") from None
+        raise ValueError(f"it does not decode: {getattr(error, 'strerror', '') or 'no frame was decoded'}") from None
     if missing:
         raise ValueError(f"it does not decode: {missing:,} of {decoded.frames:,} frames are missing")
     return decoded
 
 
 def _decode_all(path: Path, allow: Allow, demuxer: dict[str, str]) -> tuple[Decoded, int]:
-    """Decode each frame of each stream; returns what was found, and how many declared frames are missing."""
+    """Decode each frame of each stream. Return the result and the number of missing frames."""
     import av
 
-    # The format is given, so that a file in disguise (a playlist) cannot make FFmpeg open anything else.
+    # The fixed format prevents a disguised file (a playlist) from opening other files.
     with av.open(f"file:{path}", format="mp4", options=_STRICT | demuxer) as container:
         stream = container.streams.video[0]
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
@@ -118,13 +119,13 @@ def _decode_all(path: Path, allow: Allow, demuxer: dict[str, str]) -> tuple[Deco
         allow(bound(stream, _STRICT), declared)
         found, size_px = _decode_streams(container, allow, declared)
         if not found:
-            raise ValueError("it does not decode: no picture came out")
+            raise ValueError("it does not decode: no frame was decoded")
         decoded = Decoded(*size_px, length or None, stream.frames or None)
         return decoded, max(0, stream.frames - found)
 
 
 def _decode_streams(container: "InputContainer", allow: Allow, declared: int) -> tuple[int, tuple[int, int]]:
-    """Decode the first picture stream and all sound; returns the number of pictures and the size of the last one."""
+    """Decode the first video stream and all sound. Return the number of pictures and the size of the last one."""
     import av
 
     streams = [container.streams.video[0], *container.streams.audio]

@@ -1,9 +1,9 @@
-"""A pool of processes that decode media. Callers pass a task and items, and get one outcome an item.
+"""A pool of processes that decode media. Callers pass a task and items, and get one outcome per item.
 
-`Decoders` is the seam. `Pool` runs tasks in a few long-lived child processes (`batchrunner.media.decode_worker`), each
-of which is bounded in memory and time and replaced when it ends; `Here` runs them in this process, for simulations and
-tests. `pool` is the one of this process, so that a run uses the processes that looked at its inputs.
-Rule: whatever a file does to a decoder, the answer is an exception for that file, and no other file is harmed.
+`Decoders` is the seam. `Pool` runs tasks in a few long-lived child processes (`batchrunner.media.decode_worker`) with
+limits on memory and time, and replaces a process that ends. `Here` runs tasks in this process, for simulations and
+tests. `pool` returns the pool of this process; the checks of inputs and results share it.
+Rule: a file that breaks a decoder causes an exception for that file and does not affect other files.
 """
 
 import atexit
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 WORKERS = max(1, min(4, os.cpu_count() or 1))
-# The environment of a worker: what an interpreter and its libraries need, and no secret.
+# The environment variables of a worker: those of an interpreter and its libraries, without secrets.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
 START = "from batchrunner.media.decode_worker import main; main()"
-_PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # modules are found where this process found them
+_PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # the worker finds modules on the same path
 _STARTS = 3  # a worker that is killed while it starts is started again
-_LOOK_EVERY_S = 0.25
+_CHECK_EVERY_S = 0.25
 _LONGEST_START_S = 120.0
-_LONGEST_TASK_S = 10_800.0  # a worker ends itself long before
+_LONGEST_TASK_S = 10_800.0  # a worker stops itself much earlier
 _LONGEST_REPLY_BYTES = 1 << 20
-_MOST_RESIDENT_KB = None if sys.platform.startswith("linux") else 3 << 20  # Linux bounds the address space
+_MOST_RESIDENT_KB = None if sys.platform.startswith("linux") else 3 << 20  # Linux limits the address space
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ENDED = "the check was ended with the run"
+_ENDED = "the check was stopped because the run ended"
 _SIGNAL_TEXTS = {
     signal.SIGXCPU: "decoding it takes more time than a clip of its size needs",
     signal.SIGALRM: "decoding it takes more time than a clip of its size needs",
-    signal.SIGKILL: "the decoder was ended: it took too much memory or time",
+    signal.SIGKILL: "the decoder was killed: it used too much memory or time",
 }
 
 
@@ -49,7 +49,7 @@ class NoDecoder(LocalFault):
     exit_status = ExitStatus.USAGE
 
 
-Outcome = Any  # what a task returns, or an exception: CheckLimit, ValueError, OSError, BatchrunnerError
+Outcome = Any  # a task's result, or an exception: CheckLimit, ValueError, OSError, BatchrunnerError
 
 
 class Decoders(Protocol):
@@ -79,10 +79,10 @@ def one(decoders: Decoders, task: str, item: Mapping[str, Any], enough: Callable
 
 
 class Here:
-    """Decodes in this process, without bounds on memory and time."""
+    """Decodes in this process, without limits on memory and time."""
 
     def ready(self) -> None:
-        """Load what is needed."""
+        """Import the decoder."""
         import batchrunner.media.decode_worker
 
         assert batchrunner.media.decode_worker
@@ -90,7 +90,7 @@ class Here:
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Do a task for each item."""
+        """Run a task for each item."""
         from batchrunner.media.decode_worker import TASKS, answer
 
         done: list[Outcome] = []
@@ -100,14 +100,14 @@ class Here:
         return done
 
     def stop(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: no task runs between calls."""
 
 
 class Pool:
     """A few workers, started on demand. Safe to use from several threads.
 
-    workers: most processes at once. most_resident_kb: memory that one may use, looked at here; None where the system
-    bounds it. start: Python code that serves tasks.
+    workers: the maximum number of processes. most_resident_kb: the memory limit of a worker, checked by this class;
+    None if the system limits it. start: Python code that serves tasks.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Pool:
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Run a task for each item in turn in one worker. A new worker replaces one that ends."""
+        """Run a task for each item in one worker. A new worker replaces one that ends."""
         items = [_absolute(item) for item in items]
         outcomes: list[Outcome] = []
         stops = self._stops
@@ -191,14 +191,14 @@ class Pool:
 
 @cache
 def pool() -> Pool:
-    """The workers of this process."""
+    """Return the workers of this process."""
     found = Pool()
     atexit.register(found.close)
     return found
 
 
 def _started(make: "Callable[[], _Worker]") -> "_Worker":
-    """A worker that is ready. Raises NoDecoder."""
+    """Return a worker that is ready. Raises NoDecoder."""
     why = ""
     for _ in range(_STARTS):
         worker = make()
@@ -230,7 +230,7 @@ class _Worker:
         """Wait until the worker is ready. Return an error message, or ""."""
         reply = self._reply(_LONGEST_START_S, lambda: False)
         if reply is None:
-            return self._last_words()
+            return self._end_reason()
         return None if "ready" in reply else str(reply.get("fault"))
 
     def ask(self, task: str, items: Sequence[Mapping[str, Any]], over: Callable[[], bool]) -> Iterator[Outcome]:
@@ -242,7 +242,7 @@ class _Worker:
         for _ in items:
             reply = self._reply(_LONGEST_TASK_S, over)
             if reply is None:
-                yield CheckLimit(_ENDED if over() else self._last_words())
+                yield CheckLimit(_ENDED if over() else self._end_reason())
                 return
             yield _outcome(reply)
 
@@ -261,7 +261,7 @@ class _Worker:
         self.end()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            with suppress(BrokenPipeError):  # what it did not read
+            with suppress(BrokenPipeError):  # unread items
                 pipe.close()
 
     def _reply(self, longest_s: float, over: Callable[[], bool]) -> dict[str, Any] | None:
@@ -272,14 +272,14 @@ class _Worker:
         descriptor = self._process.stdout.fileno()
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
-        for _ in range(int(longest_s / _LOOK_EVERY_S)):
+        for _ in range(int(longest_s / _CHECK_EVERY_S)):
             line, found, remainder = self._buffer.partition(b"\n")
             if found:
                 self._buffer = remainder
                 with suppress(ValueError):
                     return dict(json.loads(line))
                 break
-            if poll.poll(1000 * _LOOK_EVERY_S):
+            if poll.poll(1000 * _CHECK_EVERY_S):
                 block = os.read(descriptor, 1 << 16)
                 self._buffer += block
                 if not block or len(self._buffer) > _LONGEST_REPLY_BYTES:
@@ -293,13 +293,13 @@ class _Worker:
         most = self._most_resident_kb
         return most is not None and _resident_kb(self._process.pid) > most
 
-    def _last_words(self) -> str:
+    def _end_reason(self) -> str:
         """Return why the process ended."""
         status = self._process.returncode
         with suppress(ValueError):
             number = signal.Signals(-status)
-            return _SIGNAL_TEXTS.get(number, f"the decoder crashed on it ({number.name})")
-        return f"the decoder ended on it with status {status}"
+            return _SIGNAL_TEXTS.get(number, f"the decoder crashed ({number.name})")
+        return f"the decoder ended with status {status}"
 
 
 def _spawn(start: str) -> "Popen[bytes]":
@@ -308,7 +308,7 @@ def _spawn(start: str) -> "Popen[bytes]":
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)  # a worker inherits this
     try:
-        return subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
+        return subprocess.Popen(  # noqa: S603 (no argument comes from outside)
             [sys.executable, "-P", "-c", _PATH + start, json.dumps([*map(os.path.abspath, sys.path)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -326,7 +326,7 @@ def _resident_kb(pid: int) -> int:
     import subprocess
 
     command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
-    output = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (a number is all that varies)
+    output = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (only the process id varies)
     return int(output.stdout) if output.stdout.strip().isdigit() else 0
 
 

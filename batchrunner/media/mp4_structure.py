@@ -1,11 +1,11 @@
-"""Check that a clip is a complete MP4 by its structure, in plain Python. `batchrunner.media.decoder` decodes it.
+"""Check by its structure that a clip is a complete MP4, in plain Python. `batchrunner.media.decoder` decodes it.
 
-`check_structure` reads boxes, sample tables and the length chain of H.264 and H.265 samples: it finds truncation,
-junk, doubled files, pages under a clip's name and zeroed regions, in about a millisecond. Layouts: ISO/IEC 14496-12
+`check_structure` reads boxes, sample tables and the NAL units of H.264 and H.265 samples. In about a millisecond it
+finds truncated files, junk, concatenated files, web pages saved as clips, and zeroed regions. Layouts: ISO/IEC 14496-12
 (boxes) and 14496-15 (NAL units in samples).
 
-Rule: the bytes are hostile. Sizes are checked before they are believed, counts are bounded by the bytes that hold
-them, and whatever the bytes are the answer is words, never an exception.
+Rule: the bytes are untrusted. Sizes are checked before use, counts are limited by the number of bytes, and damage is
+returned as a message, never raised.
 """
 
 import struct
@@ -25,12 +25,12 @@ _TOP_BOXES = frozenset(
 _MAX_FRAGMENTED_TAIL_BYTES = 4096  # padding to a block of a disk; more can hide lost fragments
 _MAX_BOXES = 100_000  # at the top level; a fragmented hour has some 7,200
 _MAX_INDEX_BYTES = 64 << 20  # moov; an hour of video and sound has 3 MB, a cover picture may have 20
-_MAX_SAMPLE_BYTES = 32 << 20  # one picture, read whole; an intra-only 4K picture has 10 MB
+_MAX_SAMPLE_BYTES = 32 << 20  # one picture, read at once; an intra-only 4K picture has 10 MB
 _MAX_NAL_UNITS = 2_000_000  # in one file
-# H.264 and H.265 never have three zero bytes in a row inside a NAL unit (emulation prevention); sloppy writers leave a
-# few at its end. So a run this long is a hole in the file.
+# H.264 and H.265 never have three zero bytes in a row inside a NAL unit (emulation prevention); some writers leave a
+# few at its end. A run this long is a hole in the file.
 _HOLE = bytes(16)
-# Samples that are NAL units, each after its length: the box, and the byte in it, that hold the width of that length.
+# Codecs with samples of NAL units. The tuple has the box and the byte offset of the width of a unit's length field.
 _NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
 _VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
 HEAD_BYTES = 512  # bytes that `names_no_video` needs
@@ -50,7 +50,7 @@ class _Box(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Chunks that hold equally many samples of one sample entry; chunks and entries count from 1."""
+    """Consecutive chunks with the same number of samples and the same sample entry. Chunks and entries count from 1."""
 
     first_chunk: int
     samples: int
@@ -61,8 +61,9 @@ class _Run(NamedTuple):
 class _Track:
     """A track's sample table.
 
-    sizes: of every sample in bytes, or `same_size` for all `count` of them; neither in the compact form, not judged.
-    nal_widths: for each sample entry the width in bytes of the length before a NAL unit, 0 for other codecs.
+    sizes: the size of each sample in bytes; if all `count` samples have the same size, `same_size` has it. Neither is
+    set for the compact form, which is not checked. nal_widths: the width in bytes of a NAL unit's length field for each
+    sample entry; 0 for other codecs.
     """
 
     handler: bytes
@@ -75,11 +76,11 @@ class _Track:
 
 
 def check_structure(file: BinaryIO, size_bytes: int, *, is_input: bool = False) -> str | None:
-    """Return None if the open `file` is a complete MP4 of `size_bytes` bytes, else a message.
+    """Return None if the open `file` is a complete MP4 of `size_bytes` bytes, otherwise a message.
 
-    Fragmented files (moof) are checked as far as their boxes. is_input: less is asked of a user's own files: QuickTime
-    files need no 'ftyp' box, and a file without a video track is left to the decoder.
-    Raises OSError where reading fails, and nothing else.
+    Only the boxes of fragmented files (moof) are checked. is_input: check a user's own file less strictly: a QuickTime
+    file needs no 'ftyp' box, and the decoder checks a file without a video track. Raises OSError if reading fails, and
+    no other exception.
     """
     try:
         _check(file, size_bytes, is_input=is_input)
@@ -128,13 +129,13 @@ def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
     count = Counter(box.type for box in boxes)
     for name in (b"ftyp", b"moov", b"mdat"):
         if name in needed and not count[name]:
-            raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or only a part of one")
+            raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or not complete")
         if count[name] > 1 and name != b"mdat":
             raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
 
 
 def names_no_video(head: bytes) -> str | None:
-    """Return what a file is that starts with `head` and is no video, or None."""
+    """Return the type of a file that starts with `head` and is not a video, or None."""
     if not head:
         return "it is empty"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -170,15 +171,15 @@ def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
 
 
 def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
-    """Return whether bytes that start with `head` and are no box can follow a complete clip.
+    """Return whether bytes that start with `head` and are not a box can follow a complete clip.
 
-    The sample tables of a plain file tell whether its pictures are all there. A fragmented file has none for the whole,
-    so bytes that could begin the next fragment count as a cut.
+    The sample tables of a plain file show whether all its pictures exist. A fragmented file has no such table, so bytes
+    that could begin the next fragment count as truncation.
     """
     names = {box.type for box in boxes}
     if not {b"moov", b"mdat"} <= names or head[4:8] in _TOP_BOXES:
         return False
-    if b"moof" not in names or b"mfra" in names:  # mfra stands at the end
+    if b"moof" not in names or b"mfra" in names:  # mfra is at the end
         return True
     if len(head) < 8:
         return head.isspace() or (len(head) >= 4 and not any(head))
@@ -200,11 +201,11 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
     to_the_end: a size of 0 means up to `end`, as it does at the top level.
     """
     if len(head) < 8:
-        raise _Broken(f"{len(head)} stray bytes stand at byte {at:,}, after the last box")
+        raise _Broken(f"{len(head)} stray bytes at byte {at:,}, after the last box")
     size, name = struct.unpack_from(">I4s", head)
     header = 8
     if not name.isascii() or not name.replace(b"\xa9", b"c").decode("latin-1").isprintable():
-        raise _Broken(f"junk stands at byte {at:,} where a box should start")
+        raise _Broken(f"junk at byte {at:,} instead of a box")
     if size == 1:  # a 64-bit size follows
         header = 16
         size = struct.unpack_from(">Q", head, 8)[0] if len(head) == 16 else 0
@@ -213,7 +214,7 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
     if size < header:
         raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")
     if size > end - at:
-        raise _Broken(f"the box '{name.decode()}' at byte {at:,} wants {size:,} bytes and {end - at:,} are there")
+        raise _Broken(f"the box '{name.decode()}' at byte {at:,} needs {size:,} bytes and only {end - at:,} are left")
     return _Box(name, at + header, at + size)
 
 
@@ -230,7 +231,7 @@ def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
 def _tracks(file: BinaryIO, moov: _Box) -> list[_Track]:
     size = moov.end - moov.start
     if size > _MAX_INDEX_BYTES:
-        raise _Broken(f"its index (moov) has {size:,} bytes, which is absurd")
+        raise _Broken(f"its index (moov) has {size:,} bytes, which is too many")
     data = _read(file, moov.start, size)
     return [_track(data, box) for box in _walk(data, 0, size) if box.type == b"trak"]
 
@@ -275,14 +276,14 @@ def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "arr
 def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int) -> None:
     start = box.start + offset
     if count * numbers.itemsize > box.end - start:
-        raise _Broken(f"the table '{box.type.decode()}' claims {count:,} numbers and is too short for them")
+        raise _Broken(f"the table '{box.type.decode()}' is too short for its {count:,} numbers")
     numbers.frombytes(data[start : start + count * numbers.itemsize])
     if sys.byteorder == "little":
         numbers.byteswap()
 
 
 def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
-    """Return the sample count, the common size or 0, and the single sizes or none."""
+    """Return the number of samples, their common size or 0, and their single sizes or none."""
     sizes = array("I")
     box = boxes_by_type.get(b"stsz") or boxes_by_type.get(b"stz2")
     if box is None:
@@ -297,7 +298,7 @@ def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "ar
 
 def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
     if stsd is None:
-        raise _Broken("a video track does not say how it is coded")
+        raise _Broken("a video track has no codec description")
     widths = []
     for entry in _walk(data, stsd.start + 8, stsd.end):
         width = 0
@@ -312,7 +313,7 @@ def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
 
 
 def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each chunk's offset, its first sample's index, its number of samples and their sample entry, from 0."""
+    """Yield each chunk's offset, the index of its first sample, its number of samples and its sample entry, from 0."""
     ends = [*(run.first_chunk for run in track.runs[1:]), len(track.chunks) + 1]
     first = 0
     for run, end in zip(track.runs, ends, strict=False):  # no runs, one end
@@ -322,7 +323,7 @@ def _chunks(track: _Track) -> Iterator[tuple[int, int, int, int]]:
             yield track.chunks[chunk], first, run.samples, run.entry - 1
             first += run.samples
     if first < track.count:
-        raise _Broken(f"its sample table places {first:,} of {track.count:,} samples")
+        raise _Broken(f"its sample table has places for {first:,} of {track.count:,} samples")
 
 
 def _check_places(track: _Track, size_bytes: int) -> None:
@@ -337,16 +338,16 @@ def _check_places(track: _Track, size_bytes: int) -> None:
 def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> None:
     """Check that every H.264 and H.265 sample is a chain of NAL units that fills it exactly, without holes."""
     if sum(sum(track.sizes) for track in videos) > size_bytes:
-        raise _Broken("its pictures add up to more than the file")  # and would be read more than once
+        raise _Broken("its pictures add up to more than the file")  # samples that overlap would be read repeatedly
     units_left = _MAX_NAL_UNITS
     for track in videos:
         for offset, first, samples, entry in _chunks(track):
             if not 0 <= entry < len(track.nal_widths):
-                raise _Broken("its sample table names a coding that is not described")
+                raise _Broken("its sample table names a missing codec description")
             at = offset
             for size in track.sizes[first : first + samples] if track.nal_widths[entry] else ():
                 if size > _MAX_SAMPLE_BYTES:
-                    raise _Broken(f"the picture at byte {at:,} has {size:,} bytes, which is absurd")
+                    raise _Broken(f"the picture at byte {at:,} has {size:,} bytes, which is too many")
                 units_left -= _nal_units(_read(file, at, size), track.nal_widths[entry], at)
                 if units_left < 0:
                     raise _Broken(f"it has more than {_MAX_NAL_UNITS:,} NAL units")
@@ -354,7 +355,7 @@ def _check_pictures(file: BinaryIO, size_bytes: int, videos: list[_Track]) -> No
 
 
 def _nal_units(sample: bytes, width: int, offset: int) -> int:
-    """Return how many NAL units a picture sample has. offset: in the file."""
+    """Return the number of NAL units in a picture sample. offset: of the sample in the file."""
     at, units = 0, 0
     while at < len(sample):
         length = int.from_bytes(sample[at : at + width])

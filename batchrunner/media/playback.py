@@ -43,9 +43,9 @@ def moving_stream(container: "InputContainer") -> "VideoStream | None":
 
 
 def measure(container: "InputContainer") -> Played:
-    """Read all packets of a container that `moving_stream` finds a picture in.
+    """Read all packets of a container in which `moving_stream` finds a picture.
 
-    Raises FFmpegError where the file is damaged.
+    Raises FFmpegError if the file is damaged.
     """
     import av
 
@@ -79,7 +79,7 @@ def _length_s(packet: "Packet[Any]") -> float:
 def cut_short(played: Played, *, by_header: bool) -> str:
     """Return why the file cannot be complete, or "".
 
-    by_header: whether the header's length counts. It does where no table places each frame.
+    by_header: compare with the length in the header. It matters only for formats without a table of frames.
     """
     if not played.frames:
         return "it shows no frame"

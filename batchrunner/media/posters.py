@@ -1,10 +1,10 @@
-"""Posters: small pictures of clips and inputs, for the report's gallery.
+"""Posters: small pictures of clips and inputs for the gallery of the report.
 
-A clip's poster is a strip of its first, middle and last frame; a reference clip's is its middle frame, a character
-image's the image. Each lies in ``.batchrunner/posters/`` in three sizes, named by the SHA-256 of what it shows, so it
-is made once. `Posters` makes them beside a run, on a thread of its own; `make_missing` makes what is not there yet;
-both have each of them made (`make`) in a process that is bounded.
-Rule: a poster is worth nothing that is paid for: whatever goes wrong here ends in a missing picture, and nowhere else.
+The poster of a result is a strip of its first, middle and last frame; that of a reference clip is its middle frame;
+that of a character image is the image. Posters are stored in ``.batchrunner/posters/`` in three sizes and named by the
+SHA-256 of their source, so item is made once. `Posters` makes them during a run in a thread of its own; `make_missing`
+makes the missing ones. `make` decodes in a worker process with limits.
+Rule: a poster is optional. A failure here leaves a picture out and has no other effect.
 """
 
 import base64
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from PIL.Image import Image
 
-# Together, as base64 text in the page: with 2,000 jobs it stays under 20 MB.
+# The sum of all posters as base64 text in the page: with 2,000 jobs the page stays under 20 MB.
 BUDGET_BYTES = 13_000_000
-_MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
+_MOST_FRAMES = 300  # decoded after item seek: ten seconds of a clip without key frames
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # missing posters that the end of a run makes: half a minute
 _BATCH_JOBS = 8  # jobs a batch: a stopped run waits for one batch
@@ -66,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What the page shows of files, by key. posters: data URIs. clips: relative addresses of the reference clips."""
+    """The pictures and clips on the page, by key. posters: data URIs. clips: relative URLs of the reference clips."""
 
     posters: Mapping[str, str] = field(default_factory=dict)
     clips: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Posters:
         self._executor.shutdown(cancel_futures=True)
 
     def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
-        """Return a listener that forwards every event and queues the posters of each delivered clip."""
+        """Return a listener that forwards every event and queues the posters of item delivered clip."""
         names = {entry.job.fingerprint: entry.file for entry in entries}
         due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
@@ -134,7 +134,7 @@ def make_missing(
 ) -> None:
     """Make the missing posters of the report of `snapshot`. Blocks.
 
-    most: no more than so many; None is all. enough: asked before each, whether to stop.
+    most: the maximum number; None for all. enough: called before item poster; True stops.
     """
     _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
 
@@ -163,14 +163,14 @@ def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
 
 
 def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
-    """The pictures of one job: its result, which stands at `clip`, its reference clip and its character image."""
+    """Return the pictures of one job: its result at `clip`, its reference clip and its character image."""
     found = []
     if clip is not None and record.state is State.SUCCEEDED and record.result is not None:
         found.append(Wanted(f"strip-{record.result.sha256}", "strip", clip))
-    for each in record.job.inputs.values():
-        if key := key_of(each):
-            assert each.path is not None
-            found.append(Wanted(key, each.kind, each.path))
+    for item in record.job.inputs.values():
+        if key := key_of(item):
+            assert item.path is not None
+            found.append(Wanted(key, item.kind, item.path))
     return found
 
 
@@ -239,9 +239,9 @@ def _decode_errors() -> tuple[type[BaseException], ...]:
 
 
 def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
-    """Make one poster, in each size. It runs where `batchrunner.media.decoder_pool` has it run.
+    """Make one poster in item size. Runs in a worker of `batchrunner.media.decoder_pool`.
 
-    allow: gets the declared size before the file is decoded. Raises ValueError, OSError, MemoryError.
+    allow: called with the declared size before the file is decoded. Raises ValueError, OSError, MemoryError.
     """
     try:
         _make(folder, wanted, allow)
@@ -317,10 +317,10 @@ def _frame_at(container: "InputContainer", at: int) -> "Image":
 
 
 def _encoded(frames: "Sequence[Image]", size: _Size) -> bytes:
-    """Frames side by side, as WebP."""
+    """Return frames side by side as WebP."""
     from PIL import (
         Image,
-        WebPImagePlugin,  # noqa: F401 (it registers itself; Pillow would load every format there is to find it)
+        WebPImagePlugin,  # noqa: F401 (it registers itself; otherwise Pillow loads all its formats)
     )
 
     first = frames[0]

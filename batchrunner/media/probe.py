@@ -34,7 +34,7 @@ Kind = Literal["video", "image"]
 _BLOCK_BYTES = 1 << 20
 _MOST_METADATA_BYTES = 256 << 20
 _DATA_URI = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)((?:;[a-z0-9-]+=[a-z0-9._-]+)*);base64,", re.IGNORECASE)
-# What Pillow's decoders raise on broken pictures besides OSError.
+# The exceptions of Pillow's decoders for broken pictures, besides OSError.
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, ArithmeticError)
 
 
@@ -164,7 +164,7 @@ def inline(uri: str, kind: Kind) -> Media:
             file.flush()
             findings = _inspected(Path(file.name), kind, "the data URI")
     except OSError as error:
-        raise MediaProblem(f"the data URI cannot be looked at: {error.strerror or error}") from None
+        raise MediaProblem(f"the data URI cannot be checked: {error.strerror or error}") from None
     return Media(
         kind=kind,
         source=source,
@@ -184,7 +184,7 @@ def _size(size_bytes: int) -> str:
 
 
 def _require_regular(path: Path, shown: str) -> None:
-    """Refuse anything but a regular file before it is opened: opening a FIFO would wait for ever."""
+    """Refuse all but regular files before opening: opening a FIFO would block."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -249,7 +249,7 @@ def _inspect(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, 
     found = sniff(head)
     accepted = f"the {kind} may be {_ACCEPTED[kind]}"
     if found is None:
-        what = "looks like text" if head.isascii() and b"\0" not in head else "is of no known format"
+        what = "looks like text" if head.isascii() and b"\0" not in head else "has an unknown format"
         raise MediaProblem(f"{shown} {what}, not like {_a(kind)}", accepted)
     if found.kind != kind:
         swapped = bool(found.decoder)  # a GIF is accepted as neither
@@ -273,10 +273,10 @@ def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
     import av.logging
 
     av.logging.set_level(None)  # keep the libraries' messages off standard error
-    broken = f"{shown} begins like {found.name} but cannot be decoded"
-    hint = "it may be cut short: copy or export it again"
-    if complaint := _unfinished(file, found):
-        raise MediaProblem(f"{shown} is no whole video: {complaint}", hint)
+    broken = f"{shown} starts like {found.name} but cannot be decoded"
+    hint = "it may be truncated: copy or export it again"
+    if problem := _unfinished(file, found):
+        raise MediaProblem(f"{shown} is not a complete video: {problem}", hint)
     try:
         with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
             stream = playback.moving_stream(container)
@@ -295,8 +295,8 @@ def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
         raise
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
-    if complaint := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS):
-        raise MediaProblem(f"{shown} is no whole video: {complaint}", hint)
+    if problem := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS):
+        raise MediaProblem(f"{shown} is not a complete video: {problem}", hint)
     return {**findings, "duration_s": round(played.length_s, 3) or None, "frames": played.frames or None}
 
 

@@ -1,1 +1,1 @@
-"""Plans: what a run would do and cost."""
+"""Plans: the actions and the cost of a run."""

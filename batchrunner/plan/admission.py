@@ -16,7 +16,7 @@ from batchrunner.plan.prices import Prices
 
 
 class AdmissionAction(Enum):
-    """What to do with the next job."""
+    """The decision about the next job."""
 
     GO = "go"
     WAIT = "wait"
@@ -25,7 +25,7 @@ class AdmissionAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AdmissionDecision:
-    """A decision and its reason, worded so that it fits several jobs. kind: a key of `batchrunner.plan.endings`."""
+    """A decision and its reason. The wording fits several jobs. kind: a key of `batchrunner.plan.endings`."""
 
     action: AdmissionAction
     why: str = ""

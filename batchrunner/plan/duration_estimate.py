@@ -1,11 +1,11 @@
 """Estimate how long a generation takes, from completed generations. Pure.
 
-Durations run from the service's acceptance to the poll that saw the generation complete. They include the queue, as a
-job that is submitted now has to wait too. The latest durations are kept by model and resolution, because a service
-slows down and recovers.
-Only generations that one run watched from acceptance to completion are counted. A generation that completed between two
-runs is seen complete by the next run, maybe a day later. Such a duration would make every night too short for any job.
-The acceptance time of a submission in doubt is unknown, because the generation was found in the service's log.
+Durations run from the service's acceptance to the poll that saw the generation complete. They include the queue,
+because a job that is submitted now also waits. The latest durations are kept by model and resolution, because a service
+slows down and recovers. Only generations that one run watched from acceptance to completion are counted. A generation
+that completed between two runs is seen complete by the next run, maybe a day later. Such a duration would make every
+time limit look too short for any job. The acceptance time of a submission in doubt is unknown, because the generation
+was found in the service's log.
 """
 
 from bisect import bisect

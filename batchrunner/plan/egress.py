@@ -1,6 +1,6 @@
-"""What a run sends from this machine, and where to. Pure.
+"""The data that a run sends from this machine, and its destinations. Pure.
 
-A webhook is shown only by its host, because the rest of its address is a secret.
+Only the host of a webhook is shown, because the rest of its address is a secret.
 """
 
 from collections.abc import Iterable, Sequence

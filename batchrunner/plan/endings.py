@@ -1,10 +1,10 @@
-"""The table of endings: how a run can end early, its exit status, and the next step that makes progress. Pure.
+"""The table of early endings of a run, with exit statuses and next steps. Pure.
 
 A run ends early for one reason. Each reason has a kind, a stable slug that journal and report store. `ENDINGS` gives
 each kind its exit status and its advice. A reason of an unknown kind needs a person. `retry_of` says of a failed job
 whether another submission can succeed. Console, report, `status` and webhook read both tables.
 
-Rule: a command is offered only if it makes progress. It is not offered if it would stop at once again, or would pay for
+Rule: a command is offered only if it makes progress. It is not offered if it would stop again immediately or would pay for
 nothing.
 """
 
@@ -16,16 +16,16 @@ from batchrunner.errors import ExitStatus, LocalFault
 
 
 class Next(Enum):
-    """Whether the same command makes progress right after the run."""
+    """The effect of the same command right after the run."""
 
-    CONTINUES = "continues"  # it submits what is left
-    FETCHES = "fetches"  # it only downloads what is in flight: the same limit is in force
-    STOPS = "stops"  # it would stop at once again
+    CONTINUES = "continues"  # it submits the remaining jobs
+    FETCHES = "fetches"  # it only downloads jobs in flight, because the same limit applies
+    STOPS = "stops"  # it stops again immediately
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One row of the table. advice: what a person does first; "" if there is nothing to do."""
+    """One row of the table. advice: the first step for a person; "" if there is none."""
 
     status: ExitStatus
     next: Next
@@ -34,7 +34,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a run makes no more submissions. kind: a key of `ENDINGS`. message: for people."""
+    """The reason why a run makes no more submissions. kind: a key of `ENDINGS`. message: for people."""
 
     kind: str
     message: str
@@ -54,7 +54,7 @@ def _person(advice: str, next_: Next = Next.STOPS) -> Ending:
 
 
 _NEXT_WINDOW = "The next scheduled run continues. To continue now, give another --deadline."
-_DISK = "Make room on the disk of the run directory, then run the same command again."
+_DISK = "Free space on the disk of the run directory, then run the same command again."
 _SERVICE = "Wait until the service answers again, then run the same command again."
 
 ENDINGS: Mapping[str, Ending] = {
@@ -118,7 +118,7 @@ def more_severe(first: StopReason | None, second: StopReason) -> StopReason:
 
 
 class Retry(Enum):
-    """What another submission of a failed job can bring."""
+    """The possible effect of another submission of a failed job."""
 
     MAY_SUCCEED = "may_succeed"  # the cause was not in the job
     CHANGE_FIRST = "change_first"  # the same request fails again: change the job, its inputs or the account first

@@ -1,4 +1,4 @@
-"""The ledger: what a batch has cost, may still cost, and whether the budget allows another generation. Pure.
+"""The ledger: the cost of a batch so far, its possible further cost, and the decision on the budget. Pure.
 
 All figures follow from the jobs' attempts, so they survive restarts. An admitted submission reserves its price. The
 reservation is released if the service refuses the submission or the generation fails (the service says that it does not
@@ -27,12 +27,12 @@ class Budget:
 
     @property
     def limit(self) -> float | None:
-        """The limit of money in force, in credits."""
+        """The stricter limit of money, in credits."""
         return min((one for one in (self.credits, self._usd_in_credits) if one is not None), default=None)
 
     @property
     def setting(self) -> str:
-        """The name of the setting that the limit of money in force comes from; "" without one."""
+        """The name of the setting with the stricter limit of money; "" without one."""
         if self.limit is None:
             return ""
         return "max_cost" if self.limit == self._usd_in_credits else "max_credits"
@@ -42,7 +42,7 @@ class Budget:
         return None if self.usd is None else self.usd * CREDITS_PER_USD
 
     def stop(self, worst: float) -> str:
-        """Return the message where the money that is left of the limit is not enough. worst: credits spent or held."""
+        """Return the message for a limit without enough money left. worst: credits spent or reserved."""
         limit = self.limit or 0.0
         amount = f"{self.setting} ({dollars(limit)})"
         if self.setting == "max_credits":
@@ -54,10 +54,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What was paid and may still be paid, in credits.
+    """The cost so far and the possible further cost, in credits.
 
     spent: for completed generations. reserved: for those in flight or in doubt. unpriced: completed, in flight or in
-    doubt generations without a figure from the service or the price table; they are in no sum.
+    doubt generations without a figure from the service or the price table; they are not in the sums.
     generations: accepted or in doubt, with any outcome.
     """
 
@@ -172,6 +172,6 @@ def _spend(attempt: Attempt) -> Spend:
 
 @lru_cache(maxsize=4096)
 def _of_one(figure: float | None, over: bool) -> Spend:
-    """Return the cost of one generation. Cached, so that many jobs of one price share one object."""
+    """Return the cost of one generation. Cached: jobs of one price share one object."""
     credits_ = figure or 0.0
     return Spend(credits_ if over else 0.0, 0.0 if over else credits_, int(figure is None), 1)

@@ -1,6 +1,6 @@
-"""Compute what a run would do, entry by entry. Pure: from a manifest's entries and the journal's snapshot to rows.
+"""Compute the action of a run for each entry. Pure: from a manifest's entries and the journal's snapshot to rows.
 
-A plan says what `run` does with the same manifest, journal and settings, in the manifest's order. Both use
+A plan lists the actions of `run` for the same manifest, journal and settings, in the manifest's order. Both use
 `resume.take_up` for the initial state of each job.
 """
 
@@ -14,7 +14,7 @@ from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import RetryFailed
 
-# What `run` does with a job that is in the first state in the journal and starts in the second one.
+# The action of `run` for a job, by its state in the journal and its state at the start.
 _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
     (State.PENDING, State.PENDING): ("new", "will be submitted"),
     (State.FAILED, State.PENDING): ("retry", "failed; will be submitted again, as requested"),

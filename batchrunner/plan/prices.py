@@ -1,4 +1,4 @@
-"""The expected cost of a generation: the price table in force, and the calculation. Pure.
+"""The expected cost of a generation: the current price table, and the calculation. Pure.
 
 The price of a job comes from the first of these sources that has one: the manifest, the service's own price list
 (`batchrunner.providers.base.PriceList`), the built-in table.
@@ -105,7 +105,7 @@ class Prices:
         if value in self.own:
             return self.own[value], YOURS
         if known is not None and self.listed is not None:
-            # Of several that apply, the highest: an estimate above the charge is safe, one below it is not.
+            # If several rates apply, use the highest: an estimate above the charge is safe, one below it is not.
             rates = [one.credits_per_s for one in self.listed.rates.get(job.model, ()) if one.applies(job.params)]
             if rates:
                 return max(rates), f"{LISTED} of {rfc3339(self.listed.as_of)[:10]}"
@@ -124,7 +124,7 @@ def overrun(attempt: Attempt) -> float:
 
 
 def _like(job: Job) -> _Like:
-    """What jobs have in common whose prices are raised together."""
+    """Return the key of jobs whose prices are raised together."""
     spec = registry.models().get(job.model)
     by = spec.price.by if spec and spec.price else "resolution"
     return job.model, str(job.params.get(by, "")), billed_seconds(job) is None
@@ -139,7 +139,7 @@ def billed_seconds(job: Job) -> float | None:
 
 
 def billed_input(job: Job) -> Media | None:
-    """The input whose length the price depends on; None where there is none."""
+    """Return the input whose length determines the price, or None."""
     spec = registry.models().get(job.model)
     return job.inputs.get(spec.price.input) if spec and spec.price else None
 

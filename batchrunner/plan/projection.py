@@ -19,9 +19,9 @@ from batchrunner.plan.ledger import Spend
 class Projection:
     """The projected result of a run.
 
-    submissions: how many it would make. credits: their expected cost, as far as prices are known;
-    unpriced: how many have no known price. bases: sources of prices, with the number of jobs. spend: so far.
-    finish_in_s: when the last job would be done, or None. obstacles: what would stop the run early, as text.
+    submissions: their number. credits: their expected cost, as far as prices are known;
+    unpriced: the number without a known price. bases: sources of prices, with the number of jobs. spend: so far.
+    finish_in_s: when the last job would be done, or None. obstacles: reasons why the run would stop early.
     left_out: why a job would not be submitted, by fingerprint.
     """
 

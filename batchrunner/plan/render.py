@@ -1,6 +1,6 @@
 """Format a plan: a table for people, a summary for a long plan, and JSON for scripts. Pure.
 
-Text and JSON contain the same information. Money is in credits with US dollars beside it, and has its source.
+Text and JSON contain the same information. Money is in credits and US dollars, with its source.
 """
 
 from collections.abc import Mapping, Sequence

@@ -48,13 +48,13 @@ def hold_later(record: Record, run_id: str, now: float, credits_: float | None) 
     service's log by the job's key. now: wall time, s. credits_: the job's price, for the budget.
     """
     assert record.error is not None
-    told = f"the job failed ({record.error.kind}: {record.error.message}), and the journal may lack a later attempt"
-    error = Problem(LATER_LOST, f"{told} that was paid for", LATER_LOST_HINT, record.error.fault)
+    failure = f"the job failed ({record.error.kind}: {record.error.message}), and the journal may lack a later attempt"
+    error = Problem(LATER_LOST, f"{failure} that was paid for", LATER_LOST_HINT, record.error.fault)
     return _hold(advance(record, Move.RETRY), run_id, now, credits_, error)
 
 
 def fail(record: Record, problem: Problem | None, run_id: str, now: float, credits_: float | None) -> Record:
-    """Return a record in flight as failed, or held in doubt where the journal may lack a later attempt.
+    """Return a record in flight as failed, or held in doubt if the journal may lack a later attempt.
 
     A failure that may not be final stays a failure, because each run polls the generation again. It keeps its mark.
     now: wall time, s. credits_: the job's price, for the budget.
@@ -76,7 +76,7 @@ def _hold(record: Record, run_id: str, now: float, credits_: float | None, error
 def held_before_retry(
     known: Mapping[str, Record], run_id: str, now: float, estimate: Callable[[Job], float | None]
 ) -> dict[str, Record]:
-    """Return the records for a run that retries failed jobs: held in doubt where the journal may lack the retry."""
+    """Return the records for a run that retries failed jobs: held in doubt if the journal may lack the retry."""
     return {
         fingerprint: _hold(advance(record, Move.RETRY), run_id, now, estimate(record.job), ROLLED_BACK)
         if record.state is State.FAILED and record.error and record.attempts and may_lack_attempts(record.last.error)

@@ -1,8 +1,8 @@
 """The JSON log: one object per event and line, with stable keys. Pure.
 
-KEYS lists every event with its keys; docs/watching.md is made from it. Keys are added, never removed. Download progress
-and the passing of time are not logged; a `heartbeat` replaces them. No secret is written: every text passes `redacted`,
-and only the keys in KEYS are written.
+KEYS lists every event with its keys; docs/watching.md is generated from it. Keys are added, never removed. Download
+progress and the passing of time are not logged; a `heartbeat` replaces them. No secret is written: every text passes
+`redacted`, and only the keys in KEYS are written.
 """
 
 import json
@@ -37,7 +37,7 @@ ALWAYS: Mapping[str, str] = {
 # Moves that the text log omits, because another line follows.
 _OTHER_MOVES = {Move.BEGIN_SUBMIT: "is about to be submitted", Move.REFUSE: "was not accepted"}
 
-# For each event, when it is written and its own keys.
+# Each event: the time of its line, and its own keys.
 KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "run_started": ("the batch is loaded", ("name", "provider", "run_dir", "concurrency", "states")),
     "job_moved": (

@@ -37,7 +37,7 @@ _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
 _UNKNOWN = Problem("unknown", "no reason is known")
 
-# What the service or this machine does for a job, the most important first.
+# The phases of active jobs, the most important first.
 PHASES = ("downloading", "generating", "uploading", "queued", "in doubt")
 
 

@@ -142,7 +142,7 @@ def _millions(credits_: float) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """Format a changing duration in whole seconds, so that it does not flicker."""
+    """Format a changing duration in whole seconds, which does not flicker."""
     return f"{max(0, int(seconds))} s" if seconds < 60 else length_text(int(seconds))
 
 

@@ -1,9 +1,9 @@
-"""What is seen of a run while it lasts, and the last words on it: a live screen on a terminal, lines elsewhere.
+"""The display of a run: a live screen on a terminal, lines elsewhere, and a summary at the end.
 
-`make_progress` chooses a view; a `Progress` is what the run announces its events to. Rules: it only listens, and a
-terminal that goes away never disturbs the run. It starts no thread and reads no clock: time comes with the events.
-What is shown is decided in the pure files beside this one (`model`, `words`, `narrator`, `screen`, `jsonlog`),
-and the last words by `batchrunner.report`.
+`make_progress` selects a view. The run passes its events to a `Progress`. Rules: a progress only listens, and a
+terminal that goes away does not affect the run. It starts no thread and reads no clock: events bring the time. The pure
+modules `model`, `phrases`, `log_lines`, `screen` and `json_lines` define the contents; `batchrunner.report` defines the
+summary.
 """
 
 from types import TracebackType
@@ -19,7 +19,10 @@ __all__ = ["Progress", "make_progress"]
 
 
 class Progress:
-    """Shows events as they come: call it with each. A context manager, so that the terminal is left as it was."""
+    """Shows the events of a run: call it with each event.
+
+    A context manager, because a view must restore the terminal.
+    """
 
     def __init__(self, model: Model, view: "View") -> None:
         self._model = model
@@ -34,20 +37,20 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._view.close()
 
     def __call__(self, event: Event) -> None:
-        """Show `event`, if it is worth it. Never raises for what becomes of the terminal."""
+        """Show `event` if the view has a line for it. Ignores errors of the terminal."""
         self._model.take(event)
         self._view.show(event)
 
 
 def make_progress(*, stream: TextIO, quiet: bool, plain: bool, log_format: str = "text") -> Progress:
-    """The progress for `stream`: a screen if it is a terminal that can show one, else lines.
+    """Return the progress for `stream`: a screen if it is a terminal that can show one, otherwise lines.
 
-    quiet: only what needs a person. plain: lines also on a terminal. log_format: ``json`` for one object an event.
-    NO_COLOR and FORCE_COLOR are honoured as rich does.
+    quiet: show only events that need a person. plain: lines even on a terminal. log_format: ``json`` for one object per
+    event. NO_COLOR and FORCE_COLOR work as in rich.
     """
     from batchrunner.progress import views
 

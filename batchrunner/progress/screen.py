@@ -126,7 +126,7 @@ def _service(model: Model) -> Spans:
 
 
 def _jobs(model: Model, most: int, width: int) -> list[Spans]:
-    """Return the rows that fit: transfers and the oldest generations first, so that rows keep their places."""
+    """Return the rows that fit: transfers and the oldest generations first, because these rows keep their places."""
     if most < 1 or not model.rows:
         return []
     rows = model.rows.values()

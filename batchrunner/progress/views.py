@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live as RichLive
 
-_STILL_S = 1.0  # the least frame rate, so that durations advance
+_STILL_S = 1.0  # the minimum frame rate: durations advance
 _STYLES = {"": "", "bold": "bold", "dim": "dim", "good": "green", "bad": "red", "busy": "cyan"}
 _LEVELS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
