@@ -4,8 +4,8 @@ A run ends early for one reason. Each reason has a kind, a stable slug that jour
 each kind its exit status and its advice. A reason of an unknown kind needs a person. `retry_of` says of a failed job
 whether another submission can succeed. Console, report, `status` and webhook read both tables.
 
-Rule: a command is offered only if it makes progress. It is not offered if it would stop again immediately or would pay for
-nothing.
+Rule: a command is offered only if it makes progress. It is not offered if it would stop again immediately
+or would pay for nothing.
 """
 
 from collections.abc import Mapping

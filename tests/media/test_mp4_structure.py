@@ -104,7 +104,7 @@ def test_every_truncation_is_found(clips: dict[str, bytes], layout: str) -> None
 
 
 def test_a_fragmented_file_cut_inside_a_box_is_found(clips: dict[str, bytes]) -> None:
-    assert "wants" in refusal(clips["fragmented"][:-1])
+    assert "needs" in refusal(clips["fragmented"][:-1])
 
 
 TAILS = {
@@ -150,7 +150,7 @@ def test_a_last_mdat_without_a_size_is_valid_if_its_samples_are_there(clips: dic
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("name", [b"moof", b"mdat", b"moov", b"free", b"udta"])
 def test_a_truncated_box_is_not_trailing_data(clips: dict[str, bytes], layout: str, name: bytes) -> None:
-    assert "wants" in refusal(clips[layout] + struct.pack(">I4s", 100, name) + bytes(91))
+    assert "needs" in refusal(clips[layout] + struct.pack(">I4s", 100, name) + bytes(91))
 
 
 @pytest.mark.parametrize("remainder", [b"\0", b"\0\0\1", b"\0\0\1\xabmoo", bytes(4097)], ids=len)
@@ -295,7 +295,7 @@ def test_overlapping_pictures_are_not_read_repeatedly() -> None:
     assert "more than the file" in refusal(many)
 
 
-@pytest.mark.parametrize(("bound", "reason"), [("_MAX_NAL_UNITS", "more than 50 NAL"), ("_MAX_SAMPLE_BYTES", "too many")])
+@pytest.mark.parametrize(("bound", "reason"), [("_MAX_NAL_UNITS", "50 NAL"), ("_MAX_SAMPLE_BYTES", "too many")])
 def test_work_on_pictures_is_bounded(bound: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mp4_structure, bound, 50)
     assert reason in refusal(SOURCE.read_bytes())
