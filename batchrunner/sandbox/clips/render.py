@@ -95,7 +95,9 @@ def open_image(path: Path) -> "Image.Image":
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I;16"):  # PIL would clip it to 8 bits
                 image = image.point(lambda value: value / 256).convert("L")
-            return image.convert("RGBA" if image.has_transparency_data else "RGB")
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            image.thumbnail((2048, 2048))  # no clip shows more
+            return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RenderFailed("image_url", "image_load_error", f"Could not load the image: {error}") from None
 

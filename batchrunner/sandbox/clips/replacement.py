@@ -47,25 +47,26 @@ def cut_out(picture: Image.Image, size: Size) -> Bytes:
     It is what is opaque, or what the network takes for the largest person, or else the whole picture. Where the
     picture's edge cuts it off, it fades out.
     """
-    fitted = ImageOps.fit(picture.convert("RGBA"), (size[1], size[0]))
-    colours, alpha = np.asarray(fitted.convert("RGB")), np.asarray(fitted)[..., 3]
-    opacity = alpha / 255 if (alpha < 128).mean() > 0.02 else find_character(colours)
+    layer = picture.convert("RGBA")
+    if (np.asarray(layer)[..., 3] < 128).mean() < 0.02:
+        layer.putalpha(Image.fromarray(find_character(np.asarray(picture.convert("RGB")))))
+    fitted = np.asarray(ImageOps.fit(layer, (size[1], size[0])))
     down, across = np.mgrid[1 : 0 : size[0] * 1j, -1 : 1 : size[1] * 1j]
-    opacity = 255 * opacity * np.clip(down / 0.03, 0, 1) * np.clip((1 - np.abs(across)) / 0.1, 0, 1)
+    opacity = fitted[..., 3] * np.clip(down / 0.03, 0, 1) * np.clip((1 - np.abs(across)) / 0.1, 0, 1)
     # Edges take the colour of the pixels inside of them: the old background does not shine through.
-    inner = np.dstack([colours, np.where(opacity > 240, 255, 0)]).astype(np.uint8)
+    inner = np.dstack([fitted[..., :3], np.where(opacity > 240, 255, 0)]).astype(np.uint8)
     character = Image.fromarray(np.dstack([fill(inner), opacity.astype(np.uint8)]))
     return np.asarray(character.crop(character.getchannel("A").getbbox()))
 
 
-def find_character(picture: Bytes) -> Floats:
-    """Return the opacity of the largest person, 0 to 1; all 1 if there is none: (h, w, 3) to (h, w)."""
+def find_character(picture: Bytes) -> Bytes:
+    """Return the opacity of the largest person, 0 to 255; all 255 if there is none: (h, w, 3) to (h, w)."""
     image, smooth = Image.fromarray(picture), Image.Resampling.BILINEAR
     score = person(np.asarray(image.resize((SIZE_PX, SIZE_PX), smooth)))
     found = widen(largest(score > 0.5), 3)
     score = np.where(found, score, 0) if found.mean() > 0.01 else np.ones_like(score)
-    wide = np.asarray(Image.fromarray(score).resize(image.size, smooth))
-    return np.clip((wide - 0.3) / 0.5, 0, 1)
+    wide = Image.fromarray((255 * score).astype(np.uint8)).resize(image.size, smooth)
+    return np.asarray(wide.point(lambda value: 2 * (value - 76)))
 
 
 def adapt_tone(character: Bytes, scene: Bytes, take: Take) -> Bytes:
@@ -136,7 +137,7 @@ def background(scene: Scene, samples: dict[int, Bytes], margin: NDArray[Any]) ->
     plate = Image.new("RGBA", (columns + 2 * x, rows + 2 * y))
     for key, sample in samples.items():
         (right, down), hidden = scene.offsets[key], enlarge(scene.erased[key], (rows, columns))
-        layer = np.dstack([sample, 255 - np.minimum(hidden, 85) * 3])
+        layer = np.dstack([sample, 255 - np.minimum(hidden, 51) * 5])
         moved = warp(layer, (1, 0, right * columns - x, 0, 1, down * rows - y), (rows + 2 * y, columns + 2 * x))
         plate = Image.alpha_composite(Image.fromarray(moved), plate)
     return fill(np.asarray(plate))
@@ -196,7 +197,9 @@ class Replacement:
         return paste(scene, drawn[..., :3], opacity)
 
     def _without_subject(self, frame: Bytes, number: int) -> Bytes:
-        hidden = enlarge(self._erased[min(round(number / self._every), len(self._erased) - 1)], self._size)
+        key = number // self._every
+        # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
+        hidden = enlarge(self._erased[key : key + 2].max(0), self._size)
         if self._plate is None:
             return fill(np.dstack([frame, 255 - hidden]))
         x, y = self._margin - self._offsets[number]

@@ -34,9 +34,7 @@ def understand(pictures: Bytes, scores: Floats) -> Scene:
     background = still_background(np.stack([shift(*pair) for pair in zip(layers, -offsets, strict=True)]))
     behind = None if background is None else np.stack([shift(background, offset) for offset in offsets])
     masks = follow(pictures, scores > 0.8, behind)
-    soft = np.stack([blur(255 * widen(mask, 4), 3) for mask in masks]).astype(np.uint8)
-    # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
-    erased = np.maximum.reduce([soft, soft[[0, *range(len(soft) - 1)]], soft[[*range(1, len(soft)), -1]]])
+    erased = np.stack([blur(255 * widen(mask, 4), 3) for mask in masks]).astype(np.uint8)
     return Scene(offsets / SIDE_PX, background is not None, erased, find_poses(masks))
 
 

@@ -1,4 +1,4 @@
-"""Synthetic scenes whose right answer is known: a textured background, a disc that walks over it, a stone."""
+"""Synthetic scenes with a known result: a textured background, a disc that moves across it, a stone."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ SIDE = 128
 
 @dataclass
 class Walk:
-    """n key frames: pictures (n, 128, 128, 3), what the network might say, the subject's true masks and centres."""
+    """n key frames: pictures (n, 128, 128, 3), the network's output, the subject's true masks and centres."""
 
     background: Bytes
     pictures: Bytes
@@ -21,7 +21,7 @@ class Walk:
 
 
 def texture(seed: int, side: int = SIDE) -> Bytes:
-    """A smooth random picture of 20 to 220: (side, side, 3)."""
+    """Return a smooth random picture of 20 to 220: (side, side, 3)."""
     noise = np.random.default_rng(seed).random((side, side, 3))
     soft = np.dstack([blur(noise[..., channel], 2) for channel in range(3)])
     return np.asarray((soft - soft.min()) / (soft.max() - soft.min()) * 200 + 20, np.uint8)
@@ -33,9 +33,9 @@ def disc(x: float, y: float, radius: float, side: int = SIDE) -> Mask:
 
 
 def walk(frames: int = 12, drift: float = 0.0, stone: bool = False, seed: int = 1) -> Walk:
-    """A red disc walks from left to right. drift: pixels a frame that the camera moves the scene right.
+    """A red disc moves from left to right. drift: pixels a frame that the camera moves the scene right.
 
-    stone: the network takes a still stone, which the disc touches at first, for a part of the subject.
+    stone: the network takes a still stone, which the disc first touches, for a part of the subject.
     """
     wide = texture(seed, SIDE + 128)
     pictures, scores, masks, centres = [], [], [], []

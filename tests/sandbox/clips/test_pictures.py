@@ -10,7 +10,7 @@ def drawn(*rows: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     return np.array([[letter == "#" for letter in row] for row in rows])
 
 
-def test_the_largest_component_or_the_near_one() -> None:
+def test_the_largest_or_the_nearest_component_is_selected() -> None:
     mask = drawn("##..#", "#..##", "...##")
     assert largest(mask).sum() == 5
     assert largest(mask, drawn("##...", ".....", ".....")).sum() == 3
@@ -18,13 +18,13 @@ def test_the_largest_component_or_the_near_one() -> None:
     assert not largest(~np.ones((3, 3), bool)).any()
 
 
-def test_a_winding_component_is_one() -> None:
+def test_a_winding_component_is_one_component() -> None:
     mask = np.ones((41, 41), bool)
     mask[1::4, :-1] = mask[3::4, 1:] = False
     assert (largest(mask) == mask).all()
 
 
-def test_widening_and_blurring_reach_their_radius() -> None:
+def test_widening_and_blurring_have_the_given_radius() -> None:
     mask = np.zeros((9, 9), bool)
     mask[4, 4] = True
     assert widen(mask, 2).sum() == 25
@@ -50,7 +50,7 @@ def test_a_paste_covers_by_its_opacity() -> None:
     assert paste(below, above, opacity)[..., 0].tolist() == [[100, 150, 200], [100, 100, 100]]
 
 
-def test_a_hole_is_filled_from_around_it() -> None:
+def test_a_hole_is_filled_from_its_surroundings() -> None:
     picture = np.zeros((64, 48, 4), np.uint8)
     picture[..., :3] = (np.arange(48) * 4)[None, :, None]
     picture[..., 3] = 255

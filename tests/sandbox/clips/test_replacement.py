@@ -1,4 +1,4 @@
-"""The character: cut-out, tone, take, place, shadow; and the background, on pictures whose right answer is known."""
+"""The character: cut-out, tone, take, place, shadow; and the background, on pictures with a known result."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def network_says(monkeypatch: pytest.MonkeyPatch, score: Floats) -> None:
     monkeypatch.setattr(replacement, "person", lambda picture: score)
 
 
-def test_the_character_alone_is_left_in_its_own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_character_is_left_in_its_own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     network_says(monkeypatch, blur(disc(128, 128, 77, 256), 3))
     character = cut_out(portrait(), (200, 200))
     assert character.shape[:2] == (pytest.approx(120, abs=8), pytest.approx(120, abs=8))
@@ -52,7 +52,7 @@ def test_the_larger_of_two_people_is_the_character(monkeypatch: pytest.MonkeyPat
     assert cut_out(portrait(), (200, 200)).shape == alone.shape
 
 
-def test_a_picture_of_nobody_is_taken_whole() -> None:
+def test_a_picture_without_a_person_is_used_whole() -> None:
     character = cut_out(Image.new("RGB", (64, 64), "gray"), (100, 150))
     assert (character[:90, 20:130, 3] == 255).all()
     assert character[-1, :, 3].max() < 100  # fades out at the edges
@@ -83,12 +83,12 @@ def test_the_picture_is_cropped_to_the_middle_of_the_clips_shape(monkeypatch: py
         ((119, 119, 119), (50, 0, 0)),
     ],
 )
-def test_lab_is_that_of_the_cie(rgb: tuple[int, ...], lab: tuple[float, ...]) -> None:
+def test_lab_values_match_the_standard(rgb: tuple[int, ...], lab: tuple[float, ...]) -> None:
     lightness, a, b = to_lab(np.array([[rgb]], np.uint8))[0, 0]
     assert (lightness / 2.55, a - 128, b - 128) == pytest.approx(lab, abs=1)
 
 
-def test_lab_and_back() -> None:
+def test_conversion_to_lab_and_back_changes_little() -> None:
     picture = np.random.default_rng(0).integers(60, 196, (50, 50, 3)).astype(np.uint8)
     difference = np.abs(to_rgb(to_lab(picture)).astype(int) - picture)
     assert difference.mean() < 1
@@ -116,14 +116,14 @@ def test_transparent_pixels_do_not_count() -> None:
     assert np.abs(changed[20:].astype(int) - picture[20:]).mean() < 6
 
 
-def test_the_take_grades() -> None:
+def test_a_take_changes_the_tone() -> None:
     scene = face()[..., :3]
     plain = to_lab(adapt_tone(face(), scene, PLAIN)[..., :3]).mean((0, 1))
     graded = to_lab(adapt_tone(face(), scene, PLAIN._replace(tone=(12, 3, -4)))[..., :3]).mean((0, 1))
     assert graded - plain == pytest.approx([12, 3, -4], abs=1)
 
 
-def test_the_character_stands_on_its_foot_with_its_height() -> None:
+def test_the_character_stands_on_its_foot_at_the_given_height() -> None:
     drawn = place(RED, (60, 90), 80, 0, (100, 120))
     rows, columns = np.nonzero(drawn[..., 3] > 127)
     assert (rows.min(), rows.max()) == (pytest.approx(10, abs=1), pytest.approx(89, abs=1))
@@ -131,27 +131,27 @@ def test_the_character_stands_on_its_foot_with_its_height() -> None:
     assert drawn[50, 60].tolist() == [255, 0, 0, 255]
 
 
-def test_it_leans_at_the_top_and_not_at_the_foot() -> None:
+def test_the_character_leans_at_the_top_and_not_at_the_foot() -> None:
     opacity = place(RED, (60, 90), 80, 30, (100, 120))[..., 3]
     centres = [float(np.flatnonzero(opacity[row] > 127).mean()) for row in (12, 50, 88)]
     assert centres == pytest.approx([60 + 29, 60 + 15, 60], abs=1.5)
 
 
 @pytest.mark.parametrize(("foot", "visible"), [((-500, 90), False), ((60, 900), False), ((5, 130), True)])
-def test_a_place_outside_of_the_frame(foot: tuple[float, float], visible: bool) -> None:
+def test_a_place_outside_the_frame_is_clipped(foot: tuple[float, float], visible: bool) -> None:
     drawn = place(RED, foot, 80, 10, (100, 120))
     assert drawn.shape == (100, 120, 4)
     assert drawn[..., 3].any() == visible
 
 
-def test_the_shadow_is_darkest_at_the_foot_and_ends_soon() -> None:
+def test_the_shadow_is_darkest_at_the_foot_and_short() -> None:
     dark = shadow((60, 90), 40, (120, 120))
     assert dark[90, 60] == dark.max() > 100
     assert dark[:80].max() == 0
     assert dark[:, :20].max() == 0
 
 
-def test_bright_blades_cover_the_foot_and_nothing_above_it() -> None:
+def test_bright_grass_covers_the_foot_only() -> None:
     scene = np.zeros((100, 100, 3), np.uint8)
     scene[:, ::10] = scene[:, 1::10] = 255
     opaque = np.full((100, 100), 255, np.uint8)
@@ -171,7 +171,7 @@ def test_takes_differ_in_grade_pose_and_timing_and_are_repeatable() -> None:
 
 
 @pytest.mark.parametrize("drift", [0, 2])
-def test_the_background_is_that_of_the_frames_that_show_it(drift: float) -> None:
+def test_the_plate_shows_the_uncovered_background(drift: float) -> None:
     scene = walk(drift=drift, seed=4)
     known = understand(scene.pictures, scene.scores)
     margin = np.ceil(np.abs(known.offsets).max(0) * SIDE).astype(int)
@@ -184,6 +184,6 @@ def test_the_background_is_that_of_the_frames_that_show_it(drift: float) -> None
     assert middle[70, 40, 0] < 225  # the disc was there, and is red
 
 
-def test_between_key_frames_values_go_straight() -> None:
+def test_values_between_key_frames_are_interpolated() -> None:
     values = np.array([[0, 10], [4, 30]], np.float32)
     assert between_keys(values, np.array([0, 1, 2, 9]), 4).tolist() == [[0, 10], [1, 15], [2, 20], [4, 30]]

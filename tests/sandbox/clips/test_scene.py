@@ -1,4 +1,4 @@
-"""The camera's path, the background, the subject's masks and poses, on scenes whose right answer is known."""
+"""The camera's path, the background, the subject's masks and poses, on scenes with a known result."""
 
 import numpy as np
 import pytest
@@ -41,14 +41,14 @@ def test_a_translation_is_measured_to_an_eighth_of_a_pixel(right: float, down: f
     assert camera_step(shifted(0, 0), shifted(right, down), ALL) == pytest.approx((right, down), abs=0.125)
 
 
-def test_the_subjects_own_motion_does_not_count() -> None:
+def test_a_moving_object_does_not_count_as_camera_motion() -> None:
     before, after = shifted(0, 0), shifted(2, 3)
     before[disc(50, 60, 20)] = after[disc(80, 60, 20)] = 255
     fixed = ~(disc(50, 60, 26) | disc(80, 60, 26))
     assert camera_step(before, after, fixed) == pytest.approx((2, 3), abs=0.1)
 
 
-def test_the_cameras_path_is_that_of_the_scene() -> None:
+def test_the_cameras_path_follows_the_scene() -> None:
     scene = walk(drift=2)
     path = camera_path(scene.pictures, scene.masks)
     assert path[:, 0] == pytest.approx(2.0 * (np.arange(12) - 6), abs=0.15)
@@ -84,7 +84,7 @@ def behind(scene: Walk) -> Bytes:
     return np.stack([background] * len(scene.pictures))
 
 
-def test_a_still_stone_is_not_the_subject_although_the_network_says_so() -> None:
+def test_a_still_object_is_not_the_subject_even_if_the_network_reports_it() -> None:
     scene = walk(stone=True)
     masks = follow(scene.pictures, scene.scores > 0.8, behind(scene))
     assert min(overlap(*pair) for pair in zip(masks, scene.masks, strict=True)) > 0.85
@@ -129,7 +129,7 @@ def test_a_pose_is_foot_height_lean_and_area() -> None:
     assert (area, present) == pytest.approx((60 * 20 / 20000, 1))
 
 
-def test_a_subject_that_is_missed_for_a_moment_is_present_and_later_gone() -> None:
+def test_a_subject_that_is_missed_briefly_is_present_and_later_absent() -> None:
     masks = np.zeros((20, 50, 50), bool)
     masks[[0, 1, 3, 4], 10:40, 20:30] = True
     assert find_poses(masks)[[2, 5, 7, 8, 19], 5].tolist() == [1, 1, 1, 0, 0]
@@ -145,7 +145,7 @@ def test_all_of_the_subject_is_erased_and_not_much_more(drift: float) -> None:
         assert (erased > 127).mean() < 4.5 * mask.mean()
 
 
-def test_the_subject_is_where_it_is_in_the_frame_also_when_the_camera_moves() -> None:
+def test_poses_are_positions_in_the_frame_even_if_the_camera_moves() -> None:
     scene = walk(drift=2, seed=4)
     assert understood(scene).poses[2:-2, 0] * SIDE == pytest.approx(scene.centres[2:-2], abs=2.5)
 
