@@ -26,6 +26,7 @@ from batchrunner.storage.paths import expanded
 
 if TYPE_CHECKING:
     from batchrunner.app.setup import Setup
+    from batchrunner.settings import Settings
     from batchrunner.storage.run_directory import RunDir
 
 _EPILOG = """\b
@@ -347,6 +348,40 @@ def sandbox(**options: Any) -> int:
     from batchrunner.sandbox import serve
 
     return serve.serve(serve.configure(options))
+
+
+@cli.command(short_help="Check key, balance, clock, disk and folders before a run.")
+@click.argument("manifest", type=_PATH, required=False)
+@_places
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def doctor(manifest: Path | None, as_json: bool, **flags: object) -> int:
+    """Check before a run what would stop it later: key, balance, clock, disk, folders, time zone and proxy.
+
+    With MANIFEST, the settings and the run directory of its batch are checked. Submits nothing and costs nothing. The
+    exit status is 1 if a run would stop or be refused, otherwise 0.
+    """
+    from batchrunner.app import doctor as examination
+
+    settings, folders = _examined(manifest, flags)
+    findings = examination.examine(settings, os.environ, folders)
+    clean = Redactor.of(os.environ).text
+    click.echo(clean(examination.as_json(findings) if as_json else examination.as_text(findings)))
+    return examination.exit_status(findings)
+
+
+def _examined(manifest: Path | None, flags: dict[str, Any]) -> tuple["Settings", dict[str, Path]]:
+    """Return the settings and folders that `doctor` checks."""
+    from batchrunner.engine.polling import duration_cache
+    from batchrunner.settings import resolve
+
+    if manifest is None:
+        settings = resolve(flags, os.environ, {})
+        folders = {"run directory": Path(settings.output or "output")}
+    else:
+        setup = _load(manifest, flags)
+        settings, folders = setup.settings, {"run directory": setup.rundir.path}
+    cache = duration_cache.place(os.environ)
+    return settings, folders | ({"cache": cache.parent} if cache else {})
 
 
 @cli.command(short_help="Print the manifest's JSON Schema.")

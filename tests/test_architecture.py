@@ -55,7 +55,7 @@ IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}
 TASKS = {"create_task", "ensure_future", "gather", "TaskGroup", "wait_for", "run_coroutine_threadsafe"}
 TASK_MAKERS = {"batchrunner.engine.loop", "batchrunner.app.runner", "batchrunner.sandbox.server"}
-LOOP_STARTERS = {"batchrunner.app.runner", "batchrunner.sandbox.serve"}
+LOOP_STARTERS = {"batchrunner.app.doctor", "batchrunner.app.runner", "batchrunner.sandbox.serve"}
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 
 

@@ -1,0 +1,108 @@
+"""`doctor` finds what would stop a run later, and says what to do about it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchrunner.app.doctor import (
+    Finding,
+    Level,
+    answer,
+    as_json,
+    as_text,
+    balance,
+    clock,
+    disk,
+    exit_status,
+    folder,
+    key,
+    time_zone,
+)
+from batchrunner.errors import AccountFault, ExitStatus, UsageError
+from batchrunner.providers.base import Balance
+from batchrunner.settings import Moment
+from tests.conftest import NOW
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("found", "level"),
+    [(None, Level.WARNING), (Balance(0.0, NOW), Level.PROBLEM), (Balance(12.5, NOW), Level.OK)],
+)
+def test_an_empty_account_is_a_problem(found: Balance | None, level: Level) -> None:
+    assert balance(found).level is level
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "level", "text"),
+    [(5.0, Level.OK, "as at the service"), (-90.0, Level.WARNING, "behind"), (3600.0, Level.PROBLEM, "ahead of")],
+)
+def test_a_wrong_clock_is_found(skew_s: float, level: Level, text: str) -> None:
+    finding = clock(NOW, NOW + skew_s)
+    assert finding.level is level
+    assert text in finding.message
+
+
+def test_a_service_that_does_not_tell_its_time_gives_a_warning() -> None:
+    assert clock(None, NOW).level is Level.WARNING
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "free_inodes", "level"),
+    [
+        (50 * GB, 10**6, Level.OK),
+        (GB // 2, None, Level.WARNING),
+        (1000, None, Level.PROBLEM),
+        (50 * GB, 10, Level.PROBLEM),
+        (None, None, Level.WARNING),
+    ],
+)
+def test_a_full_disk_is_a_problem(free_bytes: int | None, free_inodes: int | None, level: Level) -> None:
+    assert disk(Path("/srv"), free_bytes, free_inodes).level is level
+
+
+def test_a_start_outside_the_window_is_a_warning() -> None:
+    noon = 1_764_504_000.0  # 12:00 UTC
+    assert time_zone(noon, None).level is Level.OK
+    assert time_zone(noon, Moment("2027-01-31T06:00")).level is Level.OK
+    assert time_zone(noon, Moment("2020-01-31T06:00")).level is Level.WARNING
+
+
+def test_refused_keys_and_folders_are_problems_with_a_step() -> None:
+    findings = [
+        key(UsageError("no API key", "Set it."), "api.example"),
+        answer(AccountFault("unauthorized", "the key is refused", "Set AIMLAPI_KEY."), "api.example"),
+        folder("cache", Path("/x"), "Permission denied"),
+    ]
+    assert all(item.level is Level.PROBLEM and item.step for item in findings)
+    assert exit_status(findings) is ExitStatus.FAILED
+    assert exit_status([Finding("key", Level.OK, "set")]) is ExitStatus.OK
+    assert "-> Set it." in as_text(findings)
+    assert [item["check"] for item in json.loads(as_json(findings))] == ["key", "service", "cache"]
+
+
+def doctor(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchrunner", "doctor", *arguments]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("AIML")}
+    return subprocess.run(
+        command, cwd=place, env=plain | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_without_a_key_it_says_what_to_set(tmp_path: Path) -> None:
+    done = doctor(tmp_path)
+    assert done.returncode == 1
+    assert "problem  key" in done.stdout
+    assert "export AIMLAPI_KEY" in done.stdout
+
+
+def test_a_service_that_cannot_be_reached_is_a_problem(tmp_path: Path) -> None:
+    done = doctor(tmp_path, AIMLAPI_KEY="a-key-of-many-characters", AIMLAPI_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 1, done.stderr
+    assert "problem  service" in done.stdout
+    assert "a-key-of-many-characters" not in done.stdout + done.stderr
