@@ -108,6 +108,8 @@ class Shell:
     def __call__(self, *arguments: str) -> Ran:
         """Run the command in this process."""
         self.monkeypatch.setattr(sys, "argv", ["batchrunner", *arguments])
+        # Under `python -m pytest`, click would otherwise call the program "python -m pytest.batchrunner".
+        self.monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.main()

@@ -864,9 +864,9 @@ def test_so_many_of_the_latest_attempts_are_stored_as_are_asked_for(journal: Jou
     failed = advance(first, Move.FAIL, error=Problem("broken", "it broke"), ended_at=7.0)
     pending = advance(failed, Move.RETRY)
     sent = advance(pending, Move.BEGIN_SUBMIT, request_id="run.a.2", submitted_at=8.0)
-    held = advance(sent, Move.DOUBT, error=Problem("lost", "it may have been accepted"))
+    unsure = advance(sent, Move.DOUBT, error=Problem("lost", "it may have been accepted"))
     fingerprint = first.job.fingerprint
-    asyncio.run(journal.save(held))
+    asyncio.run(journal.save(unsure))
     stored = known(path).records[fingerprint]
     outcomes = [attempt.outcome for attempt in stored.attempts]
     assert outcomes == [first.last.outcome, "in_doubt"], "only the latest by default"

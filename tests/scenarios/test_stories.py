@@ -342,8 +342,8 @@ def test_with_a_readable_log_the_waits_grow_to_half_an_hour(tmp_path: Path) -> N
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(30)))
         await sim.run(jobs, concurrency=30, outage_wait="2h")
-        tried = sorted(row["attempts"][0]["submitted_at"] for row in sim.report["jobs"] if row["attempts"])
-        times = [datetime.fromisoformat(moment).timestamp() for moment in tried]
+        sent = sorted(row["attempts"][0]["submitted_at"] for row in sim.report["jobs"] if row["attempts"])
+        times = [datetime.fromisoformat(moment).timestamp() for moment in sent]
         waits = [after - before for before, after in pairwise(times[2:])]
         assert [round(wait, -1) for wait in waits] == [30.0, 120.0, 480.0, 1800.0, 1800.0, 1800.0]
 
@@ -426,7 +426,7 @@ def test_a_clip_that_never_arrives_complete_is_kept_or_fails_with_a_reason(tmp_p
             assert f".batchrunner/set_aside/{kept.name}" in text
         [cause] = causes(sim.report)
         assert "--retry-failed" not in f"{cause.command} {cause.hints}"
-        assert "nothing is paid for again" in cause.note
+        assert "Nothing is paid for again" in cause.note
         assert await sim.run(entries("a")) == 1
         assert list(sim.accepted().values()) == [1]
         assert [job.name for job in sim.path(".batchrunner/set_aside").iterdir()] == [kept.name]
