@@ -48,7 +48,7 @@ def test_a_wrong_clock_is_found(skew_s: float, level: Level, text: str) -> None:
     assert text in finding.message
 
 
-def test_a_service_that_does_not_tell_its_time_gives_a_warning() -> None:
+def test_a_service_without_a_date_header_gives_a_warning() -> None:
     assert clock(None, NOW).level is Level.WARNING
 
 

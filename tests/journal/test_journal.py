@@ -870,9 +870,9 @@ def test_so_many_of_the_latest_attempts_are_stored_as_are_asked_for(journal: Jou
     stored = known(path).records[fingerprint]
     outcomes = [attempt.outcome for attempt in stored.attempts]
     assert outcomes == [first.last.outcome, "in_doubt"], "only the latest by default"
-    asyncio.run(journal.save(held, attempts=2))
+    asyncio.run(journal.save(unsure, attempts=2))
     stored = known(path).records[fingerprint]
-    assert (stored.state, stored.attempts) == (State.IN_DOUBT, held.attempts)
+    assert (stored.state, stored.attempts) == (State.IN_DOUBT, unsure.attempts)
     assert [attempt.outcome for attempt in stored.attempts] == ["failed", "in_doubt"]
 
 

@@ -177,7 +177,7 @@ def test_calls_are_throttled_for_an_hour(virtual: Any) -> None:
 
 
 @pytest.mark.parametrize("shows", [show for show in SHOWS if show not in {"refused", "black_hole", "reset"}])
-def test_in_an_outage_all_calls_fail_alike(virtual: Any, shows: str) -> None:
+def test_in_an_outage_all_calls_fail_in_the_same_way(virtual: Any, shows: str) -> None:
     status = {"unavailable": 503, "server_error": 500, "html_502": 502, "html_524": 524, "empty_503": 503}[shows]
 
     async def scenario(client: Client) -> None:

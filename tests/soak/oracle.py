@@ -57,7 +57,7 @@ class Figures:
             "jobs": self.jobs,
             "accepted by the service": self.accepted,
             "paid twice": self.paid_twice,
-            "submissions in the air at a stop": self.active,
+            "active submissions at a stop": self.active,
             "  of which the service accepted": self.accepted_active,
             "  of which adopted through the log": self.adopted,
             "jobs in doubt at the end": self.in_doubt,
@@ -100,7 +100,7 @@ def check_batch(batch: Batch, ledger: Events, active: set[str], *, logs: bool = 
     figures.bad_files = len(bad_files)
     figures.wrong += [*lost, *bad_files, *_untrue(batch, report, accepted), *_forbidden_output(batch)]
     if figures.in_doubt > len(active):
-        figures.wrong.append(f"{figures.in_doubt} jobs in doubt, and only {len(active)} submissions were in the air")
+        figures.wrong.append(f"{figures.in_doubt} jobs in doubt, and only {len(active)} submissions were active")
     return figures
 
 

@@ -1,4 +1,4 @@
-"""The machine under a batch: two runs at once, a run directory that cannot be written, a disk that is full."""
+"""The machine: two runs at once, an unwritable run directory, a full disk."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.soak.oracle import check_batch
 from tests.soak.processes import Service, call, wait_for
 
 Mount = Callable[..., None]
-_FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and what a slow machine needs besides
+_FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and a margin for a slow machine
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Mounts a tmpfs with `options` at a place, or remounts it. Skips where that is not allowed."""
+    """Mount a tmpfs with `options` at a place, or remount it. Skip the test where that is not allowed."""
     places: list[Path] = []
 
     def mounted(place: Path, options: str) -> None:
@@ -71,7 +71,7 @@ def test_a_second_run_ends_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Pat
     assert figures.in_doubt <= 8
 
 
-def test_two_runs_started_at_the_same_moment(tmp_path: Path, service: Service) -> None:
+def test_only_one_of_two_simultaneous_runs_works(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 8, dict(service.environment()))
     with batch.start() as one, batch.start() as other:
         assert sorted([one.end(), other.end()]) == [0, 4]
@@ -80,7 +80,7 @@ def test_two_runs_started_at_the_same_moment(tmp_path: Path, service: Service) -
     assert figures.accepted == figures.jobs
 
 
-def test_looking_at_a_batch_that_runs(tmp_path: Path, service: Service) -> None:
+def test_status_plan_and_validate_work_during_a_run(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 40, dict(service.environment()))
     with batch.start() as run:
         run.says("accepted")
@@ -97,11 +97,11 @@ def test_looking_at_a_batch_that_runs(tmp_path: Path, service: Service) -> None:
                 assert (shown.returncode, shown.stderr) == (0, "")
             polls += 1
         assert run.end() == 0
-        assert polls, "the batch was over before anybody looked"
+        assert polls, "the batch was over before the first status"
     assert _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))["submissions"] == 0
 
 
-def test_looking_at_a_batch_from_its_very_first_moment(tmp_path: Path, service: Service) -> None:
+def test_status_works_from_the_first_moment_of_a_run(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 2, dict(service.environment()))
     with batch.start() as run:
         while run.process.poll() is None:
@@ -110,11 +110,11 @@ def test_looking_at_a_batch_from_its_very_first_moment(tmp_path: Path, service: 
         assert run.end() == 0
 
 
-# A run directory that cannot be written
+# An unwritable run directory
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "below /proc"])
-def test_a_run_directory_that_cannot_be(tmp_path: Path, service: Service, place: str) -> None:
+def test_an_impossible_run_directory_is_a_usage_error(tmp_path: Path, service: Service, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     output = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "out", "below /proc": Path("/proc/out")}
     batch = make_batch(tmp_path, 2, dict(service.environment()), output=output[place])
@@ -122,14 +122,16 @@ def test_a_run_directory_that_cannot_be(tmp_path: Path, service: Service, place:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_read_only_file_system(tmp_path: Path, service: Service, mount: Mount) -> None:
+def test_a_read_only_file_system_is_a_usage_error(tmp_path: Path, service: Service, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "ro")
     _is_refused(make_batch(tmp_path, 2, dict(service.environment()), output=place / "out"), service)
 
 
-def test_a_batch_whose_file_system_has_become_read_only(tmp_path: Path, service: Service, mount: Mount) -> None:
+def test_a_run_on_a_file_system_that_became_read_only_is_a_usage_error(
+    tmp_path: Path, service: Service, mount: Mount
+) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=16m")
@@ -148,7 +150,7 @@ def test_a_batch_whose_file_system_has_become_read_only(tmp_path: Path, service:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root passes file modes: the read-only mount is tried instead")
-def test_a_folder_without_write_permission(tmp_path: Path, service: Service) -> None:
+def test_a_folder_without_write_permission_is_a_usage_error(tmp_path: Path, service: Service) -> None:
     place = tmp_path / "closed"
     place.mkdir(mode=0o555)
     _is_refused(make_batch(tmp_path, 2, dict(service.environment()), output=place / "out"), service)
@@ -166,7 +168,7 @@ def _is_refused(batch: Batch, service: Service) -> None:
 # A full disk
 
 
-def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, mount: Mount) -> None:
+def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
@@ -180,7 +182,7 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
             defaults={"video_quality": "maximum"},
         )
         make_clip(tmp_path / "clip.mp4", frames=6)
-        make_picture(tmp_path / "picture.png", 400, noisy=True)  # some 300 kB a clip
+        make_picture(tmp_path / "picture.png", 400, noisy=True)  # about 300 kB a clip
         with batch.start() as run:
             assert run.end() == 3, run.output
             assert "too little for the clips in flight and one more" in run.output
@@ -188,15 +190,15 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
         stopped_at = len(service.accepted())
         assert 0 < stopped_at < 16, "it must stop submitting, and not before the disk is full"
         kept = sorted(path.name for path in batch.output.glob("*.mp4"))
-        assert len(kept) == stopped_at, "each clip that was paid for found room"
-        # A run that ends folds the journal's log into the journal, and gives the log's room back. If that room counted
-        # as free, the next start would find it, pay for one more clip, and need it for its own log: how often depended
-        # on how long the log was when the first run ended, and so on the machine's load.
+        assert len(kept) == stopped_at, "each paid clip was stored"
+        # A run that ends merges the journal's log into the journal, and releases the log's space. If that space counted
+        # as free, the next start would find it, pay for one more clip, and then lack it for its own log. How often that
+        # happened depended on the log's length at the end of the first run, and so on the machine's load.
         for _ in range(2):
             with batch.start() as run:
                 assert run.end() == 3, run.output
                 assert "too little for the clips in flight and one more" in run.output
-        assert len(service.accepted()) == stopped_at, "a start on a disk that is still full must pay for nothing"
+        assert len(service.accepted()) == stopped_at, "a start on a full disk must pay for nothing"
         status = call("status", batch.output, cwd=tmp_path)
         assert (status.returncode, "Traceback" in status.stderr) == (0, False), status
 
@@ -208,7 +210,7 @@ def test_a_full_disk_stops_the_batch_and_room_lets_it_go_on(tmp_path: Path, moun
         assert set(kept) <= {path.name for path in batch.output.glob("*.mp4")}
 
 
-def test_a_run_started_on_a_full_disk_submits_nothing_and_blames_the_disk(tmp_path: Path, mount: Mount) -> None:
+def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
@@ -235,7 +237,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_blames_the_disk(tmp_pa
         assert figures.accepted == figures.jobs
 
 
-def test_a_disk_filled_by_somebody_else_ends_the_run_with_every_id_stored(tmp_path: Path, mount: Mount) -> None:
+def test_a_disk_filled_by_another_process_ends_the_run_with_every_id_stored(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
@@ -254,7 +256,7 @@ def test_a_disk_filled_by_somebody_else_ends_the_run_with_every_id_stored(tmp_pa
         assert 0 < len(paid) < 60, "it must stop submitting"
 
 
-def test_a_journal_on_a_disk_without_a_free_byte_stores_ids_and_refuses_intents(tmp_path: Path, mount: Mount) -> None:
+def test_a_journal_on_a_full_disk_stores_ids_and_refuses_intents(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
@@ -264,7 +266,7 @@ def test_a_journal_on_a_disk_without_a_free_byte_stores_ids_and_refuses_intents(
     for key in keys[:8]:
         asyncio.run(open_journal.save(make_record(key, State.SUBMITTING)))
     _fill(place)
-    for _ in range(40):  # far more than the room set aside would take, were the log only to grow
+    for _ in range(40):  # far more than the reserved space would hold if the log only grew
         for key in keys[:8]:
             asyncio.run(open_journal.save(make_record(key, State.IN_FLIGHT)))
     with pytest.raises(LocalFault, match="the disk is full"):

@@ -1,4 +1,4 @@
-"""The service dies under a running batch, and the network between them breaks: nothing is paid twice or lost."""
+"""The service dies during a batch, and the network between them fails: nothing is paid twice or lost."""
 
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,12 @@ from tests.soak.proxy import Harm, Proxy
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_service_is_killed_and_started_again_under_a_running_batch(tmp_path: Path, seed: int) -> None:
+def test_the_service_is_killed_and_restarted_during_a_batch(tmp_path: Path, seed: int) -> None:
     with Service(tmp_path, "--duration", "400ms", "--capacity", "4", "--seed", str(seed)) as service:
-        # Up to eight submissions are under way at a kill. Three doubts stop the others until the log can be read.
+        # Up to eight submissions are active at a kill. Three jobs in doubt stop the others until the log can be read.
         batch = make_batch(tmp_path, 16, dict(service.environment()))
         with batch.start() as command:
-            for share in (3, 9):  # while submissions are under way, and later
+            for share in (3, 9):  # while submissions are active, and later
                 wait_for(partial(_has_accepted, service, share), f"{share} submissions are accepted")
                 service.kill()
                 assert command.process.poll() is None, command.output
@@ -26,14 +26,15 @@ def test_the_service_is_killed_and_started_again_under_a_running_batch(tmp_path:
         in_doubt = _submissions_in_doubt(batch)
         figures = check_batch(batch, service.ledger(), in_doubt)
         assert not figures.wrong, figures.table("service kill")
-        # What was in the air at a kill is in doubt: found in the log, or never accepted and held.
+        # A submission that was active at a kill is in doubt: it is found in the log, or it was never accepted and stays
+        # in doubt.
         assert figures.in_doubt <= 2 * 8
         assert status == (1 if in_doubt else 0), batch.log()
         assert figures.accepted + figures.in_doubt == figures.jobs
 
 
 @pytest.mark.parametrize("harm", Harm)
-def test_connections_are_harmed_in_the_middle(tmp_path: Path, harm: Harm) -> None:
+def test_connections_are_damaged_in_the_middle(tmp_path: Path, harm: Harm) -> None:
     with (
         Service(tmp_path, "--duration", "300ms") as service,
         Proxy(service.port, 3, rate=0.5, harms=[harm]) as proxy,
@@ -49,7 +50,7 @@ def test_connections_are_harmed_in_the_middle(tmp_path: Path, harm: Harm) -> Non
         assert status == (1 if in_doubt else 0), summary
         assert figures.in_doubt <= proxy.done.total(), summary
 
-        # The log has settled what can be settled, so the rest was never accepted: asked to, it pays for that once.
+        # The log has settled all listed submissions, so the others were never accepted: on request, each is paid once.
         proxy.leave_alone()
         assert batch.run("--in-doubt", "resubmit") == 0, batch.log()
         figures = check_batch(batch, service.ledger(), set())
@@ -57,7 +58,7 @@ def test_connections_are_harmed_in_the_middle(tmp_path: Path, harm: Harm) -> Non
         assert figures.accepted == figures.jobs
 
 
-def test_a_black_hole_over_everything_ends_and_the_batch_goes_on(tmp_path: Path) -> None:
+def test_a_black_hole_ends_and_the_batch_continues(tmp_path: Path) -> None:
     with (
         Service(tmp_path, "--duration", "300ms") as service,
         Proxy(service.port, 5, rate=1.0, hole_s=3.0, harms=[Harm.HOLE]) as proxy,
@@ -79,5 +80,5 @@ def _has_accepted(service: Service, count: int) -> bool:
 
 
 def _submissions_in_doubt(batch: Batch) -> set[str]:
-    """Request ids of the submissions that the report has as in doubt."""
+    """Return the request ids of the submissions in doubt in the report."""
     return {row["attempts"][-1]["request_id"] for row in batch.report()["jobs"] if row["state"] == "in_doubt"}

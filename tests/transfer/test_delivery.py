@@ -252,7 +252,7 @@ def test_a_crash_between_rename_and_journal_finds_the_file_again(house: House, c
     assert (found.width_px, found.height_px) == (480, 480)
 
 
-def test_a_crash_between_record_and_rename_claims_no_file(house: House, clip: bytes) -> None:
+def test_a_crash_between_record_and_rename_reports_no_file(house: House, clip: bytes) -> None:
     with pytest.raises(Crash):
         house.run(make_entries("a"), {"a": clip}, Mortal(1))
     assert house.run(make_entries("a")) == {}

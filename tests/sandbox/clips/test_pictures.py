@@ -50,7 +50,7 @@ def test_a_paste_covers_by_its_opacity() -> None:
     assert paste(below, above, opacity)[..., 0].tolist() == [[100, 150, 200], [100, 100, 100]]
 
 
-def test_a_hole_is_filled_from_its_surroundings() -> None:
+def test_a_hole_is_filled_from_the_pixels_around_it() -> None:
     picture = np.zeros((64, 48, 4), np.uint8)
     picture[..., :3] = (np.arange(48) * 4)[None, :, None]
     picture[..., 3] = 255
