@@ -15,6 +15,7 @@ from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
 from batchrunner.providers.registry import Connect
 from batchrunner.storage.durable_files import Disk
+from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
 
 # More threads than CPUs do not help: with small files they slow each other down.
@@ -28,7 +29,7 @@ class Environment:
     executor: runs file work. journal_executor: one thread, which keeps commits in order. checks: decodes clips.
     posters: makes the report's pictures, None to make none. history: the file of learned durations, None to keep none
     (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
-    provider for the endpoint.
+    provider for the endpoint. open_store: creates the store of finished clips.
     """
 
     clock: Clock
@@ -41,6 +42,7 @@ class Environment:
     history: Path | None = None
     proxies: Proxies = field(default_factory=Proxies)
     connect: Connect = registry.connect
+    open_store: OpenStore = Store
 
 
 @contextmanager

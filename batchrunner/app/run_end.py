@@ -20,11 +20,11 @@ from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.report import writer
 from batchrunner.storage.run_directory import Anchor
-from batchrunner.transfer.delivery import Store
+from batchrunner.transfer.delivery import ResultStore
 
 
 async def final_status(
-    anchor: Anchor, engine: Engine, store: Store, records: JobRecords, order: Sequence[str]
+    anchor: Anchor, engine: Engine, store: ResultStore, records: JobRecords, order: Sequence[str]
 ) -> ExitStatus:
     """Check the delivered clips once more and return the batch's own exit status."""
     if anchor.lost():
@@ -33,7 +33,7 @@ async def final_status(
     return exit_status([records[item] for item in order])
 
 
-async def _fetch_missing_clips(engine: Engine, store: Store, records: JobRecords) -> None:
+async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobRecords) -> None:
     """Fetch again the delivered clips that were removed or changed during the run, if time is left."""
     for is_last in (False, True):
         try:

@@ -39,7 +39,6 @@ from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.report import writer
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.run_directory import Anchor, RunDir
-from batchrunner.transfer.delivery import Store
 from batchrunner.transfer.downloader import Checks, Downloader
 from batchrunner.transfer.url_guard import Guard
 
@@ -127,7 +126,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, listener)))
         anchor = stack.enter_context(Anchor(setup.rundir))
         run, known, recovers = await _begin(setup, journal, outside, endpoint.base_url)
-        store = Store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+        store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
         client, clips = _connections(setup, endpoint, outside)
         ids = ids_of(setup.batch.entries)
         story = journal.story()

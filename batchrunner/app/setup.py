@@ -31,7 +31,7 @@ from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
 from batchrunner.report import writer
 from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 
 if TYPE_CHECKING:
     from batchrunner.sandbox import SandboxConfig
@@ -118,9 +118,8 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     settings, entries = setup.settings, setup.batch.entries
     require_trusted(setup.rundir, entries)
     snapshot = journal.read(setup.rundir.journal)
-    gone = frozenset(
-        entry.job.fingerprint for entry in entries if snapshot and not (setup.rundir.path / entry.file).exists()
-    )
+    clips = RunDirectoryClips(setup.rundir)
+    gone = frozenset(entry.job.fingerprint for entry in entries if snapshot and not clips.exists(entry.file))
     prices = prices_of(setup)
     if snapshot is not None:
         prices = prices.raised_by(snapshot.records.values())

@@ -3,11 +3,12 @@
 Rule: it only reads. Each problem is a line of text; `run` repairs it.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import LocalFault
@@ -15,8 +16,7 @@ from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders, one
 from batchrunner.storage import durable_files
-from batchrunner.storage.run_directory import RunDir
-from batchrunner.transfer.downloader import file_sha256
+from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
 
@@ -41,7 +41,8 @@ def _problem(
     rundir: RunDir, reported: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
 ) -> str | None:
     try:
-        _check(rundir.path / entry.file, record.result, decoders)
+        size_bytes = _check(RunDirectoryClips(rundir), entry.file, record.result)
+        one(decoders, "clip", {"path": str(rundir.path / entry.file), "size_bytes": size_bytes})
     except CheckLimit as error:
         return f"could not be checked to its end: {error}"
     except LocalFault as error:
@@ -59,16 +60,21 @@ def _problem(
     return None
 
 
-def _check(path: Path, result: Result | None, decoders: Decoders) -> None:
-    """Compare a file with its result. Raises ValueError with the difference, OSError if the file cannot be read."""
+def _check(clips: RunDirectoryClips, name: str, result: Result | None) -> int:
+    """Compare a clip with its result and return its size in bytes.
+
+    Raises ValueError with the difference, OSError if the clip cannot be read.
+    """
     if result is None:
         raise ValueError("the journal has no size and checksum for it")
-    size_bytes = path.stat().st_size
-    if size_bytes != result.size_bytes:
-        raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
-    if file_sha256(path) != result.sha256:
-        raise ValueError(f"its content has changed: the SHA-256 differs; {_AGAIN}")
-    one(decoders, "clip", {"path": str(path), "size_bytes": size_bytes})
+    with clips.open(name) as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes != result.size_bytes:
+            raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
+        file.seek(0)
+        if hashlib.file_digest(file, "sha256").hexdigest() != result.sha256:
+            raise ValueError(f"its content has changed: the SHA-256 differs; {_AGAIN}")
+    return size_bytes
 
 
 def _report_rows(rundir: RunDir, snapshot: Snapshot) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ import socket
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -152,6 +153,28 @@ class RunDir:
                 f"the run directory {self.path} cannot be used: {error.strerror or error}",
                 "Choose another with --output, or make this one writable. Nothing was submitted.",
             ) from error
+
+
+class RunDirectoryClips:
+    """The delivered clips of a run directory, for readers (`batchrunner.transfer.delivery.DeliveredClips`)."""
+
+    def __init__(self, rundir: RunDir) -> None:
+        self._root = rundir.path
+
+    def exists(self, name: str) -> bool:
+        """Return whether a plain file has this name. A link is not a clip."""
+        try:
+            return stat.S_ISREG((self._root / name).lstat().st_mode)
+        except OSError:
+            return False
+
+    def open(self, name: str) -> BufferedIOBase:
+        """Open a clip for reading. Raises OSError."""
+        return durable_files.open_plain(self._root / name)
+
+    def url(self, name: str) -> str:
+        """Return the ``file:`` URL of a clip."""
+        return (self._root.absolute() / name).as_uri()
 
 
 class Anchor:

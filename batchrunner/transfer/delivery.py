@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
@@ -20,7 +21,7 @@ from batchrunner.media.decoder_pool import Decoders, one
 from batchrunner.storage import durable_files
 from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
 
 _UNNAMED = "a result could not be given its name"
@@ -34,15 +35,65 @@ class _FileState(NamedTuple):
     inode: int
 
 
-class Store:
-    """The results of one run directory.
+class DeliveredClips(Protocol):
+    """Delivered clips for readers. A clip has the name of its entry (`batchrunner.job.Entry.file`)."""
+
+    def exists(self, name: str) -> bool:
+        """Return whether a clip has this name. Its content is not checked."""
+        ...
+
+    def open(self, name: str) -> BufferedIOBase:
+        """Open a clip for reading. Raises OSError; FileNotFoundError if there is none."""
+        ...
+
+    def url(self, name: str) -> str:
+        """Return the address at which a reader finds the clip, whether or not it exists yet."""
+        ...
+
+
+class ResultStore(DeliveredClips, Protocol):
+    """Where the finished clips of one batch are kept. A run calls `settle` once, before `deliver`.
+
+    A clip has the name of every entry that refers to its job. No method deletes a clip, and none overwrites a clip of
+    another job. All raise LocalFault.
+    """
+
+    async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Match names with the manifest, and return what the records do not know yet, by fingerprint.
+
+        A Result for a job in flight whose checked clip was delivered before the process died; None for a succeeded job
+        whose clip is missing.
+        """
+        ...
+
+    async def deliver(self, job: Job, fetched: Fetched) -> None:
+        """Keep a checked download under its names. It is durable on return, and the download's file is gone."""
+        ...
+
+    async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Check the delivered clips again. Return None by fingerprint for each one that is missing."""
+        ...
+
+
+class OpenStore(Protocol):
+    """Creates the result store of a run. `batchrunner.app.environment.Environment` has it."""
+
+    def __call__(
+        self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders
+    ) -> ResultStore:
+        """rundir: of the run; its partial downloads are there. decoders: check clips that an earlier run left."""
+        ...
+
+
+class Store(RunDirectoryClips):
+    """The results of one run directory: `ResultStore`.
 
     names: final names by fingerprint, from the manifest's entries. decoders: for clips that an earlier run left.
     """
 
     def __init__(self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders) -> None:
+        super().__init__(rundir)
         self._decoders = decoders
-        self._root = rundir.path
         self._kept = rundir.kept.relative_to(rundir.path)
         self._journal = journal
         self._executor = executor

@@ -30,6 +30,7 @@ from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox.clips import marks
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
 from tests.providers.dummy import LISTING, SILENT, Connector, Studio, offered
 from tests.scenarios.damage import NO_FAILURE, JournalFiles
@@ -43,6 +44,7 @@ from tests.scenarios.world import (
     SimDisk,
     in_virtual_time,
 )
+from tests.transfer.memory_store import Bucket, MemoryStore
 
 # A simulated process that dies leaves connections open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
@@ -73,6 +75,7 @@ class Simulation:
     in_flight: int = 0
     deaths: int = 0
     entries: tuple[Entry, ...] = field(default_factory=tuple)
+    open_store: OpenStore = Store
 
     @property
     def rundir(self) -> RunDir:
@@ -95,6 +98,7 @@ class Simulation:
             self.rng,
             Checks(Here(), executor),
             connect=Connector(self.capabilities),
+            open_store=self.open_store,
         )
         self.rundir.make()
         control: Any = (lambda _: None, lambda: None)
@@ -215,6 +219,24 @@ def test_without_a_list_nothing_is_paid_twice_until_the_user_asks(tmp_path: Path
         simulation.check_clips()
 
     simulate(tmp_path, SILENT, seed, scenario, busy=0.1, cut=0.03, lost=0.05)
+
+
+def test_clips_may_be_kept_in_another_store(tmp_path: Path) -> None:
+    async def scenario(simulation: Simulation) -> None:
+        bucket = Bucket()
+        simulation.open_store = bucket.open_store
+        assert await simulation.until_over(deaths=5) == 0
+        assert simulation.deaths > 0
+        assert sorted(simulation.paid().values()) == [1] * 37
+        store = MemoryStore(bucket)
+        for row in simulation.report["jobs"]:
+            with store.open(row["file"]) as file:
+                label = marks.read(file.read())
+            assert label is not None
+            assert json.loads(label["fingerprint"])["picture"]["href"] == row["request"]["still"]
+        assert list(simulation.rundir.path.glob("*.mp4")) == []
+
+    simulate(tmp_path, LISTING, 2, scenario, lost=0.1)
 
 
 def test_reports_name_the_inputs_of_the_model(tmp_path: Path) -> None:
