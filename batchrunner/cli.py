@@ -252,7 +252,7 @@ def validate(
 def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
     """Show what `run` would do with MANIFEST and the same options for each job, its cost and its expected end.
 
-    Submits nothing and writes nothing.
+    Costs are in US dollars. The service is asked for its prices and the balance. Submits nothing.
     """
     return _show_plan(_load(manifest, flags), as_json=as_json, every=every)
 
@@ -442,18 +442,20 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
+    from batchrunner.app import price_list
     from batchrunner.app import setup as prepare
     from batchrunner.plan import render
 
     for warning in setup.notices:
         click.echo(f"warning: {printable(warning)}", err=True)
+    setup, account = price_list.view_account(setup, os.environ)
     plan, projection, now = prepare.plan_batch(setup)
     leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(printable_json(json.dumps(render.as_json(plan, projection, leaving), indent=1)))
+        click.echo(printable_json(json.dumps(render.as_json(plan, projection, leaving, account), indent=1)))
     else:
         free = setup.settings.provider == "sandbox"
-        click.echo(render.as_text(plan, projection, now, every=every, free=free, leaving=leaving))
+        click.echo(render.as_text(plan, projection, now, every=every, free=free, leaving=leaving, account=account))
     return ExitStatus.OK
 
 

@@ -55,7 +55,7 @@ IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}
 TASKS = {"create_task", "ensure_future", "gather", "TaskGroup", "wait_for", "run_coroutine_threadsafe"}
 TASK_MAKERS = {"batchrunner.engine.loop", "batchrunner.app.runner", "batchrunner.sandbox.server"}
-LOOP_STARTERS = {"batchrunner.app.doctor", "batchrunner.app.runner", "batchrunner.sandbox.serve"}
+LOOP_STARTERS = {f"batchrunner.{name}" for name in ("app.doctor", "app.price_list", "app.runner", "sandbox.serve")}
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 
 
@@ -374,7 +374,7 @@ SANDBOX = {"batchrunner.sandbox", "batchrunner.sandbox.server", "multiprocessing
 # Modules that a command must not load, directly or indirectly. YAML is for manifests, SQLite for journals.
 SPARED = {
     "validate": (HEAVY - {"yaml"}) | SANDBOX | {"asyncio"},
-    "plan": (HEAVY - {"yaml", "sqlite3"}) | SANDBOX | {"asyncio"},
+    "plan": (HEAVY - {"yaml", "sqlite3", "aiohttp"}) | SANDBOX,  # it asks the service for prices and balance
     "status": (HEAVY - {"sqlite3"}) | SANDBOX | {"asyncio"},
     "run": (HEAVY - {"yaml", "sqlite3", "aiohttp", "jinja2"}) | SANDBOX,
     "run, nothing to do": (HEAVY - {"yaml", "sqlite3"}) | SANDBOX | {"asyncio", "batchrunner.app.runner"},

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from batchrunner.app import recovery, rehearsal
 from batchrunner.app.environment import Environment, real_environment
+from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
@@ -102,6 +103,8 @@ async def _run_under_signals(
     ticking = asyncio.get_running_loop().create_task(_announce_time(outside.clock, listener))
     try:
         async with nullcontext(endpoint) if endpoint else local as service:
+            async with outside.connect(service, outside.clock, outside.executor, proxies=outside.proxies) as provider:
+                setup = await refreshed(setup, provider, service.base_url)
             return await drive(setup, service, listener, outside, (signals.attach, signals.exit_status))
     finally:
         ticking.cancel()

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner import manifest
-from batchrunner.app import rehearsal
+from batchrunner.app import price_list, rehearsal
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
@@ -23,11 +23,11 @@ from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions, build
-from batchrunner.plan.prices import Prices
+from batchrunner.plan.prices import Prices, list_as_facts
 from batchrunner.plan.projection import Projection, project
 from batchrunner.plan.selection import chosen
 from batchrunner.providers.base import PriceList
-from batchrunner.providers.endpoint import base_url_of, host_of, weak_keys
+from batchrunner.providers.endpoint import address_of, base_url_of, host_of, weak_keys
 from batchrunner.report import writer
 from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
@@ -43,8 +43,8 @@ class Setup:
 
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
-    journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known.
-    only: ids and patterns of ``--only``.
+    journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known;
+    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``.
     """
 
     batch: Batch
@@ -56,6 +56,7 @@ class Setup:
     warnings: tuple[str, ...] = ()
     recover: bool = False
     price_list: PriceList | None = None
+    price_file: Path | None = None
     only: tuple[str, ...] = ()
 
     @property
@@ -95,7 +96,11 @@ def load(
     only = tuple(map(str, cast(Sequence[str], flags.get("only") or ())))
     chosen(batch.entries, only)
     config = rehearsal_config.config
-    return Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only=only)
+    setup = Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only=only)
+    if settings.provider == "sandbox":
+        return setup
+    file = price_list.path_of(environment)
+    return replace(setup, price_list=price_list.load(file, address_of(environment)), price_file=file)
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -174,8 +179,15 @@ def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
         manifest_sha256=batch.sha256,
         concurrency=settings.concurrency,
         started_at=started_at,
-        settings_json=json.dumps(as_facts(settings) | {"prices": dict(batch.prices), "options": list(setup.options)}),
+        settings_json=json.dumps(as_facts(settings) | _further_facts(setup)),
     )
+
+
+def _further_facts(setup: Setup) -> dict[str, Any]:
+    """Return what is stored beside a run's settings: prices, and options of the command line."""
+    models = {entry.job.model for entry in setup.batch.entries}
+    listed = list_as_facts(setup.price_list, models) if setup.price_list else None
+    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options)}
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:

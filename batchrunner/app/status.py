@@ -20,7 +20,7 @@ from batchrunner.job import Snapshot
 from batchrunner.journal.journal import read
 from batchrunner.journal.live_view import Moving, moving
 from batchrunner.journal.summary import Counts, count
-from batchrunner.plan.prices import Prices
+from batchrunner.plan.prices import prices_from
 from batchrunner.progress.model import RATE_OVER_S, Model
 from batchrunner.progress.phrases import lasting
 from batchrunner.progress.screen import draw
@@ -106,7 +106,7 @@ def replay(batch: Moving, run_dir: str, now: float) -> Model:
 def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
     run = batch.counts.run
     settings = json.loads(run.settings_json)
-    prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
+    prices = prices_from(settings)
     yield reopened(batch, run_dir, prices)
     for event in batch.timeline_events:
         if event.kind == "call_health":

@@ -27,7 +27,8 @@ from batchrunner.storage.durable_files import Disk
 
 _REPORTS = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 64 * 1024  # of report.json; contains all keys before the jobs
-_DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress"}  # settings of the display, without effect on a batch
+# Settings of the display, and the date of the price list: they have no effect on a batch without open jobs.
+_DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress", "price_list"}
 
 
 @gc_paused()

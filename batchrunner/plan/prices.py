@@ -13,13 +13,14 @@ length. An unknown value is None and never guessed: the length of a clip behind 
 A charge above its estimate raises the price of all similar jobs that are submitted later (`Prices.raised_by`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Job, Media, Record
 from batchrunner.providers import registry
-from batchrunner.providers.base import CREDITS_PER_USD, PriceList
+from batchrunner.providers.base import CREDITS_PER_USD, PriceList, Rate
 
 AS_OF = max((spec.price.as_of for spec in registry.models().values() if spec.price), default="")
 
@@ -30,6 +31,7 @@ _RAISED = "raised to what the service charged for others"
 # A charge differs from its estimate if it is above it by more than rounding can explain.
 _TOLERANCE = 1.001
 _TOLERANCE_CREDITS = 1.0
+_MAX_NUMBER = 1e15
 
 _Like = tuple[str, str, bool]  # model, value of the parameter that the price depends on, whether the length is assumed
 
@@ -112,6 +114,45 @@ class Prices:
         if known is not None and value in known.credits:
             return known.credits[value], known.source
         return None, f"no price is known for {job.model} at {value or 'no resolution'}"
+
+
+def prices_from(settings: Mapping[str, Any]) -> Prices:
+    """Return the prices that a run was started with, from its stored settings."""
+    listed = list_from_facts(settings.get("price_list"))
+    return Prices(settings.get("prices") or {}, settings.get("assume_length_s"), listed)
+
+
+def list_as_facts(prices: PriceList, models: Collection[str] | None = None) -> dict[str, Any]:
+    """Return a price list, JSON-ready. models: only these."""
+    rates = {
+        name: [{"credits_per_s": one.credits_per_s, "when": dict(one.when)} for one in known]
+        for name, known in prices.rates.items()
+        if models is None or name in models
+    }
+    return {"as_of": prices.as_of, "source": prices.source, "version": prices.version, "rates": rates}
+
+
+def list_from_facts(facts: object) -> PriceList | None:
+    """Do the reverse of `list_as_facts`; None for anything else."""
+    if not isinstance(facts, dict):
+        return None
+    try:
+        rates = {
+            str(name): tuple(
+                Rate(_price_of(one["credits_per_s"]), {str(key): str(value) for key, value in one["when"].items()})
+                for one in known
+            )
+            for name, known in facts["rates"].items()
+        }
+        return PriceList(rates, _price_of(facts["as_of"]), str(facts["source"]), str(facts["version"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _price_of(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_NUMBER:
+        raise ValueError(f"{value!r} is not a price or a date")
+    return float(value)
 
 
 def overrun(attempt: Attempt) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from batchrunner.formatting import count_text
 from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission, AdmissionAction
-from batchrunner.plan.ledger import Spend
+from batchrunner.plan.ledger import Budget, Spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Projection:
     submissions: their number. credits: their expected cost, as far as prices are known;
     unpriced: the number without a known price. bases: sources of prices, with the number of jobs. spend: so far.
     finish_in_s: when the last job would be done, or None. obstacles: reasons why the run would stop early.
-    left_out: why a job would not be submitted, by fingerprint.
+    left_out: why a job would not be submitted, by fingerprint. costs: the expected cost of every job that waits for
+    its submission, in order, in credits; None if unknown. budget: in effect.
     """
 
     submissions: int
@@ -33,6 +34,19 @@ class Projection:
     finish_in_s: float | None
     obstacles: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    costs: tuple[float | None, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+
+    def affordable(self, credits_: float) -> int:
+        """Return how many of the waiting jobs an amount pays for, in order. Jobs of unknown price are not counted."""
+        jobs = 0
+        for cost in self.costs:
+            if cost is not None:
+                credits_ -= cost
+                if round(credits_, 2) < 0:
+                    break
+                jobs += 1
+        return jobs
 
 
 def project(
@@ -48,15 +62,13 @@ def project(
     admitted, credits_, unpriced = 0, 0.0, 0
     bases: Counter[str] = Counter()
     left_out: dict[str, str] = {}
-    for fingerprint in order:
-        record = records[fingerprint]
-        if record.state is not State.PENDING:
-            continue
+    waiting = [records[fingerprint] for fingerprint in order if records[fingerprint].state is State.PENDING]
+    for record in waiting:
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
         decision = admission.decide(record, None if left_s is None else left_s - start)
         if decision.action is not AdmissionAction.GO:
             heapq.heappush(ends, start)
-            left_out[fingerprint] = decision.why
+            left_out[record.job.fingerprint] = decision.why
             continue
         takes = admission.forecast.expected_s(record.job)
         known = known and takes is not None
@@ -78,6 +90,8 @@ def project(
             for why, jobs in Counter(left_out.values()).items()
         ),
         left_out=left_out,
+        costs=tuple(admission.prices.estimate(record.job).credits for record in waiting),
+        budget=admission.ledger.budget,
     )
 
 

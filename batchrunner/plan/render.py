@@ -1,21 +1,31 @@
 """Format a plan: a table for people, a summary for a long plan, and JSON for scripts. Pure.
 
-Text and JSON contain the same information. Money is in credits and US dollars, with its source.
+Text and JSON contain the same information. Money is in US dollars, with credits beside it and its source.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, rfc3339, size_text
 from batchrunner.plan.egress import Egress
 from batchrunner.plan.plan import Plan, Row
-from batchrunner.plan.prices import usd
+from batchrunner.plan.prices import dollars, usd
 from batchrunner.plan.projection import Projection
+from batchrunner.providers.base import Balance
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """What a plan shows of the account. balance: None if it is not known; note: why not, as text."""
+
+    balance: Balance | None = None
+    note: str = ""
+
 
 _MOST_ROWS = 200
 _MOST_NAMES = 10
-_COLUMNS = ("id", "plan", "clip", "input", "credits", "")
+_COLUMNS = ("id", "plan", "clip", "input", "cost", "")
 
 
 def as_text(
@@ -26,9 +36,10 @@ def as_text(
     every: bool = False,
     free: bool = False,
     leaving: Egress | None = None,
+    account: AccountView | None = None,
 ) -> str:
     """Format the plan for people. now: wall time, s. every: list all rows; otherwise a long plan is summarized.
-    free: the sandbox charges nothing. leaving: the data that a run sends.
+    free: the sandbox charges nothing. leaving: the data that a run sends. account: None if there is none to ask.
     """
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
@@ -38,6 +49,8 @@ def as_text(
         note = "changed jobs only; " if rows else ""
         lines += [f"({note}--all lists all {len(plan.rows):,})"]
     sums = _sums(plan, projection, now)
+    if account is not None and not free:
+        sums += _balance(account, projection)
     if free and projection.submissions:
         sums.append("The sandbox charges nothing; this is the price of the real service.")
     if leaving is not None:
@@ -70,18 +83,30 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(printable(name, 100) for name in names[:_MOST_NAMES]) + more
 
 
-def as_json(plan: Plan, projection: Projection, leaving: Egress | None = None) -> dict[str, Any]:
-    """Return the plan for scripts. Units: credits, bytes, seconds; None for unknown values."""
+def as_json(
+    plan: Plan, projection: Projection, leaving: Egress | None = None, account: AccountView | None = None
+) -> dict[str, Any]:
+    """Return the plan for scripts. Units: US dollars, credits, bytes, seconds; None for unknown values."""
+    balance = account.balance if account else None
+    limit, spend = projection.budget.limit, projection.spend
     return {
         "schema_version": 1,
         "submissions": projection.submissions,
         "totals": dict(plan.totals),
         "money": {
+            "expected_usd": round(usd(projection.credits), 6),
+            "spent_usd": round(usd(spend.spent), 6),
+            "reserved_usd": round(usd(spend.reserved), 6),
+            "budget_usd": None if limit is None else round(usd(limit), 6),
+            "budget_setting": projection.budget.setting or None,
+            "budget_jobs": None if limit is None else projection.affordable(limit - spend.worst),
+            "balance_usd": balance and balance.usd,
+            "balance_jobs": balance and projection.affordable(balance.credits),
             "expected_credits": projection.credits,
             "unpriced": projection.unpriced,
             "bases": dict(projection.bases),
-            "spent_credits": projection.spend.spent,
-            "reserved_credits": projection.spend.reserved,
+            "spent_credits": spend.spent,
+            "reserved_credits": spend.reserved,
         },
         "finish_in_s": projection.finish_in_s,
         "obstacles": list(projection.obstacles),
@@ -95,6 +120,7 @@ def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
     fields = {name: value for name, value in asdict(row).items() if name != "estimate"}
     return {
         **fields,
+        "usd": estimate and estimate.usd,
         "credits": estimate and estimate.credits,
         "price_basis": estimate and estimate.basis,
         "left_out": left_out.get(row.fingerprint),
@@ -122,7 +148,7 @@ def _cells(row: Row, left_out: Mapping[str, str]) -> tuple[str, ...]:
         row.action,
         "" if row.duration_s is None else length_text(row.duration_s),
         "" if row.input_bytes is None else size_text(row.input_bytes),
-        "?" if row.estimate and credits_ is None else "" if credits_ is None else f"{credits_:,.0f}",
+        "?" if row.estimate and credits_ is None else "" if credits_ is None else dollars(credits_),
         _note(row, left_out),
     )
 
@@ -139,12 +165,34 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     lines.append(f"A run would make {count_text(projection.submissions, 'submission')}{_cost(projection)}.")
     spend = projection.spend
     if spend.generations:
-        also = f", {spend.reserved:,.0f} more are reserved for jobs in flight or in doubt" if spend.reserved else ""
-        lines.append(f"Spent so far: {spend.spent:,.0f} credits (${usd(spend.spent):,.2f}){also}.")
+        also = f"; {dollars(spend.reserved)} more is reserved for jobs in flight or in doubt" if spend.reserved else ""
+        lines.append(f"Spent so far: {dollars(spend.spent)}{also}.")
+    if projection.budget.limit is not None:
+        left = projection.budget.limit - spend.worst
+        amounts = f"{dollars(projection.budget.limit)} ({projection.budget.setting}), {dollars(left)} left"
+        lines.append(f"Budget: {amounts}{_enough(left, projection)}.")
     if projection.finish_in_s:
         end = rfc3339(now + projection.finish_in_s)
         lines.append(f"It would finish in about {length_text(projection.finish_in_s)} ({end}).")
     return [*lines, *(f"Stopped early: {obstacle}." for obstacle in projection.obstacles)]
+
+
+def _enough(credits_: float, projection: Projection) -> str:
+    """Return how many of the waiting jobs an amount pays for, as the end of a sentence."""
+    priced = sum(cost is not None for cost in projection.costs)
+    if not priced:
+        return ""
+    jobs = projection.affordable(credits_)
+    return f", enough for {'all ' if jobs == priced else ''}{f'{jobs:,} of ' if jobs < priced else ''}" + (
+        f"{priced:,} jobs" if priced != 1 else "the job" if jobs else "1 job"
+    )
+
+
+def _balance(account: AccountView, projection: Projection) -> list[str]:
+    """Return the line about the account's balance."""
+    if account.balance is None:
+        return [f"Balance: unknown ({printable(account.note, 200)})."] if account.note else []
+    return [f"Balance: {dollars(account.balance.credits)}{_enough(account.balance.credits, projection)}."]
 
 
 def _cost(projection: Projection) -> str:
@@ -153,6 +201,6 @@ def _cost(projection: Projection) -> str:
     priced = projection.submissions - projection.unpriced
     details = []
     if priced:
-        details.append(f"for about {projection.credits:,.0f} credits (${usd(projection.credits):,.2f})")
+        details.append(f"for about {dollars(projection.credits)} ({projection.credits:,.0f} credits)")
     details += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in projection.bases.items()]
     return f", {'; '.join(details)}"

@@ -54,6 +54,11 @@ def base_url_of(environment: Mapping[str, str]) -> str:
     return environment.get(BASE_URL_VARIABLE, "").strip() or DEFAULT_BASE_URL
 
 
+def address_of(environment: Mapping[str, str]) -> str:
+    """Return the service's address without the path, as in `Endpoint.base_url`. It is not checked here."""
+    return _without_path(base_url_of(environment))
+
+
 def host_of(url: str) -> str:
     """The host in a URL; empty where there is none, or the URL cannot be read."""
     try:

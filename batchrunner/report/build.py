@@ -13,7 +13,7 @@ from typing import Any
 from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of
-from batchrunner.plan.prices import AS_OF, Prices
+from batchrunner.plan.prices import AS_OF, prices_from
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
 
@@ -34,7 +34,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
     """
     run = snapshot.run
     settings: Report = json.loads(run.settings_json)
-    prices = Prices(settings.get("prices") or {}, settings.get("assume_length_s"))
+    prices = prices_from(settings)
     context = RowContext(run, prices, Forecast(snapshot.records.values()))
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]

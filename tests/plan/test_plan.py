@@ -222,11 +222,12 @@ def test_text_and_json_have_the_same_content() -> None:
     built = plan.build(make_entries("a", "long-name"), snapshot_of(("a", State.IN_DOUBT)), PRICES)
     text, data = text_of(built), json.loads(json.dumps(render.as_json(built, projection_of(built))))
     assert text.splitlines()[1].startswith("a          in doubt")
-    assert text.splitlines()[2].split()[:3] == ["long-name", "new", "10,000"]
-    assert "A run would make 1 submission, for about 10,000 credits ($0.01)" in text
+    assert text.splitlines()[2].split()[:3] == ["long-name", "new", "$0.0050"]
+    assert "A run would make 1 submission, for about $0.0050 (10,000 credits)" in text
     assert data["totals"] == {"in doubt": 1, "new": 1}
     assert data["submissions"] == 1
     assert data["money"]["expected_credits"] == 10_000
+    assert data["money"]["expected_usd"] == 0.005
     assert [(job["id"], job["credits"]) for job in data["jobs"]] == [("a", None), ("long-name", 10_000)]
 
 
