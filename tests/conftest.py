@@ -6,6 +6,7 @@ Nothing here may sleep or open a connection beyond loopback.
 import io
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
@@ -44,6 +45,8 @@ def pytest_configure() -> None:
     it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # No test writes to the user's own state folder. Workers share their controller's.
+    os.environ.setdefault("XDG_STATE_HOME", tempfile.mkdtemp(prefix="batchrunner-tests-"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

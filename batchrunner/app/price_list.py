@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.account.folders import state_folder
 from batchrunner.errors import CallError, UsageError
 from batchrunner.plan.prices import list_as_facts, list_from_facts
 from batchrunner.plan.render import AccountView
 from batchrunner.providers.base import PriceList, Provider
 from batchrunner.providers.endpoint import read_endpoint
 from batchrunner.storage.durable_files import open_plain
-from batchrunner.storage.user_folders import state_folder
 
 if TYPE_CHECKING:
     from batchrunner.app.setup import Setup
@@ -29,10 +29,9 @@ _MAX_SERVICES = 32
 _WITHIN_S = 10.0  # a plan does not wait longer for the service
 
 
-def path_of(environment: Mapping[str, str]) -> Path | None:
-    """Return the path of the file, which may not exist; None if there is no folder for it."""
-    folder = state_folder(environment)
-    return folder / "prices.json" if folder else None
+def path_of(environment: Mapping[str, str]) -> Path:
+    """Return the path of the file, which may not exist."""
+    return state_folder(environment) / "prices.json"
 
 
 def load(path: Path | None, base_url: str) -> PriceList | None:
