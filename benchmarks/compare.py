@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from harness.instant import instant
-from harness.measured import Cost, measured, surroundings
+from harness.measured import Cost, child_environment, measured
 from harness.racers import OURS, Work
 
 ROOT = Path(__file__).parent.parent
@@ -36,13 +36,13 @@ def main() -> int:
         jobs = Work.write(work / "jobs", options.jobs)
         with instant(work / "service") as service:
             rounds = [
-                [one(jobs, each, options.cap, work, service.url) for each in packages] for _ in range(options.rounds)
+                [one(jobs, item, options.cap, work, service.url) for item in packages] for _ in range(options.rounds)
             ]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    tell("CPU", "ms a job", [[1000 * cost.cpu_s / options.jobs for cost in pair] for pair in rounds])
-    tell("time", "s", [[cost.wall_s for cost in pair] for pair in rounds])
-    tell("memory", "MiB", [[cost.peak_mib for cost in pair] for pair in rounds])
+    print_comparison("CPU", "ms a job", [[1000 * cost.cpu_s / options.jobs for cost in pair] for pair in rounds])
+    print_comparison("time", "s", [[cost.wall_s for cost in pair] for pair in rounds])
+    print_comparison("memory", "MiB", [[cost.peak_mib for cost in pair] for pair in rounds])
     return 0
 
 
@@ -60,14 +60,14 @@ def one(jobs: Work, package: Path, cap: int, work: Path, url: str) -> Cost:
     root = work / "run"
     shutil.rmtree(root, ignore_errors=True)
     (root / "clips").mkdir(parents=True)
-    environment = surroundings(AIMLAPI_BASE_URL=url, AIMLAPI_KEY="sandbox", PYTHONPATH=str(package))
+    environment = child_environment(AIMLAPI_BASE_URL=url, AIMLAPI_KEY="sandbox", PYTHONPATH=str(package))
     cost = measured(jobs.command_line(OURS, cap, root / "clips", sys.executable), root, environment, root / "log")
     if cost.status:
         sys.exit(f"{package}: exit {cost.status}: {(root / 'log').read_text()[-2000:]}")
     return cost
 
 
-def tell(what: str, unit: str, pairs: list[list[float]]) -> None:
+def print_comparison(what: str, unit: str, pairs: list[list[float]]) -> None:
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = sorted(pair[1] / pair[0] for pair in pairs)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"

@@ -22,7 +22,7 @@ from pathlib import Path
 from harness import downloads_page, results
 from harness.fetchers import ARIA2, FETCHERS, SMOKE, Fetcher, versions, write_lists
 from harness.instant import Instant, instant
-from harness.measured import Cost, measured, surroundings
+from harness.measured import Cost, child_environment, measured
 
 _STOPPED = 3  # batchrunner's exit status where the budget ends a run
 
@@ -51,8 +51,8 @@ class Bench:
 def main() -> int:
     options = _options()
     found = versions(options.peers)
-    fetchers = [each for each in (SMOKE if options.smoke else FETCHERS) if not each.lacks(found)]
-    _say(f"left out: {', '.join(each.plain for each in FETCHERS if each not in fetchers) or 'nobody'}")
+    fetchers = [item for item in (SMOKE if options.smoke else FETCHERS) if not item.lacks(found)]
+    _say(f"left out: {', '.join(item.plain for item in FETCHERS if item not in fetchers) or 'nobody'}")
     work = Path(tempfile.mkdtemp(prefix="downloads-", dir=options.work))
     try:
         clip = work / "clip.mp4"
@@ -63,7 +63,7 @@ def main() -> int:
             write_lists(work, bench.url, bench.folder, bench.count)
             costs = race(fetchers, bench, options.rounds)
             _say("with nothing to fetch:")
-            idle_mib = {each: idle(each, bench) for each in fetchers if each.idle}
+            idle_mib = {item: idle(item, bench) for item in fetchers if item.idle}
     finally:
         shutil.rmtree(work, ignore_errors=True)
     rows = summary(costs, idle_mib, options)
@@ -77,23 +77,23 @@ def main() -> int:
 
 def race(fetchers: Sequence[Fetcher], bench: Bench, rounds: int) -> dict[Fetcher, list[Cost]]:
     """Every contender once a round. What did not bring every file whole is told and not counted."""
-    costs: dict[Fetcher, list[Cost]] = {each: [] for each in fetchers}
+    costs: dict[Fetcher, list[Cost]] = {item: [] for item in fetchers}
     for _ in range(rounds):
-        for each in fetchers:
+        for item in fetchers:
             bench.empty()
-            cost = one(each, bench, each.command_line(bench.url, bench.folder, bench.count, bench.peers))
+            cost = one(item, bench, item.command_line(bench.url, bench.folder, bench.count, bench.peers))
             if whole(bench) == bench.count and cost.status == 0:
-                costs[each].append(cost)
+                costs[item].append(cost)
             else:
                 _say(f"exit {cost.status}: {(bench.folder.parent / 'log').read_text()[-2000:]}")
     return costs
 
 
 def one(fetcher: Fetcher, bench: Bench, argv: list[str]) -> Cost:
-    environment = surroundings(AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox")
+    environment = child_environment(AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox")
     cost = measured(argv, bench.folder.parent, environment, bench.folder.parent / "log")
-    told = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU a file, {cost.peak_mib:.0f} MiB"
-    _say(f"{fetcher.name}: {told}")
+    result = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU a file, {cost.peak_mib:.0f} MiB"
+    _say(f"{fetcher.name}: {result}")
     return cost
 
 

@@ -24,7 +24,7 @@ JOBS, IN_FLIGHT, SECONDS, TICKS = 10_000, 1_000, 600, 4
 NOW, CREDITS = 1_795_384_500.0, 500_000.0
 
 
-class Night:
+class SimulatedRun:
     def __init__(self, show: Any) -> None:
         self.show, self.at = show, NOW
         inputs = {"video": Media("video", "a.mp4", duration_s=5.0), "image": Media("image", "a.png")}
@@ -82,7 +82,7 @@ def main() -> None:
     threading.Thread(target=read, daemon=True).start()
     with make_progress(stream=os.fdopen(slave, "w"), quiet=False, plain=False) as show:
         before_s = time.process_time()
-        done = Night(show).live()
+        done = SimulatedRun(show).live()
         spent_s = time.process_time() - before_s
     print(
         f"{SECONDS} s of a run, {done:,} of {JOBS:,} jobs finished, {IN_FLIGHT:,} in flight, {TICKS} frames a second:"

@@ -86,7 +86,7 @@ def measure(path: Path, number: int, rounds: int, package: Path) -> tuple[float,
         jobs, seconds, megabytes = done.stdout.split()
         assert int(jobs) == number
         taken.append((float(seconds), float(megabytes)))
-    return statistics.median(each[0] for each in taken), max(each[1] for each in taken)
+    return statistics.median(item[0] for item in taken), max(item[1] for item in taken)
 
 
 def cpu() -> str:
@@ -101,7 +101,7 @@ def page(lines: list[str], command: str, against: bool) -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("PyYAML", "jsonschema"))
     other = " | before: CPU s | before: peak MB" if against else ""
     rule = "---|" * (6 if not against else 8)
-    told = (
+    summary = (
         "\n*Before* is the package as it was before equal work was taken out of the loader: each job went through the\n"
         "full schema validator, all rows were held at once, and the garbage collector scanned the growing tree\n"
         "(`git archive 2fbd3f8 batchrunner | tar -x -C DIR`).\n"
@@ -118,7 +118,7 @@ stands at the head of [manifests.py](manifests.py).
 | format | jobs | file, MB | CPU s | peak MB | microseconds a job{other} |
 |{rule}
 {table}
-{told}
+{summary}
 A row of a table is checked and let go before the next one is read, so a million rows of JSON Lines are never a million
 objects of raw text and values at once. What stays is what a run needs anyway: for each row an entry and its job, its id
 and fingerprint, its tags, and, while it is loaded, the indexes by id and by fingerprint. Equal inputs and equal

@@ -65,10 +65,10 @@ def measure(folder: Path, manifest: Path, url: str) -> Figures:
         peak_kb = threads = sockets = 0
         while process.poll() is None:
             try:
-                facts = Path(f"/proc/{process.pid}/status").read_text()
-                peak_kb = max(peak_kb, int(re.search(r"VmHWM:\s+(\d+)", facts)[1]))  # type: ignore[index]
-                threads = max(threads, int(re.search(r"Threads:\s+(\d+)", facts)[1]))  # type: ignore[index]
-                links = [str(each.readlink()) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+                status_text = Path(f"/proc/{process.pid}/status").read_text()
+                peak_kb = max(peak_kb, int(re.search(r"VmHWM:\s+(\d+)", status_text)[1]))  # type: ignore[index]
+                threads = max(threads, int(re.search(r"Threads:\s+(\d+)", status_text)[1]))  # type: ignore[index]
+                links = [str(item.readlink()) for item in Path(f"/proc/{process.pid}/fd").iterdir()]
                 sockets = max(sockets, sum(link.startswith("socket:") for link in links))
                 ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
                 cpu_s = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")

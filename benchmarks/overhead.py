@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import overhead_page, results
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, allow_files, measured, surroundings
+from harness.measured import Cost, allow_files, child_environment, measured
 from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, versions
 
 MAIN_CAP = overhead_page.MAIN_CAP
@@ -43,7 +43,7 @@ def main() -> int:
     found = versions(options.peers)
     wanted = [racer for racer in (SMOKE if options.smoke else RACERS) if _asked_for(racer, options.only)]
     racers = [racer for racer in wanted if not _absent(racer, found)]
-    _say(f"left out, not installed: {', '.join(each.name for each in wanted if each not in racers) or 'nobody'}")
+    _say(f"left out, not installed: {', '.join(racer.name for racer in wanted if racer not in racers) or 'nobody'}")
     work = Path(tempfile.mkdtemp(prefix="overhead-", dir=options.work))
     try:
         with instant(work / "service") as service:
@@ -69,7 +69,7 @@ def race(racers: Sequence[Racer], work: Path, service: Instant, options: argpars
     for number in range(options.rounds):
         for cap in options.caps:
             for racer in racers:
-                if (racer.slow and number >= options.slow_rounds) or (cap != MAIN_CAP and (racer.slow or racer.part)):
+                if (racer.slow and number >= options.slow_rounds) or (cap != MAIN_CAP and (racer.slow or racer.step)):
                     continue
                 heat = one(racer, jobs, cap, work, service, options.peers)
                 failed += heat is None
@@ -84,7 +84,7 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
     # whoever runs next some 0.2 ms a file.
     root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
     (root / "clips").mkdir()
-    environment = surroundings(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0")
+    environment = child_environment(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0")
     argv = jobs.command_line(racer, cap, root / "clips", peers)
     before_s = service.cpu_s()
     cost = measured(argv, root, environment, root / "log", terminal=racer.terminal)
@@ -123,7 +123,7 @@ def summary(heats: Heats, found: Mapping[str, str]) -> list[overhead_page.Row]:
 
 
 def _asked_for(racer: Racer, only: Sequence[str]) -> bool:
-    return not only or racer is BARE or any(word.lower() in racer.name.lower() for word in only)
+    return not only or racer is BARE or any(argument.lower() in racer.name.lower() for argument in only)
 
 
 def _absent(racer: Racer, found: dict[str, str]) -> bool:

@@ -100,7 +100,7 @@ def kept_its_promise(
     """
     once = all(call.accepted == 1 and call.clip for outcomes in calls.values() for call in outcomes)
     killed = all(len(one.ends.in_flight) == options.kills for one in batches)
-    return once and killed and all(one.paid_twice <= one.ends.held and not one.bad for one in batches)
+    return once and killed and all(one.paid_twice <= one.ends.left_in_doubt and not one.bad for one in batches)
 
 
 def _options() -> argparse.Namespace:

@@ -28,7 +28,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from harness import floor, polling_page, results  # noqa: E402 (after the path)
 
-from batchrunner.engine.polling import poller as room  # noqa: E402
+from batchrunner.engine.polling import poller as poller_module  # noqa: E402
 from batchrunner.engine.polling.poller import Poller  # noqa: E402
 from batchrunner.job import Attempt, Job, Media, Record, State  # noqa: E402
 from batchrunner.sandbox import world  # noqa: E402
@@ -79,7 +79,7 @@ class Contender(Protocol):
 
     def complete(self, name: str, now: float) -> None: ...
 
-    def next_look(self) -> tuple[float, str] | None: ...
+    def next_poll(self) -> tuple[float, str] | None: ...
 
 
 class Fixed:
@@ -90,18 +90,18 @@ class Fixed:
         self.due: list[tuple[float, str]] = []
 
     def accepted(self, name: str, now: float) -> None:
-        self.look(name, now, self.interval_s)
+        self.poll(name, now, self.interval_s)
 
     def unfinished(self, name: str, now: float, generating: bool) -> None:
-        self.look(name, now, self.interval_s)
+        self.poll(name, now, self.interval_s)
 
     def complete(self, name: str, now: float) -> None:
         pass
 
-    def look(self, name: str, now: float, wait_s: float) -> None:
+    def poll(self, name: str, now: float, wait_s: float) -> None:
         heapq.heappush(self.due, (now + wait_s * self.rng.uniform(0.9, 1.1), name))
 
-    def next_look(self) -> tuple[float, str] | None:
+    def next_poll(self) -> tuple[float, str] | None:
         return heapq.heappop(self.due) if self.due else None
 
 
@@ -118,7 +118,7 @@ class Exponential(Fixed):
 
     def unfinished(self, name: str, now: float, generating: bool) -> None:
         self.waits[name] = min(1.5 * self.waits[name], 8 * self.interval_s)
-        self.look(name, now, self.waits[name])
+        self.poll(name, now, self.waits[name])
 
 
 class Ours:
@@ -142,7 +142,7 @@ class Ours:
     def complete(self, name: str, now: float) -> None:
         self.poller.observe(self.records.pop(name).with_attempt(completed_at=now), now)
 
-    def next_look(self) -> tuple[float, str] | None:
+    def next_poll(self) -> tuple[float, str] | None:
         due = self.poller.next_due
         name = None if due is None else self.poller.pop(due)
         return None if due is None or name is None else (due, name)
@@ -155,7 +155,7 @@ class Figures:
     later_s: unseen_s of the batch's second half.
     """
 
-    looks: float
+    poll_count: float
     unseen_s: float
     unseen_95_s: float
     later_s: float
@@ -163,7 +163,7 @@ class Figures:
 
 def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0.0) -> tuple[Figures, float]:
     """A batch, AT_ONCE at a time; its durations are the seed's. Returns what it came to, and when it ended."""
-    looks, unseen, todo = 0, [0.0] * jobs, [*map(str, range(jobs))][::-1]
+    poll_count, unseen, todo = 0, [0.0] * jobs, [*map(str, range(jobs))][::-1]
     ends: dict[str, tuple[float, float]] = {}  # of the queue, of the generation
 
     def submit(now: float) -> None:
@@ -176,51 +176,51 @@ def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0
     for _ in range(AT_ONCE):
         submit(began)
     now = began
-    while (look := contender.next_look()) is not None:
-        now, name = look
-        looks += 1
+    while (poll := contender.next_poll()) is not None:
+        now, name = poll
+        poll_count += 1
         if ends[name][1] <= now:
             unseen[int(name)] = now - ends[name][1]
             contender.complete(name, now)
             submit(now)
         else:
             contender.unfinished(name, now, ends[name][0] <= now)
-    return figures(looks, unseen), now
+    return figures(poll_count, unseen), now
 
 
-def figures(looks: int, unseen: Sequence[float]) -> Figures:
+def figures(poll_count: int, unseen: Sequence[float]) -> Figures:
     """Of a batch. unseen: seconds, by job, in order."""
     most_s = sorted(unseen)[math.ceil(0.95 * len(unseen)) - 1]
-    return Figures(looks / len(unseen), mean(unseen), most_s, mean(unseen[len(unseen) // 2 :]))
+    return Figures(poll_count / len(unseen), mean(unseen), most_s, mean(unseen[len(unseen) // 2 :]))
 
 
 def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> Figures:
     """The mean over some batches. kind: a contender's."""
-    made = []
+    outcomes = []
     for seed in range(seeds):
         contender = {"fixed": Fixed, "exponential": Exponential}.get(kind, Ours)(interval_s, Random(seed))
         ended = 0.0
         if kind == "history":  # of the same service, before it changed
             ended = run(lambda rng, _: CASES[case](rng, 0.0), contender, f"before {seed}", min(EARLIER, jobs))[1]
-        made.append(run(CASES[case], contender, f"{seed}", jobs, ended)[0])
-    return Figures(*(sum(getattr(each, name) for each in made) / seeds for name in Figures.__slots__))
+        outcomes.append(run(CASES[case], contender, f"{seed}", jobs, ended)[0])
+    return Figures(*(sum(getattr(item, name) for item in outcomes) / seeds for name in Figures.__slots__))
 
 
 def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[str, dict[str, dict[float, Any]]]:
     """By case, contender and interval; and the floor of a case by the price of a look."""
     wanted = [
-        (case, kind, each) for case in CASES for kind in ("fixed", "exponential") for each in (*sweep_s, 10.0, 15.0)
+        (case, kind, item) for case in CASES for kind in ("fixed", "exponential") for item in (*sweep_s, 10.0, 15.0)
     ]
-    wanted += [(case, kind, each) for case in CASES for kind in ("cold", "history") for each in OURS_S]
+    wanted += [(case, kind, item) for case in CASES for kind in ("cold", "history") for item in OURS_S]
     cases, kinds, intervals = zip(*wanted, strict=True)
     with ProcessPoolExecutor(2) as pool:
         count = len(wanted)
         measured = pool.map(measure, cases, kinds, intervals, [jobs] * count, [seeds] * count, chunksize=4)
         found: dict[str, dict[str, dict[float, Any]]] = {}
-        for (case, kind, interval_s), each in zip(wanted, measured, strict=True):
-            found.setdefault(case, {}).setdefault(kind, {})[interval_s] = each
+        for (case, kind, interval_s), item in zip(wanted, measured, strict=True):
+            found.setdefault(case, {}).setdefault(kind, {})[interval_s] = item
     for case in CASES:
-        if not any(word in case for word in ("queue", "doubles", "drops")):  # there is one distribution
+        if not any(argument in case for argument in ("queue", "doubles", "drops")):  # there is one distribution
             found[case]["floor"] = knowing(case, jobs, seeds)
     return found
 
@@ -276,20 +276,22 @@ def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
         ledger = [event for event in sim.service.ledger() if event["event"] == "completed"]
         ended = {event["generation_id"]: event["at"] for event in ledger}
         attempts = [row["attempts"][-1] for row in sim.report["jobs"]]
-        unseen = [polling_page.moment(each["completed_at"]) - ended[each["generation_id"]] for each in attempts]
-        looks = sim.report["totals"]["polls"]
-        outcome.append((figures(looks, unseen), sim.loop.time()))
+        unseen = [polling_page.moment(item["completed_at"]) - ended[item["generation_id"]] for item in attempts]
+        poll_count = sim.report["totals"]["polls"]
+        outcome.append((figures(poll_count, unseen), sim.loop.time()))
 
     config = {"queue_limit": 64, "capacity": AT_ONCE, **SERVICES[service]}
     if service in CHANGES:
         half_way_s = jobs / 2 * (config["duration_s"] + 8) / AT_ONCE
         config["conditions"] = outages.Conditions(slow=(outages.Slow(half_way_s, duration_s=CHANGES[service]),))
-    wait_s = {"fixed": _every, "exponential": _exponential()}.get(kind, room.Poller._wait_s)  # noqa: SLF001 (as it is)
+    wait_s = {"fixed": _every, "exponential": _exponential()}.get(kind, poller_module.Poller._wait_s)  # noqa: SLF001 (as it is)
     draw = _two_humps if service.startswith("bimodal") else world.World._draw  # noqa: SLF001
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(room.Poller, "_wait_s", wait_s),
-        patch.object(room.Poller, "observe", room.Poller.observe if kind == "learned" else lambda *_: None),
+        patch.object(poller_module.Poller, "_wait_s", wait_s),
+        patch.object(
+            poller_module.Poller, "observe", poller_module.Poller.observe if kind == "learned" else lambda *_: None
+        ),
         patch.object(world.World, "_draw", draw),
     ):
         play(Path(folder), story, **config)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from harness import results, scale_page
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, measured, surroundings
+from harness.measured import Cost, child_environment, measured
 from harness.racers import SCRIPTS, Work
 
 CAP = 64
-LOOKS = 3  # at `status`; the median counts
+STATUS_RUNS = 3  # at `status`; the median counts
 JOURNAL = "journal"  # what its files' names begin with
 
 
@@ -40,13 +40,13 @@ class Bench:
     def clips(self) -> Path:
         return self.work / "clips"
 
-    def command(self, *words: str) -> Cost:
+    def command(self, *arguments: str) -> Cost:
         """One command of batchrunner, as a process of its own."""
-        argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *words]
-        environment = surroundings(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
+        argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *arguments]
+        environment = child_environment(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
         cost = measured(argv, self.work, environment, self.work / "log")
         if cost.status:
-            sys.exit(f"{' '.join(words)}: exit {cost.status}: {(self.work / 'log').read_text()[-2000:]}")
+            sys.exit(f"{' '.join(arguments)}: exit {cost.status}: {(self.work / 'log').read_text()[-2000:]}")
         return cost
 
 
@@ -61,7 +61,7 @@ def main() -> int:
                 found.setdefault(jobs, []).append(one(bench, jobs))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    rows = [min(each, key=lambda row, all_=each: _off(row, all_)) for each in found.values()]
+    rows = [min(item, key=lambda row, all_=item: _off(row, all_)) for item in found.values()]
     _say(scale_page.tables(rows))
     if not options.smoke:
         (results.FOLDER / "scale.svg").write_text(scale_page.plot(rows))
@@ -90,9 +90,11 @@ def one(bench: Bench, jobs: int) -> scale_page.Row:
     if whole != jobs:
         sys.exit(f"{whole} of {jobs} clips came whole")
     again = bench.command(*run)
-    looks = sorted((bench.command("status", str(bench.clips)) for _ in range(LOOKS)), key=lambda cost: cost.wall_s)
+    status_costs = sorted(
+        (bench.command("status", str(bench.clips)) for _ in range(STATUS_RUNS)), key=lambda cost: cost.wall_s
+    )
     report = bench.command("report", str(bench.clips))
-    row = scale_page.Row(jobs, batch, again, looks[LOOKS // 2], report, sizes(bench.clips))
+    row = scale_page.Row(jobs, batch, again, status_costs[STATUS_RUNS // 2], report, sizes(bench.clips))
     _say(f"  again {again.cpu_s:.2f} s of CPU, status {row.status.wall_s:.2f} s, report {report.cpu_s:.2f} s of CPU")
     return row
 
@@ -106,7 +108,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 def _off(row: scale_page.Row, others: Sequence[scale_page.Row]) -> float:
     """How far this batch's time is from the median of its like."""
-    return abs(row.run.wall_s - statistics.median(each.run.wall_s for each in others))
+    return abs(row.run.wall_s - statistics.median(item.run.wall_s for item in others))
 
 
 def _options() -> argparse.Namespace:

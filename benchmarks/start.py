@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import results
 from harness.instant import instant
-from harness.measured import Cost, measured, surroundings
+from harness.measured import Cost, child_environment, measured
 from harness.racers import Work
 
 TOOL = str(Path(sys.executable).with_name("batchrunner"))
@@ -33,7 +33,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="start-"))
     try:
         with instant(work / "service") as service:
-            environment = surroundings(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox")
+            environment = child_environment(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox")
             starts = race(commands(work), work, environment, options.rounds)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -67,8 +67,8 @@ def race(
     """Every command once a round."""
     starts: dict[str, list[Cost]] = {name: [] for name in asked}
     for number in range(rounds + 1):
-        for name, words in asked.items():
-            argv = [str(work / f"output-{number}") if word == OUTPUT else word for word in words]
+        for name, arguments in asked.items():
+            argv = [str(work / f"output-{number}") if argument == OUTPUT else argument for argument in arguments]
             cost = measured(argv, work, environment, work / "log")
             if cost.status:
                 sys.exit(f"{name}: exit {cost.status}: {(work / 'log').read_text()[-2000:]}")

@@ -72,7 +72,9 @@ def _edge(along: tuple[float, float], shift: tuple[float, float]) -> float:
     """How far the edge of a box is from its shifted centre, in this direction."""
     half = (_BOX[0] / 2 + 1, _BOX[1] / 2 + 1)
     ways = zip(half, along, shift, strict=True)
-    return min((size - moved * (1 if part > 0 else -1)) / abs(part) for size, part, moved in ways if abs(part) > 1e-9)
+    return min(
+        (size - moved * (1 if piece > 0 else -1)) / abs(piece) for size, piece, moved in ways if abs(piece) > 1e-9
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ ROWS = (("astronaut.jpg", "bunny-as-astronaut.mp4"), ("hopper.jpg", "bunny-as-ad
 def main() -> None:
     """Write the sheet."""
     step = SIDE_PX + GAP_PX
-    sheet = Image.new("RGB", (5 * step - GAP_PX, 3 * step - GAP_PX), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    canvas = Image.new("RGB", (5 * step - GAP_PX, 3 * step - GAP_PX), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(20)
     draw.text((SIDE_PX - 14, SIDE_PX / 2), "reference clip", "#444", font, "rm")
     draw.text((SIDE_PX / 2, SIDE_PX - 14), "picture and results", "#444", font, "ms")
     clips = [MEDIA / "bunny.mp4", *(Path("output/demo") / clip for _, clip in ROWS)]
@@ -27,11 +27,11 @@ def main() -> None:
         with av.open(str(path)) as container:
             frames = list(container.decode(video=0))
         for column, number in enumerate(FRAMES):
-            sheet.paste(ImageOps.fit(frames[number].to_image(), (SIDE_PX, SIDE_PX)), ((column + 1) * step, row * step))
+            canvas.paste(ImageOps.fit(frames[number].to_image(), (SIDE_PX, SIDE_PX)), ((column + 1) * step, row * step))
     for row, (picture, _) in enumerate(ROWS):
         with Image.open(MEDIA / picture) as image:
-            sheet.paste(ImageOps.fit(image.convert("RGB"), (SIDE_PX, SIDE_PX)), (0, (row + 1) * step))
-    sheet.save(ROOT / "docs/demo.jpg", quality=82, optimize=True)
+            canvas.paste(ImageOps.fit(image.convert("RGB"), (SIDE_PX, SIDE_PX)), (0, (row + 1) * step))
+    canvas.save(ROOT / "docs/demo.jpg", quality=82, optimize=True)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Screen(pyte.Screen):
 
     def select_graphic_rendition(self, *attributes: int, **more: Any) -> None:
         """2 is faint: pyte passes over it."""
-        super().select_graphic_rendition(*(90 if each == 2 else each for each in attributes), **more)
+        super().select_graphic_rendition(*(90 if item == 2 else item for item in attributes), **more)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Recording:
         self._stream = pyte.ByteStream(self.screen)
         self._began = time.monotonic()
         program = Path(sys.executable).parent
-        told = {"TERM": "xterm-256color", "PS1": "\x1b[32m$\x1b[0m ", "PATH": f"{program}:{os.environ['PATH']}"}
+        environment = {"TERM": "xterm-256color", "PS1": "\x1b[32m$\x1b[0m ", "PATH": f"{program}:{os.environ['PATH']}"}
         size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES)}
         self._master, self._slave = os.openpty()
         self.shell = os.fork()
@@ -113,7 +113,7 @@ class Recording:
             os.login_tty(self._slave)
             os.chdir(self.folder)
             home = {"HOME": str(self.folder), "LANG": "C.UTF-8", "TZ": "UTC", "BASH_SILENCE_DEPRECATION_WARNING": "1"}
-            os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**told, **size, **home})  # noqa: S606, S607 (a shell is what is shown)
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**environment, **size, **home})  # noqa: S606, S607 (a shell is what is shown)
 
     def type(self, text: str) -> None:
         """Key by key, then the enter key."""
@@ -246,19 +246,19 @@ text{{font:{FONT_PX}px {FONTS};white-space:pre}}
 def window() -> str:
     """What stands around the terminal."""
     dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
-    told = "a rehearsal on this machine, time 60 times as fast"
+    environment = "a rehearsal on this machine, time 60 times as fast"
     return f"""<rect width="{WIDE_PX}" height="{HIGH_PX}" rx="10" fill="{PAPER}"/>
 <path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{WIDE_PX - 10}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
 <g fill="#3a4252">{dots}</g>
-<text x="{WIDE_PX / 2}" y="{BAR_PX / 2 + 5}" text-anchor="middle" fill="{GREY}">{told}</text>"""
+<text x="{WIDE_PX / 2}" y="{BAR_PX / 2 + 5}" text-anchor="middle" fill="{GREY}">{environment}</text>"""
 
 
 def drawn(row: Row) -> str:
     """A line; every stretch in its columns, whatever font the reader has."""
-    return "".join(bar(each) if each[1][0] in BARS else words(*each) for each in row)
+    return "".join(bar(item) if item[1][0] in BARS else text_element(*item) for item in row)
 
 
-def words(column: int, text: str, colour: str, bold: bool) -> str:
+def text_element(column: int, text: str, colour: str, bold: bool) -> str:
     """A stretch of text."""
     return (
         f'<text x="{column * CELL_PX:.1f}" y="{FONT_PX}" class="{CLASSES[colour]}{" bold" if bold else ""}"'

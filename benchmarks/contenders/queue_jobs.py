@@ -20,6 +20,6 @@ if __name__ == "__main__":
     asked = [job(str(body), str(clips / f"{body.stem}.mp4")) for body in sorted(bodies.glob("*.json"))]
     consumer = huey.create_consumer(workers=at_once, worker_type="thread", initial_delay=0.01, max_delay=0.1)
     consumer.start()
-    for each in asked:
-        each.get(blocking=True, timeout=600, backoff=1.0, max_delay=0.05)
+    for item in asked:
+        item.get(blocking=True, timeout=600, backoff=1.0, max_delay=0.05)
     consumer.stop(graceful=True)

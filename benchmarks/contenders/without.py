@@ -81,13 +81,13 @@ def uvloop() -> None:
     uvloop.install()
 
 
-WITHOUT = {each.__name__: each for each in (decode, posters, report, structure, flushing, own, uvloop)}
+WITHOUT = {item.__name__: item for item in (decode, posters, report, structure, flushing, own, uvloop)}
 
 
 def main() -> None:
-    for part in sys.argv[1].replace("-", "").split(","):
-        if part:
-            WITHOUT[part]()
+    for piece in sys.argv[1].replace("-", "").split(","):
+        if piece:
+            WITHOUT[piece]()
     sys.argv = ["batchrunner", *sys.argv[2:]]
     from batchrunner.cli import main as command
 

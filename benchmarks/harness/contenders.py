@@ -44,7 +44,7 @@ class Contender:
             "bin": Path(peers).parent,
             "at_once": AT_ONCE,
         }
-        return [part.format(**values) for part in self.argv]
+        return [piece.format(**values) for piece in self.argv]
 
 
 _BATCHRUNNER = (
@@ -146,8 +146,12 @@ def absent(contender: Contender, found: dict[str, str]) -> list[str]:
 def _program(name: str) -> str:
     if shutil.which(name) is None:
         return ""
-    words = subprocess.run([name, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout.split()
-    return next((word.removeprefix(f"{name}-") for word in words if any(sign.isdigit() for sign in word)), "")
+    arguments = subprocess.run(
+        [name, "--version"], capture_output=True, text=True, check=False, timeout=20
+    ).stdout.split()
+    return next(
+        (argument.removeprefix(f"{name}-") for argument in arguments if any(sign.isdigit() for sign in argument)), ""
+    )
 
 
 def _package(python: str, name: str) -> str:

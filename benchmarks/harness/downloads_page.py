@@ -38,7 +38,7 @@ def table(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
          row.promises)
         for row in rows
     )  # fmt: skip
-    return "".join(f"| {' | '.join(each)} |\n" for each in (_HEADS, ["---"] * len(_HEADS), *cells))
+    return "".join(f"| {' | '.join(item)} |\n" for item in (_HEADS, ["---"] * len(_HEADS), *cells))
 
 
 def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[str, Any]) -> str:
@@ -69,13 +69,13 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
         return []
     ours = found[OURS.name]
     curl = [f"curl -Z: {row.speed_ratio:.2f}" for name, row in found.items() if name.startswith("curl -Z {")]
-    told = "; ".join(
+    text = "; ".join(
         (f"{ours.speed_ratio:.2f} ({ours.files_per_s:.1f} files/s, {ours.cpu_ms:.0f} ms of CPU a file)", *curl)
     )
     above = {row.name: row.above_mib for row in rows if "batchrunner" in row.name and row.above_mib is not None}
     highest = max(above, key=lambda name: above[name])
     return [
-        Bar("Throughput of large files, SHA-256 included: at least aria2c's", told, ours.speed_ratio >= 1),
+        Bar("Throughput of large files, SHA-256 included: at least aria2c's", text, ours.speed_ratio >= 1),
         Bar(
             "Their memory: under 64 MiB above the idle process",
             f"{above[highest]:.0f} MiB ({highest})",

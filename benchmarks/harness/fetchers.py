@@ -52,7 +52,7 @@ class Fetcher:
             "count": count,
             "root": folder.parent,
         }
-        return [part.format(**values) for part in self.argv]
+        return [piece.format(**values) for piece in self.argv]
 
 
 def write_lists(root: Path, url: str, folder: Path, count: int) -> None:
@@ -104,7 +104,7 @@ FETCHERS = (
     Fetcher("batchrunner run, 32 downloads at once", _run(32), "all of a run", batch=True, idle=True),
     Fetcher("batchrunner run, 4 downloads at once (the default)", _run(4), "all of a run", batch=True, idle=True),
 )
-SMOKE = tuple(each for each in FETCHERS if each in {ARIA2, OURS} or each.batch)
+SMOKE = tuple(item for item in FETCHERS if item in {ARIA2, OURS} or item.batch)
 
 
 def versions(peers: str) -> dict[str, str]:
@@ -120,6 +120,6 @@ def versions(peers: str) -> dict[str, str]:
     found = {}
     for name, argv in asked.items():
         if shutil.which(argv[0]):
-            told = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-            found[name] = next((word for word in told.split() if word[0].isdigit()), "")
+            summary = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+            found[name] = next((argument for argument in summary.split() if argument[0].isdigit()), "")
     return {name: version for name, version in found.items() if version}

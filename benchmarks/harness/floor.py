@@ -15,7 +15,7 @@ _PRICES = 16
 class Floor:
     """As `polling.Figures`."""
 
-    looks: float
+    poll_count: float
     unseen_s: float
     unseen_95_s: float
 
@@ -30,17 +30,17 @@ def curve(known_s: Sequence[float], played_s: Sequence[float]) -> dict[float, Fl
     by, early = until / len(known), np.concatenate([[0.0], np.cumsum(known)])[until] / len(known)
     found = {}
     for price in np.geomspace(2, 2e-3, _PRICES) * np.median(known):
-        rest, then = np.zeros(_GRID + 1), np.zeros(_GRID + 1, int)
+        cost_to_go, then = np.zeros(_GRID + 1), np.zeros(_GRID + 1, int)
         for here in range(_GRID - 1, -1, -1):
             later = slice(here + 1, None)
-            costs = ages[later] * (by[later] - by[here]) - (early[later] - early[here]) + rest[later]
+            costs = ages[later] * (by[later] - by[here]) - (early[later] - early[here]) + cost_to_go[later]
             then[here] = here + 1 + costs.argmin()
-            rest[here] = price * (1 - by[here]) + costs.min()
-        looks = [0]
-        while looks[-1] < _GRID:
-            looks.append(int(then[looks[-1]]))
-        last = np.searchsorted(ages[looks], played)
-        unseen = np.sort(ages[looks][last] - played)
+            cost_to_go[here] = price * (1 - by[here]) + costs.min()
+        poll_count = [0]
+        while poll_count[-1] < _GRID:
+            poll_count.append(int(then[poll_count[-1]]))
+        last = np.searchsorted(ages[poll_count], played)
+        unseen = np.sort(ages[poll_count][last] - played)
         at_95 = unseen[int(np.ceil(0.95 * len(unseen))) - 1]
         found[float(price)] = Floor(float(last.mean()), float(unseen.mean()), float(at_95))
     return found

@@ -107,17 +107,17 @@ def small_clip(frames: int = 2) -> bytes:
 
 def padded(clip: bytes, size_bytes: int) -> bytes:
     """The clip made as long as wanted by a `free` box at its end, which every reader skips."""
-    room = size_bytes - len(clip)
-    if room < 8:
+    free_bytes = size_bytes - len(clip)
+    if free_bytes < 8:
         raise ValueError(f"the clip has {len(clip)} bytes: too many to be padded to {size_bytes}")
-    return clip + room.to_bytes(4, "big") + b"free" + bytes(room - 8)
+    return clip + free_bytes.to_bytes(4, "big") + b"free" + bytes(free_bytes - 8)
 
 
 def _kind(nginx: str | None) -> str:
     if not nginx:
         return "asyncio protocol"
-    told = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
-    return f"nginx {told.strip().rpartition('/')[2]}"
+    summary = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    return f"nginx {summary.strip().rpartition('/')[2]}"
 
 
 def _free_port() -> int:

@@ -24,8 +24,8 @@ def plot(panels: Sequence[Panel], across: str) -> str:
     """The panels side by side. across: what x is."""
     view = f'viewBox="0 0 {_WIDE * len(panels)} {_HIGH}" font-family="sans-serif" font-size="13"'
     drawn = [f'<svg xmlns="http://www.w3.org/2000/svg" {view}>', '<rect width="100%" height="100%" fill="#fff"/>']
-    for at, each in enumerate(panels):
-        drawn.append(f'<g transform="translate({_WIDE * at},0)">{_panel(each, across)}</g>')
+    for at, item in enumerate(panels):
+        drawn.append(f'<g transform="translate({_WIDE * at},0)">{_panel(item, across)}</g>')
     return "\n".join([*drawn, "</svg>", ""])
 
 
@@ -40,38 +40,38 @@ def _panel(panel: Panel, across: str) -> str:
             _BOTTOM - _share(point[1], ys) * (_BOTTOM - _TOP),
         )
 
-    parts = [
+    elements = [
         f'<text x="{_LEFT}" y="22" font-size="15">{escape(panel.title)}</text>',
         *_grid(xs, ys, {x for x, _ in points}),
     ]
-    parts.append(f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HIGH - 12}" text-anchor="middle">{escape(across)}</text>')
+    elements.append(f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HIGH - 12}" text-anchor="middle">{escape(across)}</text>')
     labels = _apart({name: at(line[-1])[1] for name, line in panel.lines.items()})
     for colour, (name, line) in zip(_COLOURS, panel.lines.items(), strict=False):
         if name in guides:
-            parts.append(_drawn(list(map(at, guides[name])), colour, 'stroke-width="1" stroke-dasharray="3 4"'))
-        parts.append(_drawn(list(map(at, line)), colour, 'stroke-width="2"'))
-        parts += [f'<circle r="3" cx="{x:.1f}" cy="{y:.1f}" fill="{colour}"/>' for x, y in map(at, line)]
-        parts.append(f'<text x="{_RIGHT + 8}" y="{labels[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')
-    return "\n".join(parts)
+            elements.append(_drawn(list(map(at, guides[name])), colour, 'stroke-width="1" stroke-dasharray="3 4"'))
+        elements.append(_drawn(list(map(at, line)), colour, 'stroke-width="2"'))
+        elements += [f'<circle r="3" cx="{x:.1f}" cy="{y:.1f}" fill="{colour}"/>' for x, y in map(at, line)]
+        elements.append(f'<text x="{_RIGHT + 8}" y="{labels[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')
+    return "\n".join(elements)
 
 
 def _grid(xs: Point, ys: Point, marks: Iterable[float]) -> list[str]:
     """marks: where there are points."""
-    parts = []
+    elements = []
     for tick in sorted(marks):
         x = _LEFT + _share(tick, xs) * (_RIGHT - _LEFT)
-        parts.append(f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="#e0e0e0"/>')
-        parts.append(f'<text x="{x:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{tick:,g}</text>')
+        elements.append(f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="#e0e0e0"/>')
+        elements.append(f'<text x="{x:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{tick:,g}</text>')
     for tick in _ticks(*ys):
         y = _BOTTOM - _share(tick, ys) * (_BOTTOM - _TOP)
-        parts.append(f'<path d="M{_LEFT} {y:.1f}H{_RIGHT}" stroke="#e0e0e0"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:,g}</text>')
-    return parts
+        elements.append(f'<path d="M{_LEFT} {y:.1f}H{_RIGHT}" stroke="#e0e0e0"/>')
+        elements.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:,g}</text>')
+    return elements
 
 
 def _drawn(line: Sequence[Point], colour: str, style: str) -> str:
-    told = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
-    return f'<polyline points="{told}" fill="none" stroke="{colour}" {style}/>'
+    text = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
+    return f'<polyline points="{text}" fill="none" stroke="{colour}" {style}/>'
 
 
 def _grown(first: Point, x: float) -> Point:
@@ -100,6 +100,6 @@ def _apart(heights: Mapping[str, float]) -> dict[str, float]:
     """The heights of labels, moved down where they would lie upon each other."""
     placed: dict[str, float] = {}
     last = -math.inf
-    for name, height in sorted(heights.items(), key=lambda each: each[1]):
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
         last = placed[name] = max(height, last + _LINE)
     return placed

@@ -36,7 +36,7 @@ def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Pa
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
 
 
-def surroundings(**own: str) -> dict[str, str]:
+def child_environment(**own: str) -> dict[str, str]:
     """The environment of a contender: this one with `own`, but for what changes how Python runs.
 
     Where bytecode is not kept, or every line is written by itself, that would be measured too.

@@ -37,14 +37,14 @@ class Row:
 
 def tables(rows: Sequence[Row]) -> str:
     """A table for each cap; what tells parts of the cost has one of its own."""
-    made = []
+    sections = []
     for cap in _caps(rows):
         here = [row for row in rows if row.cap == cap]
-        made.append(f"\n### {cap} in flight\n\n{_table([row for row in here if not row.racer.part])}")
-        if any(row.racer.part for row in here):
-            parts = [row for row in here if row.racer in (BARE, OURS, WHOLE) or row.racer.part]
-            made.append(f"\n#### What the parts cost, {cap} in flight\n\n{_table(parts)}")
-    return "".join(made)
+        sections.append(f"\n### {cap} in flight\n\n{_table([row for row in here if not row.racer.step])}")
+        if any(row.racer.step for row in here):
+            lines = [row for row in here if row.racer in (BARE, OURS, WHOLE) or row.racer.step]
+            sections.append(f"\n#### What the parts cost, {cap} in flight\n\n{_table(lines)}")
+    return "".join(sections)
 
 
 def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[str, Any]) -> str:
@@ -83,27 +83,27 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
     if not ours:
         return []
     cpu = {cap: median(row.cpu_ratios) for cap, row in ours.items()}
-    told = ", ".join(f"{ratio:.2f} with {cap} in flight" for cap, ratio in cpu.items())
+    text = ", ".join(f"{ratio:.2f} with {cap} in flight" for cap, ratio in cpu.items())
     asked = f"CPU a job: at most {_MOST_CPU} of the bare loop's, decoding no frame"
     decoding = "; ".join(f"with decoding and posters {median(row.cpu_ratios):.2f}" for row in _at_main(whole))
     least = "; ".join(f"the floor of the promises {median(row.cpu_ratios):.2f}" for row in floor)
     found = [
-        Bar(asked, "; ".join(filter(None, (told, least, decoding))), all(each <= _MOST_CPU for each in cpu.values()))
+        Bar(asked, "; ".join(filter(None, (text, least, decoding))), all(item <= _MOST_CPU for item in cpu.values()))
     ]
     for row in _at_main(ours):
         speed = median(row.speed_ratios)
         asked = f"Throughput with {MAIN_CAP} in flight: at least {_LEAST_SPEED} of the bare loop's"
-        most = "".join(f"; the floor of the promises {median(each.speed_ratios):.2f}" for each in floor)
+        most = "".join(f"; the floor of the promises {median(item.speed_ratios):.2f}" for item in floor)
         found.append(Bar(asked, f"{speed:.2f}{most}", speed >= _LEAST_SPEED))
     for row in _at_main(whole) if tools else ():
         best = max(tools, key=lambda tool: tool.jobs_per_s)
         cheapest = min(tools, key=lambda tool: tool.cpu_ms)
-        told = (
+        text = (
             f"{row.jobs_per_s:.0f} jobs/s and {row.cpu_ms:.1f} ms of CPU a job, decoding; the best of them "
             f"{best.jobs_per_s:.0f} jobs/s ({best.name}), {cheapest.cpu_ms:.1f} ms ({cheapest.name})"
         )
         ahead = row.jobs_per_s > best.jobs_per_s and row.cpu_ms < cheapest.cpu_ms
-        found.append(Bar("Ahead of every tool of the field", told, ahead))
+        found.append(Bar("Ahead of every tool of the field", text, ahead))
     return found
 
 
@@ -114,7 +114,7 @@ def plot(rows: Sequence[Row]) -> str:
     height, left, width = 24 * len(bars) + 60, 400, 960
     low, high = 0.5, max(2.0, *(row.cpu_ms for row in bars)) * 1.6
     scale = (width - left - 130) / math.log(high / low)
-    parts = [
+    lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="12" y="24" font-size="15">CPU a job, ms, {cap} in flight (logarithmic; shorter is better)</text>',
@@ -124,11 +124,11 @@ def plot(rows: Sequence[Row]) -> str:
         colour = "#0b6e4f" if row.name.startswith("batchrunner") else "#8a8f98"
         weight = ' font-weight="bold"' if row.racer is OURS else ""
         name = escape(row.name)
-        parts.append(f'<text font-size="13"{weight} x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
-        parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="17" fill="{colour}"/>')
-        told = f"{row.cpu_ms:.2f} ms, {row.jobs_per_s:.0f} jobs/s"
-        parts.append(f'<text font-size="13" x="{left + length + 6:.0f}" y="{y + 13}">{told}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+        lines.append(f'<text font-size="13"{weight} x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
+        lines.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="17" fill="{colour}"/>')
+        text = f"{row.cpu_ms:.2f} ms, {row.jobs_per_s:.0f} jobs/s"
+        lines.append(f'<text font-size="13" x="{left + length + 6:.0f}" y="{y + 13}">{text}</text>')
+    return "\n".join([*lines, "</svg>", ""])
 
 
 def _table(rows: Sequence[Row]) -> str:

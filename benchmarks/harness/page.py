@@ -59,9 +59,9 @@ def write(
     """Write the page. setting: runs, jobs, kills, at_once, and absent: names of what was left out."""
     head = _HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}", machine=machine(), versions=_listed(versions), **setting)
     left_out = f"- Left out, not installed: {setting['absent']}\n" if setting["absent"] else ""
-    parts = [head, left_out, _ONE_CALL, one_call_table(one_calls, versions)]
-    parts += [_BATCH.format(**setting), batch_table(batches, versions), _NOTES]
-    path.write_text("".join(parts))
+    pieces = [head, left_out, _ONE_CALL, one_call_table(one_calls, versions)]
+    pieces += [_BATCH.format(**setting), batch_table(batches, versions), _NOTES]
+    path.write_text("".join(pieces))
 
 
 def one_call_table(results: Mapping[Contender, OneCalls], versions: Mapping[str, str]) -> str:
@@ -72,8 +72,8 @@ def one_call_table(results: Mapping[Contender, OneCalls], versions: Mapping[str,
         cells = [contender.name.format_map(versions), contender.how]
         for outcomes in (found["once"], found["always"]):
             cells += [
-                _each(outcomes, lambda one: one.accepted),
-                _each(outcomes, lambda one: "yes" if one.clip else "no"),
+                _joined(outcomes, lambda one: one.accepted),
+                _joined(outcomes, lambda one: "yes" if one.clip else "no"),
             ]
         rows.append(cells)
     return _table(heads, rows)
@@ -85,7 +85,7 @@ def batch_table(results: Mapping[Contender, Sequence[Batch]], versions: Mapping[
         "accepted": lambda one: one.accepted,
         "jobs paid twice or more": lambda one: one.paid_twice,
         "clips missing or bad": lambda one: one.bad,
-        "held in doubt": lambda one: one.ends.held,
+        "held in doubt": lambda one: one.ends.left_in_doubt,
         "in flight at the kills": lambda one: "+".join(map(str, one.ends.in_flight)),
         "restarts": lambda one: one.ends.starts - 1,
         "seconds": lambda one: f"{one.seconds:.0f}" + ("" if one.ends.status == 0 else f" (exit {one.ends.status})"),
@@ -93,7 +93,7 @@ def batch_table(results: Mapping[Contender, Sequence[Batch]], versions: Mapping[
     rows = []
     for contender, outcomes in results.items():
         name = contender.name.format_map(versions)
-        rows.append([name, *(_each(outcomes, column) for column in columns.values())])
+        rows.append([name, *(_joined(outcomes, column) for column in columns.values())])
     said = "".join(f"- {contender.name.format_map(versions)}: {contender.how}.\n" for contender in results)
     return f"{_table(('contender', *columns), rows)}\nWhat each does when it is started again:\n\n{said}"
 
@@ -117,7 +117,7 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def _each(outcomes: Sequence[_Outcome], column: Callable[[_Outcome], object]) -> str:
+def _joined(outcomes: Sequence[_Outcome], column: Callable[[_Outcome], object]) -> str:
     return " / ".join(str(column(outcome)) for outcome in outcomes)
 
 

@@ -62,11 +62,11 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def at_the_same_looks(curve: Mapping[float, Any], looks: float, name: str) -> float | None:
+def at_the_same_polls(curve: Mapping[float, Any], poll_count: float, name: str) -> float | None:
     """What this curve shows at so many looks a job, between two of its points; None beyond its ends."""
-    points = sorted((each.looks, getattr(each, name)) for each in curve.values())
-    near = [(low, high) for low, high in pairwise(points) if low[0] <= looks <= high[0] and low[0] < high[0]]
-    values = [low[1] + (looks - low[0]) / (high[0] - low[0]) * (high[1] - low[1]) for low, high in near]
+    points = sorted((item.poll_count, getattr(item, name)) for item in curve.values())
+    near = [(low, high) for low, high in pairwise(points) if low[0] <= poll_count <= high[0] and low[0] < high[0]]
+    values = [low[1] + (poll_count - low[0]) / (high[0] - low[0]) * (high[1] - low[1]) for low, high in near]
     return min(values, default=None)
 
 
@@ -75,11 +75,11 @@ def points(simulated: Simulated, kind: str, name: str) -> list[Point]:
     found = []
     for case, kinds in simulated.items():
         for interval_s, figures in kinds[kind].items():
-            others = [at_the_same_looks(kinds[other], figures.looks, name) for other in ("fixed", "exponential")]
+            others = [at_the_same_polls(kinds[other], figures.poll_count, name) for other in ("fixed", "exponential")]
             if known := [other for other in others if other]:
                 value, best = getattr(figures, name), min(known)
                 later = figures.later_s if name == "unseen_s" else value
-                least = at_the_same_looks(kinds.get("floor", {}), figures.looks, name)
+                least = at_the_same_polls(kinds.get("floor", {}), figures.poll_count, name)
                 found.append(Point(case, kind, interval_s, value / best, later / best, least and least / best))
     return found
 
@@ -106,7 +106,7 @@ def page(simulated: Simulated, engine: Played, jobs: int, seeds: int) -> str:
     for interval_s in (10.0, 15.0):
         lines += [f"| interval {interval_s:g} s | {' | '.join(NAMES.values())} |", "|---|---|---|---|---|"]
         for case, kinds in simulated.items():
-            lines.append(f"| {case} | {' | '.join(_told(kinds[kind][interval_s]) for kind in NAMES)} |")
+            lines.append(f"| {case} | {' | '.join(_cell(kinds[kind][interval_s]) for kind in NAMES)} |")
         lines.append("")
     lines += [*_compared(simulated), *_real(engine, jobs)]
     return "\n".join(lines) + "\n"
@@ -116,10 +116,10 @@ def section(simulated: Simulated, engine: Played, jobs: int) -> str:
     """The part of RESULTS.md."""
     policies = list(dict.fromkeys(policy for _, policy in engine))
     played = [
-        [service, *(_told(engine[service, policy][0]) for policy in policies)]
+        [service, *(_cell(engine[service, policy][0]) for policy in policies)]
         for service in dict.fromkeys(service for service, _ in engine)
     ]
-    shown = [[case, *(_told(simulated[case][kind][each]) for kind, each, _ in SHOWN)] for case in MAIN]
+    shown = [[case, *(_cell(simulated[case][kind][item]) for kind, item, _ in SHOWN)] for case in MAIN]
     return f"""\
 ## How long a finished clip lies unseen
 
@@ -144,15 +144,15 @@ def bars(simulated: Simulated, engine: Played) -> list[Bar]:
     """What was asked for."""
     found = []
     for name, what in (("unseen_s", "on average"), ("unseen_95_s", "of 95 % of clips")):
-        told, met = [], True
+        cells, met = [], True
         for kind in OURS:
             all_points = points(simulated, kind, name)
             worst = max(all_points, key=lambda point: point.ratio)
             fine = sum(point.ratio <= SAME for point in all_points)
             met = met and worst.ratio <= SAME
-            told.append(f"{NAMES[kind].partition(', ')[2]}: {fine} of {len(all_points)} points, worst {worst}")
+            cells.append(f"{NAMES[kind].partition(', ')[2]}: {fine} of {len(all_points)} points, worst {worst}")
         asked = f"Time unseen {what}: on or below every other curve (within {SAME - 1:.0%})"
-        found.append(Bar(asked, "; ".join(told), met))
+        found.append(Bar(asked, "; ".join(cells), met))
     beaten = _beaten(engine)
     asked = "Against the timed stand-in: no other policy takes fewer looks and sees clips earlier"
     return [*found, Bar(asked, "; ".join(beaten) or "none does", not beaten)]
@@ -160,20 +160,20 @@ def bars(simulated: Simulated, engine: Played) -> list[Bar]:
 
 def _summary(simulated: Simulated) -> str:
     """How often ours lies above, and what of that a first batch cannot help."""
-    told = []
+    cells = []
     for kind in OURS:
         all_points = points(simulated, kind, "unseen_s")
         above = [point for point in all_points if point.ratio > SAME]
         middle = sorted(point.ratio for point in all_points)[len(all_points) // 2]
-        words = (
+        clause = (
             f"{NAMES[kind].partition(', ')[2]}, a median of {middle:.2f} of its time unseen, above it at {len(above)}"
         )
-        words += f" of {len(all_points)} points"
+        clause += f" of {len(all_points)} points"
         if kind == "cold" and above:
             learning = sum(point.later <= SAME for point in above)
-            words += f" ({learning} of these only in the first half of the batch, while it learns)"
-        told.append(words)
-    return "; ".join(told) + "."
+            clause += f" ({learning} of these only in the first half of the batch, while it learns)"
+        cells.append(clause)
+    return "; ".join(cells) + "."
 
 
 def _missed(all_points: Sequence[Point]) -> str:
@@ -188,13 +188,13 @@ def _beaten(engine: Played) -> list[str]:
     for (service, policy), (ours, _) in engine.items():
         for (where, other), (theirs, _) in engine.items():
             rival = where == service and policy.startswith("batchrunner") and not other.startswith("batchrunner")
-            if rival and theirs.looks <= ours.looks and theirs.unseen_s <= ours.unseen_s:
+            if rival and theirs.poll_count <= ours.poll_count and theirs.unseen_s <= ours.unseen_s:
                 found.append(f"{service}: {other} before {policy}")
     return found
 
 
-def _told(figures: Any) -> str:
-    return f"{figures.looks:.2f} / {figures.unseen_s:.1f} / {figures.unseen_95_s:.1f}"
+def _cell(figures: Any) -> str:
+    return f"{figures.poll_count:.2f} / {figures.unseen_s:.1f} / {figures.unseen_95_s:.1f}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -216,16 +216,16 @@ def _compared(simulated: Simulated) -> list[str]:
     both = {name: [points(simulated, kind, name) for kind in OURS] for name in ("unseen_s", "unseen_95_s")}
     for case in simulated:
         cells = []
-        for each in (*both["unseen_s"], *both["unseen_95_s"]):
-            here = [point.ratio for point in each if point.case == case]
+        for item in (*both["unseen_s"], *both["unseen_95_s"]):
+            here = [point.ratio for point in item if point.case == case]
             cells.append(f"{min(here):.2f} to {max(here):.2f}" if here else "")
         lines.append(f"| {case} | {' | '.join(cells)} |")
     for name, what in (("unseen_s", "On average"), ("unseen_95_s", "For the slowest 5 %")):
         lines += ["", f"{what} ours lies above another curve, by more than {SAME - 1:.0%}, here:", ""]
-        for kind, each in zip(OURS, both[name], strict=True):
-            above = sorted((point for point in each if point.ratio > SAME), key=lambda point: -point.ratio)
+        for kind, item in zip(OURS, both[name], strict=True):
+            above = sorted((point for point in item if point.ratio > SAME), key=lambda point: -point.ratio)
             listed = "; ".join(map(str, above)) or "nowhere"
-            lines.append(f"- {NAMES[kind].partition(', ')[2]}, {_missed(each)}: {listed}.")
+            lines.append(f"- {NAMES[kind].partition(', ')[2]}, {_missed(item)}: {listed}.")
     return [*lines, "", f"On average: {_summary(simulated)}", "", "![curves](polling.svg)", ""]
 
 
@@ -241,8 +241,8 @@ def _real(engine: Played, jobs: int) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for (service, policy), (figures, took_s) in engine.items():
-        told = f"{figures.looks:.2f} | {figures.unseen_s:.2f} | {figures.unseen_95_s:.1f} | {took_s:.0f}"
-        lines.append(f"| {service} | {policy} | {told} |")
+        cells = f"{figures.poll_count:.2f} | {figures.unseen_s:.2f} | {figures.unseen_95_s:.1f} | {took_s:.0f}"
+        lines.append(f"| {service} | {policy} | {cells} |")
     return lines
 
 
@@ -250,28 +250,28 @@ def plot(simulated: Simulated) -> str:
     """An SVG of all cases. Both axes are logarithmic."""
     rows = math.ceil(len(simulated) / _COLUMNS)
     size = f'width="{_WIDE * _COLUMNS + 20}" height="{_HIGH * rows + 50}"'
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="10">']
-    parts.append('<rect width="100%" height="100%" fill="white"/>')
+    pieces = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="10">']
+    pieces.append('<rect width="100%" height="100%" fill="white"/>')
     for place, (kind, name) in enumerate({**NAMES, "floor": FLOOR}.items()):
         x = 20 + 185 * place
-        parts.append(
+        pieces.append(
             f'<rect x="{x}" y="12" width="18" height="4" fill="{COLOURS[kind]}"/>'
             f'<text x="{x + 24}" y="18">{name}</text>'
         )
     for place, (case, kinds) in enumerate(simulated.items()):
         x, y = 10 + _WIDE * (place % _COLUMNS), 35 + _HIGH * (place // _COLUMNS)
-        parts.append(f'<g transform="translate({x},{y})">{_panel(case, kinds)}</g>')
-    return "".join([*parts, "</svg>\n"])
+        pieces.append(f'<g transform="translate({x},{y})">{_panel(case, kinds)}</g>')
+    return "".join([*pieces, "</svg>\n"])
 
 
 def _panel(case: str, kinds: Mapping[str, Mapping[float, Any]]) -> str:
-    ours = [each for kind in OURS for each in kinds[kind].values()]
-    left, right = 0.9 * min(each.looks for each in ours), 1.15 * max(each.looks for each in ours)
-    shown = [each for kind in kinds.values() for each in kind.values() if left <= each.looks <= right]
-    low, high = 0.85 * min(each.unseen_s for each in shown), 1.15 * max(each.unseen_s for each in ours)
+    ours = [item for kind in OURS for item in kinds[kind].values()]
+    left, right = 0.9 * min(item.poll_count for item in ours), 1.15 * max(item.poll_count for item in ours)
+    shown = [item for kind in kinds.values() for item in kind.values() if left <= item.poll_count <= right]
+    low, high = 0.85 * min(item.unseen_s for item in shown), 1.15 * max(item.unseen_s for item in ours)
 
-    def at(looks: float, unseen_s: float) -> str:
-        x = 34 + (_WIDE - 50) * math.log(looks / left) / math.log(right / left)
+    def at(poll_count: float, unseen_s: float) -> str:
+        x = 34 + (_WIDE - 50) * math.log(poll_count / left) / math.log(right / left)
         return f"{x:.1f},{14 + (_HIGH - 50) * (1 - math.log(unseen_s / low) / math.log(high / low)):.1f}"
 
     drawn = [f'<text x="34" y="8" font-weight="bold">{escape(case)}</text>']
@@ -286,8 +286,8 @@ def _panel(case: str, kinds: Mapping[str, Mapping[float, Any]]) -> str:
             height = float(at(left, tick).partition(",")[2])
             drawn.append(f'<text x="30" y="{height + 3:.1f}" text-anchor="end">{tick:g}</text>')
     for kind, curve in kinds.items():
-        points = sorted((each.looks, each.unseen_s) for each in curve.values())
-        inside = [at(*each) for each in points if left <= each[0] <= right and low <= each[1] <= high]
+        points = sorted((item.poll_count, item.unseen_s) for item in curve.values())
+        inside = [at(*item) for item in points if left <= item[0] <= right and low <= item[1] <= high]
         dots = "".join(f'<circle r="2.2" cx="{p.partition(",")[0]}" cy="{p.partition(",")[2]}"/>' for p in inside)
         colour = COLOURS[kind]
         drawn.append(f'<polyline points="{" ".join(inside)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')

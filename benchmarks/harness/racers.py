@@ -29,7 +29,7 @@ class Racer:
     argv: tuple[str, ...]
     slow: bool = False
     terminal: bool = False
-    part: bool = False
+    step: bool = False
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 # What is held against the bare loop: that one decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
-FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), part=True)
+FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), step=True)
 # What its parts cost: what it takes less when it goes without one, and without all of these.
 LEFT_OUT = {
     "report": "report",
@@ -64,27 +64,27 @@ RACERS = (
     OURS,
     WHOLE,
     Racer("batchrunner, progress drawn on a terminal", _ours("-"), terminal=True),
-    Racer("batchrunner without posters", _ours("posters", "--no-progress"), part=True),
+    Racer("batchrunner without posters", _ours("posters", "--no-progress"), step=True),
     *(
         Racer(
             f"batchrunner without posters, decode check and {name}",
-            _ours(f"posters,decode,{parts}", "--no-progress"),
-            part=True,
+            _ours(f"posters,decode,{pieces}", "--no-progress"),
+            step=True,
         )
-        for name, parts in LEFT_OUT.items()
+        for name, pieces in LEFT_OUT.items()
     ),
     Racer(
         "batchrunner without posters and decode check, on uvloop",
         _ours("posters,decode,uvloop", "--no-progress"),
-        part=True,
+        step=True,
         packages=("uvloop",),
     ),
-    Racer("bare loop on uvloop", _bare("uvloop"), part=True, packages=("uvloop",)),
-    Racer("bare loop + a connection for each POST", _bare("own"), part=True),
-    Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), part=True),
-    Racer("bare loop + four rows a job in a journal, flushed", _bare("journal"), part=True),
+    Racer("bare loop on uvloop", _bare("uvloop"), step=True, packages=("uvloop",)),
+    Racer("bare loop + a connection for each POST", _bare("own"), step=True),
+    Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), step=True),
+    Racer("bare loop + four rows a job in a journal, flushed", _bare("journal"), step=True),
     FLOOR,
-    Racer("bare loop + decode check", _bare("decode"), part=True),
+    Racer("bare loop + decode check", _bare("decode"), step=True),
     Racer(
         "asyncio script in the OpenAI cookbook's style",
         ("{python}", "{scripts}/cookbook.py", "{bodies}", "{clips}", "{cap}"),
@@ -154,7 +154,7 @@ class Work:
             "cap": cap,
             "calls": min(cap, MOST_CALLS),
         }
-        return [part.format(**values) for part in racer.argv]
+        return [step.format(**values) for step in racer.argv]
 
 
 def versions(peers: str) -> dict[str, str]:
@@ -173,5 +173,7 @@ def versions(peers: str) -> dict[str, str]:
 def _program(name: str) -> str:
     if shutil.which(name) is None:
         return ""
-    words = subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout.split()
-    return next((word.removeprefix(f"{name}-") for word in words if any(sign.isdigit() for sign in word)), "")
+    arguments = subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return next(
+        (argument.removeprefix(f"{name}-") for argument in arguments if any(sign.isdigit() for sign in argument)), ""
+    )

@@ -49,7 +49,7 @@ def begin(text: str) -> None:
 def setting() -> str:
     """Date, command, machine and commit, as a list."""
     command = " ".join([Path(sys.executable).name, *map(_shown, sys.argv)])
-    load = " ".join(f"{each:.1f}" for each in os.getloadavg())
+    load = " ".join(f"{item:.1f}" for item in os.getloadavg())
     return (
         f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; commit {commit()}\n- Command: `{command}`\n"
         f"- Machine: {machine()}; load {load}\n"
@@ -59,19 +59,21 @@ def setting() -> str:
 def commit() -> str:
     """What the package is at: a commit, and whether something in it is changed since."""
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(FOLDER.parent), *words], capture_output=True, text=True, check=False)
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(FOLDER.parent), *arguments], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--", "batchrunner")
     return (git("rev-parse", "--short", "HEAD") or "?") + (" with changes" if changed else "")
 
 
-def _shown(word: str) -> str:
+def _shown(argument: str) -> str:
     """A word of a command line: paths as from the repository, or their last part."""
-    path, root = Path(word), FOLDER.parent
+    path, root = Path(argument), FOLDER.parent
     if not path.is_absolute():
-        return word
+        return argument
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
@@ -88,8 +90,8 @@ def _sections() -> dict[str, str]:
 
 def _write(sections: dict[str, str], kept: dict[str, Any]) -> None:
     names = sorted(sections, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    told = [f"<!-- {name} -->\n{sections[name]}\n<!-- end of {name} -->\n" for name in names]
-    PAGE.write_text("\n".join([_head(kept["suite"], _bars(sections, names, kept["bars"])), *told]))
+    summary = [f"<!-- {name} -->\n{sections[name]}\n<!-- end of {name} -->\n" for name in names]
+    PAGE.write_text("\n".join([_head(kept["suite"], _bars(sections, names, kept["bars"])), *summary]))
     KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 

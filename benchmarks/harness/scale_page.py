@@ -7,7 +7,7 @@ from harness import lines
 from harness.measured import Cost
 from harness.results import Bar, setting
 
-_PARTS = {"posters": "posters", "decode": "decode checks"}  # of contenders/without.py, in words
+_STEP_NAMES = {"posters": "posters", "decode": "decode checks"}  # of contenders/without.py, in words
 _MOST = 100_000  # the number of jobs that the bars are about
 _FILES = ("journal, MB", "report.html, MB", "report.json, MB", "results.csv, MB")
 _RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms a job", "peak MiB", *_FILES)
@@ -56,7 +56,7 @@ def section(rows: Sequence[Row], service: str, cap: int, without: str) -> str:
     left_out = (
         "nothing"
         if without == "-"
-        else f"{' and '.join(_PARTS.get(part, part) for part in without.split(','))}, which are stated apart above"
+        else f"{' and '.join(_STEP_NAMES.get(step, step) for step in without.split(','))}, which are stated apart above"
     )
     return f"""\
 ## Many jobs
@@ -81,12 +81,12 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
     if large.jobs != _MOST:
         return []
     speed, cpu = large.jobs_per_s / small.jobs_per_s, large.cpu_ms / small.cpu_ms
-    told = f"{large.jobs_per_s:.0f} against {small.jobs_per_s:.0f} jobs/s: {speed:.2f}; CPU a job {cpu:.2f}"
+    text = f"{large.jobs_per_s:.0f} against {small.jobs_per_s:.0f} jobs/s: {speed:.2f}; CPU a job {cpu:.2f}"
     html, as_json = large.sizes["report.html"] / 1e6, large.sizes["report.json"] / 1e6
     report = f"{large.report.peak_mib:.0f} MiB for {html:.0f} MB of HTML and {as_json:.0f} MB of JSON"
     status = f"{large.status.wall_s:.2f} s ({large.status.cpu_s:.2f} s of CPU)"
     judged = (
-        (f"throughput within 20 % of that at {small.jobs:,}", told, speed >= 0.8),
+        (f"throughput within 20 % of that at {small.jobs:,}", text, speed >= 0.8),
         ("peak memory of the run under 400 MiB", f"{large.run.peak_mib:.0f} MiB", large.run.peak_mib < 400),
         ("`report` keeps to that, too", report, large.report.peak_mib < 400),
         ("nothing to do is decided in under 3 s of CPU", f"{large.again.cpu_s:.2f} s", large.again.cpu_s < 3),

@@ -37,7 +37,7 @@ class Ends:
 
     in_flight: list[int] = field(default_factory=list)
     starts: int = 0
-    held: int = 0
+    left_in_doubt: int = 0
     status: int | None = None
 
 
@@ -108,8 +108,8 @@ def _kill_and_restart(contender: Contender, jobs: Jobs, url: str, peers: str, ki
         if not ends.status:  # done, or out of time
             break
         complaints += 1
-        if ends.status == 1 and contender.ask and not ends.held:
-            ends.held = len(jobs.shifts) - _standing(jobs)
+        if ends.status == 1 and contender.ask and not ends.left_in_doubt:
+            ends.left_in_doubt = len(jobs.shifts) - _standing(jobs)
             argv += contender.ask
     return ends
 

@@ -82,16 +82,16 @@ class Ledger:
     def results(self) -> dict[float, set[str]]:
         """SHA-256 of the clips that were made of each job, by the job's shift."""
         shifts = {event["generation_id"]: event["params"]["shift"] for event in self._of("accepted")}
-        made: dict[float, set[str]] = {shift: set() for shift in shifts.values()}
+        hashes: dict[float, set[str]] = {shift: set() for shift in shifts.values()}
         for event in self._of("completed"):
-            made[shifts[event["generation_id"]]].add(event["sha256"])
-        return made
+            hashes[shifts[event["generation_id"]]].add(event["sha256"])
+        return hashes
 
 
 def missing_or_bad(jobs: Jobs, ledger: Ledger) -> int:
     """Jobs without a clip under their name that is, byte for byte, one the service made for them, and decodes."""
-    made = ledger.results()
-    return sum(not _good(jobs.clips / f"{job}.mp4", made.get(shift, set())) for job, shift in jobs.shifts.items())
+    hashes = ledger.results()
+    return sum(not _good(jobs.clips / f"{job}.mp4", hashes.get(shift, set())) for job, shift in jobs.shifts.items())
 
 
 def _good(path: Path, digests: set[str]) -> bool:
