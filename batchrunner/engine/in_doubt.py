@@ -40,6 +40,7 @@ class InDoubtJobs:
         self._cap_s = cap_s
         self._settle_s = settle_s
         self._in_doubt: dict[str, _Doubt] = {}
+        self._for_later = False
         self._last_done = False
 
     def __iter__(self) -> Iterator[str]:
@@ -59,9 +60,14 @@ class InDoubtJobs:
         self._wait_s = self._first_wait_s
         self.reconcile_at = now
 
+    def search_for_later(self, now: float) -> None:
+        """Search for later attempts of a failed job, too, until a search is read."""
+        self._for_later = True
+        self.reconcile_at = now
+
     def is_earlier(self, fingerprint: str) -> bool:
-        """Whether it is a doubt of an earlier run."""
-        return self._in_doubt[fingerprint].earlier
+        """Whether it is a doubt of an earlier run, or none."""
+        return fingerprint not in self._in_doubt or self._in_doubt[fingerprint].earlier
 
     def is_settled(self, fingerprint: str, now: float) -> bool:
         """Whether a search that starts now would find it, if the log listed what was accepted at once."""
@@ -82,7 +88,7 @@ class InDoubtJobs:
 
     def start_reconcile(self, now: float, *, at_the_end: bool) -> bool:
         """Whether to search now; if so, it counts as done. at_the_end: nothing else is left to do."""
-        last = bool(self._in_doubt) and at_the_end and not self._last_done
+        last = (bool(self._in_doubt) or self._for_later) and at_the_end and not self._last_done
         if not last and (self.reconcile_at is None or self.reconcile_at > now):
             return False
         self._last_done = last
@@ -91,11 +97,13 @@ class InDoubtJobs:
             doubt.searched = doubt.searched or now >= doubt.since + self._settle_s
         return True
 
-    def reconciled(self, settled: Iterable[str], now: float) -> None:
-        """A search has ended and settled some."""
+    def reconciled(self, settled: Iterable[str], now: float, *, searched: bool = True) -> None:
+        """A search has ended and settled some. searched: whether the log was read to its end."""
         for fingerprint in settled:
-            del self._in_doubt[fingerprint]
-        if self._in_doubt:
+            self._in_doubt.pop(fingerprint, None)  # a later attempt of a failed job was not in doubt before
+        if searched and self.reconcile_at is None:
+            self._for_later = False
+        if self._in_doubt or self._for_later:
             at = now + self._wait_s
             self.reconcile_at = at if self.reconcile_at is None else min(self.reconcile_at, at)
             self._wait_s = min(2 * self._wait_s, self._cap_s)

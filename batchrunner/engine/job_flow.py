@@ -16,6 +16,7 @@ from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Settled
 from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission
+from batchrunner.plan.resume import may_have_later
 
 
 class JobFlow:
@@ -152,5 +153,7 @@ class JobFlow:
     def _finish(self, record: Record) -> None:
         self._queue.release(record.job.fingerprint)
         self._followed.discard(record.job.fingerprint)
+        if may_have_later(record):
+            self.in_doubt.search_for_later(self._clock.monotonic())
         if record.state is State.FAILED and record.error is not None and record.error.fault == "job":
             self.failed += 1

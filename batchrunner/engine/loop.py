@@ -300,7 +300,8 @@ class Engine:
         now = self._deps.clock.monotonic()
         has_all = self._flow.in_doubt.reconcile_at is None  # otherwise one was added after the search had begun
         is_new = any(not self._flow.in_doubt.is_earlier(fingerprint) for fingerprint in settled.adopted)
-        self._flow.in_doubt.reconciled([*settled.adopted, *settled.freed, *settled.disproved], now)
+        over = [*settled.adopted, *settled.freed, *settled.disproved]
+        self._flow.in_doubt.reconciled(over, now, searched=settled.searched)
         self._flow.settle(settled)
         if is_new:
             await self._calls.settled(accepted=True)

@@ -16,6 +16,11 @@ IN_DOUBT_HINT = (
     "It is held, and each run searches the service's log for it. Check the log yourself. --in-doubt evidence releases "
     "it if the log shows later jobs as finished but not this one; --in-doubt resubmit may pay for it twice."
 )
+# For a job that an earlier journal may have submitted: the log cannot disprove a submission at an unknown time.
+ROLLED_BACK_HINT = (
+    "It is held, and each run searches the service's log for a submission of this job. Check the log yourself. "
+    "--in-doubt resubmit submits it again, and may pay for it twice."
+)
 # Failures that may not be final: the service accepted the generation but did not show it, and may show it later.
 RECHECKED = {"unknown_generation", "no_link", "bad_file", "check_limit", "poll_refused", UNNAMED_FAILURE}
 LOST = Problem(
@@ -26,7 +31,7 @@ LOST = Problem(
 ROLLED_BACK = Problem(
     "journal_rolled_back",
     "the journal was lost, damaged or outdated: this job may have been submitted and paid for",
-    IN_DOUBT_HINT,
+    ROLLED_BACK_HINT,
 )
 # The kind of a job in doubt whose known attempts failed: a later attempt may be missing in the journal.
 LATER_LOST = "later_attempt_lost"
@@ -39,6 +44,21 @@ LATER_LOST_HINT = (
 def may_lack_attempts(problem: Problem | None) -> bool:
     """Return whether an attempt with this error is of a recovered journal that may lack later attempts."""
     return problem is not None and problem.kind in {ROLLED_BACK.kind, LATER_LOST}
+
+
+def may_have_later(record: Record) -> bool:
+    """Return whether a failed job of a recovered journal may have a later attempt, which each run searches for."""
+    return record.state is State.FAILED and bool(record.attempts) and may_lack_attempts(record.last.error)
+
+
+def lost_request_id(record: Record) -> str:
+    """Return the request id that stands for a lost attempt of a job in searches. It was never sent.
+
+    A job in doubt has it on its latest attempt. A failed one gets that attempt only when a search finds something.
+    """
+    if record.state is State.IN_DOUBT:
+        return record.last.request_id
+    return f"lost.{record.job.key}.{len(record.attempts) + 1}"
 
 
 def hold_later(record: Record, run_id: str, now: float, credits_: float | None) -> Record:
@@ -56,7 +76,8 @@ def hold_later(record: Record, run_id: str, now: float, credits_: float | None) 
 def fail(record: Record, problem: Problem | None, run_id: str, now: float, credits_: float | None) -> Record:
     """Return a record in flight as failed, or held in doubt if the journal may lack a later attempt.
 
-    A failure that may not be final stays a failure, because each run polls the generation again. It keeps its mark.
+    A failure that may not be final stays a failure, because each run polls the generation again. It keeps its mark,
+    and each run searches the service's log for a later attempt (`may_have_later`).
     now: wall time, s. credits_: the job's price, for the budget.
     """
     failed = advance(record, Move.FAIL, error=problem, ended_at=now)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
-from batchrunner.plan.resume import may_lack_attempts
+from batchrunner.plan.resume import lost_request_id, may_have_later, may_lack_attempts
 from batchrunner.providers.base import (
     Accepted,
     Balance,
@@ -81,7 +81,7 @@ class GenerationOwners:
 
         Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.engine.steps`).
         """
-        lost = {record.job.key: record.last.request_id for record in self._records if _is_lost(record)}
+        lost = {record.job.key: lost_request_id(record) for record in self._records if _is_lost(record)}
         found = await self._provider.find_submissions(0.0 if lost else since)
         ours = {
             request_id: generation_id
@@ -146,4 +146,4 @@ def _number(request_id: str) -> int:
 
 
 def _is_lost(record: Record) -> bool:
-    return record.state is State.IN_DOUBT and may_lack_attempts(record.error)
+    return may_have_later(record) or (record.state is State.IN_DOUBT and may_lack_attempts(record.error))

@@ -98,6 +98,23 @@ def test_one_more_search_when_nothing_else_is_left_to_do() -> None:
     assert in_doubt.start_reconcile(3.0, at_the_end=True)
 
 
+def test_later_attempts_of_failed_jobs_are_searched_for_until_the_log_was_read() -> None:
+    in_doubt = make()
+    in_doubt.search_for_later(5.0)
+    assert in_doubt.start_reconcile(5.0, at_the_end=False)
+    in_doubt.reconciled([], 5.0, searched=False)
+    assert in_doubt.reconcile_at == 20.0, "the search failed"
+    assert in_doubt.start_reconcile(6.0, at_the_end=True), "and once more when nothing else is left to do"
+    in_doubt.search_for_later(6.5)
+    in_doubt.reconciled(["of a failed job"], 7.0)
+    assert in_doubt.reconcile_at == 6.5, "another job failed during the search"
+    assert in_doubt.start_reconcile(7.0, at_the_end=False)
+    in_doubt.reconciled([], 7.0)
+    assert in_doubt.reconcile_at is None
+    assert not in_doubt.start_reconcile(1e9, at_the_end=True)
+    assert in_doubt.is_earlier("of a failed job")
+
+
 def test_a_search_counts_only_after_the_service_had_time_to_list_it() -> None:
     in_doubt = make(settle_s=10.0)
     in_doubt.add("a", 100.0, 100.0)

@@ -14,6 +14,8 @@ from batchrunner.plan.resume import (
     ROLLED_BACK,
     held_before_retry,
     held_in_doubt,
+    lost_request_id,
+    may_have_later,
     may_lack_attempts,
     take_up,
 )
@@ -103,6 +105,7 @@ def test_arguments_are_not_modified() -> None:
 
 # A recovered journal
 
+LATER = Problem(LATER_LOST, "", LATER_LOST_HINT)
 NO_FACE = Problem("face_detection_error", "no face")
 UNKNOWN = Problem("unknown_generation", "404", fault="service")
 
@@ -148,6 +151,23 @@ def test_a_failed_job_is_in_doubt_after_a_recovery_as_its_retry_may_be_lost() ->
 def test_a_failure_that_may_not_be_final_is_polled_again_after_a_recovery() -> None:
     record = recovered(failed_with(UNKNOWN))
     assert (record.state, record.last.error) == (State.IN_FLIGHT, ROLLED_BACK)
+
+
+@pytest.mark.parametrize("problem", [ROLLED_BACK, LATER], ids=lambda problem: problem.kind)
+def test_the_hint_of_a_lost_attempt_offers_only_what_can_work(problem: Problem) -> None:
+    """The log cannot disprove a submission of which neither the id nor the time is known."""
+    assert "--in-doubt resubmit" in problem.hint
+    assert "evidence" not in problem.hint
+
+
+def test_only_a_failed_job_with_the_mark_may_have_a_later_attempt() -> None:
+    marked = failed_with(UNKNOWN).with_attempt(error=ROLLED_BACK)
+    assert may_have_later(marked)
+    assert not may_have_later(failed_with(UNKNOWN))
+    assert not may_have_later(recovered(failed_with(UNKNOWN))), "it is polled again first"
+    assert lost_request_id(marked) not in {attempt.request_id for attempt in marked.attempts}
+    held = recovered(failed_with(NO_FACE))
+    assert lost_request_id(held) == held.last.request_id
 
 
 def test_a_failed_job_without_an_entry_is_kept_by_a_recovery() -> None:

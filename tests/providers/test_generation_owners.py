@@ -8,7 +8,7 @@ import pytest
 
 from batchrunner.errors import Problem, ServiceFault
 from batchrunner.job import Job, Record, State
-from batchrunner.plan.resume import hold_later
+from batchrunner.plan.resume import ROLLED_BACK, hold_later, lost_request_id
 from batchrunner.providers.base import (
     Accepted,
     Balance,
@@ -143,6 +143,18 @@ def test_a_later_attempt_that_is_listed_without_an_id_is_not_missing() -> None:
     assert record.last.request_id in found.requests
     found = asyncio.run(GenerationOwners(Service(idless=[f"run.{record.job.key}.1"]), [record]).find_submissions(0.0))
     assert record.last.request_id not in found.requests, "that is the known attempt"
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_later_attempt_of_a_failed_job_is_found_if_the_journal_may_lack_it(marked: bool) -> None:
+    failure = Problem("unknown_generation", "404")
+    record = make_record("a", State.FAILED, error=failure)
+    record = record.with_attempt(generation_id="x:model", error=ROLLED_BACK if marked else failure)
+    key = record.job.key
+    log = {record.last.request_id: "x:model", f"old.{key}.2": "y:model"}
+    found = asyncio.run(GenerationOwners(Service(log=log), [record]).find_submissions(0.0))
+    assert found.ids.get(lost_request_id(record)) == ("y:model" if marked else None)
+    assert found.ids[record.last.request_id] == "x:model"
 
 
 def test_other_calls_are_passed_to_the_provider() -> None:

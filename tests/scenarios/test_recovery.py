@@ -1,5 +1,6 @@
 """A missing, old or damaged journal in the middle of a batch: nothing is paid twice, and --recover continues."""
 
+import asyncio
 import gc
 import shutil
 from collections import Counter
@@ -165,6 +166,52 @@ def test_the_retry_of_a_failed_job_is_searched_for_after_a_recovery(tmp_path: Pa
         assert sim.states() == {"job-0": "succeeded" if logs else "in_doubt"}
 
     play(tmp_path, story, FAILS_ONCE, duration_s=300.0, logs=logs)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_later_attempt_is_searched_for_where_the_failure_may_not_be_final(tmp_path: Path, logs: bool) -> None:
+    """The recovered journal knows only the first generation. The service denies that one for a while."""
+
+    async def story(sim: Simulation) -> None:
+        named = entries("job-0")
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, interrupt_at_s=700.0)
+        paid = sim.accepted()
+        sim.path("job-0.mp4").unlink(missing_ok=True)
+        old_journal(sim)
+        await asyncio.sleep(100)
+        assert await sim.run(named, recover=True) == (0 if logs else 1)
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 2})
+        row = sim.report["jobs"][0]
+        assert row["state"] == ("succeeded" if logs else "failed")
+        assert row["attempts"][0]["outcome"] == "failed"
+        assert len(row["attempts"]) == (2 if logs else 1)
+
+    denied = Fault(on="poll", kind="not_found", between_s=(700.0, 1400.0))
+    play(tmp_path, story, FAILS_ONCE, denied, duration_s=300.0, logs=logs)
+
+
+def test_a_later_attempt_is_searched_for_by_each_run(tmp_path: Path) -> None:
+    """The log cannot be read at first. No option asks for the search."""
+
+    async def story(sim: Simulation) -> None:
+        named = entries("job-0")
+        await sim.run(named, interrupt_at_s=2.0)
+        shutil.copy(journal_of(sim), sim.path("old.db"))
+        await sim.run(named, interrupt_at_s=700.0)
+        paid = sim.accepted()
+        sim.path("job-0.mp4").unlink(missing_ok=True)
+        old_journal(sim)
+        await asyncio.sleep(100)
+        assert await sim.run(named, recover=True) == 1
+        assert sim.states() == {"job-0": "failed"}
+        assert await sim.run(named) == 0
+        assert sim.accepted() == paid == Counter({order_of(named[0].job): 2})
+
+    denied = Fault(on="poll", kind="not_found", between_s=(700.0, 2200.0))
+    unread = Fault(on="logs", kind="unavailable", between_s=(700.0, 1500.0))
+    play(tmp_path, story, FAILS_ONCE, denied, unread, duration_s=300.0)
 
 
 def test_the_newest_of_several_lost_attempts_is_adopted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The reconcile step: search the service's log for submissions in doubt, and settle what it shows.
 
-A submission that the log lists is adopted. One that is not listed stays in doubt, because it is not known whether the
+A submission that the log lists is adopted. So is a later attempt of a failed job of a recovered journal
+(`batchrunner.plan.resume.may_have_later`). One that is not listed stays in doubt, because it is not known whether the
 log lists unfinished generations, and how late. It is freed only if the provider states that its log lists what it
 accepts, or by the user's choice (`Policy.in_doubt`).
 """
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 from batchrunner.engine.evidence import LOG_LACKS_IT, NOT_ACCEPTED, SEARCHED, Evidence, plausible_s
 from batchrunner.engine.in_doubt import InDoubtJobs
-from batchrunner.engine.steps.context import StepContext
+from batchrunner.engine.steps.context import StepContext, forget_generation
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Move, Record, TimelineEvent
-from batchrunner.plan.resume import LATER_LOST
+from batchrunner.plan.resume import LATER_LOST, hold_later, lost_request_id, may_have_later, may_lack_attempts
 from batchrunner.providers.base import Submissions
 
 _DAY_S = 86_400.0
@@ -52,20 +53,22 @@ class Reconciler:
         """Search for all submissions in doubt, and store what the search settles. Raises LocalFault."""
         names, now = sorted(in_doubt), self._context.deps.clock.monotonic()
         can_search = self._provider.capabilities.find_submissions
-        if not names or (can_search and not self.log_offered):
+        failed = [name for name, record in self._records.view.items() if may_have_later(record)] if can_search else []
+        if not (names or failed) or (can_search and not self.log_offered):
             return Settled()
         in_time = frozenset(name for name in names if in_doubt.is_settled(name, now))
         asked = self._to_resubmit(names, in_doubt)
         if not can_search:
             return await self._release(asked)
         try:
-            listed = await self._provider.find_submissions(self._search_since(names))
+            listed = await self._provider.find_submissions(self._search_since([*names, *failed]))
         except CallError as error:
             self.log_offered = error.status not in {*_NOT_OFFERED, 405}
             return await self._release(asked if error.status in _NOT_OFFERED else [])
         adopted = [name for name in names if self._request_id(name) in listed.ids]
         for name in adopted:
             await self._adopt(name, listed.ids[self._request_id(name)])
+        adopted += [name for name in failed if await self._adopt_later(name, listed)]
         lacking = [name for name in names if self._request_id(name) not in listed.requests]
         await self._note_search(lacking, listed, in_doubt, now)
         return Settled(adopted, *await self._free(lacking, listed, in_time, asked), searched=listed.ended)
@@ -91,6 +94,18 @@ class Reconciler:
     async def _adopt(self, fingerprint: str, generation_id: str) -> None:
         retry_for_s = self._context.policy.record_retry_s
         await self._records.accept(fingerprint, Move.ADOPT, generation_id, None, retry_for_s=retry_for_s)
+
+    async def _adopt_later(self, fingerprint: str, listed: Submissions) -> bool:
+        """Adopt a later attempt of a failed job. Return False if the log lists none that the journal lacks."""
+        record, context = self._records[fingerprint], self._context
+        generation_id = listed.ids.get(lost_request_id(record))
+        if generation_id is None:
+            return False
+        forget_generation(context, fingerprint)
+        held = hold_later(record, context.run_id, context.deps.clock.now(), context.price(record.job))
+        await self._records.store(Move.DOUBT, held)
+        await self._adopt(fingerprint, generation_id)
+        return True
 
     async def _release(self, names: Sequence[str]) -> Settled:
         """Free submissions that the user asked to submit again, where no list can show what became of them."""
@@ -136,8 +151,8 @@ class Reconciler:
 
     def _is_disproved(self, record: Record, listed: Submissions) -> bool:
         policy, times = self._context.policy, self._context.times
-        if policy.in_doubt != "evidence" or not listed.complete:
-            return False
+        if policy.in_doubt != "evidence" or not listed.complete or may_lack_attempts(record.error):
+            return False  # it is not known when a lost attempt was submitted, so nothing disproves it
         seen_s = [*times.known_s(record.job), *times.all_batches_s(record.job)]
         attempts = (attempt for other in self._records.view.values() for attempt in other.attempts)
         return self._evidence.disproves(record.last, attempts, listed, plausible_s(seen_s, policy.doubt_s))
