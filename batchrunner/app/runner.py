@@ -165,7 +165,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
 
 
 def _engine(
-    deps: Dependencies, policy: Policy, run: Run, known: Mapping[str, Record], admission: Admission
+    deps: Dependencies, policy: Policy, run: Run, known: dict[str, Record], admission: Admission
 ) -> tuple[Engine, JobRecords]:
     records = JobRecords(known, deps, admission.ledger)
     return Engine(deps, policy, run.run_id, records, admission), records

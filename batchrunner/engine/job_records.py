@@ -21,10 +21,14 @@ _LONGEST_RETRY_S = 30.0
 
 
 class JobRecords:
-    """Each job's record by fingerprint, and their moves. records: at the start of the run. ledger: it is updated."""
+    """Each job's record by fingerprint, and their moves.
 
-    def __init__(self, records: Mapping[str, Record], deps: Dependencies, ledger: Ledger) -> None:
-        self._records = dict(records)
+    records: at the start of the run. The mapping is kept and updated, so views of its values stay current: the
+    provider that searches for lost attempts reads one. ledger: it is updated.
+    """
+
+    def __init__(self, records: dict[str, Record], deps: Dependencies, ledger: Ledger) -> None:
+        self._records = records
         self._deps = deps
         self._ledger = ledger
         self._notices: set[str] = set()

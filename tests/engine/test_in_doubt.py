@@ -110,7 +110,7 @@ def test_later_attempts_of_failed_jobs_are_searched_for_until_the_log_was_read()
     assert in_doubt.reconcile_at == 6.5, "another job failed during the search"
     assert in_doubt.start_reconcile(7.0, at_the_end=False)
     in_doubt.reconciled([], 7.0)
-    assert in_doubt.reconcile_at is None
+    assert not in_doubt.reconcile_at
     assert not in_doubt.start_reconcile(1e9, at_the_end=True)
     assert in_doubt.is_earlier("of a failed job")
 
