@@ -24,7 +24,7 @@ NO_CLIP = ServiceFault("bad_file", "no clip")
 
 
 class Still(LoopClock):
-    """A clock that stands where it is put."""
+    """A clock that changes only when a test sets it."""
 
     at_s = 100.0
 
@@ -41,7 +41,7 @@ class Longest:
 
 
 class Health:
-    """A call health with what it announced and noted. limit: the user's cap. in_flight: generations."""
+    """A call health with the events that it announced and noted. limit: the user's cap. in_flight: generations."""
 
     def __init__(self, limit: int = 8, *, in_flight: int = 0, note_fails: bool = False, **policy: Any) -> None:
         self.announced: list[Event] = []
@@ -60,7 +60,7 @@ class Health:
     def end(
         self, call: str, outcome: object = "reply", job: str = "a", breaker_generation: int | None = None
     ) -> object:
-        """One call and how it ended: a reply, or the fault that it raised."""
+        """Make one call that ends in a reply or in a fault."""
         breaker_generation = self.calls.enter(call) if breaker_generation is None else breaker_generation
         try:
             return run(self.calls.call(call, job, breaker_generation, coming(outcome)))

@@ -1,4 +1,4 @@
-"""A terminal status is believed after enough polls in a row."""
+"""A terminal status is accepted after enough polls in a row."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_replies_without_an_id_must_name_the_same_clip_three_times(
     assert [confirmation.confirms(completed(url)) for url in urls] == believed
 
 
-def test_a_reply_that_names_the_generation_is_believed_after_any_other_reply() -> None:
+def test_a_reply_that_names_the_generation_is_accepted_after_any_other_reply() -> None:
     confirmation = Confirmation()
     assert not confirmation.confirms(completed(A))
     assert confirmation.confirms(completed(B, named=True))

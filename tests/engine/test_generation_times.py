@@ -1,4 +1,6 @@
-"""Times of generations: only what this run saw from its acceptance on is measured, whatever the wall clock does."""
+"""Times of generations: only those that this run observed from acceptance on are measured, whatever the wall clock
+does.
+"""
 
 from batchrunner.clock import LoopClock
 from batchrunner.engine.generation_times import GenerationTimes
@@ -9,7 +11,7 @@ from tests.conftest import NOW, make_record
 
 
 class SetClock(LoopClock):
-    """A clock that goes on when it is told to; its wall time can be set."""
+    """A clock that advances when a test says so; its wall time can be set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +33,7 @@ def times(clock: SetClock, durations: dict[DurationKey, Durations] | None = None
     return GenerationTimes(clock, forecast, durations or {}, unseen_s=100.0), forecast
 
 
-def test_a_duration_is_measured_by_the_clock_that_never_jumps() -> None:
+def test_a_duration_is_measured_by_the_monotonic_clock() -> None:
     clock = SetClock()
     watched, _ = times(clock)
     record = in_flight(clock.now())
@@ -45,8 +47,8 @@ def test_a_duration_is_measured_by_the_clock_that_never_jumps() -> None:
     assert list(later.seen[kind_of(record.job)]) == [40.0], "a later run reads the same"
 
 
-def test_a_generation_whose_acceptance_was_not_seen_is_not_measured() -> None:
-    """As of one that was found in the log, and polled once before it was complete."""
+def test_a_generation_whose_acceptance_was_not_observed_is_not_measured() -> None:
+    """As of one that was found in the log and polled once before it was complete."""
     clock = SetClock()
     watched, forecast = times(clock)
     record = in_flight(clock.now())
@@ -67,7 +69,7 @@ def test_the_acceptance_of_an_earlier_attempt_is_forgotten() -> None:
     assert forecast.seen == {}
 
 
-def test_an_age_is_never_less_than_what_this_run_saw() -> None:
+def test_an_age_is_never_less_than_this_run_observed() -> None:
     clock = SetClock()
     watched, _ = times(clock)
     clock.at_s += 50.0
@@ -79,8 +81,8 @@ def test_an_age_is_never_less_than_what_this_run_saw() -> None:
     assert watched.age_s(in_flight(clock.now() - 600.0)) == 5.0
 
 
-def test_what_other_batches_saw_counts_until_this_one_saw_one_itself() -> None:
-    """Both are the same generations in part: what is counted twice would pass for more than is known."""
+def test_durations_of_other_batches_count_until_this_one_has_its_own() -> None:
+    """They overlap, and counting a generation twice would overstate what is known."""
     clock = SetClock()
     record = in_flight(clock.now())
     watched, _ = times(clock, {(kind_of(record.job), False): Durations([(50.0, 60.0)] * 9)})

@@ -166,9 +166,9 @@ HALF_AN_HOUR = 1800.0
         ([600.0], [], HALF_AN_HOUR),
         ([60.0] * 9, [], 600.0),
         ([60.0] * 10, [], 60.0),
-        ([float(each) for each in range(1, 101)], [], 95.0),
-        ([float(each) for each in range(1, 101)], [500.0], 96.0),
-        ([float(each) for each in range(1, 101)], [0.5] * 100, 95.0),  # those that began just now say nothing
+        ([float(value) for value in range(1, 101)], [], 95.0),
+        ([float(value) for value in range(1, 101)], [500.0], 96.0),
+        ([float(value) for value in range(1, 101)], [0.5] * 100, 95.0),  # those that began just now say nothing
         ([0.2], [], 45.0),  # durations are known no better than polls tell
         ([0.2] * 20, [], 45.0),
         ([60.0] * 20, [500.0] * 5, 500.0),  # a queue has built up
@@ -180,7 +180,7 @@ def test_how_long_generations_take_at_the_longest(seen: list[float], running: li
 
 
 def test_the_more_is_known_the_shorter_a_slot_is_held() -> None:
-    held = [longest_s([60.0] * number, [], 45.0, HALF_AN_HOUR) for number in range(15)]
-    assert held == sorted(held, reverse=True)
-    assert held[0] == HALF_AN_HOUR
-    assert held[-1] == 60.0
+    limits = [longest_s([60.0] * number, [], 45.0, HALF_AN_HOUR) for number in range(15)]
+    assert limits == sorted(limits, reverse=True)
+    assert limits[0] == HALF_AN_HOUR
+    assert limits[-1] == 60.0

@@ -40,7 +40,7 @@ def filled(limit: int, *names: str) -> Queue:
     return queue
 
 
-def test_nothing_waits() -> None:
+def test_an_empty_queue_admits_nothing() -> None:
     queue = Queue(1)
     assert queue.admit(0.0) is None
     assert queue.admit_at(0.0) is None
@@ -58,14 +58,14 @@ def test_admission_is_in_order_up_to_the_cap() -> None:
     assert admitted(queue) == ["c"]
 
 
-def test_order_is_the_manifests_not_that_of_adding() -> None:
+def test_the_order_is_the_manifests_and_not_that_of_adding() -> None:
     queue = Queue(9)
     for name, order in (("c", 2), ("a", 0), ("b", 1)):
         queue.jobs.add(name, order)
     assert admitted(queue) == ["a", "b", "c"]
 
 
-def test_a_backoff_keeps_a_job_until_its_moment_and_others_pass_it() -> None:
+def test_a_backoff_delays_a_job_and_others_pass_it() -> None:
     queue = filled(2, "b")
     queue.jobs.add("a", -1, not_before=10.0)
     assert admitted(queue) == ["b"]
@@ -74,7 +74,7 @@ def test_a_backoff_keeps_a_job_until_its_moment_and_others_pass_it() -> None:
     assert admitted(queue, 10.0) == ["a"]
 
 
-def test_after_its_backoff_a_job_takes_its_old_place() -> None:
+def test_after_its_backoff_a_job_has_its_old_place() -> None:
     queue = filled(1, "x")
     assert admitted(queue) == ["x"]
     queue.jobs.add("first", -1, not_before=5.0)
@@ -83,7 +83,7 @@ def test_after_its_backoff_a_job_takes_its_old_place() -> None:
     assert admitted(queue, 5.0) == ["first"]
 
 
-def test_the_earliest_backoff_is_the_one_named() -> None:
+def test_the_earliest_backoff_is_reported() -> None:
     queue = Queue(1)
     queue.jobs.add("late", 0, not_before=20.0)
     queue.jobs.add("early", 1, not_before=10.0)
@@ -97,7 +97,7 @@ def test_with_every_slot_taken_a_backoff_is_no_reason_to_wake() -> None:
     assert queue.admit_at(0.0) is None
 
 
-def test_what_is_found_in_flight_counts_even_above_the_cap() -> None:
+def test_generations_found_in_flight_count_even_above_the_cap() -> None:
     queue = filled(2, "new")
     for name in ("p", "q", "r"):
         queue.jobs.occupy(name)
@@ -109,7 +109,7 @@ def test_what_is_found_in_flight_counts_even_above_the_cap() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-def test_occupying_and_releasing_twice_is_once(times: int) -> None:
+def test_occupying_and_releasing_twice_counts_once(times: int) -> None:
     queue = filled(1, "new")
     for _ in range(times):
         queue.jobs.occupy("old")
@@ -121,7 +121,7 @@ def test_occupying_and_releasing_twice_is_once(times: int) -> None:
     assert admitted(queue) == ["new"]
 
 
-def test_a_lowered_cap_binds_admission_and_takes_no_slot_away() -> None:
+def test_a_lowered_cap_limits_admission_and_takes_no_slot_away() -> None:
     queue = filled(4, "a", "b", "c", "d", "e")
     assert len(admitted(queue)) == 4
     queue.cap = 2
@@ -170,8 +170,8 @@ def test_a_long_run_never_exceeds_the_cap_and_loses_no_job(seed: int) -> None:
     assert sorted(ended) == sorted(names)
 
 
-def test_asking_when_takes_no_slot() -> None:
-    """The loop used to ask with `next`: a backoff ended in between, and a slot was taken that nobody used."""
+def test_asking_for_the_next_time_takes_no_slot() -> None:
+    """The loop once asked with `next`: a backoff ended in between, and a slot was taken that no job used."""
     queue = Queue(1)
     queue.jobs.add("a", 0, 5.0)
     assert queue.admit_at(4.0) == 5.0
@@ -181,10 +181,10 @@ def test_asking_when_takes_no_slot() -> None:
     assert queue.admit_at(6.0) is None
 
 
-# Jobs that go last, and slots of submissions in doubt
+# Jobs that go last, and slots of jobs in doubt
 
 
-def test_a_job_that_is_set_back_goes_after_all_others_until_it_is_restored() -> None:
+def test_a_deferred_job_goes_after_all_others_until_it_is_restored() -> None:
     queue = filled(1, "b", "c")
     queue.jobs.add_last("a", -1)
     assert queue.jobs.waiting == 3
@@ -196,7 +196,7 @@ def test_a_job_that_is_set_back_goes_after_all_others_until_it_is_restored() -> 
     assert queue.admit(0.0) == "c"
 
 
-def test_jobs_that_are_set_back_take_turns() -> None:
+def test_deferred_jobs_take_turns() -> None:
     queue = Queue(1)
     for name in "abc":
         queue.jobs.add_last(name, 0)
@@ -213,10 +213,10 @@ def test_jobs_that_are_set_back_take_turns() -> None:
 @pytest.mark.parametrize(
     ("limit", "working", "in_doubt", "others", "full"),
     [
-        (5, 5, 5, 0, True),  # the user's own cap: a doubt holds its slot
+        (5, 5, 5, 0, True),  # the user's own cap: a job in doubt keeps its slot
         (5, 5, 4, 0, False),
         (1, 1, 1, 0, True),
-        (5, 1, 1, 0, False),  # lowered: the last slot is never a doubt's
+        (5, 1, 1, 0, False),  # lowered: the last slot is never one in doubt
         (5, 1, 4, 0, False),
         (5, 1, 5, 0, True),  # but never more than the user allows
         (5, 1, 1, 1, True),
@@ -227,7 +227,7 @@ def test_jobs_that_are_set_back_take_turns() -> None:
         (5, 3, 1, 2, True),
     ],
 )
-def test_doubts_leave_one_slot_of_a_lowered_cap(
+def test_jobs_in_doubt_leave_one_slot_of_a_lowered_cap(
     limit: int, working: int, in_doubt: int, others: int, *, full: bool
 ) -> None:
     queue = Queue(limit)
@@ -241,7 +241,7 @@ def test_doubts_leave_one_slot_of_a_lowered_cap(
     assert (queue.admit(0.0) is None) is full
 
 
-def test_a_doubt_that_is_adopted_holds_its_slot_like_any_other() -> None:
+def test_an_adopted_job_in_doubt_keeps_its_slot_like_any_other() -> None:
     queue = Queue(5)
     queue.cap = 1
     queue.jobs.occupy("a", in_doubt=True)

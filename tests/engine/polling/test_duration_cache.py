@@ -1,4 +1,4 @@
-"""The file of durations: it carries over, it is bounded, and nothing that is wrong with it is heard of."""
+"""The file of durations: it is kept between runs, it is bounded, and a broken one is ignored."""
 
 import json
 import os
@@ -18,42 +18,42 @@ def known(*courses: DurationKey, spans: int = 6) -> dict[DurationKey, Durations]
     return {key: Durations([(50.0, 55.1234)] * spans) for key in courses}
 
 
-def test_where_it_lies() -> None:
+def test_the_file_is_in_the_cache_folder() -> None:
     assert duration_cache.place({"XDG_CACHE_HOME": "/c", "HOME": "/h"}) == Path("/c/batchrunner/durations.json")
     assert duration_cache.place({"XDG_CACHE_HOME": "", "HOME": "/h"}) == Path("/h/.cache/batchrunner/durations.json")
     assert duration_cache.place({}) is None
     assert duration_cache.place({"XDG_CACHE_HOME": "relative"}) is None
 
 
-def test_it_carries_over_by_service_and_course(tmp_path: Path) -> None:
+def test_durations_are_kept_by_service_and_duration_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "durations.json"
     duration_cache.save(path, "a.example", known(LOW, QUEUED))
     duration_cache.save(path, "b.example", known(LOW, spans=1))
     duration_cache.save(path, "a.example", known(LOW, spans=2))
     found = duration_cache.load(path, "a.example")
-    assert {key: list(each.spans) for key, each in found.items()} == {
+    assert {key: list(value.spans) for key, value in found.items()} == {
         LOW: [(50.0, 55.123)] * 2,
         QUEUED: [(50.0, 55.123)] * 6,
     }
     assert list(duration_cache.load(path, "b.example")[LOW].spans) == [(50.0, 55.123)]
     assert duration_cache.load(path, "c.example") == {}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [each.name for each in path.parent.iterdir()] == ["durations.json"]
+    assert [path.name for path in path.parent.iterdir()] == ["durations.json"]
 
 
-def test_none_keeps_none(tmp_path: Path) -> None:
+def test_without_a_path_nothing_is_kept(tmp_path: Path) -> None:
     duration_cache.save(None, "a.example", known(LOW))
     assert duration_cache.load(None, "a.example") == {}
     duration_cache.save(tmp_path / "nothing", "a.example", {})
     assert not any(tmp_path.iterdir())
 
 
-def test_it_is_bounded(tmp_path: Path) -> None:
+def test_the_file_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "durations.json"
     for number in range(70):
         duration_cache.save(path, f"{number}.example", known(LOW, spans=500))
     assert path.stat().st_size < 400_000
-    assert duration_cache.load(path, "0.example") == {}, "the oldest goes"
+    assert duration_cache.load(path, "0.example") == {}, "the oldest is dropped"
     assert len(duration_cache.load(path, "69.example")[LOW].spans) == KEPT
 
 
@@ -77,15 +77,15 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_file_is_as_good_as_none_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "durations.json"
     path.write_bytes(content)
-    assert not any(each.spans for each in duration_cache.load(path, "a.example").values())
+    assert not any(path.spans for path in duration_cache.load(path, "a.example").values())
     duration_cache.save(path, "a.example", known(LOW))
     assert len(duration_cache.load(path, "a.example")[LOW].spans) == 6
 
 
-def test_a_place_that_cannot_be_written_is_nobodys_business(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     duration_cache.save(tmp_path / "file" / "durations.json", "a.example", known(LOW))
     (tmp_path / "folder").mkdir()
@@ -93,16 +93,16 @@ def test_a_place_that_cannot_be_written_is_nobodys_business(tmp_path: Path) -> N
     assert duration_cache.load(tmp_path / "folder", "a.example") == {}
     os.mkfifo(tmp_path / "pipe")
     assert duration_cache.load(tmp_path / "pipe", "a.example") == {}
-    assert {each.name for each in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "pipe"}
 
 
-def test_what_the_journal_knows_comes_on_top() -> None:
+def test_durations_from_the_journal_are_added() -> None:
     found = duration_cache.with_journal(known(LOW), {LOW[0]: [100.0] * 10, ("model", "720p"): [5.0]}, 15.0)
     assert list(found[LOW].spans) == [(50.0, 55.1234)] * 6 + [(85.0, 100.0)] * 10
     assert list(found[("model", "720p"), False].spans) == [(0.0, 5.0)]
 
 
-def test_it_holds_no_more_than_it_says(tmp_path: Path) -> None:
+def test_the_file_has_only_the_documented_content(tmp_path: Path) -> None:
     path = tmp_path / "durations.json"
     duration_cache.save(path, "a.example", known(LOW))
     [row] = json.loads(path.read_text())["kinds"]

@@ -1,4 +1,4 @@
-"""Durations: what is learned from spans comes near the truth, forgets what is no longer true, and stays finite."""
+"""Durations: an estimate from intervals approaches the true distribution, forgets old values, and stays finite."""
 
 import math
 from random import Random
@@ -13,8 +13,8 @@ def quantile(fit: Fit, share: float) -> float:
     return EDGES_S[step + 1]
 
 
-def looked_at(rng: Random, took_s: float, every_s: float) -> tuple[float, float]:
-    """What looks at a fixed interval tell of it."""
+def seen_at(rng: Random, took_s: float, every_s: float) -> tuple[float, float]:
+    """Return the intervals that polls at a fixed interval observe."""
     by_s = every_s * rng.random()
     while by_s < took_s:
         by_s += every_s
@@ -23,12 +23,12 @@ def looked_at(rng: Random, took_s: float, every_s: float) -> tuple[float, float]
 
 def lognormal(seed: int, median_s: float, spread: float, every_s: float) -> Durations:
     rng = Random(seed)
-    return Durations(looked_at(rng, median_s * math.exp(rng.gauss(0, spread)), every_s) for _ in range(KEPT))
+    return Durations(seen_at(rng, median_s * math.exp(rng.gauss(0, spread)), every_s) for _ in range(KEPT))
 
 
 @pytest.mark.parametrize("median_s", [3.0, 20.0, 55.0, 300.0])
 @pytest.mark.parametrize("spread", [0.25, 0.5, 1.0])
-def test_it_finds_middle_and_ends(median_s: float, spread: float) -> None:
+def test_the_estimate_finds_the_median_and_the_tails(median_s: float, spread: float) -> None:
     fit = lognormal(1, median_s, spread, median_s / 4).fit()
     assert fit.median_s == pytest.approx(median_s, rel=0.12 + spread / 5)
     assert quantile(fit, 0.1) == pytest.approx(median_s * math.exp(-1.28 * spread), rel=0.4 + spread / 4)
@@ -36,36 +36,36 @@ def test_it_finds_middle_and_ends(median_s: float, spread: float) -> None:
     assert fit.mean_s == pytest.approx(median_s * math.exp(spread**2 / 2), rel=0.3)
 
 
-def test_it_sees_two_humps() -> None:
+def test_the_estimate_finds_two_modes() -> None:
     rng = Random(1)
     took = [(30 if rng.random() < 0.6 else 120) * math.exp(rng.gauss(0, 0.1)) for _ in range(KEPT)]
-    fit = Durations(looked_at(rng, each, 10.0) for each in took).fit()
+    fit = Durations(seen_at(rng, value, 10.0) for value in took).fit()
     valley, second = fit.hazard[step_of(65)], fit.hazard[step_of(120)]
     assert fit.hazard[step_of(30)] > 3 * valley
     assert second > 3 * valley
 
 
-def test_those_still_running_count() -> None:
-    """The first six of forty are the quick ones: that the others run on says so."""
+def test_running_generations_count() -> None:
+    """The first six of forty are the quick ones, which the running others reveal."""
     seen = Durations([(8.0, 10.0)] * 6)
     assert seen.fit().longer_than(11.0) < 0.1
     assert seen.fit([10.0] * 34).longer_than(11.0) > 0.5
 
 
-def test_in_the_long_run_they_do_not_outweigh_those_seen() -> None:
+def test_in_the_long_run_running_ones_do_not_outweigh_completed_ones() -> None:
     seen = lognormal(1, 55, 0.25, 10.0)
     alone = seen.fit().median_s
     assert seen.fit([55 * number / 1000 for number in range(1000)]).median_s == pytest.approx(alone, rel=0.2)
 
 
-def test_only_the_latest_are_kept() -> None:
+def test_only_the_latest_durations_are_kept() -> None:
     seen = Durations([(500.0, 510.0)] * 1000 + [(50.0, 55.0)] * KEPT)
     assert len(seen.spans) == KEPT
     assert seen.fit().median_s == pytest.approx(52, rel=0.1)
 
 
 @pytest.mark.parametrize("after_s", [20.0, 500.0])
-def test_a_sudden_change_is_believed_within_a_few(after_s: float) -> None:
+def test_a_sudden_change_is_learned_from_a_few_durations(after_s: float) -> None:
     seen = lognormal(1, 100, 0.25, 10.0)
     for _ in range(12):
         seen.fit()
@@ -83,7 +83,7 @@ def test_one_outlier_changes_little() -> None:
 @pytest.mark.parametrize(
     "span", [(-1.0, 5.0), (5.0, 4.0), (0.0, math.inf), (math.nan, 5.0), (0.0, math.nan), (math.inf, math.inf)]
 )
-def test_what_is_no_duration_is_not_learned(span: tuple[float, float]) -> None:
+def test_invalid_durations_are_not_learned(span: tuple[float, float]) -> None:
     assert not Durations([span]).spans
 
 
@@ -93,14 +93,14 @@ def test_what_is_no_duration_is_not_learned(span: tuple[float, float]) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("running", [[], [0.0], [1e12], [0.0, 3.0, 1e6] * 5], ids=len)
-def test_whatever_comes_all_stays_finite(spans: list[tuple[float, float]], running: list[float]) -> None:
+def test_any_input_gives_finite_estimates(spans: list[tuple[float, float]], running: list[float]) -> None:
     fit = Durations(spans).fit(running)
-    assert all(math.isfinite(each) and each > 0 for each in [*fit.hazard, fit.median_s, fit.mean_s])
+    assert all(math.isfinite(value) and value > 0 for value in [*fit.hazard, fit.median_s, fit.mean_s])
     assert all(0 <= after <= before <= 1 for before, after in zip(fit.survival, fit.survival[1:], strict=False))
 
 
-def test_steps() -> None:
-    assert [step_of(each) for each in (-1.0, 0.0, 1e-9, EDGES_S[1], 1e12)] == [0, 0, 0, 0, STEPS - 1]
+def test_every_duration_has_its_step() -> None:
+    assert [step_of(value) for value in (-1.0, 0.0, 1e-9, EDGES_S[1], 1e12)] == [0, 0, 0, 0, STEPS - 1]
     for step in range(STEPS):
         assert EDGES_S[step] < EDGES_S[step + 1]
         assert step_of(EDGES_S[step + 1]) == step

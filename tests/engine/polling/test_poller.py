@@ -1,4 +1,6 @@
-"""Due times: each generation has one, stale ones are dropped, looks of one burst spread out; and what looks teach."""
+"""Due times: each generation has one, stale ones are dropped, polls of one burst spread out; and learning from
+polls.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -22,14 +24,14 @@ def make() -> Poller:
     return Poller(10.0, Middle(), {})
 
 
-def test_empty() -> None:
+def test_an_empty_poller_has_nothing_due() -> None:
     poller = make()
     assert len(poller) == 0
     assert poller.next_due is None
     assert poller.pop(1e9) is None
 
 
-def test_due_ones_come_earliest_first_and_only_once() -> None:
+def test_due_generations_come_earliest_first_and_once() -> None:
     poller = make()
     for name, due in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         poller.at(name, due)
@@ -58,13 +60,13 @@ def in_flight(name: str, resolution: str = "480p") -> Record:
     return Record(job, State.IN_FLIGHT, (Attempt(1, name, 0.0, accepted_at=0.0),))
 
 
-def test_the_interval_comes_after_a_look() -> None:
+def test_the_next_poll_is_one_interval_later() -> None:
     poller = make()
     poller.after_poll(in_flight("a"), 100.0)
     assert poller.next_due == 110.0
 
 
-def test_a_burst_spreads_by_a_tenth_either_way() -> None:
+def test_a_burst_spreads_by_a_tenth_in_both_directions() -> None:
     poller = Poller(10.0, Random(1), {})
     for number in range(200):
         poller.after_poll(in_flight(f"g{number}"), 0.0)
@@ -79,7 +81,7 @@ def test_a_burst_spreads_by_a_tenth_either_way() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_it_agrees_with_a_plain_dictionary(seed: int) -> None:
+def test_the_poller_agrees_with_a_plain_dictionary(seed: int) -> None:
     rng, poller, model, now = Random(seed), make(), dict[str, float](), 0.0
     for _ in range(400):
         if rng.random() < 0.5:
@@ -98,7 +100,7 @@ def test_it_agrees_with_a_plain_dictionary(seed: int) -> None:
         assert len(poller) == len(model)
 
 
-def test_clearing_forgets_all_and_says_whose_they_were() -> None:
+def test_clearing_removes_all_and_returns_their_jobs() -> None:
     poller = make()
     for name, due in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
         poller.at(name, due)
@@ -106,7 +108,7 @@ def test_clearing_forgets_all_and_says_whose_they_were() -> None:
     assert (len(poller), poller.next_due, poller.pop(1e9), poller.clear()) == (0, None, None, [])
 
 
-def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
+def test_after_clearing_an_old_due_time_does_not_return() -> None:
     poller = make()
     poller.at("a", 1.0)
     poller.clear()
@@ -114,11 +116,11 @@ def test_after_clearing_an_old_due_time_does_not_come_back() -> None:
     assert poller.next_due == 5.0
     assert poller.pop(4.0) is None
     poller.clear()
-    poller.at("a", 5.0)  # twice in the heap, once to be looked at
+    poller.at("a", 5.0)  # twice in the heap, polled once
     assert [poller.pop(9.0), poller.pop(9.0)] == ["a", None]
 
 
-# What looks teach
+# Learning from polls
 
 
 class World:
@@ -130,19 +132,19 @@ class World:
         self.now = 0.0
 
     def live(self, took_s: float, queued_s: float = 0.0, resolution: str = "480p") -> list[float]:
-        """Looks, s after the acceptance; the last one sees it complete."""
-        record, began, looks = in_flight("a", resolution), self.now, list[float]()
+        """Return the times of polls in s after the acceptance; the last one finds it complete."""
+        record, began, polls = in_flight("a", resolution), self.now, list[float]()
         self.poller.after_poll(record, began, first=True)
         while True:
             due = self.poller.next_due
             assert due is not None
             self.now = due
             self.poller.pop(due)
-            looks.append(due - began)
-            if looks[-1] >= queued_s + took_s:
+            polls.append(due - began)
+            if polls[-1] >= queued_s + took_s:
                 self.poller.observe(record.with_attempt(completed_at=due), due)
-                return looks
-            if looks[-1] >= queued_s:
+                return polls
+            if polls[-1] >= queued_s:
                 record = record.with_attempt(generating_at=due)
             self.poller.after_poll(record, due)
 
@@ -153,13 +155,13 @@ def key(resolution: str = "480p", *, queued: bool = False) -> DurationKey:
 
 
 def begun(poller: Poller, count: int, now: float = 0.0) -> list[float]:
-    """So many accepted now; their due times, in order."""
+    """Accept this many now; return their due times, in order."""
     for number in range(count):
         poller.after_poll(in_flight(f"g{number}"), now, first=True)
     return [poller._due[f"g{number}"] for number in range(count)]
 
 
-def test_of_a_kind_unknown_the_first_are_looked_at_sooner_each_at_another_age() -> None:
+def test_the_first_generations_of_an_unknown_kind_are_polled_early_at_different_ages() -> None:
     poller = make()
     dues = begun(poller, EARLY_PROBES + 20)
     assert dues[:EARLY_PROBES] == sorted(dues[:EARLY_PROBES])
@@ -171,10 +173,10 @@ def test_of_a_kind_unknown_the_first_are_looked_at_sooner_each_at_another_age() 
     assert poller._due["g0"] == 12.0, "and then once an interval"
 
 
-def test_the_first_one_complete_moves_the_looks_at_all_others() -> None:
+def test_the_first_completion_reschedules_all_others() -> None:
     poller = make()
     begun(poller, 500)
-    poller.at("g3", 99.0)  # by somebody else, as after a failed look
+    poller.at("g3", 99.0)  # by another component, as after a failed poll
     done = poller.pop(2.0)
     assert done == "g0"
     poller.observe(in_flight("g0").with_attempt(completed_at=1.3), 1.3)
@@ -184,8 +186,8 @@ def test_the_first_one_complete_moves_the_looks_at_all_others() -> None:
     assert len(poller) == 499
 
 
-def test_what_is_not_seen_yet_does_not_count_as_running() -> None:
-    """It may be complete for long."""
+def test_a_completed_generation_does_not_count_as_running() -> None:
+    """It may have been complete for a long time."""
     poller = make()
     begun(poller, 50)
     poller.pop(2.0)
@@ -193,20 +195,20 @@ def test_what_is_not_seen_yet_does_not_count_as_running() -> None:
     assert poller._plans[key()].schedule._late_s < 15
 
 
-def test_looks_are_moved_seldom() -> None:
-    """A thousand in flight cost a thousand new due times each time."""
-    poller, made = Poller(10.0, Random(1), {}), list[int]()
+def test_due_times_are_rarely_recomputed() -> None:
+    """Each time, a thousand in flight cost a thousand new due times."""
+    poller, due = Poller(10.0, Random(1), {}), list[int]()
     begun(poller, 1000)
     for number in range(600):
         poller._due.pop(f"g{number}")
         before = len(poller._heap)
         poller.observe(in_flight(f"g{number}").with_attempt(completed_at=9.0), 9.0)
         if len(poller._heap) > before:
-            made.append(number + 1)
-    assert made == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+            due.append(number + 1)
+    assert due == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
-def test_a_change_moves_them_again() -> None:
+def test_a_change_recomputes_the_due_times() -> None:
     known = {key(): Durations([(50.0, 56.0)] * 100)}
     poller = Poller(10.0, Middle(), known)
     before = begun(poller, 40)
@@ -218,16 +220,16 @@ def test_a_change_moves_them_again() -> None:
     assert max(poller._due.values()) < 10
 
 
-def test_then_it_looks_when_completion_is_likely() -> None:
+def test_later_generations_are_polled_when_completion_is_likely() -> None:
     world = World()
     for _ in range(30):
-        looks = world.live(55.0)
+        polls = world.live(55.0)
     unseen = [world.live(55.0)[-1] - 55.0 for _ in range(30)]
     assert sum(unseen) / 30 < 3.0, "5 with the interval"
-    assert len(looks) <= 7
+    assert len(polls) <= 7
 
 
-def test_each_kind_has_its_own() -> None:
+def test_each_kind_has_its_own_durations() -> None:
     world = World()
     for _ in range(20):
         world.live(20.0)
@@ -236,19 +238,19 @@ def test_each_kind_has_its_own() -> None:
     assert sum(world.live(20.0)[-1] for _ in range(10)) / 10 < 24
 
 
-def test_what_was_queued_counts_from_the_end_of_the_queue() -> None:
+def test_a_queued_generation_counts_from_the_end_of_its_queue_time() -> None:
     world, rng = World(), Random(2)
     for _ in range(40):
         world.live(55.0, rng.uniform(30, 600))
     spans = world.durations[key(queued=True)].spans
     assert len(spans) == 40
     assert all(after_s - 11 <= 55 <= by_s + 11 for after_s, by_s in spans)
-    looks = world.live(55.0, 200.0)
-    waits = [after - before for before, after in zip([0.0, *looks], looks, strict=False) if after < 200]
+    polls = world.live(55.0, 200.0)
+    waits = [after - before for before, after in zip([0.0, *polls], polls, strict=False) if after < 200]
     assert all(9.0 <= wait <= 11.0 for wait in waits), "in the queue, the interval"
 
 
-def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
+def test_earlier_durations_are_used_at_once_and_extended() -> None:
     known = {key(): Durations([(50.0, 56.0)] * 30)}
     world = World(known)
     assert world.live(55.0)[0] > 13, "instead of ten at most"
@@ -256,7 +258,7 @@ def test_what_is_known_beforehand_is_used_at_once_and_added_to() -> None:
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PENDING, State.SUCCEEDED])
-def test_only_what_is_seen_complete_is_learned_from(state: State) -> None:
+def test_only_observed_completions_are_learned(state: State) -> None:
     world = World()
     world.poller.after_poll(in_flight("a"), 0.0, first=True)
     world.poller.observe(replace(in_flight("a"), state=state), 50.0)
@@ -264,7 +266,7 @@ def test_only_what_is_seen_complete_is_learned_from(state: State) -> None:
     assert not world.durations
 
 
-def test_what_an_earlier_run_had_begun_is_not_learned_from() -> None:
+def test_generations_of_an_earlier_run_are_not_learned() -> None:
     world = World()
     world.poller.at("a", 0.0)
     world.poller.after_poll(in_flight("a"), 0.0)
@@ -272,7 +274,7 @@ def test_what_an_earlier_run_had_begun_is_not_learned_from() -> None:
     assert not world.durations
 
 
-def test_it_counts_once_however_often_its_link_is_fetched() -> None:
+def test_a_generation_counts_once_even_if_its_link_is_requested_again() -> None:
     world = World()
     done = in_flight("a").with_attempt(completed_at=60.0)
     world.poller.after_poll(in_flight("a"), 0.0, first=True)
