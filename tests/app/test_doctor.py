@@ -73,7 +73,7 @@ def test_a_start_outside_the_window_is_a_warning() -> None:
     assert time_zone(noon, Moment("2020-01-31T06:00")).level is Level.WARNING
 
 
-def test_refused_keys_and_folders_are_problems_with_a_step() -> None:
+def test_refused_keys_and_folders_are_problems_with_a_next_step() -> None:
     findings = [
         key(UsageError("no API key", "Set it."), "api.example"),
         answer(AccountFault("unauthorized", "the key is refused", "Set AIMLAPI_KEY."), "api.example"),
@@ -94,14 +94,14 @@ def doctor(place: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )
 
 
-def test_without_a_key_it_says_what_to_set(tmp_path: Path) -> None:
+def test_without_a_key_doctor_names_the_variable(tmp_path: Path) -> None:
     done = doctor(tmp_path)
     assert done.returncode == 1
     assert "problem  key" in done.stdout
     assert "export AIMLAPI_KEY" in done.stdout
 
 
-def test_a_service_that_cannot_be_reached_is_a_problem(tmp_path: Path) -> None:
+def test_an_unreachable_service_is_a_problem(tmp_path: Path) -> None:
     done = doctor(tmp_path, AIMLAPI_KEY="a-key-of-many-characters", AIMLAPI_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 1, done.stderr
     assert "problem  service" in done.stdout

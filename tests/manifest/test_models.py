@@ -87,12 +87,12 @@ def test_an_optional_input_is_part_of_the_identity_only_where_it_is_set(tmp_path
         ({**OWN, "model": "studio/still"}, "not-allowed: 'model' is 'studio/still', must be one of"),
     ],
 )
-def test_a_field_is_checked_against_the_job_s_own_model(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
+def test_a_field_is_checked_against_the_jobs_own_model(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
     assert message(tmp_path, **fields).startswith(expected)
 
 
 @three_models
-def test_the_model_of_the_batch_counts_for_its_jobs(tmp_path: Path) -> None:
+def test_the_batchs_model_applies_to_its_jobs(tmp_path: Path) -> None:
     still = {"still": STILL, "shift": "left"}
     batch = load(tmp_path, {"model": SPEC.name, "jobs": [still, {**OTHER, "model": PACKAGED}], "matrix": [still]})
     assert [entry.job.model for entry in batch.entries] == [SPEC.name, PACKAGED, SPEC.name]
@@ -119,22 +119,22 @@ def test_a_matrix_pattern_and_a_file_name_work_with_inputs_of_any_name(tmp_path:
 
 
 @three_models
-def test_the_schema_for_editors_knows_the_fields_of_a_job_s_model() -> None:
+def test_the_schema_for_editors_knows_the_fields_of_the_jobs_model() -> None:
     check = jsonschema.Draft202012Validator(editor_schema())
     jsonschema.Draft202012Validator.check_schema(editor_schema())
     assert check.is_valid({"jobs": [OTHER, {**OWN, "shift": "left"}, {**OTHER, "model": PACKAGED, "shift": 3}]})
     for wrong in ({**OWN, "shift": 3}, {**OTHER, "model": PACKAGED, "shift": "left"}, {**OWN, "video_quality": "low"}):
         assert not check.is_valid({"jobs": [wrong]})
     with_fields = editor_schema()["$defs"]["row"]["properties"]
-    assert list(with_fields)[-1] == "file", "the fields of a model stand before those of every job"
+    assert list(with_fields)[-1] == "file", "the fields of a model precede those of every job"
 
 
-def test_the_schema_in_the_package_is_the_one_for_editors() -> None:
-    """If not: write the output of ``batchrunner schema`` there."""
+def test_the_packaged_schema_is_the_one_for_editors() -> None:
+    """If the test fails, write the output of ``batchrunner schema`` there."""
     assert json.loads(SCHEMA.read_text("utf-8")) == editor_schema()
 
 
-def test_other_models_leave_nothing_behind(tmp_path: Path) -> None:
+def test_models_of_other_tests_are_removed(tmp_path: Path) -> None:
     before = editor_schema()
     with offered():
         assert editor_schema() != before
@@ -142,7 +142,7 @@ def test_other_models_leave_nothing_behind(tmp_path: Path) -> None:
     assert [found.code for found in errors(tmp_path, {"jobs": [OWN]})] == ["not-allowed", "unknown-key"]
 
 
-def test_a_model_is_offered_once(tmp_path: Path) -> None:
+def test_each_model_is_offered_once(tmp_path: Path) -> None:
     with offered(), pytest.raises(ValueError, match="studio/still-motion"), offered():
         pass
     assert SPEC.name not in registry.models()

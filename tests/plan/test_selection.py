@@ -1,4 +1,4 @@
-"""Jobs are chosen by id, by pattern and by the kind of their failure."""
+"""Jobs are selected by id, by pattern and by the kind of their failure."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ ENTRIES = make_entries("hero-walk", "hero-run", "admiral-walk", "a[1]")
         (("a[1]",), ["a[1]"]),
     ],
 )
-def test_entries_are_chosen_in_manifest_order(patterns: tuple[str, ...], expected: list[str]) -> None:
+def test_selected_entries_are_in_manifest_order(patterns: tuple[str, ...], expected: list[str]) -> None:
     assert [entry.id for entry in chosen(ENTRIES, patterns)] == expected
 
 
@@ -44,7 +44,7 @@ def test_only_the_named_kinds_of_failures_are_submitted_again() -> None:
     assert unmatched_kinds([broken, refused], ("generation_failed", "timed_out")) == ("timed_out",)
 
 
-def test_a_failed_job_that_is_not_chosen_stays_failed() -> None:
+def test_a_failed_job_that_is_not_selected_stays_failed() -> None:
     records = {name: make_record(name, State.FAILED) for name in ("hero-walk", "hero-run")}
     known = {record.job.fingerprint: record for record in records.values()}
     entries = make_entries("hero-walk", "hero-run")
@@ -54,7 +54,7 @@ def test_a_failed_job_that_is_not_chosen_stays_failed() -> None:
     assert len(changed) == 1
 
 
-def test_the_plan_names_the_jobs_that_are_left() -> None:
+def test_the_plan_names_the_excluded_jobs() -> None:
     named = frozenset({ENTRIES[1].job.fingerprint})
     plan = build(ENTRIES, None, Prices({}), ResumeOptions(chosen=named))
     assert [row.action for row in plan.rows] == ["left", "new", "left", "left"]

@@ -1,4 +1,4 @@
-"""What the conformance suite of `batchrunner.providers.base.Provider` needs to know of each implementation.
+"""What the conformance suite of `batchrunner.providers.base.Provider` needs from each implementation.
 
 A new provider adds one function like `studio` here, and runs through every test of `test_conformance`.
 """
@@ -28,8 +28,8 @@ from tests.providers.dummy import LISTING, SILENT, SPEC, Connector, Studio, offe
 from tests.scenarios.world import EPOCH
 
 TAKES_S = 60.0  # a generation
-# The faults of the suite: a service that is busy, a connection that ends before or after the submission counts, a key
-# that is not valid, a generation that fails.
+# The faults of the suite: a busy service, a connection that ends before or after the submission counts, an invalid key,
+# a failing generation.
 FAULTS = ("busy", "cut", "lost", "key", "broken")
 
 
@@ -50,7 +50,7 @@ class Case:
     unreachable: AbstractAsyncContextManager[Provider]
 
     def job(self, name: str = "a", path: Path | None = None) -> Job:
-        """A job with a different input for each name. path: a local image."""
+        """Make a job with a different input for each name. path: a local image."""
         return _job(self.spec, name, path)
 
 
@@ -74,7 +74,7 @@ def _job(spec: ModelSpec, name: str = "a", path: Path | None = None) -> Job:
 
 @asynccontextmanager
 async def aimlapi(folder: Path, fault: str, *, owned: bool = False) -> AsyncIterator[Case]:
-    """The provider ``aimlapi`` with the sandbox. owned: behind `GenerationOwners`, as in a run."""
+    """Run the provider ``aimlapi`` with the sandbox. owned: behind `GenerationOwners`, as in a run."""
     kinds = {"busy": "rate_limited", "cut": "cut_before", "lost": "lost_reply", "key": "unauthorized"}
     faults = [Fault(on="submit", kind=kinds[fault], first=1)] if fault in kinds else []
     if fault == "broken":
@@ -103,13 +103,13 @@ async def aimlapi(folder: Path, fault: str, *, owned: bool = False) -> AsyncIter
 
 
 async def render(request: RenderRequest) -> bytes:
-    """A small clip with its mark."""
+    """Return a small clip with its mark."""
     return encoded(3) + request.mark
 
 
 @asynccontextmanager
 async def studio(folder: Path, fault: str, *, capabilities: Capabilities) -> AsyncIterator[Case]:
-    """The provider and the service of `tests.providers.dummy`."""
+    """Run the provider and the service of `tests.providers.dummy`."""
     clock = LoopClock(EPOCH)
     service = Studio(clock, takes_s=TAKES_S, key="secret", lists=capabilities.find_submissions)
     service.next_faults += [fault] if fault not in {"", "key"} else []

@@ -92,7 +92,7 @@ class Studio:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """Serve on loopback. Yields the base URL."""
+        """Serve on loopback and yield the base URL."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/ping", self._ping)
         app.router.add_post("/renders/{mark}", self._submit)
@@ -109,7 +109,7 @@ class Studio:
             await runner.cleanup()
 
     def clip(self, render: Render) -> bytes:
-        """The clip of a render, which names its order."""
+        """Return the clip of a render, which names its order."""
         return _picture() + marks.mark(str(render.number), render.order, render.mark)
 
     @web.middleware
@@ -217,7 +217,7 @@ class StudioClient(OptionalCalls):
         fields = {item.name: item.field for item in registry.models()[job.model].inputs}
         inputs = {fields[name]: {"href": await self._href(media)} for name, media in job.inputs.items()}
         body = {"use": job.model, "options": dict(job.params), **inputs}
-        # Not PUT: aiohttp repeats such a request by itself when the connection breaks.
+        # Not PUT: aiohttp repeats such a request automatically if the connection breaks.
         reply = await self._call("POST", f"/renders/{request_id}", body)
         return Accepted(str(reply["render"]), None)
 
@@ -279,7 +279,7 @@ def _refusal(status: int, content: Any) -> CallError:
 
 @dataclass(frozen=True)
 class Connector:
-    """Makes clients with these capabilities: a `batchrunner.providers.registry.Connect`."""
+    """Make clients with these capabilities: a `batchrunner.providers.registry.Connect`."""
 
     capabilities: Capabilities
 

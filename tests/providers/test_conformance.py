@@ -1,4 +1,4 @@
-"""Every provider keeps what `batchrunner.providers.base.Provider` declares.
+"""Every provider follows the declarations of `batchrunner.providers.base.Provider`.
 
 The providers are in `tests.providers.conformance`.
 """
@@ -36,7 +36,7 @@ async def ended(case: Case, generation_id: str) -> GenerationStatus:
         status = await case.provider.status(generation_id)
         phases.append(status.phase)
         if status.phase in {Phase.COMPLETED, Phase.FAILED}:
-            assert phases == sorted(phases, key=list(Phase).index), "no generation goes back"
+            assert phases == sorted(phases, key=list(Phase).index), "a status never goes back"
             return status
         assert status.result_url is None
         assert status.known
@@ -49,7 +49,7 @@ async def submit(case: Case, job: Job) -> Accepted:
 
 
 def request_id(job: Job) -> str:
-    """As a run makes it."""
+    """As a run creates it."""
     return f"run.{job.key}.1"
 
 
@@ -63,7 +63,7 @@ async def failure(case: Case, job: Job | None = None) -> CallError:
     return error
 
 
-def test_an_accepted_job_has_a_handle_by_which_it_is_followed_to_its_clip(provider: Open, tmp_path: Path) -> None:
+def test_an_accepted_job_has_a_handle_that_leads_to_its_clip(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         job = case.job()
         accepted = await submit(case, job)
@@ -90,7 +90,7 @@ def test_two_submissions_have_two_handles(provider: Open, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("fault", "accepted"), [("cut", 0), ("lost", 1)])
-def test_a_connection_that_breaks_leaves_a_submission_in_doubt_and_is_not_repeated(
+def test_a_broken_connection_leaves_a_submission_in_doubt_and_is_not_repeated(
     provider: Open, tmp_path: Path, fault: str, accepted: int
 ) -> None:
     async def check(case: Case) -> None:
@@ -102,7 +102,7 @@ def test_a_connection_that_breaks_leaves_a_submission_in_doubt_and_is_not_repeat
     run(provider, tmp_path, check, fault)
 
 
-def test_a_busy_service_is_a_fault_of_the_service_and_nothing_is_in_doubt(provider: Open, tmp_path: Path) -> None:
+def test_a_busy_service_is_a_service_fault_and_nothing_is_in_doubt(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         error = await failure(case)
         assert isinstance(error, ServiceFault)
@@ -112,7 +112,7 @@ def test_a_busy_service_is_a_fault_of_the_service_and_nothing_is_in_doubt(provid
     run(provider, tmp_path, check, "busy")
 
 
-def test_a_refused_key_is_a_fault_of_the_account(provider: Open, tmp_path: Path) -> None:
+def test_a_refused_key_is_an_account_fault(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         error = await failure(case)
         assert isinstance(error, AccountFault)
@@ -122,7 +122,7 @@ def test_a_refused_key_is_a_fault_of_the_account(provider: Open, tmp_path: Path)
     run(provider, tmp_path, check, "key")
 
 
-def test_a_request_that_the_service_does_not_accept_is_a_fault_of_the_job(provider: Open, tmp_path: Path) -> None:
+def test_a_rejected_request_is_a_job_fault(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         error = await failure(case, case.refused_job)
         assert isinstance(error, JobFault)
@@ -132,7 +132,7 @@ def test_a_request_that_the_service_does_not_accept_is_a_fault_of_the_job(provid
     run(provider, tmp_path, check)
 
 
-def test_where_nobody_listens_nothing_is_in_doubt(provider: Open, tmp_path: Path) -> None:
+def test_without_a_listener_nothing_is_in_doubt(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         async with case.unreachable as client:
             for call in (client.submit(case.job(), request_id(case.job())), client.status("1"), client.ping()):
@@ -144,7 +144,7 @@ def test_where_nobody_listens_nothing_is_in_doubt(provider: Open, tmp_path: Path
     run(provider, tmp_path, check)
 
 
-def test_an_unknown_handle_is_named_so(provider: Open, tmp_path: Path) -> None:
+def test_an_unknown_handle_is_reported_as_unknown(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         with pytest.raises(ServiceFault) as caught:
             await case.provider.status("12345")
@@ -153,7 +153,7 @@ def test_an_unknown_handle_is_named_so(provider: Open, tmp_path: Path) -> None:
     run(provider, tmp_path, check)
 
 
-def test_a_generation_that_fails_says_why_and_what_to_do(provider: Open, tmp_path: Path) -> None:
+def test_a_failed_generation_has_a_reason_and_a_hint(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         accepted = await submit(case, case.job())
         status = await ended(case, accepted.generation_id)
@@ -174,7 +174,7 @@ def test_a_ping_costs_nothing(provider: Open, tmp_path: Path) -> None:
     run(provider, tmp_path, check)
 
 
-def test_a_local_file_is_sent_whole(provider: Open, tmp_path: Path) -> None:
+def test_a_local_file_is_sent_completely(provider: Open, tmp_path: Path) -> None:
     async def check(case: Case) -> None:
         path = MEDIA / "hopper.jpg"
         await submit(case, case.job(path=path))
@@ -184,7 +184,7 @@ def test_a_local_file_is_sent_whole(provider: Open, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["", "lost"])
-def test_submissions_are_found_by_their_request_ids_where_the_provider_says_so(
+def test_submissions_are_found_by_their_request_ids_if_the_capabilities_say_so(
     provider: Open, tmp_path: Path, fault: str
 ) -> None:
     async def check(case: Case) -> None:
@@ -211,7 +211,7 @@ def test_submissions_are_found_by_their_request_ids_where_the_provider_says_so(
 
 
 @pytest.mark.parametrize("name", ["balance", "charges", "prices"])
-def test_an_optional_call_exists_where_the_capabilities_say_so(provider: Open, tmp_path: Path, name: str) -> None:
+def test_optional_calls_exist_if_the_capabilities_say_so(provider: Open, tmp_path: Path, name: str) -> None:
     async def check(case: Case) -> None:
         call = getattr(case.provider, name)
         arguments = (EPOCH,) if name == "charges" else ()

@@ -1,4 +1,4 @@
-"""Every model's file: it is well formed, means what the service documents, and keeps the identity of jobs."""
+"""Every model's file is well formed, matches the service's documentation, and keeps the identity of jobs."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ def data() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", [*PACKAGED, DUMMY], ids=lambda path: path.stem)
-def test_a_model_s_file_is_well_formed(path: Path) -> None:
+def test_a_models_file_is_well_formed(path: Path) -> None:
     spec = read_spec(path)
     for name, schema in spec.fields.items():
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -75,7 +75,7 @@ def test_a_model_s_file_is_well_formed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*PACKAGED, DUMMY], ids=lambda path: path.stem)
-def test_the_fingerprint_of_a_model_s_job_does_not_change(path: Path) -> None:
+def test_the_fingerprint_of_a_models_job_does_not_change(path: Path) -> None:
     spec = read_spec(path)
     assert job_of(spec).fingerprint == FINGERPRINTS[spec.name]
 
@@ -147,7 +147,7 @@ BAD: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", BAD.values(), ids=BAD.keys())
-def test_a_file_that_cannot_be_used_is_refused_by_its_name(change: Change, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_refused_with_its_name(change: Change, tmp_path: Path) -> None:
     parse_spec(data())
     bad = copy.deepcopy(data())
     change(bad)
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_name(change: Change, tmp_p
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"name": 3}', "{"])
-def test_what_is_no_model_at_all_is_refused_by_its_name(content: str, tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_with_its_name(content: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"bad\.json"):
