@@ -6,7 +6,9 @@ fetched to check this, so each case is only a warning.
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 # Hosts (and their subdomains), the paths that are pages and not files, and what to use instead.
 _DIRECT = "use the address of the file itself, which ends in .mp4, .jpg or similar"
@@ -26,26 +28,45 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("pexels.com pixabay.com unsplash.com", r"(?!.*\.(png|jpe?g|webp|mp4|webm)$)", _DIRECT),
 )
 _FILE_HOSTS = re.compile(r"^(i|media\d*|images|videos|player|cdn|dl|live|raw)\.")  # these subdomains serve files
+_PLAIN = re.compile(r"https://([a-z0-9][a-z0-9.-]*)/")  # most URLs, whose host needs no parser
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".home.arpa")
 
 
 def warning_for(url: str) -> tuple[str, str]:
     """Return why the service may not get a file from `url` and what to do instead; two empty texts if unknown."""
+    if (plain := _PLAIN.match(url)) and _host(plain[1].rstrip(".")) == _NOTHING_KNOWN:
+        return "", ""
     try:
         address = urlsplit(url)
     except ValueError:
         return "", ""
     host = (address.hostname or "").rstrip(".").lower()
-    if address.scheme == "https" and _is_private(host):
+    known = _host(host)
+    if address.scheme == "https" and known.is_private:
         return f"{host} is a private address, which the service cannot reach", "use a local file, or a public https URL"
-    page = next((hint for names, path, hint in _PAGES if _is_page(address, host, names.split(), path)), "")
+    path = f"{address.path}?{address.query}" if address.query else address.path
+    page = next((hint for pattern, hint in known.pages if re.match(pattern, path)), "")
     return (f"this looks like a web page of {host}, not a file", page) if page else ("", "")
 
 
-def _is_page(address: SplitResult, host: str, names: list[str], path: str) -> bool:
-    if _FILE_HOSTS.match(host) or not any(host == name or host.endswith(f".{name}") for name in names):
-        return False
-    return re.match(path, f"{address.path}?{address.query}" if address.query else address.path) is not None
+class _Host(NamedTuple):
+    """What is known of a host. pages: patterns of paths that are web pages, and their hints."""
+
+    is_private: bool = False
+    pages: tuple[tuple[str, str], ...] = ()
+
+
+_NOTHING_KNOWN = _Host()
+
+
+@lru_cache(maxsize=4096)  # the URLs of a large batch name few hosts
+def _host(host: str) -> _Host:
+    pages = () if _FILE_HOSTS.match(host) else tuple(rule[1:] for rule in _PAGES if _is_of(host, rule[0].split()))
+    return _Host(_is_private(host), pages)
+
+
+def _is_of(host: str, names: list[str]) -> bool:
+    return any(host == name or host.endswith(f".{name}") for name in names)
 
 
 def _is_private(host: str) -> bool:
