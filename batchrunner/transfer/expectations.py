@@ -1,11 +1,14 @@
-"""What a result should look like by its job and its model: size and length. Pure."""
+"""Compare a result's size and length with those that its job and its model lead to expect. Pure."""
 
 from batchrunner.job import Job, Result
 from batchrunner.providers import registry
 
 
 def expectation_warnings(job: Job, result: Result) -> tuple[str, ...]:
-    """What is odd about a clip that is whole: not the size asked for, or not as long as the input that it follows."""
+    """Return a warning if a whole clip has another size than requested, and one if it has another length than its input.
+
+    A model without such expectations, and a value that is unknown, give no warning.
+    """
     spec = registry.models().get(job.model)
     if spec is None:
         return ()
