@@ -5,7 +5,7 @@ from batchrunner.providers import registry
 
 
 def expectation_warnings(job: Job, result: Result) -> tuple[str, ...]:
-    """Return a warning if a whole clip has another size than requested, and one if it has another length than its input.
+    """Return a warning if a whole clip has another size than requested, and one if its length is not its input's.
 
     A model without such expectations, and a value that is unknown, give no warning.
     """
