@@ -1,10 +1,10 @@
-"""The whole suite: every section of RESULTS.md, one after the other.
+"""Run all benchmarks and write every section of RESULTS.md.
 
-    python benchmarks/all.py --peers .venv-peers/bin/python      # an hour or so, on a machine with nothing else to do
+    python benchmarks/all.py --peers .venv-peers/bin/python      # about an hour, on an otherwise idle machine
     python benchmarks/all.py --only scale start                  # some of: overhead polling downloads scale start
     python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
 
-Each section is the work of a script of its own, which may be run alone too. Exit status: 0 where all ended well.
+A script writes each section; it can also be run alone. Exit status: 0 if all scripts succeed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def versions(peers: str) -> str:
-    """Of everything that takes part and is installed."""
+    """Return the versions of all installed contenders."""
     found = fetchers.versions(peers) | racers.versions(peers)
     return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
 

@@ -1,8 +1,8 @@
-"""Is a job cheaper than it was? Two commits beside each other: python benchmarks/compare.py BEFORE [AFTER]
+"""Compare the cost of a job between two commits: python benchmarks/compare.py BEFORE [AFTER]
 
-BEFORE and AFTER name commits; without AFTER it is the working tree. Each commit's package is unpacked into a folder of
-its own and run in turn with the other against the instant service. Ratios are of a round's two runs: look at their
-spread before believing the median, and compare a commit with itself once to see what this machine's noise is.
+BEFORE and AFTER are commits; without AFTER, the working tree is used. The package of each commit is unpacked into a
+directory, and both run alternately against the instant service. A ratio compares the two runs of a round. Check the
+spread of the ratios before you use the median. To measure the noise of the machine, compare a commit with itself.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Two commits' cost of a job, in turn.")
+    parser = argparse.ArgumentParser(description="The cost of a job at two commits.")
     parser.add_argument("before")
     parser.add_argument("after", nargs="?", help="default: the working tree")
     parser.add_argument("--jobs", type=int, default=1000)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def unpacked(commit: str | None, folder: Path) -> Path:
-    """Where the package of a commit lies."""
+    """Unpack the package of a commit and return its path."""
     if commit is None:
         return ROOT
     packed = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout

@@ -1,8 +1,8 @@
-"""What does it cost to decode every frame of a result? CPU of one clip, and of a worker's start and round trips.
+"""Measure the cost of decoding every frame of a result: CPU of one clip, of a worker's start, and of round trips.
 
     python benchmarks/decoding.py                                     # some seconds, writes nothing
 
-The clip is H.264, 3 s of 1280x720 at 24 frames a second, moving and noisy (about 10 Mbit/s).
+The clip is H.264, 3 s of 1280x720 at 24 frames per second, moving and noisy (about 10 Mbit/s).
 """
 
 import random
@@ -37,7 +37,7 @@ def main() -> None:
             started = time.perf_counter()
             pool.ready()
             print(f"a worker starts in {1000 * (time.perf_counter() - started):.0f} ms, once")
-            item = {"path": str(path), "size_bytes": 1}  # refused at its first look: what is left is the round trip
+            item = {"path": str(path), "size_bytes": 1}  # refused immediately: only the round trip is measured
             started = time.perf_counter()
             for _ in range(200):
                 pool.run_all("clip", [item])
@@ -69,7 +69,7 @@ def encode(path: Path) -> None:
 
 
 def picture(texture: bytes, size_bytes: int, line_bytes: int, number: int) -> bytes:
-    """Blocks of eight pixels that move, frame by frame."""
+    """Draw blocks of eight pixels that move from frame to frame."""
     rows = []
     for row in range(size_bytes // line_bytes):
         start = (row // 8 * 997 + number * 3) % (len(texture) - line_bytes // 8 - 1)

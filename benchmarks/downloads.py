@@ -1,10 +1,11 @@
-"""How fast do large clips come, and what do they cost? batchrunner beside aria2c, curl and plain loops.
+"""Measure speed and cost of downloads of large clips: batchrunner, aria2c, curl and plain loops.
 
     python benchmarks/downloads.py --peers .venv-peers/bin/python     # some minutes; writes its part of RESULTS.md
     python benchmarks/downloads.py --smoke                            # some seconds, writes nothing
 
-32 files of 64 MiB from nginx on loopback into one folder. All contenders in turn, round by round; files are deleted
-between runs. Medians, and ratios within a round to aria2c's run. Exit status: 0 where everybody brought every file.
+32 files of 64 MiB are fetched from nginx on loopback into one directory. The contenders run alternately, round by
+round; files are deleted between runs. The results are medians, and ratios to aria2c's run of the same round. Exit
+status: 0 if all contenders fetched all files.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from harness.fetchers import ARIA2, FETCHERS, SMOKE, Fetcher, versions, write_li
 from harness.instant import Instant, instant
 from harness.measured import Cost, child_environment, measured
 
-_STOPPED = 3  # batchrunner's exit status where the budget ends a run
+_STOPPED = 3  # batchrunner's exit status when the budget ends a run
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where it happens. clip: the file that everybody fetches, and its address. folder: emptied before each run."""
+    """The setup. clip: the file to fetch, and its URL. folder: emptied before each run."""
 
     service: Instant
     clip: Path
@@ -42,7 +43,7 @@ class Bench:
         return f"{self.service.url}/clip.mp4"
 
     def empty(self) -> None:
-        """No files of an earlier run, and nothing of them that still waits for the disk."""
+        """Delete the files of an earlier run and wait until the disk is idle."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         os.sync()
@@ -76,7 +77,7 @@ def main() -> int:
 
 
 def race(fetchers: Sequence[Fetcher], bench: Bench, rounds: int) -> dict[Fetcher, list[Cost]]:
-    """Every contender once a round. What did not bring every file whole is told and not counted."""
+    """Run each contender once per round. A run with missing or incomplete files is reported and not counted."""
     costs: dict[Fetcher, list[Cost]] = {item: [] for item in fetchers}
     for _ in range(rounds):
         for item in fetchers:
@@ -98,7 +99,7 @@ def one(fetcher: Fetcher, bench: Bench, argv: list[str]) -> Cost:
 
 
 def idle(fetcher: Fetcher, bench: Bench) -> float:
-    """MiB of the same process with nothing to fetch: none asked for; a batch that may submit nothing."""
+    """Return the MiB of the same process without downloads: a count of zero, or a batch that may submit nothing."""
     bench.empty()
     count = bench.count if fetcher.batch else 0
     argv = fetcher.command_line(bench.url, bench.folder, count, bench.peers)
@@ -109,7 +110,7 @@ def idle(fetcher: Fetcher, bench: Bench) -> float:
 
 
 def whole(bench: Bench) -> int:
-    """How many files have the clip's size; one of them is compared byte by byte."""
+    """Return the number of files with the clip's size. One of them is compared byte by byte."""
     size_bytes = bench.clip.stat().st_size
     found = [path for path in bench.folder.glob("*.mp4") if path.stat().st_size == size_bytes]
     return len(found) if found and filecmp.cmp(found[-1], bench.clip, shallow=False) else 0
@@ -118,7 +119,7 @@ def whole(bench: Bench) -> int:
 def summary(
     costs: dict[Fetcher, list[Cost]], idle_mib: dict[Fetcher, float], options: argparse.Namespace
 ) -> list[downloads_page.Row]:
-    """Medians; ratios are medians of those within a round."""
+    """Return medians; ratios are medians of the ratios within a round."""
     files = options.files
     rows = []
     for fetcher, runs in costs.items():
@@ -146,17 +147,17 @@ def _ratio(pairs: Sequence[tuple[Cost, Cost]], of: Callable[[Cost], float]) -> f
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How fast large clips come. Writes benchmarks/RESULTS.md.")
+    parser = argparse.ArgumentParser(description="Measure downloads of large clips. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python with requests and aiohttp")
     parser.add_argument("--files", type=int, default=32)
-    parser.add_argument("--mib", type=int, default=64, help="size of each")
+    parser.add_argument("--mib", type=int, default=64, help="size of a file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--work", metavar="DIR", help="where to work; the disk under it counts")
+    parser.add_argument("--work", metavar="DIR", help="working directory; its disk is measured")
     parser.add_argument("--smoke", action="store_true", help="4 files of 2 MiB, one round, few contenders, no page")
     options = parser.parse_args()
     if options.smoke:
         options.files, options.mib, options.rounds = 4, 2, 1
-    options.peers = str(Path(options.peers).absolute())  # a link is what tells a virtual environment's Python
+    options.peers = str(Path(options.peers).absolute())  # not resolved: the link identifies a virtual environment
     return options
 
 

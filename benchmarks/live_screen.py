@@ -1,9 +1,9 @@
-"""What the live screen costs: a synthetic night with 1,000 jobs in flight on a pseudo-terminal of 120 by 40.
+"""Measure the cost of the live screen: a synthetic run with 1,000 jobs in flight on a pseudo-terminal of 120 by 40.
 
     python benchmarks/live_screen.py
 
-Ten minutes of a run pass as events only (five to six generations begin and end each second, four frames a second);
-what is measured is the processor time of taking the events in and drawing them, as a share of those ten minutes.
+Ten minutes of a run are simulated by events only: five to six generations start and end each second, with four frames
+per second. The result is the CPU time of processing and drawing the events, as a fraction of ten minutes.
 """
 
 import fcntl
@@ -54,7 +54,7 @@ class SimulatedRun:
         self.move(number, Move.DELIVER, ended_at=self.at)
 
     def live(self) -> int:
-        """Ten minutes; returns how many jobs were finished."""
+        """Simulate ten minutes and return the number of finished jobs."""
         for number in range(IN_FLIGHT):
             self.submit(number)
         done = 0

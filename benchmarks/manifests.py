@@ -1,13 +1,13 @@
-"""What it costs to check a manifest of 1,000 to 1,000,000 jobs, and writes benchmarks/MANIFESTS.md.
+"""Measure the cost of checking a manifest of 1,000 to 1,000,000 jobs, and write benchmarks/MANIFESTS.md.
 
     python benchmarks/manifests.py                       # YAML and JSON Lines, 1,000 to 100,000 jobs; a minute
-    python benchmarks/manifests.py --million             # one of a million rows of JSON Lines too
-    python benchmarks/manifests.py --against DIR         # and with the package as it lies in DIR, for comparison
+    python benchmarks/manifests.py --million             # also a million rows of JSON Lines
+    python benchmarks/manifests.py --against DIR         # also with the package in DIR, for comparison
 
-Every job has two https URLs (ten jobs a video, ten images in all), a resolution, a number of steps and a tag, so
-nothing is read but the manifest. Each figure is a process of its own that does what `batchrunner validate` does: start,
-imports, reading, every check, ids, fingerprints, entries. CPU seconds are user and system time of that process: others
-on the machine do not add to them, though they spoil caches. Median of the rounds; peak memory is the largest.
+Each job has two https URLs (one video per ten jobs, ten images), a resolution, a number of steps and a tag, so only the
+manifest is read. Each figure comes from a process that does the work of `batchrunner validate`: start, imports,
+reading, all checks, ids, fingerprints, entries. CPU seconds are the user and system time of that process. Other
+processes do not add to them but can affect caches. The results are medians of the rounds, and the maximum for memory.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def write(folder: Path, name: str, number: int) -> Path:
 
 
 def measure(path: Path, number: int, rounds: int, package: Path) -> tuple[float, float]:
-    """CPU seconds (median) and peak memory in MB."""
+    """Return CPU seconds (median) and peak memory in MB."""
     taken = []
     for _ in range(rounds):
         done = subprocess.run(

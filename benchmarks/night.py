@@ -1,11 +1,11 @@
-"""What a big batch takes: 10,000 jobs with 1,000 in flight against the sandbox; uploads and downloads of large files.
+"""Measure a large batch: 10,000 jobs with 1,000 in flight against the sandbox; uploads and downloads of large files.
 
     python benchmarks/night.py                  # writes benchmarks/NIGHT.md; some ten minutes
-    python benchmarks/night.py --jobs 1000 --in-flight 100 --dry   # a quick look, writes nothing
+    python benchmarks/night.py --jobs 1000 --in-flight 100 --dry   # a short run, writes nothing
 
-batchrunner runs as its installed command, the sandbox as a process of its own, both on loopback. Peak memory is VmHWM
-of the batchrunner process, CPU its user and system time; threads and sockets are counted every half second. The sandbox
-shares the two cores, so the time that a batch takes says little about batchrunner alone; CPU and memory do.
+batchrunner runs as its installed command and the sandbox as another process, both on loopback. Peak memory is VmHWM of
+the batchrunner process; CPU is its user and system time; threads and sockets are counted every half second. The sandbox
+shares the two cores, so the wall time says little about batchrunner alone; CPU and memory do.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COMMAND = [str(Path(sys.executable).with_name("batchrunner"))]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run took."""
+    """The cost of one run."""
 
     status: int
     wall_s: float
@@ -86,7 +86,7 @@ def urls(folder: Path, jobs: int, in_flight: int) -> Path:
 
 
 def uploads(folder: Path, jobs: int, size_bytes: int) -> Path:
-    """Jobs whose local clip has `size_bytes`: a real one, with a box at its end that players skip."""
+    """Return jobs whose local clip has `size_bytes`: a real clip with a box at its end that players skip."""
     clip = (MEDIA / "bunny.mp4").read_bytes()
     padding = size_bytes - len(clip)
     with (folder / "large.mp4").open("wb") as file:

@@ -1,11 +1,11 @@
-"""What does a job cost, and how many go through a second? batchrunner beside a bare loop and the field's tools.
+"""Measure CPU per job and jobs per second: batchrunner, a bare loop, and other tools.
 
     python benchmarks/overhead.py --peers .venv-peers/bin/python      # a quarter of an hour; writes RESULTS.md
     python benchmarks/overhead.py --only batchrunner --caps 64        # these and the bare loop; writes nothing
     python benchmarks/overhead.py --smoke                             # some seconds, writes nothing
 
-All contenders in turn, round by round, on one machine; medians, and ratios within a round to the bare loop's run.
-Exit status: 0 where every run of every contender brought every clip.
+The contenders run alternately, round by round, on one machine. The results are medians, and ratios to the bare loop's
+run of the same round. Exit status: 0 if every run of every contender delivered all clips.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAIN_CAP = overhead_page.MAIN_CAP
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """One run: jobs, what it cost, and what the stand-in for the service used meanwhile, CPU seconds."""
+    """One run: jobs, its cost, and the CPU seconds of the stand-in for the service."""
 
     jobs: int
     cost: Cost
@@ -62,7 +62,10 @@ def main() -> int:
 
 
 def race(racers: Sequence[Racer], work: Path, service: Instant, options: argparse.Namespace) -> tuple[Heats, int]:
-    """Every contender once a round; the slow ones in the first few. Returns the runs, and how many went wrong."""
+    """Run each contender once per round; the slow ones in the first rounds.
+
+    Return the runs and the number of failed runs.
+    """
     jobs = Work.write(work / "jobs", options.jobs)
     heats: Heats = {}
     failed = 0
@@ -79,7 +82,7 @@ def race(racers: Sequence[Racer], work: Path, service: Instant, options: argpars
 
 
 def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers: str) -> Heat | None:
-    """One run, or None where it did not bring every clip."""
+    """Run a contender once. Return None if clips are missing."""
     # Nothing is removed before the end: ext4 looks long for an inode among those freed just before, which would cost
     # whoever runs next some 0.2 ms a file.
     root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
@@ -100,7 +103,7 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
 
 
 def summary(heats: Heats, found: Mapping[str, str]) -> list[overhead_page.Row]:
-    """Medians; ratios are those within a round, against the bare loop at the same cap."""
+    """Return medians; ratios are within a round, to the bare loop at the same cap."""
     rows = []
     for (racer, cap), runs in heats.items():
         pairs = list(zip(runs, heats.get((BARE, cap), []), strict=False))
@@ -131,7 +134,7 @@ def _absent(racer: Racer, found: dict[str, str]) -> bool:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What a job costs. Writes benchmarks/RESULTS.md.")
+    parser = argparse.ArgumentParser(description="Measure the cost of a job. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)

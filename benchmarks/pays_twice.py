@@ -1,6 +1,7 @@
-"""Who pays twice? batchrunner beside its peers, each judged by the same ledger. See benchmarks/README.md.
+"""Compare how often batchrunner and other tools pay twice, by the same ledger. See benchmarks/README.md.
 
-Exit status: 0 where batchrunner paid for no job twice unasked and every clip came, whatever the others did; else 1.
+Exit status: 0 if batchrunner paid for no job twice without a request and delivered all clips, whatever the others did;
+otherwise 1.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> int:
 def run_calls(
     contenders: Sequence[Contender], work: Path, options: argparse.Namespace
 ) -> dict[Contender, dict[str, list[OneCall]]]:
-    """The first scenario, some contenders side by side."""
+    """Run the first scenario, with some contenders in parallel."""
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         asked = {
             (contender, often, run): pool.submit(
@@ -72,7 +73,7 @@ def run_calls(
 def run_batches(
     contenders: Sequence[Contender], found: Mapping[str, str], work: Path, options: argparse.Namespace
 ) -> dict[Contender, list[Batch]]:
-    """The second scenario: one contender after the other, so that none slows another down, unless it is for smoke."""
+    """Run the second scenario, one contender at a time; in parallel for a smoke test."""
 
     def one(contender: Contender, run: int) -> Batch:
         kills = scenarios.plan_kills(options.seed + run, options.jobs, options.kills)
@@ -94,9 +95,9 @@ def run_batches(
 def kept_its_promise(
     calls: Mapping[str, Sequence[OneCall]], batches: Sequence[Batch], options: argparse.Namespace
 ) -> bool:
-    """Whether batchrunner paid once for every job, but for what its user asked for, and brought every clip.
+    """Return whether batchrunner paid once for each job, except on its user's request, and delivered all clips.
 
-    False also where it was killed less often than planned: that would prove nothing.
+    Returns False also if batchrunner was killed less often than planned.
     """
     once = all(call.accepted == 1 and call.clip for outcomes in calls.values() for call in outcomes)
     killed = all(len(one.ends.in_flight) == options.kills for one in batches)
@@ -104,7 +105,7 @@ def kept_its_promise(
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Who pays twice? Writes benchmarks/PAYS_TWICE.md.")
+    parser = argparse.ArgumentParser(description="Compare who pays twice. Writes benchmarks/PAYS_TWICE.md.")
     parser.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other contenders"
     )

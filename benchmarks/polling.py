@@ -1,11 +1,11 @@
-"""Looks and lateness: batchrunner's polling beside fixed intervals and exponential backoff. See benchmarks/POLLING.md.
+"""Compare batchrunner's polling with fixed intervals and exponential backoff. See benchmarks/POLLING.md.
 
     python benchmarks/polling.py            # writes POLLING.md, polling.svg and its part of RESULTS.md; some minutes
     python benchmarks/polling.py --smoke    # a few jobs, writes nothing
 
-First by simulation: the real `batchrunner.engine.polling.poller.Poller` and a few lines for each of the others, on the
-same durations.
-Then the whole engine against the sandbox as a timed stand-in for the service, in virtual time. Seeded throughout.
+The first part is a simulation with the real `batchrunner.engine.polling.poller.Poller` and short versions of the other
+policies on the same durations. The second part runs the whole engine against the sandbox in virtual time. Everything is
+seeded.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from batchrunner.sandbox.faults import outages  # noqa: E402
 AT_ONCE = 8
 INPUTS = {"video": Media("video", "v"), "image": Media("image", "i")}
 EARLIER = 200  # jobs of the history
-SAMPLE = 20_000  # durations that stand for a known distribution
+SAMPLE = 20_000  # durations that represent a known distribution
 SWEEP_S = tuple(1.25**power for power in range(25))  # 1 s to 212 s, for the curves of the others
 OURS_S = (3.0, 6.0, 10.0, 15.0, 30.0, 60.0)
 
@@ -71,7 +71,7 @@ CASES: dict[str, Draw] = {
 
 
 class Contender(Protocol):
-    """Says when to look at what; of the earliest look it forgets when."""
+    """A poll policy. `next_poll` returns the earliest poll and removes it."""
 
     def accepted(self, name: str, now: float) -> None: ...
 
@@ -83,7 +83,7 @@ class Contender(Protocol):
 
 
 class Fixed:
-    """Every `interval_s`, give or take a tenth."""
+    """Polls every `interval_s`, plus or minus a tenth."""
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         self.interval_s, self.rng = interval_s, rng
@@ -106,7 +106,7 @@ class Fixed:
 
 
 class Exponential(Fixed):
-    """The first wait is `interval_s`; each one is half as long again, up to eight times the first."""
+    """Waits `interval_s` first. Each wait is 1.5 times the previous one, up to eight times the first."""
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         super().__init__(interval_s, rng)
@@ -122,7 +122,7 @@ class Exponential(Fixed):
 
 
 class Ours:
-    """`batchrunner.engine.polling.poller`, asked as the engine asks it."""
+    """`batchrunner.engine.polling.poller`, called like the engine calls it."""
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         self.poller = Poller(interval_s, rng, {})
@@ -150,9 +150,9 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """looks: a job. unseen_s: how long a complete clip lay unseen, on average; unseen_95_s: of 95 % at most so long.
+    """The figures of a batch. poll_count: polls per job. unseen_s: average time until a complete clip is seen.
 
-    later_s: unseen_s of the batch's second half.
+    unseen_95_s: the 95th percentile. later_s: unseen_s of the batch's second half.
     """
 
     poll_count: float
@@ -162,7 +162,7 @@ class Figures:
 
 
 def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0.0) -> tuple[Figures, float]:
-    """A batch, AT_ONCE at a time; its durations are the seed's. Returns what it came to, and when it ended."""
+    """Run a batch with AT_ONCE jobs in flight and durations from the seed. Return its figures and its end time."""
     poll_count, unseen, todo = 0, [0.0] * jobs, [*map(str, range(jobs))][::-1]
     ends: dict[str, tuple[float, float]] = {}  # of the queue, of the generation
 
@@ -189,13 +189,13 @@ def run(draw: Draw, contender: Contender, seed: str, jobs: int, began: float = 0
 
 
 def figures(poll_count: int, unseen: Sequence[float]) -> Figures:
-    """Of a batch. unseen: seconds, by job, in order."""
+    """Return the figures of a batch. unseen: seconds by job, in order."""
     most_s = sorted(unseen)[math.ceil(0.95 * len(unseen)) - 1]
     return Figures(poll_count / len(unseen), mean(unseen), most_s, mean(unseen[len(unseen) // 2 :]))
 
 
 def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> Figures:
-    """The mean over some batches. kind: a contender's."""
+    """Return the mean over several batches. kind: of the policy."""
     outcomes = []
     for seed in range(seeds):
         contender = {"fixed": Fixed, "exponential": Exponential}.get(kind, Ours)(interval_s, Random(seed))
@@ -207,7 +207,7 @@ def measure(case: str, kind: str, interval_s: float, jobs: int, seeds: int) -> F
 
 
 def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[str, dict[str, dict[float, Any]]]:
-    """By case, contender and interval; and the floor of a case by the price of a look."""
+    """Return the figures by case, policy and interval, and the lower bound of a case by the cost of a poll."""
     wanted = [
         (case, kind, item) for case in CASES for kind in ("fixed", "exponential") for item in (*sweep_s, 10.0, 15.0)
     ]
@@ -226,7 +226,7 @@ def simulate(jobs: int, seeds: int, sweep_s: Sequence[float] = SWEEP_S) -> dict[
 
 
 def knowing(case: str, jobs: int, seeds: int) -> dict[float, Any]:
-    """What one who knows the distribution would make of the same batches, by the price of a look."""
+    """Return the figures of a schedule that knows the distribution, for the same batches, by the cost of a poll."""
     rng = Random(case)
     played = [CASES[case](Random(f"{seed} {job}"), 0.0)[1] for seed in range(seeds) for job in range(jobs)]
     return floor.curve([CASES[case](rng, 0.0)[1] for _ in range(SAMPLE)], played)
@@ -256,7 +256,7 @@ Played = tuple[Figures, float]  # and how long the batch took, s
 
 
 def engine(jobs: int, services: Sequence[str]) -> dict[tuple[str, str], Played]:
-    """By service and policy."""
+    """Return the figures by service and policy."""
     pairs = list(itertools.product(services, POLICIES))
     with ProcessPoolExecutor(2) as pool:
         played = pool.map(against_the_sandbox, *zip(*pairs, strict=True), itertools.repeat(jobs))
@@ -264,7 +264,7 @@ def engine(jobs: int, services: Sequence[str]) -> dict[tuple[str, str], Played]:
 
 
 def against_the_sandbox(service: str, policy: str, jobs: int) -> Played:
-    """One batch, nothing known beforehand."""
+    """Run one batch without known durations."""
     from tests.scenarios.test_stories import Simulation, entries, play
 
     outcome: list[Played] = []
@@ -303,7 +303,7 @@ def _every(self: Any, fingerprint: str, now: float) -> float:
 
 
 def _exponential() -> Callable[[Any, str, float], float]:
-    """As `Exponential` above, in the place of the engine's own."""
+    """Return the waits of `Exponential` for the engine."""
     waits: dict[str, float] = {}
 
     def wait_s(self: Any, fingerprint: str, now: float) -> float:
@@ -314,11 +314,11 @@ def _exponential() -> Callable[[Any, str, float], float]:
     return wait_s
 
 
-_DRAW = world.World._draw  # noqa: SLF001 (it is stood in for)
+_DRAW = world.World._draw  # noqa: SLF001 (replaced in a test service)
 
 
 def _two_humps(self: world.World, median_s: float, *key: object) -> float:
-    """The sandbox's draw, where four of ten generations take four times as long."""
+    """Draw a duration; four of ten generations take four times as long."""
     return _DRAW(self, median_s * (1 if world.uniform("hump", *key) < 0.6 else 4), *key)
 
 

@@ -1,9 +1,9 @@
-"""What does the sandbox's rendering cost? CPU and peak memory of clips, each in a process of its own.
+"""Measure the cost of the sandbox's rendering: CPU and peak memory of clips, each in a process of its own.
 
     python benchmarks/rendering.py            # two minutes of CPU; writes RENDERING.md; Linux only
 
-The clips are the demo's reference at 480p, 3 s and 30 s of it at 1280x720, and the three jobs of the demo together.
-CPU seconds do not depend much on what else the machine does; wall time does, and is not measured.
+The clips are the demo's reference at 480p, 3 s and 30 s of it at 1280x720, and the three jobs of the demo together. CPU
+seconds depend little on other processes. Wall time depends on them and is not measured.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 MEDIA = ROOT / "manifests/media"
-# As in the sandbox's render processes.
+# Like the sandbox's render processes.
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 ONE = """
 import resource, sys
@@ -61,7 +61,7 @@ Written by `rendering.py` on {platform.machine()} with {os.cpu_count()} CPUs, Py
 
 
 def measured(video: Path, folder: str, resolution: str = "480p", mode: str = "composite") -> tuple[float, float]:
-    """CPU seconds and peak MB of one clip."""
+    """Return CPU seconds and peak MB of one clip."""
     arguments = [str(video), str(MEDIA / "astronaut.jpg"), f"{folder}/out.mp4", resolution, mode]
     done = subprocess.run(
         [sys.executable, "-c", ONE, *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
@@ -71,7 +71,7 @@ def measured(video: Path, folder: str, resolution: str = "480p", mode: str = "co
 
 
 def whole_demo(folder: str) -> float:
-    """CPU seconds of `batchrunner run manifests/demo.yaml`, its processes included."""
+    """Return the CPU seconds of `batchrunner run manifests/demo.yaml` and its child processes."""
     before = os.times()
     command = [sys.executable, "-m", "batchrunner", "run", str(ROOT / "manifests/demo.yaml")]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
@@ -81,7 +81,7 @@ def whole_demo(folder: str) -> float:
 
 
 def film(path: Path, frames: int) -> None:
-    """The demo's reference in the middle of a wide frame, forwards and backwards."""
+    """Write the demo's reference in the middle of a wide frame, forwards and backwards."""
     import av
     import numpy as np
 

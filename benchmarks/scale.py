@@ -1,12 +1,12 @@
-"""Does it stay as quick with many jobs? One batch each of 2,000 to 100,000 jobs through an instant service.
+"""Measure whether batchrunner slows down with many jobs: batches of 2,000 to 100,000 jobs through an instant service.
 
     python benchmarks/scale.py                  # a quarter of an hour; writes its part of RESULTS.md, and scale.svg
     python benchmarks/scale.py --jobs 2000 5000
     python benchmarks/scale.py --smoke          # 200 and 400 jobs; writes nothing
 
-After each batch: the same command again (nothing to do), `status`, and `report`. The smallest batch is run three times,
-in between and at the end too, since the others are held against it. Exit status: 0 where every command ended well and
-every clip came.
+After each batch, the same command runs again (nothing to do), then `status` and `report`. The smallest batch is run
+three times, also in between and at the end, because the others are compared with it. Exit status: 0 if every command
+succeeded and all clips were delivered.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from harness.racers import SCRIPTS, Work
 
 CAP = 64
 STATUS_RUNS = 3  # at `status`; the median counts
-JOURNAL = "journal"  # what its files' names begin with
+JOURNAL = "journal"  # prefix of its file names
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The service, where to work, and what batchrunner is to leave out: as `contenders/without.py` takes it."""
+    """The service, the working directory, and the steps that batchrunner omits, as for `contenders/without.py`."""
 
     service: Instant
     work: Path
@@ -41,7 +41,7 @@ class Bench:
         return self.work / "clips"
 
     def command(self, *arguments: str) -> Cost:
-        """One command of batchrunner, as a process of its own."""
+        """Run one command of batchrunner as a process."""
         argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *arguments]
         environment = child_environment(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
         cost = measured(argv, self.work, environment, self.work / "log")
@@ -72,13 +72,13 @@ def main() -> int:
 
 
 def in_turn(sizes: Sequence[int]) -> list[int]:
-    """The order of the batches: the smallest one also before the largest, and at the end."""
+    """Return the order of the batches. The smallest one also runs before the largest, and at the end."""
     small, *more = sorted(sizes)
     return [small, *more[:-1], small, *more[-1:], small] if more else [small]
 
 
 def one(bench: Bench, jobs: int) -> scale_page.Row:
-    """A batch, and what is asked of it afterwards."""
+    """Run a batch and the commands after it."""
     shutil.rmtree(bench.work / "jobs", ignore_errors=True)
     manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
     calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
@@ -100,14 +100,14 @@ def one(bench: Bench, jobs: int) -> scale_page.Row:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of the journal and of each file of the report."""
+    """Return the bytes of the journal and of each file of the report."""
     own = sum(file.stat().st_size for file in (folder / ".batchrunner").glob(f"{JOURNAL}*"))
     files = ("report.html", "report.json", "results.csv")
     return {"journal": own, **{name: (folder / name).stat().st_size for name in files}}
 
 
 def _off(row: scale_page.Row, others: Sequence[scale_page.Row]) -> float:
-    """How far this batch's time is from the median of its like."""
+    """Return how far this batch's time is from the median of its size."""
     return abs(row.run.wall_s - statistics.median(item.run.wall_s for item in others))
 
 
@@ -118,10 +118,10 @@ def _options() -> argparse.Namespace:
         "--without",
         default="posters,decode",
         metavar="PARTS",
-        help="what batchrunner leaves out: - for nothing. The clip is the same each time, and checks that decode a "
-        "frame are stated apart [%(default)s]",
+        help="steps that batchrunner omits; - for none. The clip is always the same, and the cost of decoding is "
+        "stated separately [%(default)s]",
     )
-    parser.add_argument("--work", metavar="DIR", help="where to work; the disk under it counts")
+    parser.add_argument("--work", metavar="DIR", help="working directory; its disk is measured")
     parser.add_argument("--smoke", action="store_true", help="200 and 400 jobs, no page")
     options = parser.parse_args()
     if options.smoke:

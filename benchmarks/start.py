@@ -1,10 +1,10 @@
-"""How long until it answers? Starts of batchrunner's commands beside `python -c "import argparse"`.
+"""Measure the start times of batchrunner's commands, compared with `python -c "import argparse"`.
 
     python benchmarks/start.py             # half a minute; writes its part of RESULTS.md
     python benchmarks/start.py --smoke     # two starts each; writes nothing
 
-Each start is a process of its own, all of them in turn, round by round; medians. A first round, which fills the caches
-of compiled modules and of the disk, does not count. Exit status: 0 where every command ended well.
+Each start is a process. The commands run alternately, round by round; the results are medians. A first round fills the
+caches of compiled modules and of the disk, and is not counted. Exit status: 0 if all commands succeeded.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def commands(work: Path) -> dict[str, list[str]]:
-    """By what they are called on the page. OUTPUT in one stands for a run directory that nobody has used yet."""
+    """Return the commands by their name on the page. OUTPUT is replaced by a new run directory."""
     jobs = Work.write(work / "jobs", 20).root / "manifest.jsonl"
     single = Work.write(work / "single", 1).root / "manifest.jsonl"
     ended, quickly = str(work / "ended"), ("--poll-interval", "1ms", "--no-progress")
@@ -105,7 +105,7 @@ What must not be loaded until it is used stands in `tests/test_architecture.py`.
 
 
 def bars(figures: Mapping[str, Cost]) -> list[results.Bar]:
-    """What was asked for."""
+    """Return the targets and results."""
     most_s = TIMES * figures[YARDSTICK].wall_s + PLUS_S
     return [
         results.Bar(

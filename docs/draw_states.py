@@ -30,7 +30,7 @@ _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}
 
 
 def svg() -> str:
-    """The whole picture."""
+    """Return the whole picture."""
     arrows: dict[tuple[State, State], list[str]] = defaultdict(list)
     for (old, move), new in TRANSITIONS.items():
         arrows[old, new].append(str(move))
@@ -69,7 +69,7 @@ def _arrow(old: State, new: State, moves: list[str], *, two_way: bool) -> str:
 
 
 def _edge(along: tuple[float, float], shift: tuple[float, float]) -> float:
-    """How far the edge of a box is from its shifted centre, in this direction."""
+    """Return the distance from a box's shifted centre to its edge, in this direction."""
     half = (_BOX[0] / 2 + 1, _BOX[1] / 2 + 1)
     ways = zip(half, along, shift, strict=True)
     return min(

@@ -1,4 +1,4 @@
-"""Draws docs/demo.jpg: the demo's reference, its pictures, and frames of the clips that the sandbox renders of them.
+"""Draw docs/demo.jpg: the demo's reference, its pictures, and frames of the sandbox's clips.
 
 batchrunner run manifests/demo.yaml && python docs/make_demo_sheet.py
 """
@@ -16,7 +16,7 @@ ROWS = (("astronaut.jpg", "bunny-as-astronaut.mp4"), ("hopper.jpg", "bunny-as-ad
 
 
 def main() -> None:
-    """Write the sheet."""
+    """Write the picture."""
     step = SIDE_PX + GAP_PX
     canvas = Image.new("RGB", (5 * step - GAP_PX, 3 * step - GAP_PX), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(20)

@@ -1,8 +1,8 @@
-"""Makes docs/report.png, the README's picture of report.html, from a run of a made-up night against the sandbox.
+"""Make docs/report.png, the README's picture of report.html, from a run against the sandbox.
 
-    python docs/make_screenshots.py        # wants the extra 'browser', and a Chromium on the path
+    python docs/make_screenshots.py        # needs the extra 'browser', and Chromium on the path
 
-The run is real: real files, real clips, failures by script. Nothing is paid and nothing leaves this machine.
+The run is real: real files, real clips, scripted failures. It costs nothing and sends nothing to other machines.
 """
 
 import shutil
@@ -31,7 +31,7 @@ FAULTS = {
 
 
 def run_batch(folder: Path) -> Path:
-    """Run a batch of twelve jobs in `folder`; returns its run directory."""
+    """Run a batch of twelve jobs in `folder`; return its run directory."""
     for name in ("bunny.mp4", "astronaut.jpg", "hopper.jpg"):
         shutil.copy(ROOT / "manifests" / "media" / name, folder / name)
     jobs = [
@@ -52,12 +52,12 @@ def run_batch(folder: Path) -> Path:
     command = [str(program), "run", "heroes.yaml", "--provider", "sandbox", "--faults", "faults.yaml", "--quiet"]
     done = subprocess.run(command, cwd=folder, check=False)  # noqa: S603 (our own program and files)
     if done.returncode != 1:
-        raise SystemExit(f"the night was meant to end with failures, and ended with {done.returncode}")
+        raise SystemExit(f"the run should end with status 1 and ended with {done.returncode}")
     return folder / "output" / "nightly-heroes-rehearsal"
 
 
 def photograph(page_file: Path, target: Path) -> None:
-    """The top of the page."""
+    """Take a screenshot of the top of the page."""
     engine = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if engine is None:
         raise SystemExit("there is no Chromium (apt-get install chromium)")
@@ -73,7 +73,7 @@ def photograph(page_file: Path, target: Path) -> None:
 
 
 def shrink(target: Path) -> None:
-    """A palette of 256 colours: a third of the bytes, and nobody sees it. Without k-means the rare greens turn grey."""
+    """Reduce the picture to 256 colours, a third of the bytes. Without k-means, rare greens turn grey."""
     with Image.open(target) as image:
         small = image.convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.FLOYDSTEINBERG)
     small.save(target, optimize=True)

@@ -1,11 +1,11 @@
-"""Makes docs/terminal.svg, the README's moving picture: a run on a terminal, killed in its middle and started again.
+"""Make docs/terminal.svg, a recording of a terminal: a run is killed and started again.
 
-    python docs/record_terminal.py         # wants the extra 'dev'; takes about a minute and a half
+    python docs/record_terminal.py         # needs the extra 'dev'; takes about a minute and a half
 
-The recording is real: a shell, our program on it, a rehearsal against the sandbox with failures by script, and a
-SIGKILL. Nothing is paid and nothing leaves this machine. What the terminal shows is kept up by pyte. The picture is one
-SVG without a script: the moments lie side by side as on a film, and a stepped animation moves it. Lines that many
-moments share are kept once. Where nothing moves (printed, or by the reader's wish), the last moment stands.
+The recording is real: a shell, the installed program, a rehearsal against the sandbox with scripted failures, and a
+SIGKILL. It costs nothing and sends nothing to other machines. pyte tracks the screen. The picture is one SVG without a
+script: its frames are side by side, and a stepped animation shows them one by one. Lines that several frames share are
+stored once. Without animation (in print, or if the reader prefers), the last frame is shown.
 """
 
 import os
@@ -86,16 +86,16 @@ Frame = tuple[Row, ...]
 
 
 class Screen(pyte.Screen):
-    """A terminal that knows faint text, as grey."""
+    """A terminal that shows faint text in grey."""
 
     def select_graphic_rendition(self, *attributes: int, **more: Any) -> None:
-        """2 is faint: pyte passes over it."""
+        """Map attribute 2 (faint) to grey, because pyte ignores it."""
         super().select_graphic_rendition(*(90 if item == 2 else item for item in attributes), **more)
 
 
 @dataclass
 class Recording:
-    """A shell on a pseudo-terminal, and what it showed when: pairs of seconds and moments."""
+    """A shell on a pseudo-terminal, and its screens as pairs of seconds and frames."""
 
     folder: Path
     frames: list[tuple[float, Frame]] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Recording:
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**environment, **size, **home})  # noqa: S606, S607 (a shell is what is shown)
 
     def type(self, text: str) -> None:
-        """Key by key, then the enter key."""
+        """Type a text and press Enter."""
         for key in text:
             os.write(self._master, key.encode())
             self.watch(KEY_S, snapshot_s=3 * KEY_S)
@@ -126,7 +126,7 @@ class Recording:
     def watch(
         self, most_s: float, until: Callable[[str], bool] = lambda _: False, snapshot_s: float = SNAPSHOT_S
     ) -> None:
-        """Look on for so long, or until what is shown is what was waited for."""
+        """Record for `most_s` seconds, or until the screen fulfils a condition."""
         ends = time.monotonic() + most_s
         while (now := time.monotonic()) < ends and not until("\n".join(self.screen.display)):
             if select.select([self._master], [], [], min(0.05, ends - now))[0]:
@@ -134,7 +134,7 @@ class Recording:
             self._snap(snapshot_s)
 
     def kill(self) -> None:
-        """SIGKILL to what the shell runs, as `kill -9` from elsewhere; what the shell says of it begins a line."""
+        """Send SIGKILL to the shell's foreground process. The shell's message starts a new line."""
         os.write(self._slave, b"\n")
         os.kill(os.tcgetpgrp(self._master), signal.SIGKILL)
 
@@ -152,12 +152,12 @@ class Recording:
 
 
 def moment(screen: Screen) -> Frame:
-    """What the terminal shows now."""
+    """Return the current screen."""
     return tuple(tuple(runs(screen.buffer[y])) for y in range(LINES))
 
 
 def runs(line: Any) -> Iterator[Run]:
-    """A line as stretches of one colour, without the blanks between them."""
+    """Yield the parts of a line that have one colour, without the blanks between them."""
     cells = [(x, line[x]) for x in range(COLUMNS)]
     for (colour, bold), group in groupby(cells, lambda cell: (cell[1].fg, cell[1].bold)):
         stretch = list(group)
@@ -168,12 +168,12 @@ def runs(line: Any) -> Iterator[Run]:
 
 
 def at_prompt(shown: str) -> bool:
-    """Whether the shell waits for a command."""
+    """Return whether the shell waits for a command."""
     return shown.rstrip().endswith("\n$")
 
 
 def live(folder: Path) -> list[tuple[float, Frame]]:
-    """A night in `folder`: started, killed, started again; what was seen of it."""
+    """Start a run in `folder`, kill it, start it again, and return the recorded frames."""
     for name in ("bunny.mp4", "astronaut.jpg", "hopper.jpg"):
         shutil.copy(ROOT / "manifests" / "media" / name, folder / name)
     jobs = [
@@ -204,7 +204,7 @@ def live(folder: Path) -> list[tuple[float, Frame]]:
 
 
 def film(frames: list[tuple[float, Frame]]) -> str:
-    """The picture."""
+    """Return the picture."""
     known: dict[Row, str] = {}
     for _, frame in frames:
         for row in filter(None, frame):
@@ -230,7 +230,7 @@ def film(frames: list[tuple[float, Frame]]) -> str:
 
 
 def style(starts: list[float]) -> str:
-    """Fonts, colours and the film's movement. starts: of each moment, seconds."""
+    """Return fonts, colours and animation. starts: the time of each frame in seconds."""
     whole_s = starts[-1] + LAST_S
     steps = "".join(f"{at / whole_s:.3%}{{transform:translateX({-n * WIDE_PX}px)}}" for n, at in enumerate(starts))
     classes = "".join(f".{name}{{fill:{colour}}}" for colour, name in CLASSES.items())
@@ -244,7 +244,7 @@ text{{font:{FONT_PX}px {FONTS};white-space:pre}}
 
 
 def window() -> str:
-    """What stands around the terminal."""
+    """Return the window around the terminal."""
     dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
     environment = "a rehearsal on this machine, time 60 times as fast"
     return f"""<rect width="{WIDE_PX}" height="{HIGH_PX}" rx="10" fill="{PAPER}"/>
@@ -254,12 +254,12 @@ def window() -> str:
 
 
 def drawn(row: Row) -> str:
-    """A line; every stretch in its columns, whatever font the reader has."""
+    """Return a line. Each part keeps its columns in any font."""
     return "".join(bar(item) if item[1][0] in BARS else text_element(*item) for item in row)
 
 
 def text_element(column: int, text: str, colour: str, bold: bool) -> str:
-    """A stretch of text."""
+    """Return a part of a line as text."""
     return (
         f'<text x="{column * CELL_PX:.1f}" y="{FONT_PX}" class="{CLASSES[colour]}{" bold" if bold else ""}"'
         f' textLength="{len(text) * CELL_PX:.1f}">{escape(text)}</text>'
@@ -267,7 +267,7 @@ def text_element(column: int, text: str, colour: str, bold: bool) -> str:
 
 
 def bar(run: Run) -> str:
-    """A stretch of a progress bar, drawn: fonts disagree about these characters."""
+    """Return a part of a progress bar as a drawing, because fonts draw these characters differently."""
     column, text, colour, _ = run
     strong, dashes = BARS[text[0]]
     return (

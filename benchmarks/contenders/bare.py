@@ -1,15 +1,15 @@
-"""The least that aiohttp can do: POST, look, download, one file written; nothing kept, checked or tried again.
+"""The minimal work with aiohttp: POST, poll, download, one file written, without records, checks or retries.
 
 bare.py JOBS CLIPS AT_ONCE [EXTRA...]
 
-JOBS is one file of JSON Lines. Each EXTRA adds one thing that a promise costs, by the cheapest means known:
+JOBS is one file of JSON Lines. Each EXTRA adds the work of one promise in the cheapest known way:
 
-own       a connection of its own for each POST
-durable   each clip flushed and renamed, and its folder flushed: in groups, in one thread
-journal   four rows a job in SQLite, flushed before and after what they tell of: in groups, in one thread
+own       a connection for each POST
+durable   each clip flushed and renamed, and its directory flushed: in groups, in one thread
+journal   four rows per job in SQLite, flushed before and after each call: in groups, in one thread
 decode    a frame of each clip decoded, in four threads
 
-`uvloop` runs all of it on that loop.
+`uvloop` uses that event loop.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ HEADERS = {"Authorization": f"Bearer {os.environ['AIMLAPI_KEY']}"}
 
 
 class Groups:
-    """What comes while one group is at work is the next."""
+    """Groups of work: items that arrive during one group form the next."""
 
     def __init__(self, work: Callable[[list[Any]], None]) -> None:
         self.work, self.thread = work, ThreadPoolExecutor(1)
@@ -59,7 +59,7 @@ class Groups:
 
 
 def publish(clips: list[Path]) -> None:
-    """Flush clips, give them their names, flush the folder."""
+    """Flush clips, rename them to their final names, and flush the directory."""
     files = [os.open(clip.with_suffix(".part"), os.O_RDONLY) for clip in clips]
     for file in files:
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -74,7 +74,7 @@ def publish(clips: list[Path]) -> None:
 
 
 def journal(folder: Path) -> Callable[[list[Any]], None]:
-    """Stores groups of rows; each is durable when its group is done."""
+    """Store groups of rows. A row is durable when its group is done."""
     book = sqlite3.connect(folder / "journal.db", isolation_level=None, check_same_thread=False)
     book.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE jobs (id PRIMARY KEY, was);")
 
@@ -94,7 +94,7 @@ def decode(clip: Path) -> None:
 
 
 class Loop:
-    """The loop, and what is done with what comes."""
+    """The main loop of the contender."""
 
     def __init__(self, clips: Path, extras: list[str]) -> None:
         self.clips, self.extras = clips, extras

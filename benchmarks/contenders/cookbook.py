@@ -1,6 +1,7 @@
-"""A batch as an asyncio script in the style of the OpenAI cookbook: bounded tasks, five tries, JSON Lines of results.
+"""A batch as an asyncio script in the style of the OpenAI cookbook: bounded tasks, five attempts, results as JSON
+Lines.
 
-Started again, it skips the ids that its file of results names. cookbook.py BODIES CLIPS AT_ONCE
+When it is started again, it skips the ids in its file of results. cookbook.py BODIES CLIPS AT_ONCE
 """
 
 import asyncio
@@ -19,7 +20,7 @@ TRIES = 5
 
 
 async def generate(session: aiohttp.ClientSession, body: object, clip: Path) -> str:
-    """Submit, poll, download; returns the generation's id."""
+    """Submit, poll and download; return the generation's id."""
     async with session.post(URL, json=body, headers=HEADERS, raise_for_status=True) as reply:
         generation = await reply.json()
     while generation["status"] in {"queued", "generating"}:
@@ -34,7 +35,7 @@ async def generate(session: aiohttp.ClientSession, body: object, clip: Path) -> 
 
 
 async def work(session: aiohttp.ClientSession, path: Path, clips: Path, slots: asyncio.Semaphore) -> bool:
-    """One job, tried up to five times. Returns whether it succeeded."""
+    """Run one job with up to five attempts. Return whether it succeeded."""
     async with slots:
         for _ in range(TRIES):
             try:
@@ -48,7 +49,7 @@ async def work(session: aiohttp.ClientSession, path: Path, clips: Path, slots: a
 
 
 async def run(todo: list[Path], clips: Path, at_once: int) -> bool:
-    """Every job of `todo`, so many at once. Returns whether all succeeded."""
+    """Run all jobs of `todo`, `at_once` in parallel. Return whether all succeeded."""
     slots = asyncio.Semaphore(at_once)
     async with aiohttp.ClientSession() as session:
         return all(await asyncio.gather(*(work(session, path, clips, slots) for path in todo)))

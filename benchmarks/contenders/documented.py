@@ -1,4 +1,4 @@
-"""One job the way the service's documentation shows it: requests, no retry, poll until it ends. Here it also downloads.
+"""One job like the sample in the service's documentation: requests, no retry, poll until the end; and a download.
 
 documented.py BODY.json CLIP.mp4
 """

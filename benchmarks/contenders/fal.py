@@ -1,7 +1,7 @@
-"""One job through fal-client's own `submit`, with its own retries.
+"""One job through fal-client's `submit`, with its own retries.
 
-Three things are not as it comes: its address is the sandbox's, the key travels as the sandbox wants it, and the id is
-read from the raw reply, since the sandbox speaks another provider's words.
+Three things are adapted: the address is the sandbox's, the key is sent in the sandbox's form, and the id is read from
+the raw reply, because the sandbox implements another API.
 
 fal.py BODY.json CLIP.mp4
 """
@@ -24,12 +24,12 @@ POLL_S = 0.5
 
 
 def submit(body: object) -> str:
-    """The id of the generation that fal-client submitted."""
+    """Return the id of the generation that fal-client submitted."""
     fal.QUEUE_URL_FORMAT = f"{BASE_URL}/"
     client = SyncClient(key=KEY)
     replies: list[httpx.Response] = []
-    client._client.event_hooks["response"].append(replies.append)  # noqa: SLF001 (it offers no other way to look)
-    with contextlib.suppress(KeyError):  # no request_id: not fal's words
+    client._client.event_hooks["response"].append(replies.append)  # noqa: SLF001 (there is no public hook)
+    with contextlib.suppress(KeyError):  # the reply has no request_id, unlike fal's
         client.submit(PATH, body, headers={"Authorization": f"Bearer {KEY}"})
     return str(replies[-1].json()["id"])
 

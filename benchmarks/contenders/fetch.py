@@ -1,6 +1,6 @@
-"""So many files fetched in Python without promises: fetch.py HOW URL FOLDER COUNT AT_ONCE
+"""Fetch COUNT files in Python without durability: fetch.py HOW URL FOLDER COUNT AT_ONCE
 
-HOW: `plain`, aiohttp, each block written as it comes; `sha`, the same with a SHA-256 in line; `threads`, requests in a
+HOW: `plain`, aiohttp, each block is written when it arrives; `sha`, the same with a SHA-256; `threads`, requests in a
 pool of threads.
 """
 

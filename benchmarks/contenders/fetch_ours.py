@@ -1,6 +1,6 @@
-"""batchrunner's downloader by itself: clips checked, flushed and named: fetch_ours.py PARTS URL FOLDER COUNT AT_ONCE
+"""batchrunner's downloader alone, with check, flush and rename: fetch_ours.py PARTS URL FOLDER COUNT AT_ONCE
 
-PARTS: what to leave out, joined by commas, so that its cost can be told: `flush`, `sha`; or `-`.
+PARTS: the steps to omit, separated by commas, to measure their cost: `flush`, `sha`; `-` for none.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""One job through the OpenAI SDK as it comes: `post`, `get`, its own retries.
+"""One job through the unchanged OpenAI SDK: `post`, `get`, its own retries.
 
 openai_sdk.py BODY.json CLIP.mp4
 """

@@ -1,6 +1,6 @@
-"""batchrunner without some of what it does, so that what that costs can be told apart: without.py PARTS COMMAND...
+"""batchrunner without some of its steps, to measure their cost: without.py PARTS COMMAND...
 
-PARTS: names of `WITHOUT`, joined by a comma, or `-` for none. uvloop: its loop instead of asyncio's.
+PARTS: names in `WITHOUT`, separated by commas, or `-` for none. uvloop: use uvloop instead of asyncio's loop.
 """
 
 import os
@@ -12,7 +12,7 @@ _NO_STRUCTURE = "from batchrunner.media import mp4_structure as mp4; mp4.check_s
 
 
 def decode() -> None:
-    """No frame of a clip is decoded."""
+    """Decode no frame of a clip."""
     from batchrunner.media import decoder_pool
 
     class Unlooked(decoder_pool.Pool):
@@ -27,21 +27,21 @@ def decode() -> None:
 
 
 def posters() -> None:
-    """No pictures for the report."""
+    """Make no pictures for the report."""
     from batchrunner.media import posters
 
     put(posters, "_make_each", lambda *_: None)
 
 
 def report() -> None:
-    """No report at the end."""
+    """Write no report at the end."""
     from batchrunner.report import writer as report
 
     put(report, "write", lambda *_, **__: ())
 
 
 def structure() -> None:
-    """A clip's boxes and samples are not looked at."""
+    """Do not check a clip's boxes and samples."""
     from batchrunner.media import decoder_pool
 
     pool = decoder_pool.Pool(start=f"{_NO_STRUCTURE}; {decoder_pool.START}")
@@ -49,11 +49,11 @@ def structure() -> None:
 
 
 def flushing() -> None:
-    """Nothing is waited for until it is on the disk."""
+    """Do not wait for flushes."""
     from batchrunner.journal import journal
 
     put(os, "fsync", lambda _: None)
-    connect: Callable[[Any], Any] = journal._connect  # noqa: SLF001 (what opens it has no other name)
+    connect: Callable[[Any], Any] = journal._connect  # noqa: SLF001 (there is no public name)
 
     def relaxed(path: Any) -> Any:
         connection = connect(path)
@@ -64,7 +64,7 @@ def flushing() -> None:
 
 
 def own() -> None:
-    """Submissions share kept-alive connections, which leaves some in doubt where a server closes one."""
+    """Let submissions share kept-alive connections. A server that closes one leaves submissions in doubt."""
     import aiohttp
 
     class Shared(aiohttp.TCPConnector):
@@ -75,7 +75,7 @@ def own() -> None:
 
 
 def uvloop() -> None:
-    """Not asyncio's loop."""
+    """Use uvloop instead of asyncio's loop."""
     import uvloop
 
     uvloop.install()
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def put(module: Any, name: str, instead: Any) -> None:
-    """Something else in place of what is there; what is not there any more must not go unnoticed."""
+    """Replace an attribute of a module. Raise an error if it does not exist."""
     assert hasattr(module, name), f"{module.__name__} has no {name}"
     setattr(module, name, instead)
 

@@ -1,5 +1,5 @@
-"""What the benchmarks share: jobs, the sandbox as a process, contenders, kills, the judge, the written page.
+"""The shared code of the benchmarks: jobs, the sandbox as a process, contenders, kills, checks, the written page.
 
-Rule: contenders are judged by the sandbox's ledger and by the files they leave, never by what they print. Nothing here
-imports batchrunner: it is one contender among others, started by its installed command.
+Rule: contenders are judged by the sandbox's ledger and by the files that they leave, never by their output. Nothing
+here imports batchrunner: it is one of the contenders and is started by its installed command.
 """

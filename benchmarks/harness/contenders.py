@@ -1,4 +1,4 @@
-"""The contenders: one table of who takes part, how each is started, and what it says of retrying and restarting."""
+"""The contenders: one table with their start commands and their behaviour on retries and restarts."""
 
 import shutil
 import subprocess
@@ -15,11 +15,11 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: with the versions it is made of to be filled in. argv: with the values of `command_line` to be filled in.
+    """A contender. name: a template for its versions. argv: a template for the values of `command_line`.
 
-    how: how it retries, or what it does when it is started again.
-    programs: that must be on PATH. packages: that the peers' Python must have. sandbox: further options of the service.
-    ask: what a user adds who decides that jobs held in doubt (exit status 1) are to be submitted again.
+    how: how it retries, or its behaviour on a restart. programs: required programs on PATH. packages: required packages
+    of the peers' Python. sandbox: more options of the service. ask: the option of a user who decides to submit jobs in
+    doubt (exit status 1) again.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Contender:
     ask: tuple[str, ...] = ()
 
     def command_line(self, jobs: Jobs, peers: str) -> list[str]:
-        """What to start for `jobs`. peers: the Python of the other contenders."""
+        """Return the command line for `jobs`. peers: the Python of the other contenders."""
         values = {
             "peers": peers,
             "scripts": SCRIPTS,
@@ -130,7 +130,7 @@ SMOKE = (BATCHES[0], BATCHES[3])
 
 
 def versions(peers: str) -> dict[str, str]:
-    """Versions of all that contenders need; what is not installed is not in it."""
+    """Return the versions of all installed programs and packages."""
     found = {name: _program(name) for name in ("curl", "jq", "parallel")}
     found["batchrunner"] = _package(sys.executable, "batchrunner")
     for name in ("fal-client", "openai", "requests", "aiohttp", "snakemake"):
@@ -139,7 +139,7 @@ def versions(peers: str) -> dict[str, str]:
 
 
 def absent(contender: Contender, found: dict[str, str]) -> list[str]:
-    """What the contender needs and is not installed."""
+    """Return the missing programs and packages of a contender."""
     return [name for name in (*contender.programs, *contender.packages) if name not in found]
 
 

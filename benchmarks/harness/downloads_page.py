@@ -15,9 +15,9 @@ _HEADS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contender; medians but for the memory, which is the largest. Ratios: to aria2c's run of the same round.
+    """A contender: medians, except for the memory, which is the maximum. Ratios are to aria2c's run of the same round.
 
-    above_mib: above the same process with nothing to fetch; None where that was not measured.
+    above_mib: compared with the same process without downloads; None if it was not measured.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Row:
 
 
 def table(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
-    """The table, in Markdown."""
+    """Return the table in Markdown."""
     cells = (
         (row.name.format_map(versions), f"{row.speed_ratio:.2f}", f"{row.cpu_ratio:.2f}", f"{row.files_per_s:.1f}",
          f"{row.cpu_ms:.0f}", f"{row.peak_mib:.0f}", "" if row.above_mib is None else f"{row.above_mib:.0f}",
@@ -42,7 +42,7 @@ def table(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
 
 
 def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[str, Any]) -> str:
-    """All that is written."""
+    """Return the section."""
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return f"""\
 ## How fast clips come
@@ -63,7 +63,7 @@ fetch, and for a whole run one that its budget keeps from submitting.
 
 
 def bars(rows: Sequence[Row]) -> list[Bar]:
-    """What was asked for; nothing where aria2c is not there to be held against."""
+    """Return the targets and results; none if aria2c is not installed."""
     found = {row.name: row for row in rows}
     if ARIA2.name not in found or OURS.name not in found:
         return []

@@ -1,6 +1,6 @@
-"""The contenders of downloads.py: one table of who takes part, how each is started, and what each needs.
+"""The contenders of downloads.py: one table with their start commands and requirements.
 
-All of them fetch the same file so many times, from one host, into one folder.
+All of them fetch the same file repeatedly from one host into one directory.
 """
 
 import re
@@ -18,9 +18,10 @@ SCRIPTS = Path(__file__).parent.parent / "contenders"
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """promises: what of it is done for each file. argv: with the values of `command_line` to be filled in.
+    """A contender. promises: the work that it does for each file. argv: a template for the values of `command_line`.
 
-    programs, packages: without which it is left out. batch: a whole run of batchrunner, not its downloader alone.
+    programs, packages: requirements; without them it is left out. batch: a complete run of batchrunner, not only its
+    downloader.
     """
 
     name: str
@@ -33,15 +34,15 @@ class Fetcher:
 
     @property
     def plain(self) -> str:
-        """The name without versions."""
+        """Return the name without versions."""
         return re.sub(r" {[^}]*}", "", self.name)
 
     def lacks(self, found: Mapping[str, str]) -> bool:
-        """Whether something it needs is not installed."""
+        """Return whether a requirement is not installed."""
         return any(name not in found for name in (*self.programs, *self.packages))
 
     def command_line(self, url: str, folder: Path, count: int, peers: str) -> list[str]:
-        """What to start. url: of the file. folder: where its copies go; what else is needed lies beside it."""
+        """Return the command line. url: of the file. folder: the directory of its copies."""
         values = {
             "python": sys.executable,
             "peers": peers,
@@ -56,7 +57,7 @@ class Fetcher:
 
 
 def write_lists(root: Path, url: str, folder: Path, count: int) -> None:
-    """The same work as the lists that curl, aria2c and batchrunner read."""
+    """Write the same work as lists for curl, aria2c and batchrunner."""
     names = [f"{number}.mp4" for number in range(count)]
     (root / "aria2.txt").write_text("".join(f"{url}\n out={name}\n" for name in names))
     (root / "curl.txt").write_text("".join(f'url = "{url}"\noutput = "{folder / name}"\n' for name in names))
@@ -108,7 +109,7 @@ SMOKE = tuple(item for item in FETCHERS if item in {ARIA2, OURS} or item.batch)
 
 
 def versions(peers: str) -> dict[str, str]:
-    """Versions of what contenders are made of; what is not installed is not in it."""
+    """Return the versions of all installed programs and packages."""
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
     asked = {
         "aria2c": ["aria2c", "--version"],

@@ -1,7 +1,7 @@
-"""The least that looks can do for one who knows how durations are distributed, though not each one.
+"""The lower bound of a poll schedule that knows the distribution of the durations, but not the single durations.
 
-The ages at which to look are a shortest path over a fine grid: what a look costs against how long clips lie unseen on
-average. Each price of a look gives one point of a curve.
+The best ages for polls are a shortest path over a fine grid: the cost of a poll against the average time that clips are
+unseen. Each cost of a poll gives one point of a curve.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _PRICES = 16
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """As `polling.Figures`."""
+    """The same figures as `polling.Figures`."""
 
     poll_count: float
     unseen_s: float
@@ -21,7 +21,9 @@ class Floor:
 
 
 def curve(known_s: Sequence[float], played_s: Sequence[float]) -> dict[float, Floor]:
-    """By what a look costs, in seconds that a clip lies unseen. known_s: a large sample; played_s: those looked at."""
+    """Return the curve by the cost of a poll, in seconds of unseen time. known_s: a large sample. played_s: the polled
+    durations.
+    """
     import numpy as np
 
     known, played = np.sort(known_s), np.asarray(played_s)

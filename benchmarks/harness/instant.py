@@ -1,9 +1,9 @@
-"""An instant service: every POST is accepted under an id of its own, every look says completed, the clip is one file.
+"""An instant service: it accepts each POST with a new id, every poll returns completed, and the clip is one file.
 
-nginx with fixed answers where it is installed, else a small asyncio protocol in a process of its own. Neither keeps
-state, so a contender's work is all that is measured; what the stand-in itself used is told with `cpu_s`.
-Rule: the answers are the documented shapes, and the clip is a whole MP4 of the size asked for, so that nobody has
-anything to complain about.
+It is nginx with fixed answers if installed, otherwise a small asyncio protocol in a process of its own. Neither keeps
+state, so only the work of the contender is measured. `cpu_s` returns the CPU time of the stand-in.
+Rule: the answers have the documented form, and the clip is a complete MP4 of the requested size, so no contender
+reports an error.
 """
 
 import contextlib
@@ -47,25 +47,25 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A running stand-in. kind: what it is made of."""
+    """A running stand-in. kind: nginx or asyncio."""
 
     url: str
     kind: str
     pid: int
 
     def cpu_s(self) -> float:
-        """User and system time that it has used so far."""
+        """Return the user and system time that it has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @contextlib.contextmanager
 def instant(root: Path, clip: Path | None = None) -> Iterator[Instant]:
-    """A stand-in with its files under `root`. clip: the file to hand out; None: a 480p clip of CLIP_BYTES."""
+    """Start a stand-in with its files under `root`. clip: the file to serve; None for a 480p clip of CLIP_BYTES."""
     clips = root / "clips"
     clips.mkdir(parents=True)
     if clip is None:
-        # In a process of its own: the memory of this one is where that of every contender starts.
+        # In another process, because contenders start with the memory of this one.
         subprocess.run([sys.executable, __file__, str(clips / "clip.mp4"), str(CLIP_BYTES)], check=True)
     else:
         os.link(clip, clips / "clip.mp4")
@@ -87,7 +87,7 @@ def instant(root: Path, clip: Path | None = None) -> Iterator[Instant]:
 
 
 def small_clip(frames: int = 2) -> bytes:
-    """A valid H.264 clip of 480 by 480, grey, of a few hundred bytes."""
+    """Return a valid grey H.264 clip of 480 by 480 pixels and a few hundred bytes."""
     import av
 
     target = io.BytesIO()
@@ -106,7 +106,7 @@ def small_clip(frames: int = 2) -> bytes:
 
 
 def padded(clip: bytes, size_bytes: int) -> bytes:
-    """The clip made as long as wanted by a `free` box at its end, which every reader skips."""
+    """Extend the clip to a size with a `free` box at its end, which readers skip."""
     free_bytes = size_bytes - len(clip)
     if free_bytes < 8:
         raise ValueError(f"the clip has {len(clip)} bytes: too many to be padded to {size_bytes}")

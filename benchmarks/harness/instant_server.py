@@ -1,6 +1,6 @@
-"""The stand-in where there is no nginx: HTTP/1.1 on a bare asyncio protocol. instant_server.py PORT CLIP
+"""The stand-in without nginx: HTTP/1.1 on a bare asyncio protocol. instant_server.py PORT CLIP
 
-It reads just enough of a request to answer it: method, path, length of the body.
+It reads only the method, the path and the length of the body.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The jobs: one tiny reference clip, one picture a job, as request bodies and as a manifest of the same content.
+"""The jobs: one tiny reference clip and one picture per job, as request bodies and as a manifest with the same content.
 
-Every job has its own `shift` (by which the ledger tells jobs apart) and its own picture (so that no two clips are the
-same bytes, and a clip under another job's name is noticed). Small, so that rendering costs next to nothing.
+Each job has its own `shift`, which identifies it in the ledger, and its own picture: no two clips have the same bytes,
+so a clip under the name of another job is detected. The inputs are small, so rendering is cheap.
 """
 
 import base64
@@ -19,24 +19,24 @@ _COMMON = {"resolution": "480p", "video_quality": "low", "video_write_mode": "fa
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """What a contender is given. shifts: by job id. clips: where `<id>.mp4` is wanted."""
+    """The input of a contender. shifts: by job id. clips: the directory for `<id>.mp4`."""
 
     root: Path
     shifts: dict[str, float]
 
     @property
     def bodies(self) -> Path:
-        """A directory of `<id>.json`: the whole body of each POST."""
+        """The directory of `<id>.json` files, each with the body of a POST."""
         return self.root / "bodies"
 
     @property
     def manifest(self) -> Path:
-        """The same jobs as a batchrunner manifest."""
+        """The path of the same jobs as a batchrunner manifest."""
         return self.root / "manifest.yaml"
 
     @property
     def clips(self) -> Path:
-        """Where the results are wanted."""
+        """The directory of the results."""
         return self.root / "clips"
 
 

@@ -1,4 +1,4 @@
-"""A plot of lines on two logarithmic axes, as SVG: how something grows. Text only."""
+"""A line plot with two logarithmic axes, as SVG. Text only."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ _LINE = 15  # height of a label
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A title and its lines by name. straight: with a dashed line from each first point that grows just as x does."""
+    """A title and its lines by name. straight: add a dashed line of proportional growth to each."""
 
     title: str
     lines: Mapping[str, Sequence[Point]]
@@ -21,7 +21,7 @@ class Panel:
 
 
 def plot(panels: Sequence[Panel], across: str) -> str:
-    """The panels side by side. across: what x is."""
+    """Return the panels side by side. across: the label of the x axis."""
     view = f'viewBox="0 0 {_WIDE * len(panels)} {_HIGH}" font-family="sans-serif" font-size="13"'
     drawn = [f'<svg xmlns="http://www.w3.org/2000/svg" {view}>', '<rect width="100%" height="100%" fill="#fff"/>']
     for at, item in enumerate(panels):
@@ -56,7 +56,7 @@ def _panel(panel: Panel, across: str) -> str:
 
 
 def _grid(xs: Point, ys: Point, marks: Iterable[float]) -> list[str]:
-    """marks: where there are points."""
+    """Return the grid. marks: the x values of the points."""
     elements = []
     for tick in sorted(marks):
         x = _LEFT + _share(tick, xs) * (_RIGHT - _LEFT)
@@ -87,7 +87,7 @@ def _share(value: float, ends: Point) -> float:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in between: powers of ten, with their doubles and halves where those are few."""
+    """Return round numbers between two values: powers of ten, and their doubles and halves if there are few."""
     powers = [10.0**power for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)]
     for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
         ticks = [factor * power for power in powers for factor in factors if low <= factor * power <= high]
@@ -97,7 +97,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _apart(heights: Mapping[str, float]) -> dict[str, float]:
-    """The heights of labels, moved down where they would lie upon each other."""
+    """Return the heights of labels, moved down if they would overlap."""
     placed: dict[str, float] = {}
     last = -math.inf
     for name, height in sorted(heights.items(), key=lambda item: item[1]):

@@ -1,4 +1,4 @@
-"""What a contender's run costs: wall time, CPU of all its processes, memory. Linux's own accounting."""
+"""The cost of a contender's run: wall time, CPU of all its processes, memory. It uses Linux's accounting."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """wall_s, and user and system time of the process with all that it started and waited for.
+    """The cost. wall_s, and the user and system time of the process and of all its waited-for children.
 
-    peak_mib: of the largest single process among them. status: the exit status.
+    peak_mib: of the largest single process. status: the exit status.
     """
 
     wall_s: float
@@ -26,27 +26,27 @@ class Cost:
 
 
 def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path, *, terminal: bool = False) -> Cost:
-    """Run a contender to its end. terminal: its output goes to one."""
+    """Run a contender to its end. terminal: connect its output to a terminal."""
     with _terminal() if terminal else log.open("wb") as out:
         began = time.monotonic()
         process = subprocess.Popen(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         _, status, used = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)  # it is reaped: nobody else need wait for it
+    process.returncode = os.waitstatus_to_exitcode(status)  # the process is already reaped
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
 
 
 def child_environment(**own: str) -> dict[str, str]:
-    """The environment of a contender: this one with `own`, but for what changes how Python runs.
+    """Return the environment of a contender: the current one plus `own`, without variables that change how Python runs.
 
-    Where bytecode is not kept, or every line is written by itself, that would be measured too.
+    Disabled bytecode or unbuffered output would change the measurement.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name == "PYTHONPATH"}
     return plain | own
 
 
 def allow_files(number: int = 8192) -> None:
-    """Let this process and all that it starts have so many files and sockets open, as far as the system does."""
+    """Raise the limit of open files and sockets for this process and its children, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = number if hard == resource.RLIM_INFINITY else min(number, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -55,7 +55,7 @@ def allow_files(number: int = 8192) -> None:
 
 @contextlib.contextmanager
 def _terminal() -> Iterator[int]:
-    """A terminal that somebody looks at."""
+    """Open a terminal whose output is read."""
     ours, theirs = pty.openpty()
     reader = threading.Thread(target=_read_away, args=(ours,))
     reader.start()

@@ -20,7 +20,10 @@ MAIN_CAP = 64
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contender at one cap; medians but for peak_mib, the largest. Ratios: to the bare loop, by round, rising."""
+    """A contender at one cap: medians, except for peak_mib, the maximum.
+
+    Ratios are to the bare loop by round, sorted.
+    """
 
     name: str
     racer: Racer
@@ -36,7 +39,7 @@ class Row:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """A table for each cap; what tells parts of the cost has one of its own."""
+    """Return a table for each cap. Rows that measure single steps have a table of their own."""
     sections = []
     for cap in _caps(rows):
         here = [row for row in rows if row.cap == cap]
@@ -48,7 +51,7 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[str, Any]) -> str:
-    """All that is written."""
+    """Return the section."""
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return f"""\
 ## What a job costs
@@ -75,7 +78,7 @@ left without all of them is aiohttp's work, the start, and the engine: every sta
 
 
 def bars(rows: Sequence[Row]) -> list[Bar]:
-    """What was asked for. At every cap where the issue names none."""
+    """Return the targets and results at each cap."""
     ours = {row.cap: row for row in rows if row.racer is OURS and row.cpu_ratios}
     whole = {row.cap: row for row in rows if row.racer is WHOLE and row.cpu_ratios}
     floor = [row for row in rows if row.racer is FLOOR and row.cpu_ratios]
@@ -108,7 +111,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
 
 
 def plot(rows: Sequence[Row]) -> str:
-    """Bars of CPU a job at the main cap, on a logarithmic scale, as SVG."""
+    """Draw CPU per job at the main cap on a logarithmic scale, as SVG."""
     cap = MAIN_CAP if MAIN_CAP in _caps(rows) else _caps(rows)[0]
     bars = sorted((row for row in rows if row.cap == cap), key=lambda row: row.cpu_ms)
     height, left, width = 24 * len(bars) + 60, 400, 960
@@ -143,7 +146,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _ratio(ratios: Sequence[float], digits: int) -> str:
-    """The median, and what it lies between where there are several."""
+    """Return the median and the range of several ratios."""
     if not ratios:
         return ""
     spread = f" ({ratios[0]:.{digits}f} to {ratios[-1]:.{digits}f})" if len(ratios) > 1 else ""

@@ -1,4 +1,4 @@
-"""The written result: tables in Markdown, and what they were measured with. Text only."""
+"""The written result: tables in Markdown, with the setup of the measurement. Text only."""
 
 import os
 import platform
@@ -56,7 +56,7 @@ def write(
     versions: Mapping[str, str],
     setting: Mapping[str, object],
 ) -> None:
-    """Write the page. setting: runs, jobs, kills, at_once, and absent: names of what was left out."""
+    """Write the page. setting: runs, jobs, kills, at_once, and absent: the names of contenders that were left out."""
     head = _HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}", machine=machine(), versions=_listed(versions), **setting)
     left_out = f"- Left out, not installed: {setting['absent']}\n" if setting["absent"] else ""
     pieces = [head, left_out, _ONE_CALL, one_call_table(one_calls, versions)]
@@ -65,7 +65,7 @@ def write(
 
 
 def one_call_table(results: Mapping[Contender, OneCalls], versions: Mapping[str, str]) -> str:
-    """The first table."""
+    """Return the first table."""
     heads = ("contender", "how it retries", "lost once: accepted", "clip", "lost always: accepted", "clip")
     rows = []
     for contender, found in results.items():
@@ -80,7 +80,7 @@ def one_call_table(results: Mapping[Contender, OneCalls], versions: Mapping[str,
 
 
 def batch_table(results: Mapping[Contender, Sequence[Batch]], versions: Mapping[str, str]) -> str:
-    """The second table, and under it what each does when it is started again."""
+    """Return the second table, followed by the behaviour of each contender on a restart."""
     columns: dict[str, Callable[[Batch], object]] = {
         "accepted": lambda one: one.accepted,
         "jobs paid twice or more": lambda one: one.paid_twice,
@@ -99,7 +99,7 @@ def batch_table(results: Mapping[Contender, Sequence[Batch]], versions: Mapping[
 
 
 def machine() -> str:
-    """Processors, memory, system, Python."""
+    """Return processors, memory, system and Python version."""
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = next((int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     system = f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}"

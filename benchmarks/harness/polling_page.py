@@ -1,4 +1,4 @@
-"""The written page of polling.py, and its plot: looks a job across, seconds unseen upwards, one panel a case."""
+"""The page of polling.py and its plot: polls per job on x, unseen seconds on y, one panel per case."""
 
 import math
 import platform
@@ -40,9 +40,11 @@ Played = Mapping[tuple[str, str], tuple[Any, float]]  # by service and policy: f
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One of ours beside the other curves. ratio: of time unseen, to the better of the others at the same looks.
+    """A batchrunner point compared with the other curves. ratio: of unseen time to the better other curve at the same
+    number of polls.
 
-    later: the same of the second half of our batch; for the mean only. floor: of one who knows the distribution.
+    later: the same for the second half of the batch, for the mean only. floor: of a schedule that knows the
+    distribution.
     """
 
     case: str
@@ -63,7 +65,7 @@ def moment(text: str) -> float:
 
 
 def at_the_same_polls(curve: Mapping[float, Any], poll_count: float, name: str) -> float | None:
-    """What this curve shows at so many looks a job, between two of its points; None beyond its ends."""
+    """Interpolate a curve at a number of polls per job; None outside its range."""
     points = sorted((item.poll_count, getattr(item, name)) for item in curve.values())
     near = [(low, high) for low, high in pairwise(points) if low[0] <= poll_count <= high[0] and low[0] < high[0]]
     values = [low[1] + (poll_count - low[0]) / (high[0] - low[0]) * (high[1] - low[1]) for low, high in near]
@@ -71,7 +73,7 @@ def at_the_same_polls(curve: Mapping[float, Any], poll_count: float, name: str) 
 
 
 def points(simulated: Simulated, kind: str, name: str) -> list[Point]:
-    """All of one of ours, as far as the other curves reach. name: of the figure."""
+    """Return all points of one kind of batchrunner, as far as the other curves reach. name: of the figure."""
     found = []
     for case, kinds in simulated.items():
         for interval_s, figures in kinds[kind].items():
@@ -113,7 +115,7 @@ def page(simulated: Simulated, engine: Played, jobs: int, seeds: int) -> str:
 
 
 def section(simulated: Simulated, engine: Played, jobs: int) -> str:
-    """The part of RESULTS.md."""
+    """Return the section of RESULTS.md."""
     policies = list(dict.fromkeys(policy for _, policy in engine))
     played = [
         [service, *(_cell(engine[service, policy][0]) for policy in policies)]
@@ -141,7 +143,7 @@ At the same number of looks a job as the better of the other curves: {_summary(s
 
 
 def bars(simulated: Simulated, engine: Played) -> list[Bar]:
-    """What was asked for."""
+    """Return the targets and results."""
     found = []
     for name, what in (("unseen_s", "on average"), ("unseen_95_s", "of 95 % of clips")):
         cells, met = [], True
@@ -159,7 +161,7 @@ def bars(simulated: Simulated, engine: Played) -> list[Bar]:
 
 
 def _summary(simulated: Simulated) -> str:
-    """How often ours lies above, and what of that a first batch cannot help."""
+    """Summarize how often batchrunner is above the other curves, also without the first half of a batch."""
     cells = []
     for kind in OURS:
         all_points = points(simulated, kind, "unseen_s")
@@ -183,7 +185,7 @@ def _missed(all_points: Sequence[Point]) -> str:
 
 
 def _beaten(engine: Played) -> list[str]:
-    """Where one of ours is no better than another policy in either way."""
+    """List the cases in which batchrunner is not better than another policy."""
     found = []
     for (service, policy), (ours, _) in engine.items():
         for (where, other), (theirs, _) in engine.items():
@@ -247,7 +249,7 @@ def _real(engine: Played, jobs: int) -> list[str]:
 
 
 def plot(simulated: Simulated) -> str:
-    """An SVG of all cases. Both axes are logarithmic."""
+    """Return an SVG of all cases with two logarithmic axes."""
     rows = math.ceil(len(simulated) / _COLUMNS)
     size = f'width="{_WIDE * _COLUMNS + 20}" height="{_HIGH * rows + 50}"'
     pieces = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="10">']

@@ -1,7 +1,7 @@
-"""Contenders as processes: start, wait, and the SIGKILL that takes all of them at once. Linux only (/proc).
+"""Contenders as processes: start, wait, and a SIGKILL for all of them. Linux only (/proc).
 
-Everything a contender starts inherits a marker in its environment; only processes that carry it are ever killed, each
-by its id. The first process dies first, so that none can note the death of its children: as in a power cut.
+The processes of a contender inherit a marker in their environment. Only processes with the marker are killed, each by
+its id. The first process is killed first, so it cannot record the death of its children. This is like a power failure.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _LOOK_S = 0.02
 
 
 class Running:
-    """A contender under way. argv runs in `cwd`, with `environment` and no other settings of the caller's shell."""
+    """A running contender. argv runs in `cwd` with `environment` and no other variables of the caller's shell."""
 
     def __init__(self, argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path) -> None:
         self._marker = f"{_MARKER}={uuid.uuid4().hex}"
@@ -45,17 +45,17 @@ class Running:
         self.kill()
 
     def ended(self) -> int | None:
-        """Its exit status, or None."""
+        """Return its exit status, or None."""
         return self._process.poll()
 
     def wait(self, until: float) -> int | None:
-        """Its exit status, or None where it has not ended by `until` (monotonic, s)."""
+        """Return its exit status, or None if it has not ended by `until` (monotonic, s)."""
         while (status := self.ended()) is None and time.monotonic() < until:
             time.sleep(_LOOK_S)
         return status
 
     def kill(self) -> None:
-        """SIGKILL it and everything it started, until nothing is left."""
+        """Send SIGKILL to it and all its processes until none is left."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -72,13 +72,13 @@ class Running:
             try:
                 if wanted in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
-            except OSError:  # another user's, or gone
+            except OSError:  # of another user, or ended
                 continue
         return found
 
 
 def environment(root: Path, url: str) -> dict[str, str]:
-    """What a contender sees: the service, a key, and a home of its own, so that nothing is written elsewhere."""
+    """Return the environment of a contender: the service, a key, and a home directory of its own."""
     home = root / "home"
     home.mkdir(exist_ok=True)
     return {

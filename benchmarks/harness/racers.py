@@ -1,6 +1,6 @@
-"""The contenders of overhead.py: one table of who takes part, how each is started, and what each needs.
+"""The contenders of overhead.py: one table with their start commands and requirements.
 
-All of them do the same: POST, a look that answers completed, download of 4 KiB, one file written.
+All of them do the same work: POST, a poll that returns completed, a download of 4 KiB, one written file.
 """
 
 import importlib.metadata
@@ -19,10 +19,10 @@ SCRIPTS = Path(__file__).parent.parent / "contenders"
 
 @dataclass(frozen=True, slots=True)
 class Racer:
-    """slow: a tool that takes minutes; takes part in few rounds, at one cap. terminal: is given one, so that it draws.
+    """A contender. slow: it takes minutes, so it runs in few rounds at one cap. terminal: it draws on a terminal.
 
-    argv: with the values of `command_line` to be filled in. programs, packages: without which it is left out.
-    part: tells what one part of the work costs; has a table of its own, at one cap.
+    argv: a template for the values of `command_line`. programs, packages: requirements; without them it is left out.
+    step: it measures the cost of one step, in a table of its own at one cap.
     """
 
     name: str
@@ -44,14 +44,14 @@ def _ours(without: str, *options: str) -> tuple[str, ...]:
     return ("{python}", "{scripts}/without.py", without, *run, *calls, *options)
 
 
-_MOST_FILES = 5000  # bodies: who runs more jobs than that takes the manifest
+_MOST_FILES = 5000  # bodies; more jobs use the manifest
 MOST_CALLS = 64  # of `uploads`, and of `downloads`; 256, the most it allows, took a tenth more CPU
 BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
-# What is held against the bare loop: that one decodes no frame either.
+# Compared with the bare loop, which decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
 FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), step=True)
-# What its parts cost: what it takes less when it goes without one, and without all of these.
+# The cost of single steps: the savings without one step, and without all of them.
 LEFT_OUT = {
     "report": "report",
     "structure check": "structure",
@@ -119,14 +119,14 @@ SMOKE = tuple(racer for racer in RACERS if racer.name.startswith(("bare aiohttp"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """So many jobs, in the forms that contenders take: a manifest, JSON Lines, one body a file."""
+    """A number of jobs in the forms that contenders read: a manifest, JSON Lines, one file per body."""
 
     root: Path
     count: int
 
     @classmethod
     def write(cls, root: Path, count: int) -> "Work":
-        """Write the jobs into the new folder `root`."""
+        """Write the jobs into the new directory `root`."""
         (root / "bodies").mkdir(parents=True)
         common = {"resolution": "480p", "num_inference_steps": 20, "shift": 5.0, "video_quality": "high"}
         with (root / "manifest.jsonl").open("w") as manifest, (root / "lines.jsonl").open("w") as lines:
@@ -141,7 +141,7 @@ class Work:
         return cls(root, count)
 
     def command_line(self, racer: Racer, cap: int, clips: Path, peers: str) -> list[str]:
-        """What to start. peers: the Python of the other contenders."""
+        """Return the command line. peers: the Python of the other contenders."""
         values = {
             "python": sys.executable,
             "peers": peers,
@@ -158,14 +158,14 @@ class Work:
 
 
 def versions(peers: str) -> dict[str, str]:
-    """Versions of what contenders are made of; what is not installed is not in it."""
+    """Return the versions of all installed programs and packages."""
     found = {name: _program(name) for name in ("parallel", "curl", "jq")}
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
     for python, names in ((sys.executable, ("aiohttp", "batchrunner")), (peers, ("requests", "huey", "snakemake"))):
         for name in names:
             done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, check=False)
             found[name] = done.stdout.strip()
-    if importlib.util.find_spec("uvloop"):  # where batchrunner is, for a comparison on equal ground
+    if importlib.util.find_spec("uvloop"):  # in batchrunner's environment, for a fair comparison
         found["uvloop"] = importlib.metadata.version("uvloop")
     return {name: version for name, version in found.items() if version}
 

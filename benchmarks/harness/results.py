@@ -1,7 +1,7 @@
-"""benchmarks/RESULTS.md: a head, and a section a benchmark, each written by its own command and only by it.
+"""benchmarks/RESULTS.md: a head and one section per benchmark. The command of a benchmark writes only its section.
 
-A section's command hands in its text and its bars: what was asked for, what was measured, whether that is met. The bars
-are kept in results.json, so that the table at the head of the page is made from measured figures, whoever wrote last.
+A command passes the text of its section and its targets with their results. The targets are stored in results.json, so
+the table in the head always contains measured figures.
 """
 
 import json
@@ -24,7 +24,7 @@ ORDER = ("overhead", "polling", "downloads", "scale", "start")  # of the section
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One thing asked for, as a line of the table at the head. measured: the figures, in words."""
+    """A target, as a row of the table in the head. measured: the figures as text."""
 
     asked: str
     measured: str
@@ -32,7 +32,7 @@ class Bar:
 
 
 def put(name: str, text: str, bars: Sequence[Bar] = ()) -> None:
-    """Put a section in place of its last version, and its bars into the table."""
+    """Replace a section and its targets."""
     sections, kept = _sections(), _kept()
     sections[name] = text.strip()
     kept["bars"][name] = [asdict(bar) for bar in bars]
@@ -40,14 +40,14 @@ def put(name: str, text: str, bars: Sequence[Bar] = ()) -> None:
 
 
 def begin(text: str) -> None:
-    """Put `text` at the head of the page: what the whole suite was run on. Says when it began."""
+    """Replace the head of the page: the setup of all benchmarks. It contains the start time."""
     kept = _kept()
     kept["suite"] = text.strip()
     _write(_sections(), kept)
 
 
 def setting() -> str:
-    """Date, command, machine and commit, as a list."""
+    """Return date, command, machine and commit as a list."""
     command = " ".join([Path(sys.executable).name, *map(_shown, sys.argv)])
     load = " ".join(f"{item:.1f}" for item in os.getloadavg())
     return (
@@ -57,7 +57,7 @@ def setting() -> str:
 
 
 def commit() -> str:
-    """What the package is at: a commit, and whether something in it is changed since."""
+    """Return the commit of the package, and whether files have changed since."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -70,7 +70,7 @@ def commit() -> str:
 
 
 def _shown(argument: str) -> str:
-    """A word of a command line: paths as from the repository, or their last part."""
+    """Return an argument of a command line: a path relative to the repository, or its last component."""
     path, root = Path(argument), FOLDER.parent
     if not path.is_absolute():
         return argument

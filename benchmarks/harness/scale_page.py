@@ -7,7 +7,7 @@ from harness import lines
 from harness.measured import Cost
 from harness.results import Bar, setting
 
-_STEP_NAMES = {"posters": "posters", "decode": "decode checks"}  # of contenders/without.py, in words
+_STEP_NAMES = {"posters": "posters", "decode": "decode checks"}  # steps of contenders/without.py as text
 _MOST = 100_000  # the number of jobs that the bars are about
 _FILES = ("journal, MB", "report.html, MB", "report.json, MB", "results.csv, MB")
 _RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms a job", "peak MiB", *_FILES)
@@ -19,7 +19,7 @@ _AFTERWARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A batch: what each command cost. again: the run, with nothing to do. sizes: bytes, by file."""
+    """The cost of each command of a batch. again: a run without work. sizes: bytes by file."""
 
     jobs: int
     run: Cost
@@ -38,7 +38,7 @@ class Row:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """A line a batch: the run and its files; what comes afterwards."""
+    """Return one row per batch: the run and its files, then the other commands."""
     run = [
         (f"{row.jobs:,}", f"{row.jobs_per_s:.0f}", f"{row.run.cpu_s:.1f}", f"{row.cpu_ms:.2f}",
          f"{row.run.peak_mib:.0f}", *(f"{size / 1e6:.1f}" for size in row.sizes.values()))
@@ -52,7 +52,7 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def section(rows: Sequence[Row], service: str, cap: int, without: str) -> str:
-    """All that is written."""
+    """Return the section."""
     left_out = (
         "nothing"
         if without == "-"
@@ -76,7 +76,7 @@ Both axes are logarithmic. Dashed: what would grow just as the number of jobs do
 
 
 def bars(rows: Sequence[Row]) -> list[Bar]:
-    """What was asked for; nothing where the largest batch is not the one that the bars are about."""
+    """Return the targets and results; none if the largest batch is smaller than that of the targets."""
     small, large = rows[0], rows[-1]
     if large.jobs != _MOST:
         return []
@@ -96,7 +96,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
 
 
 def plot(rows: Sequence[Row]) -> str:
-    """CPU seconds and peak memory against jobs."""
+    """Plot CPU seconds and peak memory against the number of jobs."""
     commands = {
         "run": lambda row: row.run,
         "nothing to do": lambda row: row.again,

@@ -1,4 +1,4 @@
-"""The two scenarios: one job whose reply is lost, and a batch that is killed again and again until it is done."""
+"""The two scenarios: one job whose reply is lost, and a batch that is killed repeatedly until it is done."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from harness.jobs import Jobs
 from harness.processes import Running, environment
 from harness.service import Ledger, missing_or_bad, sandbox
 
-LIMIT_S = 240.0  # a contender that takes longer is stopped and judged as it stands
+LIMIT_S = 240.0  # a contender that takes longer is stopped and judged by its results so far
 _LOOK_S = 0.02
 _GIVEN_UP = 3  # restarts in a row after an end of its own with a complaint
 LOST_REPLIES = {"once": "- {on: submit, kind: lost_reply, first: 1}", "always": "- {on: submit, kind: lost_reply}"}
@@ -20,7 +20,9 @@ LOST_REPLIES = {"once": "- {on: submit, kind: lost_reply, first: 1}", "always": 
 
 @dataclass(frozen=True, slots=True)
 class OneCall:
-    """accepted: generations paid for. clip: whether it came. status: the exit status, None where it was stopped."""
+    """The outcome of one job. accepted: paid generations. clip: whether it was delivered. status: exit status, None if
+    stopped.
+    """
 
     accepted: int
     clip: bool
@@ -29,10 +31,10 @@ class OneCall:
 
 @dataclass(slots=True)
 class Ends:
-    """How a contender's processes ended. in_flight: generations at each kill. starts: of the contender, all of them.
+    """The ends of a contender's processes. in_flight: generations at each kill. starts: of the contender.
 
-    held: jobs without a clip when the contender left a decision to its user, who then asked for them to be submitted.
-    status: of the last exit, None where the contender was stopped at the limit.
+    left_in_doubt: jobs without a clip when the contender left the decision to its user, who then had them submitted
+    again. status: of the last exit; None if the contender was stopped at the time limit.
     """
 
     in_flight: list[int] = field(default_factory=list)
@@ -43,7 +45,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """accepted: generations paid for. paid_twice, bad: jobs. seconds: from the first start to the last end."""
+    """The outcome of a batch. accepted: paid generations. paid_twice, bad: jobs. seconds: of all starts."""
 
     accepted: int
     paid_twice: int
@@ -54,21 +56,21 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """When to kill: so many clips stand, and so many seconds later."""
+    """The moment of a kill: a number of clips, and seconds after it."""
 
     clips: int
     later_s: float
 
 
 def plan_kills(seed: int, jobs: int, kills: int) -> list[Kill]:
-    """Kills spread over the first three quarters of the batch, so that each finds work in flight."""
+    """Return kills over the first three quarters of the batch. Each one finds work in flight."""
     rng = Random(seed)
     share = 0.75 * jobs / kills
     return [Kill(round(share * (number + rng.uniform(0.4, 1))), rng.uniform(0, 0.7)) for number in range(kills)]
 
 
 def one_call(contender: Contender, root: Path, peers: str, fault: str, seed: int) -> OneCall:
-    """One job under `root`, its submission befallen by `fault` (a line of a faults file)."""
+    """Run one job under `root` whose submission meets `fault` (a line of a faults file)."""
     jobs = making.write(root, 1)
     faults = root / "faults.yaml"
     faults.write_text(fault + "\n")
@@ -82,7 +84,7 @@ def one_call(contender: Contender, root: Path, peers: str, fault: str, seed: int
 
 
 def batch(contender: Contender, root: Path, peers: str, count: int, kills: Sequence[Kill], seed: int) -> Batch:
-    """A batch of `count` jobs under `root`, killed as planned and started again until it is done."""
+    """Run a batch of `count` jobs under `root`. Kill it as planned and start it again until it is done."""
     jobs = making.write(root, count)
     with sandbox(root / "sandbox", seed, ("--duration", "1s", *contender.sandbox)) as url:
         began = time.monotonic()
@@ -115,9 +117,9 @@ def _kill_and_restart(contender: Contender, jobs: Jobs, url: str, peers: str, ki
 
 
 def _await_kill(running: Running, jobs: Jobs, url: str, kill: Kill, until: float) -> int:
-    """Generations in flight when the moment has come; 0 where the contender ended, or time ran out, before.
+    """Return the generations in flight at the moment of the kill; 0 if the contender ended or time ran out before it.
 
-    It does not come before this process has brought a clip: every kill finds the contender at work.
+    The kill waits until this process has delivered a clip, so the contender is always at work.
     """
     since: float | None = None
     wanted = max(kill.clips, _standing(jobs) + 1)

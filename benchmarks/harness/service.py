@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own, and what its ledger says: the one judge of all contenders."""
+"""The sandbox as a process, and its ledger, which judges all contenders."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ _START_S = 30.0
 
 
 def command() -> str:
-    """The installed `batchrunner` that goes with this Python."""
+    """Return the installed `batchrunner` of this Python."""
     beside = Path(sys.executable).with_name("batchrunner")
     found = str(beside) if beside.exists() else shutil.which("batchrunner")
     if found is None:
@@ -30,7 +30,7 @@ def command() -> str:
 
 @contextlib.contextmanager
 def sandbox(root: Path, seed: int, options: tuple[str, ...] = ()) -> Iterator[str]:
-    """A sandbox with its state under `root`; yields its address."""
+    """Start a sandbox with its state under `root`; yield its address."""
     root.mkdir(parents=True, exist_ok=True)
     arguments = [command(), "sandbox", "--port", "0", "--seed", str(seed), "--state", str(root / "state")]
     with (
@@ -50,13 +50,13 @@ def sandbox(root: Path, seed: int, options: tuple[str, ...] = ()) -> Iterator[st
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The sandbox's own account of what it accepted, ended and handed out."""
+    """The sandbox's own record of accepted, ended and delivered generations."""
 
     events: tuple[Event, ...]
 
     @classmethod
     def read(cls, url: str) -> "Ledger":
-        """The ledger of the sandbox at `url`."""
+        """Read the ledger of the sandbox at `url`."""
         with urllib.request.urlopen(f"{url}/sandbox/ledger", timeout=10) as reply:
             return cls(tuple(json.loads(line) for line in reply.read().decode().splitlines()))
 
@@ -65,22 +65,22 @@ class Ledger:
 
     @property
     def accepted(self) -> int:
-        """Generations accepted: each is paid for."""
+        """Return the number of accepted generations. Each is paid for."""
         return len(self._of("accepted"))
 
     @property
     def in_flight(self) -> int:
-        """Generations accepted and not ended."""
+        """Return the number of accepted generations that have not ended."""
         return self.accepted - len(self._of("completed", "failed"))
 
     @property
     def paid_twice(self) -> int:
-        """Jobs with more than one accepted generation."""
+        """Return the number of jobs with more than one accepted generation."""
         counts = Counter(event["params"]["shift"] for event in self._of("accepted"))
         return sum(count > 1 for count in counts.values())
 
     def results(self) -> dict[float, set[str]]:
-        """SHA-256 of the clips that were made of each job, by the job's shift."""
+        """Return the SHA-256 of each job's clips, by the job's shift."""
         shifts = {event["generation_id"]: event["params"]["shift"] for event in self._of("accepted")}
         hashes: dict[float, set[str]] = {shift: set() for shift in shifts.values()}
         for event in self._of("completed"):
@@ -89,7 +89,9 @@ class Ledger:
 
 
 def missing_or_bad(jobs: Jobs, ledger: Ledger) -> int:
-    """Jobs without a clip under their name that is, byte for byte, one the service made for them, and decodes."""
+    """Count the jobs without a valid clip: one that has the job's name, equals a clip of the service for it, and
+    decodes.
+    """
     hashes = ledger.results()
     return sum(not _good(jobs.clips / f"{job}.mp4", hashes.get(shift, set())) for job, shift in jobs.shifts.items())
 
