@@ -68,12 +68,12 @@ def copy_sound(path: Path, target: Any, length_s: float) -> None:
     import av
 
     with av.open(str(path)) as source:
-        streams = [stream for stream in source.streams.audio if stream.codec_context is not None]
+        video, streams = source.streams.video[0], [one for one in source.streams.audio if one.codec_context]
         if not streams:
             return
-        video, heard = source.streams.video[0], streams[0].codec_context
         start_s = (video.start_time or 0) * (video.time_base or Fraction(0))
-        sound = target.add_stream("aac", heard.sample_rate, layout="mono" if heard.channels == 1 else "stereo")
+        layout = "mono" if streams[0].channels == 1 else "stereo"
+        sound = target.add_stream("aac", streams[0].sample_rate, layout=layout)
         for frame in source.decode(streams[0]):
             if (
                 frame.pts is not None

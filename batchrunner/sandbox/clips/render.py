@@ -17,7 +17,7 @@ from batchrunner.sandbox.clips.reader import copy_sound, frames, measure, pixels
 if TYPE_CHECKING:
     from PIL import Image
 
-CRF = {"low": 32, "medium": 27, "high": 22, "maximum": 16}
+CRF = {"low": "32", "medium": "27", "high": "22", "maximum": "16"}
 PRESET = {"fast": "superfast", "balanced": "medium", "small": "slow"}
 _MOST_PX = 16384  # the encoder's limit
 
@@ -135,15 +135,11 @@ def _encode(request: RenderRequest, character: "Image.Image") -> None:
 
 def _encoder(target: Any, request: RenderRequest, rate: Fraction, size_px: tuple[int, int]) -> Any:
     stream = target.add_stream("libx264", rate=rate.limit_denominator(100_000))
-    stream.width, stream.height = size_px
-    stream.pix_fmt = "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = *size_px, "yuv420p"
     context = stream.codec_context
     context.thread_count, context.color_range = 1, 1
-    context.flags |= 1 << 8  # frames keep their durations
+    context.flags |= 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-    stream.options = {
-        "crf": str(CRF[request.quality]),
-        "preset": PRESET[request.write_mode],
-        "x264-params": "mbtree=0",  # with it, other bytes at every run on some machines
-    }
+    # With mbtree, some machines write other bytes at every run.
+    stream.options = {"crf": CRF[request.quality], "preset": PRESET[request.write_mode], "x264-params": "mbtree=0"}
     return stream

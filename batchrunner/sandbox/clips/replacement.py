@@ -171,10 +171,10 @@ class Replacement:
             scores.append(person(pixels(frame, SIZE_PX, SIZE_PX))[::2, ::2])
             if key in sampled:
                 samples[key] = pixels(frame, size[1], size[0])
-        scene, numbers = understand(np.stack(pictures), np.stack(scores)), np.arange(every * len(pictures))
+        scene = self._scene = understand(np.stack(pictures), np.stack(scores))
+        numbers = np.arange(every * len(pictures))
         self._offsets = between_keys(scene.offsets * size[::-1], numbers, every)
         self._poses = between_keys(scene.poses, np.maximum(numbers - self._take.lag, 0), every)
-        self._erased = scene.erased
         self._margin = np.ceil(np.abs(self._offsets).max(0)).astype(int)
         self._plate = background(scene, samples, self._margin) if scene.still else None
         self._character = adapt_tone(cut_out(picture, size), samples[0], self._take)
@@ -199,7 +199,7 @@ class Replacement:
     def _without_subject(self, frame: Bytes, number: int) -> Bytes:
         key = number // self._every
         # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
-        hidden = enlarge(self._erased[key : key + 2].max(0), self._size)
+        hidden = enlarge(self._scene.erased[key : key + 2].max(0), self._size)
         if self._plate is None:
             return fill(np.dstack([frame, 255 - hidden]))
         x, y = self._margin - self._offsets[number]

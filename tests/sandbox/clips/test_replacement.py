@@ -1,5 +1,6 @@
 """The character: cut-out, tone, take, place, shadow; and the background, on pictures with a known result."""
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +8,7 @@ from PIL import Image
 from batchrunner.sandbox.clips import replacement
 from batchrunner.sandbox.clips.pictures import Bytes, Floats, blur
 from batchrunner.sandbox.clips.replacement import (
+    Replacement,
     Take,
     adapt_tone,
     background,
@@ -187,3 +189,19 @@ def test_the_plate_shows_the_uncovered_background(drift: float) -> None:
 def test_values_between_key_frames_are_interpolated() -> None:
     values = np.array([[0, 10], [4, 30]], np.float32)
     assert between_keys(values, np.array([0, 1, 2, 9]), 4).tolist() == [[0, 10], [1, 15], [2, 20], [4, 30]]
+
+
+@pytest.mark.parametrize(("count", "steps", "keys"), [(40, 10, 5), (40, 40, 20), (40, 1000, 40), (1000, 80, 143)])
+def test_more_steps_are_more_key_frames_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, count: int, steps: int, keys: int
+) -> None:
+    calls: list[Bytes] = []
+
+    def person(picture: Bytes) -> Floats:
+        calls.append(picture)
+        return np.zeros((256, 256), np.float32)
+
+    monkeypatch.setattr(replacement, "person", person)
+    frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), format="rgb24")
+    Replacement([frame] * count, count, (32, 32), portrait(), "", steps)
+    assert len(calls) == keys + 1  # and the picture
