@@ -9,7 +9,8 @@ from typing import Any
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
-from batchrunner.plan.ledger import Spend
+from batchrunner.plan.ledger import Budget, Spend
+from batchrunner.plan.prices import dollars
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RunStarted:
     bases: tuple[str, ...] = ()
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remainder: RemainderSummary = field(default_factory=RemainderSummary)
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,36 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrun:
+    """The service's quote or charge for a generation is above its estimate. Similar jobs are priced at it from now on.
+
+    worst_credits: spent and reserved by the whole batch, with this charge. budget: of the batch.
+    """
+
+    at: float
+    ids: tuple[str, ...]
+    record: Record
+    worst_credits: float
+    budget: Budget
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether the batch may now cost more than its budget."""
+        return self.budget.limit is not None and self.worst_credits > self.budget.limit
+
+    @property
+    def message(self) -> str:
+        """The event for people, without the job's ids."""
+        cost, estimate = (dollars(value or 0.0) for value in (self.record.last.credits, self.record.last.estimate))
+        text = f"the service charges {cost}, above the estimate of {estimate}"
+        text = f"{text}; similar jobs are priced at this rate from now on"
+        if not self.exceeds_budget:
+            return text
+        limit = f"{self.budget.setting} ({dollars(self.budget.limit or 0.0)})"
+        return f"{text}. {limit} is exceeded: {dollars(self.worst_credits)} is spent or reserved"
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The run makes no more submissions. reason: for people."""
 
@@ -168,6 +200,7 @@ Event = (
     | CallHealthChanged
     | CapChanged
     | Noticed
+    | Overrun
     | Stopping
     | Alive
     | RunFinished

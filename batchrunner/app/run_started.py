@@ -3,12 +3,13 @@
 A run announces it. `batchrunner status` creates it from a journal, so both show the same numbers.
 """
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from batchrunner.events import RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
-from batchrunner.plan.ledger import Spend, spend_of, spend_of_group
+from batchrunner.plan.ledger import Spend, budget_of, spend_of, spend_of_group
 from batchrunner.plan.prices import Prices
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def opened(
         expected={fingerprint: estimate.credits for fingerprint, estimate in estimates.items()},
         bases=tuple(sorted({estimate.basis for estimate in estimates.values() if estimate.credits is not None})),
         ids=ids,
+        budget=budget_of(json.loads(run.settings_json)),
     )
 
 
@@ -54,6 +56,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
         records=batch.records,
         bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
         ids=batch.ids,
+        budget=budget_of(json.loads(run.settings_json)),
         remainder=RemainderSummary(
             remainder, tuple((job, number, estimate.credits) for job, number, estimate in estimates), batch.ended_at
         ),

@@ -26,7 +26,7 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.events import Alive, Listener, Noticed, RunStarted
+from batchrunner.events import Alive, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media import decoder_pool
@@ -167,6 +167,11 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
 def _engine(
     deps: Dependencies, policy: Policy, run: Run, known: dict[str, Record], admission: Admission
 ) -> tuple[Engine, JobRecords]:
+    def announce_overrun(record: Record) -> None:
+        ledger, ids = admission.ledger, deps.ids(record.job.fingerprint)
+        deps.announce(Overrun(deps.clock.now(), ids, record, ledger.total.worst, ledger.budget))
+
+    admission.on_overrun = announce_overrun
     records = JobRecords(known, deps, admission.ledger)
     return Engine(deps, policy, run.run_id, records, admission), records
 

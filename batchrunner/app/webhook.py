@@ -91,6 +91,8 @@ def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     lines = [f"{report['name']}: {summary}"]
     if report["stopped"]:
         lines.append(f"Stopped: {_cut(report['stopped'])}")
+    if overrun := report["money"].get("overrun_usd"):
+        lines.append(f"Overrun: the service charged ${overrun:,.2f} more than was estimated")
     lines += [
         f"{len(cause.ids):,} {cause.state.replace('_', ' ')}: {_cut(cause.messages[0][0])}"
         for cause in [cause for cause in found if cause.state in {"failed", "in_doubt"}][:_CAUSES_MOST]

@@ -7,9 +7,10 @@ doubt may have been accepted and counts as reserved.
 An admission never lets the worst case exceed the budget.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from batchrunner.job import Attempt, Record
 from batchrunner.plan.prices import dollars, overrun
@@ -50,6 +51,11 @@ class Budget:
         if worst > limit:
             return f"{amount} is exceeded: {dollars(worst)} is spent or reserved"
         return f"{amount} is reached: the remaining {dollars(limit - worst)} is not enough for the next job"
+
+
+def budget_of(settings: Mapping[str, Any]) -> Budget:
+    """Return the budget in a run's stored settings."""
+    return Budget(settings.get("max_credits"), settings.get("max_generations"), settings.get("max_cost"))
 
 
 @dataclass(frozen=True, slots=True)

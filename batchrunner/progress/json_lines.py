@@ -18,12 +18,14 @@ from batchrunner.events import (
     JobMoved,
     JobSeen,
     Noticed,
+    Overrun,
     RunFinished,
     RunStarted,
     Stopping,
 )
 from batchrunner.formatting import printable_json, redacted, rfc3339
 from batchrunner.job import Move, Record
+from batchrunner.plan.prices import usd
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, describe, incident, names, pulse
 
@@ -49,8 +51,24 @@ KEYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "call_health_changed": ("the status of one kind of call changed", ("call", "status", "reason", "next_at")),
     "cap_changed": ("the working cap changed", ("cap", "limit")),
     "noticed": ("something unusual that does not stop the run", ()),
+    "overrun": (
+        "the service's quote or charge is above the estimate",
+        (
+            "fingerprint",
+            "generation_id",
+            "estimate_usd",
+            "cost_usd",
+            "batch_usd",
+            "budget_usd",
+            "budget_setting",
+            "exceeds_budget",
+        ),
+    ),
     "stopping": ("no more jobs are submitted", ("reason",)),
-    "heartbeat": ("every five minutes", ("states", "remaining_s", "spent_credits")),
+    "heartbeat": (
+        "every five minutes",
+        ("states", "remaining_s", "spent_credits", "spent_usd", "reserved_usd", "budget_usd"),
+    ),
     "run_finished": ("the run has ended", ("exit_status", "states", "reports", "summary")),
 }
 
@@ -74,6 +92,9 @@ def heartbeat(at: float, model: Model) -> str:
         "states": dict(model.states),
         "remaining_s": None if left_s is None else round(left_s),
         "spent_credits": model.spend.spent,
+        "spent_usd": _usd(model.spend.spent),
+        "reserved_usd": _usd(model.spend.reserved),
+        "budget_usd": _usd(model.started.budget.limit if model.started else None),
     }
     return _json(at, Level.INFO, "heartbeat", pulse(model), fields)
 
@@ -154,6 +175,24 @@ def _call_health(event: CallHealthChanged) -> tuple[str, dict[str, Any]]:
     }
 
 
+def _overrun(event: Overrun) -> tuple[str, dict[str, Any]]:
+    last, budget = event.record.last, event.budget
+    return "overrun", {
+        "fingerprint": event.record.job.fingerprint,
+        "generation_id": event.record.generation_id,
+        "estimate_usd": _usd(last.estimate),
+        "cost_usd": _usd(last.credits),
+        "batch_usd": _usd(event.worst_credits),
+        "budget_usd": _usd(budget.limit),
+        "budget_setting": budget.setting or None,
+        "exceeds_budget": event.exceeds_budget,
+    }
+
+
+def _usd(credits_: float | None) -> float | None:
+    return None if credits_ is None else round(usd(credits_), 6)
+
+
 _FIELDS_OF: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     RunStarted: _fields("run_started"),
     JobMoved: _moved,
@@ -162,6 +201,7 @@ _FIELDS_OF: Mapping[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     CallHealthChanged: _call_health,
     CapChanged: _fields("cap_changed"),
     Noticed: _fields("noticed"),
+    Overrun: _overrun,
     Stopping: _fields("stopping"),
     RunFinished: _fields("run_finished"),
 }

@@ -18,6 +18,7 @@ from batchrunner.events import (
     JobMoved,
     JobSeen,
     Noticed,
+    Overrun,
     RunFinished,
     RunStarted,
     Stopping,
@@ -123,7 +124,7 @@ class Model:
                 self._fetching(event)
             case CallFailed():
                 self._add_problem(event.at, event.ids, event.call, event.problem)
-            case Noticed(routine=False):
+            case Noticed(routine=False) | Overrun():
                 self._add_problem(event.at, event.ids, "", Problem("noticed", event.message))
             case CallHealthChanged():
                 self._call_health(event)

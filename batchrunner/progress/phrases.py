@@ -10,10 +10,20 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from batchrunner.errors import Problem
-from batchrunner.events import CallFailed, CapChanged, Event, JobMoved, Noticed, RunFinished, RunStarted, Stopping
+from batchrunner.events import (
+    CallFailed,
+    CapChanged,
+    Event,
+    JobMoved,
+    Noticed,
+    Overrun,
+    RunFinished,
+    RunStarted,
+    Stopping,
+)
 from batchrunner.formatting import count_text, length_text, printable, redacted, size_text
 from batchrunner.job import Move, Record, State
-from batchrunner.plan.prices import INFERRED, usd
+from batchrunner.plan.prices import INFERRED, LISTED, usd
 from batchrunner.progress.model import Model, OpenBreaker
 
 _MESSAGE_MOST = 500
@@ -109,18 +119,22 @@ def begins(call: str, status: str, reason: str) -> str:
 
 
 def cost(model: Model) -> str:
-    """Describe the cost: ``$4.10 spent, about $49.02 in total (inferred); 8.2 of 98.0 M credits``."""
-    basis = ""
-    if model.started is not None:
-        basis = _basis(model.started)
-    unknown = f"; {count_text(model.unpriced, 'generation')} of unknown price" if model.unpriced else ""
-    spend = model.spend
-    if model.finished or not model.expected_credits:
-        reserved = f", {money(spend.reserved)} reserved" if spend.reserved else ""
-        return f"{money(spend.spent)} spent{reserved}; {_millions(spend.spent)} M credits{unknown}"
-    expected = f"about {money(model.expected_credits)} in total{basis}"
-    figures = f"{_millions(spend.spent)} of {_millions(model.expected_credits)} M credits"
-    return f"{money(spend.spent)} spent, {expected}; {figures}{unknown}"
+    """Describe the cost: ``$4.10 spent, $0.78 reserved, budget $50.00 (max_cost); about $49.02 in total (inferred)``.
+
+    The budget is what the user allows; the total is a forecast.
+    """
+    items = [f"{money(model.spend.spent)} spent"]
+    if model.spend.reserved:
+        items.append(f"{money(model.spend.reserved)} reserved")
+    if model.started is not None and model.started.budget.limit is not None:
+        items.append(f"budget {money(model.started.budget.limit)} ({model.started.budget.setting})")
+    notes = [", ".join(items)]
+    if not model.finished and model.expected_credits:
+        basis = _basis(model.started) if model.started is not None else ""
+        notes.append(f"about {money(model.expected_credits)} in total{basis}")
+    if model.unpriced:
+        notes.append(f"{count_text(model.unpriced, 'generation')} of unknown price")
+    return "; ".join(notes)
 
 
 def money(credits_: float) -> str:
@@ -134,11 +148,9 @@ def _basis(event: RunStarted) -> str:
         return " (sandbox money)"
     if any(basis.startswith(INFERRED) for basis in event.bases):
         return " (inferred)"
+    if any(basis.startswith(LISTED) for basis in event.bases):
+        return " (the service's prices)"
     return " (your prices)" if event.bases else ""
-
-
-def _millions(credits_: float) -> str:
-    return f"{credits_ / 1e6:,.1f}"
 
 
 def lasting(seconds: float) -> str:
@@ -193,6 +205,11 @@ def _cap(event: CapChanged) -> Line:
     return Line(Level.INFO, f"at most {event.cap} of {event.limit} in flight from now on", "cap")
 
 
+def _overrun(event: Overrun) -> Line:
+    text = f"{names(event.ids)}: {event.message}"
+    return Line(Level.ERROR, text) if event.exceeds_budget else Line(Level.WARNING, text, "overrun")
+
+
 def _finished(event: RunFinished) -> Line:
     return Line(Level.ERROR if event.exit_status else Level.INFO, safe(event.summary))
 
@@ -227,6 +244,7 @@ _DESCRIBE: Mapping[type, Callable[..., Line | None]] = {
     CallFailed: _call_failed,
     CapChanged: _cap,
     Noticed: _noticed,
+    Overrun: _overrun,
     Stopping: lambda event: Line(Level.ERROR, f"stopping: {safe(event.reason)}"),
     RunFinished: _finished,
 }

@@ -12,8 +12,8 @@ from typing import Any
 
 from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
-from batchrunner.plan.ledger import Spend, spend_of
-from batchrunner.plan.prices import AS_OF, prices_from
+from batchrunner.plan.ledger import Spend, budget_of, spend_of
+from batchrunner.plan.prices import AS_OF, overrun, prices_from, usd
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
 
@@ -47,7 +47,9 @@ def build(snapshot: Snapshot, version: str) -> Report:
     return {
         **head(run, settings, version, first_submitted_at),
         "totals": {**_count_rows(snapshot), **_usage(known)},
-        "money": money(sum(map(spend_of, snapshot.records.values()), Spend()), settings),
+        "money": money(
+            sum(map(spend_of, snapshot.records.values()), Spend()), settings, _overrun(snapshot.records.values())
+        ),
         "runs": [_run(item) for item in snapshot.runs or (run,)],
         "timeline": [_timeline_event(item) for item in snapshot.timeline_events],
         "jobs": rows(snapshot.entries, snapshot.records, context),
@@ -100,22 +102,42 @@ def _usage(records: Iterable[Record]) -> Report:
             credits_ += number(item.credits) or 0
         generations += item.generation_id is not None
         polls += item.polls
-    return {"credits": number(credits_), "generations": generations, "polls": polls}
+    return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": _usd(credits_)}
 
 
-def money(total: Spend, settings: Mapping[str, Any]) -> Report:
-    """Return the cost of the whole batch, including jobs of earlier manifests. The budget limits this cost."""
+def _overrun(records: Iterable[Record]) -> float:
+    """Return by how many credits quotes and charges are above their estimates, failed generations left out."""
+    attempts = (attempt for record in records for attempt in record.attempts)
+    return sum(overrun(attempt) for attempt in attempts if attempt.outcome != "failed")
+
+
+def money(total: Spend, settings: Mapping[str, Any], overrun_credits: float = 0.0) -> Report:
+    """Return the cost of the batch over all runs, jobs of earlier manifests included. The budget limits this cost.
+
+    overrun_credits: by how much quotes and charges are above their estimates.
+    """
+    budget = budget_of(settings)
     return {
         "spent": number(total.spent) or 0,
         "reserved": number(total.reserved) or 0,
         "worst_case": number(total.worst) or 0,
         "unpriced": total.unpriced,
         "generations": total.generations,
-        "budget_credits": number(settings.get("max_credits")),
+        "budget_credits": number(budget.limit),
         "budget_generations": settings.get("max_generations"),
         "credits_per_usd": CREDITS_PER_USD,
         "prices_as_of": AS_OF,
+        "spent_usd": _usd(total.spent),
+        "reserved_usd": _usd(total.reserved),
+        "worst_case_usd": _usd(total.worst),
+        "budget_usd": None if budget.limit is None else _usd(budget.limit),
+        "budget_setting": budget.setting or None,
+        "overrun_usd": _usd(overrun_credits),
     }
+
+
+def _usd(credits_: float) -> float | int:
+    return number(round(usd(credits_), 6)) or 0
 
 
 def _run(run: Run) -> Report:

@@ -99,6 +99,8 @@ def _cost(report: dict[str, Any]) -> str:
     notes = []
     if money["reserved"]:
         notes.append(f"{dollars(money['reserved'])} more at most, for jobs in flight or in doubt")
+    if money.get("overrun_usd"):
+        notes.append(f"the service charged ${money['overrun_usd']:,.2f} more than was estimated")
     if money["unpriced"]:
         notes.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
     if report["provider"] == "sandbox" and (money["spent"] or money["reserved"]):

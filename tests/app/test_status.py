@@ -112,7 +112,7 @@ def test_status_of_an_active_run_shows_the_screen(tmp_path: Path) -> None:
     assert lines[1].endswith("1 of 3")
     assert lines[2] == "jobs     1 failed, 1 in flight, 1 waiting"
     # a: 2 s at 1,000 credits; b: 3 million; c failed and costs nothing.
-    assert "$0.00 spent, about $1.50 in total (your prices); 0.0 of 3.0 M credits" in lines[4]
+    assert "$0.00 spent, $1.50 reserved; about $1.50 in total (your prices)" in lines[4]
     assert lines[5].startswith("service  polls down since ")
     assert lines[5].endswith(" (1 min 0 s): the service answered 502")
     assert "b  generating   1 min 38 s" in lines

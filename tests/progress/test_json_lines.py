@@ -20,11 +20,13 @@ from batchrunner.events import (
     JobMoved,
     JobSeen,
     Noticed,
+    Overrun,
     RunFinished,
     RunStarted,
     Stopping,
 )
 from batchrunner.job import Move, State
+from batchrunner.plan.ledger import Budget
 from batchrunner.progress.json_lines import ALWAYS, KEYS
 from batchrunner.progress.progress import make_progress
 from tests.conftest import NOW, ROOT, make_record
@@ -49,6 +51,7 @@ def run_events(status: int = 1) -> list[Event]:
         CallHealthChanged(NOW + 9, "submit", "paused", "out of credits", NOW + 20),
         CapChanged(NOW + 10, 2, 4),
         Noticed(NOW + 11, ("a",), "odd"),
+        Overrun(NOW + 11, ("a",), flying.with_attempt(credits=872e3, estimate=8e5), 8.72e6, Budget(usd=4)),
         JobMoved(NOW + 12, ("a", "copy"), Move.FAIL, failed),
         Alive(NOW + 400),
         Stopping(NOW + 401, "out of credits"),
@@ -105,6 +108,7 @@ def test_no_secret_is_logged() -> None:
 def test_quiet_logs_only_events_that_need_a_person() -> None:
     assert [entry["event"] for entry in log(run_events(), quiet=True)] == [
         "call_health_changed",
+        "overrun",
         "stopping",
         "run_finished",
     ]
@@ -134,3 +138,13 @@ def test_the_page_names_every_event_and_key() -> None:
     if os.environ.get("REWRITE_DOCS"):
         PAGE.write_text(text, "utf-8")
     assert PAGE.read_text("utf-8") == text
+
+
+def test_an_overrun_is_logged_in_dollars_with_the_budget_that_it_exceeds() -> None:
+    (entry,) = [item for item in log(run_events()) if item["event"] == "overrun"]
+    assert entry["level"] == "error"
+    assert (entry["estimate_usd"], entry["cost_usd"]) == (0.4, 0.436)
+    assert (entry["batch_usd"], entry["budget_usd"], entry["budget_setting"]) == (4.36, 4.0, "max_cost")
+    assert entry["exceeds_budget"] is True
+    assert "the service charges $0.44, above the estimate of $0.40" in entry["message"]
+    assert "max_cost ($4.00) is exceeded: $4.36 is spent or reserved" in entry["message"]

@@ -95,7 +95,7 @@ def test_the_screen_shows_the_essentials(run: SimulatedRun) -> None:
     assert shown[2] == "jobs     3 succeeded, 1 failed, 1 in doubt, 3 in flight, 2 waiting"
     # Left: 60 s of two generations, 60 s of the submission in progress and two of 100 s, for four slots; and 50 s.
     assert "in 2 min 25 s; 77 clips an hour" in shown[3]
-    assert shown[4] == "cost     $1.50 spent, about $4.50 in total (inferred); 3.0 of 9.0 M credits"
+    assert shown[4] == "cost     $1.50 spent, $2.00 reserved; about $4.50 in total (inferred)"
     assert shown[5] == "service  fine; at most 4 at once"
     assert shown[7:11] == [
         "job4  generating   40 s, usually 1 min 40 s",
