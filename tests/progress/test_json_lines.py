@@ -112,7 +112,7 @@ def test_quiet_logs_only_events_that_need_a_person() -> None:
         "stopping",
         "run_finished",
     ]
-    calm = [event for event in run_events(0) if not isinstance(event, CallHealthChanged | Stopping)]
+    calm = [event for event in run_events(0) if not isinstance(event, CallHealthChanged | Overrun | Stopping)]
     assert log(calm, quiet=True) == []
 
 

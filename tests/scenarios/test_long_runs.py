@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from batchrunner.app.setup import plan_batch
+from batchrunner.events import Overrun
 from batchrunner.job import Entry
 from batchrunner.providers import registry
 from batchrunner.sandbox import Fault
@@ -24,6 +25,8 @@ _BASIS = registry.default_model().price
 assert _BASIS is not None
 PRICE = _BASIS.credits["480p"] * 10  # of a clip with an assumed length of ten seconds
 TEN_S: dict[str, Any] = {"assume_length": "10s"}
+ONE_S: dict[str, Any] = {"assume_length": "1s"}  # shorter than the sandbox's stand-in: its quote is above the estimate
+ONE_S_PRICE = _BASIS.credits["480p"]
 
 
 def many(count: int) -> tuple[Entry, ...]:
@@ -179,7 +182,7 @@ def test_the_budget_in_credits_is_never_exceeded_over_all_runs(tmp_path: Path) -
         for _ in range(3):
             assert await sim.run(jobs, max_credits=4.5 * PRICE, **TEN_S) == 3
             assert Counter(sim.states().values()) == {"succeeded": 4, "pending": 6}
-            assert "budget" in sim.report["stopped"]
+            assert "max_credits" in sim.report["stopped"]
         assert await sim.run(jobs, max_credits=6 * PRICE, **TEN_S) == 3
         assert len(sim.accepted()) == 6
         assert await sim.run(jobs, **TEN_S) == 0
@@ -193,6 +196,43 @@ def test_the_services_quote_precedes_the_price_table(tmp_path: Path) -> None:
         money = sim.report["totals"]
         charged = sum(event.get("charged", 0) for event in sim.service.ledger())
         assert money["credits"] == charged != 3 * PRICE
+
+    play(tmp_path, story)
+
+
+def quote_of(sim: Simulation) -> int:
+    """Return the price of one generation by the service's ledger."""
+    return int(submissions(sim)[0]["credits"])
+
+
+def test_after_an_overrun_later_jobs_are_priced_at_what_the_service_charges(tmp_path: Path) -> None:
+    """Two jobs at once would pass the budget by one if the second were admitted at its estimate."""
+
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(1), **ONE_S) == 0
+        quote = quote_of(sim)
+        assert await sim.run(many(10), max_cost=f"{5 * quote / 2_000_000}USD", **ONE_S) == 3
+        assert len(sim.accepted()) == 5
+        overruns = [event for event in sim.events if isinstance(event, Overrun)]
+        assert len(overruns) == 0, "the first run has raised the price"
+        assert "max_cost" in sim.report["stopped"]
+        money = sim.report["money"]
+        assert money["spent_usd"] == money["budget_usd"] == pytest.approx(5 * quote / 2_000_000)
+        assert money["overrun_usd"] == pytest.approx((quote - ONE_S_PRICE) / 2_000_000)
+
+    play(tmp_path, story)
+
+
+def test_an_overrun_of_jobs_in_flight_is_announced_and_stops_further_submissions(tmp_path: Path) -> None:
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(many(10), max_cost="0.3USD", **ONE_S) == 3
+        quote = quote_of(sim)
+        assert len(sim.accepted()) == 2, "both were submitted before the first quote"
+        assert 2 * quote > 0.3 * 2_000_000 > quote
+        first, second = [event for event in sim.events if isinstance(event, Overrun)]
+        assert (first.exceeds_budget, second.exceeds_budget) == (False, True)
+        assert "max_cost ($0.30) is exceeded" in second.message
+        assert "max_cost ($0.30) is exceeded" in sim.report["stopped"]
 
     play(tmp_path, story)
 
