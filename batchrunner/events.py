@@ -1,4 +1,4 @@
-"""The events of a run: frozen values for listeners such as progress. Pure; listeners are optional.
+"""The events of a run, and the bus that passes them to listeners such as progress. Pure; listeners are optional.
 
 An event reports what has happened and is not a command. It is announced after it is in the journal.
 """
@@ -206,3 +206,45 @@ Event = (
     | RunFinished
 )
 Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    listener: Listener
+    name: str
+    shows_notices: bool
+
+
+class EventBus:
+    """Passes the events of a run to listeners, in the order of their subscription.
+
+    A listener that raises an exception is dropped: it receives no more events, and the run continues. This is reported
+    once, by a `Noticed` event. report: is called with the message instead, if no remaining listener shows notices.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._subscriptions: list[_Subscription] = []
+        self._report = report
+
+    def subscribe(self, listener: Listener, *, name: str = "", shows_notices: bool = False) -> None:
+        """Add a listener. name: for the report. shows_notices: whether it shows `Noticed` events to a person."""
+        name = name or getattr(listener, "__qualname__", type(listener).__qualname__)
+        self._subscriptions.append(_Subscription(listener, name, shows_notices))
+
+    def publish(self, event: Event) -> None:
+        """Pass an event to every listener. Raises nothing."""
+        for subscription in tuple(self._subscriptions):
+            if subscription not in self._subscriptions:
+                continue  # dropped meanwhile
+            try:
+                subscription.listener(event)
+            except Exception as error:  # noqa: BLE001 (a defect in a listener must not end the run)
+                self._drop(subscription, event.at, error)
+
+    def _drop(self, subscription: _Subscription, at: float, error: Exception) -> None:
+        self._subscriptions.remove(subscription)
+        message = f"the listener {subscription.name} failed and receives no more events; the run continues: {error!r}"
+        if any(other.shows_notices for other in self._subscriptions):
+            self.publish(Noticed(at, (), message, urgent=True))
+        else:
+            self._report(message)

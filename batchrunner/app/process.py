@@ -159,6 +159,12 @@ def print_error(error: BatchrunnerError) -> None:
         _print_error(error)
 
 
+def print_warning(message: str) -> None:
+    """Print a message about the program itself to stderr."""
+    with suppress(OSError, ValueError):
+        click.echo(f"batchrunner: {_lines(Redactor.of(os.environ).text(message))}", err=True)
+
+
 def _print_error(error: BatchrunnerError) -> None:
     clean = Redactor.of(os.environ).text
     if isinstance(error, ManifestError) and error.diagnostics:

@@ -15,7 +15,7 @@ from batchrunner.app.setup import Setup
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
 from batchrunner.errors import ExitStatus, LocalFault
-from batchrunner.events import Listener, Noticed, RunFinished
+from batchrunner.events import EventBus, Noticed, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.report import writer
@@ -51,7 +51,7 @@ async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobR
 
 
 async def finish(
-    setup: Setup, journal: Journal, records: JobRecords, run: Run, outside: Environment, listener: Listener
+    setup: Setup, journal: Journal, records: JobRecords, run: Run, outside: Environment, bus: EventBus
 ) -> int:
     """Store the outcome, write the reports from the journal, and return the exit status."""
     loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ async def finish(
         older = ", ".join(sorted(name for name, *_ in before & writer.stamps(setup.rundir.path)))
         if older:
             message += f"; these files are from an earlier run: {older}"
-        listener(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(records), urgent=True))
+        bus.publish(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(records), urgent=True))
         if run.exit_status not in EXIT_STATUSES.values():
             run = replace(run, exit_status=int(ExitStatus.STOPPED))
     snapshot = replace(_snapshot(setup, journal, records), run=run)
@@ -74,8 +74,8 @@ async def finish(
     report = await loop.run_in_executor(outside.executor, writer.build, snapshot, batchrunner.__version__)
     at = run.finished_at or run.started_at
     status = run.exit_status or 0
-    listener(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
-    await webhook.notify(setup.settings.notify, report, setup.rundir.path, listener, outside.proxies)
+    bus.publish(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
+    await webhook.notify(setup.settings.notify, report, setup.rundir.path, bus.publish, outside.proxies)
     return status
 
 

@@ -8,7 +8,7 @@ Rule: objects are closed in the reverse order of their creation, whatever ends t
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, nullcontext
+from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import replace
 
 from batchrunner.app import recovery, rehearsal
@@ -26,9 +26,10 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.events import Alive, Listener, Noticed, Overrun, RunStarted
+from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
+from batchrunner.journal.timeline import TimelineWriter
 from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
@@ -52,7 +53,7 @@ def run(
     setup: Setup,
     endpoint: Endpoint | None,
     environment: Mapping[str, str],
-    listener: Listener,
+    bus: EventBus,
     early: Sequence[signal.Signals] = (),
     leave: Callable[[], None] = lambda: None,
 ) -> int:
@@ -68,7 +69,7 @@ def run(
         real_environment(clock) as outside,
         Posters(setup.rundir, decoder_pool.pool()) as posters,
     ):
-        with_posters = posters.beside(listener, setup.batch.entries[: writer.MOST_CARDS])
+        bus.subscribe(posters.listener(setup.batch.entries[: writer.MOST_CARDS]), name="posters")
         is_remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         complete = replace(
             outside,
@@ -76,13 +77,13 @@ def run(
             history=duration_cache.place(environment) if is_remote else None,
             proxies=read_proxies(environment) if endpoint or setup.settings.notify else Proxies(),
         )
-        return asyncio.run(_run_under_signals(setup, endpoint, with_posters, complete, (early, leave)))
+        return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
 
 
 async def _run_under_signals(
     setup: Setup,
     endpoint: Endpoint | None,
-    listener: Listener,
+    bus: EventBus,
     outside: Environment,
     shell: tuple[Sequence[signal.Signals], Callable[[], None]],
 ) -> int:
@@ -93,19 +94,19 @@ async def _run_under_signals(
         if outside.posters is not None:
             outside.posters.hurry()
         message = "Finishing active requests. Press Ctrl-C again to quit now."
-        listener(Noticed(outside.clock.now(), (), message, routine=True))
+        bus.publish(Noticed(outside.clock.now(), (), message, routine=True))
 
     signals = RunSignals(announce_stop, leave)
     signals.listen()
     for number in early:
         signals.receive(number)
     local = rehearsal.service(setup.sandbox, setup.rundir, outside.clock)
-    ticking = asyncio.get_running_loop().create_task(_announce_time(outside.clock, listener))
+    ticking = asyncio.get_running_loop().create_task(_announce_time(outside.clock, bus.publish))
     try:
         async with nullcontext(endpoint) if endpoint else local as service:
             async with outside.connect(service, outside.clock, outside.executor, proxies=outside.proxies) as provider:
                 setup = await refreshed(setup, provider, service.base_url)
-            return await drive(setup, service, listener, outside, (signals.attach, signals.exit_status))
+            return await drive(setup, service, bus, outside, (signals.attach, signals.exit_status))
     finally:
         ticking.cancel()
 
@@ -117,7 +118,7 @@ async def _announce_time(clock: Clock, listener: Listener) -> None:
         listener(Alive(clock.now()))
 
 
-async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: Environment, control: Control) -> int:
+async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Environment, control: Control) -> int:
     """Run a batch against a service that is up, in a locked run directory, and return the exit status.
 
     control: two functions. The first receives the engine before it starts. The second is called at the end; an exit
@@ -126,23 +127,23 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
     on_engine, ending = control
     decoder = _load(outside.checks)
     async with AsyncExitStack() as stack:
-        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, listener)))
+        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, bus)))
         anchor = stack.enter_context(Anchor(setup.rundir))
         run, known, recovers = await _begin(setup, journal, outside, endpoint.base_url)
         store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-        client, clips = _connections(setup, endpoint, outside)
+        provider, clips = await _connect(stack, setup, endpoint, outside, known)
         ids = ids_of(setup.batch.entries)
         story = journal.story()
         admission = admission_of(setup, known, story)
-        disk_space = DiskSpaceGuard(setup.rundir.path, outside.clock, known.values())
+        disk_space = _disk_space(setup, outside, known, bus)
         deps = Dependencies(
-            provider=GenerationOwners(await stack.enter_async_context(client), known.values()),
+            provider=provider,
             journal=journal,
-            clips=await stack.enter_async_context(clips),
+            clips=clips,
             store=store,
             clock=outside.clock,
             rng=outside.rng,
-            announce=disk_space.beside(listener),
+            announce=bus.publish,
             ids=lambda fingerprint: ids.get(fingerprint, ()),
             durations=_learned_durations(setup, run, admission, outside, stack),
             lacks_space=disk_space.lacks,
@@ -153,7 +154,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
         engine, records = _engine(deps, policy, run, known, admission)
         started = opened(run, str(setup.rundir.path), ids, records.view, admission.prices)
-        _announce_start(setup, run, started, listener, outside.proxies.for_url(endpoint.base_url))
+        _announce_start(setup, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await engine.settle(await store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
@@ -161,7 +162,7 @@ async def drive(setup: Setup, endpoint: Endpoint, listener: Listener, outside: E
         await engine.run(order)
         own = await final_status(anchor, engine, store, records, order)
         ended = replace(run, finished_at=outside.clock.now(), exit_status=int(ending() or own), stopped=engine.stopped)
-        return await finish(_moved(setup, anchor), journal, records, ended, outside, listener)
+        return await finish(_moved(setup, anchor), journal, records, ended, outside, bus)
 
 
 def _engine(
@@ -181,15 +182,23 @@ def _load(checks: Checks) -> "asyncio.Future[None]":
     return asyncio.get_running_loop().run_in_executor(checks.executor, checks.decoders.ready)
 
 
-def _connections(
-    setup: Setup, endpoint: Endpoint, outside: Environment
-) -> tuple[AbstractAsyncContextManager[Provider], Downloader]:
-    """Return the client of the service and the downloader, both not yet open."""
+async def _connect(
+    stack: AsyncExitStack, setup: Setup, endpoint: Endpoint, outside: Environment, known: Mapping[str, Record]
+) -> tuple[Provider, Downloader]:
+    """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
+    provider = GenerationOwners(await stack.enter_async_context(client), known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
-    return client, Downloader(
+    clips = Downloader(
         setup.rundir.partial_dir, outside.executor, outside.files, guard, outside.checks, endpoint.redactor
     )
+    return provider, await stack.enter_async_context(clips)
+
+
+def _disk_space(setup: Setup, outside: Environment, known: Mapping[str, Record], bus: EventBus) -> DiskSpaceGuard:
+    guard = DiskSpaceGuard(setup.rundir.path, outside.clock, known.values())
+    bus.subscribe(guard.on_event, name="disk space guard")
+    return guard
 
 
 def _stop_without_disk_space(engine: Engine, disk_space: DiskSpaceGuard, records: Mapping[str, Record]) -> None:
@@ -216,8 +225,11 @@ def _moved(setup: Setup, anchor: Anchor) -> Setup:
     return setup if place is None else replace(setup, rundir=RunDir(place))
 
 
-def _open(setup: Setup, outside: Environment, base_url: str, listener: Listener) -> Journal:
-    """Open the journal and announce its warning. Raises UsageError, JournalError, LocalFault."""
+def _open(setup: Setup, outside: Environment, base_url: str, bus: EventBus) -> Journal:
+    """Open the journal, let it store the timeline, and announce its warning.
+
+    Raises UsageError, JournalError, LocalFault.
+    """
 
     def run() -> Run:
         service = service_name(setup.settings, base_url)
@@ -226,8 +238,9 @@ def _open(setup: Setup, outside: Environment, base_url: str, listener: Listener)
     recover = run if setup.recover else None
     entries = setup.batch.entries
     journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover)
+    bus.subscribe(TimelineWriter(journal), name="timeline")
     if journal.warning:
-        listener(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
+        bus.publish(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
     return journal
 
 
@@ -273,10 +286,10 @@ async def _begin(
     return run, records, recovers
 
 
-def _announce_start(setup: Setup, run: Run, started: RunStarted, listener: Listener, proxy: Proxy | None) -> None:
-    listener(started)
+def _announce_start(setup: Setup, run: Run, started: RunStarted, bus: EventBus, proxy: Proxy | None) -> None:
+    bus.publish(started)
     if proxy is not None:
         message = f"{run.service} is reached through the proxy {proxy.shown}"
-        listener(Noticed(run.started_at, (), message, routine=True))
+        bus.publish(Noticed(run.started_at, (), message, routine=True))
     for notice in setup.notices:
-        listener(Noticed(run.started_at, (), notice))
+        bus.publish(Noticed(run.started_at, (), notice))

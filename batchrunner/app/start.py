@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import batchrunner
-from batchrunner.app import rehearsal, up_to_date, webhook
+from batchrunner.app import process, rehearsal, up_to_date, webhook
 from batchrunner.app.process import ReceivedSignals
 from batchrunner.app.setup import Setup, require_inputs_unwritten
 from batchrunner.clock import wall_time
-from batchrunner.events import Listener, Noticed
+from batchrunner.events import EventBus, Listener, Noticed
 from batchrunner.net import certificates
 from batchrunner.net.proxies import read_proxies
 from batchrunner.providers.endpoint import read_endpoint, service_name
@@ -27,6 +27,7 @@ def run_batch(
 ) -> int:
     """Start or continue a batch and return the exit status.
 
+    listener: receives the run's events. If it raises, it is dropped, and the run continues (`EventBus`).
     environment: the environment variables of the process, with the API key and the service's address. received: signals
     that arrive before the run's own event loop. Once the lock is held, they no longer unwind, and the run stops
     cleanly. Raises BatchrunnerError, always before anything is submitted.
@@ -41,21 +42,23 @@ def run_batch(
     webhook.check(settings.notify)
     setup.rundir.make()
     received = received or ReceivedSignals()
+    bus = EventBus(process.print_warning)
+    bus.subscribe(listener, shows_notices=True)
     with Lock(setup.rundir, wall_time()) as lock:
         received.unwinds = False
         if lock.notice:
-            listener(Noticed(wall_time(), (), lock.notice, urgent=True))
+            bus.publish(Noticed(wall_time(), (), lock.notice, urgent=True))
         service = service_name(settings, endpoint.base_url if endpoint else "")
         done = None if setup.recover else up_to_date.nothing_to_do(setup, service)
         if done is not None:
             now = rehearsal.begins_at(setup.sandbox, setup.rundir)
-            return up_to_date.announce(setup, done, batchrunner.__version__, now, listener)
+            return up_to_date.announce(setup, done, batchrunner.__version__, now, bus.publish)
         for path, target in _move_foreign_files(setup):
-            listener(Noticed(wall_time(), (), f"{path} is not a report of batchrunner; it was moved to {target}"))
+            bus.publish(Noticed(wall_time(), (), f"{path} is not a report of batchrunner; it was moved to {target}"))
         from batchrunner.app import runner  # loads the service's client, which is slow
 
         gc.freeze()  # loaded modules are permanent, so they are not scanned for garbage
-        return runner.run(setup, endpoint, environment, listener, received.numbers, received.leave_terminal)
+        return runner.run(setup, endpoint, environment, bus, received.numbers, received.leave_terminal)
 
 
 def _move_foreign_files(setup: Setup) -> list[tuple[Path, Path]]:

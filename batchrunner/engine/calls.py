@@ -11,17 +11,15 @@ Rule: nothing here waits, and nothing here decides what follows for a job.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from batchrunner.engine import limits
 from batchrunner.engine.circuit_breaker import LASTING, CallStatus, CircuitBreaker, policy_for
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.ports import Dependencies
-from batchrunner.errors import CallError, LocalFault
+from batchrunner.errors import CallError
 from batchrunner.events import CallHealthChanged, CapChanged
 from batchrunner.formatting import length_text
-from batchrunner.job import TimelineEvent
 
 CALLS = ("submit", "poll", "download")
 _T = TypeVar("_T")
@@ -120,22 +118,20 @@ class CallHealth:
         try:
             result = await reply
         except CallError as error:
-            before = breaker.word
             self._lasting[call] = error.kind in LASTING
             self._count(call, fingerprint, error)
             if breaker.failed(breaker_generation, error, self._deps.clock.monotonic()):
                 throttled = call == "submit" and breaker.word is CallStatus.THROTTLED
-                await self._announce_health(call, before)
+                self._announce_health(call)
                 if throttled:
-                    await self._throttled()
+                    self._throttled()
             raise
         self._answered[call] += 1
         self._failures.pop((call, fingerprint), None)
-        before = breaker.word
         if breaker.passed(breaker_generation):
-            await self._announce_health(call, before)
+            self._announce_health(call)
         if call == "submit":
-            await self._set_allowance(limits.allowance_after_acceptance(self._allowance))
+            self._set_allowance(limits.allowance_after_acceptance(self._allowance))
         return result
 
     async def probe(self, breaker_generation: int, reply: Awaitable[None]) -> None:
@@ -147,27 +143,23 @@ class CallHealth:
         try:
             await reply
         except CallError as error:
-            before = breaker.word
             self._lasting["submit"] = error.kind in LASTING
             if breaker.failed(breaker_generation, error, self._deps.clock.monotonic(), probe=True):
-                await self._announce_health("submit", before)
+                self._announce_health("submit")
         else:
             breaker.probe_answered(breaker_generation)
         finally:
             breaker.left(breaker_generation)
 
-    async def settled(self, *, accepted: bool) -> None:
+    def settled(self, *, accepted: bool) -> None:
         """Take in that the service's log settled a submission in doubt: it was accepted, or it was not."""
-        breaker = self._breakers["submit"]
-        before = breaker.word
-        if breaker.settled(self._deps.clock.monotonic(), accepted=accepted):
-            await self._announce_health("submit", before)
+        if self._breakers["submit"].settled(self._deps.clock.monotonic(), accepted=accepted):
+            self._announce_health("submit")
 
-    async def searched(self) -> None:
+    def searched(self) -> None:
         """Take in that the service's log was read after the last submission in doubt."""
-        breaker = self._breakers["submit"]
-        if breaker.searched(self._deps.clock.monotonic()):
-            await self._announce_health("submit", breaker.word)
+        if self._breakers["submit"].searched(self._deps.clock.monotonic()):
+            self._announce_health("submit")
 
     def failures(self, call: str, fingerprint: str) -> int:
         """Return how often in a row this call failed for this job alone."""
@@ -180,24 +172,17 @@ class CallHealth:
         if answered != self._answered[call] or policy_for(error) is None:
             self._failures[call, fingerprint] = (count + 1, self._answered[call])
 
-    async def _announce_health(self, call: str, before: CallStatus) -> None:
+    def _announce_health(self, call: str) -> None:
         breaker, clock = self._breakers[call], self._deps.clock
         next_at = None if breaker.open else clock.now() + breaker.next_at - clock.monotonic()
         self._deps.announce(CallHealthChanged(clock.now(), call, breaker.word.value, breaker.reason, next_at))
-        if breaker.word is not before:
-            await self._note("call_health", call, breaker.word.value, breaker.reason)
 
-    async def _throttled(self) -> None:
+    def _throttled(self) -> None:
         limit, in_flight = self._policy.concurrency, self._in_flight()
-        await self._set_allowance(limits.allowance_after_throttling(limit, self._allowance, in_flight))
+        self._set_allowance(limits.allowance_after_throttling(limit, self._allowance, in_flight))
 
-    async def _set_allowance(self, allowance: float) -> None:
+    def _set_allowance(self, allowance: float) -> None:
         before, limit = self.cap, self._policy.concurrency
         self._allowance = allowance
         if self.cap != before:
             self._deps.announce(CapChanged(self._deps.clock.now(), self.cap, limit))
-            await self._note("cap", "submit", str(self.cap), f"working cap {self.cap} of {limit}")
-
-    async def _note(self, kind: str, call: str, status: str, message: str) -> None:
-        with suppress(LocalFault):  # the timeline matters less than the outcome of this call
-            await self._deps.journal.note(TimelineEvent(self._deps.clock.now(), kind, call, status, message))

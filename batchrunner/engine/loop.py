@@ -304,11 +304,11 @@ class Engine:
         self._flow.in_doubt.reconciled(over, now, searched=settled.searched)
         self._flow.settle(settled)
         if is_new:
-            await self._calls.settled(accepted=True)
+            self._calls.settled(accepted=True)
         elif settled.disproved:
-            await self._calls.settled(accepted=False)
+            self._calls.settled(accepted=False)
         elif settled.searched and has_all:
-            await self._calls.searched()
+            self._calls.searched()
 
 
 def _defect(call: str, error: BaseException) -> str:

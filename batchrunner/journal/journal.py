@@ -207,6 +207,10 @@ class Journal:
             raise no_room("written")
         await self._commit([(MOVE_JOB, rows.moved_row(record)), *_latest(record, attempts)])
 
+    def post(self, timeline_event: TimelineEvent) -> None:
+        """Store an event of the batch's timeline with the next commit, without waiting. A failed commit loses it."""
+        self._commits.post([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])
+
     async def note(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline. Durable on return."""
         await self._commit([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])

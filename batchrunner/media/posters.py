@@ -91,13 +91,12 @@ class Posters:
         self._hurry.set()
         self._executor.shutdown(cancel_futures=True)
 
-    def beside(self, listener: Listener, entries: Iterable[Entry]) -> Listener:
-        """Return a listener that forwards every event and queues the posters of item delivered clip."""
+    def listener(self, entries: Iterable[Entry]) -> Listener:
+        """Return a listener that queues the posters of each delivered clip."""
         names = {entry.job.fingerprint: entry.file for entry in entries}
         due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
         def listen(event: Event) -> None:
-            listener(event)
             if isinstance(event, JobMoved) and event.move is Move.DELIVER:
                 name = names.get(event.record.job.fingerprint)
                 if name is not None:

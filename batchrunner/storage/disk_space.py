@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchrunner.clock import Clock
-from batchrunner.events import Event, JobMoved, Listener
+from batchrunner.events import Event, JobMoved
 from batchrunner.formatting import size_text
 from batchrunner.job import Record
 from batchrunner.journal.journal import LOG_BYTES
@@ -36,19 +36,13 @@ class DiskSpaceGuard:
         self._free_inodes: int | None = 0
         self._asked_at = float("-inf")  # monotonic, s
 
-    def beside(self, listener: Listener) -> Listener:
-        """Return a listener that forwards every event and records the sizes of clips."""
-
-        def listen(event: Event) -> None:
-            listener(event)
-            if isinstance(event, JobMoved) and event.record.result is not None:
-                size_bytes = event.record.result.size_bytes
-                self._largest_bytes = max(self._largest_bytes, size_bytes)
-                if self._free_bytes is not None:
-                    # until the next question to the disk
-                    self._free_bytes = max(0, self._free_bytes - size_bytes)
-
-        return listen
+    def on_event(self, event: Event) -> None:
+        """Record the size of a delivered clip. Subscribe this to the run's events."""
+        if isinstance(event, JobMoved) and event.record.result is not None:
+            size_bytes = event.record.result.size_bytes
+            self._largest_bytes = max(self._largest_bytes, size_bytes)
+            if self._free_bytes is not None:
+                self._free_bytes = max(0, self._free_bytes - size_bytes)  # until the next question to the disk
 
     def lacks(self, clips: int) -> str:
         """Return why the disk lacks space for `clips` more clips, or "". The disk is asked once a second."""

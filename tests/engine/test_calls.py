@@ -12,7 +12,6 @@ from batchrunner.engine.calls import CALLS, CallHealth
 from batchrunner.engine.policy import Policy
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.events import CallHealthChanged, CapChanged, Event
-from batchrunner.job import TimelineEvent
 from tests.conftest import NOW
 
 DOWN = ServiceFault("unavailable", "down", status=503)
@@ -41,21 +40,14 @@ class Longest:
 
 
 class Health:
-    """A call health with the events that it announced and noted. limit: the user's cap. in_flight: generations."""
+    """A call health with the events that it announced. limit: the user's cap. in_flight: generations."""
 
-    def __init__(self, limit: int = 8, *, in_flight: int = 0, note_fails: bool = False, **policy: Any) -> None:
+    def __init__(self, limit: int = 8, *, in_flight: int = 0, **policy: Any) -> None:
         self.announced: list[Event] = []
-        self.noted: list[TimelineEvent] = []
-        self.note_fails = note_fails
         self.clock = Still()
-        deps = Mock(clock=self.clock, journal=self, rng=Longest(), announce=self.announced.append)
+        deps = Mock(clock=self.clock, rng=Longest(), announce=self.announced.append)
         bounds = Policy(concurrency=limit, poll_interval_s=15.0, **policy)
         self.calls = CallHealth(deps, bounds, lambda: in_flight)
-
-    async def note(self, timeline_event: TimelineEvent) -> None:
-        if self.note_fails:
-            raise LocalFault("disk_full", "the disk is full")
-        self.noted.append(timeline_event)
 
     def end(
         self, call: str, outcome: object = "reply", job: str = "a", breaker_generation: int | None = None
@@ -102,7 +94,7 @@ def test_each_kind_of_call_has_its_own_breaker() -> None:
     assert health.statuses() == {"submit": "paused", "poll": "fine", "download": "fine"}
 
 
-def test_a_change_is_announced_and_noted_and_a_longer_wait_is_only_announced() -> None:
+def test_a_change_and_a_longer_wait_are_announced() -> None:
     health = Health()
     for _ in range(3):
         health.end("poll", DOWN)
@@ -115,11 +107,6 @@ def test_a_change_is_announced_and_noted_and_a_longer_wait_is_only_announced() -
         ("poll", "down", "down", NOW + 120),
         ("poll", "fine", "", None),
     ]
-    assert [(timeline_event.kind, timeline_event.call, timeline_event.status) for timeline_event in health.noted] == [
-        ("call_health", "poll", "down"),
-        ("call_health", "poll", "fine"),
-    ]
-    assert health.noted[0].message == "down"
 
 
 def test_an_answer_that_is_a_jobs_own_fault_closes_the_breaker_and_is_announced() -> None:
@@ -132,15 +119,9 @@ def test_an_answer_that_is_a_jobs_own_fault_closes_the_breaker_and_is_announced(
     assert health.statuses()["submit"] == "fine"
     last = health.changes()[-1]
     assert (last.status, last.next_at) == ("fine", None)
-    assert [timeline_event.status for timeline_event in health.noted] == ["down", "fine"]
+    before = len(health.announced)
     health.end("submit", BAD, "e")
-    assert len(health.noted) == 2, "announced once"
-
-
-def test_a_timeline_event_that_the_disk_refuses_does_not_lose_the_reply() -> None:
-    health = Health(in_flight=8, note_fails=True)
-    assert health.end("submit", SLOW) is SLOW
-    assert health.end("submit", "an id that is paid for") == "an id that is paid for"
+    assert len(health.announced) == before, "announced once"
 
 
 # The cap
@@ -158,9 +139,6 @@ def test_a_throttled_submission_halves_the_cap_once_and_accepted_ones_raise_it()
     assert health.calls.cap == 8
     changes = [(event.cap, event.limit) for event in health.announced if isinstance(event, CapChanged)]
     assert changes == [(cap, 8) for cap in (4, 2, 3, 4, 5, 6, 7, 8)]
-    assert [timeline_event.status for timeline_event in health.noted if timeline_event.kind == "cap"] == [
-        str(cap) for cap, _ in changes
-    ]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +241,6 @@ def test_a_probe_that_fails_is_not_raised_and_lengthens_the_wait() -> None:
     assert health.calls.wants_probe()
     health.probe(BROKE)
     assert health.statuses()["submit"] == "paused"
-    assert health.noted[-1].status == "paused"
 
 
 @pytest.mark.parametrize("ending", [RuntimeError("a defect"), asyncio.CancelledError(), LocalFault("disk_full", "x")])

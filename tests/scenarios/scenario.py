@@ -47,6 +47,7 @@ from tests.scenarios.world import (
     MortalExecutor,
     SimDisk,
     in_virtual_time,
+    strict_bus,
 )
 
 MODEL = "alibaba/wan2.2-14b-animate-replace"
@@ -318,8 +319,9 @@ class Scenario:
 
                 loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
 
+        bus = strict_bus(_listener(story, loop))
         process = asyncio.ensure_future(
-            drive(setup, Endpoint(url, "k"), _listener(story, loop), outside, (listen, lambda: _first(caught)))
+            drive(setup, Endpoint(url, "k"), bus, outside, (listen, lambda: _first(caught)))
         )
         mortal.at_death, mortal.on_death = files.freeze, process.cancel
         loop.mortal = mortal

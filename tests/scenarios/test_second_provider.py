@@ -43,6 +43,7 @@ from tests.scenarios.world import (
     MortalExecutor,
     SimDisk,
     in_virtual_time,
+    strict_bus,
 )
 from tests.transfer.memory_store import Bucket, MemoryStore
 
@@ -103,7 +104,7 @@ class Simulation:
         self.rundir.make()
         control: Any = (lambda _: None, lambda: None)
         endpoint = Endpoint(self.url, self.studio.key)
-        process = asyncio.ensure_future(drive(self._setup(**flags), endpoint, lambda _: None, outside, control))
+        process = asyncio.ensure_future(drive(self._setup(**flags), endpoint, strict_bus(), outside, control))
         mortal.at_death, mortal.on_death = files.freeze, process.cancel
         self.loop.mortal = mortal
         status = None

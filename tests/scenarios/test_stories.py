@@ -21,7 +21,7 @@ from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine
 from batchrunner.errors import UsageError
-from batchrunner.events import Event, JobMoved, RunStarted
+from batchrunner.events import Event, EventBus, JobMoved, Listener, Noticed, RunStarted
 from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
 from batchrunner.media import decoder
@@ -33,7 +33,7 @@ from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
 from tests.scenarios.scenario import _job, _render
-from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time
+from tests.scenarios.world import EPOCH, Loop, Mortal, MortalExecutor, SimDisk, in_virtual_time, strict_bus
 
 QUIET = SandboxConfig(seed=1, capacity=8, queue_wait_s=0.0, duration_s=60.0, spread=0.0)
 
@@ -50,6 +50,14 @@ class Simulation:
     events: list[Event] = field(default_factory=list)
     lists_on_acceptance: bool = False
     clock: LoopClock = field(default_factory=lambda: LoopClock(EPOCH))
+    failing: Listener | None = None  # one more listener of the next runs, which may raise
+
+    def _bus(self) -> EventBus:
+        bus = strict_bus()
+        if self.failing is not None:
+            bus.subscribe(self.failing, name="failing")
+        bus.subscribe(self.events.append, shows_notices=True)
+        return bus
 
     def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
         """Return the loaded manifest."""
@@ -81,7 +89,7 @@ class Simulation:
         status = await drive(
             setup,
             Endpoint(self.service.url, "k", lists_on_acceptance=self.lists_on_acceptance),
-            self.events.append,
+            self._bus(),
             outside,
             (listen, ending),
         )
@@ -148,6 +156,26 @@ def test_without_a_log_a_job_in_doubt_waits_for_the_user(tmp_path: Path, kind: s
         assert sorted(sim.accepted().values()) == [1, 2], "once more, on request"
 
     play(tmp_path, story, Fault(on="submit", kind=kind, first=1), logs=False)
+
+
+def test_a_listener_that_raises_is_dropped_and_the_run_continues(tmp_path: Path) -> None:
+    received: list[Event] = []
+
+    def fail(event: Event) -> None:
+        received.append(event)
+        assert not isinstance(event, JobMoved), "a defect in a listener"
+
+    async def story(sim: Simulation) -> None:
+        sim.failing = fail
+        assert await sim.run(entries("a", "b")) == 0
+        assert set(sim.states().values()) == {"succeeded"}
+        assert [type(event) for event in received].count(JobMoved) == 1, "it receives no more events"
+        notices = [event for event in sim.events if isinstance(event, Noticed) and event.urgent]
+        [notice] = [event for event in notices if "the listener failing failed" in event.message]
+        assert "a defect in a listener" in notice.message
+        assert sum(isinstance(event, JobMoved) for event in sim.events) > 2
+
+    play(tmp_path, story)
 
 
 def test_a_late_log_settles_the_job_in_doubt_in_a_later_run(tmp_path: Path) -> None:

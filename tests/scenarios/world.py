@@ -13,12 +13,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 from unittest.mock import patch
 
 import aiohappyeyeballs
 import async_solipsism
 
+from batchrunner.events import EventBus, Listener
 from tests.conftest import Opening
 from tests.scenarios.damage import NO_FAILURE, DiskFailure, JournalFiles, files_end_at
 
@@ -103,6 +104,18 @@ def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
     finally:
         loop.close()
         asyncio.set_event_loop(None)
+
+
+def strict_bus(*listeners: Listener) -> EventBus:
+    """Return a bus with these listeners. A test fails if one of them raises."""
+
+    def report(message: str) -> NoReturn:
+        raise AssertionError(message)
+
+    bus = EventBus(report)
+    for listener in listeners:
+        bus.subscribe(listener)
+    return bus
 
 
 class MortalExecutor(concurrent.futures.Executor):
