@@ -198,7 +198,7 @@ _HEAD = """\
 
 version: 1
 concurrency: 4                  # most generations in flight at once
-# max_credits: 5000000          # a budget: nothing is submitted beyond it
+# max_cost: 5USD                # a budget: nothing is submitted beyond it
 # deadline: "22:00-06:00"       # when to work; a later run continues
 
 """
