@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrunner.providers import registry
 from tests.conftest import ROOT
 
 PACKAGE = "batchrunner"
@@ -183,6 +184,16 @@ def test_the_engine_uses_only_the_neutral_provider_types() -> None:
             names = {name.partition(":")[0] for name in module.imports | module.later}
             known = {name for name in names if name.startswith("batchrunner.providers")}
             assert known <= {"batchrunner.providers", "batchrunner.providers.base"}, module.name
+
+
+def test_only_a_model_s_file_and_its_provider_know_the_fields_of_requests() -> None:
+    """A model with other fields is one file: no module has to learn their names."""
+    fields = {item.field for spec in registry.models().values() for item in spec.inputs}
+    assert fields >= {"video_url", "image_url"}
+    pattern = re.compile(rf"\b({'|'.join(sorted(fields))})\b")
+    for module in everything():
+        if not module.name.startswith("batchrunner.providers.aimlapi"):
+            assert not pattern.search(module.text), module.name
 
 
 def test_errors_imports_nothing_of_the_package() -> None:

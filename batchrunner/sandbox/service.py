@@ -179,9 +179,8 @@ class Service:
             rendered = self.store.finished(generation.file) or await self._render(self._request(generation))
             data = self.store.keep_result(generation.file, rendered)
         except RenderFailed as failure:
-            model = BY_NAME[generation.accepted["model"]]
-            field = model.field_of(failure.field) or failure.field
-            error = fal_error(field, failure.message, failure.kind) if failure.field else BROKEN_RENDERER
+            field = BY_NAME[generation.accepted["model"]].field_of(failure.input_kind)
+            error = fal_error(field, failure.message, failure.kind) if field else BROKEN_RENDERER
             outcome: Event = {"event": "failed", "error": error}
         except OSError as failure:  # a full disk: this generation fails, and says why
             outcome = {"event": "failed", "error": {"name": "Error", "message": str(failure)}}

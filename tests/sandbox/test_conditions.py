@@ -349,13 +349,13 @@ def test_a_tiny_clip_needs_readable_inputs(tmp_path: Path) -> None:
     video, image = next(MEDIA.glob("*.mp4")), next(MEDIA.glob("*.[jp][pn]g"))
     bad = tmp_path / "bad"
     bad.write_bytes(b"neither")
-    for request, field in [
-        (RenderRequest(bad, image, tmp_path / "o"), "video_url"),
-        (RenderRequest(video, bad, tmp_path / "o"), "image_url"),
+    for request, input_kind in [
+        (RenderRequest(bad, image, tmp_path / "o"), "video"),
+        (RenderRequest(video, bad, tmp_path / "o"), "image"),
     ]:
         with pytest.raises(RenderFailed) as caught:
             render_tiny(request)
-        assert caught.value.field == field
+        assert caught.value.input_kind == input_kind
 
 
 def test_tiny_rendering_is_optional() -> None:

@@ -234,7 +234,7 @@ def test_a_malformed_client_request_id_is_dropped(virtual: Any, sent: str) -> No
 
 def test_unusable_media_fail_the_generation(virtual: Any) -> None:
     async def refuse(_request: RenderRequest) -> bytes:
-        raise RenderFailed("image_url", "image_load_error", "Could not load the image")
+        raise RenderFailed("image", "image_load_error", "Could not load the image")
 
     async def scenario(client: Client) -> None:
         _, body, _ = await client.submit()
@@ -718,7 +718,7 @@ def test_the_pool_ends_its_workers_at_once(tmp_path: Path) -> None:
         pool = RenderPool(1)
         with pytest.raises(RenderFailed) as caught:
             await pool(RenderRequest(tmp_path / "none.mp4", tmp_path / "none.jpg", tmp_path / "out.mp4"))
-        assert caught.value.field == "image_url"
+        assert caught.value.input_kind == "image"
         pool.close()
 
     asyncio.run(main())

@@ -147,16 +147,16 @@ def test_an_odd_length_is_halved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "content"),
-    [("video_url", b""), ("video_url", b"no clip"), ("image_url", b""), ("image_url", b"no picture")],
+    ("input_kind", "content"),
+    [("video", b""), ("video", b"no clip"), ("image", b""), ("image", b"no picture")],
 )
-def test_unusable_inputs_are_named(tmp_path: Path, field: str, content: bytes) -> None:
+def test_unusable_inputs_are_named(tmp_path: Path, input_kind: str, content: bytes) -> None:
     bad = tmp_path / "bad"
     bad.write_bytes(content)
-    video, image = (bad, MEDIA / "standin.jpg") if field == "video_url" else (MEDIA / "standin.mp4", bad)
+    video, image = (bad, MEDIA / "standin.jpg") if input_kind == "video" else (MEDIA / "standin.mp4", bad)
     with pytest.raises(RenderFailed) as caught:
         render(RenderRequest(video, image, tmp_path / "out.mp4"))
-    assert caught.value.field == field
+    assert caught.value.input_kind == input_kind
 
 
 def test_a_sound_file_is_not_a_clip(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RenderFailed, match="Invalid data") as caught:
         rendered(tmp_path, tmp_path / "a.mp4", composite=False)
     assert "Errno" not in caught.value.message
-    assert (caught.value.field, caught.value.kind) == ("video_url", "unsupported_video_format")
+    assert (caught.value.input_kind, caught.value.kind) == ("video", "unsupported_video_format")
 
 
 def test_a_truncated_stream_ends_there(tmp_path: Path) -> None:

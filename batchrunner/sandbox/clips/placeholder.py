@@ -72,7 +72,7 @@ def _check_image(path: Path) -> None:
         with Image.open(path):
             pass
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RenderFailed("image_url", "image_load_error", f"Could not load the image: {error}") from None
+        raise RenderFailed("image", "image_load_error", f"Could not load the image: {error}") from None
 
 
 @lru_cache(maxsize=64)

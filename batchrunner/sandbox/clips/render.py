@@ -44,17 +44,17 @@ class RenderRequest:
 
 
 class RenderFailed(Exception):
-    """An input cannot be used. field, kind: as in the upstream's error: the request's field and the error's type."""
+    """An input cannot be used. input_kind: ``video``, ``image`` or "". kind: the type of the upstream's error."""
 
-    def __init__(self, field: str, kind: str, message: str) -> None:
-        super().__init__(field, kind, message)  # all three, so that it survives the way between processes
-        self.field, self.kind, self.message = field, kind, message
+    def __init__(self, input_kind: str, kind: str, message: str) -> None:
+        super().__init__(input_kind, kind, message)  # all three, so that it survives the way between processes
+        self.input_kind, self.kind, self.message = input_kind, kind, message
 
 
 def unsupported(error: Exception) -> RenderFailed:
     """The failure of a video that cannot be decoded or encoded. It names no path and no number of the libraries."""
     reason = getattr(error, "strerror", None) or str(error)
-    return RenderFailed("video_url", "unsupported_video_format", f"Could not process the video: {reason}")
+    return RenderFailed("video", "unsupported_video_format", f"Could not process the video: {reason}")
 
 
 def render(request: RenderRequest) -> Path:
@@ -99,7 +99,7 @@ def open_image(path: Path) -> "Image.Image":
             image.thumbnail((2048, 2048))  # no clip shows more
             return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RenderFailed("image_url", "image_load_error", f"Could not load the image: {error}") from None
+        raise RenderFailed("image", "image_load_error", f"Could not load the image: {error}") from None
 
 
 def _encode(request: RenderRequest, character: "Image.Image") -> None:
