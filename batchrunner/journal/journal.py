@@ -52,6 +52,7 @@ _BALLAST_BYTES = 256 * 1024
 _LOG_PAGES = 128
 LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # size of a log just before a checkpoint
 _TEXTS = 4 * MOST_ROWS  # cached statements: three kinds of changes are frequent, each with any number of rows
+BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database
 APPLICATION_ID = 0x42525231  # "BRR1": marks a SQLite file as a journal
 
 _NEWER_HINT = "Install the newer version again; nothing was submitted and nothing was changed."
@@ -352,9 +353,13 @@ def _checked(connection: sqlite3.Connection) -> Snapshot | None:
 
 
 def create(path: Path) -> None:
-    """Create a journal. It is complete before it gets its name, so an incomplete file under this name is damage."""
+    """Create a journal. It is complete before it gets its name, so an incomplete file under this name is damage.
+
+    It has its write-ahead log from the start. A later change to one needs a rollback journal, and SQLite does not make
+    the removal of that durable: after a power failure it would come back and roll the change back.
+    """
     new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
+    remove(new)
     connection = sqlite3.connect(new, isolation_level=None)
     try:
         connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
@@ -362,10 +367,17 @@ def create(path: Path) -> None:
             connection.execute(statement, values)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {migrate.VERSION}")
+        connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
     new.replace(path)
     Disk().flush_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove an unfinished journal, and files of SQLite beside it that it would take for those of the next one."""
+    for end in ("", *BESIDE):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

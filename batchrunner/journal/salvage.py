@@ -96,6 +96,7 @@ def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None
     """
     new = path.with_name(f"{path.name}.recovered")
     with reading(path):
+        journal.remove(new)
         journal.create(new)
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
             mark = mark or reader.mark(connection)[0]
@@ -116,14 +117,15 @@ def finish(path: Path) -> None:
 
 
 def _keep_aside(path: Path) -> None:
-    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
+    names = (path.name, f"{path.name}-wal", f"{path.name}-journal")
+    files = [file for file in map(path.with_name, names) if file.exists()]
     if not files:
         return
     number = 1
     while (folder := path.with_name(f"damaged.{number}")).exists():
         number += 1
     folder.mkdir()
-    for file in reversed(files):  # the log first: SQLite would use it with the new journal
+    for file in reversed(files):  # the journal last: SQLite would use the others with the new one
         file.rename(folder / file.name)
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 

@@ -156,6 +156,15 @@ def test_a_recovery_of_a_sound_journal_changes_nothing_and_keeps_the_earlier_fil
     again.close()
 
 
+def test_a_recovery_leaves_no_file_of_the_earlier_journal_beside_the_new_one(rundir: RunDir) -> None:
+    stale = [rundir.journal.with_name(f"{name}-journal") for name in ("journal.db", "journal.db.recovered")]
+    for file in stale:
+        file.write_bytes(b"stale")
+    opened(rundir, recovers=True).close()
+    assert not any(file.exists() for file in stale)
+    assert (rundir.journal.parent / "damaged.1" / "journal.db-journal").read_bytes() == b"stale"
+
+
 def test_damage_found_by_a_write_names_recover(rundir: RunDir) -> None:
     journal = opened(rundir)
     with closing(sqlite3.connect(rundir.journal)) as other:

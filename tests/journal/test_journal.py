@@ -856,6 +856,21 @@ def test_without_reserved_space_the_journal_opens(path: Path, monkeypatch: pytes
     Journal(path, Inline()).close()
 
 
+def test_a_new_journal_has_its_write_ahead_log_from_the_start(path: Path) -> None:
+    """A change to it would need a rollback journal, which may come back after a power failure."""
+    module.create(path)
+    assert path.read_bytes()[18:20] == b"\2\2", "SQLite's mark of a write-ahead log"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
+def test_files_of_an_unfinished_journal_do_not_disturb_the_next_one(path: Path, end: str) -> None:
+    (path.parent / f"journal.new{end}").write_bytes(b"x" * 9000)
+    module.create(path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    Journal(path, Inline()).close()
+
+
 def test_so_many_of_the_latest_attempts_are_stored_as_are_asked_for(journal: Journal, path: Path) -> None:
     """A job that failed and is in doubt at once changes two attempts in one commit."""
     begun(journal, "a")
