@@ -34,8 +34,9 @@ Exit statuses of run:
   0  every job succeeded
   1  some jobs failed or are in doubt
   2  usage error or invalid manifest; nothing was submitted
-  3  stopped early on purpose; run again to continue
+  3  stopped early as planned; run again to continue
   4  another process is running this batch
+  5  stopped early, and a person has to act
   130, 143  stopped cleanly by SIGINT, SIGTERM
 """
 

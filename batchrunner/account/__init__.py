@@ -1,1 +1,1 @@
-"""What all batches of one account share: paid work, slots, pace, budgets. The engine uses only `account.base`."""
+"""The shared state of an account's batches: paid work, slots, pace, budgets. The engine uses only `account.base`."""

@@ -1,4 +1,4 @@
-"""What the engine needs of the account: `AccountSession` and its answers, in neutral terms. Pure.
+"""The engine's interface to the account: `AccountSession` and its answers, in neutral terms. Pure.
 
 The engine claims a job before it begins a submission, and reports each move of a job after the journal has it. All
 times are wall time, seconds since the epoch, because several processes share them. Amounts are credits.
@@ -73,8 +73,8 @@ class Hold:
 class Reuse:
     """The account has paid for the job: take its clip, or poll its generation. Both are free.
 
-    clips: files to copy, the best first; none where the generation is polled. in_flight: the generation has not ended
-    as far as is known.
+    clips: files to copy, the best first; none if the generation is polled. in_flight: the generation has not ended
+    as far as known.
     """
 
     generation_id: str

@@ -30,7 +30,7 @@ VERSION = 1
 APPLICATION_ID = 0x42524131  # "BRA1"
 _BUSY_S = 30.0
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
-_HINT = "Run again: the index is made again from the run directories, where that is needed."
+_HINT = "Run again: if needed, the index is rebuilt from the run directories."
 
 Connect = Callable[[str], sqlite3.Connection]
 Transaction = Callable[[sqlite3.Connection], Any]
@@ -46,7 +46,7 @@ class _Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What became of the run directories when the index was made again, or added to.
+    """The run directories of a rebuilt or extended index.
 
     unread: directory and reason. set_aside: the new names of broken files.
     """
@@ -66,7 +66,7 @@ def connect(path: str) -> sqlite3.Connection:
 class Index:
     """The open index in a state folder. Every method blocks; use it from one thread at a time.
 
-    rebuilt: what happened if the index was made again when it was opened, else None. connection: how to connect; a
+    rebuilt: the result if the index was rebuilt on opening, otherwise None. connection: how to connect; a
     test passes a connection that fails. Raises LocalFault, UsageError.
     """
 

@@ -47,7 +47,7 @@ def file_names(entries: tuple[Entry, ...]) -> Callable[[str], str | None]:
 
 
 def rows_of_ended(batch: BatchRow, stored: Stored) -> tuple[list[JobRow], list[SubmissionRow]]:
-    """Return the rows of a batch that no process runs: what was being submitted is in doubt."""
+    """Return the rows of a batch that no process runs: a job that was being submitted is in doubt."""
     if stored.snapshot is None:
         return [], []
     jobs, submissions = rows_of(batch, stored.snapshot.records.values(), file_names(stored.snapshot.entries))

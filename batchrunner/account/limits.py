@@ -41,7 +41,7 @@ class Limits:
 
     @property
     def any(self) -> bool:
-        """Whether there is a limit."""
+        """True if there is a limit."""
         return self != Limits()
 
 
@@ -56,7 +56,7 @@ def limits_for(configured: Mapping[str, Limits], account: Account) -> Limits:
 def over_budget(limits: Limits, today: float, month: float, estimate: float | None) -> tuple[str, str]:
     """Return why a submission would exceed a budget of the account: a kind of `plan.endings` and a text, or two "".
 
-    today, month: what is spent and reserved, in credits. estimate: of the submission, None if unknown.
+    today, month: spent and reserved credits. estimate: of the submission, None if unknown.
     """
     for setting, limit, spent in (
         ("max_cost_per_day", limits.credits_per_day, today),

@@ -37,7 +37,7 @@ class SharedPace:
             self._descriptor = -1
 
     def next_at(self, now: float) -> float:
-        """When the next call may be made: `now`, or a moment to come (monotonic, s)."""
+        """Return when the next call may be made: `now`, or a moment to come (monotonic, s)."""
         return max(now, self._used_until(now) + self._interval_s - self._burst_s)
 
     def take(self, now: float) -> None:
@@ -54,9 +54,9 @@ class SharedPace:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _used_until(self, now: float) -> float:
-        """Return up to when calls are used up: at least `now`, and not far ahead.
+        """Return the time until which calls are used up: at least `now`, and not far ahead.
 
-        A restart of the machine sets the clock back; what the file says from before does not count then.
+        A restart of the machine sets the clock back; values in the file from before the restart are then ignored.
         """
         until = self._alone
         with suppress(OSError, struct.error, OverflowError):

@@ -1,4 +1,4 @@
-"""Which batches a process runs: a lock file per batch, which the kernel releases when the process ends.
+"""The batches that processes run: a lock file per batch, which the kernel releases when the process ends.
 
 The files stay when a run ends. They are empty.
 """

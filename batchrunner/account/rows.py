@@ -67,7 +67,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRow:
-    """One submission. cost: what it counts in budgets. outcome: of the attempt, or ``claimed``."""
+    """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``."""
 
     account: str
     request_id: str

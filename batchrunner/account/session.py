@@ -117,7 +117,7 @@ class Session:
         await self._batcher.do([_Item(partial(self._register, records=records, sequence=sequence))])
 
     async def close(self, sequence: int | None) -> None:
-        """Store what is left. sequence: the journal's last commit, or None where it may lack records of this run.
+        """Store the remaining items. sequence: the journal's last commit, or None if it may lack records of this run.
 
         Raises LocalFault; the next run then brings the index in line with the journal.
         """
@@ -183,7 +183,7 @@ class Session:
 
     @staticmethod
     def _is_rare(items: Sequence[_Item]) -> bool:
-        """Whether the commit must be on the disk: all but claims, of which the journal knows after a power cut."""
+        """Return whether the commit must be on the disk. A claim need not be: the journal has it after a power cut."""
         return any(not (isinstance(item.work, partial) and "request" in item.work.keywords) for item in items)
 
     def _store(self, connection: Any, changed: Mapping[str, Record], freed: Mapping[str, str | None]) -> None:

@@ -1,4 +1,4 @@
-"""What is read and written in one transaction of the index. The caller opens and ends it; `now` is an argument.
+"""The reads and writes in one transaction of the index. The caller opens and ends it; `now` is an argument.
 
 Only `claim` decides something, and it decides with everything that other processes have committed.
 """
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a claim asks outside of the index. is_running: whether a process runs a batch. exists: of a clip's file."""
+    """The facts for a claim from outside the index. exists: of a clip's file."""
 
     is_running: Callable[[str], bool]
     exists: Callable[[Clip], bool]
@@ -125,7 +125,7 @@ def _throttled(connection: sqlite3.Connection, account: str, now: float) -> Wait
 def _slot(
     connection: sqlite3.Connection, request: Request, limits: Limits, outside: Outside, now: float
 ) -> Wait | Unsettled | None:
-    """Return None where a slot is free and no other batch goes first; the batch counts as waiting otherwise."""
+    """Return None if a slot is free and no other batch goes first; the batch counts as waiting otherwise."""
     if limits.concurrency is None:
         return None
     batch = request.batch
@@ -181,7 +181,7 @@ def _ahead(connection: sqlite3.Connection, batch: BatchRow, outside: Outside, no
 
 
 def spend(connection: sqlite3.Connection, account: str, now: float, limits: Limits) -> tuple[float, float]:
-    """Return what the account has spent and reserved today and this month (UTC), in credits; 0 where no limit asks."""
+    """Return what the account has spent and reserved today and this month (UTC), in credits; 0 without a limit."""
     day, (first, last) = day_of(now), month_of(now)
     today = month = 0.0
     if limits.credits_per_day is not None:
@@ -292,7 +292,7 @@ def import_rows(
 
 
 def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
-    """Treat a killed batch whose journal cannot be read: what it may have submitted is in doubt."""
+    """Treat a killed batch whose journal cannot be read: jobs that it may have submitted are in doubt."""
     connection.execute(
         "UPDATE jobs SET state = ?, takes_slot = 1, slot_until = coalesce(submitted_at, 0) + ? "
         "WHERE batch_id = ? AND state IN (?, ?)",

@@ -34,7 +34,7 @@ _LEAST_INODES = 1000
 
 
 class Level(StrEnum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     OK = "ok"
     WARNING = "warning"  # a run works, but perhaps not as expected
@@ -43,7 +43,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. message: what was found. step: what to do about it, or ""."""
+    """The result of a check. message: the finding. step: the next step, or ""."""
 
     check: str
     level: Level
@@ -208,7 +208,7 @@ def _existing(path: Path) -> Path:
 
 
 def _write_problem(path: Path) -> str:
-    """Why nothing can be written to `path`, or to the folder in which it would be made; "" if it can."""
+    """Return why nothing can be written to `path`, or to its future parent directory; "" if it can."""
     place = _existing(path)
     probe = place / f".batchrunner-doctor-{id(path):x}"
     try:

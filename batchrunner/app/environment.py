@@ -1,4 +1,4 @@
-"""What a run takes from outside: clock, randomness, threads, file system."""
+"""The environment of a run: clock, randomness, threads, file system."""
 
 import os
 from collections.abc import Iterator

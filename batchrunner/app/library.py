@@ -76,7 +76,7 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether all jobs succeeded."""
+        """True if all jobs succeeded."""
         return self.exit_status is ExitStatus.OK
 
 

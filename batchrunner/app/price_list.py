@@ -66,7 +66,7 @@ def _services(path: Path | None) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write in one step, so that a reader finds the old content or the new one."""
+    """Write in one step: a reader finds the old content or the new one."""
     import tempfile
 
     descriptor, name = tempfile.mkstemp(dir=path.parent)

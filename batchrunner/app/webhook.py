@@ -129,6 +129,6 @@ _NO_SPACE = "\u200b"  # zero width: the chat no longer recognises the name
 
 
 def _escaped(text: str) -> str:
-    """Escape `text` so that it mentions nobody: Slack's three characters (``<!channel>``) and the @ of ``@channel``."""
+    """Escape the mentions in `text`: Slack's three characters (``<!channel>``) and the @ of ``@channel``."""
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MENTION.sub(f"@{_NO_SPACE}", plain)

@@ -37,7 +37,7 @@ _DISK_ERRORS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
 }
-# A write meets these where the file's content is at fault. A damaged index can make a new row look like an earlier one.
+# A write raises these errors if the file is damaged. A damaged index can make a new row look like an earlier one.
 _DAMAGE_ERRORS = {
     sqlite3.SQLITE_ERROR,
     sqlite3.SQLITE_CORRUPT,
@@ -83,7 +83,7 @@ def refused(error: sqlite3.Error, path: Path, doing: str) -> LocalFault:
 
 
 def _is_damage(error: sqlite3.Error, path: Path) -> bool:
-    """Whether the content of the file is at fault. SQLite does not write a file whose header has a later version."""
+    """Return whether the file is damaged. SQLite does not write a file whose header has a later version."""
     is_header = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)
     return is_header or _kind(error) in _DAMAGE_ERRORS
 
@@ -96,7 +96,7 @@ def _is_full(folder: Path) -> bool:
 
 
 def _is_at_limit(path: Path) -> bool:
-    """Whether the process's file size limit keeps the journal or its log from growing."""
+    """Return whether the process's file size limit keeps the journal or its log from growing."""
     limit_bytes = durable_files.largest_file_bytes()
     names = (path, path.with_name(f"{path.name}-wal"))
     return limit_bytes is not None and any(

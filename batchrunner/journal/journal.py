@@ -172,7 +172,7 @@ class Journal:
             return _in_one_view(self._connection, reader.snapshot)
 
     def has_run(self) -> bool:
-        """Whether a run has started here. Raises JournalError as `snapshot` does."""
+        """Return whether a run has started here. Raises JournalError as `snapshot` does."""
         with reading(self._path):
             return reader.latest_run(self._connection) is not None
 
@@ -427,7 +427,7 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _has_our_columns(connection: sqlite3.Connection) -> bool:
-    """Whether the tables have this version's columns: a later version number can then be a flipped bit."""
+    """Return whether the tables have this version's columns: a later version number can then be a flipped bit."""
     return all(
         {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
         for table, columns in rows.COLUMNS.items()

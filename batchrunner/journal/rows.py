@@ -63,7 +63,7 @@ def checksum(table: str, values: Iterable[Any]) -> int:
 
 @cache
 def _seed(table: str) -> int:
-    """Where a checksum starts: a row of one table is not valid in another."""
+    """Return where a checksum starts: a row of one table is not valid in another."""
     return crc32(table.encode())
 
 

@@ -35,7 +35,7 @@ _UNKNOWN = "in_doubt"  # outcome of an attempt whose row is lost
 
 @dataclass
 class Remains:
-    """What is known about a batch. runs: oldest first. records: by fingerprint. files: by name."""
+    """The known facts about a batch. runs: oldest first. records: by fingerprint. files: by name."""
 
     runs: list[Run] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
@@ -190,7 +190,7 @@ def _record(job: Job, standing: tuple[State, Record] | None, known: Mapping[int,
 
 
 def _agrees(state: State, last: Attempt | None, result: Result | None) -> bool:
-    """Whether a job in this state can have this latest attempt."""
+    """Return whether a job in this state can have this latest attempt."""
     match state:
         case State.PENDING:
             return True

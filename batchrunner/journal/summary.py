@@ -88,7 +88,7 @@ def count(path: Path) -> Counts | None:
 
 
 def lists(path: Path, entries: Sequence[Entry]) -> bool:
-    """Whether the journal's entries begin with these, in order. Raises JournalError."""
+    """Return whether the journal's entries begin with these, in order. Raises JournalError."""
 
     def same(connection: sqlite3.Connection) -> bool:
         stored = connection.execute(f"{reader.GET_ENTRIES} ORDER BY position")

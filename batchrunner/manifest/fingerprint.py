@@ -34,5 +34,5 @@ def _template(model: str, *inputs: str) -> tuple[list[str], str]:
 
 
 def _identity(media: Media) -> str:
-    """Return the content's digest if known, so that a renamed file is the same job, or the URL. As JSON."""
+    """Return the content's digest if known, otherwise the URL, as JSON. A renamed file is the same job."""
     return f'{{"sha256":"{media.sha256}"}}' if media.sha256 else f'{{"url":{_text(media.uri or "")}}}'

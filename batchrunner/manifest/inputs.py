@@ -56,7 +56,7 @@ class Inputs:
         self._files: dict[tuple[Kind, str], Media] = {}
 
     def all(self, fields: Mapping[str, Any], spec: ModelSpec) -> dict[str, Media]:
-        """The inputs of a job by name. Raises KeyError where a required one is missing, and MediaProblem."""
+        """The inputs of a job by name. Raises KeyError if a required one is missing, and MediaProblem."""
         inputs = {}
         for name, kind in spec.kinds:
             text = fields.get(name)

@@ -238,7 +238,7 @@ def report(found: Found, how: str, jobs: int, path: Path, folder: Path) -> str:
     if len(found.left_out) > _MAX_LISTED:
         lines.append(f"… and {len(found.left_out) - _MAX_LISTED:,} more")
     steps = (
-        (f"batchrunner plan {quoted}", "what a run would do and cost; nothing is sent"),
+        (f"batchrunner plan {quoted}", "the actions and the cost of a run; sends nothing"),
         (f"batchrunner run {quoted} --provider sandbox --fast", "a rehearsal, free of charge"),
         (f"export AIMLAPI_KEY=…; batchrunner run {quoted}", "the real run"),
     )

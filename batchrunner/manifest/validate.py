@@ -1,6 +1,6 @@
 """Check manifests for `batchrunner validate` and format the result as text, one JSON document, or annotations.
 
-An unreadable manifest is a diagnostic like any other, so that every format reports it. This module prints nothing.
+An unreadable manifest is a diagnostic like any other, and every format reports it. This module prints nothing.
 """
 
 import json

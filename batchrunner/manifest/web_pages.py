@@ -50,7 +50,7 @@ def warning_for(url: str) -> tuple[str, str]:
 
 
 class _Host(NamedTuple):
-    """What is known of a host. pages: patterns of paths that are web pages, and their hints."""
+    """The known web pages of a host. pages: patterns of paths that are web pages, and their hints."""
 
     is_private: bool = False
     pages: tuple[tuple[str, str], ...] = ()

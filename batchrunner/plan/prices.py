@@ -133,7 +133,7 @@ def list_as_facts(prices: PriceList, models: Collection[str] | None = None) -> d
 
 
 def list_from_facts(facts: object) -> PriceList | None:
-    """Do the reverse of `list_as_facts`; None for anything else."""
+    """Do the reverse of `list_as_facts`; None for other values."""
     if not isinstance(facts, dict):
         return None
     try:

@@ -17,7 +17,7 @@ from batchrunner.providers.base import Balance
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """What a plan shows of the account. balance: None if it is not known; note: why not, as text."""
+    """The account in a plan. balance: None if unknown. note: the reason why it is unknown, as text."""
 
     balance: Balance | None = None
     note: str = ""

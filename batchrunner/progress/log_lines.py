@@ -87,7 +87,7 @@ class Pulse:
         self._last: float | None = None
 
     def is_due(self, event: Event) -> bool:
-        """Whether a heartbeat is due at this event. Call it for every event."""
+        """Return whether a heartbeat is due at this event. Call it for every event."""
         if isinstance(event, RunStarted):
             self._last = event.at
         if not isinstance(event, Alive) or self._last is None or 0 <= event.at - self._last < PULSE_EVERY_S:

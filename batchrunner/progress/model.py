@@ -155,12 +155,12 @@ class Model:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a circuit breaker is open for another reason than throttling."""
+        """True if a circuit breaker is open for another reason than throttling."""
         return any(closed.status != _THROTTLED for closed in self.closed.values())
 
     @property
     def waits_for_in_doubt(self) -> bool:
-        """Whether jobs wait because submissions in doubt occupy every slot."""
+        """True if jobs wait because submissions in doubt occupy every slot."""
         return not self.in_flight and self.states[State.PENDING] > 0 and self.states[State.IN_DOUBT] >= self.cap > 0
 
     @property

@@ -223,7 +223,7 @@ def line_printer(stream: TextIO) -> Callable[[str, Level], None]:
 
 
 def takes_screen(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal on which a screen can be drawn."""
+    """Return whether `stream` is a terminal on which a screen can be drawn."""
     return stream.isatty() and not console_on(stream).is_dumb_terminal
 
 
@@ -246,7 +246,7 @@ def _put(stream: TextIO, text: str, _: Level) -> None:
 
 
 def _takes(file: Any) -> bool:
-    """Whether the terminal accepts output now; a stopped terminal does not."""
+    """Return whether the terminal accepts output now; a stopped terminal does not."""
     try:
         poll = select.poll()
         poll.register(file.fileno(), select.POLLOUT)

@@ -1,6 +1,6 @@
-"""Why jobs did not succeed, grouped by cause, and the next step of each cause. Pure.
+"""The unsuccessful jobs grouped by cause, with the next step of each cause. Pure.
 
-Rules: everything is read off the report's dict. A command can be pasted into a shell, in the directory in which the
+Rules: all data comes from the report's dict. A command can be pasted into a shell, in the directory in which the
 batch was started. A cause has no command if none makes progress (`batchrunner.plan.endings`): then its note
 says what a person does first. A command that pays again says so in its note.
 """

@@ -110,7 +110,7 @@ def _cost(report: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """What to do next. command: what to type, or "". text: its effect, or what a person does."""
+    """A next step. command: the command, or "". text: its effect, or the action of a person."""
 
     label: str
     command: str
@@ -118,7 +118,7 @@ class NextStep:
 
 
 def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> list[NextStep]:
-    """Return the next steps, each once: what a person does first, then commands. found: the causes, if known."""
+    """Return the next steps, each once: actions of a person first, then commands. found: the causes, if known."""
     found = causes(report) if found is None else found
     last = ending(report)
     unfinished = report["totals"]["pending"] + report["totals"]["in_flight"]

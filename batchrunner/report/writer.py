@@ -166,7 +166,7 @@ def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) 
 
 
 def _real(path: Path | str) -> Path:
-    """Resolve all links, so that the target of a link is replaced. A circular link is returned unchanged."""
+    """Resolve all links, because the target of a link is replaced. A circular link is returned unchanged."""
     return Path(os.path.realpath(path))
 
 
