@@ -233,6 +233,7 @@ def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     source = filmed(tmp_path / name, times=times)
     with av.open(str(rendered(tmp_path, source))) as container:
         shown = [frame.time for frame in container.decode(video=0)]
+        assert (container.duration or 0) / av.time_base == pytest.approx(1.54, abs=0.001)
     assert shown == pytest.approx([at_ms / 1000 for at_ms in times], abs=0.001)
     stub = tmp_path / "stub.mp4"
     stub.write_bytes(render_tiny(RenderRequest(source, MEDIA / "standin.jpg", stub)))

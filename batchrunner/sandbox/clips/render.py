@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CRF = {"low": "32", "medium": "27", "high": "22", "maximum": "16"}
 PRESET = {"fast": "superfast", "balanced": "medium", "small": "slow"}
+# With mbtree, some machines write other bytes at every run. With B-frames, MP4 loses the length of the last frame.
+_X264 = "mbtree=0:bframes=0"
 _MOST_PX = 16384  # the encoder's limit
 
 
@@ -109,20 +111,19 @@ def _encode(request: RenderRequest, character: "Image.Image") -> None:
         first = next(decoded)
     size_px = output_size(*upright_size(first), request.resolution)
     count, length_s = measure(request.video) or (1, Fraction(1, 25))
-    played = max(1, count // 2) if request.odd_length else count
-    limit = played if request.odd_length else None
+    limit = max(1, count // 2) if request.odd_length else None
     replacement = None
     if request.composite:
         from batchrunner.sandbox.clips.replacement import Replacement
 
         clip = islice(frames(request.video), limit)
-        replacement = Replacement(clip, played, size_px[::-1], character, request.variation, request.steps)
+        replacement = Replacement(clip, limit or count, size_px[::-1], character, request.variation, request.steps)
     # Without a limit of that delay, the sound, which is written first, waits for the frames beside it.
     options = {"movflags": "+faststart", "max_interleave_delta": "0"}
     with av.open(str(request.out), "w", format="mp4", options=options) as target:
         encoder = _encoder(target, request, count / length_s, size_px)
         encoder.codec_context.time_base = first.time_base
-        copy_sound(request.video, target, float(length_s) * played / count if request.odd_length else math.inf)
+        copy_sound(request.video, target, float(length_s) * limit / count if limit else math.inf)
         for number, frame in enumerate(islice(frames(request.video), limit)):
             picture = pixels(frame, *size_px)
             result = av.VideoFrame.from_ndarray(replacement.apply(picture, number) if replacement else picture)
@@ -140,6 +141,5 @@ def _encoder(target: Any, request: RenderRequest, rate: Fraction, size_px: tuple
     context.thread_count, context.color_range = 1, 1
     context.flags |= 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-    # With mbtree, some machines write other bytes at every run.
-    stream.options = {"crf": CRF[request.quality], "preset": PRESET[request.write_mode], "x264-params": "mbtree=0"}
+    stream.options = {"crf": CRF[request.quality], "preset": PRESET[request.write_mode], "x264-params": _X264}
     return stream
