@@ -118,7 +118,7 @@ def _encode(request: RenderRequest, character: "Image.Image") -> None:
 
         clip = islice(frames(request.video), limit)
         replacement = Replacement(clip, limit or count, size_px[::-1], character, request.variation, request.steps)
-    # Without a limit of that delay, the sound, which is written first, waits for the frames beside it.
+    # The sound is written first. Its packets wait for the frames of the same time, without a limit.
     options = {"movflags": "+faststart", "max_interleave_delta": "0"}
     with av.open(str(request.out), "w", format="mp4", options=options) as target:
         encoder = _encoder(target, request, count / length_s, size_px)
