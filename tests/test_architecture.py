@@ -408,3 +408,68 @@ def test_commands_load_only_what_they_use(tmp_path: Path) -> None:
         loaded = loaded_by(arguments, tmp_path, AIMLAPI_KEY="key", AIMLAPI_BASE_URL="http://127.0.0.1:9")
         needless[name] = loaded & SPARED[name]
     assert not any(needless.values()), needless
+
+
+# Tests
+
+# Files whose tests replace a private function or attribute of the package, and why. A private constant may be lowered.
+REPLACES_PRIVATE_NAMES = {
+    "app/test_up_to_date.py": "a digest that matches although the manifest changed",
+    "hostile/test_files.py": "a file that changes between two system calls",
+    "journal/test_journal.py": "a disk that fails, or a writer that commits, between two statements of SQLite",
+    "media/test_posters.py": "a poster that takes long to make",
+    "powercut/disk.py": "the simulated disk sets up another one of its own kind",
+    "providers/aimlapi/test_client.py": "an address that only a loopback server can have",
+    "sandbox/test_conditions.py": "a time-out of aiohttp's own session",
+    "sandbox/test_http.py": "a time-out of aiohttp's own session",
+    "scenarios/test_mutations.py": "each test breaks a guarantee on purpose",
+}
+
+
+def is_private(name: str) -> bool:
+    """Return whether a name is private and no constant."""
+    return name.startswith("_") and not name.startswith("__") and not name.isupper()
+
+
+def replaced_private_names(tree: ast.AST) -> Iterator[str]:
+    """Private attributes, or items of them, that a test sets or deletes on an object other than its own ``self``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            target = node.value if isinstance(node, ast.Subscript) else node
+            own = isinstance(target, ast.Attribute) and ast.unparse(target.value) in {"self", "cls"}
+            if isinstance(target, ast.Attribute) and is_private(target.attr) and not own:
+                yield f"{node.lineno}: {ast.unparse(node)}"
+        elif isinstance(node, ast.Call) and called(node.func)[1] in {"setattr", "delattr", "patch", "object"}:
+            names = [one.value for one in node.args[:2] if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            if any(is_private(name.rpartition(".")[2]) for name in names):
+                yield f"{node.lineno}: {names[0]}"
+
+
+def test_tests_replace_no_private_attribute() -> None:
+    """They use the seams that the design names, so that the code behind them can change."""
+    tests = ROOT / "tests"
+    found = {
+        str(path.relative_to(tests)): wrong
+        for path in sorted(tests.rglob("*.py"))
+        if (wrong := list(replaced_private_names(ast.parse(path.read_text("utf-8")))))
+    }
+    assert {name: wrong for name, wrong in found.items() if name not in REPLACES_PRIVATE_NAMES} == {}
+    assert set(REPLACES_PRIVATE_NAMES) <= set(found), "an exemption that nothing needs"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("engine._spawn = spawn", True),
+        ("del engine._spawn", True),
+        ("engine._running['poll'] = 1", True),
+        ("self._clock = clock", False),
+        ("monkeypatch.setattr(loop, '_spawn', spawn)", True),
+        ("monkeypatch.setattr('batchrunner.engine.loop._spawn', spawn)", True),
+        ("monkeypatch.setattr(loop, '_MOST', 3)", False),
+        ("monkeypatch.setattr(loop, 'spawn', spawn)", False),
+        ("setattr(engine, '_spawn', spawn)", True),
+    ],
+)
+def test_the_rule_sees_what_tests_replace(text: str, *, is_found: bool) -> None:
+    assert bool(list(replaced_private_names(ast.parse(text)))) is is_found
