@@ -1,7 +1,7 @@
 """What the engine needs from a generation service, in neutral terms: `Provider`, its replies, its `Capabilities`. Pure.
 
-A provider's own words (field names, status words, HTTP statuses) stay in its package. Its replies come out as the types
-here, and its errors as `batchrunner.errors.CallError`. The engine imports nothing else of `batchrunner.providers`.
+A provider's own vocabulary (field names, statuses, HTTP statuses) stays in its package. It converts replies to the
+types here and errors to `batchrunner.errors.CallError`. The engine imports no other module of `batchrunner.providers`.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ CREDITS_PER_USD = 2_000_000
 
 
 class Phase(StrEnum):
-    """The state of a generation, whatever word the service uses for it."""
+    """The state of a generation, independent of the service's own statuses."""
 
     QUEUED = "queued"
     GENERATING = "generating"
@@ -30,7 +30,7 @@ class Accepted:
     """A submission was accepted.
 
     generation_id: the handle of the generation: opaque text that the provider made.
-    credits: the quoted charge (a hold, not the ledger), or None where none was named.
+    credits: the quoted charge (a hold, not the ledger), or None if the reply has none.
     """
 
     generation_id: str
@@ -38,7 +38,7 @@ class Accepted:
 
     @property
     def usd(self) -> float | None:
-        """The quoted charge in US dollars, or None where none was named."""
+        """The quoted charge in US dollars, or None if the reply has none."""
         return None if self.credits is None else self.credits / CREDITS_PER_USD
 
 
@@ -46,11 +46,10 @@ class Accepted:
 class GenerationStatus:
     """The state of a generation as one poll saw it.
 
-    status_text: the service's own status. known: whether the status, or a link or an error beside it, determines the
-    phase (any other unknown status counts as pending). result_url: with COMPLETED, if there is one.
-    error: with FAILED, and with COMPLETED where there is no link.
-    named: whether the reply names the generation that was asked for. A reply without any id may be another's.
-    notice: what is odd about the reply and changes nothing; "" where nothing is.
+    status_text: the service's own status. known: whether the status, a link or an error determines the phase; any other
+    unknown status counts as pending. result_url: with COMPLETED, if there is one. error: with FAILED, and with
+    COMPLETED without a link. named: whether the reply contains the id of the polled generation. A reply without an id
+    may belong to another generation. notice: a harmless peculiarity of the reply, or "".
     """
 
     phase: Phase
@@ -65,14 +64,14 @@ class GenerationStatus:
 
 @dataclass(frozen=True, slots=True)
 class Submissions:
-    """The submissions that the service lists, by the request ids that they were given.
+    """The submissions that the service lists, by request id.
 
-    ids: generation ids by request id. requests: every request id that is listed, also one without a usable
-    generation id. finished: request ids whose generation has ended. ended: whether the list was read to its end.
-    complete: whether it is certain besides that nothing is missing. Only then does a missing request id mean anything.
-    created: by request id, when a submission was made, and now: the moment of the list, both by the service's clock
-    (s since the epoch); missing, or None, where the service does not say it in a usable way. reaches_back_s: how old
-    the oldest submissions are that are listed, s.
+    ids: generation ids by request id. requests: all listed request ids, including those without a usable generation id.
+    finished: request ids whose generation has ended. ended: whether the list was read to its end.
+    complete: whether the list is certain to lack nothing. Only then does a missing request id mean anything.
+    created: the time of each submission, by request id. now: the time of the list. Both are by the service's clock
+    (s since the epoch) and absent or None if the service does not give them. reaches_back_s: age of the oldest
+    submissions that the service lists, s.
     """
 
     ids: Mapping[str, str]
@@ -155,9 +154,10 @@ class Capabilities:
     """The optional calls of a provider and what it promises, so that nothing is guessed from an HTTP status.
 
     find_submissions, balance, charges, prices: whether these calls exist.
-    lists_on_acceptance: a submission is listed as soon as it is accepted. One that is not listed was not accepted.
-    optional_suffix: the character after which the end of a generation id may be left out: with ``":"``, ``a:model``
-    and ``a`` are one generation. "" where ids are compared as they are.
+    lists_on_acceptance: the service lists a submission as soon as it accepts it. One that is not listed was not
+    accepted.
+    optional_suffix: the character that begins an optional suffix of a generation id: with ``":"``, ``a:model`` and
+    ``a`` are one generation. "" if ids have no optional suffix.
     """
 
     find_submissions: bool = False
@@ -179,20 +179,20 @@ class Provider(Protocol):
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit `job`, marked with `request_id`.
 
-        The error's `in_doubt` is False only where it is certain that the service did not accept the job.
+        The error's `in_doubt` is False only if it is certain that the service did not accept the job.
         """
         ...
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Read the state of a generation. inputs: the URLs that its job submitted, which are no result.
 
-        Raises ServiceFault `unknown_generation` where the service denies it, and `foreign_reply` where the reply names
-        another generation.
+        Raises ServiceFault `unknown_generation` if the service does not know it, and `foreign_reply` if the reply is
+        about another generation.
         """
         ...
 
     async def ping(self) -> None:
-        """Make a call that costs nothing. Any answer of a working service will do."""
+        """Make a call that costs nothing. It succeeds if the service answers."""
         ...
 
     async def find_submissions(self, since: float) -> Submissions:
@@ -200,18 +200,18 @@ class Provider(Protocol):
         ...
 
     async def balance(self) -> Balance | None:
-        """Read the account's balance; None where the service does not show it. Called only with the capability."""
+        """Read the account's balance; None if the service does not show it. Called only with the capability."""
         ...
 
     async def charges(self, since: float) -> Charges | None:
-        """List the charges settled since `since` (wall time, s); None where the service does not list them.
+        """List the charges settled since `since` (wall time, s); None if the service does not list them.
 
         Called only with the capability. A charge names its generation as `submit` did.
         """
         ...
 
     async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """Read the price list of the models that the tool knows; None where the service has none.
+        """Read the price list of the models that the tool knows; None if the service has none.
 
         known: the list of an earlier call, which is returned with a new date if it has not changed. Called only with
         the capability.

@@ -20,9 +20,9 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the service is, without the path, and the key for it. redactor: for every text that comes from there.
+    """The address of the service, without a path, and its key. redactor: removes secrets from the service's texts.
 
-    lists_on_acceptance: what is known of the service at this address (`batchrunner.providers.base.Capabilities`).
+    lists_on_acceptance: as in `batchrunner.providers.base.Capabilities`, if it is known of this service.
     """
 
     base_url: str
@@ -60,7 +60,7 @@ def address_of(environment: Mapping[str, str]) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host in a URL; empty where there is none, or the URL cannot be read."""
+    """Return the host of a URL, or "" if there is none or the URL is invalid."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -79,7 +79,7 @@ def weak_keys(settings: Settings, environment: Mapping[str, str]) -> list[str]:
 
 
 def _without_path(base_url: str) -> str:
-    """The address that the API's paths are appended to: samples name it with ``/v2``, and some with the whole path."""
+    """Return the address without the API's paths, which documented samples include in full or in part."""
     return _API_PATH.sub("", base_url)
 
 
@@ -87,7 +87,7 @@ def _safe_for_a_key(base_url: str) -> bool:
     """Return whether the key may be sent there: encrypted, or in clear text to this machine."""
     try:
         url = urlsplit(base_url)
-        _ = url.port  # raises where it is no number
+        _ = url.port  # raises if it is not a number
         if "@" in url.netloc or url.query or url.fragment:
             return False
     except ValueError:
@@ -96,12 +96,12 @@ def _safe_for_a_key(base_url: str) -> bool:
 
 
 def service_name(settings: Settings, base_url: str) -> str:
-    """Whose generations these are: ids of one service mean nothing to another. Ports on this machine come and go."""
+    """Return the name of the service that generation ids belong to. Ports of this machine are not part of it."""
     if settings.provider == "sandbox":
         return "the embedded sandbox"
     return "this machine" if on_this_machine(base_url) else urlsplit(base_url).hostname or ""
 
 
 def on_this_machine(base_url: str) -> bool:
-    """Whether it is a stand-in for a service, or a way to one, that listens on this machine."""
+    """Return whether the service, or a proxy for it, listens on this machine."""
     return (urlsplit(base_url).hostname or "") in _LOOPBACK

@@ -1,4 +1,4 @@
-"""Check that one generation belongs to one job: a provider that rejects ids of other jobs.
+"""Ensure that a generation belongs to one job: a provider that rejects the ids of other jobs.
 
 An id that already belongs to another job is rejected. A cache, a replayed reply or a fault of the service may return
 it, and then one clip would be delivered as the result of two jobs. The submission that got such a reply may have been
@@ -24,16 +24,16 @@ from batchrunner.providers.base import (
 
 
 class GenerationOwners:
-    """A service whose answers never give one generation to two jobs.
+    """A provider that never assigns one generation to two jobs. It passes its calls on to another provider.
 
-    records: the records of earlier runs; a live view, read again at each search.
+    records: a live view of the records, which is read at each search.
     """
 
     def __init__(self, provider: Provider, records: Collection[Record]) -> None:
         self._provider = provider
         self._records = records
         self._owners: dict[str, str] = {}  # job key by generation id
-        self._without_model: dict[str, str] = {}  # the same by the part of an id before its model
+        self._without_model: dict[str, str] = {}  # job key by generation id without its suffix
         for record in records:
             for attempt in record.attempts:
                 if attempt.generation_id is not None:
@@ -41,7 +41,7 @@ class GenerationOwners:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the service."""
+        """The capabilities of the wrapped provider."""
         return self._provider.capabilities
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
@@ -51,7 +51,7 @@ class GenerationOwners:
         if owner != job.key:
             raise ServiceFault(
                 "id_reused",
-                f"the service answered with generation {accepted.generation_id}, which is that of job {owner} already",
+                f"the service answered with generation {accepted.generation_id}, which already belongs to job {owner}",
                 in_doubt=True,
             )
         return accepted
@@ -65,19 +65,19 @@ class GenerationOwners:
         await self._provider.ping()
 
     async def balance(self) -> Balance | None:
-        """The account's balance. Raises CallError."""
+        """Read the account's balance. Raises CallError."""
         return await self._provider.balance()
 
     async def charges(self, since: float) -> Charges | None:
-        """The settled charges, of any job. Raises CallError."""
+        """List the settled charges of all jobs. Raises CallError."""
         return await self._provider.charges(since)
 
     async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """The service's price list. Raises CallError."""
+        """Read the service's price list. Raises CallError."""
         return await self._provider.prices(known)
 
     async def find_submissions(self, since: float) -> Submissions:
-        """The submissions that the log lists, without generation ids that are another job's. Raises CallError.
+        """List the submissions, without generation ids that belong to another job. Raises CallError.
 
         Request ids are ``<run>.<job key>.<attempt>`` (`batchrunner.engine.steps`).
         """
@@ -90,14 +90,14 @@ class GenerationOwners:
         }
         sent = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
         ids = {**self._unrecorded(ours, lost, sent), **ours}
-        # One that is listed without a usable id was accepted all the same: its job is not free to be submitted again.
+        # A submission that is listed without a usable id was accepted too: its job must not be submitted again.
         unclear = {lost[key] for name in found.requests - ours.keys() - sent if (key := _job_key(name)) in lost}
         return replace(found, ids=ids, requests=found.requests | ids.keys() | unclear)
 
     def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str], sent: Collection[str]) -> dict[str, str]:
-        """Generations of jobs whose latest request id was lost with the journal, by the id that stands for it.
+        """Return generations of jobs whose latest request id was lost with the journal, by the substitute for that id.
 
-        The newest one that is in no record: one that was adopted in this way is known by its generation id only.
+        Of several, the newest one that no record contains. A record of an earlier adoption has only the generation id.
         """
         if not lost:
             return {}
@@ -115,14 +115,14 @@ class GenerationOwners:
         return {lost[_job_key(request_id)]: found[request_id] for request_id in sorted(others, key=_number)}
 
     def _start(self, generation_id: str) -> str:
-        """The id without its optional suffix."""
+        """Return the id without its optional suffix."""
         suffix = self._provider.capabilities.optional_suffix
         return generation_id.partition(suffix)[0] if suffix else generation_id
 
     def _owner(self, generation_id: str, key: str) -> str:
-        """The job that has this id, which is `key` from now on where there was none.
+        """Return the key of the job that owns the id. An id without an owner gets `key` as its owner.
 
-        Ids that differ only in a suffix that one of them lacks are one id (`Capabilities.optional_suffix`).
+        An id with its suffix and the same id without it are one id (`Capabilities.optional_suffix`).
         """
         suffix = self._provider.capabilities.optional_suffix
         start, _, model = generation_id.partition(suffix) if suffix else (generation_id, "", "")

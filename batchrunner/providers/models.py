@@ -1,4 +1,4 @@
-"""What is known of a model, as data: `ModelSpec`, read from a JSON file. Pure.
+"""The description of a model as data: `ModelSpec`, read from a JSON file. Pure.
 
 A new model with video or image inputs is one file in its provider's ``models`` folder. Schema, fingerprint, ids, prices
 and report read the fields from here.
@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-# Fields that every job has besides those of its model, and keys of a stored job: no model may use these names.
+# The fields of every job, and keys of a stored job. No model may use these names.
 COMMON = frozenset({"id", "model", "tags", "priority", "file", "takes", "params", "v", "exclude", "allow_empty"})
 Kind = Literal["video", "image"]
 KINDS = frozenset({"video", "image"})
@@ -97,7 +97,7 @@ class ModelSpec:
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
-        """The documented default of each parameter, None where there is none."""
+        """The documented default of each parameter, or None."""
         return {name: _typed(schema, schema.get("default")) for name, schema in self.parameters.items()}
 
     @cached_property
@@ -128,21 +128,21 @@ class ModelSpec:
         return frozenset(self.parameters)
 
     def values(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The values of the parameters in documented order, defaults for those that are not in `fields`."""
+        """Return the values of the parameters in documented order, with defaults for those that `fields` lacks."""
         if self._parameter_names.isdisjoint(fields):
             return self._default_values
         get = fields.get
         return tuple([get(name, default) for name, default in self._default_items])
 
     def complete(self, fields: Mapping[str, Any]) -> Params:
-        """The parameters as they are sent: those in `fields`, the documented defaults for the rest.
+        """Return the parameters that are sent: those in `fields`, and the documented defaults of the others.
 
         The same object for the same parameters: do not change it.
         """
         return _completed(self, *self.values(fields))
 
     def ordered(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`inputs` in the order of the spec; names that it lacks come last."""
+        """Return `inputs` in the order of the model. Other names come last."""
         known = {name: inputs[name] for name, _ in self.kinds if name in inputs}
         return known if len(known) == len(inputs) else {**known, **inputs}
 
@@ -154,13 +154,13 @@ def _completed(spec: ModelSpec, *values: Any) -> Params:
 
 
 def _typed(schema: Mapping[str, Any], value: Any) -> Any:
-    """A number as the schema's type: an integer that is written as 20.0, a number that is written as 5."""
+    """Convert a number to the schema's type: 20.0 to an integer, 5 to a float."""
     convert = _NUMBERS.get(str(schema.get("type")))
     return value if convert is None or value is None else convert(value)
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """The model in a JSON file of the package. Raises ValueError, naming the file, where it cannot be used."""
+    """Read the model in a JSON file of the package. Raises ValueError with the file's name if it is invalid."""
     try:
         spec = parse_spec(json.loads(path.read_text("utf-8")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -169,7 +169,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 
 def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
-    """A model from its JSON. Raises ValueError, KeyError, TypeError or AttributeError where it cannot be used."""
+    """Return the model in JSON data. Raises ValueError, KeyError, TypeError or AttributeError if it is invalid."""
     if unknown := data.keys() - _KEYS:
         raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
     ids = data.get("ids", {})

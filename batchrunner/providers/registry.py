@@ -1,4 +1,4 @@
-"""Which providers and models exist: the one place that names the providers' packages. Pure except for `connect`.
+"""The providers and models. No other module names a provider's package. Pure except for `connect`.
 
 `connect` imports a provider's client when it is called, because its libraries take time to load. What is derived from
 the models is computed once (`cached`); `with_models` adds models for a while and empties these caches.
@@ -80,7 +80,7 @@ def _change(change: Callable[[], object]) -> None:
 
 @cached
 def models() -> Mapping[str, ModelSpec]:
-    """Every model by its name, the default one first."""
+    """Return every model by its name, the default one first."""
     return {**_packaged(), **_added}
 
 
@@ -93,42 +93,42 @@ def _packaged() -> Mapping[str, ModelSpec]:
 
 
 def default_model() -> ModelSpec:
-    """The model of a batch that names none."""
+    """Return the model of a batch that names none."""
     return models()[DEFAULT_MODEL]
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
-    """The model of a job by its fields in a manifest."""
+    """Return the model of a job by its fields in a manifest."""
     return models()[fields.get("model", DEFAULT_MODEL)]
 
 
 @cached
 def field_names() -> frozenset[str]:
-    """The fields of all models."""
+    """Return the fields of all models."""
     return frozenset(name for spec in models().values() for name in spec.fields)
 
 
 @cached
 def input_names() -> tuple[str, ...]:
-    """The inputs of all models, each once."""
+    """Return the names of the inputs of all models, without duplicates."""
     return tuple(dict.fromkeys(name for spec in models().values() for name, _ in spec.kinds))
 
 
 @cached
 def parameter_names() -> tuple[str, ...]:
-    """The parameters of all models, each once."""
+    """Return the names of the parameters of all models, without duplicates."""
     return tuple(dict.fromkeys(name for spec in models().values() for name in spec.parameters))
 
 
 @cached
 def foreign_fields(model: str) -> frozenset[str]:
-    """Fields that other models have and this one has not."""
+    """Return the fields that other models have and this one lacks."""
     return field_names() - models()[model].fields.keys()
 
 
 @cached
 def differing_fields(model: str) -> Mapping[str, Mapping[str, Any]]:
-    """This model's own schemas of those fields that another model has with other values."""
+    """Return this model's schemas of the fields for which another model accepts other values."""
     others = [spec.fields for spec in models().values()]
     return {
         name: own
@@ -138,11 +138,11 @@ def differing_fields(model: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _values(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema without what it says about the field to people."""
+    """Return the schema without its annotations for people."""
     return {key: value for key, value in schema.items() if key not in ANNOTATIONS}
 
 
 @cached
 def fields_differ() -> bool:
-    """Whether a field that one model takes, or a value of it, is refused by another one."""
+    """Return whether models differ in their fields, or in the values that a field accepts."""
     return any(foreign_fields(name) or differing_fields(name) for name in models())

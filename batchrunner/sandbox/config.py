@@ -76,7 +76,7 @@ class SandboxConfig:
 
     @property
     def lists_on_acceptance(self) -> bool:
-        """Whether its log, where it answers, lists each submission as soon as that is accepted."""
+        """Whether the log, if it answers, lists each submission as soon as it is accepted."""
         hides = any(fault.on == "logs" and fault.kind == "empty" for fault in self.faults)
         return self.logs and self.logs_in_flight and self.log_delay_s == 0 and not hides
 

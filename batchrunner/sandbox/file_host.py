@@ -146,7 +146,7 @@ class Transfer:
             else:
                 await response.write_eof()
         except ConnectionError:
-            pass  # the client left: nobody to tell
+            pass  # the client has left
         return response
 
     async def _write(self, response: web.StreamResponse, kind: str) -> None:
@@ -180,7 +180,7 @@ async def changed(path: Path, kind: str, etag: str) -> web.Response:
 
 
 def detour(request: web.Request, kind: str) -> web.Response | None:
-    """A redirect to what the fault asks for first, a refusal where it was spelled anew, or None: send the file."""
+    """Return a redirect if the fault asks for one, a refusal if its URL was changed, or None to send the file."""
     path = request.rel_url.raw_path
     if kind == "cookie_redirect" and _COOKIE not in request.headers.get("Cookie", ""):
         return web.Response(status=302, headers={"Location": path, "Set-Cookie": f"{_COOKIE}; Path=/"})

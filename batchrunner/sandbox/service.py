@@ -126,7 +126,7 @@ class Service:
             self._wake.set()
 
     async def drive(self) -> None:
-        """Resume the generations that a restart interrupted, then apply events when they are due, for ever."""
+        """Resume the generations that a restart interrupted, then apply each event when it is due. Never returns."""
         for generation in self.world.running():
             self._begin(generation)
         while True:

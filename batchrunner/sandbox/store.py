@@ -59,7 +59,7 @@ class Store:
             _write_whole(path, data)
 
     def input(self, kind: str, name: str) -> Path:
-        """The file of an input as the ledger names it (`check.Input.name`): kept, or the bundled stand-in."""
+        """The file of an input as the ledger names it (`validation.Input.name`): kept, or the bundled stand-in."""
         if name != "stand-in":
             return self.root / "inputs" / name.removeprefix("sha256:")
         path = self.root / "inputs" / STAND_INS[kind]
@@ -106,7 +106,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    # Equal inputs may come at once, each in a thread of its own: each writes a file of its own.
+    # Threads may write equal inputs at the same time, so each writes its own file.
     temporary = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     temporary.write_bytes(data)
     temporary.replace(path)

@@ -196,7 +196,7 @@ class World:
         return None
 
     def next_due(self) -> float | None:
-        """Return when the next event is due, as far as it is known."""
+        """Return the time of the next known event."""
         due = [self._ends[0][0]] if self._ends else []
         if self._waiting and len(self._running) < self.rules.capacity:
             due.append(self._waiting[0][0])

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from yarl import URL
 
 _MOST = 50
-# A name and a value that can stand in a header as they are (RFC 6265, 4.1.1, and what servers send besides).
+# Names and values that need no quoting in a header (RFC 6265, 4.1.1, and further characters that servers send).
 _PAIR = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*([\x21-\x3a\x3c-\x7e]*)", re.ASCII)
 
 

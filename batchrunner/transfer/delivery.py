@@ -104,14 +104,14 @@ class Store(RunDirectoryClips):
             self._placed[name] = placed
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
-        self._left: dict[str, _FileState | None] = {}  # results as they were left under their names
+        self._left: dict[str, _FileState | None] = {}  # the state of each delivered file
         self._publications = Batcher(executor, self._publish)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Match names with the manifest, and return results that the records do not have yet.
 
-        Returns by fingerprint: a Result for a job in flight whose checked file stands already (the process died
-        between the rename and the journal), None for a succeeded one whose file is gone. Raises LocalFault.
+        Returns by fingerprint: a Result for a job in flight whose checked file is already in place (the process died
+        between the rename and the journal), None for a succeeded job whose file is gone. Raises LocalFault.
         """
         for entry in entries:
             self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
@@ -128,7 +128,7 @@ class Store(RunDirectoryClips):
                 found = await self._spread(record.job, result or record.result, read=result is not None)
                 if not found:
                     news[fingerprint] = None
-        self._ours.clear()  # every result now has its names, or is kept
+        self._ours.clear()  # every result now has its names or is in the folder for kept files
         return news
 
     async def deliver(self, job: Job, fetched: Fetched) -> None:
@@ -142,10 +142,10 @@ class Store(RunDirectoryClips):
             await self._spread(job, result, read=True)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
-        """Find results that do not stand under their names as they were left, and give names back where one does.
+        """Find results whose files were changed or removed, and restore their names if a copy is left.
 
-        Returns None by fingerprint for a result that stands nowhere any more. A file that has other content is not
-        ours: it is moved away before a result gets its name. Raises LocalFault.
+        Returns None by fingerprint for a result that has no file any more. A file with other content is foreign: it is
+        moved away before a result gets its name. Raises LocalFault.
         """
         news: dict[str, Result | None] = {}
         for fingerprint, strangers in (await self._run(self._changed, list(records.values()))).items():
@@ -157,7 +157,7 @@ class Store(RunDirectoryClips):
         return news
 
     def _changed(self, records: Sequence[Record]) -> dict[str, list[str]]:
-        """Names by fingerprint under which a result does not stand as it was left; hashes what looks different."""
+        """Return by fingerprint the names whose file has changed. Files that look different are hashed."""
         changed: dict[str, list[str]] = {}
         for record in records:
             if record.state is not State.SUCCEEDED or record.result is None:
@@ -170,21 +170,21 @@ class Store(RunDirectoryClips):
         return changed
 
     def _is_same(self, name: str, state: _FileState, result: Result) -> bool:
-        """Whether a file that was touched, or replaced, still holds the result; so does one that cannot be read."""
+        """Return whether a touched or replaced file still has the result's content. True if it is unreadable."""
         if state.size_bytes != result.size_bytes:
             return False
         try:
             same = file_sha256(self._root / name) == result.sha256
         except FileNotFoundError:
             return False
-        except OSError:  # the disk's trouble is no news about the file
+        except OSError:  # a disk error says nothing about the content
             return True
         if same:
             self._left[name] = state
         return same
 
     def _present(self, job: Job, result: Result, *, read: bool) -> list[str]:
-        """The names under which the job's result stands, by size. read: compare the content with its hash, too."""
+        """Return the names that have the job's result, by size. read: compare the hash of the content, too."""
         candidates: list[str] = [*self._names_of(job), self._kept_name(job.key), *self._ours.get(job.fingerprint, [])]
         return [
             name
@@ -199,7 +199,7 @@ class Store(RunDirectoryClips):
         return placed is not None and placed.fingerprint == job.fingerprint
 
     def _holds(self, name: str, result: Result) -> bool:
-        """Whether a file has the result's content; one that cannot be read has not."""
+        """Return whether a file has the result's content. An unreadable file has not."""
         state = _file_state(self._root / name)
         if state is not None and state == self._left.get(name):
             return True  # it got its name in this run
@@ -209,9 +209,9 @@ class Store(RunDirectoryClips):
             return False
 
     async def _spread(self, job: Job, result: Result | None, *, read: bool = False) -> bool:
-        """Let the job's file stand under each of its names; False where it stands nowhere.
+        """Give the job's file each of its names. Return False if there is no file.
 
-        read: no record says that the names were complete, so a file counts by its content, and not by its size.
+        read: no record says that the names were complete, so files are compared by content and not by size.
         """
         if result is None:
             return False
@@ -227,7 +227,7 @@ class Store(RunDirectoryClips):
             if name in present and self._is_own(name, job):
                 continue
             if self._is_own(name, job) and name not in present:
-                self._placed.pop(name)  # a file there has other content, and is moved away as nobody's
+                self._placed.pop(name)  # a file there has other content: it is foreign, and is moved away
             await self._clear(name, job)
             await self._place(name, job, result)
             step = self._disk.duplicate if have in names else self._disk.rename
@@ -238,11 +238,11 @@ class Store(RunDirectoryClips):
         return True
 
     async def _clear(self, name: str, job: Job) -> None:
-        """Move what stands under `name` out of the way, unless it is this job's own."""
+        """Move the file named `name` out of the way, unless it is this job's own."""
         placed = self._placed.get(name)
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
-        # Own, and of another size than recorded: somebody edited it, so it is theirs.
+        # A file of another size than recorded was edited by the user and belongs to them.
         if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
             return
         if placed is not None and not own:
@@ -267,7 +267,7 @@ class Store(RunDirectoryClips):
         return str(self._kept / f"{key}.mp4")
 
     def _recover(self, names: Sequence[str]) -> Result | None:
-        """The result standing under one of `names`, if it is whole and the one that was recorded."""
+        """Return the result that has one of `names`, if it is whole and has the recorded content."""
         for name in names:
             path = self._root / name
             placed = self._placed[name]
@@ -301,7 +301,7 @@ def _exists(path: Path) -> bool:
 
 
 def _file_state(path: Path) -> _FileState | None:
-    """The facts of a plain file; None for what is not there and for all else, a link to a file among it."""
+    """Return size, time and inode of a plain file; None for anything else, including links."""
     try:
         state = path.lstat()
     except OSError:

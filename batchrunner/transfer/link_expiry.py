@@ -20,7 +20,7 @@ _DATE = "%Y%m%dT%H%M%SZ"
 
 
 def expires_at(url: str) -> float:
-    """Seconds since the epoch when `url` ends to work, or infinity where it does not say so."""
+    """Return when `url` expires, in s since the epoch, or infinity if it does not say."""
     try:
         query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
     except ValueError:
@@ -46,7 +46,7 @@ class Address(NamedTuple):
 
 
 def address(link: str, base: Address | None = None) -> Address:
-    """The parts of `link`, seen from `base` where it is relative (RFC 3986, 5.2). A fragment is dropped.
+    """Return the parts of `link`, resolved against `base` if it is relative (RFC 3986, 5.2). A fragment is dropped.
 
     In `link`, an octet of a header that is no UTF-8 is a surrogate escape. Raises ValueError for other surrogates.
     """

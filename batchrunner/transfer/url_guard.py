@@ -137,7 +137,7 @@ def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-# IPv6 networks whose addresses carry IPv4 ones: how many bits stand behind each, and what these are xored with.
+# IPv6 networks whose addresses contain IPv4 addresses: the number of bits after each, and the mask for their XOR.
 _CARRIERS: tuple[tuple[ipaddress.IPv6Network, tuple[tuple[int, int], ...]], ...] = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), ((0, 0),)),  # mapped, RFC 4291
     (ipaddress.IPv6Network("::ffff:0:0:0/96"), ((0, 0),)),  # translated, RFC 2765

@@ -96,7 +96,7 @@ def same_generation(one: str, other: str) -> bool:
 
 
 def id_in_text(body: bytes) -> str | None:
-    """The one id that stands in a body, whatever the body's damage; None where there is none, or more than one.
+    """Return the only id in a body, which may be damaged; None if there is none or more than one.
 
     Of several, the least nested counts, and ``generation_id`` before ``id``.
     """

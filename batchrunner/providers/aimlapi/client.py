@@ -266,7 +266,7 @@ class ApiClient:
         return Charges(tuple(rows), complete=False)
 
     async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """Return the service's price list; None where it has none. known: see `Provider.prices`. Raises CallError."""
+        """Return the service's price list; None if it has none. known: see `Provider.prices`. Raises CallError."""
         query = {"id": ",".join(registry.models()), "include": "pricing"}
         version = known.version if known else ""
         read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else None)

@@ -7,7 +7,7 @@ the used fields are passed on. An invalid length is dropped; the body then ends 
 
 import re
 
-MAX_HEAD_BYTES = 256 << 10  # a longer head goes to the library as it is
+MAX_HEAD_BYTES = 256 << 10  # a longer head is passed on unchanged
 _END = re.compile(rb"\r?\n\r?\n")
 _LINE = re.compile(rb"\r?\n")
 _INFORMATIONAL = re.compile(rb"HTTP/1\.\d +1\d\d")
@@ -57,7 +57,7 @@ class Head:
 
 
 def readable(head: bytes, max_field_bytes: int) -> bytes:
-    """The head with the status line and those fields that are used; one that is no HTTP as it is."""
+    """Return the head reduced to the status line and the used fields. A head that is not HTTP is returned unchanged."""
     status, *lines = _LINE.split(head.rstrip(b"\r\n"))
     if not status.startswith(b"HTTP/"):
         return head

@@ -317,7 +317,7 @@ def read_log_rows(rows: Iterable[Mapping[str, Any]], *, ended: bool, complete: b
 
 
 def service_time(date: str | None, created: Mapping[str, float]) -> float | None:
-    """The moment of a reply by its Date header, s since the epoch; None where it does not fit the rows' own times."""
+    """Return the time of a reply from its Date header, s since the epoch; None if the rows' times contradict it."""
     moment = _http_date_s(date or "")
     if moment is None:
         return None
@@ -334,7 +334,7 @@ def moment_s(text: object) -> float | None:
 
 
 def retry_after_s(text: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as an HTTP date; None where it says nothing."""
+    """Seconds that a Retry-After header asks for, in seconds or as an HTTP date; None if it has neither."""
     if not text:
         return None
     try:
@@ -348,7 +348,7 @@ def retry_after_s(text: str | None, now: float) -> float | None:
 
 
 def _http_date_s(text: str) -> float | None:
-    """An HTTP date, s since the epoch; None where it is none. One without a zone is UTC, as HTTP says."""
+    """Return an HTTP date in s since the epoch; None if it is invalid. A date without a zone is UTC, as HTTP says."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -401,7 +401,7 @@ def _classify(status: int, body: bytes, message: str, *, polling: bool) -> tuple
 
 
 def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) -> bool:
-    """Whether the reply names the generation `asked` for. Raises ServiceFault where it names another one."""
+    """Whether the reply names the generation `asked` for. Raises ServiceFault if it names another one."""
     ids = [item for level in found for item in ids_of(level)]
     if any(same_generation(item, asked) for item in (*ids, headers.get("x-inference-id", ""))):
         return True

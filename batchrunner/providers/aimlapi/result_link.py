@@ -72,7 +72,7 @@ def result_link(
 
 
 def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Yield every text in the reply: the keys above it, the text, and the content type that stands beside it."""
+    """Yield every text in the reply with the keys above it and the content type of its object."""
     todo: list[tuple[tuple[str, ...], object, str]] = [((), reply, "")]
     while todo:
         path, value, kind = todo.pop()
