@@ -93,7 +93,7 @@ def race(fetchers: Sequence[Fetcher], bench: Bench, rounds: int) -> dict[Fetcher
 def one(fetcher: Fetcher, bench: Bench, argv: list[str]) -> Cost:
     environment = child_environment(AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox")
     cost = measured(argv, bench.folder.parent, environment, bench.folder.parent / "log")
-    result = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU a file, {cost.peak_mib:.0f} MiB"
+    result = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU per file, {cost.peak_mib:.0f} MiB"
     _say(f"{fetcher.name}: {result}")
     return cost
 

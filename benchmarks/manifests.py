@@ -109,7 +109,7 @@ def page(lines: list[str], command: str, against: bool) -> str:
         else ""
     )
     table = "\n".join(lines)
-    return f"""# What a large manifest costs
+    return f"""# The cost of a large manifest
 
 Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}: Python {platform.python_version()},
 {libraries}, {os.cpu_count()} cores ({cpu()}), other work on the machine at the same time. What is measured, and how,

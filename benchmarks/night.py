@@ -120,7 +120,7 @@ def one(title: str, service: dict[str, object], make: object) -> tuple[str, Figu
 
 def page(rows: list[tuple[str, Figures]]) -> str:
     lines = [
-        "# What a big batch takes",
+        "# The cost of a large batch",
         "",
         f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores, {platform.system()},",
         f"Python {platform.python_version()},",

@@ -70,7 +70,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
     ours = found[OURS.name]
     curl = [f"curl -Z: {row.speed_ratio:.2f}" for name, row in found.items() if name.startswith("curl -Z {")]
     text = "; ".join(
-        (f"{ours.speed_ratio:.2f} ({ours.files_per_s:.1f} files/s, {ours.cpu_ms:.0f} ms of CPU a file)", *curl)
+        (f"{ours.speed_ratio:.2f} ({ours.files_per_s:.1f} files/s, {ours.cpu_ms:.0f} ms of CPU per file)", *curl)
     )
     above = {row.name: row.above_mib for row in rows if "batchrunner" in row.name and row.above_mib is not None}
     highest = max(above, key=lambda name: above[name])

@@ -12,7 +12,7 @@ from harness.results import Bar, setting
 
 _HEADS = (
     "contender", "jobs x rounds", "CPU, of the bare loop's", "throughput, of the bare loop's",
-    "CPU ms a job", "jobs/s", "peak MiB", "service's CPU ms a job",
+    "CPU ms per job", "jobs/s", "peak MiB", "service's CPU ms per job",
 )  # fmt: skip
 _MOST_CPU, _LEAST_SPEED = 1.5, 0.7  # of the bare loop's: the bars
 MAIN_CAP = 64
@@ -46,7 +46,7 @@ def tables(rows: Sequence[Row]) -> str:
         sections.append(f"\n### {cap} in flight\n\n{_table([row for row in here if not row.racer.step])}")
         if any(row.racer.step for row in here):
             lines = [row for row in here if row.racer in (BARE, OURS, WHOLE) or row.racer.step]
-            sections.append(f"\n#### What the parts cost, {cap} in flight\n\n{_table(lines)}")
+            sections.append(f"\n#### The cost of single steps, {cap} in flight\n\n{_table(lines)}")
     return "".join(sections)
 
 
@@ -54,7 +54,7 @@ def section(rows: Sequence[Row], versions: Mapping[str, str], options: Mapping[s
     """Return the section."""
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return f"""\
-## What a job costs
+## The cost of a job
 
 Each job is a POST, one look that answers completed, a download of 4 KiB and one file, the same for everybody; start
 and end of each program count. batchrunner does all it does in a real run: journal flushed before and after each call,
@@ -87,7 +87,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
         return []
     cpu = {cap: median(row.cpu_ratios) for cap, row in ours.items()}
     text = ", ".join(f"{ratio:.2f} with {cap} in flight" for cap, ratio in cpu.items())
-    asked = f"CPU a job: at most {_MOST_CPU} of the bare loop's, decoding no frame"
+    asked = f"CPU per job: at most {_MOST_CPU} of the bare loop's, decoding no frame"
     decoding = "; ".join(f"with decoding and posters {median(row.cpu_ratios):.2f}" for row in _at_main(whole))
     least = "; ".join(f"the floor of the promises {median(row.cpu_ratios):.2f}" for row in floor)
     found = [
@@ -102,7 +102,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
         best = max(tools, key=lambda tool: tool.jobs_per_s)
         cheapest = min(tools, key=lambda tool: tool.cpu_ms)
         text = (
-            f"{row.jobs_per_s:.0f} jobs/s and {row.cpu_ms:.1f} ms of CPU a job, decoding; the best of them "
+            f"{row.jobs_per_s:.0f} jobs/s and {row.cpu_ms:.1f} ms of CPU per job, decoding; the best of them "
             f"{best.jobs_per_s:.0f} jobs/s ({best.name}), {cheapest.cpu_ms:.1f} ms ({cheapest.name})"
         )
         ahead = row.jobs_per_s > best.jobs_per_s and row.cpu_ms < cheapest.cpu_ms
@@ -120,7 +120,7 @@ def plot(rows: Sequence[Row]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="12" y="24" font-size="15">CPU a job, ms, {cap} in flight (logarithmic; shorter is better)</text>',
+        f'<text x="12" y="24" font-size="15">CPU per job, ms, {cap} in flight (logarithmic; shorter is better)</text>',
     ]
     for at, row in enumerate(bars):
         y, length = 42 + 24 * at, max(1.0, math.log(max(row.cpu_ms, low) / low) * scale)

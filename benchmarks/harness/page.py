@@ -95,7 +95,7 @@ def batch_table(results: Mapping[Contender, Sequence[Batch]], versions: Mapping[
         name = contender.name.format_map(versions)
         rows.append([name, *(_joined(outcomes, column) for column in columns.values())])
     said = "".join(f"- {contender.name.format_map(versions)}: {contender.how}.\n" for contender in results)
-    return f"{_table(('contender', *columns), rows)}\nWhat each does when it is started again:\n\n{said}"
+    return f"{_table(('contender', *columns), rows)}\nThe behaviour of each contender on a restart:\n\n{said}"
 
 
 def machine() -> str:

@@ -88,7 +88,7 @@ def points(simulated: Simulated, kind: str, name: str) -> list[Point]:
 
 def page(simulated: Simulated, engine: Played, jobs: int, seeds: int) -> str:
     lines = [
-        "# Looks and lateness",
+        "# Polls and latency",
         "",
         f"{datetime.now(UTC):%d %B %Y}, Python {platform.python_version()}, batchrunner {__version__}.",
         "Made by `python benchmarks/polling.py`; seeded: the figures do not depend on the machine.",
@@ -101,7 +101,7 @@ def page(simulated: Simulated, engine: Played, jobs: int, seeds: int) -> str:
         "",
         f"## Simulated: {jobs} jobs, 8 at a time, mean of {seeds} batches",
         "",
-        "Looks a job / seconds unseen on average / seconds unseen of 95 % at most. *Exponential*: the first wait is",
+        "Polls per job / average seconds unseen / 95th percentile of seconds unseen. *Exponential*: the first wait is",
         "the interval, each further one half as long again, up to eight times.",
         "",
     ]
@@ -123,9 +123,9 @@ def section(simulated: Simulated, engine: Played, jobs: int) -> str:
     ]
     shown = [[case, *(_cell(simulated[case][kind][item]) for kind, item, _ in SHOWN)] for case in MAIN]
     return f"""\
-## How long a finished clip lies unseen
+## The time until a finished clip is seen
 
-Cells: looks a job / seconds that a complete clip lies unseen, on average / of 95 % at most. batchrunner learns how long
+Cells: polls per job / seconds until a complete clip is seen, on average / of 95 % at most. batchrunner learns how long
 generations take, and spends no more looks than its `poll_interval`, the seconds in its column's name, would. All cases,
 intervals and what is meant by each: [POLLING.md](POLLING.md).
 
@@ -133,12 +133,12 @@ intervals and what is meant by each: [POLLING.md](POLLING.md).
 Simulated, {jobs} jobs, 8 in flight; seconds are medians, spread is that of the logarithm:
 
 {_table(["durations", *(name for *_, name in SHOWN)], shown)}
-The whole engine against a timed stand-in for the service (the sandbox, in virtual time); nothing known beforehand:
+The whole engine against a timed stand-in for the service (the sandbox, in virtual time); without known durations:
 
 {_table(["service", *policies], played)}
-![Looks against time unseen, a panel a case](polling.svg)
+![Polls against time unseen, one panel per case](polling.svg)
 
-At the same number of looks a job as the better of the other curves: {_summary(simulated)}
+At the same number of polls per job as the better of the other curves: {_summary(simulated)}
 """
 
 
@@ -156,7 +156,7 @@ def bars(simulated: Simulated, engine: Played) -> list[Bar]:
         asked = f"Time unseen {what}: on or below every other curve (within {SAME - 1:.0%})"
         found.append(Bar(asked, "; ".join(cells), met))
     beaten = _beaten(engine)
-    asked = "Against the timed stand-in: no other policy takes fewer looks and sees clips earlier"
+    asked = "Against the timed stand-in: no other policy needs fewer polls and sees clips earlier"
     return [*found, Bar(asked, "; ".join(beaten) or "none does", not beaten)]
 
 
@@ -207,7 +207,7 @@ def _compared(simulated: Simulated) -> list[str]:
     lines = [
         "## At the same number of looks",
         "",
-        "Time unseen, ours over the better of the two others *at the same number of looks a job* (read off their",
+        "Time unseen, ours over the better of the two others *at the same number of polls per job* (read off their",
         "curves of 27 intervals each, the luckiest point where a curve has several): under 1 is better. Lowest to",
         "highest over the intervals 3, 6, 10, 15, 30 and 60 s, as far as the others' curves reach. *Floor*: the same",
         "of one who knows how durations are distributed, though not each one, and looks when that is best on average.",
@@ -235,11 +235,11 @@ def _real(engine: Played, jobs: int) -> list[str]:
     lines = [
         "## The whole engine against the sandbox",
         "",
-        f"{jobs} jobs, 8 in flight, in virtual time, nothing known beforehand. The other policies are put in the place",
+        f"{jobs} jobs, 8 in flight, in virtual time, without known durations. The other policies are put in the place",
         "of the engine's own; the seconds after batchrunner's name are its `poll_interval`. The service's own ledger",
         "says when a clip was complete, the report when it was seen.",
         "",
-        "| service | polling | looks a job | unseen, s | 95 %, s | batch takes, s |",
+        "| service | polling | polls per job | unseen, s | 95 %, s | batch takes, s |",
         "|---|---|---|---|---|---|",
     ]
     for (service, policy), (figures, took_s) in engine.items():
@@ -295,5 +295,5 @@ def _panel(case: str, kinds: Mapping[str, Mapping[float, Any]]) -> str:
         drawn.append(f'<polyline points="{" ".join(inside)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         drawn.append(f'<g fill="{colour}">{dots if kind in OURS else ""}</g>')
     return "".join(
-        [*drawn, f'<text x="{_WIDE - 18}" y="{_HIGH - 14}" text-anchor="end">looks a job; upwards: s unseen</text>']
+        [*drawn, f'<text x="{_WIDE - 18}" y="{_HIGH - 14}" text-anchor="end">polls per job; y axis: s unseen</text>']
     )

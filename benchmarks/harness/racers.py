@@ -82,7 +82,7 @@ RACERS = (
     Racer("bare loop on uvloop", _bare("uvloop"), step=True, packages=("uvloop",)),
     Racer("bare loop + a connection for each POST", _bare("own"), step=True),
     Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), step=True),
-    Racer("bare loop + four rows a job in a journal, flushed", _bare("journal"), step=True),
+    Racer("bare loop + four rows per job in a journal, flushed", _bare("journal"), step=True),
     FLOOR,
     Racer("bare loop + decode check", _bare("decode"), step=True),
     Racer(

@@ -110,7 +110,7 @@ def _bars(sections: dict[str, str], names: Sequence[str], bars: dict[str, list[d
         for name in names
         for bar in bars.get(name, [])
     ]
-    heads = ["## The bars", "", "| asked for | measured | | section |", "| --- | --- | --- | --- |"]
+    heads = ["## The bars", "", "| target | measured | | section |", "| --- | --- | --- | --- |"]
     return "\n".join([*heads, *rows]) if rows else ""
 
 

@@ -10,7 +10,7 @@ from harness.results import Bar, setting
 _STEP_NAMES = {"posters": "posters", "decode": "decode checks"}  # steps of contenders/without.py as text
 _MOST = 100_000  # the number of jobs that the bars are about
 _FILES = ("journal, MB", "report.html, MB", "report.json, MB", "results.csv, MB")
-_RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms a job", "peak MiB", *_FILES)
+_RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms per job", "peak MiB", *_FILES)
 _AFTERWARDS = (
     "jobs", "nothing to do: CPU, s", "wall, s", "peak MiB", "`status`: CPU, s", "wall, s", "peak MiB",
     "`report`: CPU, s", "wall, s", "peak MiB",
@@ -61,7 +61,7 @@ def section(rows: Sequence[Row], service: str, cap: int, without: str) -> str:
     return f"""\
 ## Many jobs
 
-A batch of each size through the instant service ({service}), {cap} in flight, a clip of 4 KiB a job. Then the same
+A batch of each size through the instant service ({service}), {cap} in flight, a clip of 4 KiB per job. Then the same
 command again, which finds nothing to do; `status`; `report`. Each is a process of its own, from start to end. Left out
 of what batchrunner does: {left_out}.
 `status` is the median of several; the smallest batch is the middle one of three, which ran before, between and after
@@ -81,7 +81,7 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
     if large.jobs != _MOST:
         return []
     speed, cpu = large.jobs_per_s / small.jobs_per_s, large.cpu_ms / small.cpu_ms
-    text = f"{large.jobs_per_s:.0f} against {small.jobs_per_s:.0f} jobs/s: {speed:.2f}; CPU a job {cpu:.2f}"
+    text = f"{large.jobs_per_s:.0f} against {small.jobs_per_s:.0f} jobs/s: {speed:.2f}; CPU per job {cpu:.2f}"
     html, as_json = large.sizes["report.html"] / 1e6, large.sizes["report.json"] / 1e6
     report = f"{large.report.peak_mib:.0f} MiB for {html:.0f} MB of HTML and {as_json:.0f} MB of JSON"
     status = f"{large.status.wall_s:.2f} s ({large.status.cpu_s:.2f} s of CPU)"
