@@ -116,7 +116,7 @@ def test_a_plan_shows_the_service_s_prices_and_what_the_balance_pays_for(tmp_pat
     money = render.as_json(plan, projection, None, account)["money"]
     assert (money["balance_usd"], money["balance_jobs"]) == (0.2, 1)
     assert (money["budget_usd"], money["budget_setting"], money["budget_jobs"]) == (1.0, "max_cost", 2)
-    assert all(sent == f"Bearer {KEY}" for _, _, sent in peer.requests)
+    assert {path: sent for path, _, sent in peer.requests} == {"/v1/models": "", "/v2/billing": f"Bearer {KEY}"}
 
 
 def test_the_list_is_kept_with_its_date_and_asked_for_again_by_its_etag(tmp_path: Path, peer: Peer) -> None:

@@ -117,7 +117,7 @@ class ApiClient:
         proxies: Proxies | None = None,
     ) -> None:
         self._base = str(URL(endpoint.base_url.rstrip("/")))
-        self._key = endpoint.key
+        self._authorization = {"Authorization": f"Bearer {endpoint.key}"}
         self._redactor = endpoint.redactor
         self._capabilities = replace(CAPABILITIES, lists_on_acceptance=endpoint.lists_on_acceptance)
         self._clock = clock
@@ -152,11 +152,7 @@ class ApiClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             # Replies are small, so compression gains nothing. `_read` decompresses replies that are compressed anyway.
-            headers={
-                "User-Agent": "batchrunner",
-                "Authorization": f"Bearer {self._key}",
-                "Accept-Encoding": "identity",
-            },
+            headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
             auto_decompress=False,
             proxy=self._proxy.url if self._proxy else None,
             max_line_size=responses.MAX_FIELD_BYTES,
@@ -174,6 +170,7 @@ class ApiClient:
         """
         body = _Body(job, self._executor)
         headers = {
+            **self._authorization,
             "Content-Type": "application/json",
             "Content-Length": str(body.length_bytes),
             "X-Client-Request-Id": request_id,
@@ -269,7 +266,8 @@ class ApiClient:
         """Return the service's price list; None if it has none. known: see `Provider.prices`. Raises CallError."""
         query = {"id": ",".join(registry.models()), "include": "pricing"}
         version = known.version if known else ""
-        read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else None)
+        # The list is public, so the key is not sent.
+        read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else {})
         now, host = self._clock.now(), URL(self._base).host or ""
         if known and read.status == billing.NOT_MODIFIED:
             return replace(known, as_of=now)
@@ -277,12 +275,14 @@ class ApiClient:
             return billing.read_prices(read.status, read.headers, read.body, now, host)
 
     async def _get(self, path: str, query: dict[str, str], headers: dict[str, str] | None = None) -> "_Read":
+        """Look something up. headers: sent instead of the key."""
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
+        sent = self._authorization if headers is None else headers
         assert self._lookups is not None
         with _mapped(redactor=self._redactor), self._closed_ways():
-            async with self._lookups.get(url, headers=headers, timeout=timeout, allow_redirects=False) as reply:
+            async with self._lookups.get(url, headers=sent, timeout=timeout, allow_redirects=False) as reply:
                 return await _read(reply, self._redactor)
 
 
