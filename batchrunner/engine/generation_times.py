@@ -1,7 +1,7 @@
-"""How long generations take as far as this run can tell: which it learns from, and how old those in flight are.
+"""How long generations take: measures those of this run, and tells the age of those in flight.
 
-Rule: only a generation whose acceptance this run saw is measured, on the clock that never jumps. When one was accepted
-that was found in the service's log, or that an earlier run submitted, is not known.
+Rule: only a generation whose acceptance this run saw is measured, by the monotonic clock. The moment of acceptance is
+unknown for a generation that was found in the service's log or that an earlier run submitted.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from batchrunner.plan.duration_estimate import Forecast, kind_of
 
 
 class GenerationTimes:
-    """The times of generations, by fingerprint. forecast: learns their durations. durations: those of all batches.
+    """The times of generations, by fingerprint.
 
-    unseen_s: a generation that was not polled for so long before it completed is not learned from.
+    forecast: learns their durations. durations: of all batches. unseen_s: a generation that was not polled for longer
+    before it completed is not learned from.
     """
 
     def __init__(
@@ -30,21 +31,21 @@ class GenerationTimes:
         self._seen_at: dict[str, float] = {}  # monotonic, s: the last poll that found it unfinished
 
     def submitting(self, fingerprint: str) -> None:
-        """A new attempt begins."""
+        """Forget the generation of a job whose next attempt begins."""
         self._accepted_at.pop(fingerprint, None)
 
     def accepted(self, fingerprint: str) -> None:
-        """The service accepted it just now."""
+        """Record that the service accepted a submission now."""
         self._accepted_at[fingerprint] = self._seen_at[fingerprint] = self._clock.monotonic()
 
     def unfinished(self, fingerprint: str) -> None:
-        """A poll found it unfinished."""
+        """Record that a poll found a generation unfinished now."""
         self._seen_at[fingerprint] = self._clock.monotonic()
 
     def completed(self, record: Record) -> Record:
-        """The record of a generation that was found complete just now, with `completed_at`; it is learned from.
+        """Learn from a generation that a poll found complete now, and return its record with `completed_at`.
 
-        By the clock that never jumps, so that later runs read the duration that was measured.
+        `completed_at` follows from the monotonic clock, so later runs read the duration that was measured.
         """
         now, fingerprint = self._clock.monotonic(), record.job.fingerprint
         unseen_s = now - self._seen_at.pop(fingerprint, float("-inf"))
@@ -56,7 +57,7 @@ class GenerationTimes:
         return record.with_attempt(completed_at=accepted_at + now - since)
 
     def age_s(self, record: Record) -> float:
-        """How long a generation has been in flight, s. The wall clock counts only for what earlier runs accepted."""
+        """Return how long a generation has been in flight, s. The wall clock counts only for those of earlier runs."""
         now = self._clock.monotonic()
         since, accepted_at = self._accepted_at.get(record.job.fingerprint), record.last.accepted_at
         if since is not None or accepted_at is None:
@@ -65,13 +66,13 @@ class GenerationTimes:
         return max(in_this_run_s, self._clock.now() - accepted_at)
 
     def known_s(self, job: Job) -> list[float]:
-        """How long generations of a job's kind took, queue included: in this batch, or in others if it knows none.
+        """Return how long generations of a job's kind took, queue included: in this batch, or else in other batches.
 
-        Never both: what this batch saw is among what is known of all batches, and would count twice.
+        Never both: the durations of all batches include those of this one, which would count twice.
         """
         return list(self._forecast.seen.get(kind_of(job), ())) or self.all_batches_s(job)
 
     def all_batches_s(self, job: Job) -> list[float]:
-        """How long they took in any batch, where no queue was seen."""
+        """Return how long generations of a job's kind took in any batch, for those that were not seen in a queue."""
         known = self._durations.get((kind_of(job), False))
         return [by_s for _, by_s in known.spans] if known else []
