@@ -41,8 +41,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure() -> None:
-    """Restore SIGINT's default for the programs under test. A shell that starts the tests in the background ignores
-    it.
+    """Restore SIGINT's default for the programs under test.
+
+    A shell that starts the tests in the background ignores it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # No test writes to the user's own state folder. Workers share their controller's.
@@ -50,8 +51,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Distribute the tests so that every worker starts with its share of the long ones. xdist gives each worker a
-    consecutive block.
+    """Distribute the tests so that every worker starts with its share of the long ones.
+
+    xdist gives each worker a consecutive block.
     """
     workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
     items.sort(key=lambda item: next(place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)))

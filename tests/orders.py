@@ -1,5 +1,4 @@
-"""What a job asks of the service, computed with the sandbox's own reading of a request and not with the code under
-test.
+"""What a job asks of the service, computed with the sandbox's reading of a request.
 
 Tests compare it with the mark in a delivered clip (`batchrunner.sandbox.clips.marks`).
 """

@@ -1,6 +1,4 @@
-"""The state machine: only moves of the table are legal, and a job that may be paid for is never resubmitted
-automatically.
-"""
+"""The state machine: only moves of the table are legal, and a possibly paid job is never resubmitted by itself."""
 
 from dataclasses import FrozenInstanceError
 from typing import Any

@@ -48,12 +48,12 @@ class _Broken(Exception):
 class Rebuilt:
     """The run directories of a rebuilt or extended index.
 
-    unread: directory and reason. set_aside: the new names of broken files.
+    unread: directory and reason. renamed: the new names of broken files.
     """
 
     batches: int = 0
     unread: tuple[tuple[str, str], ...] = ()
-    set_aside: tuple[Path, ...] = ()
+    renamed: tuple[Path, ...] = ()
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -155,7 +155,7 @@ class Index:
         with exclusive(self.state / "index.lock"):
             connection, aside = self._existing()
             if connection is None:
-                self.rebuilt = replace(rebuild(self.state, self._connect), set_aside=aside)
+                self.rebuilt = replace(rebuild(self.state, self._connect), renamed=aside)
                 connection, _ = self._existing()
                 assert connection is not None
             self._connection = connection
@@ -175,7 +175,7 @@ class Index:
                 connection.execute("PRAGMA journal_mode = WAL")
                 undo.pop_all()
                 return connection, ()
-        return None, tuple(map(_set_aside, found))
+        return None, tuple(map(_rename_broken, found))
 
     def _add_missing(self) -> None:
         """Add run directories of runs.jsonl that the index lacks, as where its log was lost."""
@@ -307,7 +307,7 @@ def _stored(batch: BatchRow) -> journals.Stored | None:
     return stored if stored is not None and stored.mark.journal_id == batch.batch_id else None
 
 
-def _set_aside(path: Path) -> Path:
+def _rename_broken(path: Path) -> Path:
     """Rename a broken index and its log, and return its new name."""
     target = path.with_name(path.name.replace("index-", "broken-", 1))
     for file in _files(path):

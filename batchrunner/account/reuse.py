@@ -46,13 +46,13 @@ def decide(
         return Unsettled(tuple(stale))
     for row, batch in pending:
         if is_running(batch.batch_id):
-            return _held(row, batch)
+            return _in_use(row, batch)
     for row, batch in (*delivered, *pending, *((row, batch) for row, batch in usable if row.state == WITHHELD)):
         if row.generation_id:
             in_flight = row.state == IN_FLIGHT
             return Reuse(row.generation_id, source_of(batch), in_flight=in_flight)
-    doubts = [(row, batch) for row, batch in usable if row.state in (IN_DOUBT, SUBMITTING, CLAIMED)]
-    return _in_doubt(*doubts[0]) if doubts else Granted()
+    in_doubt = [(row, batch) for row, batch in usable if row.state in (IN_DOUBT, SUBMITTING, CLAIMED)]
+    return _in_doubt(*in_doubt[0]) if in_doubt else Granted()
 
 
 def source_of(batch: BatchRow) -> Source:
@@ -75,7 +75,7 @@ def _copied(delivered: Rows, exists: Callable[[Clip], bool]) -> Reuse | None:
     return None
 
 
-def _held(row: JobRow, batch: BatchRow) -> Hold:
+def _in_use(row: JobRow, batch: BatchRow) -> Hold:
     doing = f"in flight as generation {row.generation_id}" if row.generation_id else "being submitted"
     problem = Problem(
         HELD,

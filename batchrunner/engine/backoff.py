@@ -1,7 +1,7 @@
-"""When to try a call again. Pure: the generator is an argument.
+"""When to repeat a call. Pure: the generator is an argument.
 
-Backoff is exponential with full jitter: a wait drawn evenly from zero to a bound that doubles with each failure.
-Rule: a submission in doubt never comes here; see `batchrunner.errors.CallError.in_doubt`.
+Backoff is exponential with full jitter: a wait drawn evenly from zero to a bound that doubles with each failure. A
+submission in doubt is never repeated here; see `batchrunner.errors.CallError.in_doubt`.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from batchrunner.errors import CallError, JobFault
 
 
 class Rng(Protocol):
-    """The little that jitter needs of a random generator."""
+    """The part of a random generator that jitter needs."""
 
     def uniform(self, a: float, b: float) -> float:
-        """A number from `a` to `b`, all equally likely."""
+        """Return a number from `a` to `b`, all equally likely."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """base_s: the first bound. cap_s: the largest. tries: how many failures in a row end it; None never does."""
+    """base_s: the first bound. cap_s: the largest. tries: how many failures in a row end it; None: it never ends."""
 
     base_s: float = 2.0
     cap_s: float = 300.0
@@ -28,15 +28,15 @@ class Backoff:
 
 
 SUBMISSIONS = Backoff(tries=12)  # while other jobs are accepted
-POLLS = Backoff(cap_s=120.0)  # what is paid for is polled to its end
+POLLS = Backoff(cap_s=120.0)  # a paid generation is polled to its end
 DOWNLOADS = Backoff(cap_s=60.0, tries=6)
-_LONGEST_RETRY_AFTER_S = 900.0  # a service that asks for more is asked again all the same
+_LONGEST_RETRY_AFTER_S = 900.0  # if the service asks for more, the call is still repeated
 
 
 def wait_s(backoff: Backoff, failures: int, error: CallError, rng: Rng) -> float | None:
-    """Seconds to wait after the `failures`-th failure in a row (from 1), or None: give up.
+    """Return the seconds to wait after the `failures`-th failure in a row (from 1), or None to give up.
 
-    A Retry-After is a floor, up to fifteen minutes, with the jitter on top, so that jobs do not come back as one.
+    A Retry-After is the minimum, up to fifteen minutes, with jitter on top, so that jobs do not return all at once.
     """
     if isinstance(error, JobFault) or (backoff.tries is not None and failures >= backoff.tries):
         return None

@@ -29,7 +29,7 @@ class CallHealth:
     """The health of each kind of call: ``submit``, ``poll`` and ``download``.
 
     in_flight: how many generations are in flight, asked when a submission is throttled. Moments are of the monotonic
-    clock, in seconds. A breaker generation is the ticket of a call (`CircuitBreaker.enter`).
+    clock, in seconds. A breaker generation identifies the state in which a call started (`CircuitBreaker.enter`).
     """
 
     def __init__(self, deps: Dependencies, policy: Policy, in_flight: Callable[[], int]) -> None:
@@ -63,13 +63,13 @@ class CallHealth:
         running: how many calls of this kind are running.
         """
         breaker, most = self._breakers[call], self._most[call]
-        if breaker.room is not None:
-            most = min(most, breaker.room)
-        return None if running >= most else breaker.opens_at(now)
+        if breaker.most_active is not None:
+            most = min(most, breaker.most_active)
+        return None if running >= most else breaker.next_call_at(now)
 
     def is_open(self, call: str) -> bool:
         """Return whether calls of this kind are made without restriction."""
-        return self._breakers[call].open
+        return self._breakers[call].is_closed
 
     def wants_probe(self) -> bool:
         """Return whether a free status request (`probe`) must succeed before the next submission."""
@@ -91,7 +91,7 @@ class CallHealth:
         waits = {CallStatus.PAUSED: self._policy.account_wait_s}
         ends = {
             call: breaker.since
-            + (0.0 if self.is_lasting(call) else waits.get(breaker.word, self._policy.outage_wait_s))
+            + (0.0 if self.is_lasting(call) else waits.get(breaker.status, self._policy.outage_wait_s))
             for call, breaker in self._breakers.items()
             if breaker.since is not None and call not in self._given_up
         }
@@ -121,7 +121,7 @@ class CallHealth:
             self._lasting[call] = error.kind in LASTING
             self._count(call, fingerprint, error)
             if breaker.failed(breaker_generation, error, self._deps.clock.monotonic()):
-                throttled = call == "submit" and breaker.word is CallStatus.THROTTLED
+                throttled = call == "submit" and breaker.status is CallStatus.THROTTLED
                 self._announce_health(call)
                 if throttled:
                     self._throttled()
@@ -174,8 +174,8 @@ class CallHealth:
 
     def _announce_health(self, call: str) -> None:
         breaker, clock = self._breakers[call], self._deps.clock
-        next_at = None if breaker.open else clock.now() + breaker.next_at - clock.monotonic()
-        self._deps.announce(CallHealthChanged(clock.now(), call, breaker.word.value, breaker.reason, next_at))
+        next_at = None if breaker.is_closed else clock.now() + breaker.next_at - clock.monotonic()
+        self._deps.announce(CallHealthChanged(clock.now(), call, breaker.status.value, breaker.reason, next_at))
 
     def _throttled(self) -> None:
         limit, in_flight = self._policy.concurrency, self._in_flight()

@@ -1,7 +1,7 @@
 """What the service's log proves about a submission in doubt that it does not list. Pure.
 
-Rule: all moments are the service's own: the Date header of its replies, and when its log says that submissions were
-made. This machine's clock may be wrong, or be set. Where the service gives no usable times, nothing is proved.
+All times are the service's own: the Date header of its replies, and the submission times in its log. This machine's
+clock may be wrong, or be set. Without usable times of the service, nothing is proved.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ from batchrunner.job import Attempt, TimelineEvent
 from batchrunner.providers.base import Submissions
 
 SEARCHED = "searched"  # kind of the timeline event that keeps a window for later runs
-LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, where the log itself does not show it to be shorter
+LONGEST_LAG_S = 3 * 3600.0  # of the log behind the service, unless the log itself shows it to be shorter
 _FACTOR = 10.0
 _RESOLUTION_S = 1.0  # of a Date header
-_MARGIN_S = 86_400.0  # by which an age that only the wall clock tells may be wrong
+_MARGIN_S = 86_400.0  # the largest error of an age that only the wall clock gives
 NOT_ACCEPTED = Problem(
     "not_listed",
     "the service's log does not list the submission in doubt, so it was not accepted",
@@ -32,55 +32,58 @@ LOG_LACKS_IT = Problem(
 
 
 def plausible_s(seen_s: Iterable[float], least_s: float) -> float:
-    """How long a generation may plausibly take: ten times the longest that was seen, and never less than `least_s`."""
-    return max([least_s, *(_FACTOR * each for each in seen_s)])
+    """Return how long a generation may plausibly take: ten times the longest observed, and at least `least_s`."""
+    return max([least_s, *(_FACTOR * item for item in seen_s)])
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A submission that the log lists as finished. created: when it was made. listed_at: when that was first seen."""
+    """A submission that the log lists as finished.
+
+    created: when it was made. listed_at: when that was first observed.
+    """
 
     created: float
     listed_at: float
 
 
 def is_disproved(latest: float, now: float, plausible_s: float, later: Sequence[Finished]) -> bool:
-    """Whether the log would list a submission by now, had it been accepted.
+    """Return whether the log would list a submission by now if it had been accepted.
 
-    latest: the last moment at which it can have been accepted. plausible_s: the longest plausible time of a generation.
+    latest: the latest time at which it can have been accepted. plausible_s: the longest plausible time of a generation.
     later: submissions made after it that the log lists as finished; without any, nothing is proved. If one was made
     after the longest plausible time, the one in doubt would have been finished, and listed, before it. Otherwise the
-    log is given as long to list it as it needed at most for the others, and three hours where that is not known.
+    log gets as long to list it as it needed at most for the others, or three hours if that is not known.
     """
     if not later:
         return False
     over_at = latest + plausible_s
-    if max(each.created for each in later) >= over_at:
+    if max(item.created for item in later) >= over_at:
         return True
-    lag_s = max(each.listed_at - each.created for each in later)
+    lag_s = max(item.listed_at - item.created for item in later)
     return now >= over_at + min(max(lag_s, 0.0), LONGEST_LAG_S)
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """When a submission can have been accepted."""
+    """The period in which a submission can have been accepted."""
 
     earliest: float
     latest: float
 
 
 class Evidence:
-    """What earlier searches showed. timeline: of earlier runs; it holds the windows that they found."""
+    """The results of earlier searches. timeline: of earlier runs; it contains the windows that they found."""
 
     def __init__(self, timeline: Iterable[TimelineEvent] = ()) -> None:
         self._windows: dict[str, _Window] = {}  # by request id
-        self._listed_at: dict[str, float] = {}  # by request id: when it was first seen as finished
+        self._listed_at: dict[str, float] = {}  # by request id: when it was first observed as finished
         for event in timeline:
             if event.kind == SEARCHED and (window := _window(event.status)) is not None:
                 self._windows.setdefault(event.call, window)
 
     def searched(self, request_id: str, age_s: float, settle_s: float, listed: Submissions) -> tuple[str, str] | None:
-        """Take in a search that did not find a submission: what to keep for later runs, and in words; None for nothing.
+        """Record a search without the submission; return a window for later runs and a message, or None.
 
         age_s: how old it was when the search began. settle_s: how long the service may take to accept it after that.
         """
@@ -90,11 +93,11 @@ class Evidence:
             listed.now - age_s - _MARGIN_S, listed.now + _RESOLUTION_S + settle_s
         )
         moment = rfc3339(listed.now)
-        told = f"the service's log does not list submission {request_id} at {moment}, by the service's clock"
-        return f"{window.earliest:.0f} {window.latest:.0f}", told
+        message = f"the service's log does not list submission {request_id} at {moment}, by the service's clock"
+        return f"{window.earliest:.0f} {window.latest:.0f}", message
 
     def finished(self, listed: Submissions) -> None:
-        """Remember when submissions were first seen as finished."""
+        """Record when submissions were first observed as finished."""
         if listed.now is not None:
             for request_id in listed.finished:
                 self._listed_at.setdefault(request_id, listed.now)
@@ -102,7 +105,7 @@ class Evidence:
     def disproves(
         self, attempt: Attempt, others: Iterable[Attempt], listed: Submissions, longest_plausible_s: float
     ) -> bool:
-        """Whether the log shows that this attempt was not accepted. others: the batch's attempts."""
+        """Return whether the log shows that this attempt was not accepted. others: the batch's attempts."""
         window, now = self._windows.get(attempt.request_id), listed.now
         if window is None or now is None or now - window.earliest > listed.reaches_back_s:
             return False

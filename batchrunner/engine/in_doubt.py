@@ -1,7 +1,7 @@
-"""Submissions in doubt: how long each holds its slot, and when to search for them in the service's log. Pure.
+"""Submissions in doubt: how long each keeps its slot, and when to search for them in the service's log. Pure.
 
-Here is also what a search means that does not find one. The first search comes at once, the later ones at growing
-waits, and one more when nothing else is left to do. Moments are of the monotonic clock where nothing else is said,
+Here is also the meaning of a search that does not find one. The first search comes at once, the later ones at growing
+intervals, and one more when no other work is left. Times are of the monotonic clock unless stated otherwise, in
 seconds.
 """
 
@@ -16,7 +16,7 @@ _FEW_FACTOR = 10.0
 
 @dataclass(slots=True)
 class _Doubt:
-    """since: the submission. slot_since: from when on its slot is counted. earlier: of an earlier run.
+    """since: the submission. slot_since: the start of its time in the slot. earlier: of an earlier run.
 
     searched: by a search that could have found it.
     """
@@ -31,7 +31,7 @@ class _Doubt:
 class InDoubtJobs:
     """The jobs in doubt. wait_s: between the first two searches; it doubles up to cap_s.
 
-    settle_s: how old a doubt is before a search counts that does not find it.
+    settle_s: the age at which a search that does not find a submission counts.
     """
 
     def __init__(self, wait_s: float, cap_s: float, settle_s: float = 0.0) -> None:
@@ -47,47 +47,48 @@ class InDoubtJobs:
         return iter(self._in_doubt)
 
     def found(self, fingerprint: str, since: float, now: float, *, holds: bool = True) -> None:
-        """A doubt of an earlier run.
+        """Add a job in doubt of an earlier run.
 
-        Its slot is counted from now on: only the wall clock says how old it is, and that may have been set since.
+        Its time in the slot starts now, because its age is known only from the wall clock, which may have been set
+        since.
         """
         self._in_doubt[fingerprint] = _Doubt(since, now, earlier=True, holds=holds)
         self.reconcile_at = now
 
     def add(self, fingerprint: str, since: float, now: float) -> None:
-        """A new doubt."""
+        """Add a new job in doubt."""
         self._in_doubt[fingerprint] = _Doubt(since, since, earlier=False)
         self._wait_s = self._first_wait_s
         self.reconcile_at = now
 
     def search_for_later(self, now: float) -> None:
-        """Search for later attempts of a failed job, too, until a search is read."""
+        """Also search for later attempts of a failed job, until the log was read."""
         self._for_later = True
         self.reconcile_at = now
 
     def is_earlier(self, fingerprint: str) -> bool:
-        """Whether it is a doubt of an earlier run, or none."""
+        """Return whether it is in doubt from an earlier run, or not in doubt."""
         return fingerprint not in self._in_doubt or self._in_doubt[fingerprint].earlier
 
     def is_settled(self, fingerprint: str, now: float) -> bool:
-        """Whether a search that starts now would find it, if the log listed what was accepted at once."""
+        """Return whether a search that starts now would find it if the log listed accepted submissions at once."""
         return now >= self._in_doubt[fingerprint].since + self._settle_s
 
     def age_s(self, fingerprint: str, now: float) -> float:
-        """How old it is; where it is of an earlier run, by the wall clock."""
+        """Return its age; if it is of an earlier run, by the wall clock."""
         return now - self._in_doubt[fingerprint].since
 
     @property
     def unsearched(self) -> bool:
-        """Whether any waits for its first search that counts."""
+        """Whether any job waits for its first search that counts."""
         return any(not doubt.searched for doubt in self._in_doubt.values())
 
     def submitted(self) -> None:
-        """Something was submitted: the search at the end is yet to come."""
+        """Record a submission: the search at the end is still to come."""
         self._last_done = False
 
     def start_reconcile(self, now: float, *, at_the_end: bool) -> bool:
-        """Whether to search now; if so, it counts as done. at_the_end: nothing else is left to do."""
+        """Return whether to search now; if so, it counts as done. at_the_end: no other work is left."""
         last = (bool(self._in_doubt) or self._for_later) and at_the_end and not self._last_done
         if not last and (self.reconcile_at is None or self.reconcile_at > now):
             return False
@@ -98,7 +99,7 @@ class InDoubtJobs:
         return True
 
     def reconciled(self, settled: Iterable[str], now: float, *, searched: bool = True) -> None:
-        """A search has ended and settled some. searched: whether the log was read to its end."""
+        """Record that a search has ended and settled some. searched: whether the log was read to its end."""
         for fingerprint in settled:
             self._in_doubt.pop(fingerprint, None)  # a later attempt of a failed job was not in doubt before
         if searched and self.reconcile_at is None:
@@ -109,24 +110,27 @@ class InDoubtJobs:
             self._wait_s = min(2 * self._wait_s, self._cap_s)
 
     def over(self, now: float, slot_s: Callable[[str], float]) -> list[str]:
-        """The doubts that hold their slots no longer, each named once. slot_s: how long one holds it, as known now."""
-        held = [(name, doubt.slot_since) for name, doubt in self._in_doubt.items() if doubt.holds]
-        freed = [name for name, slot_since in held if slot_since + slot_s(name) <= now]
+        """Return the jobs whose time in the slot is over, each once.
+
+        slot_s: how long one keeps its slot, as known now.
+        """
+        occupying = [(name, doubt.slot_since) for name, doubt in self._in_doubt.items() if doubt.holds]
+        freed = [name for name, slot_since in occupying if slot_since + slot_s(name) <= now]
         for fingerprint in freed:
             self._in_doubt[fingerprint].holds = False
         return freed
 
     def next_over(self, slot_s: Callable[[str], float]) -> float | None:
-        """When the next slot comes free, as known now."""
+        """Return when the next slot becomes free, as known now."""
         ends = (doubt.slot_since + slot_s(name) for name, doubt in self._in_doubt.items() if doubt.holds)
         return min(ends, default=None)
 
 
 def longest_s(seen_s: Sequence[float], running_s: Sequence[float], least_s: float, most_s: float) -> float:
-    """How long generations of one kind take at the longest, as far as is known: an upper quantile of what was seen.
+    """Return the longest plausible duration of one kind: an upper quantile of the observed ones.
 
-    seen_s: durations of those that completed. running_s: ages of those still running, which take longer than that.
-    least_s: never less than that. most_s: the answer where nothing is known, and never more than that.
+    seen_s: durations of completed ones. running_s: ages of running ones, which take longer than that.
+    least_s: the lower limit. most_s: the upper limit, and the result if nothing is known.
     """
     if not seen_s:
         return most_s

@@ -255,7 +255,7 @@ class Model:
         self._ends.extend(sorted([*event.remainder.ended_at, *recent]))
 
     def _recall_failures(self) -> None:
-        """Add failures and doubts of earlier runs to the problems."""
+        """Add failures and jobs in doubt of earlier runs to the problems."""
         failed = [record for record in self.records.values() if record.state in {State.FAILED, State.IN_DOUBT}]
         for record in sorted(failed, key=_last_moved_at):
             ids = self._named.get(record.job.fingerprint, ())

@@ -43,8 +43,8 @@ and leaves them to its user, who here asks for them with `--in-doubt resubmit` o
 """
 _NOTES = """
 What this does not show: how a contender fares when only its main process dies, and what somebody could add to it by
-hand. A script that stores each id as soon as it has one pays for less twice; what is left then is the POST that was in
-the air at the kill, and that needs the look-up. Seconds are for orientation: the sandbox, its rendering and the
+hand. A script that stores each id as soon as it has one pays for less twice. Only the POST that is active at the kill
+is left then, and that needs the look-up. Seconds are for orientation: the sandbox, its rendering and the
 contender share the machine.
 """
 

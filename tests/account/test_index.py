@@ -79,7 +79,7 @@ def test_a_missing_or_broken_index_is_made_again_from_the_run_directories(tmp_pa
         assert (second.index.rebuilt is not None) == (how != "sound")
         if how not in ("sound", "missing"):
             assert second.index.rebuilt is not None
-            assert [path.exists() for path in second.index.rebuilt.set_aside] == [True]
+            assert [path.exists() for path in second.index.rebuilt.renamed] == [True]
         second.die()
 
     run(body())

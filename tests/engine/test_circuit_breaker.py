@@ -56,15 +56,20 @@ def test_the_number_of_errors_that_opens_it_and_its_waits(
     breaker = make()
     for number in range(1, streak):
         assert breaker.failed(breaker.enter(), error, 50.0) is False, number
-        assert (breaker.open, breaker.word, breaker.opens_at(50.0)) == (True, CallStatus.FINE, 50.0)
+        assert (breaker.is_closed, breaker.status, breaker.next_call_at(50.0)) == (True, CallStatus.FINE, 50.0)
     now = 50.0
     assert breaker.failed(breaker.enter(), error, now) is True
     for wait in waits:
-        assert (breaker.open, breaker.word, breaker.reason, breaker.since) == (False, status, error.message, 50.0)
+        assert (breaker.is_closed, breaker.status, breaker.reason, breaker.since) == (
+            False,
+            status,
+            error.message,
+            50.0,
+        )
         assert breaker.next_at == now + wait
-        assert breaker.opens_at(now) == now + wait
+        assert breaker.next_call_at(now) == now + wait
         now += wait + 1
-        assert breaker.opens_at(now) == now
+        assert breaker.next_call_at(now) == now
         assert breaker.failed(breaker.enter(), error, now) is True
 
 
@@ -87,14 +92,14 @@ def test_an_error_of_one_job_counts_as_an_answer(error: CallError) -> None:
     breaker = make()
     for _ in range(20):
         assert breaker.failed(breaker.enter(), error, 0.0) is False
-    assert breaker.open
+    assert breaker.is_closed
     breaker.failed(breaker.enter(), DOWN, 0.0)
     breaker.failed(breaker.enter(), DOWN, 0.0)
     breaker.failed(breaker.enter(), error, 0.0)
     assert breaker.failed(breaker.enter(), DOWN, 0.0) is False, "it ended the streak"
-    shut = opened(BROKE)
-    shut.failed(shut.enter(), error, 40.0)
-    assert (shut.open, shut.word, shut.since, shut.reason) == (True, CallStatus.FINE, None, "")
+    breaker = opened(BROKE)
+    breaker.failed(breaker.enter(), error, 40.0)
+    assert (breaker.is_closed, breaker.status, breaker.since, breaker.reason) == (True, CallStatus.FINE, None, "")
 
 
 def test_an_answer_ends_a_streak() -> None:
@@ -103,7 +108,7 @@ def test_an_answer_ends_a_streak() -> None:
         breaker.failed(breaker.enter(), DOWN, 0.0)
         breaker.failed(breaker.enter(), CUT, 0.0)
         assert breaker.passed(breaker.enter()) is False, "it was open"
-    assert breaker.open
+    assert breaker.is_closed
 
 
 def test_the_last_error_of_a_mixed_streak_gives_the_status() -> None:
@@ -111,15 +116,15 @@ def test_the_last_error_of_a_mixed_streak_gives_the_status() -> None:
     breaker.failed(breaker.enter(), CUT, 0.0)
     breaker.failed(breaker.enter(), CUT, 0.0)
     assert breaker.failed(breaker.enter(), DOWN, 0.0) is True
-    assert breaker.word is CallStatus.DOWN
+    assert breaker.status is CallStatus.DOWN
 
 
 def test_one_call_probes_at_a_time_and_an_answer_closes_the_breaker() -> None:
     breaker = opened(SLOW)
     breaker_generation = breaker.enter()
-    assert breaker.opens_at(1e9) is None, "one call is already probing"
+    assert breaker.next_call_at(1e9) is None, "one call is already probing"
     assert breaker.passed(breaker_generation) is True
-    assert breaker.opens_at(7.0) == 7.0
+    assert breaker.next_call_at(7.0) == 7.0
     assert breaker.enter() == breaker.enter(), "any number may start"
     assert breaker.failed(breaker.enter(), SLOW, 10.0) is True
     assert breaker.next_at == 12.0, "the waits start again"
@@ -135,27 +140,27 @@ def test_a_call_from_before_the_opening_neither_lengthens_nor_ends_the_wait() ->
         assert breaker.passed(breaker_generation) is False
     breaker.left(tickets[6])
     breaker.probe_answered(tickets[7])
-    assert (breaker.open, breaker.next_at, breaker.since) == (False, 2.0, 0.0)
+    assert (breaker.is_closed, breaker.next_at, breaker.since) == (False, 2.0, 0.0)
     trying = breaker.enter()
     breaker.left(tickets[7])
-    assert breaker.opens_at(1e9) is None, "an earlier call does not allow a second probe"
+    assert breaker.next_call_at(1e9) is None, "an earlier call does not allow a second probe"
     assert breaker.passed(trying) is True
 
 
 def test_a_probe_without_an_outcome_allows_another_one_at_once() -> None:
     breaker = opened(BROKE)
     breaker.left(breaker.enter())
-    assert breaker.opens_at(100.0) == 100.0
+    assert breaker.next_call_at(100.0) == 100.0
     assert breaker.failed(breaker.enter(), LocalFault("input_changed", "a.mp4"), 100.0) is False, "this machine's own"
-    assert breaker.opens_at(100.0) == 100.0
-    assert (breaker.word, breaker.next_at) == (CallStatus.PAUSED, 8.0)
+    assert breaker.next_call_at(100.0) == 100.0
+    assert (breaker.status, breaker.next_at) == (CallStatus.PAUSED, 8.0)
 
 
 def test_local_faults_do_not_open_the_breaker() -> None:
     breaker = make()
     for _ in range(9):
         assert breaker.failed(breaker.enter(), LocalFault("disk_full", "full"), 0.0) is False
-    assert breaker.open
+    assert breaker.is_closed
 
 
 @pytest.mark.parametrize(("asked", "floor"), [(None, 0.0), (0.0, 0.0), (40.0, 40.0), (900.0, 900.0), (3e7, 900.0)])
@@ -173,19 +178,19 @@ def test_retry_after_is_honoured_up_to_a_cap(kind: type[CallError], asked: float
 
 def test_after_an_outage_a_free_probe_allows_one_call() -> None:
     breaker = opened(DOWN, careful=True)
-    assert (breaker.wants_probe, breaker.open) == (True, False)
+    assert (breaker.wants_probe, breaker.is_closed) == (True, False)
     probe = breaker.enter()
     breaker.probe_answered(probe)
     breaker.left(probe)
-    assert (breaker.wants_probe, breaker.open) == (False, False)
-    assert breaker.opens_at(1.0) == breaker.next_at
+    assert (breaker.wants_probe, breaker.is_closed) == (False, False)
+    assert breaker.next_call_at(1.0) == breaker.next_at
     trying = breaker.enter()
-    assert breaker.opens_at(1e9) is None
+    assert breaker.next_call_at(1e9) is None
     assert breaker.failed(trying, DOWN, 20.0) is True
     assert breaker.wants_probe, "the outage was not over"
     breaker.probe_answered(breaker.enter())
     assert breaker.passed(breaker.enter()) is True
-    assert breaker.open
+    assert breaker.is_closed
     assert not breaker.wants_probe
 
 
@@ -214,14 +219,15 @@ def test_an_outage_starts_when_the_breaker_opens_whatever_its_errors() -> None:
 
 
 def test_an_account_failure_has_its_own_start() -> None:
-    """An outage of an hour, and then: out of credits. Earlier, the half hour for the account was over before it
-    began.
+    """An outage of an hour, and then: out of credits.
+
+    Earlier, the half hour for the account was over before it began.
     """
     breaker = opened(DOWN, 0.0)
     breaker.failed(breaker.enter(), BROKE, 3600.0)
-    assert (breaker.word, breaker.since) == (CallStatus.PAUSED, 3600.0)
+    assert (breaker.status, breaker.since) == (CallStatus.PAUSED, 3600.0)
     breaker.failed(breaker.enter(), DOWN, 4000.0)
-    assert (breaker.word, breaker.since) == (CallStatus.DOWN, 0.0)
+    assert (breaker.status, breaker.since) == (CallStatus.DOWN, 0.0)
     breaker.failed(breaker.enter(), BROKE, 5000.0)
     assert breaker.since == 3600.0, "alternating failures do not wait for ever"
     breaker.passed(breaker.enter())
@@ -239,10 +245,10 @@ LEFT = 9
 def end(breaker: CircuitBreaker, breaker_generation: int, how: int, now: float, *, probe: bool) -> None:
     """End a call: with the error of that number, without an outcome, or answered."""
     if how < len(ERRORS):
-        was_at, was_open = breaker.next_at, breaker.open
-        if breaker.failed(breaker_generation, ERRORS[how], now) and breaker.open:
+        was_at, was_open = breaker.next_at, breaker.is_closed
+        if breaker.failed(breaker_generation, ERRORS[how], now) and breaker.is_closed:
             assert not was_open, "an answer that closes nothing is not announced"
-        elif not breaker.open and breaker.next_at != was_at:
+        elif not breaker.is_closed and breaker.next_at != was_at:
             assert now <= breaker.next_at <= now + 600.0
         else:
             assert breaker.next_at == was_at
@@ -265,11 +271,11 @@ def test_in_any_sequence_one_call_probes_and_the_breaker_never_locks(
 
     for which, how in story:
         now += which % 7
-        moment = breaker.opens_at(now)
-        assert (breaker.since is None) == breaker.open == (breaker.word is CallStatus.FINE)
-        assert breaker.open or sum(breaker_generation == breaker._round for breaker_generation, _ in under_way) <= 1, (
-            "two calls probe at once"
-        )
+        moment = breaker.next_call_at(now)
+        assert (breaker.since is None) == breaker.is_closed == (breaker.status is CallStatus.FINE)
+        assert (
+            breaker.is_closed or sum(breaker_generation == breaker._round for breaker_generation, _ in under_way) <= 1
+        ), "two calls probe at once"
         if which % 2 and moment is not None:
             now = moment
             probe = breaker.wants_probe
@@ -280,12 +286,12 @@ def test_in_any_sequence_one_call_probes_and_the_breaker_never_locks(
     for breaker_generation, probe in under_way:
         end(breaker, breaker_generation, LEFT, now, probe=probe)
     for _ in range(2):
-        moment = breaker.opens_at(now)
+        moment = breaker.next_call_at(now)
         assert moment is not None, "no call is active, so one may start"
         assert now <= moment <= now + 600.0
         now, probe = moment, breaker.wants_probe
         end(breaker, breaker.enter(), 8, now, probe=probe)
-    assert breaker.open
+    assert breaker.is_closed
 
 
 # Submissions in doubt
@@ -308,7 +314,7 @@ def test_after_three_unclear_replies_one_submission_goes_every_half_hour(error: 
     assert "3 submissions in a row ended in doubt" in breaker.reason
     now = 0.0
     for _ in range(4):
-        assert (breaker.open, breaker.opens_at(now)) == (False, now + 1800.0)
+        assert (breaker.is_closed, breaker.next_call_at(now)) == (False, now + 1800.0)
         now += 1800.0
         breaker.probe_answered(breaker.enter())
         assert breaker.failed(breaker.enter(), error, now) is True
@@ -320,7 +326,7 @@ def test_a_failed_probe_does_not_bring_the_next_submission_forward() -> None:
     breaker.failed(breaker.enter(), DOWN, 1800.0, probe=True)
     breaker.probe_answered(breaker.enter())
     breaker.failed(breaker.enter(), DOUBT, 1900.0)
-    assert breaker.opens_at(1900.0) == 1900.0 + 1800.0
+    assert breaker.next_call_at(1900.0) == 1900.0 + 1800.0
 
 
 @pytest.mark.parametrize("answer", [None, SLOW, JobFault("bad_request", "no", status=400), BROKE], ids=str)
@@ -334,7 +340,7 @@ def test_an_answer_in_between_restarts_the_count(answer: CallError | None) -> No
         breaker.failed(breaker_generation, answer, now) if answer else breaker.passed(breaker_generation)
         now = max(now, breaker.next_at)
         breaker.passed(breaker.enter())
-        assert breaker.open
+        assert breaker.is_closed
 
 
 def test_a_late_answer_after_three_unclear_replies_closes_the_breaker() -> None:
@@ -343,31 +349,31 @@ def test_a_late_answer_after_three_unclear_replies_closes_the_breaker() -> None:
     tickets = [breaker.enter() for _ in range(4)]
     for breaker_generation in tickets[:3]:
         breaker.failed(breaker_generation, DOUBT, 0.0)
-    assert breaker.opens_at(1.0) == 1800.0
+    assert breaker.next_call_at(1.0) == 1800.0
     assert breaker.passed(tickets[3]) is True
-    assert breaker.opens_at(1.0) == 1.0
+    assert breaker.next_call_at(1.0) == 1.0
 
 
 def test_the_number_of_submissions_that_may_end_in_doubt_is_limited() -> None:
     breaker = make(careful=True)
-    rooms = [breaker.room]
+    limits = [breaker.most_active]
     breaker.passed(breaker.enter())
-    rooms.append(breaker.room)
+    limits.append(breaker.most_active)
     for _ in range(2):
         breaker.failed(breaker.enter(), DOUBT, 0.0)
-        rooms.append(breaker.room)
+        limits.append(breaker.most_active)
     breaker.passed(breaker.enter())
-    rooms.append(breaker.room)
-    assert rooms == [3, None, 2, 1, None], "at first, nothing is known of the service"
-    assert make().room is None, "polls and downloads cannot be in doubt"
+    limits.append(breaker.most_active)
+    assert limits == [3, None, 2, 1, None], "at first, nothing is known of the service"
+    assert make().most_active is None, "polls and downloads cannot be in doubt"
 
 
 def test_the_log_settles_unclear_replies() -> None:
     found, lacking = open_after_unclear_replies(), open_after_unclear_replies()
     assert found.settled(10.0, accepted=True) is True
-    assert found.opens_at(10.0) == 10.0
+    assert found.next_call_at(10.0) == 10.0
     assert lacking.settled(10.0, accepted=False) is True
-    assert (lacking.open, lacking.opens_at(10.0)) == (False, 40.0), "the service is still failing"
+    assert (lacking.is_closed, lacking.next_call_at(10.0)) == (False, 40.0), "the service is still failing"
     assert make(careful=True).settled(0.0, accepted=True) is False
 
 
@@ -378,7 +384,7 @@ def test_a_readable_log_shortens_the_wait_by_less_each_time() -> None:
     for _ in range(6):
         assert breaker.searched(now + 5.0) is (len(waits) < 3)
         assert breaker.searched(now + 6.0) is False, "it is not announced twice"
-        waits.append((breaker.opens_at(now) or 0.0) - now)
+        waits.append((breaker.next_call_at(now) or 0.0) - now)
         now = breaker.next_at
         breaker.probe_answered(breaker.enter())
         breaker.failed(breaker.enter(), DOUBT, now)
@@ -388,7 +394,7 @@ def test_a_readable_log_shortens_the_wait_by_less_each_time() -> None:
 def test_a_log_that_is_read_late_allows_the_next_submission_at_once() -> None:
     breaker = open_after_unclear_replies()
     assert breaker.searched(600.0) is True
-    assert (breaker.open, breaker.opens_at(600.0), breaker.room) == (False, 600.0, 1)
+    assert (breaker.is_closed, breaker.next_call_at(600.0), breaker.most_active) == (False, 600.0, 1)
 
 
 @pytest.mark.parametrize("answer", [None, JobFault("bad_request", "no", status=400)], ids=str)
@@ -400,7 +406,7 @@ def test_after_an_answer_the_waits_start_again(answer: CallError | None) -> None
     for _ in range(3):
         breaker.failed(breaker.enter(), DOUBT, 100.0)
     assert breaker.searched(100.0) is True
-    assert breaker.opens_at(100.0) == 130.0
+    assert breaker.next_call_at(100.0) == 130.0
 
 
 def test_a_search_does_not_affect_another_outage() -> None:

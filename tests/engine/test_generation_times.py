@@ -1,6 +1,4 @@
-"""Times of generations: only those that this run observed from acceptance on are measured, whatever the wall clock
-does.
-"""
+"""Times of generations: only those observed from acceptance on are measured, whatever the wall clock does."""
 
 from batchrunner.clock import LoopClock
 from batchrunner.engine.generation_times import GenerationTimes

@@ -1,6 +1,6 @@
-"""Jobs in doubt: they are searched for at once, then at growing intervals, and once more at the end. Their slots are
-kept
-for as long as that is useful. And the meaning of a search that does not find one.
+"""Jobs in doubt: they are searched for at once, then at growing intervals, and once more at the end.
+
+Their slots are kept for as long as that is useful. And the meaning of a search that does not find one.
 """
 
 import pytest

@@ -1,5 +1,6 @@
-"""Bounded, repeatable fuzzing. With HOSTILE_EXAMPLES=15000 in the environment it runs for minutes,
-with other inputs each time.
+"""Bounded, repeatable fuzzing.
+
+With HOSTILE_EXAMPLES=15000 in the environment it runs for minutes, with other inputs each time.
 """
 
 import io

@@ -166,8 +166,8 @@ def test_only_a_failed_job_with_the_mark_may_have_a_later_attempt() -> None:
     assert not may_have_later(failed_with(UNKNOWN))
     assert not may_have_later(recovered(failed_with(UNKNOWN))), "it is polled again first"
     assert lost_request_id(marked) not in {attempt.request_id for attempt in marked.attempts}
-    held = recovered(failed_with(NO_FACE))
-    assert lost_request_id(held) == held.last.request_id
+    waiting = recovered(failed_with(NO_FACE))
+    assert lost_request_id(waiting) == waiting.last.request_id
 
 
 def test_a_failed_job_without_an_entry_is_kept_by_a_recovery() -> None:

@@ -48,8 +48,9 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The operations of a run and its service. folder: of the batch; `world` in it was recorded. before: the files
-    before it.
+    """The operations of a run and its service.
+
+    folder: of the batch; `world` in it was recorded. before: the files before it.
     """
 
     folder: Path
@@ -119,9 +120,7 @@ def record(folder: Path, jobs: int, start: tuple[Path, Left] | None = None, conc
 
 
 def _set_out(origin: Path, left: Left, folder: Path, world: Path) -> None:
-    """Put the batch of `origin` into a new folder, with its run directory and its service in `world` as a cut left
-    them.
-    """
+    """Copy the batch of `origin` into a new folder, with run directory and service in `world` as a cut left them."""
     world.mkdir(parents=True)
     for name in ("batch.yaml", "clip.mp4", "picture.png"):
         shutil.copyfile(origin / name, folder / name)
@@ -162,9 +161,7 @@ def _stays(name: str) -> bool:
 
 
 def moments(recording: Recording, seed: int, most: int | None = None) -> list[Moment]:
-    """Return the moments to try: after each act that changes anything, in each way; or `most` of them, spread over
-    the run.
-    """
+    """Return the moments to try: after each act with an effect, in each way; or `most` of them."""
     rng = Random(seed)
     changing = [
         number for number, act in enumerate(recording.acts, 1) if act.kind is not Kind.FLUSH_BEGINS and _stays(act.path)

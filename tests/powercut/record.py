@@ -28,8 +28,7 @@ class Act:
     """One operation.
 
     inode: of the file or folder, if it has one. at: offset of a write, new size, or the number that pairs the two
-    records of
-    a flush. path, other: old and new name. data: the bytes written.
+    records of a flush. path, other: old and new name. data: the bytes written.
     """
 
     kind: Kind

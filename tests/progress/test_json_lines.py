@@ -1,5 +1,6 @@
-"""The machine-readable log: one object a line, documented keys, no secret. ``REWRITE_DOCS=1`` writes
-docs/watching.md.
+"""The machine-readable log: one object a line, documented keys, no secret.
+
+``REWRITE_DOCS=1`` writes docs/watching.md.
 """
 
 import io

@@ -1,6 +1,4 @@
-"""The endpoint: the key is sent only over an encrypted connection or to this machine, and refused values are not
-quoted.
-"""
+"""The endpoint: the key is sent only encrypted or to this machine, and refused values are not quoted."""
 
 import pytest
 

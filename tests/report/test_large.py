@@ -1,6 +1,4 @@
-"""Reports of large batches: rows are generated one at a time, and the page has as many cards as a browser handles
-well.
-"""
+"""Reports of large batches: rows are generated one at a time, and the page has a limited number of cards."""
 
 import csv
 import errno

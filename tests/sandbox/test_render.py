@@ -120,9 +120,7 @@ def test_the_character_is_in_the_scene(tmp_path: Path) -> None:
 
 
 def test_a_rotated_clip_is_set_upright(tmp_path: Path) -> None:
-    """As phones write them: a matrix in the track's header (ISO 14496-12, tkhd) declares the coded left edge to be
-    the top.
-    """
+    """As phones write them: a matrix in the track's header (ISO 14496-12, tkhd) rotates the picture."""
     source = tmp_path / "in.mp4"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("libx264", rate=10)

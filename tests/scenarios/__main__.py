@@ -19,8 +19,9 @@ from tests.scenarios.scenario import Scenario, Story
 
 
 def simulate(seed: int, rate: float | None = None, keep: Path | None = None) -> tuple[int, str, Story]:
-    """Simulate one scenario; return its seed, its error ("" for none) and its story. keep: copy the files of a
-    failed one there.
+    """Simulate one scenario; return its seed, its error ("" for none) and its story.
+
+    keep: copy the files of a failed one there.
     """
     with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
         scenario = Scenario(seed, rate=rate)
@@ -50,8 +51,9 @@ class TimeLimitError(BaseException):
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeLimitError after this time. A scenario takes a second; one that is still active long after that
-    never ends.
+    """Raise TimeLimitError after this time.
+
+    A scenario takes a second; one that is still active long after that never ends.
     """
 
     def expire(*_: object) -> None:

@@ -3,8 +3,7 @@
 `JournalFiles` keeps them as they were at the moment of death: the clean-up code of a dead process, such as a checkpoint
 of the write-ahead log, has no effect. A death in the middle of a commit leaves some of the commit's sectors.
 `DiskFailure` makes operations fail for a while. `AtRest.damage` flips a bit, truncates, zeroes or removes, as a bad
-disk
-or a careless person does; after that a run may be refused.
+disk or a careless person does; after that a run may be refused.
 """
 
 import errno

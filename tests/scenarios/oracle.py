@@ -54,10 +54,8 @@ def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
     """Each accepted generation is known by its id and over, or its job is in doubt.
 
     After a damaged journal was recovered, an unknown generation is not lost if its job is in doubt or the service
-    failed it.
-    No more jobs are in doubt than there were active submissions when a process died, and outcomes that damage removed
-    and no
-    witness counted (`Scenario._count_cut_outcomes`).
+    failed it. No more jobs are in doubt than there were active submissions when a process died, and outcomes that
+    damage removed and no witness counted (`Scenario._count_cut_outcomes`).
     """
     known: dict[str, dict[str, Any]] = {}
     in_doubt: dict[str, str] = {}
@@ -158,8 +156,7 @@ def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
     """Return when the slot of a submission in doubt may become free. took: when generations ended, and their durations.
 
     As docs/money.md says: ten times the longest while fewer than ten are known, otherwise the 95th percentile, and half
-    an
-    hour at most. The client's measurement may be a little shorter than the service's, hence the tolerance.
+    an hour at most. The client's measurement may be a little shorter than the service's, hence the tolerance.
     """
     free_at = at + DOUBT_S
     for count, (ended_at, _) in enumerate(took, 1):

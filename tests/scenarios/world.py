@@ -75,9 +75,7 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
             self.mortal.turn()
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        """Return a time that is never early: a loop may fire a timer a tick early, and code that re-arms it then
-        loops for ever.
-        """
+        """Return a time that is never early: code that re-arms a timer which fired a tick early loops for ever."""
         return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:

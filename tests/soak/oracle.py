@@ -23,8 +23,7 @@ class Figures:
     """The figures of one batch, or of many.
 
     active: submissions that were journalled and unanswered at a kill or cut, summed up. accepted_active: those of them
-    that
-    the service accepted. adopted: those that the service's log settled. in_doubt: jobs still in doubt at the end.
+    that the service accepted. adopted: those that the service's log settled. in_doubt: jobs still in doubt at the end.
     wrong: messages about broken promises.
     """
 

@@ -47,8 +47,9 @@ def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.Complete
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -> Any:
-    """Poll until `condition()` is true, and return its value. On time-out raise TimeoutError with the condition's
-    name.
+    """Poll until `condition()` is true, and return its value.
+
+    On time-out raise TimeoutError with the condition's name.
     """
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:

@@ -36,8 +36,9 @@ _GIVES_UP = {2, 3, 5}  # statuses of a run whose disk fails
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The parameters of a soak. stop: the signal. stops: how often it is sent, in all. jobs, concurrency: of each
-    batch.
+    """The parameters of a soak.
+
+    stop: the signal. stops: how often it is sent, in all. jobs, concurrency: of each batch.
 
     lanes: batches at a time. lies: the service lies (`tests.soak.liar`). disk: it fails for a while in every run.
     """

@@ -75,9 +75,7 @@ def test_the_disk_is_asked_again_after_a_second(free: list[int]) -> None:
 
 
 def test_the_logs_reserve_is_not_free_before_the_log_uses_it(tmp_path: Path, free: list[int]) -> None:
-    """A run that ends releases it, and the next one reserves it again; otherwise each start would pay for one more
-    clip.
-    """
+    """A run that ends releases it, and the next one reserves it again; else each start would pay for one more clip."""
     known = [make_record("a", State.SUCCEEDED, result=RESULT)]
     log = RunDir(tmp_path).journal.with_name("journal.db-wal")
     log.parent.mkdir()

@@ -81,8 +81,9 @@ def test_the_content_of_a_lease_is_shown_without_control_characters(tmp_path: Pa
 
 
 def test_a_late_process_gives_up_a_number_that_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It saw an ended owner. Before it continued, another process took over the lease, and a third one took it after
-    that.
+    """It saw an ended owner.
+
+    Before it continued, another process took over the lease, and a third one took it after that.
     """
     put(tmp_path, 1, replace(HERE, pid=ENDED))
     opened = os.open

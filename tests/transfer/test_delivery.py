@@ -1,7 +1,4 @@
-"""Delivery: every result gets every id that refers to it, no foreign file is overwritten, and the next start repairs
-a crash
-at any operation.
-"""
+"""Delivery: every result gets each of its ids, no foreign file is overwritten, and a start repairs any crash."""
 
 import asyncio
 import errno

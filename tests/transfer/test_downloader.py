@@ -412,7 +412,7 @@ def test_a_partial_file_shorter_than_its_sidecar_says_starts_over(bench: Bench, 
 def test_a_partial_file_longer_than_its_sidecar_says_is_continued_from_the_sidecar(bench: Bench, clip: bytes) -> None:
     host = Host(clip, cuts=[5000])
     bench.refused(host)
-    (bench.folder / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not vouched for")
+    (bench.folder / f"{KEY}.part").write_bytes(clip[:5000] + b"not flushed, so not in the sidecar")
     assert_whole(bench.fetch(host), clip)
     assert host.seen[1]["range"] == "bytes=5000-"
 

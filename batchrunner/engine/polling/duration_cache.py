@@ -1,7 +1,7 @@
-"""How long generations took in earlier batches: one small file in the user's cache, for the pace of looks.
+"""Durations of generations in earlier batches: one small file in the user's cache, for the poll schedule.
 
-Rule: nothing depends on it. A file that is missing, broken, too large or not writable is as good as none, and nobody
-hears of it. It holds host names, model names and seconds; it keeps the latest kinds, and of each the latest durations.
+Nothing depends on it. A file that is missing, broken, too large or not writable is ignored without a message. It has
+host names, model names and seconds; it keeps the latest kinds, and the latest durations of each.
 """
 
 import json
@@ -22,7 +22,7 @@ _MOST_BYTES = 1_000_000
 
 
 def place(environment: Mapping[str, str]) -> Path | None:
-    """Where the file lies, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the environment names neither."""
+    """Return the file's path, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None if the environment names neither."""
     cache, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
     if home and (cache == "~" or cache.startswith("~/")):
         cache = home + cache[1:]
@@ -31,7 +31,7 @@ def place(environment: Mapping[str, str]) -> Path | None:
 
 
 def load(path: Path | None, service: str) -> dict[DurationKey, Durations]:
-    """What is known of this service's generations."""
+    """Return the known durations of this service's generations."""
     found: dict[DurationKey, Durations] = {}
     for row in _rows(path):
         with suppress(KeyError, TypeError, ValueError):
@@ -45,9 +45,9 @@ def load(path: Path | None, service: str) -> dict[DurationKey, Durations]:
 def with_journal(
     known: dict[DurationKey, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
 ) -> dict[DurationKey, Durations]:
-    """`known`, and on top of it the durations that this batch's own journal holds, in seconds.
+    """Return `known` with the durations in this batch's own journal added, in seconds.
 
-    It does not say when they were last seen unfinished: an interval before, at most.
+    The journal does not record when they were last seen unfinished: at most one interval before.
     """
     for kind, durations_s in seen.items():
         for took_s in durations_s:
@@ -56,7 +56,7 @@ def with_journal(
 
 
 def save(path: Path | None, service: str, durations: Mapping[DurationKey, Durations]) -> None:
-    """Keep this beside what the file knows of other services and kinds."""
+    """Store these durations beside those of other services and kinds."""
     if path is None or not durations:
         return
     rows = [
@@ -77,13 +77,13 @@ def save(path: Path | None, service: str, durations: Mapping[DurationKey, Durati
 
 
 def _rows(path: Path | None) -> list[dict[str, Any]]:
-    """The file's rows, as far as it is one of this program's."""
+    """Return the file's rows if this program wrote it."""
     if path is None:
         return []
     try:
         with open_plain(path) as file:
-            held = json.loads(file.read(_MOST_BYTES + 1)[: _MOST_BYTES + 1])
-        rows = held["kinds"] if held["version"] == _VERSION else []
+            content = json.loads(file.read(_MOST_BYTES + 1)[: _MOST_BYTES + 1])
+        rows = content["kinds"] if content["version"] == _VERSION else []
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
@@ -94,7 +94,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write in one step: whoever reads meanwhile, or starts after a power cut, finds the old content or the new."""
+    """Replace the file atomically: a concurrent reader, or one after a power cut, gets the old content or the new."""
     descriptor, name = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

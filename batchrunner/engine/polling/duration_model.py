@@ -1,9 +1,9 @@
-"""How long generations of one kind take: a distribution that is learned look by look and follows the times. Pure.
+"""How long generations of one kind take: a distribution that is learned from each poll and follows changes. Pure.
 
-What two looks tell is a span: at the first one it was not complete yet, at the second one it was. What is still running
-tells that it takes longer: left out, the early finishers would make a batch's beginning look fast. Time is cut into
-steps of equal ratio, so that nothing is assumed about the shape (two humps, a long tail) and all sizes are fixed.
-Rule: only the latest spans count, and once several in a row are not what was expected, only those.
+Two polls give a span: the generation was unfinished at the first one and complete at the second one. Running ones show
+that they take longer; without them, the early finishers would make the start of a batch look fast. Time is divided into
+steps of equal ratio, so that nothing is assumed about the shape (two modes, a long tail) and all sizes are fixed. Only
+the latest spans count, and after several unexpected ones in a row, only those.
 """
 
 from bisect import bisect_left
@@ -20,19 +20,20 @@ STEPS = 22 * _PER_OCTAVE  # to 58 hours
 EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
 WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
 
-# Chosen by simulation, as benchmarks/polling.py does it; the outcome is flat around them.
+# Chosen by simulation, as in benchmarks/polling.py; the result depends little on them.
 KEPT = 256  # spans
 _ROUNDS = 8  # of expectation-maximisation
-_SMOOTH = 0.4  # of the bandwidth that suits a single hump
-_ANY_TIME = 0.05  # share that is taken to complete any time, whatever was seen
-_DOUBT = 8  # spans that outweigh the belief that it may complete any time
+_SMOOTH = 0.4  # of the bandwidth that suits a single mode
+_ANY_TIME = 0.05  # share that may complete at any time, whatever was observed
+_DOUBT = 8  # spans that outweigh that share
 _ODD = 0.1  # share expected to complete that early, or that late
-_CHANGED = 5  # so odd ones in a row, all early or all late: the service has changed. By chance: once in 50,000
+# so many unexpected ones in a row, all early or all late: the service has changed. By chance: once in 50,000
+_CHANGED = 5
 _LATE = 0.25  # share that counts as late
-_NOUGHT = 1e-12
+_TINY = 1e-12
 
 Span = tuple[float, float]
-DurationKey = tuple[Kind, bool]  # what a duration is of; and whether it counts from the end of a wait in the queue
+DurationKey = tuple[Kind, bool]  # the kind, and whether the duration counts from the end of a wait in the queue
 
 
 class Durations:
@@ -46,9 +47,9 @@ class Durations:
             self.learn(after_s, by_s)
 
     def learn(self, after_s: float, by_s: float) -> None:
-        """Take in one that took longer than `after_s` and at most `by_s`."""
+        """Add one that took longer than `after_s` and at most `by_s`."""
         if not (isfinite(by_s) and 0 <= after_s <= by_s):
-            return  # no duration
+            return  # not a duration
         self.spans.append((after_s, by_s))
         odd = 0 if self._fit is None else self._fit.odd(after_s, by_s)
         self._in_a_row = self._in_a_row + 1 if odd == self._odd else 1
@@ -58,7 +59,7 @@ class Durations:
                 self.spans.popleft()
 
     def fit(self, running_s: Sequence[float] = ()) -> "Fit":
-        """The distribution by what was seen, and by how long others are running already. Wants at least one span."""
+        """Return the distribution of the observed durations and the ages of running ones. Needs at least one span."""
         self._fit = Fit(_likeliest(self.spans, running_s), len(self.spans))
         return self._fit
 
@@ -66,9 +67,9 @@ class Durations:
 class Fit:
     """A distribution over the steps of time.
 
-    late_s: from when on what is not complete is late.
-    survival: share that takes longer than each edge. hazard: per second, in each step, of what is left: nowhere nought,
-    since a few are taken to complete any time, as what nobody expects must not go unseen for long.
+    late_s: after this time, an unfinished one is late.
+    survival: share that takes longer than each edge. hazard: per second, in each step, of those left. It is never zero,
+    because a few may complete at any time: unexpected completions must not stay unseen for long.
     """
 
     def __init__(self, shares: Sequence[float], seen: int) -> None:
@@ -80,7 +81,7 @@ class Fit:
         )
         odd, rate = max(_ANY_TIME, _DOUBT / (_DOUBT + seen)), 0.5 / self.median_s
         left = [
-            (1 - odd) * each + odd * exp(-rate * edge_s) for each, edge_s in zip(self.survival, EDGES_S, strict=True)
+            (1 - odd) * value + odd * exp(-rate * edge_s) for value, edge_s in zip(self.survival, EDGES_S, strict=True)
         ]
         self.hazard = [
             2 * (before - after) / max(before + after, 1e-9) / width_s + 1e-9
@@ -88,36 +89,36 @@ class Fit:
         ]
 
     def longer_than(self, elapsed_s: float) -> float:
-        """Share that takes longer."""
+        """Return the share that takes longer."""
         step = step_of(elapsed_s)
-        part = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
-        return self.survival[step] + part * (self.survival[step + 1] - self.survival[step])
+        fraction = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
+        return self.survival[step] + fraction * (self.survival[step + 1] - self.survival[step])
 
     def odd(self, after_s: float, by_s: float) -> int:
-        """-1 where hardly any was expected to complete that early, 1 where that late, else 0."""
+        """Return -1 if hardly any was expected to complete that early, 1 if that late, otherwise 0."""
         return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
 
     def _by_when(self, share: float) -> float:
-        """By when all but this share are complete."""
+        """Return the time at which all but this share are complete."""
         step = next(step for step in range(STEPS) if self.survival[step + 1] <= share)
         fall = self.survival[step] - self.survival[step + 1]
         return EDGES_S[step] + (self.survival[step] - share) / fall * WIDTHS_S[step]
 
 
 def step_of(elapsed_s: float) -> int:
-    """The step of time that ends at or after this moment; the last one holds all that is later."""
+    """Return the step of time that ends at or after this moment; the last one has all later times."""
     return min(max(bisect_left(EDGES_S, elapsed_s) - 1, 0), STEPS - 1)
 
 
 def _edge_near(elapsed_s: float) -> int:
-    """The edge nearest to this moment; never the last one."""
+    """Return the edge nearest to this moment; never the last one."""
     return min(max(bisect_left(EDGES_S, elapsed_s * 2 ** (0.5 / _PER_OCTAVE)) - 1, 0), STEPS - 1)
 
 
 def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
-    """The shares of the steps under which the spans are likeliest, nearly: a few rounds of expectation-maximisation.
+    """Return nearly the likeliest shares of the steps for these spans: a few rounds of expectation-maximisation.
 
-    Not run to its end, where it would be all spikes.
+    More rounds would give a spike at each span.
     """
     bounds = [(first := _edge_near(after_s), max(_edge_near(by_s), first + 1), 1.0) for after_s, by_s in spans]
     bounds += _open_ended(running_s, len(spans))
@@ -127,17 +128,18 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
         below = [0.0, *accumulate(shares)]
         change = [0.0] * (STEPS + 1)
         for first, end, count in bounds:
-            each = count / whole / max(below[end] - below[first], _NOUGHT)
-            change[first] += each
-            change[end] -= each
+            value = count / whole / max(below[end] - below[first], _TINY)
+            change[first] += value
+            change[end] -= value
         shares = [share * max(0.0, factor) for share, factor in zip(shares, accumulate(change[:-1]), strict=True)]
     return _scaled(shares)
 
 
 def _open_ended(running_s: Sequence[float], seen: int) -> list[tuple[int, int, float]]:
-    """Those still running, as spans without an end.
+    """Return the running ones as spans without an end.
 
-    In the long run those that run now are not of the same time as the latest ones seen: they must not outweigh them.
+    In the long run, the running ones are not from the same time as the latest observed ones: they must not outweigh
+    them.
     """
     weight = 1.0 if seen < KEPT else min(1.0, seen / (2 * len(running_s) or 1))
     counts = [0.0] * STEPS
@@ -147,7 +149,7 @@ def _open_ended(running_s: Sequence[float], seen: int) -> list[tuple[int, int, f
 
 
 def _beforehand(longest_s: float) -> list[float]:
-    """What is believed before anything is seen: any order of magnitude up to what is known to occur, tailing off."""
+    """Return the prior: any order of magnitude up to the longest known, with a falling tail."""
     far_s = 2 * max(longest_s, _FIRST_S)
     return _scaled(
         [
@@ -158,12 +160,12 @@ def _beforehand(longest_s: float) -> list[float]:
 
 
 def _scaled(shares: Sequence[float]) -> list[float]:
-    whole = sum(shares) + STEPS * _NOUGHT
-    return [(share + _NOUGHT) / whole for share in shares]
+    whole = sum(shares) + STEPS * _TINY
+    return [(share + _TINY) / whole for share in shares]
 
 
 def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
-    """The shares, smoothed over as many steps as so few observations call for (after Silverman's rule)."""
+    """Smooth the shares over as many steps as the number of observations requires (Silverman's rule)."""
     left = _left(shares)
     low, high = (next(step for step in range(STEPS) if left[step + 1] <= share) for share in (0.75, 0.25))
     deviation = _SMOOTH * 0.9 * (high - low) / 1.349 * max(seen, 1) ** -0.2
@@ -172,11 +174,11 @@ def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
 
 
 def _boxed(shares: Sequence[float], radius: int) -> list[float]:
-    """Each share spread evenly over its neighbours."""
+    """Spread each share evenly over its neighbours."""
     below = [0.0, *accumulate(shares)]
     return [below[min(STEPS, step + radius + 1)] - below[max(0, step - radius)] for step in range(STEPS)]
 
 
 def _left(shares: Sequence[float]) -> list[float]:
-    """What is left at each edge: from one, to nothing at the last."""
+    """Return the share left at each edge: from one to zero at the last."""
     return [max(0.0, 1 - below) for below in (0.0, *accumulate(shares[:-1]), 1.0)]

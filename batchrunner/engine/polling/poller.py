@@ -1,14 +1,13 @@
-"""When to look at which generation. Pure: one heap of due times for all of them; `now` and jitter are arguments.
+"""When to poll which generation. Pure: one heap of due times; `now` and jitter are arguments.
 
-A generation that is being worked on is looked at when it is likely to be complete
-(`batchrunner.engine.polling.poll_schedule`), by what was
-learned of its kind: model and resolution. One that was seen in the service's queue counts from the first sight of it
-being worked on, apart from those that never were: a queue says nothing about the work. While it is queued, and until
-one of its kind is known, it is looked at once an interval; of a kind's first ones some sooner, each at another age, to
-learn soon what is worth waiting for. What is learned moves due times that are set already, whenever twice as much is
-known. Rules: a generation has one due time. Setting a new one leaves the old one stale in the heap, and it is dropped
-when it comes up: nothing is ever searched or removed from the middle. Only what this run watched from its acceptance
-on is learned from.
+An active generation is polled when it is likely to be complete (`batchrunner.engine.polling.poll_schedule`), from the
+durations of its kind: model and resolution. One that was seen in the service's queue counts from the first poll that
+finds it active, apart from those that were never seen there: a queue says nothing about the work. While it is queued,
+and until a duration of its kind is known, it is polled once an interval. The first ones of a kind are polled sooner,
+each at another age, to learn quickly. New durations move existing due times whenever twice as much is known.
+
+A generation has one due time. A new one leaves the old one stale in the heap, which drops it when it comes up: nothing
+is searched or removed from the middle. Only generations that this run watched from acceptance on are learned from.
 """
 
 import heapq
@@ -20,14 +19,14 @@ from batchrunner.engine.polling.poll_schedule import SHORTEST, PollSchedule
 from batchrunner.job import Record, State
 from batchrunner.plan.duration_estimate import kind_of
 
-EARLY_PROBES = 8  # of a kind of which nothing is known
-_NOT_BEFORE_S = 1.0  # a new plan costs some 2 ms
-_OF_USE = 16  # it is worth that when so many times the news are no less than what it was made of
+EARLY_PROBES = 8  # of a kind without known durations
+_NOT_BEFORE_S = 1.0  # a new schedule costs about 2 ms
+_OF_USE = 16  # a new schedule is worth it when this many times the news are no fewer than its durations
 
 
 @dataclass(slots=True)
 class _Watch:
-    """A generation in flight. Monotonic, s: since when it counts, the last sight of it unfinished, the next look."""
+    """A generation in flight. Monotonic, s: the start of its duration, the last unfinished poll, the next poll."""
 
     key: DurationKey
     since: float
@@ -38,7 +37,7 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Plan:
-    """A rhythm, when it was made (monotonic, s), of how many durations, and how many came since."""
+    """A schedule, when it was computed (monotonic, s), from how many durations, and how many came since."""
 
     schedule: PollSchedule
     made_at: float
@@ -47,10 +46,10 @@ class _Plan:
 
 
 class Poller:
-    """Due times (monotonic, s) of the generations in flight, and the wait between two looks.
+    """Due times (monotonic, s) of the generations in flight, and the waits between polls.
 
-    interval_s: looks at one generation are as many as if they came once in so long. durations: what is known of them;
-    it is added to.
+    interval_s: the average number of polls is that of this interval. durations: the known ones, to which new ones are
+    added.
     """
 
     def __init__(self, interval_s: float, rng: Rng, durations: dict[DurationKey, Durations]) -> None:
@@ -61,19 +60,22 @@ class Poller:
         self._due: dict[str, float] = {}
         self._watches: dict[str, _Watch] = {}
         self._plans: dict[DurationKey, _Plan] = {}
-        self._moved = {key: len(each.spans) for key, each in durations.items()}  # how many were known then
-        self._scouts: dict[DurationKey, int] = {}
+        self._moved = {key: len(watches.spans) for key, watches in durations.items()}  # how many were known then
+        self._early: dict[DurationKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._due)
 
     def at(self, fingerprint: str, due: float) -> None:
-        """Look at this generation at `due`."""
+        """Poll this generation at `due`."""
         self._due[fingerprint] = due
         heapq.heappush(self._heap, (due, fingerprint))
 
     def after_poll(self, record: Record, now: float, *, first: bool = False) -> None:
-        """It is in flight and not complete: look again when that is likely. first: it was accepted just now."""
+        """Schedule the next poll of an unfinished generation, when it is likely to be complete.
+
+        first: it was just accepted.
+        """
         fingerprint = record.job.fingerprint
         if first:
             self._watches[fingerprint] = _Watch((kind_of(record.job), False), now, now)
@@ -87,7 +89,7 @@ class Poller:
             self._watches[fingerprint].due = self._due[fingerprint]
 
     def observe(self, record: Record, now: float) -> None:
-        """Take in what a step made of a job: one that is complete is learned from, what ended otherwise is not."""
+        """Record the result of a step: a complete generation is learned from, any other end is not."""
         running = record.state is State.IN_FLIGHT
         if running and record.last.completed_at is None:
             return
@@ -99,18 +101,18 @@ class Poller:
         if (plan := self._plans.get(watch.key)) is not None:
             plan.news += 1
         known, before = len(durations.spans), self._moved.get(watch.key, 0)
-        if not before <= known < max(1, 2 * before):  # fewer: what was known is no longer true
+        if not before <= known < max(1, 2 * before):  # fewer: older durations were dropped as outdated
             self._moved[watch.key] = known
             self._move(watch.key, now)
 
     def clear(self) -> list[str]:
-        """Forget every due time, and say whose they were."""
+        """Remove every due time, and return the jobs."""
         forgotten = list(self._due)
         self._due.clear()
         return forgotten
 
     def pop(self, now: float) -> str | None:
-        """A generation that is due, now without a due time; None where none is."""
+        """Return a generation that is due and remove its due time; None if none is due."""
         while self._heap and self._heap[0][0] <= now:
             due, fingerprint = heapq.heappop(self._heap)
             if self._due.get(fingerprint) == due:
@@ -126,8 +128,8 @@ class Poller:
         return self._heap[0][0] if self._heap else None
 
     def _move(self, key: DurationKey, now: float) -> None:
-        """Set the due times anew that were set when less was known; not those that something else has set."""
-        schedule = self._made_anew(key, now)
+        """Recompute the due times that were set with less knowledge; not those that another component has set."""
+        schedule = self._computed(key, now)
         for fingerprint, watch in self._watches.items():
             if watch.key == key and not watch.queued and self._due.get(fingerprint) == watch.due:
                 wait_s = schedule.wait_s(watch.seen_at - watch.since, self._rng.uniform(0.9, 1.1))
@@ -135,32 +137,32 @@ class Poller:
                 self.at(fingerprint, watch.due)
 
     def _wait_s(self, fingerprint: str, now: float) -> float:
-        """Give or take a tenth, so that looks of one burst spread out."""
-        part = self._rng.uniform(0.9, 1.1)
+        """Return a wait with a jitter of a tenth, so that polls of one burst spread out."""
+        factor = self._rng.uniform(0.9, 1.1)
         watch = self._watches.get(fingerprint)
         if watch is not None and not watch.queued:
-            schedule = self._rhythm(watch.key, now)
+            schedule = self._schedule(watch.key, now)
             if schedule is not None:
-                return schedule.wait_s(now - watch.since, part)
-            sent = self._scouts.get(watch.key, 0)
-            if now == watch.since and sent < EARLY_PROBES:  # its first look
-                self._scouts[watch.key] = sent + 1
-                part *= SHORTEST ** (1 - (sent + 1) / EARLY_PROBES)
-        return part * self._interval_s
+                return schedule.wait_s(now - watch.since, factor)
+            sent = self._early.get(watch.key, 0)
+            if now == watch.since and sent < EARLY_PROBES:  # its first poll
+                self._early[watch.key] = sent + 1
+                factor *= SHORTEST ** (1 - (sent + 1) / EARLY_PROBES)
+        return factor * self._interval_s
 
-    def _rhythm(self, key: DurationKey, now: float) -> PollSchedule | None:
-        """None while nothing is known. Made anew when there is news, but not more often than is of use."""
+    def _schedule(self, key: DurationKey, now: float) -> PollSchedule | None:
+        """Return None while nothing is known. A new schedule is computed on news, but not more often than is useful."""
         durations, plan = self._durations.get(key), self._plans.get(key)
         if durations is None or not durations.spans:
             return None
         if plan is not None and (plan.news * _OF_USE < plan.known or now - plan.made_at < _NOT_BEFORE_S):
             return plan.schedule
-        return self._made_anew(key, now)
+        return self._computed(key, now)
 
-    def _made_anew(self, key: DurationKey, now: float) -> PollSchedule:
-        """By all that is known now: of what is in flight, what its last look told."""
-        each, durations = self._watches.values(), self._durations[key]
-        unfinished_s = [watch.seen_at - watch.since for watch in each if watch.key == key and not watch.queued]
+    def _computed(self, key: DurationKey, now: float) -> PollSchedule:
+        """Compute a schedule from all known durations and the ages of running generations at their last polls."""
+        watches, durations = self._watches.values(), self._durations[key]
+        unfinished_s = [watch.seen_at - watch.since for watch in watches if watch.key == key and not watch.queued]
         schedule = PollSchedule(durations.fit(unfinished_s), self._interval_s)
         self._plans[key] = _Plan(schedule, now, len(durations.spans))
         return schedule

@@ -31,7 +31,7 @@ async def poll(context: StepContext, fingerprint: str, breaker_generation: int) 
     credits_ = record.last.credits if status.credits is None else status.credits
     record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
     context.records.update(record)
-    _notice_oddities(context, fingerprint, status)
+    _notice_unexpected(context, fingerprint, status)
     if status.phase not in TERMINAL:
         history.confirmation.reset()
     elif not history.confirmation.confirms(status):
@@ -43,7 +43,7 @@ async def poll(context: StepContext, fingerprint: str, breaker_generation: int) 
     return await _unfinished(context, fingerprint, record, status.phase)
 
 
-def _notice_oddities(context: StepContext, fingerprint: str, status: GenerationStatus) -> None:
+def _notice_unexpected(context: StepContext, fingerprint: str, status: GenerationStatus) -> None:
     if not status.known:
         message = f"an unknown status, taken for pending: {status.status_text!r}"
         context.records.notice(fingerprint, message, once=True)

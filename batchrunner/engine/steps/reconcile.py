@@ -102,8 +102,8 @@ class Reconciler:
         if generation_id is None:
             return False
         forget_generation(context, fingerprint)
-        held = hold_later(record, context.run_id, context.deps.clock.now(), context.price(record.job))
-        await self._records.store(Move.DOUBT, held)
+        doubtful = hold_later(record, context.run_id, context.deps.clock.now(), context.price(record.job))
+        await self._records.store(Move.DOUBT, doubtful)
         await self._adopt(fingerprint, generation_id)
         return True
 

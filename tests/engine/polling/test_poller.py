@@ -1,6 +1,4 @@
-"""Due times: each generation has one, stale ones are dropped, polls of one burst spread out; and learning from
-polls.
-"""
+"""Due times of generations: one each, without stale ones, spread out; and learning from polls."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,6 +1,6 @@
-"""Reading replies: a table of documented and captured bodies (fact sheet 1.3, 1.4, 2.1), a table of outcomes of a
-submission,
-and many hostile replies. Every reply gives a typed result or a CallError.
+"""Reading replies: documented and captured bodies (fact sheet 1.3, 1.4, 2.1), outcomes, and hostile replies.
+
+Every reply gives a typed result or a CallError.
 """
 
 import bisect
