@@ -132,9 +132,9 @@ def list_as_facts(prices: PriceList, models: Collection[str] | None = None) -> d
     return {"as_of": prices.as_of, "source": prices.source, "version": prices.version, "rates": rates}
 
 
-def list_from_facts(facts: object) -> PriceList | None:
+def list_from_facts(stored: object) -> PriceList | None:
     """Do the reverse of `list_as_facts`; None for other values."""
-    if not isinstance(facts, dict):
+    if not isinstance(stored, dict):
         return None
     try:
         rates = {
@@ -142,9 +142,9 @@ def list_from_facts(facts: object) -> PriceList | None:
                 Rate(_price_of(one["credits_per_s"]), {str(key): str(value) for key, value in one["when"].items()})
                 for one in known
             )
-            for name, known in facts["rates"].items()
+            for name, known in stored["rates"].items()
         }
-        return PriceList(rates, _price_of(facts["as_of"]), str(facts["source"]), str(facts["version"]))
+        return PriceList(rates, _price_of(stored["as_of"]), str(stored["source"]), str(stored["version"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
