@@ -62,7 +62,7 @@ class Decoders(Protocol):
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Run a task for each item and return one outcome an item. enough: polled; True stops. Blocks."""
+        """Run a task for each item and return one outcome per item. enough: polled; True stops. Blocks."""
         ...
 
     def stop(self) -> None:

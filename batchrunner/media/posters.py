@@ -41,7 +41,7 @@ BUDGET_BYTES = 13_000_000
 _MOST_FRAMES = 300  # decoded after item seek: ten seconds of a clip without key frames
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # missing posters that the end of a run makes: half a minute
-_BATCH_JOBS = 8  # jobs a batch: a stopped run waits for one batch
+_BATCH_JOBS = 8  # jobs per batch: a stopped run waits for one batch
 
 
 class _Size(NamedTuple):
