@@ -254,6 +254,14 @@ METRICS: tuple[Metric, ...] = (
         ],
     ),
     Metric(
+        "batchrunner_cost_usd",
+        "Money over all runs, in US dollars: spent, reserved, worst_case, budget, overrun.",
+        lambda report: [
+            ({"kind": kind}, report["money"][f"{kind}_usd"])
+            for kind in ("spent", "reserved", "worst_case", "budget", "overrun")
+        ],
+    ),
+    Metric(
         "batchrunner_unpriced_generations",
         "Generations of unknown price.",
         _one(lambda report: report["money"]["unpriced"]),
