@@ -24,8 +24,6 @@ PAGES = sorted(
 )
 # Names and keys of earlier versions, which users find in their old files.
 OLD_NAMES = {"docs/upgrading.md"}
-# Modules with retired names that are being rewritten. Remove a line when its module is done.
-UNFINISHED = {"batchrunner/account/base.py", "batchrunner/account/session.py"}
 PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 STRINGS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
@@ -80,10 +78,7 @@ def phrases_in(text: str) -> list[str]:
 @pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_no_defined_name_is_a_retired_word(path: Path) -> None:
     found = [f"{line}: {name}" for line, name in defined(ast.parse(path.read_text("utf-8"))) if is_retired(name)]
-    if name_of(path) in UNFINISHED:
-        assert found, "this module is done: remove it from UNFINISHED"
-    else:
-        assert found == []
+    assert found == []
 
 
 @pytest.mark.parametrize("path", [path for path in [*CODE, *PAGES] if name_of(path) not in OLD_NAMES], ids=name_of)

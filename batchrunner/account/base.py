@@ -11,9 +11,9 @@ from typing import Protocol
 from batchrunner.errors import Problem
 from batchrunner.job import Record
 
-HELD = "held_by_batch"  # kind of the problem of a job that another batch has in flight
+HELD_BY_BATCH = "held_by_batch"  # kind of the problem of a job that another batch has in flight
 HELD_IN_DOUBT = "held_in_doubt_elsewhere"  # kind of the problem of a job that another batch has in doubt
-HELD_KINDS = frozenset({HELD, HELD_IN_DOUBT})
+HELD_KINDS = frozenset({HELD_BY_BATCH, HELD_IN_DOUBT})
 REUSED = "reused."  # request ids of attempts that were never submitted begin with this
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrunner.account.base import HELD, HELD_IN_DOUBT, Clip, Granted, Hold, Reuse, Source
+from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT, Clip, Granted, Hold, Reuse, Source
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING, SUCCEEDED, WITHHELD, BatchRow, JobRow
 from batchrunner.errors import Problem
 
@@ -78,7 +78,7 @@ def _copied(delivered: Rows, exists: Callable[[Clip], bool]) -> Reuse | None:
 def _in_use(row: JobRow, batch: BatchRow) -> Hold:
     doing = f"in flight as generation {row.generation_id}" if row.generation_id else "being submitted"
     problem = Problem(
-        HELD,
+        HELD_BY_BATCH,
         f"the batch {batch.name} has this job: it is {doing} there ({batch.directory}), and a process runs that batch",
         "Nothing was submitted for it here. When that batch has ended, run again: its clip is delivered at no charge.",
         "local",

@@ -210,8 +210,8 @@ class Session:
         records = list(stored.snapshot.records.values()) if stored and stored.snapshot else []
         self._index.write([partial(self._register, records=records, sequence=-2)], durable=True)
         begun = {record.job.fingerprint for record in records if record.state is State.SUBMITTING}
-        claims = [_claim_row(request) for name, request in self._granted.items() if name not in begun]
-        self._index.write([partial(transactions.store, jobs=claims, submissions=())], durable=True)
+        missing = [_claim_row(request) for name, request in self._granted.items() if name not in begun]
+        self._index.write([partial(transactions.store, jobs=missing, submissions=())], durable=True)
 
 
 def survey(connection: Any, batch: BatchRow, records: Sequence[Record], outside: Outside) -> dict[str, Decision]:

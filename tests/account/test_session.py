@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner.account.base import HELD, HELD_IN_DOUBT, Granted, Hold, OverBudget, Reuse, Wait
+from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT, Granted, Hold, OverBudget, Reuse, Wait
 from batchrunner.account.limits import Limits
 from batchrunner.job import Move
 from tests.account.batches import PRICE, Process, jobs, run
@@ -35,7 +35,7 @@ def test_one_of_two_running_batches_gets_a_job(tmp_path: Path) -> None:
         assert await first.claim(job) == Granted()
         answer = await second.claim(job)
         assert isinstance(answer, Hold)
-        assert answer.problem.kind == HELD
+        assert answer.problem.kind == HELD_BY_BATCH
         assert str(first.directory) in answer.problem.message
         await first.begin(job)
         await first.move(job, Move.ACCEPT, generation_id="gen1", accepted_at=1.0)
