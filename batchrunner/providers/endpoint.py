@@ -71,8 +71,8 @@ def weak_keys(settings: Settings, environment: Mapping[str, str]) -> list[str]:
     """Return a warning for a key that is too short to be recognised in other text."""
     short = [name for name in KEY_VARIABLES if 0 < len(environment.get(name, "").strip()) < SHORTEST]
     return [
-        f"{name} has fewer than {SHORTEST} characters, which is no key of the service: in longer words it could not be "
-        "told apart and kept out of logs"
+        f"{name} has fewer than {SHORTEST} characters, so it cannot be a key of the service. A text this short "
+        "cannot be removed from logs"
         for name in short
         if settings.provider != "sandbox"
     ]
