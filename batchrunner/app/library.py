@@ -121,9 +121,10 @@ class Batch:
     def run(self, on_event: Callable[[Event], None] | None = None) -> RunResult:
         """Start or continue the batch and return its result. With provider ``aimlapi``, this costs money.
 
-        on_event: called with each event of the run (`batchrunner.events`), in the thread of the run. Call `run` in the
-        main thread, outside an event loop: the first SIGINT or SIGTERM stops the run cleanly. Raises UsageError
-        elsewhere, BatchLocked if another process runs the batch, and other BatchrunnerErrors. All errors are raised
+        on_event: called with each event of the run (`batchrunner.events`), in the thread of the run. If it raises, it
+        is dropped and reported on stderr, and the run continues. Call `run` in the main thread, outside an event loop:
+        the first SIGINT or SIGTERM stops the run cleanly. Raises UsageError elsewhere, BatchLocked if another process
+        runs the batch, and other BatchrunnerErrors. All errors are raised
         before anything is submitted.
         """
         _require_main_thread()

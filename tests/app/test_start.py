@@ -108,3 +108,18 @@ def test_the_manifest_is_not_overwritten() -> None:
     setup = prepare.load(Path("out/report.json"), {"output": "out", "provider": "sandbox"}, {})
     with pytest.raises(UsageError, match=r"the batch reads out/report\.json"):
         start.run_batch(setup, {}, lambda _: None)
+
+
+def test_a_listener_that_raises_is_reported_on_stderr_and_changes_no_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("m.yaml").write_text(f"provider: sandbox\noutput: out\n{NOTHING}")
+
+    def fail(_: Event) -> None:
+        raise ValueError("a defect in a listener")
+
+    assert start.run_batch(prepare.load(Path("m.yaml"), {}, {}), {}, fail) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("batchrunner: the listener ")
+    assert "the run continues: ValueError('a defect in a listener')" in line
+    assert Path("out/report.json").exists()
