@@ -57,7 +57,7 @@ class CallHealth:
         """End a call whose outcome is not known, because it was never made."""
         self._breakers[call].left(breaker_generation)
 
-    def opens_at(self, call: str, now: float, running: int) -> float | None:
+    def next_call_at(self, call: str, now: float, running: int) -> float | None:
         """Return when the next call may start: `now`, a later moment, or None until a running call has ended.
 
         running: how many calls of this kind are running.
@@ -67,8 +67,8 @@ class CallHealth:
             most = min(most, breaker.most_active)
         return None if running >= most else breaker.next_call_at(now)
 
-    def is_open(self, call: str) -> bool:
-        """Return whether calls of this kind are made without restriction."""
+    def is_closed(self, call: str) -> bool:
+        """Return whether the breaker is closed: calls of this kind may start without waiting."""
         return self._breakers[call].is_closed
 
     def wants_probe(self) -> bool:

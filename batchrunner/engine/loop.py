@@ -173,10 +173,10 @@ class Engine:
 
     def _call_at(self, call: str, due: float | None, now: float) -> float | None:
         """Return when a call that is due at `due` may start; None if it has to wait until a task ends."""
-        opens_at = self._calls.opens_at(call, now, self._running[call])
-        if due is None or opens_at is None:
+        allowed_at = self._calls.next_call_at(call, now, self._running[call])
+        if due is None or allowed_at is None:
             return None
-        return max(due, opens_at, now if call == "download" else self._pace.next_at(now))
+        return max(due, allowed_at, now if call == "download" else self._pace.next_at(now))
 
     def _may_call(self, call: str, now: float) -> bool:
         moment = self._call_at(call, now, now)
@@ -283,7 +283,7 @@ class Engine:
         self._calls.leave(call, breaker_generation)  # if the step ended before its call was made
         self._flow.admitter.release(fingerprint)  # likewise for its reserved price
         self._flow.poller.observe(self._records[fingerprint], self._deps.clock.monotonic())
-        if call == "submit" and self._calls.is_open("submit"):
+        if call == "submit" and self._calls.is_closed("submit"):
             self._queue.restore()
         self._flow.apply(fingerprint, next_step)
         most = self._policy.most_failures

@@ -217,7 +217,7 @@ def test_calls_are_counted_apart() -> None:
 
 def closed(error: CallError) -> Health:
     health = Health()
-    while health.calls.is_open("submit"):
+    while health.calls.is_closed("submit"):
         health.end("submit", error)
     health.announced.clear()
     return health
@@ -228,10 +228,10 @@ def test_a_probe_that_is_answered_allows_one_submission() -> None:
     assert health.calls.wants_probe()
     health.probe(None)
     assert not health.calls.wants_probe()
-    assert not health.calls.is_open("submit")
+    assert not health.calls.is_closed("submit")
     assert health.announced == []
     assert health.end("submit", "reply") == "reply"
-    assert health.calls.is_open("submit")
+    assert health.calls.is_closed("submit")
 
 
 def test_a_probe_that_fails_is_not_raised_and_lengthens_the_wait() -> None:
@@ -254,7 +254,7 @@ def test_a_probe_without_an_outcome_does_not_lock_the_breaker(ending: BaseExcept
         await asyncio.gather(health.calls.probe(health.calls.enter("submit"), reply()), return_exceptions=True)
 
     run(main())
-    assert health.calls.opens_at("submit", 1e9, 0) == 1e9
+    assert health.calls.next_call_at("submit", 1e9, 0) == 1e9
 
 
 # May a call be made?
@@ -262,24 +262,24 @@ def test_a_probe_without_an_outcome_does_not_lock_the_breaker(ending: BaseExcept
 
 def test_as_many_calls_of_a_kind_run_at_once_as_the_policy_allows() -> None:
     health = Health(polls=2)
-    assert [health.calls.opens_at("poll", 7.0, running) for running in (0, 1, 2)] == [7.0, 7.0, None]
+    assert [health.calls.next_call_at("poll", 7.0, running) for running in (0, 1, 2)] == [7.0, 7.0, None]
 
 
 def test_before_the_first_answer_only_a_few_submissions_are_risked() -> None:
     health = Health(submissions=8)
-    assert [health.calls.opens_at("submit", 7.0, running) for running in (2, 3)] == [7.0, None]
+    assert [health.calls.next_call_at("submit", 7.0, running) for running in (2, 3)] == [7.0, None]
     health.end("submit", "reply")
-    assert [health.calls.opens_at("submit", 7.0, running) for running in (7, 8)] == [7.0, None]
+    assert [health.calls.next_call_at("submit", 7.0, running) for running in (7, 8)] == [7.0, None]
 
 
 def test_an_open_breaker_allows_one_call_after_its_wait() -> None:
     health = closed(DOWN)
     health.probe(None)
-    assert health.calls.opens_at("submit", 100.0, 0) == 105.0
+    assert health.calls.next_call_at("submit", 100.0, 0) == 105.0
     breaker_generation = health.calls.enter("submit")
-    assert health.calls.opens_at("submit", 200.0, 0) is None
+    assert health.calls.next_call_at("submit", 200.0, 0) is None
     health.calls.leave("submit", breaker_generation)
-    assert health.calls.opens_at("submit", 200.0, 0) == 200.0
+    assert health.calls.next_call_at("submit", 200.0, 0) == 200.0
 
 
 # Patience
@@ -312,7 +312,7 @@ def test_how_long_an_open_breaker_is_waited_for() -> None:
 def test_a_fault_that_settings_have_to_correct_is_tried_once_more_and_not_waited_for(kind: str) -> None:
     health = Health()
     health.end("submit", NetworkFault(kind, "not trusted"))
-    assert health.calls.is_open("submit")
+    assert health.calls.is_closed("submit")
     assert health.calls.patience_ends() == {}
     health.end("submit", NetworkFault(kind, "not trusted"))
     assert health.calls.patience_ends() == {"submit": 100.0}

@@ -49,7 +49,7 @@ def retry_wait_s(
     """Return the seconds until a failed call is repeated, and announce them; None to give up."""
     deps, failures = context.deps, context.calls.failures(call, fingerprint)
     wait_s = backoff.wait_s(policy, failures, error, deps.rng)
-    if wait_s is not None and context.calls.is_open(call):  # while the breaker is open the failure is no news
+    if wait_s is not None and context.calls.is_closed(call):  # while the breaker is open the failure is no news
         now, ids = deps.clock.now(), context.records.ids(fingerprint)
         deps.announce(CallFailed(now, ids, call, error.problem, wait_s, failures, policy.tries))
     return wait_s
