@@ -52,6 +52,8 @@ _METAVARS = {
     "share": "N|N%",
     "duration": "TIME",
     "moment": "WHEN",
+    "toggle": "on|off",
+    "account": "NAME",
 }
 
 

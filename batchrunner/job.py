@@ -44,12 +44,14 @@ class Move(StrEnum):
     RETRY = "retry"  # the generation failed; the policy or the user requests another one
     GIVE_UP = "give_up"  # permanently refused
     RECHECK = "recheck"  # the service denied or withheld an accepted generation: poll again
+    REUSE = "reuse"  # another batch of the account has paid for the job: take its generation
     FILE_MISSING = "file_missing"  # the delivered file is missing: download it again, never generate it again
 
 
 TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.PENDING, Move.BEGIN_SUBMIT): State.SUBMITTING,
     (State.PENDING, Move.GIVE_UP): State.FAILED,
+    (State.PENDING, Move.REUSE): State.IN_FLIGHT,
     (State.SUBMITTING, Move.ACCEPT): State.IN_FLIGHT,
     (State.SUBMITTING, Move.REFUSE): State.PENDING,
     (State.SUBMITTING, Move.DOUBT): State.IN_DOUBT,
@@ -70,11 +72,16 @@ OUTCOMES: Mapping[Move, str | None] = {
     Move.REFUSE: "refused",
     Move.DOUBT: "in_doubt",
     Move.CLEAR: "refused",
+    Move.REUSE: "accepted",
     Move.DELIVER: "succeeded",
     Move.FAIL: "failed",
     Move.FILE_MISSING: "accepted",
     Move.RECHECK: "accepted",
 }
+
+
+# The request id of an attempt that takes the generation of another batch begins with this. It was never sent.
+REUSED = "reused."
 
 
 class IllegalMove(RuntimeError):
@@ -176,6 +183,11 @@ class Attempt:
     estimate: float | None = None
     polls: int = 0
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether another batch of the account has submitted it, and pays for it."""
+        return self.request_id.startswith(REUSED)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -227,15 +239,16 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     """Return the record after `move`.
 
     error: the reason of a failure. It is on the attempt, and on the record until the next move.
-    attempt: further fields of the latest attempt. BEGIN_SUBMIT starts a new one and needs request_id and submitted_at.
+    attempt: further fields of the latest attempt. BEGIN_SUBMIT and REUSE start a new one and need request_id and
+    submitted_at.
     Raises IllegalMove if the table does not contain the move.
     """
     state = TRANSITIONS.get((record.state, move))
     if state is None:
         raise IllegalMove(f"job {record.job.key} is {record.state}: it cannot {move}")
     attempts = record.attempts
-    if move is Move.BEGIN_SUBMIT:
-        attempts = (*attempts, Attempt(number=len(attempts) + 1, **attempt))
+    if move in {Move.BEGIN_SUBMIT, Move.REUSE}:
+        attempts = (*attempts, Attempt(number=len(attempts) + 1, outcome=OUTCOMES.get(move), **attempt))
     elif attempts and (OUTCOMES.get(move) or attempt or error):
         outcome = OUTCOMES.get(move) or record.last.outcome
         attempts = (*attempts[:-1], replace(record.last, outcome=outcome, error=error or record.last.error, **attempt))

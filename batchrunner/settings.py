@@ -22,7 +22,19 @@ from batchrunner.formatting import parse_duration
 from batchrunner.storage import paths
 
 Kind = Literal[
-    "path", "text", "choice", "count", "number", "share", "duration", "moment", "switch", "kinds", "secret", "money"
+    "path",
+    "text",
+    "choice",
+    "count",
+    "number",
+    "share",
+    "duration",
+    "moment",
+    "switch",
+    "kinds",
+    "secret",
+    "money",
+    "toggle",
 ]
 
 PREFIX = "BATCHRUNNER_"
@@ -96,6 +108,14 @@ SETTINGS: tuple[Setting, ...] = (
         ("hold", "evidence", "resubmit"),
     ),
     Setting("retry_failed", "kinds", False, "Submit failed jobs again, at their price: all, or only these kinds."),
+    Setting(
+        "account",
+        "text",
+        None,
+        "Name of the account whose limits and paid work apply. [default: the service's address]",
+    ),
+    Setting("reuse", "toggle", "on", "Deliver what another batch of the account has paid for: on or off."),
+    Setting("priority", "count", "0", "Batches of the account with a higher priority go first.", low=-100, high=100),
     Setting("junit", "path", None, "Write a JUnit XML file at the end, with a test case for each job."),
     Setting("metrics_file", "path", None, "Write a Prometheus text file at the end, for a textfile collector."),
     Setting(
@@ -135,6 +155,9 @@ class Settings:
     generation_retries: int
     in_doubt: str
     retry_failed: bool | tuple[str, ...]  # or the kinds of failures
+    account: str | None
+    reuse: bool
+    priority: int
     junit: str | None
     metrics_file: str | None
     notify: str | None
@@ -287,6 +310,7 @@ def _expected(setting: Setting) -> str:
         "duration": "a duration such as 200ms, 15s, 30m or 7h",
         "moment": "a window such as 22:00-06:00, a time such as 06:00, or a date and time such as 2027-01-31T06:00",
         "switch": "true or false",
+        "toggle": "on or off",
         "kinds": "true, false, or kinds of failures such as generation_failed,timed_out",
         "path": "a path",
         "text": "text",
@@ -423,5 +447,6 @@ _PARSERS = {
     "moment": _moment,
     "money": _money,
     "switch": _switch,
+    "toggle": _switch,
     "kinds": _kinds,
 }

@@ -58,6 +58,7 @@ def start_sandbox(folder: Path, service: dict[str, object]) -> tuple[subprocess.
 
 def measure(folder: Path, manifest: Path, url: str) -> Figures:
     environment = {**os.environ, "AIMLAPI_BASE_URL": url, "AIMLAPI_KEY": "benchmark"}
+    environment["BATCHRUNNER_STATE"] = str(folder / "state")
     began = time.monotonic()
     with (folder / "run.log").open("w") as log:
         arguments = ["run", str(manifest), "--output", str(folder / "out"), "--quiet"]

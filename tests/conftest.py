@@ -4,6 +4,7 @@ Nothing here may sleep or open a connection beyond loopback.
 """
 
 import io
+import itertools
 import os
 import signal
 import tempfile
@@ -22,6 +23,7 @@ from batchrunner.storage.durable_files import Disk
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time for tests that need one
+_TESTS = itertools.count()
 
 
 # Tests that take long, longest first. Most of them start real processes and take real time.
@@ -48,6 +50,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # No test writes to the user's own state folder. Workers share their controller's.
     os.environ.setdefault("XDG_STATE_HOME", tempfile.mkdtemp(prefix="batchrunner-tests-"))
+
+
+@pytest.fixture(autouse=True)
+def folders_of_this_test(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test a state folder and a config folder of its own, never the user's."""
+    folder = tmp_path_factory.getbasetemp() / "folders" / str(next(_TESTS))
+    monkeypatch.delenv("BATCHRUNNER_STATE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -36,7 +36,7 @@ PURE_MODULES = {
         f"engine.{name}"
         for name in (
             *("admitter", "backoff", "circuit_breaker", "confirmation", "download_queue", "evidence", "in_doubt"),
-            *("job_queue", "limits", "outcomes", "policy", "poll_history", "run_deadline", "shutdown"),
+            *("job_queue", "limits", "outcomes", "policy", "poll_history", "run_deadline", "shared_work", "shutdown"),
         )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),

@@ -17,7 +17,7 @@ PAIRS = [(state, move) for state in State for move in Move]
 
 def moved(record: Record, move: Move) -> Record:
     intent: dict[str, Any] = {"request_id": f"r{len(record.attempts) + 1}", "submitted_at": 1.0}
-    return advance(record, move, **(intent if move is Move.BEGIN_SUBMIT else {}))
+    return advance(record, move, **(intent if move in {Move.BEGIN_SUBMIT, Move.REUSE} else {}))
 
 
 @pytest.mark.parametrize(("state", "move"), PAIRS)

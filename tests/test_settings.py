@@ -47,6 +47,9 @@ DEFAULTS: dict[str, Any] = {
     "generation_retries": 1,
     "in_doubt": "hold",
     "retry_failed": False,
+    "account": None,
+    "reuse": True,
+    "priority": 0,
     "notify": None,
     "junit": None,
     "metrics_file": None,
@@ -79,6 +82,7 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "moment": ["07:00", "2027-01-31T08:00", "09:00"],
         "duration": ["7s", "8s", "9s"],
         "switch": [True, "false", True],
+        "toggle": [False, "on", False],
         "kinds": [True, "timed_out", ["no_link"]],
     }
     values = written[setting.kind]

@@ -4,6 +4,7 @@ The engine claims a job before it begins a submission, and reports each move of 
 times are wall time, seconds since the epoch, because several processes share them. Amounts are credits.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,6 @@ from batchrunner.job import Record
 HELD_BY_BATCH = "held_by_batch"  # kind of the problem of a job that another batch has in flight
 HELD_IN_DOUBT = "held_in_doubt_elsewhere"  # kind of the problem of a job that another batch has in doubt
 HELD_KINDS = frozenset({HELD_BY_BATCH, HELD_IN_DOUBT})
-REUSED = "reused."  # request ids of attempts that were never submitted begin with this
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not now. until: when to ask again (wall time), or None: soon. why: for people."""
+    """Not now. until: when to ask again (wall time), or None: soon. why: for people.
+
+    orphans: generations that hold slots of the account and that no process polls.
+    """
 
     why: str
     until: float | None = None
+    orphans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,20 @@ class AccountSession(Protocol):
         """
         ...
 
+    async def survey(self, records: Iterable[Record]) -> "dict[str, Reuse | Hold]":
+        """Return what other batches have for these jobs, by fingerprint. Claims nothing. Raises LocalFault."""
+        ...
+
     def moved(self, record: Record) -> None:
         """Take over a record that the journal has stored. Does not wait."""
         ...
 
     def slot_freed(self, record: Record) -> None:
         """The job's generation has ended, or its doubt no longer takes a slot. Does not wait."""
+        ...
+
+    def generation_ended(self, generation_id: str) -> None:
+        """A generation of a batch that no process runs has ended. Does not wait."""
         ...
 
     def throttled(self, until: float, why: str) -> None:
@@ -125,7 +137,14 @@ class NoAccount:
         """Grant it."""
         return Granted()
 
+    async def survey(self, records: Iterable[Record]) -> "dict[str, Reuse | Hold]":
+        """Return nothing: there are no other batches."""
+        return {}
+
     def moved(self, record: Record) -> None:
+        """Do nothing."""
+
+    def generation_ended(self, generation_id: str) -> None:
         """Do nothing."""
 
     def slot_freed(self, record: Record) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _TABLES = ("batches", "jobs", "ended", "submissions", "spend_by_day", "charges",
 VERSION = 1
 APPLICATION_ID = 0x42524131  # "BRA1"
 _BUSY_S = 30.0
+_MOST_SIBLINGS = 2000  # folders that are searched for a run directory that was renamed
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 _HINT = "Run again: if needed, the index is rebuilt from the run directories."
 
@@ -128,9 +130,13 @@ class Index:
         for batch_id in batch_ids:
             batch = self.read(partial(transactions.batch_row, batch_id=batch_id))
             if batch is not None:
-                self.write([partial(self._settle, batch=batch, stored=_stored(batch))], durable=True)
+                directory, stored = _stored(batch)
+                settle = partial(self._settle, batch=batch, directory=directory, stored=stored)
+                self.write([settle], durable=True)
 
-    def _settle(self, connection: sqlite3.Connection, batch: BatchRow, stored: journals.Stored | None) -> None:
+    def _settle(
+        self, connection: sqlite3.Connection, batch: BatchRow, directory: Path, stored: journals.Stored | None
+    ) -> None:
         """Store what the journal says, unless another run of the batch has registered since it was read."""
         current = transactions.batch_row(connection, batch.batch_id)
         if current != batch or self.is_running(batch.batch_id):
@@ -138,7 +144,7 @@ class Index:
         if stored is None:
             transactions.doubt_unread(connection, batch)
             return
-        settled = replace(batch, sequence=stored.mark.sequence, is_current=True)
+        settled = replace(batch, directory=str(directory), sequence=stored.mark.sequence, is_current=True)
         transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
 
     def _require_place(self) -> None:
@@ -239,11 +245,11 @@ def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_runn
     batches = 0
     for line in lines:
         try:
-            stored = journals.read(Path(line.directory))
+            directory, stored = _found(line)
         except BatchrunnerError as error:
             unread.append((line.directory, error.message))
             continue
-        if stored is None or stored.mark.journal_id != line.batch_id:
+        if stored is None:
             unread.append((line.directory, "its batch is not there any more"))
             continue
         running = is_running(line.batch_id)
@@ -252,7 +258,7 @@ def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_runn
         batch = BatchRow(
             line.batch_id,
             line.account,
-            line.directory,
+            str(directory),
             line.name,
             line.service,
             opened_at=started,
@@ -264,6 +270,31 @@ def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_runn
         connection.execute("COMMIT")
         batches += 1
     return Rebuilt(batches, tuple(unread))
+
+
+def _stored(batch: BatchRow) -> tuple[Path, journals.Stored | None]:
+    """Return where a batch is, and its journal; None if it is not found or cannot be read."""
+    line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
+    try:
+        return _found(line)
+    except BatchrunnerError:
+        return Path(batch.directory), None
+
+
+def _found(line: runs_log.Line) -> tuple[Path, journals.Stored | None]:
+    """Return where the batch of a line is, and its journal; None if it is not found. Raises JournalError, LocalFault.
+
+    A run directory that was renamed is found beside its old place.
+    """
+    directory = Path(line.directory)
+    stored = journals.read(directory)
+    if stored is not None and stored.mark.journal_id == line.batch_id:
+        return directory, stored
+    with suppress(OSError):
+        for path in islice(directory.parent.iterdir(), _MOST_SIBLINGS):
+            if path != directory and journals.has_id(path, line.batch_id):
+                return path, journals.read(path)
+    return directory, None
 
 
 @contextmanager
@@ -296,15 +327,6 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _stored(batch: BatchRow) -> journals.Stored | None:
-    """Return the batch's journal; None if it is not there or cannot be read."""
-    try:
-        stored = journals.read(Path(batch.directory))
-    except BatchrunnerError:
-        return None
-    return stored if stored is not None and stored.mark.journal_id == batch.batch_id else None
 
 
 def _rename_broken(path: Path) -> Path:

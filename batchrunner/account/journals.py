@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchrunner.account.rows import DOUBT_S, IN_DOUBT, SUBMITTING, BatchRow, JobRow, SubmissionRow, rows_of
+from batchrunner.errors import BatchrunnerError
 from batchrunner.job import Entry, Snapshot
 from batchrunner.journal import journal, reader
 from batchrunner.journal.witness import Mark
@@ -34,6 +35,17 @@ def _content(connection: sqlite3.Connection) -> Stored:
 def mark_of(directory: Path) -> Mark | None:
     """Return the mark of a run directory's journal; None if there is none. Raises JournalError, LocalFault."""
     return journal.view(RunDir(directory).journal, lambda connection: reader.mark(connection)[0])
+
+
+def has_id(directory: Path, batch_id: str) -> bool:
+    """Return whether a folder is the run directory of a batch; False for one that cannot be read."""
+    if not RunDir(directory).journal.is_file():
+        return False
+    try:
+        mark = mark_of(directory)
+    except BatchrunnerError:
+        return False
+    return mark is not None and mark.journal_id == batch_id
 
 
 def file_names(entries: tuple[Entry, ...]) -> Callable[[str], str | None]:

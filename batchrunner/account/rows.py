@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
-from batchrunner.account.base import REUSED
 from batchrunner.job import Attempt, Record, Result, State
 from batchrunner.plan.ledger import spend_of
 from batchrunner.plan.resume import RECHECKED
@@ -104,7 +103,7 @@ def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
         last.request_id,
         last.generation_id,
         last.submitted_at,
-        takes_slot=state in (SUBMITTING, IN_DOUBT) or (state == IN_FLIGHT and last.completed_at is None),
+        takes_slot=_takes_slot(state, last),
         slot_until=last.submitted_at + DOUBT_S if state == IN_DOUBT else None,
     )
     if state != SUCCEEDED or record.result is None:
@@ -113,6 +112,12 @@ def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
     return replace(
         row, file=file, size_bytes=result.size_bytes, sha256=result.sha256, result_json=json.dumps(asdict(result))
     )
+
+
+def _takes_slot(state: str, last: Attempt) -> bool:
+    """Whether a generation is or may be in flight. A reused one takes the slot of the batch that submitted it."""
+    open_ = state in (SUBMITTING, IN_DOUBT) or (state == IN_FLIGHT and last.completed_at is None)
+    return open_ and not last.is_reused
 
 
 _STATES = {
@@ -126,7 +131,7 @@ _STATES = {
 
 def submission_row(batch: BatchRow, record: Record, attempt: Attempt) -> SubmissionRow | None:
     """Return the row of an attempt; None for one that was never submitted, because its result was reused."""
-    if attempt.request_id.startswith(REUSED):
+    if attempt.is_reused:
         return None
     spend = spend_of(replace(record, attempts=(attempt,)))
     return SubmissionRow(

@@ -40,7 +40,7 @@ class Session:
     """The session of a run (`base.AccountSession`). Its batch is registered and shown as running.
 
     index: open; used in the one thread of `executor`. now: wall time. file_of: the name of a job's result by its
-    fingerprint. flushes_at_once: whether freed slots matter to other batches at once.
+    fingerprint. reuse: whether the paid work of other batches counts.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class Session:
         limits: Limits,
         now: Callable[[], float],
         file_of: Callable[[str], str | None],
+        *,
+        reuse: bool = True,
     ) -> None:
         self.batch = batch
         self.limits = limits
@@ -58,6 +60,7 @@ class Session:
         self._executor = executor
         self._now = now
         self._file_of = file_of
+        self._reuse = reuse
         self._outside = Outside(index.is_running, exists)
         self._changed: dict[str, Record] = {}  # not in the index yet; the loop adds, the index's thread takes
         self._freed: dict[str, str | None] = {}  # fingerprints and generations that take no slot any more
@@ -69,7 +72,7 @@ class Session:
     async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
         """See `base.AccountSession`."""
         job = record.job
-        request = Request(self.batch, job.fingerprint, request_id, job.model, estimate, useless_of(record))
+        request = Request(self.batch, job.fingerprint, request_id, job.model, estimate, useless_of(record), self._reuse)
         for _ in range(_SETTLE_TRIES):
             item = _Item(partial(self._claim, request=request, now=self._now()))
             await self._batcher.do([item])
@@ -81,7 +84,7 @@ class Session:
 
     async def survey(self, records: Iterable[Record]) -> dict[str, Reuse | Hold]:
         """Return what other batches have for these jobs, by fingerprint. Claims nothing. Raises LocalFault."""
-        wanted = list(records)
+        wanted = list(records) if self._reuse else []
         for _ in range(_SETTLE_TRIES):
             found: dict[str, Decision] = await self._call(self._survey, wanted)
             unsettled = [item.batch_ids for item in found.values() if isinstance(item, Unsettled)]
@@ -106,6 +109,11 @@ class Session:
         self._freed[record.job.fingerprint] = generation_id
         if self.limits.concurrency is not None:
             self._batcher.post([_Item()])
+
+    def generation_ended(self, generation_id: str) -> None:
+        """See `base.AccountSession`."""
+        ended = partial(transactions.end_generation, account=self.batch.account, generation_id=generation_id)
+        self._batcher.post([_Item(ended)])
 
     def throttled(self, until: float, why: str) -> None:
         """See `base.AccountSession`."""

@@ -39,12 +39,19 @@ _PUT_SUBMISSION = (
     + ", ".join(f"{name} = excluded.{name}" for name in _SUBMISSION if name not in ("account", "request_id", "cost"))
     + ", cost = coalesce(charge, excluded.cost)"
 )
-_OPEN_SLOT = "takes_slot = 1 AND (slot_until IS NULL OR slot_until > :now)"
+# No generation is in flight for a day.
+_OPEN_SLOT = (
+    "takes_slot = 1 AND (slot_until IS NULL OR slot_until > :now) AND coalesce(submitted_at, :now) > :now - 86400.0"
+)
+_MOST_ORPHANS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A claim that is asked for. useless: generations of the job that failed in this batch."""
+    """A claim that is asked for. useless: generations of the job that failed in this batch.
+
+    reuse: whether the paid work of other batches counts; if not, the job is submitted all the same.
+    """
 
     batch: BatchRow
     fingerprint: str
@@ -52,6 +59,7 @@ class Request:
     model: str
     estimate: float | None
     useless: frozenset[str] = frozenset()
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,8 @@ def claim(
     batch = request.batch
     if waits := _rebuilding(connection, batch, outside):
         return waits
-    decision = decide(
-        others(connection, batch, request.fingerprint), outside.is_running, outside.exists, request.useless
-    )
+    rows = others(connection, batch, request.fingerprint) if request.reuse else ()
+    decision = decide(rows, outside.is_running, outside.exists, request.useless)
     if not isinstance(decision, Granted):
         return decision
     refusal = _throttled(connection, batch.account, now) or _slot(connection, request, limits, outside, now)
@@ -136,10 +143,12 @@ def _slot(
         values,
     ).fetchone()[0]
     free = limits.concurrency - open_slots
+    orphans: tuple[str, ...] = ()
     if free <= 0:
         if stale := _stale_slots(connection, batch, outside):
             return Unsettled(stale)
         why = f"all {limits.concurrency} slots of the account are taken"
+        orphans = _orphans(connection, batch, outside, now)
     elif len(_ahead(connection, batch, outside, now)) < free:
         return None
     else:
@@ -149,7 +158,19 @@ def _slot(
         "waits_until = ? WHERE batch_id = ?",
         (now, now + WAIT_S, now, now + WAIT_S, batch.batch_id),
     )
-    return Wait(why)
+    return Wait(why, orphans=orphans)
+
+
+def _orphans(connection: sqlite3.Connection, batch: BatchRow, outside: Outside, now: float) -> tuple[str, ...]:
+    """Return generations with slots of batches that no process runs."""
+    query = (
+        f"SELECT DISTINCT batch_id, generation_id FROM jobs WHERE account = :account AND batch_id <> :own "
+        f"AND generation_id IS NOT NULL AND {_OPEN_SLOT}"
+    )
+    values = {"account": batch.account, "own": batch.batch_id, "now": now}
+    found = connection.execute(query, values).fetchall()
+    running = {batch_id: outside.is_running(batch_id) for batch_id in {row[0] for row in found}}
+    return tuple(generation_id for batch_id, generation_id in found if not running[batch_id])[:_MOST_ORPHANS]
 
 
 def _stale_slots(connection: sqlite3.Connection, batch: BatchRow, outside: Outside) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from batchrunner.app.account import Shared
 from batchrunner.clock import Clock
 from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
@@ -29,7 +30,8 @@ class Environment:
     executor: runs file work. journal_executor: one thread, which keeps commits in order. checks: decodes clips.
     posters: makes the report's pictures, None to make none. history: the file of learned durations, None to keep none
     (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
-    provider for the endpoint. open_store: creates the store of finished clips.
+    provider for the endpoint. open_store: creates the store of finished clips. shared: where the batches of a user
+    meet, None for a run that shares nothing.
     """
 
     clock: Clock
@@ -43,6 +45,7 @@ class Environment:
     proxies: Proxies = field(default_factory=Proxies)
     connect: Connect = registry.connect
     open_store: OpenStore = Store
+    shared: Shared | None = None
 
 
 @contextmanager

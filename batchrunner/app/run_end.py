@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import batchrunner
+from batchrunner.account.base import HELD_KINDS
 from batchrunner.app import webhook
 from batchrunner.app.environment import Environment
 from batchrunner.app.run_signals import EXIT_STATUSES
@@ -104,12 +105,21 @@ def _ids_in_flight(records: JobRecords) -> str:
     return f"; generations in flight: {', '.join(known)}" if known else ""
 
 
+def is_held(record: Record) -> bool:
+    """Return whether a pending job waits for another batch of the account."""
+    return record.state is State.PENDING and record.error is not None and record.error.kind in HELD_KINDS
+
+
 def exit_status(records: list[Record]) -> ExitStatus:
     """Return the batch's own exit status.
 
-    OK: all jobs succeeded. STOPPED: work is left, run again. FAILED: only failed jobs or jobs in doubt are left.
+    OK: all jobs succeeded. STOPPED: work is left, run again. FAILED: only failed jobs, jobs in doubt, or jobs that
+    another batch has are left.
     """
     counts = count_states(records)
+    waiting = sum(is_held(record) for record in records)
+    counts[State.PENDING] -= waiting
+    counts[State.IN_DOUBT] += waiting
     if counts[State.PENDING] or counts[State.IN_FLIGHT] or counts[State.SUBMITTING]:
         return ExitStatus.STOPPED
     return ExitStatus.FAILED if counts[State.FAILED] or counts[State.IN_DOUBT] else ExitStatus.OK

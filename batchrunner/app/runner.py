@@ -9,9 +9,11 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from batchrunner.account.base import Hold, Reuse
 from batchrunner.app import recovery, rehearsal
+from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
@@ -27,7 +29,7 @@ from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
-from batchrunner.job import Record, Run, State, count_states
+from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.timeline import TimelineWriter
 from batchrunner.media import decoder_pool
@@ -41,6 +43,8 @@ from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.report import writer
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.run_directory import Anchor, RunDir
+from batchrunner.transfer.clip_copies import ClipCopies
+from batchrunner.transfer.delivery import ResultStore
 from batchrunner.transfer.downloader import Checks, Downloader
 from batchrunner.transfer.url_guard import Guard
 
@@ -67,6 +71,7 @@ def run(
     with (
         restored_handlers(),
         real_environment(clock) as outside,
+        shared_of(environment) if endpoint else nullcontext() as shared,
         Posters(setup.rundir, decoder_pool.pool()) as posters,
     ):
         bus.subscribe(posters.listener(setup.batch.entries[: writer.MOST_CARDS]), name="posters")
@@ -76,6 +81,7 @@ def run(
             posters=posters,
             history=duration_cache.place(environment) if is_remote else None,
             proxies=read_proxies(environment) if endpoint or setup.settings.notify else Proxies(),
+            shared=shared,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
 
@@ -118,6 +124,22 @@ async def _announce_time(clock: Clock, listener: Listener) -> None:
         listener(Alive(clock.now()))
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenRun:
+    """A run that has begun, with everything that it uses open. known: each job's record at its start."""
+
+    run: Run
+    known: dict[str, Record]
+    recovers: bool
+    ids: Mapping[str, tuple[str, ...]]
+    admission: Admission
+    anchor: Anchor
+    journal: Journal
+    store: ResultStore
+    disk_space: DiskSpaceGuard
+    deps: Dependencies
+
+
 async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Environment, control: Control) -> int:
     """Run a batch against a service that is up, in a locked run directory, and return the exit status.
 
@@ -127,42 +149,65 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
     on_engine, ending = control
     decoder = _load(outside.checks)
     async with AsyncExitStack() as stack:
-        journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, bus)))
-        anchor = stack.enter_context(Anchor(setup.rundir))
-        run, known, recovers = await _begin(setup, journal, outside, endpoint.base_url)
-        store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-        provider, clips = await _connect(stack, setup, endpoint, outside, known)
-        ids = ids_of(setup.batch.entries)
-        story = journal.story()
-        admission = admission_of(setup, known, story)
-        disk_space = _disk_space(setup, outside, known, bus)
-        deps = Dependencies(
-            provider=provider,
-            journal=journal,
-            clips=clips,
-            store=store,
-            clock=outside.clock,
-            rng=outside.rng,
-            announce=bus.publish,
-            ids=lambda fingerprint: ids.get(fingerprint, ()),
-            durations=_learned_durations(setup, run, admission, outside, stack),
-            lacks_space=disk_space.lacks,
-            lost=anchor.lost,
-            timeline=story.timeline_events,
-        )
+        open_run = await _open_run(setup, endpoint, bus, outside, stack)
+        run, journal, admission = open_run.run, open_run.journal, open_run.admission
         order = order_of(setup.chosen)
-        policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=recovers)
-        engine, records = _engine(deps, policy, run, known, admission)
-        started = opened(run, str(setup.rundir.path), ids, records.view, admission.prices)
+        policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
+        engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
+        started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
         _announce_start(setup, run, started, bus, outside.proxies.for_url(endpoint.base_url))
-        await engine.settle(await store.settle(setup.batch.entries, records.view))
+        await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
-        _stop_without_disk_space(engine, disk_space, records.view)
-        await engine.run(order)
-        own = await final_status(anchor, engine, store, records, order)
+        _stop_without_disk_space(engine, open_run.disk_space, records.view)
+        await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
+        own = await final_status(open_run.anchor, engine, open_run.store, records, order)
         ended = replace(run, finished_at=outside.clock.now(), exit_status=int(ending() or own), stopped=engine.stopped)
-        return await finish(_moved(setup, anchor), journal, records, ended, outside, bus)
+        return await finish(_moved(setup, open_run.anchor), journal, records, ended, outside, bus)
+
+
+async def _open_run(
+    setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Environment, stack: AsyncExitStack
+) -> _OpenRun:
+    """Open the journal, the account and the connections, and store the start of the run. `stack` closes them."""
+    journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, bus)))
+    anchor = stack.enter_context(Anchor(setup.rundir))
+    before = journal.snapshot()
+    account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
+    run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
+    store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+    provider, clips = await _connect(stack, setup, endpoint, outside, known)
+    ids = ids_of(setup.batch.entries)
+    story = journal.story()
+    admission = admission_of(setup, known, story)
+    disk_space = _disk_space(setup, outside, known, bus)
+    deps = Dependencies(
+        provider=provider,
+        journal=journal,
+        clips=clips,
+        store=store,
+        clock=outside.clock,
+        rng=outside.rng,
+        announce=bus.publish,
+        ids=lambda fingerprint: ids.get(fingerprint, ()),
+        durations=_learned_durations(setup, run, admission, outside, stack),
+        lacks_space=disk_space.lacks,
+        lost=anchor.lost,
+        timeline=story.timeline_events,
+        account=account.session,
+        copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files),
+        pace=account.pace,
+    )
+    return _OpenRun(run, known, recovers, ids, admission, anchor, journal, store, disk_space, deps)
+
+
+async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:
+    """Return what other batches of the account have for the pending jobs, and announce where those batches are."""
+    pending = [records[name] for name in order if records[name].state is State.PENDING]
+    found = await deps.account.survey(pending)
+    for message in overview(found):
+        deps.announce(Noticed(deps.clock.now(), (), message))
+    return found
 
 
 def _engine(
@@ -245,7 +290,7 @@ def _open(setup: Setup, outside: Environment, base_url: str, bus: EventBus) -> J
 
 
 async def _begin(
-    setup: Setup, journal: Journal, outside: Environment, base_url: str
+    setup: Setup, journal: Journal, before: Snapshot | None, outside: Environment, base_url: str
 ) -> tuple[Run, dict[str, Record], bool]:
     """Store the start of this run and return it.
 
@@ -253,7 +298,6 @@ async def _begin(
     if the journal belongs to another provider or service.
     """
     batch, settings = setup.batch, setup.settings
-    before = journal.snapshot()
     if before is not None and before.run.provider != settings.provider:
         raise UsageError(
             f"{setup.rundir.path} contains a batch of provider {before.run.provider}, not {settings.provider}",

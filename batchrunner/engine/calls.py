@@ -22,6 +22,8 @@ from batchrunner.events import CallHealthChanged, CapChanged
 from batchrunner.formatting import length_text
 
 CALLS = ("submit", "poll", "download")
+_OF_THE_ACCOUNT = {"rate_limited", "out_of_credits"}  # what the other batches of the account meet as well
+_EARLY_S = 0.1  # the wait of the others ends a little before that of the batch that met it, which tries first
 _T = TypeVar("_T")
 
 
@@ -123,6 +125,9 @@ class CallHealth:
             if breaker.failed(breaker_generation, error, self._deps.clock.monotonic()):
                 throttled = call == "submit" and breaker.status is CallStatus.THROTTLED
                 self._announce_health(call)
+                if call == "submit" and error.kind in _OF_THE_ACCOUNT:
+                    until = self._deps.clock.now() + breaker.next_at - self._deps.clock.monotonic()
+                    self._deps.account.throttled(until - _EARLY_S, breaker.reason)
                 if throttled:
                     self._throttled()
             raise
@@ -130,6 +135,8 @@ class CallHealth:
         self._failures.pop((call, fingerprint), None)
         if breaker.passed(breaker_generation):
             self._announce_health(call)
+            if call == "submit":
+                self._deps.account.throttled(0.0, "")
         if call == "submit":
             self._set_allowance(limits.allowance_after_acceptance(self._allowance))
         return result

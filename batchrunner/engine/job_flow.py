@@ -4,13 +4,25 @@ A step returns what follows (`batchrunner.engine.outcomes.NextStep`), and `JobFl
 Nothing here starts a call.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from batchrunner.account.base import Hold, Reuse
 from batchrunner.engine.admitter import Admitter
 from batchrunner.engine.download_queue import DownloadQueue
 from batchrunner.engine.in_doubt import InDoubtJobs
-from batchrunner.engine.outcomes import Download, Finish, HoldInDoubt, LeaveInFlight, NextStep, PollAgain, Submit
+from batchrunner.engine.outcomes import (
+    Download,
+    Finish,
+    HoldForBatch,
+    HoldInDoubt,
+    LeaveInFlight,
+    NextStep,
+    PollAgain,
+    Submit,
+    WaitForAccount,
+)
 from batchrunner.engine.polling.poller import Poller
+from batchrunner.engine.shared_work import BUDGET_WAIT_S, WAIT_S, SharedWork
 from batchrunner.engine.slot_times import slot_times
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Settled
@@ -23,7 +35,8 @@ class JobFlow:
     """The places of all jobs.
 
     admitter: jobs to submit, from `StepContext.queue`. poller: generations to poll. downloads: clips to download.
-    in_doubt: submissions to search for. failed: how many jobs failed by their own fault in this run.
+    in_doubt: submissions to search for. shared: jobs that other batches of the account have.
+    failed: how many jobs failed by their own fault in this run.
     """
 
     def __init__(self, context: StepContext, admission: Admission) -> None:
@@ -37,6 +50,7 @@ class JobFlow:
         self.poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
         self.downloads = DownloadQueue()
         self.in_doubt = InDoubtJobs(policy.reconcile_s, policy.reconcile_cap_s, policy.settle_s)
+        self.shared = SharedWork()
         self.failed = 0
 
     @property
@@ -46,11 +60,12 @@ class JobFlow:
 
     def begin(self, order: Sequence[str]) -> None:
         """Put every job where its record says that it is. order: fingerprints in the order of submission."""
+        known = {fingerprint for fingerprint, _ in self.shared.reuses} | set(self.shared.held_jobs)
         places = {fingerprint: place for place, fingerprint in enumerate(order)}
         self.admitter.begin(places)
         now, wall = self._clock.monotonic(), self._clock.now()
         for fingerprint, place in places.items():
-            if self._records[fingerprint].state is State.PENDING:
+            if self._records[fingerprint].state is State.PENDING and fingerprint not in known:
                 self._queue.add(fingerprint, place)
         for fingerprint, record in self._records.view.items():
             if record.state is State.IN_FLIGHT:
@@ -77,6 +92,8 @@ class JobFlow:
                 self._hold_in_doubt(fingerprint)
             case Finish():
                 self._finish(self._records[fingerprint])
+            case WaitForAccount() | HoldForBatch():
+                self._wait_for_others(fingerprint, next_step)
             case LeaveInFlight(why):
                 if self._records[fingerprint].state is State.PENDING:
                     self._queue.release(fingerprint)  # nothing was sent
@@ -101,6 +118,7 @@ class JobFlow:
             self._followed.difference_update(self.poller.clear())
         if call == "download":
             self._followed.difference_update(self.downloads.clear())
+            self.shared.reuses.clear()
 
     def settle(self, settled: Settled) -> None:
         """Go on with submissions that are no longer in doubt."""
@@ -110,10 +128,21 @@ class JobFlow:
         for fingerprint in (*settled.freed, *settled.disproved):
             self.admitter.requeue(fingerprint)
 
+    def settle_shared(self, found: Mapping[str, Reuse | Hold | None]) -> None:
+        """Go on with jobs that other batches have no longer in flight or in doubt."""
+        for fingerprint, answer in found.items():
+            if not isinstance(answer, Hold):
+                self.shared.held_jobs.pop(fingerprint, None)
+            if isinstance(answer, Reuse):
+                self.shared.reuses.append((fingerprint, answer))
+            elif answer is None:
+                self.admitter.requeue(fingerprint)
+
     def release_slots(self, now: float) -> None:
         """Release the slots of submissions in doubt that have held theirs for long enough."""
         for fingerprint in self.in_doubt.over(now, self._slot_times()):
             self._queue.release(fingerprint)
+            self._context.deps.account.slot_freed(self._records[fingerprint])
 
     def next_release_at(self) -> float | None:
         """Return when `release_slots` will release the next slot, as far as is known now (monotonic, s)."""
@@ -125,6 +154,17 @@ class JobFlow:
 
     def _slot_times(self) -> Callable[[str], float]:
         return slot_times(self._records.view, self._followed, self._context.times, self._context.policy)
+
+    def _wait_for_others(self, fingerprint: str, step: WaitForAccount | HoldForBatch) -> None:
+        """Nothing was sent: the account's limits or another batch stand against it."""
+        now = self._clock.monotonic()
+        if isinstance(step, HoldForBatch):
+            self._queue.release(fingerprint)
+            self.shared.hold(fingerprint, now)
+            return
+        self.admitter.requeue(fingerprint)
+        wait_s = BUDGET_WAIT_S if step.budget else WAIT_S if step.wait_s is None else max(WAIT_S, step.wait_s)
+        self.shared.block(step.why, now + wait_s, budget=step.budget, orphans=step.orphans)
 
     def _submit_again(self, fingerprint: str, wait_s: float, *, last: bool) -> None:
         self._followed.discard(fingerprint)

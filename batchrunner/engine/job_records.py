@@ -59,6 +59,7 @@ class JobRecords:
         """Store a record whose last move was `move`. attempts: how many of its latest changed. Raises LocalFault."""
         await self._deps.journal.save(record, attempts=attempts)
         self.update(record)
+        self._deps.account.moved(record)
         deps = self._deps
         deps.announce(JobMoved(deps.clock.now(), deps.ids(record.job.fingerprint), move, record))
         return record
@@ -79,6 +80,7 @@ class JobRecords:
             with suppress(LocalFault):
                 await self._deps.journal.save(record)
             self.update(record)
+            self._deps.account.moved(record)
             raise
 
     async def accept(
@@ -109,6 +111,11 @@ class JobRecords:
         self.update(record)
         await self._deps.journal.save(record)
         self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
+
+    async def annotate(self, record: Record) -> None:
+        """Store a record whose error has changed and whose state has not. Raises LocalFault."""
+        await self._deps.journal.save(record)
+        self.update(record)
 
     def update(self, record: Record) -> None:
         """Replace a job's record without storing it: its state has not changed, or it is stored already."""

@@ -14,8 +14,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+from batchrunner.account.base import Hold, Reuse
 from batchrunner.engine.calls import CallHealth
 from batchrunner.engine.generation_times import GenerationTimes
 from batchrunner.engine.job_flow import JobFlow
@@ -28,7 +30,7 @@ from batchrunner.engine.poll_history import PollHistories
 from batchrunner.engine.ports import Dependencies
 from batchrunner.engine.run_deadline import RunDeadline
 from batchrunner.engine.shutdown import Shutdown
-from batchrunner.engine.steps import deliver, poll, submit
+from batchrunner.engine.steps import claim, deliver, poll, submit
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Reconciler
 from batchrunner.errors import LocalFault
@@ -37,6 +39,7 @@ from batchrunner.formatting import count_text
 from batchrunner.job import Result
 from batchrunner.plan.admission import Admission
 
+_NOTHING: Mapping[str, Reuse | Hold] = MappingProxyType({})
 _UNSEEN_S = 60.0  # and three poll intervals: a generation that was not polled for longer is not learned from
 
 
@@ -78,9 +81,16 @@ class Engine:
         """Why nothing more is submitted, for people; "" while submissions go on."""
         return self._shutdown.reason
 
-    async def run(self, order: Sequence[str]) -> None:
-        """Drive every job to its end, or until stopped. order: fingerprints in the order of submission."""
+    async def run(self, order: Sequence[str], shared: Mapping[str, Reuse | Hold] = _NOTHING) -> None:
+        """Drive every job to its end, or until stopped. order: fingerprints in the order of submission.
+
+        shared: what other batches of the account have for jobs of this one, by fingerprint. Raises LocalFault.
+        """
         policy, now = self._policy, self._deps.clock.monotonic()
+        for fingerprint, answer in shared.items():
+            if isinstance(answer, Hold):
+                await claim.hold(self._context, fingerprint, answer)
+        self._flow.shared.begin(shared, now)
         self._run_deadline = RunDeadline(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
         self._flow.begin(order)
         await self._drive()
@@ -168,7 +178,11 @@ class Engine:
         if self._flow.downloads:
             moments.append(self._call_at("download", now, now))
         if not self.stopped and not self._flow.admitter.held_back:
-            moments.append(self._call_at("submit", self._queue.next_at(now, self._calls.cap), now))
+            due = self._queue.next_at(now, self._calls.cap)
+            due = due if due is None else max(due, self._flow.shared.blocked_until or due)
+            moments.append(self._call_at("submit", due, now))
+        if not self._running["survey"]:
+            moments.append(self._flow.shared.recheck_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _call_at(self, call: str, due: float | None, now: float) -> float | None:
@@ -176,7 +190,10 @@ class Engine:
         allowed_at = self._calls.next_call_at(call, now, self._running[call])
         if due is None or allowed_at is None:
             return None
-        return max(due, allowed_at, now if call == "download" else self._pace.next_at(now))
+        if call == "download":
+            return max(due, allowed_at)
+        shared_at = self._deps.pace.next_at(now) if self._deps.pace is not None else now
+        return max(due, allowed_at, self._pace.next_at(now), shared_at)
 
     def _may_call(self, call: str, now: float) -> bool:
         moment = self._call_at(call, now, now)
@@ -189,7 +206,7 @@ class Engine:
         if until is not None:
             downloads = self._running["download"] and self._deps.clock.monotonic() < until
             return self._shutdown.aborted or not (self._running["submit"] or downloads)
-        if self._tasks or self._flow.follows_any or self._awaits_log():
+        if self._tasks or self._flow.follows_any or self._flow.shared.reuses or self._awaits_log():
             return False
         if not self.stopped and (reason := self._obstacle()):
             self.stop(reason)
@@ -204,6 +221,8 @@ class Engine:
         """Return why this run does not submit all jobs, when nothing of it is in flight; "" if it submits them."""
         if self._flow.admitter.held_back:
             return self._flow.admitter.held_back
+        if self._flow.shared.budget and self._queue.waiting:
+            return self._flow.shared.blocked_by
         # Slots of submissions in doubt become free in time. Those of generations left for the next run do not.
         full = self._queue.waiting and self._queue.is_full(self._calls.cap)
         if full and not self._flow.holds_any(self._flow.in_doubt):
@@ -220,16 +239,30 @@ class Engine:
         while self._flow.downloads and self._may_call("download", now):
             fingerprint, url = self._flow.downloads.pop()
             self._start("download", fingerprint, partial(deliver.download, self._context, fingerprint, url))
+        while self._flow.shared.reuses and self._may_call("download", now):
+            fingerprint, answer = self._flow.shared.reuses.popleft()
+            self._start("download", fingerprint, partial(claim.reuse, self._context, fingerprint, answer))
         while self._may_call("poll", now) and (due := self._flow.poller.pop(now)) is not None:
-            self._pace.take(now)
+            self._count_call(now)
             self._start("poll", due, partial(poll.poll, self._context, due))
         self._start_submissions(now)
+        self._start_shared(now)
         if not self._running["reconcile"] and self._flow.in_doubt.start_reconcile(now, at_the_end=self._finished()):
             self._create_task("reconcile", self._reconcile())
 
+    def _start_shared(self, now: float) -> None:
+        """Ask again about jobs that other batches have, and poll generations that hold slots and have no process."""
+        shared = self._flow.shared
+        if not self._running["survey"] and shared.start_recheck(now, at_the_end=self._finished()):
+            self._create_task("survey", self._survey())
+        if not self._running["orphans"] and not self.stopped:
+            orphans = shared.start_orphans(now, self._policy.poll_interval_s)
+            if orphans:
+                self._create_task("orphans", claim.poll_orphans(self._context, shared, orphans))
+
     def _start_submissions(self, now: float) -> None:
         self._flow.admitter.begin_round()
-        while not self.stopped and self._may_call("submit", now):
+        while not self.stopped and not self._flow.shared.is_blocked(now) and self._may_call("submit", now):
             if self._calls.wants_probe():
                 self._start_probe(now)
                 break
@@ -240,20 +273,26 @@ class Engine:
             if fingerprint is None:
                 break
             self._flow.in_doubt.submitted()
-            self._pace.take(now)
+            self._flow.shared.unblock()
+            self._count_call(now)
             self._start("submit", fingerprint, partial(submit.submit, self._context, fingerprint))
 
     def _start_probe(self, now: float) -> None:
         """Make a free call instead of a submission, if a job could be submitted now."""
         due = self._queue.next_at(now, self._calls.cap)
         if due is not None and due <= now:
-            self._pace.take(now)
+            self._count_call(now)
             breaker_generation = self._calls.enter("submit")
             self._create_task("probe", self._calls.probe(breaker_generation, self._deps.provider.ping()))
 
     def _start(self, call: str, fingerprint: str, step: Callable[[int], Awaitable[NextStep]]) -> None:
         breaker_generation = self._calls.enter(call)
         self._create_task(call, self._border(call, fingerprint, breaker_generation, step(breaker_generation)))
+
+    def _count_call(self, now: float) -> None:
+        self._pace.take(now)
+        if self._deps.pace is not None:
+            self._deps.pace.take(now)
 
     def _create_task(self, call: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -289,6 +328,13 @@ class Engine:
         most = self._policy.most_failures
         if most is not None and self._flow.failed >= most:
             self.stop(f"stop_after_failures reached: {count_text(self._flow.failed, 'job')} failed")
+
+    async def _survey(self) -> None:
+        """Ask again about jobs that other batches have, and go on with those that they have no longer."""
+        try:
+            self._flow.settle_shared(await claim.survey_again(self._context, self._flow.shared))
+        except LocalFault as fault:
+            self.stop(fault.message)
 
     async def _reconcile(self) -> None:
         """Search for the submissions in doubt, and go on with those that the log settles."""

@@ -67,7 +67,26 @@ class LeaveInFlight:
     why: str
 
 
-NextStep = Submit | PollAgain | Download | HoldInDoubt | Finish | LeaveInFlight
+@dataclass(frozen=True, slots=True)
+class WaitForAccount:
+    """Nothing was sent: a limit of the account does not allow a submission now. why: for people.
+
+    wait_s: until the limit may allow one; None if unknown. budget: the kind of the budget that is reached, or "".
+    orphans: generations that hold slots of the account and that no process polls.
+    """
+
+    why: str
+    wait_s: float | None = None
+    budget: str = ""
+    orphans: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldForBatch:
+    """Nothing was sent: another batch of the account has the job. Its record says which."""
+
+
+NextStep = Submit | PollAgain | Download | HoldInDoubt | Finish | LeaveInFlight | WaitForAccount | HoldForBatch
 
 
 class AfterRefusal(Enum):

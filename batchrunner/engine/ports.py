@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from batchrunner.account.base import AccountSession, Clip, NoAccount
 from batchrunner.clock import Clock
 from batchrunner.engine.backoff import Rng
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
@@ -46,6 +47,34 @@ class Store(Protocol):
         ...
 
 
+class Copies(Protocol):
+    """Copies of clips that other batches delivered (`batchrunner.transfer.clip_copies`)."""
+
+    async def copy(self, key: str, clips: Sequence[Clip]) -> "Fetched | None":
+        """Copy the first clip that still has its recorded content; None if none has. key: names the copy."""
+        ...
+
+
+class CallPace(Protocol):
+    """The pace that all processes of an account share (`batchrunner.account.pace`). Moments are monotonic, in s."""
+
+    def next_at(self, now: float) -> float:
+        """Return when the next call may be made: `now`, or a later moment."""
+        ...
+
+    def take(self, now: float) -> None:
+        """Count a call that is made at `now`."""
+        ...
+
+
+class NoCopies:
+    """No copies: every generation is polled."""
+
+    async def copy(self, key: str, clips: Sequence[Clip]) -> "Fetched | None":
+        """Copy nothing."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """What the engine needs from outside.
@@ -55,6 +84,8 @@ class Dependencies:
     lacks_space: why the disk lacks space for so many more clips; "" if it does not.
     timeline: events of earlier runs, oldest first.
     lost: why nothing can be stored any more; "" if it can.
+    account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
+    or None.
     """
 
     provider: Provider
@@ -69,3 +100,6 @@ class Dependencies:
     lacks_space: Callable[[int], str] = lambda _: ""
     lost: Callable[[], str] = lambda: ""
     timeline: Sequence[TimelineEvent] = ()
+    account: AccountSession = field(default_factory=NoAccount)
+    copies: Copies = field(default_factory=NoCopies)
+    pace: CallPace | None = None

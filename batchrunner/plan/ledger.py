@@ -163,7 +163,7 @@ def spend_of_group(whole: Attempt, number: int) -> Spend:
 
 
 def _spend(attempt: Attempt) -> Spend:
-    if attempt.outcome == "refused":
+    if attempt.outcome == "refused" or attempt.is_reused:
         return Spend()
     # The service may charge a generation that it accepted and then did not show.
     withheld = attempt.error is not None and attempt.error.kind in RECHECKED

@@ -261,6 +261,7 @@ _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
     Move.RETRY: (Level.INFO, lambda _: "failed before and will be submitted again"),
     Move.RECHECK: (Level.INFO, lambda record: f"asked for again: {_generation(record)}"),
+    Move.REUSE: (Level.INFO, lambda record: f"is paid for in another batch: {_generation(record)}, at no charge"),
     Move.FILE_MISSING: (
         Level.WARNING,
         lambda _: "its file is missing or was changed: it is downloaded again at no charge",

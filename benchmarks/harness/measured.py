@@ -5,6 +5,7 @@ import os
 import pty
 import resource
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,9 @@ class Cost:
 
 def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Path, *, terminal: bool = False) -> Cost:
     """Run a contender to its end. terminal: connect its output to a terminal."""
-    with _terminal() if terminal else log.open("wb") as out:
+    # A state folder for this run alone: the clips of an earlier one would be delivered by copy.
+    with tempfile.TemporaryDirectory() as state, _terminal() if terminal else log.open("wb") as out:
+        environment = {**environment, "BATCHRUNNER_STATE": state}
         began = time.monotonic()
         process = subprocess.Popen(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         _, status, used = os.wait4(process.pid, 0)

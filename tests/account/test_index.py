@@ -1,6 +1,7 @@
 """The index as a file: made again from run directories, read without writing, and crashes at every statement."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -85,12 +86,25 @@ def test_a_missing_or_broken_index_is_made_again_from_the_run_directories(tmp_pa
     run(body())
 
 
+def test_a_run_directory_that_was_renamed_is_found_beside_its_old_place(tmp_path: Path) -> None:
+    async def body() -> None:
+        wanted = jobs(3)
+        first = await worked(tmp_path / "state", tmp_path / "first", wanted)
+        index_file(tmp_path).unlink()
+        first.directory.rename(tmp_path / "renamed")
+        second = await Process(tmp_path / "state", tmp_path / "second", wanted).start()
+        assert kinds([await second.claim(job) for job in wanted]) == ["Reuse", "Reuse", "Hold"]
+        second.die()
+
+    run(body())
+
+
 def test_a_run_directory_that_is_gone_is_named_and_stops_nothing(tmp_path: Path) -> None:
     async def body() -> None:
         wanted = jobs(3)
         first = await worked(tmp_path / "state", tmp_path / "first", wanted)
         index_file(tmp_path).unlink()
-        first.directory.rename(tmp_path / "moved")
+        shutil.rmtree(first.directory)
         second = await Process(tmp_path / "state", tmp_path / "second", wanted).start()
         assert second.index.rebuilt is not None
         assert [directory for directory, _ in second.index.rebuilt.unread] == [str(first.directory)]

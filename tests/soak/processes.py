@@ -176,7 +176,8 @@ class Service:
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of a run that uses it."""
-        return {"AIMLAPI_BASE_URL": self.url, "AIMLAPI_KEY": "soak"}
+        folders = {"XDG_STATE_HOME": str(self._folder / "state"), "XDG_CONFIG_HOME": str(self._folder / "config")}
+        return {"AIMLAPI_BASE_URL": self.url, "AIMLAPI_KEY": "soak", **folders}
 
     def __enter__(self) -> Self:
         self.start()

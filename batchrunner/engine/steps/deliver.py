@@ -31,7 +31,7 @@ async def download(context: StepContext, fingerprint: str, url: str, breaker_gen
     except CallError as error:
         return await _failed_download(context, fingerprint, error)
     await context.deps.store.deliver(record.job, fetched)
-    await _delivered(context, fingerprint, fetched.result)
+    await delivered(context, fingerprint, fetched.result)
     return Finish()
 
 
@@ -40,7 +40,7 @@ async def settle(context: StepContext, found: Mapping[str, Result | None]) -> No
     for fingerprint, result in found.items():
         state = context.records[fingerprint].state
         if state is State.IN_FLIGHT and result is not None:
-            await _delivered(context, fingerprint, result)
+            await delivered(context, fingerprint, result)
         elif state is State.SUCCEEDED:
             await context.records.move(fingerprint, Move.FILE_MISSING)
 
@@ -61,7 +61,7 @@ def progress_of(context: StepContext, fingerprint: str) -> Callable[[int, int | 
     return on_progress
 
 
-async def _delivered(context: StepContext, fingerprint: str, result: Result) -> None:
+async def delivered(context: StepContext, fingerprint: str, result: Result) -> None:
     """Store that a clip stands under its final names."""
     context.polls.forget(fingerprint)
     record = context.records[fingerprint]

@@ -78,7 +78,9 @@ async def _failed(context: StepContext, fingerprint: str, problem: Problem | Non
 
 async def _completed(context: StepContext, fingerprint: str, record: Record, status: GenerationStatus) -> NextStep:
     if record.last.completed_at is None:
-        context.records.update(context.times.completed(record))
+        record = context.times.completed(record)
+        context.records.update(record)
+        context.deps.account.slot_freed(record)
     if status.result_url is not None:
         return Download(status.result_url)
     history = context.polls.of(fingerprint)

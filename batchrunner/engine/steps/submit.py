@@ -18,6 +18,7 @@ from batchrunner.engine.outcomes import (
     is_own_fault,
     refused_for_good,
 )
+from batchrunner.engine.steps.claim import claim
 from batchrunner.engine.steps.context import StepContext, forget_generation, retry_wait_s
 from batchrunner.errors import AccountFault, CallError
 from batchrunner.job import Move
@@ -27,11 +28,15 @@ from batchrunner.plan.resume import IN_DOUBT_HINT
 async def submit(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
     """Submit an admitted job. Raises LocalFault if the disk refuses.
 
-    The sequence: store the intent, make the call, store the outcome. Whatever has to be claimed for the account before
-    a submission belongs before the intent is stored.
+    The sequence: claim the job for the account, store the intent, make the call, store the outcome.
     """
-    request_id = await _begin(context, fingerprint)
-    job = context.records[fingerprint].job
+    record = context.records[fingerprint]
+    job = record.job
+    request_id = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}"
+    if (next_step := await claim(context, fingerprint, request_id)) is not None:
+        return next_step
+    forget_generation(context, fingerprint)
+    await context.records.begin_submit(fingerprint, request_id, context.price(job))
     try:
         reply = context.deps.provider.submit(job, request_id)
         accepted = await context.calls.call("submit", fingerprint, breaker_generation, reply)
@@ -46,15 +51,6 @@ async def submit(context: StepContext, fingerprint: str, breaker_generation: int
         retry_for_s=context.policy.record_retry_s,
     )
     return PollAgain()
-
-
-async def _begin(context: StepContext, fingerprint: str) -> str:
-    """Store the intent and return the request id of the new attempt."""
-    record = context.records[fingerprint]
-    forget_generation(context, fingerprint)
-    request_id = f"{context.run_id}.{record.job.key}.{len(record.attempts) + 1}"
-    await context.records.begin_submit(fingerprint, request_id, context.price(record.job))
-    return request_id
 
 
 async def not_accepted(context: StepContext, fingerprint: str, error: CallError) -> NextStep:

@@ -1,0 +1,191 @@
+"""The part of a run in its account: open it at the start, close it at the end, and say what the user should know.
+
+A run without an account (the embedded sandbox), or without a usable state folder, gets a session that grants every
+claim. If config.yaml limits the account, an unusable state folder ends the run before anything is submitted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchrunner.account import config, journals, runs_log, transactions
+from batchrunner.account.base import AccountSession, Hold, NoAccount, Reuse
+from batchrunner.account.folders import config_file, state_folder
+from batchrunner.account.index import Index
+from batchrunner.account.limits import NO_LIMITS, Limits, limits_for
+from batchrunner.account.names import Account, account_of
+from batchrunner.account.pace import SharedPace
+from batchrunner.account.presence import Presence
+from batchrunner.account.rows import BatchRow
+from batchrunner.account.session import Session
+from batchrunner.app.setup import Setup
+from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
+from batchrunner.events import Listener, Noticed
+from batchrunner.formatting import count_text
+from batchrunner.job import Snapshot
+from batchrunner.journal.journal import Journal
+from batchrunner.providers.endpoint import Endpoint, service_name
+
+if TYPE_CHECKING:
+    from batchrunner.app.environment import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Where a user's batches meet: the state folder, and the limits of each account. executor: one thread."""
+
+    state: Path
+    executor: Executor
+    limits: Mapping[str, Limits] = field(default_factory=lambda: NO_LIMITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A run in its account. pace: of all calls, or None."""
+
+    session: AccountSession = field(default_factory=NoAccount)
+    pace: SharedPace | None = None
+
+
+@contextmanager
+def shared_of(environment: Mapping[str, str]) -> Iterator[Shared]:
+    """Start the thread of the index, in this user's folders.
+
+    Raises ManifestError, UsageError for a config.yaml that cannot be used.
+    """
+    limits = config.load(config_file(environment))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="account") as executor:
+        yield Shared(state_folder(environment), executor, limits)
+
+
+@asynccontextmanager
+async def joined(
+    setup: Setup,
+    endpoint: Endpoint,
+    journal: Journal,
+    before: Snapshot | None,
+    outside: "Environment",
+    listener: Listener,
+) -> AsyncIterator[Joined]:
+    """Join the account with an open journal, before its run begins. before: what the journal holds.
+
+    Raises UsageError, LocalFault.
+    """
+    shared, now, warn = outside.shared, outside.clock.now, _warner(outside, listener)
+    if shared is None or setup.sandbox is not None:
+        yield Joined()
+        return
+    account = account_of(endpoint.base_url, setup.settings.account)
+    limits = limits_for(shared.limits, account)
+    async with AsyncExitStack() as stack:
+        opening = partial(_open, shared.state, account, setup, endpoint, journal, now())
+        try:
+            index, presence, batch = await asyncio.get_running_loop().run_in_executor(shared.executor, opening)
+        except (LocalFault, OSError) as error:
+            _require_no_limits(limits, account, error)
+            warn(
+                f"the account's index cannot be used ({error}): what other batches have paid for is not known to this "
+                "one. Make the state folder writable, or move it with BATCHRUNNER_STATE"
+            )
+            yield Joined()
+            return
+        stack.callback(index.close)
+        stack.enter_context(presence)
+        names = journals.file_names(setup.batch.entries)
+        session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
+        _warn_of_rebuilding(index, warn)
+        await session.register(list(before.records.values()) if before else [], journal.mark.sequence)
+        pace = None
+        if limits.calls_per_s is not None:
+            pace = SharedPace(shared.state / f"pace-{_digest(account)}", limits.calls_per_s)
+            stack.callback(pace.close)
+        yield Joined(session, pace)
+        with suppress(LocalFault):  # the next run brings the index in line with the journal
+            await session.close(journal.mark.sequence)
+
+
+def overview(found: Mapping[str, Reuse | Hold]) -> list[str]:
+    """Return a message for each batch that has jobs of this one."""
+    messages: dict[tuple[str, str], list[int]] = {}
+    for answer in found.values():
+        counts = messages.setdefault((answer.source.name, answer.source.directory), [0, 0])
+        counts[isinstance(answer, Hold)] += 1
+    texts = []
+    for (name, directory), (reused, waiting) in messages.items():
+        counts_text = [f"{count_text(reused, 'job')} paid for there will be delivered here at no charge"] * bool(reused)
+        counts_text += [f"{count_text(waiting, 'job')} will wait for it"] * bool(waiting)
+        texts.append(f"the batch {name} is in {directory}: {'; '.join(counts_text)}")
+    return texts
+
+
+def _open(
+    state: Path, account: Account, setup: Setup, endpoint: Endpoint, journal: Journal, now: float
+) -> tuple[Index, Presence, BatchRow]:
+    """Open the index, give a copied run directory an id of its own, and list the directory."""
+    with ExitStack() as undo:
+        index = undo.enter_context(closing(Index(state)))
+        directory = setup.rundir.path.resolve()
+        before = index.read(partial(transactions.batch_row, batch_id=journal.mark.journal_id))
+        if before is not None and _is_copy(before, directory):
+            journal.renew_id()
+        batch = BatchRow(
+            journal.mark.journal_id,
+            account.key,
+            str(directory),
+            setup.batch.name,
+            service_name(setup.settings, endpoint.base_url),
+            setup.settings.priority,
+            now,
+        )
+        line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
+        runs_log.append(state, [line])
+        undo.pop_all()
+    return index, Presence(state, batch.batch_id), batch
+
+
+def _is_copy(before: BatchRow, directory: Path) -> bool:
+    """Whether the batch's earlier run directory still stands, with the same journal, beside this one."""
+    earlier = Path(before.directory)
+    if earlier == directory:
+        return False
+    try:
+        mark = journals.mark_of(earlier)
+        same = earlier.exists() and earlier.samefile(directory)
+    except (BatchrunnerError, OSError):
+        return False
+    return mark is not None and mark.journal_id == before.batch_id and not same
+
+
+def _warner(outside: "Environment", listener: Listener) -> Callable[[str], None]:
+    return lambda message: listener(Noticed(outside.clock.now(), (), message, urgent=True))
+
+
+def _require_no_limits(limits: Limits, account: Account, error: Exception) -> None:
+    if limits.any:
+        raise UsageError(
+            f"the limits of the account {account.shown} in config.yaml cannot be kept: {error}",
+            "Make the state folder writable, or move it with BATCHRUNNER_STATE. Nothing was submitted.",
+        ) from error
+
+
+def _warn_of_rebuilding(index: Index, warn: Callable[[str], None]) -> None:
+    rebuilt = index.rebuilt
+    if rebuilt is None:
+        return
+    for path in rebuilt.renamed:
+        warn(f"the account's index was broken: it was made again from the run directories, and is kept as {path}")
+    if rebuilt.unread:
+        listed = "; ".join(f"{directory} ({why})" for directory, why in rebuilt.unread[:5])
+        more = f"; and {len(rebuilt.unread) - 5} more" if len(rebuilt.unread) > 5 else ""
+        warn(f"the account's index was made again without these run directories: {listed}{more}")
+
+
+def _digest(account: Account) -> str:
+    import hashlib
+
+    return hashlib.sha256(account.key.encode()).hexdigest()[:16]
