@@ -130,22 +130,8 @@ class Index:
         for batch_id in batch_ids:
             batch = self.read(partial(transactions.batch_row, batch_id=batch_id))
             if batch is not None:
-                directory, stored = _stored(batch)
-                settle = partial(self._settle, batch=batch, directory=directory, stored=stored)
-                self.write([settle], durable=True)
-
-    def _settle(
-        self, connection: sqlite3.Connection, batch: BatchRow, directory: Path, stored: journals.Stored | None
-    ) -> None:
-        """Store what the journal says, unless another run of the batch has registered since it was read."""
-        current = transactions.batch_row(connection, batch.batch_id)
-        if current != batch or self.is_running(batch.batch_id):
-            return
-        if stored is None:
-            transactions.doubt_unread(connection, batch)
-            return
-        settled = replace(batch, directory=str(directory), sequence=stored.mark.sequence, is_current=True)
-        transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
+                found = _stored(batch)  # before the transaction: it may take seconds
+                self.write([partial(_settle, batch=batch, found=found, is_running=self.is_running)], durable=True)
 
     def _require_place(self) -> None:
         """Raise Replaced unless the open file is the one that has the name."""
@@ -295,6 +281,30 @@ def _found(line: runs_log.Line) -> tuple[Path, journals.Stored | None]:
             if path != directory and journals.has_id(path, line.batch_id):
                 return path, journals.read(path)
     return directory, None
+
+
+def settle(connection: sqlite3.Connection, batch_id: str, is_running: Callable[[str], bool]) -> None:
+    """Bring the rows of a batch whose process was killed in line with its journal, in an index in memory."""
+    batch = transactions.batch_row(connection, batch_id)
+    if batch is not None:
+        _settle(connection, batch, _stored(batch), is_running)
+
+
+def _settle(
+    connection: sqlite3.Connection,
+    batch: BatchRow,
+    found: tuple[Path, journals.Stored | None],
+    is_running: Callable[[str], bool],
+) -> None:
+    """Store what the journal says, unless another run of the batch has registered since it was read."""
+    directory, stored = found
+    if transactions.batch_row(connection, batch.batch_id) != batch or is_running(batch.batch_id):
+        return
+    if stored is None:
+        transactions.doubt_unread(connection, batch)
+        return
+    settled = replace(batch, directory=str(directory), sequence=stored.mark.sequence, is_current=True)
+    transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.account import journals, transactions
-from batchrunner.account.base import Claim, Clip, Granted, Hold, Reuse, Wait
+from batchrunner.account.base import Claim, Granted, Hold, Reuse, Wait
 from batchrunner.account.index import Index, Replaced, Transaction
 from batchrunner.account.limits import Limits
-from batchrunner.account.reuse import Decision, Unsettled, decide
+from batchrunner.account.lookup import exists, survey, useless_of
+from batchrunner.account.reuse import Decision, Unsettled
 from batchrunner.account.rows import CLAIMED, BatchRow, JobRow, rows_of
 from batchrunner.account.transactions import Outside, Request
 from batchrunner.errors import LocalFault, UsageError
@@ -220,33 +221,6 @@ class Session:
         begun = {record.job.fingerprint for record in records if record.state is State.SUBMITTING}
         missing = [_claim_row(request) for name, request in self._granted.items() if name not in begun]
         self._index.write([partial(transactions.store, jobs=missing, submissions=())], durable=True)
-
-
-def survey(connection: Any, batch: BatchRow, records: Sequence[Record], outside: Outside) -> dict[str, Decision]:
-    """Return the decisions about jobs that other batches of the account know."""
-    if not transactions.has_others(connection, batch):
-        return {}
-    found: dict[str, Decision] = {}
-    for record in records:
-        rows = transactions.others(connection, batch, record.job.fingerprint)
-        if rows:
-            found[record.job.fingerprint] = decide(rows, outside.is_running, outside.exists, useless_of(record))
-    return found
-
-
-def useless_of(record: Record) -> frozenset[str]:
-    """Return the generations of a job that this batch has seen fail."""
-    failed = (attempt.generation_id for attempt in record.attempts if attempt.outcome == "failed")
-    return frozenset(name for name in failed if name is not None)
-
-
-def exists(clip: Clip) -> bool:
-    """Return whether a plain file of the recorded size stands there."""
-    try:
-        status = clip.path.lstat()
-    except OSError:
-        return False
-    return status.st_size == clip.size_bytes and clip.path.is_file() and not clip.path.is_symlink()
 
 
 def _claim_row(request: Request) -> JobRow:

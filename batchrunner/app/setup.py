@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner import manifest
+from batchrunner.account.base import Hold, Reuse
+from batchrunner.account.folders import state_folder
+from batchrunner.account.lookup import known_elsewhere
+from batchrunner.account.names import Account, account_of
 from batchrunner.app import price_list, rehearsal
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
@@ -44,7 +48,8 @@ class Setup:
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
     journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known;
-    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``.
+    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. account, state:
+    the account and the folder of its index; None for the sandbox.
     """
 
     batch: Batch
@@ -58,6 +63,8 @@ class Setup:
     price_list: PriceList | None = None
     price_file: Path | None = None
     only: tuple[str, ...] = ()
+    account: Account | None = None
+    state: Path | None = None
 
     @property
     def chosen(self) -> tuple[Entry, ...]:
@@ -99,8 +106,10 @@ def load(
     setup = Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only=only)
     if settings.provider == "sandbox":
         return setup
-    file = price_list.path_of(environment)
-    return replace(setup, price_list=price_list.load(file, address_of(environment)), price_file=file)
+    file, address = price_list.path_of(environment), address_of(environment)
+    account, state = account_of(address, settings.account), state_folder(environment)
+    listed = price_list.load(file, address)
+    return replace(setup, price_list=listed, price_file=file, account=account, state=state)
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -131,7 +140,10 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     named = frozenset(entry.job.fingerprint for entry in setup.chosen) if setup.only else None
     options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named)
     plan = build(entries, snapshot, prices, options)
-    order = order_of(setup.chosen)
+    elsewhere = _known_elsewhere(setup, plan)
+    if elsewhere:
+        plan = build(entries, snapshot, prices, replace(options, elsewhere=elsewhere))
+    order = [fingerprint for fingerprint in order_of(setup.chosen) if fingerprint not in elsewhere]
     policy = policy_of(settings, len(order), now)
     end = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
     admission = admission_of(setup, plan.records, snapshot)
@@ -140,6 +152,14 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
     return plan, projection, now
+
+
+def _known_elsewhere(setup: Setup, plan: Plan) -> Mapping[str, Reuse | Hold]:
+    """Return what other batches of the account have for the jobs that the plan would submit."""
+    if setup.account is None or setup.state is None or not setup.settings.reuse:
+        return {}
+    names = dict.fromkeys(row.fingerprint for row in plan.rows if row.submits)
+    return known_elsewhere(setup.state, setup.account, setup.rundir.path, [plan.records[name] for name in names])
 
 
 def egress_of(setup: Setup, plan: Plan) -> Egress:

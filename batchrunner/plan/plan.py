@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from batchrunner.account.base import Hold, Reuse
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
 from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
@@ -74,13 +75,15 @@ class Row:
 class ResumeOptions:
     """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints).
 
-    chosen: the only jobs that may be submitted (fingerprints); None: all.
+    chosen: the only jobs that may be submitted (fingerprints); None: all. elsewhere: what other batches of the account
+    have for jobs, by fingerprint.
     """
 
     retry_failed: RetryFailed = False
     resubmit_in_doubt: bool = False
     gone: AbstractSet[str] = frozenset()
     chosen: AbstractSet[str] | None = None
+    elsewhere: Mapping[str, Reuse | Hold] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,8 @@ def build(
             action, note = _FETCH
         elif changed and action == "new":
             action, note = _CHANGED
-        if options.chosen is not None and job.fingerprint not in options.chosen and action in SUBMITTED:
-            action, note = _NOT_CHOSEN
+        if action in SUBMITTED:
+            action, note = _submission(job, options) or (action, note)
         same_as = first.setdefault(job.fingerprint, entry.id)
         rows.append(
             Row(
@@ -145,6 +148,18 @@ def build(
             )
         )
     return Plan(tuple(rows), records)
+
+
+def _submission(job: Job, options: ResumeOptions) -> tuple[str, str] | None:
+    """Return action and note of a job that is not submitted although it would be without these options."""
+    if options.chosen is not None and job.fingerprint not in options.chosen:
+        return _NOT_CHOSEN
+    answer = options.elsewhere.get(job.fingerprint)
+    if answer is None:
+        return None
+    if isinstance(answer, Hold):
+        return "held", answer.problem.message
+    return "reuse", f"{answer.how}; nothing is submitted"
 
 
 def differences(old: Job, new: Job) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import Problem
-from batchrunner.job import TRANSITIONS, Move, Record, State, advance
+from batchrunner.job import REUSED, TRANSITIONS, Move, Record, State, advance
 from batchrunner.plan.ledger import Budget, Ledger, Spend, spend_of
 from batchrunner.plan.resume import RECHECKED, take_up
 from tests.conftest import NOW, make_entries, make_job
@@ -49,6 +49,7 @@ BEGIN_SUBMIT, ACCEPT, DELIVER, FILE_MISSING = (
 REFUSE, DOUBT, RELEASE, RETRY = ("refuse", NO), ("doubt", CUT), ("release",), ("retry",)
 ADOPT, RECHECK = ("adopt", {"generation_id": "g"}), ("recheck",)
 FLYING = (BEGIN_SUBMIT, ACCEPT)
+REUSE = ("reuse", {"request_id": f"{REUSED}id.1", "submitted_at": NOW, "generation_id": "g"})
 
 
 def withheld(kind: str) -> Step:
@@ -59,6 +60,9 @@ STORIES: dict[str, tuple[tuple[Step | str, ...], Spend]] = {
     "nothing submitted": ((), Spend()),
     "being submitted, or killed meanwhile": ((BEGIN_SUBMIT,), Spend(0, 100, 0, 1)),
     "refused": ((BEGIN_SUBMIT, REFUSE), Spend()),
+    "paid for by another batch": ((REUSE,), Spend()),
+    "paid for by another batch, and delivered": ((REUSE, "complete", DELIVER), Spend()),
+    "failed in another batch, then submitted here": ((REUSE, ("fail", NO), RETRY, *FLYING), Spend(0, 100, 0, 1)),
     "refused for good": ((BEGIN_SUBMIT, REFUSE, ("give_up", NO)), Spend()),
     "refused, then accepted": ((BEGIN_SUBMIT, REFUSE, *FLYING), Spend(0, 100, 0, 1)),
     "in doubt": ((BEGIN_SUBMIT, DOUBT), Spend(0, 100, 0, 1)),
@@ -229,6 +233,8 @@ def roam(rng: Random, ledger: Ledger, records: list[Record], price: Callable[[in
     if move is Move.RECHECK and record.error and record.error.kind not in RECHECKED:
         return
     more: dict[str, Any] = {}
+    if move is Move.REUSE:
+        more = {"request_id": f"{REUSED}{at}.{len(record.attempts)}", "submitted_at": NOW}
     if move is Move.BEGIN_SUBMIT:
         more = {"request_id": f"{at}.{len(record.attempts)}", "submitted_at": NOW, "estimate": price(at)}
     elif move in {Move.FAIL, Move.REFUSE, Move.DOUBT}:

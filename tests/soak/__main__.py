@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.soak.soak import Plan, soak
+from tests.soak.two_batches import soak_two
 
 
 def main() -> int:
@@ -16,6 +17,7 @@ def main() -> int:
     parser.add_argument("--ints", type=int, default=0, help="and SIGINT [default: 0]")
     parser.add_argument("--lies", action="store_true", help="against a service that lies")
     parser.add_argument("--disk", action="store_true", help="on a disk that fails for a while in every run (Linux)")
+    parser.add_argument("--two-batches", action="store_true", help="kill two batches of one account, with common jobs")
     parser.add_argument("--jobs", type=int, default=60, help="of each batch [default: 60]")
     parser.add_argument("--concurrency", type=int, default=8, help="of each batch [default: 8]")
     parser.add_argument("--lanes", type=int, default=2, help="batches at a time [default: 2]")
@@ -38,7 +40,7 @@ def main() -> int:
                     lies=options.lies,
                     disk=options.disk,
                 )
-                figures = soak(plan, folder / stop.name)
+                figures = (soak_two if options.two_batches else soak)(plan, folder / stop.name)
                 sys.stdout.write(figures.table(stop.name) + "\n\n")
                 sys.stdout.flush()
                 wrong += len(figures.wrong)

@@ -67,15 +67,18 @@ class Batch:
 
 
 def make_batch(
-    folder: Path, jobs: int, environment: dict[str, str], *, output: Path | None = None, **settings: Any
+    folder: Path, jobs: int, environment: dict[str, str], *, output: Path | None = None, first: int = 0, **settings: Any
 ) -> Batch:
-    """Write a manifest of `jobs` different jobs and its inputs into `folder`. settings: further manifest keys."""
+    """Write a manifest of `jobs` different jobs and its inputs into `folder`. settings: further manifest keys.
+
+    first: the number of the first job. Jobs of equal numbers are equal, in whatever batch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     make_clip(folder / "clip.mp4")
     make_picture(folder / "picture.png")
     rows = [
         {"id": f"job-{number:03}", "num_inference_steps": _STEPS[number % len(_STEPS)], "shift": 1 + number / 64}
-        for number in range(jobs)
+        for number in range(first, first + jobs)
     ]
     content = {
         "version": 1,

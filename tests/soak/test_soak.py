@@ -10,6 +10,7 @@ import pytest
 
 from tests import preload
 from tests.soak.soak import Plan, soak
+from tests.soak.two_batches import soak_two
 
 STOPS = 25  # of a slice
 SLICES = range(1, 5)  # their seeds
@@ -52,6 +53,15 @@ def test_with_a_failing_disk_nothing_is_paid_twice_or_lost(tmp_path: Path) -> No
     assert not figures.wrong, table
     assert figures.stops == 12, table
     assert figures.paid_twice == figures.lost == figures.bad_files == 0, table
+
+
+def test_two_batches_of_one_account_pay_for_nothing_twice(tmp_path: Path) -> None:
+    figures = soak_two(Plan(signal.SIGKILL, stops=12, jobs=30), tmp_path)
+    text = figures.table("SIGKILL")
+    assert not figures.wrong, text
+    assert figures.stops >= 12, text
+    assert figures.paid_twice == figures.lost == figures.bad_files == 0, text
+    assert figures.accepted < figures.jobs, "the batches have jobs in common"
 
 
 def _stops_cleanly(plan: Plan, folder: Path) -> None:

@@ -1,0 +1,67 @@
+"""Look up what other batches of the account have for a batch's jobs. Reads only; it needs no event loop."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from batchrunner.account import index, journals, presence, transactions
+from batchrunner.account.base import Clip, Hold, Reuse
+from batchrunner.account.names import Account
+from batchrunner.account.reuse import Decision, Unsettled, decide
+from batchrunner.account.rows import BatchRow
+from batchrunner.account.transactions import Outside
+from batchrunner.job import Record
+
+
+def survey(
+    connection: sqlite3.Connection, batch: BatchRow, records: Sequence[Record], outside: Outside
+) -> dict[str, Decision]:
+    """Return the decisions about jobs that other batches of the account know, by fingerprint."""
+    if not transactions.has_others(connection, batch):
+        return {}
+    found: dict[str, Decision] = {}
+    for record in records:
+        rows = transactions.others(connection, batch, record.job.fingerprint)
+        if rows:
+            found[record.job.fingerprint] = decide(rows, outside.is_running, outside.exists, useless_of(record))
+    return found
+
+
+def useless_of(record: Record) -> frozenset[str]:
+    """Return the generations of a job that this batch has seen fail."""
+    failed = (attempt.generation_id for attempt in record.attempts if attempt.outcome == "failed")
+    return frozenset(name for name in failed if name is not None)
+
+
+def exists(clip: Clip) -> bool:
+    """Return whether a plain file of the recorded size stands there."""
+    try:
+        status = clip.path.lstat()
+    except OSError:
+        return False
+    return status.st_size == clip.size_bytes and clip.path.is_file() and not clip.path.is_symlink()
+
+
+def known_elsewhere(
+    state: Path, account: Account, directory: Path, records: Sequence[Record]
+) -> dict[str, Reuse | Hold]:
+    """Return what a run in `directory` would find for these jobs. Writes nothing.
+
+    Batches whose process was killed are read from their journals, into a copy of the index in memory.
+    Raises LocalFault, UsageError, JournalError.
+    """
+    mark = journals.mark_of(directory) if directory.exists() else None
+    batch = BatchRow(mark.journal_id if mark else "", account.key, str(directory), "", "")
+    is_running = partial(presence.is_running, state)
+    outside = Outside(is_running, exists)
+    with index.viewed(state) as view, closing(index.connect(":memory:")) as copy:
+        found = survey(view, batch, records, outside)
+        unsettled = {name for item in found.values() if isinstance(item, Unsettled) for name in item.batch_ids}
+        if unsettled:
+            view.backup(copy)
+            for batch_id in sorted(unsettled):
+                index.settle(copy, batch_id, is_running)
+            found = survey(copy, batch, records, outside)
+    return {name: item for name, item in found.items() if isinstance(item, Reuse | Hold)}
