@@ -44,6 +44,7 @@ _OPEN_SLOT = (
     "takes_slot = 1 AND (slot_until IS NULL OR slot_until > :now) AND coalesce(submitted_at, :now) > :now - 86400.0"
 )
 _MOST_ORPHANS = 16
+_ESCAPED = "\x00utf-8:"  # begins text that UTF-8 cannot encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,8 @@ def has_others(connection: sqlite3.Connection, batch: BatchRow) -> bool:
 def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
     """Store rows. A generation that is known to have ended takes no slot, whatever the batch knows."""
     stored = list(jobs)
-    connection.executemany(_PUT_JOB, map(astuple, stored))
-    connection.executemany(_PUT_SUBMISSION, map(astuple, submissions))
+    connection.executemany(_PUT_JOB, map(_values, stored))
+    connection.executemany(_PUT_SUBMISSION, map(_values, submissions))
     if any(row.takes_slot and row.generation_id for row in stored):
         connection.executemany(
             "UPDATE jobs SET takes_slot = 0 WHERE account = ?1 AND fingerprint = ?2 AND generation_id = ?3 "
@@ -265,6 +266,7 @@ def free_slot(connection: sqlite3.Connection, batch: BatchRow, fingerprint: str,
 
 def end_generation(connection: sqlite3.Connection, account: str, generation_id: str) -> None:
     """Record that a generation has ended, for every batch that has it."""
+    generation_id = _storable(generation_id)
     connection.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (account, generation_id))
     connection.execute(
         "UPDATE jobs SET takes_slot = 0 WHERE account = ? AND generation_id = ? AND takes_slot = 1",
@@ -274,7 +276,7 @@ def end_generation(connection: sqlite3.Connection, account: str, generation_id: 
 
 def throttle(connection: sqlite3.Connection, account: str, until: float, why: str) -> None:
     """Let no batch of the account submit before `until`."""
-    connection.execute("INSERT OR REPLACE INTO throttles VALUES (?, ?, ?)", (account, until, why))
+    connection.execute("INSERT OR REPLACE INTO throttles VALUES (?, ?, ?)", (account, until, _storable(why)))
 
 
 def batch_row(connection: sqlite3.Connection, batch_id: str) -> BatchRow | None:
@@ -293,10 +295,10 @@ def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> None:
     """Store a batch. Its jobs and submissions follow it to another account."""
     before = batch_row(connection, batch.batch_id)
     if before is None:
-        connection.execute(_PUT_BATCH, astuple(batch))
+        connection.execute(_PUT_BATCH, _values(batch))
         return
     settings = ", ".join(f"{name} = ?" for name in columns(BatchRow)[1:])
-    connection.execute(f"UPDATE batches SET {settings} WHERE batch_id = ?", (*astuple(batch)[1:], batch.batch_id))
+    connection.execute(f"UPDATE batches SET {settings} WHERE batch_id = ?", (*_values(batch)[1:], batch.batch_id))
     if before.account != batch.account:
         for table in ("jobs", "submissions"):
             connection.execute(f"UPDATE {table} SET account = ? WHERE batch_id = ?", (batch.account, batch.batch_id))
@@ -322,11 +324,31 @@ def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
     put_batch(connection, replace(batch, sequence=-1, is_current=True))
 
 
+def _values(row: BatchRow | JobRow | SubmissionRow) -> tuple[Any, ...]:
+    """Return the values of a row as SQLite takes them. File names are bytes, and need not be text."""
+    return tuple(_storable(value) for value in astuple(row))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return _ESCAPED + value.encode("utf-8", "surrogatepass").hex()
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_ESCAPED):
+        return bytes.fromhex(value.removeprefix(_ESCAPED)).decode("utf-8", "surrogatepass")
+    return value
+
+
 def _job(row: Sequence[Any]) -> JobRow:
-    job = JobRow(*row)
+    job = JobRow(*map(_restored, row))
     return replace(job, takes_slot=bool(job.takes_slot))
 
 
 def _batch(row: Sequence[Any]) -> BatchRow:
-    batch = BatchRow(*row)
+    batch = BatchRow(*map(_restored, row))
     return replace(batch, is_current=bool(batch.is_current))

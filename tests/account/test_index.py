@@ -215,6 +215,26 @@ def test_sums_of_days_follow_every_change_of_a_submission(tmp_path: Path) -> Non
         assert connection.execute("SELECT sum(cost) FROM submissions").fetchone() == (4 * PRICE,)
 
 
+def test_a_run_directory_whose_name_is_not_text_is_known(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"n\xff")
+
+    async def body() -> None:
+        wanted = jobs(1)
+        first = await Process(tmp_path / "state", odd, wanted).start()
+        await first.submit(wanted[0], "gen0")
+        await first.deliver(wanted[0])
+        await first.end()
+        second = await Process(tmp_path / "state", tmp_path / "second", wanted).start()
+        answer = await second.claim(wanted[0])
+        assert [clip.path.parent for clip in answer.clips] == [odd]
+        second.die()
+
+    run(body())
+    index_file(tmp_path).unlink()
+    with viewed(tmp_path / "state") as connection:
+        assert str(odd) in [batch.directory for batch in transactions.batch_rows(connection, ACCOUNT)]
+
+
 def test_a_clean_end_spares_the_next_run_the_journal(tmp_path: Path) -> None:
     async def body() -> None:
         wanted = jobs(1)
