@@ -81,7 +81,7 @@ SETTINGS: tuple[Setting, ...] = (
         "deadline",
         "moment",
         None,
-        "Stop at this time: a window such as 22:00-06:00, a time (06:00), or a date and time.",
+        "Stop at this time (06:00), or work only in this window (22:00-06:00).",
     ),
     Setting("max_cost", "money", None, "Budget of the batch over all its runs, in US dollars."),
     Setting("max_credits", "number", None, "Budget of the batch over all its runs, in credits.", high=10**15),

@@ -37,6 +37,7 @@ from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
+from batchrunner.plan.selection import unmatched_notices
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
@@ -126,11 +127,15 @@ async def _announce_time(clock: Clock, listener: Listener) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _OpenRun:
-    """A run that has begun, with everything that it uses open. known: each job's record at its start."""
+    """A run that has begun, with everything that it uses open.
+
+    known: each job's record at its start. notices: what the user should know about it, as text.
+    """
 
     run: Run
     known: dict[str, Record]
     recovers: bool
+    notices: tuple[str, ...]
     ids: Mapping[str, tuple[str, ...]]
     admission: Admission
     anchor: Anchor
@@ -155,7 +160,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
-        _announce_start(setup, run, started, bus, outside.proxies.for_url(endpoint.base_url))
+        _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
@@ -198,7 +203,8 @@ async def _open_run(
         copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files),
         pace=account.pace,
     )
-    return _OpenRun(run, known, recovers, ids, admission, anchor, journal, store, disk_space, deps)
+    notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
+    return _OpenRun(run, known, recovers, notices, ids, admission, anchor, journal, store, disk_space, deps)
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:
@@ -319,7 +325,7 @@ async def _begin(
     records, changed = take_up(
         known,
         batch.entries,
-        retry_failed=settings.retry_failed and not journal.is_stale,
+        retry_failed=False if journal.is_stale else settings.retry_failed,
         resubmit_in_doubt=False,  # the service's log is searched first
         chosen=frozenset(order_of(setup.chosen)) if setup.only else None,
     )
@@ -330,10 +336,10 @@ async def _begin(
     return run, records, recovers
 
 
-def _announce_start(setup: Setup, run: Run, started: RunStarted, bus: EventBus, proxy: Proxy | None) -> None:
+def _announce_start(notices: Sequence[str], run: Run, started: RunStarted, bus: EventBus, proxy: Proxy | None) -> None:
     bus.publish(started)
     if proxy is not None:
         message = f"{run.service} is reached through the proxy {proxy.shown}"
         bus.publish(Noticed(run.started_at, (), message, routine=True))
-    for notice in setup.notices:
+    for notice in notices:
         bus.publish(Noticed(run.started_at, (), notice))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from batchrunner import __version__
+from batchrunner.app.rehearsal import SUFFIX
 from batchrunner.app.run_started import reopened
 from batchrunner.app.signs import require_trusted
 from batchrunner.clock import pause, wall_time
@@ -46,8 +47,16 @@ def read_snapshot(rundir: RunDir) -> Snapshot:
 
 def _found(found: _T | None, rundir: RunDir) -> _T:
     if found is None:
-        raise UsageError(f"{rundir.path} contains no batch", "Name a run directory (output/<name>) or a manifest.")
+        raise UsageError(f"{rundir.path} contains no batch", _where_else(rundir.path))
     return found
+
+
+def _where_else(path: Path) -> str:
+    """Return the next step if `path` contains no batch: the name of its rehearsal, if there is one."""
+    rehearsed = path.parent / f"{path.name}{SUFFIX}"
+    if RunDir(rehearsed).journal.exists():
+        return f"There is a rehearsal: name {rehearsed}, or add --provider sandbox to the manifest."
+    return "Name the run directory (output/<name>) of a batch that was started, or its manifest."
 
 
 def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:

@@ -19,6 +19,7 @@ from batchrunner.job import Entry, Run, State
 from batchrunner.journal.summary import Counts, Placed, count, lists, placed
 from batchrunner.journal.witness import Witness
 from batchrunner.plan.resume import take_up
+from batchrunner.plan.selection import unmatched_notices
 from batchrunner.report.build import SCHEMA_VERSION
 from batchrunner.report.summary import outline
 from batchrunner.report.text import headline
@@ -65,7 +66,8 @@ def announce(setup: Setup, counts: Counts, version: str, now: float, listener: L
     run, report = counts.run, outline(counts, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
-    for notice in setup.warnings:
+    failed = [record for _, record in counts.listed]
+    for notice in (*setup.warnings, *unmatched_notices(failed, setup.settings.retry_failed)):
         listener(Noticed(now, (), notice))
     message = "nothing to do: the batch is complete and its report is up to date"
     listener(Noticed(now, (), message, routine=True))

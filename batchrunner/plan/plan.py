@@ -125,13 +125,7 @@ def build(
         record = records[job.fingerprint]
         found = known[job.fingerprint].state if job.fingerprint in known else State.PENDING
         changed = () if old is None else tuple(differences(old, job))
-        action, note = _ACTIONS[found, record.state]
-        if job.fingerprint in options.gone and record.state is State.SUCCEEDED:
-            action, note = _FETCH
-        elif changed and action == "new":
-            action, note = _CHANGED
-        if action in SUBMITTED:
-            action, note = _submission(job, options) or (action, note)
+        action, note = _action(found, record, options, changed=bool(changed))
         same_as = first.setdefault(job.fingerprint, entry.id)
         rows.append(
             Row(
@@ -160,6 +154,21 @@ def _submission(job: Job, options: ResumeOptions) -> tuple[str, str] | None:
     if isinstance(answer, Hold):
         return "held", answer.problem.message
     return "reuse", f"{answer.how}; nothing is submitted"
+
+
+def _action(found: State, record: Record, options: ResumeOptions, *, changed: bool) -> tuple[str, str]:
+    """Return what a run does with a job, and a note for the user. found: its state in the journal."""
+    action, note = _ACTIONS[found, record.state]
+    fingerprint = record.job.fingerprint
+    if fingerprint in options.gone and record.state is State.SUCCEEDED:
+        action, note = _FETCH
+    elif changed and action == "new":
+        action, note = _CHANGED
+    if action in SUBMITTED:
+        return _submission(record.job, options) or (action, note)
+    if action == "failed" and record.error is not None:
+        note = f"{record.error.kind}; {note}"
+    return action, note
 
 
 def differences(old: Job, new: Job) -> list[str]:

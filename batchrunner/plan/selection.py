@@ -1,11 +1,11 @@
 """Choose jobs by id: `run --only ID|GLOB` and `run --retry-failed=KIND`. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from batchrunner.errors import UsageError
-from batchrunner.job import Entry, Record
+from batchrunner.job import Entry, Record, State
 
 RetryFailed = bool | tuple[str, ...]  # all failed jobs, none, or those that failed with one of these kinds
 
@@ -38,9 +38,13 @@ def retries(record: Record, retry_failed: RetryFailed) -> bool:
     return record.error is not None and record.error.kind in retry_failed
 
 
-def unmatched_kinds(records: Sequence[Record], retry_failed: RetryFailed) -> tuple[str, ...]:
-    """Return the kinds of ``--retry-failed=KIND`` that no failed job has."""
+def unmatched_notices(records: Iterable[Record], retry_failed: RetryFailed) -> tuple[str, ...]:
+    """Return a notice about the kinds of ``--retry-failed=KIND`` that no failed job has, or ()."""
     if isinstance(retry_failed, bool):
         return ()
-    kinds = {record.error.kind for record in records if record.error is not None}
-    return tuple(kind for kind in retry_failed if kind not in kinds)
+    kinds = {record.error.kind for record in records if record.state is State.FAILED and record.error is not None}
+    unknown = [kind for kind in retry_failed if kind not in kinds]
+    if not unknown:
+        return ()
+    found = f"; the failed jobs have {', '.join(sorted(kinds))}" if kinds else ""
+    return (f"--retry-failed: no failed job has the kind {', '.join(unknown)}{found}",)

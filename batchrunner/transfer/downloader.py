@@ -287,7 +287,7 @@ def _write_all(item: _Item) -> None:
     download.drain_all()
     if item.received.damage:
         raise _rejected(
-            download, item.rejected_dir, "bad_file", f"what the link gave is no whole clip: {item.received.damage}"
+            download, item.rejected_dir, "bad_file", f"the download is not a complete clip: {item.received.damage}"
         )
     if expected_sha256 is not None and expected_sha256 != download.sha256:
         raise _rejected(
@@ -298,7 +298,7 @@ def _write_all(item: _Item) -> None:
         )
     download.close()
     if not download.size_bytes:  # there is no file either
-        raise _rejected(download, item.rejected_dir, "bad_file", "what the link gave is no whole clip: it is empty")
+        raise _rejected(download, item.rejected_dir, "bad_file", "the download is not a complete clip: it is empty")
 
 
 def _fetched(item: _Item, outcome: Any) -> Fetched:
@@ -311,7 +311,7 @@ def _fetched(item: _Item, outcome: Any) -> Fetched:
     if isinstance(outcome, OSError):
         raise outcome
     if isinstance(outcome, Exception):
-        raise _rejected(download, item.rejected_dir, "bad_file", f"what the link gave is no whole clip: {outcome}")
+        raise _rejected(download, item.rejected_dir, "bad_file", f"the download is not a complete clip: {outcome}")
     result = result_of(download.size_bytes, download.sha256, outcome)
     return Fetched(download.path, result)
 

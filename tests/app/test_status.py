@@ -144,6 +144,13 @@ def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
         shown(RunDir(tmp_path))
 
 
+def test_a_batch_that_was_only_rehearsed_is_found_by_the_hint(tmp_path: Path) -> None:
+    rehearsed = journal(tmp_path, {"b": flying()}).path.rename(tmp_path / "batch-rehearsal")
+    with pytest.raises(UsageError) as refused:
+        shown(RunDir(tmp_path / "batch"))
+    assert f"There is a rehearsal: name {rehearsed}, or add --provider sandbox" in refused.value.hint
+
+
 def test_watch_ends_when_no_process_runs_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rundir = journal(tmp_path, {"b": flying()}, ended=False)
     running = ExitStack()

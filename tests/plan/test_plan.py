@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job, Media, Snapshot, State
 from batchrunner.plan import plan, render
 from batchrunner.plan.admission import Admission
@@ -87,6 +88,13 @@ def test_a_missing_result_is_downloaded_again_at_no_cost() -> None:
     assert (row.action, row.submits) == ("fetch", False)
     [row] = plan.build(make_entries("a"), snapshot_of(("a", State.IN_FLIGHT)), PRICES, options).rows
     assert row.action == "in flight"
+
+
+def test_a_failed_job_is_shown_with_its_kind() -> None:
+    record = make_record("a", State.FAILED, error=Problem("content_refused", "it was refused"))
+    snapshot = Snapshot(make_run(), make_entries("a"), {record.job.fingerprint: record})
+    [row] = plan.build(make_entries("a"), snapshot, PRICES).rows
+    assert (row.action, row.note) == ("failed", "content_refused; held; --retry-failed submits it again")
 
 
 def test_equal_jobs_are_paid_for_once() -> None:

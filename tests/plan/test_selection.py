@@ -9,7 +9,7 @@ from batchrunner.job import State
 from batchrunner.plan.plan import ResumeOptions, build
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import take_up
-from batchrunner.plan.selection import chosen, retries, unmatched_kinds
+from batchrunner.plan.selection import chosen, retries, unmatched_notices
 from tests.conftest import make_entries, make_record
 
 ENTRIES = make_entries("hero-walk", "hero-run", "admiral-walk", "a[1]")
@@ -41,7 +41,16 @@ def test_only_the_named_kinds_of_failures_are_submitted_again() -> None:
     assert [retries(item, ("generation_failed",)) for item in (broken, refused)] == [True, False]
     assert [retries(item, True) for item in (broken, refused)] == [True, True]
     assert [retries(item, False) for item in (broken, refused)] == [False, False]
-    assert unmatched_kinds([broken, refused], ("generation_failed", "timed_out")) == ("timed_out",)
+
+
+def test_a_kind_that_no_failed_job_has_gives_a_notice() -> None:
+    failed = make_record("a", State.FAILED)
+    broken = replace(failed, error=Problem("generation_failed", "it broke", fault="service"))
+    pending = replace(make_record("b"), error=Problem("timed_out", "no reply", fault="network"))
+    (notice,) = unmatched_notices([broken, pending], ("generation_failed", "timed_out"))
+    assert notice == "--retry-failed: no failed job has the kind timed_out; the failed jobs have generation_failed"
+    assert unmatched_notices([], ("timed_out",)) == ("--retry-failed: no failed job has the kind timed_out",)
+    assert unmatched_notices([broken], ("generation_failed",)) == unmatched_notices([broken], True) == ()
 
 
 def test_a_failed_job_that_is_not_selected_stays_failed() -> None:

@@ -414,6 +414,25 @@ def test_a_failed_generation_is_paid_again_only_on_request(tmp_path: Path) -> No
     play(tmp_path, story, Fault(on="generation", kind="face_detection"))
 
 
+def test_only_failures_of_the_named_kinds_are_paid_again(tmp_path: Path) -> None:
+    async def story(sim: Simulation) -> None:
+        assert await sim.run(entries("a", "b")) == 1
+        first, second = sim.report["jobs"]
+        assert {first["error"]["kind"], second["error"]["kind"]} == {"face_detection_error", "content_refused"}
+        await sim.run(entries("a", "b"), retry_failed=("no_such_kind",))
+        assert sorted(sim.accepted().values()) == [1, 1]
+        await sim.run(entries("a", "b"), retry_failed=("content_refused",))
+        assert sorted(sim.accepted().values()) == [1, 2]
+        faces = [row for row in (first, second) if row["error"]["kind"] == "face_detection_error"]
+        assert sim.states()[faces[0]["id"]] == "failed"
+
+    rules = (
+        Fault(on="generation", kind="face_detection", first=1),
+        Fault(on="generation", kind="content_policy", first=1),
+    )
+    play(tmp_path, story, *rules)
+
+
 @pytest.mark.parametrize("kind", ["not_found", "gone_410", "forbidden", "html_200", "truncated", "short", "zeros"])
 def test_a_bad_download_requests_a_new_link_and_no_new_generation(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:

@@ -75,6 +75,7 @@ _PHASES: Mapping[str, Phase] = {
     }.items()
     for label in message.split()
 }
+_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _SPELLING = re.compile(r"[\s_-]+")
 _CONTENT = re.compile(r"policy|safety|nsfw|moderat", re.IGNORECASE)  # in a kind, or in a status word
 _CONTENT_WORDS = re.compile(r"nsfw|content[ _-]polic|usage polic|safety (?:check|filter|system)|moderat", re.IGNORECASE)
@@ -198,7 +199,7 @@ def read_status(
         raise _refusal(status, headers, body, now, polling=True)
     reply = json_object(body)
     if reply is None:
-        raise ServiceFault("bad_reply", f"a poll was answered with what is not JSON: {_excerpt(body)}", status=status)
+        raise ServiceFault("bad_reply", f"the reply to a poll is not JSON: {_excerpt(body)}", status=status)
     found = levels(reply, asked)
     named = _names(found, headers, asked)
     merged = _merged(found)
@@ -473,6 +474,11 @@ def _generation_problem(label: str, reply: Mapping[str, Any]) -> Problem:
 
 
 def _excerpt(body: bytes) -> str:
-    """The beginning of a body as text, for messages: never more than a line's worth."""
-    text = redacted(" ".join(body[:400].decode("utf-8", "replace").split()))
-    return repr(text[:160]) if text else "an empty body"
+    """Return the beginning of a body as text for messages, at most one line; of an HTML page only the title."""
+    start = body[:2000]
+    is_page = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+    title = _TITLE.search(start) if is_page else None
+    shown = title[1] if title else start[:400]
+    text = redacted(" ".join(shown.decode("utf-8", "replace").split()))
+    prefix = "an HTML page, " if title and text else ""
+    return f"{prefix}{text[:160]!r}" if text else "an HTML page" if is_page else "an empty body"

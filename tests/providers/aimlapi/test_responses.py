@@ -260,6 +260,7 @@ def test_refusals_have_fault_kind_and_message(
     assert (type(error), error.kind, error.status) == (fault, kind, status)
     assert str(status) in error.message
     assert message in error.message
+    assert "<" not in error.message
     if isinstance(error, AccountFault):
         assert error.hint
 
