@@ -8,10 +8,10 @@ from pathlib import Path
 
 from batchrunner.account import index, journals, presence, transactions
 from batchrunner.account.base import Clip, Hold, Reuse
+from batchrunner.account.claiming import Outside
 from batchrunner.account.names import Account
 from batchrunner.account.reuse import Decision, Unsettled, decide
 from batchrunner.account.rows import BatchRow
-from batchrunner.account.transactions import Outside
 from batchrunner.job import Record
 
 
@@ -21,12 +21,12 @@ def survey(
     """Return the decisions about jobs that other batches of the account know, by fingerprint."""
     if not transactions.has_others(connection, batch):
         return {}
-    found: dict[str, Decision] = {}
-    for record in records:
-        rows = transactions.others(connection, batch, record.job.fingerprint)
-        if rows:
-            found[record.job.fingerprint] = decide(rows, outside.is_running, outside.exists, useless_of(record))
-    return found
+    by_name = {record.job.fingerprint: record for record in records}
+    known = transactions.others(connection, batch, list(by_name))
+    return {
+        name: decide(rows, outside.is_running, outside.exists, useless_of(by_name[name]))
+        for name, rows in known.items()
+    }
 
 
 def useless_of(record: Record) -> frozenset[str]:

@@ -5,7 +5,7 @@ A batch's rows in the index mirror its journal. The journal is the truth: rows c
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from batchrunner.job import Attempt, Record, Result, State
 from batchrunner.plan.ledger import spend_of
@@ -109,9 +109,18 @@ def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
     if state != SUCCEEDED or record.result is None:
         return row
     result = record.result
-    return replace(
-        row, file=file, size_bytes=result.size_bytes, sha256=result.sha256, result_json=json.dumps(asdict(result))
-    )
+    return replace(row, file=file, size_bytes=result.size_bytes, sha256=result.sha256, result_json=_details(result))
+
+
+def _details(result: Result) -> str:
+    """Return the details of a result that a row has no columns for, as JSON."""
+    details = {
+        "width_px": result.width_px,
+        "height_px": result.height_px,
+        "duration_s": result.duration_s,
+        "warnings": result.warnings,
+    }
+    return json.dumps(details)
 
 
 def _takes_slot(state: str, last: Attempt) -> bool:

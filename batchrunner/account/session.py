@@ -15,12 +15,12 @@ from typing import Any
 
 from batchrunner.account import journals, transactions
 from batchrunner.account.base import Claim, Granted, Hold, Reuse, Wait
+from batchrunner.account.claiming import Outside, Request, claim_all
 from batchrunner.account.index import Index, Replaced, Transaction
 from batchrunner.account.limits import Limits
 from batchrunner.account.lookup import exists, survey, useless_of
 from batchrunner.account.reuse import Decision, Unsettled
 from batchrunner.account.rows import CLAIMED, BatchRow, JobRow, rows_of
-from batchrunner.account.transactions import Outside, Request
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Record, State
 from batchrunner.storage.batching import Batcher
@@ -31,9 +31,14 @@ _SETTLE_TRIES = 4
 
 @dataclass(slots=True)
 class _Item:
-    """Work in a transaction and its result. work: None to store only what has changed."""
+    """One piece of work for a transaction, and its result: a claim, or other work, or nothing besides what has changed.
+
+    now: of a claim, wall time, s.
+    """
 
     work: Transaction | None = None
+    request: Request | None = None
+    now: float = 0.0
     result: Any = None
 
 
@@ -75,7 +80,7 @@ class Session:
         job = record.job
         request = Request(self.batch, job.fingerprint, request_id, job.model, estimate, useless_of(record), self._reuse)
         for _ in range(_SETTLE_TRIES):
-            item = _Item(partial(self._claim, request=request, now=self._now()))
+            item = _Item(request=request, now=self._now())
             await self._batcher.do([item])
             answer: Claim | Unsettled = item.result
             if not isinstance(answer, Unsettled):
@@ -106,8 +111,8 @@ class Session:
 
     def slot_freed(self, record: Record) -> None:
         """See `base.AccountSession`."""
-        generation_id = record.generation_id if record.state in (State.IN_FLIGHT, State.SUCCEEDED) else None
-        self._freed[record.job.fingerprint] = generation_id
+        # The slot of a reused generation is that of the batch that submitted it.
+        self._freed[record.job.fingerprint] = record.generation_id if record.last.is_reused else None
         if self.limits.concurrency is not None:
             self._batcher.post([_Item()])
 
@@ -143,9 +148,6 @@ class Session:
 
     # In the index's thread
 
-    def _claim(self, connection: Any, request: Request, now: float) -> Claim | Unsettled:
-        return transactions.claim(connection, request, self.limits, self._outside, now)
-
     def _survey(self, records: Sequence[Record]) -> Mapping[str, Decision]:
         found: Mapping[str, Decision] = self._index.read(
             partial(survey, batch=self.batch, records=records, outside=self._outside)
@@ -169,31 +171,41 @@ class Session:
         return None
 
     def _commit(self, items: Sequence[_Item]) -> None:
-        """Store what has changed and do the work of all items, in one transaction."""
+        """Store what has changed and do the work of all items, in one transaction.
+
+        It must be on the disk, but for claims and changed records: the journal has these after a power cut.
+        """
         changed, freed, throttle = dict(self._changed), dict(self._freed), self._throttle
+        others = [item for item in items if item.work is not None]
         work: list[Transaction] = [partial(self._store, changed=changed, freed=freed)]
+        work += [item.work for item in others if item.work is not None]
         if throttle is not None:
             work.append(partial(transactions.throttle, account=self.batch.account, until=throttle[0], why=throttle[1]))
-        asked = [item for item in items if item.work is not None]
-        results = self._index.write([*work, *(item.work for item in asked if item.work)], durable=self._is_rare(asked))
+        asked = [(item, item.request) for item in items if item.request is not None]
+        if asked:
+            requests, now = [request for _, request in asked], asked[-1][0].now
+            work.append(partial(claim_all, requests=requests, limits=self.limits, outside=self._outside, now=now))
+        results = self._index.write(work, durable=bool(others))
+        self._stored(changed, freed, throttle)
+        for item, result in zip(others, results[1:], strict=False):
+            item.result = result
+        for (item, request), result in zip(asked, results[-1] if asked else (), strict=True):
+            item.result = result
+            if isinstance(result, Granted):
+                self._granted[request.fingerprint] = request
+
+    def _stored(
+        self, changed: Mapping[str, Record], freed: Mapping[str, str | None], throttle: tuple[float, str] | None
+    ) -> None:
+        """Forget what the index has now. The loop may have added newer records meanwhile."""
         for name, record in changed.items():
             if self._changed.get(name) is record:
                 del self._changed[name]
             self._granted.pop(name, None)
-        for item, result in zip(asked, results[len(work) :], strict=True):
-            item.result = result
-            if isinstance(result, Granted) and isinstance(item.work, partial):
-                request = item.work.keywords["request"]
-                self._granted[request.fingerprint] = request
         for name in freed:
             self._freed.pop(name, None)
         if self._throttle is throttle:
             self._throttle = None
-
-    @staticmethod
-    def _is_rare(items: Sequence[_Item]) -> bool:
-        """Return whether the commit must be on the disk. A claim need not be: the journal has it after a power cut."""
-        return any(not (isinstance(item.work, partial) and "request" in item.work.keywords) for item in items)
 
     def _store(self, connection: Any, changed: Mapping[str, Record], freed: Mapping[str, str | None]) -> None:
         if not changed and not freed:
@@ -201,8 +213,9 @@ class Session:
         jobs, submissions = rows_of(self.batch, changed.values(), self._file_of)
         transactions.remove(connection, self.batch, changed.keys() - {row.fingerprint for row in jobs})
         transactions.store(connection, jobs, submissions)
-        for fingerprint, generation_id in freed.items():
-            transactions.free_slot(connection, self.batch, fingerprint, generation_id)
+        transactions.free_slots(connection, self.batch, freed)
+        for generation_id in filter(None, freed.values()):
+            transactions.end_generation(connection, self.batch.account, generation_id)
 
     def _register(self, connection: Any, records: Sequence[Record], sequence: int) -> None:
         before = transactions.batch_row(connection, self.batch.batch_id)

@@ -1,17 +1,17 @@
-"""The reads and writes in one transaction of the index. The caller opens and ends it; `now` is an argument.
+"""The reads and writes of rows in a transaction of the index. The caller opens and ends it; nothing here decides.
 
-Only `claim` decides something, and it decides with everything that other processes have committed.
+Every call of SQLite releases the interpreter lock and acquires it again, which takes longer than the work on a row
+while the event loop is busy. So many rows are written by few statements.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
-from batchrunner.account.base import Claim, Clip, Granted, OverBudget, Wait
-from batchrunner.account.fairness import Waiting, ahead_of
-from batchrunner.account.limits import Limits, day_of, month_of, over_budget
-from batchrunner.account.reuse import Rows, Unsettled, decide
+from batchrunner.account.limits import Limits, day_of, month_of
+from batchrunner.account.reuse import Rows
 from batchrunner.account.rows import (
     CLAIMED,
     DOUBT_S,
@@ -23,183 +23,23 @@ from batchrunner.account.rows import (
     columns,
 )
 
-WAIT_S = 5.0  # a batch that has not asked again for so long does not wait any more
-_MOST_THROTTLE_S = 7200.0  # a longer time comes from a clock that was set back
+_MOST_ROWS = 32  # in one statement
 _BATCH = ", ".join(columns(BatchRow))
 _JOB = ", ".join(columns(JobRow))
 _SUBMISSION = columns(SubmissionRow)
 _PREFIXED_JOB = ", ".join(f"jobs.{name}" for name in columns(JobRow))
 _PREFIXED_BATCH = ", ".join(f"batches.{name}" for name in columns(BatchRow))
-_PUT_JOB = f"INSERT OR REPLACE INTO jobs ({_JOB}) VALUES ({', '.join('?' * len(columns(JobRow)))})"
+_PUT_JOB = f"INSERT OR REPLACE INTO jobs ({_JOB}) VALUES "
 _PUT_BATCH = f"INSERT OR REPLACE INTO batches ({_BATCH}) VALUES ({', '.join('?' * len(columns(BatchRow)))})"
 # A settled charge counts instead of what a later reply quotes.
-_PUT_SUBMISSION = (
-    f"INSERT INTO submissions ({', '.join(_SUBMISSION)}) VALUES ({', '.join('?' * len(_SUBMISSION))}) "
-    "ON CONFLICT (account, request_id) DO UPDATE SET "
+_PUT_SUBMISSION = f"INSERT INTO submissions ({', '.join(_SUBMISSION)}) VALUES "
+_UPDATE_SUBMISSION = (
+    " ON CONFLICT (account, request_id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _SUBMISSION if name not in ("account", "request_id", "cost"))
     + ", cost = coalesce(charge, excluded.cost)"
 )
-# No generation is in flight for a day.
-_OPEN_SLOT = (
-    "takes_slot = 1 AND (slot_until IS NULL OR slot_until > :now) AND coalesce(submitted_at, :now) > :now - 86400.0"
-)
-_MOST_ORPHANS = 16
+_VALUES = {row_type: attrgetter(*columns(row_type)) for row_type in (BatchRow, JobRow, SubmissionRow)}
 _ESCAPED = "\x00utf-8:"  # begins text that UTF-8 cannot encode
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A claim that is asked for. useless: generations of the job that failed in this batch.
-
-    reuse: whether the paid work of other batches counts; if not, the job is submitted all the same.
-    """
-
-    batch: BatchRow
-    fingerprint: str
-    request_id: str
-    model: str
-    estimate: float | None
-    useless: frozenset[str] = frozenset()
-    reuse: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """The facts for a claim from outside the index. exists: of a clip's file."""
-
-    is_running: Callable[[str], bool]
-    exists: Callable[[Clip], bool]
-
-
-def claim(
-    connection: sqlite3.Connection, request: Request, limits: Limits, outside: Outside, now: float
-) -> Claim | Unsettled:
-    """Claim a job, or say why not. A granted claim takes a slot and reserves its estimate."""
-    batch = request.batch
-    if waits := _rebuilding(connection, batch, outside):
-        return waits
-    rows = others(connection, batch, request.fingerprint) if request.reuse else ()
-    decision = decide(rows, outside.is_running, outside.exists, request.useless)
-    if not isinstance(decision, Granted):
-        return decision
-    refusal = _throttled(connection, batch.account, now) or _slot(connection, request, limits, outside, now)
-    if refusal is not None:
-        return refusal
-    spent = spend(connection, batch.account, now, limits)
-    kind, why = over_budget(limits, *spent, request.estimate)
-    if kind:
-        return OverBudget(kind, why)
-    row = JobRow(
-        batch.account, request.fingerprint, batch.batch_id, CLAIMED, request.request_id, None, now, takes_slot=True
-    )
-    cost = request.estimate or 0.0
-    submission = SubmissionRow(
-        batch.account,
-        request.request_id,
-        request.fingerprint,
-        batch.batch_id,
-        request.model,
-        None,
-        now,
-        request.estimate,
-        None,
-        cost,
-        CLAIMED,
-    )
-    store(connection, [row], [submission])
-    connection.execute("UPDATE batches SET waits_until = 0 WHERE batch_id = ?", (batch.batch_id,))
-    return decision
-
-
-def _rebuilding(connection: sqlite3.Connection, batch: BatchRow, outside: Outside) -> Wait | Unsettled | None:
-    """Wait for batches that ran while the index was made again: their latest claims may be missing."""
-    query = "SELECT batch_id, name FROM batches WHERE account = ? AND is_current = 0 AND batch_id <> ?"
-    missing = connection.execute(query, (batch.account, batch.batch_id)).fetchall()
-    ended = tuple(batch_id for batch_id, _ in missing if not outside.is_running(batch_id))
-    if ended:
-        return Unsettled(ended)
-    if missing:
-        return Wait(f"the account's index was made again; waiting until the batch {missing[0][1]} has its jobs in it")
-    return None
-
-
-def _throttled(connection: sqlite3.Connection, account: str, now: float) -> Wait | None:
-    row = connection.execute("SELECT until, why FROM throttles WHERE account = ?", (account,)).fetchone()
-    if row is None or not now < row[0] <= now + _MOST_THROTTLE_S:
-        return None
-    return Wait(row[1], row[0])
-
-
-def _slot(
-    connection: sqlite3.Connection, request: Request, limits: Limits, outside: Outside, now: float
-) -> Wait | Unsettled | None:
-    """Return None if a slot is free and no other batch goes first; the batch counts as waiting otherwise."""
-    if limits.concurrency is None:
-        return None
-    batch = request.batch
-    values = {"account": batch.account, "now": now}
-    open_slots = connection.execute(
-        f"SELECT count(DISTINCT coalesce(generation_id, batch_id || fingerprint)) FROM jobs "
-        f"WHERE account = :account AND {_OPEN_SLOT}",
-        values,
-    ).fetchone()[0]
-    free = limits.concurrency - open_slots
-    orphans: tuple[str, ...] = ()
-    if free <= 0:
-        if stale := _stale_slots(connection, batch, outside):
-            return Unsettled(stale)
-        why = f"all {limits.concurrency} slots of the account are taken"
-        orphans = _orphans(connection, batch, outside, now)
-    elif len(_ahead(connection, batch, outside, now)) < free:
-        return None
-    else:
-        why = "another batch of the account goes first"
-    connection.execute(
-        "UPDATE batches SET waits_since = CASE WHEN waits_until BETWEEN ? AND ? THEN waits_since ELSE ? END, "
-        "waits_until = ? WHERE batch_id = ?",
-        (now, now + WAIT_S, now, now + WAIT_S, batch.batch_id),
-    )
-    return Wait(why, orphans=orphans)
-
-
-def _orphans(connection: sqlite3.Connection, batch: BatchRow, outside: Outside, now: float) -> tuple[str, ...]:
-    """Return generations with slots of batches that no process runs."""
-    query = (
-        f"SELECT DISTINCT batch_id, generation_id FROM jobs WHERE account = :account AND batch_id <> :own "
-        f"AND generation_id IS NOT NULL AND {_OPEN_SLOT}"
-    )
-    values = {"account": batch.account, "own": batch.batch_id, "now": now}
-    found = connection.execute(query, values).fetchall()
-    running = {batch_id: outside.is_running(batch_id) for batch_id in {row[0] for row in found}}
-    return tuple(generation_id for batch_id, generation_id in found if not running[batch_id])[:_MOST_ORPHANS]
-
-
-def _stale_slots(connection: sqlite3.Connection, batch: BatchRow, outside: Outside) -> tuple[str, ...]:
-    """Return the batches with slots whose process was killed, and whose journal was not read since."""
-    query = (
-        "SELECT DISTINCT batch_id FROM jobs JOIN batches USING (batch_id) "
-        "WHERE jobs.account = ? AND takes_slot = 1 AND sequence IS NULL AND batch_id <> ?"
-    )
-    found = connection.execute(query, (batch.account, batch.batch_id)).fetchall()
-    return tuple(batch_id for (batch_id,) in found if not outside.is_running(batch_id))
-
-
-def _ahead(connection: sqlite3.Connection, batch: BatchRow, outside: Outside, now: float) -> list[str]:
-    """Return the batches that wait and go before this one."""
-    query = (
-        "SELECT batch_id, priority, "
-        f"(SELECT count(*) FROM jobs WHERE jobs.batch_id = batches.batch_id AND {_OPEN_SLOT})"
-        ", waits_since, waits_until FROM batches WHERE account = :account "
-        "AND (batch_id = :own OR waits_until BETWEEN :now AND :now + :wait_s)"
-    )
-    values = {"account": batch.account, "own": batch.batch_id, "now": now, "wait_s": WAIT_S}
-    own, others_ = Waiting(batch.batch_id, batch.priority, 0, now), []
-    for batch_id, priority, slots, since, until in connection.execute(query, values):
-        if batch_id == batch.batch_id:
-            own = Waiting(batch_id, priority, slots, since if now <= until <= now + WAIT_S else now)
-        else:
-            others_.append(Waiting(batch_id, priority, slots, since))
-    return [batch_id for batch_id in ahead_of(own, others_) if outside.is_running(batch_id)]
 
 
 def spend(connection: sqlite3.Connection, account: str, now: float, limits: Limits) -> tuple[float, float]:
@@ -218,50 +58,57 @@ def _sum(connection: sqlite3.Connection, account: str, first: int, last: int) ->
     return float(connection.execute(query, (account, first, last)).fetchone()[0])
 
 
-def others(connection: sqlite3.Connection, batch: BatchRow, fingerprint: str) -> Rows:
-    """Return what other batches of the account have for the job."""
-    query = (
-        f"SELECT {_PREFIXED_JOB}, {_PREFIXED_BATCH} FROM jobs JOIN batches USING (batch_id) "
-        "WHERE jobs.account = ? AND fingerprint = ? AND batch_id <> ?"
-    )
+def others(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Sequence[str]) -> dict[str, Rows]:
+    """Return what other batches of the account have for these jobs, by fingerprint; nothing for unknown ones."""
     width = len(columns(JobRow))
-    found = connection.execute(query, (batch.account, fingerprint, batch.batch_id)).fetchall()
-    return [(_job(row[:width]), _batch(row[width:])) for row in found]
+    found: dict[str, list[tuple[JobRow, BatchRow]]] = {}
+    for start in range(0, len(fingerprints), _MOST_ROWS):
+        some = fingerprints[start : start + _MOST_ROWS]
+        query = (
+            f"SELECT {_PREFIXED_JOB}, {_PREFIXED_BATCH} FROM jobs JOIN batches USING (batch_id) "
+            f"WHERE jobs.account = ? AND batch_id <> ? AND fingerprint IN ({', '.join('?' * len(some))})"
+        )
+        for row in connection.execute(query, (batch.account, batch.batch_id, *some)).fetchall():
+            job = _job(row[:width])
+            found.setdefault(job.fingerprint, []).append((job, _batch(row[width:])))
+    return dict(found)
 
 
 def has_others(connection: sqlite3.Connection, batch: BatchRow) -> bool:
-    """Return whether another batch of the account has any job."""
-    query = "SELECT 1 FROM jobs WHERE account = ? AND batch_id <> ? LIMIT 1"
+    """Return whether the account has another batch."""
+    query = "SELECT 1 FROM batches WHERE account = ? AND batch_id <> ? LIMIT 1"
     return connection.execute(query, (batch.account, batch.batch_id)).fetchone() is not None
 
 
 def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
-    """Store rows. A generation that is known to have ended takes no slot, whatever the batch knows."""
-    stored = list(jobs)
-    connection.executemany(_PUT_JOB, map(_values, stored))
-    connection.executemany(_PUT_SUBMISSION, map(_values, submissions))
-    if any(row.takes_slot and row.generation_id for row in stored):
-        connection.executemany(
-            "UPDATE jobs SET takes_slot = 0 WHERE account = ?1 AND fingerprint = ?2 AND generation_id = ?3 "
-            "AND EXISTS (SELECT 1 FROM ended WHERE account = ?1 AND generation_id = ?3)",
-            [(row.account, row.fingerprint, row.generation_id) for row in stored if row.takes_slot],
-        )
+    """Store rows."""
+    _put(connection, _PUT_JOB, "", jobs)
+    _put(connection, _PUT_SUBMISSION, _UPDATE_SUBMISSION, submissions)
+
+
+def _put(
+    connection: sqlite3.Connection, head: str, tail: str, rows: Iterable[JobRow] | Iterable[SubmissionRow]
+) -> None:
+    values = [_values(row) for row in rows]
+    for start in range(0, len(values), _MOST_ROWS):
+        some = values[start : start + _MOST_ROWS]
+        text = f"({', '.join('?' * len(some[0]))})"
+        connection.execute(f"{head}{', '.join([text] * len(some))}{tail}", [item for row in some for item in row])
 
 
 def remove(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Iterable[str]) -> None:
     """Remove the rows of jobs that nothing is paid for."""
     values = [(batch.account, fingerprint, batch.batch_id) for fingerprint in fingerprints]
-    connection.executemany("DELETE FROM jobs WHERE account = ? AND fingerprint = ? AND batch_id = ?", values)
+    if values:
+        connection.executemany("DELETE FROM jobs WHERE account = ? AND fingerprint = ? AND batch_id = ?", values)
 
 
-def free_slot(connection: sqlite3.Connection, batch: BatchRow, fingerprint: str, generation_id: str | None) -> None:
-    """End a job's slot, in every batch that has the generation."""
-    connection.execute(
-        "UPDATE jobs SET takes_slot = 0 WHERE account = ? AND fingerprint = ? AND batch_id = ?",
-        (batch.account, fingerprint, batch.batch_id),
-    )
-    if generation_id is not None:
-        end_generation(connection, batch.account, generation_id)
+def free_slots(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Iterable[str]) -> None:
+    """End the slots of jobs of this batch."""
+    values = [(batch.account, fingerprint, batch.batch_id) for fingerprint in fingerprints]
+    if values:
+        query = "UPDATE jobs SET takes_slot = 0 WHERE account = ? AND fingerprint = ? AND batch_id = ?"
+        connection.executemany(query, values)
 
 
 def end_generation(connection: sqlite3.Connection, account: str, generation_id: str) -> None:
@@ -312,6 +159,12 @@ def import_rows(
     connection.execute("DELETE FROM jobs WHERE batch_id = ?", (batch.batch_id,))
     connection.execute("DELETE FROM submissions WHERE batch_id = ? AND outcome = ?", (batch.batch_id, CLAIMED))
     store(connection, jobs, submissions)
+    # What is known to have ended takes no slot, whatever the batch knows.
+    connection.execute(
+        "UPDATE jobs SET takes_slot = 0 WHERE batch_id = ? AND takes_slot = 1 "
+        "AND generation_id IN (SELECT generation_id FROM ended WHERE account = ?)",
+        (batch.batch_id, batch.account),
+    )
 
 
 def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
@@ -326,7 +179,7 @@ def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
 
 def _values(row: BatchRow | JobRow | SubmissionRow) -> tuple[Any, ...]:
     """Return the values of a row as SQLite takes them. File names are bytes, and need not be text."""
-    return tuple(_storable(value) for value in astuple(row))
+    return tuple([_storable(value) for value in _VALUES[type(row)](row)])
 
 
 def _storable(value: Any) -> Any:
