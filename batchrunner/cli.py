@@ -54,6 +54,7 @@ _METAVARS = {
     "moment": "WHEN",
     "toggle": "on|off",
     "account": "NAME",
+    "marks": "ACTION|KIND=ACTION,...",
 }
 
 

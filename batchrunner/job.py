@@ -191,7 +191,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A delivered file: its size, hex SHA-256, picture size, length, and warnings about unusual properties."""
+    """A delivered file: its size, hex SHA-256, picture size, length, and warnings about unusual properties.
+
+    quality: measures of its frames and sound (`batchrunner.quality.measures.numbers_of`); None if not measured.
+    """
 
     size_bytes: int
     sha256: str
@@ -199,6 +202,7 @@ class Result:
     height_px: int | None = None
     duration_s: float | None = None
     warnings: tuple[str, ...] = ()
+    quality: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
+from batchrunner.quality import marks
 from batchrunner.storage import paths
 
 Kind = Literal[
@@ -35,6 +36,7 @@ Kind = Literal[
     "secret",
     "money",
     "toggle",
+    "marks",
 ]
 
 PREFIX = "BATCHRUNNER_"
@@ -116,6 +118,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("reuse", "toggle", "on", "Deliver what another batch of the account has paid for: on or off."),
     Setting("priority", "count", "0", "Batches of the account with a higher priority go first.", low=-100, high=100),
+    Setting("quality", "marks", marks.WARN, "What to do with clips that look wrong, in total or by kind of mark."),
     Setting("junit", "path", None, "Write a JUnit XML file at the end, with a test case for each job."),
     Setting("metrics_file", "path", None, "Write a Prometheus text file at the end, for a textfile collector."),
     Setting(
@@ -158,6 +161,7 @@ class Settings:
     account: str | None
     reuse: bool
     priority: int
+    quality: Mapping[str, str]  # kind of mark to action
     junit: str | None
     metrics_file: str | None
     notify: str | None
@@ -312,6 +316,7 @@ def _expected(setting: Setting) -> str:
         "switch": "true or false",
         "toggle": "on or off",
         "kinds": "true, false, or kinds of failures such as generation_failed,timed_out",
+        "marks": "off, warn or reject for all marks, or by kind, such as frozen=reject,echo=off",
         "path": "a path",
         "text": "text",
         "secret": "text that is not shown here",
@@ -435,6 +440,41 @@ def _kinds(setting: Setting, value: object) -> bool | tuple[str, ...]:
     return kinds
 
 
+def _marks(_: Setting, value: object) -> Mapping[str, str]:
+    """Read an action for all kinds (``warn``), or actions by kind: a mapping, or text such as ``frozen=reject``."""
+    if isinstance(value, Mapping):
+        named = {str(kind): action for kind, action in value.items()}
+    elif "=" in str(value):
+        named = dict(_split_mark(item) for item in str(value).split(","))
+    else:
+        named = dict.fromkeys(marks.KINDS, value)
+    for kind in named:
+        if kind not in marks.KINDS:
+            close = get_close_matches(kind, marks.KINDS, n=1)
+            raise ValueError(
+                f"{kind!r} is not a kind of mark; {f'did you mean {close[0]}?' if close else _mark_kinds()}"
+            )
+    return {**marks.DEFAULT, **{kind: _action(action) for kind, action in named.items()}}
+
+
+def _split_mark(text: str) -> tuple[str, str]:
+    kind, _, action = text.partition("=")
+    return kind.strip(), action.strip()
+
+
+def _mark_kinds() -> str:
+    return f"the kinds are {', '.join(marks.KINDS)}"
+
+
+def _action(value: object) -> str:
+    """Return an action. YAML reads ``off`` and ``on`` as booleans."""
+    text = {False: marks.OFF, True: marks.WARN}[value] if isinstance(value, bool) else str(value).strip().lower()
+    text = {"false": marks.OFF, "on": marks.WARN, "true": marks.WARN}.get(text, text)
+    if text not in marks.ACTIONS:
+        raise ValueError(f"{value!r} is not one of {', '.join(marks.ACTIONS)}")
+    return text
+
+
 _PARSERS = {
     "path": _path,
     "text": _text,
@@ -449,4 +489,5 @@ _PARSERS = {
     "switch": _switch,
     "toggle": _switch,
     "kinds": _kinds,
+    "marks": _marks,
 }

@@ -49,6 +49,7 @@ PURE_MODULES = {
         "providers.registry",
         "sandbox.clips.marks",
     ),
+    *(f"quality.{name}" for name in ("marks", "measures")),
     *(f"sandbox.{name}" for name in ("billing", "logs", "models", "replies", "validation", "world")),
     *(f"transfer.{name}" for name in ("content_coding", "cookies", "expectations", "link_expiry")),
 }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.formatting import parse_duration
+from batchrunner.quality import marks
 from batchrunner.settings import (
     SETTINGS,
     Moment,
@@ -50,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "account": None,
     "reuse": True,
     "priority": 0,
+    "quality": dict.fromkeys(marks.KINDS, "warn"),
     "notify": None,
     "junit": None,
     "metrics_file": None,
@@ -84,6 +86,7 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "switch": [True, "false", True],
         "toggle": [False, "on", False],
         "kinds": [True, "timed_out", ["no_link"]],
+        "marks": ["reject", "frozen=reject", {"echo": False}],
     }
     values = written[setting.kind]
     flag, key = {setting.name: values[0]}, {setting.name: values[2]}
@@ -106,6 +109,10 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         ("job_timeout", "2d", 172_800.0),
         ("concurrency", "12", 12),
         ("concurrency", 1, 1),
+        ("quality", "off", dict.fromkeys(marks.KINDS, "off")),
+        ("quality", False, dict.fromkeys(marks.KINDS, "off")),
+        ("quality", "frozen=reject, echo=off", {**marks.DEFAULT, "frozen": "reject", "echo": "off"}),
+        ("quality", {"black": "reject", "echo": False}, {**marks.DEFAULT, "black": "reject", "echo": "off"}),
         ("retry_failed", "yes", True),
         ("retry_failed", "0", False),
         ("retry_failed", "", False),
@@ -233,6 +240,10 @@ BAD: dict[str, list[Any]] = {
         ("provider", ["aimlapi"]),
         ("retry_failed", "per haps"),
         ("retry_failed", {}),
+        ("quality", "loud"),
+        ("quality", {"frozzen": "warn"}),
+        ("quality", "frozen=delete"),
+        ("quality", {"frozen": None}),
         ("output", ""),
         ("output", "  "),
         ("output", "a\0b"),

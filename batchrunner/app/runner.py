@@ -41,6 +41,8 @@ from batchrunner.plan.selection import unmatched_notices
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
+from batchrunner.quality.marks import is_on
+from batchrunner.quality.references import References
 from batchrunner.report import writer
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.run_directory import Anchor, RunDir
@@ -240,10 +242,17 @@ async def _connect(
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     provider = GenerationOwners(await stack.enter_async_context(client), known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
-    clips = Downloader(
-        setup.rundir.partial_dir, outside.executor, outside.files, guard, outside.checks, endpoint.redactor
-    )
+    checks = _measuring(outside.checks, setup, known)
+    clips = Downloader(setup.rundir.partial_dir, outside.executor, outside.files, guard, checks, endpoint.redactor)
     return provider, await stack.enter_async_context(clips)
+
+
+def _measuring(checks: Checks, setup: Setup, known: Mapping[str, Record]) -> Checks:
+    """Return the checks, which also measure what a clip shows, unless no mark is wanted or the clips are stand-ins."""
+    if not is_on(setup.settings.quality) or (setup.sandbox is not None and setup.sandbox.render == "stub"):
+        return checks
+    jobs = (*(record.job for record in known.values()), *(entry.job for entry in setup.batch.entries))
+    return replace(checks, further=References(jobs, checks.decoders.run_all).fields_of)
 
 
 def _disk_space(setup: Setup, outside: Environment, known: Mapping[str, Record], bus: EventBus) -> DiskSpaceGuard:

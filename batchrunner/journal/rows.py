@@ -143,8 +143,14 @@ def moved_row(record: Record) -> tuple[Any, ...]:
 
 
 def _standing(record: Record) -> tuple[str, str | None, str | None]:
-    result = None if record.result is None else dump(asdict(record.result))
+    result = None if record.result is None else dump(_plain_result(record.result))
     return record.state.value, problem_to_json(record.error), result
+
+
+def _plain_result(result: Result) -> dict[str, Any]:
+    """Return a result as JSON values. One that was not measured is stored as it was before measures existed."""
+    values = asdict(result)
+    return values if result.quality is not None else {name: values[name] for name in values if name != "quality"}
 
 
 def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
@@ -229,6 +235,7 @@ _SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "max_credits": _is_number,
     "max_generations": _is_number,
     "output": _is_text,
+    "quality": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "prices": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "options": lambda value: isinstance(value, list) and all(map(_is_text, value)),
 }

@@ -101,7 +101,20 @@ def answer(task: Task, item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 
 
 def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
-    return asdict(decoder.inspect(Path(item["path"]), item["size_bytes"], allow))
+    path, size_bytes = Path(item["path"]), item["size_bytes"]
+    if not item.get("quality"):
+        return asdict(decoder.inspect(path, size_bytes, allow))
+    from batchrunner.quality import collector
+
+    frames = collector.Collector()
+    decoded = decoder.inspect(path, size_bytes, allow, frames.begin)
+    return {**asdict(decoded), "quality": collector.numbers(frames, decoded.duration_s, item.get("reference"))}
+
+
+def _reference(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
+    from batchrunner.quality import collector
+
+    return collector.reference(Path(item["path"]), allow)
 
 
 def _input(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def _poster(item: Mapping[str, Any], allow: Allow) -> None:
     posters.make(Path(item["folder"]), posters.Wanted(item["key"], item["kind"], Path(item["path"])), allow)
 
 
-TASKS: Mapping[str, Task] = {"clip": _clip, "input": _input, "poster": _poster}
+TASKS: Mapping[str, Task] = {"clip": _clip, "input": _input, "poster": _poster, "reference": _reference}
 
 
 def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> None:

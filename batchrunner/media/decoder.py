@@ -15,6 +15,7 @@ from batchrunner.media import mp4_structure
 from batchrunner.storage import durable_files
 
 if TYPE_CHECKING:
+    from av import AudioFrame, VideoFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -26,6 +27,9 @@ _STRICT = FRAMES_ONLY | {"err_detect": "crccheck+explode"}
 
 # Gets the pixels of a frame and the number of frames before they are decoded. Raises CheckLimit.
 Allow = Callable[[int, int], None]
+
+# Called before a clip is decoded from its start, which may happen twice. Returns a function that takes its frames.
+Observe = Callable[[], Callable[["VideoFrame | AudioFrame"], None]]
 
 
 class CheckLimit(ValueError):
@@ -70,8 +74,13 @@ def bound(stream: "VideoStream | AudioStream", options: dict[str, str]) -> int:
     return pixels
 
 
-def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels) -> Decoded:
-    """Check the structure of the clip at `path` and decode it.
+def unobserved() -> "Callable[[VideoFrame | AudioFrame], None]":
+    """Return a function that ignores frames."""
+    return lambda _: None
+
+
+def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
+    """Check the structure of the clip at `path` and decode it. observe: gets the frames that pass the check.
 
     Raises ValueError with the damage, its subclass CheckLimit if the check was stopped, and OSError if the file cannot
     be read.
@@ -81,10 +90,10 @@ def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels) -> Decoded
         if damage is not None:
             raise ValueError(damage)
         warnings = mp4_structure.expectation_warnings(file, size_bytes)
-    return replace(check_decodes(path, allow), warnings=warnings)
+    return replace(check_decodes(path, allow, observe), warnings=warnings)
 
 
-def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
+def check_decodes(path: Path, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
     """Decode all pictures and sound of the MP4 at `path` and return the result.
 
     Blocks, for about 3 ns of CPU time per pixel. Raises ValueError if a frame is missing or damaged, CheckLimit at a
@@ -95,9 +104,9 @@ def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
 
     av.logging.set_level(None)  # FFmpeg's own messages would go to the terminal
     try:
-        decoded, missing = _decode_all(path, allow, {})
+        decoded, missing = _decode_all(path, allow, observe, {})
         if missing:  # an edit list may hide frames from players: count the frames behind it
-            decoded, missing = _decode_all(path, allow, {"ignore_editlist": "1"})
+            decoded, missing = _decode_all(path, allow, observe, {"ignore_editlist": "1"})
     except MemoryError:  # also from FFmpeg
         raise OSError(errno.ENOMEM, "out of memory") from None
     except (av.error.FFmpegError, IndexError) as error:
@@ -107,7 +116,7 @@ def check_decodes(path: Path, allow: Allow = allow_pixels) -> Decoded:
     return decoded
 
 
-def _decode_all(path: Path, allow: Allow, demuxer: dict[str, str]) -> tuple[Decoded, int]:
+def _decode_all(path: Path, allow: Allow, observe: Observe, demuxer: dict[str, str]) -> tuple[Decoded, int]:
     """Decode each frame of each stream. Return the result and the number of missing frames."""
     import av
 
@@ -117,14 +126,16 @@ def _decode_all(path: Path, allow: Allow, demuxer: dict[str, str]) -> tuple[Deco
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         declared = stream.frames or round(length * float(stream.average_rate or 0))
         allow(bound(stream, _STRICT), declared)
-        found, size_px = _decode_streams(container, allow, declared)
+        found, size_px = _decode_streams(container, allow, observe(), declared)
         if not found:
             raise ValueError("it does not decode: no frame was decoded")
         decoded = Decoded(*size_px, length or None, stream.frames or None)
         return decoded, max(0, stream.frames - found)
 
 
-def _decode_streams(container: "InputContainer", allow: Allow, declared: int) -> tuple[int, tuple[int, int]]:
+def _decode_streams(
+    container: "InputContainer", allow: Allow, take: "Callable[[VideoFrame | AudioFrame], None]", declared: int
+) -> tuple[int, tuple[int, int]]:
     """Decode the first video stream and all sound. Return the number of pictures and the size of the last one."""
     import av
 
@@ -134,8 +145,10 @@ def _decode_streams(container: "InputContainer", allow: Allow, declared: int) ->
     found, size_px = 0, (0, 0)
     for packet in container.demux(streams):
         for frame in packet.decode():
-            if isinstance(frame, av.VideoFrame | av.AudioFrame) and frame.is_corrupt:
-                raise ValueError(f"it does not decode: the frame at {frame.time or 0:.2f} s is damaged")
+            if isinstance(frame, av.VideoFrame | av.AudioFrame):
+                if frame.is_corrupt:
+                    raise ValueError(f"it does not decode: the frame at {frame.time or 0:.2f} s is damaged")
+                take(frame)
             if isinstance(frame, av.VideoFrame):
                 found += 1
                 if (frame.width, frame.height) != size_px:

@@ -15,7 +15,7 @@ from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, budget_of, spend_of
 from batchrunner.plan.prices import AS_OF, overrun, prices_from, usd
 from batchrunner.providers.base import CREDITS_PER_USD
-from batchrunner.report.rows import RowContext, earlier_rows, number, rows, shown, time
+from batchrunner.report.rows import RowContext, earlier_rows, number, owners_of, rows, shown, time
 
 SCHEMA_VERSION = 2
 
@@ -35,7 +35,13 @@ def build(snapshot: Snapshot, version: str) -> Report:
     run = snapshot.run
     settings: Report = json.loads(run.settings_json)
     prices = prices_from(settings)
-    context = RowContext(run, prices, Forecast(snapshot.records.values()))
+    context = RowContext(
+        run,
+        prices,
+        Forecast(snapshot.records.values()),
+        settings.get("quality") or {},
+        owners_of(snapshot.entries, snapshot.records),
+    )
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
     earlier = [

@@ -95,6 +95,10 @@ def _last(name: str) -> Callable[[Row], object]:
     return lambda job: job["attempts"][-1][name] if job["attempts"] else None
 
 
+def _marks(job: Row) -> str:
+    return "; ".join(mark["kind"] for mark in job["quality"]["marks"]) if job["quality"] else ""
+
+
 def _tags(tags: Mapping[str, str]) -> str:
     return "; ".join(f"{_quoted(key)}={_quoted(value)}" for key, value in tags.items())
 
@@ -138,6 +142,7 @@ _COLUMNS_AFTER_INPUTS = (
     Column("height_px", "height of the clip in pixels", _key("height_px")),
     Column("duration_s", "length of the clip in seconds", _key("duration_s")),
     Column("warnings", "unusual properties of the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
+    Column("marks", "kinds of marks of the clip, separated by `; `", _marks),
     Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
     Column("error_message", "the reason as text", _key("error", "message")),

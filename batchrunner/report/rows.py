@@ -6,7 +6,7 @@ the whole batch are in `batchrunner.report.build`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Sta
 from batchrunner.plan.duration_estimate import Forecast, kind_of
 from batchrunner.plan.endings import ending_of
 from batchrunner.plan.prices import Prices, billed_seconds
+from batchrunner.quality import marks
 
 _RESOLVE_DOUBT = (
     "Search for the request id at the service, and wait: it may still appear there. To submit the job again, run the "
@@ -49,12 +50,15 @@ _WHY_OPEN: Mapping[str, Problem] = {
 class RowContext:
     """The context of the rows: the latest run, prices, and expected generation times.
 
+    actions: what to do about marks, by kind. owners: fingerprint and id of the first job with a clip, by `clip_keys`.
     seen: a cache of expectations and estimates, because many jobs are similar.
     """
 
     run: Run
     prices: Prices
     forecast: Forecast
+    actions: Mapping[str, str] = field(default_factory=dict)
+    owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected_s(self, job: Job) -> float | int | None:
@@ -139,6 +143,17 @@ class Rows:
         return map(self._make, self._sources)
 
 
+def owners_of(entries: Iterable[Entry], records: Mapping[str, Record]) -> dict[str, tuple[str, str]]:
+    """Return the first job with each measured clip, for `RowContext`."""
+    owners: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        record = records.get(entry.job.fingerprint)
+        if record and record.state is State.SUCCEEDED and record.result and record.result.quality is not None:
+            for key in clip_keys(record.result):
+                owners.setdefault(key, (entry.job.fingerprint, entry.id))
+    return owners
+
+
 def rows(entries: Sequence[Entry], records: Mapping[str, Record], context: RowContext) -> Rows:
     """Return the rows of `entries`. records: by fingerprint; an entry without one is pending."""
 
@@ -191,6 +206,27 @@ def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
 def _of_result(name: str) -> Callable[[Row], Any]:
     """Return a getter for a property of the delivered file; None if there is none."""
     return lambda row: None if row.result is None else getattr(row.result, name)
+
+
+def clip_keys(result: Result) -> tuple[str, ...]:
+    """Return the names under which an equal clip of another job is found."""
+    digest = (result.quality or {}).get("digest")
+    return (result.sha256, digest) if digest else (result.sha256,)
+
+
+def _quality(row: Row) -> dict[str, Any] | None:
+    """Return the measures of the clip, its marks and the verdict that they ask for; None if it was not measured."""
+    result = row.result
+    if result is None or result.quality is None:
+        return None
+    owners = (row.context.owners[key] for key in clip_keys(result) if key in row.context.owners)
+    other = next((name for fingerprint, name in owners if fingerprint != row.job.fingerprint), "")
+    found = marks.marks_of(result.quality, row.context.actions, other)
+    return {
+        "measures": _sorted(result.quality),
+        "marks": [{"kind": mark.kind, "action": mark.action, "message": mark.message} for mark in found],
+        "verdict": marks.verdict_of(found),
+    }
 
 
 def _times(row: Row) -> dict[str, Any]:
@@ -276,6 +312,7 @@ EarlierRow.KEYS = {
     "height_px": _of_result("height_px"),
     "duration_s": _of_result("duration_s"),
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
+    "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
     "error": _error,

@@ -75,6 +75,7 @@ class _Received:
 class _Item:
     """One of several small clips that are finished in one batch, and its outcome."""
 
+    key: str
     download: PartialFile
     received: "_Received"
     rejected_dir: Path
@@ -83,10 +84,14 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The decoders of complete clips, and the threads that wait for them. Other file work uses other threads."""
+    """The decoders of complete clips, and the threads that wait for them. Other file work uses other threads.
+
+    further: the further fields of the task ``clip`` for a download's key. Those threads call it, so it may block.
+    """
 
     decoders: Decoders
     executor: Executor
+    further: Callable[[str], Mapping[str, Any]] = lambda _: {}
 
 
 class Downloader:
@@ -113,7 +118,7 @@ class Downloader:
         self._executor = executor
         self._disk = files
         self._checks = checks
-        finish = partial(_finish_all, decoders=checks.decoders)
+        finish = partial(_finish_all, checks=checks)
         self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(WORKERS)])
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
@@ -161,7 +166,7 @@ class Downloader:
         try:
             async with asyncio.timeout(_LONGEST_S):
                 received = await self._receive(url, download, on_progress)
-            fetched = await self._finished(download, received)
+            fetched = await self._finished(key, download, received)
             self._left.discard(key)
             return fetched
         except CallError as error:
@@ -246,15 +251,15 @@ class Downloader:
             ) as reply:
                 yield reply
 
-    async def _finished(self, download: PartialFile, received: _Received) -> Fetched:
+    async def _finished(self, key: str, download: PartialFile, received: _Received) -> Fetched:
         """Check a complete file. Small clips are checked in batches: a thread switch costs more than the work."""
-        item = _Item(download, received, self._rejected_dir)
+        item = _Item(key, download, received, self._rejected_dir)
         if download.is_small:
             await next(self._small).do([item])
         else:
             await download.drain()
             loop, checks = asyncio.get_running_loop(), self._checks
-            await loop.run_in_executor(checks.executor, _finish_all, [item], checks.decoders)
+            await loop.run_in_executor(checks.executor, _finish_all, [item], checks)
         if not isinstance(item.outcome, Fetched):
             raise item.outcome
         return item.outcome
@@ -263,7 +268,7 @@ class Downloader:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-def _finish_all(items: "list[_Item]", decoders: Decoders) -> None:
+def _finish_all(items: "list[_Item]", checks: Checks) -> None:
     """Write and check complete files. Each item gets its outcome."""
     written = []
     for item in items:
@@ -272,8 +277,11 @@ def _finish_all(items: "list[_Item]", decoders: Decoders) -> None:
             written.append(item)
         except (CallError, OSError) as error:
             item.outcome = error
-    clips = [{"path": str(item.download.path), "size_bytes": item.download.size_bytes} for item in written]
-    found = decoders.run_all("clip", clips)
+    clips = [
+        {**checks.further(item.key), "path": str(item.download.path), "size_bytes": item.download.size_bytes}
+        for item in written
+    ]
+    found = checks.decoders.run_all("clip", clips)
     for item, outcome in zip(written, found, strict=True):
         try:
             item.outcome = _fetched(item, outcome)
@@ -334,7 +342,7 @@ def _rejected(download: PartialFile, rejected_dir: Path, kind: str, what: str) -
 def result_of(size_bytes: int, sha256: str, found: Mapping[str, Any]) -> Result:
     """Return a checked clip's journal record. found: the result of the task ``clip`` (`decoder.Decoded` as a dict)."""
     picture = (found["width_px"], found["height_px"], found["duration_s"])
-    return Result(size_bytes, sha256, *picture, warnings=tuple(found["warnings"]))
+    return Result(size_bytes, sha256, *picture, warnings=tuple(found["warnings"]), quality=found.get("quality"))
 
 
 def file_sha256(path: Path) -> str:

@@ -453,8 +453,8 @@ def test_small_clips_are_finished_together_and_an_invalid_one_affects_no_other(t
         partial.start(continued=False, etag="")
         partial.take(content)
         assert partial.is_small
-        items.append(downloader._Item(partial, downloader._Received(), tmp_path))
-    downloader._finish_all(items, Here())
+        items.append(downloader._Item(name, partial, downloader._Received(), tmp_path))
+    downloader._finish_all(items, Checks(Here(), Inline()))
     first, none, refused, last = (item.outcome for item in items)
     assert isinstance(none, ServiceFault)
     assert none.kind == "bad_file"
