@@ -47,8 +47,8 @@ def clip(pictures: Pictures, audio_peak: float | None = None) -> Clip:
 
 def tone(frames: int) -> NDArray[np.float32]:
     """Return a tone as long as so many frames."""
-    samples = np.arange(48_000 * frames // FPS, dtype=np.float32)
-    return np.sin(samples * np.float32(0.06)) * np.float32(0.3)
+    samples: NDArray[np.float32] = 0.3 * np.sin(0.06 * np.arange(48_000 * frames // FPS)).astype(np.float32)
+    return samples
 
 
 def silence(frames: int) -> NDArray[np.float32]:
