@@ -150,5 +150,5 @@ class NetworkFault(CallError):
 class LocalFault(CallError):
     """This machine failed: disk full, or a file that changed or is missing."""
 
-    exit_status = ExitStatus.STOPPED
+    exit_status = ExitStatus.NEEDS_ACTION
     fault = "local"

@@ -163,10 +163,11 @@ class Overrun:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The run makes no more submissions. reason: for people."""
+    """The run makes no more submissions. reason: for people. kind: a key of `batchrunner.plan.endings.ENDINGS`."""
 
     at: float
     reason: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

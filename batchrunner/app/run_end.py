@@ -19,6 +19,7 @@ from batchrunner.errors import ExitStatus, LocalFault
 from batchrunner.events import EventBus, Noticed, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
 from batchrunner.storage.run_directory import Anchor
 from batchrunner.transfer.delivery import ResultStore
@@ -29,9 +30,9 @@ async def final_status(
 ) -> ExitStatus:
     """Check the delivered clips once more and return the batch's own exit status."""
     if anchor.lost():
-        return ExitStatus.STOPPED
+        return ExitStatus.NEEDS_ACTION
     await _fetch_missing_clips(engine, store, records)
-    return exit_status([records[item] for item in order])
+    return exit_status([records[item] for item in order], engine.stopped)
 
 
 async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobRecords) -> None:
@@ -41,7 +42,7 @@ async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobR
             missing = await store.look_again(records.view)
             await engine.settle(missing)
         except LocalFault as fault:
-            engine.stop(f"the delivered clips could not be checked: {fault.message}")
+            engine.stop(StopReason(fault.kind, f"the delivered clips could not be checked: {fault.message}"))
             return
         if missing and not is_last:
             await engine.follow_again(missing)
@@ -69,7 +70,7 @@ async def finish(
             message += f"; these files are from an earlier run: {older}"
         bus.publish(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(records), urgent=True))
         if run.exit_status not in EXIT_STATUSES.values():
-            run = replace(run, exit_status=int(ExitStatus.STOPPED))
+            run = replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
     snapshot = replace(_snapshot(setup, journal, records), run=run)
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
     report = await loop.run_in_executor(outside.executor, writer.build, snapshot, batchrunner.__version__)
@@ -110,16 +111,16 @@ def is_held(record: Record) -> bool:
     return record.state is State.PENDING and record.error is not None and record.error.kind in HELD_KINDS
 
 
-def exit_status(records: list[Record]) -> ExitStatus:
+def exit_status(records: list[Record], stopped: StopReason = NO_REASON) -> ExitStatus:
     """Return the batch's own exit status.
 
-    OK: all jobs succeeded. STOPPED: work is left, run again. FAILED: only failed jobs, jobs in doubt, or jobs that
-    another batch has are left.
+    OK: all jobs succeeded. NEEDS_ACTION or STOPPED: work is left, by the reason that stopped the run. FAILED: only
+    failed jobs, jobs in doubt, or jobs that another batch has are left.
     """
     counts = count_states(records)
     waiting = sum(is_held(record) for record in records)
     counts[State.PENDING] -= waiting
     counts[State.IN_DOUBT] += waiting
     if counts[State.PENDING] or counts[State.IN_FLIGHT] or counts[State.SUBMITTING]:
-        return ExitStatus.STOPPED
+        return stopped.ending.status if stopped else ExitStatus.STOPPED
     return ExitStatus.FAILED if counts[State.FAILED] or counts[State.IN_DOUBT] else ExitStatus.OK

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from batchrunner.engine.loop import Engine
 from batchrunner.errors import ExitStatus
+from batchrunner.plan.endings import StopReason
 
 # A closed terminal (SIGHUP) ends a run as a service manager does, unless nohup shields it.
 EXIT_STATUSES = {
@@ -58,7 +59,7 @@ class RunSignals:
 
     @staticmethod
     def _close(engine: Engine, number: signal.Signals) -> None:
-        engine.close(f"{number.name} received")
+        engine.close(StopReason("interrupted", f"{number.name} received"))
 
     def _exit_on_next(self, status: ExitStatus) -> None:
         """End the process at the next signal, even if the event loop or a thread is blocked."""

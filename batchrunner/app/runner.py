@@ -169,7 +169,14 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
         own = await final_status(open_run.anchor, engine, open_run.store, records, order)
-        ended = replace(run, finished_at=outside.clock.now(), exit_status=int(ending() or own), stopped=engine.stopped)
+        reason = engine.stopped
+        ended = replace(
+            run,
+            finished_at=outside.clock.now(),
+            exit_status=int(ending() or own),
+            stopped=str(reason),
+            stop_kind=reason.kind,
+        )
         return await finish(_moved(setup, open_run.anchor), journal, records, ended, outside, bus)
 
 

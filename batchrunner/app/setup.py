@@ -145,9 +145,10 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
         plan = build(entries, snapshot, prices, replace(options, elsewhere=elsewhere))
     order = [fingerprint for fingerprint in order_of(setup.chosen) if fingerprint not in elsewhere]
     policy = policy_of(settings, len(order), now)
-    end = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline).end(0.0, now)
+    run_deadline = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline)
+    end = run_deadline.end(0.0, now)
     admission = admission_of(setup, plan.records, snapshot)
-    projection = project(order, plan.records, admission, settings.concurrency, None if end is None else end[0])
+    projection = project(order, plan.records, admission, settings.concurrency, run_deadline.left(0.0, now))
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))

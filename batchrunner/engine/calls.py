@@ -20,6 +20,7 @@ from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import CallError
 from batchrunner.events import CallHealthChanged, CapChanged
 from batchrunner.formatting import length_text
+from batchrunner.plan.endings import StopReason
 
 CALLS = ("submit", "poll", "download")
 _OF_THE_ACCOUNT = {"rate_limited", "out_of_credits"}  # what the other batches of the account meet as well
@@ -99,14 +100,14 @@ class CallHealth:
         }
         return {call: end for call, end in ends.items() if self._breakers[call].next_at >= end}
 
-    def give_up(self, call: str) -> str:
-        """Make no more calls of this kind in this run. Returns the reason, for people."""
+    def give_up(self, call: str) -> StopReason:
+        """Make no more calls of this kind in this run. Returns the reason."""
         self._given_up.add(call)
         breaker = self._breakers[call]
         if self.is_lasting(call):
-            return f"{breaker.reason}; run again to continue"
+            return breaker.reason
         waited_s = self._deps.clock.monotonic() - (breaker.since or 0.0)
-        return f"{breaker.reason}; waited {length_text(waited_s)} for it: run again to continue"
+        return StopReason(breaker.reason.kind, f"{breaker.reason}; waited {length_text(waited_s)}")
 
     def is_lasting(self, call: str) -> bool:
         """Return whether waiting does not help, because settings of this machine have to be corrected."""

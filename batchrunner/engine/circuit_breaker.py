@@ -18,6 +18,7 @@ from enum import StrEnum
 
 from batchrunner.engine import backoff
 from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, ServiceFault
+from batchrunner.plan.endings import NO_REASON, StopReason
 
 
 class CallStatus(StrEnum):
@@ -85,7 +86,7 @@ class CircuitBreaker:
         self.status = CallStatus.FINE
         self.since: float | None = None
         self.next_at = 0.0
-        self.reason = ""
+        self.reason = NO_REASON
         self._began: dict[bool, float] = {}  # by whether it is an account failure
         self._rng = rng
         self._careful = careful
@@ -139,7 +140,7 @@ class CircuitBreaker:
             return False
         self._streak = self._attempts = 0
         closes = not self.is_closed
-        self.status, self.since, self.reason = CallStatus.FINE, None, ""
+        self.status, self.since, self.reason = CallStatus.FINE, None, NO_REASON
         self._began.clear()
         self._probing = self._probed = False
         return closes
@@ -213,7 +214,8 @@ class CircuitBreaker:
         if in_doubt:
             self._opened_in_doubt, self._opened_in_doubt_at = self._opened_in_doubt + 1, now
             prefix = f"{self._in_doubt} submissions in a row ended in doubt: "
-        self.status, self.reason = policy.status, prefix + error.message
+        self.status = policy.status
+        self.reason = StopReason(_stop_kind(error, policy.status), prefix + error.message)
         self.since = self._began.setdefault(policy.status is CallStatus.PAUSED, now)
         wait_s = backoff.wait_s(policy.wait, self._attempts, error, self._rng) or 0.0
         self.next_at = now + (max(DOUBT_PROBE_S, wait_s) if in_doubt else wait_s)
@@ -226,6 +228,14 @@ class CircuitBreaker:
 
     def _is_open_for_unclear_replies(self) -> bool:
         return not self.is_closed and self._in_doubt >= MOST_UNCLEAR
+
+
+def _stop_kind(error: CallError, status: CallStatus) -> str:
+    """Return the kind of the reason if the run gives up this kind of call."""
+    if status is CallStatus.PAUSED or error.kind in LASTING:
+        return error.kind
+    kinds = {CallStatus.THROTTLED: "rate_limited", CallStatus.DOWN: "service_down"}
+    return kinds.get(status, "network_down")
 
 
 def _is_answer(error: CallError) -> bool:

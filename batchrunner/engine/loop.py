@@ -38,6 +38,7 @@ from batchrunner.events import Stopping
 from batchrunner.formatting import count_text
 from batchrunner.job import Result
 from batchrunner.plan.admission import Admission
+from batchrunner.plan.endings import NO_REASON, StopReason, stop_for
 
 _NOTHING: Mapping[str, Reuse | Hold] = MappingProxyType({})
 _UNSEEN_S = 60.0  # and three poll intervals: a generation that was not polled for longer is not learned from
@@ -77,8 +78,8 @@ class Engine:
         self._wake = asyncio.Event()
 
     @property
-    def stopped(self) -> str:
-        """Why nothing more is submitted, for people; "" while submissions go on."""
+    def stopped(self) -> StopReason:
+        """Why nothing more is submitted; NO_REASON while submissions go on."""
         return self._shutdown.reason
 
     async def run(self, order: Sequence[str], shared: Mapping[str, Reuse | Hold] = _NOTHING) -> None:
@@ -108,13 +109,13 @@ class Engine:
         """
         await deliver.settle(self._context, found)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: StopReason) -> None:
         """Submit nothing more, and finish what is paid for."""
         if self._shutdown.stop(reason):
-            self._deps.announce(Stopping(self._deps.clock.now(), reason))
+            self._deps.announce(Stopping(self._deps.clock.now(), str(reason), reason.kind))
         self._wake.set()
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: StopReason) -> None:
         """Submit and poll nothing more. Running submissions end, and downloads get a limited time.
 
         A second call ends the run at once. The journal then holds what is interrupted as it is.
@@ -122,7 +123,7 @@ class Engine:
         self._shutdown.signal()
         self._close(reason)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: StopReason) -> None:
         self._shutdown.close(self._deps.clock.monotonic() + self._policy.closing_grace_s)
         self.stop(reason)
 
@@ -141,7 +142,7 @@ class Engine:
 
     # Time
 
-    def _end(self) -> tuple[float, str] | None:
+    def _end(self) -> tuple[float, StopReason] | None:
         """Return when this run has to end (monotonic, s) and why, or None."""
         return self._run_deadline.end(self._deps.clock.monotonic(), self._deps.clock.now())
 
@@ -150,9 +151,9 @@ class Engine:
         now = self._deps.clock.monotonic()
         end = self._end()
         if end is not None and now >= end[0] and not self._shutdown.closing:
-            self._close(f"{end[1]}; run again to continue")
+            self._close(end[1])
         if not self._shutdown.closing and (lost := self._deps.lost()):
-            self._close(lost)
+            self._close(StopReason("run_directory_gone", lost))
         self._flow.release_slots(now)
         for call, until in self._calls.patience_ends().items():
             if now >= until:
@@ -217,8 +218,8 @@ class Engine:
         lists = self._deps.provider.capabilities.lists_on_acceptance and self._reconciler.log_offered
         return lists and not self.stopped and self._flow.in_doubt.unsearched
 
-    def _obstacle(self) -> str:
-        """Return why this run does not submit all jobs, when nothing of it is in flight; "" if it submits them."""
+    def _obstacle(self) -> StopReason:
+        """Return why this run does not submit all jobs, when nothing of it is in flight; NO_REASON if it does."""
         if self._flow.admitter.held_back:
             return self._flow.admitter.held_back
         if self._flow.shared.budget and self._queue.waiting:
@@ -226,8 +227,8 @@ class Engine:
         # Slots of submissions in doubt become free in time. Those of generations left for the next run do not.
         full = self._queue.waiting and self._queue.is_full(self._calls.cap)
         if full and not self._flow.holds_any(self._flow.in_doubt):
-            return "every slot is held by a generation that was left for the next run"
-        return "" if self._queue.waiting else self._flow.admitter.skipped_text()
+            return StopReason("job_timeout", "every slot is held by a generation that was left for the next run")
+        return NO_REASON if self._queue.waiting else self._flow.admitter.skip_reason()
 
     # Starting calls
 
@@ -266,10 +267,9 @@ class Engine:
             if self._calls.wants_probe():
                 self._start_probe(now)
                 break
-            end = self._end()
-            left_s = None if end is None else end[0] - now
+            left = self._run_deadline.left(now, self._deps.clock.now())
             undelivered = len(self._flow.downloads) + self._running["download"]
-            fingerprint = self._flow.admitter.next(now, self._calls.cap, left_s, undelivered)
+            fingerprint = self._flow.admitter.next(now, self._calls.cap, left, undelivered)
             if fingerprint is None:
                 break
             self._flow.in_doubt.submitted()
@@ -304,7 +304,7 @@ class Engine:
         call = self._tasks.pop(task)
         self._running[call] -= 1
         if not task.cancelled() and (error := task.exception()) is not None:  # outside of a job border
-            self.stop(_defect(call, error))
+            self.stop(StopReason("defect", _defect(call, error)))
         self._wake.set()
 
     # After a step
@@ -315,7 +315,7 @@ class Engine:
         try:
             next_step = await step
         except LocalFault as fault:
-            self.stop(fault.message)
+            self.stop(stop_for(fault))
             next_step = LeaveInFlight(fault.message)
         except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
             next_step = LeaveInFlight(_defect(call, error))
@@ -327,7 +327,8 @@ class Engine:
         self._flow.apply(fingerprint, next_step)
         most = self._policy.most_failures
         if most is not None and self._flow.failed >= most:
-            self.stop(f"stop_after_failures reached: {count_text(self._flow.failed, 'job')} failed")
+            message = f"stop_after_failures reached: {count_text(self._flow.failed, 'job')} failed"
+            self.stop(StopReason("stop_after_failures", message))
 
     async def _survey(self) -> None:
         """Ask again about jobs that other batches have, and go on with those that they have no longer."""
@@ -341,7 +342,7 @@ class Engine:
         try:
             settled = await self._reconciler.reconcile(self._flow.in_doubt)
         except LocalFault as fault:
-            self.stop(fault.message)
+            self.stop(stop_for(fault))
             return
         now = self._deps.clock.monotonic()
         has_all = self._flow.in_doubt.reconcile_at is None  # otherwise one was added after the search had begun

@@ -13,6 +13,7 @@ from batchrunner.engine.backoff import Rng
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.events import Listener
 from batchrunner.job import Job, Record, TimelineEvent
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.providers.base import Provider
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Dependencies:
 
     announce: publishes an event. ids: the manifest's ids of a job, by fingerprint.
     durations: of generations, as far as they are known; the engine adds to them.
-    lacks_space: why the disk lacks space for so many more clips; "" if it does not.
+    lacks_space: why the disk lacks space for so many more clips; NO_REASON if it does not.
     timeline: events of earlier runs, oldest first.
     lost: why nothing can be stored any more; "" if it can.
     account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
@@ -97,7 +98,7 @@ class Dependencies:
     announce: Listener
     ids: Callable[[str], tuple[str, ...]]
     durations: dict[DurationKey, Durations] = field(default_factory=dict)
-    lacks_space: Callable[[int], str] = lambda _: ""
+    lacks_space: Callable[[int], StopReason] = lambda _: NO_REASON
     lost: Callable[[], str] = lambda: ""
     timeline: Sequence[TimelineEvent] = ()
     account: AccountSession = field(default_factory=NoAccount)

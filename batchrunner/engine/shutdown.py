@@ -1,5 +1,7 @@
 """How a run ends early: it stops (submits nothing more), closes (ends soon), or is aborted (ends now). Pure."""
 
+from batchrunner.plan.endings import NO_REASON, StopReason, more_severe
+
 
 class Shutdown:
     """The end of a run, as far as it was asked for.
@@ -9,7 +11,7 @@ class Shutdown:
     """
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason = NO_REASON
         self.closing_until: float | None = None
         self.aborted = False
         self._signalled = False
@@ -19,11 +21,14 @@ class Shutdown:
         """Whether no more calls are started."""
         return self.closing_until is not None
 
-    def stop(self, reason: str) -> bool:
-        """Submit nothing more. Returns whether this is new: the first reason stays."""
-        is_new = not self.reason
-        self.reason = self.reason or reason
-        return is_new
+    def stop(self, reason: StopReason) -> bool:
+        """Submit nothing more. Returns whether this is new.
+
+        The first reason stays, unless it was planned and the new one needs a person.
+        """
+        before = self.reason
+        self.reason = more_severe(before, reason)
+        return self.reason is not before
 
     def close(self, until: float) -> None:
         """Start no more calls. until: the end of the grace, if the run was not closing already."""

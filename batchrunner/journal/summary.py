@@ -17,6 +17,7 @@ from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Record, Run, State
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.witness import Mark
+from batchrunner.plan.prices import overrun_in_sql
 
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # If each job has one entry, the other table is not needed.
@@ -36,7 +37,7 @@ UNION ALL SELECT state, {_PLAIN}, count(*), sum(entries), 0 FROM {{0}} WHERE sta
 _FIGURES = "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0)"
 _ATTEMPTS = f"""
 SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, sum(credits), sum(estimate),
-    count(*), count(generation_id), min(submitted_at)
+    count(*), count(generation_id), min(submitted_at), sum({overrun_in_sql("credits", "estimate")})
 FROM {{}} GROUP BY 1, 2, 3, 4
 """
 _LISTED = f"state <> 'succeeded' AND NOT ({_PLAIN})"
@@ -50,10 +51,15 @@ Placed = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class AttemptGroup:
-    """Attempts that differ only in their prices. sum: an attempt with the sums of their credits and estimates."""
+    """Attempts that differ only in their prices.
+
+    sum: an attempt with the sums of their credits and estimates. overrun: by how many credits quotes and charges are
+    above their estimates.
+    """
 
     sum: Attempt
     number: int
+    overrun: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +153,11 @@ def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
 
 
 def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
-    outcome, kind, is_open, _, credits_, estimate, number, _, _ = row
+    outcome, kind, is_open, _, credits_, estimate, number, _, _, overrun = row
     error = Problem(kind, "") if kind else None
     completed_at = None if is_open else 0.0
     attempt = Attempt(1, "", 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
-    return AttemptGroup(attempt, number)
+    return AttemptGroup(attempt, number, overrun or 0.0)
 
 
 def _listed_entries(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:

@@ -11,6 +11,7 @@ from enum import Enum
 from batchrunner.formatting import length_text
 from batchrunner.job import Record
 from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.ledger import Ledger
 from batchrunner.plan.prices import Prices
 
@@ -25,11 +26,25 @@ class AdmissionAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AdmissionDecision:
-    """A decision and its reason. The wording fits several jobs. kind: a key of `batchrunner.plan.endings`."""
+    """A decision and its reason. The wording fits several jobs."""
 
     action: AdmissionAction
-    why: str = ""
-    kind: str = ""
+    why: StopReason = NO_REASON
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLeft:
+    """The time until the run ends. kind: of the limit, ``deadline`` or ``max_runtime``. whole_s: of a whole run."""
+
+    seconds: float
+    kind: str = "deadline"
+    whole_s: float | None = None
+
+    def refusal(self, expected_s: float) -> StopReason:
+        """Return why a generation of this length is not started."""
+        fits_no_run = self.whole_s is not None and expected_s > self.whole_s
+        message = f"a generation takes {length_text(expected_s)} and would not finish in time"
+        return StopReason("max_runtime_too_short" if fits_no_run else self.kind, message)
 
 
 class Admission:
@@ -50,23 +65,20 @@ class Admission:
         self.prices = self.prices.raised_by((record,))
         self.on_overrun(record)
 
-    def decide(self, record: Record, left_s: float | None) -> AdmissionDecision:
-        """Decide whether the job of `record` may be submitted with `left_s` seconds left (None: no limit).
+    def decide(self, record: Record, left: TimeLeft | None) -> AdmissionDecision:
+        """Decide whether the job of `record` may be submitted in the time that is left (None: no limit).
 
         GO reserves its price in the ledger until its record is updated.
         """
         expected_s = self.forecast.expected_s(record.job) or 0.0
-        if left_s is not None and expected_s > left_s:
-            return AdmissionDecision(
-                AdmissionAction.SKIP,
-                f"a generation takes {length_text(expected_s)} and would not finish in time",
-                "max_runtime",
-            )
+        if left is not None and expected_s > left.seconds:
+            return AdmissionDecision(AdmissionAction.SKIP, left.refusal(expected_s))
         estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
-            return AdmissionDecision(AdmissionAction.SKIP, f"its price is unknown: {estimate.basis}", "price_unknown")
+            reason = StopReason("price_unknown", f"its price is unknown: {estimate.basis}")
+            return AdmissionDecision(AdmissionAction.SKIP, reason)
         refusal = self.ledger.refuses(estimate.credits)
         if refusal:
-            return AdmissionDecision(AdmissionAction.WAIT, refusal, refusal.partition(" ")[0])
+            return AdmissionDecision(AdmissionAction.WAIT, refusal)
         self.ledger.hold(record, estimate.credits)
         return AdmissionDecision(AdmissionAction.GO)

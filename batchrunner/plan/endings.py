@@ -11,6 +11,7 @@ or would pay for nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 from batchrunner.errors import ExitStatus, LocalFault
 
@@ -32,17 +33,25 @@ class Ending:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StopReason:
-    """The reason why a run makes no more submissions. kind: a key of `ENDINGS`. message: for people."""
+class StopReason(str):
+    """Why a run makes no more submissions: a message for people with a kind, a key of `ENDINGS`."""
 
+    __slots__ = ("kind",)
     kind: str
-    message: str
+
+    def __new__(cls, kind: str, message: str) -> Self:
+        """Create a reason."""
+        reason = super().__new__(cls, message)
+        reason.kind = kind
+        return reason
 
     @property
     def ending(self) -> Ending:
         """The row of its kind."""
         return ending_of(self.kind)
+
+
+NO_REASON = StopReason("", "")  # nothing stops the run; it is false
 
 
 def _planned(next_: Next, advice: str = "") -> Ending:
@@ -89,6 +98,7 @@ ENDINGS: Mapping[str, Ending] = {
     "network_down": _person("Restore the connection to the service, then run the same command again."),
     "disk_full": _person(_DISK),
     "disk_error": _person("Check the disk of the run directory, then run the same command again."),
+    "inodes": _person("Remove files from the disk of the run directory, then run the same command again."),
     "file_limit": _person("Raise the limit of file sizes (ulimit -f), then run the same command again."),
     "too_many_files": _person("Raise the limit of open files (ulimit -n), then run the same command again."),
     "run_directory_gone": _person("Bring the run directory back, then run the same command again."),
@@ -105,13 +115,13 @@ def ending_of(kind: str) -> Ending:
 
 
 def stop_for(fault: LocalFault) -> StopReason:
-    """Return the reason that stops a run whose machine failed. The fault's own hint is in its message's place."""
+    """Return the reason that stops a run whose machine failed."""
     return StopReason(fault.kind, fault.message)
 
 
-def more_severe(first: StopReason | None, second: StopReason) -> StopReason:
-    """Return the reason to show when a second one follows: one that needs a person outranks a planned one."""
-    if first is None:
+def more_severe(first: StopReason, second: StopReason) -> StopReason:
+    """Return the reason to keep when a second one follows: one that needs a person outranks a planned one."""
+    if not first:
         return second
     outranks = second.ending.status is ExitStatus.NEEDS_ACTION and first.ending.status is ExitStatus.STOPPED
     return second if outranks else first

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from batchrunner.job import Attempt, Record
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.prices import dollars, overrun
 from batchrunner.plan.resume import RECHECKED
 from batchrunner.providers.base import CREDITS_PER_USD
@@ -120,14 +121,14 @@ class Ledger:
         one = Spend(reserved=estimate or 0.0, unpriced=int(estimate is None), generations=1)
         self._set(record.job.fingerprint, spend_of(record) + one)
 
-    def refuses(self, estimate: float | None) -> str:
-        """Return why another generation at this price would exceed the budget; "" if it does not."""
+    def refuses(self, estimate: float | None) -> StopReason:
+        """Return why another generation at this price would exceed the budget; NO_REASON if it does not."""
         budget, total = self.budget, self.total
         if budget.generations is not None and total.generations + 1 > budget.generations:
-            return f"max_generations ({budget.generations:,}) is reached"
+            return StopReason("max_generations", f"max_generations ({budget.generations:,}) is reached")
         if budget.limit is not None and round(total.worst + (estimate or 0.0) - budget.limit, 2) > 0:
-            return budget.stop(total.worst)
-        return ""
+            return StopReason(budget.setting, budget.stop(total.worst))
+        return NO_REASON
 
     def needs_a_price(self) -> bool:
         """Return True if a job of unknown price cannot be submitted, because its cost would be unlimited."""

@@ -164,6 +164,13 @@ def overrun(attempt: Attempt) -> float:
     return over if is_over else 0.0
 
 
+def overrun_in_sql(credits_: str, estimate: str) -> str:
+    """Return `overrun` as an SQL expression of two columns."""
+    over = f"{credits_} - {estimate}"
+    is_over = f"{credits_} > {estimate} * {_TOLERANCE} AND {over} > {_TOLERANCE_CREDITS}"
+    return f"CASE WHEN {is_over} THEN {over} ELSE 0 END"
+
+
 def _like(job: Job) -> _Like:
     """Return the key of jobs whose prices are raised together."""
     spec = registry.models().get(job.model)

@@ -7,11 +7,11 @@ are not shown: there is no finish time without finished generations, and no sum 
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchrunner.formatting import count_text
 from batchrunner.job import Record, State
-from batchrunner.plan.admission import Admission, AdmissionAction
+from batchrunner.plan.admission import Admission, AdmissionAction, TimeLeft
 from batchrunner.plan.ledger import Budget, Spend
 
 
@@ -54,9 +54,9 @@ def project(
     records: Mapping[str, Record],
     admission: Admission,
     concurrency: int,
-    left_s: float | None,
+    left: TimeLeft | None,
 ) -> Projection:
-    """Simulate a run of `order` (fingerprints) from `records`. left_s: remaining seconds, None without a limit."""
+    """Simulate a run of `order` (fingerprints) from `records`. left: the remaining time, None without a limit."""
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
     admitted, credits_, unpriced = 0, 0.0, 0
@@ -65,7 +65,7 @@ def project(
     waiting = [records[fingerprint] for fingerprint in order if records[fingerprint].state is State.PENDING]
     for record in waiting:
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
-        decision = admission.decide(record, None if left_s is None else left_s - start)
+        decision = admission.decide(record, left and replace(left, seconds=left.seconds - start))
         if decision.action is not AdmissionAction.GO:
             heapq.heappush(ends, start)
             left_out[record.job.fingerprint] = decision.why

@@ -14,6 +14,7 @@ from batchrunner.events import Event, JobMoved
 from batchrunner.formatting import size_text
 from batchrunner.job import Record
 from batchrunner.journal.journal import LOG_BYTES
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import RunDir
 
@@ -44,8 +45,8 @@ class DiskSpaceGuard:
             if self._free_bytes is not None:
                 self._free_bytes = max(0, self._free_bytes - size_bytes)  # until the next question to the disk
 
-    def lacks(self, clips: int) -> str:
-        """Return why the disk lacks space for `clips` more clips, or "". The disk is asked once a second."""
+    def lacks(self, clips: int) -> StopReason:
+        """Return why the disk lacks space for `clips` more clips, or NO_REASON. The disk is asked once a second."""
         now = self._clock.monotonic()
         if now - self._asked_at >= _ASK_EVERY_S:
             try:
@@ -54,7 +55,8 @@ class DiskSpaceGuard:
                     durable_files.free_bytes(self._folder),
                 )
             except OSError as error:
-                return f"the disk of {self._folder} does not report its free space: {error.strerror}; run again"
+                message = f"the disk of {self._folder} does not report its free space: {error.strerror}"
+                return StopReason("disk_error", message)
             self._asked_at = now
             if self._free_bytes is not None:
                 self._free_bytes = max(0, self._free_bytes - self._log_to_come_bytes())
@@ -63,27 +65,27 @@ class DiskSpaceGuard:
         reason = self._lacking_inodes(clips) or self._over_limit(clip_bytes)
         if not reason and self._free_bytes is not None and self._free_bytes < wanted_bytes:
             left = f"{size_text(self._free_bytes)} left, besides the journal's space"
-            reason = f"the disk has {left}: too little for the clips in flight and one more"
-            reason = f"{reason} ({size_text(wanted_bytes)}); make room"
-        return f"{reason} and run again to continue" if reason else ""
+            message = f"the disk has {left}: too little for the clips in flight and one more"
+            reason = StopReason("disk_full", f"{message} ({size_text(wanted_bytes)})")
+        return reason
 
-    def _lacking_inodes(self, clips: int) -> str:
+    def _lacking_inodes(self, clips: int) -> StopReason:
         if self._free_inodes is None or self._free_inodes >= clips * _INODES_A_CLIP + _INODES_BESIDE:
-            return ""
+            return NO_REASON
         reason = (
             f"the file system has room for {self._free_inodes:,} more files (inodes): too few for the clips in flight"
         )
-        return f"{reason} and one more; remove files"
+        return StopReason("inodes", f"{reason} and one more")
 
-    def _over_limit(self, clip_bytes: int) -> str:
+    def _over_limit(self, clip_bytes: int) -> StopReason:
         limit_bytes = durable_files.largest_file_bytes()
         if limit_bytes is None:
-            return ""
+            return NO_REASON
         largest_bytes = max(clip_bytes, _size(self._journal) + LOG_BYTES)
         if largest_bytes <= limit_bytes:
-            return ""
+            return NO_REASON
         reason = f"files may have {size_text(limit_bytes)} at most (ulimit -f): too little for one of"
-        return f"{reason} {size_text(largest_bytes)}; raise the limit"
+        return StopReason("file_limit", f"{reason} {size_text(largest_bytes)}")
 
     def _log_to_come_bytes(self) -> int:
         """Return how many bytes the journal's log will still need."""

@@ -40,4 +40,4 @@ def test_a_submission_needs_disk_space_for_the_paid_clips_and_one_more(
 
 def test_a_batch_without_submissions_needs_no_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shortage(monkeypatch, tmp_path, 0, State.SUCCEEDED, State.IN_FLIGHT) == ""
-    assert "make room" in shortage(monkeypatch, tmp_path, 0, State.PENDING)
+    assert "too little for the clips" in shortage(monkeypatch, tmp_path, 0, State.PENDING)

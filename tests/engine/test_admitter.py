@@ -7,6 +7,7 @@ from batchrunner.engine.job_queue import JobQueue
 from batchrunner.job import Record
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.endings import StopReason
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
 from tests.conftest import make_record
@@ -28,9 +29,9 @@ class Admitting:
         for place, fingerprint in enumerate(by_fingerprint):
             self.queue.add(fingerprint, place)
 
-    def _lacks_space(self, clips: int) -> str:
+    def _lacks_space(self, clips: int) -> StopReason:
         self.asked.append(clips)
-        return self.lack
+        return StopReason("disk_full", self.lack)
 
     def next(self, undelivered: int = 0) -> str | None:
         self.admitter.begin_round()
@@ -78,7 +79,7 @@ def test_skipped_jobs_are_counted_by_reason() -> None:
     admitting = Admitting("a", "b", budget=Budget(credits=10.0))
     assert admitting.next() is None
     assert (admitting.queue.waiting, admitting.queue.in_flight) == (0, 0)
-    assert admitting.admitter.skipped_text().startswith("2 jobs not submitted: its price is unknown")
+    assert admitting.admitter.skip_reason().startswith("2 jobs not submitted: its price is unknown")
 
 
 @pytest.mark.parametrize("last", [False, True])

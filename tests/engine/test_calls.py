@@ -303,7 +303,7 @@ def test_how_long_an_open_breaker_is_waited_for() -> None:
     health.end("poll", BROKE)
     assert health.calls.patience_ends()["poll"] == 7299.0 + 1800.0, "from when the account refused"
     reason = health.calls.give_up("submit")
-    assert reason == "no credits left; waited 2 h 29 min for it: run again to continue"
+    assert reason == "no credits left; waited 2 h 29 min"
     assert health.calls.has_given_up("submit")
     assert set(health.calls.patience_ends()) == {"poll"}
 
@@ -318,7 +318,7 @@ def test_a_fault_that_settings_have_to_correct_is_tried_once_more_and_not_waited
     assert health.calls.patience_ends() == {"submit": 100.0}
     assert health.calls.is_lasting("submit")
     assert not health.calls.is_lasting("poll")
-    assert health.calls.give_up("submit") == "not trusted; run again to continue"
+    assert health.calls.give_up("submit") == "not trusted"
 
 
 def test_a_probe_that_meets_such_a_fault_ends_the_wait_too() -> None:

@@ -18,6 +18,7 @@ from batchrunner.errors import JobFault
 from batchrunner.job import Record, Result, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
+from batchrunner.plan.endings import StopReason
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
@@ -107,7 +108,7 @@ class World:
                 rng=Random(1),
                 announce=lambda _: None,
                 ids=lambda fingerprint: (fingerprint,),
-                lacks_space=self.lacks_space,
+                lacks_space=lambda clips: StopReason("disk_full", self.lacks_space(clips)),
             )
             bounds = Policy(**({"concurrency": 4, "poll_interval_s": 10.0} | policy))
             admission = Admission(Prices({}), Ledger(Budget(), self.started), Forecast(self.started))

@@ -3,7 +3,7 @@
 import pytest
 
 from batchrunner.job import Media, Move, Record, advance
-from batchrunner.plan.admission import Admission, AdmissionAction
+from batchrunner.plan.admission import Admission, AdmissionAction, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
 from batchrunner.plan.prices import Prices
@@ -46,22 +46,34 @@ def test_without_limits_every_job_is_admitted_and_reserved() -> None:
 )
 def test_a_job_that_would_not_finish_in_time_is_skipped(left_s: float | None, action: AdmissionAction) -> None:
     admission = make(known=KNOWN)
-    decision = admission.decide(record(), left_s)
+    decision = admission.decide(record(), None if left_s is None else TimeLeft(left_s))
     assert decision.action is action
     assert ("would not finish in time" in decision.why) == (action is AdmissionAction.SKIP)
     assert bool(admission.ledger.total.generations) == (action is AdmissionAction.GO), "a skipped job reserves nothing"
 
 
+@pytest.mark.parametrize(
+    ("left", "kind"),
+    [
+        (TimeLeft(10.0), "deadline"),
+        (TimeLeft(10.0, "max_runtime", 3600.0), "max_runtime"),
+        (TimeLeft(10.0, "max_runtime", 300.0), "max_runtime_too_short"),
+    ],
+)
+def test_the_reason_names_the_limit_that_is_too_short(left: TimeLeft, kind: str) -> None:
+    assert make(known=KNOWN).decide(record(), left).why.kind == kind
+
+
 def test_without_known_durations_a_job_is_admitted_while_time_is_left() -> None:
-    assert make().decide(record(), 1.0).action is AdmissionAction.GO
-    assert make().decide(record(), -1.0).action is AdmissionAction.SKIP
+    assert make().decide(record(), TimeLeft(1.0)).action is AdmissionAction.GO
+    assert make().decide(record(), TimeLeft(-1.0)).action is AdmissionAction.SKIP
 
 
 def test_one_kind_may_be_skipped_and_another_admitted() -> None:
     known = (*KNOWN, *(took(seconds, f"h{seconds}", "720p") for seconds in (3000, 3001, 3002)))
     admission = make(known=known)
-    assert admission.decide(record("a", resolution="720p"), 1800.0).action is AdmissionAction.SKIP
-    assert admission.decide(record("b"), 1800.0).action is AdmissionAction.GO
+    assert admission.decide(record("a", resolution="720p"), TimeLeft(1800.0)).action is AdmissionAction.SKIP
+    assert admission.decide(record("b"), TimeLeft(1800.0)).action is AdmissionAction.GO
 
 
 def test_under_a_budget_in_credits_a_job_of_unknown_price_is_skipped() -> None:
@@ -81,7 +93,7 @@ def test_a_job_over_budget_waits_until_credits_are_released() -> None:
     decision = admission.decide(record("c"), None)
     assert decision.action is AdmissionAction.WAIT
     assert "max_credits (416,000 credits, $0.21)" in decision.why
-    assert decision.kind == "max_credits"
+    assert decision.why.kind == "max_credits"
     assert admission.ledger.total.generations == 2
     admission.ledger.update(record("a"))  # refused
     assert admission.decide(record("c"), None).action is AdmissionAction.GO
@@ -107,7 +119,7 @@ def test_a_quote_above_the_estimate_raises_the_prices_and_is_announced_once() ->
     assert admission.prices.estimate(record("b").job).credits == 1.5 * PRICE
     assert admission.decide(record("b"), None).action is AdmissionAction.GO
     refusal = admission.decide(record("c"), None)
-    assert (refusal.action, refusal.kind) == (AdmissionAction.WAIT, "max_cost")
+    assert (refusal.action, refusal.why.kind) == (AdmissionAction.WAIT, "max_cost")
     admission.ledger.update(accepted.with_attempt(credits=2 * PRICE))
     assert len(announced) == 2, "the charge rose again"
 

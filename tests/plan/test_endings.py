@@ -3,7 +3,17 @@
 import pytest
 
 from batchrunner.errors import ExitStatus, LocalFault
-from batchrunner.plan.endings import ENDINGS, Next, Retry, StopReason, ending_of, more_severe, retry_of, stop_for
+from batchrunner.plan.endings import (
+    ENDINGS,
+    NO_REASON,
+    Next,
+    Retry,
+    StopReason,
+    ending_of,
+    more_severe,
+    retry_of,
+    stop_for,
+)
 
 PLANNED = sorted(kind for kind, ending in ENDINGS.items() if ending.status is ExitStatus.STOPPED)
 PERSON = sorted(set(ENDINGS) - set(PLANNED))
@@ -34,7 +44,7 @@ def test_an_unknown_kind_needs_a_person() -> None:
 
 def test_a_fault_of_this_machine_stops_with_its_own_kind() -> None:
     reason = stop_for(LocalFault("disk_full", "the disk is full"))
-    assert (reason.kind, reason.message) == ("disk_full", "the disk is full")
+    assert (reason.kind, str(reason)) == ("disk_full", "the disk is full")
     assert reason.ending.status is ExitStatus.NEEDS_ACTION
 
 
@@ -49,7 +59,7 @@ def test_a_reason_that_needs_a_person_outranks_a_planned_one(planned: str, perso
 def test_of_two_equal_reasons_the_first_one_stays() -> None:
     first, second = StopReason("deadline", "first"), StopReason("max_cost", "second")
     assert more_severe(first, second) is first
-    assert more_severe(None, second) is second
+    assert more_severe(NO_REASON, second) is second
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job, Media, Snapshot, State
 from batchrunner.plan import plan, render
-from batchrunner.plan.admission import Admission
+from batchrunner.plan.admission import Admission, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions
@@ -40,7 +40,8 @@ def projection_of(
         seen = [record.with_attempt(accepted_at=NOW, completed_at=NOW + took_s) for record in done]
     ledger = Ledger(budget or Budget(), built.records.values())
     order = list(dict.fromkeys(row.fingerprint for row in built.rows))
-    return project(order, built.records, Admission(prices, ledger, Forecast(seen)), concurrency, left_s)
+    left = None if left_s is None else TimeLeft(left_s)
+    return project(order, built.records, Admission(prices, ledger, Forecast(seen)), concurrency, left)
 
 
 # Rows

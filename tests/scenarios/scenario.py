@@ -29,6 +29,7 @@ from batchrunner.job import Entry, Job, Media, State, count_states
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, fingerprint
 from batchrunner.media.decoder_pool import Here
+from batchrunner.plan.endings import StopReason
 from batchrunner.providers import registry
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox import Fault, SandboxConfig
@@ -315,7 +316,7 @@ class Scenario:
 
                 def interrupt() -> None:
                     caught.append(130)
-                    engine.close("SIGINT received")
+                    engine.close(StopReason("interrupted", "SIGINT received"))
 
                 loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
 

@@ -26,6 +26,7 @@ from batchrunner.job import Entry, Move
 from batchrunner.manifest import Batch
 from batchrunner.media import decoder
 from batchrunner.media.decoder_pool import Here
+from batchrunner.plan.endings import StopReason
 from batchrunner.providers.endpoint import Endpoint, service_name
 from batchrunner.report.failure_groups import causes
 from batchrunner.sandbox import Fault, SandboxConfig
@@ -79,7 +80,7 @@ class Simulation:
         def listen(engine: Engine) -> None:
             def interrupt() -> None:
                 caught.append(130)
-                engine.close("SIGINT received")
+                engine.close(StopReason("interrupted", "SIGINT received"))
 
             if interrupt_at_s is not None:
                 self.loop.call_later(interrupt_at_s, interrupt)

@@ -51,7 +51,7 @@ def test_a_submission_needs_space_for_all_paid_clips(free: list[int]) -> None:
     lack = DiskSpaceGuard(Path(), Hand(), known).lacks(4)
     assert "15.1 MB left" in lack
     assert "20.1 MB" in lack
-    assert "make room" in lack
+    assert "too little for the clips" in lack
 
 
 def test_the_size_of_clips_is_learned_from_downloads(free: list[int]) -> None:
