@@ -807,7 +807,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(journal: Journal, path: Path)
     with pytest.raises(LocalFault) as caught:
         asyncio.run(fill())
     assert caught.value.kind == "disk_full"
-    assert caught.value.exit_status is ExitStatus.STOPPED
+    assert caught.value.exit_status is ExitStatus.NEEDS_ACTION
     assert 0 < stored < 200
     assert list(states(known(path)).values()).count(State.IN_FLIGHT) == stored
     journal._connection.execute("PRAGMA max_page_count = 1000000")

@@ -283,7 +283,7 @@ def test_a_batch_with_an_untrusted_certificate_ends_soon_and_loses_nothing(tmp_p
     async def main() -> None:
         async with tls("localhost") as port:
             status, output = await command(tmp_path, {"AIMLAPI_BASE_URL": f"https://localhost:{port}"})
-        assert status == 3
+        assert status == 5
         assert "stopping: the certificate of localhost is not trusted" in output
         assert "SSL_CERT_FILE" in output
         report = json.loads((tmp_path / "output/one/report.json").read_text())

@@ -123,7 +123,7 @@ def test_a_report_that_cannot_be_written_is_reported_with_the_older_one(folder: 
         program = [sys.executable, "-c", full, "run", "night.yaml"]
         more = environment(FULL_FOR=for_names_with)
         done = subprocess.run(program, cwd=folder, env=more, capture_output=True, text=True, check=False)
-        assert done.returncode == 3, done.stderr
+        assert done.returncode == 5, done.stderr
         assert "the report could not be written: " in done.stderr
         return done.stderr
 

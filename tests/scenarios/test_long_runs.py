@@ -81,7 +81,7 @@ def test_during_an_outage_one_submission_probes_at_growing_intervals(tmp_path: P
 
 def test_an_outage_longer_than_outage_wait_ends_the_run(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
-        assert await sim.run(many(5), outage_wait="30m") == 3
+        assert await sim.run(many(5), outage_wait="30m") == 5
         assert Counter(sim.states().values())["failed"] == 0
         assert "waited" in sim.report["stopped"]
         await asyncio.sleep(40_000)
@@ -123,7 +123,7 @@ def test_out_of_credits_pauses_and_a_top_up_continues_the_batch(tmp_path: Path) 
 
 def test_while_the_account_is_paused_paid_clips_are_downloaded(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
-        assert await sim.run(many(6), concurrency=3, account_wait="20m") == 3
+        assert await sim.run(many(6), concurrency=3, account_wait="20m") == 5
         assert Counter(sim.states().values()) == {"succeeded": 3, "pending": 3}
         assert "waited 20 min" in sim.report["stopped"]
 
@@ -132,7 +132,7 @@ def test_while_the_account_is_paused_paid_clips_are_downloaded(tmp_path: Path) -
 
 def test_a_key_that_is_revoked_in_flight_loses_nothing(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
-        assert await sim.run(many(3), concurrency=3, account_wait="10m") == 3
+        assert await sim.run(many(3), concurrency=3, account_wait="10m") == 5
         assert set(sim.states().values()) == {"in_flight"}
         await asyncio.sleep(4000)
         assert await sim.run(many(3)) == 0

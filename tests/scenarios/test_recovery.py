@@ -330,7 +330,7 @@ def test_a_run_whose_directory_disappears_stops_in_order_and_submits_no_more(tmp
                 sim.path("").mkdir()
 
         sim.loop.call_later(20.0, away)
-        assert await sim.run(named) == 3
+        assert await sim.run(named) == 5
         assert len(sim.accepted()) == 2, "as many as were in flight"
         left = list(sim.path("").iterdir()) if how == "replaced" else sim.path("").exists()
         assert not left, "nothing is created at its old place"

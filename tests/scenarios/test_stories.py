@@ -192,7 +192,7 @@ def test_a_late_log_settles_the_job_in_doubt_in_a_later_run(tmp_path: Path) -> N
 
 def test_out_of_credits_stops_the_batch_and_the_next_run_continues(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
-        assert await sim.run(entries("a", "b", "c")) == 3
+        assert await sim.run(entries("a", "b", "c")) == 5
         assert "credits" in sim.report["stopped"]
         assert sim.report["totals"]["failed"] == 0, "an account failure is no job's failure"
         assert await sim.run(entries("a", "b", "c")) == 0
@@ -508,7 +508,7 @@ def test_a_clip_whose_check_reached_its_limit_is_checked_again_by_the_next_run(
 
 def test_a_file_host_that_is_down_for_hours_costs_nothing(tmp_path: Path) -> None:
     async def story(sim: Simulation) -> None:
-        assert await sim.run(entries("a")) == 3
+        assert await sim.run(entries("a")) == 5
         assert sim.states() == {"a": "in_flight"}
         assert await sim.run(entries("a")) == 0
         assert list(sim.accepted().values()) == [1]
@@ -630,7 +630,7 @@ def test_early_404s_are_tolerated(tmp_path: Path) -> None:
 def test_an_unavailable_service_fails_no_job_and_the_next_run_continues(tmp_path: Path, kind: str) -> None:
     async def story(sim: Simulation) -> None:
         jobs = entries(*(f"job-{number}" for number in range(40)))
-        assert await sim.run(jobs) == 3
+        assert await sim.run(jobs) == 5
         assert set(sim.states().values()) == {"pending"}
         assert "run again" in sim.report["stopped"]
         await asyncio.sleep(20_000)
