@@ -223,7 +223,7 @@ class Engine:
         if self._flow.admitter.held_back:
             return self._flow.admitter.held_back
         if self._flow.shared.budget and self._queue.waiting:
-            return self._flow.shared.blocked_by
+            return StopReason(self._flow.shared.budget, self._flow.shared.blocked_by)
         # Slots of submissions in doubt become free in time. Those of generations left for the next run do not.
         full = self._queue.waiting and self._queue.is_full(self._calls.cap)
         if full and not self._flow.holds_any(self._flow.in_doubt):
@@ -335,7 +335,7 @@ class Engine:
         try:
             self._flow.settle_shared(await claim.survey_again(self._context, self._flow.shared))
         except LocalFault as fault:
-            self.stop(fault.message)
+            self.stop(stop_for(fault))
 
     async def _reconcile(self) -> None:
         """Search for the submissions in doubt, and go on with those that the log settles."""

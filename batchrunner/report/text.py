@@ -22,7 +22,7 @@ _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _STATE_TEXTS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
 _NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle jobs in doubt"}
-_FIRST = "first"
+_FIRST, _TO_DO = "first", "to do"
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -129,7 +129,8 @@ def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> 
         for cause in found:
             if cause.state == state:
                 key = (cause.command, "" if cause.command else cause.note)
-                steps.setdefault(key, NextStep(_NEXT[state], cause.command, cause.note))
+                label = _TO_DO if state == "failed" and not cause.command else _NEXT[state]
+                steps.setdefault(key, NextStep(label, cause.command, cause.note))
     return list(steps.values())
 
 

@@ -97,7 +97,7 @@ def test_status_of_a_finished_batch_shows_the_final_lines(tmp_path: Path, now: l
     lines = shown(journal(tmp_path, {"a": make_record("a", State.FAILED, 1, error=FACE)})).splitlines()
     assert lines[0].startswith("night (aimlapi): 0 of 1 job succeeded in 1 min 0 s, 1 failed")
     assert lines[1].split(maxsplit=2) == ["1", "failed", "no face"]
-    assert "batchrunner run night.yaml --retry-failed" in lines[5]
+    assert "to do             The same request would fail again. Change the job first." in lines
     assert lines[-1] == "Ended 3 days ago."
 
 

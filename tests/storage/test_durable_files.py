@@ -119,7 +119,7 @@ def test_an_error_has_a_kind_and_a_message(number: int, kind: str, expected: str
     assert fault.kind == kind
     assert fault.message == f"a clip could not be stored: {expected}"
     assert fault.hint
-    assert fault.exit_status is ExitStatus.STOPPED
+    assert fault.exit_status is ExitStatus.NEEDS_ACTION
 
 
 # Files written in one call
