@@ -2,7 +2,7 @@
 
 The poster of a result is a strip of its first, middle and last frame; that of a reference clip is its middle frame;
 that of a character image is the image. Posters are stored in ``.batchrunner/posters/`` in three sizes and named by the
-SHA-256 of their source, so item is made once. `Posters` makes them during a run in a thread of its own; `make_missing`
+SHA-256 of their source, so each is made once. `Posters` makes them during a run in a thread of its own; `make_missing`
 makes the missing ones. `make` decodes in a worker process with limits.
 Rule: a poster is optional. A failure here leaves a picture out and has no other effect.
 """
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 # The sum of all posters as base64 text in the page: with 2,000 jobs the page stays under 20 MB.
 BUDGET_BYTES = 13_000_000
-_MOST_FRAMES = 300  # decoded after item seek: ten seconds of a clip without key frames
+_MOST_FRAMES = 300  # decoded after each seek: ten seconds of a clip without key frames
 _LARGEST_POSTER_BYTES = 200_000
 _LEFT_BEHIND = 300  # missing posters that the end of a run makes: half a minute
+_LEAST_FREE_BYTES = 32 << 20  # on a disk with less, no posters are made: the space is for clips
 _BATCH_JOBS = 8  # jobs per batch: a stopped run waits for one batch
 
 
@@ -133,7 +134,7 @@ def make_missing(
 ) -> None:
     """Make the missing posters of the report of `snapshot`. Blocks.
 
-    most: the maximum number; None for all. enough: called before item poster; True stops.
+    most: the maximum number; None for all. enough: called before each poster; True stops.
     """
     _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
 
@@ -224,6 +225,8 @@ def _make_each(
             return
         task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": str(item.path)}
         with suppress(OSError, NoDecoder):
+            if durable_files.is_full(folder.parent, _LEAST_FREE_BYTES):
+                return
             decoders.run_all("poster", [task], enough)
 
 
@@ -238,7 +241,7 @@ def _decode_errors() -> tuple[type[BaseException], ...]:
 
 
 def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
-    """Make one poster in item size. Runs in a worker of `batchrunner.media.decoder_pool`.
+    """Make one poster in each size. Runs in a worker of `batchrunner.media.decoder_pool`.
 
     allow: called with the declared size before the file is decoded. Raises ValueError, OSError, MemoryError.
     """

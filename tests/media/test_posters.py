@@ -135,6 +135,16 @@ def test_a_link_in_place_of_a_clip_is_not_followed(batch: Batch, tmp_path: Path)
     assert not any(key.startswith("strip") for key in pictures(*batch).posters)
 
 
+def test_on_a_disk_with_little_space_no_posters_are_made(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_bytes = [31 << 20, 33 << 20]
+    monkeypatch.setattr("batchrunner.storage.durable_files.free_bytes", lambda _: free_bytes[0])
+    make_missing(*batch, Here())
+    assert pictures(*batch).posters == {}
+    del free_bytes[0]
+    make_missing(*batch, Here())
+    assert len(pictures(*batch).posters) == 3
+
+
 def test_names_are_encoded_in_addresses(batch: Batch, tmp_path: Path) -> None:
     odd = tmp_path / "a #1?%20 \u00fc.mp4"
     odd.write_bytes((MEDIA / "bunny.mp4").read_bytes())

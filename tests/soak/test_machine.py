@@ -185,7 +185,7 @@ def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path,
         make_picture(tmp_path / "picture.png", 400, noisy=True)  # about 300 kB a clip
         with batch.start() as run:
             assert run.end() == 5, run.output
-            assert "too little for the clips in flight and one more" in run.output
+            assert "too little for the clips in flight and one more" in run.output, run.output
         assert "Traceback" not in batch.log()
         stopped_at = len(service.accepted())
         assert 0 < stopped_at < 16, "it must stop submitting, and not before the disk is full"
