@@ -215,7 +215,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_pat
     place.mkdir()
     mount(place, "size=2m")
     with Service(tmp_path, "--duration", "300ms") as service:
-        batch = make_batch(tmp_path, 4, dict(service.environment()), output=place / "out")
+        batch = make_batch(tmp_path, 12, dict(service.environment()), output=place / "out", concurrency=2)
         with batch.start() as run:
             run.says("succeeded:")
             run.process.send_signal(signal.SIGTERM)
@@ -224,7 +224,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_pat
         _fill(place)
         with batch.start() as run:
             assert run.end() == 5, run.output
-            assert "full" in run.output
+            assert "too little for the clips in flight and one more" in run.output
             assert "the journal could not be opened" not in run.output, "space is reserved for that"
             assert "Traceback" not in run.output
             assert "damage" not in run.output
