@@ -199,6 +199,8 @@ def _require_regular(path: Path, shown: str) -> None:
 
 def _similar(path: Path) -> str:
     """Return a hint with the most similar name in the folder, or with the missing folder."""
+    if path.is_symlink():
+        return "it is a link, and its target does not exist"
     try:
         names = sorted(item.name for item in path.parent.iterdir())
     except OSError:

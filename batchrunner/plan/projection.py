@@ -6,7 +6,7 @@ are not shown: there is no finish time without finished generations, and no sum 
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from batchrunner.formatting import count_text
@@ -20,7 +20,8 @@ class Projection:
     """The projected result of a run.
 
     submissions: their number. credits: their expected cost, as far as prices are known;
-    unpriced: the number without a known price. bases: sources of prices, with the number of jobs. spend: so far.
+    unpriced: the number without a known price. bases: sources of prices, with the number of jobs; unknown_prices:
+    those that are reasons why a price is unknown. spend: so far.
     finish_in_s: when the last job would be done, or None. obstacles: reasons why the run would stop early.
     left_out: why a job would not be submitted, by fingerprint. costs: the expected cost of every job that waits for
     its submission, in order, in credits; None if unknown. budget: in effect.
@@ -36,6 +37,7 @@ class Projection:
     left_out: Mapping[str, str] = field(default_factory=dict)
     costs: tuple[float | None, ...] = ()
     budget: Budget = field(default_factory=Budget)
+    unknown_prices: frozenset[str] = frozenset()
 
     def affordable(self, credits_: float) -> int:
         """Return how many of the waiting jobs an amount pays for, in order. Jobs of unknown price are not counted."""
@@ -61,6 +63,7 @@ def project(
     ends, known = _in_flight(records, admission)
     admitted, credits_, unpriced = 0, 0.0, 0
     bases: Counter[str] = Counter()
+    unknown_prices = set[str]()
     left_out: dict[str, str] = {}
     waiting = [records[fingerprint] for fingerprint in order if records[fingerprint].state is State.PENDING]
     for record in waiting:
@@ -77,22 +80,26 @@ def project(
         admitted += 1
         bases[estimate.basis] += 1
         credits_ += estimate.credits or 0.0
-        unpriced += estimate.credits is None
+        if estimate.credits is None:
+            unpriced += 1
+            unknown_prices.add(estimate.basis)
     return Projection(
         submissions=admitted,
         credits=credits_,
         unpriced=unpriced,
         bases=bases,
+        unknown_prices=frozenset(unknown_prices),
         spend=spend,
         finish_in_s=max(ends) if known and ends else None,
-        obstacles=tuple(
-            f"{count_text(jobs, 'job')} would not be submitted: {why}"
-            for why, jobs in Counter(left_out.values()).items()
-        ),
+        obstacles=_obstacles(left_out.values()),
         left_out=left_out,
         costs=tuple(admission.prices.estimate(record.job).credits for record in waiting),
         budget=admission.ledger.budget,
     )
+
+
+def _obstacles(reasons: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{count_text(jobs, 'job')} would not be submitted: {why}" for why, jobs in Counter(reasons).items())
 
 
 def _in_flight(records: Mapping[str, Record], admission: Admission) -> tuple[list[float], bool]:

@@ -165,7 +165,11 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     lines.append(f"A run would make {count_text(projection.submissions, 'submission')}{_cost(projection)}.")
     spend = projection.spend
     if spend.generations:
-        also = f"; {dollars(spend.reserved)} more is reserved for jobs in flight or in doubt" if spend.reserved else ""
+        also = (
+            f"; {dollars(spend.reserved)} more is reserved for submissions in flight or in doubt"
+            if spend.reserved
+            else ""
+        )
         lines.append(f"Spent so far: {dollars(spend.spent)}{also}.")
     if projection.budget.limit is not None:
         left = projection.budget.limit - spend.worst
@@ -202,5 +206,9 @@ def _cost(projection: Projection) -> str:
     details = []
     if priced:
         details.append(f"for about {dollars(projection.credits)} ({projection.credits:,.0f} credits)")
-    details += [f"{count_text(jobs, 'price')} {basis}" for basis, jobs in projection.bases.items()]
+    for basis, jobs in projection.bases.items():
+        unknown = basis in projection.unknown_prices
+        details.append(
+            f"{count_text(jobs, 'job')} without a price: {basis}" if unknown else f"{count_text(jobs, 'price')} {basis}"
+        )
     return f", {'; '.join(details)}"

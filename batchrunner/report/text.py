@@ -81,7 +81,7 @@ def status_text(report: dict[str, Any], files: Sequence[str] = (), width: int | 
 def _cause(cause: Cause, width: int | None) -> list[str]:
     """Return the lines of a cause: its first message, its first jobs, and the next step."""
     other = len(cause.messages) - 1 + cause.more
-    more = f" (and {count_text(other, 'other wording')})" if other else ""
+    more = f" (and {count_text(other, 'other message')})" if other else ""
     label = f"{cause.jobs:,} {_STATE_TEXTS[cause.state]}"
     lines = _wrapped(label, f"{printable(cause.messages[0][0], _MESSAGE_MOST)}{more}", width)
     if cause.state in {"failed", "in_doubt"}:
@@ -98,7 +98,7 @@ def _cost(report: dict[str, Any]) -> str:
     money = report["money"]
     notes = []
     if money["reserved"]:
-        notes.append(f"{dollars(money['reserved'])} more at most, for jobs in flight or in doubt")
+        notes.append(f"{dollars(money['reserved'])} more at most, for submissions in flight or in doubt")
     if money.get("overrun_usd"):
         notes.append(f"the service charged ${money['overrun_usd']:,.2f} more than was estimated")
     if money["unpriced"]:

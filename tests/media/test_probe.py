@@ -172,6 +172,13 @@ def test_a_missing_file_suggests_the_nearest_name() -> None:
     assert caught.value.hint == "did you mean bunny.mp4?"
 
 
+def test_a_link_without_a_target_is_named(tmp_path: Path) -> None:
+    (tmp_path / "walk.mp4").symlink_to("nowhere.mp4")
+    with pytest.raises(MediaProblem, match="no such file") as caught:
+        probe(tmp_path / "walk.mp4", "video")
+    assert caught.value.hint == "it is a link, and its target does not exist"
+
+
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

@@ -178,6 +178,8 @@ def test_the_sum_names_its_sources() -> None:
     assert (projection.submissions, projection.unpriced, projection.credits) == (2, 2, 0.0), (
         "a clip behind a URL has no known length"
     )
+    text = render.as_text(built, projection, NOW)
+    assert "2 jobs without a price: the length of the reference clip is unknown (set assume_length)" in text
     projection = projection_of(built)
     assert projection.credits == 10 * 1000 + 10 * 208_000
     assert sum(projection.bases.values()) == 2

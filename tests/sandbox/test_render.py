@@ -1,6 +1,7 @@
 """The sandbox's renderer: its clips are decoded and measured."""
 
 import base64
+import errno
 import struct
 from fractions import Fraction
 from importlib import resources
@@ -274,6 +275,15 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
         rendered(tmp_path, tmp_path / "a.mp4", composite=False)
     assert "Errno" not in caught.value.message
     assert (caught.value.input_kind, caught.value.kind) == ("video", "unsupported_video_format")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_not_a_fault_of_the_clip(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").symlink_to("/dev/full")
+    request = RenderRequest(MEDIA / "standin.mp4", MEDIA / "standin.jpg", tmp_path / "out.mp4", composite=False)
+    with pytest.raises(OSError, match="the sandbox has no space for the clip") as caught:
+        render(request)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_truncated_stream_ends_there(tmp_path: Path) -> None:

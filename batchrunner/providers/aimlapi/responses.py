@@ -142,6 +142,10 @@ _STATUSES: Mapping[int, _Status] = {
 _MOVED = {301, 302, 307, 308}  # none of these means that the request was processed
 
 # Error types of failed generations that are the service's own, whatever they point at (fact sheet, 2.1).
+_NEXT = {
+    "service": "--retry-failed submits it again",
+    "job": "change what the message names, or use another clip or picture",
+}
 _SERVICE_KINDS = {
     "internal_server_error",
     "downstream_service_error",
@@ -466,10 +470,10 @@ def _generation_problem(label: str, reply: Mapping[str, Any]) -> Problem:
     code = envelope.get("code")
     if _CONTENT.search(f"{kind} {code if isinstance(code, str) else ''} {label}") or _CONTENT_WORDS.search(message):
         kind = "content_refused"
-    hint = HINTS.get(kind, "") or "Nothing is charged for a failed generation; --retry-failed submits it again."
     # A complaint about a place in the request, or about what is in it, comes back however often it is asked.
     jobs = kind in {"content_refused", "face_detection_error"} or "loc" in first or "path" in first
     fault = "service" if kind in _SERVICE_KINDS or not jobs else "job"
+    hint = HINTS.get(kind, "") or f"Nothing is charged for a failed generation; {_NEXT[fault]}."
     return Problem(storable(kind)[:60], message, hint, fault)
 
 

@@ -4,6 +4,7 @@ Blocking and CPU-bound: worker processes run it. The same request makes the same
 inside. What the clip costs, and when it is shown, does not belong here.
 """
 
+import errno
 import math
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ CRF = {"low": "32", "medium": "27", "high": "22", "maximum": "16"}
 PRESET = {"fast": "superfast", "balanced": "medium", "small": "slow"}
 # With mbtree, some machines write other bytes at every run. With B-frames, MP4 loses the length of the last frame.
 _X264 = "mbtree=0:bframes=0"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MOST_PX = 16384  # the encoder's limit
 
 
@@ -70,6 +72,8 @@ def render(request: RenderRequest) -> Path:
     try:
         _encode(request, picture)
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:  # says nothing about the inputs
+            raise OSError(error.errno, f"the sandbox has no space for the clip: {error.strerror}") from None
         raise unsupported(error) from None
     with request.out.open("ab") as file:
         file.write(request.mark)

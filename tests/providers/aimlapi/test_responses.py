@@ -632,6 +632,7 @@ def test_a_failed_generation_has_the_right_fault(error: object, fault: str) -> N
     seen = poll({"id": ID, "status": "error", "error": error})
     assert seen.error is not None
     assert seen.error.fault == fault
+    assert ("--retry-failed" in seen.error.hint) == (fault == "service")
 
 
 @pytest.mark.parametrize("body", [b"", HTML, b"[]", b"null", b"{", b'"completed"', b"\xff\xfe{"])
