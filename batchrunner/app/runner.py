@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from batchrunner.account.base import Hold, Reuse
-from batchrunner.app import recovery, rehearsal
+from batchrunner.app import recovery, rehearsal, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.price_list import refreshed
@@ -163,6 +163,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
+        await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)

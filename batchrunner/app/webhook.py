@@ -1,8 +1,9 @@
-"""The webhook: posts the summary of a run when it has ended.
+"""The webhook: posts the summary of a run when it has ended, and the start of a run to addresses that ask for it.
 
 All receivers get one body. Chat webhooks (Slack and compatible) show ``{"text": …}``; the other keys are for programs.
 ``{status}`` in the address is replaced by the exit status, which tells success from failure to receivers like
-healthchecks (https://healthchecks.io/docs/signaling_failures/).
+healthchecks (https://healthchecks.io/docs/signaling_failures/). ``{event}`` is replaced by ``start``, ``success`` or
+``failure``; an address with ``{event}`` gets a post at the start of each run, too.
 Rules: the address is a secret, so messages and files contain only its host. Redirects are not followed. A failed post
 does not change the outcome of the run.
 """
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchrunner.errors import UsageError
+from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.events import Listener, Noticed
+from batchrunner.formatting import rfc3339
+from batchrunner.job import Run
 from batchrunner.net.proxies import Proxies
 from batchrunner.report.failure_groups import causes
 from batchrunner.report.text import next_steps
 from batchrunner.report.writer import headline
 
 _WITHIN_S = 10.0
+_EVENT = "{event}"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CAUSES_MOST = 3
 _IDS_MOST = 5
@@ -46,6 +50,23 @@ def check(url: str | None) -> None:
         raise UsageError("the webhook of --notify is not an https address", _HINT)
 
 
+def event_of(exit_status: int) -> str:
+    """Return the event of a run that has ended: ``success`` if nobody has to look, otherwise ``failure``."""
+    return "success" if exit_status in {ExitStatus.OK, ExitStatus.STOPPED} else "failure"
+
+
+async def notify_start(
+    url: str | None, run: Run, run_dir: Path, listener: Listener, proxies: Proxies | None = None
+) -> None:
+    """Post the start of a run to an address that contains ``{event}``. Announce a failure."""
+    if url is None or _EVENT not in url:
+        return
+    started = {"name": run.name, "run_id": run.run_id, "started_at": rfc3339(run.started_at), "run_dir": str(run_dir)}
+    started_body = {"text": _escaped(f"{run.name}: started"), "event": "start", **started}
+    if problem := await post(url, started_body, proxies):
+        listener(Noticed(run.started_at, (), problem))
+
+
 async def notify(
     url: str | None, report: Mapping[str, Any], run_dir: Path, listener: Listener, proxies: Proxies | None = None
 ) -> None:
@@ -58,7 +79,7 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
     """Post `body` within ten seconds. Returns an error message without the address, or None."""
     import aiohttp  # a run without work needs no HTTP client
 
-    target = url.replace("{status}", str(body["exit_status"]))
+    target = url.replace("{status}", str(body.get("exit_status", ""))).replace(_EVENT, body["event"])
     host = urlsplit(url).hostname
     proxy = (proxies or Proxies()).for_url(url)
     timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
@@ -103,6 +124,7 @@ def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     return {
         "text": _escaped("\n".join(lines)),
         **{key: report[key] for key in _KEYS},
+        "event": event_of(report["exit_status"]),
         "ok": not report["exit_status"],
         "summary": summary,
         "run_dir": str(run_dir),

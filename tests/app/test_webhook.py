@@ -255,6 +255,25 @@ def test_a_run_posts_its_summary_and_never_prints_the_address(tmp_path: Path, we
     assert_untold(tmp_path)
 
 
+def test_an_address_with_the_event_gets_start_and_success(tmp_path: Path, webhook: str) -> None:
+    address = webhook.replace("{status}", "{event}")
+    done = call(*batch(tmp_path, "10s"), "--quiet", "--notify", address, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (start_path, start), (end_path, end) = Receiver.got
+    assert [start_path, end_path] == [f"/{SECRET}/start", f"/{SECRET}/success"]
+    assert (start["event"], start["name"], start["run_id"]) == ("start", "night", end["run_id"])
+    assert start["text"] == "night: started"
+    assert_untold(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "event"),
+    [(0, "success"), (3, "success"), (1, "failure"), (5, "failure"), (130, "failure"), (143, "failure")],
+)
+def test_the_event_of_a_run_that_has_ended(status: int, event: str) -> None:
+    assert notify.event_of(status) == event
+
+
 def test_an_interrupted_run_posts_its_summary(tmp_path: Path, webhook: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHRUNNER_NOTIFY": webhook}
     code = [
