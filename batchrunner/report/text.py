@@ -21,7 +21,7 @@ _NARROW = 60
 _MESSAGE_MOST = 300
 _NAME_MOST = 100
 _STATE_TEXTS = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
-_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "settle jobs in doubt"}
+_NEXT = {"in_flight": "continue", "pending": "continue", "failed": "try again", "in_doubt": "resolve"}
 _FIRST, _TO_DO = "first", "to do"
 
 
