@@ -1,4 +1,4 @@
-"""Each row of the table of endings: console, report, status and webhook offer the same steps, and none stops at once."""
+"""Each row of the table of endings: console, report, status and webhook offer the same steps; none stops at once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,8 @@ def commands(kind: str, *records: Record) -> list[str]:
     """The commands that a run offers, after a check that every output shows the same steps."""
     ending = ENDINGS.get(kind)
     status = int(ending.status) if ending else 1
-    stopped = {"stopped": "it ended early", "stop_kind": kind} if kind else {}
-    shot = snapshot(*records, run=replace(RUN, exit_status=status, **stopped))
+    stopped = "it ended early" if kind else ""
+    shot = snapshot(*records, run=replace(RUN, exit_status=status, stopped=stopped, stop_kind=kind))
     report = build(shot, "0.1.0")
     steps = next_steps(report)
     page, text = render(report), " ".join(writer.status_text(report).split())
