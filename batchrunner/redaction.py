@@ -54,6 +54,12 @@ _USED = {"id", "generation_id", "inference_id", "client_request_id", "uuid", "ur
 }
 
 
+def api_keys(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the API keys in an environment that are too long to occur in a text by chance."""
+    keys = (environment.get(name, "").strip() for name in KEY_VARIABLES)
+    return tuple(dict.fromkeys(key for key in keys if len(key) >= SHORTEST))
+
+
 def is_secret_name(name: str) -> bool:
     """Return True if the name of a variable suggests a secret."""
     return name == WEBHOOK_VARIABLE or bool(_SECRET_NAME.search(name))

@@ -19,12 +19,21 @@ from batchrunner.gc_pause import gc_paused
 from batchrunner.job import Entry
 from batchrunner.manifest import expand, filenames, schema, variables
 from batchrunner.manifest.assemble import Assembly
-from batchrunner.manifest.diagnostics.diagnostic import START, Diagnostic, Findings, TooManyProblems, count, nearest
+from batchrunner.manifest.diagnostics.diagnostic import (
+    START,
+    Diagnostic,
+    Findings,
+    TooManyProblems,
+    count,
+    nearest,
+    split_lines,
+)
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
 from batchrunner.manifest.yaml_source import files, parser
 from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.redaction import api_keys
 from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.storage.paths import expanded
 
@@ -68,7 +77,7 @@ def load(
     manifest may read (`variables.read_allowed`). Raises UsageError if there is no readable file at `path` or if a
     variable of the command line is not used. Raises ManifestError with all problems otherwise.
     """
-    loading = _Loading(path, variables.Variables(assignments, environment, allowed))
+    loading = _Loading(path, variables.Variables(assignments, environment, allowed), api_keys(environment))
     with gc_paused():
         try:
             return loading.batch()
@@ -79,11 +88,12 @@ def load(
 class _Loading:
     """The load of one manifest. Each file has its own findings, in the order in which the files are read."""
 
-    def __init__(self, path: Path, known: variables.Variables) -> None:
+    def __init__(self, path: Path, known: variables.Variables, keys: tuple[str, ...]) -> None:
         self._path = path
         self._known = known
+        self._keys = keys
         self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (keep links)
-        self._findings = Findings("<stdin>" if path == STDIN else str(path))
+        self._findings = Findings("<stdin>" if path == STDIN else str(path), secrets=keys)
         self._tables: list[tuple[Findings, Path]] = []
 
     def batch(self) -> Batch:
@@ -131,7 +141,11 @@ class _Loading:
         if isinstance(root, YamlMapping):
             self._ignore(root)
         if root is not None:
-            refused = variables.insert(root, data.decode("utf-8-sig"), self._known, self._findings)
+            text = data.decode("utf-8-sig")
+            if any(key in text for key in self._keys):
+                for number, line in enumerate(split_lines(text), 1):
+                    self._findings.search(line, number)
+            refused = variables.insert(root, text, self._known, self._findings)
         return root, refused, hashlib.sha256(data).hexdigest()
 
     def _ignore(self, root: YamlMapping) -> None:
@@ -165,7 +179,7 @@ class _Loading:
             self._findings.error("table", place, error.message, error.hint)
             return
         shown = self._path if formats.is_table(self._path.name) else files.beside(self._path, name)
-        findings = Findings(str(shown), quotes=files.is_inside(path, self._base))
+        findings = Findings(str(shown), quotes=files.is_inside(path, self._base), secrets=self._keys)
         self._tables.append((findings, path))
         empty = True
         with file:

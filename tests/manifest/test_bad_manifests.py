@@ -16,6 +16,7 @@ from batchrunner.manifest.validate import check
 
 BAD = Path(__file__).parents[1] / "manifests_bad"
 CASES = sorted(item.stem for item in BAD.glob("*.yaml"))
+KEY = "golden-key-0123456789"  # in api-key.yaml
 SOURCE = Path(__file__).parents[2] / "batchrunner" / "manifest"
 
 
@@ -24,7 +25,7 @@ def diagnostics_of(stem: str) -> tuple[Diagnostic, ...]:
     here = Path.cwd()
     os.chdir(BAD)
     try:
-        return check(Path(f"{stem}.yaml"), {}, {}).diagnostics
+        return check(Path(f"{stem}.yaml"), {}, {"AIMLAPI_KEY": KEY}).diagnostics
     finally:
         os.chdir(here)
 
@@ -67,6 +68,15 @@ def test_each_code_in_the_source_is_in_the_table() -> None:
     }
     assert len(written) > 20
     assert {(code, name) for code, name in written if code not in CODES} == set()
+
+
+def test_a_table_with_the_api_key_is_refused_without_showing_it(tmp_path: Path) -> None:
+    media = Path(__file__).parents[2] / "manifests" / "media"
+    (tmp_path / "jobs.csv").write_text(f"video,image,tags.k\n{media}/bunny.mp4,{media}/hopper.jpg,<{KEY}>\n")
+    [found] = check(tmp_path / "jobs.csv", {}, {"AIMLAPI_KEY": f" {KEY}\n"}).diagnostics
+    assert (found.code, found.severity, found.line) == ("secret", "error", 2)
+    assert KEY[:6] not in render([found])
+    assert check(tmp_path / "jobs.csv", {}, {"AIMLAPI_KEY": "hopper"}).diagnostics == ()  # too short to be searched for
 
 
 @pytest.mark.parametrize(("stem", "secret"), [("urls", "secret"), ("trap-secret-in-key", "hunter2")])

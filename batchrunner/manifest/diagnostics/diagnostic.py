@@ -55,6 +55,7 @@ CODES: Final[dict[str, str]] = {
     "table": "A table of jobs cannot be read, or a row does not match the header.",
     "variable": "A variable has no value, is malformed, or is an environment variable that may not be read.",
     "unused": "A variable is not used. A warning.",
+    "secret": "The file contains the API key, which would be stored in the journal and the reports.",
     "ignored-key": "A manifest cannot set this key. Use its flag or its environment variable. A warning.",
     "too-many": "The manifest expands to more jobs than a batch may have.",
     "id": "An id is not a valid file name on every system.",
@@ -155,12 +156,14 @@ class Findings:
     """Collects the diagnostics of one file. A problem is reported once per place.
 
     text: the file's content, from which diagnostics quote lines; bytes are decoded on demand. quotes: whether
-    diagnostics may show the file's content. If not, each reports only its place and the meaning of its code.
+    diagnostics may show the file's content. If not, each reports only its place and the meaning of its code. secrets:
+    texts that no diagnostic shows, and that the file must not contain (`search`).
     """
 
     file: str
     text: str | bytes = field(default="", repr=False)
     quotes: bool = True
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     _found: dict[tuple[int, str, Severity, str, str], None] = field(default_factory=dict)
     _notes: dict[int, Note] = field(default_factory=dict)
     _sorted: tuple[Diagnostic, ...] | None = None  # the cache of `all`, quoting from `_quoted`
@@ -173,6 +176,18 @@ class Findings:
     def warn(self, code: str, place: int, message: str, hint: str = "") -> None:
         """Record a problem that does not prevent a run."""
         self._add(code, "warning", place, message, hint)
+
+    def search(self, line: str, number: int) -> None:
+        """Record each secret in `line`, which has this 1-based `number`."""
+        for secret in self.secrets:
+            if (found := line.find(secret)) >= 0:
+                hint = "remove it here, and replace it at the service if others can read the file"
+                self.error("secret", mark(number, found + 1, len(secret)), "the text contains the API key", hint)
+
+    def _masked(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "*" * len(secret))
+        return text
 
     def remark(self, place: int, note: Note) -> None:
         """Keep `note` for a problem that may be found at `place` later."""
@@ -214,10 +229,11 @@ class Findings:
         self, lines: list[str], place: int, code: str, severity: Severity, message: str, hint: str
     ) -> Diagnostic:
         line, column, length = line_of(place), column_of(place), place & _LENGTH_MAX
-        source = lines[line - 1] if line <= len(lines) else None
+        source = self._masked(lines[line - 1]) if line <= len(lines) else None
         end = column + length if length else None
         if not self.quotes:
             return Diagnostic(code, severity, self.file, line, column, CODES[code], _HINT_OUTSIDE)
+        message, hint = map(self._masked, (message, hint))
         message, hint = (text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…" for text in (message, hint))
         diagnostic = Diagnostic(code, severity, self.file, line, column, message, hint, end, source)
         note = self._notes.get(place)

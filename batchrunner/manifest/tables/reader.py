@@ -47,6 +47,7 @@ class Table:
                 column = len(data[: error.start].decode("utf-8", "replace")) + 1
                 self.stop("encoding", column, "the table is not UTF-8 text", "save it as UTF-8 (Excel: CSV UTF-8)")
             self.record.append(text)
+            self.findings.search(text, self.line)
             yield text
 
     def next_row(self) -> None:
