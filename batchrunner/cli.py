@@ -322,6 +322,52 @@ def verify(batch: Path, **flags: object) -> int:
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
 
+@cli.command(short_help="Show what all batches of the account share.")
+@click.option(
+    "--month", is_flag=False, flag_value="", metavar="[YYYY-MM]", help="Spend of a month (UTC), not of today."
+)
+@click.option("--account", "name", metavar="NAME", help="The account, as in the setting account.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--prometheus", is_flag=True, help="As metrics, for a textfile collector.")
+@click.option("--scan", multiple=True, metavar="DIR", type=_PATH, help="Add the run directories in DIR; repeatable.")
+def account(month: str | None, name: str | None, as_json: bool, prometheus: bool, scan: tuple[Path, ...]) -> int:
+    """Show balance, generations in flight, submissions in doubt, spend and budgets of the account.
+
+    The account is that of the service's address, or the one that --account names. Submits nothing.
+    """
+    from batchrunner.app import account_view
+
+    for line in account_view.scan(os.environ, name, scan) if scan else ():
+        click.echo(printable(line), err=True)
+    shown = account_view.view(os.environ, name, month)
+    if as_json:
+        text = printable_json(json.dumps(account_view.as_json(shown), indent=1))
+    else:
+        text = account_view.as_prometheus(shown) if prometheus else account_view.as_text(shown)
+    click.echo(Redactor.of(os.environ).text(text))
+    return ExitStatus.OK
+
+
+@cli.command(short_help="Settle one submission in doubt by hand.")
+@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@click.argument("job")
+@_places
+@click.option("--adopt", metavar="ID", help="The submission was accepted: this is its generation.")
+@click.option("--release", is_flag=True, help="The submission was not accepted: submit the job again, at its price.")
+def resolve(batch: Path, job: str, adopt: str | None, release: bool, **flags: object) -> int:
+    """Settle the submission in doubt of JOB, after you have looked for it in the service's log.
+
+    A job that is held because another batch of the account has it in doubt is settled in that batch. A wrong release
+    pays twice.
+    """
+    from batchrunner.app import resolve as resolving
+
+    if (adopt is None) == (not release):
+        raise click.UsageError("Give one of --adopt ID and --release.")
+    click.echo(printable(resolving.settle(_located(batch, flags), job, adopt, os.environ)))
+    return ExitStatus.OK
+
+
 @cli.command(short_help="Serve the local sandbox API over HTTP.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 uses a free port.")

@@ -80,6 +80,17 @@ def has_others(connection: sqlite3.Connection, batch: BatchRow) -> bool:
     return connection.execute(query, (batch.account, batch.batch_id)).fetchone() is not None
 
 
+def owner_of(connection: sqlite3.Connection, account: str, generation_id: str) -> BatchRow | None:
+    """Return a batch of the account that has a generation, or None."""
+    query = (
+        f"SELECT {_PREFIXED_BATCH} FROM batches WHERE account = ?1 AND batch_id IN ("
+        "SELECT batch_id FROM jobs WHERE account = ?1 AND generation_id = ?2 "
+        "UNION SELECT batch_id FROM submissions WHERE account = ?1 AND generation_id = ?2)"
+    )
+    row = connection.execute(query, (account, _storable(generation_id))).fetchone()
+    return None if row is None else _batch(row)
+
+
 def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
     """Store rows."""
     _put(connection, _PUT_JOB, "", jobs)

@@ -1,0 +1,284 @@
+"""``account``: what all batches of an account share, as text, as JSON and for Prometheus; and ``--scan``.
+
+The balance and the settled charges are read from the service if there is a key and the service offers them. A service
+without billing pages is no error.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchrunner.account import config, index, journals, presence, runs_log
+from batchrunner.account.folders import config_file, state_folder
+from batchrunner.account.limits import day_of, limits_for, month_of
+from batchrunner.account.names import Account, account_of
+from batchrunner.account.summary import (
+    Amount,
+    OpenJob,
+    Summary,
+    current_spend,
+    first_unsettled_at,
+    settle_charges,
+    summarize,
+)
+from batchrunner.clock import LoopClock, wall_time
+from batchrunner.errors import BatchrunnerError, CallError, LocalFault, UsageError
+from batchrunner.formatting import count_text, length_text, printable, rfc3339
+from batchrunner.net.proxies import read_proxies
+from batchrunner.plan.prices import dollars, usd
+from batchrunner.providers import registry
+from batchrunner.providers.base import Balance, Charges
+from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint, service_name
+from batchrunner.settings import resolve
+
+_WITHIN_S = 10.0
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_MOST_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An account as it is shown. balance: None if unknown, and `note` says why. running: batches with a process."""
+
+    account: Account
+    summary: Summary
+    now: float
+    balance: Balance | None = None
+    note: str = ""
+    running: frozenset[str] = frozenset()
+
+
+def view(environment: Mapping[str, str], name: str | None, month: str | None) -> View:
+    """Return the account of this environment. month: ``YYYY-MM``, ``""`` for the current one, None for today.
+
+    Raises UsageError, ManifestError, LocalFault.
+    """
+    now, state = wall_time(), state_folder(environment)
+    settings = resolve({"account": name}, environment, {})
+    account = account_of(address_of(environment), settings.account)
+    limits = limits_for(config.load(config_file(environment)), account)
+    balance, note = _from_service(environment, account, state, now)
+    days = (day_of(now), day_of(now)) if month is None else _days_of(month, now)
+    with index.viewed(state) as connection:
+        current = current_spend(connection, account.key, now, month_of(now))
+        summary = summarize(connection, account.key, limits, days, current)
+    open_batches = {item.batch_id for item in (*summary.in_flight, *summary.in_doubt)}
+    running = frozenset(batch_id for batch_id in open_batches if presence.is_running(state, batch_id))
+    return View(account, summary, now, balance, note, running)
+
+
+def scan(environment: Mapping[str, str], name: str | None, folders: Sequence[Path]) -> list[str]:
+    """Add the run directories in these folders, and directly below them, to the index. Return a line for each.
+
+    Raises UsageError, LocalFault.
+    """
+    state = state_folder(environment)
+    settings = resolve({"account": name}, environment, {})
+    account = account_of(address_of(environment), settings.account)
+    service = service_name(settings, address_of(environment))
+    lines, texts = [], []
+    for path in _run_directories(folders):
+        try:
+            stored = journals.read(path)
+        except BatchrunnerError as error:
+            texts.append(f"{path}: not added: {error.message}")
+            continue
+        if stored is None or stored.snapshot is None or stored.snapshot.run.service != service:
+            owner = stored.snapshot.run.service if stored and stored.snapshot else "no service"
+            texts.append(f"{path}: not added: it is a batch of {owner}, not of {service}")
+            continue
+        run = stored.snapshot.run
+        lines.append(runs_log.Line(stored.mark.journal_id, account.key, str(path.resolve()), run.name, run.service))
+        texts.append(f"{path}: {count_text(len(stored.snapshot.records), 'job')} of the batch {run.name}")
+    if lines:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            runs_log.append(state, lines)
+        except OSError as error:
+            raise LocalFault("account_index", f"{state} cannot be written: {error.strerror or error}") from error
+        index.Index(state).close()  # which adds what it lacks
+    return texts
+
+
+def _run_directories(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder", "Name a run directory, or a folder of run directories.")
+        candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+        yield from (path for path in candidates if (path / ".batchrunner" / "journal.db").is_file())
+
+
+def _days_of(month: str, now: float) -> tuple[int, int]:
+    if not month:
+        return month_of(now)
+    if not _MONTH.fullmatch(month):
+        raise UsageError(f"--month: {month!r} is not a month", "Write it as in 2026-11.")
+    return month_of(datetime.strptime(f"{month} +0000", "%Y-%m %z").timestamp())
+
+
+def _from_service(
+    environment: Mapping[str, str], account: Account, state: Path, now: float
+) -> tuple[Balance | None, str]:
+    """Return the balance, and settle charges. The second value says why the balance is unknown."""
+    try:
+        endpoint = read_endpoint(resolve({"provider": "aimlapi"}, environment, {}), environment)
+    except UsageError as error:
+        return None, error.message
+    if endpoint is None:
+        return None, ""
+    since = None
+    with suppress(LocalFault), index.viewed(state) as connection:
+        since = first_unsettled_at(connection, account.key, now)
+    try:
+        balance, charges = asyncio.run(_ask(endpoint, environment, since))
+    except CallError as error:
+        return None, error.message
+    except TimeoutError:
+        return None, "the service did not answer in time"
+    if charges is not None and charges.charges and any(state.glob("index-*.db")):
+        rows = [(item.generation_id, item.credits, item.recorded_at) for item in charges.charges]
+        with suppress(LocalFault), closing(index.Index(state)) as opened:
+            opened.write([partial(settle_charges, account=account.key, charges=rows)], durable=True)
+    return balance, "" if balance is not None else "the service does not show it"
+
+
+async def _ask(
+    endpoint: Endpoint, environment: Mapping[str, str], since: float | None
+) -> tuple[Balance | None, Charges | None]:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        proxies = read_proxies(environment)
+        async with (
+            asyncio.timeout(_WITHIN_S),
+            registry.connect(endpoint, LoopClock(), executor, proxies=proxies) as provider,
+        ):
+            balance = await provider.balance() if provider.capabilities.balance else None
+            charges = None
+            if since is not None and provider.capabilities.charges:
+                charges = await provider.charges(since)
+            return balance, charges
+
+
+def as_text(shown: View) -> str:
+    """Format the account for people."""
+    summary = shown.summary
+    balance = f"{dollars(shown.balance.credits)}" if shown.balance else f"unknown: {shown.note}"
+    lines = [f"account           {printable(shown.account.shown)}", f"balance           {printable(balance)}"]
+    lines.append(f"today             {_spent(summary.today, summary.limits.credits_per_day)}")
+    lines.append(f"this month        {_spent(summary.month, summary.limits.credits_per_month)}")
+    slots = f" of {summary.limits.concurrency}" if summary.limits.concurrency else ""
+    lines.append(f"in flight         {len(summary.in_flight)}{slots}")
+    lines += _listed(summary.in_flight, shown)
+    lines.append(f"in doubt          {len(summary.in_doubt)}")
+    lines += _listed(summary.in_doubt, shown)
+    period = _day(summary.first) + (f" to {_day(summary.last)}" if summary.last > summary.first else "")
+    lines += ["", f"spent {period} (UTC): {dollars(summary.credits)}"]
+    kinds = {"settled": summary.settled, "quoted": summary.quoted, "estimated": summary.estimated}
+    if summary.credits:
+        lines.append("  " + ", ".join(f"{dollars(amount)} {kind}" for kind, amount in kinds.items() if amount))
+    if summary.last > summary.first:
+        lines += _table("by day", [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days])
+    lines += _table("by batch", summary.batches)
+    lines += _table("by model", summary.models)
+    return "\n".join(lines)
+
+
+def as_json(shown: View) -> dict[str, Any]:
+    """Return the account for scripts. Amounts in US dollars; None for unknown values."""
+    summary, limits = shown.summary, shown.summary.limits
+
+    def amounts(rows: Sequence[Amount]) -> list[dict[str, Any]]:
+        return [{"name": row.name, "generations": row.generations, "usd": round(usd(row.credits), 6)} for row in rows]
+
+    def jobs(rows: Sequence[OpenJob]) -> list[dict[str, Any]]:
+        return [asdict(row) | {"since": rfc3339(row.since), "running": row.batch_id in shown.running} for row in rows]
+
+    days = [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days]
+    return {
+        "schema_version": 1,
+        "account": shown.account.shown,
+        "at": rfc3339(shown.now),
+        "balance_usd": shown.balance and shown.balance.usd,
+        "balance_note": shown.note or None,
+        "today_usd": round(usd(summary.today), 6),
+        "month_usd": round(usd(summary.month), 6),
+        "limits": {
+            "concurrency": limits.concurrency,
+            "requests_per_second": limits.calls_per_s,
+            "max_cost_per_day_usd": None if limits.credits_per_day is None else usd(limits.credits_per_day),
+            "max_cost_per_month_usd": None if limits.credits_per_month is None else usd(limits.credits_per_month),
+        },
+        "period": {"first": _day(summary.first), "last": _day(summary.last)},
+        "spent_usd": round(usd(summary.credits), 6),
+        "settled_usd": round(usd(summary.settled), 6),
+        "quoted_usd": round(usd(summary.quoted), 6),
+        "estimated_usd": round(usd(summary.estimated), 6),
+        "by_day": amounts(days),
+        "by_batch": amounts(summary.batches),
+        "by_model": amounts(summary.models),
+        "in_flight": jobs(summary.in_flight),
+        "in_doubt": jobs(summary.in_doubt),
+    }
+
+
+def as_prometheus(shown: View) -> str:
+    """Return the account as a Prometheus text file."""
+    summary, limits = shown.summary, shown.summary.limits
+    label = json.dumps(printable(shown.account.shown))
+    values: list[tuple[str, str, float | None]] = [
+        ("in_flight", "", len(summary.in_flight)),
+        ("in_doubt", "", len(summary.in_doubt)),
+        ("concurrency_limit", "", limits.concurrency),
+        ("balance_usd", "", shown.balance.usd if shown.balance else None),
+        ("spent_usd", ',period="day"', usd(summary.today)),
+        ("spent_usd", ',period="month"', usd(summary.month)),
+        ("budget_usd", ',period="day"', None if limits.credits_per_day is None else usd(limits.credits_per_day)),
+        ("budget_usd", ',period="month"', None if limits.credits_per_month is None else usd(limits.credits_per_month)),
+    ]
+    lines, seen = [], set[str]()
+    for name, more, value in values:
+        if value is not None:
+            if name not in seen:
+                lines.append(f"# TYPE batchrunner_account_{name} gauge")
+                seen.add(name)
+            lines.append(f"batchrunner_account_{name}{{account={label}{more}}} {value:.6g}")
+    return "\n".join(lines)
+
+
+def _spent(credits_: float, limit: float | None) -> str:
+    if limit is None:
+        return dollars(credits_)
+    return f"{dollars(credits_)} of {dollars(limit)}, {dollars(max(0.0, limit - credits_))} left"
+
+
+def _listed(rows: Sequence[OpenJob], shown: View) -> list[str]:
+    lines = []
+    for row in rows[:_MOST_LISTED]:
+        what = f"generation {row.generation_id}" if row.generation_id else f"request {row.request_id}"
+        running = "" if row.batch_id in shown.running else ", no process"
+        age = length_text(max(0.0, shown.now - row.since))
+        lines.append(
+            printable(f"  {what}, {rfc3339(row.since)} ({age} ago), batch {row.batch} in {row.directory}{running}")
+        )
+    if len(rows) > _MOST_LISTED:
+        lines.append(f"  and {len(rows) - _MOST_LISTED:,} more (--json lists all)")
+    return lines
+
+
+def _table(title: str, rows: Sequence[Amount]) -> list[str]:
+    if not rows:
+        return []
+    lines = [f"{title}:"]
+    lines += [f"  {dollars(row.credits):>10}  {row.generations:>6,}  {printable(row.name)}" for row in rows]
+    return lines
+
+
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"

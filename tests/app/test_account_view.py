@@ -1,0 +1,70 @@
+"""`batchrunner account`: what it shows as text, as JSON and as metrics, and the scan of run directories."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batchrunner.app.account_view import as_json, as_prometheus, as_text, scan, view
+from batchrunner.errors import UsageError
+from tests.soak.batch import make_batch
+from tests.soak.processes import Service, call
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A batch of two jobs that has ended, in a folder with the state and a config.yaml; and its environment."""
+    folder = tmp_path_factory.mktemp("account")
+    with Service(folder, "--duration", "50ms") as service:
+        environment = dict(service.environment())
+        config = folder / "config" / "batchrunner"
+        config.mkdir(parents=True)
+        (config / "config.yaml").write_text("accounts: {default: {concurrency: 8, max_cost_per_day: $20}}")
+        batch = make_batch(folder / "one", 2, environment, name="one", assume_length="1s")
+        assert batch.run() == 0, batch.log()
+        done = call("account", "--json", cwd=folder, **environment)
+        assert done.returncode == 0, done.stderr
+        (folder / "shown.json").write_text(done.stdout)
+    return folder, environment
+
+
+def test_the_command_shows_balance_spend_and_budgets(ran: tuple[Path, dict[str, str]]) -> None:
+    shown = json.loads((ran[0] / "shown.json").read_text())
+    assert shown["balance_usd"] > 0
+    assert shown["today_usd"] == shown["month_usd"] == shown["spent_usd"] > 0
+    assert shown["limits"]["max_cost_per_day_usd"] == 20
+    assert [row["generations"] for row in shown["by_batch"]] == [2]
+    assert shown["in_flight"] == shown["in_doubt"] == []
+
+
+def test_without_the_service_the_balance_is_unknown_and_the_rest_is_shown(ran: tuple[Path, dict[str, str]]) -> None:
+    found = view({**ran[1], "AIMLAPI_KEY": ""}, None, "")
+    text = as_text(found)
+    assert "balance           unknown: no API key" in text
+    assert "of $20.00" in text
+    assert "by day:" in text
+    assert "by model:" in text
+    assert as_json(found)["balance_usd"] is None
+    metrics = as_prometheus(found)
+    assert "batchrunner_account_in_flight{account=" in metrics
+    assert 'period="month"' in metrics
+    assert "balance" not in metrics
+
+
+def test_a_month_that_is_none_is_refused(ran: tuple[Path, dict[str, str]]) -> None:
+    with pytest.raises(UsageError, match="is not a month"):
+        view({**ran[1], "AIMLAPI_KEY": ""}, None, "2026-13")
+    assert view({**ran[1], "AIMLAPI_KEY": ""}, None, "2020-01").summary.credits == 0
+
+
+def test_a_scan_adds_run_directories_to_another_index(ran: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, environment = ran
+    shutil.copytree(folder / "one", tmp_path / "output" / "copied")
+    environment = {**environment, "AIMLAPI_KEY": "", "XDG_STATE_HOME": str(tmp_path / "state")}
+    assert view(environment, None, "").summary.credits == 0
+    [line] = scan(environment, None, [tmp_path / "output" / "copied"])
+    assert "2 jobs of the batch one" in line
+    assert view(environment, None, "").summary.credits > 0
+    with pytest.raises(UsageError, match="not a folder"):
+        scan(environment, None, [tmp_path / "missing"])
