@@ -25,7 +25,8 @@ from tests.conftest import ROOT
 
 PACKAGE = "batchrunner"
 MOST_LINES = 500  # a module longer than this should be split; longer ones need a reason here
-LONG_FILES: dict[str, str] = {"batchrunner.cli": "one function for each command, with its help"}  # above MOST_LINES: module and reason
+# Above MOST_LINES: module and reason.
+LONG_FILES: dict[str, str] = {"batchrunner.cli": "one function for each command, with its help"}
 # Purity is a property of packages. IMPURE names the modules of these packages that read files or the clock, or open
 # connections.
 PURE_PACKAGES = ("plan", "engine.polling", "manifest", "progress", "providers.aimlapi", "report", "sandbox.faults")
