@@ -1,8 +1,8 @@
-"""Measure the cost of decoding every frame of a result: CPU of one clip, of a worker's start, and of round trips.
+"""Measure the cost of checking a result: CPU of decoding and measuring one clip, of a worker's start, of round trips.
 
     python benchmarks/decoding.py                                     # some seconds, writes nothing
 
-The clip is H.264, 3 s of 1280x720 at 24 frames per second, moving and noisy (about 10 Mbit/s).
+The clip is H.264, 150 frames of 1280x720 at 24 frames per second, moving and noisy.
 """
 
 import random
@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from batchrunner.media.decoder import check_decodes
-from batchrunner.media.decoder_pool import Pool
+from batchrunner.media.decoder_pool import Here, Pool
 
-WIDTH_PX, HEIGHT_PX, FRAMES, RATE = 1280, 720, 72, 24
+WIDTH_PX, HEIGHT_PX, FRAMES, RATE = 1280, 720, 150, 24
 ROUNDS = 5
 
 
@@ -29,10 +30,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         encode(path)
-        every = [cpu_of(path) for _ in range(ROUNDS)]
         size_bytes = path.stat().st_size
+        [signature] = Here().run_all("reference", [{"path": str(path)}])
+        measured = {"path": str(path), "size_bytes": size_bytes, "quality": True, "reference": signature}
+        every = [cpu_of(lambda: check_decodes(path)) for _ in range(ROUNDS)]
+        both = [cpu_of(lambda: Here().run_all("clip", [measured])) for _ in range(ROUNDS)]
         print(f"{size_bytes / 1e6:.1f} MB, {FRAMES} frames: {1000 * median(every):.0f} ms of CPU to decode every frame")
-        print(f"that is {1e9 * median(every) / (WIDTH_PX * HEIGHT_PX * FRAMES):.1f} ns a pixel")
+        print(f"{1000 * median(both):.0f} ms with the measures and the comparison with the reference (`quality`)")
+        print(f"decoding takes {1e9 * median(every) / (WIDTH_PX * HEIGHT_PX * FRAMES):.1f} ns a pixel")
         with closing(Pool(1)) as pool:
             started = time.perf_counter()
             pool.ready()
@@ -44,9 +49,9 @@ def main() -> None:
             print(f"a round trip takes {1e6 * (time.perf_counter() - started) / 200:.0f} µs")
 
 
-def cpu_of(path: Path) -> float:
+def cpu_of(work: Callable[[], object]) -> float:
     before = resource.getrusage(resource.RUSAGE_SELF)
-    check_decodes(path)
+    work()
     after = resource.getrusage(resource.RUSAGE_SELF)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -56,7 +56,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One flag per measured frame. jump, flicker: not beside frames that explain them."""
+    """One flag per measured frame. jump, flicker: not beside frames that explain them.
+
+    motion: mean change from frame to frame, in grey levels.
+    """
 
     black: Flags
     flat: Flags
@@ -64,6 +67,7 @@ class Profile:
     still: Flags
     jump: Flags
     flicker: Flags
+    motion: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def profile_of(pictures: Pictures) -> Profile:
     explained = _wider(black | flat | frozen, 1)
     flicker = _flicker(means) & ~explained
     jump = _jumps(change) & ~explained & ~_wider(flicker, 1)
-    return Profile(black, flat, frozen, still, jump, flicker)
+    return Profile(black, flat, frozen, still, jump, flicker, float(change.mean()) if len(change) else 0.0)
 
 
 def _levels(levels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -165,7 +169,7 @@ def numbers_of(clip: Clip, reference: Reference | None = None) -> dict[str, Any]
         "duration_s": None if clip.duration_s is None else round(clip.duration_s, 3),
         "fps": clip.fps,
         "brightness": round(float(levels.mean()), 2) if len(levels) else None,
-        "motion": round(float(_changes(levels)[1].mean()), 3) if len(levels) else None,
+        "motion": round(own.motion, 3),
         "black_frames": int(black.sum()),
         "black_at_s": _first_s(clip, black),
         "frozen_frames": int(frozen.sum()),
@@ -260,6 +264,7 @@ def signature_of(reference: Reference) -> dict[str, Any]:
         "duration_s": reference.duration_s,
         "fps": reference.fps,
         "audio_peak": reference.audio_peak,
+        "motion": reference.profile.motion,
         "samples": base64.b64encode(reference.samples.tobytes()).decode(),
         **{name: np.packbits(getattr(reference.profile, name)).tobytes().hex() for name in _FLAGS},
     }
@@ -274,5 +279,5 @@ def signature_from(found: Mapping[str, Any]) -> Reference:
         return np.unpackbits(packed, count=measured).astype(np.bool_)
 
     samples = np.frombuffer(base64.b64decode(found["samples"]), np.uint8).reshape(-1, HEIGHT, WIDTH)
-    profile = Profile(*map(flags, _FLAGS))
+    profile = Profile(**{name: flags(name) for name in _FLAGS}, motion=found["motion"])
     return Reference(profile, samples, found["frames"], found["duration_s"], found["fps"], found["audio_peak"])

@@ -44,6 +44,9 @@ def test_a_run_writes_every_file_and_report_writes_the_same(folder: Path) -> Non
     assert ET.parse(folder / "ci" / "junit.xml").getroot().get("tests") == "2"
     assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
     files = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
+    found = [job["quality"] for job in json.loads(files["report.json"])["jobs"]]
+    assert [(item["measures"]["frames"], item["marks"], item["verdict"]) for item in found] == [(60, [], None)] * 2
+    assert all(item["measures"]["echo_distance"] > 50 for item in found), "they were compared with the reference"
     page = files["report.html"]
     posters = run_dir / ".batchrunner" / "posters"
     # Two clips, their reference clip and their character, in three sizes, made during the run.
@@ -58,6 +61,13 @@ def test_a_run_writes_every_file_and_report_writes_the_same(folder: Path) -> Non
     assert {name: (run_dir / name).read_bytes() for name in OUTPUTS} == files, "the run and its journal agree"
     assert {Path(line).name for line in again.stdout.splitlines()[1:]} == OUTPUTS | {"again.xml", "again.prom"}
     assert (folder / "again.xml").read_bytes() == (folder / "ci" / "junit.xml").read_bytes()
+
+
+def test_nothing_is_measured_if_quality_is_off(folder: Path) -> None:
+    done = call("run", "night.yaml", "--only", "job-480", "--quality", "off", cwd=folder)
+    assert done.returncode in (0, 1), done.stderr
+    jobs = json.loads((folder / "output" / "night" / "report.json").read_bytes())["jobs"]
+    assert [(job["state"], job["quality"]) for job in jobs] == [("succeeded", None), ("pending", None)]
 
 
 def test_an_interrupted_run_writes_every_file(folder: Path) -> None:

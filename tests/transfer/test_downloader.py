@@ -465,6 +465,28 @@ def test_small_clips_are_finished_together_and_an_invalid_one_affects_no_other(t
         assert_whole(fetched, clip)
 
 
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_check_gets_the_further_fields_of_its_key(name: str, tmp_path: Path, clip: bytes) -> None:
+    """And their findings are part of the result: here, the measures of a clip that is its own reference."""
+    signature: dict[str, Any] = {}
+
+    def further(key: str) -> dict[str, Any]:
+        return {"quality": True, "reference": signature["a"]} if key == "a" else {}
+
+    reference = tmp_path / "reference.mp4"
+    reference.write_bytes(clip)
+    [signature["a"]] = Here().run_all("reference", [{"path": str(reference)}])
+    partial = PartialFile(tmp_path / name, Disk(), Inline(), fresh=True)
+    partial.start(continued=False, etag="")
+    partial.take(clip)
+    item = downloader._Item(name, partial, downloader._Received(), tmp_path)
+    downloader._finish_all([item], Checks(Here(), Inline(), further))
+    assert isinstance(item.outcome, Fetched)
+    quality = item.outcome.result.quality
+    assert (quality is not None) == (name == "a")
+    assert quality is None or quality["reference_fps"] == quality["fps"]
+
+
 # Invalid clips
 
 
