@@ -27,6 +27,9 @@ Frame = av.VideoFrame | av.AudioFrame
 _HEAD_BYTES = 64
 # By type of samples: the value of silence, and full scale. Floating-point samples have 0 and 1.
 _SCALES = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31), "i8": (0.0, 2.0**63)}
+# Threads cost more than so small a picture, and each of them counts against the memory limit. Old versions of PyAV have
+# no such argument, and one thread.
+_ONE_THREAD: Mapping[str, Any] = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 _FAILURES = (av.error.FFmpegError, ValueError, TypeError, LookupError, OSError, MemoryError)
 
 
@@ -131,7 +134,7 @@ def _decode(container: "InputContainer", collector: Collector, allow: Allow) -> 
 
 def _picture(reformatter: VideoReformatter, frame: av.VideoFrame) -> bytes:
     """Return the frame as 64x36 grey levels."""
-    plane = reformatter.reformat(frame, WIDTH, HEIGHT, "gray", interpolation="AREA").planes[0]
+    plane = reformatter.reformat(frame, WIDTH, HEIGHT, "gray", interpolation="AREA", **_ONE_THREAD).planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return bytes(rows[:HEIGHT, :WIDTH].tobytes())
 
