@@ -18,6 +18,7 @@ from batchrunner.sandbox.clips import marks
 from batchrunner.sandbox.clips.placeholder import render_tiny
 from batchrunner.sandbox.clips.reader import measure
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, output_size, render
+from tests.conftest import ROOT
 
 MEDIA = Path(str(resources.files("batchrunner.sandbox") / "media"))
 FASTEST: dict[str, Any] = {"quality": "low", "write_mode": "fast"}
@@ -274,6 +275,14 @@ def test_a_clip_with_a_hole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RenderFailed, match="Invalid data") as caught:
         rendered(tmp_path, tmp_path / "a.mp4", composite=False)
     assert "Errno" not in caught.value.message
+    assert (caught.value.input_kind, caught.value.kind) == ("video", "unsupported_video_format")
+
+
+def test_a_clip_that_ends_early_is_refused(tmp_path: Path) -> None:
+    data = (ROOT / "manifests" / "media" / "bunny.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RenderFailed, match="it ends after") as caught:
+        rendered(tmp_path, tmp_path / "a.mp4", composite=False)
     assert (caught.value.input_kind, caught.value.kind) == ("video", "unsupported_video_format")
 
 

@@ -21,14 +21,18 @@ def frames(path: Path) -> Generator["av.VideoFrame", None, None]:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
         usual_s = 1 / (stream.average_rate or Fraction(25))
-        first, pts, duration = None, -1, 1
-        for frame in source.decode(stream):
-            first = frame.pts or 0 if first is None else first
-            pts = frame.pts = max(pts + 1, pts + duration if frame.pts is None else frame.pts - first)
-            duration = frame.duration = frame.duration or max(1, round(usual_s / (frame.time_base or usual_s)))
-            yield frame
+        first, pts, duration, packets = None, -1, 1, 0
+        for packet in source.demux(stream):
+            packets += bool(packet.size)
+            for frame in packet.decode():
+                first = frame.pts or 0 if first is None else first
+                pts = frame.pts = max(pts + 1, pts + duration if frame.pts is None else frame.pts - first)
+                duration = frame.duration = frame.duration or max(1, round(usual_s / (frame.time_base or usual_s)))
+                yield frame
         if first is None:
             raise ValueError("it has no frames")
+        if packets < stream.frames:
+            raise ValueError(f"it ends after {packets} of its {stream.frames} frames")
 
 
 def upright_size(frame: "av.VideoFrame") -> tuple[int, int]:
