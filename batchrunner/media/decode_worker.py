@@ -104,8 +104,10 @@ def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
     path, size_bytes = Path(item["path"]), item["size_bytes"]
     if not item.get("quality"):
         return asdict(decoder.inspect(path, size_bytes, allow))
-    from batchrunner.quality import collector
-
+    try:
+        from batchrunner.quality import collector
+    except (ImportError, MemoryError):  # measures are optional: a paid clip must not fail for them
+        return asdict(decoder.inspect(path, size_bytes, allow))
     frames = collector.Collector()
     decoded = decoder.inspect(path, size_bytes, allow, frames.begin)
     return {**asdict(decoded), "quality": collector.numbers(frames, decoded.duration_s, item.get("reference"))}

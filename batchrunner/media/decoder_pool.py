@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 WORKERS = max(1, min(4, os.cpu_count() or 1))
 # The environment variables of a worker: those of an interpreter and its libraries, without secrets.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
+# numpy's threads would count against the memory limit of a worker, and its small arrays need none.
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START = "from batchrunner.media.decode_worker import main; main()"
 _PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # the worker finds modules on the same path
 _STARTS = 3  # a worker that is killed while it starts is started again
@@ -313,7 +315,7 @@ def _spawn(start: str) -> "Popen[bytes]":
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
             cwd="/",
             start_new_session=True,
         )

@@ -174,6 +174,7 @@ def test_the_process_has_no_secret_no_file_and_no_terminal(
         os.set_inheritable(lock.fileno(), True)
         found = one(fresh, "environment", {})
     assert "sk-not-for-decoders" not in found["environment"].values()
+    assert found["environment"]["OPENBLAS_NUM_THREADS"] == "1", "threads count against the memory limit"
     assert found["files"] <= 6, "three streams, the replies' descriptor, the listing itself"
     assert found["session"] != os.getsid(0)
 

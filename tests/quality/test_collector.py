@@ -1,5 +1,6 @@
 """Real MP4 files through the decode check: planted faults are found exactly, renders of the sandbox have no mark."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def test_measuring_changes_nothing_in_the_check(reference: Path) -> None:
     [plain] = Here().run_all("clip", [item])
     assert "quality" not in plain
     assert {**plain, "quality": None} == {**measured(reference), "quality": None}
+
+
+def test_a_clip_is_checked_where_measures_cannot_be_loaded(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "batchrunner.quality.collector", None)
+    monkeypatch.delattr("batchrunner.quality.collector")
+    [found] = Here().run_all(
+        "clip", [{"path": str(reference), "size_bytes": reference.stat().st_size, "quality": True}]
+    )
+    assert found["width_px"] == SIZE_PX["width_px"]
+    assert "quality" not in found
 
 
 def test_a_clip_with_hidden_frames_is_measured_once(reference: Path) -> None:
