@@ -27,6 +27,14 @@ class RemainderSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedEnd:
+    """When a run stops at the latest. at: wall time, s. setting: the setting that says so."""
+
+    at: float
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """The batch is loaded and locked. states: the number of jobs in each state, equal entries counted once.
 
@@ -47,6 +55,7 @@ class RunStarted:
     bases: tuple[str, ...] = ()
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remainder: RemainderSummary = field(default_factory=RemainderSummary)
+    planned_end: PlannedEnd | None = None
     budget: Budget = field(default_factory=Budget)
 
 

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from batchrunner.events import RemainderSummary, RunStarted
+from batchrunner.events import PlannedEnd, RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.plan.ledger import Spend, budget_of, spend_of, spend_of_group
 from batchrunner.plan.prices import Prices
+from batchrunner.settings import Moment
 
 if TYPE_CHECKING:
     from batchrunner.journal.live_view import Moving
@@ -37,7 +38,19 @@ def opened(
         bases=tuple(sorted({estimate.basis for estimate in estimates.values() if estimate.credits is not None})),
         ids=ids,
         budget=budget_of(json.loads(run.settings_json)),
+        planned_end=planned_end(run),
     )
+
+
+def planned_end(run: Run) -> PlannedEnd | None:
+    """Return when the run stops at the latest by its settings; None without such a limit."""
+    settings = json.loads(run.settings_json)
+    ends = []
+    if text := settings.get("deadline"):
+        ends.append((Moment(text, rehearsed=run.provider == "sandbox").after(run.started_at), "deadline"))
+    if (max_runtime_s := settings.get("max_runtime_s")) is not None:
+        ends.append((run.started_at + max_runtime_s, "max_runtime"))
+    return PlannedEnd(*min(ends)) if ends else None
 
 
 def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
@@ -57,6 +70,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
         bases=tuple(sorted({estimate.basis for _, _, estimate in estimates if estimate.credits is not None})),
         ids=batch.ids,
         budget=budget_of(json.loads(run.settings_json)),
+        planned_end=planned_end(run),
         remainder=RemainderSummary(
             remainder, tuple((job, number, estimate.credits) for job, number, estimate in estimates), batch.ended_at
         ),

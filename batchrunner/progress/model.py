@@ -227,6 +227,22 @@ class Model:
             return under_way_s or None
         return max(under_way_s, (sum(left_s) + waiting_s) / max(1, self.cap) + longest_s / 2)
 
+    def planned_stop(self) -> tuple[float, str] | None:
+        """Return the time (wall time, s) and the setting of a stop before all jobs are done, by the estimate.
+
+        A budget that does not cover all jobs stops the run when it is used up, at an unknown time: now is returned.
+        """
+        left_s = self.left_s()
+        if left_s is None or self.started is None:
+            return None
+        end = self.started.planned_end
+        if end is not None and end.at < self.at + left_s:
+            return end.at, end.setting
+        limit = self.started.budget.limit
+        if limit is not None and self.expected_credits > limit:
+            return self.at, self.started.budget.setting
+        return None
+
     def phases(self) -> Counter[str]:
         """Return the number of jobs in each phase."""
         return Counter(row.phase for row in self.rows.values())

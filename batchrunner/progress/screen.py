@@ -108,12 +108,26 @@ def _finish(model: Model) -> Spans:
         return [("not known while calls are paused", "")]
     if model.waits_for_in_doubt:
         return [(SLOTS_IN_DOUBT, "bad")]
+    return _estimate(model)
+
+
+def _estimate(model: Model) -> Spans:
+    """The expected end, or the planned stop before it, and the rate."""
     per_hour, left_s = model.per_hour(), model.left_s()
     rate = f"; {count_text(round(per_hour), 'clip')} an hour" if per_hour and per_hour >= 1 else ""
     if left_s is None:
         waits = "a moment" if not model.states[State.PENDING] and not model.in_flight else "after three clips"
         return [(f"{'in ' if waits == 'a moment' else 'known '}{waits}{rate}", "")]
-    return [(f"about {clock_time(model.at + left_s)}, in {lasting(left_s)}", "bold"), (rate, "")]
+    stop = model.planned_stop()
+    if stop is None:
+        return [(f"about {clock_time(model.at + left_s)}, in {lasting(left_s)}", "bold"), (rate, "")]
+    at, setting = stop
+    when = (
+        f"stops at {clock_time(at)}, in {lasting(at - model.at)} ({setting})"
+        if at > model.at
+        else f"{setting} stops it"
+    )
+    return [(f"{when}; all jobs would take {lasting(left_s)}", "bold"), (rate, "")]
 
 
 def _service(model: Model) -> Spans:

@@ -14,10 +14,12 @@ from batchrunner.events import (
     Fetching,
     JobMoved,
     JobSeen,
+    PlannedEnd,
     RunStarted,
     Stopping,
 )
 from batchrunner.job import Move, Record, State, advance, count_states
+from batchrunner.plan.ledger import Budget
 from batchrunner.plan.prices import INFERRED
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import pulse
@@ -133,6 +135,23 @@ def test_an_outage_shows_its_start_its_next_attempt_and_its_reason(run: Simulate
     for call in ("submit", "poll"):
         run.notify(CallHealthChanged(run.at + 9, call, "fine", ""))
     assert run.screen()[5] == "service  fine; at most 4 at once"
+
+
+@pytest.mark.parametrize(("in_s", "stops"), [(60.0, True), (86_400.0, False)])
+def test_a_planned_end_before_the_last_job_is_shown(run: SimulatedRun, in_s: float, *, stops: bool) -> None:
+    assert run.model.started is not None
+    run.model.started = replace(run.model.started, planned_end=PlannedEnd(run.at + in_s, "deadline"))
+    finish = run.screen()[3]
+    assert finish.startswith("finish   stops at " if stops else "finish   about ")
+    assert ("in 1 min 0 s (deadline); all jobs would take " in finish) is stops
+
+
+def test_a_budget_that_does_not_cover_all_jobs_is_shown(run: SimulatedRun) -> None:
+    assert run.model.started is not None
+    run.model.started = replace(run.model.started, budget=Budget(usd=1.0))
+    assert run.screen()[3].startswith("finish   max_cost stops it; all jobs would take ")
+    run.model.started = replace(run.model.started, budget=Budget(usd=1000.0))
+    assert run.screen()[3].startswith("finish   about ")
 
 
 def test_a_throttled_service_keeps_its_finish_time_and_shows_its_cap(run: SimulatedRun) -> None:
