@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT
 from batchrunner.formatting import printable
 from batchrunner.plan.endings import Ending, Next, Retry, ending_of, retry_of
 from batchrunner.plan.resume import RECHECKED
@@ -34,6 +35,9 @@ _NOTES = {
     "in_flight": "Downloads the clips that are in flight. Nothing is paid for again.",
     "pending": "Submits the jobs that are left. Finished jobs are not repeated.",
 }
+_HELD_NOTE = (
+    "Wait until the batch that has these jobs has ended, then run this one again: it delivers their clips at no charge."
+)
 _RECHECK_NOTE = "Asks the service for these clips again. Nothing is paid for again."
 _CHANGE_FIRST = "The same request would fail again. Change the job first."
 _KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
@@ -123,9 +127,11 @@ def _next_step(report: dict[str, Any], state: str, kind: str, group: _Group) -> 
     submits = found is None or found.next is Next.CONTINUES
     advice = found.advice if found is not None else ""
     recheck = state == "failed" and kind in RECHECKED
-    if state == "in_doubt":
+    if kind == HELD_BY_BATCH:
+        return "", _HELD_NOTE
+    if state == "in_doubt" or kind == HELD_IN_DOUBT:
         resolve = command(report, *group.ids[:1], name="resolve")
-        return "", _NOTES[state].format(resolve, "the same with")
+        return "", _NOTES["in_doubt"].format(resolve, "the same with")
     if state == "in_flight" or recheck:
         return ("", advice) if stops else (command(report), _RECHECK_NOTE if recheck else _NOTES[state])
     if state == "failed" and retry_of(group.fault) is Retry.CHANGE_FIRST:

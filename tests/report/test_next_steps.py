@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT
 from batchrunner.app import webhook
 from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Record, State
@@ -77,6 +78,19 @@ def test_a_finished_run_offers_what_can_succeed() -> None:
 def test_a_job_in_doubt_names_the_command_that_settles_it() -> None:
     (step,) = next_steps(build(snapshot(UNCLEAR), "0.1.0"))
     assert step.label == "resolve"
+    assert "batchrunner resolve heroes.yaml --provider sandbox job-0 --adopt GENERATION_ID" in step.text
+
+
+def test_a_job_that_another_batch_has_in_flight_offers_no_command() -> None:
+    waiting = replace(WAITING, error=Problem(HELD_BY_BATCH, "the batch hero has it", "Run again later.", fault="local"))
+    assert commands("", DONE, waiting) == []
+    (step,) = next_steps(build(snapshot(waiting), "0.1.0"))
+    assert "Wait until the batch that has these jobs has ended" in step.text
+
+
+def test_a_job_that_another_batch_has_in_doubt_names_the_command_that_settles_it() -> None:
+    waiting = replace(WAITING, error=Problem(HELD_IN_DOUBT, "the batch hero may have paid for it", "", fault="local"))
+    (step,) = next_steps(build(snapshot(waiting), "0.1.0"))
     assert "batchrunner resolve heroes.yaml --provider sandbox job-0 --adopt GENERATION_ID" in step.text
 
 
