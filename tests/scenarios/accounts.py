@@ -7,7 +7,8 @@ keeps no lock and stores nothing more. `AccountScenario` draws everything from a
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -21,11 +22,13 @@ from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine
-from batchrunner.errors import BatchrunnerError
+from batchrunner.errors import BatchrunnerError, ServiceFault
 from batchrunner.events import Event
 from batchrunner.job import Entry
 from batchrunner.manifest import Batch
 from batchrunner.media.decoder_pool import Here
+from batchrunner.providers import registry
+from batchrunner.providers.base import GenerationStatus, Provider
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.sandbox import SandboxConfig
 from batchrunner.settings import resolve
@@ -78,6 +81,22 @@ class Process:
         return any(owner is engine for engine in self.engines)
 
 
+class Forgetful:
+    """A provider whose service denies some generations."""
+
+    def __init__(self, provider: Provider, forgotten: set[str]) -> None:
+        self._provider = provider
+        self._forgotten = forgotten
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    async def status(self, generation_id: str, inputs: Any = ()) -> GenerationStatus:
+        if generation_id in self._forgotten:
+            raise ServiceFault("unknown_generation", "there is no such generation", status=404)
+        return await self._provider.status(generation_id, inputs)
+
+
 @dataclass(frozen=True)
 class Refused:
     """A run that did not begin."""
@@ -96,6 +115,7 @@ class AccountWorld:
     places: dict[str, Path] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1_000_000)))
     lists_on_acceptance: bool = False
+    forgotten: set[str] = field(default_factory=set)  # generations that the service denies
 
     @property
     def state(self) -> Path:
@@ -114,6 +134,7 @@ class AccountWorld:
         outside = Environment(
             LoopClock(EPOCH), executor, MortalExecutor(mortal, rng), SimDisk(mortal, rng), rng, checks, shared=shared
         )
+        outside = replace(outside, connect=self._connect)
         batch = Batch(name, self.folder / f"{name}.yaml", "0" * 64, {}, entries, ())
         settings = resolve({"concurrency": 4, "assume_length": "3750ms", **flags}, {}, {})
         setup = Setup(batch, settings, RunDir(self.place(name)))
@@ -126,6 +147,11 @@ class AccountWorld:
         task = asyncio.ensure_future(drive(setup, endpoint, bus, outside, control))
         mortal.on_death = task.cancel
         return Process(mortal, task, events, engines)
+
+    @asynccontextmanager
+    async def _connect(self, *arguments: Any, **more: Any) -> AsyncIterator[Any]:
+        async with registry.connect(*arguments, **more) as provider:
+            yield Forgetful(provider, self.forgotten)
 
     async def run(self, name: str, entries: tuple[Entry, ...], **flags: Any) -> int | None:
         """Run a batch to the end of its process."""

@@ -55,6 +55,26 @@ def test_a_removed_run_directory_costs_nothing(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_a_generation_that_the_service_has_forgotten_fails_soon_and_is_paid_for_again_only_on_request(
+    tmp_path: Path,
+) -> None:
+    async def story(world: AccountWorld) -> None:
+        assert await world.run("first", entries("a")) == 0
+        [event] = world.accepted()
+        shutil.rmtree(world.place("first"))
+        started = world.loop.time()
+        world.forgotten.add(event["generation_id"])
+        assert await world.run("second", entries("a")) == 1
+        [row] = world.report("second")["jobs"]
+        assert (row["state"], row["error"]["kind"]) == ("failed", "unknown_generation")
+        assert world.loop.time() - started < 300.0
+        assert len(world.accepted()) == 1
+        assert await world.run("second", entries("a"), retry_failed=True) == 0
+        assert len(world.accepted()) == 2
+
+    play(tmp_path, story)
+
+
 def test_reuse_off_pays_for_a_fresh_result(tmp_path: Path) -> None:
     async def story(world: AccountWorld) -> None:
         assert await world.run("first", entries("a")) == 0

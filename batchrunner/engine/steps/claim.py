@@ -55,6 +55,7 @@ async def reuse(context: StepContext, fingerprint: str, answer: Reuse, _breaker_
         request_id=f"{REUSED}{answer.source.batch_id}.{record.job.key}.{number}",
         submitted_at=deps.clock.now(),
         generation_id=answer.generation_id,
+        completed_at=None if answer.in_flight else deps.clock.now(),
         credits=0.0,
         estimate=0.0,
     )

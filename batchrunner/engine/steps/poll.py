@@ -1,5 +1,7 @@
 """The poll step: read the state of a generation once."""
 
+from dataclasses import replace
+
 from batchrunner.engine.backoff import Backoff
 from batchrunner.engine.confirmation import TERMINAL, unnamed
 from batchrunner.engine.outcomes import (
@@ -15,6 +17,8 @@ from batchrunner.engine.steps.context import StepContext, fail_generation, retry
 from batchrunner.errors import CallError, Problem
 from batchrunner.job import Move, Record
 from batchrunner.providers.base import GenerationStatus, Phase
+
+_REUSED_GRACE_S = 60.0  # for a generation whose clip is gone where another batch delivered it
 
 
 async def poll(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
@@ -55,7 +59,11 @@ async def _failed_poll(context: StepContext, fingerprint: str, generation_id: st
     now, own_failures = context.deps.clock.monotonic(), context.calls.failures("poll", fingerprint)
     history = context.polls.of(fingerprint)
     history.failed(error, now, own_failures)
-    decision = after_failed_poll(error, history, now, context.policy, generation_id, own_failures)
+    last, policy = context.records[fingerprint].last, context.policy
+    if last.is_reused and last.completed_at is not None:
+        # It was delivered before, so it is not too new to be visible.
+        policy = replace(policy, not_found_grace_s=min(_REUSED_GRACE_S, policy.not_found_grace_s))
+    decision = after_failed_poll(error, history, now, policy, generation_id, own_failures)
     if isinstance(decision, Problem):
         return await fail_generation(context, fingerprint, decision)
     if isinstance(decision, Backoff):
