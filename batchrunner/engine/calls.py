@@ -107,7 +107,8 @@ class CallHealth:
         if self.is_lasting(call):
             return breaker.reason
         waited_s = self._deps.clock.monotonic() - (breaker.since or 0.0)
-        return StopReason(breaker.reason.kind, f"{breaker.reason}; waited {length_text(waited_s)}")
+        reason = breaker.reason.rstrip(".")
+        return StopReason(breaker.reason.kind, f"{reason}; waited {length_text(waited_s)}")
 
     def is_lasting(self, call: str) -> bool:
         """Return whether waiting does not help, because settings of this machine have to be corrected."""
