@@ -32,13 +32,13 @@ _NOTES = {
         "Each run searches the service's log for the request. Search there yourself, too. If you find it: {} --adopt "
         "GENERATION_ID. If it was not accepted: {} --release. A wrong release pays twice."
     ),
-    "in_flight": "Downloads the clips that are in flight. Nothing is paid for again.",
+    "in_flight": "Downloads the clips that are in flight, at no further charge.",
     "pending": "Submits the jobs that are left. Finished jobs are not repeated.",
 }
 _HELD_NOTE = (
     "Wait until the batch that has these jobs has ended, then run this one again: it delivers their clips at no charge."
 )
-_RECHECK_NOTE = "Asks the service for these clips again. Nothing is paid for again."
+_RECHECK_NOTE = "Asks the service for these clips again, at no further charge."
 _CHANGE_FIRST = "The same request would fail again. Change the job first."
 _KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
 

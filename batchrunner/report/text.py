@@ -5,7 +5,7 @@ outside are made printable here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from textwrap import wrap
 from typing import Any
@@ -45,6 +45,7 @@ def headline(report: dict[str, Any]) -> str:
     paid = f"{size_text(totals['bytes'])}, {count_text(totals['generations'], 'generation')}"
     if report["money"]["spent"]:
         paid += f", {dollars(report['money']['spent'])} spent"
+        paid += " (earlier manifests included)" if report["earlier_jobs"] else ""
     counts = f"{totals['succeeded']:,} of {count_text(totals['jobs'], 'job')} succeeded{took}"
     return f"{counts}{''.join(state_counts)}; {paid}{continued}."
 
@@ -130,7 +131,9 @@ def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> 
             if cause.state == state:
                 key = (cause.command, "" if cause.command else cause.note)
                 label = _TO_DO if state == "failed" and not cause.command else _NEXT[state]
-                steps.setdefault(key, NextStep(label, cause.command, cause.note))
+                step = steps.setdefault(key, NextStep(label, cause.command, cause.note))
+                if cause.note not in step.text:  # one command does several things
+                    steps[key] = replace(step, text=f"{step.text} {cause.note}")
     return list(steps.values())
 
 

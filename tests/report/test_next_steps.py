@@ -104,3 +104,11 @@ def test_an_attempt_that_is_billed_anyway_is_asked_for_again_at_no_charge() -> N
     withheld = replace(BROKEN, error=Problem("no_link", "there is no link", fault="service"))
     assert isinstance(withheld.last, Attempt)
     assert commands("", withheld) == [CONTINUE]
+
+
+def test_a_command_names_everything_that_it_does() -> None:
+    run = replace(RUN, exit_status=130, stopped="SIGINT received", stop_kind="")
+    (step,) = next_steps(build(snapshot(FLYING, WAITING, run=run), "0.1.0"))
+    assert step.command == CONTINUE
+    assert "Downloads the clips that are in flight" in step.text
+    assert "Submits the jobs that are left" in step.text

@@ -230,6 +230,8 @@ def test_headlines_name_the_outcome() -> None:
         "1 of 6 jobs succeeded in 12 s, 1 failed, 2 in doubt, 1 in flight, 1 not submitted; "
         "1.2 MB, 3 generations, $1.00 spent."
     )
+    earlier = replace(snapshot(*[record(n, State.SUCCEEDED) for n in "abc"]), entries=snapshot(*ALL[:1]).entries)
+    assert "spent (earlier manifests included)" in writer.headline(built(earlier))
     going = replace(RUN, finished_at=None)
     assert writer.headline(built(snapshot(ALL[4], run=going))) == (
         "0 of 1 job succeeded so far, 1 not submitted; 0 bytes, 0 generations."

@@ -474,7 +474,7 @@ def test_a_clip_that_never_arrives_complete_is_kept_or_fails_with_a_reason(tmp_p
             assert f".batchrunner/set_aside/{kept.name}" in text
         [cause] = causes(sim.report)
         assert "--retry-failed" not in f"{cause.command} {cause.hints}"
-        assert "Nothing is paid for again" in cause.note
+        assert "at no further charge" in cause.note
         assert await sim.run(entries("a")) == 1
         assert list(sim.accepted().values()) == [1]
         assert [job.name for job in sim.path(".batchrunner/set_aside").iterdir()] == [kept.name]

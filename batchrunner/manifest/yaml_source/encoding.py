@@ -20,6 +20,10 @@ def decode(data: bytes, findings: Findings) -> str | None:
     if wide:
         findings.error("encoding", START, f"the manifest is {wide} text, not UTF-8", "save it as UTF-8")
         return None
+    if data.startswith(b"PK\x03\x04"):
+        hint = "save the sheet as CSV UTF-8 and run the .csv file"
+        findings.error("encoding", START, "the manifest is a ZIP archive, such as an Excel workbook", hint)
+        return None
     findings.text = data
     try:
         text = data.decode("utf-8-sig")
