@@ -11,13 +11,15 @@ from batchrunner.errors import UsageError
 from tests.soak.batch import make_batch
 from tests.soak.processes import Service, call
 
+KEY = "key-0123456789abcdef"
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A batch of two jobs that has ended, in a folder with the state and a config.yaml; and its environment."""
     folder = tmp_path_factory.mktemp("account")
     with Service(folder, "--duration", "50ms") as service:
-        environment = dict(service.environment())
+        environment = {**service.environment(), "AIMLAPI_KEY": KEY}
         config = folder / "config" / "batchrunner"
         config.mkdir(parents=True)
         (config / "config.yaml").write_text("accounts: {default: {concurrency: 8, max_cost_per_day: $20}}")
@@ -36,6 +38,12 @@ def test_the_command_shows_balance_spend_and_budgets(ran: tuple[Path, dict[str, 
     assert shown["limits"]["max_cost_per_day_usd"] == 20
     assert [row["generations"] for row in shown["by_batch"]] == [2]
     assert shown["in_flight"] == shown["in_doubt"] == []
+
+
+def test_the_state_folder_does_not_contain_the_key(ran: tuple[Path, dict[str, str]]) -> None:
+    files = [path for path in (ran[0] / "state").rglob("*") if path.is_file()]
+    assert any(path.name.startswith("index-") for path in files)
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
 def test_without_the_service_the_balance_is_unknown_and_the_rest_is_shown(ran: tuple[Path, dict[str, str]]) -> None:
