@@ -214,7 +214,8 @@ def _continue(services: "Services", origin: Path, place: Path, left: Left) -> Fi
     """Continue one run from what a cut left, to its end."""
     _set_out(origin, left, place, place / "world")
     with services.at(place / "world" / "service") as service:
-        batch = Batch(place, {"AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": "powercut"}, place / "world" / "out")
+        address = {"AIMLAPI_BASE_URL": service.url, "AIMLAPI_KEY": "powercut", "XDG_STATE_HOME": str(place / "state")}
+        batch = Batch(place, address, place / "world" / "out")
         doubtful = _doubtful(left)
         status = batch.run("--concurrency", str(8 + len(doubtful)))
         if not (batch.output / "report.json").exists():
