@@ -488,11 +488,11 @@ def test_a_clip_whose_check_reached_its_limit_is_checked_again_by_the_next_run(
     check = decoder.check_decodes
     checked: list[Path] = []
 
-    def bounded(path: Path, allow: decoder.Allow) -> decoder.Decoded:
+    def bounded(path: Path, allow: decoder.Allow, observe: decoder.Observe) -> decoder.Decoded:
         checked.append(path)
         if len(checked) == 1:
             raise decoder.CheckLimit("it took more than 60 s")
-        return check(path, allow)
+        return check(path, allow, observe)
 
     monkeypatch.setattr(decoder, "check_decodes", bounded)
 

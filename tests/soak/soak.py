@@ -105,6 +105,7 @@ class _Life:
     faults: preload.Faults | None
     runs: int = 0
     hits: int = 0
+    latest_s: float = _LATEST_S
     active: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
@@ -140,7 +141,10 @@ class _Life:
             status = _done(self.batch)
             if status is not None:  # it was done before the signal, which may have come during its exit
                 return status
-            self.active |= submitting(self.batch)
+            met = submitting(self.batch) - self.active
+            self.active |= met
+            if not met:  # on a busy machine runs start late: without this, no kill would meet a submission
+                self.latest_s = min(_LATEST_S * 4, self.latest_s * 1.15)
             if self.faults and ended in _GIVES_UP:  # by itself, because its disk failed
                 return None
             self.hits += 1
@@ -150,14 +154,14 @@ class _Life:
     def _lasts(self, command: Command) -> bool:
         """Return whether the run is still active at the moment of its stop. Its disk may fail before that."""
         if self.faults:
-            if command.ended_within(self.rng.uniform(0.0, 2 * _LATEST_S)):
+            if command.ended_within(self.rng.uniform(0.0, 2 * self.latest_s)):
                 return False
             calls = preload.Calls(self.rng.randrange(1, preload.Calls.ALL + 1))
             self.faults.set(calls, self.rng.choice([errno.EIO, errno.ENOSPC]), self.rng.choice([0.1, 1.0]))
-            if command.ended_within(self.rng.uniform(0.0, _LATEST_S / 2)):
+            if command.ended_within(self.rng.uniform(0.0, self.latest_s / 2)):
                 return False
             self.faults.clear()
-        return not command.ended_within(self.rng.uniform(0.0, _LATEST_S))
+        return not command.ended_within(self.rng.uniform(0.0, self.latest_s))
 
 
 def _holds_the_lock(batch: Batch, command: Command) -> None:
