@@ -168,7 +168,7 @@ def test_no_place_contains_a_secret(
     monkeypatch.setenv("BATCHRUNNER_NOTIFY", f"{service.url}/T0/{HOOK}?x={HOOK}")
     (tmp_path / "night.yaml").write_text(manifest())
     ran = shell("run", "night.yaml", "--log-format", form)
-    assert ran.status in {1, 3}, ran.err
+    assert ran.status in {1, 3, 5}, ran.err
     places = {"standard output": ran.out.encode(), "standard error": ran.err.encode()}
     for arguments in (["status", "night.yaml"], ["status", "--json", "output/night"], ["report", "output/night"],
                   ["plan", "night.yaml"], ["plan", "--json", "night.yaml"], ["verify", "output/night"]):  # fmt: skip
