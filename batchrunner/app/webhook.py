@@ -79,7 +79,7 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
     """Post `body` within ten seconds. Returns an error message without the address, or None."""
     import aiohttp  # a run without work needs no HTTP client
 
-    target = url.replace("{status}", str(body.get("exit_status", ""))).replace(_EVENT, body["event"])
+    target = url.replace("{status}", str(body.get("exit_status", ""))).replace(_EVENT, str(body.get("event", "")))
     host = urlsplit(url).hostname
     proxy = (proxies or Proxies()).for_url(url)
     timeout = aiohttp.ClientTimeout(total=_WITHIN_S)

@@ -64,8 +64,8 @@ def test_the_summary_says_what_happened_and_what_to_do(visit: Any, run_folder: P
     causes = page.locator(".cause").all_inner_texts()
     assert len(causes) == 2
     assert "content checker" in causes[0]
-    assert "--retry-failed" in causes[0]
-    assert "--in-doubt resubmit" in causes[1]
+    assert "The same request would fail again." in causes[0]
+    assert "batchrunner resolve" in causes[1]
     assert page.locator("svg.timeline").is_visible()
     assert page.locator("svg.chart").count() == 3
     assert page.locator(".gallery .card").count() == 6
@@ -138,21 +138,19 @@ def test_provenance_is_shown_on_request(visit: Any, run_folder: Path) -> None:
         assert fact in text
 
 
-def test_a_command_can_be_copied(visit: Any, run_folder: Path) -> None:
-    page = visit(run_folder / "report.html", permissions=["clipboard-read", "clipboard-write"]).page
+def test_a_command_can_be_copied(visit: Any, large: Path) -> None:
+    page = visit(large, permissions=["clipboard-read", "clipboard-write"]).page
     page.locator(".cause .copy").first.click()
     page.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert (
-        copied == "batchrunner run night.yaml --output 'run dir' --provider sandbox --faults faults.yaml --retry-failed"
-    )
+    assert copied == "batchrunner run nights/heroes.yaml --retry-failed"
 
 
 def test_the_page_works_without_the_clips(visit: Any, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_bytes((run_folder / "report.html").read_bytes())
     opened = visit(tmp_path / "report.html")
     opened.page.locator(".play").first.click()
-    opened.page.wait_for_function("() => document.querySelector('.pane.result[title*=\"not beside\"]')")
+    opened.page.wait_for_function("() => document.querySelector('.pane.result[title*=\"not in the directory\"]')")
     assert opened.page.locator(".play").first.is_visible()
     assert all("ERR_FILE_NOT_FOUND" in said for said in opened.complaints)
     opened.complaints.clear()
@@ -174,10 +172,10 @@ def test_hostile_text_is_inert(visit: Any, run_folder: Path, wicked: Path) -> No
     assert HOSTILE not in text
 
 
-@pytest.mark.parametrize("which", ["run", "wicked", "large"])
+@pytest.mark.parametrize("which", ["run_folder", "wicked", "large"])
 def test_a_phone_needs_no_sideways_scroll(visit: Any, which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
-    page = visit(path / "report.html" if which == "run" else path, **PHONE).page
+    page = visit(path / "report.html" if which == "run_folder" else path, **PHONE).page
     page.locator(".card").last.scroll_into_view_if_needed()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert no_sideways_scroll(page)

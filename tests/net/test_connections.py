@@ -240,7 +240,13 @@ async def command(folder: Path, environment: dict[str, str], *options: str) -> t
         sys.executable,
         *arguments,
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "AIMLAPI_KEY": SECRET, **environment},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": "/usr/bin",
+            "AIMLAPI_KEY": SECRET,
+            "BATCHRUNNER_STATE": str(folder / "state"),
+            **environment,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
