@@ -25,6 +25,7 @@ _CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 # Zeros cover this part of the whole file, whatever range is asked for.
 _ZEROED = (0.4, 0.6)
+_LEAST_ZEROED_BYTES = 64  # of a resumed download: one or two zeros may be no damage that a decoder can find
 _SLOW_STEPS = 16
 # What a library that spells links anew would change: lower-case hex, escapes that need none, marks that could have one.
 _SIGNATURE = "sig=a%2fb+c%2B%28d%29;e|f[0]%7e"
@@ -193,4 +194,4 @@ def detour(request: web.Request, kind: str) -> web.Response | None:
 def _zeroed(data: bytes, at: int, size_bytes: int) -> bytes:
     first, last = (int(size_bytes * share) for share in _ZEROED)
     low, high = max(first - at, 0), min(last - at, len(data))
-    return data if low >= high else data[:low] + bytes(high - low) + data[high:]
+    return data if high - low < _LEAST_ZEROED_BYTES else data[:low] + bytes(high - low) + data[high:]
