@@ -371,9 +371,15 @@ def test_ranges_are_parsed(range_header: str | None, if_range: str | None, expec
 
 
 def test_zeros_cover_the_same_bytes_in_every_range() -> None:
-    whole = bytes([1]) * 100
-    pieces = b"".join(_zeroed(whole[at : at + 7], at, 100) for at in range(0, 100, 7))
-    assert pieces == _zeroed(whole, 0, 100) == bytes([1]) * 40 + bytes(20) + bytes([1]) * 40
+    whole = b"x" * 10_000
+    pieces = b"".join(_zeroed(whole[at : at + 1000], at, 10_000) for at in range(0, 10_000, 1000))
+    assert pieces == _zeroed(whole, 0, 10_000) == b"x" * 4000 + bytes(2000) + b"x" * 4000
+
+
+def test_a_resumed_download_is_never_damaged_by_a_few_bytes_only() -> None:
+    rest = b"x" * 4050
+    assert _zeroed(rest, 5950, 10_000) == rest
+    assert _zeroed(rest + b"x" * 50, 5900, 10_000).count(0) == 100
 
 
 def paged(**query: str) -> list[str | None]:
