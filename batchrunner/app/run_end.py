@@ -15,7 +15,7 @@ from batchrunner.app.run_signals import EXIT_STATUSES
 from batchrunner.app.setup import Setup
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
-from batchrunner.errors import ExitStatus, LocalFault
+from batchrunner.errors import ExitStatus, JournalError, LocalFault
 from batchrunner.events import EventBus, Noticed, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
@@ -95,7 +95,14 @@ async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, ou
 
 
 def _snapshot(setup: Setup, journal: Journal, records: JobRecords) -> Snapshot:
-    """Return the batch as the journal has it. `records` has the same ones: reading 100,000 again takes seconds."""
+    """Return the batch as the journal has it.
+
+    `records` has the same records unless a save failed: reading 100,000 again takes seconds.
+    """
+    if not records.matches_journal:
+        with suppress(JournalError):
+            if (stored := journal.snapshot()) is not None:
+                return replace(stored, entries=setup.batch.entries)
     return replace(journal.story(), entries=setup.batch.entries, records=records.view)
 
 

@@ -25,6 +25,7 @@ class JobRecords:
 
     records: at the start of the run. The mapping is kept and updated, so views of its values stay current: the
     provider that searches for lost attempts reads one. ledger: it is updated.
+    matches_journal: False after a save failed: the journal may have stored the record all the same.
     """
 
     def __init__(self, records: dict[str, Record], deps: Dependencies, ledger: Ledger) -> None:
@@ -32,6 +33,7 @@ class JobRecords:
         self._deps = deps
         self._ledger = ledger
         self._notices: set[str] = set()
+        self.matches_journal = True
 
     def __getitem__(self, fingerprint: str) -> Record:
         return self._records[fingerprint]
@@ -57,7 +59,7 @@ class JobRecords:
 
     async def store(self, move: Move, record: Record, *, attempts: int = 1) -> Record:
         """Store a record whose last move was `move`. attempts: how many of its latest changed. Raises LocalFault."""
-        await self._deps.journal.save(record, attempts=attempts)
+        await self._save(record, attempts)
         self.update(record)
         self._deps.account.moved(record)
         deps = self._deps
@@ -78,7 +80,7 @@ class JobRecords:
             record = advance(before, Move.BEGIN_SUBMIT, **intent)
             record = advance(record, Move.REFUSE, error=fault.problem, ended_at=clock.now())
             with suppress(LocalFault):
-                await self._deps.journal.save(record)
+                await self._save(record)
             self.update(record)
             self._deps.account.moved(record)
             raise
@@ -109,13 +111,20 @@ class JobRecords:
     async def generating(self, record: Record) -> None:
         """Store and announce that the service was seen working on a job for the first time. Raises LocalFault."""
         self.update(record)
-        await self._deps.journal.save(record)
+        await self._save(record)
         self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
 
     async def annotate(self, record: Record) -> None:
         """Store a record whose error has changed and whose state has not. Raises LocalFault."""
-        await self._deps.journal.save(record)
+        await self._save(record)
         self.update(record)
+
+    async def _save(self, record: Record, attempts: int = 1) -> None:
+        try:
+            await self._deps.journal.save(record, attempts=attempts)
+        except LocalFault:
+            self.matches_journal = False
+            raise
 
     def update(self, record: Record) -> None:
         """Replace a job's record without storing it: its state has not changed, or it is stored already."""
@@ -126,7 +135,7 @@ class JobRecords:
         """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""
         for record in list(self._records.values()):
             if record.state is State.IN_FLIGHT:
-                await self._deps.journal.save(record)
+                await self._save(record)
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
         """Announce a notice about a job. once: only if the same message was not announced before, for any job."""

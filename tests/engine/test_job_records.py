@@ -52,6 +52,7 @@ def test_a_move_that_the_disk_refuses_changes_and_announces_nothing() -> None:
         asyncio.run(stepping.context.records.move(stepping.fingerprint, Move.REFUSE))
     assert stepping.record is before
     assert stepping.announced == []
+    assert not stepping.context.records.matches_journal, "the journal may have stored it"
 
 
 def test_a_move_is_stored_and_announced() -> None:
