@@ -377,9 +377,9 @@ def test_zeros_cover_the_same_bytes_in_every_range() -> None:
 
 
 def test_a_resumed_download_is_never_damaged_by_a_few_bytes_only() -> None:
-    rest = b"x" * 4050
-    assert _zeroed(rest, 5950, 10_000) == rest
-    assert _zeroed(rest + b"x" * 50, 5900, 10_000).count(0) == 100
+    tail = b"x" * 4050
+    assert _zeroed(tail, 5950, 10_000) == tail
+    assert _zeroed(tail + b"x" * 50, 5900, 10_000).count(0) == 100
 
 
 def paged(**query: str) -> list[str | None]:
