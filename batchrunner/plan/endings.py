@@ -100,7 +100,7 @@ ENDINGS: Mapping[str, Ending] = {
     "disk_error": _person("Check the disk of the run directory, then run the same command again."),
     "inodes": _person("Remove files from the disk of the run directory, then run the same command again."),
     "file_limit": _person("Raise the limit of file sizes (ulimit -f), then run the same command again."),
-    "too_many_files": _person("Raise the limit of open files (ulimit -n), then run the same command again."),
+    "too_little": _person("Allow more memory or open files, or lower --downloads, then run the same command again."),
     "run_directory_gone": _person("Bring the run directory back, then run the same command again."),
     "journal_damaged": _person("See the message; run with --recover to continue what the journal knows."),
     "account_index": _person("Make the state folder writable (BATCHRUNNER_STATE), then run the same command again."),

@@ -1,5 +1,7 @@
 """The table of endings: exit statuses, advice, and priorities."""
 
+import errno
+
 import pytest
 
 from batchrunner.errors import ExitStatus, LocalFault
@@ -14,6 +16,7 @@ from batchrunner.plan.endings import (
     retry_of,
     stop_for,
 )
+from batchrunner.storage.durable_files import fault
 
 PLANNED = sorted(kind for kind, ending in ENDINGS.items() if ending.status is ExitStatus.STOPPED)
 PERSON = sorted(set(ENDINGS) - set(PLANNED))
@@ -46,6 +49,11 @@ def test_a_fault_of_this_machine_stops_with_its_own_kind() -> None:
     reason = stop_for(LocalFault("disk_full", "the disk is full"))
     assert (reason.kind, str(reason)) == ("disk_full", "the disk is full")
     assert reason.ending.status is ExitStatus.NEEDS_ACTION
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.ENOMEM, errno.EIO])
+def test_each_fault_of_a_file_has_an_ending(number: int) -> None:
+    assert fault(OSError(number, "it failed"), "a clip could not be stored").kind in ENDINGS
 
 
 @pytest.mark.parametrize("planned", PLANNED)
