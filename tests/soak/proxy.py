@@ -19,6 +19,9 @@ from typing import Self
 from tests.soak.processes import wait_for
 
 _BLOCK_BYTES = 16 * 1024
+# Requests and replies without a clip have a few hundred bytes, those with one some ten thousand.
+WITHIN_BYTES = (400, 3_000, 30_000)
+SHORT_BYTES = 100  # less than any request or reply: each connection fails in its first call
 
 
 class Harm(StrEnum):
@@ -41,11 +44,19 @@ class Fate:
 class Proxy:
     """A proxy to 127.0.0.1:`target`. Use it as a context manager; `port` is its own.
 
-    rate: share of damaged connections. hole_s: duration of a black hole. done: counts of the faults that occurred.
+    rate: share of damaged connections. hole_s: duration of a black hole. within: a fault occurs before so many bytes
+    have passed; one of them is drawn for each connection. done: counts of the faults that occurred.
     """
 
     def __init__(
-        self, target: int, seed: int, *, rate: float = 0.3, hole_s: float = 2.0, harms: Sequence[Harm] = tuple(Harm)
+        self,
+        target: int,
+        seed: int,
+        *,
+        rate: float = 0.3,
+        hole_s: float = 2.0,
+        harms: Sequence[Harm] = tuple(Harm),
+        within: Sequence[int] = WITHIN_BYTES,
     ) -> None:
         self.port = 0
         self.done: Counter[tuple[Harm, bool]] = Counter()
@@ -54,6 +65,7 @@ class Proxy:
         self._rate = rate
         self._hole_s = hole_s
         self._harms = list(harms)
+        self._within = list(within)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="proxy", daemon=True)
         self._over = asyncio.Event()
@@ -138,8 +150,7 @@ class Proxy:
     def _draw(self) -> Fate:
         if self._rng.random() >= self._rate:
             return Fate()
-        # Requests and replies without a clip have a few hundred bytes, those with one some ten thousand.
-        most = self._rng.choice([400, 3_000, 30_000])
+        most = self._rng.choice(self._within)
         return Fate(self._rng.choice(self._harms), self._rng.random() < 0.5, self._rng.randrange(most))
 
 

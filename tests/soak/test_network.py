@@ -8,7 +8,7 @@ import pytest
 from tests.soak.batch import Batch, make_batch, make_picture
 from tests.soak.oracle import check_batch
 from tests.soak.processes import Service, wait_for
-from tests.soak.proxy import Harm, Proxy
+from tests.soak.proxy import SHORT_BYTES, Harm, Proxy
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -61,7 +61,7 @@ def test_connections_are_damaged_in_the_middle(tmp_path: Path, harm: Harm) -> No
 def test_a_black_hole_ends_and_the_batch_continues(tmp_path: Path) -> None:
     with (
         Service(tmp_path, "--duration", "300ms") as service,
-        Proxy(service.port, 5, rate=1.0, hole_s=3.0, harms=[Harm.HOLE]) as proxy,
+        Proxy(service.port, 5, rate=1.0, hole_s=3.0, harms=[Harm.HOLE], within=[SHORT_BYTES]) as proxy,
     ):
         batch = make_batch(tmp_path, 6, {**service.environment(), "AIMLAPI_BASE_URL": proxy.url})
         with batch.start() as command:
