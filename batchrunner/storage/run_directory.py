@@ -4,9 +4,11 @@
 
     output/<name>/<id>.mp4                    results
     output/<name>/report.json, report.html, results.csv
+    output/<name>/review.jsonl                verdicts (`batchrunner.review.verdicts`)
     output/<name>/.batchrunner.witness        a copy of the journal's last position
     output/<name>/.batchrunner/journal.db     the journal
                               /lock           locked during a run; names the owner
+                              /review.lock    locked while a verdict is written
                               /lease.<number> replaces the lock on a file system without locks
                               /parts/         partial downloads
                               /kept/          results whose id now means another job
@@ -66,6 +68,16 @@ class RunDir:
         return self.internal_dir / "lock"
 
     @property
+    def review(self) -> Path:
+        """The verdicts on clips."""
+        return self.path / "review.jsonl"
+
+    @property
+    def review_lock(self) -> Path:
+        """The lock of the verdicts' file."""
+        return self.internal_dir / "review.lock"
+
+    @property
     def partial_dir(self) -> Path:
         """Partial downloads."""
         return self.internal_dir / "parts"
@@ -97,7 +109,7 @@ class RunDir:
         """
         folders = (self.internal_dir, self.partial_dir, self.kept, self.rejected_dir, self.posters, self.sandbox)
         journals = (self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm"))
-        files = (self.lock, self.witness, *journals)
+        files = (self.lock, self.witness, self.review, self.review_lock, *journals)
         for path in (*folders, *files):
             try:
                 mode = path.lstat().st_mode

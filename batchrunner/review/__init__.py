@@ -1,0 +1,1 @@
+"""Verdicts: which clips people, quality checks and hooks accept or reject."""
