@@ -1,8 +1,9 @@
 """How many polls in a row must show the same terminal status before it is believed. Pure.
 
-A failure that is believed may lead to another paid generation, so two polls must show it. A reply that names no
-generation may come from a proxy or be about another generation. It is believed after three polls in a row with the same
-status and link, and it never leads to a payment alone.
+A failure that is believed may lead to another paid generation, so two polls must show it. A completion frees the slot
+of its generation. Its link shows that the service has made a clip; without a link, two polls must show it. A reply that
+names no generation may come from a proxy or be about another generation. It is believed after three polls in a row with
+the same status and link, and it never leads to a payment alone.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from batchrunner.errors import Problem
 from batchrunner.providers.base import GenerationStatus, Phase
 
 POLLS_WITHOUT_ID = 3
-POLLS_OF_A_FAILURE = 2
+POLLS_WITHOUT_CLIP = 2  # of a failure, or of a completion without a link
 TERMINAL = {Phase.COMPLETED, Phase.FAILED}
 
 UNNAMED_FAILURE = "unnamed_failure"
@@ -48,7 +49,8 @@ class Confirmation:
             seen = _Seen(status.phase, place)
         seen = replace(seen, polls=seen.polls + 1, named=seen.named + status.named)
         self._seen = seen
-        needed = POLLS_OF_A_FAILURE if status.phase is Phase.FAILED else 1
+        has_clip = status.phase is Phase.COMPLETED and status.result_url is not None
+        needed = 1 if has_clip else POLLS_WITHOUT_CLIP
         return seen.named >= needed or seen.polls >= POLLS_WITHOUT_ID
 
     def reset(self) -> None:
@@ -58,7 +60,7 @@ class Confirmation:
     def may_pay(self) -> bool:
         """Return whether enough replies named the failed generation, so that another one may be paid for."""
         seen = self._seen
-        return seen is not None and seen.phase is Phase.FAILED and seen.named >= POLLS_OF_A_FAILURE
+        return seen is not None and seen.phase is Phase.FAILED and seen.named >= POLLS_WITHOUT_CLIP
 
 
 def unnamed(problem: Problem | None) -> Problem:

@@ -3,10 +3,12 @@
 Moments are of the monotonic clock, in seconds.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 
 from batchrunner.account.base import Hold, Reuse
+from batchrunner.engine.confirmation import TERMINAL, Confirmation
+from batchrunner.providers.base import GenerationStatus
 
 WAIT_S = 1.0  # until a claim is made again that waits for a slot of the account
 BUDGET_WAIT_S = 30.0  # the same for a budget, which jobs that fail give back
@@ -31,6 +33,7 @@ class SharedWork:
         self.orphans: tuple[str, ...] = ()
         self._orphans_at = float("-inf")
         self._denials: Counter[str] = Counter()
+        self._confirmations: defaultdict[str, Confirmation] = defaultdict(Confirmation)
         self._recheck_at: float | None = None
         self._last_done = False
 
@@ -83,6 +86,14 @@ class SharedWork:
             return ()
         self._orphans_at = now
         return self.orphans
+
+    def ended(self, generation_id: str, status: GenerationStatus) -> bool:
+        """Take in a reply about a generation of another batch. Return whether its end is confirmed."""
+        self._denials.pop(generation_id, None)
+        if status.phase in TERMINAL:
+            return self._confirmations[generation_id].confirms(status)
+        self._confirmations.pop(generation_id, None)
+        return False
 
     def denied(self, generation_id: str) -> bool:
         """Take in that the service denies a generation. Return whether it counts as ended."""

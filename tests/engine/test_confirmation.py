@@ -29,6 +29,12 @@ def test_replies_without_an_id_must_name_the_same_clip_three_times(
     assert [confirmation.confirms(completed(url)) for url in urls] == believed
 
 
+def test_a_completion_without_a_link_is_seen_twice() -> None:
+    confirmation = Confirmation()
+    assert [confirmation.confirms(completed(None, named=True)) for _ in range(2)] == [False, True]
+    assert confirmation.confirms(completed(A, named=True))
+
+
 def test_a_reply_that_names_the_generation_is_accepted_after_any_other_reply() -> None:
     confirmation = Confirmation()
     assert not confirmation.confirms(completed(A))

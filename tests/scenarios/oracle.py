@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from datetime import datetime
 from typing import Any
 
 from batchrunner.engine.policy import Policy
@@ -14,7 +13,8 @@ from batchrunner.sandbox.clips import marks
 from tests.orders import order_of
 from tests.scenarios.scenario import Story
 
-DOUBT_S = Policy(concurrency=1, poll_interval_s=1.0).doubt_s
+_POLICY = Policy(concurrency=1, poll_interval_s=1.0)
+DOUBT_S, NOT_FOUND_GRACE_S = _POLICY.doubt_s, _POLICY.not_found_grace_s
 _TOLERANCE = 0.8
 NO_ANSWER = {"cut", "timed_out", "no_id", "unavailable", "server_error"}  # reasons for which a submission is in doubt
 
@@ -123,17 +123,18 @@ def _bounded(story: Story) -> None:
     """The service's own count of generations in flight never exceeds the cap.
 
     A generation whose acceptance was not reported occupies its slot for as long as generations take, as far as known
-    then.
-    After that, the client cannot know of it.
+    then. After that, the client cannot know of it. Nor can it know of one that the service denied for so long that the
+    client had to believe it.
     """
+    began = {event["generation_id"]: event["at"] for event in story.ledger if event["event"] == "accepted"}
     reported = {
         attempt["generation_id"]
         for row in _all_rows(story)
         for attempt in row["attempts"]
-        if attempt["generation_id"] and _seconds(attempt["accepted_at"]) - _seconds(attempt["submitted_at"]) < DOUBT_S
+        if attempt["generation_id"]
+        and story.known_at.get(attempt["generation_id"], 0.0) - began[attempt["generation_id"]] < DOUBT_S
     }
     changes = []
-    began = {event["generation_id"]: event["at"] for event in story.ledger if event["event"] == "accepted"}
     took = [
         (event["at"], event["at"] - began[event["generation_id"]])
         for event in story.ledger
@@ -142,7 +143,7 @@ def _bounded(story: Story) -> None:
     ends = {event["generation_id"]: event["at"] for event in story.ledger if event["event"] in {"completed", "failed"}}
     for event in story.ledger:
         if event["event"] == "accepted":
-            end = ends.get(event["generation_id"], float("inf"))
+            end = min(ends.get(event["generation_id"], float("inf")), _denied_at(story, event["generation_id"]))
             end = end if event["generation_id"] in reported else min(end, _slot_ends(event["at"], took))
             changes += [(event["at"], 1), (end, -1)]
     running = highest = 0
@@ -150,6 +151,19 @@ def _bounded(story: Story) -> None:
         running += change
         highest = max(highest, running)
     _expect(highest <= max(story.caps), f"promise 4: {highest} generations in flight, cap {max(story.caps)}")
+
+
+def _denied_at(story: Story, generation_id: str) -> float:
+    """Return when the client believed that a generation does not exist: only after many denials, over a long time."""
+    denials = [
+        event["at"]
+        for event in story.ledger
+        if event["event"] == "refused"
+        and (event["call"], event["status"], event.get("generation_id")) == ("poll", 404, generation_id)
+    ]
+    believed_at = story.denied_at.get(generation_id, float("inf"))
+    is_allowed = len(denials) > 1 and believed_at - denials[0] > NOT_FOUND_GRACE_S
+    return believed_at if is_allowed else float("inf")
 
 
 def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
@@ -164,10 +178,6 @@ def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
         longest = 10 * known[-1] if count < 10 else known[-(-95 * count // 100) - 1]
         free_at = min(free_at, max(ended_at, at + _TOLERANCE * longest))
     return free_at
-
-
-def _seconds(rfc3339: str) -> float:
-    return datetime.fromisoformat(rfc3339).timestamp()
 
 
 def _report_is_true(story: Story, accepted: list[dict[str, Any]], rows: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine
 from batchrunner.errors import BatchrunnerError
 from batchrunner.events import CallFailed, Event, JobMoved
-from batchrunner.job import Entry, Job, Media, State, count_states
+from batchrunner.job import Entry, Job, Media, Record, State, count_states
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, fingerprint
 from batchrunner.media.decoder_pool import Here
@@ -115,6 +115,8 @@ class Story:
     active_at_last: int | None = None  # the same of the last run; None if it ended in order
     caps: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    known_at: dict[str, float] = field(default_factory=dict)  # by generation id: when the journal had it, true time
+    denied_at: dict[str, float] = field(default_factory=dict)  # the same: when it failed because the service denied it
 
     @property
     def rundir(self) -> RunDir:
@@ -122,6 +124,14 @@ class Story:
 
     def note(self, at: float, line: str) -> None:
         self.lines.append(f"{at:12.3f}  {line}")
+
+    def take_in(self, record: Record, at: float) -> None:
+        """Record what the journal knows now. The times in a journal are those of a clock that may be set."""
+        for attempt in record.attempts:
+            if attempt.generation_id:
+                self.known_at.setdefault(attempt.generation_id, EPOCH + at)
+        if record.generation_id and record.error is not None and record.error.kind == "unknown_generation":
+            self.denied_at.setdefault(record.generation_id, EPOCH + at)
 
 
 class Scenario:
@@ -338,7 +348,7 @@ class Scenario:
             self._refused(loop, story, refused, expected=disk_failure.occurred)
         story.active_at_last = None
         if mortal.dead or disk_failure.occurred:
-            story.active_at_last = active = self._active_submissions(story)
+            story.active_at_last = active = self._active_submissions(story, loop.time())
             story.active_at_deaths += active
             text = "died" if mortal.dead else "ended on a disk that failed"
             story.note(loop.time(), f"{text}, with {active} active submissions")
@@ -366,11 +376,13 @@ class Scenario:
         assert expected or story.damage, f"a run is refused: {text}"
         self.recovers = bool(story.damage) and not expected
 
-    def _active_submissions(self, story: Story) -> int:
+    def _active_submissions(self, story: Story, at: float) -> int:
         """Return the number of submissions whose outcome the journal does not have after the process ended."""
         snapshot = None
         with suppress(BatchrunnerError) if story.damage else nullcontext():
             snapshot = journal.read(story.rundir.journal)
+        for record in snapshot.records.values() if snapshot else ():
+            story.take_in(record, at)
         active = count_states(snapshot.records.values())[State.SUBMITTING] if snapshot else 0
         assert active <= self.concurrency, "more active submissions than slots"
         return active
@@ -385,7 +397,7 @@ class Scenario:
         """
         if story.active_at_last is None:
             return
-        cut = self._active_submissions(story) - story.active_at_last
+        cut = self._active_submissions(story, loop.time()) - story.active_at_last
         if cut > 0:
             story.active_at_deaths += cut
             story.note(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
@@ -441,6 +453,7 @@ def _listener(story: Story, loop: Loop) -> Callable[[Event], None]:
     def note(event: Event) -> None:
         if isinstance(event, JobMoved):
             record = event.record
+            story.take_in(record, loop.time())
             who = ", ".join(event.ids) or record.job.key
             why = f": {record.error.kind}: {record.error.message}" if record.error else ""
             story.note(loop.time(), f"{who} {event.move} -> {record.state}{why}"[:200])

@@ -131,7 +131,7 @@ def a_believer_of_the_first_reply_without_an_id(patch: pytest.MonkeyPatch) -> No
 
 def a_failure_is_seen_once(patch: pytest.MonkeyPatch) -> None:
     """The first reply that says failed pays for another generation."""
-    patch.setattr(confirmation, "POLLS_OF_A_FAILURE", 1)
+    patch.setattr(confirmation, "POLLS_WITHOUT_CLIP", 1)
 
 
 def every_answer_without_success_is_a_refusal(patch: pytest.MonkeyPatch) -> None:

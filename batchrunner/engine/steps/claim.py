@@ -9,7 +9,6 @@ from batchrunner.engine.steps.context import StepContext, forget_generation
 from batchrunner.engine.steps.deliver import delivered
 from batchrunner.errors import CallError
 from batchrunner.job import REUSED, Move, State
-from batchrunner.providers.base import Phase
 
 if TYPE_CHECKING:
     from batchrunner.engine.shared_work import SharedWork
@@ -86,7 +85,7 @@ async def poll_orphans(context: StepContext, shared: "SharedWork", generation_id
     for generation_id in generation_ids:
         try:
             status = await context.deps.provider.status(generation_id)
-            is_over = status.phase in (Phase.COMPLETED, Phase.FAILED)
+            is_over = shared.ended(generation_id, status)
         except CallError as error:
             is_over = error.kind == "unknown_generation" and shared.denied(generation_id)
         if is_over:

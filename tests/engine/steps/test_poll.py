@@ -137,6 +137,18 @@ def test_a_clip_without_an_id_is_fetched_after_the_third_poll_and_a_named_one_at
     assert followed(Phase.COMPLETED)[0] == [Download]
 
 
+def test_a_completion_without_a_link_frees_the_slot_only_when_it_is_seen_twice() -> None:
+    linkless = GenerationStatus(Phase.COMPLETED, "completed", result_url=None)
+    stepping = Stepping(make_record("a", State.IN_FLIGHT), Service(linkless, Phase.GENERATING, linkless, linkless))
+    for _ in range(3):
+        step = stepping.take("poll")
+        assert isinstance(step, PollAgain)
+        assert not step.over
+        assert stepping.record.last.completed_at is None
+    assert stepping.take("poll") == PollAgain(over=True)
+    assert stepping.record.last.completed_at is not None
+
+
 def test_a_failure_that_one_reply_names_and_others_do_not_never_pays() -> None:
     types, record = followed(FAILED, FAILED_UNNAMED, FAILED_UNNAMED)
     assert types == [PollAgain, PollAgain, Finish]

@@ -1,0 +1,33 @@
+"""When a generation of another batch, which no process polls, counts as ended."""
+
+import pytest
+
+from batchrunner.engine.shared_work import SharedWork
+from batchrunner.providers.base import GenerationStatus, Phase
+
+GENERATING = GenerationStatus(Phase.GENERATING, "generating")
+DONE = GenerationStatus(Phase.COMPLETED, "completed", result_url="https://e.com/a.mp4")
+LINKLESS = GenerationStatus(Phase.COMPLETED, "completed")
+FAILED = GenerationStatus(Phase.FAILED, "error")
+UNNAMED = GenerationStatus(Phase.FAILED, "error", named=False)
+
+
+@pytest.mark.parametrize(
+    ("replies", "ended"),
+    [
+        ([GENERATING, DONE], [False, True]),
+        ([LINKLESS, LINKLESS], [False, True]),
+        ([FAILED, GENERATING, FAILED, FAILED], [False, False, False, True]),
+        ([UNNAMED] * 3, [False, False, True]),
+    ],
+)
+def test_it_has_ended_when_its_terminal_status_is_confirmed(replies: list[GenerationStatus], ended: list[bool]) -> None:
+    shared = SharedWork()
+    assert [shared.ended("gen", reply) for reply in replies] == ended
+
+
+def test_it_has_ended_when_the_service_denies_it_three_times_in_a_row() -> None:
+    shared = SharedWork()
+    assert [shared.denied("gen") for _ in range(2)] == [False, False]
+    shared.ended("gen", GENERATING)
+    assert [shared.denied("gen") for _ in range(3)] == [False, False, True]
