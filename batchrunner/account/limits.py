@@ -10,7 +10,7 @@ the host of its base URL. Days and months are UTC, as the provider's are.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from batchrunner.account.names import Account
 from batchrunner.errors import UsageError
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.plan.money_limits import MoneyLimit
 from batchrunner.plan.prices import usd
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.settings import Setting
@@ -72,6 +73,35 @@ def over_budget(limits: Limits, today: float, month: float, estimate: float | No
                 f"${usd(max(0.0, limit - spent)):,.2f} is left"
             )
     return "", ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBudgets:
+    """The budgets of an account, with what all its batches have spent and reserved today and this month (UTC)."""
+
+    limits: Limits = field(default_factory=Limits)
+    spent_today: float = 0.0
+    reserved_today: float = 0.0
+    spent_month: float = 0.0
+    reserved_month: float = 0.0
+
+    def refusal(self, added: float, estimate: float | None) -> tuple[str, str]:
+        """Return what `over_budget` does after `added` more credits were reserved."""
+        today = self.spent_today + self.reserved_today + added
+        return over_budget(self.limits, today, self.spent_month + self.reserved_month + added, estimate)
+
+    @property
+    def rows(self) -> tuple[MoneyLimit, ...]:
+        """The budgets that are set."""
+        limits = self.limits
+        rows = []
+        if limits.credits_per_day is not None:
+            spent, reserved = self.spent_today, self.reserved_today
+            rows.append(MoneyLimit("max_cost_per_day", limits.credits_per_day, spent, reserved, "today"))
+        if limits.credits_per_month is not None:
+            spent, reserved = self.spent_month, self.reserved_month
+            rows.append(MoneyLimit("max_cost_per_month", limits.credits_per_month, spent, reserved, "this month"))
+        return tuple(rows)
 
 
 def day_of(now: float) -> int:

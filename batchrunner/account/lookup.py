@@ -1,14 +1,16 @@
 """Look up what other batches of the account have for a batch's jobs. Reads only; it needs no event loop."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from batchrunner.account import index, journals, presence, transactions
+from batchrunner.account import index, journals, presence, summary, transactions
 from batchrunner.account.base import Clip, Hold, Reuse
 from batchrunner.account.claiming import Outside
+from batchrunner.account.limits import AccountBudgets, Limits
 from batchrunner.account.names import Account
 from batchrunner.account.reuse import Decision, Unsettled, decide
 from batchrunner.account.rows import BatchRow
@@ -44,10 +46,18 @@ def exists(clip: Clip) -> bool:
     return status.st_size == clip.size_bytes and clip.path.is_file() and not clip.path.is_symlink()
 
 
-def known_elsewhere(
-    state: Path, account: Account, directory: Path, records: Sequence[Record]
-) -> dict[str, Reuse | Hold]:
-    """Return what a run in `directory` would find for these jobs. Writes nothing.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run would find in the account. jobs: what other batches have, by fingerprint."""
+
+    jobs: Mapping[str, Reuse | Hold] = field(default_factory=dict)
+    budgets: AccountBudgets = field(default_factory=AccountBudgets)
+
+
+def look_up(
+    state: Path, account: Account, directory: Path, records: Sequence[Record], limits: Limits, now: float
+) -> Found:
+    """Return what a run in `directory` would find for these jobs at `now` (wall time, s). Writes nothing.
 
     Batches whose process was killed are read from their journals, into a copy of the index in memory.
     Raises LocalFault, UsageError, JournalError.
@@ -64,4 +74,5 @@ def known_elsewhere(
             for batch_id in sorted(unsettled):
                 index.settle(copy, batch_id, is_running)
             found = survey(copy, batch, records, outside)
-    return {name: item for name, item in found.items() if isinstance(item, Reuse | Hold)}
+        budgets = summary.budgets(view, account.key, limits, now)
+    return Found({name: item for name, item in found.items() if isinstance(item, Reuse | Hold)}, budgets)

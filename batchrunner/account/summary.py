@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchrunner.account.limits import Limits, day_of
-from batchrunner.account.rows import IN_DOUBT, SUBMITTING
+from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
+from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING
 
 _UNBILLED = ("refused", "failed", "claimed")
 
@@ -150,3 +150,23 @@ def current_spend(
     query = "SELECT coalesce(sum(cost), 0.0) FROM spend_by_day WHERE account = ? AND day BETWEEN ? AND ?"
     today = connection.execute(query, (account, day_of(now), day_of(now))).fetchone()[0]
     return float(today), float(connection.execute(query, (account, *month)).fetchone()[0])
+
+
+def budgets(connection: sqlite3.Connection, account: str, limits: Limits, now: float) -> AccountBudgets:
+    """Return the account's budgets with what is spent and reserved. Reserved: claimed, in flight or in doubt."""
+    if limits.credits_per_day is None and limits.credits_per_month is None:
+        return AccountBudgets(limits)
+    month = month_of(now)
+    today, this_month = current_spend(connection, account, now, month)
+    states = ", ".join(repr(state) for state in (CLAIMED, SUBMITTING, IN_FLIGHT, IN_DOUBT))
+    query = (
+        "SELECT coalesce(sum(CASE WHEN at >= ? THEN cost END), 0.0), coalesce(sum(cost), 0.0) FROM submissions "
+        f"JOIN jobs USING (account, fingerprint, batch_id, request_id) WHERE account = ? AND state IN ({states}) "
+        "AND at >= ? AND at < ?"
+    )
+    since, until = month[0] * 86_400.0, (month[1] + 1) * 86_400.0
+    values = (day_of(now) * 86_400.0, account, since, until)
+    reserved_today, reserved_month = connection.execute(query, values).fetchone()
+    return AccountBudgets(
+        limits, today - reserved_today, reserved_today, this_month - reserved_month, float(reserved_month)
+    )

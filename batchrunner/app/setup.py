@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner import manifest
-from batchrunner.account.base import Hold, Reuse
-from batchrunner.account.folders import state_folder
-from batchrunner.account.lookup import known_elsewhere
+from batchrunner.account import config
+from batchrunner.account.folders import config_file, state_folder
+from batchrunner.account.limits import limits_for
+from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
 from batchrunner.app import price_list, rehearsal
 from batchrunner.app.signs import require_trusted
@@ -48,8 +49,8 @@ class Setup:
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
     journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known;
-    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. account, state:
-    the account and the folder of its index; None for the sandbox.
+    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. account, state,
+    limits_file: the account, the folder of its index, and the path of config.yaml; None for the sandbox.
     """
 
     batch: Batch
@@ -65,6 +66,7 @@ class Setup:
     only: tuple[str, ...] = ()
     account: Account | None = None
     state: Path | None = None
+    limits_file: Path | None = None
 
     @property
     def chosen(self) -> tuple[Entry, ...]:
@@ -109,7 +111,8 @@ def load(
     file, address = price_list.path_of(environment), address_of(environment)
     account, state = account_of(address, settings.account), state_folder(environment)
     listed = price_list.load(file, address)
-    return replace(setup, price_list=listed, price_file=file, account=account, state=state)
+    limits = config_file(environment)
+    return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -126,7 +129,7 @@ def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowe
 def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     """Return the plan of `start.run_batch`, its projection, and the wall time (s) of both. Writes nothing.
 
-    Raises JournalError.
+    Raises JournalError, UsageError, ManifestError, LocalFault.
     """
     now = rehearsal.begins_at(setup.sandbox, setup.rundir)
     settings, entries = setup.settings, setup.batch.entries
@@ -140,7 +143,8 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     named = frozenset(entry.job.fingerprint for entry in setup.chosen) if setup.only else None
     options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named)
     plan = build(entries, snapshot, prices, options)
-    elsewhere = _known_elsewhere(setup, plan)
+    found = _in_account(setup, plan, now)
+    elsewhere = found.jobs
     if elsewhere:
         plan = build(entries, snapshot, prices, replace(options, elsewhere=elsewhere))
     order = [fingerprint for fingerprint in order_of(setup.chosen) if fingerprint not in elsewhere]
@@ -148,19 +152,22 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     run_deadline = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline)
     end = run_deadline.end(0.0, now)
     admission = admission_of(setup, plan.records, snapshot)
-    projection = project(order, plan.records, admission, settings.concurrency, run_deadline.left(0.0, now))
+    left = run_deadline.left(0.0, now)
+    projection = project(order, plan.records, admission, settings.concurrency, left, found.budgets)
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
     return plan, projection, now
 
 
-def _known_elsewhere(setup: Setup, plan: Plan) -> Mapping[str, Reuse | Hold]:
-    """Return what other batches of the account have for the jobs that the plan would submit."""
-    if setup.account is None or setup.state is None or not setup.settings.reuse:
-        return {}
+def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
+    """Return what the account has for the jobs that the plan would submit, and its budgets."""
     names = dict.fromkeys(row.fingerprint for row in plan.rows if row.submits)
-    return known_elsewhere(setup.state, setup.account, setup.rundir.path, [plan.records[name] for name in names])
+    if setup.account is None or setup.state is None or not names:
+        return Found()
+    records = [plan.records[name] for name in names] if setup.settings.reuse else []
+    limits = limits_for(config.load(setup.limits_file) if setup.limits_file else {}, setup.account)
+    return look_up(setup.state, setup.account, setup.rundir.path, records, limits, now)
 
 
 def egress_of(setup: Setup, plan: Plan) -> Egress:

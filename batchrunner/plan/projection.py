@@ -9,10 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from batchrunner.account.limits import AccountBudgets
 from batchrunner.formatting import count_text
 from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission, AdmissionAction, TimeLeft
 from batchrunner.plan.ledger import Budget, Spend
+from batchrunner.plan.money_limits import MoneyLimit
+from batchrunner.plan.prices import Estimate
+
+_NO_BUDGETS = AccountBudgets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Projection:
     those that are reasons why a price is unknown. spend: so far.
     finish_in_s: when the last job would be done, or None. obstacles: reasons why the run would stop early.
     left_out: why a job would not be submitted, by fingerprint. costs: the expected cost of every job that waits for
-    its submission, in order, in credits; None if unknown. budget: in effect.
+    its submission, in order, in credits; None if unknown. limits: the budgets of the batch and of the account.
     """
 
     submissions: int
@@ -36,19 +41,8 @@ class Projection:
     obstacles: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     costs: tuple[float | None, ...] = ()
-    budget: Budget = field(default_factory=Budget)
+    limits: tuple[MoneyLimit, ...] = ()
     unknown_prices: frozenset[str] = frozenset()
-
-    def affordable(self, credits_: float) -> int:
-        """Return how many of the waiting jobs an amount pays for, in order. Jobs of unknown price are not counted."""
-        jobs = 0
-        for cost in self.costs:
-            if cost is not None:
-                credits_ -= cost
-                if round(credits_, 2) < 0:
-                    break
-                jobs += 1
-        return jobs
 
 
 def project(
@@ -57,45 +51,56 @@ def project(
     admission: Admission,
     concurrency: int,
     left: TimeLeft | None,
+    shared: AccountBudgets = _NO_BUDGETS,
 ) -> Projection:
-    """Simulate a run of `order` (fingerprints) from `records`. left: the remaining time, None without a limit."""
+    """Simulate a run of `order` (fingerprints) from `records`. left: the remaining time, None without a limit.
+
+    shared: the budgets of the account.
+    """
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
-    admitted, credits_, unpriced = 0, 0.0, 0
-    bases: Counter[str] = Counter()
-    unknown_prices = set[str]()
+    admitted: list[Estimate] = []
+    credits_ = 0.0
     left_out: dict[str, str] = {}
     waiting = [records[fingerprint] for fingerprint in order if records[fingerprint].state is State.PENDING]
     for record in waiting:
+        estimate = admission.prices.estimate(record.job)
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
-        decision = admission.decide(record, left and replace(left, seconds=left.seconds - start))
-        if decision.action is not AdmissionAction.GO:
+        further = left and replace(left, seconds=left.seconds - start)
+        if refusal := shared.refusal(credits_, estimate.credits)[1] or _refusal(admission, record, further):
             heapq.heappush(ends, start)
-            left_out[record.job.fingerprint] = decision.why
+            left_out[record.job.fingerprint] = refusal
             continue
         takes = admission.forecast.expected_s(record.job)
         known = known and takes is not None
         heapq.heappush(ends, start + (takes or 0.0))
-        estimate = admission.prices.estimate(record.job)
-        admitted += 1
-        bases[estimate.basis] += 1
+        admitted.append(estimate)
         credits_ += estimate.credits or 0.0
-        if estimate.credits is None:
-            unpriced += 1
-            unknown_prices.add(estimate.basis)
+    unpriced = [estimate.basis for estimate in admitted if estimate.credits is None]
     return Projection(
-        submissions=admitted,
+        submissions=len(admitted),
         credits=credits_,
-        unpriced=unpriced,
-        bases=bases,
-        unknown_prices=frozenset(unknown_prices),
+        unpriced=len(unpriced),
+        bases=Counter(estimate.basis for estimate in admitted),
+        unknown_prices=frozenset(unpriced),
         spend=spend,
         finish_in_s=max(ends) if known and ends else None,
         obstacles=_obstacles(left_out.values()),
         left_out=left_out,
         costs=tuple(admission.prices.estimate(record.job).credits for record in waiting),
-        budget=admission.ledger.budget,
+        limits=(*_own_limits(admission.ledger.budget, spend), *shared.rows),
     )
+
+
+def _refusal(admission: Admission, record: Record, left: TimeLeft | None) -> str:
+    """Return why a job would not be submitted, or "". Otherwise its price is reserved."""
+    decision = admission.decide(record, left)
+    return "" if decision.action is AdmissionAction.GO else decision.why
+
+
+def _own_limits(budget: Budget, spend: Spend) -> tuple[MoneyLimit, ...]:
+    limit = budget.limit
+    return () if limit is None else (MoneyLimit(budget.setting, limit, spend.spent, spend.reserved),)
 
 
 def _obstacles(reasons: Iterable[str]) -> tuple[str, ...]:

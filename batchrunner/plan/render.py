@@ -9,6 +9,7 @@ from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, rfc3339, size_text
 from batchrunner.plan.egress import Egress
+from batchrunner.plan.money_limits import BALANCE, Allowance, MoneyLimit, affordable, allowances, smallest
 from batchrunner.plan.plan import Plan, Row
 from batchrunner.plan.prices import dollars, usd
 from batchrunner.plan.projection import Projection
@@ -49,8 +50,7 @@ def as_text(
         note = "changed jobs only; " if rows else ""
         lines += [f"({note}--all lists all {len(plan.rows):,})"]
     sums = _sums(plan, projection, now)
-    if account is not None and not free:
-        sums += _balance(account, projection)
+    sums += _limits(projection, None if free else account)
     if free and projection.submissions:
         sums.append("The sandbox charges nothing; this is the price of the real service.")
     if leaving is not None:
@@ -88,7 +88,10 @@ def as_json(
 ) -> dict[str, Any]:
     """Return the plan for scripts. Units: US dollars, credits, bytes, seconds; None for unknown values."""
     balance = account.balance if account else None
-    limit, spend = projection.budget.limit, projection.spend
+    own = next((limit for limit in projection.limits if not limit.period), None)
+    spend = projection.spend
+    found = _allowances(projection, account)
+    least = smallest(found)
     return {
         "schema_version": 1,
         "submissions": projection.submissions,
@@ -97,11 +100,13 @@ def as_json(
             "expected_usd": round(usd(projection.credits), 6),
             "spent_usd": round(usd(spend.spent), 6),
             "reserved_usd": round(usd(spend.reserved), 6),
-            "budget_usd": None if limit is None else round(usd(limit), 6),
-            "budget_setting": projection.budget.setting or None,
-            "budget_jobs": None if limit is None else projection.affordable(limit - spend.worst),
+            "budget_usd": own and round(usd(own.limit), 6),
+            "budget_setting": own and own.name,
+            "budget_jobs": own and affordable(own.left, projection.costs),
             "balance_usd": balance and balance.usd,
-            "balance_jobs": balance and projection.affordable(balance.credits),
+            "balance_jobs": balance and affordable(balance.credits, projection.costs),
+            "limits": [_limit_json(item) for item in found],
+            "smallest_limit": least and least.limit.name,
             "expected_credits": projection.credits,
             "unpriced": projection.unpriced,
             "bases": dict(projection.bases),
@@ -112,6 +117,14 @@ def as_json(
         "obstacles": list(projection.obstacles),
         "egress": leaving and leaving.as_facts(),
         "jobs": [_row_json(row, projection.left_out) for row in plan.rows],
+    }
+
+
+def _limit_json(item: Allowance) -> dict[str, Any]:
+    limit = item.limit
+    amounts = {"limit": limit.limit, "spent": limit.spent, "reserved": limit.reserved, "left": limit.left}
+    return {"name": limit.name, "jobs": item.jobs} | {
+        f"{name}_usd": round(usd(one), 6) for name, one in amounts.items()
     }
 
 
@@ -171,32 +184,58 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
             else ""
         )
         lines.append(f"Spent so far: {dollars(spend.spent)}{also}.")
-    if projection.budget.limit is not None:
-        left = projection.budget.limit - spend.worst
-        amounts = f"{dollars(projection.budget.limit)} ({projection.budget.setting}), {dollars(left)} left"
-        lines.append(f"Budget: {amounts}{_enough(left, projection)}.")
     if projection.finish_in_s:
         end = rfc3339(now + projection.finish_in_s)
         lines.append(f"It would finish in about {length_text(projection.finish_in_s)} ({end}).")
     return [*lines, *(f"Stopped early: {obstacle}." for obstacle in projection.obstacles)]
 
 
-def _enough(credits_: float, projection: Projection) -> str:
+def _limits(projection: Projection, account: AccountView | None) -> list[str]:
+    """Return a line for each limit of money, and one that names the smallest."""
+    found = _allowances(projection, account)
+    lines = [f"{_amounts(item.limit)}{_enough(item.jobs, projection)}." for item in found]
+    if account is not None and account.balance is None and account.note:
+        lines.append(f"Balance: unknown ({printable(account.note, 200)}).")
+    least, priced = smallest(found), _priced(projection)
+    if least is not None and len(found) > 1 and least.jobs < priced:
+        lines.append(f"The smallest limit is {_name(least.limit)}: it pays for {least.jobs:,} of {priced:,} jobs.")
+    return lines
+
+
+def _allowances(projection: Projection, account: AccountView | None) -> tuple[Allowance, ...]:
+    limits = projection.limits
+    if account is not None and account.balance is not None:
+        limits = (*limits, MoneyLimit(BALANCE, account.balance.credits))
+    return allowances(limits, projection.costs)
+
+
+def _amounts(limit: MoneyLimit) -> str:
+    """Return a limit with what is left of it, for people."""
+    if limit.name == BALANCE:
+        return f"Balance: {dollars(limit.limit)}"
+    left = f"{dollars(limit.limit)} ({limit.name}), {dollars(max(0.0, limit.left))} left"
+    if not limit.period:
+        return f"Budget: {left}"
+    reserved = f" and {dollars(limit.reserved)} reserved" if limit.reserved else ""
+    return f"Budget of the account: {left} after {dollars(limit.spent)} spent{reserved} {limit.period}"
+
+
+def _name(limit: MoneyLimit) -> str:
+    return "the balance" if limit.name == BALANCE else limit.name
+
+
+def _enough(jobs: int, projection: Projection) -> str:
     """Return how many of the waiting jobs an amount pays for, as the end of a sentence."""
-    priced = sum(cost is not None for cost in projection.costs)
+    priced = _priced(projection)
     if not priced:
         return ""
-    jobs = projection.affordable(credits_)
     return f", enough for {'all ' if jobs == priced else ''}{f'{jobs:,} of ' if jobs < priced else ''}" + (
         f"{priced:,} jobs" if priced != 1 else "the job" if jobs else "1 job"
     )
 
 
-def _balance(account: AccountView, projection: Projection) -> list[str]:
-    """Return the line about the account's balance."""
-    if account.balance is None:
-        return [f"Balance: unknown ({printable(account.note, 200)})."] if account.note else []
-    return [f"Balance: {dollars(account.balance.credits)}{_enough(account.balance.credits, projection)}."]
+def _priced(projection: Projection) -> int:
+    return sum(cost is not None for cost in projection.costs)
 
 
 def _cost(projection: Projection) -> str:

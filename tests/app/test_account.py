@@ -1,31 +1,43 @@
 """What a plan and a start say of other batches of the account."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from batchrunner.account.base import HELD_BY_BATCH, Hold, Reuse, Source
 from batchrunner.account.names import account_of
 from batchrunner.app.account import overview
-from batchrunner.app.setup import Setup, plan_batch
+from batchrunner.app.setup import Setup, plan_batch, prices_of
+from batchrunner.clock import wall_time
 from batchrunner.errors import Problem
 from batchrunner.job import Entry, Job
 from batchrunner.manifest import Batch
+from batchrunner.plan.prices import dollars, usd
+from batchrunner.plan.render import AccountView, as_json, as_text
+from batchrunner.providers.base import Balance
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
-from tests.account.batches import ACCOUNT, Process, jobs, run
+from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
 
 
-def planned(folder: Path, wanted: list[Job], **flags: object) -> dict[str, tuple[str, str]]:
-    """Return action and note of each job of a new batch in `folder`."""
+def setup_of(folder: Path, wanted: list[Job], flags: Mapping[str, object], limits: str = "") -> Setup:
+    """Return the setup of a new batch in `folder`. limits: the fields of the default account in config.yaml."""
     entries = tuple(Entry(place, f"job{place}", job) for place, job in enumerate(wanted))
-    batch = Batch("second", folder / "second.yaml", "0" * 64, {}, entries, ())
-    setup = Setup(
-        batch,
+    config = folder / "config.yaml"
+    if limits:
+        config.write_text(f"accounts: {{default: {{{limits}}}}}")
+    return Setup(
+        Batch("second", folder / "second.yaml", "0" * 64, {}, entries, ()),
         resolve({"assume_length": "10s", **flags}, {}, {}),
         RunDir(folder / "second"),
         account=account_of(ACCOUNT),
         state=folder / "state",
+        limits_file=config,
     )
-    plan, projection, _ = plan_batch(setup)
+
+
+def planned(folder: Path, wanted: list[Job], **flags: object) -> dict[str, tuple[str, str]]:
+    """Return action and note of each job of a new batch in `folder`."""
+    plan, projection, _ = plan_batch(setup_of(folder, wanted, flags))
     assert projection.submissions == plan.submissions
     return {row.id: (row.action, row.note) for row in plan.rows}
 
@@ -81,3 +93,48 @@ def test_a_start_says_where_the_other_batch_is() -> None:
     [message] = overview(found)
     assert message.startswith("the batch hero is in /out/hero: ")
     assert "2 jobs paid for there will be delivered here at no charge; 1 job will wait for it" in message
+
+
+def test_a_plan_shows_the_limits_of_money_and_the_smallest(tmp_path: Path) -> None:
+    """The account has spent one clip and reserved another one today, in a batch that runs."""
+    wanted = jobs(8)
+
+    async def body() -> Process:
+        first = await Process(tmp_path / "state", tmp_path / "first", wanted, now=wall_time()).start()
+        await first.submit(wanted[0], "gen0")
+        await first.deliver(wanted[0])
+        await first.submit(wanted[1], "gen1")
+        await first.session.claim(first.records[wanted[2].fingerprint], "stores what has changed", None)
+        return first
+
+    first = run(body())
+    price = prices_of(setup_of(tmp_path, wanted, {})).estimate(wanted[0]).credits
+    assert price is not None
+    day = usd(2 * PRICE + 3.5 * price)
+    setup = setup_of(tmp_path, wanted[3:], {"max_cost": "100USD"}, f"max_cost_per_day: {day:.6f}USD")
+    plan, projection, now = plan_batch(setup)
+    account = AccountView(Balance(usd(4.5 * price), now))
+    text = as_text(plan, projection, now, account=account)
+    assert (
+        f"Budget of the account: {dollars(2 * PRICE + 3.5 * price)} (max_cost_per_day), {dollars(3.5 * price)} left "
+        f"after {dollars(PRICE)} spent and {dollars(PRICE)} reserved today, enough for 3 of 5 jobs."
+    ) in text
+    assert "The smallest limit is max_cost_per_day: it pays for 3 of 5 jobs." in text
+    assert "2 jobs would not be submitted: the account's budget is reached: max_cost_per_day" in text
+    assert projection.submissions == 3
+    money = as_json(plan, projection, account=account)["money"]
+    assert [(row["name"], row["jobs"]) for row in money["limits"]] == [
+        ("max_cost", 5),
+        ("max_cost_per_day", 3),
+        ("balance", 4),
+    ]
+    assert money["smallest_limit"] == "max_cost_per_day"
+    assert [row["reserved_usd"] for row in money["limits"]] == [0.0, round(usd(PRICE), 6), 0.0]
+    first.die()
+
+
+def test_a_plan_without_limits_names_none(tmp_path: Path) -> None:
+    plan, projection, now = plan_batch(setup_of(tmp_path, jobs(2), {}))
+    assert "smallest limit" not in as_text(plan, projection, now)
+    money = as_json(plan, projection)["money"]
+    assert (money["limits"], money["smallest_limit"]) == ([], None)
