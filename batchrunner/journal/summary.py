@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Record, Run, State
+from batchrunner.job import REUSED, Attempt, Entry, Record, Run, State
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.witness import Mark
 from batchrunner.plan.prices import overrun_in_sql
@@ -35,10 +35,12 @@ UNION ALL SELECT state, {_PLAIN}, count(*), sum(entries), 0 FROM {{0}} WHERE sta
 """
 # One value says which prices an attempt has: grouping by four columns takes longer.
 _FIGURES = "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0)"
+# Another batch of the account pays for such an attempt (`Attempt.is_reused`).
+_REUSED = f"substr(request_id, 1, {len(REUSED)}) = '{REUSED}'"
 _ATTEMPTS = f"""
-SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, sum(credits), sum(estimate),
-    count(*), count(generation_id), min(submitted_at), sum({overrun_in_sql("credits", "estimate")})
-FROM {{}} GROUP BY 1, 2, 3, 4
+SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, {_REUSED}, sum(credits),
+    sum(estimate), count(*), count(generation_id), min(submitted_at), sum({overrun_in_sql("credits", "estimate")})
+FROM {{}} GROUP BY 1, 2, 3, 4, 5
 """
 _LISTED = f"state <> 'succeeded' AND NOT ({_PLAIN})"
 _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
@@ -67,7 +69,7 @@ class Counts:
     """The content of a `Snapshot` as counts.
 
     states: entries by the state of their job. jobs: jobs by state. size_bytes: of the entries' results. attempts,
-    generations (accepted), first_submitted_at: of jobs that an entry names. every: attempts of all jobs in the journal.
+    generations (accepted, without those that another batch pays for), first_submitted_at: of jobs that an entry names. every: attempts of all jobs in the journal.
     listed: entries with an error or in doubt, in order, with their records. plain: other unfinished entries: for each
     state an example, its record and the count. earlier: jobs that no entry names, by state. mark: the last commit.
     is_open: whether a process has the journal open for writing or was killed while it had.
@@ -132,8 +134,8 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         _sums(states, 3),
         _sums(states, 2),
         sum(size_bytes or 0 for *_, size_bytes in states),
-        sum(row[7] for row in attempts),
-        min((row[8] for row in attempts), default=None),
+        sum(row[8] for row in attempts if not row[4]),
+        min((row[9] for row in attempts), default=None),
         tuple(map(_attempt_group, attempts)),
         tuple(map(_attempt_group, every)),
         _listed_entries(connection)
@@ -153,10 +155,11 @@ def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
 
 
 def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
-    outcome, kind, is_open, _, credits_, estimate, number, _, _, overrun = row
+    outcome, kind, is_open, _, is_reused, credits_, estimate, number, _, _, overrun = row
     error = Problem(kind, "") if kind else None
     completed_at = None if is_open else 0.0
-    attempt = Attempt(1, "", 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
+    request_id = REUSED if is_reused else ""
+    attempt = Attempt(1, request_id, 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
     return AttemptGroup(attempt, number, overrun or 0.0)
 
 

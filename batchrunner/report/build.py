@@ -100,13 +100,13 @@ def _count_rows(snapshot: Snapshot) -> Report:
 
 
 def _usage(records: Iterable[Record]) -> Report:
-    """Sum the credits, generations and polls of the jobs."""
+    """Sum the credits, generations and polls of the jobs. A reused generation belongs to another batch."""
     credits_, generations, polls = 0.0, 0, 0
     for item in (attempt for record in records for attempt in record.attempts):
         # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6).
         if item.outcome != "failed":
             credits_ += number(item.credits) or 0
-        generations += item.generation_id is not None
+        generations += item.generation_id is not None and not item.is_reused
         polls += item.polls
     return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": _usd(credits_)}
 

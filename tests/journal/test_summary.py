@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchrunner.errors import JournalError, Problem
-from batchrunner.job import Attempt, Entry, Record, Result, Run, State
+from batchrunner.job import REUSED, Attempt, Entry, Record, Result, Run, State
 from batchrunner.journal import journal, rows, summary
 from batchrunner.journal.journal import Journal
 from batchrunner.report import writer
@@ -42,19 +42,23 @@ def stored(folder: Path, run: Run, entries: Sequence[Entry], records: Sequence[R
 
 
 def said(path: Path) -> tuple[str, str]:
-    """Return the status text from the summary, and the one from the whole report."""
+    """Return the status text from the summary, and the one from the whole report. Their amounts are equal."""
     found, snapshot = summary.count(path), journal.read(path)
     assert found is not None
     assert snapshot is not None
+    lean, whole = outline(found, "1"), writer.build(snapshot, "1")
+    assert lean["money"] == pytest.approx(whole["money"])
+    assert lean["totals"]["generations"] == whole["totals"]["generations"]
     return writer.status_text(outline(found, "1")), writer.status_text(writer.build(snapshot, "1"))
 
 
 def attempt(rng: Random, number: int, state: State) -> Attempt:
     outcome = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.IN_FLIGHT: "accepted"}.get(state, "refused")
     accepted = outcome != "refused"
+    start = REUSED if accepted and rng.random() < 0.2 else "run."
     return Attempt(
         number=number,
-        request_id=f"run.{rng.getrandbits(40):x}.{number}",
+        request_id=f"{start}{rng.getrandbits(40):x}.{number}",
         submitted_at=NOW + rng.choice([-50, 5]),
         generation_id=f"gen:{rng.getrandbits(40):x}" if accepted else None,
         outcome=rng.choice([outcome, None]) if state is State.IN_FLIGHT else outcome,
