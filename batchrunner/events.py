@@ -10,7 +10,7 @@ from typing import Any
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
 from batchrunner.plan.ledger import Budget, Spend
-from batchrunner.plan.prices import dollars
+from batchrunner.plan.prices import Prices, dollars, overrun
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ class Noticed:
 class Overrun:
     """The service's quote or charge for a generation is above its estimate. Similar jobs are priced at it from now on.
 
-    worst_credits: spent and reserved by the whole batch, with this charge. budget: of the batch.
+    worst_credits: spent and reserved by the whole batch, with this charge. budget: of the batch. prices: of what is
+    not submitted yet, from now on.
     """
 
     at: float
@@ -152,11 +153,17 @@ class Overrun:
     record: Record
     worst_credits: float
     budget: Budget
+    prices: Prices = field(default_factory=lambda: Prices({}))
 
     @property
     def exceeds_budget(self) -> bool:
         """Whether the batch may now cost more than its budget."""
         return self.budget.limit is not None and self.worst_credits > self.budget.limit
+
+    @property
+    def over_credits(self) -> float:
+        """By how much it is above its estimate, in credits."""
+        return overrun(self.record.last)
 
     @property
     def message(self) -> str:

@@ -295,7 +295,8 @@ class TimelineEvent:
     """An event of the whole batch, for the timeline.
 
     kind: ``call_health`` (call: ``submit``, ``poll`` or ``download``; status: of these calls from now on), ``cap``
-    (status: the working cap) or ``stopping``. at: wall time, s. message: for people.
+    (status: the working cap), ``overrun`` (call: the job's key; status: ``over_estimate`` or ``over_budget``) or
+    ``stopping``. at: wall time, s. message: for people.
     """
 
     at: float

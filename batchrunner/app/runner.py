@@ -15,6 +15,7 @@ from batchrunner.account.base import Hold, Reuse
 from batchrunner.app import recovery, rehearsal, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
+from batchrunner.app.overrun_posts import OverrunPoster
 from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
@@ -164,6 +165,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
+        _post_overruns(setup, run, outside, bus, stack)
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
@@ -231,11 +233,20 @@ def _engine(
 ) -> tuple[Engine, JobRecords]:
     def announce_overrun(record: Record) -> None:
         ledger, ids = admission.ledger, deps.ids(record.job.fingerprint)
-        deps.announce(Overrun(deps.clock.now(), ids, record, ledger.total.worst, ledger.budget))
+        deps.announce(Overrun(deps.clock.now(), ids, record, ledger.total.worst, ledger.budget, admission.prices))
 
     admission.on_overrun = announce_overrun
     records = JobRecords(known, deps, admission.ledger)
     return Engine(deps, policy, run.run_id, records, admission), records
+
+
+def _post_overruns(setup: Setup, run: Run, outside: Environment, bus: EventBus, stack: AsyncExitStack) -> None:
+    """Post overruns to the webhook from now on. Closing `stack` ends it."""
+    url, run_dir = setup.settings.notify, setup.rundir.path
+    poster = OverrunPoster(url, run, run_dir, bus.publish, outside.proxies)
+    if poster.is_needed:
+        bus.subscribe(poster, name="webhook")
+        stack.callback(asyncio.get_running_loop().create_task(poster.work(outside.clock)).cancel)
 
 
 def _load(checks: Checks) -> "asyncio.Future[None]":

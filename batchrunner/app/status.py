@@ -115,7 +115,7 @@ def replay(batch: Moving, run_dir: str, now: float) -> Model:
 def _events(batch: Moving, run_dir: str) -> Iterator[Event]:
     run = batch.counts.run
     settings = json.loads(run.settings_json)
-    prices = prices_from(settings)
+    prices = prices_from(settings).raised_by(batch.records.values())
     yield reopened(batch, run_dir, prices)
     for event in batch.timeline_events:
         if event.kind == "call_health":

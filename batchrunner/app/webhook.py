@@ -1,9 +1,10 @@
-"""The webhook: posts the summary of a run when it has ended, and the start of a run to addresses that ask for it.
+"""The webhook: posts the summary of a run when it has ended, overruns at once, and starts to addresses that ask for it.
 
 All receivers get one body. Chat webhooks (Slack and compatible) show ``{"text": …}``; the other keys are for programs.
 ``{status}`` in the address is replaced by the exit status, which tells success from failure to receivers like
 healthchecks (https://healthchecks.io/docs/signaling_failures/). ``{event}`` is replaced by ``start``, ``success`` or
-``failure``; an address with ``{event}`` gets a post at the start of each run, too.
+``failure``; an address with ``{event}`` gets a post at the start of each run, too. A charge above its estimate is
+posted at once, with the event ``overrun`` (`batchrunner.app.overrun_posts`).
 Rules: the address is a secret, so messages and files contain only its host. Redirects are not followed. A failed post
 does not change the outcome of the run.
 """
@@ -26,10 +27,10 @@ from batchrunner.report.text import next_steps
 from batchrunner.report.writer import headline
 
 _WITHIN_S = 10.0
-_EVENT = "{event}"
+_EVENT, STATUS = "{event}", "{status}"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CAUSES_MOST = 3
-_IDS_MOST = 5
+IDS_MOST = 5
 _MESSAGE_MOST = 300
 _KEYS = ("name", "exit_status", "stopped", "stop_kind", "run_id", "started_at", "finished_at", "totals", "money")
 _HINT = "Give --notify (or BATCHRUNNER_NOTIFY) an https address; http only on this machine. Nothing was submitted."
@@ -62,7 +63,7 @@ async def notify_start(
     if url is None or _EVENT not in url:
         return
     started = {"name": run.name, "run_id": run.run_id, "started_at": rfc3339(run.started_at), "run_dir": str(run_dir)}
-    started_body = {"text": _escaped(f"{run.name}: started"), "event": "start", **started}
+    started_body = {"text": escaped(f"{run.name}: started"), "event": "start", **started}
     if problem := await post(url, started_body, proxies):
         listener(Noticed(run.started_at, (), problem))
 
@@ -79,7 +80,7 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
     """Post `body` within ten seconds. Returns an error message without the address, or None."""
     import aiohttp  # a run without work needs no HTTP client
 
-    target = url.replace("{status}", str(body.get("exit_status", ""))).replace(_EVENT, str(body.get("event", "")))
+    target = url.replace(STATUS, str(body.get("exit_status", ""))).replace(_EVENT, str(body.get("event", "")))
     host = urlsplit(url).hostname
     proxy = (proxies or Proxies()).for_url(url)
     timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
@@ -122,7 +123,7 @@ def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         lines.append(f"Report: {run_dir}/report.html")
         lines += [f"Next: {step.command or step.text}" for step in next_steps(dict(report), found)]
     return {
-        "text": _escaped("\n".join(lines)),
+        "text": escaped("\n".join(lines)),
         **{key: report[key] for key in _KEYS},
         "event": event_of(report["exit_status"]),
         "ok": not report["exit_status"],
@@ -134,7 +135,7 @@ def body(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
                 "kind": cause.kind,
                 "message": _cut(cause.messages[0][0]),
                 "count": len(cause.ids),
-                "jobs": list(cause.ids[:_IDS_MOST]),
+                "jobs": list(cause.ids[:IDS_MOST]),
             }
             for cause in found
         ],
@@ -150,7 +151,7 @@ _MENTION = re.compile(r"(?<![\w.])@(?=\w)|@(?=(?:channel|here|all|everyone|team)
 _NO_SPACE = "\u200b"  # zero width: the chat no longer recognises the name
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape the mentions in `text`: Slack's three characters (``<!channel>``) and the @ of ``@channel``."""
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MENTION.sub(f"@{_NO_SPACE}", plain)

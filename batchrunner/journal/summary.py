@@ -69,7 +69,8 @@ class Counts:
     """The content of a `Snapshot` as counts.
 
     states: entries by the state of their job. jobs: jobs by state. size_bytes: of the entries' results. attempts,
-    generations (accepted, without those that another batch pays for), first_submitted_at: of jobs that an entry names. every: attempts of all jobs in the journal.
+    generations (accepted, without those that another batch pays for), first_submitted_at: of jobs that an entry names.
+    every: attempts of all jobs in the journal.
     listed: entries with an error or in doubt, in order, with their records. plain: other unfinished entries: for each
     state an example, its record and the count. earlier: jobs that no entry names, by state. mark: the last commit.
     is_open: whether a process has the journal open for writing or was killed while it had.

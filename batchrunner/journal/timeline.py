@@ -2,8 +2,10 @@
 
 from typing import Protocol
 
-from batchrunner.events import CallHealthChanged, CapChanged, Event
+from batchrunner.events import CallHealthChanged, CapChanged, Event, Overrun
 from batchrunner.job import TimelineEvent
+
+_MOST_IDS = 3
 
 
 class EventStore(Protocol):
@@ -15,7 +17,7 @@ class EventStore(Protocol):
 
 
 class TimelineWriter:
-    """Stores each change of a call status and of the working cap. Subscribe it to the run's events.
+    """Stores each change of a call status and of the working cap, and each overrun. Subscribe it to the run's events.
 
     A longer wait for the same reason is announced too, but the status stays: it is not stored.
     """
@@ -33,3 +35,8 @@ class TimelineWriter:
         elif isinstance(event, CapChanged):
             message = f"working cap {event.cap} of {event.limit}"
             self._journal.post(TimelineEvent(event.at, "cap", "submit", str(event.cap), message))
+        elif isinstance(event, Overrun):
+            status = "over_budget" if event.exceeds_budget else "over_estimate"
+            message = f"{', '.join(event.ids[:_MOST_IDS])}: {event.message}" if event.ids else event.message
+            # Two events at one time differ by the job.
+            self._journal.post(TimelineEvent(event.at, "overrun", event.record.job.key, status, message))

@@ -26,6 +26,7 @@ from batchrunner.events import (
 from batchrunner.job import TRANSITIONS, Job, Move, Record, State
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
+from batchrunner.plan.prices import Prices
 
 _Kind = tuple[str, str]  # model and resolution
 
@@ -109,6 +110,7 @@ class Model:
         self._to_come: dict[str, float | None] = {}  # and what they are expected to cost, credits
         self._to_come_credits = 0.0
         self._to_come_unpriced = 0
+        self._prices: Prices | None = None  # after an overrun: of jobs that are not submitted yet
         self._problems: dict[tuple[str, str], Incident] = {}
         self._ends: deque[float] = deque()
 
@@ -125,7 +127,7 @@ class Model:
             case CallFailed():
                 self._add_problem(event.at, event.ids, event.call, event.problem)
             case Noticed(routine=False) | Overrun():
-                self._add_problem(event.at, event.ids, "", Problem("noticed", event.message))
+                self._notice(event)
             case CallHealthChanged():
                 self._call_health(event)
             case CapChanged():
@@ -316,15 +318,34 @@ class Model:
         if fingerprint in self._to_come:
             self._count_to_come(kind, self._to_come.pop(fingerprint), -1)
         if record.state is State.PENDING and self.started is not None and fingerprint in self._named:
-            price = self.started.expected.get(fingerprint, record.last.estimate if record.attempts else None)
+            price = self._price_of(record)
             self._to_come[fingerprint] = price
             self._sample[kind] = record.job
             self._count_to_come(kind, price, 1)
+
+    def _price_of(self, record: Record) -> float | None:
+        """Return the expected cost of a job that is to be submitted, in credits."""
+        if self._prices is not None:
+            return self._prices.estimate(record.job).credits
+        expected = self.started.expected if self.started is not None else {}
+        return expected.get(record.job.fingerprint, record.last.estimate if record.attempts else None)
+
+    def _set_prices(self, prices: Prices) -> None:
+        """Price the jobs that are not submitted yet anew."""
+        if prices != self._prices:
+            self._prices = prices
+            for fingerprint in list(self._to_come):
+                self._set_to_come(fingerprint, self.records[fingerprint])
 
     def _count_to_come(self, kind: _Kind, price: float | None, number: int) -> None:
         self._waiting[kind] += number
         self._to_come_credits += number * (price or 0.0)
         self._to_come_unpriced += number * (price is None)
+
+    def _notice(self, event: Noticed | Overrun) -> None:
+        self._add_problem(event.at, event.ids, "", Problem("noticed", event.message))
+        if isinstance(event, Overrun):
+            self._set_prices(event.prices)
 
     def _add_problem(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
         key = (call, problem.message)

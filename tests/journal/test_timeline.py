@@ -1,9 +1,10 @@
 """Each change of a call status and of the cap is stored once for the timeline."""
 
-from batchrunner.events import Alive, CallHealthChanged, CapChanged
-from batchrunner.job import TimelineEvent
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, Overrun
+from batchrunner.job import Attempt, Record, State, TimelineEvent
 from batchrunner.journal.timeline import TimelineWriter
-from tests.conftest import NOW
+from batchrunner.plan.ledger import Budget
+from tests.conftest import NOW, make_job
 
 
 class Posted:
@@ -16,7 +17,7 @@ class Posted:
         self.events.append(timeline_event)
 
 
-def stored(*events: CallHealthChanged | CapChanged | Alive) -> list[TimelineEvent]:
+def stored(*events: Event) -> list[TimelineEvent]:
     journal = Posted()
     writer = TimelineWriter(journal)
     for event in events:
@@ -48,3 +49,15 @@ def test_each_change_of_the_cap_is_stored() -> None:
         TimelineEvent(NOW, "cap", "submit", "4", "working cap 4 of 8"),
         TimelineEvent(NOW + 9, "cap", "submit", "5", "working cap 5 of 8"),
     ]
+
+
+def test_an_overrun_is_stored_in_money_and_two_at_one_time_are_two_events() -> None:
+    jobs = [make_job("a"), make_job("b")]
+    records = [Record(job, State.IN_FLIGHT, (Attempt(1, "r", NOW, "g", credits=872e3, estimate=8e5),)) for job in jobs]
+    first, second = stored(
+        Overrun(NOW, ("a",), records[0], 872e3, Budget()), Overrun(NOW, (), records[1], 2e6, Budget(usd=0.5))
+    )
+    assert (first.kind, first.status, second.status) == ("overrun", "over_estimate", "over_budget")
+    assert first.message.startswith("a: the service charges $0.44, above the estimate of $0.40")
+    assert "max_cost ($0.50) is exceeded: $1.00 is spent or reserved" in second.message
+    assert first.call != second.call

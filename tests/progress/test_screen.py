@@ -14,13 +14,14 @@ from batchrunner.events import (
     Fetching,
     JobMoved,
     JobSeen,
+    Overrun,
     PlannedEnd,
     RunStarted,
     Stopping,
 )
 from batchrunner.job import Move, Record, State, advance, count_states
 from batchrunner.plan.ledger import Budget
-from batchrunner.plan.prices import INFERRED
+from batchrunner.plan.prices import INFERRED, Prices
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import pulse
 from batchrunner.progress.screen import ASCII, columns, draw, plain
@@ -228,3 +229,18 @@ def test_no_information_depends_on_colour(run: SimulatedRun) -> None:
 
 def test_before_the_start_the_screen_is_empty() -> None:
     assert draw(Model(), 80, 24) == []
+
+
+def test_after_an_overrun_the_total_prices_jobs_that_are_not_submitted_at_the_charge() -> None:
+    run = SimulatedRun(5)
+    run.submit("job0")
+    assert "about $2.50 in total" in run.screen()[4]
+    record = run.records["job0"].with_attempt(credits=1.5 * MILLION)
+    prices = Prices({"480p": MILLION}, assume_length_s=1.0).raised_by([record])
+    run.notify(Overrun(run.at, ("job0",), record, 1.5 * MILLION, Budget(), prices))
+    run.notify(JobSeen(run.at, ("job0",), record))
+    assert "about $3.75 in total" in run.screen()[4]
+    run.submit("job1")
+    run.move("job2", Move.BEGIN_SUBMIT, request_id="job2", submitted_at=run.at, estimate=1.5 * MILLION)
+    run.move("job2", Move.REFUSE, error=Problem("busy", "later"))
+    assert "about $3.50 in total" in run.screen()[4], "job1 was submitted at the old estimate, and job2 is waiting"
