@@ -1,7 +1,8 @@
-"""The file name of a job's result, from a pattern such as ``{id}-{resolution}``. Pure.
+"""The file name of a job's result, from a pattern such as ``{tags.scene}/{id}-{resolution}``. Pure.
 
-A result's name is valid on every system, like an id, and unique regardless of case; ``.mp4`` is appended. The name is
-not part of a job's identity: a new pattern renames results, and nothing is paid again.
+A result's name is valid on every system, like an id, and unique regardless of case and of the form of accents; ``.mp4``
+is appended. A slash of the pattern makes a folder; a slash in a value does not. The name is not part of a job's
+identity: a new pattern renames results, and nothing is paid again.
 """
 
 import re
@@ -10,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from batchrunner.manifest.diagnostics.diagnostic import nearest
-from batchrunner.manifest.ids import cleaned, fault, stem
+from batchrunner.manifest.ids import stem
 from batchrunner.manifest.row import Places, Row
+from batchrunner.manifest.safe_names import cleaned, cleaned_path, folded, path_fault
 from batchrunner.providers import registry
 
 _DEFAULT = "{id}"
@@ -43,18 +45,18 @@ class FileNames:
         names: dict[int, str] = {}
         if not self._patterned:
             return names
-        taken = {item.lower(): at for at, item in enumerate(ids) if at not in self._patterned}
+        taken = {folded(item): at for at, item in enumerate(ids) if at not in self._patterned}
         for position, (draft, row) in self._patterned.items():
             name = draft.replace(_ID, ids[position])
-            wrong = fault(name, "file name")
+            wrong = path_fault(name)
             if wrong:
-                clean = cleaned(name)
+                clean = cleaned_path(name)
                 row.error("file-name", "file", wrong, f"use {clean}" if clean else "add {id}")
                 continue
-            first = taken.setdefault(name.lower(), position)
+            first = taken.setdefault(folded(name), position)
             if first != position:
                 other = self._places.line(first, row.findings)
-                hint = "add {id}, or a field that differs; some systems ignore case in file names"
+                hint = "add {id}, or a field that differs; some systems ignore case and accents' form in names"
                 row.error(
                     "duplicate-file", "file", f"the file name '{name}' is already used by the job on {other}", hint
                 )

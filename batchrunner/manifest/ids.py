@@ -1,7 +1,8 @@
 """Ids of jobs: check explicit ids, and derive the others. Pure.
 
-An id is a valid file name on every system, and ids are unique regardless of case. A derived id depends only on its own
-row, so it is stable when rows are added, removed or moved. Only rows that are equal in every field get numbers.
+An id is a valid file name on every system, and ids are unique regardless of case and of the form of accents. A derived
+id depends only on its own row, so it is stable when rows are added, removed or moved. Only rows that are equal in every
+field get numbers.
 """
 
 import hashlib
@@ -14,12 +15,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from batchrunner.manifest.row import Places, Row
+from batchrunner.manifest.safe_names import cleaned, fault, folded
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{4,99}")  # too long for a device name, and without a dot
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _STEM_MAX = 32
 # With 100,000 folders of equal input names, two of them have equal hashes in 1 of 200 batches; then one is numbered.
@@ -33,7 +32,7 @@ class Ids:
         self._places = places
         self._names: list[str] = []
         self._derived: list[int] = []
-        self._taken: dict[str, int] = {}  # by lower-case id: the row with it
+        self._taken: dict[str, int] = {}  # by folded id: the row with it
 
     def add(self, row: Row) -> None:
         """Add the next row: check and reserve its id, or derive one."""
@@ -48,17 +47,18 @@ class Ids:
         if wrong:
             clean = cleaned(name)
             row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to get a derived id")
-        first = self._taken.setdefault(name.lower(), position)
+        first = self._taken.setdefault(folded(name), position)
         if first != position:
             self._refuse(name, first, row)
 
     def _refuse(self, name: str, first: int, row: Row) -> None:
-        """Record that an earlier row has the id. Some systems ignore case in file names."""
+        """Record that an earlier row has the id. Some systems ignore case and the form of accents in file names."""
         holder, line = self._names[first], self._places.line(first, row.findings)
         if holder == name:
             message = f"the id '{name[:100]}' is already used on {line}"
         else:
-            message = f"the id '{name[:100]}' differs from '{holder[:100]}' on {line} only in case"
+            differ = "in case" if holder.lower() == name.lower() else "in case or in the form of accents"
+            message = f"the id '{name[:100]}' differs from '{holder[:100]}' on {line} only {differ}"
         row.error("duplicate-id", "id", message, "both would be the same file; rename one")
 
     def settled(self) -> list[str]:
@@ -71,38 +71,6 @@ class Ids:
                 candidate = f"{derived}-{numbers[derived]}"
             self._names[position] = candidate
         return self._names
-
-
-def fault(name: str, what: str = "id") -> str:
-    """Return the error of an explicit id or file name, or an empty text."""
-    return "" if _PLAIN_ID.fullmatch(name) else _fault(name, what)
-
-
-def _fault(name: str, what: str) -> str:
-    if len(name) > 100:
-        return f"the {what} is {len(name)} characters long, at most 100 are allowed"
-    if not _ID.fullmatch(name):
-        return (
-            f"the {what} '{name}' may contain only letters, digits, '.', '_' and '-', and must start with a letter or "
-            "digit"
-        )
-    if name.endswith("."):
-        return f"the {what} '{name}' ends with a dot"
-    if name.lower().endswith(".mp4"):
-        return f"the {what} '{name}' ends with .mp4, which is appended anyway"
-    if _DEVICE.fullmatch(name):
-        return f"the {what} '{name}' is the name of a device on Windows"
-    return ""
-
-
-def cleaned(name: str) -> str:
-    """Return the nearest allowed id, or an empty text if there is none."""
-    plain = unicodedata.normalize("NFKD", name[:200]).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)
-    plain = re.sub(r"(\.mp4)+$", "", plain, flags=re.IGNORECASE).lstrip("._-")[:100].rstrip("._-")
-    if _DEVICE.fullmatch(plain):
-        plain = f"job-{plain}"
-    return plain if plain and not fault(plain) else ""
 
 
 def derive(fields: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from batchrunner.errors import UsageError
 from batchrunner.formatting import count_text, length_text, printable
 from batchrunner.job import Media
-from batchrunner.manifest.ids import cleaned, stem
+from batchrunner.manifest.ids import stem
+from batchrunner.manifest.safe_names import cleaned, folded
 from batchrunner.media.probe import Kind, MediaProblem, probe
 
 _ENDINGS: dict[str, Kind] = {
@@ -132,8 +133,8 @@ def _defaults(image: Media | None, found: Found, several: bool) -> str:
     if image:
         lines.append(_noted(f"  image: {_text(image.source)}", _properties(image)))
     lines.append(_noted("  resolution: 480p", "480p, 580p or 720p; a higher one costs more"))
-    names = {(cleaned(stem(v.source)).lower(), cleaned(stem(i.source)).lower()) for v, i in _combinations(found)}
-    clear = len({"-".join(pair) for pair in names}) == len(found.videos) * len(found.images)
+    names = {(cleaned(stem(v.source)), cleaned(stem(i.source))) for v, i in _combinations(found)}
+    clear = len({folded("-".join(pair)) for pair in names}) == len(found.videos) * len(found.images)
     if not image and several and clear and all(all(pair) for pair in names):
         video, picture = (cleaned(stem(item[0].source)) for item in (found.videos, found.images))
         lines.append(_noted('  file: "{video}-{image}"', f"names the results: {video}-{picture}.mp4, …"))
@@ -147,7 +148,7 @@ def _combinations(found: Found) -> Iterable[tuple[Media, Media]]:
 
 def _jobs(pairs: Sequence[tuple[Media, Media | None]]) -> str:
     ids = [cleaned(stem(video.source)) for video, _ in pairs]
-    named = all(ids) and len({item.lower() for item in ids}) == len(ids)
+    named = all(ids) and len({folded(item) for item in ids}) == len(ids)
     lines = ["jobs:"]
     for name, (video, image) in zip(ids, pairs, strict=True):
         first = "  - "

@@ -132,7 +132,7 @@ def _data(value: object) -> str:
 
 def _link(name: str) -> str:
     """Return the link target of a file next to the page."""
-    return f"./{quote(name, safe='', errors='replace')}"
+    return f"./{quote(name, errors='replace')}"
 
 
 def _state_text(state: str) -> str:

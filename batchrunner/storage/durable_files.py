@@ -105,6 +105,11 @@ class Disk:
         for folder in {path.parent for pair in names for path in pair}:
             self.flush_folder(folder)
 
+    def make_folder(self, folder: Path) -> None:
+        """Create a folder, and return when its name is on the disk. Its parent must exist."""
+        folder.mkdir(exist_ok=True)
+        self.flush_folder(folder.parent)
+
     def duplicate(self, source: Path, target: Path) -> None:
         """Give a file a second name: a hard link, or a copy if the file system has no hard links."""
         temporary = target.with_name(target.name + ".new")

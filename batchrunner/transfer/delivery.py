@@ -238,7 +238,9 @@ class Store(RunDirectoryClips):
         return True
 
     async def _clear(self, name: str, job: Job) -> None:
-        """Move the file named `name` out of the way, unless it is this job's own."""
+        """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own."""
+        if "/" in name:
+            await self._run(self._make_folders, name)
         placed = self._placed.get(name)
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
@@ -250,10 +252,25 @@ class Store(RunDirectoryClips):
             await self._journal.place(target, placed)
             self._placed[target] = placed
         else:
-            number = 1
-            while _exists(self._root / (target := str(self._kept / f"{path.stem}.{number}.mp4"))):
-                number += 1
+            target = str(self._free_name(path.stem, ".mp4").relative_to(self._root))
         await self._run(self._disk.rename, path, self._root / target)
+
+    def _make_folders(self, name: str) -> None:
+        """Make the missing folders of a name. A file in the place of one moves away, as one in the place of a clip."""
+        for folder in list(Path(name).parents)[-2::-1]:
+            path = self._root / folder
+            if path.is_dir():
+                continue
+            if _exists(path):
+                self._disk.rename(path, self._free_name(path.name, ""))
+            self._disk.make_folder(path)
+
+    def _free_name(self, stem: str, ending: str) -> Path:
+        """Return a free name in the folder for kept files."""
+        number = 1
+        while _exists(target := self._root / self._kept / f"{stem}.{number}{ending}"):
+            number += 1
+        return target
 
     async def _place(self, name: str, job: Job, result: Result) -> None:
         placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)

@@ -2,7 +2,6 @@
 
 import base64
 import tracemalloc
-import unicodedata
 from pathlib import Path
 
 import pytest
@@ -101,10 +100,9 @@ def test_a_long_value_is_accepted(tmp_path: Path, size: int) -> None:
 
 IDS = [
     "../../x", "/etc/passwd", "..", ".", ".hidden", "a/b", "a\\b", "C:x", "CON", "con", "nul.txt", "COM1", "Lpt9.a",
-    "aux.", "x" * 300, "x" * 101, "é", "e\u0301", unicodedata.normalize("NFD", "ñ"), "ﬁ", "\u212a", "a\u202eb",
-    "a\u200bb",
-    "a\u0000b", "a\nb", "a b", " a", "a ", "a.", "-rf", "--help", "~", "a*", "$(x)", "`x`", "a;b", "a|b", "<b>",
-    "a.mp4", "", "\u0130", "\U0001f600", "\ud800",
+    "aux.", "x" * 300, "x" * 101, "é" * 101, "\u0301e", "a\u202eb", "a\u200bb", "a\u00a0b", "/a", "a/../b",
+    "a\u0000b", "a\nb", " a", "a ", "a.", "-rf", "--help", "~", "a*", "$(x)", "`x`", "a;b", "a|b", "<b>",
+    "a.mp4", "", "\U0001f600" * 60, "\ud800", "con .x", "com\u00b9",
 ]  # fmt: skip
 
 
@@ -115,7 +113,9 @@ def test_an_id_that_is_not_a_safe_file_name_is_refused(tmp_path: Path, bad: str)
     assert [path.name for path in tmp_path.iterdir()] == ["night.yaml"]
 
 
-@pytest.mark.parametrize(("first", "second"), [("Hero", "hero"), ("a.B", "A.b"), ("X", "x")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("Hero", "hero"), ("a.B", "A.b"), ("X", "x"), ("É", "é"), ("\u212a", "k"), ("ﬁ", "fi")]
+)
 def test_ids_that_differ_only_in_case_are_refused(tmp_path: Path, first: str, second: str) -> None:
     output = refused(tmp_path, f"{ROW}, id: {first}}}\n{ROW}, id: {second}, shift: 3}}\n")
     assert "only in case" in output

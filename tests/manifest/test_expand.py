@@ -94,19 +94,20 @@ def test_priority_and_file_name_belong_to_the_entry_not_the_job(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
-        ("{video}_{image}", "My-Walk.v2_hero"),
+        ("{video}_{image}", "My Walk.v2_hero"),
         ("{resolution}-{num_inference_steps}-{shift}", "480p-20-7.5"),
         ("{video_quality}{video_write_mode}", "highbalanced"),
         ("{enable_safety_checker}-{id}", "true-x"),
-        ("{tags.scene}-{id}", "Szene-12-Cafe-x"),
+        ("{tags.scene}-{id}", "Szene 12-Café-x"),
         ("{tags.a.b}{tags.a.b}", "dotdot"),
         ("fixed", "fixed"),
+        ("{tags.scene}/Élodie danse/{id}", "Szene 12-Café/Élodie danse/x"),
+        ("日本/{tags.up}", "日本/etc-passwd"),
     ],
 )
 def test_placeholders_are_replaced(tmp_path: Path, pattern: str, name: str) -> None:
-    fields = job(
-        id="x", shift=7.5, enable_safety_checker=True, tags={"scene": "Szene 12/Café", "a.b": "dot"}, file=pattern
-    )
+    tags = {"scene": "Szene 12/Café", "a.b": "dot", "up": "../etc/passwd"}
+    fields = job(id="x", shift=7.5, enable_safety_checker=True, tags=tags, file=pattern)
     fields["video"] = "https://example.com/x/My%20Walk.v2.mp4?sig=1"
     assert loaded(tmp_path, [fields]).entries[0].file == f"{name}.mp4"
 
@@ -125,22 +126,32 @@ def test_placeholders_are_replaced(tmp_path: Path, pattern: str, name: str) -> N
         ("id}", ""),
         ("{{id}}", ""),
         ("../{id}", ""),
-        ("a/{id}", ""),
+        ("/{id}", "use x"),
+        ("a//{id}", "use a/x"),
+        ("a/", "use a"),
+        ("a/../{id}", "use a/x"),
+        ("a/CON/{id}", "use a/job-CON/x"),
+        ("a./{id}", "use a/x"),
+        ("a.mp4/{id}", "use a/x"),
+        ("report.html/{id}", "add {id}"),
+        (".batchrunner/{id}", "use batchrunner/x"),
+        ("a\\{id}", "use a-x"),
         (".{id}", ""),
-        ("{id} x", ""),
+        ("{id} ", ""),
+        ("~{id}", "use x"),
         ("{id}.mp4", "use x"),
         ("con", "use job-con"),
         ("{id}" * 60, ""),
         ("\0{id}", ""),
-        ("é", "use e"),
+        ("\u202e{id}", "use x"),
     ],
 )
 def test_invalid_file_names_are_refused(tmp_path: Path, pattern: str, hint: str) -> None:
-    row = job(id="xx" if pattern == "{id}" * 60 else "x", tags={"odd": "映画"}, file=pattern)
+    row = job(id="xx" if pattern == "{id}" * 60 else "x", tags={"odd": "..?"}, file=pattern)
     found = refused(tmp_path, [row])
     assert [code for code, *_ in error_places(found)] == ["file-name"]
     assert hint in found[0].hint
-    in_defaults = {"defaults": {"file": pattern}, "jobs": [job(id=name, tags={"odd": "映画"}) for name in ("x", "xy")]}
+    in_defaults = {"defaults": {"file": pattern}, "jobs": [job(id=name, tags={"odd": "..?"}) for name in ("x", "xy")]}
     assert error_places(refused(tmp_path, in_defaults))
 
 
@@ -158,6 +169,20 @@ def test_file_names_collide_regardless_of_case_and_both_places_are_named(tmp_pat
     assert loaded(tmp_path, manifest.replace("file: A", "file: C")).entries[1].file == "C.mp4"
     swapped = loaded(tmp_path, manifest.replace("{id: a,", "{id: a, file: b,").replace("file: A", "file: a"))
     assert [entry.file for entry in swapped.entries] == ["b.mp4", "a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Élodie", "E\u0301lodie"), ("Élodie", "élodie"), ("STRASSE", "straße"), ("Train/a", "train/A")],
+)
+def test_names_that_some_file_system_takes_for_one_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    files = [job(id="a", file=first), job(id="b", file=second, shift=2)]
+    assert [code for code, *_ in error_places(refused(tmp_path, files))] == ["duplicate-file"]
+    if "/" not in first:
+        same = [job(id=first), job(id=second, shift=2)]
+        assert [code for code, *_ in error_places(refused(tmp_path, same))] == ["duplicate-id"]
+    apart = loaded(tmp_path, [job(id="a", file=f"x/{first}"), job(id="b", file=f"y/{second}", shift=2)])
+    assert [entry.file for entry in apart.entries] == [f"x/{first}.mp4", f"y/{second}.mp4"]
 
 
 def test_ids_stay_when_tables_and_matrix_rows_grow(tmp_path: Path) -> None:

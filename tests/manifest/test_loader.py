@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.job import Entry, Media
-from batchrunner.manifest import Batch, Diagnostic, ids, load, schema
+from batchrunner.manifest import Batch, Diagnostic, ids, load, safe_names, schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest
 from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.inputs import remote
@@ -234,7 +234,7 @@ def test_derived_ids_are_readable(fields: Mapping[str, Any], readable: str) -> N
     stem, digits = derived.rsplit("-", 1)
     assert stem == readable
     assert len(digits) == 10
-    assert ids.cleaned(derived) == derived  # a derived id is also valid as an explicit one
+    assert safe_names.cleaned(derived) == derived  # a derived id is also valid as an explicit one
 
 
 def test_equal_rows_are_numbered_and_explicit_ids_take_precedence(tmp_path: Path) -> None:

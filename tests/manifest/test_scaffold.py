@@ -46,7 +46,7 @@ def test_a_single_image_is_used_for_each_video(here: Path) -> None:
     assert "Wrote batch.yaml: 2 jobs, each video with the one image." in result.output
     assert entries() == [
         ("bunny.mp4", "clips/bunny.mp4", "clips/hero.jpg"),
-        ("Other-One.mp4", "clips/deep/Other One.mp4", "clips/hero.jpg"),
+        ("Other One.mp4", "clips/deep/Other One.mp4", "clips/hero.jpg"),
     ]
     assert "480x480, 2.4 s" in Path("batch.yaml").read_text("utf-8")
 

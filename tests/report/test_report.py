@@ -353,6 +353,12 @@ def test_the_page_is_complete_and_loads_nothing() -> None:
     assert [text for text in expected if text not in said] == []
 
 
+def test_a_clip_in_a_folder_is_linked() -> None:
+    shot = snapshot(ALL[0])
+    named = replace(shot.entries[0], output_name="train/É #1")
+    assert 'href="./train/%C3%89%20%231.mp4"' in render(built(replace(shot, entries=(named,))))
+
+
 def test_a_running_batch_without_parameters_has_a_page() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})

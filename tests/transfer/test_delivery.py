@@ -374,3 +374,31 @@ def test_a_result_that_is_temporarily_unreadable_is_not_lost(house: House, monke
 
     monkeypatch.setattr("batchrunner.transfer.delivery.file_sha256", refuse)
     assert house.look_again(make_entries("a"), {"a": b"clip a"}, house.touch("a.mp4")) == {}
+
+
+def test_a_file_in_the_place_of_a_folder_moves_away_and_a_linked_folder_is_used(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    (house.dir.path / "train").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (house.dir.path / "linked").symlink_to(tmp_path / "elsewhere")
+    house.run(make_entries("train/a=a", "linked/b=b"), {"a": b"clip a", "b": b"clip b"})
+    assert (house.dir.path / "train" / "a.mp4").read_bytes() == b"clip a"
+    assert (house.dir.kept / "train.1").read_text() == "mine"
+    assert (tmp_path / "elsewhere" / "b.mp4").read_bytes() == b"clip b"
+    assert (house.dir.path / "linked").is_symlink()
+
+
+def test_new_folders_are_flushed(tmp_path: Path) -> None:
+    flushed: list[Path] = []
+
+    class Watching(Disk):
+        def flush_folder(self, folder: Path) -> None:
+            flushed.append(folder)
+            super().flush_folder(folder)
+
+    house = House(tmp_path)
+    house.run(make_entries("train/x/a=a"), {"a": b"clip a"}, Watching())
+    place = house.dir.path
+    assert [folder for folder in flushed if folder != house.dir.partial_dir] == [
+        place, place / "train", place / "train" / "x"
+    ]  # fmt: skip

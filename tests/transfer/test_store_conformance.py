@@ -177,3 +177,17 @@ def test_a_clip_that_was_delivered_before_the_process_died_is_found(batch: Batch
     result = found[make_job("a").fingerprint]
     assert result is not None
     assert result.sha256 == result_of(clip).sha256
+
+
+def test_a_clip_may_be_in_folders(batch: Batch) -> None:
+    name = "train/Élodie danse/a #1"
+
+    async def first(store: ResultStore) -> None:
+        await batch.deliver(store, "a", b"clip a")
+        assert content(store, f"{name}.mp4") == b"clip a"
+        assert " " not in store.url(f"{name}.mp4").partition("://")[2] or store.url("x").startswith("memory:")
+
+    batch.run(make_entries(f"{name}=a"), first)
+    assert batch.run(make_entries(f"{name}=a"), nothing) == {}
+    assert batch.run(make_entries("other/a=a"), nothing) == {}
+    assert batch.run(make_entries("a"), nothing) == {}
