@@ -6,6 +6,8 @@ where they are used (`batchrunner.progress`, `batchrunner.report`).
 
 import json
 import re
+import shlex
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import floor
@@ -17,6 +19,8 @@ _URL = re.compile(
 _UNITS = ("kB", "MB", "GB", "TB")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+# Bytes that stand for themselves between $' and '.
+_ESCAPES = {byte: chr(byte) for byte in range(0x20, 0x7F) if chr(byte) not in "'\\"}
 _COMPONENT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -43,6 +47,32 @@ def printable_json(text: str) -> str:
 def redacted(text: str) -> str:
     """Remove the parts of URLs in `text` that may be secret: user and password, query, fragment."""
     return _URL.sub(lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", text)
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Return a command line that can be pasted into a shell: each word quoted, all characters printable."""
+    return " ".join(map(shell_word, words))
+
+
+def shell_word(word: str) -> str:
+    r"""Quote one word for a shell. Characters that cannot be shown are written as bytes, as in ``$'a\x0ab'``."""
+    if word.isprintable():
+        return shlex.quote(word)
+    data = word.encode("utf-8", "surrogateescape" if _is_encodable(word) else "surrogatepass")
+    return "$'" + "".join(_ESCAPES.get(byte) or f"\\x{byte:02x}" for byte in data) + "'"
+
+
+def _is_encodable(word: str) -> bool:
+    try:
+        word.encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        return False
+    return True
+
+
+def shell_path(path: str) -> str:
+    """Return `path` so that no program reads it as an option: a name that begins with ``-`` gets ``./``."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def rfc3339(at: float) -> str:

@@ -1,12 +1,14 @@
 """Text that is safe to print."""
 
 import json
+import os
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.formatting import printable, printable_json
+from batchrunner.formatting import printable, printable_json, shell_line, shell_path
 
 CODES = [
     "\x00",
@@ -35,3 +37,29 @@ def test_escaped_json_has_the_same_value(text: str, ascii_only: bool) -> None:
     written = printable_json(json.dumps({text: [text]}, ensure_ascii=ascii_only, indent=1))
     assert json.loads(written) == {text: [text]}
     assert all(line.isprintable() for line in written.split("\n"))
+
+
+def test_a_command_can_be_pasted_into_a_shell_whatever_its_words_contain() -> None:
+    words = [
+        "printf",
+        "%s|",
+        "a b",
+        "it's",
+        "Zoë",
+        "",
+        "*",
+        "a\nb",
+        "\x1b[2J\\",
+        "\u202e",
+        os.fsdecode(b"\xff.yaml"),
+        "$HOME",
+    ]
+    line = shell_line(words)
+    assert line.isprintable()
+    shown = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert shown == b"".join(os.fsencode(word) + b"|" for word in words[2:])
+
+
+def test_a_path_is_not_read_as_an_option() -> None:
+    assert shell_path("-night.yaml") == "./-night.yaml"
+    assert shell_path("night.yaml") == "night.yaml"

@@ -215,7 +215,8 @@ def _further_facts(setup: Setup) -> dict[str, Any]:
     """Return what is stored beside a run's settings: prices, and options of the command line."""
     models = {entry.job.model for entry in setup.batch.entries}
     listed = list_as_facts(setup.price_list, models) if setup.price_list else None
-    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options)}
+    only = {"only": list(setup.only)} if setup.only else {}
+    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only}
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:

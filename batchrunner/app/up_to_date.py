@@ -28,8 +28,8 @@ from batchrunner.storage.durable_files import Disk
 
 _REPORTS = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 64 * 1024  # of report.json; contains all keys before the jobs
-# Settings of the display, and the date of the price list: they have no effect on a batch without open jobs.
-_DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress", "price_list"}
+# Settings of the display, the date of the price list, chosen jobs: they have no effect on a batch without open jobs.
+_DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress", "price_list", "only"}
 
 
 @gc_paused()

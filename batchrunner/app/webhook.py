@@ -80,6 +80,8 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
     """Post `body` within ten seconds. Returns an error message without the address, or None."""
     import aiohttp  # a run without work needs no HTTP client
 
+    from batchrunner.net.connections import unreachable_text
+
     target = url.replace(STATUS, str(body.get("exit_status", ""))).replace(_EVENT, str(body.get("event", "")))
     host = urlsplit(url).hostname
     proxy = (proxies or Proxies()).for_url(url)
@@ -101,6 +103,8 @@ async def post(url: str, body: Mapping[str, Any], proxies: Proxies | None = None
         what = "has a certificate that is not trusted; SSL_CERT_FILE can name the file of a private authority"
     except aiohttp.ClientHttpProxyError as error:
         what = f"could not be reached: the proxy {proxy.shown if proxy else ''} answered {error.status}"
+    except aiohttp.ClientConnectorError as error:
+        what = f"could not be reached: {unreachable_text(error)}"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         what = f"could not be reached ({type(error).__name__})"
     return f"the summary was not posted: the webhook at {host} {what}"

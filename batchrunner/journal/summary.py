@@ -5,8 +5,9 @@ represented by one of them. Unlike before a run, the journal is not checked as a
 reported. What the counts mean is not decided here.
 """
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import eq, itemgetter
@@ -18,6 +19,7 @@ from batchrunner.job import REUSED, Attempt, Entry, Record, Run, State
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.witness import Mark
 from batchrunner.plan.prices import overrun_in_sql
+from batchrunner.plan.selection import selects
 
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # If each job has one entry, the other table is not needed.
@@ -142,7 +144,12 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         _listed_entries(connection)
         if any(not plain and state != State.SUCCEEDED for state, plain, *_ in states)
         else (),
-        tuple(_plain(connection, state, number) for state, plain, _, number, _ in states if plain),
+        tuple(
+            group
+            for state, plain, _, number, _ in states
+            if plain
+            for group in _plain(connection, state, number, json.loads(run.settings_json).get("only") or ())
+        ),
         earlier,
         *reader.mark(connection),
     )
@@ -173,8 +180,29 @@ def _listed_entries(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record
     return tuple((entry, records[entry.job.fingerprint]) for entry in entries)
 
 
-def _plain(connection: sqlite3.Connection, state: str, number: int) -> tuple[Entry, Record, int]:
-    query = f"{_JOBS.format(_PLAIN)} AND state = ? AND {NAMED} LIMIT 1"
-    record = rows.record(connection.execute(query, (state,)).fetchone(), ())
+def _plain(
+    connection: sqlite3.Connection, state: str, number: int, only: Sequence[str]
+) -> Iterator[tuple[Entry, Record, int]]:
+    """Yield an example of the entries of a state with its record and their number.
+
+    Entries that ``--only`` names and others are different groups.
+    """
+    if not only:
+        yield (*_example(connection, state, f"{NAMED} LIMIT 1"), number)
+        return
+    named = connection.execute(
+        f"SELECT id, fingerprint FROM entries JOIN jobs USING (fingerprint) WHERE {_PLAIN} AND state = ?", (state,)
+    )
+    groups: dict[bool, list[str]] = {}
+    for name, fingerprint in named:
+        groups.setdefault(selects(name, only), []).append(fingerprint)
+    for fingerprints in groups.values():
+        yield (*_example(connection, state, "fingerprint = ?", fingerprints[0]), len(fingerprints))
+
+
+def _example(connection: sqlite3.Connection, state: str, condition: str, *values: str) -> tuple[Entry, Record]:
+    """Return an entry and the record of the first waiting job that meets a condition."""
+    query = f"{_JOBS.format(_PLAIN)} AND state = ? AND {condition}"
+    record = rows.record(connection.execute(query, (state, *values)).fetchone(), ())
     row = connection.execute(f"{_ENTRIES} = ? LIMIT 1", (record.job.fingerprint,)).fetchone()
-    return rows.entry(row, {record.job.fingerprint: record}), record, number
+    return rows.entry(row, {record.job.fingerprint: record}), record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchrunner.errors import UsageError
-from batchrunner.formatting import count_text, length_text, printable
+from batchrunner.formatting import count_text, length_text, printable, shell_path, shell_word
 from batchrunner.job import Media
 from batchrunner.manifest.ids import stem
 from batchrunner.manifest.safe_names import cleaned, folded
@@ -111,9 +111,9 @@ def compose(found: Found, path: Path, folder: Path) -> tuple[str, str]:
     else:
         body, how = _matrix(found), "each video with each image"
     one = found.images[0] if len(found.images) == 1 and not pairs else None
-    return _HEAD.format(path=printable(str(path)), folder=named(folder), found=_counted(found)) + _defaults(
-        one, found, not pairs
-    ) + body, how
+    return _HEAD.format(
+        path=shell_word(shell_path(str(path))), folder=named(folder), found=_counted(found)
+    ) + _defaults(one, found, not pairs) + body, how
 
 
 def _counted(found: Found) -> str:
@@ -233,13 +233,16 @@ def named(folder: Path) -> str:
 def report(found: Found, how: str, jobs: int, path: Path, folder: Path) -> str:
     """Return a text that says what was written and which commands come next."""
     shown = printable(str(path))
-    quoted = f"'{shown}'" if " " in shown else shown
+    quoted = shell_word(shell_path(str(path)))
     lines = [f"Found {_counted(found)} in {named(folder)}."]
     lines += [f"Left out: {item}" for item in found.left_out[:_MAX_LISTED]]
     if len(found.left_out) > _MAX_LISTED:
         lines.append(f"… and {len(found.left_out) - _MAX_LISTED:,} more")
     steps = (
-        (f"batchrunner plan {quoted}", "the actions and the cost of a run; sends nothing"),
+        (
+            f"batchrunner plan {quoted}",
+            "jobs and cost; submits nothing, and asks for prices and balance if a key is set",
+        ),
         (f"batchrunner run {quoted} --provider sandbox --fast", "a rehearsal, free of charge"),
         (f"export AIMLAPI_KEY=…; batchrunner run {quoted}", "the real run"),
     )

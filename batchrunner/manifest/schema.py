@@ -287,6 +287,8 @@ class _ErrorTranslator:
         """Record one error. path: from the manifest's root. error.absolute_path: from `top`."""
         if error.validator == "additionalProperties":
             _unknown_keys(error, path, self.findings)
+            if len(path) == 1:  # the table of settings would refuse the same key
+                self.bad.add(where((*path, "")))
         elif where(path) not in self.refused:
             message, hint = _explanation(error, path)
             place = top if isinstance(top, int) else _place(top, error.absolute_path)
@@ -301,8 +303,9 @@ def _errors(validator: Any, value: Any) -> list[Any]:
 
 def _settings(root: YamlMapping, bad: BadPlaces, findings: Findings) -> None:
     """Record values that the schema accepts but the table of settings does not, such as a duration of 0s."""
+    refused = {place[0] for place in bad if place}
     for setting in SETTINGS:
-        if setting.name in root and (setting.name,) not in bad:
+        if setting.name in root and setting.name not in refused:
             try:
                 parse(setting, root[setting.name], "")
             except UsageError as error:
@@ -395,9 +398,12 @@ def _wrong_type(subject: str, error: Any) -> tuple[str, str]:
 
 def _not_allowed(subject: str, error: Any) -> tuple[str, str]:
     choices = [error.validator_value] if error.validator == "const" else error.validator_value
-    listed = ", ".join(str(item) for item in choices)
+    # YAML reads off and on as booleans, so the schema lists both.
+    choices = [item for item in choices if not isinstance(item, bool)] or choices
+    names = [str(item) for item in choices]
+    listed = ", ".join(names)
     kind = "must be" if len(choices) == 1 else "must be one of"
-    guess = nearest(error.instance, choices) if type(error.instance) in (str, int) and len(choices) > 1 else None
+    guess = nearest(error.instance, names) if type(error.instance) in (str, int) and len(names) > 1 else None
     return f"{subject} is {_shown(error.instance)}, {kind} {listed}", f"did you mean {guess}?" if guess else ""
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from batchrunner.job import Job, Record
 
 _KEPT = 64  # durations per kind
-_ENOUGH = 3  # fewer durations are not significant
+ENOUGH = 3  # fewer durations are not significant
 
 Kind = tuple[str, str]  # model, resolution
 
@@ -52,15 +52,20 @@ class Forecast:
         """The latest durations of each kind, s, oldest first."""
         return self._seen
 
+    @property
+    def lacking(self) -> int:
+        """The number of durations that are still needed for an estimate of any job."""
+        return max(0, ENOUGH - sum(map(len, self._seen.values())))
+
     def expected_s(self, job: Job) -> float | None:
         """Return the median of the job's kind, or of all kinds if there are too few durations, or None."""
         from statistics import median  # imported here: most commands do not need it
 
         own = self._seen.get(kind_of(job), ())
-        if len(own) >= _ENOUGH:
+        if len(own) >= ENOUGH:
             return median(own)
         every = [took_s for seen in self._seen.values() for took_s in seen]
-        return median(every) if len(every) >= _ENOUGH else None
+        return median(every) if len(every) >= ENOUGH else None
 
 
 def kind_of(job: Job) -> Kind:

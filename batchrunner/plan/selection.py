@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from batchrunner.errors import UsageError
 from batchrunner.job import Entry, Record, State
 
+NOT_SELECTED = "not_selected"  # the reason of a waiting job that `--only` does not name
 RetryFailed = bool | tuple[str, ...]  # all failed jobs, none, or those that failed with one of these kinds
 
 
@@ -29,6 +30,11 @@ def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ..
             raise UsageError(f"--only {pattern}: no job of the manifest has this id{guess}", hint)
         found |= matched
     return tuple(entry for entry in entries if entry.id in found)
+
+
+def selects(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether one of the patterns names the job `name`; without patterns every job is named."""
+    return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def retries(record: Record, retry_failed: RetryFailed) -> bool:

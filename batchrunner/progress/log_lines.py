@@ -81,7 +81,7 @@ class Narrator:
 
 
 class Pulse:
-    """When the next heartbeat is due: every few minutes, also if the wall clock is set back."""
+    """When the next heartbeat is due: every few minutes of a run, also if the wall clock is set back."""
 
     def __init__(self) -> None:
         self._last: float | None = None
@@ -90,6 +90,8 @@ class Pulse:
         """Return whether a heartbeat is due at this event. Call it for every event."""
         if isinstance(event, RunStarted):
             self._last = event.at
+        if isinstance(event, RunFinished):
+            self._last = None
         if not isinstance(event, Alive) or self._last is None or 0 <= event.at - self._last < PULSE_EVERY_S:
             return False
         self._last = event.at

@@ -229,6 +229,11 @@ class Model:
             return under_way_s or None
         return max(under_way_s, (sum(left_s) + waiting_s) / max(1, self.cap) + longest_s / 2)
 
+    @property
+    def is_too_small_to_estimate(self) -> bool:
+        """True if too few jobs are left for an estimate before the last one ends."""
+        return 0 < self.states[State.PENDING] + self.in_flight <= self._forecast.lacking
+
     def planned_stop(self) -> tuple[float, str] | None:
         """Return the time (wall time, s) and the setting of a stop before all jobs are done, by the estimate.
 

@@ -103,14 +103,18 @@ def pulse(model: Model) -> str:
     return ", ".join(items)
 
 
-def incident(closed: Mapping[str, OpenBreaker], now: float) -> str:
-    """Describe the open circuit breakers: ``polls down since 23:10 (12 min 3 s), next try in 40 s: …``."""
+def incident(closed: Mapping[str, OpenBreaker], now: float, *, clock: bool = False) -> str:
+    """Describe the open circuit breakers: ``polls down for 12 min 3 s, next try in 40 s: …``.
+
+    clock: name the local time of their start, too: ``since 23:10 (12 min 3 s)``. Files have UTC only.
+    """
     first = min(closed.values(), key=lambda breaker: breaker.since)
     calls = " and ".join(_CALLS[call] for call in _CALLS if call in closed)
     next_at = min((breaker.next_at for breaker in closed.values() if breaker.next_at is not None), default=None)
     again = "" if next_at is None or next_at <= now else f", next try in {lasting(next_at - now)}"
-    since = f"since {clock_time(first.since)} ({lasting(now - first.since)})"
-    return f"{calls} {first.status} {since}{again}: {safe(first.reason)}"
+    lasted = lasting(now - first.since)
+    when = f"since {clock_time(first.since, now)} ({lasted})" if clock else f"for {lasted}"
+    return f"{calls} {first.status} {when}{again}: {safe(first.reason)}"
 
 
 def begins(call: str, status: str, reason: str) -> str:
@@ -158,9 +162,28 @@ def lasting(seconds: float) -> str:
     return f"{max(0, int(seconds))} s" if seconds < 60 else length_text(int(seconds))
 
 
-def clock_time(at: float) -> str:
-    """Format the local time of day: ``23:10``."""
-    return f"{datetime.fromtimestamp(at, UTC).astimezone():%H:%M}"
+def clock_time(at: float, now: float) -> str:
+    """Format the local time of day: ``23:10``; on another day than `now` also day and zone: ``Tue 1 Dec 02:10 CET``."""
+    local, here = local_time(at), local_time(now)
+    if (local.date(), local.utcoffset()) == (here.date(), here.utcoffset()):
+        return f"{local:%H:%M}"
+    return f"{day_text(local)} {local:%H:%M} {zone_text(local)}"
+
+
+def local_time(at: float) -> datetime:
+    """Return `at` (seconds since the epoch) in the local time zone."""
+    return datetime.fromtimestamp(at, UTC).astimezone()
+
+
+def day_text(local: datetime) -> str:
+    """Format the day: ``Tue 1 Dec``."""
+    return f"{local:%a} {local.day} {local:%b}"
+
+
+def zone_text(local: datetime) -> str:
+    """Return the name of the time zone, or the difference from UTC if it has no name: ``CET``, ``UTC+05:45``."""
+    name = local.tzname() or ""
+    return name if name.isalpha() else f"UTC{local.isoformat(timespec='minutes')[16:]}"
 
 
 def reason_of(problem: Problem | None) -> str:

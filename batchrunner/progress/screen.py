@@ -116,14 +116,15 @@ def _estimate(model: Model) -> Spans:
     per_hour, left_s = model.per_hour(), model.left_s()
     rate = f"; {count_text(round(per_hour), 'clip')} an hour" if per_hour and per_hour >= 1 else ""
     if left_s is None:
-        waits = "a moment" if not model.states[State.PENDING] and not model.in_flight else "after three clips"
-        return [(f"{'in ' if waits == 'a moment' else 'known '}{waits}{rate}", "")]
+        is_ending = not model.states[State.PENDING] and not model.in_flight
+        text = "no estimate for so few jobs" if model.is_too_small_to_estimate else "known after three clips"
+        return [("in a moment" if is_ending else text, ""), (rate, "")]
     stop = model.planned_stop()
     if stop is None:
-        return [(f"about {clock_time(model.at + left_s)}, in {lasting(left_s)}", "bold"), (rate, "")]
+        return [(f"about {clock_time(model.at + left_s, model.at)}, in {lasting(left_s)}", "bold"), (rate, "")]
     at, setting = stop
     when = (
-        f"stops at {clock_time(at)}, in {lasting(at - model.at)} ({setting})"
+        f"stops at {clock_time(at, model.at)}, in {lasting(at - model.at)} ({setting})"
         if at > model.at
         else f"{setting} stops it"
     )
@@ -135,7 +136,7 @@ def _service(model: Model) -> Spans:
     if model.cap < model.limit:
         cap = f"at most {model.cap:,} of {model.limit:,} at once because the service asks for fewer"
     if model.closed:
-        return [(incident(model.closed, model.at), "bad")]
+        return [(incident(model.closed, model.at, clock=True), "bad")]
     return [("fine", "good"), (f"; {cap}", "")]
 
 
@@ -177,16 +178,16 @@ def _name(row: Row) -> str:
 def _problems(model: Model, most: int) -> list[Spans]:
     """Return the latest problems, the newest last. Failed jobs take precedence over failed calls."""
     chosen = nlargest(max(0, most), model.problems, key=lambda problem: (not problem.call, problem.at))
-    return [_problem(problem) for problem in sorted(chosen, key=lambda problem: problem.at)]
+    return [_problem(problem, model.at) for problem in sorted(chosen, key=lambda problem: problem.at)]
 
 
-def _problem(problem: Incident) -> Spans:
+def _problem(problem: Incident, now: float) -> Spans:
     subject = names(problem.ids[:1]) if problem.ids else "the run"
     if problem.times > 1:
         subject = f"{problem.times:,} times, last {subject}"
     failed = f"{problem.call} failed: " if problem.call else ""
     style = "" if problem.call or problem.problem.kind == "noticed" else "bad"
-    return [(f"{clock_time(problem.at)} ", "dim"), (f"{subject}: {failed}{safe(problem.problem.message)}", style)]
+    return [(f"{clock_time(problem.at, now)} ", "dim"), (f"{subject}: {failed}{safe(problem.problem.message)}", style)]
 
 
 # Columns: wide characters take two, combining ones none.

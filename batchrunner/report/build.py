@@ -39,6 +39,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
         run,
         prices,
         Forecast(snapshot.records.values()),
+        settings.get("only") or (),
         settings.get("quality") or {},
         owners_of(snapshot.entries, snapshot.records),
     )

@@ -6,16 +6,16 @@ says what a person does first. A command that pays again says so in its note.
 """
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT
-from batchrunner.formatting import printable
+from batchrunner.formatting import shell_line, shell_path
 from batchrunner.plan.endings import Ending, Next, Retry, ending_of, retry_of
 from batchrunner.plan.resume import RECHECKED
+from batchrunner.plan.selection import NOT_SELECTED
 
 _WORDINGS = 4  # different messages shown of one cause
 _ORDER = ("failed", "in_doubt", "in_flight", "pending")
@@ -29,11 +29,12 @@ _FAULTS = {
 _NOTES = {
     "failed": "Submits these jobs again, and pays for those that then succeed.",
     "in_doubt": (
-        "Each run searches the service's log for the request. Search there yourself, too. If you find it: {} --adopt "
-        "GENERATION_ID. If it was not accepted: {} --release. A wrong release pays twice."
+        "Each run searches the service's log for the request. Search there yourself, too. If you find it: {}. "
+        "If it was not accepted: {}. A wrong release pays twice."
     ),
     "in_flight": "Downloads the clips that are in flight, at no further charge.",
     "pending": "Submits the jobs that are left. Finished jobs are not repeated.",
+    NOT_SELECTED: "Submits the jobs that --only left out, too.",
 }
 _HELD_NOTE = (
     "Wait until the batch that has these jobs has ended, then run this one again: it delivers their clips at no charge."
@@ -50,7 +51,8 @@ class Cause:
     title: the reason's slug as text. fault: where the cause lies, as text. messages: each message with the number of
     its jobs; messages that differ only in ids of the job count as one. more: the number of unlisted messages. ids: of
     the jobs. jobs: their number; it is greater if the report lists one job for many. command: the next command, or ""
-    if no command makes progress. note: its effect, or what a person does first.
+    if no command makes progress. note: its effect, or what a person does first. choices: commands in the note, of which
+    a person chooses one.
     """
 
     state: str
@@ -64,6 +66,7 @@ class Cause:
     jobs: int
     command: str
     note: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -102,16 +105,20 @@ def causes(report: dict[str, Any]) -> list[Cause]:
     return [_cause(report, state, kind, group) for (state, kind), group in ranked]
 
 
-def command(report: dict[str, Any], *further: str, name: str = "run") -> str:
-    """Return the command that continues this batch. name: of the command. further: arguments for its end."""
+def command(report: dict[str, Any], *further: str, name: str = "run", job: str = "") -> str:
+    """Return the command that continues this batch. name: of the command. further: more options. job: the id of a job.
+
+    Neither a path nor an id can be read as an option, even if it begins with ``-``.
+    """
     settings = report["settings"]
-    arguments = ["batchrunner", name, report["manifest"]["path"]]
+    arguments = ["batchrunner", name, shell_path(report["manifest"]["path"])]
     if settings.get("output"):
-        arguments += ["--output", settings["output"]]
+        arguments += ["--output", shell_path(settings["output"])]
     if report["provider"] != "aimlapi":
         arguments += ["--provider", report["provider"]]
     arguments += settings.get("options") or []
-    return printable(shlex.join([*arguments, *further]))
+    arguments += [*further, "--", job] if job.startswith("-") else [*([job] if job else []), *further]
+    return shell_line(arguments)
 
 
 def ending(report: Mapping[str, Any]) -> Ending | None:
@@ -120,25 +127,40 @@ def ending(report: Mapping[str, Any]) -> Ending | None:
     return None if report["finished_at"] is None or not kind else ending_of(kind)
 
 
+def _choices(report: dict[str, Any], state: str, kind: str, group: _Group) -> tuple[str, ...]:
+    """Return the commands that settle the first job of a group in doubt; () for other groups."""
+    if kind == HELD_BY_BATCH or not (state == "in_doubt" or kind == HELD_IN_DOUBT):
+        return ()
+    options = (("--adopt", "GENERATION_ID"), ("--release",))
+    return tuple(command(report, *words, name="resolve", job=group.ids[0]) for words in options)
+
+
 def _next_step(report: dict[str, Any], state: str, kind: str, group: _Group) -> tuple[str, str]:
     """Return the command for the jobs of a group, or "", and its note."""
     found = ending(report)
-    stops = found is not None and found.next is Next.STOPS
-    submits = found is None or found.next is Next.CONTINUES
     advice = found.advice if found is not None else ""
     recheck = state == "failed" and kind in RECHECKED
     if kind == HELD_BY_BATCH:
         return "", _HELD_NOTE
-    if state == "in_doubt" or kind == HELD_IN_DOUBT:
-        resolve = command(report, *group.ids[:1], name="resolve")
-        return "", _NOTES["in_doubt"].format(resolve, "the same with")
+    if choices := _choices(report, state, kind, group):
+        return "", _NOTES["in_doubt"].format(*choices)
     if state == "in_flight" or recheck:
-        return ("", advice) if stops else (command(report), _RECHECK_NOTE if recheck else _NOTES[state])
+        stops = found is not None and found.next is Next.STOPS
+        typed = "" if stops else command(report, *([] if recheck else _chosen(report, state)))
+        return typed, advice if stops else _RECHECK_NOTE if recheck else _NOTES[state]
     if state == "failed" and retry_of(group.fault) is Retry.CHANGE_FIRST:
         return "", _CHANGE_FIRST
-    if not submits:
+    if found is not None and found.next is not Next.CONTINUES:
         return "", advice
-    return command(report, *(["--retry-failed"] if state == "failed" else [])), _NOTES[state]
+    typed = command(report) if kind == NOT_SELECTED else command(report, *_chosen(report, state))
+    return typed, _NOTES.get(kind, _NOTES[state])
+
+
+def _chosen(report: Mapping[str, Any], state: str) -> list[str]:
+    """Return the options that choose the jobs of the next run: those that this run chose, or the failed ones."""
+    if state == "failed":
+        return ["--retry-failed"]
+    return [word for pattern in report["settings"].get("only") or () for word in ("--only", pattern)]
 
 
 def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
@@ -156,6 +178,7 @@ def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Caus
         jobs=group.jobs,
         command=typed,
         note=note,
+        choices=_choices(report, state, kind, group),
     )
 
 

@@ -16,6 +16,7 @@ from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, Sta
 from batchrunner.plan.duration_estimate import Forecast, kind_of
 from batchrunner.plan.endings import ending_of
 from batchrunner.plan.prices import Prices, billed_seconds
+from batchrunner.plan.selection import NOT_SELECTED, selects
 from batchrunner.quality import marks
 
 _RESOLVE_DOUBT = (
@@ -34,6 +35,7 @@ _WHY: Mapping[str, Problem] = {
         "failed", "failed for an unknown reason", "Run the same command with --retry-failed to submit it again."
     ),
 }
+_UNSELECTED = Problem(NOT_SELECTED, "was not selected with --only", "Run the same command without --only.")
 _WHY_OPEN: Mapping[str, Problem] = {
     "pending": Problem(
         "not_submitted", "has not been submitted yet", "If no run is under way, run the same command again."
@@ -50,13 +52,15 @@ _WHY_OPEN: Mapping[str, Problem] = {
 class RowContext:
     """The context of the rows: the latest run, prices, and expected generation times.
 
-    actions: what to do about marks, by kind. owners: fingerprint and id of the first job with a clip, by `clip_keys`.
-    seen: a cache of expectations and estimates, because many jobs are similar.
+    only: ids and patterns of the jobs that the run chose; () for all. actions: what to do about marks, by kind. owners:
+    fingerprint and id of the first job with a clip, by `clip_keys`. seen: a cache of expectations and estimates,
+    because many jobs are similar.
     """
 
     run: Run
     prices: Prices
     forecast: Forecast
+    only: Sequence[str] = ()
     actions: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
@@ -254,7 +258,9 @@ def _error(row: Row) -> dict[str, Any] | None:
     if state == "succeeded":
         return None
     usual = _WHY[state]
-    if run.finished_at is None:
+    if state == "pending" and row.entry is not None and not selects(row.entry.id, row.context.only):
+        usual = _UNSELECTED
+    elif run.finished_at is None:
         usual = _WHY_OPEN.get(state, usual)
     elif run.stopped and state in ("pending", "in_flight"):
         advice = ending_of(run.stop_kind).advice if run.stop_kind else ""

@@ -38,7 +38,9 @@ def outline(counts: "Counts", version: str) -> Report:
             "generations": counts.generations,
         },
         "money": money(total, settings, sum(item.overrun for item in counts.every if item.sum.outcome != "failed")),
-        "jobs": rows([entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast())),
+        "jobs": rows(
+            [entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast(), settings.get("only") or ())
+        ),
         "group_sizes": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),
     }

@@ -111,11 +111,16 @@ def _cost(report: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """A next step. command: the command, or "". text: its effect, or the action of a person."""
+    """A next step.
+
+    command: the command, or "". text: its effect, or the action of a person. choices: commands in the text, of which a
+    person chooses one.
+    """
 
     label: str
     command: str
     text: str
+    choices: tuple[str, ...] = ()
 
 
 def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> list[NextStep]:
@@ -131,7 +136,7 @@ def next_steps(report: dict[str, Any], found: Sequence[Cause] | None = None) -> 
             if cause.state == state:
                 key = (cause.command, "" if cause.command else cause.note)
                 label = _TO_DO if state == "failed" and not cause.command else _NEXT[state]
-                step = steps.setdefault(key, NextStep(label, cause.command, cause.note))
+                step = steps.setdefault(key, NextStep(label, cause.command, cause.note, cause.choices))
                 if cause.note not in step.text:  # one command does several things
                     steps[key] = replace(step, text=f"{step.text} {cause.note}")
     return list(steps.values())

@@ -29,7 +29,7 @@ from batchrunner.job import Result
 from batchrunner.media import mp4_structure
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders
-from batchrunner.net.connections import closed_ways
+from batchrunner.net.connections import closed_ways, unreachable_text
 from batchrunner.redaction import Redactor, error_text
 from batchrunner.storage import durable_files
 from batchrunner.storage.batching import Batcher
@@ -175,7 +175,7 @@ class Downloader:
         except (aiohttp.ClientError, TimeoutError) as error:
             await self._off_loop(download.keep)
             kind = "timed_out" if isinstance(error, TimeoutError) else "cut"
-            cause = self._redactor.text(error_text(error))
+            cause = self._redactor.text(unreachable_text(error))
             raise NetworkFault(kind, f"the download broke off after {download.size_bytes} bytes: {cause}") from error
         except OSError as error:
             if error.errno in durable_files.FULL:

@@ -198,7 +198,7 @@ def test_the_wait_for_the_receiver_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 def test_an_unreachable_receiver_is_one_line() -> None:
     announced: list[Event] = []
     asyncio.run(notify.notify(f"http://127.0.0.1:1/{SECRET}", make_report(), FOLDER, announced.append))
-    assert "could not be reached" in policy_for(announced)
+    assert "could not be reached: 127.0.0.1:1 refused the connection" in policy_for(announced)
 
 
 def test_without_a_webhook_nothing_is_posted() -> None:

@@ -112,6 +112,17 @@ def test_the_order_equals_the_whole_reports(tmp_path: Path) -> None:
     assert "3 not submitted" in lean
 
 
+def test_jobs_that_only_left_out_are_counted_apart(tmp_path: Path) -> None:
+    names = [f"{kind}{number}" for number in range(5) for kind in "ab"]
+    records = [make_record(name, State.PENDING) for name in names]
+    entries = [Entry(place, name, make_job(name)) for place, name in enumerate(names)]
+    run = make_run(finished_at=NOW + 5, exit_status=3, settings_json='{"only": ["a*", "b4"]}')
+    lean, whole = said(stored(tmp_path, run, entries, records))
+    assert lean == whole
+    assert "6 not submitted" in lean
+    assert "4 not submitted   was not selected with --only" in lean
+
+
 def test_one_of_several_equal_jobs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{state}{number:03d}" for state in "spf" for number in range(100)]
     states = {"s": State.SUCCEEDED, "p": State.PENDING, "f": State.FAILED}

@@ -603,6 +603,22 @@ def test_an_editor_finds_a_description_of_every_key() -> None:
             assert whole["description"].endswith("."), name
 
 
+@pytest.mark.parametrize(
+    ("quality", "messages"),
+    [
+        ("{frozn: reject}", ["'quality' has no key 'frozn'"]),
+        ("{frozen: rejct}", ["'frozen' is 'rejct', must be one of off, warn, reject"]),
+        ("{frozen: 3, blck: warn}", ["'frozen' is 3, must be one of off, warn, reject", "'quality' has no key 'blck'"]),
+        ("{frozen: off, black: on}", []),
+    ],
+)
+def test_each_mistake_in_a_setting_that_is_a_mapping_is_reported_once(
+    tmp_path: Path, quality: str, messages: list[str]
+) -> None:
+    found = refused(tmp_path, f"quality: {quality}\njobs: [{{shift: x}}]\n")
+    assert [item.message for item in found if item.line == 1] == messages
+
+
 def test_diagnostics_are_in_order_of_place(tmp_path: Path) -> None:
     found = refused(tmp_path, "zzz: 1\njobs:\n- {shift: x}\n- {id: '?', video: none.mp4}\n- 3\nconcurrency: 0\n")
     places = [(item.line, item.column) for item in found]

@@ -2,15 +2,20 @@
 
 import asyncio
 import base64
+import errno
 import json
+import re
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
 
 from batchrunner import sandbox
 from batchrunner.app import webhook
@@ -19,6 +24,7 @@ from batchrunner.engine.circuit_breaker import LASTING
 from batchrunner.errors import CallError, NetworkFault, ServiceFault, UsageError
 from batchrunner.media.decoder_pool import Here
 from batchrunner.net import certificates
+from batchrunner.net.connections import unreachable_text
 from batchrunner.net.proxies import Proxies, read_proxies
 from batchrunner.providers.aimlapi.client import ApiClient
 from batchrunner.providers.endpoint import Endpoint
@@ -316,3 +322,37 @@ def test_an_unusable_setting_is_reported_before_the_run(
     assert SECRET not in output
     assert not (tmp_path / "output").exists()
     assert asyncio.run(command(tmp_path, environment, "--provider", "sandbox"))[0] == 0
+
+
+def connector_error(cause: OSError, host: str = "api.test") -> aiohttp.ClientConnectorError:
+    key = ConnectionKey(host, 443, True, True, None, None, None)
+    return aiohttp.ClientConnectorError(key, cause)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (connector_error(ConnectionRefusedError(111, "Connect call failed")), "api.test:443 refused the connection"),
+        (connector_error(ConnectionRefusedError(111, "x"), "::1"), "[::1]:443 refused the connection"),
+        (connector_error(OSError("Multiple exceptions: [Errno 111] a, [Errno 101] b")), "api.test:443 refused"),
+        (connector_error(OSError(errno.ENETUNREACH, "x")), "this machine has no route to api.test:443"),
+        (connector_error(ConnectionResetError(104, "x")), "api.test:443 closed the connection at once"),
+        (connector_error(OSError(errno.EACCES, "Permission denied")), "no connection to api.test:443: Permission"),
+        (connector_error(OSError("odd")), "no connection to api.test:443"),
+        (connector_error(socket.gaierror(-2, "Name or service not known")), "the name api.test has no address"),
+        (aiohttp.ConnectionTimeoutError("Connection timeout to host https://u:p@api.test/v2?k=1"), "api.test did not"),
+        (aiohttp.InvalidURL("https://"), "the address is not valid"),
+        (aiohttp.ServerDisconnectedError(), "Server disconnected"),
+    ],
+)
+def test_a_missing_connection_is_described_in_plain_words(error: Exception, text: str) -> None:
+    shown = unreachable_text(error)
+    assert shown.startswith(text)
+    assert not re.search(r"ssl:|Connect call|u:p|k=1|Errno", shown)
+
+
+def test_a_refused_submission_names_host_port_and_the_next_step(executor: Executor) -> None:
+    fault = asyncio.run(submitted("http://127.0.0.1:1", executor, Proxies()))
+    assert (type(fault), fault.kind, fault.in_doubt) == (NetworkFault, "no_connection", False)
+    assert fault.message.startswith("the service could not be reached: 127.0.0.1:1 refused the connection")
+    assert fault.hint.startswith("No request was sent, so nothing was paid.")

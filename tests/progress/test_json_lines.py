@@ -92,7 +92,7 @@ def test_the_objects_have_the_documented_values() -> None:
     assert moved[2]["error"]["kind"] == "bad_request"
     beat = next(entry for entry in written if entry["event"] == "heartbeat")
     assert beat["states"]["failed"] == 1
-    assert beat["message"].startswith("1 of 1 done, 0 in flight, 1 failed, submissions paused since ")
+    assert beat["message"].startswith("1 of 1 done, 0 in flight, 1 failed, submissions paused for 6 min 31 s: ")
     assert [entry["level"] for entry in written if entry["event"] == "call_health_changed"] == [
         "warning",
         "info",

@@ -171,6 +171,16 @@ def test_a_heartbeat_is_printed_every_five_minutes() -> None:
     assert said([*ticks]) == [], "before the start there is nothing to print"
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_heartbeat_follows_the_end_of_the_run(form: str) -> None:
+    stream = io.StringIO()
+    with make_progress(stream=stream, quiet=False, plain=True, log_format=form) as progress:
+        for event in (started(), Alive(NOW + 301), finished(), Alive(NOW + 700), Alive(NOW + 1400)):
+            progress(event)
+    last = stream.getvalue().splitlines()[-1]
+    assert "1 of 4 jobs succeeded." in last
+
+
 def test_a_clock_that_is_set_back_does_not_stop_the_heartbeat() -> None:
     ticks: list[Event] = [Alive(NOW - 7200 + n) for n in range(700)]
     assert len(said([started(), *ticks])) == 1 + 3

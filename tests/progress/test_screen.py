@@ -1,6 +1,8 @@
 """The screen as text: it fits any window, shows the essentials, and its figures match the events."""
 
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -23,7 +25,7 @@ from batchrunner.job import Move, Record, State, advance, count_states
 from batchrunner.plan.ledger import Budget
 from batchrunner.plan.prices import INFERRED, Prices
 from batchrunner.progress.model import Model
-from batchrunner.progress.phrases import pulse
+from batchrunner.progress.phrases import clock_time, pulse
 from batchrunner.progress.screen import ASCII, columns, draw, plain
 from tests.conftest import NOW, make_job
 
@@ -110,10 +112,39 @@ def test_the_screen_shows_the_essentials(run: SimulatedRun) -> None:
 
 
 def test_fewer_than_three_durations_give_no_finish_time() -> None:
-    run = SimulatedRun(2)
+    run = SimulatedRun(4)
     run.submit("job0")
     run.wait(10)
     assert run.screen()[3] == "finish   known after three clips"
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_a_batch_that_is_too_small_for_an_estimate_promises_none(jobs: int) -> None:
+    run = SimulatedRun(jobs)
+    run.submit("job0")
+    run.wait(10)
+    assert run.screen()[3] == "finish   no estimate for so few jobs"
+    run.deliver("job0")
+    for number in range(1, jobs):
+        run.submit(f"job{number}")
+        run.deliver(f"job{number}")
+    assert run.screen()[3] == "finish   in a moment"
+
+
+def test_times_of_another_day_or_zone_have_day_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Vienna")
+    time.tzset()
+    try:
+        noon = datetime(2026, 10, 24, 10, tzinfo=UTC).timestamp()
+        assert clock_time(noon + 3600, noon) == "13:00"
+        assert clock_time(noon + 13 * 3600, noon) == "Sun 25 Oct 01:00 CEST"
+        assert clock_time(noon + 16 * 3600, noon + 13 * 3600) == "Sun 25 Oct 03:00 CET", "the clocks were set back"
+        monkeypatch.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        assert clock_time(noon + 12 * 3600, noon) == "Sun 25 Oct 03:45 UTC+05:45"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_download_shows_its_bytes(run: SimulatedRun) -> None:

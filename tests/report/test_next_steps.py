@@ -106,6 +106,26 @@ def test_an_attempt_that_is_billed_anyway_is_asked_for_again_at_no_charge() -> N
     assert commands("", withheld) == [CONTINUE]
 
 
+def test_neither_an_id_nor_a_path_can_be_read_as_an_option() -> None:
+    shot = snapshot(UNCLEAR, run=replace(RUN, manifest_path="-night.yaml"))
+    shot = replace(shot, entries=tuple(replace(entry, id="-a") for entry in shot.entries))
+    (step,) = next_steps(build(shot, "0.1.0"))
+    start = "batchrunner resolve ./-night.yaml --provider sandbox"
+    assert step.choices == (f"{start} --adopt GENERATION_ID -- -a", f"{start} --release -- -a")
+    assert all(command in step.text for command in step.choices)
+
+
+def test_jobs_that_only_left_out_are_not_selected_and_the_next_command_keeps_the_choice() -> None:
+    run = replace(RUN, exit_status=3, stopped="", settings_json='{"only": ["job-[01]"]}')
+    report = build(snapshot(WAITING, FLYING, record("z", State.PENDING), run=run), "0.1.0")
+    assert [job["error"]["kind"] for job in report["jobs"]] == ["not_submitted", "not_finished", "not_selected"]
+    chosen, whole = next_steps(report)
+    assert chosen.command == f"{CONTINUE} --only 'job-[01]'"
+    assert "clips that are in flight" in chosen.text
+    assert "Submits the jobs that are left" in chosen.text
+    assert (whole.command, whole.text) == (CONTINUE, "Submits the jobs that --only left out, too.")
+
+
 def test_a_command_names_everything_that_it_does() -> None:
     run = replace(RUN, exit_status=130, stopped="SIGINT received", stop_kind="")
     (step,) = next_steps(build(snapshot(FLYING, WAITING, run=run), "0.1.0"))

@@ -24,7 +24,7 @@ from batchrunner.clock import Clock
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
 from batchrunner.media import probe
-from batchrunner.net.connections import closed_ways
+from batchrunner.net.connections import NO_CONNECTION_HINT, closed_ways, unreachable_text
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
 from batchrunner.providers.aimlapi import billing, responses
@@ -409,9 +409,8 @@ def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iter
         raise
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
         # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
-        raise NetworkFault(
-            "no_connection", f"the service could not be reached: {redactor.text(error_text(error))}"
-        ) from error
+        message = f"the service could not be reached: {redactor.text(unreachable_text(error))}"
+        raise NetworkFault("no_connection", message, NO_CONNECTION_HINT) from error
     except _FOREIGN as error:
         if body is not None and body.fault is not None:
             raise body.fault from error
