@@ -49,22 +49,22 @@ def redacted(text: str) -> str:
     return _URL.sub(lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", text)
 
 
-def shell_line(words: Iterable[str]) -> str:
-    """Return a command line that can be pasted into a shell: each word quoted, all characters printable."""
-    return " ".join(map(shell_word, words))
+def shell_line(arguments: Iterable[str]) -> str:
+    """Return a command line that can be pasted into a shell: each argument quoted, all characters printable."""
+    return " ".join(map(shell_quoted, arguments))
 
 
-def shell_word(word: str) -> str:
-    r"""Quote one word for a shell. Characters that cannot be shown are written as bytes, as in ``$'a\x0ab'``."""
-    if word.isprintable():
-        return shlex.quote(word)
-    data = word.encode("utf-8", "surrogateescape" if _is_encodable(word) else "surrogatepass")
+def shell_quoted(argument: str) -> str:
+    r"""Quote one argument for a shell. Characters that cannot be shown are written as bytes, as in ``$'a\x0ab'``."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    data = argument.encode("utf-8", "surrogateescape" if _is_encodable(argument) else "surrogatepass")
     return "$'" + "".join(_ESCAPES.get(byte) or f"\\x{byte:02x}" for byte in data) + "'"
 
 
-def _is_encodable(word: str) -> bool:
+def _is_encodable(argument: str) -> bool:
     try:
-        word.encode("utf-8", "surrogateescape")
+        argument.encode("utf-8", "surrogateescape")
     except UnicodeError:
         return False
     return True

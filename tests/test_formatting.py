@@ -39,8 +39,8 @@ def test_escaped_json_has_the_same_value(text: str, ascii_only: bool) -> None:
     assert all(line.isprintable() for line in written.split("\n"))
 
 
-def test_a_command_can_be_pasted_into_a_shell_whatever_its_words_contain() -> None:
-    words = [
+def test_a_command_can_be_pasted_into_a_shell_whatever_it_contains() -> None:
+    arguments = [
         "printf",
         "%s|",
         "a b",
@@ -54,10 +54,10 @@ def test_a_command_can_be_pasted_into_a_shell_whatever_its_words_contain() -> No
         os.fsdecode(b"\xff.yaml"),
         "$HOME",
     ]
-    line = shell_line(words)
+    line = shell_line(arguments)
     assert line.isprintable()
     shown = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
-    assert shown == b"".join(os.fsencode(word) + b"|" for word in words[2:])
+    assert shown == b"".join(os.fsencode(argument) + b"|" for argument in arguments[2:])
 
 
 def test_a_path_is_not_read_as_an_option() -> None:

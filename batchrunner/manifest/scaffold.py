@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchrunner.errors import UsageError
-from batchrunner.formatting import count_text, length_text, printable, shell_path, shell_word
+from batchrunner.formatting import count_text, length_text, printable, shell_path, shell_quoted
 from batchrunner.job import Media
 from batchrunner.manifest.ids import stem
 from batchrunner.manifest.safe_names import cleaned, folded
@@ -112,7 +112,7 @@ def compose(found: Found, path: Path, folder: Path) -> tuple[str, str]:
         body, how = _matrix(found), "each video with each image"
     one = found.images[0] if len(found.images) == 1 and not pairs else None
     return _HEAD.format(
-        path=shell_word(shell_path(str(path))), folder=named(folder), found=_counted(found)
+        path=shell_quoted(shell_path(str(path))), folder=named(folder), found=_counted(found)
     ) + _defaults(one, found, not pairs) + body, how
 
 
@@ -233,7 +233,7 @@ def named(folder: Path) -> str:
 def report(found: Found, how: str, jobs: int, path: Path, folder: Path) -> str:
     """Return a text that says what was written and which commands come next."""
     shown = printable(str(path))
-    quoted = shell_word(shell_path(str(path)))
+    quoted = shell_quoted(shell_path(str(path)))
     lines = [f"Found {_counted(found)} in {named(folder)}."]
     lines += [f"Left out: {item}" for item in found.left_out[:_MAX_LISTED]]
     if len(found.left_out) > _MAX_LISTED:

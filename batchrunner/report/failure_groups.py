@@ -132,7 +132,7 @@ def _choices(report: dict[str, Any], state: str, kind: str, group: _Group) -> tu
     if kind == HELD_BY_BATCH or not (state == "in_doubt" or kind == HELD_IN_DOUBT):
         return ()
     options = (("--adopt", "GENERATION_ID"), ("--release",))
-    return tuple(command(report, *words, name="resolve", job=group.ids[0]) for words in options)
+    return tuple(command(report, *option, name="resolve", job=group.ids[0]) for option in options)
 
 
 def _next_step(report: dict[str, Any], state: str, kind: str, group: _Group) -> tuple[str, str]:
@@ -160,7 +160,7 @@ def _chosen(report: Mapping[str, Any], state: str) -> list[str]:
     """Return the options that choose the jobs of the next run: those that this run chose, or the failed ones."""
     if state == "failed":
         return ["--retry-failed"]
-    return [word for pattern in report["settings"].get("only") or () for word in ("--only", pattern)]
+    return [text for pattern in report["settings"].get("only") or () for text in ("--only", pattern)]
 
 
 def _cause(report: dict[str, Any], state: str, kind: str, group: _Group) -> Cause:
