@@ -120,12 +120,14 @@ class Job:
     fingerprint: ``sha256:<hex>`` over model, parameters and inputs (`batchrunner.manifest.fingerprint`).
     inputs: by the names of the model's spec (`batchrunner.providers.models`), in its order.
     params: the model's parameters as they are sent, documented defaults written out.
+    take: 1, 2, …: jobs that differ only in it are different generations of the same request. It is not sent.
     """
 
     fingerprint: str
     model: str
     inputs: Mapping[str, Media]
     params: Mapping[str, Any]
+    take: int = 1
 
     @property
     def key(self) -> str:
@@ -142,6 +144,7 @@ class Job:
 class Entry:
     """An entry of the manifest: the id under which a job's result is delivered.
 
+    A job with three takes has three entries, with the ids ``a``, ``a.t2`` and ``a.t3`` (`take_name`).
     priority: higher ones are submitted first. output_name: the result's name without ``.mp4``; "" for the id.
     """
 
@@ -156,6 +159,21 @@ class Entry:
     def file(self) -> str:
         """The result's name in the run directory."""
         return f"{self.output_name or self.id}.mp4"
+
+    @property
+    def take(self) -> int:
+        """The number of the take, from 1."""
+        return self.job.take
+
+    @property
+    def base(self) -> str:
+        """The id that all takes of the job share: that of the first take."""
+        return self.id.removesuffix(f".t{self.job.take}") if self.job.take > 1 else self.id
+
+
+def take_name(name: str, take: int) -> str:
+    """Return the id or file name of a take: ``a`` for the first one of ``a``, then ``a.t2``, ``a.t3``, …"""
+    return name if take == 1 else f"{name}.t{take}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The state machine: only moves of the table are legal, and a possibly paid job is never resubmitted by itself."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import Problem
-from batchrunner.job import OUTCOMES, TRANSITIONS, Entry, IllegalMove, Move, Record, State, advance, count_states
+from batchrunner.job import (
+    OUTCOMES,
+    TRANSITIONS,
+    Entry,
+    IllegalMove,
+    Move,
+    Record,
+    State,
+    advance,
+    count_states,
+    take_name,
+)
 from tests.conftest import make_job, make_record
 
 WHY = Problem("kind", "message", "hint")
@@ -131,3 +142,9 @@ def test_keys_file_names_and_state_values_are_stable() -> None:
     assert {state.value for state in State} - {"submitting"} == {
         "pending", "in_flight", "in_doubt", "succeeded", "failed",
     }  # fmt: skip
+
+
+def test_a_take_is_named_after_the_first_one() -> None:
+    entries = [Entry(0, take_name("walk.t2", take), replace(make_job(), take=take)) for take in (1, 2, 12)]
+    assert [entry.id for entry in entries] == ["walk.t2", "walk.t2.t2", "walk.t2.t12"]
+    assert [(entry.base, entry.take) for entry in entries] == [("walk.t2", 1), ("walk.t2", 2), ("walk.t2", 12)]

@@ -106,7 +106,8 @@ def job_to_json(job: Job) -> str:
         return {**kept, "path": str(item.path)} if item.path else kept
 
     inputs = {name: media(item) for name, item in job.inputs.items()}
-    return dump({"model": job.model, "params": dict(job.params), **inputs})
+    take = {"take": job.take} if job.take > 1 else {}
+    return dump({"model": job.model, "params": dict(job.params), **take, **inputs})
 
 
 def job_from_json(fingerprint: str, text: str) -> Job:
@@ -116,10 +117,10 @@ def job_from_json(fingerprint: str, text: str) -> Job:
     def media(item: dict[str, Any]) -> Media:
         return Media(**{**item, "path": Path(item["path"])} if "path" in item else item)
 
-    model, params = row.pop("model"), row.pop("params")
+    model, params, take = row.pop("model"), row.pop("params"), row.pop("take", 1)
     spec = registry.models().get(model)
     inputs = {name: media(item) for name, item in (spec.ordered(row) if spec else row).items()}
-    return Job(fingerprint, model, inputs, params)
+    return Job(fingerprint, model, inputs, params, take)
 
 
 def problem_to_json(problem: Problem | None) -> str | None:

@@ -1,33 +1,41 @@
 """The identity of a job: model, parameters and the content of its inputs. Pure.
 
-A fingerprint depends only on the data that the service would be sent. Documented defaults are included, so a row with
-an explicit default equals a row without it. Ids, tags, paths and places are not included. A changed fingerprint makes
-users pay again, so the recipe has a version, and tests contain literal fingerprints.
+A fingerprint depends on the data that the service would be sent, and on the take above 1. Documented defaults are
+included, so a row with an explicit default equals a row without it. Ids, tags, paths and places are not included. A
+changed fingerprint makes users pay again, so the recipe has a version, and tests contain literal fingerprints.
 """
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 
-from batchrunner.job import Media
+from batchrunner.job import Job, Media
 from batchrunner.providers.models import Params
 
 
-def fingerprint(model: str, inputs: Mapping[str, Media], params: Params) -> str:
+def fingerprint(model: str, inputs: Mapping[str, Media], params: Params, take: int = 1) -> str:
     """Return ``sha256:<hex>`` of the job's canonical JSON: compact, ASCII, sorted keys; built from a template.
 
-    inputs: by the names of the model's spec.
+    inputs: by the names of the model's spec. take: included above 1 only, so a first take is what a job was before
+    takes existed.
     """
-    names, template = _template(model, *inputs)
+    names, template = _template(model, take, *inputs)
     values = tuple([_identity(inputs[name]) if name in inputs else params.json for name in names])
     return "sha256:" + hashlib.sha256((template % values).encode()).hexdigest()
 
 
+def take_of(job: Job, take: int) -> Job:
+    """Return another take of a job. Its inputs must be those of a manifest: a journal stores no complete URLs."""
+    params = job.params if isinstance(job.params, Params) else Params(job.params)
+    return replace(job, fingerprint=fingerprint(job.model, job.inputs, params, take), take=take)
+
+
 @lru_cache(maxsize=256)
-def _template(model: str, *inputs: str) -> tuple[list[str], str]:
+def _template(model: str, take: int, *inputs: str) -> tuple[list[str], str]:
     """Return the keys whose values differ between jobs, in order, and the template of the JSON text."""
-    constant = {"model": _text(model).replace("%", "%%"), "v": "1"}
+    constant = {"model": _text(model).replace("%", "%%"), "v": "1"} | ({"take": str(take)} if take > 1 else {})
     keys = sorted({*inputs, "params", *constant})
     text = ",".join(f"{_text(key)}:{constant.get(key, '%s')}" for key in keys)
     return [key for key in keys if key not in constant], f"{{{text}}}"

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 # The fields of every job, and keys of a stored job. No model may use these names.
-COMMON = frozenset({"id", "model", "tags", "priority", "file", "takes", "params", "v", "exclude", "allow_empty"})
+COMMON = frozenset(
+    {"id", "model", "tags", "priority", "file", "take", "takes", "params", "v", "exclude", "allow_empty"}
+)
 Kind = Literal["video", "image"]
 KINDS = frozenset({"video", "image"})
 _KEYS = frozenset({"name", "aliases", "inputs", "parameters", "ids", "price", "result"})  # of a model's file

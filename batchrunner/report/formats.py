@@ -114,6 +114,8 @@ _COLUMNS_BEFORE_INPUTS = (
     Column("resolution", "the requested resolution", _key("request", "resolution")),
 )
 _COLUMNS_AFTER_INPUTS = (
+    Column("job", "the id that all takes of the job share", _key("job")),
+    Column("take", "the number of the take, from 1", _key("take")),
     Column(
         "tags",
         '`key=value`, separated by `; `; text with `;`, `=` or `"` is in double quotes, as in JSON',

@@ -325,6 +325,8 @@ EarlierRow.KEYS = {
 }
 Row.KEYS = {
     "id": lambda row: row.named.id,
+    "job": lambda row: row.named.base,
+    "take": lambda row: row.named.take,
     **EarlierRow.KEYS,
     "estimate": lambda row: row.context.estimate(row.job),
     "times": _times,

@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import ManifestError, UsageError
-from batchrunner.job import Entry, Media
+from batchrunner.job import Entry, Job, Media
 from batchrunner.manifest import Batch, Diagnostic, ids, load, safe_names, schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest
-from batchrunner.manifest.fingerprint import fingerprint
+from batchrunner.manifest.fingerprint import fingerprint, take_of
 from batchrunner.manifest.inputs import remote
 from batchrunner.manifest.row import row_fields
 from batchrunner.manifest.yaml_source import parser as source
@@ -297,6 +298,18 @@ def test_the_fingerprint_is_stable() -> None:
         {"enable_safety_checker": False},
     ):
         assert fingerprint(MODEL, {"video": video, "image": image}, complete(change)) != expected
+
+
+def test_only_a_take_above_the_first_changes_the_fingerprint() -> None:
+    """The literals must not change: existing journals have the first, and those with takes the second."""
+    image = Media("image", IMAGE, uri=IMAGE)
+    inputs = {"video": Media("video", "a.mp4", sha256="00" * 32), "image": image}
+    first = Job(fingerprint(MODEL, inputs, complete({}), 1), MODEL, inputs, complete({}))
+    assert first.fingerprint == "sha256:bc4e28dc3ac887cfbc35be4112986965eb96d17dad57afe146913c9a7c4c1a17"
+    second = take_of(first, 2)
+    assert second.fingerprint == "sha256:0c9c4f49970b1cde725a09b20c3d7c9065a3f8fc3ae1acec2b65456e74cbbb8f"
+    assert (second.take, take_of(second, 1)) == (2, first)
+    assert take_of(replace(first, params=dict(first.params)), 2).fingerprint == second.fingerprint
 
 
 def data_uri(name: str, mime: str) -> str:
