@@ -112,7 +112,8 @@ def test_keys_and_order_are_those_of_the_contract() -> None:
     }
     report = built(snapshot(*ALL))
     assert [key for key in report if key in contract] == list(contract)
-    assert list(report["totals"]) == [*contract["totals"], "cost_usd", "accepted", "rejected"]
+    assert list(report["totals"])[:-3] == contract["totals"]
+    assert list(report["totals"])[-3:] == ["cost_usd", "accepted", "rejected"]
     assert list(report["manifest"]) == contract["manifest"]
     row = ["id", "fingerprint", "state", "request", "generation_id", "file", "bytes", "sha256", "attempts", "error"]
     assert [key for key in report["jobs"][0] if key in row] == row
