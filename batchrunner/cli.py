@@ -322,6 +322,24 @@ def verify(batch: Path, **flags: object) -> int:
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
 
+@cli.command(short_help="Watch the clips in a browser, and accept or reject them.")
+@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@_places
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 uses a free port. [default: 8766, or a free one]")
+@click.option("--no-open", is_flag=True, help="Print the address only; open no browser.")
+def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: object) -> int:
+    """Serve a page on this machine that shows the clips of a batch, also while it runs, until Ctrl-C.
+
+    Each verdict is stored in review.jsonl of the run directory before it is shown as saved. docs/review.md lists the
+    keys.
+    """
+    from batchrunner.app import review_page
+
+    options = review_page.PageOptions(host, port, open_browser=not no_open)
+    return review_page.serve(_located(batch, flags), options, __version__, click.echo)
+
+
 @cli.command(short_help="Show what all batches of the account share.")
 @click.option(
     "--month", is_flag=False, flag_value="", metavar="[YYYY-MM]", help="Spend of a month (UTC), not of today."

@@ -48,6 +48,7 @@ PURE_MODULES = {
         "providers.endpoint",
         "providers.models",
         "providers.registry",
+        "review.guard",
         "sandbox.clips.marks",
     ),
     *(f"quality.{name}" for name in ("marks", "measures")),
@@ -57,10 +58,18 @@ PURE_MODULES = {
 IMPURE_LIBRARIES = {"asyncio", "aiohttp", "aiofiles", "sqlite3", "time", "random"}
 HEAVY = {"aiohttp", "av", "numpy", "PIL", "rich", "jinja2", "sqlite3", "jsonschema", "yaml"}
 TASKS = {"create_task", "ensure_future", "gather", "TaskGroup", "wait_for", "run_coroutine_threadsafe"}
-TASK_MAKERS = {"batchrunner.engine.loop", "batchrunner.app.runner", "batchrunner.sandbox.server"}
+TASK_MAKERS = {
+    "batchrunner.engine.loop",
+    "batchrunner.app.runner",
+    "batchrunner.review.server",
+    "batchrunner.sandbox.server",
+}
 LOOP_STARTERS = {
     f"batchrunner.{name}"
-    for name in ("app.account_view", "app.doctor", "app.price_list", "app.resolve", "app.runner", "sandbox.serve")
+    for name in (
+        *("app.account_view", "app.doctor", "app.price_list", "app.resolve", "app.review_page", "app.runner"),
+        "sandbox.serve",
+    )
 }
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 

@@ -54,6 +54,7 @@ class _Size(NamedTuple):
 
 
 _SIZES = (_Size("large", 320, 62), _Size("medium", 176, 50), _Size("small", 88, 38))
+SIZE_NAMES = tuple(size.name for size in _SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,13 @@ def _all_wanted(rundir: RunDir, snapshot: Snapshot) -> Iterator[Wanted]:
     yield from sorted(found, key=lambda wanted: wanted.kind != "strip")
 
 
+def poster_name(key: str, size: str) -> str:
+    """Return the name of a poster's file. size: a name of SIZE_NAMES."""
+    return f"{key}.{size}.webp"
+
+
 def _path(folder: Path, key: str, size: _Size) -> Path:
-    return folder / f"{key}.{size.name}.webp"
+    return folder / poster_name(key, size.name)
 
 
 def _encoded_bytes(path: Path) -> int:
