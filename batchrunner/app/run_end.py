@@ -1,7 +1,7 @@
 """The end of a run: fetch missing clips again, store the outcome, write the reports, post the webhook."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,13 +26,14 @@ from batchrunner.transfer.delivery import ResultStore
 
 
 async def final_status(
-    anchor: Anchor, engine: Engine, store: ResultStore, records: JobRecords, order: Sequence[str]
+    anchor: Anchor, engine: Engine, store: ResultStore, journal: Journal, records: JobRecords, order: Sequence[str]
 ) -> ExitStatus:
-    """Check the delivered clips once more and return the batch's own exit status."""
+    """Check the delivered clips once more and return the batch's own exit status, from the records of the report."""
     if anchor.lost():
         return ExitStatus.NEEDS_ACTION
     await _fetch_missing_clips(engine, store, records)
-    return exit_status([records[item] for item in order], engine.stopped)
+    stored = stored_records(journal, records)
+    return exit_status([stored[item] for item in order], engine.stopped)
 
 
 async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobRecords) -> None:
@@ -95,15 +96,20 @@ async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, ou
 
 
 def _snapshot(setup: Setup, journal: Journal, records: JobRecords) -> Snapshot:
-    """Return the batch as the journal has it.
+    """Return the batch as the journal has it."""
+    return replace(journal.story(), entries=setup.batch.entries, records=stored_records(journal, records))
 
-    `records` has the same records unless a save failed: reading 100,000 again takes seconds.
+
+def stored_records(journal: Journal, records: JobRecords) -> Mapping[str, Record]:
+    """Return the records as the journal has them.
+
+    `records` has the same ones unless a save failed: reading 100,000 again takes seconds.
     """
     if not records.matches_journal:
         with suppress(JournalError):
             if (stored := journal.snapshot()) is not None:
-                return replace(stored, entries=setup.batch.entries)
-    return replace(journal.story(), entries=setup.batch.entries, records=records.view)
+                return stored.records
+    return records.view
 
 
 def _ids_in_flight(records: JobRecords) -> str:

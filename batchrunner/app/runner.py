@@ -171,7 +171,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         on_engine(engine)
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
-        own = await final_status(open_run.anchor, engine, open_run.store, records, order)
+        own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
         reason = engine.stopped
         ended = replace(
             run,

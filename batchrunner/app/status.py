@@ -29,6 +29,7 @@ from batchrunner.progress.views import Live, console_on, print_lines, takes_scre
 from batchrunner.report import writer
 from batchrunner.report.summary import outline
 from batchrunner.report.text import status_text
+from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
 
 _T = TypeVar("_T")
@@ -63,7 +64,9 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Print the state of the batch in `rundir`. as_json: print the contents of report.json."""
     holder, now = rundir.holder(), wall_time()  # read before the journal, which then has the outcome
     if as_json:
-        pieces = writer.json_pieces(writer.build(read_snapshot(rundir), __version__))
+        snapshot, lines = read_snapshot(rundir), VerdictLines(rundir.path)
+        lines.refresh()
+        pieces = writer.json_pieces(writer.build(snapshot, __version__, lines.by_clip))
         stream.writelines(printable_json(piece) for piece in pieces)
         return
     width = console_on(stream).width if stream.isatty() else None

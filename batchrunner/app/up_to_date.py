@@ -25,6 +25,7 @@ from batchrunner.report.summary import outline
 from batchrunner.report.text import headline
 from batchrunner.settings import Settings
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import RunDir
 
 _REPORTS = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 64 * 1024  # of report.json; contains all keys before the jobs
@@ -58,7 +59,8 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     if not _clips_exist(setup.rundir.path, entries, placed(path), counts):
         return None
     hurried = setup.sandbox is not None and setup.sandbox.speed != 1
-    return counts if _reports_exist(setup.rundir.path, counts.run, hurried=hurried) else None
+    is_current = _reports_exist(setup.rundir.path, counts.run, hurried=hurried) and not _reviewed_since(setup.rundir)
+    return counts if is_current else None
 
 
 def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
@@ -122,6 +124,14 @@ def _clips_exist(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
     finally:
         os.close(folder)
     return size_bytes == counts.size_bytes
+
+
+def _reviewed_since(rundir: RunDir) -> bool:
+    """Return whether the verdicts changed after the reports were written."""
+    try:
+        return rundir.review.lstat().st_mtime >= (rundir.path / _REPORTS[0]).stat().st_mtime
+    except FileNotFoundError:
+        return False
 
 
 def _reports_exist(root: Path, run: Run, *, hurried: bool) -> bool:

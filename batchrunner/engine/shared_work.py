@@ -21,7 +21,7 @@ class SharedWork:
 
     reuses: jobs to take over. held_jobs: jobs that another batch has. blocked_until: when the next claim is made.
     blocked_by: why claims wait, for people. budget: the kind of the account's budget that is reached, or "".
-    orphans: generations that hold slots of the account and that no process polls.
+    orphans: generations that hold slots for which this run waits, and that no process polls.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,11 @@ class SharedWork:
         self.blocked_by, self.blocked_until, self.budget, self.orphans = why, until, budget, orphans
 
     def unblock(self) -> None:
-        """Make the next claim at once: one was granted, or a slot of this run became free."""
-        self.blocked_by, self.blocked_until, self.budget = "", None, ""
+        """Make the next claim at once: one was granted, or a slot of this run became free.
+
+        The answer to that claim names the orphans that still hold slots. A run whose claims do not wait polls none.
+        """
+        self.blocked_by, self.blocked_until, self.budget, self.orphans = "", None, "", ()
 
     def is_blocked(self, now: float) -> bool:
         """Return whether a claim has to wait."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot, State, TimelineEvent
-from batchrunner.journal import migrate, reader, rows
+from batchrunner.journal import ballast, migrate, reader, rollback, rows
 from batchrunner.journal.errors import DAMAGE_HINT, STALE_HINT, no_room, reading, refused
 from batchrunner.journal.statements import (
     MOST_ROWS,
@@ -46,7 +46,6 @@ _NO_WITNESS = (
     "the journal has no readable witness, so an old copy of the journal cannot be detected; a new witness is written "
     "now. If the journal is an old copy, stop this run and run again with --recover"
 )
-_BALLAST_BYTES = 256 * 1024
 # SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
 # space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 128
@@ -86,11 +85,11 @@ class Journal:
             self._open(recover=recover)
         except LocalFault as fault:
             # With the reserved space, a run on a full disk can open the journal and fetch clips, but submits nothing.
-            if fault.kind != "disk_full" or not _release(self._ballast):
+            if fault.kind != "disk_full" or not ballast.release(self._ballast):
                 raise
             self._open(recover=recover)
         self._is_witnessed = True
-        self._is_tight = not _reserve(self._ballast)
+        self._is_tight = not ballast.reserve(self._ballast)
         self._commits = Batcher(executor, self._write)
 
     def _open(self, *, recover: bool) -> None:
@@ -107,6 +106,7 @@ class Journal:
             complaint = view(path, examined)
             if complaint and not recover:
                 raise JournalError(complaint, STALE_HINT)
+            rollback.settle(path, _sequence)
         self.is_stale = bool(complaint) or (recover and seen is None)
         self._connection = _connect(path)
         with reading(path), ExitStack() as undo:
@@ -140,7 +140,7 @@ class Journal:
                 self._put_mark(is_open=False)
         self._connection.close()
         if self._is_tight:
-            _reserve(self._ballast)  # for the next start: the log gave its space back
+            ballast.reserve(self._ballast)  # for the next start: the log gave its space back
 
     def _put_mark(self, *, is_open: bool) -> None:
         """Store whether the journal is open. This does not count as a commit."""
@@ -260,7 +260,7 @@ class Journal:
                 break
             if give_up:
                 self._is_tight = True
-                _release(self._ballast)
+                ballast.release(self._ballast)
             with suppress(sqlite3.Error):
                 # RESTART keeps the log's blocks and overwrites them. TRUNCATE would give them to other processes.
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
@@ -305,6 +305,9 @@ def view(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
     with reading(path):
         if not path.exists():
             return None
+        if rollback.is_left(path):
+            with rollback.settled_copy(path, _sequence) as copy:
+                return _view_in(copy, "mode=ro", make, path)
         stands = _at_rest(path)
         if stands is not None:
             # Nobody writes to it, so open it as immutable: otherwise SQLite leaves its own files beside it.
@@ -328,9 +331,10 @@ def _at_rest(path: Path) -> tuple[int, int] | None:
     return None if _log_of(path).exists() else (status.st_mtime_ns, status.st_size)
 
 
-def _view_in(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T]) -> _T:
+def _view_in(path: Path, mode: str, make: Callable[[sqlite3.Connection], _T], named: Path | None = None) -> _T:
+    """Call `make` with a view of the file at `path`. named: its path in messages."""
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as connection:
-        _require_ours(connection, path)
+        _require_ours(connection, named or path)
         if migrate.version_of(connection) == migrate.VERSION:
             return _in_one_view(connection, make)
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
@@ -345,6 +349,17 @@ def _in_one_view(connection: sqlite3.Connection, make: Callable[[sqlite3.Connect
         return make(connection)
     finally:
         connection.execute("COMMIT")
+
+
+def _sequence(path: Path) -> int:
+    """Return the number of the last commit of a sound journal. Raises JournalError, ValueError, sqlite3.Error."""
+
+    def sequence(connection: sqlite3.Connection) -> int:
+        require_sound(connection, thorough=True)
+        reader.snapshot(connection)  # compares every checksum
+        return reader.mark(connection)[0].sequence
+
+    return _view_in(path, "mode=ro", sequence)
 
 
 def _checked(connection: sqlite3.Connection) -> Snapshot | None:
@@ -438,41 +453,12 @@ def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> 
     """Refuse a damaged journal. Reads the whole file.
 
     thorough: also compare the indexes with their tables, because a write fails if they differ. This takes three times
-    as long (2.1 s for 100,000 jobs). Raises JournalError.
+    as long (2.1 s for 100,000 jobs). Raises RowDamaged, which `reading` maps to a JournalError.
     """
     check = "integrity_check" if thorough else "quick_check"
     complaint = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
     if complaint != "ok":
-        path = connection.execute("PRAGMA database_list").fetchone()[2]
-        raise JournalError(f"{path} is damaged: {complaint}", DAMAGE_HINT)
-
-
-def _reserve(ballast: Path) -> bool:
-    """Reserve disk space; False if the disk is full. Then a part of it is reserved, if that is possible.
-
-    If the file system cannot reserve, commits show a full disk.
-    """
-    for size_bytes in (_BALLAST_BYTES, _BALLAST_BYTES // 2, _BALLAST_BYTES // 4):
-        try:
-            if not ballast.exists() or ballast.stat().st_size < size_bytes:
-                with ballast.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, size_bytes)
-        except OSError as error:
-            if error.errno not in durable_files.FULL:
-                return True
-        else:
-            return size_bytes == _BALLAST_BYTES
-    return False
-
-
-def _release(ballast: Path) -> bool:
-    """Give reserved disk space back; False if there is none."""
-    try:
-        size_bytes = ballast.stat().st_size
-        ballast.unlink()
-    except OSError:
-        return False
-    return size_bytes > 0
+        raise rows.RowDamaged(complaint)
 
 
 def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) -> LocalFault | None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from batchrunner.errors import JournalError
 from batchrunner.job import Attempt, Job, PlacedFile, Record, Result, Run, State, TimelineEvent
-from batchrunner.journal import journal, reader, rows
+from batchrunner.journal import journal, reader, rollback, rows
 from batchrunner.journal.errors import reading
 from batchrunner.journal.statements import (
     PUT_ATTEMPT,
@@ -65,7 +65,10 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
 
     Raises LocalFault for an error of the disk.
     """
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
+    with (
+        rollback.plain_copy(path) as plain,
+        closing(sqlite3.connect(f"{plain.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection,
+    ):
         connection.text_factory = lambda content: content.decode(
             "utf-8", "replace"
         )  # the checksum of its row then fails

@@ -139,6 +139,34 @@ def verdict_of(marks: tuple[Mark, ...]) -> str | None:
     return REJECT if any(mark.action == REJECT for mark in marks) else None
 
 
+# By kind of mark: how likely a clip with it is useless. A clip that asks for a rejection comes before all others.
+_WEIGHTS: Mapping[str, float] = {
+    "echo": 10.0, "black": 9.0, "frozen": 8.0, "flat": 7.0, "duplicate": 6.0, "jump": 5.0,
+    "low_motion": 4.0, "flicker": 3.0, "audio": 2.0, "length": 2.0, "frame_rate": 1.0,
+}  # fmt: skip
+_REJECT_WEIGHT = 100.0
+_COUNTS = {"black": "black_frames", "frozen": "frozen_frames", "flat": "flat_frames", "low_motion": "still_frames"}
+
+
+def suspicion(row: Mapping[str, Any]) -> float:
+    """Return how suspicious the clip of a row of the report is: 0 without marks, a larger number looks worse.
+
+    row: of report.json, with the key ``quality``. The report and the review page sort by it. Of two clips with the same
+    marks, the one with the larger share of affected frames is more suspicious.
+    """
+    quality = row.get("quality")
+    if not quality:
+        return 0.0
+    measures = quality["measures"]
+    frames = max(1, _count(measures, "measured_frames"))
+    total = 0.0
+    for mark in quality["marks"]:
+        share = min(1.0, _count(measures, _COUNTS.get(mark["kind"], "")) / frames)
+        total += _WEIGHTS.get(mark["kind"], 1.0) * (1.0 + share)
+        total += _REJECT_WEIGHT * (mark["action"] == REJECT)
+    return total
+
+
 def is_on(actions: Mapping[str, str]) -> bool:
     """Return whether any kind of mark is wanted. Otherwise nothing has to be measured."""
     return any(actions.get(kind, WARN) != OFF for kind in KINDS)

@@ -8,7 +8,7 @@ even if several entries share the job.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
@@ -17,16 +17,21 @@ from batchrunner.plan.prices import AS_OF, overrun, prices_from, usd
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, earlier_rows, number, owners_of, rows, shown, time
 
+if TYPE_CHECKING:
+    from batchrunner.review.verdicts import Verdict
+
 SCHEMA_VERSION = 2
 
 Report = dict[str, Any]
+Verdicts = Mapping[tuple[str, str], "Verdict"]
 
 EARLIER = {"succeeded", "in_doubt", "in_flight"}  # states of former jobs that the report lists
 SHOWN = ("succeeded", "failed", "in_doubt", "in_flight", "pending")  # the contract's order
 
 
-def build(snapshot: Snapshot, version: str) -> Report:
+def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) -> Report:
     """Return the report on `snapshot`. As JSON it conforms to report.schema.json. version: of this program.
+    verdicts: by row id and SHA-256 of the clip (`batchrunner.review.verdicts.VerdictLines.by_clip`).
 
     Sizes are in bytes, times are RFC 3339 in UTC, lengths are in seconds, unknown values are None. All values are ready
     for JSON except ``jobs`` and ``earlier_jobs``: these are `rows.Rows`, which have a length, can be iterated
@@ -42,6 +47,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
         settings.get("only") or (),
         settings.get("quality") or {},
         owners_of(snapshot.entries, snapshot.records),
+        verdicts or {},
     )
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
@@ -53,7 +59,7 @@ def build(snapshot: Snapshot, version: str) -> Report:
     first_submitted_at = min((item.attempts[0].submitted_at for item in known if item.attempts), default=None)
     return {
         **head(run, settings, version, first_submitted_at),
-        "totals": {**_count_rows(snapshot), **_usage(known)},
+        "totals": {**_count_rows(snapshot), **_usage(known), **_count_verdicts(snapshot, context.verdicts)},
         "money": money(
             sum(map(spend_of, snapshot.records.values()), Spend()), settings, _overrun(snapshot.records.values())
         ),
@@ -98,6 +104,18 @@ def _count_rows(snapshot: Snapshot) -> Report:
     found = (snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries)
     sizes = (item.result.size_bytes for item in found if item and item.result and item.state is State.SUCCEEDED)
     return {"jobs": len(snapshot.entries), **{state: counts[state] for state in SHOWN}, "bytes": sum(sizes)}
+
+
+def _count_verdicts(snapshot: Snapshot, verdicts: Verdicts) -> Report:
+    """Count the rows whose present clip is accepted or rejected."""
+    found = ((entry, snapshot.records.get(entry.job.fingerprint)) for entry in snapshot.entries) if verdicts else ()
+    clips = (
+        (entry.id, item.result.sha256)
+        for entry, item in found
+        if item and item.result and item.state is State.SUCCEEDED
+    )
+    counts = Counter(verdicts[clip].verdict for clip in clips if clip in verdicts)
+    return {"accepted": counts["accept"], "rejected": counts["reject"]}
 
 
 def _usage(records: Iterable[Record]) -> Report:

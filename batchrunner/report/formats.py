@@ -145,6 +145,7 @@ _COLUMNS_AFTER_INPUTS = (
     Column("duration_s", "length of the clip in seconds", _key("duration_s")),
     Column("warnings", "unusual properties of the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
     Column("marks", "kinds of marks of the clip, separated by `; `", _marks),
+    Column("verdict", "`accept`, `reject`, or empty", _key("verdict", "verdict")),
     Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
     Column("error_message", "the reason as text", _key("error", "message")),

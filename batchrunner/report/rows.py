@@ -8,7 +8,7 @@ the whole batch are in `batchrunner.report.build`.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
@@ -18,6 +18,9 @@ from batchrunner.plan.endings import ending_of
 from batchrunner.plan.prices import Prices, billed_seconds
 from batchrunner.plan.selection import NOT_SELECTED, selects
 from batchrunner.quality import marks
+
+if TYPE_CHECKING:
+    from batchrunner.review.verdicts import Verdict
 
 _RESOLVE_DOUBT = (
     "Search for the request id at the service, and wait: it may still appear there. To submit the job again, run the "
@@ -53,8 +56,8 @@ class RowContext:
     """The context of the rows: the latest run, prices, and expected generation times.
 
     only: ids and patterns of the jobs that the run chose; () for all. actions: what to do about marks, by kind. owners:
-    fingerprint and id of the first job with a clip, by `clip_keys`. seen: a cache of expectations and estimates,
-    because many jobs are similar.
+    fingerprint and id of the first job with a clip, by `clip_keys`. verdicts: by the row's id and the clip's SHA-256.
+    seen: a cache of expectations and estimates, because many jobs are similar.
     """
 
     run: Run
@@ -63,6 +66,7 @@ class RowContext:
     only: Sequence[str] = ()
     actions: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    verdicts: Mapping[tuple[str, str], "Verdict"] = field(default_factory=dict)
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected_s(self, job: Job) -> float | int | None:
@@ -233,6 +237,21 @@ def _quality(row: Row) -> dict[str, Any] | None:
     }
 
 
+def _verdict(row: Row) -> dict[str, Any] | None:
+    """Return the verdict on the clip; None if there is none, or if it was withdrawn without a remark."""
+    found = row.result and row.context.verdicts.get((row.named.id, row.result.sha256))
+    if not found or (found.verdict == "none" and not (found.reasons or found.note or found.rating is not None)):
+        return None
+    return {
+        "verdict": found.verdict,
+        "reasons": list(found.reasons),
+        "rating": found.rating,
+        "note": found.note,
+        "at": found.at,
+        "by": found.by,
+    }
+
+
 def _times(row: Row) -> dict[str, Any]:
     """Return the phases of the latest attempt and the usual time of similar jobs, in seconds."""
     record = row.record
@@ -328,6 +347,7 @@ Row.KEYS = {
     "job": lambda row: row.named.base,
     "take": lambda row: row.named.take,
     **EarlierRow.KEYS,
+    "verdict": _verdict,
     "estimate": lambda row: row.context.estimate(row.job),
     "times": _times,
     "priority": lambda row: row.named.priority,

@@ -24,6 +24,7 @@ from batchrunner.report.build import build, states
 from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.gallery import places
 from batchrunner.report.text import headline, status_text
+from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
@@ -68,13 +69,19 @@ def write(
     """Write report.json, report.html and results.csv into `run_dir`, each in one step, and return the paths. Blocks.
 
     version: of this program. junit, metrics_file: paths of additional files. If one file cannot be written, the others
-    are still written and its old content stays. Raises LocalFault for the first failure.
+    are still written and its old content stays. Verdicts come from review.jsonl; without it, there are none. Raises
+    LocalFault for the first failure.
     """
     from batchrunner.media import posters  # imported here, because sentences do not need them
     from batchrunner.report.formats import CSV, JSON, JUNIT, metrics_text
     from batchrunner.report.html import render
 
-    report = build(snapshot, version)
+    lines, unreadable = VerdictLines(run_dir), []
+    try:
+        lines.refresh()
+    except LocalFault as fault:
+        unreadable.append(fault)
+    report = build(snapshot, version, lines.by_clip)
     rundir = RunDir(run_dir)
     asked = {kind: text for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)) if text is not None}
     with ExitStack() as stack:
@@ -88,7 +95,7 @@ def write(
         own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot))))
         if metrics_file is not None:
             further[_METRICS].finish(metrics_text(report))
-    faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None]
+    faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
     if faults:
         raise faults[0]
     return (*(run_dir / name for name in NAMES), *map(Path, asked.values()))

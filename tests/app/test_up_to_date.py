@@ -157,6 +157,16 @@ def test_a_missing_or_changed_file_needs_a_run(tmp_path: Path, name: str, damage
     assert not is_done(setup)
 
 
+def test_a_verdict_after_the_report_needs_a_run(tmp_path: Path) -> None:
+    """The run writes the reports again, with the verdict."""
+    setup = ran(loaded(tmp_path, ROWS))
+    setup.rundir.review.write_text("")
+    os.utime(setup.rundir.review, (BEGAN, BEGAN))
+    assert is_done(setup)
+    os.utime(setup.rundir.review)
+    assert not is_done(setup)
+
+
 def test_a_clip_that_the_journal_assigns_to_another_job_needs_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))

@@ -31,3 +31,12 @@ def test_it_has_ended_when_the_service_denies_it_three_times_in_a_row() -> None:
     assert [shared.denied("gen") for _ in range(2)] == [False, False]
     shared.ended("gen", GENERATING)
     assert [shared.denied("gen") for _ in range(3)] == [False, False, True]
+
+
+def test_generations_of_other_batches_are_polled_only_while_a_claim_waits_for_their_slots() -> None:
+    shared = SharedWork()
+    shared.block("all slots are taken", 1.0, orphans=("gen",))
+    assert shared.start_orphans(0.0, 5.0) == ("gen",)
+    assert shared.start_orphans(4.0, 5.0) == ()
+    shared.unblock()
+    assert shared.start_orphans(10.0, 5.0) == ()

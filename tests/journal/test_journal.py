@@ -39,6 +39,7 @@ from batchrunner.job import (
 )
 from batchrunner.journal import journal as module
 from batchrunner.journal import migrate, rows
+from batchrunner.journal.ballast import BALLAST_BYTES
 from batchrunner.journal.journal import Journal, read
 from batchrunner.journal.migrate import VERSION
 from batchrunner.journal.statements import PUT_ENTRY, REMOVE_ENTRIES
@@ -831,7 +832,7 @@ def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 def test_reserved_space_stores_the_last_ids(path: Path, tight: None) -> None:
     journal = Journal(path, Inline())
-    assert path.with_name("ballast").stat().st_size == module._BALLAST_BYTES
+    assert path.with_name("ballast").stat().st_size == BALLAST_BYTES
     begun(journal, "a")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
     assert not path.with_name("ballast").exists()
@@ -847,7 +848,7 @@ def test_the_next_start_reserves_the_space_again(path: Path, left: int | None) -
     if left is not None:
         ballast.write_bytes(bytes(left))
     Journal(path, Inline()).close()
-    assert ballast.stat().st_size == module._BALLAST_BYTES
+    assert ballast.stat().st_size == BALLAST_BYTES
 
 
 def test_without_reserved_space_the_journal_opens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -921,7 +922,7 @@ def test_reserved_space_lets_the_journal_open_on_a_full_disk(path: Path, monkeyp
 
 
 def test_a_smaller_reserve_is_made_if_the_whole_does_not_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, free_bytes = os.posix_fallocate, module._BALLAST_BYTES // 2
+    real, free_bytes = os.posix_fallocate, BALLAST_BYTES // 2
 
     def reserve(descriptor: int, start_bytes: int, size_bytes: int) -> None:
         if size_bytes > free_bytes:
@@ -934,9 +935,9 @@ def test_a_smaller_reserve_is_made_if_the_whole_does_not_fit(path: Path, monkeyp
     begun(journal, "a")
     with pytest.raises(LocalFault, match="the disk is full"):
         asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
-    free_bytes = module._BALLAST_BYTES
+    free_bytes = BALLAST_BYTES
     journal.close()
-    assert ballast.stat().st_size == module._BALLAST_BYTES, "the log returned its space"
+    assert ballast.stat().st_size == BALLAST_BYTES, "the log returned its space"
 
 
 # Lost logs

@@ -9,6 +9,7 @@ import pytest
 
 from batchrunner.account.limits import Limits
 from batchrunner.sandbox import Fault
+from batchrunner.sandbox.faults.outages import Conditions, Slow
 from tests.scenarios.__main__ import shared_memory, time_limit
 from tests.scenarios.accounts import DURATION_S, PRICE, AccountScenario, AccountWorld, entries, next_day, play
 
@@ -186,6 +187,20 @@ def test_slots_of_a_killed_batch_are_freed_when_its_generations_have_ended(tmp_p
         assert world.loop.time() - started < 4 * DURATION_S
 
     play(tmp_path, story, limits=Limits(concurrency=2))
+
+
+def test_a_run_that_has_waited_for_slots_of_a_killed_batch_ends_when_its_own_jobs_are_done(tmp_path: Path) -> None:
+    """To poll them all takes longer than the poll interval, so such polls would never pause."""
+
+    async def story(world: AccountWorld) -> None:
+        first = world.start("first", entries("a", "b", "c", "d"))
+        await asyncio.sleep(10.0)
+        first.die()
+        await first.ended()
+        second = world.start("second", entries("e"), poll_interval="250ms")
+        assert await asyncio.wait_for(second.ended(), 10 * DURATION_S) == 0
+
+    play(tmp_path, story, limits=Limits(concurrency=4), conditions=Conditions(slow=(Slow(reply_s=0.3),)))
 
 
 def test_a_budget_of_the_account_stops_each_batch_with_status_3(tmp_path: Path) -> None:

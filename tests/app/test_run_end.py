@@ -1,0 +1,65 @@
+"""The exit status and the report come from the same records: those of the journal."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batchrunner.app.run_end import final_status
+from batchrunner.engine.job_records import JobRecords
+from batchrunner.errors import ExitStatus, JournalError, LocalFault
+from batchrunner.job import Move, Record, Snapshot, State
+from batchrunner.plan.endings import StopReason
+from tests.conftest import make_record, make_run
+from tests.engine.steps.stepping import RefusingJournal, Stepping
+
+SUBMITTING = make_record("a", State.SUBMITTING)
+REFUSED = replace(SUBMITTING, state=State.FAILED)
+
+
+class StoredJournal:
+    """A journal that has this record, or that cannot be read (None)."""
+
+    def __init__(self, record: Record | None) -> None:
+        self._record = record
+
+    def snapshot(self) -> Snapshot:
+        if self._record is None:
+            raise JournalError("damaged", "")
+        return Snapshot(make_run(), (), {self._record.job.fingerprint: self._record})
+
+
+class Clips:
+    async def look_again(self, _: object) -> dict[str, Any]:
+        return {}
+
+
+def status_of(records: JobRecords, stored: Record | None, stopped: StopReason) -> ExitStatus:
+    async def settle(_: object) -> None:
+        pass
+
+    anchor: Any = SimpleNamespace(lost=lambda: "")
+    engine: Any = SimpleNamespace(stopped=stopped, settle=settle)
+    journal: Any = StoredJournal(stored)
+    store: Any = Clips()
+    return asyncio.run(final_status(anchor, engine, store, journal, records, [SUBMITTING.job.fingerprint]))
+
+
+@pytest.mark.parametrize(
+    ("stored", "status"),
+    [(SUBMITTING, ExitStatus.NEEDS_ACTION), (REFUSED, ExitStatus.FAILED), (None, ExitStatus.FAILED)],
+    ids=["the journal has the submission", "the journal has the refusal", "the journal cannot be read"],
+)
+def test_after_a_failed_save_the_exit_status_follows_the_journal(stored: Record | None, status: ExitStatus) -> None:
+    records = Stepping(SUBMITTING, journal=RefusingJournal(refusals=1)).context.records
+    with pytest.raises(LocalFault):
+        asyncio.run(records.move(SUBMITTING.job.fingerprint, Move.REFUSE))
+    records.update(REFUSED)
+    assert status_of(records, stored, StopReason("disk_error", "the journal could not be written")) is status
+
+
+def test_without_a_failed_save_the_journal_is_not_read_again() -> None:
+    records = Stepping(REFUSED).context.records
+    assert status_of(records, SUBMITTING, StopReason("disk_error", "")) is ExitStatus.FAILED
