@@ -296,6 +296,8 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
     posters.make_missing(rundir, reporting.on_page(snapshot), decoder_pool.pool())
     paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
+    if foreign := reporting.foreign_verdicts(rundir.path):
+        click.echo(f"warning: {printable(foreign)}", err=True)
     click.echo(reporting.headline(reporting.build(snapshot, __version__)))
     for path in paths:
         click.echo(printable(str(path)))
@@ -325,15 +327,31 @@ def verify(batch: Path, **flags: object) -> int:
 @cli.command(short_help="Watch the clips in a browser, and accept or reject them.")
 @click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
 @_places
+@click.option("--accept", multiple=True, metavar="ID", help="Accept the clip of this job, without a page; repeatable.")
+@click.option("--reject", multiple=True, metavar="ID", help="Reject the clip of this job, without a page; repeatable.")
+@click.option("--clear", multiple=True, metavar="ID", help="Withdraw the verdict on this job's clip; repeatable.")
+@click.option("--reason", "reasons", multiple=True, metavar="TEXT", help="A reason of these verdicts; repeatable.")
+@click.option("--note", default="", metavar="TEXT", help="A note on these clips.")
+@click.option("--rating", type=click.IntRange(1, 5), help="A rating of these clips, 5 is best.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 uses a free port. [default: 8766, or a free one]")
 @click.option("--no-open", is_flag=True, help="Print the address only; open no browser.")
-def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: object) -> int:
+def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any) -> int:
     """Serve a page on this machine that shows the clips of a batch, also while it runs, until Ctrl-C.
 
     Each verdict is stored in review.jsonl of the run directory before it is shown as saved. docs/review.md lists the
-    keys.
+    keys. With --accept, --reject or --clear, these verdicts are stored and no page is served.
     """
+    from batchrunner.app import review as reviewing
+
+    ids = {verdict: flags.pop(option) for option, verdict in reviewing.OPTIONS.items()}
+    request = reviewing.VerdictRequest(ids, flags.pop("reasons"), flags.pop("rating"), flags.pop("note"))
+    if request.lacks_ids:
+        raise click.UsageError("--reason, --note and --rating need --accept ID, --reject ID or --clear ID.")
+    if request:
+        for line in reviewing.give(_located(batch, flags), request, os.environ):
+            click.echo(line)
+        return ExitStatus.OK
     from batchrunner.app import review_page
 
     options = review_page.PageOptions(host, port, open_browser=not no_open)

@@ -574,6 +574,36 @@ def test_a_batch_that_another_process_runs_is_locked(finished: Shell, service: S
     assert finished("run", "night.yaml").status == 0
 
 
+# Verdicts
+
+
+def test_review_stores_verdicts_and_the_report_shows_them(finished: Shell) -> None:
+    ran = finished("review", "night.yaml", "--accept", "first", "--reject", "second", "--reason", "hands")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("first: accepted\nsecond: rejected\n2 verdicts in ")
+    now = json.loads(finished("status", "night.yaml", "--json").out)
+    assert [row["verdict"] and row["verdict"]["verdict"] for row in now["jobs"]] == ["accept", "reject", None]
+    with (finished.run_dir / "review.jsonl").open("a") as file:
+        file.write("mine\n")
+    ran = finished("report", "output/night")
+    assert "line 3 is not a verdict" in ran.err
+    assert json.loads((finished.run_dir / "report.json").read_text())["jobs"] == now["jobs"]
+
+
+def test_remarks_without_an_id_are_a_usage_error(finished: Shell) -> None:
+    """They must not open the page."""
+    ran = finished("review", "output/night", "--reason", "hands")
+    assert ran.status == 2
+    assert "need --accept ID" in ran.err
+
+
+def test_review_of_an_unknown_id_is_a_usage_error(finished: Shell) -> None:
+    ran = finished("review", "output/night", "--accept", "first", "--reject", "secnd")
+    assert ran.status == 2
+    assert "the batch has no job secnd; did you mean second?" in ran.err
+    assert not (finished.run_dir / "review.jsonl").exists()
+
+
 # Other commands
 
 

@@ -64,6 +64,8 @@ async def finish(
         await records.flush()
         await journal.finish(run)
         written = await _write_reports(setup, journal, records, outside)
+        if foreign := writer.foreign_verdicts(setup.rundir.path):
+            bus.publish(Noticed(run.finished_at or run.started_at, (), foreign))
     except (LocalFault, OSError) as error:
         message = f"the report could not be written: {error}"
         older = ", ".join(sorted(name for name, *_ in before & writer.stamps(setup.rundir.path)))

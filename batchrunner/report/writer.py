@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from batchrunner.report.formats import Form
 
 __all__ = [
-    "MOST_CARDS", "build", "check_places", "headline", "json_pieces", "move_foreign_files", "on_page", "require_unread",
-    "stamps", "status_text", "to_json", "write"
+    "MOST_CARDS", "build", "check_places", "foreign_verdicts", "headline", "json_pieces", "move_foreign_files",
+    "on_page", "require_unread", "stamps", "status_text", "to_json", "write"
 ]  # fmt: skip
 
 
@@ -99,6 +99,13 @@ def write(
     if faults:
         raise faults[0]
     return (*(run_dir / name for name in NAMES), *map(Path, asked.values()))
+
+
+def foreign_verdicts(run_dir: Path) -> str:
+    """Return a warning about lines of review.jsonl that do not count, or "". Raises LocalFault."""
+    lines = VerdictLines(run_dir)
+    lines.refresh()
+    return lines.warning
 
 
 def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
