@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from batchrunner.formatting import printable, redacted
 from batchrunner.job import Job, Media, Snapshot
 from batchrunner.media.posters import key_of
+from batchrunner.quality.marks import suspicion
 from batchrunner.report import build
 from batchrunner.review.clips import Source
 
@@ -88,7 +89,7 @@ def _page_row(row: Mapping[str, Any], job: Job) -> PageRow:
         "fps": quality["measures"].get("fps") or quality["measures"].get("reference_fps"),
         "tags": {printable(key): printable(str(value), _MOST_NAME) for key, value in row["tags"].items()},
         "marks": [{"kind": mark["kind"], "message": printable(mark["message"])} for mark in quality["marks"]],
-        "suspicion": len(quality["marks"]) + len(row["warnings"]),
+        "suspicion": round(suspicion(row) + len(row["warnings"]), 3),
         "is_refused": quality["verdict"] == "reject",
         "warnings": [printable(text, _MOST_MESSAGE) for text in row["warnings"]],
         "request": {key: printable(str(value), _MOST_NAME) for key, value in sorted(job.params.items())},
