@@ -252,6 +252,7 @@ BENT: Mapping[str, Callable[[Reply], Reply]] = {
     "active": _with(status="active"),
     "succeeded": _with(status="succeeded"),
     "failed_early": lambda reply: _with(status="error", error=GENERATION_ERROR)(_no_url(reply)),
+    "completed_early": lambda reply: _with(status="completed")(_no_url(reply)),
     "failed_late": lambda reply: _with(status="error", error=GENERATION_ERROR)(_no_url(reply)),
     "pending_again": lambda reply: _with(status="generating")(_no_url(reply)),
     "other_without_id": _without_id,

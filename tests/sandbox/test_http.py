@@ -469,6 +469,7 @@ def test_a_poll_can_be_answered_for_another_generation(virtual: Any, kind: str, 
     ("kind", "after_s", "statuses"),
     [
         ("failed_early", 0, ("error", "queued")),
+        ("completed_early", 0, ("completed", "queued")),
         ("failed_late", 20, ("error", "completed")),
         ("pending_again", 20, ("generating", "completed")),
     ],

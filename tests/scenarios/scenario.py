@@ -217,6 +217,8 @@ class Scenario:
                 if rate and rng.random() < 0.5 and not excluded:
                     drawn.add(kind)
                     yield Fault(on=call, kind=kind, rate=rate, each_first=most)
+        if rate and Random(f"{self.seed} early").random() < 0.5:  # drawn separately for the same reason
+            yield Fault(on="poll", kind="completed_early", rate=rate, each_first=1)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the manifest's entries: URLs (the sandbox replaces the files), and some equal jobs with two ids."""

@@ -11,6 +11,7 @@ import pytest
 
 from batchrunner.app import recovery, runner
 from batchrunner.engine import confirmation
+from batchrunner.engine.confirmation import Confirmation
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.outcomes import Finish, HoldInDoubt, NextStep, PollAgain
 from batchrunner.engine.steps import submit as submit_step
@@ -21,6 +22,7 @@ from batchrunner.journal.witness import Witness
 from batchrunner.media import decoder
 from batchrunner.plan import resume
 from batchrunner.providers.aimlapi import responses
+from batchrunner.providers.base import GenerationStatus, Phase
 from tests.scenarios.__main__ import simulate
 from tests.scenarios.world import EPOCH, SimDisk
 
@@ -134,6 +136,16 @@ def a_failure_is_seen_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(confirmation, "POLLS_WITHOUT_CLIP", 1)
 
 
+def a_completion_without_a_link_is_seen_once(patch: pytest.MonkeyPatch) -> None:
+    """The first reply that says completed frees the slot, with or without a link."""
+    confirms = Confirmation.confirms
+
+    def confirm(self: Confirmation, status: GenerationStatus) -> bool:
+        return confirms(self, status) or (status.phase is Phase.COMPLETED and status.named)
+
+    patch.setattr(Confirmation, "confirms", confirm)
+
+
 def every_answer_without_success_is_a_refusal(patch: pytest.MonkeyPatch) -> None:
     """A 5xx, 408 or 425 to a submission is treated as a refusal."""
     refusal = responses._refusal
@@ -173,6 +185,7 @@ MUTATIONS: list[tuple[Patch, int]] = [
     (a_believer_of_replies_for_others, 2),
     (a_believer_of_the_first_reply_without_an_id, 31),
     (a_failure_is_seen_once, 11),
+    (a_completion_without_a_link_is_seen_once, 32),
     (every_answer_without_success_is_a_refusal, 2),
     (a_witness_that_is_not_written, 44),
     (a_journal_that_is_gone_is_made_anew, 44),

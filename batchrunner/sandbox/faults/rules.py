@@ -27,7 +27,7 @@ _CALL = """
 _KINDS = {
     ("submit", "any"): _REFUSED + _UNREPLIED + "id_as_generation_id created_201 envelope stray_bytes",
     ("poll", "any"): _CALL + "no_id other_id other_without_id envelope stray_bytes",
-    ("poll", "pending"): "unknown_status waiting active in_queue failed_early",
+    ("poll", "pending"): "unknown_status waiting active in_queue failed_early completed_early",
     ("poll", "completed"): """
         succeeded complete done_in_capitals null_status no_url video_string_list video_object_list link_elsewhere
         link_relative links_beside failed_late pending_again
