@@ -366,15 +366,30 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--prometheus", is_flag=True, help="As metrics, for a textfile collector.")
 @click.option("--scan", multiple=True, metavar="DIR", type=_PATH, help="Add the run directories in DIR; repeatable.")
-def account(month: str | None, name: str | None, as_json: bool, prometheus: bool, scan: tuple[Path, ...]) -> int:
+@click.option(
+    "--forget",
+    multiple=True,
+    metavar="DIR",
+    type=_PATH,
+    help="Go on without the run directories in DIR that are not found; repeatable.",
+)
+def account(
+    month: str | None,
+    name: str | None,
+    as_json: bool,
+    prometheus: bool,
+    scan: tuple[Path, ...],
+    forget: tuple[Path, ...],
+) -> int:
     """Show balance, generations in flight, submissions in doubt, spend and budgets of the account.
 
     The account is that of the service's address, or the one that --account names. Submits nothing.
     """
-    from batchrunner.app import account_view
+    from batchrunner.app import account_directories, account_view
 
-    for line in account_view.scan(os.environ, name, scan) if scan else ():
-        click.echo(printable(line), err=True)
+    for do, folders in ((account_directories.scan, scan), (account_directories.forget, forget)):
+        for line in do(os.environ, name, folders) if folders else ():
+            click.echo(printable(line), err=True)
     shown = account_view.view(os.environ, name, month)
     if as_json:
         text = printable_json(json.dumps(account_view.as_json(shown), indent=1))

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from batchrunner.account import journals, presence, runs_log, transactions
 from batchrunner.account.rows import BatchRow
+from batchrunner.account.run_directories import find, lacking
 from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
@@ -30,7 +30,6 @@ _TABLES = ("batches", "jobs", "ended", "submissions", "spend_by_day", "charges",
 VERSION = 1
 APPLICATION_ID = 0x42524131  # "BRA1"
 _BUSY_S = 30.0
-_MOST_SIBLINGS = 2000  # folders that are searched for a run directory that was renamed
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 _HINT = "Run again: if needed, the index is rebuilt from the run directories."
 
@@ -171,10 +170,8 @@ class Index:
 
     def _add_missing(self) -> None:
         """Add run directories of runs.jsonl that the index lacks, as where its log was lost."""
-        known = {row.batch_id for row in transactions.batch_rows(self._connection)}
-        missing = [line for line in runs_log.read(self.state) if line.batch_id not in known]
-        if missing and self.rebuilt is None:
-            self.rebuilt = fill(self._connection, missing, self.is_running)
+        if self.rebuilt is None and (lines := lacking(self._connection, self.state)):
+            self.rebuilt = fill(self._connection, lines, self.is_running)
 
 
 def require_sound(connection: sqlite3.Connection, path: Path) -> None:
@@ -231,7 +228,7 @@ def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_runn
     batches = 0
     for line in lines:
         try:
-            directory, stored = _found(line)
+            directory, stored = find(line)
         except BatchrunnerError as error:
             unread.append((line.directory, error.message))
             continue
@@ -262,25 +259,9 @@ def _stored(batch: BatchRow) -> tuple[Path, journals.Stored | None]:
     """Return where a batch is, and its journal; None if it is not found or cannot be read."""
     line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
     try:
-        return _found(line)
+        return find(line)
     except BatchrunnerError:
         return Path(batch.directory), None
-
-
-def _found(line: runs_log.Line) -> tuple[Path, journals.Stored | None]:
-    """Return where the batch of a line is, and its journal; None if it is not found. Raises JournalError, LocalFault.
-
-    A run directory that was renamed is found beside its old place.
-    """
-    directory = Path(line.directory)
-    stored = journals.read(directory)
-    if stored is not None and stored.mark.journal_id == line.batch_id:
-        return directory, stored
-    with suppress(OSError):
-        for path in islice(directory.parent.iterdir(), _MOST_SIBLINGS):
-            if path != directory and journals.has_id(path, line.batch_id):
-                return path, journals.read(path)
-    return directory, None
 
 
 def settle(connection: sqlite3.Connection, batch_id: str, is_running: Callable[[str], bool]) -> None:
@@ -311,21 +292,29 @@ def _settle(
 def viewed(state: Path) -> Iterator[sqlite3.Connection]:
     """Give a read-only view of the index, for commands that write nothing.
 
-    A missing or broken one is made in memory. Raises LocalFault, UsageError.
+    A missing or broken one is made in memory, and so is one that lacks a batch. Raises LocalFault, UsageError.
     """
+
+    def is_running(batch_id: str) -> bool:
+        return presence.is_running(state, batch_id)
+
     with _mapped(state), ExitStack() as stack:
+        copy = stack.enter_context(closing(connect(":memory:")))
         for path in state.glob(_PATTERN):
             at_rest = not path.with_name(f"{path.name}-wal").exists()
             source = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
             connection = stack.enter_context(closing(connect(source)))
             with suppress(_Broken):
                 require_sound(connection, path)
+                if lines := lacking(connection, state):
+                    connection.backup(copy)
+                    fill(copy, lines, is_running)
+                    connection = copy
                 yield connection
                 return
-        connection = stack.enter_context(closing(connect(":memory:")))
-        create(connection)
-        fill(connection, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
-        yield connection
+        create(copy)
+        fill(copy, runs_log.read(state), is_running)
+        yield copy
 
 
 @contextmanager

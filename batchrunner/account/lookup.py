@@ -14,6 +14,7 @@ from batchrunner.account.limits import AccountBudgets, Limits
 from batchrunner.account.names import Account
 from batchrunner.account.reuse import Decision, Unsettled, decide
 from batchrunner.account.rows import BatchRow
+from batchrunner.account.run_directories import require_found
 from batchrunner.job import Record
 
 
@@ -67,6 +68,8 @@ def look_up(
     is_running = partial(presence.is_running, state)
     outside = Outside(is_running, exists)
     with index.viewed(state) as view, closing(index.connect(":memory:")) as copy:
+        if records:
+            require_found(view, state, account.key, batch.batch_id)
         found = survey(view, batch, records, outside)
         unsettled = {name for item in found.values() if isinstance(item, Unsettled) for name in item.batch_ids}
         if unsettled:

@@ -1,17 +1,19 @@
 """``runs.jsonl`` beside the index: the run directories that the index is made again from, one JSON object a line.
 
-A line is appended and flushed before a run submits anything. A torn or foreign line is passed over.
+A line is appended and flushed before a run submits anything. A torn or foreign line is passed over. A line that says
+"forgotten" removes its batch.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from batchrunner.storage.durable_files import Disk
 
 NAME = "runs.jsonl"
+_FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,31 @@ def read(state: Path) -> list[Line]:
         return []
     found: dict[str, Line] = {}
     for text in content.split(b"\n"):
-        line = _line(text)
+        line, forgotten = _line(text)
         if line is not None:
             found.pop(line.batch_id, None)
-            found[line.batch_id] = line
+            if not forgotten:
+                found[line.batch_id] = line
     return list(found.values())
 
 
 def append(state: Path, lines: Iterable[Line]) -> None:
     """Append the lines that the file does not have yet. Durable on return. Raises OSError."""
     known = read(state)
-    missing = [line for line in lines if line not in known]
-    if not missing:
+    _write(state, [asdict(line) for line in lines if line not in known])
+
+
+def forget(state: Path, lines: Iterable[Line]) -> None:
+    """Remove the batches of these lines. Durable on return. Raises OSError."""
+    _write(state, [asdict(line) | {_FORGOTTEN: True} for line in lines])
+
+
+def _write(state: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    if not rows:
         return
     path = state / NAME
     is_new = not path.exists()
-    text = "".join(json.dumps(asdict(line)) + "\n" for line in missing)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         size_bytes = os.fstat(descriptor).st_size
@@ -62,10 +73,12 @@ def append(state: Path, lines: Iterable[Line]) -> None:
         Disk().flush_folder(state)
 
 
-def _line(text: bytes) -> Line | None:
+def _line(text: bytes) -> tuple[Line | None, bool]:
+    """Return a line, None if it is none, and whether it removes its batch."""
     try:
         stored = json.loads(text)
         line = Line(**{name: stored[name] for name in Line.__slots__})
     except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return line if all(isinstance(value, str) for value in asdict(line).values()) else None
+        return None, False
+    is_whole = all(isinstance(value, str) for value in asdict(line).values())
+    return line if is_whole else None, stored.get(_FORGOTTEN) is True

@@ -7,7 +7,7 @@ claim. If config.yaml limits the account, an unusable state folder ends the run 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from batchrunner.account.names import Account, account_of
 from batchrunner.account.pace import SharedPace
 from batchrunner.account.presence import Presence
 from batchrunner.account.rows import BatchRow
+from batchrunner.account.run_directories import require_found
 from batchrunner.account.session import Session
 from batchrunner.app.setup import Setup
 from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
@@ -83,9 +84,12 @@ async def joined(
     account = account_of(endpoint.base_url, setup.settings.account)
     limits = limits_for(shared.limits, account)
     async with AsyncExitStack() as stack:
-        opening = partial(_open, shared.state, account, setup, endpoint, journal, now())
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, shared.executor)
         try:
-            index, presence, batch = await asyncio.get_running_loop().run_in_executor(shared.executor, opening)
+            index = await in_thread(Index, shared.state)
+            stack.callback(index.close)
+            _warn_of_rebuilding(index, warn, reuse=setup.settings.reuse)
+            presence, batch = await in_thread(_enlist, index, account, setup, endpoint, journal, now())
         except (LocalFault, OSError) as error:
             _require_no_limits(limits, account, error)
             warn(
@@ -94,11 +98,9 @@ async def joined(
             )
             yield Joined()
             return
-        stack.callback(index.close)
         stack.enter_context(presence)
         names = journals.file_names(setup.batch.entries)
         session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
-        _warn_of_rebuilding(index, warn)
         await session.register(list(before.records.values()) if before else [], journal.mark.sequence)
         pace = None
         if limits.calls_per_s is not None:
@@ -123,29 +125,32 @@ def overview(found: Mapping[str, Reuse | Hold]) -> list[str]:
     return texts
 
 
-def _open(
-    state: Path, account: Account, setup: Setup, endpoint: Endpoint, journal: Journal, now: float
-) -> tuple[Index, Presence, BatchRow]:
-    """Open the index, give a copied run directory an id of its own, and list the directory."""
-    with ExitStack() as undo:
-        index = undo.enter_context(closing(Index(state)))
-        directory = setup.rundir.path.resolve()
-        before = index.read(partial(transactions.batch_row, batch_id=journal.mark.journal_id))
-        if before is not None and _is_copy(before, directory):
-            journal.renew_id()
-        batch = BatchRow(
-            journal.mark.journal_id,
-            account.key,
-            str(directory),
-            setup.batch.name,
-            service_name(setup.settings, endpoint.base_url),
-            setup.settings.priority,
-            now,
-        )
-        line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
-        runs_log.append(state, [line])
-        undo.pop_all()
-    return index, Presence(state, batch.batch_id), batch
+def _enlist(
+    index: Index, account: Account, setup: Setup, endpoint: Endpoint, journal: Journal, now: float
+) -> tuple[Presence, BatchRow]:
+    """Give a copied run directory an id of its own, and list the directory.
+
+    Raises UsageError if the index had to be made again without a run directory: what was paid for there is unknown.
+    """
+    own_id = journal.mark.journal_id
+    if setup.settings.reuse:
+        index.read(partial(require_found, state=index.state, account=account.key, own_id=own_id))
+    directory = setup.rundir.path.resolve()
+    before = index.read(partial(transactions.batch_row, batch_id=own_id))
+    if before is not None and _is_copy(before, directory):
+        journal.renew_id()
+    batch = BatchRow(
+        journal.mark.journal_id,
+        account.key,
+        str(directory),
+        setup.batch.name,
+        service_name(setup.settings, endpoint.base_url),
+        setup.settings.priority,
+        now,
+    )
+    line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
+    runs_log.append(index.state, [line])
+    return Presence(index.state, batch.batch_id), batch
 
 
 def _is_copy(before: BatchRow, directory: Path) -> bool:
@@ -173,13 +178,14 @@ def _require_no_limits(limits: Limits, account: Account, error: Exception) -> No
         ) from error
 
 
-def _warn_of_rebuilding(index: Index, warn: Callable[[str], None]) -> None:
+def _warn_of_rebuilding(index: Index, warn: Callable[[str], None], *, reuse: bool) -> None:
+    """Warn of a rebuilt index, and of missing run directories unless these end the run (`require_found`)."""
     rebuilt = index.rebuilt
     if rebuilt is None:
         return
     for path in rebuilt.renamed:
         warn(f"the account's index was broken: it was made again from the run directories, and is kept as {path}")
-    if rebuilt.unread:
+    if rebuilt.unread and not reuse:
         listed = "; ".join(f"{directory} ({why})" for directory, why in rebuilt.unread[:5])
         more = f"; and {len(rebuilt.unread) - 5} more" if len(rebuilt.unread) > 5 else ""
         warn(f"the account's index was made again without these run directories: {listed}{more}")

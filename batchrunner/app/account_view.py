@@ -1,4 +1,4 @@
-"""``account``: what all batches of an account share, as text, as JSON and for Prometheus; and ``--scan``.
+"""``account``: what all batches of an account share, as text, as JSON and for Prometheus.
 
 The balance and the settled charges are read from the service if there is a key and the service offers them. A service
 without billing pages is no error.
@@ -7,7 +7,7 @@ without billing pages is no error.
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batchrunner.account import config, index, journals, presence, runs_log
+from batchrunner.account import config, index, presence
 from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.limits import day_of, limits_for, month_of
 from batchrunner.account.names import Account, account_of
+from batchrunner.account.run_directories import Missing, listed, missing
 from batchrunner.account.summary import (
     Amount,
     OpenJob,
@@ -30,13 +31,13 @@ from batchrunner.account.summary import (
     summarize,
 )
 from batchrunner.clock import LoopClock, wall_time
-from batchrunner.errors import BatchrunnerError, CallError, LocalFault, UsageError
-from batchrunner.formatting import count_text, length_text, printable, rfc3339
+from batchrunner.errors import CallError, LocalFault, UsageError
+from batchrunner.formatting import length_text, printable, rfc3339
 from batchrunner.net.proxies import read_proxies
 from batchrunner.plan.prices import dollars, usd
 from batchrunner.providers import registry
 from batchrunner.providers.base import Balance, Charges
-from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint, service_name
+from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint
 from batchrunner.settings import resolve
 
 _WITHIN_S = 10.0
@@ -46,7 +47,11 @@ _MOST_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An account as it is shown. balance: None if unknown, and `note` says why. running: batches with a process."""
+    """An account as it is shown.
+
+    balance: None if unknown, and `note` says why. running: batches with a process. missing: run directories that are
+    not in the index.
+    """
 
     account: Account
     summary: Summary
@@ -54,6 +59,7 @@ class View:
     balance: Balance | None = None
     note: str = ""
     running: frozenset[str] = frozenset()
+    missing: Sequence[Missing] = ()
 
 
 def view(environment: Mapping[str, str], name: str | None, month: str | None) -> View:
@@ -70,50 +76,10 @@ def view(environment: Mapping[str, str], name: str | None, month: str | None) ->
     with index.viewed(state) as connection:
         current = current_spend(connection, account.key, now, month_of(now))
         summary = summarize(connection, account.key, limits, days, current)
+        gone = missing(connection, state, account.key)
     open_batches = {item.batch_id for item in (*summary.in_flight, *summary.in_doubt)}
     running = frozenset(batch_id for batch_id in open_batches if presence.is_running(state, batch_id))
-    return View(account, summary, now, balance, note, running)
-
-
-def scan(environment: Mapping[str, str], name: str | None, folders: Sequence[Path]) -> list[str]:
-    """Add the run directories in these folders, and directly below them, to the index. Return a line for each.
-
-    Raises UsageError, LocalFault.
-    """
-    state = state_folder(environment)
-    settings = resolve({"account": name}, environment, {})
-    account = account_of(address_of(environment), settings.account)
-    service = service_name(settings, address_of(environment))
-    lines, texts = [], []
-    for path in _run_directories(folders):
-        try:
-            stored = journals.read(path)
-        except BatchrunnerError as error:
-            texts.append(f"{path}: not added: {error.message}")
-            continue
-        if stored is None or stored.snapshot is None or stored.snapshot.run.service != service:
-            owner = stored.snapshot.run.service if stored and stored.snapshot else "no service"
-            texts.append(f"{path}: not added: it is a batch of {owner}, not of {service}")
-            continue
-        run = stored.snapshot.run
-        lines.append(runs_log.Line(stored.mark.journal_id, account.key, str(path.resolve()), run.name, run.service))
-        texts.append(f"{path}: {count_text(len(stored.snapshot.records), 'job')} of the batch {run.name}")
-    if lines:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            runs_log.append(state, lines)
-        except OSError as error:
-            raise LocalFault("account_index", f"{state} cannot be written: {error.strerror or error}") from error
-        index.Index(state).close()  # which adds what it lacks
-    return texts
-
-
-def _run_directories(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is not a folder", "Name a run directory, or a folder of run directories.")
-        candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-        yield from (path for path in candidates if (path / ".batchrunner" / "journal.db").is_file())
+    return View(account, summary, now, balance, note, running, gone)
 
 
 def _days_of(month: str, now: float) -> tuple[int, int]:
@@ -178,6 +144,9 @@ def as_text(shown: View) -> str:
     lines += _listed(summary.in_flight, shown)
     lines.append(f"in doubt          {len(summary.in_doubt)}")
     lines += _listed(summary.in_doubt, shown)
+    if shown.missing:
+        lines.append(f"not found         {printable(listed(shown.missing))}")
+        lines.append("                  name the new place with --scan DIR, or --forget DIR: until then, no run starts")
     period = _day(summary.first) + (f" to {_day(summary.last)}" if summary.last > summary.first else "")
     lines += ["", f"spent {period} (UTC): {dollars(summary.credits)}"]
     kinds = {"settled": summary.settled, "quoted": summary.quoted, "estimated": summary.estimated}
@@ -225,6 +194,7 @@ def as_json(shown: View) -> dict[str, Any]:
         "by_model": amounts(summary.models),
         "in_flight": jobs(summary.in_flight),
         "in_doubt": jobs(summary.in_doubt),
+        "missing": [{"directory": item.line.directory, "why": item.why} for item in shown.missing],
     }
 
 

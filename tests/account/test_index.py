@@ -99,7 +99,7 @@ def test_a_run_directory_that_was_renamed_is_found_beside_its_old_place(tmp_path
     run(body())
 
 
-def test_a_run_directory_that_is_gone_is_named_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_run_directory_that_is_gone_is_named_and_the_index_is_made_without_it(tmp_path: Path) -> None:
     async def body() -> None:
         wanted = jobs(3)
         first = await worked(tmp_path / "state", tmp_path / "first", wanted)

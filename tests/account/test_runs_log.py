@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from batchrunner.account.runs_log import NAME, Line, append, read
+from batchrunner.account.runs_log import NAME, Line, append, forget, read
 
 LINE = Line("id1", "https://api.example.com", "/out/one", "one", "api.example.com")
 
@@ -30,3 +30,12 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b'{"batch_id": 3}\nnull\n\xff\xfe\n{"batch_id": "id0", "acc')
     append(tmp_path, [LINE])
     assert read(tmp_path) == [LINE]
+
+
+def test_a_forgotten_batch_is_not_listed_until_it_runs_again(tmp_path: Path) -> None:
+    other = replace(LINE, batch_id="id2")
+    append(tmp_path, [LINE, other])
+    forget(tmp_path, [LINE])
+    assert read(tmp_path) == [other]
+    append(tmp_path, [LINE])
+    assert read(tmp_path) == [other, LINE]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.app.account_view import as_json, as_prometheus, as_text, scan, view
+from batchrunner.app.account_directories import scan
+from batchrunner.app.account_view import as_json, as_prometheus, as_text, view
 from batchrunner.errors import UsageError
 from tests.soak.batch import make_batch
 from tests.soak.processes import Service, call

@@ -332,8 +332,7 @@ def break_index(state: Path, rng: Random) -> str:
         return "nothing"
     how = rng.choice(["removed", "emptied", "damaged", "log removed"])
     if how == "removed":
-        for path in files:
-            path.unlink()
+        lose_index(state)
         return how
     for path in files:
         if path.suffix == ".db" and how == "emptied":
@@ -347,3 +346,9 @@ def break_index(state: Path, rng: Random) -> str:
         elif path.suffix == ".db-wal" and how == "log removed":
             path.unlink()
     return how
+
+
+def lose_index(state: Path) -> None:
+    """Remove the index and its log."""
+    for path in state.glob("index-*.db*"):
+        path.unlink()

@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from batchrunner.account.limits import Limits
+from batchrunner.app.account_directories import forget, scan
 from batchrunner.sandbox import Fault
 from batchrunner.sandbox.faults.outages import Conditions, Slow
 from tests.scenarios.__main__ import shared_memory, time_limit
-from tests.scenarios.accounts import DURATION_S, PRICE, AccountScenario, AccountWorld, entries, next_day, play
+from tests.scenarios.accounts import (
+    DURATION_S,
+    PRICE,
+    AccountScenario,
+    AccountWorld,
+    entries,
+    lose_index,
+    next_day,
+    play,
+)
 
 # A process that dies while it closes its connections leaves some open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
@@ -159,6 +169,33 @@ def test_a_copied_run_directory_becomes_a_batch_of_its_own(tmp_path: Path) -> No
         for name in ("first", "copy"):
             assert await world.run(name, entries("a", "b")) == 0
         assert len(world.accepted()) == 2
+
+    play(tmp_path, story)
+
+
+def test_without_the_index_and_a_run_directory_nothing_is_submitted_until_it_is_found_or_forgotten(
+    tmp_path: Path,
+) -> None:
+    async def story(world: AccountWorld) -> None:
+        assert await world.run("first", entries("a")) == 0
+        lose_index(world.state)
+        (tmp_path / "archive").mkdir()
+        world.place("first").rename(tmp_path / "archive" / "first")
+        for _ in range(2):
+            second = world.start("second", entries("a", "b"))
+            assert await second.ended() is None
+            assert f"{tmp_path}/first (its batch is not there)" in str(second.events[-1])
+        assert len(world.accepted()) == 1
+        environment = {"BATCHRUNNER_STATE": str(world.state), "AIMLAPI_BASE_URL": world.service.url}
+        assert "1 job of the batch first" in scan(environment, None, [tmp_path / "archive"])[0]
+        assert await world.run("second", entries("a", "b")) == 0
+        assert len(world.accepted()) == 2
+        lose_index(world.state)
+        shutil.rmtree(tmp_path / "archive")
+        assert await world.run("third", entries("a", "c")) is None
+        assert "forgotten" in forget(environment, None, [tmp_path / "archive"])[0]
+        assert await world.run("third", entries("a", "c")) == 0
+        assert len(world.accepted()) == 3, "the second batch has job a as well"
 
     play(tmp_path, story)
 

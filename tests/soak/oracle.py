@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrunner.job import State
+from batchrunner.job import REUSED, State
 from batchrunner.journal import journal
 from batchrunner.report.writer import build, to_json
 from batchrunner.sandbox.clips import marks
@@ -149,12 +149,14 @@ def _untrue(batch: Batch, report: dict[str, Any], accepted: Events) -> Any:
     for state in ("succeeded", "failed", "in_doubt", "in_flight", "pending"):
         if report["totals"][state] != states[state]:
             yield f"totals say {report['totals'][state]} {state}, the rows {states[state]}"
-    reported = {attempt["generation_id"] for row in report["jobs"] for attempt in row["attempts"]} - {None}
+    attempts = [attempt for row in report["jobs"] for attempt in row["attempts"] if attempt["generation_id"]]
+    reported = {attempt["generation_id"] for attempt in attempts}
     paid = {event["generation_id"] for event in accepted}
     if not reported <= paid:
         yield f"the report names generations that the service never accepted: {reported - paid}"
-    if report["totals"]["generations"] != len(reported):
-        yield f"totals say {report['totals']['generations']} generations, the rows {len(reported)}"
+    own = {attempt["generation_id"] for attempt in attempts if not attempt["request_id"].startswith(REUSED)}
+    if report["totals"]["generations"] != len(own):
+        yield f"totals say {report['totals']['generations']} generations, the rows {len(own)}"
 
 
 def _forbidden_output(batch: Batch) -> Any:
