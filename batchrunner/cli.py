@@ -46,6 +46,7 @@ _METAVARS = {
     "junit": "FILE",
     "metrics_file": "FILE",
     "notify": "URL",
+    "on_clip": "COMMAND",
     "count": "N",
     "number": "N",
     "money": "AMOUNT",

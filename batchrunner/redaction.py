@@ -65,6 +65,18 @@ def is_secret_name(name: str) -> bool:
     return name == WEBHOOK_VARIABLE or bool(_SECRET_NAME.search(name))
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a program that needs no secret: without variables whose name or value is one."""
+    keys = Redactor(sent=(environment[name].strip() for name in KEY_VARIABLES if environment.get(name)))
+    return {
+        name: value
+        for name, value in environment.items()
+        if not (is_secret_name(name) and not _NO_SECRET_VALUE.search(name))
+        and not keys.holds(value)
+        and not ("://" in value and _user_and_password(value))
+    }
+
+
 def error_text(error: BaseException) -> str:
     """Return the message of a library's exception, without quoted bytes and without secrets in URLs."""
     message = getattr(error, "message", None)  # an HTTP error's message without the request's URL

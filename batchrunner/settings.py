@@ -128,6 +128,9 @@ SETTINGS: tuple[Setting, ...] = (
         "Post the summary to this webhook at the end (https, or http on this machine).",
         by_user=True,
     ),
+    Setting(
+        "on_clip", "secret", None, "Run this command on each finished clip; exit status 10 rejects it.", by_user=True
+    ),
     Setting("quiet", "switch", False, "Print only what requires action."),
     Setting("log_format", "choice", "text", "Lines of text, or one JSON object per event.", ("text", "json")),
     Setting("no_progress", "switch", False, "Plain lines instead of a live screen."),
@@ -165,6 +168,7 @@ class Settings:
     junit: str | None
     metrics_file: str | None
     notify: str | None
+    on_clip: str | None
     quiet: bool
     log_format: str
     no_progress: bool
@@ -281,14 +285,14 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def as_facts(settings: Settings) -> dict[str, Any]:
-    """Return the effective settings for storage and display, JSON-ready. A webhook's address is a secret."""
+    """Return the effective settings for storage and display, JSON-ready. An address or a command may hold a secret."""
     shown: dict[str, Any] = {}
     for setting in SETTINGS:
         value = getattr(settings, _field(setting))
         if isinstance(value, Share):
             value = f"{value.number:.12g}{'%' if value.percent else ''}"
         shown[_field(setting)] = value.text if isinstance(value, Moment) else value
-    return shown | {"notify": "set" if settings.notify else None}
+    return shown | {name: "set" if shown[name] else None for name in ("notify", "on_clip")}
 
 
 def _field(setting: Setting) -> str:

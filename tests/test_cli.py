@@ -597,6 +597,50 @@ def test_remarks_without_an_id_are_a_usage_error(finished: Shell) -> None:
     assert "need --accept ID" in ran.err
 
 
+def test_a_run_rejects_by_marks_and_by_the_hook(shell: Shell) -> None:
+    """The sandbox returns one clip for all jobs, so the second job's clip is a duplicate."""
+    hook = shell.folder / "hook.py"
+    hook.write_text(
+        "import json, os, sys\n"
+        "row = json.load(sys.stdin)\n"
+        f"log = open({str(hook)!r} + '.log', 'a')\n"
+        "print(row['id'], os.path.getsize(row['path']), 'AIMLAPI_KEY' in os.environ, file=log)\n"
+        "print('no face')\n"
+        "sys.exit(10 if row['id'] == 'first' else 0)\n"
+    )
+    command = f"{shlex.quote(sys.executable)} -S {shlex.quote(str(hook))}"
+    ran = shell("run", "night.yaml", "--quality", "duplicate=reject", "--on-clip", command)
+    assert ran.status == 0
+    report = json.loads((shell.run_dir / "report.json").read_text())
+    found = {row["id"]: (row["verdict"]["by"], row["verdict"]["reasons"]) for row in report["jobs"] if row["verdict"]}
+    assert found["second"] == ("quality", ["duplicate"])
+    assert found["first"] == found["twin"] == ("on_clip", ["no face"])
+    assert report["totals"]["rejected"] == 3
+    size = report["jobs"][0]["bytes"]
+    log = Path(f"{hook}.log")
+    assert sorted(log.read_text().splitlines()) == [f"first {size} False", f"second {size} False"]
+    assert shell("run", "night.yaml", "--quality", "duplicate=reject", "--on-clip", command).status == 0
+    assert len(log.read_text().splitlines()) == 2, "once for each clip"
+
+
+def test_a_hook_that_cannot_run_is_refused_before_anything_is_submitted(shell: Shell, service: Service) -> None:
+    before = service.accepted()
+    for command in ("no-such-program-here", "sh 'open"):
+        ran = shell("run", "night.yaml", "--on-clip", command)
+        assert ran.status == 2
+        assert "--on-clip" in ran.err
+    assert service.accepted() == before
+
+
+def test_a_manifest_cannot_set_a_hook(shell: Shell) -> None:
+    mark = shell.folder / "mark"
+    (shell.folder / "night.yaml").write_text(f"on_clip: touch {mark}\n" + MANIFEST)
+    ran = shell("run", "night.yaml")
+    assert ran.status == 0
+    assert "'on_clip' is ignored in a manifest: use --on-clip or BATCHRUNNER_ON_CLIP" in ran.err
+    assert not mark.exists()
+
+
 def test_review_of_an_unknown_id_is_a_usage_error(finished: Shell) -> None:
     ran = finished("review", "output/night", "--accept", "first", "--reject", "secnd")
     assert ran.status == 2

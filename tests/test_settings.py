@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "priority": 0,
     "quality": dict.fromkeys(marks.KINDS, "warn"),
     "notify": None,
+    "on_clip": None,
     "junit": None,
     "metrics_file": None,
     "quiet": False,
@@ -466,6 +467,12 @@ def test_a_count_is_shown_in_full() -> None:
 def test_a_webhooks_address_is_not_shown() -> None:
     shown = as_facts(resolve({"notify": "https://hooks.example.com/T0/SECRET"}, {}, {}))
     assert shown["notify"] == "set"
+    assert "SECRET" not in json.dumps(shown)
+
+
+def test_a_hook_is_not_shown() -> None:
+    shown = as_facts(resolve({}, {"BATCHRUNNER_ON_CLIP": "check --token SECRET"}, {}))
+    assert shown["on_clip"] == "set"
     assert "SECRET" not in json.dumps(shown)
 
 

@@ -1,4 +1,4 @@
-"""Read config.yaml: the limits of accounts, with a diagnostic for every problem."""
+"""Read config.yaml: the limits of accounts and the user's hook, with a diagnostic for every problem."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from batchrunner.account.limits import NO_LIMITS, Limits, read_limits
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest.diagnostics.diagnostic import Findings, count
 from batchrunner.manifest.yaml_source import parser
+from batchrunner.manifest.yaml_source.parser import YamlMapping
 
 _MOST_BYTES = 1 << 20
 
@@ -16,6 +17,15 @@ def load(path: Path) -> Mapping[str, Limits]:
 
     Raises ManifestError with all problems, UsageError if the file cannot be read.
     """
+    return _parsed(path)[0]
+
+
+def on_clip(path: Path) -> str | None:
+    """Return the user's hook for finished clips, or None. Raises as `load`."""
+    return _parsed(path)[1]
+
+
+def _content(path: Path) -> bytes:
     try:
         data = path.read_bytes() if path.exists() else b""
     except OSError as error:
@@ -25,11 +35,19 @@ def load(path: Path) -> Mapping[str, Limits]:
         ) from None
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB", "Nothing was submitted.")
+    return data
+
+
+def _parsed(path: Path) -> tuple[Mapping[str, Limits], str | None]:
+    data = _content(path)
     if not data.strip():
-        return NO_LIMITS
+        return NO_LIMITS, None
     findings = Findings(str(path), data)
     root = parser.parse(data, findings)
     found = read_limits(root, findings) if root is not None else NO_LIMITS
+    hook = root.get("on_clip") if isinstance(root, YamlMapping) else None
+    if hook is not None and not (isinstance(hook, str) and hook.strip() and "\0" not in hook):
+        findings.error("wrong-type", root.value_marks["on_clip"], "'on_clip' must be a command", "write it as text")
     if findings.errors:
         raise ManifestError(f"{path}: {count(len(findings.errors), 'error')}", findings.all)
-    return found
+    return found, hook

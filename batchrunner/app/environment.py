@@ -15,6 +15,7 @@ from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
 from batchrunner.providers.registry import Connect
+from batchrunner.review.hook import Hook
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
@@ -31,7 +32,7 @@ class Environment:
     posters: makes the report's pictures, None to make none. history: the file of learned durations, None to keep none
     (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
     provider for the endpoint. open_store: creates the store of finished clips. shared: where the batches of a user
-    meet, None for a run that shares nothing.
+    meet, None for a run that shares nothing. on_clip: the user's hook for finished clips, or None.
     """
 
     clock: Clock
@@ -46,6 +47,7 @@ class Environment:
     connect: Connect = registry.connect
     open_store: OpenStore = Store
     shared: Shared | None = None
+    on_clip: Hook | None = None
 
 
 @contextmanager

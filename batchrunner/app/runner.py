@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from batchrunner.account.base import Hold, Reuse
-from batchrunner.app import recovery, rehearsal, webhook
+from batchrunner.app import clip_checks, recovery, rehearsal, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -45,6 +45,7 @@ from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.quality.marks import is_on
 from batchrunner.quality.references import References
 from batchrunner.report import writer
+from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.run_directory import Anchor, RunDir
 from batchrunner.transfer.clip_copies import ClipCopies
@@ -86,6 +87,7 @@ def run(
             history=duration_cache.place(environment) if is_remote else None,
             proxies=read_proxies(environment) if endpoint or setup.settings.notify else Proxies(),
             shared=shared,
+            on_clip=Hook(arguments_of(setup.settings.on_clip), environment) if setup.settings.on_clip else None,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
 
@@ -103,10 +105,17 @@ async def _run_under_signals(
     def announce_stop() -> None:
         if outside.posters is not None:
             outside.posters.hurry()
+        if outside.on_clip is not None:
+            outside.on_clip.stop()
         message = "Finishing active requests. Press Ctrl-C again to quit now."
         bus.publish(Noticed(outside.clock.now(), (), message, routine=True))
 
-    signals = RunSignals(announce_stop, leave)
+    def leave_at_once() -> None:
+        if outside.on_clip is not None:
+            outside.on_clip.stop()
+        leave()
+
+    signals = RunSignals(announce_stop, leave_at_once)
     signals.listen()
     for number in early:
         signals.receive(number)
@@ -159,6 +168,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
     async with AsyncExitStack() as stack:
         open_run = await _open_run(setup, endpoint, bus, outside, stack)
         run, journal, admission = open_run.run, open_run.journal, open_run.admission
+        checks = stack.enter_context(clip_checks.opened(setup, run, outside, bus))
         order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
@@ -169,10 +179,12 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
+        checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
         own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
         reason = engine.stopped
+        await checks.finish(records, reason)
         ended = replace(
             run,
             finished_at=outside.clock.now(),

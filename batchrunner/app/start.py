@@ -6,9 +6,12 @@ only one process at a time holds the lock, and all decisions are made under the 
 
 import gc
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import batchrunner
+from batchrunner.account import config
+from batchrunner.account.folders import config_file
 from batchrunner.app import process, rehearsal, up_to_date, webhook
 from batchrunner.app.process import ReceivedSignals
 from batchrunner.app.setup import Setup, require_inputs_unwritten
@@ -18,6 +21,7 @@ from batchrunner.net import certificates
 from batchrunner.net.proxies import read_proxies
 from batchrunner.providers.endpoint import read_endpoint, service_name
 from batchrunner.report import writer
+from batchrunner.review.hook import arguments_of
 from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import Lock
 
@@ -40,6 +44,7 @@ def run_batch(
         certificates.check(environment)
         read_proxies(environment)
     webhook.check(settings.notify)
+    setup = with_hook(setup, environment)
     setup.rundir.make()
     received = received or ReceivedSignals()
     bus = EventBus(process.print_warning)
@@ -59,6 +64,18 @@ def run_batch(
 
         gc.freeze()  # loaded modules are permanent, so they are not scanned for garbage
         return runner.run(setup, endpoint, environment, bus, received.numbers, received.leave_terminal)
+
+
+def with_hook(setup: Setup, environment: Mapping[str, str]) -> Setup:
+    """Return the setup with the hook of config.yaml, if no flag or variable names another one.
+
+    Raises UsageError if the hook cannot run, ManifestError for a config.yaml that cannot be used.
+    """
+    command = setup.settings.on_clip or config.on_clip(config_file(environment))
+    if command is None:
+        return setup
+    arguments_of(command)
+    return replace(setup, settings=replace(setup.settings, on_clip=command))
 
 
 def _move_foreign_files(setup: Setup) -> list[tuple[Path, Path]]:

@@ -38,7 +38,7 @@ from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.storage.paths import expanded
 
 STDIN = Path("-")
-_NOT_OF_A_MANIFEST = {"env", "on_clip", *(item.name for item in SETTINGS if item.by_user)}
+_NOT_OF_A_MANIFEST = {"env", *(item.name for item in SETTINGS if item.by_user)}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

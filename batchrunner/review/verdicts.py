@@ -27,6 +27,7 @@ from batchrunner.errors import BatchLocked, UsageError
 from batchrunner.formatting import count_text
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.line_file import append_line
 from batchrunner.storage.run_directory import RunDir
 
 ACCEPT, REJECT, NONE = VERDICTS = ("accept", "reject", "none")
@@ -233,34 +234,12 @@ class VerdictLog:
     def _append(self, verdict: Verdict) -> None:
         path = self._rundir.review
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(path, flags, 0o666)
-            try:
-                _append_line(descriptor, _line(verdict))
-            finally:
-                os.close(descriptor)
+            append_line(path, _line(verdict))
             if not self._is_name_durable:
                 Disk().flush_folder(path.parent)
                 self._is_name_durable = True
         except OSError as error:
             raise durable_files.fault(error, f"the verdict on {verdict.id} could not be stored in {path}") from error
-
-
-def _append_line(descriptor: int, line: bytes) -> None:
-    """Append a line and flush it. After a failure, what was written of it is removed. Raises OSError."""
-    start_bytes = os.fstat(descriptor).st_size
-    if start_bytes and os.pread(descriptor, 1, start_bytes - 1) != b"\n":
-        line = b"\n" + line  # the last line is torn
-    written_bytes = 0
-    try:
-        while written_bytes < len(line):
-            written_bytes += os.write(descriptor, line[written_bytes:])
-        os.fsync(descriptor)
-    except OSError:
-        with suppress(OSError):
-            if written_bytes and os.fstat(descriptor).st_size == start_bytes + written_bytes:
-                os.ftruncate(descriptor, start_bytes)
-        raise
 
 
 def _line(verdict: Verdict) -> bytes:

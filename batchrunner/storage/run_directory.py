@@ -9,6 +9,7 @@
     output/<name>/.batchrunner/journal.db     the journal
                               /lock           locked during a run; names the owner
                               /review.lock    locked while a verdict is written
+                              /on_clip.jsonl  clips for which the hook has decided
                               /lease.<number> replaces the lock on a file system without locks
                               /parts/         partial downloads
                               /kept/          results whose id now means another job
@@ -78,6 +79,11 @@ class RunDir:
         return self.internal_dir / "review.lock"
 
     @property
+    def hook_outcomes(self) -> Path:
+        """The clips for which the hook has decided (`batchrunner.review.hook`)."""
+        return self.internal_dir / "on_clip.jsonl"
+
+    @property
     def partial_dir(self) -> Path:
         """Partial downloads."""
         return self.internal_dir / "parts"
@@ -109,7 +115,7 @@ class RunDir:
         """
         folders = (self.internal_dir, self.partial_dir, self.kept, self.rejected_dir, self.posters, self.sandbox)
         journals = (self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm"))
-        files = (self.lock, self.witness, self.review, self.review_lock, *journals)
+        files = (self.lock, self.witness, self.review, self.review_lock, self.hook_outcomes, *journals)
         for path in (*folders, *files):
             try:
                 mode = path.lstat().st_mode

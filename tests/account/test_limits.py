@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.account.config import load
+from batchrunner.account.config import load, on_clip
 from batchrunner.account.limits import Limits, day_of, limits_for, month_of, next_day_at, over_budget
 from batchrunner.account.names import account_of
 from batchrunner.errors import ManifestError, UsageError
@@ -33,6 +33,20 @@ accounts:
     found = load(written(tmp_path, text))
     assert found["default"] == Limits(8, 5.0, 20 * USD, 300 * USD)
     assert found["studio"] == Limits(credits_per_day=2.5 * USD)
+
+
+def test_the_user_s_hook_is_read(tmp_path: Path) -> None:
+    assert on_clip(tmp_path / "config.yaml") is None
+    path = written(tmp_path, "on_clip: check.py --least 0.8\naccounts: {default: {concurrency: 8}}")
+    assert on_clip(path) == "check.py --least 0.8"
+    assert load(path)["default"] == Limits(8)
+
+
+@pytest.mark.parametrize("hook", ["[check.py]", "3", "off", "''", '"a\\0b"'])
+def test_a_hook_that_is_no_command_is_an_error(tmp_path: Path, hook: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        on_clip(written(tmp_path, f"on_clip: {hook}"))
+    assert caught.value.diagnostics
 
 
 def test_the_default_is_for_accounts_that_are_not_listed(tmp_path: Path) -> None:
