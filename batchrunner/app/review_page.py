@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrunner.app.status import read_snapshot
+from batchrunner.app.signs import require_trusted
+from batchrunner.app.status import no_batch
 from batchrunner.errors import BatchLocked, ExitStatus, UsageError
 from batchrunner.formatting import count_text, printable
-from batchrunner.report import build
 from batchrunner.report.failure_groups import command
 from batchrunner.review import guard
 from batchrunner.review.board import Board
@@ -52,14 +52,15 @@ def serve(rundir: RunDir, options: PageOptions, version: str, say: Say) -> int:
 
     Raises UsageError, JournalError, LocalFault; BatchLocked if another server has the run directory.
     """
-    snapshot = read_snapshot(rundir)
+    require_trusted(rundir)
     source = BatchSource(rundir, version)
     verdicts, found = source.read_verdicts() or {}, source.read()
-    assert found is not None, "the journal was read above"
+    if found is None:
+        raise no_batch(rundir)
     with VerdictLog(rundir.path) as log, _only_server(rundir) as note:
         board = Board(found, verdicts)
         asyncio.run(_serve(source, board, log, options, lambda url: _announce(url, note, options, rundir, say)))
-    for line in ending(board, rundir, command(build.build(snapshot, version), "--retake", "rejected")):
+    for line in ending(board, rundir, command(source.head(), "--retake", "rejected")):
         say(line)
     return ExitStatus.OK
 

@@ -48,8 +48,13 @@ def read_snapshot(rundir: RunDir) -> Snapshot:
 
 def _found(found: _T | None, rundir: RunDir) -> _T:
     if found is None:
-        raise UsageError(f"{rundir.path} contains no batch", _where_else(rundir.path))
+        raise no_batch(rundir)
     return found
+
+
+def no_batch(rundir: RunDir) -> UsageError:
+    """Return the error for a run directory without a batch."""
+    return UsageError(f"{rundir.path} contains no batch", _where_else(rundir.path))
 
 
 def _where_else(path: Path) -> str:

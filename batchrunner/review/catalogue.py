@@ -104,7 +104,8 @@ def _input(item: Media) -> dict[str, Any]:
         "name": name_of(item),
         "source": printable(redacted(item.source), _MOST_MESSAGE),
         "key": key_of(item),
-        "sha256": item.sha256,
+        "width": item.width_px,
+        "height": item.height_px,
     }
 
 

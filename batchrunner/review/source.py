@@ -4,6 +4,7 @@ Rules: the journal is opened for reading only, and the run's lock is never taken
 block. Each has a thread of its own, which calls it again and again.
 """
 
+import json
 from collections.abc import Callable
 
 from batchrunner.gc_pause import gc_paused
@@ -11,6 +12,7 @@ from batchrunner.job import Snapshot
 from batchrunner.journal import journal, reader
 from batchrunner.journal.witness import Mark
 from batchrunner.media import decoder_pool, posters
+from batchrunner.report import build
 from batchrunner.review.board import ByClip
 from batchrunner.review.catalogue import Catalogue, catalogue
 from batchrunner.review.verdicts import VerdictLines
@@ -38,6 +40,12 @@ class BatchSource:
         self._mark, self._snapshot = found[0], snapshot
         with gc_paused():
             return catalogue(snapshot, self.rundir.path, self._version)
+
+    def head(self) -> build.Report:
+        """Return the head of the report on the batch. It has been read."""
+        assert self._snapshot is not None
+        run = self._snapshot.run
+        return build.head(run, json.loads(run.settings_json), self._version, None)
 
     def read_verdicts(self) -> ByClip | None:
         """Return all verdicts, or None if there is no new line since the last call. Raises LocalFault."""

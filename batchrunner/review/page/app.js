@@ -399,9 +399,15 @@ store.addEventListener("list", () => {
 });
 store.addEventListener("rows", () => {
   fill();
+  showVerdicts();
+});
+store.addEventListener("verdict", showVerdicts);  // of this page: the list stays as it is
+
+function showVerdicts() {
+  list.draw();
   if (view === "clips") { player.mark(); showStageAgain(); }
   showState();
-});
+}
 store.addEventListener("change", () => {
   if (!row()?.sha256) {
     if (!list.ids.length && hasClips() && by("filter").value === "undecided" && !by("find").value) by("filter").value = "all";

@@ -5,6 +5,7 @@ import { el, thumb, BADGES } from "./dom.js";
 const USUAL_FPS = 30;
 const DRIFT_S = 0.07;
 const TAKES_MOST = 12;
+const GAP_PX = 10;
 
 export class Player {
   isWanted = !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -18,12 +19,14 @@ export class Player {
   #current = "";
   #onTime;
   #next = null;
+  #ratio = 1;        // of the clips: width by height
 
   constructor(store, takes, inputs, onTime) {
     this.#store = store;
     this.#takes = takes;
     this.#inputs = inputs;
     this.#onTime = onTime;
+    new ResizeObserver(() => this.#arrange()).observe(takes);
     requestAnimationFrame(() => this.#tick());
   }
 
@@ -39,11 +42,31 @@ export class Player {
       this.#shown = key;
       for (const take of rows) if (clips.includes(take) || !take.sha256) this.#add(take, rows.length > 1, choose);
       this.#takes.dataset.count = this.#takes.childElementCount;
+      this.#ratio = row.width && row.height ? row.width / row.height : 1;
+      this.#arrange();
       this.#inputs.replaceChildren(...row.inputs.map((input) => this.#input(input)));
       this.#start();
     }
     this.#current = row.id;
     this.mark();
+  }
+
+  // Choose the number of columns that shows the takes largest.
+  #arrange() {
+    const { clientWidth: width, clientHeight: height } = this.#takes;
+    const takes = this.#takes.childElementCount;
+    if (!takes || !width || !height) return;
+    const caption = this.#takes.firstElementChild.querySelector("figcaption").offsetHeight;
+    let best = { side: 0, columns: 1 };
+    for (let columns = 1; columns <= takes; columns++) {
+      const rows = Math.ceil(takes / columns);
+      const across = (width - (columns - 1) * GAP_PX) / columns;
+      const down = (height - (rows - 1) * GAP_PX) / rows - caption;
+      const side = Math.floor(Math.min(across, down * this.#ratio));
+      if (side > best.side) best = { side, columns };
+    }
+    this.#takes.style.gridTemplateColumns = `repeat(${best.columns}, ${best.side}px)`;
+    this.#takes.style.setProperty("--ratio", this.#ratio);
   }
 
   clear() {
@@ -110,6 +133,7 @@ export class Player {
   #input(input) {
     const title = input.kind === "video" ? "Reference" : "Character";
     const figure = el("figure", { className: `input ${input.kind}` });
+    figure.style.setProperty("--ratio", input.width && input.height ? input.width / input.height : 1);
     if (input.key && input.kind === "video") {
       figure.append(el("div", { className: "film" }, this.#video(`file/${input.key}`, `Reference clip ${input.name}`)));
     } else if (input.key) {

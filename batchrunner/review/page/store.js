@@ -15,6 +15,7 @@ export class Store extends EventTarget {
   isForeign = false; // another server answers: this address is no longer valid
   #state = { boot: "", version: 0, list_version: 0 };
   #queue = [];       // verdicts that are not saved, oldest first
+  #latest = new Map(); // the latest of them for each row
   #isSending = false;
   #events = null;
   #loading = null;
@@ -113,13 +114,17 @@ export class Store extends EventTarget {
 
   // The verdict that counts for the clip of a row: accept, reject or none.
   verdict(row) {
-    return this.record(row).verdict;
+    return this.#unsaved(row)?.verdict ?? row.verdict?.verdict ?? (row.is_refused ? "reject" : "none");
+  }
+
+  #unsaved(row) {
+    const latest = this.#latest.size ? this.#latest.get(row.id) : undefined;
+    return latest?.sha256 === row.sha256 ? latest : undefined;
   }
 
   record(row) {
-    for (let at = this.#queue.length - 1; at >= 0; at--) {
-      if (this.#queue[at].id === row.id && this.#queue[at].sha256 === row.sha256) return this.#queue[at];
-    }
+    const unsaved = this.#unsaved(row);
+    if (unsaved) return unsaved;
     const stands = row.verdict ?? { verdict: row.is_refused ? "reject" : "none" };
     return { reasons: [], rating: null, note: "", ...stands };
   }
@@ -140,7 +145,7 @@ export class Store extends EventTarget {
   put(row, verdict, reasons, note, rating) {
     this.#queue.push({ id: row.id, sha256: row.sha256, verdict, reasons, note, rating, at: new Date().toISOString() });
     this.#keep();
-    this.#tell("rows");
+    this.#tell("verdict");
     this.#send();
   }
 
@@ -167,7 +172,7 @@ export class Store extends EventTarget {
       this.#keep();
       if (answer.body.row) this.rows.set(answer.body.row.id, answer.body.row);
       else this.#tell("refused", `${body.id}: not saved. ${answer.body.error ?? `The server answered ${answer.status}.`}`);
-      this.#tell("rows");
+      this.#tell("verdict");
     }
     this.#isSending = false;
     this.#tell("change");
@@ -187,6 +192,7 @@ export class Store extends EventTarget {
 
   // Verdicts that are not saved are kept by the browser too: a page that is opened later saves them.
   #keep() {
+    this.#latest = new Map(this.#queue.map((item) => [item.id, item]));
     try {
       if (this.#queue.length) localStorage.setItem(UNSAVED + this.batch, JSON.stringify(this.#queue));
       else localStorage.removeItem(UNSAVED + this.batch);
