@@ -282,7 +282,10 @@ class ReviewServer:
             raise web.HTTPNotFound
         root = self._source.rundir.path
         path = self._source.rundir.posters / poster_name(key, size)
-        return await self._send(request, Source(path, "", None, root), f'"{key}.{size}"')
+        try:
+            return await self._send(request, Source(path, "", None, root), f'"{key}.{size}"')
+        except web.HTTPNotFound:  # not made yet: the page asks again
+            return web.Response(status=204, headers=_plain_headers())
 
     async def _send(self, request: web.Request, source: Source, etag: str) -> web.StreamResponse:
         """Send a file, or the part that Range asks for."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def write(
 
 
 def save(rundir: RunDir, run: Run, entries: Sequence[Entry], records: Iterable[Record]) -> None:
-    """Write a run with its entries and records to the journal."""
+    """Write a run with its entries and records to the journal, also from a test that has an event loop."""
 
     async def work() -> None:
         journal = Journal(rundir.journal, Inline())
@@ -83,7 +84,8 @@ def save(rundir: RunDir, run: Run, entries: Sequence[Entry], records: Iterable[R
             await journal.finish(run)
         journal.close()
 
-    asyncio.run(work())
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(lambda: asyncio.run(work())).result()
 
 
 def sample(

@@ -216,14 +216,15 @@ def test_only_files_that_the_journal_names_are_sent(rundir: RunDir, tmp_path: Pa
     on_loopback(rundir, work)
 
 
-def test_a_poster_is_sent(rundir: RunDir) -> None:
+def test_a_poster_is_sent_when_it_is_made(rundir: RunDir) -> None:
     rundir.posters.mkdir()
     (rundir.posters / f"strip-{DIGEST}.small.webp").write_bytes(b"RIFF")
 
     async def work(client: Client) -> None:
         status, body, headers = await client.get(f"poster/small/strip-{DIGEST}")
         assert (status, body, headers["Content-Type"]) == (200, b"RIFF", "image/webp")
-        assert (await client.get(f"poster/large/strip-{DIGEST}"))[0] == 404
+        status, body, headers = await client.get(f"poster/large/strip-{DIGEST}")
+        assert (status, body, headers["Cache-Control"]) == (204, b"", "no-store"), "it is not made yet"
 
     on_loopback(rundir, work)
 

@@ -268,7 +268,7 @@ function showSaved() {
     text = store.problem;
     kind = "bad";
   } else {
-    text = history.length ? "All saved" : "";
+    text = store.saved ? "All saved" : "";
   }
   const box = by("saved");
   if (box.textContent !== text) box.textContent = text;

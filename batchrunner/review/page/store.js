@@ -12,6 +12,7 @@ export class Store extends EventTarget {
   problem = "";
   isLoaded = false;
   isLost = false;    // the server does not answer
+  saved = 0;         // verdicts that the server has stored for this page
   isForeign = false; // another server answers: this address is no longer valid
   #state = { boot: "", version: 0, list_version: 0 };
   #queue = [];       // verdicts that are not saved, oldest first
@@ -170,8 +171,10 @@ export class Store extends EventTarget {
       tries = 0;
       this.#queue.shift();
       this.#keep();
-      if (answer.body.row) this.rows.set(answer.body.row.id, answer.body.row);
-      else this.#tell("refused", `${body.id}: not saved. ${answer.body.error ?? `The server answered ${answer.status}.`}`);
+      if (answer.body.row) {
+        this.saved++;
+        this.rows.set(answer.body.row.id, answer.body.row);
+      } else this.#tell("refused", `${body.id}: not saved. ${answer.body.error ?? `The server answered ${answer.status}.`}`);
       this.#tell("verdict");
     }
     this.#isSending = false;
