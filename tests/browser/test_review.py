@@ -76,7 +76,7 @@ class Reviewer:
     @property
     def current(self) -> str:
         """The id of the clip on the stage."""
-        return str(self.page.locator(".item[aria-selected=true] .id").text_content())
+        return str(self.page.locator("#subtitle").text_content())
 
     def says(self, place: str, text: str) -> None:
         """Wait until an element has this text."""
@@ -295,13 +295,13 @@ def test_hostile_text_is_inert(visit: Any, shared: Server) -> None:
 def test_the_contact_sheet_shows_the_chosen_takes(visit: Any, servers: Any, batch: RunDir) -> None:
     reviewer = visit(servers(batch.path).url)
     reviewer.press("ArrowRight", "a", "c")
-    sheet = reviewer.page.locator("#sheet")
-    assert sheet.locator(".line.head .name").all_inner_texts() == ["astronaut", "admiral"]
-    assert sheet.locator(".line:not(.head) .name").all_inner_texts() == ["walk"]
-    labels = [button.get_attribute("aria-label") for button in sheet.locator(".clip").all()]
+    contacts = reviewer.page.locator("#sheet")
+    assert contacts.locator(".line.head .name").all_inner_texts() == ["astronaut", "admiral"]
+    assert contacts.locator(".line:not(.head) .name").all_inner_texts() == ["walk"]
+    labels = [button.get_attribute("aria-label") for button in contacts.locator(".clip").all()]
     assert labels[0] == "walk \u00d7 astronaut, take 2 of 3, accepted"
     assert len(labels) == JOBS
-    sheet.locator(".clip").nth(2).focus()
+    contacts.locator(".clip").nth(2).focus()
     reviewer.press("Enter")
     assert reviewer.page.locator("#clips").is_visible()
 
