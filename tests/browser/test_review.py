@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batchrunner.job import Entry
+from batchrunner.job import Entry, Record
 from batchrunner.review.verdicts import load
 from batchrunner.storage.run_directory import RunDir
 from tests.browser.conftest import HOSTILE_TAG, absent
@@ -122,7 +122,8 @@ def make_batch(tmp_path: Path, clip: bytes, other_clip: bytes) -> RunDir:
     for path, source in zip(pictures, ("astronaut.jpg", "hopper.jpg"), strict=True):
         path.write_bytes((MEDIA / source).read_bytes())
     video = sample_runs.local("video", tmp_path / "walk.mp4")
-    entries, records = [], []
+    entries: list[Entry] = []
+    records: list[Record] = []
     for number in range(JOBS):
         image = sample_runs.local("image", pictures[number % 2])
         for take in range(1, TAKES + 1):
