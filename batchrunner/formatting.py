@@ -1,4 +1,4 @@
-"""Text for people: make text safe to show, format times, sizes and durations, and parse durations. Pure.
+"""Text for people: make text safe to show, shorten names, format times, sizes and durations, parse durations. Pure.
 
 Text from outside must pass `printable` before it reaches a terminal or a page. The sentences themselves are written
 where they are used (`batchrunner.progress`, `batchrunner.report`).
@@ -7,10 +7,11 @@ where they are used (`batchrunner.progress`, `batchrunner.report`).
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import floor
+from typing import NamedTuple
 
 # A URL in running text: scheme, user and password, host and path, query and fragment.
 _URL = re.compile(
@@ -73,6 +74,56 @@ def _is_encodable(argument: str) -> bool:
 def shell_path(path: str) -> str:
     """Return `path` so that no program reads it as an option: a name that begins with ``-`` gets ``./``."""
     return f"./{path}" if path.startswith("-") else path
+
+
+class Marks(NamedTuple):
+    """The characters that show a state without colour. cut: stands for characters that were left out."""
+
+    succeeded: str
+    failed: str
+    in_doubt: str
+    in_flight: str
+    pending: str
+    warning: str
+    cut: str
+
+
+UNICODE_MARKS = Marks("✓", "✗", "?", "»", "·", "!", "…")
+ASCII_MARKS = Marks("+", "x", "?", ">", "-", "!", "~")
+
+
+def short_names(names: Iterable[str], most: int, cut: str = UNICODE_MARKS.cut) -> Mapping[str, str]:
+    """Return a form of at most `most` characters for each longer name: beginning and end, with `cut` between them.
+
+    Names that would then look equal show the place where they differ, too. If they still look equal, or like a name
+    that is not shortened, they are not shortened.
+    """
+    whole = dict.fromkeys(names)
+    groups: dict[str, list[str]] = {}
+    for name in whole:
+        if len(name) > most:
+            groups.setdefault(_middle_cut(name, most, cut), []).append(name)
+    found: dict[str, str] = {}
+    for short, group in groups.items():
+        found |= {group[0]: short} if len(group) == 1 else _with_difference(group, most, cut)
+    taken: dict[str, list[str]] = {}
+    for name, short in found.items():
+        taken.setdefault(short, []).append(name)
+    return {name: short for name, short in found.items() if len(taken[short]) == 1 and short not in whole}
+
+
+def _middle_cut(name: str, most: int, cut: str) -> str:
+    left = max(1, most - len(cut))
+    tail = left // 2
+    return name[: left - tail] + cut + (name[-tail:] if tail else "")
+
+
+def _with_difference(group: list[str], most: int, cut: str) -> dict[str, str]:
+    """Shorten names with equal ends: show the characters from the first difference on, between beginning and end."""
+    first, last = min(group), max(group)
+    start = next(place for place in range(len(last)) if first[place : place + 1] != last[place])
+    third = max(1, (most - 2 * len(cut)) // 3)
+    return {name: name[:third] + cut + name[start : start + third] + cut + name[-third:] for name in group}
 
 
 def rfc3339(at: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.formatting import printable, printable_json, shell_line, shell_path
+from batchrunner.formatting import printable, printable_json, shell_line, shell_path, short_names
 
 CODES = [
     "\x00",
@@ -63,3 +63,21 @@ def test_a_command_can_be_pasted_into_a_shell_whatever_it_contains() -> None:
 def test_a_path_is_not_read_as_an_option() -> None:
     assert shell_path("-night.yaml") == "./-night.yaml"
     assert shell_path("night.yaml") == "night.yaml"
+
+
+@given(
+    st.lists(st.text("ab-.t2", min_size=1, max_size=90), max_size=30), st.integers(16, 50), st.sampled_from(["…", "~"])
+)
+def test_short_names_differ_from_each_other_and_from_whole_names(names: list[str], most: int, cut: str) -> None:
+    short = short_names(names, most, cut)
+    shown = [short.get(name, name) for name in dict.fromkeys(names)]
+    assert len(set(shown)) == len(shown)
+    assert all(len(text) <= most and len(name) > most for name, text in short.items())
+
+
+def test_names_that_differ_in_the_middle_only_show_their_difference() -> None:
+    names = [f"{'a' * 40}-{number:02d}-{'z' * 40}" for number in range(20)]
+    short = short_names(names, 40)
+    assert len(set(short.values())) == 20
+    assert all(len(text) <= 40 for text in short.values())
+    assert any("…1" in text for text in short.values())

@@ -16,7 +16,7 @@ from batchrunner.app.signs import require_trusted
 from batchrunner.clock import pause, wall_time
 from batchrunner.errors import UsageError
 from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event
-from batchrunner.formatting import printable_json
+from batchrunner.formatting import UNICODE_MARKS, Marks, printable_json
 from batchrunner.job import Snapshot
 from batchrunner.journal.journal import read
 from batchrunner.journal.live_view import Moving, moving
@@ -24,11 +24,19 @@ from batchrunner.journal.summary import Counts, count
 from batchrunner.plan.prices import prices_from
 from batchrunner.progress.model import RATE_OVER_S, Model
 from batchrunner.progress.phrases import lasting
-from batchrunner.progress.screen import draw
-from batchrunner.progress.views import Live, console_on, print_lines, takes_screen
+from batchrunner.progress.screen import Spans, draw
+from batchrunner.progress.views import (
+    Live,
+    console_on,
+    glyphs_of,
+    line_printer,
+    print_lines,
+    takes_screen,
+    width_of,
+)
 from batchrunner.report import writer
+from batchrunner.report.closing import closing
 from batchrunner.report.summary import outline
-from batchrunner.report.text import status_text
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
 
@@ -74,10 +82,12 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
         pieces = writer.json_pieces(writer.build(snapshot, __version__, lines.by_clip))
         stream.writelines(printable_json(piece) for piece in pieces)
         return
-    width = console_on(stream).width if stream.isatty() else None
+    width = width_of(stream)
     if holder is None:
         require_trusted(rundir)
-        print(ended(_found(count(rundir.journal), rundir), rundir.path, now, width), file=stream)
+        put = line_printer(stream)
+        for spans in ended(_found(count(rundir.journal), rundir), rundir.path, now, width, glyphs_of(stream).marks):
+            put(spans)
         return
     model = replay(_found(moving(rundir.journal, now - RATE_OVER_S), rundir), str(rundir.path), now)
     print_lines(console_on(stream), draw(model, min(width or _WIDE, _WIDE), _LINES))
@@ -102,13 +112,15 @@ def watch(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     show(rundir, stream, as_json=as_json)
 
 
-def ended(counts: Counts, path: Path, now: float, width: int | None = None) -> str:
-    """Return the closing summary of a batch that no process runs."""
+def ended(
+    counts: Counts, path: Path, now: float, width: int | None = None, marks: Marks = UNICODE_MARKS
+) -> list[Spans]:
+    """Return the closing block of a batch that no process runs."""
     pages = [str(path / "report.html")] if (path / "report.html").exists() else []
-    text = status_text(outline(counts, __version__), pages, width)
+    lines = closing(outline(counts, __version__), pages, width, marks)
     if counts.run.finished_at is None:
-        return f"{text}\nIts last run was killed before it ended. Run it again to continue."
-    return f"{text}\nEnded {_ago(now - counts.run.finished_at)} ago."
+        return [*lines, [("Its last run was killed before it ended. Run it again to continue.", "")]]
+    return [*lines, [(f"Ended {_ago(now - counts.run.finished_at)} ago.", "dim")]]
 
 
 def replay(batch: Moving, run_dir: str, now: float) -> Model:

@@ -111,7 +111,7 @@ def _level_and_message(event: Event, model: Model) -> tuple[Level, str]:
         return Level.ERROR if event.status == "paused" else Level.WARNING, incident(model.closed, event.at)
     line = describe(event)
     if line is not None:
-        return line.level, line.text
+        return line.level, line.whole
     text = _OTHER_MOVES[event.move] if isinstance(event, JobMoved) else "the service started to generate it"
     return Level.INFO, f"{names(getattr(event, 'ids', ()))}: {text}"
 

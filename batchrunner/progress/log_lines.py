@@ -1,8 +1,13 @@
 """Choose the lines of the text log of a run: every important change once. Pure.
 
-An outage gives one line when it starts and one when it ends, for all kinds of calls and all jobs. Lines that repeat for
-other jobs are printed a few times and then counted. A heartbeat line follows every few minutes.
+An outage gives one line when it starts and one when it ends, for all kinds of calls and all jobs. A line that repeats,
+for the run or for other jobs, is printed once and then counted; a hint is printed once. A heartbeat line follows every
+few minutes.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunFinished, RunStarted
 from batchrunner.formatting import length_text
@@ -11,15 +16,21 @@ from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
 
 PULSE_EVERY_S = 300.0
 _FOLD_OVER_S = 300.0
-_REPEATS_SHOWN = 3
+_FOLDS_KEPT = 1000
+_HINTS_KEPT = 1000
 
 
 class Narrator:
-    """Turn events into lines. `model` must have processed an event before."""
+    """Turn events into lines. `model` must have processed an event before.
 
-    def __init__(self, model: Model) -> None:
+    short: returns a short form of some ids; without it, ids are written whole.
+    """
+
+    def __init__(self, model: Model, short: Callable[[], Mapping[str, str]] | None = None) -> None:
         self._model = model
+        self._short = short
         self._folds: dict[str, _Fold] = {}
+        self._hints: set[str] = set()
         self._pulse = Pulse()
         self._outage: tuple[str, float] | None = None  # status and start of the reported outage
         self._cap_shown = 0
@@ -27,15 +38,30 @@ class Narrator:
     def take(self, event: Event) -> list[Line]:
         """Return the lines to print now."""
         lines: list[Line] = []
-        line = self._line(event)
+        line = self._line(self._with_short_ids(event))
         if line is not None and self._is_news(event.at, line):
-            lines.append(line)
+            lines.append(self._with_new_hint(line))
         ended = isinstance(event, RunFinished)
         if ended or isinstance(event, Alive):
             lines = self._unfold(event.at, everything=ended) + lines
         if self._pulse.is_due(event):
             lines.append(Line(Level.INFO, pulse(self._model)))
         return lines
+
+    def _with_short_ids(self, event: Any) -> Any:
+        ids = getattr(event, "ids", ())
+        if self._short is None or not isinstance(ids, tuple) or not ids:
+            return event
+        short = self._short()
+        return replace(event, ids=tuple(short.get(name, name) for name in ids))
+
+    def _with_new_hint(self, line: Line) -> Line:
+        """Keep the hint only if it was not printed before."""
+        if not line.hint or line.hint in self._hints:
+            return line._replace(hint="")
+        if len(self._hints) < _HINTS_KEPT:
+            self._hints.add(line.hint)
+        return line
 
     def _line(self, event: Event) -> Line | None:
         if isinstance(event, RunStarted):
@@ -52,32 +78,39 @@ class Narrator:
         outage = self._outage
         if not self._model.closed:
             self._outage = None
-            lasted = outage and f"the service answers again, after {length_text(event.at - outage[1])}"
-            return Line(Level.INFO, lasted, f"fine after {outage[0]}") if outage and lasted else None
+            if outage is None:
+                return None
+            text = f"the service answers again, after {length_text(event.at - outage[1])}"
+            return Line(Level.INFO, text, mark="succeeded")
         worse = event.status == "paused" and outage is not None and outage[0] != "paused"
         if event.call not in self._model.closed or (outage is not None and not worse):
             return None
         self._outage = (event.status, outage[1] if outage else event.at)
         level = Level.ERROR if event.status == "paused" else Level.WARNING
-        return Line(level, begins(event.call, event.status, event.reason), event.status)
+        return Line(level, begins(event.call, event.status, event.reason), mark="warning")
 
     def _is_news(self, at: float, line: Line) -> bool:
         if not line.key:
             return True
-        fold = self._folds.setdefault(line.key, _Fold(at))
+        fold = self._folds.get(line.key)
+        if fold is None:
+            if len(self._folds) >= _FOLDS_KEPT:
+                del self._folds[next(iter(self._folds))]
+            self._folds[line.key] = _Fold(at)
+            return True
         fold.times += 1
         fold.last = line
-        return fold.times <= _REPEATS_SHOWN
+        return False
 
     def _unfold(self, at: float, *, everything: bool) -> list[Line]:
         """Return the counts of suppressed lines after their interval."""
-        over = [key for key, fold in self._folds.items() if everything or at - fold.since >= _FOLD_OVER_S]
-        folds = [self._folds.pop(key) for key in over]
-        return [
-            Line(fold.last.level, f"{fold.times - _REPEATS_SHOWN:,} more like this: {fold.last.text}")
-            for fold in folds
-            if fold.times > _REPEATS_SHOWN
-        ]
+        lines = []
+        for fold in self._folds.values():
+            if everything or at - fold.since >= _FOLD_OVER_S:
+                if fold.times:
+                    lines.append(fold.last._replace(text=f"{fold.times:,} more like this: {fold.last.text}", hint=""))
+                fold.since, fold.times = at, 0
+        return lines
 
 
 class Pulse:
@@ -99,7 +132,7 @@ class Pulse:
 
 
 class _Fold:
-    """Equal lines since a point in time."""
+    """Equal lines that were not printed since a point in time."""
 
     def __init__(self, since: float) -> None:
         self.since = since

@@ -23,6 +23,7 @@ from batchrunner.events import (
     RunStarted,
     Stopping,
 )
+from batchrunner.formatting import short_names
 from batchrunner.job import TRANSITIONS, Job, Move, Record, State
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
@@ -33,7 +34,7 @@ _Kind = tuple[str, str]  # model and resolution
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
-_FINE, _THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.CallStatus
+_FINE, THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.CallStatus
 RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
@@ -78,6 +79,7 @@ class Incident:
     call: str  # "" if the job itself failed
     problem: Problem
     times: int = 1
+    is_in_doubt: bool = False
 
 
 class Model:
@@ -104,6 +106,7 @@ class Model:
         self._forecast = Forecast()
         self._ledger = Ledger(Budget())
         self._named: Mapping[str, tuple[str, ...]] = {}
+        self._short_names: dict[tuple[int, str], Mapping[str, str]] = {}
         self._expected_s: dict[_Kind, float | None] = {}
         self._waiting: Counter[_Kind] = Counter()  # jobs still to be submitted, by kind
         self._sample: dict[_Kind, Job] = {}
@@ -140,6 +143,13 @@ class Model:
 
     # Values to show
 
+    def short_names(self, most: int, cut: str) -> Mapping[str, str]:
+        """Return a short form of each id of the batch with more than `most` characters."""
+        if (most, cut) not in self._short_names:
+            every = (name for ids in self._named.values() for name in ids)
+            self._short_names[most, cut] = short_names(every, most, cut)
+        return self._short_names[most, cut]
+
     @property
     def jobs(self) -> int:
         """The number of jobs of the manifest; equal jobs count once."""
@@ -158,7 +168,7 @@ class Model:
     @property
     def is_held_back(self) -> bool:
         """True if a circuit breaker is open for another reason than throttling."""
-        return any(closed.status != _THROTTLED for closed in self.closed.values())
+        return any(closed.status != THROTTLED for closed in self.closed.values())
 
     @property
     def waits_for_in_doubt(self) -> bool:
@@ -262,6 +272,7 @@ class Model:
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
         self._named = event.ids
+        self._short_names.clear()
         self._forecast = Forecast(self.records.values())
         self._ledger = Ledger(Budget(), self.records.values())
         self._ledger.total += event.remainder.spend
@@ -282,7 +293,8 @@ class Model:
         failed = [record for record in self.records.values() if record.state in {State.FAILED, State.IN_DOUBT}]
         for record in sorted(failed, key=_last_moved_at):
             ids = self._named.get(record.job.fingerprint, ())
-            self._add_problem(_last_moved_at(record), ids, "", record.error or _UNKNOWN)
+            in_doubt = record.state is State.IN_DOUBT
+            self._add_problem(_last_moved_at(record), ids, "", record.error or _UNKNOWN, in_doubt)
 
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
@@ -300,7 +312,7 @@ class Model:
             self._expected_s.clear()
             self._ends.append(event.at)
         elif event.move in {Move.FAIL, Move.GIVE_UP, Move.DOUBT}:
-            self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN)
+            self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN, event.move is Move.DOUBT)
 
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
         if record.state not in _OPEN or not record.attempts:
@@ -352,10 +364,12 @@ class Model:
         if isinstance(event, Overrun):
             self._set_prices(event.prices)
 
-    def _add_problem(self, at: float, ids: tuple[str, ...], call: str, problem: Problem) -> None:
+    def _add_problem(
+        self, at: float, ids: tuple[str, ...], call: str, problem: Problem, is_in_doubt: bool = False
+    ) -> None:
         key = (call, problem.message)
         before = self._problems.pop(key, None)
-        self._problems[key] = Incident(at, ids, call, problem, before.times + 1 if before else 1)
+        self._problems[key] = Incident(at, ids, call, problem, before.times + 1 if before else 1, is_in_doubt)
         if len(self._problems) > _PROBLEMS_KEPT:
             del self._problems[next(iter(self._problems))]
 

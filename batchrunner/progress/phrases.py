@@ -4,7 +4,7 @@ All text from outside passes `printable` and `redacted` here. So a message of th
 secret of a link is shown.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from batchrunner.events import (
 from batchrunner.formatting import count_text, length_text, printable, redacted, size_text
 from batchrunner.job import Move, Record, State
 from batchrunner.plan.prices import INFERRED, LISTED, usd
-from batchrunner.progress.model import Model, OpenBreaker
+from batchrunner.progress.model import THROTTLED, Model, OpenBreaker
 
 _MESSAGE_MOST = 500
 _NAME_MOST = 100
@@ -52,11 +52,22 @@ class Level(IntEnum):
 
 
 class Line(NamedTuple):
-    """The text for an event. key: lines with the same key repeat for other jobs and are folded; "" for never."""
+    """The text for an event.
+
+    key: lines with the same key say the same, for the run or for other jobs, and are folded; "" for never. hint: what
+    to do about it. mark: the field of `Marks` with the character for it, "" for none.
+    """
 
     level: Level
     text: str
     key: str = ""
+    hint: str = ""
+    mark: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Text and hint."""
+        return f"{self.text} ({self.hint})" if self.hint else self.text
 
 
 def describe(event: Event) -> Line | None:
@@ -70,7 +81,7 @@ def safe(text: str, most: int = _MESSAGE_MOST) -> str:
     return printable(redacted(text), most)
 
 
-def names(ids: tuple[str, ...]) -> str:
+def names(ids: Sequence[str]) -> str:
     """Return the first few ids of a job."""
     if not ids:
         return "a job of an earlier manifest"
@@ -118,8 +129,9 @@ def incident(closed: Mapping[str, OpenBreaker], now: float, *, clock: bool = Fal
 
 
 def begins(call: str, status: str, reason: str) -> str:
-    """Describe a circuit breaker that opens."""
-    return f"{_CALLS[call]} {status}: {safe(reason)}"
+    """Describe a circuit breaker that opens, and what it means for the jobs."""
+    effect = "" if status == THROTTLED else "; jobs wait, and the run tries again by itself"
+    return f"{_CALLS[call]} {status}: {safe(reason)}{effect}"
 
 
 def cost(model: Model) -> str:
@@ -186,12 +198,13 @@ def zone_text(local: datetime) -> str:
     return name if name.isalpha() else f"UTC{local.isoformat(timespec='minutes')[16:]}"
 
 
-def reason_of(problem: Problem | None) -> str:
-    """Describe a problem and its hint in one line."""
-    if problem is None:
-        return "no reason is known"
-    hint = f" ({safe(problem.hint)})" if problem.hint else ""
-    return f"{safe(problem.message)}{hint}"
+def _reason(problem: Problem | None) -> str:
+    """Describe a problem without its hint."""
+    return "no reason is known" if problem is None else safe(problem.message)
+
+
+def _hint(problem: Problem | None) -> str:
+    return safe(problem.hint) if problem is not None else ""
 
 
 def _start(event: RunStarted) -> Line:
@@ -204,33 +217,37 @@ def _moved(event: JobMoved) -> Line | None:
     level_and_text = _MOVES.get(event.move)
     if level_and_text is None:
         return None
-    key = ""
-    if event.record.error is not None:
-        key = f"{event.move} {event.record.error.kind} {event.record.error.message}"
-    return Line(level_and_text[0], f"{names(event.ids)}: {level_and_text[1](event.record)}", key)
+    level, text_of = level_and_text
+    error = event.record.error
+    key = f"{event.move} {error.kind} {error.message}" if error is not None else ""
+    mark = _MARKS.get(event.move) or ("warning" if level is Level.WARNING else "")
+    return Line(level, f"{names(event.ids)}: {text_of(event.record)}", key, _hint(error), mark)
 
 
 def _call_failed(event: CallFailed) -> Line:
     again = f"again in {length_text(event.retry_in_s)}"
     if event.most and event.failures:
         again += f" (failure {event.failures} of {event.most})"
-    text = f"{names(event.ids)}: {event.call} failed: {reason_of(event.problem)}; {again}"
-    return Line(Level.WARNING, text, f"{event.call} {event.problem.kind} {event.problem.message}")
+    text = f"{names(event.ids)}: {event.call} failed: {_reason(event.problem)}; {again}"
+    key = f"{event.call} {event.problem.kind} {event.problem.message}"
+    return Line(Level.WARNING, text, key, _hint(event.problem), "warning")
 
 
 def _noticed(event: Noticed) -> Line:
     prefix = f"{names(event.ids)}: " if event.ids else ""  # otherwise it concerns the whole run
     level = Level.ERROR if event.urgent else Level.INFO if event.routine else Level.WARNING
-    return Line(level, f"{prefix}{safe(event.message)}", event.message if event.ids else "")
+    key = event.message if event.ids or not event.routine else ""
+    return Line(level, f"{prefix}{safe(event.message)}", key, mark="" if event.routine else "warning")
 
 
 def _cap(event: CapChanged) -> Line:
-    return Line(Level.INFO, f"at most {event.cap} of {event.limit} in flight from now on", "cap")
+    return Line(Level.INFO, f"at most {event.cap} of {event.limit} in flight from now on")
 
 
 def _overrun(event: Overrun) -> Line:
     text = f"{names(event.ids)}: {event.message}"
-    return Line(Level.ERROR, text) if event.exceeds_budget else Line(Level.WARNING, text, "overrun")
+    level, key = (Level.ERROR, "over budget") if event.exceeds_budget else (Level.WARNING, "overrun")
+    return Line(level, text, key, mark="warning")
 
 
 def _finished(event: RunFinished) -> Line:
@@ -254,7 +271,7 @@ def _released(record: Record) -> str:
     """Describe a release: the user asked for it, or the service's log allows it."""
     if record.error is None:
         return "will be submitted again as requested, although the first submission is in doubt"
-    return f"will be submitted again: {reason_of(record.error)}"
+    return f"will be submitted again: {_reason(record.error)}"
 
 
 def _generation(record: Record) -> str:
@@ -268,20 +285,22 @@ _DESCRIBE: Mapping[type, Callable[..., Line | None]] = {
     CapChanged: _cap,
     Noticed: _noticed,
     Overrun: _overrun,
-    Stopping: lambda event: Line(Level.ERROR, f"stopping: {safe(event.reason)}"),
+    Stopping: lambda event: Line(Level.ERROR, f"stopping: {safe(event.reason)}", mark="warning"),
     RunFinished: _finished,
 }
+
+_MARKS = {Move.DELIVER: "succeeded", Move.FAIL: "failed", Move.GIVE_UP: "failed", Move.DOUBT: "in_doubt"}
 
 # The text for each move. BEGIN_SUBMIT has none, because its outcome follows. REFUSE has none: CallFailed reports it.
 _MOVES: Mapping[Move, tuple[Level, Callable[[Record], str]]] = {
     Move.ACCEPT: (Level.INFO, lambda record: f"accepted: {_generation(record)}"),
     Move.ADOPT: (Level.INFO, lambda record: f"was accepted after all: {_generation(record)}"),
-    Move.DOUBT: (Level.WARNING, lambda record: f"in doubt: {reason_of(record.error)}"),
+    Move.DOUBT: (Level.WARNING, lambda record: f"in doubt: {_reason(record.error)}"),
     Move.RELEASE: (Level.WARNING, _released),
-    Move.CLEAR: (Level.INFO, lambda record: f"will be submitted again: {reason_of(record.error)}"),
+    Move.CLEAR: (Level.INFO, lambda record: f"will be submitted again: {_reason(record.error)}"),
     Move.DELIVER: (Level.INFO, _delivered),
-    Move.FAIL: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
-    Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {reason_of(record.error)}"),
+    Move.FAIL: (Level.WARNING, lambda record: f"failed: {_reason(record.error)}"),
+    Move.GIVE_UP: (Level.WARNING, lambda record: f"failed: {_reason(record.error)}"),
     Move.RETRY: (Level.INFO, lambda _: "failed before and will be submitted again"),
     Move.RECHECK: (Level.INFO, lambda record: f"asked for again: {_generation(record)}"),
     Move.REUSE: (Level.INFO, lambda record: f"is paid for in another batch: {_generation(record)}, at no charge"),

@@ -58,5 +58,5 @@ def make_progress(*, stream: TextIO, quiet: bool, plain: bool, log_format: str =
     if log_format == "json":
         return Progress(model, views.JsonLines(model, stream, quiet=quiet))
     if quiet or plain or not views.takes_screen(stream):
-        return Progress(model, views.Lines(model, views.line_printer(stream), quiet=quiet))
+        return Progress(model, views.Lines(model, stream, quiet=quiet))
     return Progress(model, views.Live(model, views.console_on(stream)))

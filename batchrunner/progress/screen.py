@@ -5,11 +5,11 @@ problems. There are never more lines than the window has, no line is wider, and 
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from typing import NamedTuple
 
-from batchrunner.formatting import count_text, printable, size_text
+from batchrunner.formatting import ASCII_MARKS, UNICODE_MARKS, Marks, count_text, printable, size_text
 from batchrunner.job import State
 from batchrunner.progress.model import PHASES, Incident, Model, Row
 from batchrunner.progress.phrases import SLOTS_IN_DOUBT, clock_time, cost, counts, incident, lasting, names, safe
@@ -19,22 +19,29 @@ Spans = list[Span]
 
 _LABEL_COLUMNS = 9
 _NAME_COLUMNS = 34
+NAME_MOST = 40  # characters of an id in a sentence
 _PROBLEMS_MOST = 8
 _ECHO_COLUMNS = 4
 _ROOMY = 18  # from this number of lines on, blank lines are added
 
 
 class Glyphs(NamedTuple):
-    """The characters for bars and cut lines."""
+    """The characters for the parts of the bar, for states and for cut lines."""
 
     full: str
+    bad: str
     busy: str
     left: str
-    cut: str
+    marks: Marks
+
+    @property
+    def cut(self) -> str:
+        """The end of a cut line."""
+        return self.marks.cut
 
 
-UNICODE = Glyphs("━", "╍", "─", "…")
-ASCII = Glyphs("#", "=", "-", "~")
+UNICODE = Glyphs("━", "✗", "╍", "─", UNICODE_MARKS)
+ASCII = Glyphs("#", "x", "=", "-", ASCII_MARKS)
 
 
 def draw(model: Model, width: int, height: int, glyphs: Glyphs = UNICODE) -> list[Spans]:
@@ -44,8 +51,8 @@ def draw(model: Model, width: int, height: int, glyphs: Glyphs = UNICODE) -> lis
     top = [_title(model, width), _bar(model, width, glyphs), *_status_lines(model)]
     blank: list[Spans] = [[]] if height >= _ROOMY else []
     lines_left = height - len(top) - 2 * len(blank)
-    problems = _problems(model, min(_PROBLEMS_MOST, max(2, lines_left // 3), lines_left))
-    jobs = _jobs(model, lines_left - len(problems), width)
+    problems = _problems(model, min(_PROBLEMS_MOST, max(2, lines_left // 3), lines_left), glyphs)
+    jobs = _jobs(model, lines_left - len(problems), width, glyphs)
     lines = top
     for block in (jobs, problems):
         lines = lines + (blank + block if block else [])
@@ -67,7 +74,7 @@ def _bar(model: Model, width: int, glyphs: Glyphs) -> Spans:
     cells = max(1, width - len(label))
     segments = [
         (model.states[State.SUCCEEDED], glyphs.full, "good"),
-        (model.states[State.FAILED] + model.states[State.IN_DOUBT], glyphs.full, "bad"),
+        (model.states[State.FAILED] + model.states[State.IN_DOUBT], glyphs.bad, "bad"),
         (model.in_flight, glyphs.busy, "busy"),
         (model.states[State.PENDING], glyphs.left, "dim"),
     ]
@@ -140,15 +147,20 @@ def _service(model: Model) -> Spans:
     return [("fine", "good"), (f"; {cap}", "")]
 
 
-def _jobs(model: Model, most: int, width: int) -> list[Spans]:
+def _jobs(model: Model, most: int, width: int, glyphs: Glyphs) -> list[Spans]:
     """Return the rows that fit: transfers and the oldest generations first, because these rows keep their places."""
     if most < 1 or not model.rows:
         return []
     rows = model.rows.values()
     shown = min(len(rows), most if len(rows) <= most else most - 1)
     chosen = nsmallest(shown, rows, key=lambda row: (PHASES.index(row.phase), row.since, row.ids))
-    name_columns = min(_NAME_COLUMNS, max(10, width - 28), max((columns(_name(row)) for row in chosen), default=0))
-    lines = [_row(model, row, name_columns) for row in chosen]
+    most_columns = min(_NAME_COLUMNS, max(10, width - 28))
+    short = model.short_names(most_columns, glyphs.cut)
+    shown_names = [_name(row, short) for row in chosen]
+    name_columns = min(most_columns, max(map(columns, shown_names), default=0))
+    lines = [
+        _row(model, row, _padded(name, name_columns, glyphs.cut)) for row, name in zip(chosen, shown_names, strict=True)
+    ]
     if shown < len(rows):
         left = model.phases()
         left.subtract(row.phase for row in chosen)
@@ -159,7 +171,7 @@ def _jobs(model: Model, most: int, width: int) -> list[Spans]:
     return lines
 
 
-def _row(model: Model, row: Row, name_columns: int) -> Spans:
+def _row(model: Model, row: Row, name: str) -> Spans:
     text = lasting(model.at - row.since)
     expected_s = model.expected_s(row.record.job) if row.phase in {"generating", "queued"} else None
     if expected_s is not None:
@@ -168,26 +180,37 @@ def _row(model: Model, row: Row, name_columns: int) -> Spans:
         of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
         text = f"{size_text(row.received_bytes)}{of}"
     style = "busy" if row.phase in {"downloading", "uploading"} else "bad" if row.phase == "in doubt" else ""
-    return [(_padded(_name(row), name_columns), ""), (f"  {row.phase:<11}", style), (f"  {text}", "dim")]
+    return [(name, ""), (f"  {row.phase:<11}", style), (f"  {text}", "dim")]
 
 
-def _name(row: Row) -> str:
-    return printable(row.ids[0], 100) if row.ids else "an earlier manifest's job"
+def _name(row: Row, short: Mapping[str, str]) -> str:
+    return printable(short.get(row.ids[0], row.ids[0]), 100) if row.ids else "an earlier manifest's job"
 
 
-def _problems(model: Model, most: int) -> list[Spans]:
+def _problems(model: Model, most: int, glyphs: Glyphs) -> list[Spans]:
     """Return the latest problems, the newest last. Failed jobs take precedence over failed calls."""
     chosen = nlargest(max(0, most), model.problems, key=lambda problem: (not problem.call, problem.at))
-    return [_problem(problem, model.at) for problem in sorted(chosen, key=lambda problem: problem.at)]
+    short = model.short_names(NAME_MOST, glyphs.cut)
+    return [
+        _problem(problem, model.at, short, glyphs.marks) for problem in sorted(chosen, key=lambda problem: problem.at)
+    ]
 
 
-def _problem(problem: Incident, now: float) -> Spans:
-    subject = names(problem.ids[:1]) if problem.ids else "the run"
+def _problem(problem: Incident, now: float, short: Mapping[str, str], marks: Marks) -> Spans:
+    is_passing = bool(problem.call) or problem.problem.kind == "noticed"
+    style, mark = (
+        ("", marks.warning) if is_passing else ("bad", marks.in_doubt if problem.is_in_doubt else marks.failed)
+    )
+    return [(f"{clock_time(problem.at, now)} ", "dim"), (f"{mark} ", style), (about(problem, short), style)]
+
+
+def about(problem: Incident, short: Mapping[str, str]) -> str:
+    """Describe a problem in one line. short: short forms of ids."""
+    subject = names([short.get(name, name) for name in problem.ids[:1]]) if problem.ids else "the run"
     if problem.times > 1:
         subject = f"{problem.times:,} times, last {subject}"
     failed = f"{problem.call} failed: " if problem.call else ""
-    style = "" if problem.call or problem.problem.kind == "noticed" else "bad"
-    return [(f"{clock_time(problem.at, now)} ", "dim"), (f"{subject}: {failed}{safe(problem.problem.message)}", style)]
+    return f"{subject}: {failed}{safe(problem.problem.message)}"
 
 
 # Columns: wide characters take two, combining ones none.
@@ -218,9 +241,10 @@ def _cut(text: str, width: int) -> str:
     return text
 
 
-def _padded(text: str, width: int) -> str:
+def _padded(text: str, width: int, cut: str) -> str:
     if columns(text) > width:
-        text = _cut(text, width - 1) + "…"
+        tail = _cut(text[::-1], (width - 1) // 2)[::-1]
+        text = _cut(text, width - 1 - columns(tail)) + cut + tail
     return text + " " * (width - columns(text))
 
 

@@ -6,7 +6,7 @@ not block the run. Frames are drawn at a fixed rate (`events.Alive`), so their n
 
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -15,17 +15,32 @@ from batchrunner.formatting import rfc3339
 from batchrunner.progress import json_lines
 from batchrunner.progress.log_lines import Narrator, Pulse
 from batchrunner.progress.model import Model
-from batchrunner.progress.phrases import Level, Line, safe
-from batchrunner.progress.screen import ASCII, UNICODE, Spans, draw
-from batchrunner.report.text import status_text
+from batchrunner.progress.phrases import Level, Line, clock_time, day_text, local_time, safe, zone_text
+from batchrunner.progress.screen import ASCII, NAME_MOST, UNICODE, Glyphs, Spans, about, draw
+from batchrunner.report.closing import closing
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live as RichLive
 
 _STILL_S = 1.0  # the minimum frame rate: durations advance
-_STYLES = {"": "", "bold": "bold", "dim": "dim", "good": "green", "bad": "red", "busy": "cyan"}
-_LEVELS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+_STYLES = {
+    "": "",
+    "bold": "bold",
+    "dim": "dim",
+    "good": "green",
+    "bad": "red",
+    "busy": "cyan",
+    "warning": "yellow",
+    "error": "bold red",
+}
+_LEVELS = {Level.INFO: "", Level.WARNING: "warning", Level.ERROR: "error"}
+_NOTICES_MOST = 5
+# Characters of this program's own texts that an encoding may lack.
+_PLAIN = str.maketrans({"…": "...", "→": "->"})
+_SIMPLE_TERMINALS = {"linux", "dumb", "vt100", "vt220"}  # their fonts lack the marks
+
+Put = Callable[[Spans], None]
 
 
 class View(Protocol):
@@ -55,26 +70,58 @@ class _Guarded:
 
 
 class Lines(_Guarded):
-    """Plain lines with their time. put: prints a line. quiet: print only lines that need a person."""
+    """Plain lines with their time.
 
-    def __init__(self, model: Model, put: Callable[[str, Level], None], *, quiet: bool) -> None:
+    On a terminal times are local and long ids are shortened. In a file times are UTC and ids are whole. quiet: print
+    only lines that need a person.
+    """
+
+    def __init__(self, model: Model, stream: TextIO, *, quiet: bool) -> None:
         super().__init__()
         self._model = model
-        self._put = put
+        self._put = line_printer(stream)
         self._least = Level.ERROR if quiet else Level.INFO
-        self._narrator = Narrator(model)
+        self._glyphs = glyphs_of(stream)
+        self._is_terminal = stream.isatty()
+        self._width = width_of(stream)
+        self._day = ""
+        self._narrator = Narrator(model, self._short_names if self._is_terminal else None)
+
+    def _short_names(self) -> Mapping[str, str]:
+        return self._model.short_names(NAME_MOST, self._glyphs.cut)
 
     def show(self, event: Event) -> None:
-        """Print the lines for `event`, and the summary at the end."""
+        """Print the lines for `event`, and the closing block at the end."""
         lines = self._narrator.take(event)
-        if isinstance(event, RunFinished):
-            level = Level.ERROR if event.exit_status else Level.INFO
-            lines[-1:] = [Line(level, text) for text in last_words(event)]
+        if not isinstance(event, RunFinished):
+            self._print(event.at, lines)
+            return
+        self._print(event.at, lines[:-1])
+        if event.exit_status or self._least is Level.INFO:
+            first, *others = last_lines(event, self._glyphs, self._width)
+            if self._is_terminal:
+                self._write(self._put, [])
+            self._write(self._put, first if self._is_terminal else [(f"{rfc3339(event.at)} ", ""), *first])
+            for spans in others:
+                self._write(self._put, spans)
+        self._least = min(self._least, Level.WARNING)  # warnings after the end need a person
+
+    def _print(self, at: float, lines: Iterable[Line]) -> None:
         for line in lines:
             if line.level >= self._least:
-                self._write(self._put, f"{rfc3339(event.at)} {line.text}", line.level)
-        if isinstance(event, RunFinished):
-            self._least = min(self._least, Level.WARNING)  # warnings after the end need a person
+                self._write(self._put, [*self._stamp(at, line), (line.whole, _LEVELS[line.level])])
+
+    def _stamp(self, at: float, line: Line) -> Spans:
+        """Return time and mark. On a terminal, print day and zone before the first line and where they change."""
+        if not self._is_terminal:
+            return [(f"{rfc3339(at)} ", "")]
+        local = local_time(at)
+        day = f"{day_text(local)} {local.year}, {zone_text(local)}"
+        if day != self._day:
+            self._day = day
+            self._write(self._put, [(day, "dim")])
+        mark = getattr(self._glyphs.marks, line.mark) if line.mark else " "
+        return [(f"{local:%H:%M:%S} ", "dim"), (f"{mark} ", _LEVELS[line.level])]
 
     def close(self) -> None:
         """Do nothing: there is nothing to restore."""
@@ -109,34 +156,46 @@ class JsonLines(_Guarded):
 
 
 class Live(_Guarded):
-    """The screen of a run, redrawn in place. The summary replaces it at the end."""
+    """The screen of a run, redrawn in place. The closing block replaces it at the end."""
 
     def __init__(self, model: Model, console: "Console") -> None:
         super().__init__()
         self._model = model
         self._console = console
-        self._glyphs = UNICODE if "utf" in console.encoding.lower() else ASCII
+        self._glyphs = glyphs_of(console.file)
         self._live: RichLive | None = None
         self._size = (0, 0)
         self._changed = False
         self._drawn_at = 0.0
 
     def show(self, event: Event) -> None:
-        """Draw if a frame is due, and print the summary at the end."""
+        """Draw if a frame is due, and print the notices of the run and the closing block at the end."""
         if isinstance(event, RunFinished):
             self.close()
-            for number, text in enumerate(last_words(event, self._console.width)):
-                style = Level.ERROR if event.exit_status and not number else Level.INFO
-                self._write(_print, self._console, text, style)
+            for spans in [*self._notices(event.at), *last_lines(event, self._glyphs, self._console.width)]:
+                self._write(_print, self._console, spans)
         elif self._model.finished:
             for line in Narrator(self._model).take(event):
-                self._write(_print, self._console, line.text, line.level)
+                self._write(_print, self._console, [(line.whole, _LEVELS[line.level])])
         elif isinstance(event, RunStarted | Stopping):
             self.frame()
         elif not isinstance(event, Alive):
             self._changed = True
         elif self._changed or abs(event.at - self._drawn_at) >= _STILL_S:
             self.frame()
+
+    def _notices(self, now: float) -> list[Spans]:
+        """Return the latest notices about the run, which disappear with the screen. The report has those about jobs."""
+        found = [item for item in self._model.problems if item.problem.kind == "noticed" and not item.ids]
+        short = self._model.short_names(NAME_MOST, self._glyphs.cut)
+        return [
+            [
+                (f"{clock_time(item.at, now)} ", "dim"),
+                (f"{self._glyphs.marks.warning} ", "warning"),
+                (about(item, short), ""),
+            ]
+            for item in found[-_NOTICES_MOST:]
+        ]
 
     def frame(self) -> None:
         """Draw the screen, unless the terminal is stopped."""
@@ -191,15 +250,27 @@ class _Frame:
             if number:
                 yield Segment.line()
             for text, style in spans:
-                yield Segment(text.encode(options.encoding, "replace").decode(options.encoding), styles[style])
+                yield Segment(_encodable(text, options.encoding), styles[style])
 
 
-def last_words(event: RunFinished, width: int | None = None) -> list[str]:
-    """Return the final lines: outcome, failures with reasons, place of the report, next command."""
+def last_lines(event: RunFinished, glyphs: Glyphs, width: int | None = None) -> list[Spans]:
+    """Return the closing block: outcome, money, what is left, place of the report, next command."""
     if not event.report:
-        return [safe(event.summary)]
+        return [[(safe(event.summary), "error" if event.exit_status else "")]]
     pages = [path for path in event.reports if path.endswith(".html")]
-    return status_text(dict(event.report), pages, width).splitlines()
+    return closing(dict(event.report), pages, width, glyphs.marks)
+
+
+def glyphs_of(stream: Any) -> Glyphs:
+    """Return the characters that `stream` can show."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    is_simple = stream.isatty() and os.environ.get("TERM", "") in _SIMPLE_TERMINALS
+    return UNICODE if "utf" in encoding.lower() and not is_simple else ASCII
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return the columns of a terminal; None for a file or a pipe, whose lines are not broken."""
+    return console_on(stream).width if stream.isatty() else None
 
 
 def console_on(stream: TextIO) -> "Console":
@@ -215,7 +286,7 @@ def console_on(stream: TextIO) -> "Console":
     return Listener(file=stream, highlight=False)
 
 
-def line_printer(stream: TextIO) -> Callable[[str, Level], None]:
+def line_printer(stream: TextIO) -> Put:
     """Return a function that prints lines on `stream`. Rich is loaded only if colours are possible."""
     if stream.isatty() or os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"):
         return partial(_print, console_on(stream))
@@ -232,17 +303,25 @@ def print_lines(console: "Console", lines: Iterable[Spans]) -> None:
     console.print(_Frame([*lines, []]), soft_wrap=True)
 
 
-def _print(console: "Console", text: str, level: Level) -> None:
+def _print(console: "Console", spans: Spans) -> None:
     from rich.text import Text
 
-    text = text.encode(console.encoding, "backslashreplace").decode(console.encoding)
-    console.print(Text(text, _LEVELS[level]), soft_wrap=True)
+    pieces = [(_encodable(text, console.encoding), _STYLES[style]) for text, style in spans]
+    console.print(Text.assemble(*pieces), soft_wrap=True)
 
 
-def _put(stream: TextIO, text: str, _: Level) -> None:
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+def _put(stream: TextIO, spans: Spans) -> None:
+    stream.write(_encodable("".join(text for text, _ in spans), stream.encoding or "utf-8") + "\n")
     stream.flush()
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """Replace the characters that the encoding lacks, those of other texts by escapes."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def _takes(file: Any) -> bool:

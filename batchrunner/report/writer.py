@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.report.build import build, states
+from batchrunner.report.closing import status_text
 from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.gallery import places
-from batchrunner.report.text import headline, status_text
+from batchrunner.report.text import headline
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk

@@ -7,6 +7,7 @@ import select
 import sys
 import termios
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +33,9 @@ from batchrunner.progress.progress import Progress, make_progress
 NOW = 1_795_384_500.0
 JOB = Job("sha256:" + "0" * 64, "wan", {"video": Media("video", "a.mp4"), "image": Media("image", "a.png")}, {})
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+WAITS = "; jobs wait, and the run tries again by itself"
 
 
 class Terminal(io.StringIO):
@@ -127,7 +131,7 @@ def test_quiet_prints_refusals_of_the_account_and_of_the_webhook() -> None:
     paused = CallHealthChanged(NOW + 1, "submit", "paused", "out of credits", NOW + 60)
     shown = lines([started(), paused, finished(0), Noticed(NOW + 13, (), "the summary was not posted")], quiet=True)
     assert [line.split(" ", 1)[1] for line in shown] == [
-        "submissions paused: out of credits",
+        f"submissions paused: out of credits{WAITS}",
         "the summary was not posted",
     ]
 
@@ -141,27 +145,103 @@ def test_an_outage_is_printed_when_it_begins_and_when_it_ends() -> None:
     ]
     events += [CallHealthChanged(NOW + 91, "poll", "fine", ""), CallHealthChanged(NOW + 100, "submit", "fine", "")]
     events += [CallHealthChanged(NOW + 101, "download", "fine", "")]
-    assert said(events)[1:] == ["polls down: 502", "the service answers again, after 1 min 39 s"]
+    assert said(events)[1:] == [f"polls down: 502{WAITS}", "the service answers again, after 1 min 39 s"]
 
 
 def test_an_outage_that_becomes_an_account_failure_is_printed_again() -> None:
     events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [CallHealthChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3
-    assert said(events)[1:] == ["polls down: 502", "submissions paused: out of credits"]
+    assert said(events)[1:] == [f"polls down: 502{WAITS}", f"submissions paused: out of credits{WAITS}"]
 
 
-def test_many_equal_lines_are_folded() -> None:
+def test_each_warning_is_printed_once_and_then_counted() -> None:
     events: list[Event] = [started(200)]
     events += [failed(n / 10, f"villain-{n}") for n in range(100)]
     events += [failed(11, "odd", "something else"), Alive(NOW + 400), failed(401, "villain-again")]
     assert said(events)[1:] == [
-        *(f"villain-{n}: failed: no face" for n in range(3)),
+        "villain-0: failed: no face",
         "odd: failed: something else",
-        "97 more like this: villain-99: failed: no face",
+        "99 more like this: villain-99: failed: no face",
         "101 of 301 done, 0 in flight, 101 failed",
-        "villain-again: failed: no face",
     ]
-    assert said([*events[:90], finished(1)])[-2] == "86 more like this: villain-88: failed: no face"
+    assert said([*events, Alive(NOW + 800)])[-2] == "1 more like this: villain-again: failed: no face"
+    assert said([*events[:90], finished(1)])[-2] == "88 more like this: villain-88: failed: no face"
+
+
+def test_a_hint_and_a_notice_about_the_run_are_printed_once() -> None:
+    def failure(at: float, message: str) -> JobMoved:
+        return JobMoved(NOW + at, ("a",), Move.FAIL, Record(JOB, State.FAILED, (), Problem("face", message, "Look.")))
+
+    full = Noticed(NOW, (), "the disk is nearly full")
+    shown = said([started(), failure(1, "no face"), failure(2, "two faces"), full, full, Alive(NOW + 9), full])
+    assert shown[1:] == ["a: failed: no face (Look.)", "a: failed: two faces", "the disk is nearly full"]
+
+
+LONG = "park-in-the-morning-with-long-shadows-and-mist-over-the-water-480p-astronaut"
+
+
+def plain_lines(events: Sequence[Event], stream: io.StringIO | None = None) -> list[str]:
+    stream = stream or Terminal()
+    with make_progress(stream=stream, quiet=False, plain=True) as progress:
+        for event in events:
+            progress(event)
+    return ESCAPES.sub("", stream.getvalue()).splitlines()
+
+
+def named(*ids: str) -> RunStarted:
+    return replace(started(), ids={f"sha256:{name}": (name,) for name in ids})
+
+
+def test_on_a_terminal_lines_have_local_times_marks_and_short_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Vienna")
+    time.tzset()
+    ids = (f"{LONG}-1.t2", f"{LONG}-2.t2", "short")
+    try:
+        shown = plain_lines(
+            [
+                named(*ids),
+                failed(1, ids[0]),
+                JobMoved(NOW + 2, (ids[1],), Move.DELIVER, Record(JOB, State.SUCCEEDED)),
+                failed(3, "short", "another"),
+                Noticed(NOW + 2 * 3600, (), "the disk is nearly full"),
+                finished(0),
+            ]
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert shown == [
+        "Sun 22 Nov 2026, CET",
+        "22:55:00   heroes: 4 jobs on sandbox (4 waiting), at most 4 in flight, into output/heroes",
+        "22:55:01 ✗ park-in-the-morning-…480p-astronaut-1.t2: failed: no face",
+        "22:55:02 ✓ park-in-the-morning-…480p-astronaut-2.t2: succeeded",
+        "22:55:03 ✗ short: failed: another",
+        "Mon 23 Nov 2026, CET",
+        "00:55:00 ! the disk is nearly full",
+        "",
+        "1 of 4 jobs succeeded.",
+    ]
+
+
+def test_files_have_whole_ids_and_utc_only() -> None:
+    events: list[Event] = [named(f"{LONG}-1"), failed(1, f"{LONG}-1")]
+    assert plain_lines(events, io.StringIO())[-1] == f"2026-11-22T21:55:01.000Z {LONG}-1: failed: no face"
+
+
+class AsciiTerminal(Terminal):
+    encoding = "ascii"
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+@pytest.mark.parametrize("stream", [AsciiTerminal, Terminal])
+def test_marks_are_ascii_where_the_terminal_lacks_them(
+    stream: type[Terminal], term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    shown = plain_lines([named(f"{LONG}-1", f"{LONG}-2"), failed(1, f"{LONG}-1")], stream())[-1]
+    is_plain = stream is AsciiTerminal or term == "dumb"
+    assert ("x park-in-the-morning-~er-480p-astronaut-1" in shown) is is_plain
+    assert shown.isascii() is is_plain
 
 
 def test_a_heartbeat_is_printed_every_five_minutes() -> None:
@@ -237,9 +317,9 @@ def test_hostile_text_is_escaped_in_lines(terminal: bool) -> None:
         for event in evil_events():
             progress(event)
     printed = ESCAPES.sub("", stream.getvalue()).splitlines()
-    assert len(printed) == 7
+    assert len(printed) == (9 if terminal else 7)  # the day, and a blank line before the closing block
     assert all(line.isprintable() for line in printed)
-    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in printed[3]
+    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\nroot# \\u202e[bold red]\\x9b31m\\ud800" in printed[4 if terminal else 3]
 
 
 def test_hostile_text_is_escaped_on_the_screen() -> None:

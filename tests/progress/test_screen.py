@@ -108,7 +108,7 @@ def test_the_screen_shows_the_essentials(run: SimulatedRun) -> None:
         "job5  queued       40 s, usually 1 min 40 s",
         "job7  in doubt     40 s",
     ]
-    assert [line.partition(" ")[2] for line in shown[12:]] == ["job3: no face", "job7: the connection broke"]
+    assert [line.partition(" ")[2] for line in shown[12:]] == ["✗ job3: no face", "? job7: the connection broke"]
 
 
 def test_fewer_than_three_durations_give_no_finish_time() -> None:
@@ -252,10 +252,33 @@ def test_the_screen_fits_every_window(run: SimulatedRun, width: int, height: int
 
 def test_no_information_depends_on_colour(run: SimulatedRun) -> None:
     bar = run.screen(100)[1]
-    assert bar.count("━") == 46
+    assert bar.count("━") == 27
+    assert bar.count("✗") == 46 - 27
     assert bar.count("╍") == 27
     assert bar.count("─") == 92 - 46 - 27
     assert all(line.isascii() for line in plain(draw(run.model, 60, 24, ASCII)))
+
+
+LONG = "harbour-at-dusk-with-ships-and-cranes-in-the-far-background"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_long_ids_are_shortened_in_the_middle_and_stay_different(width: int) -> None:
+    run = SimulatedRun(4)
+    start = run.model.started
+    assert start is not None
+    ids = [f"{LONG}-{face}-480p{take}" for face in ("admiral", "astronaut") for take in ("", ".t2")]
+    records = {record.job.fingerprint: record for record in run.records.values()}
+    run.notify(replace(start, records=records, ids={key: (name,) for key, name in zip(records, ids, strict=True)}))
+    for name, job in zip(ids, list(run.records), strict=True):
+        run.records[name] = run.records[job]
+        run.submit(name)
+    rows = [line for line in run.screen(width, 24) if "queued" in line]
+    assert len(rows) == 4
+    assert all(columns(row) <= width and LONG not in row for row in rows)
+    if width >= 80:
+        assert len({row.split("  ")[0] for row in rows}) == 4
+        assert sum(row.split("  ")[0].endswith(".t2") for row in rows) == 2
 
 
 def test_before_the_start_the_screen_is_empty() -> None:
