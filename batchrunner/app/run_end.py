@@ -21,6 +21,7 @@ from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
+from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import Anchor
 from batchrunner.transfer.delivery import ResultStore
 
@@ -76,7 +77,11 @@ async def finish(
             run = replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
     snapshot = replace(_snapshot(setup, journal, records), run=run)
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
-    report = await loop.run_in_executor(outside.executor, writer.build, snapshot, batchrunner.__version__)
+    lines = VerdictLines(setup.rundir.path)
+    with suppress(LocalFault):  # the report was written without them, too
+        lines.refresh()
+    build = partial(writer.build, snapshot, batchrunner.__version__, lines.by_clip)
+    report = await loop.run_in_executor(outside.executor, build)
     at = run.finished_at or run.started_at
     status = run.exit_status or 0
     bus.publish(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from batchrunner import __version__
+from batchrunner.app.outlines import outline_of
 from batchrunner.app.rehearsal import SUFFIX
 from batchrunner.app.run_started import reopened
 from batchrunner.app.signs import require_trusted
@@ -36,7 +37,6 @@ from batchrunner.progress.views import (
 )
 from batchrunner.report import writer
 from batchrunner.report.closing import closing
-from batchrunner.report.summary import outline
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
 
@@ -117,7 +117,7 @@ def ended(
 ) -> list[Spans]:
     """Return the closing block of a batch that no process runs."""
     pages = [str(path / "report.html")] if (path / "report.html").exists() else []
-    lines = closing(outline(counts, __version__), pages, width, marks)
+    lines = closing(outline_of(counts, RunDir(path), __version__), pages, width, marks)
     if counts.run.finished_at is None:
         return [*lines, [("Its last run was killed before it ended. Run it again to continue.", "")]]
     return [*lines, [(f"Ended {_ago(now - counts.run.finished_at)} ago.", "dim")]]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 
+from batchrunner.app.outlines import outline_of
 from batchrunner.app.setup import Setup, run_of
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.formatting import rfc3339
@@ -21,7 +22,6 @@ from batchrunner.journal.witness import Witness
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import unmatched_notices
 from batchrunner.report.build import SCHEMA_VERSION
-from batchrunner.report.summary import outline
 from batchrunner.report.text import headline
 from batchrunner.settings import Settings
 from batchrunner.storage.durable_files import Disk
@@ -65,7 +65,7 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
 
 def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
     """Announce a run without work at `now` (wall time, s). Returns the exit status of the last run."""
-    run, report = counts.run, outline(counts, version)
+    run, report = counts.run, outline_of(counts, setup.rundir, version)
     files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
     failed = [record for _, record in counts.listed]

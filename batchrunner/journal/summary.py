@@ -7,7 +7,7 @@ reported. What the counts mean is not decided here.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import eq, itemgetter
@@ -46,6 +46,8 @@ FROM {{}} GROUP BY 1, 2, 3, 4, 5
 """
 _LISTED = f"state <> 'succeeded' AND NOT ({_PLAIN})"
 _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
+_CLIPS = """state = 'succeeded' AND (json_extract(result_json, '$.quality') IS NOT NULL
+OR fingerprint IN (SELECT fingerprint FROM entries WHERE id IN (SELECT value FROM json_each(?))))"""
 _ENTRIES = f"{reader.GET_ENTRIES} WHERE fingerprint"
 _TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
 
@@ -115,6 +117,21 @@ def placed(path: Path) -> dict[str, Placed]:
         return {name: (placed.fingerprint, placed.size_bytes) for name, placed in reader.files(connection).items()}
 
     return journal.view(path, files) or {}
+
+
+def clips(path: Path, ids: Iterable[str]) -> tuple[tuple[Entry, Record], ...]:
+    """Return the entries with a clip that was measured, or whose id is one of `ids`, in order. Raises JournalError."""
+
+    def found(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
+        jobs = connection.execute(f"{_JOBS.format(_CLIPS)}", (json.dumps(list(ids)),))
+        records = {record.job.fingerprint: record for record in (rows.record(row, ()) for row in jobs)}
+        named = connection.execute(
+            f"{_ENTRIES} IN (SELECT value FROM json_each(?)) ORDER BY position", (json.dumps(list(records)),)
+        )
+        entries = [rows.entry(row, records) for row in named]
+        return tuple((entry, records[entry.job.fingerprint]) for entry in entries)
+
+    return journal.view(path, found) or ()
 
 
 def counted(connection: sqlite3.Connection) -> Counts | None:

@@ -14,7 +14,7 @@ from typing import Any
 from batchrunner.errors import ExitStatus
 from batchrunner.formatting import UNICODE_MARKS, Marks, count_text, printable, short_names, size_text
 from batchrunner.plan.prices import dollars
-from batchrunner.report.failure_groups import Cause, causes
+from batchrunner.report.failure_groups import Cause, causes, command
 from batchrunner.report.text import STATE_TEXTS, NextStep, next_steps, outcome
 
 Span = tuple[str, str]  # text and style: "", "bold", "dim", "good", "bad", "busy"
@@ -65,11 +65,13 @@ def closing(
     if report["earlier_jobs"]:
         number = count_text(len(report["earlier_jobs"]), "generation")
         block.text("earlier", f"{number} for jobs that the manifest no longer contains")
-    _clips(block, report)
+    marked = _clips(block, report)
     for path in files:
         block.text("report", printable(path).replace(" ", _FIXED))
     for step in next_steps(report, found):
         _step(block, step)
+    if marked:
+        _step(block, NextStep("review", command(report, name="review"), "Shows the clips, to accept or reject them."))
     return block.lines
 
 
@@ -146,7 +148,9 @@ def _money(report: Mapping[str, Any]) -> str:
         text += f" of {dollars_of(money['budget_usd'])} ({money['budget_setting']})"
     if money["spent"] and report["earlier_jobs"]:
         text += " (earlier manifests included)"
-    notes = [f"{text}, {count_text(totals['generations'], 'generation')}, {size_text(totals['bytes'])}"]
+    if totals["generations"]:
+        text += f", {count_text(totals['generations'], 'generation')}, {size_text(totals['bytes'])}"
+    notes = [text]
     if money["reserved"]:
         notes.append(f"{dollars(money['reserved'])} more at most, for submissions in flight or in doubt")
     if money.get("overrun_usd"):
@@ -187,11 +191,11 @@ def _names(cause: Cause, marks: Marks) -> str:
     return ", ".join(names) + unnamed
 
 
-def _clips(block: _Block, report: Mapping[str, Any]) -> None:
-    """Add the number of clips that look wrong, and of rejected clips."""
+def _clips(block: _Block, report: Mapping[str, Any]) -> int:
+    """Add the number of clips that look wrong and are not decided, and of rejected clips. Return the former."""
     kinds, marked, rejected = Counter[str](), 0, 0
     for quality, verdict in _reviewed(report):
-        found = [mark["kind"] for mark in (quality or {}).get("marks", ())]
+        found = [mark["kind"] for mark in quality.get("marks", ())] if verdict not in {"accept", "reject"} else []
         kinds.update(found)
         marked += bool(found)
         rejected += verdict == "reject"
@@ -200,15 +204,16 @@ def _clips(block: _Block, report: Mapping[str, Any]) -> None:
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in kinds.most_common())
         block.text(label, listed, "bad")
     if rejected:
-        block.text(f"{block.marks.failed} {rejected:,} rejected", "their clips stay in the run directory", "bad")
+        block.text(f"{block.marks.failed} {rejected:,} rejected", "by a review or a check; no clip is deleted", "bad")
+    return marked
 
 
-def _reviewed(report: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any] | None, str]]:
-    """Yield the quality and the verdict of each clip. The verdict of a review replaces the one of the checks."""
-    for row in report.get("clips") or report["jobs"]:
-        quality, review = row["quality"], row.get("verdict")
-        if quality is not None or review is not None:
-            yield quality, str(review["verdict"] if review else (quality or {}).get("verdict"))
+def _reviewed(report: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str]]:
+    """Yield the quality and the verdict of each clip. A verdict in review.jsonl replaces the one of the checks."""
+    for row in report.get("clips", report["jobs"]):
+        quality, stored = row["quality"] or {}, row["verdict"]
+        if quality or stored:
+            yield quality, str(stored["verdict"] if stored else quality["verdict"])
 
 
 def _step(block: _Block, step: NextStep) -> None:

@@ -7,22 +7,31 @@ that job.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from batchrunner.job import Run, State
+from batchrunner.job import Entry, Record, Run, State
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of_group
 from batchrunner.plan.prices import Prices
-from batchrunner.report.build import EARLIER, SHOWN, Report, head, money
-from batchrunner.report.rows import RowContext, rows, shown
+from batchrunner.report.build import EARLIER, SHOWN, Report, Verdicts, head, money
+from batchrunner.report.rows import RowContext, Rows, owners_of, rows, shown
 
 if TYPE_CHECKING:
     from batchrunner.journal.summary import Counts
 
 
-def outline(counts: "Counts", version: str) -> Report:
-    """Return the subset for a batch that the journal has counted. version: of this program."""
+def outline(
+    counts: "Counts",
+    version: str,
+    clips: Sequence[tuple[Entry, Record]] = (),
+    verdicts: Verdicts | None = None,
+) -> Report:
+    """Return the subset for a batch that the journal has counted.
+
+    version: of this program. clips: the measured and the reviewed ones (`batchrunner.journal.summary.clips`). verdicts:
+    as for `build`.
+    """
     run = counts.run
     settings: Report = json.loads(run.settings_json)
     states = _shown(counts.states, run)
@@ -41,9 +50,18 @@ def outline(counts: "Counts", version: str) -> Report:
         "jobs": rows(
             [entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast(), settings.get("only") or ())
         ),
+        "clips": _clips(run, settings, clips, verdicts or {}),
         "group_sizes": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),
     }
+
+
+def _clips(run: Run, settings: Report, clips: Sequence[tuple[Entry, Record]], verdicts: Verdicts) -> Rows:
+    """Return the rows of the clips, of which the summary counts marks and verdicts."""
+    entries, records = [entry for entry, _ in clips], {record.job.fingerprint: record for _, record in clips}
+    actions, owners = settings.get("quality") or {}, owners_of(entries, records)
+    context = RowContext(run, Prices({}), Forecast(), actions=actions, owners=owners, verdicts=verdicts)
+    return rows(entries, records, context)
 
 
 def _shown(states: Mapping[State, int], run: Run) -> Counter[str]:

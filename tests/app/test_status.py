@@ -95,9 +95,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_status_of_a_finished_batch_shows_the_final_lines(tmp_path: Path, now: list[float]) -> None:
     now.append(NOW + 60 + 3 * 86_400)
     lines = shown(journal(tmp_path, {"a": make_record("a", State.FAILED, 1, error=FACE)})).splitlines()
-    assert lines[0].startswith("night (aimlapi): 0 of 1 job succeeded in 1 min 0 s, 1 failed")
-    assert lines[1].split(maxsplit=2) == ["1", "failed", "no face"]
-    assert "to do             The same request would fail again. Change the job first." in lines
+    assert lines[0] == "✗ night (aimlapi): 0 of 1 job succeeded in 1 min 0 s, 1 failed."
+    assert lines[2].split(maxsplit=3) == ["✗", "1", "failed", "no face"]
+    assert "to do               The same request would fail again. Change the job first." in lines
     assert lines[-1] == "Ended 3 days ago."
 
 

@@ -245,11 +245,11 @@ def test_headlines_name_the_outcome() -> None:
 
 def test_the_status_names_unfinished_jobs_and_is_bounded() -> None:
     lines = writer.status_text(built(snapshot(*[record(str(n), State.PENDING) for n in range(50)]))).splitlines()
-    assert lines[0].startswith("heroes (sandbox): 0 of 50 jobs succeeded")
+    assert lines[0].startswith("✓ heroes (sandbox): 0 of 50 jobs succeeded")
     assert len(lines) < 10
     text = writer.status_text(built(snapshot(*ALL, run=replace(RUN, stopped="dead\x1b[31mline"))))
-    assert "stopped           dead\\x1b[31mline" in text
-    assert "continue          batchrunner run heroes.yaml --provider sandbox\n" in text
+    assert "stopped             dead\\x1b[31mline" in text
+    assert "continue            batchrunner run heroes.yaml --provider sandbox\n" in text
     assert "--retry-failed" not in text, "the request itself fails"
     assert "batchrunner resolve heroes.yaml --provider sandbox job-2 --adopt GENERATION_ID" in text
 
