@@ -4,6 +4,7 @@ First come progress, expected end, cost and state of the service, then the most 
 problems. There are never more lines than the window has, no line is wider, and no information is in a colour alone.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest, nsmallest
@@ -22,7 +23,9 @@ _NAME_COLUMNS = 34
 NAME_MOST = 40  # characters of an id in a sentence
 _PROBLEMS_MOST = 8
 _ECHO_COLUMNS = 4
-_ROOMY = 18  # from this number of lines on, blank lines are added
+_ROOMY = 18  # from this number of lines on, blank lines are added, and on narrow screens status lines are broken
+_NARROW = 80
+_STATUS_LINES_MOST = 2  # of one status line on a narrow screen
 
 
 class Glyphs(NamedTuple):
@@ -48,7 +51,10 @@ def draw(model: Model, width: int, height: int, glyphs: Glyphs = UNICODE) -> lis
     """Return the screen for `width` columns and `height` lines."""
     if model.started is None or width < 1 or height < 1:
         return []
-    top = [_title(model, width), _bar(model, width, glyphs), *_status_lines(model)]
+    status = _status_lines(model)
+    if height >= _ROOMY and width < _NARROW:
+        status = [line for spans in status for line in _broken(spans, width)]
+    top = [_title(model, width), _bar(model, width, glyphs), *status]
     blank: list[Spans] = [[]] if height >= _ROOMY else []
     lines_left = height - len(top) - 2 * len(blank)
     problems = _problems(model, min(_PROBLEMS_MOST, max(2, lines_left // 3), lines_left), glyphs)
@@ -246,6 +252,20 @@ def _padded(text: str, width: int, cut: str) -> str:
         tail = _cut(text[::-1], (width - 1) // 2)[::-1]
         text = _cut(text, width - 1 - columns(tail)) + cut + tail
     return text + " " * (width - columns(text))
+
+
+def _broken(spans: Spans, width: int) -> list[Spans]:
+    """Break a status line between its texts' words; the last of its lines may still be too wide."""
+    lines: list[Spans] = [[]]
+    used = 0
+    for text, style in spans:
+        for piece in re.findall(r"\S*\s*", text)[:-1]:
+            if used + columns(piece.rstrip()) > width and len(lines) < _STATUS_LINES_MOST:
+                lines.append([(" " * _LABEL_COLUMNS, "")])
+                used = _LABEL_COLUMNS
+            lines[-1].append((piece, style))
+            used += columns(piece)
+    return lines
 
 
 def _fit(spans: Iterable[Span], width: int, mark: str) -> Spans:

@@ -85,6 +85,11 @@ class _Block:
         self._is_narrow = width is not None and width < _NARROW
         self._column = 2 if self._is_narrow else _LABEL
 
+    @property
+    def columns_of_text(self) -> int:
+        """The columns beside a label."""
+        return _MESSAGE_MOST if self._width is None else max(2 * self._column, self._width) - self._column
+
     def text(self, label: str, text: str, style: str = "dim", *, indented: bool = False) -> None:
         """Add a text beside its label, or indented like such a text. style: of the label, or of a text without one."""
         text = _FLAG_AND_VALUE.sub(rf"\1{_FIXED}", text)
@@ -178,14 +183,14 @@ def _cause(block: _Block, cause: Cause, stopped: str) -> None:
     label = f"{mark} {cause.jobs:,} {STATE_TEXTS[cause.state]}"
     block.text(label, f"{printable(message, _MESSAGE_MOST)}{more}", _STYLES[cause.state])
     if cause.state in {"failed", "in_doubt"}:
-        block.text("", _names(cause, block.marks), indented=True)
+        block.text("", _names(cause, block.marks, block.columns_of_text - 1), indented=True)
     if cause.state == "failed" and cause.hints:
         block.text("", f"-> {printable(cause.hints[0], _MESSAGE_MOST)}", indented=True)
 
 
-def _names(cause: Cause, marks: Marks) -> str:
+def _names(cause: Cause, marks: Marks, most: int) -> str:
     """Name the first jobs of a cause. Long ids are shortened so that they differ from all others of the cause."""
-    short = short_names(cause.ids, _ID_MOST, marks.cut)
+    short = short_names(cause.ids, min(_ID_MOST, most), marks.cut)
     names = [printable(short.get(name, name), _NAME_MOST).replace(" ", _FIXED) for name in cause.ids[:_NAMES]]
     unnamed = f" and {cause.jobs - _NAMES:,} more" if cause.jobs > _NAMES else ""
     return ", ".join(names) + unnamed

@@ -281,6 +281,13 @@ def test_long_ids_are_shortened_in_the_middle_and_stay_different(width: int) -> 
         assert sum(row.split("  ")[0].endswith(".t2") for row in rows) == 2
 
 
+def test_a_narrow_screen_breaks_the_status_lines_if_it_is_high_enough(run: SimulatedRun) -> None:
+    shown = run.screen(44, 24)
+    assert shown[2:4] == ["jobs     3 succeeded, 1 failed, 1 in doubt,", "         3 in flight, 2 waiting"]
+    assert " ".join(" ".join(shown[4:6]).split()) == " ".join(run.screen(200)[3].split())
+    assert run.screen(44, 12)[3].startswith("finish"), "a low screen has no line to spare"
+
+
 def test_before_the_start_the_screen_is_empty() -> None:
     assert draw(Model(), 80, 24) == []
 
