@@ -157,7 +157,7 @@ def test_the_screen_follows_the_window(folder: Path) -> None:
 def test_the_final_lines_stay_on_the_terminal(folder: Path) -> None:
     with Terminal(folder, 100, 30, *run("quick.yaml")) as terminal:
         assert terminal.end() == 0, terminal.shown
-        assert terminal.shown[0].startswith("night (sandbox): 6 of 6 jobs succeeded")
+        assert terminal.shown[0].startswith("✓ night (sandbox): 6 of 6 jobs succeeded")
         assert any(line.startswith("report ") and line.endswith("report.html") for line in terminal.shown)
         assert b"\x1b[?1049h" not in terminal.raw, "earlier output is still on the terminal"
 

@@ -207,10 +207,10 @@ def _problem(problem: Incident, now: float, short: Mapping[str, str], marks: Mar
     style, mark = (
         ("", marks.warning) if is_passing else ("bad", marks.in_doubt if problem.is_in_doubt else marks.failed)
     )
-    return [(f"{clock_time(problem.at, now)} ", "dim"), (f"{mark} ", style), (about(problem, short), style)]
+    return [(f"{clock_time(problem.at, now)} ", "dim"), (f"{mark} ", style), (problem_text(problem, short), style)]
 
 
-def about(problem: Incident, short: Mapping[str, str]) -> str:
+def problem_text(problem: Incident, short: Mapping[str, str]) -> str:
     """Describe a problem in one line. short: short forms of ids."""
     subject = names([short.get(name, name) for name in problem.ids[:1]]) if problem.ids else "the run"
     if problem.times > 1:

@@ -16,7 +16,7 @@ from batchrunner.progress import json_lines
 from batchrunner.progress.log_lines import Narrator, Pulse
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, Line, clock_time, day_text, local_time, safe, zone_text
-from batchrunner.progress.screen import ASCII, NAME_MOST, UNICODE, Glyphs, Spans, about, draw
+from batchrunner.progress.screen import ASCII, NAME_MOST, UNICODE, Glyphs, Spans, draw, problem_text
 from batchrunner.report.closing import closing
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Live(_Guarded):
             [
                 (f"{clock_time(item.at, now)} ", "dim"),
                 (f"{self._glyphs.marks.warning} ", "warning"),
-                (about(item, short), ""),
+                (problem_text(item, short), ""),
             ]
             for item in found[-_NOTICES_MOST:]
         ]

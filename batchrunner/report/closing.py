@@ -97,9 +97,9 @@ class _Block:
         head = f"{label}  " if label and self._is_narrow else f"{label:<{_LABEL - 1}} " if label else ""
         lines = [f"{blanks if indented else head}{text}"]
         if self._width is not None:
-            rest = blanks if label or indented else "  "
+            further = blanks if label or indented else "  "
             lines = wrap(text, max(self._width, 2 * self._column), initial_indent=blanks if indented else head,
-                         subsequent_indent=rest, break_on_hyphens=False, break_long_words=False)  # fmt: skip
+                         subsequent_indent=further, break_on_hyphens=False, break_long_words=False)  # fmt: skip
         for number, line in enumerate(line.replace(_FIXED, " ") for line in lines):
             if indented or (label and number):
                 self.lines.append([(line, "")])

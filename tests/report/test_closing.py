@@ -69,7 +69,7 @@ def test_long_ids_are_short_and_stay_different(width: int | None) -> None:
     assert names[1].endswith("-1.t2")
 
 
-OUTPUT = "/srv/my clips/it's the night of the long batch/output of every day"
+OUTPUT = "/srv/my clips/it's the long batch/output of every day"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])
