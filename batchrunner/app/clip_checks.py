@@ -133,7 +133,7 @@ class ClipChecks:
         assert record.result is not None
         at = rfc3339(self._outside.clock.now())
         job = record.job
-        return Verdict(entry.id, 1, job.fingerprint, record.result.sha256, REJECT, reasons, at=at, by=by)
+        return Verdict(entry.id, entry.take, job.fingerprint, record.result.sha256, REJECT, reasons, at=at, by=by)
 
     async def finish(self, records: JobRecords, reason: StopReason) -> None:
         """Wait for the hook, then check the marks of all clips. Without time, running calls of the hook end.

@@ -73,7 +73,16 @@ def give(rundir: RunDir, request: VerdictRequest, environment: Mapping[str, str]
             entry, result = clips[name]
             job = entry.job
             wanted = Verdict(
-                name, 1, job.fingerprint, result.sha256, to, request.reasons, request.rating, request.note, at, by
+                name,
+                entry.take,
+                job.fingerprint,
+                result.sha256,
+                to,
+                request.reasons,
+                request.rating,
+                request.note,
+                at,
+                by,
             )
             known = standing.by_clip.get((name, result.sha256))
             is_new = known is None or replace(known, at=at) != wanted

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +18,7 @@ from batchrunner.app import setup as prepare
 from batchrunner.app.clip_checks import ClipChecks
 from batchrunner.errors import BatchLocked
 from batchrunner.events import Event, EventBus, JobMoved, Noticed
-from batchrunner.job import Move, Record, Result, State
+from batchrunner.job import Entry, Move, Record, Result, State
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.review.hook import Outcome, Outcomes
 from batchrunner.review.verdicts import NONE, Verdict, VerdictLog, load
@@ -167,6 +167,16 @@ def test_clips_of_earlier_runs_are_checked_at_the_end_of_the_next_one() -> None:
     assert set(verdicts()) == {"a"}
     again.run()
     assert lines() == 1, "once"
+
+
+def test_each_take_has_a_verdict_of_its_own() -> None:
+    batch = Batch("{frozen: reject}")
+    first = batch.setup.batch.entries[0]
+    second = Entry(3, "a.t2", replace(first.job, take=2, fingerprint=f"sha256:{'22' * 32}"))
+    entries = (*batch.setup.batch.entries, second)
+    batch.setup = replace(batch.setup, batch=replace(batch.setup.batch, entries=entries))
+    batch.run(("a", CLEAN), ("a.t2", FROZEN))
+    assert {name: one.take for name, one in load(Path("out")).items()} == {"a.t2": 2}
 
 
 # The hook
