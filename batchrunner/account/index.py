@@ -14,21 +14,21 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from batchrunner.account import journals, presence, runs_log, transactions
+from batchrunner.account import checksums, journals, presence, runs_log, transactions
 from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import find, lacking
 from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
+from batchrunner.journal.rows import RowDamaged
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 
 _PATTERN = "index-*.db"
-_TABLES = ("batches", "jobs", "ended", "submissions", "spend_by_day", "charges", "throttles")
-VERSION = 1
-APPLICATION_ID = 0x42524131  # "BRA1"
+VERSION = 2
+_ID = 0x42524130  # "BRA0"; the last byte is the version again, so that a changed byte is not taken for another version
 _BUSY_S = 30.0
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 _HINT = "Run again: if needed, the index is rebuilt from the run directories."
@@ -106,6 +106,8 @@ class Index:
                 results = [item(self._connection) for item in work]
                 self._require_place()
                 self._connection.execute("COMMIT")
+            except RowDamaged:
+                raise Replaced from None  # it is set aside where it is opened again
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -159,6 +161,9 @@ class Index:
         """Return a connection to a sound index, or None; and the new names of broken ones. Raises UsageError."""
         found = sorted(self.state.glob(_PATTERN))
         if len(found) == 1:
+            with suppress(_Broken, sqlite3.Error, UnicodeDecodeError):  # then it is made again
+                _upgrade(self.state, self._connect, found[0])
+            found = sorted(self.state.glob(_PATTERN))
             self.path = found[0]
             with suppress(_Broken), ExitStack() as undo:
                 connection = undo.enter_context(closing(self._connect(str(self.path))))
@@ -175,23 +180,45 @@ class Index:
 
 
 def require_sound(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a damaged file, and an index of a newer version. Raises _Broken, UsageError, sqlite3.Error."""
+    """Refuse a damaged file, and an index of a newer version. Raises _Broken, UsageError, sqlite3.Error.
+
+    Each row is checked: a changed byte could hide a job that is paid for.
+    """
     try:
-        ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if ours and version > VERSION:
+        version = version_of(connection)
+        if version > VERSION:
             raise UsageError(
                 f"{path} was written by a newer batchrunner (index version {version}, this one knows {VERSION})",
                 "Install the newer version again; nothing was submitted and nothing was changed.",
             )
-        if not ours or version != VERSION or connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        if version != VERSION or _schema(connection) != _own_schema():
             raise _Broken
-        for table in _TABLES:
-            connection.execute(f"SELECT count(*) FROM (SELECT * FROM {table} LIMIT 1)").fetchone()
+        if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            raise _Broken
+        checksums.require_all_valid(connection)
+    except (RowDamaged, UnicodeDecodeError) as error:  # the latter: a message of SQLite that quotes damaged text
+        raise _Broken from error
     except sqlite3.Error as error:
         if _is_broken(error):
             raise _Broken from error
         raise
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of an index; 0 for a file that is none. Raises sqlite3.Error."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    return version if connection.execute("PRAGMA application_id").fetchone()[0] == _ID + version else 0
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+@cache
+def _own_schema() -> list[tuple[Any, ...]]:
+    with closing(connect(":memory:")) as empty:
+        create(empty)
+        return _schema(empty)
 
 
 def rebuild(state: Path, connection: Connect = connect) -> Rebuilt:
@@ -199,26 +226,44 @@ def rebuild(state: Path, connection: Connect = connect) -> Rebuilt:
 
     The caller has the lock of the state folder. A batch that a process runs now is not current until it has registered.
     """
+    lines = runs_log.read(state)
+    rebuilt: Rebuilt = _make(
+        state, connection, lambda new: fill(new, lines, lambda batch_id: presence.is_running(state, batch_id))
+    )
+    return rebuilt
+
+
+def _make(state: Path, connection: Connect, work: Transaction) -> Any:
+    """Make an index, and return what `work` returns, which fills it."""
     new = state / "index.new"
     for path in _files(new):
         path.unlink(missing_ok=True)
-    target = connection(str(new))
-    try:
+    with closing(connection(str(new))) as target:
         create(target)
-        rebuilt = fill(target, runs_log.read(state), lambda batch_id: presence.is_running(state, batch_id))
-    finally:
-        target.close()
+        result = work(target)
     with new.open("rb") as file:
         os.fsync(file.fileno())
     new.replace(state / f"index-{os.urandom(4).hex()}.db")
     Disk().flush_folder(state)
-    return rebuilt
+    return result
+
+
+def _upgrade(state: Path, connection: Connect, path: Path) -> None:
+    """Replace an index of version 1, whose rows have no checksums. Raises _Broken."""
+    with closing(connection(str(path))) as old:
+        if version_of(old) != 1:
+            return
+        if old.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            raise _Broken
+        _make(state, connection, partial(transactions.copy_unsigned, old))
+    for file in _files(path):
+        file.unlink(missing_ok=True)
 
 
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty database."""
     connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA application_id = {_ID + VERSION}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -342,7 +387,9 @@ def _files(path: Path) -> tuple[Path, ...]:
 
 
 def _is_broken(error: sqlite3.Error) -> bool:
-    code = int(getattr(error, "sqlite_errorcode", 0))
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # of Python's own: text that is not UTF-8
+        return isinstance(error, sqlite3.OperationalError)
     return code & 0xFF in _BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
@@ -355,5 +402,7 @@ def _mapped(path: Path) -> Iterator[None]:
         is_full = int(getattr(error, "sqlite_errorcode", 0)) & 0xFF == sqlite3.SQLITE_FULL
         kind = "disk_full" if is_full else "account_index"
         raise LocalFault(kind, f"the account's index {path} could not be used: {error}", _HINT) from error
+    except RowDamaged as error:
+        raise LocalFault("account_index", f"the account's index {path} is damaged: {error}", _HINT) from error
     except OSError as error:
         raise durable_files.fault(error, f"the account's index {path} could not be used") from error

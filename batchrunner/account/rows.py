@@ -66,7 +66,10 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRow:
-    """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``."""
+    """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``.
+
+    charge: the settled amount, from the provider's transactions. It is not in the journal.
+    """
 
     account: str
     request_id: str
@@ -79,6 +82,7 @@ class SubmissionRow:
     quote: float | None
     cost: float
     outcome: str
+    charge: float | None = None
 
 
 def columns(row_type: type) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from batchrunner.account import journals, runs_log, transactions
 from batchrunner.errors import BatchrunnerError, UsageError
+from batchrunner.formatting import shell_quoted
 
 _MOST_SIBLINGS = 2000  # folders that are searched for a run directory that was renamed
 _MOST_NAMED = 5
@@ -69,7 +70,7 @@ def require_found(connection: sqlite3.Connection, state: Path, account: str, own
     """Refuse to submit while run directories are missing, except that of the batch `own_id`. Raises UsageError."""
     gone = [item for item in missing(connection, state, account) if item.line.batch_id != own_id]
     if gone:
-        place = gone[0].line.directory if len(gone) == 1 else "DIR"
+        place = shell_quoted(gone[0].line.directory) if len(gone) == 1 else "DIR"
         raise UsageError(
             f"the account's index was lost, and what was paid for in these run directories is unknown: {listed(gone)}",
             "If it was moved, name its new place: batchrunner account --scan DIR. If it is gone for good: batchrunner "

@@ -1,5 +1,5 @@
--- The account's index, version 1. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
--- what the columns mean. Times are wall time, seconds since the epoch. Amounts are credits.
+-- The account's index, version 2. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
+-- what the columns mean, and batchrunner/account/checksums.py what the checksums cover. Times are wall time, seconds since the epoch. Amounts are credits.
 
 CREATE TABLE batches (
     batch_id TEXT PRIMARY KEY,
@@ -13,7 +13,8 @@ CREATE TABLE batches (
     epoch INTEGER NOT NULL,
     is_current INTEGER NOT NULL CHECK (is_current IN (0, 1)),
     waits_since REAL NOT NULL,
-    waits_until REAL NOT NULL
+    waits_until REAL NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What a batch's journal says of its jobs. A claim is the only row that is in the index first.
@@ -32,6 +33,7 @@ CREATE TABLE jobs (
     size_bytes INTEGER,
     sha256 TEXT,
     result_json TEXT,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (account, fingerprint, batch_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -42,6 +44,7 @@ CREATE INDEX jobs_by_slot ON jobs (account, batch_id) WHERE takes_slot = 1;
 CREATE TABLE ended (
     account TEXT NOT NULL,
     generation_id TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (account, generation_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -59,6 +62,7 @@ CREATE TABLE submissions (
     cost REAL NOT NULL,
     outcome TEXT NOT NULL,
     charge REAL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (account, request_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -97,6 +101,7 @@ CREATE TABLE charges (
     reference_id TEXT NOT NULL,
     credits REAL NOT NULL,
     at REAL NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (account, reference_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -104,5 +109,6 @@ CREATE TABLE charges (
 CREATE TABLE throttles (
     account TEXT PRIMARY KEY,
     until REAL NOT NULL,
-    why TEXT NOT NULL
+    why TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

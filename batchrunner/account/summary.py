@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchrunner.account import transactions
 from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING
 
@@ -104,14 +105,10 @@ def settle_charges(connection: sqlite3.Connection, account: str, charges: Sequen
     for generation_id, credits_, at in charges:
         before, _ = sums.get(generation_id, (0.0, at))
         sums[generation_id] = (before + credits_, at)
-    connection.executemany(
-        "INSERT OR REPLACE INTO charges VALUES (?, ?, ?, ?)",
-        [(account, generation_id, amount, at) for generation_id, (amount, at) in sums.items()],
-    )
-    connection.executemany(
-        "UPDATE submissions SET charge = ?1, cost = ?1 WHERE account = ?2 AND generation_id = ?3",
-        [(amount, account, generation_id) for generation_id, (amount, _) in sums.items()],
-    )
+    rows = [(account, generation_id, amount, at) for generation_id, (amount, at) in sums.items()]
+    transactions.put(connection, "charges", rows)
+    for generation_id, (amount, _) in sums.items():
+        transactions.settle(connection, account, generation_id, amount)
 
 
 def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float]:

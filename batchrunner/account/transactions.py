@@ -1,5 +1,7 @@
 """The reads and writes of rows in a transaction of the index. The caller opens and ends it; nothing here decides.
 
+A row whose checksum does not fit raises RowDamaged. A part of a row is updated only where its checksum leaves it out.
+
 Every call of SQLite releases the interpreter lock and acquires it again, which takes longer than the work on a row
 while the event loop is busy. So many rows are written by few statements.
 """
@@ -10,6 +12,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from batchrunner.account.checksums import COLUMNS, require_valid, signed
 from batchrunner.account.limits import Limits, day_of, month_of
 from batchrunner.account.reuse import Rows
 from batchrunner.account.rows import (
@@ -24,21 +27,20 @@ from batchrunner.account.rows import (
 )
 
 _MOST_ROWS = 32  # in one statement
-_BATCH = ", ".join(columns(BatchRow))
-_JOB = ", ".join(columns(JobRow))
-_SUBMISSION = columns(SubmissionRow)
-_PREFIXED_JOB = ", ".join(f"jobs.{name}" for name in columns(JobRow))
-_PREFIXED_BATCH = ", ".join(f"batches.{name}" for name in columns(BatchRow))
-_PUT_JOB = f"INSERT OR REPLACE INTO jobs ({_JOB}) VALUES "
-_PUT_BATCH = f"INSERT OR REPLACE INTO batches ({_BATCH}) VALUES ({', '.join('?' * len(columns(BatchRow)))})"
-# A settled charge counts instead of what a later reply quotes.
-_PUT_SUBMISSION = f"INSERT INTO submissions ({', '.join(_SUBMISSION)}) VALUES "
-_UPDATE_SUBMISSION = (
-    " ON CONFLICT (account, request_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _SUBMISSION if name not in ("account", "request_id", "cost"))
-    + ", cost = coalesce(charge, excluded.cost)"
-)
-_VALUES = {row_type: attrgetter(*columns(row_type)) for row_type in (BatchRow, JobRow, SubmissionRow)}
+_COLUMNS = {table: (*names, "checksum") for table, names in COLUMNS.items()}
+_BATCH = ", ".join(_COLUMNS["batches"])
+_SUBMISSION = ", ".join(_COLUMNS["submissions"])
+_PREFIXED_JOB = ", ".join(f"jobs.{name}" for name in _COLUMNS["jobs"])
+_PREFIXED_BATCH = ", ".join(f"batches.{name}" for name in _COLUMNS["batches"])
+# A replaced row of submissions would not take the trigger of a removed one.
+_KEYS = {"submissions": ("account", "request_id"), "batches": ("batch_id",)}
+_UPDATE = {
+    table: f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[table] if name not in key)
+    for table, key in _KEYS.items()
+}
+_TABLES = {BatchRow: "batches", JobRow: "jobs", SubmissionRow: "submissions"}
+_VALUES = {row_type: attrgetter(*columns(row_type)) for row_type in _TABLES}
 _ESCAPED = "\x00utf-8:"  # begins text that UTF-8 cannot encode
 
 
@@ -60,7 +62,7 @@ def _sum(connection: sqlite3.Connection, account: str, first: int, last: int) ->
 
 def others(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Sequence[str]) -> dict[str, Rows]:
     """Return what other batches of the account have for these jobs, by fingerprint; nothing for unknown ones."""
-    width = len(columns(JobRow))
+    width = len(_COLUMNS["jobs"])
     found: dict[str, list[tuple[JobRow, BatchRow]]] = {}
     for start in range(0, len(fingerprints), _MOST_ROWS):
         some = fingerprints[start : start + _MOST_ROWS]
@@ -92,19 +94,51 @@ def owner_of(connection: sqlite3.Connection, account: str, generation_id: str) -
 
 
 def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
-    """Store rows."""
-    _put(connection, _PUT_JOB, "", jobs)
-    _put(connection, _PUT_SUBMISSION, _UPDATE_SUBMISSION, submissions)
+    """Store rows. A settled charge counts instead of what a later reply quotes."""
+    put(connection, "jobs", [_values(row) for row in jobs])
+    put(connection, "submissions", [_values(row) for row in _with_charges(connection, submissions)])
 
 
-def _put(
-    connection: sqlite3.Connection, head: str, tail: str, rows: Iterable[JobRow] | Iterable[SubmissionRow]
-) -> None:
-    values = [_values(row) for row in rows]
-    for start in range(0, len(values), _MOST_ROWS):
-        some = values[start : start + _MOST_ROWS]
+def put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Store rows with their checksums. rows: values as SQLite takes them, in the order of `checksums.COLUMNS`."""
+    head = f"INSERT {'' if table in _UPDATE else 'OR REPLACE '}INTO {table} ({', '.join(_COLUMNS[table])}) VALUES "
+    for start in range(0, len(rows), _MOST_ROWS):
+        some = [signed(table, row) for row in rows[start : start + _MOST_ROWS]]
         text = f"({', '.join('?' * len(some[0]))})"
-        connection.execute(f"{head}{', '.join([text] * len(some))}{tail}", [item for row in some for item in row])
+        query = f"{head}{', '.join([text] * len(some))}{_UPDATE.get(table, '')}"
+        connection.execute(query, [item for row in some for item in row])
+
+
+def copy_unsigned(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Copy all rows of an index of version 1, whose rows have no checksums. Raises sqlite3.Error."""
+    new.execute("BEGIN IMMEDIATE")
+    for table, names in COLUMNS.items():
+        put(new, table, old.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall())
+    new.execute("COMMIT")
+
+
+def _with_charges(connection: sqlite3.Connection, rows: Iterable[SubmissionRow]) -> list[SubmissionRow]:
+    """Return the rows with the charges that are settled in the index. All are of one account."""
+    stored = list(rows)
+    charges: dict[str, float] = {}
+    for start in range(0, len(stored), _MOST_ROWS):
+        some = [_storable(row.request_id) for row in stored[start : start + _MOST_ROWS]]
+        query = (
+            "SELECT request_id, charge FROM submissions WHERE account = ? AND charge IS NOT NULL "
+            f"AND request_id IN ({', '.join('?' * len(some))})"
+        )
+        charges |= dict(connection.execute(query, (stored[0].account, *some)).fetchall())
+    if not charges:
+        return stored
+    found = [(row, charges.get(_storable(row.request_id))) for row in stored]
+    return [row if charge is None else replace(row, charge=charge, cost=charge) for row, charge in found]
+
+
+def settle(connection: sqlite3.Connection, account: str, generation_id: str, charge: float) -> None:
+    """Store the settled charge of a generation's submissions."""
+    query = f"SELECT {_SUBMISSION} FROM submissions WHERE account = ? AND generation_id = ?"
+    rows = [_submission(row) for row in connection.execute(query, (account, _storable(generation_id))).fetchall()]
+    put(connection, "submissions", [_values(replace(row, charge=charge, cost=charge)) for row in rows])
 
 
 def remove(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Iterable[str]) -> None:
@@ -125,7 +159,7 @@ def free_slots(connection: sqlite3.Connection, batch: BatchRow, fingerprints: It
 def end_generation(connection: sqlite3.Connection, account: str, generation_id: str) -> None:
     """Record that a generation has ended, for every batch that has it."""
     generation_id = _storable(generation_id)
-    connection.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (account, generation_id))
+    put(connection, "ended", [(account, generation_id)])
     connection.execute(
         "UPDATE jobs SET takes_slot = 0 WHERE account = ? AND generation_id = ? AND takes_slot = 1",
         (account, generation_id),
@@ -134,7 +168,7 @@ def end_generation(connection: sqlite3.Connection, account: str, generation_id: 
 
 def throttle(connection: sqlite3.Connection, account: str, until: float, why: str) -> None:
     """Let no batch of the account submit before `until`."""
-    connection.execute("INSERT OR REPLACE INTO throttles VALUES (?, ?, ?)", (account, until, _storable(why)))
+    put(connection, "throttles", [(account, until, _storable(why))])
 
 
 def batch_row(connection: sqlite3.Connection, batch_id: str) -> BatchRow | None:
@@ -152,14 +186,15 @@ def batch_rows(connection: sqlite3.Connection, account: str | None = None) -> li
 def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> None:
     """Store a batch. Its jobs and submissions follow it to another account."""
     before = batch_row(connection, batch.batch_id)
-    if before is None:
-        connection.execute(_PUT_BATCH, _values(batch))
-        return
-    settings = ", ".join(f"{name} = ?" for name in columns(BatchRow)[1:])
-    connection.execute(f"UPDATE batches SET {settings} WHERE batch_id = ?", (*_values(batch)[1:], batch.batch_id))
-    if before.account != batch.account:
+    put(connection, "batches", [_values(batch)])
+    if before is not None and before.account != batch.account:
         for table in ("jobs", "submissions"):
-            connection.execute(f"UPDATE {table} SET account = ? WHERE batch_id = ?", (batch.account, batch.batch_id))
+            names, own = ", ".join(_COLUMNS[table]), (batch.batch_id,)
+            rows = connection.execute(f"SELECT {names} FROM {table} WHERE batch_id = ?", own).fetchall()
+            for row in rows:
+                require_valid(table, row)
+            connection.execute(f"DELETE FROM {table} WHERE batch_id = ?", own)
+            put(connection, table, [(batch.account, *row[1:-1]) for row in rows])
 
 
 def import_rows(
@@ -180,10 +215,12 @@ def import_rows(
 
 def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
     """Treat a killed batch whose journal cannot be read: jobs that it may have submitted are in doubt."""
-    connection.execute(
-        "UPDATE jobs SET state = ?, takes_slot = 1, slot_until = coalesce(submitted_at, 0) + ? "
-        "WHERE batch_id = ? AND state IN (?, ?)",
-        (IN_DOUBT, DOUBT_S, batch.batch_id, CLAIMED, SUBMITTING),
+    query = f"SELECT {', '.join(_COLUMNS['jobs'])} FROM jobs WHERE batch_id = ? AND state IN (?, ?)"
+    rows = map(_job, connection.execute(query, (batch.batch_id, CLAIMED, SUBMITTING)).fetchall())
+    store(
+        connection,
+        [replace(row, state=IN_DOUBT, takes_slot=True, slot_until=(row.submitted_at or 0.0) + DOUBT_S) for row in rows],
+        (),
     )
     put_batch(connection, replace(batch, sequence=-1, is_current=True))
 
@@ -209,10 +246,17 @@ def _restored(value: Any) -> Any:
 
 
 def _job(row: Sequence[Any]) -> JobRow:
-    job = JobRow(*map(_restored, row))
+    require_valid("jobs", row)
+    job = JobRow(*map(_restored, row[:-1]))
     return replace(job, takes_slot=bool(job.takes_slot))
 
 
 def _batch(row: Sequence[Any]) -> BatchRow:
-    batch = BatchRow(*map(_restored, row))
+    require_valid("batches", row)
+    batch = BatchRow(*map(_restored, row[:-1]))
     return replace(batch, is_current=bool(batch.is_current))
+
+
+def _submission(row: Sequence[Any]) -> SubmissionRow:
+    require_valid("submissions", row)
+    return SubmissionRow(*map(_restored, row[:-1]))

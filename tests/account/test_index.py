@@ -16,7 +16,7 @@ import pytest
 
 from batchrunner.account import transactions
 from batchrunner.account.base import Granted, Hold, Reuse, Wait
-from batchrunner.account.index import Index, connect, viewed
+from batchrunner.account.index import VERSION, Index, connect, viewed
 from batchrunner.account.limits import Limits
 from batchrunner.account.rows import JobRow
 from batchrunner.errors import LocalFault, UsageError
@@ -118,7 +118,9 @@ def test_an_index_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     index.close()
     path = index_file(tmp_path)
     with closing(connect(str(path))) as connection:
-        connection.execute("PRAGMA user_version = 99")
+        [number] = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute(f"PRAGMA application_id = {number + 1}")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(UsageError, match="newer batchrunner"):
         Index(tmp_path / "state")
@@ -256,7 +258,7 @@ def test_a_clean_end_spares_the_next_run_the_journal(tmp_path: Path) -> None:
 
 def _only_job(index: Index) -> JobRow:
     [row] = index.read(lambda connection: connection.execute("SELECT * FROM jobs").fetchall())
-    return replace(JobRow(*row), takes_slot=bool(row[7]))
+    return replace(JobRow(*row[:-1]), takes_slot=bool(row[7]))
 
 
 class Mortal(sqlite3.Connection):
