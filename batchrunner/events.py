@@ -194,6 +194,13 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnding:
+    """No job is active any more, and the report is being written. `RunFinished` follows. at: the end of the run."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run has ended and the report is written. states: the number of jobs in each state. reports: files written.
 
@@ -220,6 +227,7 @@ Event = (
     | Overrun
     | Stopping
     | Alive
+    | RunEnding
     | RunFinished
 )
 Listener = Callable[[Event], None]

@@ -16,7 +16,7 @@ from batchrunner.app.setup import Setup
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
 from batchrunner.errors import ExitStatus, JournalError, LocalFault
-from batchrunner.events import EventBus, Noticed, RunFinished
+from batchrunner.events import EventBus, Noticed, RunEnding, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.plan.endings import NO_REASON, StopReason
@@ -59,6 +59,7 @@ async def finish(
 ) -> int:
     """Store the outcome, write the reports from the journal, and return the exit status."""
     loop = asyncio.get_running_loop()
+    bus.publish(RunEnding(run.finished_at or run.started_at))
     before = writer.stamps(setup.rundir.path)
     written: tuple[Path, ...] = ()
     try:

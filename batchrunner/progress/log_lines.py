@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunFinished, RunStarted
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunEnding, RunFinished, RunStarted
 from batchrunner.formatting import length_text
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
@@ -123,7 +123,7 @@ class Pulse:
         """Return whether a heartbeat is due at this event. Call it for every event."""
         if isinstance(event, RunStarted):
             self._last = event.at
-        if isinstance(event, RunFinished):
+        if isinstance(event, RunEnding | RunFinished):
             self._last = None
         if not isinstance(event, Alive) or self._last is None or 0 <= event.at - self._last < PULSE_EVERY_S:
             return False

@@ -19,6 +19,7 @@ from batchrunner.events import (
     JobSeen,
     Noticed,
     Overrun,
+    RunEnding,
     RunFinished,
     RunStarted,
     Stopping,
@@ -85,9 +86,10 @@ class Incident:
 class Model:
     """The state of the screen. Times are wall time, seconds since the epoch; `at` is the latest event's.
 
-    started: the start of the run; None before it. records: the latest record of every job, by fingerprint.
-    states: jobs of the manifest by state. closed: open circuit breakers, by kind of call. outage_since: the start of
-    the present outage, or None. outages: their number. lost_s: their total length without the present one.
+    started: the start of the run; None before it. is_ending: whether its report is being written. records: the latest
+    record of every job, by fingerprint. states: jobs of the manifest by state. closed: open circuit breakers, by kind
+    of call. outage_since: the start of the present outage, or None. outages: their number. lost_s: their total length
+    without the present one.
     """
 
     def __init__(self) -> None:
@@ -103,6 +105,7 @@ class Model:
         self.lost_s = 0.0
         self.cap = self.limit = 0
         self.stopping = ""
+        self.is_ending = False
         self._forecast = Forecast()
         self._ledger = Ledger(Budget())
         self._named: Mapping[str, tuple[str, ...]] = {}
@@ -120,6 +123,7 @@ class Model:
     def take(self, event: Event) -> None:
         """Update the state by an event."""
         self.at = event.at
+        self.is_ending = self.is_ending or isinstance(event, RunEnding)
         match event:
             case RunStarted():
                 self._start(event)

@@ -113,8 +113,8 @@ def _counts(model: Model) -> Spans:
 
 
 def _finish(model: Model) -> Spans:
-    if model.finished:
-        return [("ended", "")]
+    if model.finished or model.is_ending:
+        return [("ended" if model.finished else "the report is being written", "")]
     if model.stopping:
         return [(f"stopping: {safe(model.stopping)}", "bad")]
     if model.is_held_back:

@@ -23,6 +23,7 @@ from batchrunner.events import (
     Event,
     JobMoved,
     Noticed,
+    RunEnding,
     RunFinished,
     RunStarted,
     Stopping,
@@ -255,10 +256,12 @@ def test_a_heartbeat_is_printed_every_five_minutes() -> None:
 def test_no_heartbeat_follows_the_end_of_the_run(form: str) -> None:
     stream = io.StringIO()
     with make_progress(stream=stream, quiet=False, plain=True, log_format=form) as progress:
-        for event in (started(), Alive(NOW + 301), finished(), Alive(NOW + 700), Alive(NOW + 1400)):
+        for event in (started(), Alive(NOW + 301), RunEnding(NOW + 302), Alive(NOW + 700), finished()):
             progress(event)
-    last = stream.getvalue().splitlines()[-1]
-    assert "1 of 4 jobs succeeded." in last
+        progress(Alive(NOW + 1400))
+    shown = stream.getvalue().splitlines()
+    assert "1 of 4 jobs succeeded." in shown[-1]
+    assert len(shown) == 3, "the report is written after the end of the run; no heartbeat follows that end"
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_heartbeat() -> None:

@@ -18,6 +18,7 @@ from batchrunner.events import (
     JobSeen,
     Overrun,
     PlannedEnd,
+    RunEnding,
     RunStarted,
     Stopping,
 )
@@ -222,6 +223,12 @@ def test_with_every_slot_in_doubt_no_finish_time_is_shown() -> None:
 def test_a_stopping_run_shows_its_reason(run: SimulatedRun) -> None:
     run.notify(Stopping(run.at, "the deadline is reached"))
     assert run.screen()[3] == "finish   stopping: the deadline is reached"
+
+
+def test_a_run_whose_report_is_being_written_says_so(run: SimulatedRun) -> None:
+    run.notify(Stopping(run.at, "the deadline is reached"))
+    run.notify(RunEnding(run.at))
+    assert run.screen()[3] == "finish   the report is being written"
 
 
 def test_earlier_failures_are_still_problems() -> None:
