@@ -286,13 +286,13 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 
     Missing posters are created again. docs/outputs.md describes the files.
     """
-    from batchrunner.app.status import read_snapshot
+    from batchrunner.app.status import read_with_charges
     from batchrunner.media import decoder_pool, posters
     from batchrunner.report import writer as reporting
 
     rundir = _located(batch, flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
-    snapshot = read_snapshot(rundir)
+    snapshot = read_with_charges(rundir, os.environ)
     for path, target in reporting.move_foreign_files(rundir):
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
     posters.make_missing(rundir, reporting.on_page(snapshot), decoder_pool.pool())

@@ -168,7 +168,7 @@ class Overrun:
     @property
     def message(self) -> str:
         """The event for people, without the job's ids."""
-        cost, estimate = (dollars(value or 0.0) for value in (self.record.last.credits, self.record.last.estimate))
+        cost, estimate = (dollars(value or 0.0) for value in (self.record.last.charge, self.record.last.estimate))
         text = f"the service charges {cost}, above the estimate of {estimate}"
         text = f"{text}; similar jobs are priced at this rate from now on"
         if not self.exceeds_budget:

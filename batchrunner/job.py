@@ -183,8 +183,9 @@ class Attempt:
     number: 1, 2, … over the life of the job. request_id: sent as X-Client-Request-Id, unique to the attempt.
     outcome: None while open, then a value of OUTCOMES. Times are wall time in seconds since the epoch.
     generating_at: when the service was first seen working on it. completed_at: when it was first seen complete.
-    credits: the charge that the service reported, or None. estimate: the expected charge
-    from the price table at the time of the submission; None if unknown.
+    credits: the charge that the service quoted in a reply, or None. estimate: the expected charge
+    from the price table at the time of the submission; None if unknown. settled: the charge by the service's
+    transactions, refunds subtracted, or None; settled_at: the time of the latest of these transactions.
     """
 
     number: int
@@ -200,6 +201,13 @@ class Attempt:
     credits: float | None = None
     estimate: float | None = None
     polls: int = 0
+    settled: float | None = None
+    settled_at: float | None = None
+
+    @property
+    def charge(self) -> float | None:
+        """The charge in credits: the settled one, else the quoted one, else None."""
+        return self.credits if self.settled is None else self.settled
 
     @property
     def is_reused(self) -> bool:

@@ -4,13 +4,15 @@ The engine claims a job before it begins a submission, and reports each move of 
 times are wall time, seconds since the epoch, because several processes share them. Amounts are credits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from batchrunner.errors import Problem
 from batchrunner.job import Record
+from batchrunner.plan.settlement import Totals
+from batchrunner.providers.base import Charge
 
 HELD_BY_BATCH = "held_by_batch"  # kind of the problem of a job that another batch has in flight
 HELD_IN_DOUBT = "held_in_doubt_elsewhere"  # kind of the problem of a job that another batch has in doubt
@@ -121,6 +123,14 @@ class AccountSession(Protocol):
         """The job's generation has ended, or its doubt no longer takes a slot. Does not wait."""
         ...
 
+    async def known_charges(self) -> Totals:
+        """Return the settled charges of this batch's generations that the account knows. Raises LocalFault."""
+        ...
+
+    def settled(self, charges: Sequence[Charge]) -> None:
+        """Take over charges of any batch of the account that the service lists. Does not wait."""
+        ...
+
     def generation_ended(self, generation_id: str) -> None:
         """A generation of a batch that no process runs has ended. Does not wait."""
         ...
@@ -142,6 +152,13 @@ class NoAccount:
         return {}
 
     def moved(self, record: Record) -> None:
+        """Do nothing."""
+
+    async def known_charges(self) -> Totals:
+        """Return nothing: the journal has all that is known."""
+        return {}
+
+    def settled(self, charges: Sequence[Charge]) -> None:
         """Do nothing."""
 
     def generation_ended(self, generation_id: str) -> None:

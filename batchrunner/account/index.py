@@ -333,6 +333,11 @@ def _settle(
     transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
 
 
+def exists(state: Path) -> bool:
+    """Return whether the state folder has an index, which may be broken."""
+    return any(state.glob(_PATTERN))
+
+
 @contextmanager
 def viewed(state: Path) -> Iterator[sqlite3.Connection]:
     """Give a read-only view of the index, for commands that write nothing.

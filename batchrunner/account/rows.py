@@ -68,7 +68,7 @@ class JobRow:
 class SubmissionRow:
     """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``.
 
-    charge: the settled amount, from the provider's transactions. It is not in the journal.
+    charge: the settled amount, from the provider's transactions. The index may know it before the journal.
     """
 
     account: str
@@ -159,6 +159,7 @@ def submission_row(batch: BatchRow, record: Record, attempt: Attempt) -> Submiss
         attempt.credits,
         spend.spent + spend.reserved,
         attempt.outcome or "open",
+        attempt.settled,
     )
 
 

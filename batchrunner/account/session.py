@@ -23,6 +23,8 @@ from batchrunner.account.reuse import Decision, Unsettled
 from batchrunner.account.rows import CLAIMED, BatchRow, JobRow, rows_of
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Record, State
+from batchrunner.plan.settlement import Totals
+from batchrunner.providers.base import Charge
 from batchrunner.storage.batching import Batcher
 
 _FLUSH_EVERY_S = 1.0  # records that change nothing for other batches may wait that long
@@ -115,6 +117,18 @@ class Session:
         self._freed[record.job.fingerprint] = record.generation_id if record.last.is_reused else None
         if self.limits.concurrency is not None:
             self._batcher.post([_Item()])
+
+    async def known_charges(self) -> Totals:
+        """See `base.AccountSession`."""
+        charges: Totals = await self._call(
+            self._index.read, partial(transactions.charges_of, batch_id=self.batch.batch_id)
+        )
+        return charges
+
+    def settled(self, charges: Sequence[Charge]) -> None:
+        """See `base.AccountSession`."""
+        settling = partial(transactions.settle_charges, account=self.batch.account, charges=charges)
+        self._batcher.post([_Item(settling)])
 
     def generation_ended(self, generation_id: str) -> None:
         """See `base.AccountSession`."""

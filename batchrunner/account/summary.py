@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchrunner.account import transactions
 from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING
+from batchrunner.plan.settlement import REACH_S
 
 _UNBILLED = ("refused", "failed", "claimed")
+# The service bills no refused or failed submission: these cost nothing.
+_UNSETTLED = "charge IS NULL AND generation_id IS NOT NULL AND (cost > 0 OR outcome = 'succeeded')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Summary:
     """The account over the days from `first` to `last` (numbers of UTC days).
 
     settled, quoted, estimated: the parts of the spend that are known from the provider's transactions, from its
-    replies, and from the price table only. today, month: spend of the current day and month.
+    replies, and from the price table only. unsettled: completed generations whose charge is not settled. today, month:
+    spend of the current day and month.
     """
 
     first: int
@@ -53,6 +56,7 @@ class Summary:
     settled: float
     quoted: float
     estimated: float
+    unsettled: int
     today: float
     month: float
     in_flight: Sequence[OpenJob]
@@ -79,6 +83,7 @@ def summarize(
         settled=amounts[0],
         quoted=amounts[1],
         estimated=amounts[2],
+        unsettled=amounts[3],
         today=current[0],
         month=current[1],
         in_flight=_open(connection, account, "takes_slot = 1 AND state = 'in_flight'"),
@@ -89,37 +94,21 @@ def summarize(
 
 def first_unsettled_at(connection: sqlite3.Connection, account: str, now: float) -> float | None:
     """Return when the oldest submission was made whose charge is not settled; within 40 days, else None."""
-    query = (
-        "SELECT min(at) FROM submissions WHERE account = ? AND charge IS NULL AND generation_id IS NOT NULL AND at > ?"
-    )
-    found = connection.execute(query, (account, now - 40 * 86_400.0)).fetchone()[0]
+    query = f"SELECT min(at) FROM submissions WHERE account = ? AND at > ? AND {_UNSETTLED}"
+    found = connection.execute(query, (account, now - REACH_S)).fetchone()[0]
     return None if found is None else float(found)
 
 
-def settle_charges(connection: sqlite3.Connection, account: str, charges: Sequence[tuple[str, float, float]]) -> None:
-    """Store charges: generation id, credits, and when they were recorded. They count instead of quotes and estimates.
-
-    Several charges of one generation add up: a refund is below 0.
-    """
-    sums: dict[str, tuple[float, float]] = {}
-    for generation_id, credits_, at in charges:
-        before, _ = sums.get(generation_id, (0.0, at))
-        sums[generation_id] = (before + credits_, at)
-    rows = [(account, generation_id, amount, at) for generation_id, (amount, at) in sums.items()]
-    transactions.put(connection, "charges", rows)
-    for generation_id, (amount, _) in sums.items():
-        transactions.settle(connection, account, generation_id, amount)
-
-
-def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float]:
+def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float, int]:
     query = (
         "SELECT coalesce(sum(CASE WHEN charge IS NOT NULL THEN cost END), 0.0), "
         "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NOT NULL THEN cost END), 0.0), "
-        "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NULL THEN cost END), 0.0) "
+        "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NULL THEN cost END), 0.0), "
+        f"count(CASE WHEN {_UNSETTLED} AND outcome = 'succeeded' THEN 1 END) "
         "FROM submissions WHERE account = :account AND at >= :since AND at < :until"
     )
-    settled, quoted, estimated = connection.execute(query, values).fetchone()
-    return float(settled), float(quoted), float(estimated)
+    settled, quoted, estimated, unsettled = connection.execute(query, values).fetchone()
+    return float(settled), float(quoted), float(estimated), int(unsettled)
 
 
 def _grouped(connection: sqlite3.Connection, name: str, values: dict[str, Any]) -> list[Amount]:

@@ -25,6 +25,8 @@ from batchrunner.account.rows import (
     SubmissionRow,
     columns,
 )
+from batchrunner.plan.settlement import by_generation, total_of
+from batchrunner.providers.base import Charge
 
 _MOST_ROWS = 32  # in one statement
 _COLUMNS = {table: (*names, "checksum") for table, names in COLUMNS.items()}
@@ -164,6 +166,35 @@ def end_generation(connection: sqlite3.Connection, account: str, generation_id: 
         "UPDATE jobs SET takes_slot = 0 WHERE account = ? AND generation_id = ? AND takes_slot = 1",
         (account, generation_id),
     )
+
+
+def settle_charges(connection: sqlite3.Connection, account: str, charges: Sequence[Charge]) -> None:
+    """Store charges that the service lists. They count instead of quotes and estimates."""
+    for generation_id, rows in by_generation(charges).items():
+        name = _storable(generation_id)
+        known = _charge(connection, account, name)
+        total = total_of(known, rows)
+        if total is not None and total != known:
+            put(connection, "charges", [(account, name, *total)])
+            settle(connection, account, generation_id, total[0])
+
+
+def _charge(connection: sqlite3.Connection, account: str, name: str) -> tuple[float, float] | None:
+    query = f"SELECT {', '.join(_COLUMNS['charges'])} FROM charges WHERE account = ? AND reference_id = ?"
+    row = connection.execute(query, (account, name)).fetchone()
+    if row is None:
+        return None
+    require_valid("charges", row)
+    return float(row[2]), float(row[3])
+
+
+def charges_of(connection: sqlite3.Connection, batch_id: str) -> dict[str, tuple[float, float]]:
+    """Return the settled charges of a batch's generations, and when they were recorded, by generation id."""
+    query = (
+        "SELECT generation_id, charges.credits, charges.at FROM submissions "
+        "JOIN charges ON charges.account = submissions.account AND reference_id = generation_id WHERE batch_id = ?"
+    )
+    return {_restored(name): (amount, at) for name, amount, at in connection.execute(query, (batch_id,))}
 
 
 def throttle(connection: sqlite3.Connection, account: str, until: float, why: str) -> None:

@@ -27,14 +27,15 @@ from batchrunner.account.summary import (
     Summary,
     current_spend,
     first_unsettled_at,
-    settle_charges,
     summarize,
 )
+from batchrunner.account.transactions import settle_charges
 from batchrunner.clock import LoopClock, wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
-from batchrunner.formatting import length_text, printable, rfc3339
+from batchrunner.formatting import count_text, length_text, printable, rfc3339
 from batchrunner.net.proxies import read_proxies
 from batchrunner.plan.prices import dollars, usd
+from batchrunner.plan.settlement import MARGIN_S
 from batchrunner.providers import registry
 from batchrunner.providers.base import Balance, Charges
 from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint
@@ -109,10 +110,9 @@ def _from_service(
         return None, error.message
     except TimeoutError:
         return None, "the service did not answer in time"
-    if charges is not None and charges.charges and any(state.glob("index-*.db")):
-        rows = [(item.generation_id, item.credits, item.recorded_at) for item in charges.charges]
+    if charges is not None and charges.charges and index.exists(state):
         with suppress(LocalFault), closing(index.Index(state)) as opened:
-            opened.write([partial(settle_charges, account=account.key, charges=rows)], durable=True)
+            opened.write([partial(settle_charges, account=account.key, charges=charges.charges)], durable=True)
     return balance, "" if balance is not None else "the service does not show it"
 
 
@@ -128,7 +128,7 @@ async def _ask(
             balance = await provider.balance() if provider.capabilities.balance else None
             charges = None
             if since is not None and provider.capabilities.charges:
-                charges = await provider.charges(since)
+                charges = await provider.charges(since - MARGIN_S)
             return balance, charges
 
 
@@ -152,6 +152,8 @@ def as_text(shown: View) -> str:
     kinds = {"settled": summary.settled, "quoted": summary.quoted, "estimated": summary.estimated}
     if summary.credits:
         lines.append("  " + ", ".join(f"{dollars(amount)} {kind}" for kind, amount in kinds.items() if amount))
+    if summary.unsettled:
+        lines.append(f"  {count_text(summary.unsettled, 'charge')} not settled: the service does not list them yet")
     if summary.last > summary.first:
         lines += _table("by day", [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days])
     lines += _table("by batch", summary.batches)
@@ -189,6 +191,7 @@ def as_json(shown: View) -> dict[str, Any]:
         "settled_usd": round(usd(summary.settled), 6),
         "quoted_usd": round(usd(summary.quoted), 6),
         "estimated_usd": round(usd(summary.estimated), 6),
+        "unsettled_charges": summary.unsettled,
         "by_day": amounts(days),
         "by_batch": amounts(summary.batches),
         "by_model": amounts(summary.models),

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from batchrunner.account.base import Hold, Reuse
-from batchrunner.app import clip_checks, recovery, rehearsal, webhook
+from batchrunner.app import clip_checks, recovery, rehearsal, settlement, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -172,6 +172,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
+        await settlement.take_known(open_run.deps, journal, records)
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
@@ -183,6 +184,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
         own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
+        await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
         reason = engine.stopped
         await checks.finish(records, reason)
         ended = replace(

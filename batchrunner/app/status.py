@@ -5,7 +5,8 @@ lock of the run directory shows whether a process runs the batch.
 """
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -36,6 +37,7 @@ from batchrunner.progress.views import (
     width_of,
 )
 from batchrunner.report import writer
+from batchrunner.report.build import Report
 from batchrunner.report.closing import closing
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
@@ -52,6 +54,13 @@ def read_snapshot(rundir: RunDir) -> Snapshot:
     """Return the contents of the journal of `rundir`. Raises UsageError if there is none, JournalError."""
     require_trusted(rundir)
     return _found(read(rundir.journal), rundir)
+
+
+def read_with_charges(rundir: RunDir, environment: Mapping[str, str]) -> Snapshot:
+    """Return the journal's contents with the charges that the account has settled since. Errors: `read_snapshot`."""
+    from batchrunner.app.late_charges import with_late_charges  # imported here: the account's modules take time to load
+
+    return with_late_charges(read_snapshot(rundir), rundir, environment)
 
 
 def _found(found: _T | None, rundir: RunDir) -> _T:
@@ -77,10 +86,7 @@ def show(rundir: RunDir, stream: TextIO, *, as_json: bool = False) -> None:
     """Print the state of the batch in `rundir`. as_json: print the contents of report.json."""
     holder, now = rundir.holder(), wall_time()  # read before the journal, which then has the outcome
     if as_json:
-        snapshot, lines = read_snapshot(rundir), VerdictLines(rundir.path)
-        lines.refresh()
-        pieces = writer.json_pieces(writer.build(snapshot, __version__, lines.by_clip))
-        stream.writelines(printable_json(piece) for piece in pieces)
+        stream.writelines(printable_json(piece) for piece in writer.json_pieces(_whole_report(rundir)))
         return
     width = width_of(stream)
     if holder is None:
@@ -117,10 +123,28 @@ def ended(
 ) -> list[Spans]:
     """Return the closing block of a batch that no process runs."""
     pages = [str(path / "report.html")] if (path / "report.html").exists() else []
-    lines = closing(outline_of(counts, RunDir(path), __version__), pages, width, marks)
+    report = outline_of(counts, RunDir(path), __version__)
+    if report["money"]["settle_command"] and (late := _with_late_charges(RunDir(path))):
+        report = late
+    lines = closing(report, pages, width, marks)
     if counts.run.finished_at is None:
         return [*lines, [("Its last run was killed before it ended. Run it again to continue.", "")]]
     return [*lines, [(f"Ended {_ago(now - counts.run.finished_at)} ago.", "dim")]]
+
+
+def _with_late_charges(rundir: RunDir) -> Report | None:
+    """Return the report with the charges that the account has settled since the last run; None if it has none."""
+    from batchrunner.app.late_charges import late_charges
+
+    if not late_charges(rundir, os.environ):
+        return None
+    return _whole_report(rundir)
+
+
+def _whole_report(rundir: RunDir) -> Report:
+    lines = VerdictLines(rundir.path)
+    lines.refresh()
+    return writer.build(read_with_charges(rundir, os.environ), __version__, lines.by_clip)
 
 
 def replay(batch: Moving, run_dir: str, now: float) -> Model:

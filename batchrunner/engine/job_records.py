@@ -131,6 +131,11 @@ class JobRecords:
         self._records[record.job.fingerprint] = record
         self._ledger.update(record)
 
+    def settled(self, record: Record) -> None:
+        """Take over a record whose charges were settled, and which the journal has stored."""
+        self.update(record)
+        self._deps.account.moved(record)
+
     async def flush(self) -> None:
         """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""
         for record in list(self._records.values()):

@@ -208,6 +208,10 @@ class Journal:
             raise no_room("written")
         await self._commit([(MOVE_JOB, rows.moved_row(record)), *_latest(record, attempts)])
 
+    async def save_attempts(self, records: Iterable[Record]) -> None:
+        """Store all attempts of records whose states have not changed, in one commit. Durable on return."""
+        await self._commit([change for record in records for change in _latest(record, len(record.attempts))])
+
     def post(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline with the next commit, without waiting. A failed commit loses it."""
         self._commits.post([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchrunner.journal import rows
 
-VERSION = 4
+VERSION = 5
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 

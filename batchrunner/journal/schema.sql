@@ -1,4 +1,4 @@
--- The journal, version 4. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
+-- The journal, version 5. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
 -- Times are wall time, seconds since the epoch. Columns that end in _json contain one frozen record.
 -- The checksums are those of batchrunner/journal/rows.py.
 
@@ -44,6 +44,8 @@ CREATE TABLE attempts (
     credits REAL,
     estimate REAL,
     polls INTEGER NOT NULL,
+    settled REAL,
+    settled_at REAL,
     checksum INTEGER NOT NULL,
     PRIMARY KEY (fingerprint, number)
 ) STRICT, WITHOUT ROWID;

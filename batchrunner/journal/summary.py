@@ -36,14 +36,19 @@ FROM {{0}} WHERE state = 'succeeded'
 UNION ALL SELECT state, {_PLAIN}, count(*), sum(entries), 0 FROM {{0}} WHERE state <> 'succeeded' GROUP BY 1, 2
 """
 # One value says which prices an attempt has: grouping by four columns takes longer.
-_FIGURES = "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0)"
+_FIGURES = (
+    "(credits IS NULL) + 2 * ifnull(credits = 0, 0) + 4 * (estimate IS NULL) + 8 * ifnull(estimate = 0, 0) "
+    "+ 16 * (settled IS NULL)"
+)
 # Another batch of the account pays for such an attempt (`Attempt.is_reused`).
 _REUSED = f"substr(request_id, 1, {len(REUSED)}) = '{REUSED}'"
 _ATTEMPTS = f"""
 SELECT outcome, json_extract(error_json, '$.kind'), completed_at IS NULL, {_FIGURES}, {_REUSED}, sum(credits),
-    sum(estimate), count(*), count(generation_id), min(submitted_at), sum({overrun_in_sql("credits", "estimate")})
+    sum(estimate), sum(settled), count(*), count(generation_id), min(submitted_at),
+    sum({overrun_in_sql("ifnull(settled, credits)", "estimate")})
 FROM {{}} GROUP BY 1, 2, 3, 4, 5
 """
+_CHARGES = "SELECT status FROM timeline_events WHERE kind = 'charges' ORDER BY rowid DESC LIMIT 1"
 _LISTED = f"state <> 'succeeded' AND NOT ({_PLAIN})"
 _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
 _CLIPS = """state = 'succeeded' AND (json_extract(result_json, '$.quality') IS NOT NULL
@@ -59,8 +64,8 @@ Placed = tuple[str, int]
 class AttemptGroup:
     """Attempts that differ only in their prices.
 
-    sum: an attempt with the sums of their credits and estimates. overrun: by how many credits quotes and charges are
-    above their estimates.
+    sum: an attempt with the sums of their credits, estimates and settled charges. overrun: by how many credits quotes
+    and charges are above their estimates.
     """
 
     sum: Attempt
@@ -77,7 +82,8 @@ class Counts:
     every: attempts of all jobs in the journal.
     listed: entries with an error or in doubt, in order, with their records. plain: other unfinished entries: for each
     state an example, its record and the count. earlier: jobs that no entry names, by state. mark: the last commit.
-    is_open: whether a process has the journal open for writing or was killed while it had.
+    is_open: whether a process has the journal open for writing or was killed while it had. charges: what the last run
+    learned of its charges, the status of its timeline event.
     """
 
     run: Run
@@ -93,6 +99,7 @@ class Counts:
     earlier: Mapping[State, int] = field(default_factory=dict)
     mark: Mark | None = None
     is_open: bool = False
+    charges: str = ""
 
 
 def count(path: Path) -> Counts | None:
@@ -154,8 +161,8 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         _sums(states, 3),
         _sums(states, 2),
         sum(size_bytes or 0 for *_, size_bytes in states),
-        sum(row[8] for row in attempts if not row[4]),
-        min((row[9] for row in attempts), default=None),
+        sum(row[9] for row in attempts if not row[4]),
+        min((row[10] for row in attempts), default=None),
         tuple(map(_attempt_group, attempts)),
         tuple(map(_attempt_group, every)),
         _listed_entries(connection)
@@ -169,6 +176,7 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
         ),
         earlier,
         *reader.mark(connection),
+        charges=next((status for (status,) in connection.execute(_CHARGES)), ""),
     )
 
 
@@ -180,11 +188,13 @@ def _sums(states: Sequence[tuple[Any, ...]], column: int) -> dict[State, int]:
 
 
 def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
-    outcome, kind, is_open, _, is_reused, credits_, estimate, number, _, _, overrun = row
+    outcome, kind, is_open, _, is_reused, credits_, estimate, settled, number, _, _, overrun = row
     error = Problem(kind, "") if kind else None
     completed_at = None if is_open else 0.0
     request_id = REUSED if is_reused else ""
-    attempt = Attempt(1, request_id, 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate)
+    attempt = Attempt(
+        1, request_id, 0.0, None, outcome, error, None, None, completed_at, None, credits_, estimate, 0, settled
+    )
     return AttemptGroup(attempt, number, overrun or 0.0)
 
 

@@ -2,13 +2,14 @@
 
 All figures follow from the jobs' attempts, so they survive restarts. An admitted submission reserves its price. The
 reservation is released if the service refuses the submission or the generation fails (the service says that it does not
-bill these). Otherwise it is settled with the charge that the service reports, or with the estimate. A submission in
+bill these). Otherwise the charge that the service quotes counts, or the estimate; and finally the charge that the
+service's transactions list. A submission in
 doubt may have been accepted and counts as reserved.
 An admission never lets the worst case exceed the budget.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -65,18 +66,28 @@ class Spend:
 
     spent: for completed generations. reserved: for those in flight or in doubt. unpriced: completed, in flight or in
     doubt generations without a figure from the service or the price table; they are not in the sums.
-    generations: accepted or in doubt, with any outcome.
+    generations: accepted or in doubt, with any outcome. settled, quoted: the parts of the cost and the possible cost
+    that the service's transactions list, and that only its replies name. unsettled: generations whose cost is in
+    `spent` and not settled yet.
     """
 
     spent: float = 0.0
     reserved: float = 0.0
     unpriced: int = 0
     generations: int = 0
+    settled: float = 0.0
+    quoted: float = 0.0
+    unsettled: int = 0
 
     @property
     def worst(self) -> float:
         """The cost if every submission completes."""
         return self.spent + self.reserved
+
+    @property
+    def estimated(self) -> float:
+        """The part that only the price table names."""
+        return self.worst - self.settled - self.quoted
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
@@ -84,10 +95,21 @@ class Spend:
             self.reserved + other.reserved,
             self.unpriced + other.unpriced,
             self.generations + other.generations,
+            self.settled + other.settled,
+            self.quoted + other.quoted,
+            self.unsettled + other.unsettled,
         )
 
     def __sub__(self, other: "Spend") -> "Spend":
-        return self + Spend(-other.spent, -other.reserved, -other.unpriced, -other.generations)
+        return Spend(
+            self.spent - other.spent,
+            self.reserved - other.reserved,
+            self.unpriced - other.unpriced,
+            self.generations - other.generations,
+            self.settled - other.settled,
+            self.quoted - other.quoted,
+            self.unsettled - other.unsettled,
+        )
 
 
 _NOTHING = Spend()
@@ -160,12 +182,21 @@ def spend_of(record: Record) -> Spend:
 def spend_of_group(whole: Attempt, number: int) -> Spend:
     """Return the cost of `number` attempts that differ only in their figures. whole: an attempt with their sums."""
     one = _spend(whole)
-    return Spend(one.spent, one.reserved, number * one.unpriced, number * one.generations)
+    return replace(
+        one,
+        unpriced=number * one.unpriced,
+        generations=number * one.generations,
+        unsettled=number * one.unsettled,
+    )
 
 
 def _spend(attempt: Attempt) -> Spend:
-    if attempt.outcome == "refused" or attempt.is_reused:
-        return Spend()
+    if attempt.is_reused:
+        return _NOTHING
+    if attempt.settled is not None:
+        return Spend(attempt.settled, generations=1, settled=attempt.settled)
+    if attempt.outcome == "refused":
+        return _NOTHING
     # The service may charge a generation that it accepted and then did not show.
     withheld = attempt.error is not None and attempt.error.kind in RECHECKED
     if attempt.outcome == "failed" and not withheld:
@@ -174,11 +205,18 @@ def _spend(attempt: Attempt) -> Spend:
     figure = attempt.estimate if attempt.credits is None else attempt.credits
     if not over:  # a quote of zero still reserves the estimate
         figure = attempt.credits or attempt.estimate
-    return _of_one(figure, over)
+    return _of_one(figure, over, figure is attempt.credits)
 
 
 @lru_cache(maxsize=4096)
-def _of_one(figure: float | None, over: bool) -> Spend:
+def _of_one(figure: float | None, over: bool, is_quoted: bool) -> Spend:
     """Return the cost of one generation. Cached: jobs of one price share one object."""
     credits_ = figure or 0.0
-    return Spend(credits_ if over else 0.0, 0.0 if over else credits_, int(figure is None), 1)
+    return Spend(
+        spent=credits_ if over else 0.0,
+        reserved=0.0 if over else credits_,
+        unpriced=int(figure is None),
+        generations=1,
+        quoted=credits_ if is_quoted else 0.0,
+        unsettled=int(over),
+    )

@@ -82,8 +82,9 @@ class Prices:
             for attempt in record.attempts:
                 if overrun(attempt):
                     plain = self._plain(record.job).credits
-                    if plain and attempt.credits and attempt.credits > plain * factors.get(_like(record.job), 1.0):
-                        factors[_like(record.job)] = attempt.credits / plain
+                    charge = attempt.charge or 0.0
+                    if plain and charge > plain * factors.get(_like(record.job), 1.0):
+                        factors[_like(record.job)] = charge / plain
         return self if factors == self.factors else replace(self, factors=factors)
 
     def _plain(self, job: Job) -> Estimate:
@@ -157,10 +158,11 @@ def _price_of(value: object) -> float:
 
 def overrun(attempt: Attempt) -> float:
     """Return by how many credits the service's quote or charge is above the estimate; 0 if it is not."""
-    if attempt.credits is None or attempt.estimate is None:
+    charge = attempt.charge
+    if charge is None or attempt.estimate is None or attempt.is_reused:
         return 0.0
-    over = attempt.credits - attempt.estimate
-    is_over = attempt.credits > attempt.estimate * _TOLERANCE and over > _TOLERANCE_CREDITS
+    over = charge - attempt.estimate
+    is_over = charge > attempt.estimate * _TOLERANCE and over > _TOLERANCE_CREDITS
     return over if is_over else 0.0
 
 

@@ -181,7 +181,7 @@ def _overrun(event: Overrun) -> tuple[str, dict[str, Any]]:
         "fingerprint": event.record.job.fingerprint,
         "generation_id": event.record.generation_id,
         "estimate_usd": _usd(last.estimate),
-        "cost_usd": _usd(last.credits),
+        "cost_usd": _usd(last.charge),
         "batch_usd": _usd(event.worst_credits),
         "budget_usd": _usd(budget.limit),
         "budget_setting": budget.setting or None,

@@ -6,6 +6,7 @@ even if several entries share the job.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, budget_of, spend_of
-from batchrunner.plan.prices import AS_OF, overrun, prices_from, usd
+from batchrunner.plan.prices import AS_OF, overrun, prices_from
 from batchrunner.providers.base import CREDITS_PER_USD
-from batchrunner.report.rows import RowContext, earlier_rows, number, owners_of, rows, shown, time
+from batchrunner.report.rows import RowContext, cost_kinds, earlier_rows, in_usd, number, owners_of, rows, shown, time
 
 if TYPE_CHECKING:
     from batchrunner.review.verdicts import Verdict
@@ -57,12 +58,16 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         if fingerprint not in named and shown(record.state, run) in EARLIER
     ]
     first_submitted_at = min((item.attempts[0].submitted_at for item in known if item.attempts), default=None)
+    total = sum(map(spend_of, snapshot.records.values()), Spend())
     return {
         **head(run, settings, version, first_submitted_at),
-        "totals": {**_count_rows(snapshot), **_usage(known), **_count_verdicts(snapshot, context.verdicts)},
-        "money": money(
-            sum(map(spend_of, snapshot.records.values()), Spend()), settings, _overrun(snapshot.records.values())
-        ),
+        "totals": {
+            **_count_rows(snapshot),
+            **_usage(known),
+            **cost_kinds(sum(map(spend_of, known), Spend())),
+            **_count_verdicts(snapshot, context.verdicts),
+        },
+        "money": _money(snapshot, total, settings),
         "runs": [_run(item) for item in snapshot.runs or (run,)],
         "timeline": [_timeline_event(item) for item in snapshot.timeline_events],
         "jobs": rows(snapshot.entries, snapshot.records, context),
@@ -122,12 +127,12 @@ def _usage(records: Iterable[Record]) -> Report:
     """Sum the credits, generations and polls of the jobs. A reused generation belongs to another batch."""
     credits_, generations, polls = 0.0, 0, 0
     for item in (attempt for record in records for attempt in record.attempts):
-        # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6).
-        if item.outcome != "failed":
-            credits_ += number(item.credits) or 0
+        # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6). Its transactions decide.
+        if item.outcome != "failed" or item.settled is not None:
+            credits_ += number(item.charge) or 0
         generations += item.generation_id is not None and not item.is_reused
         polls += item.polls
-    return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": _usd(credits_)}
+    return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": in_usd(credits_)}
 
 
 def _overrun(records: Iterable[Record]) -> float:
@@ -152,17 +157,36 @@ def money(total: Spend, settings: Mapping[str, Any], overrun_credits: float = 0.
         "budget_generations": settings.get("max_generations"),
         "credits_per_usd": CREDITS_PER_USD,
         "prices_as_of": AS_OF,
-        "spent_usd": _usd(total.spent),
-        "reserved_usd": _usd(total.reserved),
-        "worst_case_usd": _usd(total.worst),
-        "budget_usd": None if budget.limit is None else _usd(budget.limit),
+        "spent_usd": in_usd(total.spent),
+        "reserved_usd": in_usd(total.reserved),
+        "worst_case_usd": in_usd(total.worst),
+        "budget_usd": None if budget.limit is None else in_usd(budget.limit),
         "budget_setting": budget.setting or None,
-        "overrun_usd": _usd(overrun_credits),
+        "overrun_usd": in_usd(overrun_credits),
+        **cost_kinds(total),
+        "unsettled": total.unsettled,
     }
 
 
-def _usd(credits_: float) -> float | int:
-    return number(round(usd(credits_), 6)) or 0
+def _money(snapshot: Snapshot, total: Spend, settings: Report) -> Report:
+    command = settle_command(snapshot.run, total, settings, charges_status(snapshot.timeline_events))
+    return {**money(total, settings, _overrun(snapshot.records.values())), "settle_command": command}
+
+
+def charges_status(timeline_events: Iterable[TimelineEvent]) -> str:
+    """Return what the last run learned of its charges: the status of its timeline event, or ""."""
+    return next((item.status for item in reversed(tuple(timeline_events)) if item.kind == "charges"), "")
+
+
+def settle_command(run: Run, total: Spend, settings: Mapping[str, Any], charges: str) -> str | None:
+    """Return the command that settles the charges that are only quoted so far; None if there is nothing to settle.
+
+    charges: as for `charges_status`. The sandbox's charges are of no account, and are lost with its process.
+    """
+    if not total.unsettled or run.provider == "sandbox" or charges == "not_listed":
+        return None
+    name = settings.get("account")
+    return f"batchrunner account --account {shlex.quote(name)}" if name else "batchrunner account"
 
 
 def _run(run: Run) -> Report:

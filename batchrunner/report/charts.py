@@ -173,7 +173,7 @@ def _figures(attempt: Mapping[str, Any]) -> tuple[float | None, ...]:
         seconds_of(attempt["generating_at"]),
         seconds_of(attempt["completed_at"]),
         seconds_of(attempt["ended_at"]),
-        attempt["estimate"] if attempt["credits"] is None else attempt["credits"],
+        next((attempt[name] for name in ("settled", "credits", "estimate") if attempt[name] is not None), None),
         attempt["polls"],
         attempt["generation_id"] is not None,
     )

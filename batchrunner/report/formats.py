@@ -99,6 +99,10 @@ def _marks(job: Row) -> str:
     return "; ".join(mark["kind"] for mark in job["quality"]["marks"]) if job["quality"] else ""
 
 
+def _cost_basis(job: Row) -> str:
+    return "; ".join(kind for kind in ("settled", "quoted", "estimated") if job["cost"][f"{kind}_usd"])
+
+
 def _tags(tags: Mapping[str, str]) -> str:
     return "; ".join(f"{_quoted(key)}={_quoted(value)}" for key, value in tags.items())
 
@@ -127,7 +131,9 @@ _COLUMNS_AFTER_INPUTS = (
     Column("request_id", "the X-Client-Request-Id of the latest submission", _last("request_id")),
     Column("attempts", "number of submissions", lambda job: len(job["attempts"])),
     Column("polls", "number of polls of its generations", lambda job: sum(item["polls"] for item in job["attempts"])),
-    Column("credits", "the service's charge for the latest generation", _last("credits")),
+    Column("credits", "the service's quote for the latest generation", _last("credits")),
+    Column("cost_usd", "the cost of its generations in US dollars, reserved amounts included", _key("cost", "usd")),
+    Column("cost_basis", "`settled`, `quoted` or `estimated`; several are separated by `; `", _cost_basis),
     Column("estimate_credits", "the expected charge for one generation", _key("estimate", "credits")),
     Column("submitted_at", "time of the latest submission, RFC 3339 in UTC", _last("submitted_at")),
     Column("completed_at", "time of the first poll that saw it completed", _last("completed_at")),
@@ -263,10 +269,10 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "batchrunner_cost_usd",
-        "Money over all runs, in US dollars: spent, reserved, worst_case, budget, overrun.",
+        "Money over all runs, in US dollars: spent, reserved, worst_case, budget, overrun; settled, quoted, estimated.",
         lambda report: [
             ({"kind": kind}, report["money"][f"{kind}_usd"])
-            for kind in ("spent", "reserved", "worst_case", "budget", "overrun")
+            for kind in ("spent", "reserved", "worst_case", "budget", "overrun", "settled", "quoted", "estimated")
         ],
     ),
     Metric(

@@ -154,7 +154,9 @@ def _attempt(attempt: dict[str, Any]) -> str:
     if attempt["ended_at"]:
         values.append(f"ended {attempt['ended_at']}")
     values.append(count_text(attempt["polls"], "poll"))
-    if attempt["credits"] is not None:
+    if attempt["settled"] is not None:
+        values.append(f"{attempt['settled']:,} credits, settled")
+    elif attempt["credits"] is not None:
         values.append(f"{attempt['credits']:,} credits")
     elif attempt["estimate"] is not None:
         values.append(f"about {attempt['estimate']:,} credits")

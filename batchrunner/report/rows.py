@@ -15,7 +15,8 @@ from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
 from batchrunner.plan.duration_estimate import Forecast, kind_of
 from batchrunner.plan.endings import ending_of
-from batchrunner.plan.prices import Prices, billed_seconds
+from batchrunner.plan.ledger import Spend, spend_of
+from batchrunner.plan.prices import Prices, billed_seconds, usd
 from batchrunner.plan.selection import NOT_SELECTED, selects
 from batchrunner.quality import marks
 
@@ -200,6 +201,23 @@ def number(value: float | None) -> float | int | None:
     return int(value) if value == int(value) else value
 
 
+def cost_kinds(spend: Spend) -> dict[str, Any]:
+    """Return the parts of a cost, reserved amounts included, by how they are known, in US dollars."""
+    kinds = {"settled_usd": spend.settled, "quoted_usd": spend.quoted, "estimated_usd": spend.estimated}
+    return {name: in_usd(amount) for name, amount in kinds.items()}
+
+
+def in_usd(credits_: float) -> float | int:
+    """Return an amount of credits in US dollars for JSON, rounded to a millionth."""
+    value = round(usd(credits_), 6) if math.isfinite(credits_) else 0
+    return int(value) if value == int(value) else value
+
+
+def _cost(row: Row) -> dict[str, Any]:
+    spend = spend_of(row.record)
+    return {"usd": in_usd(spend.worst), **cost_kinds(spend)}
+
+
 def _request(row: Row) -> dict[str, Any]:
     job = row.job
     inputs = {name: media.source for name, media in job.inputs.items()}
@@ -308,6 +326,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "credits": number(attempt.credits),
         "estimate": number(attempt.estimate),
+        "settled": number(attempt.settled),
+        "settled_at": time(attempt.settled_at),
         "polls": attempt.polls,
         "error": attempt.error and _problem(attempt.error),
     }
@@ -339,6 +359,7 @@ EarlierRow.KEYS = {
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
+    "cost": _cost,
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
     "error": _error,
 }

@@ -14,7 +14,7 @@ from batchrunner.job import Entry, Record, Run, State
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, spend_of_group
 from batchrunner.plan.prices import Prices
-from batchrunner.report.build import EARLIER, SHOWN, Report, Verdicts, head, money
+from batchrunner.report.build import EARLIER, SHOWN, Report, Verdicts, head, money, settle_command
 from batchrunner.report.rows import RowContext, Rows, owners_of, rows, shown
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def outline(
             "bytes": counts.size_bytes,
             "generations": counts.generations,
         },
-        "money": money(total, settings, sum(item.overrun for item in counts.every if item.sum.outcome != "failed")),
+        "money": {
+            **money(total, settings, _overrun(counts)),
+            "settle_command": settle_command(run, total, settings, counts.charges),
+        },
         "jobs": rows(
             [entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast(), settings.get("only") or ())
         ),
@@ -70,3 +73,8 @@ def _shown(states: Mapping[State, int], run: Run) -> Counter[str]:
     for state, number in states.items():
         shown_states[shown(state, run)] += number
     return shown_states
+
+
+def _overrun(counts: "Counts") -> float:
+    """Return by how many credits quotes and charges are above their estimates, failed generations left out."""
+    return sum(item.overrun for item in counts.every if item.sum.outcome != "failed" and not item.sum.is_reused)

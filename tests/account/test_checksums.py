@@ -12,10 +12,11 @@ import pytest
 from batchrunner.account import transactions
 from batchrunner.account.checksums import COLUMNS, require_all_valid
 from batchrunner.account.index import Index, connect, viewed
-from batchrunner.account.summary import settle_charges
+from batchrunner.account.transactions import settle_charges
 from batchrunner.errors import LocalFault
 from batchrunner.job import Move
 from batchrunner.journal.rows import RowDamaged
+from batchrunner.providers.base import Charge
 from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
 from tests.conftest import NOW
 
@@ -42,7 +43,9 @@ def file(tmp_path: Path) -> Path:
 
     run(body())
     with closing(Index(tmp_path / "state")) as index:
-        index.write([lambda connection: settle_charges(connection, ACCOUNT, [("gen0", PRICE / 2, NOW)])], durable=True)
+        index.write(
+            [lambda connection: settle_charges(connection, ACCOUNT, [Charge("gen0", PRICE / 2, NOW)])], durable=True
+        )
     [path] = (tmp_path / "state").glob("index-*.db")
     return path
 

@@ -6,8 +6,9 @@ from typing import Any
 from batchrunner.account import transactions
 from batchrunner.account.index import Index, viewed
 from batchrunner.account.limits import Limits, day_of, month_of
-from batchrunner.account.summary import Summary, current_spend, first_unsettled_at, settle_charges, summarize
+from batchrunner.account.summary import Summary, current_spend, first_unsettled_at, summarize
 from batchrunner.job import Move
+from batchrunner.providers.base import Charge
 from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
 from tests.conftest import NOW
 
@@ -66,10 +67,15 @@ def test_a_settled_charge_counts_instead_of_its_quote(tmp_path: Path) -> None:
     run(worked(tmp_path))
     index = Index(tmp_path / "state")
     assert index.read(lambda connection: first_unsettled_at(connection, ACCOUNT, NOW)) == NOW
-    charges = [("gen0", 3 * PRICE, NOW), ("gen2", 2 * PRICE, NOW), ("gen2", -0.5 * PRICE, NOW), ("other", 9.0, NOW)]
+    charges = [
+        Charge("gen0", 3 * PRICE, NOW),
+        Charge("gen2", -0.5 * PRICE, NOW + 1),
+        Charge("gen2", 2 * PRICE, NOW),
+        Charge("other", 9.0, NOW),
+    ]
 
     def settle(connection: Any) -> None:
-        settle_charges(connection, ACCOUNT, charges)
+        transactions.settle_charges(connection, ACCOUNT, charges)
 
     index.write([settle], durable=True)
     index.close()
@@ -82,7 +88,9 @@ def test_a_settled_charge_counts_instead_of_its_quote(tmp_path: Path) -> None:
 def test_a_later_reply_does_not_replace_a_settled_charge(tmp_path: Path) -> None:
     run(worked(tmp_path))
     index = Index(tmp_path / "state")
-    index.write([lambda connection: settle_charges(connection, ACCOUNT, [("gen3", 7.0, NOW)])], durable=True)
+    index.write(
+        [lambda connection: transactions.settle_charges(connection, ACCOUNT, [Charge("gen3", 7.0, NOW)])], durable=True
+    )
     [batch] = [row for row in index.read(transactions.batch_rows) if row.name == "second"]
     index.close()
 

@@ -67,6 +67,7 @@ def attempt(rng: Random, number: int, state: State) -> Attempt:
         credits=rng.choice([None, 0.0, 130_000.5]),
         estimate=rng.choice([None, 0.0, 99_999.25]),
         polls=rng.randrange(5),
+        settled=rng.choice([None, None, 0.0, 120_000.5]) if accepted else None,
     )
 
 
