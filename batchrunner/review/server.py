@@ -7,6 +7,7 @@ Only files that the catalogue names are sent. The server never writes to the jou
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.errors import BatchrunnerError, UsageError
@@ -47,6 +49,13 @@ _ALIVE_EVERY_S = 15.0
 _READ_EVERY_S = 1.0
 _REST_PER_READ = 9.0  # reading a large batch takes a tenth of the time at most
 _KEEP_S = 3600
+
+
+# Broken requests and clients that leave are no errors of the server, so they are not logged.
+_LOG = logging.getLogger("batchrunner.review")
+_LOG.addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+)
 
 
 class Refused(Exception):
@@ -89,7 +98,7 @@ class ReviewServer:
         self._verdict_thread = ThreadPoolExecutor(1, "review-verdicts")  # one: lines are read in the order of appends
         self._poster_thread = ThreadPoolExecutor(1, "review-posters")
         self._tasks: list[asyncio.Task[None]] = []
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=_CLOSE_GRACE_S)
+        self._runner = web.AppRunner(self._app(), access_log=None, logger=_LOG, shutdown_timeout=_CLOSE_GRACE_S)
 
     async def listen(self, address: Address) -> None:
         """Begin to serve. Raises OSError or OverflowError if the address cannot be bound."""

@@ -26,6 +26,10 @@ from tests.review import sample_runs
 CLIP = bytes(range(256)) * 40
 OTHER = CLIP[::-1]
 DIGEST = hashlib.sha256(CLIP).hexdigest()
+CUT = (
+    b"POST /TOKEN/api/verdict HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+)
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 
 
@@ -433,3 +437,29 @@ def test_an_address_in_use_is_an_error(rundir: RunDir) -> None:
             await start(source, board, log, "ann", Address(port=port))
 
     on_loopback(rundir, work)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        CUT,
+    ],
+    ids=["TLS", "two hosts", "long", "cut"],
+)
+def test_a_broken_request_writes_nothing_to_the_terminal(
+    rundir: RunDir, request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(client: Client) -> None:
+        _, _, host, token, _ = client.server.url.split("/")
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(host.split(":")[1]))
+        writer.write(request_bytes.replace(b"TOKEN", token.encode()).replace(b"HOST", host.encode()))
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+        assert (await client.json("api/batch"))["head"]["total"] == 3
+
+    on_loopback(rundir, work)
+    assert caplog.text == ""
