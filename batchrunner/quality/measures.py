@@ -25,6 +25,7 @@ _FLAT_DEVIATION = 2.5
 # An encoder refines the first repeats of a frame and refreshes later ones: most repeats are exact, some only near.
 _EXACT_MEAN = 0.03
 _NEAR_MOST, _NEAR_MEAN = 8, 0.8
+_FIRST_MOST, _FIRST_MEAN = 12, 1.5  # of the first two repeats, which a strong compression refines most
 _EXACT_SHARE = 0.8  # of the frames of a frozen run
 _BLOCK = 256  # frames at a time, because the clip as floating-point numbers takes eight times its memory
 _SHORTEST_RUN = 8  # fewer repeats are a matter of the frame rate
@@ -126,7 +127,10 @@ def _frozen(most: NDArray[np.int16], change: NDArray[np.float64]) -> Flags:
     found = np.zeros(len(most), np.bool_)
     for start, end in _runs((most <= _NEAR_MOST) & (change < _NEAR_MEAN)):
         if end - start >= _SHORTEST_RUN and (change[start:end] < _EXACT_MEAN).mean() >= _EXACT_SHARE:
-            found[start:end] = True
+            first = start
+            while start - first < 2 and most[first - 1] <= _FIRST_MOST and change[first - 1] < _FIRST_MEAN:
+                first -= 1
+            found[first:end] = True
     return found
 
 

@@ -53,7 +53,7 @@ def test_twenty_black_frames_are_found(source: Any, reference: Path, tmp_path: P
     assert measured(path, reference)["quality"]["black_frames"] == 20
 
 
-@pytest.mark.parametrize("crf", [18, 23, 30])
+@pytest.mark.parametrize("crf", [18, 23, 30, 36])
 def test_eighty_nine_frozen_frames_are_found(source: Any, reference: Path, tmp_path: Path, crf: int) -> None:
     result = with_other_subject(source, 1)
     result[11:100] = result[10]
