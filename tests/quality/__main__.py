@@ -60,17 +60,17 @@ def scenes(folder: Path, number: int, rng: Random) -> Iterator[Sample]:
     sound = tone if kind == "silence" else rng.choice((tone, None))
     reference = write(folder / "reference.mp4", source, sound)
     result = with_other_subject(source, number)
-    about = f"seed {number}, {width_px}x{height_px}, {frames} frames, crf {crf}"
-    yield Sample(f"clean, {about}", write(folder / "clean.mp4", result, sound, crf), reference)
+    label = f"seed {number}, {width_px}x{height_px}, {frames} frames, crf {crf}"
+    yield Sample(f"clean, {label}", write(folder / "clean.mp4", result, sound, crf), reference)
     path = folder / f"{kind}.mp4"
     if kind in FAULTS:
         plant, measure, count = FAULTS[kind]
         plant(result, rng.randrange(10, frames - count - 5))
-        yield Sample(f"{kind}, {about}", write(path, result, sound, crf), reference, (kind,), measure, count)
+        yield Sample(f"{kind}, {label}", write(path, result, sound, crf), reference, (kind,), measure, count)
     elif kind == "echo":
-        yield Sample(f"echo, {about}", write(path, source, sound, crf), reference, ("echo",))
+        yield Sample(f"echo, {label}", write(path, source, sound, crf), reference, ("echo",))
     else:
-        yield Sample(f"silence, {about}", write(path, result, silence, crf), reference, ("audio",))
+        yield Sample(f"silence, {label}", write(path, result, silence, crf), reference, ("audio",))
 
 
 def renders(folder: Path, number: int, rng: Random) -> Iterator[Sample]:
