@@ -67,6 +67,11 @@ def over_budget(limits: Limits, today: float, month: float, estimate: float | No
             continue
         if estimate is None:
             return "price_unknown", f"its price is unknown, and the account has a budget ({setting} in config.yaml)"
+        if round(spent - limit, 2) > 0:
+            return setting, (
+                f"the account's budget is exceeded: ${usd(spent):,.2f} is spent or reserved, of {setting} "
+                f"(${usd(limit):,.2f}) in config.yaml"
+            )
         if round(spent + estimate - limit, 2) > 0:
             return setting, (
                 f"the account's budget is reached: {setting} of ${usd(limit):,.2f} in config.yaml, of which "

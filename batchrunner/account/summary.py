@@ -10,6 +10,7 @@ from typing import Any
 
 from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING
+from batchrunner.plan.prices import overrun_in_sql
 from batchrunner.plan.settlement import REACH_S
 
 _UNBILLED = ("refused", "failed", "claimed")
@@ -44,8 +45,8 @@ class Summary:
     """The account over the days from `first` to `last` (numbers of UTC days).
 
     settled, quoted, estimated: the parts of the spend that are known from the provider's transactions, from its
-    replies, and from the price table only. unsettled: completed generations whose charge is not settled. today, month:
-    spend of the current day and month.
+    replies, and from the price table only. unsettled: completed generations whose charge is not settled. overrun: the
+    sum by which quotes and charges are above their estimates. today, month: spend of the current day and month.
     """
 
     first: int
@@ -57,6 +58,7 @@ class Summary:
     quoted: float
     estimated: float
     unsettled: int
+    overrun: float
     today: float
     month: float
     in_flight: Sequence[OpenJob]
@@ -84,6 +86,7 @@ def summarize(
         quoted=amounts[1],
         estimated=amounts[2],
         unsettled=amounts[3],
+        overrun=amounts[4],
         today=current[0],
         month=current[1],
         in_flight=_open(connection, account, "takes_slot = 1 AND state = 'in_flight'"),
@@ -99,23 +102,25 @@ def first_unsettled_at(connection: sqlite3.Connection, account: str, now: float)
     return None if found is None else float(found)
 
 
-def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float, int]:
+def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float, int, float]:
     query = (
         "SELECT coalesce(sum(CASE WHEN charge IS NOT NULL THEN cost END), 0.0), "
         "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NOT NULL THEN cost END), 0.0), "
         "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NULL THEN cost END), 0.0), "
-        f"count(CASE WHEN {_UNSETTLED} AND outcome = 'succeeded' THEN 1 END) "
+        f"count(CASE WHEN {_UNSETTLED} AND outcome = 'succeeded' THEN 1 END), "
+        f"coalesce(sum(CASE WHEN cost > 0 THEN {overrun_in_sql('coalesce(charge, quote)', 'estimate')} END), 0.0) "
         "FROM submissions WHERE account = :account AND at >= :since AND at < :until"
     )
-    settled, quoted, estimated, unsettled = connection.execute(query, values).fetchone()
-    return float(settled), float(quoted), float(estimated), int(unsettled)
+    settled, quoted, estimated, unsettled, overrun = connection.execute(query, values).fetchone()
+    return float(settled), float(quoted), float(estimated), int(unsettled), float(overrun)
 
 
 def _grouped(connection: sqlite3.Connection, name: str, values: dict[str, Any]) -> list[Amount]:
     query = (
         f"SELECT {name}, count(*), sum(cost) FROM submissions JOIN batches USING (batch_id) "
         f"WHERE submissions.account = :account AND at >= :since AND at < :until "
-        f"AND outcome NOT IN ({', '.join(repr(item) for item in _UNBILLED)}) GROUP BY 1 ORDER BY 1"
+        f"AND (charge IS NOT NULL OR outcome NOT IN ({', '.join(repr(item) for item in _UNBILLED)})) "
+        "GROUP BY 1 ORDER BY 1"
     )
     return [Amount(str(group), number, float(cost)) for group, number, cost in connection.execute(query, values)]
 

@@ -152,6 +152,8 @@ def as_text(shown: View) -> str:
     kinds = {"settled": summary.settled, "quoted": summary.quoted, "estimated": summary.estimated}
     if summary.credits:
         lines.append("  " + ", ".join(f"{dollars(amount)} {kind}" for kind, amount in kinds.items() if amount))
+    if summary.overrun:
+        lines.append(f"  {dollars(summary.overrun)} more than was estimated")
     if summary.unsettled:
         lines.append(f"  {count_text(summary.unsettled, 'charge')} not settled: the service does not list them yet")
     if summary.last > summary.first:
@@ -192,6 +194,7 @@ def as_json(shown: View) -> dict[str, Any]:
         "quoted_usd": round(usd(summary.quoted), 6),
         "estimated_usd": round(usd(summary.estimated), 6),
         "unsettled_charges": summary.unsettled,
+        "overrun_usd": round(usd(summary.overrun), 6),
         "by_day": amounts(days),
         "by_batch": amounts(summary.batches),
         "by_model": amounts(summary.models),

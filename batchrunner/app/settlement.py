@@ -74,10 +74,9 @@ async def _store(journal: Journal, records: JobRecords, changed: list[Record]) -
 def _outcome(deps: Dependencies, records: JobRecords) -> tuple[str, str]:
     left = len(unsettled(records.view.values(), deps.clock.now()))
     total = sum(spend_of(record).settled for record in records.view.values())
-    text = f"the service's transactions list {dollars(total)} for this batch"
     if not left:
-        return SETTLED, f"{text}: all charges are settled"
-    return QUOTED, f"{text}; {count_text(left, 'charge')} not listed yet, and as quoted until then"
+        return SETTLED, f"all charges of this batch are settled: {dollars(total)}"
+    return QUOTED, f"{dollars(total)} of this batch is settled; {count_text(left, 'charge')} not listed yet: as quoted"
 
 
 def _notice(deps: Dependencies, message: str, *, routine: bool = False) -> None:

@@ -162,7 +162,7 @@ def _money(report: Mapping[str, Any]) -> str:
         notes.append(f"the service charged {dollars_of(money['overrun_usd'])} more than was estimated")
     if money.get("settle_command"):
         charges = count_text(money["unsettled"], "charge")
-        notes.append(f"{charges} not settled yet; {money['settle_command']} settles what the service lists")
+        notes.append(f"{charges} not settled yet ({money['settle_command']} settles what the service lists)")
     if money["unpriced"]:
         notes.append(f"{count_text(money['unpriced'], 'generation')} of unknown price")
     if report["provider"] == "sandbox" and (money["spent"] or money["reserved"]):

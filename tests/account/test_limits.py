@@ -112,3 +112,9 @@ def test_a_budget_is_used_to_its_end_and_not_further() -> None:
 def test_an_unknown_price_does_not_fit_into_a_budget() -> None:
     assert over_budget(Limits(credits_per_day=10.0), 0.0, 0.0, None)[0] == "price_unknown"
     assert over_budget(Limits(concurrency=1), 0.0, 0.0, None) == ("", "")
+
+
+def test_a_budget_that_charges_have_passed_is_called_exceeded() -> None:
+    kind, why = over_budget(Limits(credits_per_day=6e6), 6.4e6, 6.4e6, 1e5)
+    assert kind == "max_cost_per_day"
+    assert "exceeded: $3.20 is spent or reserved, of max_cost_per_day ($3.00)" in why

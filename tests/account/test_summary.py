@@ -81,6 +81,7 @@ def test_a_settled_charge_counts_instead_of_its_quote(tmp_path: Path) -> None:
     index.close()
     found = summary(tmp_path, *month_of(NOW))
     assert (found.settled, found.quoted, found.estimated) == (4.5 * PRICE, 0.0, 2 * PRICE)
+    assert found.overrun == 2.5 * PRICE
     with viewed(tmp_path / "state") as connection:
         assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (6.5 * PRICE,)
 

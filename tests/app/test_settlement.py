@@ -57,7 +57,7 @@ def test_charges_that_are_listed_late_are_settled_by_the_next_run(tmp_path: Path
         assert "2 charges not listed yet" in notices(sim)[0]
         command = money(sim)["settle_command"]
         assert command == "batchrunner account"
-        assert f"2 charges not settled yet; {command}" in writer.status_text(sim.report)
+        assert f"2 charges not settled yet ({command}" in writer.status_text(sim.report)
         await sim.clock.sleep(3600)
         assert await sim.run(entries("a", "b", "c"), **PRICED) == 0
         assert (money(sim)["unsettled"], money(sim)["settled_usd"]) == (1, pytest.approx(charged(sim) * 2 / 3))
