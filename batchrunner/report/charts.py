@@ -95,7 +95,7 @@ def generation_times(tries: Iterable[Try]) -> Chart | None:
     middle = median(durations_s)
     chart["marks"] = [{"x": _x(middle / step, len(counts)), "label": f"median {length_text(middle)}"}]
     slow = (
-        f"; one in ten durations_s more than {length_text(quantiles(durations_s, n=10)[-1])}"
+        f"; one in ten takes more than {length_text(quantiles(durations_s, n=10)[-1])}"
         if len(durations_s) >= 10
         else ""
     )

@@ -1,7 +1,8 @@
 """The gallery: a card, filter values and provenance for each job. Pure.
 
-A large batch has more jobs than a page can show; `places` selects the jobs with a card. Rule: the template writes the
-visible data, which is small. The page's script shows the rest on request; its texts are made printable here.
+A large batch has more jobs than a page can show; `places` selects the jobs with a card, and the takes of a job follow
+each other. Rule: the template writes the visible data, which is small. The page's script shows the rest on request; its
+texts are made printable here.
 """
 
 from collections import Counter
@@ -11,11 +12,15 @@ from typing import Any
 from batchrunner.formatting import count_text, length_text, printable, size_text
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelInput
+from batchrunner.quality.marks import suspicion
+from batchrunner.report.labels import label, stem
 
 Card = dict[str, Any]
 
 MOST = 2000  # cards on a page: it opens in about a second
+FIRST = 60  # cards that are visible before more are opened
 _NEEDY = ("failed", "in_doubt")
+_VERDICTS = {"accept": "accepted", "reject": "rejected"}
 
 
 def places(states: Sequence[str]) -> list[int]:
@@ -47,37 +52,72 @@ def left_out(totals: Mapping[str, int], shown: Mapping[str, int]) -> list[tuple[
     return [(state, shown.get(state, 0), totals[state]) for state in states if totals[state]]
 
 
-def card(job: dict[str, Any]) -> Card:
-    """Return the visible data of a job's card."""
-    values = [str(job["request"].get("resolution", ""))]
-    if job["width_px"] and job["height_px"]:
-        values.append(f"{job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}")
-    if job["duration_s"]:
-        values.append(length_text(job["duration_s"]))
-    if job["bytes"] is not None:
-        values.append(size_text(job["bytes"]))
-    generated_s = job["times"]["generation_s"]
-    if generated_s is not None:
-        values.append(f"generated in {length_text(generated_s)}")
+def cards(jobs: Sequence[dict[str, Any]]) -> list[Card]:
+    """Return the visible data of the cards, with the takes of a job next to each other."""
+    takes = Counter(job["job"] for job in jobs)
+    firsts: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        firsts.setdefault(job["job"], place)
+    return [_card(job, takes[job["job"]]) for job in sorted(jobs, key=lambda job: (firsts[job["job"]], job["take"]))]
+
+
+def _card(job: dict[str, Any], takes: int) -> Card:
+    """Return the visible data of a job's card. takes: the number of takes of the job on the page.
+
+    facts: (name, text). suspicion: of the clip's marks. remarks: what looks wrong with the clip.
+    """
     panes = _panes(job)
+    title, subtitle = label(job, [job["inputs"][item.name]["source"] for item in inputs_of(job)])
+    marks = job["quality"]["marks"] if job["quality"] else []
+    rejected = {mark["message"] for mark in marks if mark["action"] == "reject"}
+    remarks = dict.fromkeys((*job["warnings"], *(mark["message"] for mark in marks)))
     return {
         "job": job,
+        "title": title,
+        "subtitle": subtitle,
+        "take": f"take {job['take']}" if takes > 1 or job["take"] > 1 else "",
         "resolution": str(job["request"].get("resolution", "")),
-        "facts": [value for value in values if value],
-        "strip": f"strip-{job['sha256']}" if job["file"] else "",
+        "facts": _shown_values(job),
+        "remarks": [f"{text} (reject)" if text in rejected else text for text in remarks],
+        "verdict": _verdict(job),
+        "suspicion": round(suspicion(job), 3),
+        "clip": f"strip-{job['sha256']}" if job["file"] else "",
         "reference": next((pane["key"] for pane in panes if pane["kind"] == "video"), ""),
         "panes": panes,
     }
 
 
+def _shown_values(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts of a job that cards and table show, by name."""
+    generated_s = job["times"]["generation_s"]
+    width_px, height_px = job["width_px"], job["height_px"]
+    known = (
+        ("dimensions", f"{width_px}\N{MULTIPLICATION SIGN}{height_px}" if width_px and height_px else ""),
+        ("resolution", str(job["request"].get("resolution", ""))),
+        ("length", length_text(job["duration_s"]) if job["duration_s"] else ""),
+        ("size", size_text(job["bytes"]) if job["bytes"] is not None else ""),
+        ("generated", f"made in {length_text(generated_s)}" if generated_s is not None else ""),
+    )
+    return [(name, text) for name, text in known if text]
+
+
+def _verdict(job: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict on a clip: kind and text; both are "" if there is none."""
+    found = job.get("verdict") or {"verdict": "none"}
+    if found["verdict"] not in _VERDICTS:
+        return {"kind": "", "text": ""}
+    text = _VERDICTS[found["verdict"]]
+    return {"kind": found["verdict"], "text": ": ".join(filter(None, (text, ", ".join(found["reasons"]))))}
+
+
 def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the inputs of a job: kind, key of the poster ("" if there is none), label and caption."""
+    """Return the inputs of a job: kind, key of the poster ("" if there is none), label, caption and name."""
     shown = []
     for known in inputs_of(job):
-        digest = job["inputs"][known.name]["sha256"]
+        digest, source = job["inputs"][known.name]["sha256"], job["inputs"][known.name]["source"]
         caption = known.label.partition(" ")[0].lower()
         key = f"{known.kind}-{digest}" if digest else ""
-        shown.append({"kind": known.kind, "key": key, "label": known.label, "caption": caption})
+        shown.append({"kind": known.kind, "key": key, "label": known.label, "caption": caption, "name": stem(source)})
     return shown
 
 
@@ -90,9 +130,15 @@ def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
 
 
 def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """Return the filter values with the number of jobs of each: states, resolutions, tags as ``key: value``."""
+    """Return the filter values with the number of jobs of each.
+
+    States, resolutions, verdicts, marks (``marked``), and tags as ``key: value``.
+    """
     states, resolutions, tags = Counter[str](), Counter[str](), Counter[str]()
+    verdicts, marked = Counter[str](), 0
     for job in jobs:
+        verdicts[_verdict(job)["kind"]] += 1
+        marked += bool(job["warnings"] or (job["quality"] and job["quality"]["marks"]))
         states[job["state"]] += 1
         resolutions[str(job["request"].get("resolution", ""))] += 1
         tags.update(tag_texts(job))
@@ -100,6 +146,8 @@ def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     return {
         "state": [(state, states[state]) for state in order if states[state]],
         "resolution": sorted(resolutions.items()),
+        "verdict": [(kind, verdicts[kind]) for kind in _VERDICTS if verdicts[kind]],
+        "marked": [("yes", marked)] if marked else [],
         "tag": sorted(tags.items())[:200],
     }
 
@@ -110,10 +158,11 @@ def tag_texts(job: dict[str, Any]) -> list[str]:
 
 
 def details(job: dict[str, Any]) -> dict[str, Any]:
-    """Return a job's data for the page's script. tags: filter values. rows: the provenance as (label, text)."""
+    """Return a job's data for the page's script. id. tags: filter values. rows: the provenance as (label, text)."""
     inputs = inputs_of(job)
     parameters = [item for item in job["request"].items() if item[0] not in {"model", *job["inputs"]}]
     rows = [
+        ("Id", job["id"]),
         ("Fingerprint", job["fingerprint"]),
         ("Model", job["request"]["model"]),
         ("Parameters", ", ".join(f"{name} {value}" for name, value in parameters)),
@@ -128,9 +177,20 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
     if times:
         rows.append(("Times", times))
     if job["file"]:
-        rows.append(("File", f"{job['file']}, {job['bytes']:,} bytes"))
+        rows.append(
+            (
+                "File",
+                f"{job['file']}, {job['bytes']:,} bytes, {job['width_px']}\N{MULTIPLICATION SIGN}{job['height_px']}",
+            )
+        )
         rows.append(("SHA-256", job["sha256"]))
-    return {"tags": tag_texts(job), "rows": [(label, printable(text)) for label, text in rows if text]}
+    if (verdict := job.get("verdict")) and verdict["note"]:
+        rows.append(("Note", verdict["note"]))
+    return {
+        "id": printable(job["id"]),
+        "tags": tag_texts(job),
+        "rows": [(label, printable(text)) for label, text in rows if text],
+    }
 
 
 def _input(item: dict[str, Any]) -> str:

@@ -20,16 +20,17 @@ from urllib.parse import quote
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
 from batchrunner.media.posters import Pictures
 from batchrunner.plan.prices import dollars
-from batchrunner.report import gallery
+from batchrunner.report import gallery, overview
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
 from batchrunner.report.failure_groups import causes
-from batchrunner.report.text import headline, next_steps
+from batchrunner.report.text import headline
 from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MOST_EARLIER = 500
+_MOST_ACTIONS = 5  # visible before more are opened
 _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
@@ -41,24 +42,22 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
     done, earlier = AttemptTable(report["jobs"]), AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
     jobs = [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
-    facets = gallery.facets(jobs)
+    cards, facets = gallery.cards(jobs), gallery.facets(jobs)
     return environment.get_template("report.html.j2").render(
         report=report,
-        headline=headline(report),
+        **_first_screen(report),
         style=style,
         style_hash=_digest(style),
         script=script,
         script_hash=_digest(script),
-        causes=(found := causes(report)),
         earlier_jobs=[dict(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
-        next_steps=next_steps(report, found),
-        cards=[gallery.card(job) for job in jobs],
+        cards=cards,
+        first=gallery.FIRST,
         facets=facets,
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),
-        data=_data([gallery.details(job) for job in jobs]),
+        data=_data([gallery.details(card["job"]) for card in cards]),
         posters=_data(dict(shown.posters)),
         clips=_data(dict(shown.clips)),
-        has_posters=bool(shown.posters),
         timeline=timeline(report, done, spans),
         charts=[
             (
@@ -76,6 +75,20 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         phases=PHASES,
         call_statuses=CALL_STATUSES,
     )
+
+
+def _first_screen(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the template's values for the top of the page and the list of actions."""
+    return {
+        "headline": overview.headline(report),
+        "summary": headline(report),
+        "tiles": overview.tiles(report),
+        "bars": overview.bars(report),
+        "money_notes": overview.money_notes(report),
+        "advice": overview.advice(report),
+        "actions": overview.actions(causes(report)),
+        "most_actions": _MOST_ACTIONS,
+    }
 
 
 def _digest(text: str) -> str:

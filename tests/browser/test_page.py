@@ -14,9 +14,10 @@ import pytest
 
 from batchrunner.job import Entry, Snapshot
 from batchrunner.media.posters import BUDGET_BYTES
-from batchrunner.report import writer
+from batchrunner.report import overview, writer
 from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.timeline import MOST_ROWS
+from batchrunner.review.verdicts import Verdict, VerdictLog
 from tests.browser import sample_batches
 from tests.browser.conftest import HOSTILE_TAG, absent
 from tests.report.test_report import HOSTILE, built, hostile
@@ -57,7 +58,7 @@ def wicked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_summary_says_what_happened_and_what_to_do(visit: Any, run_folder: Path) -> None:
     page = visit(run_folder / "report.html").page
     report = json.loads((run_folder / "report.json").read_bytes())
-    assert page.locator(".headline").inner_text() == writer.headline(report)
+    assert page.locator(".headline").inner_text() == overview.headline(report)
     totals = report["totals"]
     assert totals["failed"] in {1, 2}, "one of the two refused jobs may be the one in doubt"
     assert (totals["in_doubt"], totals["succeeded"]) == (1, 5 - totals["failed"])
@@ -76,7 +77,8 @@ def test_posters_of_clip_reference_and_character_are_shown(visit: Any, run_folde
     card = page.locator(".card[data-state=succeeded]").first
     card.scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
-    assert card.locator("img").count() == 4
+    assert card.locator("img").count() == 3
+    card.locator("summary").click()
     assert card.locator(".strip img").get_attribute("alt").startswith("First, middle and last frame of scene-")
     wide = card.locator(".strip img").evaluate("(image) => image.naturalWidth / image.naturalHeight")
     assert wide == pytest.approx(3, abs=0.05)
@@ -115,7 +117,7 @@ def test_filters_work_and_are_kept_in_the_address(visit: Any, run_folder: Path) 
     page.get_by_role("searchbox").fill("SCENE-4")
     assert shown(page) == ["scene-4"]
     page.get_by_role("searchbox").fill("")
-    page.get_by_role("combobox").select_option("take: 1")
+    page.get_by_role("combobox", name="Tag").select_option("take: 1")
     assert shown(page) == ["scene-1", "scene-3", "scene-5"]
     page.get_by_role("button", name="720p").click()
     assert shown(page) == ["scene-5"]
@@ -176,19 +178,134 @@ def test_hostile_text_is_inert(visit: Any, run_folder: Path, wicked: Path) -> No
 def test_a_phone_needs_no_sideways_scroll(visit: Any, which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
     page = visit(path / "report.html" if which == "run_folder" else path, **PHONE).page
-    page.locator(".card").last.scroll_into_view_if_needed()
+    page.locator(".card:visible").last.scroll_into_view_if_needed()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert no_sideways_scroll(page)
 
 
 def test_two_thousand_jobs_load_and_filter(visit: Any, large: Path) -> None:
     assert large.stat().st_size + BUDGET_BYTES < 20_000_000, "with as many posters as a page may have"
-    page = visit(large).page
+    page = visit(large, reduced_motion="reduce").page  # hovering plays nothing
     assert page.locator(".card").count() == 2000
     assert page.locator("video, .card img").count() == 0
     assert page.locator(".card *").count() < 2000 * 40
+    assert page.locator(".card:visible").count() == 60
+    page.get_by_role("button", name="Show 60 more").click()
+    assert page.locator(".card:visible").count() == 120
     page.locator(".chips [value=in_doubt]").click()
     assert page.locator(".card:visible").count() == page.locator(".card[data-state=in_doubt]").count() > 0
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Show all 2,000").click()
+    assert page.locator(".card:visible").count() == 2000
+    assert not page.locator(".opener").is_visible()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, large: Path) -> dict[int, Path]:
+    """Pages of 3, 319 and 2,000 jobs."""
+    found = {2000: large}
+    for jobs in (3, 319):
+        folder = tmp_path_factory.mktemp(f"jobs-{jobs}")
+        writer.write(sample_batches.sample_batch(jobs), folder, "0.1.0")
+        found[jobs] = folder / "report.html"
+    return found
+
+
+@pytest.mark.parametrize("width_px", [1280, 390])
+@pytest.mark.parametrize("jobs", [3, 319, 2000])
+def test_a_page_of_any_size_is_short_and_has_no_holes(
+    visit: Any, pages: dict[int, Path], jobs: int, width_px: int
+) -> None:
+    page = visit(pages[jobs], viewport={"width": width_px, "height": 900}).page
+    assert page.evaluate("document.documentElement.scrollHeight") <= 6000
+    assert no_sideways_scroll(page)
+    assert page.locator(".tile").count() == 4
+    assert page.locator(".card:visible").count() == min(jobs, 60 if width_px > 640 else 10)
+    boxes = page.locator(".card:visible").evaluate_all(
+        "(cards) => cards.map((card) => card.getBoundingClientRect()).map((box) => [box.top, box.height, box.width])"
+    )
+    rows: dict[float, set[tuple[float, float]]] = {}
+    for top, height, width in boxes:
+        rows.setdefault(round(top), set()).add((round(height), round(width)))
+    assert all(len(sizes) == 1 for sizes in rows.values()), "the cards of a row have one size"
+    if width_px == 1280:
+        line_px = page.locator(".headline").evaluate("(line) => parseFloat(getComputedStyle(line).lineHeight)")
+        assert page.locator(".headline").bounding_box()["height"] < 1.5 * line_px, "one line"
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rehearsal of four jobs: three takes of one, a rejected clip, one with marks, one with the id of its inputs."""
+    shot = sample_batches.sample_batch(12)
+    done = [entry for entry in shot.entries if shot.records[entry.job.fingerprint].result][:6]
+    names = (("a", 1), ("b", 1), ("a.t2", 2), ("walk-admiral-480p-0123456789", 1), ("a.t3", 3), ("Élodie danse", 1))
+    entries = tuple(
+        replace(entry, id=name, job=replace(entry.job, take=take))
+        for entry, (name, take) in zip(done, names, strict=True)
+    )
+    records = dict(shot.records)
+    for entry, frames in ((entries[1], 20), (entries[5], 90)):
+        record = records[entry.job.fingerprint]
+        assert record.result is not None
+        measures = {"version": 1, "frames": 150, "measured_frames": 150, "duration_s": 2.4, "frozen_frames": frames}
+        result = replace(record.result, quality={**measures, "digest": entry.id})
+        records[entry.job.fingerprint] = replace(record, result=result)
+    folder = tmp_path_factory.mktemp("reviewed")
+    (folder / ".batchrunner").mkdir()
+    with VerdictLog(folder) as log:
+        for entry, verdict, reasons in ((entries[2], "accept", ()), (entries[4], "reject", ("hands", "<b>face</b>"))):
+            clip = records[entry.job.fingerprint].result
+            assert clip is not None
+            log.append(Verdict(entry.id, entry.take, entry.job.fingerprint, clip.sha256, verdict, reasons))
+    writer.write(Snapshot(replace(shot.run, provider="sandbox"), entries, records), folder, "0.1.0")
+    return folder / "report.html"
+
+
+def test_takes_stay_together_and_verdicts_and_stand_ins_are_shown(visit: Any, reviewed: Path) -> None:
+    page = visit(reviewed, reduced_motion="reduce").page
+    assert shown(page) == ["a", "a", "a", "b", "walk \N{MULTIPLICATION SIGN} admiral", "Élodie danse"]
+    assert page.locator(".badge.take").all_inner_texts() == ["take 1", "take 2", "take 3"]
+    assert page.locator(".card .badge.accept").all_inner_texts() == ["✓ accepted"]
+    assert page.locator(".card .badge.reject").all_inner_texts() == ["✕ rejected: hands, <b>face</b>"]
+    assert page.locator(".pane.result .cap").all_inner_texts() == ["stand-in"] * 6
+    assert "stand-ins" in page.locator("header").inner_text()
+    assert "1 accepted, 1 rejected" in page.locator(".tiles").inner_text()
+    page.get_by_role("button", name="rejected").click()
+    assert page.locator(".card:visible .badge.take").all_inner_texts() == ["take 3"]
+    assert page.url.endswith("#verdict=reject")
+    page.get_by_role("button", name="rejected").click()
+    page.get_by_role("button", name="marked").click()
+    assert shown(page) == ["b", "Élodie danse"]
+
+
+@pytest.mark.parametrize("view", ["Gallery", "Table"])
+def test_both_views_can_be_sorted_by_suspicion(visit: Any, reviewed: Path, view: str) -> None:
+    page = visit(reviewed, reduced_motion="reduce").page
+    page.get_by_role("button", name=view).click()
+    names = ".card:visible h3 bdi" if view == "Gallery" else ".table tbody th"
+    page.get_by_role("combobox", name="Order").select_option("most suspicious first")
+    found = page.locator(names).all_inner_texts()
+    assert found[:2] == ["Élodie danse", "b"]
+    assert "sort=suspicion" in page.url
+    assert ("view=table" in page.url) == (view == "Table")
+    page.get_by_role("combobox", name="Order").select_option("manifest")
+    assert page.locator(names).first.inner_text() in {"a", "a take 1"}
+
+
+def test_the_table_has_a_row_for_each_job_with_its_marks(visit: Any, reviewed: Path) -> None:
+    page = visit(reviewed, reduced_motion="reduce").page
+    page.get_by_role("button", name="Table").click()
+    assert page.locator(".card:visible").count() == 0
+    rows = page.locator(".table tbody tr").all_inner_texts()
+    assert len(rows) == 6
+    assert "✕ rejected: hands, <b>face</b>" in rows[2]
+    assert "90 frames repeat the frame before them" in rows[5]
+    page.get_by_role("searchbox").fill("0123456789")
+    assert page.locator(".table tbody th").all_inner_texts() == ["walk \N{MULTIPLICATION SIGN} admiral"], (
+        "also the id finds a job"
+    )
+    page.reload()
+    assert page.locator(".table tbody tr").count() == 1
 
 
 def test_a_batch_with_more_jobs_than_cards_says_so(visit: Any, tmp_path: Path) -> None:
@@ -218,8 +335,13 @@ def test_the_page_prints(visit: Any, run_folder: Path) -> None:
     assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") > 3, "posters are printed, visible or not"
 
 
-@pytest.mark.parametrize(("which", "scheme"), [("run", "light"), ("many", "dark")])
-def test_axe_finds_no_violation(visit: Any, run_folder: Path, tmp_path: Path, scheme: str, which: str) -> None:
+@pytest.mark.parametrize(
+    ("which", "scheme"),
+    [("run", "light"), ("run", "dark"), ("many", "dark"), ("many", "light"), ("table", "light"), ("table", "dark")],
+)
+def test_axe_finds_no_violation(
+    visit: Any, run_folder: Path, reviewed: Path, tmp_path: Path, scheme: str, which: str
+) -> None:
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         absent("axe is not installed (pip install -e '.[browser]')")
@@ -228,7 +350,9 @@ def test_axe_finds_no_violation(visit: Any, run_folder: Path, tmp_path: Path, sc
     if which == "many":
         writer.write(sample_batches.sample_batch(MOST_ROWS + 1), tmp_path, "0.1.0")
         path = tmp_path / "report.html"
-    page = visit(path, color_scheme=scheme).page
+    page = visit(reviewed if which == "table" else path, color_scheme=scheme).page
+    if which == "table":
+        page.get_by_role("button", name="Table").click()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     page.evaluate(Path(spec.origin).with_name("axe.min.js").read_text("utf-8"))
     found = page.evaluate("axe.run()")

@@ -340,7 +340,7 @@ def test_the_page_is_complete_and_loads_nothing() -> None:
         "media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     links = {attrs["href"] for tag, attrs in page.tags if tag in {"a", "link"}}
-    assert links == {"./job-0.mp4", "#results", "data:,"}
+    assert links == {"./job-0.mp4", "#causes", "#earlier", "#results", "#run", "#timeline", "data:,"}
     assert not any("src" in attrs for _, attrs in page.tags)
     said = " ".join("".join(page.texts).split())
     expected = [
