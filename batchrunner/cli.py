@@ -112,6 +112,12 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--only", multiple=True, metavar="ID|GLOB", help=text)(command)
 
 
+def _retakes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that adds takes."""
+    text = "Add the next take of each job whose latest take was rejected, or of the job with this id; repeatable."
+    return click.option("--retake", multiple=True, metavar="rejected|ID", help=text)(command)
+
+
 def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that set a manifest's variables."""
     text = "Let ${NAME} in the manifest read this environment variable; repeatable."
@@ -179,6 +185,7 @@ def init(folder: Path, path: Path, force: bool) -> int:
 @click.argument("manifest", type=_PATH)
 @_variables
 @_selection
+@_retakes
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="Same as plan; submits nothing.")
 @click.option(
@@ -250,6 +257,7 @@ def validate(
 @click.argument("manifest", type=_PATH)
 @_variables
 @_selection
+@_retakes
 @_run_settings
 @_rehearsals
 @click.option("--all", "every", is_flag=True, help="List all jobs, also in a large batch.")
@@ -544,10 +552,11 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
-    from batchrunner.app import price_list
+    from batchrunner.app import price_list, takes
     from batchrunner.app import setup as prepare
     from batchrunner.plan import render
 
+    setup = takes.settled(setup)
     for warning in setup.notices:
         click.echo(f"warning: {printable(warning)}", err=True)
     setup, account = price_list.view_account(setup, os.environ)

@@ -8,6 +8,7 @@ The table `TRANSITIONS` is the state machine. `advance` makes all moves; an ille
 nothing. Records are frozen: a change creates a new record. The journal stores records.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,8 @@ OUTCOMES: Mapping[Move, str | None] = {
     Move.RECHECK: "accepted",
 }
 
+
+_TAKE_NAME = re.compile(r"(.+)\.t([1-9][0-9]{0,8})", re.DOTALL)
 
 # The request id of an attempt that takes the generation of another batch begins with this. It was never sent.
 REUSED = "reused."
@@ -168,12 +171,35 @@ class Entry:
     @property
     def base(self) -> str:
         """The id that all takes of the job share: that of the first take."""
-        return self.id.removesuffix(f".t{self.job.take}") if self.job.take > 1 else self.id
+        return base_name(self.id, self.job.take)
 
 
 def take_name(name: str, take: int) -> str:
     """Return the id or file name of a take: ``a`` for the first one of ``a``, then ``a.t2``, ``a.t3``, …"""
     return name if take == 1 else f"{name}.t{take}"
+
+
+def base_name(name: str, take: int) -> str:
+    """Do the reverse of `take_name`."""
+    return name if take == 1 else name.removesuffix(f".t{take}")
+
+
+def named_take(name: str) -> tuple[str, int] | None:
+    """Return first take and number for a name that a take above the first may have; None for other names."""
+    found = _TAKE_NAME.fullmatch(name)
+    return None if found is None or found[2] == "1" else (found[1], int(found[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Retake:
+    """A take that ``run --retake`` added. It stays part of the batch beside the manifest's own takes.
+
+    fingerprint: of the job's first take. run_id: the run that added it; "" for the run that starts now.
+    """
+
+    fingerprint: str
+    take: int
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +363,7 @@ class Snapshot:
     """The state of a batch in the journal: its latest run, the manifest's entries in order, and each job's record.
 
     records: by fingerprint, including jobs of earlier manifests, which are never removed.
-    runs: every run so far, oldest first. timeline_events: of all runs, oldest first.
+    runs: every run so far, oldest first. timeline_events: of all runs, oldest first. retakes: those of all runs.
     """
 
     run: Run
@@ -345,3 +371,4 @@ class Snapshot:
     records: Mapping[str, Record]
     runs: tuple[Run, ...] = ()
     timeline_events: tuple[TimelineEvent, ...] = ()
+    retakes: tuple[Retake, ...] = ()

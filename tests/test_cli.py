@@ -648,6 +648,73 @@ def test_review_of_an_unknown_id_is_a_usage_error(finished: Shell) -> None:
     assert not (finished.run_dir / "review.jsonl").exists()
 
 
+# Takes
+
+
+def test_a_rejected_clip_gets_exactly_one_more_generation(finished: Shell, service: Service) -> None:
+    before = service.accepted()
+    assert finished("review", "night.yaml", "--reject", "second").status == 0
+    planned = json.loads(finished("plan", "night.yaml", "--retake", "rejected", "--json").out)
+    assert planned["submissions"] == 1
+    assert planned["money"]["expected_usd"] > 0
+    assert [(row["id"], row["job"], row["take"], row["action"]) for row in planned["jobs"]] == [
+        ("first", "first", 1, "done"),
+        ("second", "second", 1, "done"),
+        ("second.t2", "second", 2, "new"),
+        ("twin", "twin", 1, "done"),
+    ]
+    assert service.accepted() == before
+    assert finished("run", "night.yaml", "--retake", "rejected").status == 0
+    assert service.accepted() - before == 1
+    assert (finished.run_dir / "second.t2.mp4").exists()
+    ran = finished("run", "night.yaml", "--retake", "rejected")
+    assert ran.status == 0
+    assert "no job's latest take is rejected" in ran.err
+    assert "nothing to do" in finished("run", "night.yaml").err
+    assert service.accepted() - before == 1
+    shown = json.loads(finished("status", "night.yaml", "--json").out)
+    assert [row["id"] for row in shown["jobs"]] == ["first", "second", "second.t2", "twin"]
+    assert finished("review", "night.yaml", "--reject", "second.t2").status == 0
+    assert finished("run", "night.yaml", "--retake", "rejected", "--retake", "second").status == 0
+    assert service.accepted() - before == 2
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--retake", "secnd"], "--retake secnd: no job of the manifest has this id; did you mean second?"),
+        (["--retake", "first", "--only", "first.t3"], "--only first.t3: no job of the manifest has this id"),
+    ],
+)
+def test_a_retake_of_an_unknown_id_changes_nothing(
+    finished: Shell, service: Service, command: str, options: list[str], message: str
+) -> None:
+    before = service.accepted()
+    ran = finished(command, "night.yaml", *options)
+    assert ran.status == 2
+    assert message in ran.err
+    assert service.accepted() == before
+    assert "nothing to do" in finished("run", "night.yaml").err
+
+
+def test_a_recovery_adds_no_takes(finished: Shell) -> None:
+    ran = finished("run", "night.yaml", "--recover", "--retake", "first")
+    assert (ran.status, "cannot be used together" in ran.err) == (2, True)
+
+
+def test_a_retake_does_not_overwrite_an_input(finished: Shell, service: Service) -> None:
+    before = service.accepted()
+    (finished.run_dir / "first.t2.mp4").write_bytes((MEDIA / "bunny.mp4").read_bytes())
+    lines = finished.folder / "night.yaml"
+    more = f"  - {{id: more, video: output/night/first.t2.mp4, image: {MEDIA}/hopper.jpg, shift: 6}}\n"
+    lines.write_text(lines.read_text() + more)
+    ran = finished("run", "night.yaml", "--retake", "first")
+    assert ran.status == 2
+    assert "first.t2.mp4" in ran.err
+    assert service.accepted() == before
+
+
 # Other commands
 
 

@@ -132,7 +132,18 @@ def test_the_manifests_on_the_manifest_page_validate(tmp_path: Path) -> None:
     bare, whole = re.findall(r"```yaml\n(.*?)```", page_text("manifest.md"), re.DOTALL)[:2]
     for text, files in (
         (bare, ["walk-hero-480p-", "run-hero-720p-"]),
-        (whole, ["hero-walk.mp4", "walk-hero-720p-", "x-a-480p.mp4", "x-a-720p.mp4", "x-b-480p.mp4"]),
+        (
+            whole,
+            [
+                "hero-walk.mp4",
+                "hero-walk.t2.mp4",
+                "hero-walk.t3.mp4",
+                "walk-hero-720p-",
+                "x-a-480p.mp4",
+                "x-a-720p.mp4",
+                "x-b-480p.mp4",
+            ],
+        ),
     ):
         (tmp_path / "night.yaml").write_text(text, "utf-8")
         batch = manifest.load(tmp_path / "night.yaml")

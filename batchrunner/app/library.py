@@ -13,12 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from batchrunner.app import setup as setups
+from batchrunner.app import takes
 from batchrunner.errors import ExitStatus, Problem, UsageError
 from batchrunner.events import Event
 from batchrunner.job import Snapshot
 from batchrunner.settings import SETTINGS
 
-_RUN_OPTIONS = ("fast", "faults", "recover")  # options of `run` that are not settings
+_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake")  # options of `run` that are not settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,15 @@ class PlannedJob:
 
     action: ``new``, ``changed``, ``retry``, ``resubmit``, ``fetch``, ``in flight``, ``in doubt``, ``failed`` or
     ``done``. note: the action as text. credits: the estimated price; None if it is unknown or nothing is paid.
+    job, take: the id that all takes of the job share, and the number of the take.
     """
 
     id: str
     action: str
     note: str
     credits: float | None
+    job: str
+    take: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,15 @@ class JobResult:
 
     state: ``succeeded``, ``failed``, ``in_doubt``, ``in_flight`` or ``pending``. file: the clip, None unless the job
     succeeded. error: why the job did not succeed, None if it did or if no reason is known.
+    job, take: the id that all takes of the job share, and the number of the take.
     """
 
     id: str
     state: str
     file: Path | None
     error: Problem | None
+    job: str
+    take: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +111,9 @@ class Batch:
 
     def plan(self) -> Plan:
         """Return the actions that `run` would take now. Sends nothing and writes nothing. Raises JournalError."""
-        plan, projection, _ = setups.plan_batch(self._setup)
+        plan, projection, _ = setups.plan_batch(takes.settled(self._setup))
         jobs = (
-            PlannedJob(row.id, row.action, row.note, row.estimate.credits if row.estimate else None)
+            PlannedJob(row.id, row.action, row.note, row.estimate.credits if row.estimate else None, row.job, row.take)
             for row in plan.rows
         )
         return Plan(
@@ -177,5 +184,5 @@ def _result(status: ExitStatus, snapshot: Snapshot, folder: Path) -> RunResult:
         record = snapshot.records[entry.job.fingerprint]
         file = folder / entry.file if record.result and record.state == "succeeded" else None
         state = "in_doubt" if record.state == "submitting" else str(record.state)
-        jobs.append(JobResult(entry.id, state, file, None if file else record.error))
+        jobs.append(JobResult(entry.id, state, file, None if file else record.error, entry.base, entry.take))
     return RunResult(status, snapshot.run.stopped, tuple(jobs))

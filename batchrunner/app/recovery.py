@@ -13,10 +13,12 @@ from typing import Any
 
 from batchrunner.app.signs import require_no_signs, signs
 from batchrunner.errors import BatchrunnerError, JournalError
-from batchrunner.job import Attempt, Entry, PlacedFile, Record, Result, Run, State
+from batchrunner.job import Attempt, Entry, Job, PlacedFile, Record, Result, Retake, Run, State
 from batchrunner.journal import salvage
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.witness import Mark, Witness
+from batchrunner.manifest.fingerprint import take_of
+from batchrunner.manifest.takes import with_retakes
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
@@ -66,19 +68,27 @@ def _recovered(
     except JournalError as error:
         if not error.recoverable or not path.is_file():
             raise
-    read = salvage.readable(path, {entry.job.fingerprint: entry.job for entry in entries})
     reported = _reported_remains(rundir, entries, recover())
+
+    def named(retakes: Sequence[Retake]) -> Mapping[str, Job]:
+        return {entry.job.fingerprint: entry.job for entry in with_retakes(entries, (*reported.retakes, *retakes))}
+
+    read = salvage.readable(path, named)
     remains = salvage.Remains(
-        read.runs or reported.runs, reported.records | read.records, reported.files | read.files, read.timeline_events
+        read.runs or reported.runs,
+        reported.records | read.records,
+        reported.files | read.files,
+        read.timeline_events,
+        [*reported.retakes, *read.retakes],
     )
     return remains, None
 
 
 def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
     """Return the facts in report.json: clips that still match their checksum, and generations in flight."""
-    remains = salvage.Remains(runs=[run])
     reported = _report_jobs(rundir.path / "report.json")
-    for entry in entries:
+    remains = salvage.Remains(runs=[run], retakes=_reported_retakes(entries, reported))
+    for entry in with_retakes(entries, remains.retakes):
         row = reported.get(entry.job.fingerprint)
         generation_id = row.get("generation_id") if row else None
         if row is None or not isinstance(generation_id, str) or entry.job.fingerprint in remains.records:
@@ -95,6 +105,20 @@ def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> sal
                 placed = PlacedFile(entry.job.fingerprint, result.sha256, result.size_bytes)
                 remains.files[entry.file] = placed
     return remains
+
+
+def _reported_retakes(entries: Sequence[Entry], reported: Mapping[str, Mapping[str, Any]]) -> list[Retake]:
+    """Return the takes with a generation that the manifest does not ask for: ``run --retake`` added them."""
+    firsts = {entry.id: entry.job for entry in entries if entry.take == 1}
+    known = {entry.job.fingerprint for entry in entries}
+    retakes = []
+    for name, row in reported.items():
+        first, take = firsts.get(str(row.get("job"))), row.get("take")
+        if first is None or name in known or not isinstance(take, int) or not isinstance(row.get("generation_id"), str):
+            continue
+        if take > 1 and take_of(first, take).fingerprint == name:
+            retakes.append(Retake(first.fingerprint, take))
+    return retakes
 
 
 def _report_jobs(path: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from batchrunner.account.base import Hold, Reuse
-from batchrunner.app import clip_checks, recovery, rehearsal, settlement, webhook
+from batchrunner.app import clip_checks, recovery, rehearsal, settlement, takes, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -141,9 +141,11 @@ async def _announce_time(clock: Clock, listener: Listener) -> None:
 class _OpenRun:
     """A run that has begun, with everything that it uses open.
 
-    known: each job's record at its start. notices: what the user should know about it, as text.
+    setup: with all takes of the batch. known: each job's record at its start. notices: what the user should know about
+    it, as text.
     """
 
+    setup: Setup
     run: Run
     known: dict[str, Record]
     recovers: bool
@@ -167,7 +169,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
     decoder = _load(outside.checks)
     async with AsyncExitStack() as stack:
         open_run = await _open_run(setup, endpoint, bus, outside, stack)
-        run, journal, admission = open_run.run, open_run.journal, open_run.admission
+        setup, run, journal, admission = open_run.setup, open_run.run, open_run.journal, open_run.admission
         checks = stack.enter_context(clip_checks.opened(setup, run, outside, bus))
         order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
@@ -204,6 +206,7 @@ async def _open_run(
     journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, bus)))
     anchor = stack.enter_context(Anchor(setup.rundir))
     before = journal.snapshot()
+    setup = takes.stored(setup, before)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
@@ -230,7 +233,7 @@ async def _open_run(
         pace=account.pace,
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
-    return _OpenRun(run, known, recovers, notices, ids, admission, anchor, journal, store, disk_space, deps)
+    return _OpenRun(setup, run, known, recovers, notices, ids, admission, anchor, journal, store, disk_space, deps)
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:
@@ -374,7 +377,8 @@ async def _begin(
     recovers = journal.is_stale
     if recovers or settings.retry_failed:
         changed = list(records.values())
-    await journal.begin(run, batch.entries, changed)
+    retakes = [replace(retake, run_id=run.run_id) for retake in setup.retakes]
+    await journal.begin(run, batch.entries, changed, retakes)
     return run, records, recovers
 
 

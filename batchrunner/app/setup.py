@@ -19,10 +19,12 @@ from batchrunner.app import price_list, rehearsal
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
+from batchrunner.errors import UsageError
 from batchrunner.formatting import count_text, redacted
-from batchrunner.job import Entry, Record, Run, Snapshot
+from batchrunner.job import Entry, Record, Retake, Run, Snapshot
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, variables
+from batchrunner.manifest.takes import jobs_of
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
@@ -49,7 +51,8 @@ class Setup:
     options: arguments of the command line that are not settings and that the same command needs again. service: the
     host that receives submissions. warnings: problems in the environment, as text. recover: continue although the
     journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known;
-    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. account, state,
+    price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. retake: ids of
+    ``--retake``, and ``rejected``; retakes: the takes that these add (`batchrunner.app.takes`). account, state,
     limits_file: the account, the folder of its index, and the path of config.yaml; None for the sandbox.
     """
 
@@ -64,6 +67,8 @@ class Setup:
     price_list: PriceList | None = None
     price_file: Path | None = None
     only: tuple[str, ...] = ()
+    retake: tuple[str, ...] = ()
+    retakes: tuple[Retake, ...] = ()
     account: Account | None = None
     state: Path | None = None
     limits_file: Path | None = None
@@ -102,10 +107,13 @@ def load(
     rundir = RunDir(rehearsal_config.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
     recover = bool(flags.get("recover"))
-    only = tuple(map(str, cast(Sequence[str], flags.get("only") or ())))
-    chosen(batch.entries, only)
+    only, retake = _names(flags.get("only")), _names(flags.get("retake"))
+    if recover and retake:
+        hint = "Run with --recover first, then with --retake. Nothing was submitted."
+        raise UsageError("--recover and --retake cannot be used together", hint)
     config = rehearsal_config.config
-    setup = Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover, only=only)
+    setup = Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover)
+    setup = replace(setup, only=only, retake=retake)
     if settings.provider == "sandbox":
         return setup
     file, address = price_list.path_of(environment), address_of(environment)
@@ -113,6 +121,11 @@ def load(
     listed = price_list.load(file, address)
     limits = config_file(environment)
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Return the values of a repeatable option. The Python API also takes a single text."""
+    return (value,) if isinstance(value, str) else tuple(map(str, cast(Sequence[str], value or ())))
 
 
 def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -141,7 +154,8 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     if snapshot is not None:
         prices = prices.raised_by(snapshot.records.values())
     named = frozenset(entry.job.fingerprint for entry in setup.chosen) if setup.only else None
-    options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named)
+    added = frozenset(jobs_of(entries, setup.retakes))
+    options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named, retakes=added)
     plan = build(entries, snapshot, prices, options)
     found = _in_account(setup, plan, now)
     elsewhere = found.jobs

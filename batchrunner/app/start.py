@@ -12,7 +12,7 @@ from pathlib import Path
 import batchrunner
 from batchrunner.account import config
 from batchrunner.account.folders import config_file
-from batchrunner.app import process, rehearsal, up_to_date, webhook
+from batchrunner.app import process, rehearsal, takes, up_to_date, webhook
 from batchrunner.app.process import ReceivedSignals
 from batchrunner.app.setup import Setup, require_inputs_unwritten
 from batchrunner.clock import wall_time
@@ -53,6 +53,7 @@ def run_batch(
         received.unwinds = False
         if lock.notice:
             bus.publish(Noticed(wall_time(), (), lock.notice, urgent=True))
+        setup = _with_all_takes(setup)
         service = service_name(settings, endpoint.base_url if endpoint else "")
         done = None if setup.recover else up_to_date.nothing_to_do(setup, service)
         if done is not None:
@@ -76,6 +77,13 @@ def with_hook(setup: Setup, environment: Mapping[str, str]) -> Setup:
         return setup
     arguments_of(command)
     return replace(setup, settings=replace(setup.settings, on_clip=command))
+
+
+def _with_all_takes(setup: Setup) -> Setup:
+    found = takes.settled(setup)
+    if found.batch is not setup.batch:
+        require_inputs_unwritten(found)
+    return found
 
 
 def _move_foreign_files(setup: Setup) -> list[tuple[Path, Path]]:

@@ -23,6 +23,10 @@ _TO_DO = (
 )
 DAMAGE_HINT = _TO_DO.format("Keep the file: it lists the paid generations.")
 STALE_HINT = _TO_DO.format("Jobs that it lists as unsubmitted may be paid.")
+NO_WITNESS = (
+    "the journal has no readable witness, so an old copy of the journal cannot be detected; a new witness is written "
+    "now. If the journal is an old copy, stop this run and run again with --recover"
+)
 _UNWRITABLE_HINT = (
     "Run with --recover: it makes a new journal from the readable rows, keeps the damaged file, and keeps every other "
     "job in doubt, so that no job is paid for twice."

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
-from batchrunner.job import Entry, PlacedFile, Record, Run, Snapshot, State, TimelineEvent
+from batchrunner.job import Entry, PlacedFile, Record, Retake, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import ballast, migrate, reader, rollback, rows
-from batchrunner.journal.errors import DAMAGE_HINT, STALE_HINT, no_room, reading, refused
+from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading, refused
 from batchrunner.journal.statements import (
     MOST_ROWS,
     MOVE_JOB,
@@ -27,6 +27,7 @@ from batchrunner.journal.statements import (
     PUT_FILE,
     PUT_JOB,
     PUT_MARK,
+    PUT_RETAKE,
     PUT_RUN,
     PUT_TIMELINE_EVENT,
     REMOVE_ENTRIES,
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_NO_WITNESS = (
-    "the journal has no readable witness, so an old copy of the journal cannot be detected; a new witness is written "
-    "now. If the journal is an old copy, stop this run and run again with --recover"
-)
 # SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
 # space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 128
@@ -113,7 +110,7 @@ class Journal:
             undo.callback(self._connection.close)
             mark, _ = reader.mark(self._connection)
             if witness is not None and seen is None and not self.is_stale:
-                self.warning = _NO_WITNESS if mark.sequence else ""
+                self.warning = NO_WITNESS if mark.sequence else ""
                 witness.create(mark)
             self._mark = mark._replace(sequence=max(mark.sequence, seen.sequence if seen else 0))
             self._put_mark(is_open=True)
@@ -186,9 +183,15 @@ class Journal:
         with reading(self._path):
             return reader.files(self._connection)
 
-    async def begin(self, run: Run, entries: Iterable[Entry], changed: Iterable[Record]) -> None:
-        """Record the start of a run: replace the entries with the manifest's, and store new or changed records."""
+    async def begin(
+        self, run: Run, entries: Iterable[Entry], changed: Iterable[Record], retakes: Iterable[Retake] = ()
+    ) -> None:
+        """Record the start of a run: replace the entries with the manifest's, and store new or changed records.
+
+        retakes: the takes that this run adds. All of it is one commit.
+        """
         changes: list[Change] = [(PUT_RUN, rows.run_row(run))]
+        changes += [(PUT_RETAKE, rows.retake_row(retake)) for retake in retakes]
         for record in changed:
             changes.append((PUT_JOB, rows.job_row(record)))
             changes += _latest(record)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchrunner.journal import rows
 
-VERSION = 5
+VERSION = 6
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from batchrunner.gc_pause import gc_paused
-from batchrunner.job import PlacedFile, Record, Run, Snapshot
+from batchrunner.job import PlacedFile, Record, Retake, Run, Snapshot
 from batchrunner.journal import rows
 from batchrunner.journal.witness import Mark
 
@@ -30,7 +30,7 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
     records = dict(joined(jobs, attempts))
     named = connection.execute(f"{GET_ENTRIES} ORDER BY position")
     entries = tuple(rows.entry(row, records) for row in named)
-    return replace(story(connection), entries=entries, records=records)
+    return replace(story(connection), entries=entries, records=records, retakes=retakes(connection))
 
 
 def story(connection: sqlite3.Connection) -> Snapshot:
@@ -50,6 +50,12 @@ def latest_run(connection: sqlite3.Connection) -> Run | None:
 def files(connection: sqlite3.Connection) -> dict[str, PlacedFile]:
     """Return the result files by their name in the run directory."""
     return dict(map(rows.file, connection.execute(f"SELECT {', '.join(rows.FILE_COLUMNS)} FROM files")))
+
+
+def retakes(connection: sqlite3.Connection) -> tuple[Retake, ...]:
+    """Return the takes that ``run --retake`` added, in order of their jobs' fingerprints."""
+    query = f"SELECT {', '.join(rows.RETAKE_COLUMNS)} FROM retakes ORDER BY fingerprint, take"
+    return tuple(map(rows.retake, connection.execute(query)))
 
 
 def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:

@@ -17,7 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State, TimelineEvent
+from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Retake, Run, State, TimelineEvent
 from batchrunner.providers import registry
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
@@ -29,6 +29,7 @@ JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json",
 ENTRY_COLUMNS = ("position", "id", "fingerprint", "tags_json", "priority", "output_name", "checksum")
 TIMELINE_EVENT_COLUMNS = (*_TIMELINE_EVENT_FIELDS, "checksum")
 FILE_COLUMNS = ("name", "fingerprint", "sha256", "size_bytes", "checksum")
+RETAKE_COLUMNS = ("fingerprint", "take", "run_id", "checksum")
 MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
 COLUMNS = {
@@ -38,6 +39,7 @@ COLUMNS = {
     "entries": ENTRY_COLUMNS,
     "timeline_events": TIMELINE_EVENT_COLUMNS,
     "files": FILE_COLUMNS,
+    "retakes": RETAKE_COLUMNS,
     "mark": MARK_COLUMNS,
 }
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
@@ -261,6 +263,16 @@ def file(row: Sequence[Any]) -> tuple[str, PlacedFile]:
     """Do the reverse of `file_row`. Raises RowDamaged."""
     name, *values = verified("files", row)
     return name, PlacedFile(*values)
+
+
+def retake_row(retake: Retake) -> tuple[Any, ...]:
+    """Return a row of ``retakes``, in the order of RETAKE_COLUMNS."""
+    return signed("retakes", (retake.fingerprint, retake.take, retake.run_id))
+
+
+def retake(row: Sequence[Any]) -> Retake:
+    """Do the reverse of `retake_row`. Raises RowDamaged."""
+    return Retake(*verified("retakes", row))
 
 
 def mark_row(journal_id: str, sequence: int, *, is_open: bool) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchrunner.errors import JournalError
-from batchrunner.job import Attempt, Job, PlacedFile, Record, Result, Run, State, TimelineEvent
+from batchrunner.job import Attempt, Job, PlacedFile, Record, Result, Retake, Run, State, TimelineEvent
 from batchrunner.journal import journal, reader, rollback, rows
 from batchrunner.journal.errors import reading
 from batchrunner.journal.statements import (
@@ -21,6 +21,7 @@ from batchrunner.journal.statements import (
     PUT_FILE,
     PUT_JOB,
     PUT_MARK,
+    PUT_RETAKE,
     PUT_RUN,
     PUT_TIMELINE_EVENT,
     Change,
@@ -41,6 +42,7 @@ class Remains:
     records: dict[str, Record] = field(default_factory=dict)
     files: dict[str, PlacedFile] = field(default_factory=dict)
     timeline_events: list[TimelineEvent] = field(default_factory=list)
+    retakes: list[Retake] = field(default_factory=list)
 
 
 def whole(path: Path) -> tuple[Remains, Mark]:
@@ -52,7 +54,8 @@ def whole(path: Path) -> tuple[Remains, Mark]:
         snapshot, files = reader.snapshot(connection), reader.files(connection)
         if snapshot is None:
             return Remains(files=files), mark
-        return Remains(list(snapshot.runs), dict(snapshot.records), files, list(snapshot.timeline_events)), mark
+        runs, events = list(snapshot.runs), list(snapshot.timeline_events)
+        return Remains(runs, dict(snapshot.records), files, events, list(snapshot.retakes)), mark
 
     found = journal.view(path, content)
     if found is None:
@@ -60,9 +63,10 @@ def whole(path: Path) -> tuple[Remains, Mark]:
     return found
 
 
-def readable(path: Path, named: Mapping[str, Job]) -> Remains:
-    """Read the undamaged rows of the journal at `path`. named: the manifest's jobs by fingerprint, for lost rows.
+def readable(path: Path, named: Callable[[Sequence[Retake]], Mapping[str, Job]]) -> Remains:
+    """Read the undamaged rows of the journal at `path`.
 
+    named: returns the jobs of the manifest and of the readable retakes by fingerprint, for lost rows.
     Raises LocalFault for an error of the disk.
     """
     with (
@@ -77,7 +81,8 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
             connection, "timeline_events", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event
         )
         files = dict(_rows(connection, "files", rows.FILE_COLUMNS, "name", rows.file))
-        jobs = dict(named) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
+        retakes = _rows(connection, "retakes", rows.RETAKE_COLUMNS, "fingerprint, take", rows.retake)
+        jobs = dict(named(retakes)) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
         standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _standing))
         attempts: dict[str, dict[int, Attempt]] = {}
         for owner, attempt in _rows(connection, "attempts", rows.ATTEMPT_COLUMNS, "fingerprint, number", rows.attempt):
@@ -87,9 +92,8 @@ def readable(path: Path, named: Mapping[str, Job]) -> Remains:
         for name, job in jobs.items()
         if name in standing or name in attempts
     }
-    return Remains(
-        runs, records, {name: file for name, file in files.items() if file.fingerprint in records}, timeline_events
-    )
+    files = {name: file for name, file in files.items() if file.fingerprint in records}
+    return Remains(runs, records, files, timeline_events, retakes)
 
 
 def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None:
@@ -142,6 +146,7 @@ def _changes(remains: Remains) -> Iterator[Change]:
     yield from (
         (PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event)) for timeline_event in remains.timeline_events
     )
+    yield from ((PUT_RETAKE, rows.retake_row(retake)) for retake in remains.retakes)
 
 
 def _rows(

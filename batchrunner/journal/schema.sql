@@ -1,4 +1,4 @@
--- The journal, version 5. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
+-- The journal, version 6. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
 -- Times are wall time, seconds since the epoch. Columns that end in _json contain one frozen record.
 -- The checksums are those of batchrunner/journal/rows.py.
 
@@ -82,6 +82,15 @@ CREATE TABLE files (
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
     checksum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Takes that `run --retake` added. fingerprint: of the job's first take. run_id: the run that added it.
+CREATE TABLE retakes (
+    fingerprint TEXT NOT NULL,
+    take INTEGER NOT NULL,
+    run_id TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (fingerprint, take)
 ) STRICT, WITHOUT ROWID;
 
 -- One row: the journal's id, the number of its last commit, and whether a process has it open for writing. The witness

@@ -48,6 +48,7 @@ PUT_ATTEMPT = _put("attempts", rows.ATTEMPT_COLUMNS, 2, ["request_id"])
 PUT_ENTRY = _put("entries", rows.ENTRY_COLUMNS, 1)
 PUT_TIMELINE_EVENT = _put("timeline_events", rows.TIMELINE_EVENT_COLUMNS, 3)
 PUT_FILE = _put("files", rows.FILE_COLUMNS, 1)
+PUT_RETAKE = _put("retakes", rows.RETAKE_COLUMNS, 2)
 PUT_MARK = _put("mark", rows.MARK_COLUMNS, 1)
 REMOVE_ENTRIES = Statement("DELETE FROM entries")
 MOVE_JOB = Statement(

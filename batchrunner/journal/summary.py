@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import Problem
-from batchrunner.job import REUSED, Attempt, Entry, Record, Run, State
+from batchrunner.job import REUSED, Attempt, Entry, Record, Retake, Run, State, base_name
 from batchrunner.journal import journal, reader, rows
 from batchrunner.journal.witness import Mark
 from batchrunner.plan.prices import overrun_in_sql
@@ -115,6 +115,11 @@ def lists(path: Path, entries: Sequence[Entry]) -> bool:
         return all(map(eq, map(rows.entry_row, entries), stored))
 
     return bool(journal.view(path, same))
+
+
+def retakes(path: Path) -> tuple[Retake, ...]:
+    """Return the takes that ``run --retake`` added. Raises JournalError."""
+    return journal.view(path, reader.retakes) or ()
 
 
 def placed(path: Path) -> dict[str, Placed]:
@@ -218,11 +223,13 @@ def _plain(
         yield (*_example(connection, state, f"{NAMED} LIMIT 1"), number)
         return
     named = connection.execute(
-        f"SELECT id, fingerprint FROM entries JOIN jobs USING (fingerprint) WHERE {_PLAIN} AND state = ?", (state,)
+        "SELECT id, fingerprint, coalesce(json_extract(job_json, '$.take'), 1) FROM entries JOIN jobs "
+        f"USING (fingerprint) WHERE {_PLAIN} AND state = ?",
+        (state,),
     )
     groups: dict[bool, list[str]] = {}
-    for name, fingerprint in named:
-        groups.setdefault(selects(name, only), []).append(fingerprint)
+    for name, fingerprint, take in named:
+        groups.setdefault(selects(name, base_name(name, take), only), []).append(fingerprint)
     for fingerprints in groups.values():
         yield (*_example(connection, state, "fingerprint = ?", fingerprints[0]), len(fingerprints))
 

@@ -15,6 +15,7 @@ from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.ids import Ids
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Places, Row
+from batchrunner.manifest.takes import with_takes
 from batchrunner.media.probe import MediaProblem
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
@@ -110,17 +111,19 @@ class Assembly:
     def settle(self) -> None:
         """Settle ids and file names. Collisions are recorded as findings."""
         self._names = self._ids.settled()
-        self._file_names = self._files.settled(self._names)
+        self._file_names = self._files.settled(self._names, self._ids.takes)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries of a batch without errors. Equal jobs give a warning."""
         for position, first, row in self._again:
             line = self._places.line(first, row.findings)
             message = f"'{self._names[position]}' is the same job as '{self._names[first]}' on {line}"
-            row.findings.warn("same-job", row.mark, message, "it is paid for once and delivered under both ids")
+            hint = "it is paid for once and delivered under both ids; 'takes: 2' makes two different results"
+            row.findings.warn("same-job", row.mark, message, hint)
         columns = zip(itertools.count(), self._names, self._jobs, self._tags)
-        return tuple(
+        entries = (
             Entry(position, name, job, tags, self._priorities.get(position, 0), self._file_names.get(position, ""))
             for position, name, job, tags in columns
             if job is not None
         )
+        return with_takes(entries, self._ids.takes) if self._ids.takes else tuple(entries)

@@ -62,7 +62,7 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     count = 0
     for place, rows in _groups(top, context, read):
         for row in rows:
-            count += 1
+            count += int(row.fields.get("takes", 1))
             if count > MAX_ROWS:
                 message, hint = f"more than {MAX_ROWS:,} jobs up to here", "split the batch"
                 findings.error("too-many", place, message, hint)

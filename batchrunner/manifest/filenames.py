@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from batchrunner.job import named_take
 from batchrunner.manifest.diagnostics.diagnostic import nearest
 from batchrunner.manifest.ids import stem
 from batchrunner.manifest.row import Places, Row
@@ -40,8 +41,11 @@ class FileNames:
                 self._patterned[self._number] = (name, bare)
         self._number += 1
 
-    def settled(self, ids: Sequence[str]) -> dict[int, str]:
-        """Return the names that differ from the id, by position, without ``.mp4``. Record invalid names."""
+    def settled(self, ids: Sequence[str], takes: Mapping[int, int]) -> dict[int, str]:
+        """Return the names that differ from the id, by position, without ``.mp4``. Record invalid names.
+
+        takes: the number of takes of a row, by position, where there are several.
+        """
         names: dict[int, str] = {}
         if not self._patterned:
             return names
@@ -62,7 +66,24 @@ class FileNames:
                 )
             elif name != ids[position]:
                 names[position] = name
+        if takes:
+            self._refuse_names_of_takes(taken, takes)
         return names
+
+    def _refuse_names_of_takes(self, taken: Mapping[str, int], takes: Mapping[int, int]) -> None:
+        """Record each name that another job's take has. Where both names are ids, `Ids` has recorded it."""
+        for name, position in taken.items():
+            first, take = named_take(name) or (name, 1)
+            owner = taken.get(first, -1)
+            if take == 1 or take > takes.get(owner, 1) or self._patterned.keys().isdisjoint((position, owner)):
+                continue
+            of_other, at, other = (False, position, owner) if position in self._patterned else (True, owner, position)
+            row = self._patterned[at][1]
+            line = self._places.line(other, row.findings)
+            message = f"the file name '{name}' is also that of take {take} of the job on {line}"
+            if of_other:
+                message = f"the file name '{name}' of take {take} is already used by the job on {line}"
+            row.error("duplicate-file", "file", message, "add {id}, or a field that differs")
 
 
 def pattern_fault(pattern: str) -> tuple[str, str]:

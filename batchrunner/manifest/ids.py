@@ -2,7 +2,7 @@
 
 An id is a valid file name on every system, and ids are unique regardless of case and of the form of accents. A derived
 id depends only on its own row, so it is stable when rows are added, removed or moved. Only rows that are equal in every
-field get numbers.
+field get numbers. An id must not be the name of another job's take.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from batchrunner.job import named_take
 from batchrunner.manifest.row import Places, Row
 from batchrunner.manifest.safe_names import cleaned, fault, folded
 from batchrunner.providers import registry
@@ -33,10 +34,14 @@ class Ids:
         self._names: list[str] = []
         self._derived: list[int] = []
         self._taken: dict[str, int] = {}  # by folded id: the row with it
+        self._like_takes: list[tuple[str, int, Row]] = []  # explicit ids such as ``a.t2``: first take, number, row
+        self.takes: dict[int, int] = {}  # by position: the number of takes, if there are several
 
     def add(self, row: Row) -> None:
         """Add the next row: check and reserve its id, or derive one."""
         position = len(self._names)
+        if (takes := row.fields.get("takes", 1)) > 1:
+            self.takes[position] = int(takes)
         name = row.fields.get("id")
         if name is None:
             self._derived.append(position)
@@ -47,6 +52,9 @@ class Ids:
         if wrong:
             clean = cleaned(name)
             row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to get a derived id")
+        if take := named_take(folded(name)):
+            bare = Row({"id": name}, {"id": row.place("id")}, row.mark, row.findings)
+            self._like_takes.append((*take, bare))
         first = self._taken.setdefault(folded(name), position)
         if first != position:
             self._refuse(name, first, row)
@@ -70,7 +78,16 @@ class Ids:
                 numbers[derived] = numbers.get(derived, 1) + 1
                 candidate = f"{derived}-{numbers[derived]}"
             self._names[position] = candidate
+        for first, take, row in self._like_takes:
+            position = self._taken.get(first, -1)
+            if take <= self.takes.get(position, 1):
+                self._refuse_take(take, position, row)
         return self._names
+
+    def _refuse_take(self, take: int, position: int, row: Row) -> None:
+        name, line = self._names[position][:100], self._places.line(position, row.findings)
+        message = f"the id '{row.fields['id'][:100]}' is the name of take {take} of '{name}' on {line}"
+        row.error("duplicate-id", "id", message, "both would be the same file; rename one")
 
 
 def derive(fields: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from batchrunner.providers import registry
 @registry.cached
 def row_fields() -> frozenset[str]:
     """The fields of a matrix row. A job may have an id besides; the defaults have no model."""
-    return registry.field_names() | {"model", "tags", "priority", "file"}
+    return registry.field_names() | {"model", "tags", "priority", "takes", "file"}
 
 
 @registry.cached

@@ -52,6 +52,7 @@ _MISPLACED = {
 _FOREIGN = {
     "seed": "the service does not accept a seed for this model",
     "prompt": "the model does not accept a prompt",
+    "steps": "did you mean 'num_inference_steps'?",
 }
 
 
@@ -90,7 +91,7 @@ def with_models(base: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[s
                 name: {"if": {"type": "array"}, "then": {"minItems": 1, "items": one}, "else": one}
                 for name, one in new.items()
             }
-        last = {name: properties[name] for name in ("tags", "priority", "file") if name in properties}
+        last = {name: properties[name] for name in ("tags", "priority", "takes", "file") if name in properties}
         first = {name: value for name, value in properties.items() if name not in last}
         definitions[section]["properties"] = {**first, **new, **last}
     return base

@@ -43,6 +43,7 @@ _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
 _FETCH = ("fetch", "done, but its file is missing; will be downloaded again at no charge")
 _CHANGED = ("changed", "this id named another job before; will be submitted; the old result is kept")
 _NOT_CHOSEN = ("left", "not named by --only; stays as it is")
+_RETAKE = "the next take, as requested; will be submitted"
 SUBMITTED = ("new", "changed", "retry", "resubmit")
 
 
@@ -50,11 +51,14 @@ SUBMITTED = ("new", "changed", "retry", "resubmit")
 class Row:
     """One entry of the plan.
 
+    job: the id that all takes of the job share.
     changed: differences from the job that this id named before, ``field: old -> new``. duration_s: of the billed input.
     input_bytes: of all inputs. Both are None if unknown. estimate: the cost, None if it costs nothing.
     """
 
     id: str
+    job: str
+    take: int
     action: str
     note: str
     fingerprint: str
@@ -76,7 +80,7 @@ class ResumeOptions:
     """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints).
 
     chosen: the only jobs that may be submitted (fingerprints); None: all. elsewhere: what other batches of the account
-    have for jobs, by fingerprint.
+    have for jobs, by fingerprint. retakes: the takes that this run adds (fingerprints).
     """
 
     retry_failed: RetryFailed = False
@@ -84,6 +88,7 @@ class ResumeOptions:
     gone: AbstractSet[str] = frozenset()
     chosen: AbstractSet[str] | None = None
     elsewhere: Mapping[str, Reuse | Hold] = field(default_factory=dict)
+    retakes: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,8 @@ def build(
         rows.append(
             Row(
                 id=entry.id,
+                job=entry.base,
+                take=entry.take,
                 action=action,
                 note=note,
                 fingerprint=job.fingerprint,
@@ -164,6 +171,8 @@ def _action(found: State, record: Record, options: ResumeOptions, *, changed: bo
         action, note = _FETCH
     elif changed and action == "new":
         action, note = _CHANGED
+    elif action == "new" and fingerprint in options.retakes:
+        note = _RETAKE
     if action in SUBMITTED:
         return _submission(record.job, options) or (action, note)
     if action == "failed" and record.error is not None:
@@ -190,7 +199,8 @@ def _bytes(job: Job) -> int | None:
 
 
 def _content(job: Job) -> dict[str, str]:
-    return {"model": job.model, **{name: str(value) for name, value in job.params.items()}} | {
+    take = {"take": str(job.take)} if job.take > 1 else {}
+    return {"model": job.model, **take, **{name: str(value) for name, value in job.params.items()}} | {
         name: _identity(media) for name, media in job.inputs.items()
     }
 

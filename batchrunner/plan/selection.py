@@ -15,14 +15,21 @@ def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ..
     """Return the entries whose id matches one of the patterns, in manifest order; all of them without patterns.
 
     patterns: ids, or shell patterns with ``*``, ``?`` and ``[...]``. An id that equals the pattern always matches.
+    A pattern that matches a job matches all of its takes.
     Raises UsageError for a pattern that matches no entry.
     """
     if not patterns:
         return tuple(entries)
     by_id = {entry.id: entry for entry in entries}
+    bases = {entry.base for entry in entries}
     found: set[str] = set()
     for pattern in patterns:
-        matched = {pattern} if pattern in by_id else {name for name in by_id if fnmatchcase(name, pattern)}
+        if pattern in bases:
+            matched = {entry.id for entry in entries if entry.base == pattern}
+        elif pattern in by_id:
+            matched = {pattern}
+        else:
+            matched = {entry.id for entry in entries if selects(entry.id, entry.base, (pattern,))}
         if not matched:
             close = get_close_matches(pattern, by_id, n=1, cutoff=0.6)
             guess = f"; did you mean {close[0]}?" if close else ""
@@ -32,9 +39,13 @@ def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ..
     return tuple(entry for entry in entries if entry.id in found)
 
 
-def selects(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether one of the patterns names the job `name`; without patterns every job is named."""
-    return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+def selects(name: str, base: str, patterns: Sequence[str]) -> bool:
+    """Return whether one of the patterns names an entry; without patterns every entry is named.
+
+    name: its id. base: the id that all takes of its job share.
+    """
+    names = dict.fromkeys((name, base))
+    return not patterns or any(one == pattern or fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 
 def retries(record: Record, retry_failed: RetryFailed) -> bool:

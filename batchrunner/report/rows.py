@@ -295,7 +295,7 @@ def _error(row: Row) -> dict[str, Any] | None:
     if state == "succeeded":
         return None
     usual = _WHY[state]
-    if state == "pending" and row.entry is not None and not selects(row.entry.id, row.context.only):
+    if state == "pending" and row.entry is not None and not selects(row.entry.id, row.entry.base, row.context.only):
         usual = _UNSELECTED
     elif run.finished_at is None:
         usual = _WHY_OPEN.get(state, usual)

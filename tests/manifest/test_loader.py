@@ -599,7 +599,7 @@ def test_the_schema_knows_every_parameter_with_its_documented_default() -> None:
     assert set(definitions["job"]["properties"]) == row_fields() | {"id"}
     assert set(definitions["defaults"]["properties"]) == row_fields() - {"model"}
     assert set(definitions["row"]["properties"]) == row_fields() | {"exclude", "allow_empty"}
-    assert set(definitions["exclusion"]["properties"]) == row_fields() - {"tags", "priority", "file"}
+    assert set(definitions["exclusion"]["properties"]) == row_fields() - {"tags", "priority", "takes", "file"}
     for name, default in PARAMETERS.items():
         assert definitions[name].get("default") == default
     assert definitions["resolution"]["enum"] == ["480p", "580p", "720p"]

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from batchrunner.errors import Problem, UsageError
-from batchrunner.job import State
+from batchrunner.job import Entry, State
 from batchrunner.plan.plan import ResumeOptions, build
 from batchrunner.plan.prices import Prices
 from batchrunner.plan.resume import take_up
-from batchrunner.plan.selection import chosen, retries, unmatched_notices
+from batchrunner.plan.selection import chosen, retries, selects, unmatched_notices
 from tests.conftest import make_entries, make_record
 
 ENTRIES = make_entries("hero-walk", "hero-run", "admiral-walk", "a[1]")
@@ -27,6 +27,23 @@ ENTRIES = make_entries("hero-walk", "hero-run", "admiral-walk", "a[1]")
 )
 def test_selected_entries_are_in_manifest_order(patterns: tuple[str, ...], expected: list[str]) -> None:
     assert [entry.id for entry in chosen(ENTRIES, patterns)] == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a", ["a", "a.t2"]),
+        ("a.t2", ["a.t2"]),
+        ("?", ["a", "a.t2"]),
+        ("*.t2", ["a.t2", "b.t2"]),
+        ("b.t2", ["b.t2"]),
+    ],
+)
+def test_a_job_selects_its_takes_and_a_take_only_itself(pattern: str, expected: list[str]) -> None:
+    a, explicit = make_entries("a", "b.t2")
+    entries = (a, Entry(1, "a.t2", replace(a.job, take=2)), explicit)
+    assert [entry.id for entry in chosen(entries, (pattern,))] == expected
+    assert [entry.id for entry in entries if selects(entry.id, entry.base, (pattern,))] == expected
 
 
 def test_an_unknown_id_is_refused_with_the_nearest_one() -> None:

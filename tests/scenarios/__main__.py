@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,13 +18,19 @@ from tests.scenarios.oracle import check_story
 from tests.scenarios.scenario import Scenario, Story
 
 
-def simulate(seed: int, rate: float | None = None, keep: Path | None = None) -> tuple[int, str, Story]:
+def simulate(
+    seed: int,
+    rate: float | None = None,
+    keep: Path | None = None,
+    change: Callable[[Scenario], object] = lambda scenario: None,
+) -> tuple[int, str, Story]:
     """Simulate one scenario; return its seed, its error ("" for none) and its story.
 
-    keep: copy the files of a failed one there.
+    keep: copy the files of a failed one there. change: changes the scenario before it is simulated.
     """
     with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
         scenario = Scenario(seed, rate=rate)
+        change(scenario)
         story = Story(seed, Path(folder), replace(scenario.config, state_dir=Path(folder) / "sandbox"))
         wrong = _wrong(scenario, story)
         if wrong and keep:

@@ -9,6 +9,7 @@ from batchrunner.engine.policy import Policy
 from batchrunner.journal import journal
 from batchrunner.media.decoder import inspect
 from batchrunner.report.writer import build, to_json
+from batchrunner.review.verdicts import VerdictLines
 from batchrunner.sandbox.clips import marks
 from tests.orders import order_of
 from tests.scenarios.scenario import Story
@@ -34,6 +35,8 @@ def check_story(story: Story) -> None:
     if not story.recovered:  # lost records occupy no slot
         _bounded(story)
     _report_is_true(story, accepted, rows)
+    if not story.recovered:
+        _takes_are_complete(story)
     _expect(not [event for event in story.ledger if event["event"] == "leak"], "the key was sent to the file host")
 
 
@@ -43,11 +46,31 @@ def _expect(truth: object, message: str) -> None:
 
 
 def _never_pays_twice(story: Story, accepted: list[dict[str, Any]]) -> None:
-    """One generation a job, except for those that the service reported as failed: they cost nothing."""
+    """One generation a take, except for those that the service reported as failed: they cost nothing.
+
+    The takes of a job have the same content. The request id names the take (``<run>.<job key>.<attempt>``).
+    """
     failed = {event["generation_id"] for event in story.ledger if event["event"] == "failed"}
-    counts = Counter(event["fingerprint"] for event in accepted if event["generation_id"] not in failed)
+    counts = Counter(
+        (event["fingerprint"], event["client_request_id"].split(".")[1])
+        for event in accepted
+        if event["generation_id"] not in failed
+    )
     twice = {content: count for content, count in counts.items() if count > 1}
     _expect(not twice, f"promise 1: paid more than once for {twice}")
+
+
+def _takes_are_complete(story: Story) -> None:
+    """Each job has the takes that the manifest and the rejections ask for, and no others."""
+    firsts = {row["id"]: row["fingerprint"] for row in story.report["jobs"] if row["take"] == 1}
+    found: dict[str, set[int]] = defaultdict(set)
+    for row in story.report["jobs"]:
+        found[firsts[row["job"]]].add(row["take"])
+    wanted = {name: set(range(1, story.takes[name] + 1)) for name in found}
+    _expect(found == wanted, f"promise 1: the takes are {dict(found)}, wanted are {wanted}")
+    generations = [row["generation_id"] for row in story.report["jobs"] if row["generation_id"]]
+    shared = len({row["fingerprint"] for row in story.report["jobs"] if row["generation_id"]})
+    _expect(len(set(generations)) == shared, "promise 3: two takes have the same generation")
 
 
 def _never_loses(story: Story, accepted: list[dict[str, Any]]) -> None:
@@ -183,7 +206,9 @@ def _slot_ends(at: float, took: list[tuple[float, float]]) -> float:
 def _report_is_true(story: Story, accepted: list[dict[str, Any]], rows: dict[str, Any]) -> None:
     snapshot = journal.read(story.rundir.journal)
     assert snapshot is not None
-    again = json.loads(to_json(build(snapshot, story.report["batchrunner_version"])))
+    lines = VerdictLines(story.rundir.path)
+    lines.refresh()
+    again = json.loads(to_json(build(snapshot, story.report["batchrunner_version"], lines.by_clip)))
     _expect(again == story.report, "promise 5: report.json is not what the journal says")
     totals = story.report["totals"]
     by_state = Counter(row["state"] for row in rows.values())

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 from batchrunner import sandbox
+from batchrunner.app import takes
 from batchrunner.app.environment import Environment
 from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
@@ -28,10 +29,12 @@ from batchrunner.events import CallFailed, Event, JobMoved
 from batchrunner.job import Entry, Job, Media, Record, State, count_states
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, fingerprint
+from batchrunner.manifest.takes import with_retakes, with_takes
 from batchrunner.media.decoder_pool import Here
 from batchrunner.plan.endings import StopReason
 from batchrunner.providers import registry
 from batchrunner.providers.endpoint import Endpoint
+from batchrunner.review.verdicts import Verdict, VerdictLog
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.sandbox.clips.render import RenderRequest
 from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, AccountFailure, Conditions, Outage
@@ -106,7 +109,8 @@ class Story:
     config: SandboxConfig
     lines: list[str] = field(default_factory=list)
     ledger: list[dict[str, Any]] = field(default_factory=list)
-    entries: tuple[Entry, ...] = ()  # of the last run
+    entries: tuple[Entry, ...] = ()  # of the last run, with all takes
+    takes: dict[str, int] = field(default_factory=dict)  # asked for, by first take's fingerprint; 1 if missing
     report: dict[str, Any] = field(default_factory=dict)
     deaths: int = 0
     damage: str = ""  # the damage between runs
@@ -153,6 +157,11 @@ class Scenario:
         self.damages = self.fault_rng.choice(DAMAGES)  # between runs
         self.flips = self.fault_rng.choice([0, 0, 1])  # of clips
         self.in_doubt = self.fault_rng.choice(["hold", "hold", "evidence"])
+        self.take_rng = Random(f"{seed} takes")  # separate, as `fault_rng`
+        self.several_takes = self.take_rng.random() < 0.25
+        self.rejections = self.take_rng.choice([0, 0, 0, 1, 2])  # rounds of verdicts after the batch is complete
+        self.retake: tuple[str, ...] = ()  # the option of the next runs
+        self.manifest_takes: dict[str, int] = {}  # by fingerprint
         self.recovers = False  # whether the next run recovers a damaged journal
         self.config = SandboxConfig(
             seed=seed,
@@ -227,6 +236,36 @@ class Scenario:
             jobs.append(self.rng.choice(jobs))
         return tuple(Entry(place, f"job-{place}", job) for place, job in enumerate(jobs))
 
+    def with_all_takes(self, entries: tuple[Entry, ...], story: Story) -> tuple[Entry, ...]:
+        """Return the entries with the takes that the manifest asks for. A new job draws their number."""
+        wanted = {}
+        for entry in entries:
+            name = entry.job.fingerprint
+            if self.several_takes and name not in self.manifest_takes:
+                self.manifest_takes[name] = self.take_rng.choice([1, 1, 2, 3])
+            wanted[entry.position] = self.manifest_takes.get(name, 1)
+            story.takes.setdefault(name, wanted[entry.position])
+        return with_takes(entries, wanted)
+
+    def reject(self, loop: Loop, story: Story) -> bool:
+        """Reject some of the latest takes, so that the next runs add takes. Return whether there are any."""
+        if not self.rejections:
+            return False
+        self.rejections -= 1
+        report = json.loads((story.rundir.path / "report.json").read_bytes())
+        latest = {row["job"]: row for row in report["jobs"]}
+        firsts = {row["id"]: row["fingerprint"] for row in report["jobs"] if row["take"] == 1}
+        clips = {firsts[name]: row for name, row in latest.items() if row["state"] == "succeeded"}
+        chosen = [name for name in clips if self.take_rng.random() < 0.5]
+        with VerdictLog(story.rundir.path) as log:
+            for name in chosen:
+                row = clips[name]
+                log.append(Verdict(row["id"], row["take"], row["fingerprint"], row["sha256"], "reject"))
+                story.takes[name] += 1
+        story.note(loop.time(), f"rejected: {[clips[name]['id'] for name in chosen]}")
+        self.retake, self.deaths = ("rejected",), self.take_rng.choice([0, 1, 3])
+        return bool(chosen)
+
     def edited(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Edit a manifest between two runs: reorder it, rename an id, add a job."""
         listed = list(entries)
@@ -259,12 +298,14 @@ class Scenario:
                 self.deaths -= 1
                 status = await self._run(loop, story, entries, service.url, dying=dying)
                 is_over = status in {0, 1}
-                if not self._between_runs(loop, story, at_rest) and is_over:
+                if is_over:
+                    self.retake = ()
+                if not self._between_runs(loop, story, at_rest) and is_over and not self.reject(loop, story):
                     break
                 self._within_budget(service.ledger())
                 if number == 5:
                     self.limits = {}
-                if self.edits and self.rng.random() < 0.3:
+                if self.edits and self.rng.random() < 0.3 and not self.retake:  # a verdict belongs to an id
                     entries = self.edited(entries)
                     story.note(loop.time(), f"manifest edited: {[entry.id for entry in entries]}")
                 assert number < MAX_RUNS - 1, "the batch does not end"
@@ -272,9 +313,15 @@ class Scenario:
                 assert loop.time() < MAX_VIRTUAL_S, "the batch does not end"
         finally:
             await service.close()
-        story.entries = entries
+        story.entries = self.complete_entries(entries, story)
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
+
+    def complete_entries(self, entries: tuple[Entry, ...], story: Story) -> tuple[Entry, ...]:
+        """Return the entries of the last run, with those takes that runs added."""
+        snapshot = journal.read(story.rundir.journal)
+        assert snapshot is not None
+        return with_retakes(self.with_all_takes(entries, story), snapshot.retakes)
 
     def _between_runs(self, loop: Loop, story: Story, at_rest: AtRest) -> bool:
         """Damage files between two runs. Return whether another run is needed to repair them."""
@@ -318,7 +365,7 @@ class Scenario:
         checks, commits = Checks(Here(), executor), JournalExecutor(mortal, self.rng, files, disk_failure)
         outside = Environment(clock, executor, commits, disk, self.rng, checks)
         caught: list[int] = []
-        setup = self._setup(story, entries)
+        setup = self._setup(story, self.with_all_takes(entries, story))
         setup.rundir.make()
         story.caps.append(setup.settings.concurrency)
 
@@ -333,9 +380,11 @@ class Scenario:
                 loop.call_later(self.rng.uniform(0.0, 200.0), interrupt)
 
         bus = strict_bus(_listener(story, loop))
-        process = asyncio.ensure_future(
-            drive(setup, Endpoint(url, "k"), bus, outside, (listen, lambda: _first(caught)))
-        )
+
+        async def live() -> int:
+            return await drive(takes.settled(setup), Endpoint(url, "k"), bus, outside, (listen, lambda: _first(caught)))
+
+        process = asyncio.ensure_future(live())
         mortal.at_death, mortal.on_death = files.freeze, process.cancel
         loop.mortal = mortal
         status, refused = await _ended(process)
@@ -410,7 +459,8 @@ class Scenario:
         recovers, self.recovers = self.recovers, False
         story.recovered |= recovers
         batch = Batch("batch", story.folder / "batch.yaml", "0" * 64, {}, entries, ())
-        return Setup(batch, resolve(flags, {}, {}), story.rundir, recover=recovers)
+        retake = () if recovers else self.retake
+        return Setup(batch, resolve(flags, {}, {}), story.rundir, recover=recovers, retake=retake)
 
 
 class JumpyClock(LoopClock):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from batchrunner import sandbox
+from batchrunner.app import takes
 from batchrunner.app.environment import Environment
 from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
@@ -60,12 +61,14 @@ class Simulation:
         bus.subscribe(self.events.append, shows_notices=True)
         return bus
 
-    def setup(self, entries: tuple[Entry, ...], **flags: object) -> Setup:
+    def setup(self, entries: tuple[Entry, ...], **flags: Any) -> Setup:
         """Return the loaded manifest."""
         batch = Batch("story", self.folder / "story.yaml", "0" * 64, {}, entries, ())
         recover = bool(flags.pop("recover", False))
+        chosen: dict[str, Any] = {name: tuple(flags.pop(name)) for name in ("retake", "only") if name in flags}
         settings = resolve({"concurrency": 2, **flags}, {}, {})
-        return Setup(batch, settings, RunDir(self.folder / "run"), recover=recover)
+        setup = Setup(batch, settings, RunDir(self.folder / "run"), recover=recover)
+        return takes.settled(replace(setup, **chosen))
 
     async def run(self, entries: tuple[Entry, ...], *, interrupt_at_s: float | None = None, **flags: object) -> int:
         mortal = Mortal()
