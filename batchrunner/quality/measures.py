@@ -23,7 +23,7 @@ _BLACK_MEAN, _BLACK_PEAK = 18.0, 32.0  # of a frame, and of its cells but the br
 _BRIGHT_CELLS = 46  # 2 % of a frame: noise and small text
 _FLAT_DEVIATION = 2.5
 # An encoder refines the first repeats of a frame and refreshes later ones: most repeats are exact, some only near.
-_EXACT_MEAN = 0.03
+_EXACT_MEAN = 0.05  # an encoder may alternate between two nearly equal pictures
 _NEAR_MOST, _NEAR_MEAN = 8, 0.8
 _FIRST_MOST, _FIRST_MEAN = 12, 1.5  # of the first two repeats, which a strong compression refines most
 _EXACT_SHARE = 0.8  # of the frames of a frozen run
