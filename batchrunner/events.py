@@ -41,7 +41,7 @@ class RunStarted:
     records: each job's record at the start, by fingerprint. expected: the expected cost of each job that is still to
     be submitted, in credits by fingerprint, None if unknown. bases: the sources of these prices
     (`batchrunner.plan.prices`). ids: the ids of each job, by fingerprint. remainder: jobs that are in none of
-    these.
+    these. unselected: fingerprints of the jobs that ``--only`` left out.
     """
 
     at: float
@@ -57,6 +57,7 @@ class RunStarted:
     remainder: RemainderSummary = field(default_factory=RemainderSummary)
     planned_end: PlannedEnd | None = None
     budget: Budget = field(default_factory=Budget)
+    unselected: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

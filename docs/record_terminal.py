@@ -4,8 +4,8 @@
 
 The recording is real: a shell, the installed program, a rehearsal against the sandbox with scripted failures, and a
 SIGKILL. It costs nothing and sends nothing to other machines. pyte tracks the screen. The picture is one SVG without a
-script: its frames are side by side, and a stepped animation shows them one by one. Lines that several frames share are
-stored once. Without animation (in print, or if the reader prefers), the last frame is shown.
+script: its frames are side by side, and a stepped animation shows them one by one. It starts with the first full screen
+of the run; the command is in the title bar. Lines that several frames share are stored once. Without animation (in print, or if the reader prefers), the last frame is shown.
 """
 
 import os
@@ -203,6 +203,15 @@ def live(folder: Path) -> list[tuple[float, Frame]]:
     return recording.frames
 
 
+def from_full_frame(frames: list[tuple[float, Frame]]) -> list[tuple[float, Frame]]:
+    """Leave out the frames before the first one that shows finished, failed and active jobs."""
+    for number, (_, frame) in enumerate(frames):
+        shown = "\n".join(" ".join(text for _, text, _, _ in row) for row in frame)
+        if re.search(r"\d succeeded", shown) and "generating" in shown and re.search(r"finish +about", shown):
+            return frames[number:]
+    raise SystemExit("no frame shows the whole screen")
+
+
 def film(frames: list[tuple[float, Frame]]) -> str:
     """Return the picture."""
     known: dict[Row, str] = {}
@@ -246,7 +255,7 @@ text{{font:{FONT_PX}px {FONTS};white-space:pre}}
 def window() -> str:
     """Return the window around the terminal."""
     dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
-    environment = "a rehearsal on this machine, time 60 times as fast"
+    environment = f"{COMMAND}   (a rehearsal: nothing is paid, time runs 60 times as fast)"
     return f"""<rect width="{WIDE_PX}" height="{HIGH_PX}" rx="10" fill="{PAPER}"/>
 <path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{WIDE_PX - 10}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
 <g fill="#3a4252">{dots}</g>
@@ -278,7 +287,7 @@ def bar(run: Run) -> str:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        picture = film(live(Path(name)))
+        picture = film(from_full_frame(live(Path(name))))
     if len(picture.encode()) > LARGEST_BYTES:
         raise SystemExit(f"the picture has {len(picture.encode()):,} bytes, more than {LARGEST_BYTES:,}")
     TARGET.write_text(picture, "utf-8")

@@ -176,6 +176,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
         await settlement.take_known(open_run.deps, journal, records)
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
+        started = replace(started, unselected=frozenset(open_run.ids) - frozenset(order))
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
         _post_overruns(setup, run, outside, bus, stack)

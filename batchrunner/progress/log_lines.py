@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunEnding, RunFinished, RunStarted
-from batchrunner.formatting import length_text
+from batchrunner.formatting import length_text, short_names
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
 
 PULSE_EVERY_S = 300.0
 _FOLD_OVER_S = 300.0
+_GENERATION_MOST = 24  # characters of the service's id of a generation, on a terminal
 _FOLDS_KEPT = 1000
 _HINTS_KEPT = 1000
 
@@ -38,7 +39,7 @@ class Narrator:
     def take(self, event: Event) -> list[Line]:
         """Return the lines to print now."""
         lines: list[Line] = []
-        line = self._line(self._with_short_ids(event))
+        line = self._with_short_generation(event, self._line(self._with_short_ids(event)))
         if line is not None and self._is_news(event.at, line):
             lines.append(self._with_new_hint(line))
         ended = isinstance(event, RunFinished)
@@ -54,6 +55,13 @@ class Narrator:
             return event
         short = self._short()
         return replace(event, ids=tuple(short.get(name, name) for name in ids))
+
+    def _with_short_generation(self, event: Any, line: Line | None) -> Line | None:
+        record = getattr(event, "record", None)
+        name = record.generation_id if record is not None else None
+        if self._short is None or line is None or not name:
+            return line
+        return line._replace(text=line.text.replace(name, short_names([name], _GENERATION_MOST).get(name, name)))
 
     def _with_new_hint(self, line: Line) -> Line:
         """Keep the hint only if it was not printed before."""

@@ -246,7 +246,7 @@ class Model:
     @property
     def is_too_small_to_estimate(self) -> bool:
         """True if too few jobs are left for an estimate before the last one ends."""
-        return 0 < self.states[State.PENDING] + self.in_flight <= self._forecast.lacking
+        return 0 < self._waiting.total() + self.in_flight <= self._forecast.lacking
 
     def planned_stop(self) -> tuple[float, str] | None:
         """Return the time (wall time, s) and the setting of a stop before all jobs are done, by the estimate.
@@ -338,11 +338,15 @@ class Model:
         kind = _kind(record.job)
         if fingerprint in self._to_come:
             self._count_to_come(kind, self._to_come.pop(fingerprint), -1)
-        if record.state is State.PENDING and self.started is not None and fingerprint in self._named:
+        if record.state is State.PENDING and self._is_selected(fingerprint):
             price = self._price_of(record)
             self._to_come[fingerprint] = price
             self._sample[kind] = record.job
             self._count_to_come(kind, price, 1)
+
+    def _is_selected(self, fingerprint: str) -> bool:
+        """Return whether the run submits this job if it is waiting."""
+        return self.started is not None and fingerprint in self._named and fingerprint not in self.started.unselected
 
     def _price_of(self, record: Record) -> float | None:
         """Return the expected cost of a job that is to be submitted, in credits."""

@@ -8,6 +8,7 @@ import os
 import select
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrunner.events import Alive, Event, RunFinished, RunStarted, Stopping
@@ -36,6 +37,7 @@ _STYLES = {
 }
 _LEVELS = {Level.INFO: "", Level.WARNING: "warning", Level.ERROR: "error"}
 _NOTICES_MOST = 5
+_STAMP_COLUMNS = 11  # local time and mark
 # Characters of this program's own texts that an encoding may lack.
 _PLAIN = str.maketrans({"…": "...", "→": "->"})
 _SIMPLE_TERMINALS = {"linux", "dumb", "vt100", "vt220"}  # their fonts lack the marks
@@ -109,7 +111,18 @@ class Lines(_Guarded):
     def _print(self, at: float, lines: Iterable[Line]) -> None:
         for line in lines:
             if line.level >= self._least:
-                self._write(self._put, [*self._stamp(at, line), (line.whole, _LEVELS[line.level])])
+                first, *others = self._in_width(line.whole)
+                style = _LEVELS[line.level]
+                self._write(self._put, [*self._stamp(at, line), (first, style)])
+                for text in others:
+                    self._write(self._put, [(" " * _STAMP_COLUMNS + text, style)])
+
+    def _in_width(self, text: str) -> list[str]:
+        """Break a text between its words for a terminal, to be printed beside the time."""
+        columns = (self._width or 0) - _STAMP_COLUMNS
+        if columns < _STAMP_COLUMNS:
+            return [text]
+        return wrap(text, columns, break_on_hyphens=False, break_long_words=False) or [""]
 
     def _stamp(self, at: float, line: Line) -> Spans:
         """Return time and mark. On a terminal, print day and zone before the first line and where they change."""

@@ -224,6 +224,19 @@ def test_on_a_terminal_lines_have_local_times_marks_and_short_ids(monkeypatch: p
     ]
 
 
+def test_on_a_terminal_lines_are_broken_between_their_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    _, record = moved(1, "", Record(JOB), Move.BEGIN_SUBMIT, request_id="r", submitted_at=NOW)
+    accepted, _ = moved(1, f"{LONG}-1", record, Move.ACCEPT, generation_id="g" * 30 + "-end", accepted_at=NOW)
+    _, *shown = plain_lines([named(f"{LONG}-1"), accepted])
+    assert all(len(line) <= 50 for line in shown)
+    assert "".join(line[11:] + " " for line in shown).split()[-3:] == [
+        "accepted:",
+        "generation",
+        "gggggggggggg…ggggggg-end",
+    ]
+
+
 def test_files_have_whole_ids_and_utc_only() -> None:
     events: list[Event] = [named(f"{LONG}-1"), failed(1, f"{LONG}-1")]
     assert plain_lines(events, io.StringIO())[-1] == f"2026-11-22T21:55:01.000Z {LONG}-1: failed: no face"
@@ -314,7 +327,8 @@ def evil_events() -> list[Event]:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_hostile_text_is_escaped_in_lines(terminal: bool) -> None:
+def test_hostile_text_is_escaped_in_lines(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     stream = Terminal() if terminal else io.StringIO()
     with make_progress(stream=stream, quiet=False, plain=True) as progress:
         for event in evil_events():

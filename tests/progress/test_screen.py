@@ -132,6 +132,23 @@ def test_a_batch_that_is_too_small_for_an_estimate_promises_none(jobs: int) -> N
     assert run.screen()[3] == "finish   in a moment"
 
 
+def test_jobs_that_only_left_out_are_not_estimated() -> None:
+    run = SimulatedRun(20)
+    start = run.model.started
+    assert start is not None
+    records = {record.job.fingerprint: record for record in run.records.values()}
+    unselected = frozenset(list(records)[4:])
+    run.notify(replace(start, records=records, unselected=unselected))
+    for name in ("job0", "job1", "job2"):
+        run.submit(name)
+        run.at += 100
+        run.deliver(name)
+    run.submit("job3")
+    run.wait(40)
+    assert run.model.left_s() == 60
+    assert "about $2.00 in total" in run.screen()[4]
+
+
 def test_times_of_another_day_or_zone_have_day_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Vienna")
     time.tzset()
