@@ -90,7 +90,8 @@ class Lines(_Guarded):
         self._narrator = Narrator(model, self._short_names if self._is_terminal else None)
 
     def _short_names(self) -> Mapping[str, str]:
-        return self._model.short_names(NAME_MOST, self._glyphs.cut)
+        beside_time = (self._width or NAME_MOST) - _STAMP_COLUMNS - 1
+        return self._model.short_names(min(NAME_MOST, max(beside_time, NAME_MOST // 2)), self._glyphs.cut)
 
     def show(self, event: Event) -> None:
         """Print the lines for `event`, and the closing block at the end."""

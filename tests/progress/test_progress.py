@@ -230,7 +230,7 @@ def test_on_a_terminal_lines_are_broken_between_their_words(monkeypatch: pytest.
     accepted, _ = moved(1, f"{LONG}-1", record, Move.ACCEPT, generation_id="g" * 30 + "-end", accepted_at=NOW)
     _, *shown = plain_lines([named(f"{LONG}-1"), accepted])
     assert all(len(line) <= 50 for line in shown)
-    assert "".join(line[11:] + " " for line in shown).split()[-3:] == [
+    assert " ".join(line[11:] for line in shown).split()[-3:] == [
         "accepted:",
         "generation",
         "gggggggggggg…ggggggg-end",
