@@ -5,7 +5,8 @@
 The recording is real: a shell, the installed program, a rehearsal against the sandbox with scripted failures, and a
 SIGKILL. It costs nothing and sends nothing to other machines. pyte tracks the screen. The picture is one SVG without a
 script: its frames are side by side, and a stepped animation shows them one by one. It starts with the first full screen
-of the run; the command is in the title bar. Lines that several frames share are stored once. Without animation (in print, or if the reader prefers), the last frame is shown.
+of the run. Lines that several frames share are stored once. Without animation (in print, or if the reader prefers), the
+last frame is shown.
 """
 
 import os
@@ -255,7 +256,7 @@ text{{font:{FONT_PX}px {FONTS};white-space:pre}}
 def window() -> str:
     """Return the window around the terminal."""
     dots = "".join(f'<circle cx="{BORDER_PX + 5 + 18 * n}" cy="{BAR_PX / 2}" r="5"/>' for n in range(3))
-    environment = f"{COMMAND}   (a rehearsal: nothing is paid, time runs 60 times as fast)"
+    environment = "a rehearsal on this machine, time 60 times as fast"
     return f"""<rect width="{WIDE_PX}" height="{HIGH_PX}" rx="10" fill="{PAPER}"/>
 <path d="M0 {BAR_PX}V10a10 10 0 0 1 10-10H{WIDE_PX - 10}a10 10 0 0 1 10 10V{BAR_PX}z" fill="{BAR}"/>
 <g fill="#3a4252">{dots}</g>
