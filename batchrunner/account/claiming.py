@@ -156,7 +156,7 @@ class _Slots:
             if stale := _stale_slots(self._connection, self._batch, self._outside):
                 return Unsettled(stale)
             orphans = _orphans(self._connection, self._batch, self._outside, self._now)
-            return self._wait(f"all {self._limit} slots of the account are taken", orphans)
+            return self._wait(f"the account has no free slot (concurrency: {self._limit} in config.yaml)", orphans)
         ahead = _ahead(self._connection, self._batch, self._outside, self._now, self.taken)
         return None if len(ahead) < free else self._wait("another batch of the account goes first")
 

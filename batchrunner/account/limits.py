@@ -54,6 +54,15 @@ def limits_for(configured: Mapping[str, Limits], account: Account) -> Limits:
     return configured.get(account.shown) or configured.get(DEFAULT) or Limits()
 
 
+def require_no_limits(limits: Limits, account: Account, error: Exception) -> None:
+    """Refuse to go on without the index, because of `error`, where limits depend on it. Raises UsageError."""
+    if limits.any:
+        raise UsageError(
+            f"the limits of the account {account.shown} in config.yaml cannot be kept: {error}",
+            "Make the state folder writable, or move it with BATCHRUNNER_STATE. Nothing was submitted.",
+        ) from error
+
+
 def over_budget(limits: Limits, today: float, month: float, estimate: float | None) -> tuple[str, str]:
     """Return why a submission would exceed a budget of the account: a kind of `plan.endings` and a text, or two "".
 

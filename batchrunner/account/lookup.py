@@ -49,10 +49,11 @@ def exists(clip: Clip) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a run would find in the account. jobs: what other batches have, by fingerprint."""
+    """What a run would find in the account. jobs: what other batches have, by fingerprint. note: what is unknown."""
 
     jobs: Mapping[str, Reuse | Hold] = field(default_factory=dict)
     budgets: AccountBudgets = field(default_factory=AccountBudgets)
+    note: str = ""
 
 
 def look_up(

@@ -17,7 +17,7 @@ from batchrunner.account import config, journals, runs_log, transactions
 from batchrunner.account.base import AccountSession, Hold, NoAccount, Reuse
 from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.index import Index
-from batchrunner.account.limits import NO_LIMITS, Limits, limits_for
+from batchrunner.account.limits import NO_LIMITS, Limits, limits_for, require_no_limits
 from batchrunner.account.names import Account, account_of
 from batchrunner.account.pace import SharedPace
 from batchrunner.account.presence import Presence
@@ -25,7 +25,7 @@ from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import require_found
 from batchrunner.account.session import Session
 from batchrunner.app.setup import Setup
-from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
+from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.events import Listener, Noticed
 from batchrunner.formatting import count_text
 from batchrunner.job import Snapshot
@@ -91,7 +91,7 @@ async def joined(
             _warn_of_rebuilding(index, warn, reuse=setup.settings.reuse)
             presence, batch = await in_thread(_enlist, index, account, setup, endpoint, journal, now())
         except (LocalFault, OSError) as error:
-            _require_no_limits(limits, account, error)
+            require_no_limits(limits, account, error)
             warn(
                 f"the account's index cannot be used ({error}): what other batches have paid for is not known to this "
                 "one. Make the state folder writable, or move it with BATCHRUNNER_STATE"
@@ -168,14 +168,6 @@ def _is_copy(before: BatchRow, directory: Path) -> bool:
 
 def _warner(outside: "Environment", listener: Listener) -> Callable[[str], None]:
     return lambda message: listener(Noticed(outside.clock.now(), (), message, urgent=True))
-
-
-def _require_no_limits(limits: Limits, account: Account, error: Exception) -> None:
-    if limits.any:
-        raise UsageError(
-            f"the limits of the account {account.shown} in config.yaml cannot be kept: {error}",
-            "Make the state folder writable, or move it with BATCHRUNNER_STATE. Nothing was submitted.",
-        ) from error
 
 
 def _warn_of_rebuilding(index: Index, warn: Callable[[str], None], *, reuse: bool) -> None:

@@ -13,17 +13,23 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from batchrunner.account import config, index, transactions
+from batchrunner.account.folders import config_file, state_folder
+from batchrunner.account.limits import Limits, limits_for
+from batchrunner.account.names import Account, account_of
+from batchrunner.account.run_directories import require_found
 from batchrunner.clock import LoopClock, wall_time
-from batchrunner.errors import CallError, ExitStatus, UsageError
+from batchrunner.errors import CallError, ExitStatus, LocalFault, ManifestError, UsageError
 from batchrunner.formatting import count_text, length_text, printable, printable_json, size_text
 from batchrunner.net import certificates
 from batchrunner.net.proxies import Proxies, read_proxies
 from batchrunner.plan.prices import dollars
 from batchrunner.providers import registry
 from batchrunner.providers.base import Balance, Provider
-from batchrunner.providers.endpoint import Endpoint, read_endpoint, service_name
+from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint, service_name
 from batchrunner.settings import Moment, Settings
 from batchrunner.storage import durable_files
+from batchrunner.storage.mounts import network_type
 
 _LOG_S = 3600.0  # of the service's log that is read for its clock
 _SKEW_WARNING_S = 30.0
@@ -145,6 +151,7 @@ def examine(settings: Settings, environment: Mapping[str, str], folders: Mapping
     service = service_name(settings, endpoint.base_url if endpoint else "")
     if settings.provider == "sandbox":
         return [*findings, Finding("service", Level.OK, "the sandbox needs no key, no balance and no network")]
+    findings += _of_account(settings, environment)
     findings.append(key(problem, service))
     proxies, wrong = Proxies(), None
     try:
@@ -164,6 +171,44 @@ def _of_machine(settings: Settings, folders: Mapping[str, Path]) -> Iterator[Fin
     place = _existing(next(iter(folders.values())))
     yield disk(place, durable_files.free_bytes(place), durable_files.free_inodes(place))
     yield time_zone(wall_time(), settings.deadline)
+
+
+def _of_account(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Check config.yaml, the state folder and the account's index."""
+    account, path = account_of(address_of(environment), settings.account), config_file(environment)
+    limits = Limits()
+    try:
+        limits = limits_for(config.load(path), account)
+        text = "has limits" if limits.any else "sets no limits"
+        yield Finding("config.yaml", Level.OK, f"{path} {text} for the account {account.shown}")
+    except ManifestError as error:
+        found = "; ".join(f"{item.line}:{item.column}: {item.message}" for item in error.diagnostics[:3])
+        yield Finding("config.yaml", Level.PROBLEM, f"{path}: {found}", "Correct the file.")
+    except UsageError as error:
+        yield Finding("config.yaml", Level.PROBLEM, error.message, error.hint)
+    state = state_folder(environment)
+    if why := _write_problem(state):
+        level = Level.PROBLEM if limits.any else Level.WARNING
+        message = f"{state} cannot be written: {why}; what other batches have paid for is not known to a run"
+        yield Finding("state folder", level, message, "Change its rights, or move it with BATCHRUNNER_STATE.")
+        return
+    kind = network_type(state.absolute())
+    if kind:
+        message = f"{state} is on a network file system ({kind}), where the account's index can be damaged"
+        yield Finding("state folder", Level.WARNING, message, "Move it to a local disk with BATCHRUNNER_STATE.")
+    else:
+        yield folder("state folder", state, "")
+    yield _index(state, account)
+
+
+def _index(state: Path, account: Account) -> Finding:
+    try:
+        with index.viewed(state) as view:
+            require_found(view, state, account.key, "")
+            batches = len(transactions.batch_rows(view, account.key))
+    except (LocalFault, UsageError) as error:
+        return Finding("account index", Level.PROBLEM, error.message, error.hint)
+    return Finding("account index", Level.OK, f"run directories that it knows: {batches:,}")
 
 
 def _endpoint(settings: Settings, environment: Mapping[str, str]) -> tuple[Endpoint | None, UsageError | None]:

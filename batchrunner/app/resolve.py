@@ -114,7 +114,14 @@ def _entry(snapshot: Snapshot, name: str, rundir: RunDir) -> Entry:
     raise UsageError(f"the batch in {rundir.path} has no job {name}", hint)
 
 
-def _account_key(environment: Mapping[str, str]) -> str:
+def _account_key(rundir: RunDir, environment: Mapping[str, str]) -> str:
+    """Return the account in which the index has the batch, or that of the environment."""
+    mark = journals.mark_of(rundir.path)
+    if mark is not None:
+        with suppress(LocalFault), index.viewed(state_folder(environment)) as connection:
+            batch = transactions.batch_row(connection, mark.journal_id)
+            if batch is not None:
+                return batch.account
     settings = resolve_settings({}, environment, {})
     return account_of(address_of(environment), settings.account).key
 
@@ -122,7 +129,7 @@ def _account_key(environment: Mapping[str, str]) -> str:
 def _elsewhere(rundir: RunDir, fingerprint: str, environment: Mapping[str, str]) -> Path | None:
     """Return the run directory of another batch of the account that has the job in doubt."""
     mark = journals.mark_of(rundir.path)
-    own = BatchRow(mark.journal_id if mark else "", _account_key(environment), str(rundir.path), "", "")
+    own = BatchRow(mark.journal_id if mark else "", _account_key(rundir, environment), str(rundir.path), "", "")
     with suppress(LocalFault), index.viewed(state_folder(environment)) as connection:
         for row, batch in transactions.others(connection, own, [fingerprint]).get(fingerprint, ()):
             if row.state in ("in_doubt", "submitting", "claimed"):
@@ -136,8 +143,9 @@ def _require_unused(doubt: Doubt, generation_id: str, environment: Mapping[str, 
     for record in doubt.snapshot.records.values():
         if any(attempt.generation_id == generation_id for attempt in record.attempts):
             raise UsageError(f"generation {generation_id} belongs to job {record.job.key} of this batch", hint)
+    account = _account_key(doubt.rundir, environment)
     with suppress(LocalFault), index.viewed(state_folder(environment)) as connection:
-        batch = transactions.owner_of(connection, _account_key(environment), generation_id)
+        batch = transactions.owner_of(connection, account, generation_id)
         if batch is not None:
             raise UsageError(
                 f"generation {generation_id} belongs to a job of the batch {batch.name} ({batch.directory})", hint

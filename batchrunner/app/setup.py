@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from batchrunner import manifest
 from batchrunner.account import config
 from batchrunner.account.folders import config_file, state_folder
-from batchrunner.account.limits import limits_for
+from batchrunner.account.limits import limits_for, require_no_limits
 from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
 from batchrunner.app import price_list, rehearsal
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
-from batchrunner.errors import UsageError
+from batchrunner.errors import LocalFault, UsageError
 from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Retake, Run, Snapshot
 from batchrunner.journal import journal
@@ -168,6 +168,7 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     admission = admission_of(setup, plan.records, snapshot)
     left = run_deadline.left(0.0, now)
     projection = project(order, plan.records, admission, settings.concurrency, left, found.budgets)
+    projection = replace(projection, notes=(found.note,) if found.note else ())
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
@@ -181,7 +182,11 @@ def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
         return Found()
     records = [plan.records[name] for name in names] if setup.settings.reuse else []
     limits = limits_for(config.load(setup.limits_file) if setup.limits_file else {}, setup.account)
-    return look_up(setup.state, setup.account, setup.rundir.path, records, limits, now)
+    try:
+        return look_up(setup.state, setup.account, setup.rundir.path, records, limits, now)
+    except LocalFault as fault:
+        require_no_limits(limits, setup.account, fault)
+        return Found(note=f"Not known: what other batches have paid for, because {fault.message}")
 
 
 def egress_of(setup: Setup, plan: Plan) -> Egress:

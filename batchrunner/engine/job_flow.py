@@ -26,6 +26,7 @@ from batchrunner.engine.shared_work import BUDGET_WAIT_S, WAIT_S, SharedWork
 from batchrunner.engine.slot_times import slot_times
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Settled
+from batchrunner.events import Noticed
 from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.resume import may_have_later
@@ -164,7 +165,9 @@ class JobFlow:
             return
         self.admitter.requeue(fingerprint)
         wait_s = BUDGET_WAIT_S if step.budget else WAIT_S if step.wait_s is None else max(WAIT_S, step.wait_s)
-        self.shared.block(step.why, now + wait_s, budget=step.budget, orphans=step.orphans)
+        if self.shared.block(step.why, now + wait_s, budget=step.budget, orphans=step.orphans):
+            message = f"submissions wait: {step.why}"
+            self._context.deps.announce(Noticed(self._clock.now(), (), message))
 
     def _submit_again(self, fingerprint: str, wait_s: float, *, last: bool) -> None:
         self._followed.discard(fingerprint)

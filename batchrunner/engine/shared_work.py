@@ -36,6 +36,7 @@ class SharedWork:
         self._confirmations: defaultdict[str, Confirmation] = defaultdict(Confirmation)
         self._recheck_at: float | None = None
         self._last_done = False
+        self._announced: set[str] = set()  # reasons to wait
 
     def begin(self, found: Mapping[str, Reuse | Hold], now: float) -> None:
         """Take in what other batches have at the start."""
@@ -51,9 +52,12 @@ class SharedWork:
         self._last_done = False
         self._recheck_at = now + RECHECK_S if self._recheck_at is None else min(self._recheck_at, now + RECHECK_S)
 
-    def block(self, why: str, until: float, *, budget: str = "", orphans: tuple[str, ...] = ()) -> None:
-        """Make no claim before `until`."""
+    def block(self, why: str, until: float, *, budget: str = "", orphans: tuple[str, ...] = ()) -> bool:
+        """Make no claim before `until`. Return whether the reason is new in this run."""
         self.blocked_by, self.blocked_until, self.budget, self.orphans = why, until, budget, orphans
+        is_new = why not in self._announced
+        self._announced.add(why)
+        return is_new
 
     def unblock(self) -> None:
         """Make the next claim at once: one was granted, or a slot of this run became free.

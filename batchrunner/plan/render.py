@@ -115,6 +115,7 @@ def as_json(
         },
         "finish_in_s": projection.finish_in_s,
         "obstacles": list(projection.obstacles),
+        "notes": list(projection.notes),
         "egress": leaving and leaving.as_facts(),
         "jobs": [_row_json(row, projection.left_out) for row in plan.rows],
     }
@@ -187,7 +188,8 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     if projection.finish_in_s:
         end = rfc3339(now + projection.finish_in_s)
         lines.append(f"It would finish in about {length_text(projection.finish_in_s)} ({end}).")
-    return [*lines, *(f"Stopped early: {obstacle}." for obstacle in projection.obstacles)]
+    lines += [f"Stopped early: {obstacle}." for obstacle in projection.obstacles]
+    return [*lines, *(f"{printable(note, 500)}." for note in projection.notes)]
 
 
 def _limits(projection: Projection, account: AccountView | None) -> list[str]:

@@ -47,6 +47,7 @@ class Process:
     connection: Callable[[str], sqlite3.Connection] = connect
     now: float = NOW
     number: int = 1
+    account: str = ACCOUNT
 
     async def start(self) -> "Process":
         rundir = RunDir(self.directory)
@@ -57,15 +58,16 @@ class Process:
         for job in self.jobs:
             self.records.setdefault(job.fingerprint, Record(job))
         mark = self.journal.mark
-        row = BatchRow(
-            mark.journal_id, ACCOUNT, str(self.directory), self.directory.name, "api.example.com", self.priority, NOW
-        )
+        name, service = self.directory.name, "api.example.com"
+        row = BatchRow(mark.journal_id, self.account, str(self.directory), name, service, self.priority, NOW)
         self.presence = Presence(self.state, mark.journal_id)
         self.state.mkdir(parents=True, exist_ok=True)
         self.presence.__enter__()
         try:
             self.index = Index(self.state, self.connection)
-            runs_log.append(self.state, [runs_log.Line(row.batch_id, ACCOUNT, row.directory, row.name, row.service)])
+            runs_log.append(
+                self.state, [runs_log.Line(row.batch_id, row.account, row.directory, row.name, row.service)]
+            )
             entries = tuple(Entry(place, job.key, job) for place, job in enumerate(self.jobs))
             names = file_names(entries)
             self.session = Session(self.index, Inline(), row, self.limits, lambda: self.now, names)

@@ -1,5 +1,6 @@
 """Claims of two batches on one account: exclusion, reuse, slots, budgets, throttles, and what a kill leaves."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,37 @@ from tests.account.batches import PRICE, Process, jobs, run
 DAY_S = 86_400.0
 
 
-class Pair:
-    """Two processes of one account, not started yet."""
-
-    def __init__(self, folder: Path, count: int = 1, **more: Any) -> None:
-        self.state = folder / "state"
-        self.jobs = jobs(count)
-        self.first = Process(self.state, folder / "first", self.jobs, **more)
-        self.second = Process(self.state, folder / "second", self.jobs, **more)
-
-    async def start(self) -> tuple[Process, Process]:
-        return await self.first.start(), await self.second.start()
+Play = Callable[..., None]
 
 
-def test_one_of_two_running_batches_gets_a_job(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Return a function that runs `story(first, second)` with two started batches of the same jobs on one account.
+
+    Its further arguments: the number of jobs, the fields of both processes, and the priority of the first batch.
+    """
+
+    def play(
+        story: Callable[[Process, Process], Awaitable[None]], count: int = 1, *, priority: int = 0, **fields: Any
+    ) -> None:
+        async def body() -> None:
+            wanted = jobs(count)
+            first = Process(tmp_path / "state", tmp_path / "first", wanted, priority=priority, **fields)
+            second = Process(tmp_path / "state", tmp_path / "second", wanted, **fields)
+            await first.start()
+            await second.start()
+            await story(first, second)
+            first.die()
+            second.die()
+
+        run(body())
+
+    return play
+
+
+def test_one_of_two_running_batches_gets_a_job(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         assert await first.claim(job) == Granted()
         answer = await second.claim(job)
         assert isinstance(answer, Hold)
@@ -42,31 +56,24 @@ def test_one_of_two_running_batches_gets_a_job(tmp_path: Path) -> None:
         answer = await second.claim(job)
         assert isinstance(answer, Hold)
         assert "gen1" in answer.problem.message
-        first.die()
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_refused_submission_leaves_the_job_to_others(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_refused_submission_leaves_the_job_to_others(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, None)
         await first.move(job, Move.REFUSE)
         await first.end()
         assert await second.claim(job) == Granted()
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_delivered_clip_is_reused_by_copy(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_delivered_clip_is_reused_by_copy(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, "gen1")
         await first.deliver(job)
         await first.end()
@@ -77,16 +84,13 @@ def test_a_delivered_clip_is_reused_by_copy(tmp_path: Path) -> None:
         assert answer.how == f"reused from {first.directory}"
         surveyed = await second.session.survey(second.records.values())
         assert surveyed == {job.fingerprint: answer}
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_missing_or_other_clip_is_fetched_again_and_not_paid_for(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_missing_or_other_clip_is_fetched_again_and_not_paid_for(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, "gen1")
         await first.deliver(job)
         await first.end()
@@ -95,73 +99,58 @@ def test_a_missing_or_other_clip_is_fetched_again_and_not_paid_for(tmp_path: Pat
         (first.directory / f"{job.key}.mp4").unlink()
         answer = await second.claim(job)
         assert (answer.generation_id, answer.clips, answer.in_flight) == ("gen1", (), False)
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_generation_of_a_killed_batch_is_adopted(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_generation_of_a_killed_batch_is_adopted(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, "gen1")
         first.die()
         answer = await second.claim(job)
         assert isinstance(answer, Reuse)
         assert (answer.generation_id, answer.in_flight) == ("gen1", True)
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_submission_of_a_killed_batch_is_in_doubt(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_submission_of_a_killed_batch_is_in_doubt(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, None)
         first.die()
         answer = await second.claim(job)
         assert isinstance(answer, Hold)
         assert answer.problem.kind == HELD_IN_DOUBT
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_claim_that_its_journal_never_began_is_released(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_claim_that_its_journal_never_began_is_released(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         assert await first.claim(job) == Granted()
         first.die()
         assert await second.claim(job) == Granted()
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_failed_generation_may_be_paid_for_again(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_failed_generation_may_be_paid_for_again(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, "gen1")
         await first.move(job, Move.FAIL)
         await first.end()
         assert await second.claim(job) == Granted()
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_a_generation_that_this_batch_has_seen_fail_is_no_use(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path)
-        first, second = await pair.start()
-        [job] = pair.jobs
+def test_a_generation_that_this_batch_has_seen_fail_is_no_use(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
         await first.submit(job, "gen1")
         first.die()
         record = second.records[job.fingerprint]
@@ -171,119 +160,92 @@ def test_a_generation_that_this_batch_has_seen_fail_is_no_use(tmp_path: Path) ->
         await second.move(job, Move.RETRY)
         assert second.records[job.fingerprint] != record
         assert await second.claim(job) == Granted()
-        second.die()
 
-    run(body())
+    play(story)
 
 
-def test_the_slots_are_those_of_all_batches(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 4, limits=Limits(concurrency=2))
-        first, second = await pair.start()
-        assert await first.submit(pair.jobs[0], "gen0") == Granted()
-        assert await second.submit(pair.jobs[1], "gen1") == Granted()
-        assert isinstance(await second.claim(pair.jobs[2]), Wait)
-        done = first.records[pair.jobs[0].fingerprint].with_attempt(completed_at=1.0)
+def test_the_slots_are_those_of_all_batches(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await first.submit(first.jobs[0], "gen0") == Granted()
+        assert await second.submit(first.jobs[1], "gen1") == Granted()
+        assert isinstance(await second.claim(first.jobs[2]), Wait)
+        done = first.records[first.jobs[0].fingerprint].with_attempt(completed_at=1.0)
         first.session.slot_freed(done)
         await first.store(done)
-        assert await second.claim(pair.jobs[2]) == Granted()
-        assert isinstance(await first.claim(pair.jobs[3]), Wait)
+        assert await second.claim(first.jobs[2]) == Granted()
+        assert isinstance(await first.claim(first.jobs[3]), Wait)
+
+    play(story, 4, limits=Limits(concurrency=2))
+
+
+def test_generations_of_a_killed_batch_keep_their_slots(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        await first.submit(first.jobs[0], "gen0")
+        assert await first.claim(first.jobs[1]) == Granted()
         first.die()
-        second.die()
+        assert await second.submit(first.jobs[2], "gen2") == Granted()  # the claim of job 1 was never begun
+        assert isinstance(await second.claim(first.jobs[3]), Wait)
 
-    run(body())
+    play(story, 4, limits=Limits(concurrency=2))
 
 
-def test_generations_of_a_killed_batch_keep_their_slots(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 4, limits=Limits(concurrency=2))
-        first, second = await pair.start()
-        await first.submit(pair.jobs[0], "gen0")
-        assert await first.claim(pair.jobs[1]) == Granted()
+def test_a_doubt_of_a_killed_batch_takes_a_slot_for_half_an_hour(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        await first.submit(first.jobs[0], None)
         first.die()
-        assert await second.submit(pair.jobs[2], "gen2") == Granted()  # the claim of job 1 was never begun
-        assert isinstance(await second.claim(pair.jobs[3]), Wait)
-        second.die()
-
-    run(body())
-
-
-def test_a_doubt_of_a_killed_batch_takes_a_slot_for_half_an_hour(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2, limits=Limits(concurrency=1))
-        first, second = await pair.start()
-        await first.submit(pair.jobs[0], None)
-        first.die()
-        assert isinstance(await second.claim(pair.jobs[1]), Wait)
+        assert isinstance(await second.claim(first.jobs[1]), Wait)
         second.now += 1801
-        assert await second.claim(pair.jobs[1]) == Granted()
-        second.die()
+        assert await second.claim(first.jobs[1]) == Granted()
 
-    run(body())
+    play(story, 2, limits=Limits(concurrency=1))
 
 
-def test_the_batch_with_fewer_slots_goes_first(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 8, limits=Limits(concurrency=3))
-        first, second = await pair.start()
+def test_the_batch_with_fewer_slots_goes_first(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
         for number in range(3):
-            assert await first.submit(pair.jobs[number], f"gen{number}") == Granted()
-        assert isinstance(await second.claim(pair.jobs[5]), Wait)
-        await first.deliver(pair.jobs[0])
-        assert isinstance(await first.claim(pair.jobs[3]), Wait), "the other batch has none, and waits"
-        assert await second.submit(pair.jobs[5], "gen5") == Granted()
-        first.die()
-        second.die()
+            assert await first.submit(first.jobs[number], f"gen{number}") == Granted()
+        assert isinstance(await second.claim(first.jobs[5]), Wait)
+        await first.deliver(first.jobs[0])
+        assert isinstance(await first.claim(first.jobs[3]), Wait), "the other batch has none, and waits"
+        assert await second.submit(first.jobs[5], "gen5") == Granted()
 
-    run(body())
+    play(story, 8, limits=Limits(concurrency=3))
 
 
-def test_a_batch_that_asks_no_more_stops_nobody(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 8, limits=Limits(concurrency=1))
-        first, second = await pair.start()
-        assert await first.submit(pair.jobs[0], "gen0") == Granted()
-        assert isinstance(await second.claim(pair.jobs[5]), Wait)
-        await first.deliver(pair.jobs[0])
+def test_a_batch_that_asks_no_more_stops_nobody(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await first.submit(first.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(first.jobs[5]), Wait)
+        await first.deliver(first.jobs[0])
         first.now += 1
-        assert isinstance(await first.claim(pair.jobs[1]), Wait)
+        assert isinstance(await first.claim(first.jobs[1]), Wait)
         first.now += 5
-        assert await first.claim(pair.jobs[1]) == Granted()
-        first.die()
+        assert await first.claim(first.jobs[1]) == Granted()
+
+    play(story, 8, limits=Limits(concurrency=1))
+
+
+def test_a_killed_batch_that_waited_stops_nobody(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await first.submit(first.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(first.jobs[5]), Wait)
         second.die()
+        await first.deliver(first.jobs[0])
+        assert await first.claim(first.jobs[1]) == Granted()
 
-    run(body())
-
-
-def test_a_killed_batch_that_waited_stops_nobody(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 8, limits=Limits(concurrency=1))
-        first, second = await pair.start()
-        assert await first.submit(pair.jobs[0], "gen0") == Granted()
-        assert isinstance(await second.claim(pair.jobs[5]), Wait)
-        second.die()
-        await first.deliver(pair.jobs[0])
-        assert await first.claim(pair.jobs[1]) == Granted()
-        first.die()
-
-    run(body())
+    play(story, 8, limits=Limits(concurrency=1))
 
 
-def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 8, limits=Limits(concurrency=2))
-        pair.first.priority = 1
-        first, second = await pair.start()
-        assert await second.submit(pair.jobs[0], "gen0") == Granted()
-        assert await first.submit(pair.jobs[1], "gen1") == Granted()
-        assert isinstance(await first.claim(pair.jobs[2]), Wait)
-        await second.deliver(pair.jobs[0])
-        assert isinstance(await second.claim(pair.jobs[3]), Wait)
-        assert await first.claim(pair.jobs[2]) == Granted()
-        first.die()
-        second.die()
+def test_a_higher_priority_goes_first(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await second.submit(first.jobs[0], "gen0") == Granted()
+        assert await first.submit(first.jobs[1], "gen1") == Granted()
+        assert isinstance(await first.claim(first.jobs[2]), Wait)
+        await second.deliver(first.jobs[0])
+        assert isinstance(await second.claim(first.jobs[3]), Wait)
+        assert await first.claim(first.jobs[2]) == Granted()
 
-    run(body())
+    play(story, 8, limits=Limits(concurrency=2), priority=1)
 
 
 @pytest.mark.parametrize(
@@ -293,110 +255,85 @@ def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
         (Limits(credits_per_month=2.5 * PRICE), "max_cost_per_month"),
     ],
 )
-def test_a_budget_is_that_of_all_batches(tmp_path: Path, limits: Limits, setting: str) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 4, limits=limits)
-        first, second = await pair.start()
-        assert await first.submit(pair.jobs[0], "gen0") == Granted()
-        assert await second.submit(pair.jobs[1], "gen1") == Granted()
-        answer = await second.claim(pair.jobs[2])
+def test_a_budget_is_that_of_all_batches(play: Play, limits: Limits, setting: str) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await first.submit(first.jobs[0], "gen0") == Granted()
+        assert await second.submit(first.jobs[1], "gen1") == Granted()
+        answer = await second.claim(first.jobs[2])
         assert isinstance(answer, OverBudget)
         assert answer.kind == setting
         assert setting in answer.why
-        await first.move(pair.jobs[0], Move.FAIL)  # which is not billed
+        await first.move(first.jobs[0], Move.FAIL)  # which is not billed
         await first.end()
-        assert await second.claim(pair.jobs[2]) == Granted()
-        second.die()
+        assert await second.claim(first.jobs[2]) == Granted()
 
-    run(body())
+    play(story, 4, limits=limits)
 
 
-def test_a_budget_of_a_day_is_new_on_the_next_day(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2, limits=Limits(credits_per_day=PRICE))
-        first, second = await pair.start()
-        assert await first.submit(pair.jobs[0], "gen0") == Granted()
-        assert isinstance(await second.claim(pair.jobs[1]), OverBudget)
+def test_a_budget_of_a_day_is_new_on_the_next_day(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        assert await first.submit(first.jobs[0], "gen0") == Granted()
+        assert isinstance(await second.claim(first.jobs[1]), OverBudget)
         second.now += DAY_S
-        assert await second.claim(pair.jobs[1]) == Granted()
-        first.die()
-        second.die()
+        assert await second.claim(first.jobs[1]) == Granted()
 
-    run(body())
+    play(story, 2, limits=Limits(credits_per_day=PRICE))
 
 
-def test_a_quote_counts_instead_of_its_estimate(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2, limits=Limits(credits_per_day=2 * PRICE))
-        first, second = await pair.start()
-        await first.submit(pair.jobs[0], None)
-        await first.move(pair.jobs[0], Move.ACCEPT, generation_id="gen0", credits=1.5 * PRICE)
+def test_a_quote_counts_instead_of_its_estimate(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        await first.submit(first.jobs[0], None)
+        await first.move(first.jobs[0], Move.ACCEPT, generation_id="gen0", credits=1.5 * PRICE)
         await first.end()
-        assert isinstance(await second.claim(pair.jobs[1]), OverBudget)
-        second.die()
+        assert isinstance(await second.claim(first.jobs[1]), OverBudget)
 
-    run(body())
+    play(story, 2, limits=Limits(credits_per_day=2 * PRICE))
 
 
-def test_a_throttled_account_is_so_for_all_batches(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2)
-        first, second = await pair.start()
+def test_a_throttled_account_is_so_for_all_batches(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
         first.session.throttled(first.now + 60, "rate limited")
-        await first.claim(pair.jobs[0])
-        answer = await second.claim(pair.jobs[1])
+        await first.claim(first.jobs[0])
+        answer = await second.claim(first.jobs[1])
         assert answer == Wait("rate limited", first.now + 60)
         second.now += 61
-        assert await second.claim(pair.jobs[1]) == Granted()
+        assert await second.claim(first.jobs[1]) == Granted()
         first.session.throttled(second.now + 60, "again")
         first.session.throttled(0.0, "")
-        await first.claim(pair.jobs[0])
-        assert not isinstance(await second.claim(pair.jobs[0]), Wait)
-        first.die()
-        second.die()
+        await first.claim(first.jobs[0])
+        assert not isinstance(await second.claim(first.jobs[0]), Wait)
 
-    run(body())
+    play(story, 2)
 
 
-def test_a_throttle_from_a_clock_that_was_set_back_stops_nobody(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2)
-        first, second = await pair.start()
+def test_a_throttle_from_a_clock_that_was_set_back_stops_nobody(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
         first.session.throttled(first.now + 60, "rate limited")
-        await first.claim(pair.jobs[0])
+        await first.claim(first.jobs[0])
         second.now -= 2 * DAY_S
-        assert await second.claim(pair.jobs[1]) == Granted()
-        first.die()
-        second.die()
+        assert await second.claim(first.jobs[1]) == Granted()
 
-    run(body())
+    play(story, 2)
 
 
-def test_accounts_do_not_share_work_or_limits(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 2, limits=Limits(concurrency=1))
-        first, second = await pair.start()
+def test_accounts_do_not_share_work_or_limits(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
         other = replace(second.session.batch, account="studio@https://api.example.com")
         second.session.batch = other
         await second.session.register(list(second.records.values()), -5)
-        assert await first.claim(pair.jobs[0]) == Granted()
-        assert await second.claim(pair.jobs[0]) == Granted()
+        assert await first.claim(first.jobs[0]) == Granted()
+        assert await second.claim(first.jobs[0]) == Granted()
+
+    play(story, 2, limits=Limits(concurrency=1))
+
+
+def test_a_run_that_registers_again_keeps_its_slots(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        await first.submit(first.jobs[0], "gen0")
+        await first.submit(first.jobs[1], None)
         first.die()
-        second.die()
-
-    run(body())
-
-
-def test_a_run_that_registers_again_keeps_its_slots(tmp_path: Path) -> None:
-    async def body() -> None:
-        pair = Pair(tmp_path, 3, limits=Limits(concurrency=2))
-        first, second = await pair.start()
-        await first.submit(pair.jobs[0], "gen0")
-        await first.submit(pair.jobs[1], None)
-        first.die()
-        again = await Process(pair.state, first.directory, pair.jobs, pair.first.limits, number=7).start()
-        assert isinstance(await second.claim(pair.jobs[2]), Wait)
+        again = await Process(first.state, first.directory, first.jobs, first.limits, number=7).start()
+        assert isinstance(await second.claim(first.jobs[2]), Wait)
         again.die()
-        second.die()
 
-    run(body())
+    play(story, 3, limits=Limits(concurrency=2))

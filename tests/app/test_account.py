@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from batchrunner.account.base import HELD_BY_BATCH, Hold, Reuse, Source
 from batchrunner.account.names import account_of
 from batchrunner.app.account import overview
 from batchrunner.app.setup import Setup, plan_batch, prices_of
 from batchrunner.clock import wall_time
-from batchrunner.errors import Problem
+from batchrunner.errors import Problem, UsageError
 from batchrunner.job import Entry, Job
 from batchrunner.manifest import Batch
 from batchrunner.plan.prices import dollars, usd
@@ -138,3 +140,13 @@ def test_a_plan_without_limits_names_none(tmp_path: Path) -> None:
     assert "smallest limit" not in as_text(plan, projection, now)
     money = as_json(plan, projection)["money"]
     assert (money["limits"], money["smallest_limit"]) == ([], None)
+
+
+def test_without_a_usable_state_folder_a_plan_says_what_it_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("not a folder")
+    plan, projection, now = plan_batch(setup_of(tmp_path, jobs(2), {}))
+    assert projection.submissions == 2
+    assert "Not known: what other batches have paid for, because the account's index" in as_text(plan, projection, now)
+    assert len(as_json(plan, projection)["notes"]) == 1
+    with pytest.raises(UsageError, match=r"limits of the account .* cannot be kept"):
+        plan_batch(setup_of(tmp_path, jobs(2), {}, "concurrency: 2"))

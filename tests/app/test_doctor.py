@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from batchrunner.account import runs_log
+from batchrunner.account.names import account_of
 from batchrunner.app.doctor import (
     Finding,
     Level,
@@ -17,6 +19,7 @@ from batchrunner.app.doctor import (
     balance,
     clock,
     disk,
+    examine,
     exit_status,
     folder,
     key,
@@ -24,7 +27,8 @@ from batchrunner.app.doctor import (
 )
 from batchrunner.errors import AccountFault, ExitStatus, UsageError
 from batchrunner.providers.base import Balance
-from batchrunner.settings import Moment
+from batchrunner.providers.endpoint import address_of
+from batchrunner.settings import Moment, resolve
 from tests.conftest import NOW
 
 GB = 1 << 30
@@ -106,3 +110,40 @@ def test_an_unreachable_service_is_a_problem(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "problem  service" in done.stdout
     assert "a-key-of-many-characters" not in done.stdout + done.stderr
+
+
+def account_findings(folder: Path, config: str = "") -> dict[str, tuple[Level, str]]:
+    """Return what is found about the account, by the name of the check."""
+    (folder / "config" / "batchrunner").mkdir(parents=True, exist_ok=True)
+    (folder / "config" / "batchrunner" / "config.yaml").write_text(config)
+    environment = {"XDG_CONFIG_HOME": str(folder / "config"), "BATCHRUNNER_STATE": str(folder / "state")}
+    found = examine(resolve({}, {}, {}), environment, {"run directory": folder})
+    return {item.check: (item.level, item.message) for item in found}
+
+
+def test_a_config_yaml_that_would_refuse_a_run_is_a_problem(tmp_path: Path) -> None:
+    level, message = account_findings(tmp_path, "accounts: {default: {concurency: 1}}")["config.yaml"]
+    assert level is Level.PROBLEM
+    assert "1:22: account 'default' has no key 'concurency'" in message
+    found = account_findings(tmp_path, "accounts: {default: {concurrency: 1}}")
+    assert [found[name][0] for name in ("config.yaml", "state folder", "account index")] == [Level.OK] * 3
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "level"), [("", Level.WARNING), ("accounts: {default: {concurrency: 1}}", Level.PROBLEM)]
+)
+def test_an_unusable_state_folder_is_a_problem_only_where_limits_depend_on_it(
+    tmp_path: Path, config: str, level: Level
+) -> None:
+    (tmp_path / "state").write_text("not a folder")
+    assert account_findings(tmp_path, config)["state folder"][0] is level
+
+
+def test_a_run_directory_that_the_index_lacks_is_a_problem(tmp_path: Path) -> None:
+    line = runs_log.Line("id", account_of(address_of({})).key, "/out/one", "one", "api.example.com")
+    (tmp_path / "state").mkdir()
+    runs_log.append(tmp_path / "state", [line])
+    level, message = account_findings(tmp_path)["account index"]
+    assert level is Level.PROBLEM
+    assert "/out/one (its batch is not there)" in message

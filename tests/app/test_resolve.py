@@ -11,6 +11,7 @@ from batchrunner.errors import UsageError
 from batchrunner.job import State
 from batchrunner.journal import journal
 from batchrunner.storage.run_directory import RunDir
+from tests.account.batches import Process, jobs, run
 from tests.soak.batch import Batch, make_batch
 from tests.soak.processes import Service, call
 
@@ -104,3 +105,22 @@ def test_a_job_that_is_not_in_doubt_is_refused(tmp_path: Path, service: Service)
         settle(RunDir(batch.output), "job-00", None, batch.environment)
     assert resolve(batch, "job-000")[0] == 2
     assert resolve(batch, "job-000", "--release", "--adopt", "x")[0] == 2
+
+
+def test_an_id_is_looked_for_in_the_account_of_the_batch(tmp_path: Path) -> None:
+    """The manifest names the account, and the environment does not."""
+
+    wanted = jobs(2)
+
+    async def body() -> None:
+        first = await Process(tmp_path / "state", tmp_path / "first", wanted, account="studio@https://e.com").start()
+        second = await Process(tmp_path / "state", tmp_path / "second", wanted, account="studio@https://e.com").start()
+        await first.submit(wanted[0], None)
+        await second.submit(wanted[1], "gen1")
+        first.die()
+        await second.end()
+
+    run(body())
+    environment = {"BATCHRUNNER_STATE": str(tmp_path / "state")}
+    with pytest.raises(UsageError, match="gen1 belongs to a job of the batch second"):
+        settle(RunDir(tmp_path / "first"), wanted[0].key, "gen1", environment)

@@ -40,3 +40,9 @@ def test_generations_of_other_batches_are_polled_only_while_a_claim_waits_for_th
     assert shared.start_orphans(4.0, 5.0) == ()
     shared.unblock()
     assert shared.start_orphans(10.0, 5.0) == ()
+
+
+def test_a_reason_to_wait_is_announced_once_in_a_run() -> None:
+    shared = SharedWork()
+    reasons = ("no slot", "no slot", "throttled", "no slot")
+    assert [shared.block(why, 1.0) for why in reasons] == [True, False, True, False]
