@@ -1,4 +1,4 @@
-"""``doctor``: check before a run what would stop it later: key, balance, clock, disk, folders, time zone, proxy.
+"""``doctor``: check before a run what would stop it later, from the key to the account's index.
 
 It submits nothing and costs nothing. Each check is a pure function that returns a `Finding`; `examine` reads the state
 of the machine and of the service.
