@@ -467,8 +467,9 @@ def sandbox(**options: Any) -> int:
 def doctor(manifest: Path | None, as_json: bool, **flags: object) -> int:
     """Check before a run what would stop it later.
 
-    It checks key, balance, clock, disk, folders, time zone, proxy, config.yaml and the account's index. With MANIFEST, the settings and the run directory of its batch are checked. Submits nothing and costs nothing. The
-    exit status is 1 if a run would stop or be refused, otherwise 0.
+    It checks key, balance, clock, disk, folders, time zone, proxy, config.yaml and the account's index. With MANIFEST,
+    it checks the settings and the run directory of its batch. Submits nothing and costs nothing. The exit status is 1
+    if a run would stop or be refused, otherwise 0.
     """
     from batchrunner.app import doctor as examination
 
