@@ -30,6 +30,7 @@ _PATTERN = "index-*.db"
 VERSION = 2
 _ID = 0x42524130  # "BRA0"; the last byte is the version again, so that a changed byte is not taken for another version
 _BUSY_S = 30.0
+_STATEMENTS = 512  # kept compiled: a statement for each number of rows
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 _HINT = "Run again: if needed, the index is rebuilt from the run directories."
 
@@ -60,7 +61,12 @@ class Rebuilt:
 def connect(path: str) -> sqlite3.Connection:
     """Open a connection that one thread at a time uses."""
     return sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S, uri=path.startswith("file:")
+        path,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=_BUSY_S,
+        uri=path.startswith("file:"),
+        cached_statements=_STATEMENTS,
     )
 
 

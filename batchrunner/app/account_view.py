@@ -7,14 +7,14 @@ without billing pages is no error.
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchrunner.account import config, index, presence
 from batchrunner.account.folders import config_file, state_folder
@@ -42,6 +42,8 @@ from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint
 from batchrunner.settings import resolve
 
 _WITHIN_S = 10.0
+_CHARGES_WITHIN_S = 30.0  # for up to a hundred pages
+_T = TypeVar("_T")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _MOST_LISTED = 20
 
@@ -51,7 +53,7 @@ class View:
     """An account as it is shown.
 
     balance: None if unknown, and `note` says why. running: batches with a process. missing: run directories that are
-    not in the index.
+    not in the index. charges: why some charges are not settled.
     """
 
     account: Account
@@ -61,6 +63,7 @@ class View:
     note: str = ""
     running: frozenset[str] = frozenset()
     missing: Sequence[Missing] = ()
+    charges: str = ""
 
 
 def view(environment: Mapping[str, str], name: str | None, month: str | None) -> View:
@@ -72,7 +75,7 @@ def view(environment: Mapping[str, str], name: str | None, month: str | None) ->
     settings = resolve({"account": name}, environment, {})
     account = account_of(address_of(environment), settings.account)
     limits = limits_for(config.load(config_file(environment)), account)
-    balance, note = _from_service(environment, account, state, now)
+    balance, note, charges = _from_service(environment, account, state, now)
     days = (day_of(now), day_of(now)) if month is None else _days_of(month, now)
     with index.viewed(state) as connection:
         current = current_spend(connection, account.key, now, month_of(now))
@@ -80,7 +83,7 @@ def view(environment: Mapping[str, str], name: str | None, month: str | None) ->
         gone = missing(connection, state, account.key)
     open_batches = {item.batch_id for item in (*summary.in_flight, *summary.in_doubt)}
     running = frozenset(batch_id for batch_id in open_batches if presence.is_running(state, batch_id))
-    return View(account, summary, now, balance, note, running, gone)
+    return View(account, summary, now, balance, note, running, gone, charges)
 
 
 def _days_of(month: str, now: float) -> tuple[int, int]:
@@ -93,43 +96,53 @@ def _days_of(month: str, now: float) -> tuple[int, int]:
 
 def _from_service(
     environment: Mapping[str, str], account: Account, state: Path, now: float
-) -> tuple[Balance | None, str]:
-    """Return the balance, and settle charges. The second value says why the balance is unknown."""
+) -> tuple[Balance | None, str, str]:
+    """Return the balance, and settle charges. The other values say why the balance and some charges are unknown."""
     try:
         endpoint = read_endpoint(resolve({"provider": "aimlapi"}, environment, {}), environment)
     except UsageError as error:
-        return None, error.message
+        return None, error.message, error.message
     if endpoint is None:
-        return None, ""
+        return None, "", ""
     since = None
     with suppress(LocalFault), index.viewed(state) as connection:
         since = first_unsettled_at(connection, account.key, now)
     try:
-        balance, charges = asyncio.run(_ask(endpoint, environment, since))
+        (balance, note), (charges, why) = asyncio.run(_ask(endpoint, environment, since))
     except CallError as error:
-        return None, error.message
-    except TimeoutError:
-        return None, "the service did not answer in time"
+        return None, error.message, error.message
     if charges is not None and charges.charges and index.exists(state):
         with suppress(LocalFault), closing(index.Index(state)) as opened:
             opened.write([partial(settle_charges, account=account.key, charges=charges.charges)], durable=True)
-    return balance, "" if balance is not None else "the service does not show it"
+    if charges is not None:
+        why = "the service does not list them yet" if charges.complete else "the service's list is too long or was cut"
+    return balance, note, why
 
 
 async def _ask(
     endpoint: Endpoint, environment: Mapping[str, str], since: float | None
-) -> tuple[Balance | None, Charges | None]:
+) -> tuple[tuple[Balance | None, str], tuple[Charges | None, str]]:
     with ThreadPoolExecutor(max_workers=1) as executor:
         proxies = read_proxies(environment)
-        async with (
-            asyncio.timeout(_WITHIN_S),
-            registry.connect(endpoint, LoopClock(), executor, proxies=proxies) as provider,
-        ):
-            balance = await provider.balance() if provider.capabilities.balance else None
-            charges = None
-            if since is not None and provider.capabilities.charges:
-                charges = await provider.charges(since - MARGIN_S)
+        async with registry.connect(endpoint, LoopClock(), executor, proxies=proxies) as provider:
+            offers = provider.capabilities
+            balance = await answer_of(provider.balance() if offers.balance else None, _WITHIN_S)
+            asks = since is not None and offers.charges
+            charges = await answer_of(provider.charges((since or 0.0) - MARGIN_S) if asks else None, _CHARGES_WITHIN_S)
             return balance, charges
+
+
+async def answer_of(call: Coroutine[Any, Any, _T | None] | None, within_s: float) -> tuple[_T | None, str]:
+    """Return the reply to a call, and why there is none."""
+    found, why = None, ""
+    try:
+        async with asyncio.timeout(within_s):
+            found = None if call is None else await call
+    except CallError as error:
+        why = error.message
+    except TimeoutError:
+        why = "the service did not answer in time"
+    return found, why or ("" if found is not None else "the service does not show it")
 
 
 def as_text(shown: View) -> str:
@@ -155,7 +168,11 @@ def as_text(shown: View) -> str:
     if summary.overrun:
         lines.append(f"  {dollars(summary.overrun)} more than was estimated")
     if summary.unsettled:
-        lines.append(f"  {count_text(summary.unsettled, 'charge')} not settled: the service does not list them yet")
+        lines.append(
+            printable(
+                f"  {count_text(summary.unsettled, 'charge')} not settled: {shown.charges or 'no service was asked'}"
+            )
+        )
     if summary.last > summary.first:
         lines += _table("by day", [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days])
     lines += _table("by batch", summary.batches)

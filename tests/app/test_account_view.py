@@ -1,14 +1,17 @@
 """`batchrunner account`: what it shows as text, as JSON and as metrics, and the scan of run directories."""
 
+import asyncio
 import json
 import shutil
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchrunner.app.account_directories import scan
-from batchrunner.app.account_view import as_json, as_prometheus, as_text, view
-from batchrunner.errors import UsageError
+from batchrunner.app.account_view import answer_of, as_json, as_prometheus, as_text, view
+from batchrunner.errors import ServiceFault, UsageError
 from tests.soak.batch import make_batch
 from tests.soak.processes import Service, call
 
@@ -77,3 +80,17 @@ def test_a_scan_adds_run_directories_to_another_index(ran: tuple[Path, dict[str,
     assert view(environment, None, "").summary.credits > 0
     with pytest.raises(UsageError, match="not a folder"):
         scan(environment, None, [tmp_path / "missing"])
+
+
+def test_a_call_that_fails_or_hangs_gives_its_reason_and_hides_no_other_answer() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def refuse() -> None:
+        raise ServiceFault("server_error", "the service answers 500")
+
+    def answered(call: Coroutine[Any, Any, None]) -> tuple[None, str]:
+        return asyncio.run(answer_of(call, 0.01))
+
+    assert answered(hang()) == (None, "the service did not answer in time")
+    assert answered(refuse()) == (None, "the service answers 500")
