@@ -83,20 +83,23 @@ class ClipChecks:
             self._start(self._threads, self._decide, hook, record)
 
     def _start(self, executor: object, function: Callable[..., str], *arguments: object) -> None:
-        call = partial(function, *arguments)
+        call = partial(function, rfc3339(self._outside.clock.now()), *arguments)
         future = asyncio.get_running_loop().run_in_executor(executor, call)  # type: ignore[arg-type]  # an Executor
         self._pending.add(future)
         future.add_done_callback(self._end)
 
     def _end(self, future: "asyncio.Future[str]") -> None:
         self._pending.discard(future)
-        problem = "" if future.cancelled() else future.result()
+        if future.cancelled():
+            return
+        error = future.exception()
+        problem = future.result() if error is None else f"a finished clip could not be checked: {error!r}"
         kind = problem.partition(" ")[0]
         if problem and kind not in self._warned:
             self._warned.add(kind)
             self._publish(Noticed(self._outside.clock.now(), (), problem))
 
-    def _decide(self, hook: Hook, record: Record) -> str:
+    def _decide(self, at: str, hook: Hook, record: Record) -> str:
         """Call the hook, store its verdict, then its outcome. Return a problem for the user, or "". Blocks."""
         assert record.result is not None
         entry = self._by_job[record.job.fingerprint][0]
@@ -110,7 +113,7 @@ class ClipChecks:
             )
         if not outcome.is_decided:
             return ""
-        problem = self._store_all([(record, ON_CLIP, (outcome.reason,))]) if outcome.reason else ""
+        problem = self._store_all(at, [(record, ON_CLIP, (outcome.reason,))]) if outcome.reason else ""
         if not problem:
             try:
                 self._outcomes.add(record.job.fingerprint, record.result.sha256, hook.digest)
@@ -118,22 +121,16 @@ class ClipChecks:
                 problem = error.message
         return problem
 
-    def _store_all(self, rejections: Iterable[tuple[Record, str, tuple[str, ...]]]) -> str:
-        """Store rejections for all names of their jobs. Return a problem for the user, or "". Blocks."""
+    def _store_all(self, at: str, rejections: Iterable[tuple[Record, str, tuple[str, ...]]]) -> str:
+        """Store rejections, with the time `at`, for all names of their jobs. Return a problem or "". Blocks."""
         try:
             with VerdictLog(self._rundir.path) as log:
                 for record, by, reasons in rejections:
                     for entry in self._by_job[record.job.fingerprint]:
-                        log.propose(self._rejection(entry, record, by, reasons))
+                        log.propose(_rejection(entry, record, reasons, at=at, by=by))
         except BatchrunnerError as error:
             return error.message
         return ""
-
-    def _rejection(self, entry: Entry, record: Record, by: str, reasons: tuple[str, ...]) -> Verdict:
-        assert record.result is not None
-        at = rfc3339(self._outside.clock.now())
-        job = record.job
-        return Verdict(entry.id, entry.take, job.fingerprint, record.result.sha256, REJECT, reasons, at=at, by=by)
 
     async def finish(self, records: JobRecords, reason: StopReason) -> None:
         """Wait for the hook, then check the marks of all clips. Without time, running calls of the hook end.
@@ -150,7 +147,7 @@ class ClipChecks:
             self._start(self._outside.executor, self._check_marks, records.view)
             await asyncio.wait(self._pending)
 
-    def _check_marks(self, records: Mapping[str, Record]) -> str:
+    def _check_marks(self, at: str, records: Mapping[str, Record]) -> str:
         """Store the rejections that marks of all clips ask for, duplicates included. Blocks."""
         context = replace(self._context, owners=owners_of(self._entries, records))
         found = []
@@ -159,13 +156,19 @@ class ClipChecks:
             if quality is not None and quality["verdict"] == REJECT:
                 reasons = _reasons((mark["kind"], mark["action"]) for mark in quality["marks"])
                 found.append((row.record, QUALITY, reasons))
-        return self._store_all(found) if found else ""
+        return self._store_all(at, found) if found else ""
 
     def close(self) -> None:
         """End all calls of the hook."""
         if self._hook is not None:
             self._hook.stop()
             self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _rejection(entry: Entry, record: Record, reasons: tuple[str, ...], *, at: str, by: str) -> Verdict:
+    assert record.result is not None
+    fingerprint, sha256 = record.job.fingerprint, record.result.sha256
+    return Verdict(entry.id, entry.take, fingerprint, sha256, REJECT, reasons, at=at, by=by)
 
 
 def _reasons(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -65,6 +65,14 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunDir(Path("out")).make()
 
 
+class Clock:
+    """A clock that can be read only in the event loop, as that of a rehearsal."""
+
+    def now(self) -> float:
+        asyncio.get_running_loop()
+        return NOW
+
+
 class Batch:
     """A run whose engine is the test. seen: what its listeners saw."""
 
@@ -92,7 +100,7 @@ class Batch:
             bus = EventBus(print)
             bus.subscribe(self.seen.append, shows_notices=True)
             with ThreadPoolExecutor(2) as threads:
-                outside = SimpleNamespace(on_clip=self.hook, executor=threads, clock=SimpleNamespace(now=lambda: NOW))
+                outside = SimpleNamespace(on_clip=self.hook, executor=threads, clock=Clock())
                 with clip_checks.opened(self.setup, make_run(), cast(Any, outside), bus) as checks:
                     checks.begin(self.records.values())
                     for clip in clips:
@@ -260,6 +268,15 @@ def test_the_loop_goes_on_while_the_hook_runs() -> None:
 
     Batch(hook=FakeHook(wait)).run(("a", CLEAN), during=during)
     assert verdicts()["a"][1] == ("late",), "the end of the run waits for it"
+
+
+def test_a_defect_is_one_warning_and_the_run_ends_as_usual() -> None:
+    def fail(name: str) -> Outcome:
+        raise RuntimeError(f"defect at {name}")
+
+    batch = Batch(hook=FakeHook(fail)).run(("a", CLEAN), ("b", FROZEN))
+    [notice] = batch.notices
+    assert notice.startswith("a finished clip could not be checked: RuntimeError('defect at ")
 
 
 @pytest.mark.parametrize("kind", ["deadline", "max_runtime", "interrupted", "max_cost", ""])
