@@ -4,6 +4,7 @@ Every test fails if the page writes to the console or opens a connection beyond 
 """
 
 import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -232,7 +233,15 @@ def run_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_verdicts_survive_a_killed_server(visit: Any, servers: Any, run_folder: Path, browser: Any) -> None:
+def accepted(folder: Path) -> int:
+    """Return the number of generations in the sandbox's ledger."""
+    ledger = (folder / "out" / ".batchrunner" / "sandbox" / "ledger.jsonl").read_text().splitlines()
+    return sum(json.loads(line)["event"] == "accepted" for line in ledger)
+
+
+def test_verdicts_survive_a_killed_server_and_a_rejected_job_gets_one_more_take(
+    visit: Any, servers: Any, run_folder: Path, browser: Any
+) -> None:
     out = run_folder / "out"
     server = servers(out)
     reviewer = Reviewer(browser, server.url)
@@ -248,6 +257,9 @@ def test_verdicts_survive_a_killed_server(visit: Any, servers: Any, run_folder: 
     assert "3 clips: 0 accepted, 1 rejected, 2 undecided." in output
     reviewer.complaints.clear()  # the server is gone
     assert output.rstrip().endswith("--retake rejected")
+    done = call(*output.rstrip().splitlines()[-1].split()[1:], "--faults", "plain.yaml", cwd=run_folder)
+    assert done.returncode == 0, done.stderr
+    assert accepted(run_folder) == 4, "exactly one more generation"
 
 
 def test_a_verdict_that_is_not_saved_is_shown_and_saved_after_a_restart(
