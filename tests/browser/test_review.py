@@ -240,7 +240,7 @@ def accepted(folder: Path) -> int:
 
 
 def test_verdicts_survive_a_killed_server_and_a_rejected_job_gets_one_more_take(
-    visit: Any, servers: Any, run_folder: Path, browser: Any
+    servers: Any, run_folder: Path, browser: Any
 ) -> None:
     out = run_folder / "out"
     server = servers(out)
@@ -250,12 +250,13 @@ def test_verdicts_survive_a_killed_server_and_a_rejected_job_gets_one_more_take(
     server.stop(signal.SIGKILL)
     reviewer.context.close()
     server = servers(out)
-    reviewer = visit(server.url)
+    reviewer = Reviewer(browser, server.url)
     reviewer.says("#tally", "^1 of 3 jobs decided · 0 accepted · 1 rejected$")
     assert reviewer.page.locator(".item .id").all_text_contents() == ["b", "c"], "the undecided clips"
+    assert reviewer.complaints == []
+    reviewer.context.close()
     output = server.stop()
     assert "3 clips: 0 accepted, 1 rejected, 2 undecided." in output
-    reviewer.complaints.clear()  # the server is gone
     assert output.rstrip().endswith("--retake rejected")
     done = call(*output.rstrip().splitlines()[-1].split()[1:], "--faults", "plain.yaml", cwd=run_folder)
     assert done.returncode == 0, done.stderr
