@@ -70,6 +70,10 @@ async def _serve(
 ) -> None:
     over = asyncio.Event()
     for number in _SIGNALS:
+        if (
+            number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        ):  # nohup: it stays when the shell ends
+            continue
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     server = await _started(source, board, log, options)
     try:
@@ -95,15 +99,23 @@ async def _started(source: BatchSource, board: Board, log: VerdictLog, options: 
 
 def _announce(url: str, note: Callable[[str], None], options: PageOptions, rundir: RunDir, say: Say) -> None:
     note(url.rsplit("/", 2)[0])
-    if not guard.is_loopback(options.host):
-        say(
-            f"warning: everybody who can reach {options.host} and has the address can watch the clips and give "
-            "verdicts; the connection is not encrypted"
-        )
+    for line in warnings_of(options):
+        say(line)
     say(f"review page: {url}")
     say("Verdicts are stored at once. End with Ctrl-C.")
     if options.open_browser:
         open_page(url, rundir, os.environ)
+
+
+def warnings_of(options: PageOptions) -> list[str]:
+    """Return what a person has to know before other machines can reach the page."""
+    if guard.is_loopback(options.host):
+        return []
+    text = (
+        f"warning: the page listens on {printable(options.host)}: everybody who can reach this machine and has the "
+        "address can watch the clips and give verdicts. The connection is not encrypted."
+    )
+    return [text]
 
 
 def open_page(url: str, rundir: RunDir, environ: Mapping[str, str]) -> None:
