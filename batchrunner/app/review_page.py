@@ -70,9 +70,7 @@ async def _serve(
 ) -> None:
     over = asyncio.Event()
     for number in _SIGNALS:
-        if (
-            number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
-        ):  # nohup: it stays when the shell ends
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:  # as with nohup
             continue
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     server = await _started(source, board, log, options)

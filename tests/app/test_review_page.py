@@ -65,6 +65,13 @@ def test_the_browser_gets_a_private_file_and_not_the_address(rundir: RunDir, mon
     assert "url=http://127.0.0.1:1/token/" in path.read_text()
 
 
+def test_a_page_for_other_machines_comes_with_a_warning() -> None:
+    assert review_page.warnings_of(PageOptions()) == []
+    assert review_page.warnings_of(PageOptions("localhost")) == []
+    (warning,) = review_page.warnings_of(PageOptions("0.0.0.0"))
+    assert warning.startswith("warning: the page listens on 0.0.0.0: everybody")
+
+
 def test_without_a_screen_no_browser_takes_the_terminal(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", shown.append)

@@ -7,6 +7,7 @@ import { drawSheet } from "./sheet.js";
 import { Store } from "./store.js";
 
 const MESSAGE_MS = 6000;
+const REDRAW_MS = 2000;
 
 const store = new Store();
 const list = new List(store, by("list"), (id) => { choose(id); closePane(); });
@@ -248,6 +249,7 @@ function showState() {
   if (active + pending) pieces.push(`${(active + pending).toLocaleString("en")} to come`);
   by("tally").textContent = pieces.join(" · ");
   by("name").textContent = store.head.name || "Review";
+  by("standin").hidden = !store.head.is_sandbox;
   document.title = `${store.head.name} · review`;
   showSaved();
 }
@@ -300,15 +302,27 @@ function showView(name) {
   by("view-sheet").setAttribute("aria-pressed", String(name === "sheet"));
   if (name === "sheet") {
     player.clear();
-    drawSheet(store, by("sheet"), (id) => {
-      showView("clips");
-      if (list.place(id) < 0) by("filter").value = "all", by("find").value = "", fill(false);
-      choose(id);
-    });
+    drawSheet(store, by("sheet"), chooseFromSheet);
   } else {
     showStage();
     list.draw();
   }
+}
+
+let redrawing = 0;
+function redrawSheet() {
+  redrawing = 0;
+  if (view === "sheet") drawSheet(store, by("sheet"), chooseFromSheet);
+}
+
+function chooseFromSheet(id) {
+  showView("clips");
+  if (list.place(id) < 0) {
+    by("filter").value = "all";
+    by("find").value = "";
+    fill(false);
+  }
+  choose(id);
 }
 
 function setPane(isOpen) {
@@ -406,6 +420,7 @@ store.addEventListener("verdict", showVerdicts);  // of this page: the list stay
 function showVerdicts() {
   list.draw();
   if (view === "clips") { player.mark(); showStageAgain(); }
+  else if (!redrawing) redrawing = setTimeout(redrawSheet, REDRAW_MS);
   showState();
 }
 store.addEventListener("change", () => {

@@ -22,6 +22,8 @@ export function drawSheet(store, box, choose) {
     if (!cells.has(place)) cells.set(place, []);
     cells.get(place).push(takes);
   }
+  const before = box.querySelector(".scroll");  // a redrawn sheet stays where it was
+  const [top, left] = before ? [before.scrollTop, before.scrollLeft] : [0, 0];
   const heading = el("p", { className: "shown" }, cells.size ? "" : "There are no clips yet.");
   const isTable = columns.size <= MOST_COLUMNS && rows.size * columns.size <= SPARSE * store.jobs.size + 20;
   const table = el("div", { className: isTable ? "matrix" : "matrix flow", role: isTable ? "table" : "list" });
@@ -43,11 +45,12 @@ export function drawSheet(store, box, choose) {
     }
     return line;
   };
-  const left = [...rows.keys()];
+  const lines = [...rows.keys()];
   const more = () => {
     if (!box.contains(table)) return;
-    table.append(...left.splice(0, CHUNK_ROWS).map(draw));
-    if (left.length) requestAnimationFrame(more);  // a large sheet is drawn in pieces
+    table.append(...lines.splice(0, CHUNK_ROWS).map(draw));
+    if (lines.length) requestAnimationFrame(more);  // a large sheet is drawn in pieces
+    else if (top || left) table.parentElement.scrollTo(left, top);
   };
   more();
 }

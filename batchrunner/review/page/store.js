@@ -18,6 +18,7 @@ export class Store extends EventTarget {
   #queue = [];       // verdicts that are not saved, oldest first
   #latest = new Map(); // the latest of them for each row
   #isSending = false;
+  #page = `${Date.now()}-${Math.random()}`;
   #events = null;
   #loading = null;
 
@@ -194,19 +195,26 @@ export class Store extends EventTarget {
   }
 
   // Verdicts that are not saved are kept by the browser too: a page that is opened later saves them.
+  // Each page has its own entry, so pages do not overwrite each other's.
   #keep() {
     this.#latest = new Map(this.#queue.map((item) => [item.id, item]));
+    const name = `${UNSAVED}${this.batch}:${this.#page}`;
     try {
-      if (this.#queue.length) localStorage.setItem(UNSAVED + this.batch, JSON.stringify(this.#queue));
-      else localStorage.removeItem(UNSAVED + this.batch);
+      if (this.#queue.length) localStorage.setItem(name, JSON.stringify(this.#queue));
+      else localStorage.removeItem(name);
     } catch { /* without a store they live as long as the page */ }
   }
 
   #restore() {
-    let kept = [];
+    const kept = [];
     try {
-      kept = JSON.parse(localStorage.getItem(UNSAVED + this.batch) ?? "[]");
+      const prefix = `${UNSAVED}${this.batch}:`;
+      for (const name of Object.keys(localStorage).filter((key) => key.startsWith(prefix))) {
+        kept.push(...JSON.parse(localStorage.getItem(name)));
+        localStorage.removeItem(name);
+      }
     } catch { /* none */ }
+    kept.sort((one, other) => (one.at < other.at ? -1 : 1));
     const stands = (item) => {
       const row = this.rows.get(item.id);
       return row?.sha256 === item.sha256 && (row.verdict?.at ?? "") < item.at;
