@@ -184,8 +184,10 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
             )
         )
         rows.append(("SHA-256", job["sha256"]))
-    if (verdict := job.get("verdict")) and verdict["note"]:
-        rows.append(("Note", verdict["note"]))
+    if verdict := job.get("verdict"):
+        rating = f"rating {verdict['rating']}" if verdict["rating"] is not None else ""
+        by = f"by {verdict['by']}" if verdict["by"] else ""
+        rows.append(("Verdict", "; ".join(filter(None, (_verdict(job)["text"], rating, verdict["note"], by)))))
     return {
         "id": printable(job["id"]),
         "tags": tag_texts(job),

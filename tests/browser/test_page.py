@@ -16,7 +16,6 @@ from batchrunner.job import Entry, Snapshot
 from batchrunner.media.posters import BUDGET_BYTES
 from batchrunner.report import overview, writer
 from batchrunner.report.gallery import MOST as MOST_CARDS
-from batchrunner.report.timeline import MOST_ROWS
 from batchrunner.review.verdicts import Verdict, VerdictLog
 from tests.browser import sample_batches
 from tests.browser.conftest import HOSTILE_TAG, absent
@@ -256,7 +255,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for entry, verdict, reasons in ((entries[2], "accept", ()), (entries[4], "reject", ("hands", "<b>face</b>"))):
             clip = records[entry.job.fingerprint].result
             assert clip is not None
-            log.append(Verdict(entry.id, entry.take, entry.job.fingerprint, clip.sha256, verdict, reasons))
+            log.append(Verdict(entry.id, entry.take, entry.job.fingerprint, clip.sha256, verdict, reasons, 2, by="ann"))
     writer.write(Snapshot(replace(shot.run, provider="sandbox"), entries, records), folder, "0.1.0")
     return folder / "report.html"
 
@@ -273,6 +272,8 @@ def test_takes_stay_together_and_verdicts_and_stand_ins_are_shown(visit: Any, re
     page.get_by_role("button", name="rejected").click()
     assert page.locator(".card:visible .badge.take").all_inner_texts() == ["take 3"]
     assert page.url.endswith("#verdict=reject")
+    page.locator(".card:visible summary").click()
+    assert "rejected: hands, <b>face</b>; rating 2; by ann" in page.locator(".card:visible dl").inner_text()
     page.get_by_role("button", name="rejected").click()
     page.get_by_role("button", name="marked").click()
     assert shown(page) == ["b", "Élodie danse"]
@@ -340,17 +341,17 @@ def test_the_page_prints(visit: Any, run_folder: Path) -> None:
     [("run", "light"), ("run", "dark"), ("many", "dark"), ("many", "light"), ("table", "light"), ("table", "dark")],
 )
 def test_axe_finds_no_violation(
-    visit: Any, run_folder: Path, reviewed: Path, tmp_path: Path, scheme: str, which: str
+    visit: Any, request: pytest.FixtureRequest, pages: dict[int, Path], scheme: str, which: str
 ) -> None:
     spec = find_spec("axe_playwright_python")
     if spec is None or spec.origin is None:
         absent("axe is not installed (pip install -e '.[browser]')")
         return
-    path = run_folder / "report.html"
-    if which == "many":
-        writer.write(sample_batches.sample_batch(MOST_ROWS + 1), tmp_path, "0.1.0")
-        path = tmp_path / "report.html"
-    page = visit(reviewed if which == "table" else path, color_scheme=scheme).page
+    if which == "run":
+        path = request.getfixturevalue("run_folder") / "report.html"
+    else:
+        path = pages[319] if which == "many" else request.getfixturevalue("reviewed")
+    page = visit(path, color_scheme=scheme).page
     if which == "table":
         page.get_by_role("button", name="Table").click()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
