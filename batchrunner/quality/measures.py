@@ -23,7 +23,7 @@ _BLACK_MEAN, _BLACK_PEAK = 18.0, 32.0  # of a frame, and of its cells but the br
 _BRIGHT_CELLS = 46  # 2 % of a frame: noise and small text
 _FLAT_DEVIATION = 2.5
 # An encoder refines the first repeats of a frame and refreshes later ones: most repeats are exact, some only near.
-_EXACT_MEAN = 0.05  # an encoder may alternate between two nearly equal pictures
+_EXACT_MEAN = 0.05
 _NEAR_MOST, _NEAR_MEAN = 8, 0.8
 _FIRST_MOST, _FIRST_MEAN = 12, 1.5  # of the first two repeats, which a strong compression refines most
 _EXACT_SHARE = 0.8  # of the frames of a frozen run
@@ -90,8 +90,8 @@ def profile_of(pictures: Pictures) -> Profile:
     means, peaks, deviations = _levels(levels)
     black = (means < _BLACK_MEAN) & (peaks < _BLACK_PEAK)
     flat = (deviations < _FLAT_DEVIATION) & ~black
-    most, change = _changes(levels)
-    frozen = _frozen(most, change) & ~black & ~flat
+    most, change, second = _changes(levels)
+    frozen = _frozen(most, change, second) & ~black & ~flat
     still = (change < _STILL_MEAN) & ~black & ~flat
     still[:1] = False
     explained = _wider(black | flat | frozen, 1)
@@ -113,20 +113,29 @@ def _highest(cells: NDArray[Any], rank: int) -> NDArray[Any]:
     return values
 
 
-def _changes(levels: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Return for each frame the largest and the mean change since the frame before. The first one has no change."""
-    most, change = np.full(len(levels), 255, np.int16), np.zeros(len(levels))
+def _changes(levels: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64]]:
+    """Return for each frame the largest and the mean change since the frame before, and the mean since two before.
+
+    The first frame has no change. Frames without a second one before them have a large one.
+    """
+    most, change, second = np.full(len(levels), 255, np.int16), np.zeros(len(levels)), np.full(len(levels), 255.0)
     for number in range(1, len(levels)):  # one at a time: no copy of the clip in 16 bits
         difference = np.abs(levels[number].astype(np.int16) - levels[number - 1])
         most[number], change[number] = difference.max(), difference.mean()
-    return most, change
+        if change[number] < _NEAR_MEAN and number > 1:
+            second[number] = np.abs(levels[number].astype(np.int16) - levels[number - 2]).mean()
+    return most, change, second
 
 
-def _frozen(most: NDArray[np.int16], change: NDArray[np.float64]) -> Flags:
-    """Return the frames of long runs that repeat the frame before them."""
+def _frozen(most: NDArray[np.int16], change: NDArray[np.float64], second: NDArray[np.float64]) -> Flags:
+    """Return the frames of long runs that repeat the frame before them.
+
+    A repeat may equal the frame two before: an encoder alternates between two nearly equal pictures.
+    """
     found = np.zeros(len(most), np.bool_)
+    exact = np.minimum(change, second) < _EXACT_MEAN
     for start, end in _runs((most <= _NEAR_MOST) & (change < _NEAR_MEAN)):
-        if end - start >= _SHORTEST_RUN and (change[start:end] < _EXACT_MEAN).mean() >= _EXACT_SHARE:
+        if end - start >= _SHORTEST_RUN and exact[start:end].mean() >= _EXACT_SHARE:
             first = start
             while start - first < 2 and most[first - 1] <= _FIRST_MOST and change[first - 1] < _FIRST_MEAN:
                 first -= 1
