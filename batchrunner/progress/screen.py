@@ -23,9 +23,8 @@ _NAME_COLUMNS = 34
 NAME_MOST = 40  # characters of an id in a sentence
 _PROBLEMS_MOST = 8
 _ECHO_COLUMNS = 4
-_ROOMY = 18  # from this number of lines on, blank lines are added, and on narrow screens status lines are broken
-_NARROW = 80
-_STATUS_LINES_MOST = 2  # of one status line on a narrow screen
+_ROOMY = 18  # from this number of lines on, blank lines are added, and long status lines are broken
+_STATUS_LINES_MOST = 2  # of one status line
 
 
 class Glyphs(NamedTuple):
@@ -52,7 +51,7 @@ def draw(model: Model, width: int, height: int, glyphs: Glyphs = UNICODE) -> lis
     if model.started is None or width < 1 or height < 1:
         return []
     status = _status_lines(model)
-    if height >= _ROOMY and width < _NARROW:
+    if height >= _ROOMY:
         status = [line for spans in status for line in _broken(spans, width)]
     top = [_title(model, width), _bar(model, width, glyphs), *status]
     blank: list[Spans] = [[]] if height >= _ROOMY else []
