@@ -187,7 +187,7 @@ def test_the_budget_in_credits_is_never_exceeded_over_all_runs(tmp_path: Path) -
         assert len(sim.accepted()) == 6
         assert await sim.run(jobs, **TEN_S) == 0
 
-    play(tmp_path, story, quotes=False)
+    play(tmp_path, story, quotes=False, billing=False)
 
 
 def test_the_services_quote_precedes_the_price_table(tmp_path: Path) -> None:
