@@ -208,6 +208,8 @@ async def _open_run(
     anchor = stack.enter_context(Anchor(setup.rundir))
     before = journal.snapshot()
     setup = takes.stored(setup, before)
+    if journal.is_stale:
+        setup = takes.recovered(setup)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
@@ -379,6 +381,8 @@ async def _begin(
     if recovers or settings.retry_failed:
         changed = list(records.values())
     retakes = [replace(retake, run_id=run.run_id) for retake in setup.retakes]
+    if retakes:
+        takes.append(setup.rundir, retakes)
     await journal.begin(run, batch.entries, changed, retakes)
     return run, records, recovers
 

@@ -1,9 +1,14 @@
 """The takes of a batch beside the manifest's own: those that earlier runs added, and those that ``--retake`` adds now.
 
-Nothing is written here. A run stores the takes that it adds together with its start, before anything is submitted.
+A run stores the takes that it adds together with its start, before anything is submitted. It also appends them to
+``.batchrunner/retakes.jsonl``: a run with --recover holds those in doubt that the journal has lost.
 """
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from batchrunner.app.setup import Setup
 from batchrunner.job import Retake, Snapshot, State
@@ -12,6 +17,9 @@ from batchrunner.manifest.takes import with_retakes
 from batchrunner.plan.retakes import Known, next_takes
 from batchrunner.plan.selection import chosen
 from batchrunner.review import verdicts
+from batchrunner.storage import durable_files
+from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import RunDir
 
 
 def settled(setup: Setup) -> Setup:
@@ -29,6 +37,51 @@ def settled(setup: Setup) -> Setup:
 def stored(setup: Setup, snapshot: Snapshot | None) -> Setup:
     """Return the setup with the takes in a journal."""
     return _with(setup, snapshot.retakes) if snapshot else setup
+
+
+def recovered(setup: Setup) -> Setup:
+    """Return the setup with the takes that a journal has lost, as takes that this run adds."""
+    firsts = {entry.job.fingerprint: entry.base for entry in setup.batch.entries if entry.take == 1}
+    known = {(entry.base, entry.take) for entry in setup.batch.entries}
+    lost = (item for item in _appended(setup.rundir) if item.fingerprint in firsts)
+    missing = tuple(item for item in lost if (firsts[item.fingerprint], item.take) not in known)
+    return replace(_with(setup, missing), retakes=missing)
+
+
+def append(rundir: RunDir, retakes: Sequence[Retake]) -> None:
+    """Store takes beside the journal. They are on the disk when this returns. Raises LocalFault."""
+    path = _path(rundir)
+    lines = "".join(json.dumps({"fingerprint": item.fingerprint, "take": item.take}) + "\n" for item in retakes)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
+            file.write("\n" + lines)  # the line before may be torn
+            file.flush()
+            os.fsync(file.fileno())
+        Disk().flush_folder(path.parent)
+    except OSError as error:
+        raise durable_files.fault(error, f"the takes to add could not be stored in {path}") from error
+
+
+def _appended(rundir: RunDir) -> tuple[Retake, ...]:
+    try:
+        with durable_files.open_plain(_path(rundir)) as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ()
+    found: dict[Retake, None] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            if isinstance(row["take"], int) and row["take"] > 1:
+                found[Retake(str(row["fingerprint"]), row["take"])] = None
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return tuple(found)
+
+
+def _path(rundir: RunDir) -> Path:
+    return rundir.journal.with_name("retakes.jsonl")
 
 
 def _requested(setup: Setup) -> Setup:
