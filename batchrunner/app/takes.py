@@ -1,14 +1,13 @@
 """The takes of a batch beside the manifest's own: those that earlier runs added, and those that ``--retake`` adds now.
 
 A run stores the takes that it adds together with its start, before anything is submitted. It also appends them to
-``.batchrunner/retakes.jsonl``: a run with --recover holds those in doubt that the journal has lost.
+``.batchrunner.retakes``: a run with --recover holds those in doubt that the journal has lost.
 """
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from batchrunner.app.setup import Setup
 from batchrunner.job import Retake, Snapshot, State
@@ -50,7 +49,7 @@ def recovered(setup: Setup) -> Setup:
 
 def append(rundir: RunDir, retakes: Sequence[Retake]) -> None:
     """Store takes beside the journal. They are on the disk when this returns. Raises LocalFault."""
-    path = _path(rundir)
+    path = rundir.retakes
     lines = "".join(json.dumps({"fingerprint": item.fingerprint, "take": item.take}) + "\n" for item in retakes)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -65,7 +64,7 @@ def append(rundir: RunDir, retakes: Sequence[Retake]) -> None:
 
 def _appended(rundir: RunDir) -> tuple[Retake, ...]:
     try:
-        with durable_files.open_plain(_path(rundir)) as file:
+        with durable_files.open_plain(rundir.retakes) as file:
             lines = file.read().splitlines()
     except OSError:
         return ()
@@ -78,10 +77,6 @@ def _appended(rundir: RunDir) -> tuple[Retake, ...]:
         except (ValueError, LookupError, TypeError, RecursionError):
             continue
     return tuple(found)
-
-
-def _path(rundir: RunDir) -> Path:
-    return rundir.journal.with_name("retakes.jsonl")
 
 
 def _requested(setup: Setup) -> Setup:

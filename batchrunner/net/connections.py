@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from batchrunner.errors import NetworkFault
+from batchrunner.formatting import printable
 from batchrunner.net import certificates
 from batchrunner.net.proxies import Proxy
 from batchrunner.redaction import error_text
@@ -21,6 +22,7 @@ from batchrunner.redaction import error_text
 NO_CONNECTION_HINT = (
     "No request was sent, so nothing was paid. Check the address, the network and the firewall of this machine."
 )
+_LONGEST_HOST = 100  # characters of a host in a message
 _ERRNO_TEXTS = {
     errno.ECONNREFUSED: "{} refused the connection: no program answers at this address",
     errno.ECONNRESET: "{} closed the connection at once",
@@ -66,7 +68,7 @@ def unreachable_text(error: BaseException) -> str:
 
 
 def _connector_text(error: aiohttp.ClientConnectorError) -> str:
-    host = f"[{error.host}]" if ":" in error.host else error.host
+    host = printable(f"[{error.host}]" if ":" in error.host else error.host, _LONGEST_HOST)
     place, cause = f"{host}:{error.port}", error.os_error
     if isinstance(cause, socket.gaierror) or isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {host} has no address: the name service of this machine does not know it or does not answer"

@@ -6,6 +6,7 @@
     output/<name>/report.json, report.html, results.csv
     output/<name>/review.jsonl                verdicts (`batchrunner.review.verdicts`)
     output/<name>/.batchrunner.witness        a copy of the journal's last position
+    output/<name>/.batchrunner.retakes        takes that --retake has added (`batchrunner.app.takes`)
     output/<name>/.batchrunner/journal.db     the journal
                               /lock           locked during a run; names the owner
                               /review.lock    locked while a verdict is written
@@ -57,6 +58,11 @@ class RunDir:
     def witness(self) -> Path:
         """The journal's witness. It is outside the folder for internal files, so it survives if that is removed."""
         return self.path / ".batchrunner.witness"
+
+    @property
+    def retakes(self) -> Path:
+        """The takes that --retake has added. It is outside the folder for internal files, as the witness is."""
+        return self.path / ".batchrunner.retakes"
 
     @property
     def journal(self) -> Path:
@@ -115,7 +121,7 @@ class RunDir:
         """
         folders = (self.internal_dir, self.partial_dir, self.kept, self.rejected_dir, self.posters, self.sandbox)
         journals = (self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm"))
-        files = (self.lock, self.witness, self.review, self.review_lock, self.hook_outcomes, *journals)
+        files = (self.lock, self.witness, self.retakes, self.review, self.review_lock, self.hook_outcomes, *journals)
         for path in (*folders, *files):
             try:
                 mode = path.lstat().st_mode
