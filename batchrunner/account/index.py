@@ -274,7 +274,10 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_running: Callable[[str], bool]) -> Rebuilt:
-    """Add the batches of these run directories, as their journals have them."""
+    """Add the batches of these run directories that the index lacks, as their journals have them.
+
+    A batch that has registered since `lines` were read keeps its rows: they are newer than its journal was then.
+    """
     unread: list[tuple[str, str]] = []
     batches = 0
     for line in lines:
@@ -299,11 +302,18 @@ def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_runn
             sequence=sequence,
             is_current=not running,
         )
-        connection.execute("BEGIN IMMEDIATE")
-        transactions.import_rows(connection, batch, *journals.rows_of_ended(batch, stored))
-        connection.execute("COMMIT")
-        batches += 1
+        batches += _import_lacking(connection, batch, stored)
     return Rebuilt(batches, tuple(unread))
+
+
+def _import_lacking(connection: sqlite3.Connection, batch: BatchRow, stored: journals.Stored) -> bool:
+    """Add a batch unless the index has it by now. Return whether it was added."""
+    connection.execute("BEGIN IMMEDIATE")
+    is_lacking = transactions.batch_row(connection, batch.batch_id) is None
+    if is_lacking:
+        transactions.import_rows(connection, batch, *journals.rows_of_ended(batch, stored))
+    connection.execute("COMMIT")
+    return is_lacking
 
 
 def _stored(batch: BatchRow) -> tuple[Path, journals.Stored | None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner.account import transactions
+from batchrunner.account import index, runs_log, transactions
 from batchrunner.account.base import Granted, Hold, Reuse, Wait
 from batchrunner.account.index import VERSION, Index, connect, viewed
 from batchrunner.account.limits import Limits
@@ -340,6 +340,24 @@ async def _after(folder: Path, wanted: list[Job]) -> None:
         if not is_paid:
             await process.begin(job)
     process.die()
+
+
+def test_a_batch_that_registers_while_another_opens_the_index_keeps_its_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        state, [job] = tmp_path / "state", jobs(1)
+        first = await Process(state, tmp_path / "first", [job]).start()
+        assert isinstance(await first.claim(job), Granted)
+        # The second process read runs.jsonl before the first one registered.
+        monkeypatch.setattr(index, "lacking", lambda connection, folder: runs_log.read(folder))
+        second = await Process(state, tmp_path / "second", [job]).start()
+        assert isinstance(await second.claim(job), Hold)
+        await first.begin(job)
+        for process in (first, second):
+            process.die()
+
+    run(story())
 
 
 def test_real_processes_share_jobs_and_slots(tmp_path: Path) -> None:
