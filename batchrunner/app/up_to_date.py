@@ -60,7 +60,7 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
         return None
     hurried = setup.sandbox is not None and setup.sandbox.speed != 1
     is_current = _reports_exist(setup.rundir.path, counts.run, hurried=hurried) and not _reviewed_since(setup.rundir)
-    return counts if is_current else None
+    return counts if is_current and not _has_quoted_charges(setup.rundir, counts) else None
 
 
 def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
@@ -124,6 +124,11 @@ def _clips_exist(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Pla
     finally:
         os.close(folder)
     return size_bytes == counts.size_bytes
+
+
+def _has_quoted_charges(rundir: RunDir, counts: Counts) -> bool:
+    """Return whether a run may settle charges that are only quoted so far. The last run has asked for them."""
+    return bool(counts.charges) and outline_of(counts, rundir, "")["money"]["settle_command"] is not None
 
 
 def _reviewed_since(rundir: RunDir) -> bool:

@@ -180,7 +180,7 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     spend = projection.spend
     if spend.generations:
         also = (
-            f"; {dollars(spend.reserved)} more is reserved for submissions in flight or in doubt"
+            f"; {dollars(spend.reserved)} more is reserved for submissions in flight, in doubt or released"
             if spend.reserved
             else ""
         )

@@ -157,7 +157,7 @@ def _money(report: Mapping[str, Any]) -> str:
         text += f", {count_text(totals['generations'], 'generation')}, {size_text(totals['bytes'])}"
     notes = [text]
     if money["reserved"]:
-        notes.append(f"{dollars(money['reserved'])} more at most, for submissions in flight or in doubt")
+        notes.append(f"{dollars(money['reserved'])} more at most, for submissions in flight, in doubt or released")
     if money.get("overrun_usd"):
         notes.append(f"the service charged {dollars_of(money['overrun_usd'])} more than was estimated")
     if money.get("settle_command"):

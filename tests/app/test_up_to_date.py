@@ -15,7 +15,7 @@ from batchrunner.app import up_to_date
 from batchrunner.app.setup import Setup
 from batchrunner.errors import Problem
 from batchrunner.events import Event, Noticed, RunFinished, RunStarted
-from batchrunner.job import Move, PlacedFile, Record, Result, State, advance
+from batchrunner.job import Move, PlacedFile, Record, Result, State, TimelineEvent, advance
 from batchrunner.journal import journal
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.witness import Witness
@@ -54,8 +54,13 @@ def failed(record: Record, error: Problem = FACE) -> Record:
     return advance(advance(record, Move.ACCEPT, generation_id="gen:1"), Move.FAIL, error=error)
 
 
-def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded, status: int = 0) -> Setup:
-    """Write the result of a run in which `b` is made from job b as it is now. others: jobs of earlier manifests."""
+def ran(
+    setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded, status: int = 0, charges: str = ""
+) -> Setup:
+    """Write the result of a run in which `b` is made from job b as it is now.
+
+    others: jobs of earlier manifests. charges: what the run learned of them, as in the timeline.
+    """
     setup.rundir.make()
     jobs = {entry.job.fingerprint: entry for entry in setup.batch.entries}
     records = [(b if entry.id == "b" else succeeded)(Record(entry.job)) for entry in jobs.values()]
@@ -68,6 +73,8 @@ def ran(setup: Setup, *others: Record, b: Callable[[Record], Record] = succeeded
             if entry.id != "b" or b is succeeded:
                 await book.place(entry.file, PlacedFile(entry.job.fingerprint, "ab" * 32, len(CLIP)))
                 (setup.rundir.path / entry.file).write_bytes(CLIP)
+        if charges:
+            await book.note(TimelineEvent(BEGAN + 59, "charges", "", charges, ""))
         await book.finish(replace(run, finished_at=BEGAN + 60, exit_status=status))
         book.close()
 
@@ -165,6 +172,12 @@ def test_a_verdict_after_the_report_needs_a_run(tmp_path: Path) -> None:
     assert is_done(setup)
     os.utime(setup.rundir.review)
     assert not is_done(setup)
+
+
+@pytest.mark.parametrize(("charges", "done"), [("quoted", False), ("not_listed", True)])
+def test_charges_that_a_run_may_settle_need_a_run(tmp_path: Path, charges: str, done: bool) -> None:
+    setup = ran(loaded(tmp_path, ROWS), charges=charges)
+    assert is_done(setup) is done
 
 
 def test_a_clip_that_the_journal_assigns_to_another_job_needs_a_run(tmp_path: Path) -> None:
