@@ -213,7 +213,8 @@ async def _open_run(
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
-    provider, clips = await _connect(stack, setup, endpoint, outside, known)
+    checks = _measuring(outside.checks, setup, known)
+    provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known)
     ids = ids_of(setup.batch.entries)
     story = journal.story()
     admission = admission_of(setup, known, story)
@@ -232,7 +233,7 @@ async def _open_run(
         lost=anchor.lost,
         timeline=story.timeline_events,
         account=account.session,
-        copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files),
+        copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files, checks),
         pace=account.pace,
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
@@ -281,8 +282,8 @@ async def _connect(
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     provider = GenerationOwners(await stack.enter_async_context(client), known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
-    checks = _measuring(outside.checks, setup, known)
-    clips = Downloader(setup.rundir.partial_dir, outside.executor, outside.files, guard, checks, endpoint.redactor)
+    files = outside.files
+    clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
     return provider, await stack.enter_async_context(clips)
 
 

@@ -1,28 +1,38 @@
-"""Copy clips that other batches of the account delivered. A copy counts only if its content has the recorded hash."""
+"""Copy clips that other batches of the account delivered. A copy counts only if its content has the recorded hash.
+
+A copy was checked where it was downloaded. It is measured here, because this batch has its own rules for what it shows.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from batchrunner.account.base import Clip
 from batchrunner.account.rows import result_of
 from batchrunner.storage.durable_files import Disk
-from batchrunner.transfer.downloader import Fetched, file_sha256
+from batchrunner.transfer.downloader import Checks, Fetched, file_sha256
 
 
 class ClipCopies:
-    """Copies clips into `folder`, the folder of partial downloads. executor: copies and hashes files."""
+    """Copies clips into `folder`, the folder of partial downloads.
 
-    def __init__(self, folder: Path, executor: Executor, files: Disk) -> None:
+    executor: copies and hashes files. checks: measure the copies.
+    """
+
+    def __init__(self, folder: Path, executor: Executor, files: Disk, checks: Checks) -> None:
         self._folder = folder
         self._executor = executor
         self._disk = files
+        self._checks = checks
 
     async def copy(self, key: str, clips: Sequence[Clip]) -> Fetched | None:
         """Copy the first clip that still has its recorded content; None if none has. key: names the copy."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._copy, key, clips)
+        loop = asyncio.get_running_loop()
+        copy = await loop.run_in_executor(self._executor, self._copy, key, clips)
+        return copy and await loop.run_in_executor(self._checks.executor, self._measured, key, copy)
 
     def _copy(self, key: str, clips: Sequence[Clip]) -> Fetched | None:
         target = self._folder / f"{key}.copy"
@@ -34,3 +44,14 @@ class ClipCopies:
         with suppress(OSError):
             self._disk.remove(target)
         return None
+
+    def _measured(self, key: str, copy: Fetched) -> Fetched:
+        """Return the copy with its measures. It has none if they are off or the copy cannot be decoded."""
+        measures = self._checks.further(key)
+        if not measures:
+            return copy
+        task = {**measures, "path": str(copy.path), "size_bytes": copy.result.size_bytes}
+        [found] = self._checks.decoders.run_all("clip", [task])
+        if isinstance(found, Exception):
+            return copy
+        return replace(copy, result=replace(copy.result, quality=found.get("quality")))
