@@ -345,7 +345,7 @@ async def _after(folder: Path, wanted: list[Job]) -> None:
 def test_a_batch_that_registers_while_another_opens_the_index_keeps_its_claims(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story() -> None:
+    async def two_batches() -> None:
         state, [job] = tmp_path / "state", jobs(1)
         first = await Process(state, tmp_path / "first", [job]).start()
         assert isinstance(await first.claim(job), Granted)
@@ -357,7 +357,7 @@ def test_a_batch_that_registers_while_another_opens_the_index_keeps_its_claims(
         for process in (first, second):
             process.die()
 
-    run(story())
+    run(two_batches())
 
 
 def test_real_processes_share_jobs_and_slots(tmp_path: Path) -> None:
