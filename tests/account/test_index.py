@@ -342,9 +342,7 @@ async def _after(folder: Path, wanted: list[Job]) -> None:
     process.die()
 
 
-def test_a_batch_that_registers_while_another_opens_the_index_keeps_its_claims(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opening_the_index_does_not_change_a_registered_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def two_batches() -> None:
         state, [job] = tmp_path / "state", jobs(1)
         first = await Process(state, tmp_path / "first", [job]).start()
