@@ -66,7 +66,11 @@ async def _listed(deps: Dependencies, since: float, within_s: float) -> Charges 
 async def _store(journal: Journal, records: JobRecords, changed: list[Record]) -> None:
     """Store records with settled charges. An overrun is announced. Raises LocalFault."""
     if changed:
-        await journal.save_attempts(changed)
+        try:
+            await journal.save_attempts(changed)
+        except LocalFault:
+            records.matches_journal = False  # the journal may have stored them all the same
+            raise
     for record in changed:
         records.settled(record)
 
