@@ -5,12 +5,12 @@ A line is appended and flushed before a run submits anything. A torn or foreign 
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.line_file import append_line
 
 NAME = "runs.jsonl"
 _FORGOTTEN = "forgotten"
@@ -60,15 +60,7 @@ def _write(state: Path, rows: Sequence[Mapping[str, object]]) -> None:
     path = state / NAME
     is_new = not path.exists()
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        size_bytes = os.fstat(descriptor).st_size
-        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":
-            text = "\n" + text  # the last line is torn
-        os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(path, text.encode(), 0o600)
     if is_new:
         Disk().flush_folder(state)
 

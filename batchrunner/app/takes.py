@@ -5,7 +5,6 @@ A run stores the takes that it adds together with its start, before anything is 
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from batchrunner.plan.selection import chosen
 from batchrunner.review import verdicts
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.line_file import append_line
 from batchrunner.storage.run_directory import RunDir
 
 
@@ -52,11 +52,7 @@ def append(rundir: RunDir, retakes: Sequence[Retake]) -> None:
     path = rundir.retakes
     lines = "".join(json.dumps({"fingerprint": item.fingerprint, "take": item.take}) + "\n" for item in retakes)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
-            file.write("\n" + lines)  # the line before may be torn
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(path, lines.encode())
         Disk().flush_folder(path.parent)
     except OSError as error:
         raise durable_files.fault(error, f"the takes to add could not be stored in {path}") from error

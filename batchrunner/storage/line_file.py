@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Append a line, given with its line end, and flush it. Creates the file. Blocks.
+def append_line(path: Path, line: bytes, mode: int = 0o666) -> None:
+    """Append a line, or several, given with line ends, and flush them. Creates the file with `mode`. Blocks.
 
     After a failure, what was written of the line is removed. Raises OSError, also for a link, a device or a pipe. The
     name of a new file is not flushed.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags, mode)
     try:
         _append(descriptor, line)
     finally:
