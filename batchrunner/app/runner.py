@@ -174,7 +174,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         order = order_of(setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
-        await settlement.take_known(open_run.deps, journal, records)
+        await settlement.take_known(open_run.deps, records)
         started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
         started = replace(started, unselected=frozenset(open_run.ids) - frozenset(order))
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))

@@ -11,7 +11,7 @@ from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import Noticed
 from batchrunner.formatting import count_text
-from batchrunner.job import Record, TimelineEvent
+from batchrunner.job import TimelineEvent
 from batchrunner.journal.journal import Journal
 from batchrunner.plan.ledger import spend_of
 from batchrunner.plan.prices import dollars
@@ -26,10 +26,10 @@ _LONGEST_S = 60.0
 _SIGNALLED_WITHIN_S = 2.0
 
 
-async def take_known(deps: Dependencies, journal: Journal, records: JobRecords) -> None:
+async def take_known(deps: Dependencies, records: JobRecords) -> None:
     """Take over charges that the account has settled since the last run of this batch."""
     try:
-        await _store(journal, records, settled_from(records.view.values(), await deps.account.known_charges()))
+        await records.settle(settled_from(records.view.values(), await deps.account.known_charges()))
     except LocalFault as fault:
         _notice(deps, f"the account's settled charges could not be stored: {fault.message}")
 
@@ -46,8 +46,7 @@ async def settle(deps: Dependencies, journal: Journal, records: JobRecords, *, s
             status, message = NOT_LISTED, "the service does not list its charges: the amounts are as quoted"
         else:
             deps.account.settled(charges.charges)
-            changed = settled(records.view.values(), charges.charges)
-            await _store(journal, records, changed)
+            await records.settle(settled(records.view.values(), charges.charges))
             status, message = _outcome(deps, records)
     except (CallError, LocalFault, TimeoutError) as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else error.message
@@ -61,18 +60,6 @@ async def _listed(deps: Dependencies, since: float, within_s: float) -> Charges 
         return None
     async with asyncio.timeout(within_s):
         return await deps.provider.charges(since)
-
-
-async def _store(journal: Journal, records: JobRecords, changed: list[Record]) -> None:
-    """Store records with settled charges. An overrun is announced. Raises LocalFault."""
-    if changed:
-        try:
-            await journal.save_attempts(changed)
-        except LocalFault:
-            records.matches_journal = False  # the journal may have stored them all the same
-            raise
-    for record in changed:
-        records.settled(record)
 
 
 def _outcome(deps: Dependencies, records: JobRecords) -> tuple[str, str]:

@@ -5,8 +5,8 @@ everything that a listener, a report or the next step sees is durable. What is l
 polls, a charge) changes here at once and is stored with the next move, or by `flush`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -120,8 +120,14 @@ class JobRecords:
         self.update(record)
 
     async def _save(self, record: Record, attempts: int = 1) -> None:
-        try:
+        with self._watched():
             await self._deps.journal.save(record, attempts=attempts)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Take in that a save failed."""
+        try:
+            yield
         except LocalFault:
             self.matches_journal = False
             raise
@@ -131,10 +137,14 @@ class JobRecords:
         self._records[record.job.fingerprint] = record
         self._ledger.update(record)
 
-    def settled(self, record: Record) -> None:
-        """Take over a record whose charges were settled, and which the journal has stored."""
-        self.update(record)
-        self._deps.account.moved(record)
+    async def settle(self, changed: Sequence[Record]) -> None:
+        """Store records whose charges were settled, in one commit. Raises LocalFault."""
+        if changed:
+            with self._watched():
+                await self._deps.journal.save_attempts(changed)
+        for record in changed:
+            self.update(record)
+            self._deps.account.moved(record)
 
     async def flush(self) -> None:
         """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""

@@ -3,7 +3,7 @@
 Rule: nothing here does anything. Tests and simulations pass their own implementations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +25,10 @@ class Journal(Protocol):
 
     async def save(self, record: Record, *, attempts: int = 1) -> None:
         """Store it with so many of its latest attempts; durable on return. Raises LocalFault."""
+        ...
+
+    async def save_attempts(self, records: Iterable[Record]) -> None:
+        """Store only their attempts, in one commit; durable on return. Raises LocalFault."""
         ...
 
     async def note(self, timeline_event: TimelineEvent) -> None:

@@ -55,6 +55,15 @@ def test_a_move_that_the_disk_refuses_changes_and_announces_nothing() -> None:
     assert not stepping.context.records.matches_journal, "the journal may have stored it"
 
 
+def test_settled_charges_that_the_disk_refuses_change_nothing() -> None:
+    stepping = submitting(refusals=1)
+    before = stepping.record
+    with pytest.raises(LocalFault):
+        asyncio.run(stepping.context.records.settle([before]))
+    assert stepping.record is before
+    assert not stepping.context.records.matches_journal, "the journal may have stored them"
+
+
 def test_a_move_is_stored_and_announced() -> None:
     journal = RefusingJournal()
     stepping = Stepping(make_record("a", State.SUBMITTING), journal=journal)

@@ -1,7 +1,7 @@
 """Steps for one job, against a service that replies as a test says."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 from unittest.mock import Mock
 
@@ -58,6 +58,10 @@ class RefusingJournal:
         self.refusals -= 1
         if self.refusals >= 0:
             raise LocalFault("disk_full", "the disk is full", "Make room.")
+
+    async def save_attempts(self, records: Iterable[Record]) -> None:
+        for record in records:
+            await self.save(record)
 
     async def note(self, timeline_event: TimelineEvent) -> None:
         """Nothing here depends on it."""
