@@ -184,8 +184,6 @@ def result_of(row_json: str, size_bytes: int, sha256: str) -> Result:
         stored = json.loads(row_json)
         known = {name: stored.get(name) for name in ("width_px", "height_px", "duration_s")}
         warnings = tuple(map(str, stored.get("warnings") or ()))
-        measured = stored.get("quality")
     except (ValueError, AttributeError, TypeError):
         return Result(size_bytes, sha256)
-    quality = measured if isinstance(measured, dict) else None
-    return Result(size_bytes, sha256, **known, warnings=warnings, quality=quality)
+    return Result(size_bytes, sha256, **known, warnings=warnings)
