@@ -1,4 +1,4 @@
-"""The items of a data set as values: a clip, its inputs, its row, and the columns that all rows share.
+"""The items of a data set as values: a clip, its inputs, its row, and the columns that all rows share. Pure.
 
 Rules: an item names files, and reads none. Every row has the same keys, in the same order.
 `batchrunner.datasets.collect` makes items from run directories, and `batchrunner.datasets.formats` writes them.
