@@ -30,11 +30,13 @@ class Accepted:
     """A submission was accepted.
 
     generation_id: the handle of the generation: opaque text that the provider made.
-    credits: the quoted charge (a hold, not the ledger), or None if the reply has none.
+    credits: the quoted charge (a hold, not the ledger), or None if the reply has none. notice: a harmless peculiarity
+    of the submission, or "".
     """
 
     generation_id: str
     credits: float | None
+    notice: str = ""
 
     @property
     def usd(self) -> float | None:

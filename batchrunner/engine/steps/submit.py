@@ -50,6 +50,8 @@ async def submit(context: StepContext, fingerprint: str, breaker_generation: int
         accepted.credits,
         retry_for_s=context.policy.record_retry_s,
     )
+    if accepted.notice:
+        context.records.notice(fingerprint, accepted.notice, once=True)
     return PollAgain()
 
 

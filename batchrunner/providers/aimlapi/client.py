@@ -7,12 +7,12 @@ into the Authorization header of requests to the service's own base URL.
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from batchrunner.clock import Clock
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.job import Job, Media
 from batchrunner.media import probe
+from batchrunner.media.encoded_inputs import EncodedInputs
 from batchrunner.net.connections import NO_CONNECTION_HINT, closed_ways, unreachable_text
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
@@ -54,6 +55,8 @@ _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float(
 _REACH_S = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
 _NO_SECRETS = Redactor()
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
+_SLICE_BYTES = 256 * 1024  # of an encoded input: one write to the socket
+_Chunk = bytes | memoryview | Media
 _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -122,6 +125,7 @@ class ApiClient:
         self._capabilities = replace(CAPABILITIES, lists_on_acceptance=endpoint.lists_on_acceptance)
         self._clock = clock
         self._executor = executor
+        self._inputs = EncodedInputs(executor)
         self._timeouts = timeouts or Timeouts()
         self._proxy = proxies.for_url(endpoint.base_url) if proxies else None
         self._submissions: aiohttp.ClientSession | None = None
@@ -165,10 +169,19 @@ class ApiClient:
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).
 
-        Local inputs are streamed into the body as base64 data URIs, never held whole. Raises CallError; its
+        Local inputs are in the body as base64 data URIs, which are never in memory as a whole. Raises CallError; its
         `in_doubt` says whether the service may have accepted the job.
         """
-        body = _Body(job, self._executor)
+        async with AsyncExitStack() as stack:
+            inputs = {
+                name: await stack.enter_async_context(self._inputs.use(media))
+                for name, media in job.inputs.items()
+                if media.path is not None
+            }
+            accepted = await self._send(_Body(job, self._executor, inputs), request_id)
+        return replace(accepted, notice=self._inputs.problem)
+
+    async def _send(self, body: "_Body", request_id: str) -> Accepted:
         headers = {
             **self._authorization,
             "Content-Type": "application/json",
@@ -287,21 +300,25 @@ class ApiClient:
 
 
 class _Body:
-    """A submission's JSON body. Its length is known beforehand; local files are read chunk by chunk.
+    """A submission's JSON body. Its length is known beforehand.
 
+    inputs: the encoded local inputs, by name; those without a text are read chunk by chunk.
     fault: set if an input cannot be read; the body then ends before its last byte.
     complete: whether the last bytes were passed to aiohttp. Before that, the service has less JSON than Content-Length
     declares and cannot accept it, so a cut leaves nothing in doubt.
     """
 
-    def __init__(self, job: Job, executor: Executor) -> None:
+    def __init__(
+        self, job: Job, executor: Executor, inputs: Mapping[str, memoryview | None] = MappingProxyType({})
+    ) -> None:
         fields = {item.name: item.field for item in registry.models()[job.model].inputs}
         head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
-        pieces: list[bytes | Media] = [head.encode()]
+        pieces: list[_Chunk] = [head.encode()]
         for name, media in job.inputs.items():
-            pieces += [f', {json.dumps(fields[name])}: "'.encode(), _uri_part(media), b'"']
+            text = inputs.get(name)
+            pieces += [f', {json.dumps(fields[name])}: "'.encode(), _uri_part(media) if text is None else text, b'"']
         pieces.append(b"}")
-        self._chunks: list[bytes | Media] = []
+        self._chunks: list[_Chunk] = []
         for piece in pieces:  # bytes side by side are one part: few writes to the socket
             last = self._chunks[-1] if self._chunks else None
             if isinstance(piece, bytes) and isinstance(last, bytes):
@@ -312,26 +329,29 @@ class _Body:
         self.fault: LocalFault | None = None
         self.complete = False
         self.length_bytes = sum(
-            len(source) if isinstance(source, bytes) else probe.data_uri_length(source) for source in self._chunks
+            probe.data_uri_length(source) if isinstance(source, Media) else len(source) for source in self._chunks
         )
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
+    async def stream(self) -> AsyncGenerator[bytes | memoryview, None]:
         for source in self._chunks:
             if isinstance(source, bytes):
                 self.complete = source is self._chunks[-1]
                 yield source
-                continue
-            try:
-                async with aclosing(probe.read_data_uri(source, self._executor)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            except LocalFault as fault:
-                self.fault = fault
-                raise
+            elif isinstance(source, memoryview):
+                for start in range(0, len(source), _SLICE_BYTES):
+                    yield source[start : start + _SLICE_BYTES]
+            else:
+                try:
+                    async with aclosing(probe.read_data_uri(source, self._executor)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                except LocalFault as fault:
+                    self.fault = fault
+                    raise
 
 
 @asynccontextmanager
-async def _closing(stream: AsyncGenerator[bytes, None]) -> AsyncIterator[None]:
+async def _closing(stream: AsyncGenerator[bytes | memoryview, None]) -> AsyncIterator[None]:
     """Close the file that is being read when the call ends: aiohttp drops a body that it did not send."""
     try:
         yield

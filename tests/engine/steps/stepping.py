@@ -74,13 +74,14 @@ class Service:
         self.replies = list(replies)
         self.submissions: list[CallError] = []
         self.submitted: list[str] = []
+        self.notice = ""
         self.capabilities = Capabilities(**({"find_submissions": True} | capabilities))
 
     async def submit(self, _: object, request_id: str) -> Accepted:
         self.submitted.append(request_id)
         if self.submissions:
             raise self.submissions.pop(0)
-        return Accepted("gen:new", None)
+        return Accepted("gen:new", None, self.notice)
 
     async def status(self, *_: object) -> GenerationStatus:
         reply = self.replies.pop(0)

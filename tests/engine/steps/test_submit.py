@@ -4,6 +4,7 @@ import pytest
 
 from batchrunner.engine.outcomes import Finish, HoldInDoubt, PollAgain, Submit
 from batchrunner.errors import AccountFault, JobFault, LocalFault, NetworkFault, ServiceFault
+from batchrunner.events import Noticed
 from batchrunner.job import State
 from tests.conftest import make_record
 from tests.engine.steps.stepping import RefusingJournal, Service, Stepping
@@ -16,6 +17,16 @@ def test_the_intent_is_stored_before_the_call_and_the_id_after_it() -> None:
     assert [record.state for record in journal.attempted] == [State.SUBMITTING, State.IN_FLIGHT]
     assert service.submitted == [stepping.record.last.request_id]
     assert stepping.record.generation_id == "gen:new"
+
+
+def test_a_notice_about_a_submission_is_announced_after_its_id_is_stored() -> None:
+    service = Service()
+    service.notice = "inputs are read again for each submission"
+    stepping = Stepping(make_record("a"), service)
+    stepping.take("submit")
+    [notice] = [event for event in stepping.announced if isinstance(event, Noticed)]
+    assert notice.message == service.notice
+    assert stepping.announced.index(notice) == len(stepping.announced) - 1
 
 
 @pytest.mark.parametrize("refusals", [1, 2])

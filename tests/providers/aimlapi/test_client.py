@@ -35,6 +35,7 @@ from batchrunner.providers.aimlapi.client import ApiClient, Timeouts
 from batchrunner.providers.base import Accepted, Phase
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.redaction import Redactor
+from batchrunner.storage import durable_files
 from tests.conftest import MEDIA, NOW, make_job
 
 SECRET = "sk-recognisable-0123456789"
@@ -299,6 +300,35 @@ def test_a_large_input_needs_little_memory(talk: Talk, tmp_path: Path) -> None:
     assert peer.requests[0].body_bytes > size_bytes * 4 / 3
     assert peer.requests[0].body.endswith(b'"}')
     assert peak_bytes < 8 << 20
+
+
+def test_a_batch_reads_each_input_once(talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    real = durable_files.open_plain
+
+    def open_plain(path: Path, *, follow: bool = False) -> Any:
+        opened.append(path)
+        return real(path, follow=follow)
+
+    async def scenario(client: ApiClient, _: Peer) -> None:
+        for _ in range(3):
+            await asyncio.gather(*(client.submit(local, f"r{number}") for number in range(5)))
+
+    monkeypatch.setattr(durable_files, "open_plain", open_plain)
+    peer = Peer([QUEUED])
+    talk(peer, scenario)
+    assert sorted(opened) == [MEDIA / "bunny.mp4", MEDIA / "hopper.jpg"]
+    assert len({request.body for request in peer.requests}) == 1
+
+
+def test_a_full_temporary_folder_is_a_notice_and_the_body_is_the_same(
+    talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = Peer([QUEUED]), Peer([QUEUED])
+    assert talk(before, submit(local)).notice == ""
+    monkeypatch.setattr(durable_files, "free_bytes", lambda _: 0)
+    assert "it has 0 bytes of free space" in talk(after, submit(local)).notice
+    assert before.requests[0].body == after.requests[0].body
 
 
 def test_each_submission_has_its_own_connection_and_polls_share_one(talk: Talk) -> None:
