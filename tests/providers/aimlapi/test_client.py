@@ -311,7 +311,7 @@ def test_a_batch_reads_each_input_once(talk: Talk, local: Job, monkeypatch: pyte
         return real(path, follow=follow)
 
     async def scenario(client: ApiClient, _: Peer) -> None:
-        for _ in range(3):
+        for _round in range(3):
             await asyncio.gather(*(client.submit(local, f"r{number}") for number in range(5)))
 
     monkeypatch.setattr(durable_files, "open_plain", open_plain)
