@@ -51,6 +51,7 @@ PURE_MODULES = {
         "providers.registry",
         "review.guard",
         "sandbox.clips.marks",
+        "storage.objects.address",
     ),
     *(f"quality.{name}" for name in ("marks", "measures")),
     *(f"sandbox.{name}" for name in ("billing", "logs", "models", "replies", "validation", "world")),
@@ -72,6 +73,7 @@ LOOP_STARTERS = {
         "sandbox.serve",
     )
 }
+EXTRAS = ("s3",)  # of the package itself, with one library; imported only inside functions
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 
 
@@ -367,7 +369,9 @@ def test_the_dependencies_are_the_imported_packages() -> None:
     declared = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
     names = {name for module in everything() for name in module.imports | module.later}
     roots = {name.partition(":")[0].partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {PACKAGE}
-    assert declared == {DISTRIBUTIONS.get(name, name) for name in roots}
+    extras = {re.split(r"[^\w-]", project["optional-dependencies"][name][0])[0].lower() for name in EXTRAS}
+    assert declared | extras == {DISTRIBUTIONS.get(name, name) for name in roots}
+    assert not extras & declared
     assert all(">=" in line and "<" not in line for line in project["dependencies"]), "lower bounds only"
 
 
