@@ -5,7 +5,7 @@ from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress, i
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
+    ("text", "expected"),
     [
         ("s3://clips/a/b.mp4", ("s3", "clips", "a/b.mp4")),
         ("S3://clips/ü %20#?.mp4", ("s3", "clips", "ü %20#?.mp4")),
@@ -14,9 +14,9 @@ from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress, i
         ("s3://clips/prefix/", ("s3", "clips", "prefix/")),
     ],
 )
-def test_an_address_has_a_scheme_a_bucket_and_a_key(text: str, parts: tuple[str, str, str]) -> None:
+def test_an_address_has_a_scheme_a_bucket_and_a_key(text: str, expected: tuple[str, str, str]) -> None:
     address = ObjectAddress.parse(text)
-    assert (address.scheme, address.bucket, address.key) == parts
+    assert (address.scheme, address.bucket, address.key) == expected
     assert ObjectAddress.parse(str(address)) == address
     assert is_address(text)
 
