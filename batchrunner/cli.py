@@ -367,6 +367,38 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
     return review_page.serve(_located(batch, flags), options, __version__, click.echo)
 
 
+@cli.command("export", short_help="Make a data set from the clips of run directories.")
+@click.argument("batches", metavar="RUN_DIR|MANIFEST...", nargs=-1, required=True, type=_PATH)
+@click.argument("out", type=_PATH)
+@_places
+@click.option("--format", "form", type=click.Choice(["folder"]), required=True, help="See docs/datasets.md.")
+@click.option("--only", type=click.Choice(["accepted"]), help="Export only clips with the verdict accept.")
+@click.option("--split", metavar="NAME=SHARE,...", help="Split the clips, as in train=.8,val=.1,test=.1.")
+@click.option(
+    "--group-by",
+    default="",
+    metavar="INPUT|tags.NAME",
+    help="Keep clips together in one split that share this. [default: the reference video]",
+)
+@click.option("--salt", default="", metavar="TEXT", help="Another salt gives other splits.")
+def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
+    """Copy the clips of one or more batches to the new folder OUT, as a data set with a card and checksums.
+
+    The clips and inputs are checked against their recorded SHA-256. An export that was interrupted continues. The same
+    batches give the same bytes.
+    """
+    from batchrunner.app import export as exporting
+
+    names = ("form", "only", "split", "group_by", "salt")
+    request = exporting.ExportRequest(**{name: flags.pop(name) for name in names}, version=__version__)
+    run_dirs = [_located(batch, dict(flags)).path for batch in batches]
+
+    def warn(line: str) -> None:
+        click.echo(f"warning: {printable(line)}", err=True)
+
+    return exporting.export(run_dirs, out, request, click.echo, warn)
+
+
 @cli.command(short_help="Show what all batches of the account share.")
 @click.option(
     "--month", is_flag=False, flag_value="", metavar="[YYYY-MM]", help="Spend of a month (UTC), not of today."

@@ -51,7 +51,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class Description:
     """What is known of the whole data set, for its card.
 
     name: of the batch, or of the first batch. details: the `dataset` block of the manifests, as the report shows it.
@@ -70,7 +70,7 @@ class Dataset(Protocol):
     order of the rows. roles: of the inputs that some item has as a file, sorted.
     """
 
-    about: About
+    description: Description
     splits: tuple[str, ...]
     columns: Mapping[str, Dtype]
     roles: tuple[str, ...]

@@ -1,0 +1,199 @@
+"""``export``: make a data set from the clips of one or more run directories.
+
+Rules: nothing in a run directory is changed, and no run's lock is taken. What can be refused is refused before the
+first byte is written. Each file that is left out is named, and the exit status says that something is missing.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from batchrunner.app.signs import require_trusted
+from batchrunner.app.status import no_batch
+from batchrunner.datasets import card
+from batchrunner.datasets.batches import Batch, read_batch
+from batchrunner.datasets.collect import Choice, Collection, Refusal
+from batchrunner.datasets.export import Exported, NothingToExport, compare, write
+from batchrunner.datasets.formats import FORMATS, Format, FormatOptions
+from batchrunner.datasets.splits import Splits
+from batchrunner.datasets.workspace import Workspace, final_path, is_taken
+from batchrunner.errors import BatchrunnerError, ExitStatus, UsageError
+from batchrunner.formatting import count_text, printable, shell_line, shell_path, size_text
+from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.run_directory import RunDir
+
+_NOTHING_WRITTEN = "Nothing was written."
+_MOST_NAMED = 20
+Put = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """The options of the command. split: as written, or None. only: ``accepted`` or None. version: of this program."""
+
+    form: str = "folder"
+    only: str | None = None
+    split: str | None = None
+    group_by: str = ""
+    salt: str = ""
+    options: FormatOptions = field(default_factory=FormatOptions)
+    version: str = ""
+
+
+def export(
+    run_dirs: Sequence[Path], out: Path, request: ExportRequest, put: Put, warn: Put, disk: Disk | None = None
+) -> int:
+    """Export, and return the exit status. put, warn: print a line. Raises BatchrunnerError."""
+    form = FORMATS[request.form](request.options)
+    splits = None if request.split is None else Splits.parse(request.split)
+    choice = Choice(request.only == "accepted", splits, request.group_by, request.salt)
+    target = final_path(out)
+    batches = _read(run_dirs, request.version, warn)
+    _require_outside(target, out, batches)
+    collection = Collection(batches, choice)
+    try:
+        exported = _export(collection, form, target, disk or Disk())
+    except NothingToExport:
+        _warn_of_missing(collection, warn)
+        return _nothing(collection, request)
+    _warn_of_missing(collection, warn)
+    for line in _summary(collection, form, exported, out):
+        put(line)
+    return ExitStatus.FAILED if collection.refusals else ExitStatus.OK
+
+
+def _read(run_dirs: Sequence[Path], version: str, warn: Put) -> list[Batch]:
+    """Read the batches; a run directory that is named twice once."""
+    batches: dict[Path, Batch] = {}
+    for path in run_dirs:
+        if (real := Path(os.path.realpath(path))) in batches:
+            continue
+        rundir = RunDir(path)
+        if rundir.journal.exists():
+            require_trusted(rundir)
+        if (batch := read_batch(rundir, version)) is None:
+            raise no_batch(rundir)
+        batches[real] = batch
+        if batch.holder is not None:
+            warn(f"{path} is running ({batch.holder}): the clips that are delivered by now are exported")
+        elif batch.head.get("finished_at") is None:
+            warn(f"{path}: the last run has not ended properly; the clips that are delivered are exported")
+        if batch.warning:
+            warn(batch.warning)
+    return list(batches.values())
+
+
+def _require_outside(target: Path, out: Path, batches: Sequence[Batch]) -> None:
+    """Refuse a data set in a run directory, or around one. Raises UsageError."""
+    for batch in batches:
+        if target.is_relative_to(batch.path):
+            message = f"{printable(str(out))} is inside the run directory {printable(str(batch.path))}"
+            raise UsageError(message, f"{_NOTHING_WRITTEN} Name a folder outside.")
+    for folder in (target, *target.parents):
+        if (folder / ".batchrunner").is_dir():
+            message = f"{printable(str(out))} is inside the run directory {printable(str(folder))}"
+            raise UsageError(message, f"{_NOTHING_WRITTEN} Name a folder outside.")
+
+
+def _export(collection: Collection, form: Format, target: Path, disk: Disk) -> Exported:
+    with _Bar(sys.stderr) as bar:
+        if is_taken(target):
+            return compare(collection, form, target, bar)
+        with Workspace(target, disk) as workspace:
+            return write(collection, form, workspace, bar)
+
+
+def _nothing(collection: Collection, request: ExportRequest) -> int:
+    """Raise UsageError if there is no clip to export; return the status if all clips were refused."""
+    if any(refusal.is_clip for refusal in collection.refusals):
+        raise AllRefused("no clip can be exported: none is what its batch recorded", _NOTHING_WRITTEN)
+    hint = "Run the batch to its end first."
+    if request.only and collection.skipped["without a verdict"] + collection.skipped["rejected"]:
+        hint = "Accept clips with: batchrunner review RUN_DIR. Or export without --only accepted."
+    raise UsageError("there is no clip to export", f"{_NOTHING_WRITTEN} {hint}")
+
+
+class AllRefused(BatchrunnerError):
+    """Every clip was refused."""
+
+    exit_status = ExitStatus.FAILED
+
+
+def _warn_of_missing(collection: Collection, warn: Put) -> None:
+    if collection.skipped:
+        shown = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in sorted(collection.skipped.items()))
+        warn(f"without a clip to export: {shown}")
+    if collection.ungrouped:
+        warn(f"{count_text(collection.ungrouped, 'clip')} without the value of --group-by: grouped by reference video")
+    for refusal in collection.refusals[:_MOST_NAMED]:
+        warn(_refusal_text(refusal))
+    if (more := len(collection.refusals) - _MOST_NAMED) > 0:
+        warn(f"and {more:,} more files were left out")
+
+
+def _refusal_text(refusal: Refusal) -> str:
+    where = f"{refusal.item}: {refusal.path} {refusal.why}"
+    if refusal.is_clip:
+        return f"{where}. The clip is left out. To fetch it again at no charge, move it away and run the batch again"
+    return f"{where}. The clip is exported without this input"
+
+
+def _summary(collection: Collection, form: Format, exported: Exported, out: Path) -> list[str]:
+    """Return the lines that close the command."""
+    total = sum(map(collection.count, collection.splits))
+    size = size_text(sum(file.bytes for file in exported.files.values()))
+    shown = shell_path(str(out))
+    lines = [f"{split}: {count_text(collection.count(split), 'clip')}" for split in collection.splits]
+    empty = [split for split in collection.splits if not collection.count(split)]
+    if empty:
+        lines.append(f"no clip fell to {', '.join(empty)}: the card leaves the empty split out")
+    if lacking := card.missing(collection.description.details):
+        names = ", ".join(lacking)
+        lines.append(f"the card lacks {names}: name them in the manifest's dataset block, or in README.md")
+    if not exported.is_new:
+        edited = f" ({', '.join(exported.edited)} was edited since)" if exported.edited else ""
+        lines.append(f"{printable(str(out))} is up to date: {count_text(total, 'clip')}, {size}{edited}")
+    else:
+        lines.append(f"{printable(str(out))}: {count_text(total, 'clip')}, {size}, format {form.name}")
+    lines.append(f"check    cd {shell_line([shown])} && sha256sum -c --quiet SHA256SUMS")
+    lines.append(f"publish  hf upload-large-folder --repo-type dataset NAMESPACE/NAME {shell_line([shown])}")
+    return lines
+
+
+class _Bar:
+    """The progress bar, on a terminal only. Use as a context manager."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None
+
+    def begin(self, total_bytes: int) -> None:
+        """Begin a pass over the media."""
+        import click
+
+        self._close()
+        if self._stream.isatty():
+            self._bar = click.progressbar(length=max(1, total_bytes), file=self._stream, label="exporting")
+            self._bar.render_progress()
+
+    def add(self, size_bytes: int) -> None:
+        """Show that so many bytes more are done."""
+        if self._bar is not None:
+            self._bar.update(size_bytes)

@@ -1,0 +1,140 @@
+"""Read a finished or running batch for a data set: from its journal, or from report.json where there is no journal.
+
+Rules: nothing is written. A row has the keys of report.json in both cases. Names of files come from outside: a clip is
+read only inside its run directory, and only if no symbolic link leads out of it.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchrunner.errors import UsageError
+from batchrunner.formatting import printable
+from batchrunner.journal.journal import read
+from batchrunner.manifest.inputs import is_remote
+from batchrunner.report import build
+from batchrunner.review.verdicts import VerdictLines
+from batchrunner.storage import durable_files
+from batchrunner.storage.paths import expanded
+from batchrunner.storage.run_directory import RunDir
+
+Row = Mapping[str, Any]
+_MOST_REPORT_BYTES = 2_000_000_000
+_ROWS = ("jobs", "earlier_jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch whose clips may become items.
+
+    path: its run directory, links resolved. head: the keys of report.json without the rows. rows: the report's `jobs`.
+    holder: the process that runs it, or None. warning: a sentence on lines of review.jsonl that do not count, or "".
+    """
+
+    path: Path
+    head: Row
+    rows: Sequence[Row]
+    holder: str | None = None
+    warning: str = ""
+
+    def clip(self, row: Row) -> Path:
+        """Return where the clip of a row is."""
+        return self.path / str(row["file"])
+
+    def input_paths(self, row: Row, name: str) -> tuple[Path, ...]:
+        """Return where a local input may be: where the run read it, or beside the manifest. () for a remote one."""
+        source, job = row["inputs"][name]["source"], getattr(row, "job", None)
+        if job is not None:
+            recorded = job.inputs[name].path
+            return () if recorded is None else (_real(recorded), self._near(source))
+        return () if is_remote(source) else (self._near(source),)
+
+    def _near(self, source: str) -> Path:
+        return _real(Path(self.head["manifest"]["path"]).parent / expanded(source))
+
+
+def _real(path: Path) -> Path:
+    """Resolve links: an input may be one. Its content is compared with the recorded hash."""
+    return Path(os.path.realpath(path))
+
+
+def read_batch(rundir: RunDir, version: str) -> Batch | None:
+    """Read the batch in a run directory, or return None if it has none. version: of this program.
+
+    Raises UsageError, JournalError, LocalFault.
+    """
+    rundir = RunDir(_real(rundir.path))
+    holder = rundir.holder()  # before the journal, which then has the outcome
+    lines = VerdictLines(rundir.path)
+    if rundir.journal.exists():
+        lines.refresh()
+        snapshot = read(rundir.journal)
+        report = None if snapshot is None else build.build(snapshot, version, lines.by_clip)
+    else:
+        report = _stored_report(rundir)
+    if report is None:
+        return None
+    head = {key: value for key, value in report.items() if key not in _ROWS}
+    return Batch(rundir.path, head, report["jobs"], holder, lines.warning)
+
+
+def _stored_report(rundir: RunDir) -> dict[str, Any] | None:
+    """Return report.json, as far as a data set needs it, or None if there is none. Raises UsageError."""
+    path = rundir.path / "report.json"
+    try:
+        with durable_files.open_plain(path) as file:
+            report = json.loads(file.read(_MOST_REPORT_BYTES))
+        _check(report)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        hint = "Write it again with: batchrunner report, on the machine that has .batchrunner of this run directory."
+        raise UsageError(f"{printable(str(path))} is not a report of batchrunner", hint) from error
+    return dict(report)
+
+
+def _check(report: Any) -> None:
+    """Raise one of the errors above for a report that lacks what a data set needs. Complete rows of older versions."""
+    report["name"], report["manifest"]["path"], report["provider"]
+    for row in report["jobs"]:
+        for key in ("id", "fingerprint", "state"):
+            if not isinstance(row[key], str):
+                raise TypeError(key)
+        row["request"]["model"]
+        if row["file"] is not None and not isinstance(row["file"], str):
+            raise TypeError("file")
+        if row["file"] is not None and not (isinstance(row["sha256"], str) and isinstance(row["bytes"], int)):
+            raise TypeError("sha256")
+        for key, value in {"job": row["id"], "take": 1, "tags": {}, "inputs": {}, "attempts": []}.items():
+            row.setdefault(key, value)
+        for key in ("verdict", "quality", "width_px", "height_px", "duration_s", "generation_id"):
+            row.setdefault(key, None)
+        [(item["source"], item["sha256"], item["bytes"], item["mime"]) for item in row["inputs"].values()]
+
+
+def clip_fault(batch: Batch, path: Path, size_bytes: int) -> str:
+    """Return why the file at `path` cannot be the clip that was delivered, as far as its name and size tell, or ""."""
+    if not Path(os.path.realpath(path)).is_relative_to(batch.path):
+        return "is outside the run directory"
+    return file_fault(path, size_bytes)
+
+
+def file_fault(path: Path, size_bytes: int) -> str:
+    """Return why the file at `path` is not the recorded one, as far as its size tells, or ""."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a plain file"
+    return "" if status.st_size == size_bytes else f"has {status.st_size} bytes instead of {size_bytes}"

@@ -1,0 +1,182 @@
+"""Write a data set: all units of its format, its card, and SHA256SUMS; or compare them with a data set that exists.
+
+Rules: what is written depends on the batches and the options alone. A media file that turns out to be another one than
+recorded is left out, and the plan is made again without it; units that stay equal are not written again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from batchrunner.datasets import card
+from batchrunner.datasets.collect import Collection
+from batchrunner.datasets.formats import Format, MediaRefused, Unit, recipe_of
+from batchrunner.datasets.items import Dataset
+from batchrunner.datasets.workspace import HashingFile, Workspace, WrittenFile
+from batchrunner.errors import UsageError
+from batchrunner.formatting import printable
+from batchrunner.storage import durable_files
+
+SUMS = "SHA256SUMS"
+_COPY_BYTES = 1 << 20
+_CHOOSE = "Nothing was written. Name another folder, or remove this one."
+
+
+class OnProgress(Protocol):
+    """Receives the progress of an export."""
+
+    def begin(self, total_bytes: int) -> None:
+        """A pass over the media begins."""
+        ...
+
+    def add(self, size_bytes: int) -> None:
+        """So many bytes more are done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An export that ended. is_new: False if the data set existed already. edited: the files of it that differ."""
+
+    files: Mapping[str, WrittenFile]
+    is_new: bool
+    edited: tuple[str, ...] = ()
+
+
+def write(collection: Collection, form: Format, workspace: Workspace, progress: OnProgress) -> Exported:
+    """Write the data set, and give it its final name. Raises UsageError, LocalFault."""
+    while True:
+        try:
+            _require_items(collection)
+            media_bytes = _media_bytes(form, collection)
+            workspace.require_space(media_bytes)
+            progress.begin(media_bytes)
+            workspace.files.clear()
+            workspace.write(form.units(collection), progress.add)
+            break
+        except MediaRefused as refused:
+            collection.refuse(refused.media.path, refused.why)
+    files = workspace.files
+    workspace.write(closing_units(collection, form, files), lambda _: None)
+    workspace.write([sums_unit(files)], lambda _: None)
+    workspace.publish(files)
+    return Exported(files, is_new=True)
+
+
+def _require_items(collection: Collection) -> None:
+    if not any(map(collection.count, collection.splits)):
+        raise NothingToExport(collection)
+
+
+class NothingToExport(UsageError):
+    """No clip is left."""
+
+    def __init__(self, collection: Collection) -> None:
+        super().__init__("there is no clip to export")
+        self.collection = collection
+
+
+def _media_bytes(form: Format, dataset: Dataset) -> int:
+    """Return the bytes of all media. Raises an error if a format names two files equally, which is a bug."""
+    names: set[str] = set()
+    total = 0
+    for unit in form.units(dataset):
+        assert unit.name not in names, unit.name
+        names.add(unit.name)
+        total += unit.media_bytes
+    return total
+
+
+def closing_units(dataset: Dataset, form: Format, files: Mapping[str, WrittenFile]) -> Iterator[Unit]:
+    """Yield the files that describe the data set. files: all files of its format."""
+    yield content_unit("README.md", card.card(dataset, form))
+
+
+def content_unit(name: str, content: bytes) -> Unit:
+    """Return a unit with this content."""
+    return Unit(name, recipe_of(content.decode("utf-8", "surrogateescape")), partial(_write_content, content))
+
+
+def _write_content(content: bytes, to: BinaryIO) -> None:
+    to.write(content)
+
+
+def sums_unit(files: Mapping[str, WrittenFile]) -> Unit:
+    """Return SHA256SUMS, as ``sha256sum -c`` reads it: sorted by name, without itself."""
+    lines = sorted((item.name, item.sha256) for item in files.values() if item.name != SUMS)
+    return content_unit(SUMS, "".join(f"{digest}  {name}\n" for name, digest in lines).encode())
+
+
+def compare(collection: Collection, form: Format, out: Path, progress: OnProgress) -> Exported:
+    """Compare the export with the data set in `out`. Writes nothing. Raises UsageError if it is another one."""
+    sums = _read_sums(out)
+    while True:
+        try:
+            _require_items(collection)
+            progress.begin(2 * _media_bytes(form, collection))
+            files = _compare_units(form.units(collection), out, sums, progress.add)
+            break
+        except MediaRefused as refused:
+            collection.refuse(refused.media.path, refused.why)
+    edited = []
+    for unit in closing_units(collection, form, files):
+        files[unit.name] = _hashed(unit, lambda _: None)
+        if _digest_of(out / unit.name, lambda _: None) != files[unit.name].sha256:
+            edited.append(unit.name)
+    if others := sorted(sums.keys() ^ files.keys()):
+        raise _other(out, f"{others[0]} is in one of them only")
+    return Exported(files, is_new=False, edited=tuple(edited))
+
+
+def _compare_units(
+    units: Iterator[Unit], out: Path, sums: Mapping[str, str], on_bytes: Callable[[int], None]
+) -> dict[str, WrittenFile]:
+    files = {}
+    for unit in units:
+        if unit.name not in sums:
+            raise _other(out, f"it has no {unit.name}")
+        file = _hashed(unit, on_bytes)
+        if file.sha256 != sums[unit.name]:
+            raise _other(out, f"{unit.name} differs")
+        if _digest_of(out / unit.name, on_bytes) != file.sha256:
+            raise UsageError(
+                f"{printable(str(out / unit.name))} was changed or removed after the export: its SHA-256 is not "
+                f"that in {SUMS}",
+                "Nothing was written. Remove the data set, or move it away, and export again.",
+            )
+        files[unit.name] = file
+    return files
+
+
+def _hashed(unit: Unit, on_bytes: Callable[[int], None]) -> WrittenFile:
+    sink = HashingFile(None, on_bytes)
+    unit.write(sink)  # type: ignore[arg-type]  # a raw file that only takes bytes
+    return WrittenFile(unit.name, sink.sha256, sink.size_bytes)
+
+
+def _digest_of(path: Path, on_bytes: Callable[[int], None]) -> str:
+    """Return the SHA-256 of a file in hex; "" if it cannot be read."""
+    sink = HashingFile(None, on_bytes)
+    try:
+        with durable_files.open_plain(path) as file:
+            while chunk := file.read(_COPY_BYTES):
+                sink.write(chunk)
+    except OSError:
+        return ""
+    return sink.sha256
+
+
+def _read_sums(out: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name. Raises UsageError if `out` is not an exported data set."""
+    try:
+        with durable_files.open_plain(out / SUMS) as file:
+            lines = file.read().decode("utf-8").splitlines()
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    except (OSError, ValueError):
+        raise UsageError(f"{printable(str(out))} exists, and is not an exported data set", _CHOOSE) from None
+
+
+def _other(out: Path, why: str) -> UsageError:
+    return UsageError(f"{printable(str(out))} is another data set: {printable(why)}", _CHOOSE)

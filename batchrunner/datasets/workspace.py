@@ -1,0 +1,312 @@
+"""The place where a data set grows: a folder beside the final one, which gets the final name when it is complete.
+
+::
+
+    OUT.partial/data/             the data set so far
+    OUT.partial/progress.jsonl    a line for each complete file: name, recipe, sha256, bytes, mtime_ns
+    OUT.partial/lock              locked by the process that exports
+
+Rules: a line is written after its file is on the disk, so a file with a line is complete. A file without a line is
+written again, also one whose recipe, size or time of change differs from its line. The folder `data` is renamed at the
+end: a killed export leaves nothing under the final name. One process at a time uses the folder.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from batchrunner.datasets.formats import Unit
+from batchrunner.errors import BatchLocked, LocalFault, UsageError
+from batchrunner.formatting import printable, size_text
+from batchrunner.storage import durable_files
+from batchrunner.storage.durable_files import Disk
+
+_BATCH_FILES, _BATCH_BYTES = 64, 256_000_000  # files that are flushed together
+_OWN_NAMES = {"data", "progress.jsonl", "lock"}
+_CHOOSE = "Name another folder, or remove it."
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A complete file of the data set. name: inside the data set. sha256: in hex."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class HashingFile(io.RawIOBase):
+    """A file that only takes bytes: it counts and hashes them, and passes them on. to: None writes nothing."""
+
+    def __init__(self, to: BinaryIO | None, on_bytes: Callable[[int], None]) -> None:
+        super().__init__()
+        self.size_bytes = 0
+        self._to = to
+        self._digest = hashlib.sha256()
+        self._on_bytes = on_bytes
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Return the number of bytes written, for `tell`. The file cannot seek elsewhere. Raises OSError."""
+        if (offset, whence) not in {(0, io.SEEK_CUR), (self.size_bytes, io.SEEK_SET)}:
+            raise io.UnsupportedOperation("this file only grows")
+        return self.size_bytes
+
+    def write(self, content: Any) -> int:
+        """Write all bytes."""
+        view = memoryview(content).cast("B")
+        self._digest.update(view)
+        if self._to is not None:
+            self._to.write(view)
+        self.size_bytes += len(view)
+        self._on_bytes(len(view))
+        return len(view)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of all bytes, in hex."""
+        return self._digest.hexdigest()
+
+
+def final_path(out: Path) -> Path:
+    """Return the folder that `out` names, links resolved. Raises UsageError if it cannot be a folder."""
+    real = Path(os.path.realpath(out))
+    if real.exists() and not real.is_dir():
+        raise UsageError(f"{printable(str(out))} exists and is not a folder", _CHOOSE)
+    if real.parent == real:
+        raise UsageError(f"{printable(str(out))} cannot be a data set", _CHOOSE)
+    return real
+
+
+def is_taken(out: Path) -> bool:
+    """Return whether `out` exists and has content. An empty folder is replaced."""
+    try:
+        with os.scandir(out) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UsageError(f"{printable(str(out))} cannot be read: {error.strerror or error}", _CHOOSE) from error
+
+
+class Workspace:
+    """The growing data set for the final folder `out`. Use as a context manager.
+
+    files: the complete files of an earlier, killed export, then those of this one. Raises UsageError for a folder that
+    is not its own, BatchLocked, and LocalFault for a full or failing disk.
+    """
+
+    def __init__(self, out: Path, disk: Disk) -> None:
+        self.out = out
+        self.path = out.with_name(out.name + ".partial")
+        self.data = self.path / "data"
+        self.files: dict[str, WrittenFile] = {}
+        self._disk = disk
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._progress = self.path / "progress.jsonl"
+        self._lock = -1
+        self._folders: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        try:
+            self._prepare()
+        except OSError as error:
+            if error.errno in durable_files.FULL:
+                raise self._fault(error) from error
+            raise UsageError(
+                f"{printable(str(self.path))} cannot be used: {error.strerror or error}", "Name another folder."
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _prepare(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self.path):
+            found = {item.name for item in self.path.iterdir()} if self.path.is_dir() else {"a file"}
+            if self.path.is_symlink() or not found <= _OWN_NAMES:
+                raise UsageError(
+                    f"{printable(str(self.path))} is in the way: it is not the folder of an interrupted export",
+                    "Move it away, or name another folder for the data set.",
+                )
+        self._disk.make_folder(self.path)
+        self._take_lock()
+        self._disk.make_folder(self.data)
+        self._read_progress()
+
+    def _take_lock(self) -> None:
+        path = self.path / "lock"
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(self._lock), path.lstat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        except OSError as error:  # a file system without locks
+            if error.errno not in durable_files.UNSUPPORTED:
+                raise
+            is_ours = True
+        if not is_ours:
+            raise BatchLocked(
+                f"another process exports to {printable(str(self.out))}", "Nothing was done. Wait until it has ended."
+            )
+
+    def _read_progress(self) -> None:
+        """Read the lines of an earlier export. Torn and foreign lines do not count."""
+        with suppress(FileNotFoundError), durable_files.open_plain(self._progress) as file:
+            for line in file:
+                with suppress(ValueError, KeyError, TypeError):
+                    found = json.loads(line)
+                    [found[key] for key in ("recipe", "sha256", "bytes", "mtime_ns")]
+                    self._lines[str(found["name"])] = found
+
+    def is_complete(self, unit: Unit) -> bool:
+        """Return whether an earlier export has written this unit. Its file is then in `files`."""
+        line = self._lines.get(unit.name)
+        if line is None or line["recipe"] != unit.recipe:
+            return False
+        try:
+            status = (self.data / unit.name).lstat()
+        except OSError:
+            return False
+        if (status.st_size, status.st_mtime_ns) != (line["bytes"], line["mtime_ns"]) or not stat.S_ISREG(
+            status.st_mode
+        ):
+            return False
+        self.files[unit.name] = WrittenFile(unit.name, line["sha256"], line["bytes"])
+        return True
+
+    def write(self, units: Iterable[Unit], on_bytes: Callable[[int], None]) -> None:
+        """Write the units that are not complete. on_bytes: gets numbers of bytes, of complete units too.
+
+        Raises MediaRefused, LocalFault. What is complete by then is recorded.
+        """
+        pending = _Pending()
+        try:
+            for unit in units:
+                if self.is_complete(unit):
+                    on_bytes(unit.media_bytes)
+                    continue
+                pending.add(unit, self._write(unit, on_bytes))
+                if pending.is_large:
+                    self._record(pending)
+                    pending = _Pending()
+            self._record(pending)
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def _write(self, unit: Unit, on_bytes: Callable[[int], None]) -> WrittenFile:
+        path = self.data / unit.name
+        self._make_folders(path.parent)
+        with self._disk.open(path, "wb") as file:
+            sink = HashingFile(file, on_bytes)
+            unit.write(sink)  # type: ignore[arg-type]  # a raw file that only takes bytes
+        return WrittenFile(unit.name, sink.sha256, sink.size_bytes)
+
+    def _make_folders(self, folder: Path) -> None:
+        if folder not in self._folders and folder != self.data:
+            self._make_folders(folder.parent)
+            self._disk.make_folder(folder)
+        self._folders.add(folder)
+
+    def _record(self, pending: "_Pending") -> None:
+        """Flush files, then add their lines."""
+        if not pending.files:
+            return
+        paths = [self.data / name for name in pending.files]
+        self._disk.flush_all(paths)
+        for folder in sorted({path.parent for path in paths}):
+            self._disk.flush_folder(folder)
+        lines = []
+        for (name, (recipe, file)), path in zip(pending.files.items(), paths, strict=True):
+            line = {"name": name, "recipe": recipe, "sha256": file.sha256, "bytes": file.bytes}
+            self._lines[name] = {**line, "mtime_ns": path.lstat().st_mtime_ns}
+            lines.append(b"\n" + json.dumps(self._lines[name]).encode())
+            self.files[name] = file
+        with self._disk.open(self._progress, "ab") as progress:
+            progress.write(b"".join([*lines, b"\n"]))  # a torn line before it stays alone on its line
+            self._disk.flush(progress)
+
+    def publish(self, names: Collection[str]) -> None:
+        """Give the data set its final name. names: of its files; others are of an earlier export, and are removed."""
+        try:
+            self._remove_others(names)
+            for folder in sorted(self._folders | {self.data}):
+                self._disk.flush_folder(folder)
+            if is_taken(self.out):
+                raise UsageError(f"{printable(str(self.out))} exists now; it was not there at the start", _CHOOSE)
+            self._disk.rename(self.data, self.out)
+        except OSError as error:
+            raise self._fault(error) from error
+        self.remove()
+
+    def _remove_others(self, names: Collection[str]) -> None:
+        known = set(names)
+        for folder, folders, files in os.walk(self.data, topdown=False):
+            for path in (Path(folder, name) for name in files):
+                if path.relative_to(self.data).as_posix() not in known:
+                    self._disk.remove(path)
+            for path in (Path(folder, name) for name in folders):
+                if path.is_symlink():
+                    path.unlink()
+                else:
+                    with suppress(OSError):  # it has files
+                        path.rmdir()
+
+    def remove(self) -> None:
+        """Remove what is left after `data` has got its final name. A rest does no harm."""
+        with suppress(OSError):
+            for name in ("progress.jsonl", "lock"):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def require_space(self, media_bytes: int) -> None:
+        """Refuse to begin if the disk has too little space for the files that are not complete. Raises LocalFault."""
+        with suppress(OSError):
+            free = durable_files.free_bytes(self.path)
+            done = sum(line["bytes"] for line in self._lines.values() if isinstance(line["bytes"], int))
+            if free is not None and free < media_bytes - done:
+                raise LocalFault(
+                    "disk_full",
+                    f"the data set needs {size_text(media_bytes - done)}, and the disk of {printable(str(self.out))} "
+                    f"has {size_text(free)} free",
+                    "Make room, or name a folder on another disk; then run the same command again.",
+                )
+
+    def _fault(self, error: OSError) -> LocalFault:
+        return durable_files.fault(error, f"the data set could not be written to {printable(str(self.path))}")
+
+
+class _Pending:
+    """Files that are written, and not flushed yet: recipe and file, by name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[str, WrittenFile]] = {}
+        self._size_bytes = 0
+
+    def add(self, unit: Unit, file: WrittenFile) -> None:
+        """Add a file."""
+        self.files[unit.name] = unit.recipe, file
+        self._size_bytes += file.bytes
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the files are to be flushed."""
+        return len(self.files) >= _BATCH_FILES or self._size_bytes >= _BATCH_BYTES
