@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,24 +314,30 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
     return ExitStatus.OK
 
 
-@cli.command(short_help="Re-hash and re-decode every result.")
-@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@cli.command(short_help="Hash and decode every result again.")
+@click.argument("batch", metavar="RUN_DIR|MANIFEST|report.json|DATASET|SHA256SUMS", type=_PATH)
 @_places
-def verify(batch: Path, **flags: object) -> int:
-    """Check each result of a batch against the journal: size, SHA-256, structure and all frames."""
-    from batchrunner.app import verify as verifying
-    from batchrunner.app.status import read_snapshot
+@click.option("--deep", is_flag=True, help="Decode every frame, too. Always on with a journal.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def verify(batch: Path, deep: bool, as_json: bool, **flags: object) -> int:
+    """Check each result: size and SHA-256, and with --deep structure and all frames. Writes nothing.
+
+    A run directory is checked against its journal. report.json checks the clips beside it, and SHA256SUMS the files
+    that it lists, on any machine. DATASET is a folder with SHA256SUMS; files that it does not list are named too. The
+    exit status is 0 if all is well, 1 if not, and 2 if there is nothing to check against.
+    """
+    from batchrunner.app import verify_output as verifying
     from batchrunner.media import decoder_pool
 
-    rundir = _located(batch, flags)
-    bad = total = 0
-    for name, problem in verifying.verify(rundir, read_snapshot(rundir), decoder_pool.pool()):
-        total += 1
-        if problem is not None:
-            bad += 1
-            click.echo(printable(f"{name}: {problem}"))
-    click.echo(f"{total} results checked, {bad} bad")
-    return ExitStatus.FAILED if bad else ExitStatus.OK
+    target = verifying.recognize(batch) or verifying.Target(verifying.RUN_DIR, _located(batch, flags).path)
+    findings = verifying.check(target, decoder_pool.pool(), deep=deep)
+    progress = verifying.Progress(sys.stderr if sys.stderr.isatty() else None)
+    if as_json:
+        tally = verifying.run_json(target, findings, partial(click.echo, nl=False), progress)
+    else:
+        tally = verifying.run(target, findings, click.echo, progress)
+        click.echo(verifying.summary(target, tally, deep=deep))
+    return verifying.exit_status(tally)
 
 
 @cli.command(short_help="Watch the clips in a browser, and accept or reject them.")

@@ -1,6 +1,6 @@
 """``verify``: hash and decode every result of a run directory again and compare it with the journal.
 
-Rule: it only reads. Each problem is a line of text; `run` repairs it.
+Rule: it only reads. `run` repairs what it finds. `batchrunner.app.verify_files` needs no journal.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from batchrunner.app.verify_files import ALTERED, INVALID, MISSING, UNDECODABLE, UNFINISHED, UNREADABLE, Finding
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.media.decoder import CheckLimit
@@ -21,59 +22,68 @@ from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
 
 
-def verify(rundir: RunDir, snapshot: Snapshot, decoders: Decoders) -> Iterator[tuple[str, str | None]]:
-    """Yield each delivered file's name with its problem, or None if there is none. Checks several files at once."""
+class _Differs(ValueError):
+    """A file is not what the journal recorded."""
+
+
+def verify(rundir: RunDir, snapshot: Snapshot, decoders: Decoders) -> Iterator[Finding]:
+    """Check each delivered file. Checks several files at once."""
     reported = _report_rows(rundir, snapshot)
     records = [(entry, snapshot.records[entry.job.fingerprint]) for entry in snapshot.entries]
     delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
         try:
-            check_one = partial(_problem, rundir, reported, decoders)
-            problems = threads.map(check_one, *zip(*delivered, strict=True)) if delivered else iter(())
-            for (entry, _), problem in zip(delivered, problems, strict=True):
-                yield entry.file, problem
+            check_one = partial(_finding, rundir, reported, decoders)
+            yield from threads.map(check_one, *zip(*delivered, strict=True)) if delivered else ()
         finally:  # if the caller stops early
             threads.shutdown(wait=False, cancel_futures=True)
             decoders.stop()
 
 
-def _problem(
+def _finding(
     rundir: RunDir, reported: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
-) -> str | None:
+) -> Finding:
     try:
         size_bytes = _check(RunDirectoryClips(rundir), entry.file, record.result)
         one(decoders, "clip", {"path": str(rundir.path / entry.file), "size_bytes": size_bytes})
-    except CheckLimit as error:
-        return f"could not be checked to its end: {error}"
-    except LocalFault as error:
-        return error.message
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    except ValueError as error:
-        return str(error)
+    except (LocalFault, OSError, ValueError) as error:
+        return Finding(entry.file, *_problem(error))
     if (
         reported is not None
         and record.result is not None
         and reported.get(entry.id) not in {None, record.result.sha256}
     ):
-        return "report.json has another SHA-256 than the journal; write it again with: batchrunner report"
-    return None
+        again = "report.json has another SHA-256 than the journal; write it again with: batchrunner report"
+        return Finding(entry.file, INVALID, again, clips=1)
+    return Finding(entry.file, clips=1)
+
+
+def _problem(error: LocalFault | OSError | ValueError) -> tuple[str, str]:
+    """Return kind and message of a failed check."""
+    if isinstance(error, LocalFault):
+        return UNREADABLE, error.message
+    if isinstance(error, OSError):
+        kind = MISSING if isinstance(error, FileNotFoundError) else UNREADABLE
+        return kind, f"cannot be read: {error.strerror or error}"
+    if isinstance(error, CheckLimit):
+        return UNFINISHED, f"could not be checked to its end: {error}"
+    return ALTERED if isinstance(error, _Differs) else UNDECODABLE, str(error)
 
 
 def _check(clips: RunDirectoryClips, name: str, result: Result | None) -> int:
     """Compare a clip with its result and return its size in bytes.
 
-    Raises ValueError with the difference, OSError if the clip cannot be read.
+    Raises _Differs with the difference, OSError if the clip cannot be read.
     """
     if result is None:
-        raise ValueError("the journal has no size and checksum for it")
+        raise _Differs("the journal has no size and checksum for it")
     with clips.open(name) as file:
         size_bytes = file.seek(0, os.SEEK_END)
         if size_bytes != result.size_bytes:
-            raise ValueError(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
+            raise _Differs(f"{size_bytes} bytes instead of {result.size_bytes}; {_AGAIN}")
         file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != result.sha256:
-            raise ValueError(f"its content has changed: the SHA-256 differs; {_AGAIN}")
+            raise _Differs(f"its content has changed: the SHA-256 differs; {_AGAIN}")
     return size_bytes
 
 

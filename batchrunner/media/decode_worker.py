@@ -103,7 +103,7 @@ def answer(task: Task, item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
     path, size_bytes = Path(item["path"]), item["size_bytes"]
     if not item.get("quality"):
-        return asdict(decoder.inspect(path, size_bytes, allow))
+        return asdict(decoder.inspect(path, size_bytes, allow, start_bytes=item.get("start_bytes")))
     try:
         from batchrunner.quality import collector
     except (ImportError, MemoryError):  # measures are optional: a paid clip must not fail for them

@@ -6,12 +6,14 @@ check whether size and length are as expected, because a paid clip with unusual 
 """
 
 import errno
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchrunner.media import mp4_structure
+from batchrunner.media.region import Region
 from batchrunner.storage import durable_files
 
 if TYPE_CHECKING:
@@ -79,22 +81,33 @@ def unobserved() -> "Callable[[VideoFrame | AudioFrame], None]":
     return lambda _: None
 
 
-def inspect(path: Path, size_bytes: int, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
+def inspect(
+    path: Path,
+    size_bytes: int,
+    allow: Allow = allow_pixels,
+    observe: Observe = unobserved,
+    start_bytes: int | None = None,
+) -> Decoded:
     """Check the structure of the clip at `path` and decode it. observe: gets the frames that pass the check.
+
+    start_bytes: where the clip starts in a larger file; None if it is all of the file.
 
     Raises ValueError with the damage, its subclass CheckLimit if the check was stopped, and OSError if the file cannot
     be read.
     """
-    with durable_files.open_plain(path) as file:
+    with durable_files.open_plain(path) as whole:
+        file = whole if start_bytes is None else io.BufferedReader(Region(whole, start_bytes, size_bytes))
         damage = mp4_structure.check_structure(file, size_bytes)
         if damage is not None:
             raise ValueError(damage)
         warnings = mp4_structure.expectation_warnings(file, size_bytes)
+        if start_bytes is not None:
+            return replace(check_decodes(file, allow, observe), warnings=warnings)
     return replace(check_decodes(path, allow, observe), warnings=warnings)
 
 
-def check_decodes(path: Path, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
-    """Decode all pictures and sound of the MP4 at `path` and return the result.
+def check_decodes(source: Path | BinaryIO, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
+    """Decode all pictures and sound of the MP4 at a path or in an open file, and return the result.
 
     Blocks, for about 3 ns of CPU time per pixel. Raises ValueError if a frame is missing or damaged, CheckLimit at a
     limit, OSError if memory is short.
@@ -104,9 +117,9 @@ def check_decodes(path: Path, allow: Allow = allow_pixels, observe: Observe = un
 
     av.logging.set_level(None)  # FFmpeg's own messages would go to the terminal
     try:
-        decoded, missing = _decode_all(path, allow, observe, {})
+        decoded, missing = _decode_all(source, allow, observe, {})
         if missing:  # an edit list may hide frames from players: count the frames behind it
-            decoded, missing = _decode_all(path, allow, observe, {"ignore_editlist": "1"})
+            decoded, missing = _decode_all(source, allow, observe, {"ignore_editlist": "1"})
     except MemoryError:  # also from FFmpeg
         raise OSError(errno.ENOMEM, "out of memory") from None
     except (av.error.FFmpegError, IndexError) as error:
@@ -116,12 +129,17 @@ def check_decodes(path: Path, allow: Allow = allow_pixels, observe: Observe = un
     return decoded
 
 
-def _decode_all(path: Path, allow: Allow, observe: Observe, demuxer: dict[str, str]) -> tuple[Decoded, int]:
+def _decode_all(
+    source: Path | BinaryIO, allow: Allow, observe: Observe, demuxer: dict[str, str]
+) -> tuple[Decoded, int]:
     """Decode each frame of each stream. Return the result and the number of missing frames."""
     import av
 
+    if not isinstance(source, Path):
+        source.seek(0)
     # The fixed format prevents a disguised file (a playlist) from opening other files.
-    with av.open(f"file:{path}", format="mp4", options=_STRICT | demuxer) as container:
+    opened: Any = f"file:{source}" if isinstance(source, Path) else source
+    with av.open(opened, "r", format="mp4", options=_STRICT | demuxer) as container:
         stream = container.streams.video[0]
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         declared = stream.frames or round(length * float(stream.average_rate or 0))

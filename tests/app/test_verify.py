@@ -25,7 +25,7 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def check(rundir: RunDir, snapshot: Snapshot) -> dict[str, str | None]:
-    return dict(verify(rundir, snapshot, Here()))
+    return {finding.name: finding.message or None for finding in verify(rundir, snapshot, Here())}
 
 
 def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:

@@ -333,14 +333,12 @@ class Scenario:
             self._count_cut_outcomes(loop, story)
             return bool(story.damage)
         snapshot = journal.read(story.rundir.journal) if self.flips and not story.damage else None
-        delivered = (
-            [name for name, complaint in verify(story.rundir, snapshot, Here()) if not complaint] if snapshot else []
-        )
+        delivered = [item.name for item in verify(story.rundir, snapshot, Here()) if not item.kind] if snapshot else []
         if snapshot is None or not delivered:
             return False
         self.flips -= 1
         flipped = flip_a_clip(story.rundir, self.fault_rng, sorted(delivered))
-        bad = {name for name, complaint in verify(story.rundir, snapshot, Here()) if complaint}
+        bad = {item.name for item in verify(story.rundir, snapshot, Here()) if item.kind}
         story.note(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
         for name in bad:
             (story.rundir.path / name).unlink(missing_ok=True)

@@ -161,7 +161,7 @@ class Simulation:
         """Each delivered clip belongs to its own job."""
         snapshot = journal.read(self.rundir.journal)
         assert snapshot is not None
-        assert [wrong for _, wrong in verify(self.rundir, snapshot, Here()) if wrong] == []
+        assert [item for item in verify(self.rundir, snapshot, Here()) if item.kind] == []
         for row in self.report["jobs"]:
             if row["state"] == "succeeded":
                 label = marks.read((self.rundir.path / row["file"]).read_bytes())
