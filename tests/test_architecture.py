@@ -41,7 +41,7 @@ PURE_MODULES = {
         )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
-    *(f"datasets.{name}" for name in ("card", "columns", "filenames", "items", "splits")),
+    *(f"datasets.{name}" for name in ("card", "columns", "filenames", "items", "splits", "sums")),
     *(
         "journal.rows",
         "journal.statements",

@@ -180,9 +180,9 @@ def read_sums(path: Path) -> Iterator[Expected]:
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file. Only the start of a line that is too long is kept."""
     while line := file.readline(sums.LONGEST_LINE + 2):
-        rest = line
-        while len(rest) > sums.LONGEST_LINE and not rest.endswith(b"\n"):
-            rest = file.readline(sums.LONGEST_LINE + 2)
+        piece = line
+        while len(piece) > sums.LONGEST_LINE and not piece.endswith(b"\n"):
+            piece = file.readline(sums.LONGEST_LINE + 2)
         yield line
 
 

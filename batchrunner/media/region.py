@@ -1,4 +1,4 @@
-"""A part of an open file as a file of its own, for a clip inside a tar."""
+"""A range of an open file as a file of its own, for a clip inside a tar."""
 
 import io
 import os
@@ -28,10 +28,6 @@ class Region(io.RawIOBase):
         if base + offset < 0:
             raise ValueError("a position before the start")
         self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        """Return the position in the region."""
         return self._at
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]  # the stub asks for less

@@ -12,12 +12,12 @@ from batchrunner.media.region import Region
 
 def test_a_region_equals_a_file_of_its_own() -> None:
     content = bytes(range(256))
-    part = io.BufferedReader(Region(io.BytesIO(content), 10, 100))
+    region = io.BufferedReader(Region(io.BytesIO(content), 10, 100))
     alone = io.BytesIO(content[10:110])
     for offset, whence, count in [(0, 0, 7), (3, 1, 5), (-4, 2, 10), (90, 0, 50), (200, 0, 1), (0, 2, 1), (5, 0, -1)]:
-        assert part.seek(offset, whence) == alone.seek(offset, whence)
-        assert part.read(count) == alone.read(count)
-        assert part.tell() == alone.tell()
+        assert region.seek(offset, whence) == alone.seek(offset, whence)
+        assert region.read(count) == alone.read(count)
+        assert region.tell() == alone.tell()
     with pytest.raises(ValueError, match="before"):
         Region(io.BytesIO(content), 10, 100).seek(-1, os.SEEK_SET)
 
