@@ -487,12 +487,13 @@ def resolve(batch: Path, job: str, adopt: str | None, release: bool, **flags: ob
     type=click.FloatRange(0.001, 10_000),
     help="Time runs this many times as fast.",
 )
+@click.option("--max-body", metavar="SIZE", help="A larger request body gets 413, e.g. 10MB.")
 @click.option("--no-logs", is_flag=True, help="Do not offer GET /v2/logs.")
 def sandbox(**options: Any) -> int:
     """Serve a stand-in for the generation service with the same endpoints, replies and errors. It renders real clips.
 
-    It accepts any bearer key. It fetches nothing: a bundled clip or picture replaces a remote input. /sandbox/ledger
-    lists the accepted submissions.
+    It accepts any bearer key. It fetches nothing from other machines: a bundled clip or picture replaces a remote
+    input. /sandbox/ledger lists the accepted submissions.
     """
     from batchrunner.sandbox import serve
 

@@ -22,6 +22,8 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 # Bytes that stand for themselves between $' and '.
 _ESCAPES = {byte: chr(byte) for byte in range(0x20, 0x7F) if chr(byte) not in "'\\"}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(b|kb|mb|gb|tb|kib|mib|gib)|0", re.IGNORECASE | re.ASCII)
+_SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _COMPONENT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -148,6 +150,14 @@ def size_text(size_bytes: int) -> str:
         if size < 999.95 or unit == _UNITS[-1]:
             break
     return f"{size:.1f} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``0``, ``500kB``, ``8MB``, ``1.5GB`` or ``64MiB``. Raises ValueError."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("a size is a number with a unit, such as 500kB, 8MB or 1GB")
+    return round(float(found[1]) * _SIZES[found[2].lower()]) if found[1] else 0
 
 
 def length_text(seconds: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.formatting import printable, printable_json, shell_line, shell_path, short_names
+from batchrunner.formatting import parse_size, printable, printable_json, shell_line, shell_path, short_names
 
 CODES = [
     "\x00",
@@ -81,3 +81,17 @@ def test_names_that_differ_in_the_middle_only_show_their_difference() -> None:
     assert len(set(short.values())) == 20
     assert all(len(text) <= 40 for text in short.values())
     assert any("…1" in text for text in short.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("0", 0), ("500kB", 500_000), ("8MB", 8_000_000), ("1.5 GB", 1_500_000_000), ("64MiB", 64 << 20), ("7b", 7)],
+)
+def test_a_size_has_a_unit(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "8", "MB", "-1MB", "1e3MB", "8 M", "8MBs", "nan"])
+def test_a_size_without_a_known_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="unit"):
+        parse_size(text)

@@ -2,7 +2,8 @@
 
 It answers as the service's documentation says, renders real clips, and injects faults by seed. It shares no code with
 the client, so it cannot repeat the client's mistakes. It imports only modules that know no service: `clock`, `errors`,
-`settings` and `formatting`. It fetches nothing and keeps no key.
+`settings` and `formatting`. It fetches nothing from other machines by default, and keeps no
+key.
 """
 
 from typing import TYPE_CHECKING

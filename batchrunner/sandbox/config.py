@@ -37,6 +37,8 @@ class SandboxConfig:
     logs: offer GET /v2/logs. log_delay_s: time from acceptance until a row shows there.
     logs_in_flight: show unfinished generations there (whether the service does is not known).
     body_limit_bytes: larger request bodies are refused with 413.
+    fetch: the inputs by URL that are fetched when a generation starts: ``local``, those on this machine, ``all`` or
+        ``none``; bundled media replace the others. input_timeout_s: time limit of each fetch.
     speed: how many times as fast as real its time runs, where no clock is given to `start`.
     hang_s: hanging replies are cut after this time; None: never, the client gives up. For rehearsals in hurried time,
         because the client's timeouts are in real time.
@@ -71,6 +73,8 @@ class SandboxConfig:
     log_delay_s: float = 0.0
     logs_in_flight: bool = True
     body_limit_bytes: int = 512 * 1024 * 1024
+    fetch: str = "local"
+    input_timeout_s: float = 60.0
     speed: float = 1.0
     hang_s: float | None = None
 

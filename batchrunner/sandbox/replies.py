@@ -109,14 +109,16 @@ def _later(at: str, delay_s: float) -> str:
 def submitted(generation: Generation, *, quoted: bool = True) -> Reply:
     """The reply to an accepted submission. `meta.sandbox` is the sandbox's own addition.
 
-    quoted: name the price, which is held. (Whether the service does so for this model is not known.)
+    quoted: name the price, which is held. (Whether the service does so for this model is not known.) The price is not
+    known before a clip is fetched.
     """
     accepted = generation.accepted
+    quoted = quoted and not generation.is_unmeasured
     usd = accepted["credits"] / CREDITS_PER_USD
     notes = {"notice": "a local sandbox answered; prices are invented and nothing is charged"}
     for item in BY_NAME[accepted["model"]].media:
         if accepted.get(item.name) == STAND_IN:
-            notes[item.field] = "stood in for by bundled media; the sandbox fetches nothing"
+            notes[item.field] = "stood in for by bundled media; the sandbox fetches nothing from other machines"
     usage = {"credits_used": accepted["credits"], "usd_spent": usd}
     headers = {
         "x-inference-id": generation.id,

@@ -11,7 +11,7 @@ import click
 
 from batchrunner import sandbox
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.formatting import parse_duration
+from batchrunner.formatting import parse_duration, parse_size
 
 
 def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
@@ -32,6 +32,11 @@ def configure(options: Mapping[str, Any]) -> sandbox.SandboxConfig:
             overrides["duration_s"] = parse_duration(options["duration"])
         except ValueError as error:
             raise UsageError(f"--duration: {error}", "Durations are written 200ms, 15s, 30m or 7h.") from None
+    if options.get("max_body") is not None:
+        try:
+            overrides["body_limit_bytes"] = parse_size(options["max_body"])
+        except ValueError as error:
+            raise UsageError(f"--max-body: {error}", "Sizes are written 500kB, 10MB or 1GB.") from None
     return replace(base, **overrides)
 
 

@@ -134,7 +134,7 @@ class Sandbox:
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._service.store.close()
+        await self._service.close()
         if self._temporary:
             self._last_ledger = self._service.store.text()
             self._temporary.cleanup()
@@ -227,10 +227,13 @@ class Sandbox:
         )
 
     async def _submit(self, request: web.Request, call: Call) -> tuple[Reply, Fault | None]:
+        too_large = problem(call, 413, "request entity too large")
+        if (request.content_length or 0) > self._config.body_limit_bytes:
+            return too_large, None  # by the declared length, as servers do: the body is not read
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return problem(call, 413, "request entity too large"), None
+            return too_large, None
         identity = call.client_request_id or hashlib.sha256(body).hexdigest()
         fault = self._service.befalls("submit", identity)
         if fault and fault.kind in REFUSED:

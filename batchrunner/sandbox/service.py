@@ -8,7 +8,7 @@ comes from the injected clock and nothing depends on a thread, so it also runs i
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from batchrunner.sandbox.clips.reader import measure
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest
 from batchrunner.sandbox.config import SandboxConfig
 from batchrunner.sandbox.faults.rules import UNREPLIED, Fault, Faults
-from batchrunner.sandbox.models import BY_NAME
+from batchrunner.sandbox.inputs import LINK, Fetcher, FetchFailed, identity, is_fetched
+from batchrunner.sandbox.models import BY_NAME, MediaField
 from batchrunner.sandbox.replies import (
     BROKEN_RENDERER,
     GENERATION_ERRORS,
@@ -31,7 +32,7 @@ from batchrunner.sandbox.replies import (
     too_many,
 )
 from batchrunner.sandbox.store import Store
-from batchrunner.sandbox.validation import STAND_IN, Order
+from batchrunner.sandbox.validation import STAND_IN, Input, Order
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
 # Work on more bytes than this runs off the event loop.
@@ -81,6 +82,13 @@ class Service:
         self._spawn = spawn
         self._wake = asyncio.Event()
         self._frames: dict[str, int | None] = {}
+        self._fetcher = Fetcher(clock, config.fetch, config.input_timeout_s)
+        self._has_input_faults = any(fault.on == "input" for fault in config.faults)
+
+    async def close(self) -> None:
+        """Close the connections and the store."""
+        await self._fetcher.close()
+        self.store.close()
 
     def now(self) -> float:
         """Wall time, seconds since the epoch, that never jumps."""
@@ -123,6 +131,8 @@ class Service:
             self.record(event)
             if event["event"] == "started":
                 self._begin(self.world.generations[event["generation_id"]])
+            elif event["event"] in {"completed", "failed"}:
+                self.store.forget_links(_stem(event["generation_id"]))
             self._wake.set()
 
     async def drive(self) -> None:
@@ -141,12 +151,19 @@ class Service:
             if medium.data is not None:
                 await aside(len(medium.data), self.store.keep_input, medium.sha256, medium.data)
         video = order.inputs.get(BY_NAME[order.model].name_of("video") or "")
-        name = video.name if video else STAND_IN
-        if name not in self._frames:
-            path = self.store.input("video", name)
+        if video and self._is_fetched(video):
+            return None
+        return await self._measured(self.store.input("video", video.name if video else STAND_IN))
+
+    async def _measured(self, path: Path) -> int | None:
+        """Return the number of frames of a kept clip, or None if it is not a clip."""
+        if path.name not in self._frames:
             measured = await asyncio.get_running_loop().run_in_executor(None, measure, path)
-            self._frames[name] = measured and measured[0]
-        return self._frames[name]
+            self._frames[path.name] = measured and measured[0]
+        return self._frames[path.name]
+
+    def _is_fetched(self, medium: Input) -> bool:
+        return bool(medium.url) and is_fetched(medium.url, self._config.fetch)
 
     def accept(self, order: Order, call: Call, frames: int | None, fault: Fault | None) -> Generation | Reply:
         """Accept `order`, its inputs taken in, and hold its price; or the refusal. fault: the submission's."""
@@ -162,9 +179,20 @@ class Service:
         event["request_id"] = call.request_id
         event["fault"] = doom.kind if doom else None
         event["replied"] = not (fault and fault.kind in UNREPLIED)
+        self._note_links(order, event)
         self.record(event)
         self._wake.set()
         return self.world.generations[event["generation_id"]]
+
+    def _note_links(self, order: Order, event: Event) -> None:
+        """Name the inputs that are fetched later in the event that accepts `order`, and keep their links."""
+        links = {name: medium.url for name, medium in order.inputs.items() if medium.url}
+        fetched = [name for name in links if self._is_fetched(order.inputs[name])]
+        event |= {name: f"{LINK}{order.inputs[name].sha256}" for name in fetched}
+        if BY_NAME[order.model].name_of("video") in fetched:
+            event["unmeasured"] = True
+        if fetched or (links and self._has_input_faults):
+            self.store.keep_links(_stem(event["generation_id"]), links)
 
     def _begin(self, generation: Generation) -> None:
         fault = generation.accepted["fault"]
@@ -175,26 +203,61 @@ class Service:
             self._spawn(self._make(generation))
 
     async def _make(self, generation: Generation) -> None:
+        ended_at: float | None = None
         try:
-            rendered = self.store.finished(generation.file) or await self._render(self._request(generation))
+            inputs = await self._inputs(generation)
+            frames = {"frames": await self._measured(inputs["video"])} if generation.is_unmeasured else {}
+            rendered = self.store.finished(generation.file) or await self._render(self._request(generation, inputs))
             data = self.store.keep_result(generation.file, rendered)
         except RenderFailed as failure:
             field = BY_NAME[generation.accepted["model"]].field_of(failure.input_kind)
             error = fal_error(field, failure.message, failure.kind) if field else BROKEN_RENDERER
             outcome: Event = {"event": "failed", "error": error}
+            ended_at = self.now() if isinstance(failure, FetchFailed) else None
         except OSError as failure:  # a full disk: this generation fails, and says why
             outcome = {"event": "failed", "error": {"name": "Error", "message": str(failure)}}
         else:
             digest = hashlib.sha256(data).hexdigest()
-            outcome = {"event": "completed", "file": generation.file, "bytes": len(data), "sha256": digest}
-        self.world.decide(generation, outcome)
+            outcome = {"event": "completed", "file": generation.file, "bytes": len(data), "sha256": digest, **frames}
+        self.world.decide(generation, outcome, ended_at)
         self._wake.set()
 
-    def _request(self, generation: Generation) -> RenderRequest:
+    async def _inputs(self, generation: Generation) -> dict[str, Path]:
+        """Fetch what the order names by URL. Return the files by kind. Raises FetchFailed and OSError."""
+        accepted, links = generation.accepted, self.store.links(_stem(generation.id))
+        model, files = BY_NAME[accepted["model"]], dict[str, Path]()
+        for item in model.media:
+            name = accepted.get(item.name, STAND_IN)
+            if item.name in links:
+                fault = self._faults.decide("input", identity(links[item.name]), self.elapsed())
+                await self._fetch_event(generation, item, self._fetcher.apply(fault, item.kind))
+            if name.startswith(LINK):
+                partial = self.store.partial_input(f"{_stem(generation.id)}.{item.name}")
+                fetch = self._fetcher.fetch(links.get(item.name, ""), item.kind, partial)
+                digest, _ = await self._fetch_event(generation, item, fetch)
+                file = self.store.adopt_input(partial, digest)
+            else:
+                file = self.store.input(item.kind, name)
+            files.setdefault(item.kind, file)
+        return {kind: files.get(kind) or self.store.input(kind, STAND_IN) for kind in ("video", "image")}
+
+    async def _fetch_event(self, generation: Generation, item: MediaField, work: Awaitable[Any]) -> Any:
+        """Await a fetch and record it. Raises what it raises."""
+        event: Event = {"event": "input_fetched", "generation_id": generation.id, "input": item.name}
+        try:
+            found = await work
+        except FetchFailed as failure:
+            self.record({**event, "status": failure.status})
+            raise
+        if found is not None:
+            self.record({**event, "status": 200, "sha256": found[0], "bytes": found[1]})
+        return found
+
+    def _request(self, generation: Generation, inputs: Mapping[str, Path]) -> RenderRequest:
         accepted = generation.accepted
         return RenderRequest(
-            video=self._input("video", accepted),
-            image=self._input("image", accepted),
+            video=inputs["video"],
+            image=inputs["image"],
             out=self.store.result(generation.file + ".part"),
             resolution=accepted["resolution"],
             quality=accepted["params"].get("video_quality", "high"),
@@ -205,11 +268,6 @@ class Service:
             variation=_variation(accepted),
             composite=self._config.render != "transcode",
         )
-
-    def _input(self, kind: str, accepted: Event) -> Path:
-        """Return the file of the order's first input of a kind, or the bundled one if it has none."""
-        name = BY_NAME[accepted["model"]].name_of(kind)
-        return self.store.input(kind, accepted.get(name, STAND_IN) if name else STAND_IN)
 
 
 class Allowance:
@@ -227,6 +285,11 @@ class Allowance:
             return False
         self._left -= 1.0
         return True
+
+
+def _stem(generation_id: str) -> str:
+    """Return the part of a generation's id that can be a file name."""
+    return generation_id.partition(":")[0]
 
 
 def _variation(accepted: Event) -> str:

@@ -6,6 +6,7 @@ accepted. A torn last line was never answered and is dropped. A file gets its na
     <state_dir>/lock              locked while a sandbox lives; the kernel releases it with the process
     <state_dir>/ledger.jsonl      one event a line, appended
     <state_dir>/inputs/<sha256>   bytes of data URIs
+    <state_dir>/links/<uuid>      JSON: the links of inputs that are not fetched yet, for the owner only
     <state_dir>/results/<uuid>.mp4
 """
 
@@ -13,7 +14,7 @@ import errno
 import fcntl
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
@@ -29,6 +30,7 @@ class Store:
         self.root = root
         for name in ("inputs", "results"):
             (root / name).mkdir(parents=True, exist_ok=True)
+        (root / "links").mkdir(mode=0o700, exist_ok=True)
         self._path = root / "ledger.jsonl"
         with ExitStack() as undo:
             self._lock = undo.enter_context(_locked(root / "lock"))
@@ -57,6 +59,28 @@ class Store:
         path = self.root / "inputs" / sha256
         if not path.exists():
             _write_whole(path, data)
+
+    def partial_input(self, name: str) -> Path:
+        """Return the path of an input while it is fetched."""
+        return self.root / "inputs" / f"{name}.part"
+
+    def adopt_input(self, partial: Path, sha256: str) -> Path:
+        """Give a fetched input its name. Return its path."""
+        return partial.replace(self.root / "inputs" / sha256)
+
+    def keep_links(self, generation: str, links: Mapping[str, str]) -> None:
+        """Keep the links of a generation's inputs."""
+        path = self.root / "links" / generation
+        _write_whole(path, json.dumps(dict(links)).encode())
+
+    def links(self, generation: str) -> dict[str, str]:
+        """Return the links of a generation's inputs."""
+        path = self.root / "links" / generation
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+    def forget_links(self, generation: str) -> None:
+        """Remove the links of a generation that has ended: they may be signed."""
+        (self.root / "links" / generation).unlink(missing_ok=True)
 
     def input(self, kind: str, name: str) -> Path:
         """The file of an input as the ledger names it (`validation.Input.name`): kept, or the bundled stand-in."""

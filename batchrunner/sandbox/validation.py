@@ -22,10 +22,14 @@ Issue = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One medium of an order. sha256: of its bytes, or of the URL's text. data: the bytes of a data URI, else None."""
+    """One medium of an order. sha256: of its bytes, or of the URL's text.
+
+    data: the bytes of a data URI, else None. url: the URL, else "".
+    """
 
     sha256: str
     data: bytes | None = field(default=None, repr=False)
+    url: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -148,7 +152,7 @@ def _media(kind: str) -> Callable[[object, list[str]], Any]:
             return _data_uri(value, kind, path)
         if not _is_web_url(value):
             return {"validation": "url", "code": "invalid_string", "message": "Invalid url", "path": path}
-        return Input(hashlib.sha256(value.encode()).hexdigest())
+        return Input(hashlib.sha256(value.encode()).hexdigest(), url=value)
 
     return read
 

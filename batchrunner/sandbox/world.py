@@ -97,6 +97,11 @@ class Generation:
         """Name of its result."""
         return self.id.split(":")[0] + ".mp4"
 
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether the length of its clip, and so its price, was not known when it was accepted."""
+        return bool(self.accepted.get("unmeasured"))
+
 
 class World:
     """All generations, by id, in order of acceptance, and the account.
@@ -174,9 +179,14 @@ class World:
             "duration_s": self._draw(pace.duration_s, "duration", *key),
         }
 
-    def decide(self, generation: Generation, outcome: Event) -> None:
-        """`generation`, which runs, will end so: completed with sha256 and bytes, or failed with error."""
+    def decide(self, generation: Generation, outcome: Event, now: float | None = None) -> None:
+        """`generation`, which runs, will end so: completed with sha256 and bytes, or failed with error.
+
+        now: end it at once, at this time.
+        """
         generation.outcome = outcome
+        if now is not None:
+            generation.ends_at = min(generation.ends_at, now)
         self._outcomes += 1
         heapq.heappush(self._ends, (generation.ends_at, self._outcomes, generation))
 
@@ -189,7 +199,7 @@ class World:
         if self._ends and self._ends[0][0] <= by:
             generation = self._ends[0][2]
             outcome = generation.outcome or {}
-            bill = self._bill(generation.accepted, is_completed=outcome["event"] == "completed")
+            bill = self._bill(generation.accepted, outcome)
             return {"at": now, "generation_id": generation.id, **outcome, **bill}
         if self._waiting and self._waiting[0][0] <= by and len(self._running) < self.rules.capacity:
             return {"event": "started", "at": now, "generation_id": self._waiting[0][2].id}
@@ -250,11 +260,13 @@ class World:
             model = generation.accepted["model"]
             self.movements.append(Movement(event["at"], "CHARGE", "MODEL_USAGE", charged, model, generation.id))
 
-    def _bill(self, accepted: Event, *, is_completed: bool) -> Event:
+    def _bill(self, accepted: Event, outcome: Event) -> Event:
         """Return what the end of a generation does to its reservation, in credits."""
         quoted = accepted["credits"]
-        if not is_completed:
+        if outcome["event"] != "completed":
             return {"rolled_back": quoted}
+        if accepted.get("unmeasured"):
+            quoted = price(accepted["resolution"], outcome["frames"], self.rules.prices)
         is_above = accepted.get("fault") == "overcharged"
         return {"charged": round(quoted * self.rules.overcharge) if is_above else quoted}
 

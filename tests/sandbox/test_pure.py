@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchrunner.errors import UsageError
-from batchrunner.sandbox import Fault, SandboxConfig, logs
+from batchrunner.sandbox import Fault, SandboxConfig, inputs, logs
 from batchrunner.sandbox.clips import marks
 from batchrunner.sandbox.faults.file import parse
 from batchrunner.sandbox.faults.rules import KINDS, OTHERS, REFUSED, UNREPLIED, Faults
@@ -164,7 +164,7 @@ def test_every_kind_has_an_effect() -> None:
     known = (
         set(INSTEAD) | set(BENT) | set(GENERATION_ERRORS) | {"stuck", "odd_length", "overcharged"} | ways | downloads
     )
-    known |= OTHERS | {"unfiltered"}
+    known |= OTHERS | {"unfiltered"} | set(inputs.STATUSES)
     assert {kind for kinds in KINDS.values() for kind in kinds} == known
     assert set(KINDS["submit"]) >= REFUSED | UNREPLIED
     assert not REFUSED & UNREPLIED

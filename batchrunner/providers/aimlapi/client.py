@@ -22,6 +22,7 @@ from yarl import URL
 
 from batchrunner.clock import Clock
 from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
+from batchrunner.formatting import size_text
 from batchrunner.job import Job, Media
 from batchrunner.media import probe
 from batchrunner.media.encoded_inputs import EncodedInputs
@@ -205,7 +206,7 @@ class ApiClient:
                 ) as reply,
             ):
                 read = await _read(reply, self._redactor)
-        with _enough(read, body, self._redactor):
+        with _enough(read, body, self._redactor), _sized(body):
             return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
@@ -418,6 +419,18 @@ def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SEC
             raise
         with _mapped(body, redactor):
             raise read.broken from error
+
+
+@contextmanager
+def _sized(body: _Body) -> Iterator[None]:
+    """Add the size of the body to the error if the service does not take so large a body."""
+    try:
+        yield
+    except JobFault as error:
+        if error.kind != "too_large":
+            raise
+        message = f"{error.message}; the request has {size_text(body.length_bytes)}"
+        raise JobFault(error.kind, message, error.hint, status=error.status) from None
 
 
 @contextmanager

@@ -79,10 +79,14 @@ _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _SPELLING = re.compile(r"[\s_-]+")
 _CONTENT = re.compile(r"policy|safety|nsfw|moderat", re.IGNORECASE)  # in a kind, or in a status word
 _CONTENT_WORDS = re.compile(r"nsfw|content[ _-]polic|usage polic|safety (?:check|filter|system)|moderat", re.IGNORECASE)
+_TOO_LARGE = re.compile(
+    r"(?:payload|body|entity|request|upload|file)\b[\w\s]{0,40}\b(?:too (?:large|big)|larger than|exceed)",
+    re.IGNORECASE,
+)
 
 HINTS: Mapping[str, str] = {
     "bad_request": "Correct the job in the manifest; nothing was charged for it.",
-    "too_large": "Host the clip at an https URL and name that, or shorten it; the service would not take the upload.",
+    "too_large": "Name the clip by an https:// or s3:// link instead, or shorten it; nothing was charged for it.",
     "unauthorized": "Set AIMLAPI_KEY to a valid key and run the same command again.",
     "out_of_credits": "Top up the account and run the same command again: only what is not done yet is submitted.",
     "forbidden": "Check the key's permissions and the account, then run the same command again.",
@@ -390,7 +394,7 @@ def _refusal(
 
 
 def _classify(status: int, body: bytes, message: str, *, polling: bool) -> tuple[type[CallError], str]:
-    known = _STATUSES.get(status)
+    known = _STATUSES.get(413 if status in {400, 422} and _TOO_LARGE.search(message) else status)
     if status == 403 and (b"insufficent" in body or "credits" in message):  # the spelling is the service's own
         return AccountFault, "out_of_credits"
     if polling and status in {404, 410}:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.errors import UsageError
-from batchrunner.formatting import parse_duration
+from batchrunner.formatting import parse_duration, parse_size
 from batchrunner.sandbox.faults.outages import ACCOUNT, CALLS, SHOWS, AccountFailure, Conditions, Outage, Slow, Throttle
 from batchrunner.sandbox.faults.rules import DELAYS_S, KINDS, Fault
 from batchrunner.sandbox.models import RESOLUTIONS
@@ -65,6 +65,13 @@ def _seconds(value: object) -> float:
         return parse_duration(value if isinstance(value, str) else "")
     except ValueError:
         raise _bad(value, "a duration such as 200ms, 15s, 1h30m or 7h") from None
+
+
+def _bytes(value: object) -> int:
+    try:
+        return parse_size(value if isinstance(value, str) else "")
+    except ValueError:
+        raise _bad(value, "a size such as 500kB, 10MB or 1GB") from None
 
 
 def _window(value: object) -> tuple[float, float]:
@@ -128,6 +135,9 @@ _SERVICE = (
     Key("logs", "logs", _switch, "offer GET /v2/logs", "false"),
     Key("log_delay", "log_delay_s", _seconds, "time until an accepted submission shows there", "2m"),
     Key("logs_in_flight", "logs_in_flight", _switch, "show unfinished generations there", "false"),
+    Key("max_body", "body_limit_bytes", _bytes, "a larger request body gets 413; default 537MB", "10MB"),
+    Key("fetch", "fetch", _choice("local", "all", "none"), "inputs by URL that are fetched; see below", "all"),
+    Key("input_timeout", "input_timeout_s", _seconds, "time limit of each fetch; default 1m", "20s"),
     Key("render", "render", _render, "`composite`, `transcode` or `stub`; see below", "stub"),
 )
 _FAULTS = (
@@ -135,8 +145,10 @@ _FAULTS = (
     Key("kind", "kind", str, "how; see below", "unavailable", required=True),
     Key("rate", "rate", _CHANCE, "chance of each call; default 1", "0.05"),
     Key("first", "first", _count(1), "at most so often, in order of arrival", "3"),
-    Key("each", "each_first", _count(1), "only the first so many calls of one generation, file or request id", "1"),
-    Key("match", "match", str, "only calls whose request id, generation id or file name holds this", "a1b2c3"),
+    Key(
+        "each", "each_first", _count(1), "only the first so many calls of one generation, file, link or request id", "1"
+    ),
+    Key("match", "match", str, "only calls whose request id, generation id, file name or link holds this", "a1b2c3"),
     Key("between", "between_s", _window, "only between these two times from the start", "[60s, 1h30m]"),
     Key("delay", "delay_s", _seconds, "Retry-After, or how long a slow transfer takes", "12s"),
 )

@@ -42,6 +42,7 @@ _KINDS = {
         foreign_coding gzip deflate tail open_box short_digest status_203 status_206 signed_redirect cookie_redirect
         unavailable_retry_after server_error empty_503 edge_502_html edge_524_html hang cut
     """,
+    ("input", "any"): "link_expired forbidden not_found unavailable slow",
     ("generation", "any"): "face_detection content_policy file_download error_object stuck odd_length overcharged",
 }
 KINDS: Mapping[str, Mapping[str, str]] = {
@@ -66,9 +67,10 @@ DELAYS_S = {
 class Fault:
     """One rule. It matches a call if every condition that is set holds.
 
-    on: submit, poll, logs, billing, transactions, models, download or generation. kind: one of KINDS[on].
+    on: submit, poll, logs, billing, transactions, models, download, input or generation. kind: one of KINDS[on].
     rate: chance of each call, 0 to 1. first: at most this often, in order of arrival.
-    each_first: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id).
+    each_first: only the first so many calls of one identity (a generation's polls, a file's downloads, a request id,
+    an input's link without its query).
     match: only calls whose identity holds this text.
     between_s: seconds since the sandbox started, from (inclusive) and to (exclusive).
     delay_s: see DELAYS_S.

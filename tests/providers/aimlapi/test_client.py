@@ -761,6 +761,13 @@ def test_a_refusal_before_the_end_of_the_body_leaves_nothing_in_doubt(talk: Talk
     assert not error.in_doubt
 
 
+def test_a_refusal_for_size_has_the_size_and_the_next_step(talk: Talk, local: Job) -> None:
+    error = failed(talk, Peer([answer(413, {"message": "request entity too large"})]), submit(local))
+    assert (type(error), error.kind, error.in_doubt) == (JobFault, "too_large", False)
+    assert error.message.endswith("request entity too large; the request has 185.7 kB")
+    assert "s3://" in error.hint
+
+
 def test_an_endless_reply_is_read_up_to_the_limit(talk: Talk) -> None:
     error = failed(talk, Peer([answer(500, b"x" * (3 * responses.MAX_REPLY_BYTES))]), submit(make_job()))
     assert (error.kind, error.in_doubt) == ("server_error", True)
