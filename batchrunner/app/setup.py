@@ -231,11 +231,13 @@ def run_of(setup: Setup, service: str, run_id: str, started_at: float) -> Run:
 
 
 def _further_facts(setup: Setup) -> dict[str, Any]:
-    """Return what is stored beside a run's settings: prices, and options of the command line."""
+    """Return what is stored beside a run's settings: prices, options, hashes of the manifest's files, its data set."""
     models = {entry.job.model for entry in setup.batch.entries}
     listed = list_as_facts(setup.price_list, models) if setup.price_list else None
     only = {"only": list(setup.only)} if setup.only else {}
-    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only}
+    files = [{"path": redacted(path), "sha256": sha256} for path, sha256 in setup.batch.digests]
+    about = {"manifest_files": files, "dataset": setup.batch.dataset}
+    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only, **about}
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:

@@ -32,7 +32,7 @@ from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
 from batchrunner.manifest.yaml_source import files, parser
-from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.manifest.yaml_source.parser import YamlMapping, plain
 from batchrunner.redaction import api_keys
 from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.storage.paths import expanded
@@ -50,7 +50,8 @@ class Batch:
     settings: the run settings in the manifest, by name, with YAML values (for `batchrunner.settings.resolve`).
     entries: in manifest order, with 0-based `position`; equal jobs share one Job object. warnings: in order of place.
     prices: the manifest's own prices, in credits per video second by resolution. read: names of the environment
-    variables whose values are in the manifest. files: the manifest and its tables.
+    variables whose values are in the manifest. files: the manifest and its tables. digests: name and hex SHA-256 of
+    the manifest and of every table that it reads, in order. dataset: the manifest's `dataset` block, or None.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Batch:
     prices: Mapping[str, float] = field(default_factory=dict)
     read: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
+    dataset: Mapping[str, Any] | None = None
 
 
 def load(
@@ -95,6 +98,7 @@ class _Loading:
         self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (keep links)
         self._findings = Findings("<stdin>" if path == STDIN else str(path), secrets=keys)
         self._tables: list[tuple[Findings, Path]] = []
+        self._digests: list[tuple[str, str]] = []  # of the tables
 
     def batch(self) -> Batch:
         """Return the batch. Raises ManifestError, UsageError."""
@@ -123,6 +127,8 @@ class _Loading:
             warnings=self._diagnostics(),
             prices=top.get("prices", {}),
             read=tuple(sorted(self._known.read)),
+            digests=tuple(dict.fromkeys(((str(self._path), sha256), *self._digests))),
+            dataset=plain(top["dataset"]) if "dataset" in top else None,
             files=(*([] if self._path == STDIN else [self._path]), *(path for _, path in self._tables)),
         )
 
@@ -183,10 +189,12 @@ class _Loading:
         self._tables.append((findings, path))
         empty = True
         with file:
-            table = reader.Table(file, files.folder_of(name, self._base), findings)
+            hashed = files.HashedFile(file)
+            table = reader.Table(hashed, files.folder_of(name, self._base), findings)
             for row in formats.rows(table, name):
                 empty = False
                 yield row
+            self._digests.append((str(shown), hashed.sha256()))
         if empty and not allow_empty and not findings.errors:
             hint = "'allow_empty: true' at the top of the manifest allows this"
             self._findings.error("no-match", place, f"the table {name} contains no jobs", hint)

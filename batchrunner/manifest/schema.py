@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.errors import UsageError
+from batchrunner.formatting import redacted
 from batchrunner.manifest import schema_fast
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.row import row_fields
@@ -338,7 +339,7 @@ def _unknown_keys(error: Any, path: tuple[str | int, ...], findings: Findings) -
         hint = f"did you mean '{guess}'?" if guess else f"known keys: {listed}"
         if not path and key in row_fields():
             hint = "fields of a job belong in an entry of 'jobs' or in 'defaults'"
-        elif path:
+        elif path and section != "dataset":
             hint = _MISPLACED.get((section, key)) or hint_for(key) or hint
         findings.error("unknown-key", marks[key], f"{_owner(path)} has no key {_shown(key, 40)}", hint)
 
@@ -369,7 +370,7 @@ def _shown(value: object, most: int = 60) -> str:
     """Return a value as a message quotes it."""
     if isinstance(value, dict | list) or value is None:
         return _kind(value)
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else redacted(str(value))
     text = text if len(text) <= most else text[: most - 1] + "…"
     return f"'{text}'" if isinstance(value, str) else text
 
@@ -420,6 +421,10 @@ def _pattern(subject: str, error: Any) -> tuple[str, str]:
     return f"{subject} is {_shown(error.instance)}, must be {wanted}", error.schema.get("patternHint", "")
 
 
+def _first_missing(error: Any) -> str:
+    return next(f"'{name}'" for name in error.validator_value if name not in error.instance)
+
+
 _EXPLAINERS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
     "type": _wrong_type,
     "enum": _not_allowed,
@@ -433,6 +438,7 @@ _EXPLAINERS: dict[str, Callable[[str, Any], tuple[str, str]]] = {
     "minItems": lambda subject, _: (f"{subject} is empty", "start an entry with '- '"),
     "maxItems": lambda subject, error: (f"{subject} has more than {error.validator_value:,} entries", ""),
     "minProperties": lambda subject, _: (f"{subject} is empty", "name at least one field"),
+    "required": lambda subject, error: (f"{subject} has an entry without {_first_missing(error)}", ""),
     "anyOf": lambda subject, _: (
         f"{subject} has neither 'jobs' nor 'jobs_from' nor 'matrix'",
         "list the jobs under 'jobs'",
@@ -447,5 +453,6 @@ _CODES = {"type": "wrong-type", "enum": "not-allowed", "const": "not-allowed", "
     "minItems": "empty",
     "maxItems": "too-many",
     "minProperties": "empty",
+    "required": "missing-key",
     "anyOf": "missing-key",
 }

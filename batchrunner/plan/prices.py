@@ -75,6 +75,12 @@ class Prices:
             return plain
         return replace(plain, credits=round(plain.credits * factor, 2), basis=f"{plain.basis}; {_RAISED}")
 
+    def bases(self, jobs: Iterable[Job]) -> list[str]:
+        """Return the sources of the prices of `jobs`, sorted."""
+        by = {name: spec.price.by if spec.price else "resolution" for name, spec in registry.models().items()}
+        different = {(job.model, job.params.get(by.get(job.model, "resolution"))): job for job in jobs}
+        return sorted({self._price(job)[1] for job in different.values()})
+
     def raised_by(self, records: Iterable[Record]) -> "Prices":
         """Return the prices with those of similar jobs raised to the highest charge in `records`; self if none is."""
         factors = dict(self.factors)

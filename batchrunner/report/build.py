@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.job import Record, Run, Snapshot, State, TimelineEvent
+from batchrunner.job import Entry, Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, budget_of, spend_of
 from batchrunner.plan.prices import AS_OF, overrun, prices_from
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from batchrunner.review.verdicts import Verdict
 
 SCHEMA_VERSION = 2
+MOST_TAGS = 500
+_NOT_SETTINGS = {"manifest_files", "dataset"}  # stored with the settings of a run, and shown elsewhere
 
 Report = dict[str, Any]
 Verdicts = Mapping[tuple[str, str], "Verdict"]
@@ -49,7 +51,9 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         settings.get("quality") or {},
         owners_of(snapshot.entries, snapshot.records),
         verdicts or {},
+        snapshot.runs or (run,),
     )
+    jobs = [entry.job for entry in snapshot.entries]
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
     earlier = [
@@ -61,6 +65,9 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
     total = sum(map(spend_of, snapshot.records.values()), Spend())
     return {
         **head(run, settings, version, first_submitted_at),
+        "models": sorted({job.model for job in jobs}),
+        "price_basis": prices.bases(jobs),
+        "columns": column_names(snapshot.entries),
         "totals": {
             **_count_rows(snapshot),
             **_usage(known),
@@ -77,13 +84,18 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
 
 def head(run: Run, settings: Report, version: str, first_submitted_at: float | None) -> Report:
     """Return the first keys of the report. first_submitted_at: the first submission of a job in the manifest."""
+    shown_settings = {name: value for name, value in settings.items() if name not in _NOT_SETTINGS}
     return {
         "schema_version": SCHEMA_VERSION,
         "batchrunner_version": version,
         "name": run.name,
         "provider": run.provider,
         "service": run.service,
-        "manifest": {"path": run.manifest_path, "sha256": run.manifest_sha256},
+        "manifest": {
+            "path": run.manifest_path,
+            "sha256": run.manifest_sha256,
+            "files": settings.get("manifest_files"),
+        },
         "run_id": run.run_id,
         "concurrency": run.concurrency,
         "started_at": time(run.started_at),
@@ -92,7 +104,27 @@ def head(run: Run, settings: Report, version: str, first_submitted_at: float | N
         "stopped": run.stopped or None,
         "stop_kind": run.stop_kind or None,
         "first_submitted_at": time(first_submitted_at),
-        "settings": settings,
+        "settings": shown_settings,
+        "dataset": settings.get("dataset"),
+    }
+
+
+def column_names(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the sorted names of the tags, parameters and inputs of any job: the columns that depend on the batch.
+
+    At most MOST_TAGS tags have a column: the most frequent ones.
+    """
+    tags, parameters, inputs = Counter[str](), set[str](), set[str]()
+    for entry in entries:
+        tags.update(entry.tags.keys())
+        parameters.update(entry.job.params)
+        inputs.update(entry.job.inputs)
+    frequent = sorted(tags, key=lambda name: (-tags[name], name))[:MOST_TAGS]
+    return {
+        "tags": sorted(frequent),
+        "parameters": sorted(parameters),
+        "inputs": sorted(inputs),
+        "tags_left_out": len(tags) - len(frequent),
     }
 
 
@@ -199,6 +231,8 @@ def _run(run: Run) -> Report:
         "stop_kind": run.stop_kind or None,
         "concurrency": run.concurrency,
         "manifest_sha256": run.manifest_sha256,
+        "provider": run.provider,
+        "service": run.service,
     }
 
 

@@ -156,7 +156,46 @@ _COLUMNS_AFTER_INPUTS = (
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
     Column("error_message", "the reason as text", _key("error", "message")),
     Column("error_hint", "the next step", _key("error", "hint")),
+    Column("model", "the model that the job asks for", _key("request", "model")),
+    Column("service", "the service that rendered the clip: its host, or `sandbox`", _key("rendered_by", "service")),
+    Column("run_id", "the run that submitted the clip's generation", _key("rendered_by", "run_id")),
+    Column("price_basis", "where the price of the estimate comes from", _key("estimate", "basis")),
 )
+
+
+class ColumnFamily(NamedTuple):
+    """Columns of results.csv that depend on the batch: one for each name in ``columns`` of the report.
+
+    names: the key there. name: with {} for the name. of: returns the value for a job and a name.
+    """
+
+    names: str
+    name: str
+    meaning: str
+    of: Callable[[Row, str], object]
+
+
+FAMILIES = (
+    ColumnFamily("tags", "tags.{}", "a tag; empty for a job without it", lambda job, name: job["tags"].get(name)),
+    ColumnFamily(
+        "parameters",
+        "parameters.{}",
+        "a parameter of the model as it is sent; empty for a job without it",
+        lambda job, name: _plain(job["parameters"].get(name)),
+    ),
+    ColumnFamily(
+        "inputs",
+        "inputs.{}.sha256",
+        "SHA-256 of an input, in hex; empty for a URL",
+        lambda job, name: job["inputs"][name]["sha256"] if name in job["inputs"] else None,
+    ),
+)
+
+
+def _plain(value: object) -> object:
+    """Return a value for a cell: texts and numbers as they are, others as JSON."""
+    is_text = isinstance(value, bool | list | dict)
+    return json.dumps(value, ensure_ascii=False) if is_text else value
 
 
 @registry.cached
@@ -179,8 +218,26 @@ class _Line:
 _csv_line: Callable[[Iterable[object]], str] = csv.writer(_Line()).writerow
 
 
+def _csv_head(report: Row) -> str:
+    names = [column.name for column in columns()]
+    seen = set(names)
+    for family in FAMILIES:
+        for name in report["columns"][family.names]:
+            header = base = family.name.format(printable(name))
+            number = 1
+            while header in seen:  # names that differ in characters that are not printable
+                number += 1
+                header = f"{base}~{number}"
+            seen.add(header)
+            names.append(header)
+    return _csv_line(names)
+
+
 def _csv_row(report: Row, job: Row) -> str:
     values = [column.of(job) for column in columns()]
+    for family in FAMILIES:
+        of = family.of
+        values += [of(job, name) for name in report["columns"][family.names]]
     return _csv_line([_cell(item) if isinstance(item, str) and not _PLAIN.fullmatch(item) else item for item in values])
 
 
@@ -190,7 +247,7 @@ def _cell(value: str) -> str:
 
 
 # A row for each entry of the manifest, in its order (RFC 4180).
-CSV = Form(lambda report: _csv_line(column.name for column in columns()), _csv_row, "", lambda report: ())
+CSV = Form(_csv_head, _csv_row, "", lambda report: ())
 
 
 def _junit_head(report: Row) -> str:

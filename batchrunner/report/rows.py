@@ -6,6 +6,7 @@ the whole batch are in `batchrunner.report.build`.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,7 +59,7 @@ class RowContext:
 
     only: ids and patterns of the jobs that the run chose; () for all. actions: what to do about marks, by kind. owners:
     fingerprint and id of the first job with a clip, by `clip_keys`. verdicts: by the row's id and the clip's SHA-256.
-    seen: a cache of expectations and estimates, because many jobs are similar.
+    runs: all runs, oldest first. seen: a cache of expectations and estimates, because many jobs are similar.
     """
 
     run: Run
@@ -68,6 +69,7 @@ class RowContext:
     actions: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     verdicts: Mapping[tuple[str, str], "Verdict"] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected_s(self, job: Job) -> float | int | None:
@@ -77,6 +79,11 @@ class RowContext:
             self.seen[kind] = number(self.forecast.expected_s(job))
         found: float | int | None = self.seen[kind]
         return found
+
+    def run_at(self, at: float) -> Run:
+        """Return the run that was under way at `at` (wall time, s)."""
+        later = bisect_right(self.runs, at, key=lambda run: run.started_at)
+        return self.runs[later - 1] if later else self.run
 
     def estimate(self, job: Job) -> dict[str, Any]:
         """Return the expected charge for a generation of `job`."""
@@ -224,6 +231,15 @@ def _request(row: Row) -> dict[str, Any]:
     return {"model": job.model, **inputs, **_sorted(job.params)}
 
 
+def _rendered_by(row: Row) -> dict[str, Any] | None:
+    """Return who rendered the clip, and the run that submitted it; None for a clip that another batch submitted."""
+    if row.result is None or not row.record.attempts:
+        return None
+    last = row.record.last
+    run = row.context.run if last.is_reused else row.context.run_at(last.submitted_at)
+    return {"service": run.service or run.provider, "run_id": None if last.is_reused else run.run_id}
+
+
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
     """Sort by name: the order must not depend on whether a value comes from a manifest or a journal."""
     return dict(sorted(values.items()))
@@ -359,6 +375,8 @@ EarlierRow.KEYS = {
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
+    "parameters": lambda row: _sorted(row.job.params),
+    "rendered_by": _rendered_by,
     "cost": _cost,
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
     "error": _error,

@@ -13,7 +13,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from batchrunner.report.formats import CSV, JUNIT, METRICS, columns, metrics_text, pieces
+from batchrunner.job import REUSED, State
+from batchrunner.report import build
+from batchrunner.report.formats import CSV, FAMILIES, JUNIT, METRICS, columns, metrics_text, pieces
 from tests.conftest import ROOT
 from tests.report.test_report import ALL, HOSTILE, NOW, RUN, attempt, built, hostile, record, snapshot
 
@@ -39,7 +41,9 @@ def test_each_entry_has_a_row_with_every_column() -> None:
     cells = rows(text)
     assert text.endswith("\r\n")
     assert [row["id"] for row in cells] == [job["id"] for job in report["jobs"]]
-    assert list(cells[0]) == [column.name for column in columns()]
+    own = ["tags.n", "parameters.resolution", "inputs.image.sha256", "inputs.video.sha256"]
+    assert list(cells[0]) == [*(column.name for column in columns()), *own]
+    assert [cells[0][name] for name in own] == ["0", "480p", "", "ef" * 32]
     assert (
         cells[0] | {"state": "succeeded", "file": "job-0.mp4", "polls": "4", "tags": "n=0", "error_kind": ""}
         == cells[0]
@@ -78,6 +82,67 @@ def test_separators_within_tags_are_quoted() -> None:
     report["jobs"][0]["tags"] = {"who": "a; role=b", "k=x": 'say "hi"', "plain": "hero walk", "": " "}
     cell = rows(results_csv(report))[0]["tags"]
     assert cell == 'who="a; role=b"; "k=x"="say \\"hi\\""; plain=hero walk; ""=" "'
+
+
+def with_tags(*tags: dict[str, str], **params: Any) -> dict[str, Any]:
+    """Return the report on a job for each of `tags`, with additional parameters for the last one."""
+    jobs = [record(str(number), State.SUCCEEDED) for number in range(len(tags))]
+    jobs[-1] = replace(jobs[-1], job=replace(jobs[-1].job, params={"resolution": "720p", **params}))
+    shot = snapshot(*jobs)
+    entries = tuple(replace(entry, tags=own) for entry, own in zip(shot.entries, tags, strict=True))
+    return built(replace(shot, entries=entries))
+
+
+def test_every_tag_and_parameter_of_any_job_has_a_column() -> None:
+    cells = rows(results_csv(with_tags({"b": "=1+1"}, {"a.x": "2", "id": "-"}, shift=5, checker=True, weights=[1, 2])))
+    tags = [name for name in cells[0] if name.startswith("tags.")]
+    assert tags == ["tags.a.x", "tags.b", "tags.id"]
+    assert [[row[name] for name in tags] for row in cells] == [["", "'=1+1", ""], ["2", "", "'-"]]
+    names = ("resolution", "shift", "checker", "weights")
+    assert [{name: row[f"parameters.{name}"] for name in names} for row in cells] == [
+        {"resolution": "480p", "shift": "", "checker": "", "weights": ""},
+        {"resolution": "720p", "shift": "5", "checker": "true", "weights": "[1, 2]"},
+    ]
+    assert {row["id"] for row in cells} == {"job-0", "job-1"}
+
+
+def test_columns_have_different_names_and_no_control_characters() -> None:
+    report = with_tags({"a\n": "1", "a\\n": "2", "=cmd": "3", "a\\n~2": "4", "A": "5"})
+    header = results_csv(report).partition("\r\n")[0]
+    cells = rows(results_csv(report))
+    assert header.isprintable()
+    assert len(set(cells[0])) == len(next(csv.reader([header])))
+    assert sorted(value for name, value in cells[0].items() if name.startswith("tags.")) == ["1", "2", "3", "4", "5"]
+
+
+def test_columns_of_tags_are_limited_to_the_most_frequent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "MOST_TAGS", 2)
+    report = with_tags({"once": "1", "z": "2"}, {"z": "3", "twice": "4"}, {"twice": "5"})
+    assert report["columns"]["tags"] == ["twice", "z"]
+    assert report["columns"]["tags_left_out"] == 1
+    cells = rows(results_csv(report))
+    assert [name for name in cells[0] if name.startswith("tags.")] == ["tags.twice", "tags.z"]
+    assert "once=1" in cells[0]["tags"]
+
+
+def test_a_clip_names_the_run_and_the_service_that_rendered_it() -> None:
+    first = replace(RUN, run_id="run-0", started_at=NOW - 100, service="api.example.com")
+    run = replace(RUN, service="api2.example.com")
+    early = attempt(generation_id="g0", outcome="succeeded")
+    other = replace(attempt(generation_id="g2", outcome="succeeded"), request_id=f"{REUSED}x")
+    shot = snapshot(
+        record("a", State.SUCCEEDED, replace(early, submitted_at=NOW - 50)),
+        record("x", State.SUCCEEDED),
+        record("c", State.SUCCEEDED, replace(other, submitted_at=NOW - 500)),
+        ALL[1],
+        run=run,
+    )
+    cells = rows(results_csv(built(replace(shot, runs=(first, run)))))
+    assert [(row["service"], row["run_id"]) for row in cells] == [
+        ("api.example.com", "run-0"), ("api2.example.com", "run-1"), ("api2.example.com", ""), ("", ""),
+    ]  # fmt: skip
+    assert {row["model"] for row in cells} == {"wan"}
+    assert rows(results_csv(built(snapshot(ALL[0]))))[0]["service"] == "sandbox"
 
 
 def test_numbers_stay_numbers() -> None:
@@ -157,6 +222,7 @@ def table(head: str, names: list[tuple[str, str]]) -> str:
 
 @pytest.mark.parametrize(("head", "names"), [
     ("column", [(column.name, column.meaning) for column in columns()]),
+    ("columns", [(family.name.format("<name>"), family.meaning) for family in FAMILIES]),
     ("metric", [(metric.name, metric.meaning) for metric in METRICS]),
 ])  # fmt: skip
 def test_the_page_names_every_column_and_metric(head: str, names: list[tuple[str, str]]) -> None:

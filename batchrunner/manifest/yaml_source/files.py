@@ -56,6 +56,26 @@ def open_table(path: Path, shown: str) -> BufferedReader:
         raise _unreadable(path, shown, error) from None
 
 
+class HashedFile:
+    """A file whose lines are hashed while they are read, so that the hash is that of the lines."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def readline(self, most_bytes: int) -> bytes:
+        """Return the next line, or at most `most_bytes` of it."""
+        data = self._file.readline(most_bytes)
+        self._digest.update(data)
+        return data
+
+    def sha256(self) -> str:
+        """Read to the end and return the hex digest of the whole file."""
+        while data := self._file.read(1 << 20):
+            self._digest.update(data)
+        return self._digest.hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Return the hex digest of a table's bytes. Raises UsageError."""
     with open_table(path, str(path)) as file:

@@ -77,6 +77,13 @@ class YamlList(list[Any]):
         self.marks: list[int] = []
 
 
+def plain(value: Any) -> Any:
+    """Return a value without places: mappings as dict, lists as list."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
 class _Unreadable(Exception):
     """The remaining text cannot be parsed. A finding has already been recorded."""
 
