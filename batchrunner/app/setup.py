@@ -236,8 +236,8 @@ def _further_facts(setup: Setup) -> dict[str, Any]:
     listed = list_as_facts(setup.price_list, models) if setup.price_list else None
     only = {"only": list(setup.only)} if setup.only else {}
     files = [{"path": redacted(path), "sha256": sha256} for path, sha256 in setup.batch.digests]
-    about = {"manifest_files": files, "dataset": setup.batch.dataset}
-    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only, **about}
+    recorded = {"manifest_files": files, "dataset": setup.batch.dataset}
+    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only, **recorded}
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:

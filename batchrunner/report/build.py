@@ -8,13 +8,13 @@ even if several entries share the job.
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.job import Entry, Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Spend, budget_of, spend_of
-from batchrunner.plan.prices import AS_OF, overrun, prices_from
+from batchrunner.plan.prices import AS_OF, Prices, overrun, prices_from
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, cost_kinds, earlier_rows, in_usd, number, owners_of, rows, shown, time
 
@@ -53,7 +53,6 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         verdicts or {},
         snapshot.runs or (run,),
     )
-    jobs = [entry.job for entry in snapshot.entries]
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]
     earlier = [
@@ -61,13 +60,10 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         for fingerprint, record in snapshot.records.items()
         if fingerprint not in named and shown(record.state, run) in EARLIER
     ]
-    first_submitted_at = min((item.attempts[0].submitted_at for item in known if item.attempts), default=None)
     total = sum(map(spend_of, snapshot.records.values()), Spend())
     return {
-        **head(run, settings, version, first_submitted_at),
-        "models": sorted({job.model for job in jobs}),
-        "price_basis": prices.bases(jobs),
-        "columns": column_names(snapshot.entries),
+        **head(run, settings, version, _first_submission(known)),
+        **_asked(snapshot.entries, prices),
         "totals": {
             **_count_rows(snapshot),
             **_usage(known),
@@ -80,6 +76,10 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         "jobs": rows(snapshot.entries, snapshot.records, context),
         "earlier_jobs": earlier_rows(earlier, context),
     }
+
+
+def _first_submission(records: Iterable[Record]) -> float | None:
+    return min((item.attempts[0].submitted_at for item in records if item.attempts), default=None)
 
 
 def head(run: Run, settings: Report, version: str, first_submitted_at: float | None) -> Report:
@@ -106,6 +106,16 @@ def head(run: Run, settings: Report, version: str, first_submitted_at: float | N
         "first_submitted_at": time(first_submitted_at),
         "settings": shown_settings,
         "dataset": settings.get("dataset"),
+    }
+
+
+def _asked(entries: Sequence[Entry], prices: Prices) -> Report:
+    """Return what the jobs ask for: models, the basis of their prices, and names of tags, parameters and inputs."""
+    jobs = [entry.job for entry in entries]
+    return {
+        "models": sorted({job.model for job in jobs}),
+        "price_basis": prices.bases(jobs),
+        "columns": column_names(entries),
     }
 
 

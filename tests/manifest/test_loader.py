@@ -579,6 +579,7 @@ def test_the_schema_is_a_valid_schema_and_so_are_its_examples() -> None:
 def test_the_schema_knows_every_setting_and_no_other_key() -> None:
     properties = schema()["else"]["properties"]
     others = {"version", "name", "model", "prices", "vars", "allow_empty", "defaults", "jobs", "jobs_from", "matrix"}
+    others.add("dataset")
     assert set(properties) == {setting.name for setting in SETTINGS} | others
     for setting in SETTINGS:
         entry = properties[setting.name]
