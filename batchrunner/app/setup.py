@@ -236,8 +236,14 @@ def _further_facts(setup: Setup) -> dict[str, Any]:
     listed = list_as_facts(setup.price_list, models) if setup.price_list else None
     only = {"only": list(setup.only)} if setup.only else {}
     files = [{"path": redacted(path), "sha256": sha256} for path, sha256 in setup.batch.digests]
-    recorded = {"manifest_files": files, "dataset": setup.batch.dataset}
-    return {"prices": dict(setup.batch.prices), "price_list": listed, "options": list(setup.options), **only, **recorded}
+    return {
+        "prices": dict(setup.batch.prices),
+        "price_list": listed,
+        "options": list(setup.options),
+        **only,
+        "manifest_files": files,
+        "dataset": setup.batch.dataset,
+    }
 
 
 def policy_of(settings: Settings, jobs: int, now: float, *, recovers: bool = False) -> Policy:
