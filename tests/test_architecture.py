@@ -41,7 +41,7 @@ PURE_MODULES = {
         )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
-    *(f"datasets.{name}" for name in ("card", "columns", "filenames", "items", "splits", "sums")),
+    *(f"datasets.{name}" for name in ("card", "columns", "filenames", "inferred_types", "items", "splits", "sums")),
     *(
         "journal.rows",
         "journal.statements",

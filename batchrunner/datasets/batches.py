@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,15 @@ class Batch:
         return () if is_remote(source) else (self._near(source),)
 
     def _near(self, source: str) -> Path:
-        return _real(Path(self.head["manifest"]["path"]).parent / expanded(source))
+        return _near(self.head["manifest"]["path"], source)
 
 
+@lru_cache(maxsize=20_000)
+def _near(manifest: str, source: str) -> Path:
+    return _real(Path(manifest).parent / expanded(source))
+
+
+@lru_cache(maxsize=20_000)
 def _real(path: Path) -> Path:
     """Resolve links: an input may be one. Its content is compared with the recorded hash."""
     return Path(os.path.realpath(path))
@@ -67,7 +74,7 @@ def read_batch(rundir: RunDir, version: str) -> Batch | None:
 
     Raises UsageError, JournalError, LocalFault.
     """
-    rundir = RunDir(_real(rundir.path))
+    rundir = RunDir(Path(os.path.realpath(rundir.path)))
     holder = rundir.holder()  # before the journal, which then has the outcome
     lines = VerdictLines(rundir.path)
     if rundir.journal.exists():

@@ -5,6 +5,7 @@ comes from the model's description, so it does not change with the rows. Values 
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -35,10 +36,11 @@ _LAST: Mapping[str, Dtype] = {
     "service": "string",
     "verdict": "string",
     "rating": "int64",
-    "marks": "strings",
+    "marks": "string",
 }
-# Names that a format adds to a row. A parameter with such a name is renamed.
-_NAMES_OF_FILES = {"file_name", "reference_file_name", "character", "video_path", "control_path", "video", "key"}
+# Other columns, and names that a format adds to a row. A parameter with such a name is renamed.
+_TAKEN = {"tags", "quality", "file_name", "character", "video", "reference", "key"}
+_ENDINGS = ("_sha256", "_source", "_path")
 _TYPES: Mapping[str, str] = {"integer": "int64", "number": "float64", "boolean": "bool", "string": "string"}
 _CAPTIONS = ("caption", "prompt")
 
@@ -125,7 +127,7 @@ class Columns:
             "service": head.get("service"),
             "verdict": verdict.get("verdict"),
             "rating": verdict.get("rating"),
-            "marks": [mark["kind"] for mark in (row["quality"] or {}).get("marks") or ()],
+            "marks": "; ".join(mark["kind"] for mark in (row["quality"] or {}).get("marks") or ()),
         }
         parameters = self._parameters_of(row)
         found |= {_column(name): _fit(parameters.get(name), self._parameter_type(name)) for name in self._parameters}
@@ -145,21 +147,22 @@ class Columns:
         spec = self._specs.get(model)
         schema = spec.parameters.get(name, {}) if spec else {}
         kinds = {_TYPES.get(schema["type"], "string")} if isinstance(schema.get("type"), str) else set()
-        kinds = kinds or {_kind_of(item) for item in schema.get("enum", [value])}
-        if value is not None:
-            kinds.add(_kind_of(value))
-        return _common(kinds)
+        kinds |= {_kind_of(item) for item in (*schema.get("enum", ()), value) if item is not None}
+        return _common(kinds) if kinds else ""
 
     def _parameter_type(self, name: str) -> str:
         return _common(self._parameters[name])
 
 
 def _kind_of(value: Any) -> str:
+    if type(value) is int and abs(value) >= 1 << 63:
+        return "string"
     return {bool: "bool", int: "int64", float: "float64"}.get(type(value), "string")
 
 
 def _common(kinds: set[str]) -> str:
     """Return the type that has all values of these types."""
+    kinds = kinds - {""}  # of missing values
     if kinds == {"int64", "float64"}:
         return "float64"
     return next(iter(kinds)) if len(kinds) == 1 else "string"
@@ -176,7 +179,11 @@ def public_source(source: str) -> str:
 
 
 def _column(name: str) -> str:
-    return f"parameter_{name}" if name in _FIRST or name in _LAST or name in _NAMES_OF_FILES else name
+    """Return the column of a parameter. A loader would open a column ``…file_name`` as a file."""
+    if name.endswith(("file_name", "file_names")):
+        return f"parameter_{name}_"
+    is_taken = name in _FIRST or name in _LAST or name in _TAKEN or name.endswith(_ENDINGS)
+    return f"parameter_{name}" if is_taken else name
 
 
 def _caption(row: Mapping[str, Any]) -> str | None:
@@ -199,7 +206,7 @@ def _fit(value: Any, kind: str) -> Any:
 
 
 def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _text(value: Any) -> str | None:

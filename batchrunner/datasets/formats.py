@@ -79,9 +79,9 @@ def recipe_of(*values: Any) -> str:
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """Return a row as a line of JSON in UTF-8. Lone surrogates are escaped, because UTF-8 lacks them."""
+    """Return a row as a line of JSON in UTF-8. Lone surrogates, which UTF-8 lacks, become U+FFFD."""
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
 
 
 def copy_media(media: MediaFile, to: BinaryIO) -> None:
