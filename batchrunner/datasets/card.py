@@ -53,8 +53,10 @@ def card(dataset: Dataset, form: FormatOfCard) -> bytes:
 
 def _head(dataset: Dataset, form: FormatOfCard) -> dict[str, Any]:
     details = dataset.description.details
-    known = {name: details[name] for name in ("license", "pretty_name", "language") if details.get(name)}
-    tags = [*_TAGS, *(tag for tag in details.get("tags") or () if tag not in _TAGS)]
+    known = _license(str(details.get("license") or ""))
+    if details.get("pretty_name"):
+        known["pretty_name"] = str(details["pretty_name"])
+    tags = list(dict.fromkeys([*_TAGS, *map(str, details.get("keywords") or ())]))
     total = sum(map(dataset.count, dataset.splits))
     files = [{"split": split, "path": form.data_files(split)} for split in dataset.splits if dataset.count(split)]
     return {
@@ -65,12 +67,38 @@ def _head(dataset: Dataset, form: FormatOfCard) -> dict[str, Any]:
     }
 
 
+def _license(text: str) -> dict[str, str]:
+    """Return the head's keys for a licence: Hugging Face takes an identifier, or an address beside "other"."""
+    if "://" in text:
+        return {"license": "other", "license_link": text}
+    return {"license": text} if text else {}
+
+
+def _further_texts(details: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what else the author states: creators, addresses, responsible-AI texts, citation."""
+    creators = [item if isinstance(item, str) else item.get("name") for item in details.get("creators") or ()]
+    lines = {
+        "Creators": ", ".join(map(_text, creators)),
+        "Homepage": str(details.get("homepage") or ""),
+        "Version": _text(details.get("version")),
+        "Published": _text(details.get("date_published")),
+    }
+    yield from (f"- {name}: {value}" for name, value in lines.items() if value)
+    for name, value in (details.get("responsible_ai") or {}).items():
+        text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield from ("", f"### {_text(name.replace('_', ' ').capitalize())}", "", text.strip())
+    if details.get("citation"):
+        yield from ("", "### Citation", "", *(f"    {line}" for line in str(details["citation"]).splitlines()))
+    yield ""
+
+
 def _body(dataset: Dataset) -> Iterator[str]:
     details = dataset.description.details
     yield f"# {_text(details.get('pretty_name') or dataset.description.name)}"
     yield ""
     if details.get("description"):
         yield from (str(details["description"]).strip(), "")
+    yield from _further_texts(details)
     yield "The clips of this data set are synthetic: a generation service rendered them. batchrunner exported them."
     yield ""
     if lacking := missing(details):

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from batchrunner.datasets import card
+from batchrunner.datasets import card, sums
 from batchrunner.datasets.collect import Collection
 from batchrunner.datasets.formats import Format, MediaRefused, Unit, recipe_of
 from batchrunner.datasets.items import Dataset
+from batchrunner.datasets.sums import SUMS
 from batchrunner.datasets.workspace import HashingFile, Workspace, WrittenFile
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
 from batchrunner.storage import durable_files
 
-SUMS = "SHA256SUMS"
 _COPY_BYTES = 1 << 20
 _CHOOSE = "Nothing was written. Name another folder, or remove this one."
 
@@ -106,17 +106,17 @@ def _write_content(content: bytes, to: BinaryIO) -> None:
 def sums_unit(files: Mapping[str, WrittenFile]) -> Unit:
     """Return SHA256SUMS, as ``sha256sum -c`` reads it: sorted by name, without itself."""
     lines = sorted((item.name, item.sha256) for item in files.values() if item.name != SUMS)
-    return content_unit(SUMS, "".join(f"{digest}  {name}\n" for name, digest in lines).encode())
+    return content_unit(SUMS, b"".join(sums.entry_line(name, digest) for name, digest in lines))
 
 
 def compare(collection: Collection, form: Format, out: Path, progress: OnProgress) -> Exported:
     """Compare the export with the data set in `out`. Writes nothing. Raises UsageError if it is another one."""
-    sums = _read_sums(out)
+    listed = _read_sums(out)
     while True:
         try:
             _require_items(collection)
             progress.begin(2 * _media_bytes(form, collection))
-            files = _compare_units(form.units(collection), out, sums, progress.add)
+            files = _compare_units(form.units(collection), out, listed, progress.add)
             break
         except MediaRefused as refused:
             collection.refuse(refused.media.path, refused.why)
@@ -125,20 +125,20 @@ def compare(collection: Collection, form: Format, out: Path, progress: OnProgres
         files[unit.name] = _hashed(unit, lambda _: None)
         if _digest_of(out / unit.name, lambda _: None) != files[unit.name].sha256:
             edited.append(unit.name)
-    if others := sorted(sums.keys() ^ files.keys()):
+    if others := sorted(listed.keys() ^ files.keys()):
         raise _other(out, f"{others[0]} is in one of them only")
     return Exported(files, is_new=False, edited=tuple(edited))
 
 
 def _compare_units(
-    units: Iterator[Unit], out: Path, sums: Mapping[str, str], on_bytes: Callable[[int], None]
+    units: Iterator[Unit], out: Path, listed: Mapping[str, str], on_bytes: Callable[[int], None]
 ) -> dict[str, WrittenFile]:
     files = {}
     for unit in units:
-        if unit.name not in sums:
+        if unit.name not in listed:
             raise _other(out, f"it has no {unit.name}")
         file = _hashed(unit, on_bytes)
-        if file.sha256 != sums[unit.name]:
+        if file.sha256 != listed[unit.name]:
             raise _other(out, f"{unit.name} differs")
         if _digest_of(out / unit.name, on_bytes) != file.sha256:
             raise UsageError(
@@ -172,9 +172,8 @@ def _read_sums(out: Path) -> dict[str, str]:
     """Return the SHA-256 of each file by its name. Raises UsageError if `out` is not an exported data set."""
     try:
         with durable_files.open_plain(out / SUMS) as file:
-            lines = file.read().decode("utf-8").splitlines()
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    except (OSError, ValueError):
+            return {item.name: item.sha256 for item in sums.read(file)}
+    except OSError:
         raise UsageError(f"{printable(str(out))} exists, and is not an exported data set", _CHOOSE) from None
 
 

@@ -65,9 +65,7 @@ async def _fill(rundir: RunDir, folder: Path, samples: list[Sample], *, finished
     run = make_run(manifest_path=str(folder / "batch.yaml"), name=name)
     await journal.begin(run, entries, list[Record](records.values()))
     if finished:
-        await journal.finish(
-            make_run(manifest_path=str(folder / "batch.yaml"), name=name, finished_at=2.0, exit_status=0)
-        )
+        await journal.finish(replace(run, finished_at=2.0, exit_status=0))
     journal.close()
 
 
