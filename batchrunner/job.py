@@ -246,6 +246,7 @@ class Result:
     """A delivered file: its size, hex SHA-256, picture size, length, and warnings about unusual properties.
 
     quality: measures of its frames and sound (`batchrunner.quality.measures.numbers_of`); None if not measured.
+    synthetic_marks: what it says of its origin (`batchrunner.media.synthetic_marks`); None if that was not read.
     """
 
     size_bytes: int
@@ -255,6 +256,7 @@ class Result:
     duration_s: float | None = None
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, Any] | None = None
+    synthetic_marks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

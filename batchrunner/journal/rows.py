@@ -151,9 +151,12 @@ def _standing(record: Record) -> tuple[str, str | None, str | None]:
 
 
 def _plain_result(result: Result) -> dict[str, Any]:
-    """Return a result as JSON values. One that was not measured is stored as it was before measures existed."""
-    values = asdict(result)
-    return values if result.quality is not None else {name: values[name] for name in values if name != "quality"}
+    """Return a result as JSON values. Without measures or marks, it is stored as it was before these existed."""
+    return {
+        name: value
+        for name, value in asdict(result).items()
+        if value is not None or name not in {"quality", "synthetic_marks"}
+    }
 
 
 def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
@@ -170,7 +173,8 @@ def record(row: Sequence[Any], attempts: Iterable[Sequence[Any]]) -> Record:
     result = None
     if result_json is not None:
         values = json.loads(result_json)
-        result = Result(**{**values, "warnings": tuple(values["warnings"])})
+        lists = {name: tuple(values[name]) for name in ("warnings", "synthetic_marks") if name in values}
+        result = Result(**{**values, **lists})
     return Record(
         job=job_of(fingerprint, job_json, job_checksum),
         state=State(state),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from batchrunner.media import mp4_structure
+from batchrunner.media import mp4_structure, synthetic_marks
 from batchrunner.media.region import Region
 from batchrunner.storage import durable_files
 
@@ -43,7 +43,7 @@ class Decoded:
     """The properties of a decoded clip: size in pixels, length in seconds, frame count. The last two are None if
     unknown.
 
-    warnings: unusual properties of a complete clip.
+    warnings: unusual properties of a complete clip. synthetic_marks: see `batchrunner.media.synthetic_marks`.
     """
 
     width_px: int
@@ -51,6 +51,7 @@ class Decoded:
     duration_s: float | None
     frames: int | None
     warnings: tuple[str, ...] = ()
+    synthetic_marks: tuple[str, ...] = ()
 
 
 def allow_pixels(pixels: int, frames: int) -> None:
@@ -101,9 +102,9 @@ def inspect(
         if damage is not None:
             raise ValueError(damage)
         warnings = mp4_structure.expectation_warnings(file, size_bytes)
-        if start_bytes is not None:
-            return replace(check_decodes(file, allow, observe), warnings=warnings)
-    return replace(check_decodes(path, allow, observe), warnings=warnings)
+        marks = synthetic_marks.read(file, size_bytes)
+        source = path if start_bytes is None else file
+        return replace(check_decodes(source, allow, observe), warnings=warnings, synthetic_marks=marks)
 
 
 def check_decodes(source: Path | BinaryIO, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:

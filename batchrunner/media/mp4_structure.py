@@ -41,7 +41,7 @@ class _Broken(Exception):
     """The file is damaged. Its message says how."""
 
 
-class _Box(NamedTuple):
+class Box(NamedTuple):
     """A box: its type, and where its content starts and ends."""
 
     type: bytes
@@ -124,7 +124,7 @@ def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
     _check_pictures(file, size_bytes, videos)
 
 
-def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
+def _check_parts(boxes: list[Box], needed: tuple[bytes, ...]) -> None:
     """Check that all boxes of a clip exist, and the ones that describe all of it only once."""
     count = Counter(box.type for box in boxes)
     for name in (b"ftyp", b"moov", b"mdat"):
@@ -132,6 +132,20 @@ def _check_parts(boxes: list[_Box], needed: tuple[bytes, ...]) -> None:
             raise _Broken(f"it has no '{name.decode()}' box: it is not an MP4, or not complete")
         if count[name] > 1 and name != b"mdat":
             raise _Broken(f"it has {count[name]} '{name.decode()}' boxes: files were joined into one")
+
+
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+    """Yield the boxes in a range of a file, up to the first damaged one. Raises OSError."""
+    at = start
+    try:
+        for _ in range(_MAX_BOXES):
+            if at >= end:
+                return
+            box = _box(_read(file, at, min(16, end - at)), at, end, to_the_end=True)
+            yield box
+            at = box.end
+    except _Broken:
+        return
 
 
 def names_no_video(head: bytes) -> str | None:
@@ -152,9 +166,9 @@ def _read(file: BinaryIO, start: int, size: int) -> bytes:
     return data
 
 
-def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
+def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[Box], int]:
     """Return the top-level boxes and the end of the last one. Other bytes may follow it."""
-    boxes: list[_Box] = []
+    boxes: list[Box] = []
     at = 0
     while at < size_bytes:
         head = _read(file, at, min(16, size_bytes - at))
@@ -170,7 +184,7 @@ def _walk_file(file: BinaryIO, size_bytes: int) -> tuple[list[_Box], int]:
     return boxes, at
 
 
-def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
+def _is_tail(boxes: list[Box], head: bytes, size_bytes: int) -> bool:
     """Return whether bytes that start with `head` and are not a box can follow a complete clip.
 
     The sample tables of a plain file show whether all its pictures exist. A fragmented file has no such table, so bytes
@@ -186,7 +200,7 @@ def _is_tail(boxes: list[_Box], head: bytes, size_bytes: int) -> bool:
     return size_bytes <= _MAX_FRAGMENTED_TAIL_BYTES
 
 
-def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
+def _walk(data: bytes, start: int, end: int) -> Iterator[Box]:
     """Yield the boxes in data[start:end], which they must fill. Four zero bytes may follow (QuickTime)."""
     at = start
     while at < end and not (end - at == 4 and data[at:end] == bytes(4)):
@@ -195,7 +209,7 @@ def _walk(data: bytes, start: int, end: int) -> Iterator[_Box]:
         at = box.end
 
 
-def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
+def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> Box:
     """Return the box at `at` that starts with `head`, in a range that ends at `end`.
 
     to_the_end: a size of 0 means up to `end`, as it does at the top level.
@@ -215,10 +229,10 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> _Box:
         raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")
     if size > end - at:
         raise _Broken(f"the box '{name.decode()}' at byte {at:,} needs {size:,} bytes and only {end - at:,} are left")
-    return _Box(name, at + header, at + size)
+    return Box(name, at + header, at + size)
 
 
-def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
+def _find(data: bytes, box: Box, *path: bytes) -> Box | None:
     """Return the first box down `path` from `box`, or None."""
     for name in path:
         found = next((child for child in _walk(data, box.start, box.end) if child.type == name), None)
@@ -228,7 +242,7 @@ def _find(data: bytes, box: _Box, *path: bytes) -> _Box | None:
     return box
 
 
-def _tracks(file: BinaryIO, moov: _Box) -> list[_Track]:
+def _tracks(file: BinaryIO, moov: Box) -> list[_Track]:
     size = moov.end - moov.start
     if size > _MAX_INDEX_BYTES:
         raise _Broken(f"its index (moov) has {size:,} bytes, which is too many")
@@ -236,7 +250,7 @@ def _tracks(file: BinaryIO, moov: _Box) -> list[_Track]:
     return [_track(data, box) for box in _walk(data, 0, size) if box.type == b"trak"]
 
 
-def _track(data: bytes, trak: _Box) -> _Track:
+def _track(data: bytes, trak: Box) -> _Track:
     handler = _find(data, trak, b"mdia", b"hdlr")
     table = _find(data, trak, b"mdia", b"minf", b"stbl")
     if handler is None or table is None:
@@ -257,14 +271,14 @@ def _track(data: bytes, trak: _Box) -> _Track:
     )
 
 
-def _fields(data: bytes, box: _Box, offset: int, layout: str) -> tuple[Any, ...]:
+def _fields(data: bytes, box: Box, offset: int, layout: str) -> tuple[Any, ...]:
     """Read the fields at `offset` in a box. Raises _Broken if the box is too short."""
     if box.start + offset + struct.calcsize(layout) > box.end:
         raise _Broken(f"the box '{box.type.decode()}' is too short")
     return struct.unpack_from(layout, data, box.start + offset)
 
 
-def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "array[int]":
+def _numbers(data: bytes, box: Box | None, code: str, columns: int = 1) -> "array[int]":
     """Return all rows of a table box: version and flags, a count, then `columns` big-endian numbers a row."""
     numbers = array(code)
     if box is not None:
@@ -273,7 +287,7 @@ def _numbers(data: bytes, box: _Box | None, code: str, columns: int = 1) -> "arr
     return numbers
 
 
-def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int) -> None:
+def _fill(numbers: "array[int]", data: bytes, box: Box, offset: int, count: int) -> None:
     start = box.start + offset
     if count * numbers.itemsize > box.end - start:
         raise _Broken(f"the table '{box.type.decode()}' is too short for its {count:,} numbers")
@@ -282,7 +296,7 @@ def _fill(numbers: "array[int]", data: bytes, box: _Box, offset: int, count: int
         numbers.byteswap()
 
 
-def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "array[int]"]:
+def _sizes(data: bytes, boxes_by_type: dict[bytes, Box]) -> tuple[int, int, "array[int]"]:
     """Return the number of samples, their common size or 0, and their single sizes or none."""
     sizes = array("I")
     box = boxes_by_type.get(b"stsz") or boxes_by_type.get(b"stz2")
@@ -296,7 +310,7 @@ def _sizes(data: bytes, boxes_by_type: dict[bytes, _Box]) -> tuple[int, int, "ar
     return count, same_size, sizes
 
 
-def _nal_widths(data: bytes, stsd: _Box | None) -> tuple[int, ...]:
+def _nal_widths(data: bytes, stsd: Box | None) -> tuple[int, ...]:
     if stsd is None:
         raise _Broken("a video track has no codec description")
     widths = []

@@ -150,6 +150,11 @@ _COLUMNS_AFTER_INPUTS = (
     Column("height_px", "height of the clip in pixels", _key("height_px")),
     Column("duration_s", "length of the clip in seconds", _key("duration_s")),
     Column("warnings", "unusual properties of the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
+    Column(
+        "synthetic_marks",
+        "`c2pa`, `xmp:<digital source type>` and `aigc`, separated by `; `; empty if the clip has none",
+        lambda job: "; ".join(job["synthetic_marks"] or ()),
+    ),
     Column("marks", "kinds of marks of the clip, separated by `; `", _marks),
     Column("verdict", "`accept`, `reject`, or empty", _key("verdict", "verdict")),
     Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),

@@ -271,6 +271,12 @@ def _quality(row: Row) -> dict[str, Any] | None:
     }
 
 
+def _synthetic_marks(row: Row) -> list[str] | None:
+    """Return what the clip says of its origin; None if that was not read."""
+    found = row.result.synthetic_marks if row.result is not None else None
+    return None if found is None else list(found)
+
+
 def _verdict(row: Row) -> dict[str, Any] | None:
     """Return the verdict on the clip; None if there is none, or if it was withdrawn without a remark."""
     found = row.result and row.context.verdicts.get((row.named.id, row.result.sha256))
@@ -373,6 +379,7 @@ EarlierRow.KEYS = {
     "height_px": _of_result("height_px"),
     "duration_s": _of_result("duration_s"),
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
+    "synthetic_marks": _synthetic_marks,
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
     "parameters": lambda row: _sorted(row.job.params),

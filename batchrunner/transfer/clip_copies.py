@@ -12,7 +12,8 @@ from pathlib import Path
 
 from batchrunner.account.base import Clip
 from batchrunner.account.rows import result_of
-from batchrunner.storage.durable_files import Disk
+from batchrunner.media import synthetic_marks
+from batchrunner.storage.durable_files import Disk, open_plain
 from batchrunner.transfer.downloader import Checks, Fetched, file_sha256
 
 
@@ -40,7 +41,10 @@ class ClipCopies:
             with suppress(OSError):
                 self._disk.clone(clip.path, target)
                 if target.stat().st_size == clip.size_bytes and file_sha256(target) == clip.sha256:
-                    return Fetched(target, result_of(clip.result_json, clip.size_bytes, clip.sha256))
+                    result = result_of(clip.result_json, clip.size_bytes, clip.sha256)
+                    with open_plain(target) as file:
+                        marks = synthetic_marks.read(file, clip.size_bytes)
+                    return Fetched(target, replace(result, synthetic_marks=marks))
         with suppress(OSError):
             self._disk.remove(target)
         return None

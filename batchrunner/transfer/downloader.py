@@ -342,7 +342,14 @@ def _rejected(download: PartialFile, rejected_dir: Path, kind: str, what: str) -
 def result_of(size_bytes: int, sha256: str, found: Mapping[str, Any]) -> Result:
     """Return a checked clip's journal record. found: the result of the task ``clip`` (`decoder.Decoded` as a dict)."""
     picture = (found["width_px"], found["height_px"], found["duration_s"])
-    return Result(size_bytes, sha256, *picture, warnings=tuple(found["warnings"]), quality=found.get("quality"))
+    return Result(
+        size_bytes,
+        sha256,
+        *picture,
+        warnings=tuple(found["warnings"]),
+        quality=found.get("quality"),
+        synthetic_marks=tuple(found["synthetic_marks"]) if "synthetic_marks" in found else None,
+    )
 
 
 def file_sha256(path: Path) -> str:

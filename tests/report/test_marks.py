@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchrunner.job import Result, State
-from batchrunner.report import writer
+from batchrunner.report import gallery, writer
 from tests.report.test_report import CLIP, RUN, built, record, snapshot
 
 MEASURES: dict[str, Any] = {"version": 1, "frames": 150, "measured_frames": 150, "duration_s": 6.0, "digest": "d1"}
@@ -44,6 +44,20 @@ def test_a_clip_that_was_not_measured_has_none() -> None:
     assert plain["quality"] is None
     report = built(snapshot(record("a", State.PENDING)))
     assert report["jobs"][0]["quality"] is None
+
+
+def test_report_csv_and_page_show_what_a_clip_says_of_its_origin(tmp_path: Path) -> None:
+    found = ("c2pa", "xmp:trainedAlgorithmicMedia")
+    results = [replace(CLIP, synthetic_marks=found), replace(CLIP, synthetic_marks=()), CLIP]
+    records = [record(f"{number}", State.SUCCEEDED, result=item) for number, item in enumerate(results)]
+    records.append(record("3", State.PENDING))
+    writer.write(snapshot(*records), tmp_path, "0")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row["synthetic_marks"] for row in report["jobs"]] == [list(found), [], None, None]
+    cells = [row["synthetic_marks"] for row in csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text()))]
+    assert cells == ["c2pa; xmp:trainedAlgorithmicMedia", "", "", ""]
+    shown = [dict(gallery.details(row)["rows"]).get("Synthetic marks") for row in report["jobs"]]
+    assert shown == ["c2pa, xmp:trainedAlgorithmicMedia", "none", None, None]
 
 
 def test_the_settings_of_the_run_decide_about_marks() -> None:
