@@ -40,12 +40,12 @@ def keyed(*names: bytes, mdta: bytes = b"mdta", full: bool = True) -> bytes:
     """Metadata with named keys, as FFmpeg's use_metadata_tags writes it."""
     keys = b"".join(struct.pack(">I4s", len(name) + 8, mdta) + name for name in names)
     items = (box(number.to_bytes(4), box(b"data", bytes(8), b"{}")) for number in range(1, len(names) + 1))
-    parts = (
+    children = (
         box(b"hdlr", bytes(8), b"mdta", bytes(13)),
         box(b"keys", bytes(4), len(names).to_bytes(4), keys),
         box(b"ilst", *items),
     )
-    return box(b"meta", bytes(4) if full else b"", *parts)
+    return box(b"meta", bytes(4) if full else b"", *children)
 
 
 DST = "Iptc4xmpExt:DigitalSourceType"
