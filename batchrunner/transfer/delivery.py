@@ -128,6 +128,7 @@ class Store(RunDirectoryClips):
                 found = await self._spread(record.job, result or record.result, read=result is not None)
                 if not found:
                     news[fingerprint] = None
+                await self._move_former_names(record.job)
         self._ours.clear()  # every result now has its names or is in the folder for kept files
         return news
 
@@ -211,18 +212,18 @@ class Store(RunDirectoryClips):
     async def _spread(self, job: Job, result: Result | None, *, read: bool = False) -> bool:
         """Give the job's file each of its names. Return False if there is no file.
 
-        read: no record says that the names were complete, so files are compared by content and not by size.
+        Files are compared by content if a name has no file of the right size, and always with `read`: no record says
+        then that the names were complete.
         """
         if result is None:
             return False
-        present = (
-            await self._run(lambda: self._present(job, result, read=True))
-            if read
-            else self._present(job, result, read=False)
-        )
+        names = self._names_of(job)
+        present = [] if read else self._present(job, result, read=False)
+        if not set(names) <= set(present):  # a copy gets a name only if its content is the result's
+            present = await self._run(lambda: self._present(job, result, read=True))
         if not present:
             return False
-        have, names = present[0], self._names_of(job)
+        have = present[0]
         for name in names:
             if name in present and self._is_own(name, job):
                 continue
@@ -236,6 +237,23 @@ class Store(RunDirectoryClips):
         for name in names:  # also those that have one more link now
             self._left.setdefault(name, _file_state(self._root / name))
         return True
+
+    async def _move_former_names(self, job: Job) -> None:
+        """Move files of this job whose names the manifest no longer has to the folder for kept files."""
+        for name in self._ours.get(job.fingerprint, ()):
+            path, kept = self._root / name, self._root / self._kept
+            if name in self._names_of(job) or path.is_relative_to(kept) or not self._is_own(name, job):
+                continue
+            placed = self._placed[name]
+            if _size(path) != placed.size_bytes:  # it is gone, or the user edited it
+                continue
+            target = self._kept_name(job.key)
+            if _exists(self._root / target):
+                target = str(self._free_name(path.stem, ".mp4").relative_to(self._root))
+            else:
+                await self._journal.place(target, placed)
+                self._placed[target] = placed
+            await self._run(self._disk.rename, path, self._root / target)
 
     async def _clear(self, name: str, job: Job) -> None:
         """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own."""

@@ -17,6 +17,7 @@ REGRESSIONS = {
     "the clock was set between a submission in doubt and its adoption": 41506,
     "a commit that no witness counts is in the report": 31280,
     "settled charges that no witness counts are in the report": 110226,
+    "a damaged copy never replaces a missing clip": 129956,
     "a retake was paid for again after the private folder was removed": 102244,
     "the report lacked a retake after the private folder was removed": 106023,
     "one wrong 404 lost a paid generation": 49,

@@ -214,6 +214,42 @@ def test_a_job_without_an_entry_keeps_its_result(house: House) -> None:
     assert b"clip a" in [*house.files().values(), *house.kept().values()]
 
 
+def test_a_former_name_moves_to_the_kept_files(house: House) -> None:
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    house.run(make_entries("a"))
+    assert house.files() == {"a.mp4": b"clip a"}
+    assert house.kept() == {key("a"): b"clip a"}
+
+
+def test_all_names_of_a_removed_job_move_to_the_kept_files(house: House) -> None:
+    house.run(make_entries("a", "copy=a", "b"), {"a": b"clip a", "b": b"clip b"})
+    house.run(make_entries("b"))
+    assert house.files() == {"b.mp4": b"clip b"}
+    assert house.kept() == {key("a"): b"clip a", "copy.1.mp4": b"clip a"}
+
+
+def test_an_edited_file_stays_under_its_former_name(house: House) -> None:
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    (house.dir.path / "copy.mp4").unlink()
+    (house.dir.path / "copy.mp4").write_bytes(b"cut by hand")
+    house.run(make_entries("a"))
+    assert house.files() == {"a.mp4": b"clip a", "copy.mp4": b"cut by hand"}
+
+
+@pytest.mark.parametrize("copy", ["kept", "other id"])
+def test_a_damaged_copy_does_not_replace_a_missing_file(house: House, copy: str) -> None:
+    house.run(make_entries("a", "copy=a"), {"a": b"clip a"})
+    if copy == "kept":
+        house.run(make_entries("a"))
+    damaged = house.dir.kept / key("a") if copy == "kept" else house.dir.path / "copy.mp4"
+    damaged.unlink()
+    damaged.write_bytes(b"CLIP A")
+    (house.dir.path / "a.mp4").unlink()
+    entries = make_entries("a") if copy == "kept" else make_entries("a", "copy=a")
+    assert house.run(entries) == {make_job("a").fingerprint: None}
+    assert not (house.dir.path / "a.mp4").exists()
+
+
 def test_without_hard_links_a_result_is_copied(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.EMLINK, "too many links")
