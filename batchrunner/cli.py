@@ -123,6 +123,8 @@ def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that set a manifest's variables."""
     text = "Let ${NAME} in the manifest read this environment variable; repeatable."
     command = click.option("--env", "allowed", multiple=True, metavar="NAME", help=text)(command)
+    text = "Let this bucket be read and written, besides those in config.yaml; repeatable."
+    command = click.option("--allow-bucket", "buckets", multiple=True, metavar="BUCKET", help=text)(command)
     text = "Set the value of ${NAME} in the manifest; repeatable."
     return click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help=text)(command)
 
@@ -236,6 +238,7 @@ def validate(
     manifests: tuple[Path, ...],
     assignments: tuple[str, ...],
     allowed: tuple[str, ...],
+    buckets: tuple[str, ...],
     form: str,
     max_problems: int | None,
 ) -> int:
@@ -243,12 +246,17 @@ def validate(
 
     docs/diagnostics.md explains the code at the end of each problem.
     """
+    from functools import partial
+
+    from batchrunner.app.setup import access_of
     from batchrunner.manifest import validate as validating
     from batchrunner.manifest.variables import read_allowed, read_assignments
+    from batchrunner.storage.objects.inputs import ObjectInputs
 
     clean = Redactor.of(os.environ).text
     values, names = read_assignments(assignments), read_allowed(allowed, os.environ)
-    checked = [validating.check(path, values, os.environ, names) for path in manifests]
+    with ObjectInputs(partial(access_of, os.environ, buckets)) as objects:
+        checked = [validating.check(path, values, os.environ, names, objects) for path in manifests]
     for text, problem in validating.shown(checked, form, max_problems, colour=process.wants_colour(sys.stderr)):
         click.echo(clean(text), err=problem, color=True)
     return ExitStatus.OK if all(item.valid for item in checked) else ExitStatus.USAGE
@@ -587,7 +595,8 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
 
     with gc_pause.gc_paused():
         assignments, allowed = read_assignments(flags.pop("assignments", ())), flags.pop("allowed", ())
-        setup = prepare.load(manifest, flags, os.environ, assignments, allowed)
+        buckets = flags.pop("buckets", ())
+        setup = prepare.load(manifest, flags, os.environ, assignments, allowed, buckets)
         gc.freeze()  # loaded data is permanent, so it is not scanned for garbage
     return setup
 

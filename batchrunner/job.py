@@ -99,7 +99,8 @@ class Media(NamedTuple):  # creating a frozen dataclass takes five times as long
     path: the local file, or None. uri: the URL or data URI to send unchanged, or None for a local file.
     sha256: hex digest of the content (local files, data URIs), or None.
     size_bytes, mime: of local files and data URIs. mtime_ns: of a local file when it was hashed.
-    width_px, height_px, duration_s, frames: from probing a local file; None if unknown.
+    width_px, height_px, duration_s, frames: from probing a local file or an object; None if unknown.
+    etag: of an object in a bucket, or its version: it identifies the content. Then `uri` is the object's address.
     """
 
     kind: str
@@ -114,6 +115,7 @@ class Media(NamedTuple):  # creating a frozen dataclass takes five times as long
     height_px: int | None = None
     duration_s: float | None = None
     frames: int | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,25 @@ class Redactor:
     """
 
     def __init__(self, sent: Iterable[str] = (), other: Iterable[str] = ()) -> None:
-        keys = {item for item in sent if item}
-        quoted = {form for item in keys for form in (item, *_encoded(item))}
-        self._equal = frozenset(keys)
-        self._sent = _pattern(quoted, ())
-        self._all = _pattern({*quoted, *other}, (item for item in keys if len(item) < SHORTEST))
+        self._keys = {item for item in sent if item}
+        self._other = frozenset(other)
+        self._signed: set[str] = set()
+        self._build()
+
+    def _build(self) -> None:
+        quoted = {form for item in self._keys for form in (item, *_encoded(item))}
+        self._equal = frozenset(self._keys)
+        self._sent = _pattern(quoted, (), self._signed)
+        self._all = _pattern(
+            {*quoted, *self._other}, (item for item in self._keys if len(item) < SHORTEST), self._signed
+        )
+
+    def learn(self, sent: Iterable[str] = (), signed: Iterable[str] = ()) -> None:
+        """Remove further secrets from now on. signed: the starts of signed links, whose queries are removed."""
+        keys, links = self._keys | {item for item in sent if item}, self._signed | set(signed)
+        if (keys, links) != (self._keys, self._signed):
+            self._keys, self._signed = keys, links
+            self._build()
 
     @classmethod
     def of(cls, environment: Mapping[str, str], webhook: str | None = None) -> Self:
@@ -157,11 +171,13 @@ class Redactor:
         return [self._clean(item, key) for item in value] if isinstance(value, list) else value
 
 
-def _pattern(values: Iterable[str], whole_words: Iterable[str]) -> re.Pattern[str] | None:
-    """Return a pattern for `values` (case-insensitive) and `whole_words`, or None if there are none."""
+def _pattern(values: Iterable[str], whole_words: Iterable[str], signed: Iterable[str] = ()) -> re.Pattern[str] | None:
+    """Return a pattern for `values` (case-insensitive), `whole_words` and links, or None if there are none."""
     long = sorted({item for item in values if len(item) >= SHORTEST}, key=len, reverse=True)
     forms = [f"(?i:{re.escape(item)})" for item in long]
     forms += [rf"(?<![A-Za-z0-9]){re.escape(item)}(?![A-Za-z0-9])" for item in whole_words]
+    # Links come first: a key within the query must not hide the signature behind it.
+    forms = [rf"(?i:{re.escape(start)}[^\s?\"'<>]*\?[^\s\"'<>]*)" for start in sorted(signed)] + forms
     return re.compile("|".join(forms)) if forms else None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime
 from datetime import time as time_of_day
 from difflib import get_close_matches
 from math import ceil
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration
+from batchrunner.moments import WINDOW, Moment
 from batchrunner.quality import marks
 from batchrunner.storage import paths
 
@@ -46,8 +47,6 @@ _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off", ""}
 _MOST_JOBS = 10**9
 _LONGEST_S = 366 * 86_400
-_OVER_FOR_S = 8 * 3600  # a time of day that passed less than this ago is over, not tomorrow's
-_WINDOW = re.compile(r"(\d\d:\d\d(?::\d\d)?) ?[-\u2013] ?(\d\d:\d\d(?::\d\d)?)")
 _MONEY = re.compile(r"(?P<sign>\$ ?)?(?P<amount>[0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)(?P<unit> ?USD)?", re.IGNORECASE)
 _MOST_USD = 10**9
 _FIRST_YEAR = 1971  # some systems cannot convert earlier dates
@@ -64,6 +63,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     low: int = 1
     high: int = 100_000
+    longest_s: float = _LONGEST_S
     by_user: bool = False  # a manifest cannot set it
 
 
@@ -75,6 +75,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("job_timeout", "duration", "1h", "Maximum time in 'generating' before a job is left for the next run."),
     Setting(
         "requests_per_second", "number", None, "Maximum calls to the service per second, including polls.", high=10_000
+    ),
+    Setting(
+        "link_lifetime",
+        "duration",
+        "24h",
+        "How long the links to inputs in buckets are valid, at most 7d.",
+        longest_s=7 * 86_400.0,  # the stores sign no longer link
     ),
     Setting("uploads", "count", 8, "Maximum number of concurrent submissions.", high=256),
     Setting("downloads", "count", 4, "Maximum number of concurrent downloads.", high=256),
@@ -147,10 +154,11 @@ class Settings:
     poll_interval_s: float
     job_timeout_s: float
     requests_per_second: float | None
+    link_lifetime_s: float
     uploads: int
     downloads: int
     max_runtime_s: float | None
-    deadline: "Moment | None"
+    deadline: Moment | None
     max_cost: float | None
     max_credits: float | None
     max_generations: int | None
@@ -185,67 +193,6 @@ class Share:
         """Return the number of jobs for a batch of `jobs` jobs: at least one."""
         # Rounded: 64.4 % of 250 is 161, but 161.00000000000003 in binary floating point.
         return max(1, ceil(round(jobs * self.number / 100, 6))) if self.percent else int(self.number)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The deadline of a run: a window (``22:00-06:00``), a time of day, or a date and time; local without an offset.
-
-    rehearsed: for a rehearsal, which may start at any time: a window starts with it, and no time of day is over.
-    """
-
-    text: str
-    rehearsed: bool = False
-
-    def after(self, now: float, zone: tzinfo | None = None) -> float:
-        """Return the moment for a run that starts now, in seconds since the epoch. A past moment means: too late.
-
-        Outside a window, it is the window's last end. A time of day is its next occurrence, except that one that passed
-        within the last eight hours is over: a nightly run that starts late must not use the day.
-
-        now: wall time. zone: the local zone, by default this machine's. When clocks change, a time of day that occurs
-        twice means the first occurrence. A skipped time of day is converted with the offset before the change: 02:30 is
-        then 03:30.
-        """
-        if window := _WINDOW.fullmatch(self.text):
-            opens, closes = map(time_of_day.fromisoformat, window.groups())
-            return self._end_of_window(opens, closes, now, zone)
-        try:
-            clock_time = time_of_day.fromisoformat(self.text)
-        except ValueError:
-            return _local(datetime.fromisoformat(self.text), zone)
-        today = datetime.fromtimestamp(now, clock_time.tzinfo or zone).date()
-        days = (datetime.combine(today + timedelta(days=ahead), clock_time) for ahead in range(-2, 3))
-        since = now if self.rehearsed else now - _OVER_FOR_S
-        return next(at for day in days if (at := _local(day, zone)) > since)
-
-    @property
-    def is_window(self) -> bool:
-        """True for a window, which has a start and an end."""
-        return bool(_WINDOW.fullmatch(self.text))
-
-    def is_over(self, now: float, zone: tzinfo | None = None) -> bool:
-        """Return True if a run that starts now is too late, or too early for a window."""
-        return self.after(now, zone) <= now
-
-    def _end_of_window(self, opens: time_of_day, closes: time_of_day, now: float, zone: tzinfo | None) -> float:
-        today = datetime.fromtimestamp(now, zone).date()
-        last = now
-        for ahead in range(-2, 2):
-            day = today + timedelta(days=ahead)
-            start = _local(datetime.combine(day, opens), zone)
-            end = _local(datetime.combine(day + timedelta(days=closes <= opens), closes), zone)
-            if start <= now < end:
-                return end
-            if end <= now:
-                last = now + end - start if self.rehearsed else end
-        return last
-
-
-def _local(moment: datetime, zone: tzinfo | None) -> float:
-    if moment.tzinfo is None and zone is not None:
-        moment = moment.replace(tzinfo=zone)
-    return moment.timestamp()
 
 
 def resolve(flags: Mapping[str, object], environment: Mapping[str, str], manifest: Mapping[str, object]) -> Settings:
@@ -401,7 +348,7 @@ def _share(_: Setting, value: object) -> Share:
 
 def _moment(_: Setting, value: object) -> Moment:
     text = value.isoformat() if isinstance(value, datetime) else str(value).strip()
-    if window := _WINDOW.fullmatch(text):
+    if window := WINDOW.fullmatch(text):
         opens, closes = map(time_of_day.fromisoformat, window.groups())  # raises ValueError for 25:00
         if opens == closes:
             raise ValueError(f"{value!r} is a window without a length")
@@ -416,11 +363,11 @@ def _moment(_: Setting, value: object) -> Moment:
     raise ValueError(f"{value!r} is not a time")
 
 
-def _duration(_: Setting, value: object) -> float:
+def _duration(setting: Setting, value: object) -> float:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} has no unit")  # noqa: TRY004 (one exception type for every bad value)
     seconds = parse_duration(value)
-    if not 0 < seconds <= _LONGEST_S:
+    if not 0 < seconds <= setting.longest_s:
         raise ValueError(f"{value!r} is out of range")
     return seconds
 

@@ -32,7 +32,7 @@ LONG_FILES: dict[str, str] = {"batchrunner.cli": "one function for each command,
 PURE_PACKAGES = ("plan", "engine.polling", "manifest", "progress", "providers.aimlapi", "report", "sandbox.faults")
 IMPURE = {"providers.aimlapi.client", "report.html", "report.writer"}
 PURE_MODULES = {
-    *("app.run_started", "errors", "events", "formatting", "job", "net.proxies", "redaction", "settings"),
+    *("app.run_started", "errors", "events", "formatting", "job", "moments", "net.proxies", "redaction", "settings"),
     *(
         f"engine.{name}"
         for name in (

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.formatting import parse_duration
+from batchrunner.moments import Moment
 from batchrunner.quality import marks
 from batchrunner.settings import (
     SETTINGS,
-    Moment,
     Setting,
     Settings,
     Share,
@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "poll_interval_s": 15.0,
     "job_timeout_s": 3600.0,
     "requests_per_second": None,
+    "link_lifetime_s": 86_400.0,
     "uploads": 8,
     "downloads": 4,
     "max_runtime_s": None,

@@ -1,4 +1,4 @@
-"""Read config.yaml: the limits of accounts and the user's hook, with a diagnostic for every problem."""
+"""Read config.yaml: limits of accounts, the user's hook, allowed buckets, with a diagnostic for every problem."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,8 @@ from batchrunner.account.limits import NO_LIMITS, Limits, read_limits
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest.diagnostics.diagnostic import Findings, count
 from batchrunner.manifest.yaml_source import parser
-from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.storage.objects.address import allowed_place
 
 _MOST_BYTES = 1 << 20
 
@@ -25,6 +26,11 @@ def on_clip(path: Path) -> str | None:
     return _parsed(path)[1]
 
 
+def buckets(path: Path) -> tuple[str, ...]:
+    """Return the buckets that the user allows, as written. Raises as `load`."""
+    return _parsed(path)[2]
+
+
 def _content(path: Path) -> bytes:
     try:
         data = path.read_bytes() if path.exists() else b""
@@ -38,16 +44,24 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _parsed(path: Path) -> tuple[Mapping[str, Limits], str | None]:
+def _parsed(path: Path) -> tuple[Mapping[str, Limits], str | None, tuple[str, ...]]:
     data = _content(path)
     if not data.strip():
-        return NO_LIMITS, None
+        return NO_LIMITS, None, ()
     findings = Findings(str(path), data)
     root = parser.parse(data, findings)
     found = read_limits(root, findings) if root is not None else NO_LIMITS
     hook = root.get("on_clip") if isinstance(root, YamlMapping) else None
     if hook is not None and not (isinstance(hook, str) and hook.strip() and "\0" not in hook):
         findings.error("wrong-type", root.value_marks["on_clip"], "'on_clip' must be a command", "write it as text")
+    named = root.get("buckets") if isinstance(root, YamlMapping) else None
+    for name in named if isinstance(named, YamlList) else ():
+        try:
+            allowed_place(str(name))
+        except UsageError as error:
+            findings.error("not-allowed", root.value_marks["buckets"], error.message, error.hint)
+    if named is not None and not isinstance(named, YamlList):
+        findings.error("wrong-type", root.value_marks["buckets"], "'buckets' must be a list", "[s3://bucket]")
     if findings.errors:
         raise ManifestError(f"{path}: {count(len(findings.errors), 'error')}", findings.all)
-    return found, hook
+    return found, hook, tuple(map(str, named or ()))

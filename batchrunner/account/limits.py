@@ -139,7 +139,7 @@ def next_day_at(now: float) -> float:
 def read_limits(root: Any, findings: Findings) -> dict[str, Limits]:
     """Return the limits in a parsed config.yaml by account. Every problem goes to `findings`."""
     top = _mapping(root, "config.yaml", START, findings)
-    _known_keys(top, "config.yaml", ("accounts", "on_clip"), findings)
+    _known_keys(top, "config.yaml", ("accounts", "buckets", "on_clip"), findings)
     accounts = top.get("accounts")
     found: dict[str, Limits] = {}
     if accounts is None:

@@ -21,13 +21,14 @@ from batchrunner.account.run_directories import require_found
 from batchrunner.clock import LoopClock, wall_time
 from batchrunner.errors import CallError, ExitStatus, LocalFault, ManifestError, UsageError
 from batchrunner.formatting import count_text, length_text, printable, printable_json, size_text
+from batchrunner.moments import Moment
 from batchrunner.net import certificates
 from batchrunner.net.proxies import Proxies, read_proxies
 from batchrunner.plan.prices import dollars
 from batchrunner.providers import registry
 from batchrunner.providers.base import Balance, Provider
 from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint, service_name
-from batchrunner.settings import Moment, Settings
+from batchrunner.settings import Settings
 from batchrunner.storage import durable_files
 from batchrunner.storage.mounts import network_type
 

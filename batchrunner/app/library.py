@@ -19,7 +19,7 @@ from batchrunner.events import Event
 from batchrunner.job import Snapshot
 from batchrunner.settings import SETTINGS
 
-_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake")  # options of `run` that are not settings
+_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake", "allow_bucket")  # options of `run` that are not settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ def load_batch(
             raise UsageError(f"there is no setting {name!r}", f"did you mean {close[0]!r}?" if close else "")
     if environment is None:
         environment = os.environ
-    setup = setups.load(Path(manifest), settings, environment, variables, allowed_variables)
+    buckets = setups.names_of(settings.get("allow_bucket"))
+    setup = setups.load(Path(manifest), settings, environment, variables, allowed_variables, buckets)
     return Batch(setup, environment)
 
 

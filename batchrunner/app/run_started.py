@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from batchrunner.events import PlannedEnd, RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
+from batchrunner.moments import Moment
 from batchrunner.plan.ledger import Spend, budget_of, spend_of, spend_of_group
 from batchrunner.plan.prices import Prices
-from batchrunner.settings import Moment
 
 if TYPE_CHECKING:
     from batchrunner.journal.live_view import Moving

@@ -47,6 +47,9 @@ from batchrunner.quality.references import References
 from batchrunner.report import writer
 from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
+from batchrunner.storage.objects.address import AllowedBuckets
+from batchrunner.storage.objects.signing import Links, SignedInputs
+from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import Anchor, RunDir
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
@@ -214,7 +217,7 @@ async def _open_run(
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
     checks = _measuring(outside.checks, setup, known)
-    provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known)
+    provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus)
     ids = ids_of(setup.batch.entries)
     story = journal.story()
     admission = admission_of(setup, known, story)
@@ -276,15 +279,30 @@ def _load(checks: Checks) -> "asyncio.Future[None]":
 
 
 async def _connect(
-    stack: AsyncExitStack, setup: Setup, endpoint: Endpoint, outside: Environment, known: Mapping[str, Record]
+    stack: AsyncExitStack,
+    setup: Setup,
+    endpoint: Endpoint,
+    outside: Environment,
+    known: Mapping[str, Record],
+    bus: EventBus,
 ) -> tuple[Provider, Downloader]:
     """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
-    provider = GenerationOwners(await stack.enter_async_context(client), known.values())
+    jobs = [*(record.job for record in known.values()), *(entry.job for entry in setup.batch.entries)]
+    signed = SignedInputs(await stack.enter_async_context(client), _links(setup, endpoint, outside, bus), jobs)
+    provider = GenerationOwners(signed, known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     files = outside.files
     clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
     return provider, await stack.enter_async_context(clips)
+
+
+def _links(setup: Setup, endpoint: Endpoint, outside: Environment, bus: EventBus) -> Links:
+    def notify(message: str) -> None:
+        bus.publish(Noticed(outside.clock.now(), (), message))
+
+    access = setup.access or (lambda: Access(AllowedBuckets(), {}))
+    return Links(access, setup.settings.link_lifetime_s, endpoint.redactor, notify)
 
 
 def _measuring(checks: Checks, setup: Setup, known: Mapping[str, Record]) -> Checks:

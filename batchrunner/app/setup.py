@@ -4,8 +4,9 @@ Rule: this module opens no connection and writes no file. `plan` and the read-on
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ from batchrunner.job import Entry, Record, Retake, Run, Snapshot
 from batchrunner.journal import journal
 from batchrunner.manifest import Batch, variables
 from batchrunner.manifest.takes import jobs_of
+from batchrunner.moments import Moment
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
@@ -36,8 +38,11 @@ from batchrunner.plan.selection import chosen
 from batchrunner.providers.base import PriceList
 from batchrunner.providers.endpoint import address_of, base_url_of, host_of, weak_keys
 from batchrunner.report import writer
-from batchrunner.settings import Moment, Settings, as_facts, resolve, unknown_variables
+from batchrunner.settings import Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
+from batchrunner.storage.objects.address import AllowedBuckets
+from batchrunner.storage.objects.inputs import ObjectInputs
+from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 
 if TYPE_CHECKING:
@@ -53,7 +58,8 @@ class Setup:
     journal may lack submissions (`batchrunner.app.recovery`). price_list: the service's own, as far as it is known;
     price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. retake: ids of
     ``--retake``, and ``rejected``; retakes: the takes that these add (`batchrunner.app.takes`). account, state,
-    limits_file: the account, the folder of its index, and the path of config.yaml; None for the sandbox.
+    limits_file: the account, the folder of its index, and the path of config.yaml; None for the sandbox. access:
+    returns how buckets may be reached.
     """
 
     batch: Batch
@@ -72,6 +78,7 @@ class Setup:
     account: Account | None = None
     state: Path | None = None
     limits_file: Path | None = None
+    access: Callable[[], Access] | None = None
 
     @property
     def chosen(self) -> tuple[Entry, ...]:
@@ -91,29 +98,33 @@ def load(
     environment: Mapping[str, str],
     assignments: Mapping[str, str] | None = None,
     allowed: Sequence[str] = (),
+    buckets: Sequence[str] = (),
 ) -> Setup:
     """Load a manifest and resolve its settings. Raises ManifestError, UsageError.
 
     assignments: values of the manifest's variables. allowed: environment variables that the manifest may read besides
-    those that BATCHRUNNER_ENV names.
+    those that BATCHRUNNER_ENV names. buckets: those that may be read and written besides those in config.yaml.
     """
-    batch = manifest.load(path, assignments or {}, environment, variables.read_allowed(allowed, environment))
+    access = partial(access_of, environment, tuple(buckets))
+    names = variables.read_allowed(allowed, environment)
+    with ObjectInputs(access) as objects:
+        batch = manifest.load(path, assignments or {}, environment, names, objects)
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})
-    options = _options(flags, assignments or {}, allowed)
+    options = _options(flags, assignments or {}, allowed, buckets)
     host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
     rundir = RunDir(rehearsal_config.folder)
     paths.require_not_kept_in_tilde(rundir.path, rundir.journal)
     recover = bool(flags.get("recover"))
-    only, retake = _names(flags.get("only")), _names(flags.get("retake"))
+    only, retake = names_of(flags.get("only")), names_of(flags.get("retake"))
     if recover and retake:
         hint = "Run with --recover first, then with --retake. Nothing was submitted."
         raise UsageError("--recover and --retake cannot be used together", hint)
-    config = rehearsal_config.config
-    setup = Setup(batch, rehearsal_config.settings, rundir, config, options, host, warnings, recover)
-    setup = replace(setup, only=only, retake=retake)
+    sandbox = rehearsal_config.config
+    setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, options, host, warnings, recover)
+    setup = replace(setup, only=only, retake=retake, access=access)
     if settings.provider == "sandbox":
         return setup
     file, address = price_list.path_of(environment), address_of(environment)
@@ -123,12 +134,20 @@ def load(
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
 
 
-def _names(value: object) -> tuple[str, ...]:
+def names_of(value: object) -> tuple[str, ...]:
     """Return the values of a repeatable option. The Python API also takes a single text."""
     return (value,) if isinstance(value, str) else tuple(map(str, cast(Sequence[str], value or ())))
 
 
-def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str]) -> tuple[str, ...]:
+def access_of(environment: Mapping[str, str], buckets: Sequence[str]) -> Access:
+    """Return how buckets may be reached: those of config.yaml and `buckets`. Raises UsageError, ManifestError."""
+    allowed = AllowedBuckets.of(config.buckets(config_file(environment)), buckets)
+    return Access(allowed, environment)
+
+
+def _options(
+    flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str], buckets: Sequence[str]
+) -> tuple[str, ...]:
     options_text = ["--fast"] if flags.get("fast") else []
     if flags.get("faults"):
         options_text += ["--faults", str(flags["faults"])]
@@ -136,6 +155,8 @@ def _options(flags: Mapping[str, object], assignments: Mapping[str, str], allowe
         options_text += ["--set", redacted(f"{name}={value}")]
     for name in allowed:
         options_text += ["--env", name]
+    for name in buckets:
+        options_text += ["--allow-bucket", name]
     return tuple(options_text)
 
 

@@ -15,6 +15,7 @@ from batchrunner.manifest.diagnostics.diagnostic import Findings
 from batchrunner.manifest.inputs import is_pattern
 from batchrunner.manifest.row import Row, job_fields, row_fields
 from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.media.probe import MediaProblem
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
 from batchrunner.storage.paths import expanded
@@ -248,9 +249,13 @@ def _choices(key: str, value: Any, place: int, allow_empty: bool, context: _RowC
     listed = zip(value, value.marks, strict=True) if isinstance(value, YamlList) else ((value, place),)
     for element, element_place in listed:
         if key in registry.input_names() and isinstance(element, str) and is_pattern(element):
-            matches = sorted(context.glob(element))
+            try:
+                matches = sorted(context.glob(element))
+            except MediaProblem as problem:
+                context.findings.error(key, element_place, problem.message, problem.hint)
+                continue
             if not matches and not allow_empty:
-                hint = "patterns are relative to the manifest; 'allow_empty: true' allows this"
+                hint = "local patterns are relative to the manifest; 'allow_empty: true' allows this"
                 context.findings.error("no-match", element_place, f"no file matches {element}", hint)
             yield from ((match, element_place) for match in matches)
         else:

@@ -42,5 +42,10 @@ def _template(model: str, take: int, *inputs: str) -> tuple[list[str], str]:
 
 
 def _identity(media: Media) -> str:
-    """Return the content's digest if known, otherwise the URL, as JSON. A renamed file is the same job."""
+    """Return the content's digest if known, otherwise the URL, as JSON. A renamed file is the same job.
+
+    An object in a bucket is its address and its ETag, never a signed link.
+    """
+    if media.etag is not None:
+        return f'{{"etag":{_text(media.etag)},"object":{_text(media.uri or "")}}}'
     return f'{{"sha256":"{media.sha256}"}}' if media.sha256 else f'{{"url":{_text(media.uri or "")}}}'

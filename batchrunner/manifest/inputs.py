@@ -1,6 +1,7 @@
-"""The inputs of a manifest: distinguish local paths, URLs and data URIs, and check each input once.
+"""The inputs of a manifest: distinguish local paths, URLs, objects and data URIs, and check each input once.
 
-Nothing is fetched. Checks that need no network are made here. `Media.source` never contains the secret parts of a URL.
+No URL is fetched. Checks that need no network are made here; `Objects` reads the objects in buckets. `Media.source`
+never contains the secret parts of a URL.
 `batchrunner.media` checks local files.
 """
 
@@ -9,13 +10,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
 from batchrunner.manifest import web_pages
 from batchrunner.media.probe import Kind, MediaProblem, inline, probe
 from batchrunner.providers.models import ModelSpec
+from batchrunner.storage.objects.address import is_address
 from batchrunner.storage.paths import expanded
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
@@ -38,20 +40,34 @@ def is_remote(text: str) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Return True for a local path with wildcards."""
-    return bool(_WILDCARDS.search(text)) and not is_remote(text) and not _CONTROL.search(text)
+    """Return True for a local path or the address of an object with wildcards."""
+    named = is_address(text) or not is_remote(text)
+    return bool(_WILDCARDS.search(text)) and named and not _CONTROL.search(text)
+
+
+class Objects(Protocol):
+    """The objects in buckets (`batchrunner.storage.objects.inputs`)."""
+
+    def get(self, kind: Kind, text: str) -> Media:
+        """Return the input at an address. Raises MediaProblem."""
+        ...
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the addresses that match a pattern. Raises MediaProblem."""
+        ...
 
 
 class Inputs:
     """The inputs of one manifest. Each is checked once, for all rows that name it.
 
-    base: the manifest's directory, for relative paths. warnings: a message and a hint by input as written; the caller
-    that shows a warning removes it.
+    base: the manifest's directory, for relative paths. objects: reads buckets; None to refuse addresses. warnings: a
+    message and a hint by input as written; the caller that shows a warning removes it.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, objects: Objects | None = None) -> None:
         self.warnings: dict[str, tuple[str, str]] = {}
         self._base = base
+        self._objects = objects
         self._known: dict[Kind, dict[str, Media | MediaProblem]] = {"video": {}, "image": {}}
         self._files: dict[tuple[Kind, str], Media] = {}
 
@@ -87,6 +103,8 @@ class Inputs:
             return Media(kind, f"{plain[1]}?…" if plain[2] else text, None, text)
         if _DATA.match(text):
             return inline(text, kind)
+        if self._objects is not None and is_address(text):
+            return self._objects.get(kind, text)
         if _SCHEME.match(text):
             return remote(text, kind)
         return self._local(text, kind)

@@ -28,13 +28,14 @@ from batchrunner.manifest.diagnostics.diagnostic import (
     nearest,
     split_lines,
 )
-from batchrunner.manifest.inputs import Inputs
+from batchrunner.manifest.inputs import Inputs, Objects
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
 from batchrunner.manifest.yaml_source import files, parser
 from batchrunner.manifest.yaml_source.parser import YamlMapping, plain
 from batchrunner.redaction import api_keys
 from batchrunner.settings import PREFIX, SETTINGS
+from batchrunner.storage.objects.address import is_address
 from batchrunner.storage.paths import expanded
 
 STDIN = Path("-")
@@ -72,15 +73,17 @@ def load(
     assignments: Mapping[str, str] = _NOTHING,
     environment: Mapping[str, str] = _NOTHING,
     allowed: Iterable[str] = (),
+    objects: Objects | None = None,
 ) -> Batch:
-    """Read, check and expand the manifest at `path`, including its local inputs. Submits and fetches nothing.
+    """Read, check and expand the manifest at `path`, including its local inputs. Submits nothing, fetches no URL.
 
     path: a YAML file, a table of jobs, or ``-`` for YAML on standard input. assignments: variables from the command
     line. environment: the process's, for the other variables. allowed: names of the environment variables that the
-    manifest may read (`variables.read_allowed`). Raises UsageError if there is no readable file at `path` or if a
-    variable of the command line is not used. Raises ManifestError with all problems otherwise.
+    manifest may read (`variables.read_allowed`). objects: reads the inputs in buckets; None to refuse them. Raises
+    UsageError if there is no readable file at `path` or if a variable of the command line is not used. Raises
+    ManifestError with all problems otherwise.
     """
-    loading = _Loading(path, variables.Variables(assignments, environment, allowed), api_keys(environment))
+    loading = _Loading(path, variables.Variables(assignments, environment, allowed), api_keys(environment), objects)
     with gc_paused():
         try:
             return loading.batch()
@@ -91,8 +94,9 @@ def load(
 class _Loading:
     """The load of one manifest. Each file has its own findings, in the order in which the files are read."""
 
-    def __init__(self, path: Path, known: variables.Variables, keys: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, known: variables.Variables, keys: tuple[str, ...], objects: Objects | None) -> None:
         self._path = path
+        self._objects = objects
         self._known = known
         self._keys = keys
         self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (keep links)
@@ -107,10 +111,8 @@ class _Loading:
             raise self.refusal()
         bad = schema.check(root, self._findings, refused)
         self._check_default_name(root, bad)
-        assembly = Assembly(Inputs(self._base))
-        for row in expand.expand(
-            root, bad, lambda pattern: files.glob(pattern, self._base), self._rows, self._findings
-        ):
+        assembly = Assembly(Inputs(self._base, self._objects))
+        for row in expand.expand(root, bad, self._glob, self._rows, self._findings):
             assembly.add(row)
         assembly.settle()
         if any(item.errors for item in self._all_findings()):
@@ -131,6 +133,12 @@ class _Loading:
             dataset=plain(top["dataset"]) if "dataset" in top else None,
             files=(*([] if self._path == STDIN else [self._path]), *(path for _, path in self._tables)),
         )
+
+    def _glob(self, pattern: str) -> list[str]:
+        """Return what matches a pattern. Raises MediaProblem for a bucket that cannot be listed."""
+        if self._objects is not None and is_address(pattern):
+            return self._objects.glob(pattern)
+        return files.glob(pattern, self._base)
 
     def _root(self) -> tuple[Any, schema.BadPlaces, str]:
         """Return the manifest's values with variables inserted, the places where that failed, and its digest.

@@ -13,6 +13,7 @@ from batchrunner.errors import ManifestError, UsageError
 from batchrunner.formatting import count_text, printable, printable_json
 from batchrunner.manifest.diagnostics.diagnostic import Diagnostic
 from batchrunner.manifest.diagnostics.render import LIMIT, as_json, github, render, summary
+from batchrunner.manifest.inputs import Objects
 from batchrunner.manifest.loader import load
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -38,10 +39,11 @@ def check(
     assignments: Mapping[str, str] = _NONE,
     environment: Mapping[str, str] = _NONE,
     allowed: Iterable[str] = (),
+    objects: Objects | None = None,
 ) -> Checked:
     """Check the manifest at `path`, including its local inputs. The other arguments are those of `load`."""
     try:
-        batch = load(path, assignments, environment, allowed)
+        batch = load(path, assignments, environment, allowed, objects)
     except ManifestError as error:
         return Checked(path, tuple(error.diagnostics), refusal=error.message)
     except UsageError as error:

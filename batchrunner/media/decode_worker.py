@@ -122,7 +122,8 @@ def _reference(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 def _input(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
     from batchrunner.media import probe
 
-    return probe.inspect_file(Path(item["path"]), item["kind"], item["shown"], allow)
+    excerpt = bool(item.get("excerpt"))
+    return probe.inspect_file(Path(item["path"]), item["kind"], item["shown"], allow, excerpt=excerpt)
 
 
 def _poster(item: Mapping[str, Any], allow: Allow) -> None:

@@ -221,9 +221,9 @@ def sniff(head: bytes) -> _Format | None:
     return next((form for at, magic, form in _FORMATS if head[at : at + len(magic)] == magic), None)
 
 
-def _inspected(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
+def _inspected(path: Path, kind: Kind, shown: str, *, excerpt: bool = False) -> dict[str, Any]:
     """Run `inspect_file` in a worker process. Raises MediaProblem, OSError, NoDecoder."""
-    item = {"path": str(path), "kind": kind, "shown": shown}
+    item = {"path": str(path), "kind": kind, "shown": shown} | ({"excerpt": True} if excerpt else {})
     outcome = decoder_pool.pool().run_all("input", [item])[0]
     if isinstance(outcome, CheckLimit):
         hint = "try it with another copy; a file that is far larger than the service takes is not checked"
@@ -235,16 +235,25 @@ def _inspected(path: Path, kind: Kind, shown: str) -> dict[str, Any]:
     return dict(outcome)
 
 
-def inspect_file(path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels) -> dict[str, Any]:
+def inspect_copy(path: Path, kind: Kind, shown: str, *, excerpt: bool) -> dict[str, Any]:
+    """Return fields of Media for a copy of an object (`inspect_file`), in a worker. Raises MediaProblem, OSError."""
+    return _inspected(path, kind, shown, excerpt=excerpt)
+
+
+def inspect_file(
+    path: Path, kind: Kind, shown: str, allow: Allow = allow_pixels, *, excerpt: bool = False
+) -> dict[str, Any]:
     """Inspect a file. Return fields of Media: mime, width_px, height_px, duration_s, frames.
 
-    allow: gets the declared size before a picture is decoded. Raises MediaProblem, CheckLimit, OSError.
+    excerpt: of a large video, only the index and the first frames are in the file, and holes stand for the remainder;
+    whether it is complete is not checked. allow: gets the declared size before a picture is decoded. Raises
+    MediaProblem, CheckLimit, OSError.
     """
     with durable_files.open_plain(path, follow=True) as file:
-        return _inspect(file, kind, shown, allow)
+        return _inspect(file, kind, shown, allow, excerpt=excerpt)
 
 
-def _inspect(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, Any]:
+def _inspect(file: BinaryIO, kind: Kind, shown: str, allow: Allow, *, excerpt: bool) -> dict[str, Any]:
     head = file.read(64)
     if not head:
         raise MediaProblem(f"{shown} is empty")
@@ -261,15 +270,16 @@ def _inspect(file: BinaryIO, kind: Kind, shown: str, allow: Allow) -> dict[str, 
     if not found.decoder:
         raise MediaProblem(f"{shown} is {found.name}, which is not accepted", accepted)
     file.seek(0)
-    findings = _inspect_video(file, found, shown, allow) if kind == "video" else _inspect_image(file, found, shown)
-    return {"mime": found.mime, **findings}
+    if kind == "video":
+        return {"mime": found.mime, **_inspect_video(file, found, shown, allow, excerpt=excerpt)}
+    return {"mime": found.mime, **_inspect_image(file, found, shown)}
 
 
 def _a(kind: str) -> str:
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
-def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> dict[str, Any]:
+def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow, *, excerpt: bool) -> dict[str, Any]:
     """Check that the clip is complete, and measure what plays. The demuxer is fixed: a file cannot select another."""
     import av
     import av.logging
@@ -277,7 +287,7 @@ def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
     av.logging.set_level(None)  # keep the libraries' messages off standard error
     broken = f"{shown} starts like {found.name} but cannot be decoded"
     hint = "it may be truncated: copy or export it again"
-    if problem := _unfinished(file, found):
+    if not excerpt and (problem := _unfinished(file, found)):
         raise MediaProblem(f"{shown} is not a complete video: {problem}", hint)
     try:
         with av.open(file, mode="r", format=found.decoder, options=FRAMES_ONLY) as container:
@@ -297,7 +307,7 @@ def _inspect_video(file: BinaryIO, found: _Format, shown: str, allow: Allow) -> 
         raise
     except (av.error.FFmpegError, EOFError, ValueError, OSError) as error:
         raise MediaProblem(f"{broken}: {getattr(error, 'strerror', None) or error}", hint) from None
-    if problem := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS):
+    if not excerpt and (problem := playback.cut_short(played, by_header=found.decoder not in _ISO_DECODERS)):
         raise MediaProblem(f"{shown} is not a complete video: {problem}", hint)
     return {**findings, "duration_s": round(played.length_s, 3) or None, "frames": played.frames or None}
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batchrunner.job import Job
+from batchrunner.storage.objects.address import ObjectAddress, is_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,8 @@ class Egress:
 
     host: of the service that gets the submissions; empty for the embedded sandbox, which sends nothing.
     files, file_bytes: inputs sent as data, counted once per submission. urls: number of different URLs that the
-    service is asked to fetch; url_hosts: their hosts. variables: environment variables whose values are in the
-    manifest. webhook: the host that gets the summary, None without a webhook.
+    service is asked to fetch; url_hosts: their hosts, and buckets. variables: environment variables whose values are
+    in the manifest. webhook: the host that gets the summary, None without a webhook.
     """
 
     host: str
@@ -47,5 +48,10 @@ def collect(jobs: Iterable[Job], host: str, variables: Sequence[str], webhook: s
                 file_bytes += media.size_bytes or 0
             else:
                 urls.add(media.uri)
-    hosts = tuple(sorted({urlsplit(url).hostname or "" for url in urls}))
+    hosts = tuple(sorted({_host(url) for url in urls}))
     return Egress(host, submissions, files, file_bytes, len(urls), hosts, tuple(variables), webhook)
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, or the bucket of an object."""
+    return ObjectAddress.parse(url).place if is_address(url) else urlsplit(url).hostname or ""

@@ -26,9 +26,10 @@ from batchrunner.app.doctor import (
     time_zone,
 )
 from batchrunner.errors import AccountFault, ExitStatus, UsageError
+from batchrunner.moments import Moment
 from batchrunner.providers.base import Balance
 from batchrunner.providers.endpoint import address_of
-from batchrunner.settings import Moment, resolve
+from batchrunner.settings import resolve
 from tests.conftest import NOW
 
 GB = 1 << 30

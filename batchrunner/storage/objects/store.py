@@ -3,7 +3,6 @@
 obstore is imported where a store is opened, so that commands without buckets neither need nor load it.
 """
 
-import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -180,7 +179,7 @@ class Objects:
         with _mapped(self._at(key)):
             try:
                 if await _size(file) <= MOST_CONDITIONAL_BYTES:
-                    body = await asyncio.to_thread(b"".join, pieces)
+                    body = await _joined(pieces)
                     await self._library.put_async(
                         self._store, key, body, mode="create", use_multipart=False, attributes=attributes
                     )
@@ -258,7 +257,15 @@ def _state(meta: Any) -> ObjectState:
     return ObjectState(meta["size"], meta["e_tag"], meta["version"])
 
 
+async def _joined(pieces: Iterator[bytes]) -> bytes:
+    import asyncio
+
+    return await asyncio.to_thread(b"".join, pieces)
+
+
 async def _size(file: Path) -> int:
+    import asyncio  # here: commands that only check a manifest do not load it
+
     return (await asyncio.to_thread(file.stat)).st_size
 
 

@@ -1,0 +1,96 @@
+"""Whole runs with inputs in buckets: secrets reach no file, and a link that has expired is signed anew."""
+
+import asyncio
+import http.client
+import json
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from batchrunner.job import Job
+from batchrunner.providers.base import Accepted
+from batchrunner.redaction import Redactor
+from batchrunner.storage.objects.inputs import ObjectInputs
+from batchrunner.storage.objects.signing import Links, SignedInputs
+from tests.conftest import MEDIA, make_job
+from tests.objects.conftest import ADMIN, Server
+from tests.soak.processes import call
+
+MANIFEST = """
+version: 1
+name: bucket
+provider: sandbox
+poll_interval: 200ms
+matrix: [{video: s3://clips/run/*.mp4, image: s3://clips/run/*.jpg, resolution: 480p}]
+"""
+
+
+@pytest.fixture(scope="module")
+def uploaded(server: Server) -> None:
+    import obstore
+
+    for name in ("bunny.mp4", "hopper.jpg", "astronaut.jpg"):
+        obstore.put(server.open()._store, f"run/{name}", MEDIA / name)
+
+
+def status_of(link: str) -> int:
+    address = urlsplit(link)
+    with closing(http.client.HTTPConnection(address.netloc, timeout=10)) as connection:
+        connection.request("GET", f"{address.path}?{address.query}")
+        return connection.getresponse().status
+
+
+@pytest.mark.usefixtures("uploaded")
+def test_a_batch_runs_with_inputs_in_a_bucket_and_writes_no_secret(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text(MANIFEST)
+    variables = server.environment() | {"BATCHRUNNER_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    (tmp_path / "quick.yaml").write_text("service: {duration: 300ms, logs: false}")
+    options = ("--allow-bucket", "clips", "--faults", "quick.yaml")
+    refused = call("validate", "batch.yaml", cwd=tmp_path, **variables)
+    assert refused.returncode == 2
+    assert "--allow-bucket s3://clips" in refused.stderr
+    done = call("run", "batch.yaml", "--log-format", "json", *options, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "output" / "bucket" / "report.json").read_text())
+    assert [job["inputs"]["video"]["source"] for job in report["jobs"]] == ["s3://clips/run/bunny.mp4"] * 2
+    assert all(job["inputs"]["video"]["duration_s"] for job in report["jobs"])
+    texts = [done.stdout.encode(), done.stderr.encode()]
+    texts += [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert len(texts) > 6
+    for secret in (*ADMIN, "X-Amz-Signature", "X-Amz-Credential"):
+        assert not [text[:100] for text in texts if secret.encode() in text]
+    again = call("run", "batch.yaml", *options, cwd=tmp_path, **variables)
+    assert "nothing to do" in again.stdout + again.stderr
+
+
+class Service:
+    """Keeps the link of the last submission."""
+
+    def __init__(self) -> None:
+        self.link = ""
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        self.link = job.inputs["video"].uri or ""
+        return Accepted(request_id, None)
+
+
+@pytest.mark.usefixtures("uploaded")
+def test_a_submission_after_the_link_has_expired_has_a_valid_link(server: Server) -> None:
+    service: Any = Service()
+    with ObjectInputs(server.access) as objects:
+        job = make_job(video=objects.get("video", "s3://clips/run/bunny.mp4"))
+    links = Links(server.access, 1.0, Redactor(), pytest.fail)
+    provider = SignedInputs(service, links, [job])
+    asyncio.run(provider.submit(job, "run.a.1"))
+    first = service.link
+    while status_of(first) == 200:
+        time.sleep(0.05)  # the server has a clock of its own
+    assert status_of(first) == 403
+    asyncio.run(provider.submit(job, "run.a.2"))
+    assert status_of(service.link) == 200
+    assert Redactor().text(first) == first, "only the redactor of the run knows the bucket"
+    assert links.redactor.text(first) != first
