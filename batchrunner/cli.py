@@ -248,7 +248,7 @@ def validate(
     """
     from functools import partial
 
-    from batchrunner.app.setup import access_of
+    from batchrunner.app.buckets import access_of
     from batchrunner.manifest import validate as validating
     from batchrunner.manifest.variables import read_allowed, read_assignments
     from batchrunner.storage.objects.inputs import ObjectInputs

@@ -499,3 +499,11 @@ def test_an_amount_without_a_currency_is_explained() -> None:
             resolve({"max_cost": value}, {}, {})
         assert "4USD" in caught.value.hint
         assert "max_credits" in caught.value.hint
+
+
+def test_a_link_lives_a_week_at_most() -> None:
+    assert resolve({"link_lifetime": "7d"}, {}, {}).link_lifetime_s == 7 * 86_400
+    for value in ("8d", "604801s"):
+        with pytest.raises(UsageError, match="--link-lifetime") as caught:
+            resolve({"link_lifetime": value}, {}, {})
+        assert "at most 7d" in caught.value.hint

@@ -17,6 +17,7 @@ from batchrunner.account.limits import limits_for, require_no_limits
 from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
 from batchrunner.app import price_list, rehearsal
+from batchrunner.app.buckets import access_of
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
@@ -40,7 +41,6 @@ from batchrunner.providers.endpoint import address_of, base_url_of, host_of, wea
 from batchrunner.report import writer
 from batchrunner.settings import Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
-from batchrunner.storage.objects.address import AllowedBuckets
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
@@ -137,12 +137,6 @@ def load(
 def names_of(value: object) -> tuple[str, ...]:
     """Return the values of a repeatable option. The Python API also takes a single text."""
     return (value,) if isinstance(value, str) else tuple(map(str, cast(Sequence[str], value or ())))
-
-
-def access_of(environment: Mapping[str, str], buckets: Sequence[str]) -> Access:
-    """Return how buckets may be reached: those of config.yaml and `buckets`. Raises UsageError, ManifestError."""
-    allowed = AllowedBuckets.of(config.buckets(config_file(environment)), buckets)
-    return Access(allowed, environment)
 
 
 def _options(

@@ -255,7 +255,7 @@ def _choices(key: str, value: Any, place: int, allow_empty: bool, context: _RowC
                 context.findings.error(key, element_place, problem.message, problem.hint)
                 continue
             if not matches and not allow_empty:
-                hint = "local patterns are relative to the manifest; 'allow_empty: true' allows this"
+                hint = "patterns are relative to the manifest; 'allow_empty: true' allows this"
                 context.findings.error("no-match", element_place, f"no file matches {element}", hint)
             yield from ((match, element_place) for match in matches)
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.account.config import load, on_clip
+from batchrunner.account.config import buckets, load, on_clip
 from batchrunner.account.limits import Limits, day_of, limits_for, month_of, next_day_at, over_budget
 from batchrunner.account.names import account_of
 from batchrunner.errors import ManifestError, UsageError
@@ -46,6 +46,18 @@ def test_the_user_s_hook_is_read(tmp_path: Path) -> None:
 def test_a_hook_that_is_no_command_is_an_error(tmp_path: Path, hook: str) -> None:
     with pytest.raises(ManifestError) as caught:
         on_clip(written(tmp_path, f"on_clip: {hook}"))
+    assert caught.value.diagnostics
+
+
+def test_the_buckets_of_the_user_are_read(tmp_path: Path) -> None:
+    assert buckets(tmp_path / "config.yaml") == ()
+    assert buckets(written(tmp_path, "buckets: [clips, gs://other]")) == ("clips", "gs://other")
+
+
+@pytest.mark.parametrize("named", ["clips", "[s3://clips/prefix]", "['a b']", "{clips: yes}", "[3]"])
+def test_buckets_that_are_none_are_an_error(tmp_path: Path, named: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        buckets(written(tmp_path, f"buckets: {named}"))
     assert caught.value.diagnostics
 
 

@@ -360,6 +360,18 @@ def test_the_fingerprint_of_each_kind_of_input_is_a_promise(
     assert (entry.job.fingerprint, entry.id) == (fingerprint, id_)
 
 
+def test_the_fingerprint_of_an_object_is_its_address_and_its_etag() -> None:
+    """The literal is a promise too. A signed link and what a probe measures are not part of it."""
+    clip = Media("video", "s3://clips/a.mp4", uri="s3://clips/a.mp4", etag="9dd4e461268c8034f5c8564e155c67a6")
+    image = Media("image", IMAGE, uri=IMAGE)
+    expected = fingerprint(MODEL, {"video": clip, "image": image}, complete({}))
+    assert expected == "sha256:43219dc99a23d0db1bd02db828b1ad4f85d00e69ddf5459f8940002b7eb4aa1e"
+    measured = clip._replace(size_bytes=1, duration_s=2.0, frames=60, source="shown")
+    assert fingerprint(MODEL, {"video": measured, "image": image}, complete({})) == expected
+    for change in (clip._replace(etag="other"), clip._replace(uri="s3://clips/b.mp4"), clip._replace(etag=None)):
+        assert fingerprint(MODEL, {"video": change, "image": image}, complete({})) != expected
+
+
 def test_the_batch_knows_the_manifests_hash(tmp_path: Path) -> None:
     batch = loaded(tmp_path, [job()])
     assert batch.sha256 == hashlib.sha256(batch.path.read_bytes()).hexdigest()

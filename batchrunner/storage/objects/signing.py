@@ -22,6 +22,7 @@ from batchrunner.providers.base import (
     Provider,
     Submissions,
 )
+from batchrunner.providers.endpoint import on_this_machine
 from batchrunner.redaction import Redactor
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 from batchrunner.storage.objects.store import Access, Objects, open_store
@@ -113,6 +114,9 @@ class SignedInputs:
             hint = "as it was, --retry-failed submits it; changed, it counts as another job in the next run"
             raise LocalFault("input_changed", f"{address} {what}", hint)
         link = await objects.sign(address.key, self._lifetime(objects, address))
+        if not link.startswith("https:") and not on_this_machine(link):
+            message = f"links to {address.place} begin with http:, and the service fetches only https links"
+            raise LocalFault("bucket_refused", message, "Set AWS_ENDPOINT_URL to the https address of the store.")
         self._remember(address, link, objects)
         return media._replace(uri=link)
 

@@ -20,15 +20,17 @@ from tests.conftest import NOW, make_job
 
 CLIP = Media("video", "s3://clips/in/a.mp4", uri="s3://clips/in/a.mp4", etag="e1", size_bytes=10)
 KEYS = Credentials("AKIATESTKEY0000", "secret-0123456789")
-HOST = "https://store.example"
+HOST = "https://store.example"  # no request is sent to it
 DAY_S = 86_400.0
 
 
 class Bucket:
     """A bucket with one object. Each link is another one."""
 
-    def __init__(self, state: ObjectState | CallError | None, keys: Credentials | None = KEYS) -> None:
-        self.state, self.keys = state, keys
+    def __init__(
+        self, state: ObjectState | CallError | None, keys: Credentials | None = KEYS, host: str = HOST
+    ) -> None:
+        self.state, self.keys, self.host = state, keys, host
         self.lifetimes: list[float] = []
 
     def credentials(self) -> Credentials | None:
@@ -41,7 +43,7 @@ class Bucket:
 
     async def sign(self, key: str, lifetime: float) -> str:
         self.lifetimes.append(lifetime)
-        return f"{HOST}/clips/{key}?X-Amz-Credential=AKIATESTKEY0000&X-Amz-Signature=5167{len(self.lifetimes)}"
+        return f"{self.host}/clips/{key}?X-Amz-Credential=AKIATESTKEY0000&X-Amz-Signature=5167{len(self.lifetimes)}"
 
 
 class Service:
@@ -130,6 +132,15 @@ def test_a_bucket_that_is_not_allowed_is_refused_before_the_submission() -> None
         batch.submit()
     assert "--allow-bucket s3://clips" in caught.value.hint
     assert batch.service.jobs == []
+
+
+def test_a_link_that_the_service_cannot_fetch_is_not_submitted() -> None:
+    batch = Batch(Bucket(ObjectState(10, '"e1"'), host="http://store.example"))
+    with pytest.raises(LocalFault, match="only https") as caught:
+        batch.submit()
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+    assert batch.service.jobs == []
+    assert Batch(Bucket(ObjectState(10, '"e1"'), host="http://127.0.0.1:1")).submit()
 
 
 @pytest.mark.parametrize(
