@@ -135,9 +135,9 @@ def _compare_units(
 ) -> dict[str, WrittenFile]:
     files = {}
     for unit in units:
+        file = _hashed(unit, on_bytes)  # first: a unit may not be in the data set because its media is refused
         if unit.name not in listed:
             raise _other(out, f"it has no {unit.name}")
-        file = _hashed(unit, on_bytes)
         if file.sha256 != listed[unit.name]:
             raise _other(out, f"{unit.name} differs")
         if _digest_of(out / unit.name, on_bytes) != file.sha256:

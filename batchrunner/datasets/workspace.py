@@ -18,7 +18,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -121,7 +121,10 @@ class Workspace:
 
     def __enter__(self) -> Self:
         try:
-            self._prepare()
+            with ExitStack() as undo:
+                undo.callback(self._close)
+                self._prepare()
+                undo.pop_all()
         except OSError as error:
             if error.errno in durable_files.FULL:
                 raise self._fault(error) from error
@@ -133,6 +136,9 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
