@@ -14,9 +14,9 @@ from typing import Any, Self, TextIO
 
 from batchrunner.app.signs import require_trusted
 from batchrunner.app.status import no_batch
-from batchrunner.datasets import card
 from batchrunner.datasets.batches import Batch, read_batch
 from batchrunner.datasets.collect import Choice, Collection, Refusal
+from batchrunner.datasets.details import missing
 from batchrunner.datasets.export import Exported, NothingToExport, compare, write
 from batchrunner.datasets.formats import FORMATS, Format, FormatOptions
 from batchrunner.datasets.splits import Splits
@@ -151,7 +151,7 @@ def _summary(collection: Collection, form: Format, exported: Exported, out: Path
     empty = [split for split in collection.splits if not collection.count(split)]
     if empty:
         lines.append(f"no clip fell to {', '.join(empty)}: the card leaves the empty split out")
-    if lacking := card.missing(collection.description.details):
+    if lacking := missing(collection.description.details):
         names = ", ".join(lacking)
         lines.append(f"the card lacks {names}: name them in the manifest's dataset block, or in README.md")
     if not exported.is_new:

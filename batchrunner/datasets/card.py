@@ -8,6 +8,7 @@ licence or text is made up. A split without clips is left out of the head, becau
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from batchrunner.datasets.details import WANTED, missing
 from batchrunner.datasets.items import Dataset, Dtype
 from batchrunner.formatting import printable, redacted
 
@@ -19,12 +20,6 @@ _SIZES = (
     (10_000_000, "1M<n<10M"),
 )
 _TAGS = ("synthetic", "video")
-# Keys of the `dataset` block that a published data set should have.
-WANTED: Mapping[str, str] = {
-    "license": "the licence under which the clips may be used",
-    "pretty_name": "the name of the data set for people",
-    "description": "what the data set shows and what it is for",
-}
 
 
 class FormatOfCard(Protocol):
@@ -35,11 +30,6 @@ class FormatOfCard(Protocol):
     def data_files(self, split: str) -> str:
         """Return the pattern of a split's files."""
         ...
-
-
-def missing(details: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of the `dataset` block that are missing."""
-    return tuple(name for name in WANTED if not details.get(name))
 
 
 def card(dataset: Dataset, form: FormatOfCard) -> bytes:

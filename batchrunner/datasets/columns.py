@@ -34,6 +34,7 @@ _LAST: Mapping[str, Dtype] = {
     "batch": "string",
     "provider": "string",
     "service": "string",
+    "run_id": "string",
     "verdict": "string",
     "rating": "int64",
     "marks": "string",
@@ -106,7 +107,7 @@ class Columns:
 
     def values(self, row: Mapping[str, Any], ids: Iterable[str], head: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a row. head: of its report."""
-        verdict = row["verdict"] or {}
+        verdict, rendered_by = row["verdict"] or {}, row.get("rendered_by") or {}
         found: dict[str, Any] = {
             "id": row["id"],
             "ids": list(ids),
@@ -124,7 +125,8 @@ class Columns:
             "completed_at": row["attempts"][-1].get("completed_at") if row["attempts"] else None,
             "batch": head["name"],
             "provider": head["provider"],
-            "service": head.get("service"),
+            "service": rendered_by.get("service") or head.get("service"),
+            "run_id": rendered_by.get("run_id"),
             "verdict": verdict.get("verdict"),
             "rating": verdict.get("rating"),
             "marks": "; ".join(mark["kind"] for mark in (row["quality"] or {}).get("marks") or ()),

@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 
 from batchrunner.datasets import card, sums
 from batchrunner.datasets.collect import Collection
+from batchrunner.datasets.croissant import croissant
 from batchrunner.datasets.formats import Format, MediaRefused, Unit, recipe_of
 from batchrunner.datasets.items import Dataset
 from batchrunner.datasets.sums import SUMS
@@ -92,6 +93,7 @@ def _media_bytes(form: Format, dataset: Dataset) -> int:
 def closing_units(dataset: Dataset, form: Format, files: Mapping[str, WrittenFile]) -> Iterator[Unit]:
     """Yield the files that describe the data set. files: all files of its format."""
     yield content_unit("README.md", card.card(dataset, form))
+    yield content_unit("croissant.json", croissant(dataset, form.name, files))
 
 
 def content_unit(name: str, content: bytes) -> Unit:

@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from batchrunner.datasets.batches import Batch, read_batch
-from batchrunner.job import Entry, Job, Media, Record, State
+from batchrunner.job import Entry, Job, Media, Record, Run, State
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.witness import Witness
 from batchrunner.review.verdicts import Verdict, VerdictLog
@@ -41,17 +42,25 @@ class Sample:
         return f"clip of {self.id}".encode() if self.content == b"" else self.content
 
 
-def make_batch(folder: Path, samples: Iterable[Sample], *, finished: bool = True, name: str = "heroes") -> RunDir:
-    """Make a run directory `folder`/run with these jobs. Their inputs are in `folder`/media."""
+def make_batch(
+    folder: Path,
+    samples: Iterable[Sample],
+    *,
+    finished: bool = True,
+    name: str = "heroes",
+    settings: Mapping[str, Any] | None = None,
+) -> RunDir:
+    """Make a run directory `folder`/run with these jobs. Their inputs are in `folder`/media. settings: of the run."""
     samples = list(samples)
     rundir = RunDir(folder / "run")
     rundir.make()
     (folder / "media").mkdir(exist_ok=True)
-    asyncio.run(_fill(rundir, folder, samples, finished=finished, name=name))
+    run = make_run(manifest_path=str(folder / "batch.yaml"), name=name, settings_json=json.dumps(settings or {}))
+    asyncio.run(_fill(rundir, folder, samples, run, finished=finished))
     return rundir
 
 
-async def _fill(rundir: RunDir, folder: Path, samples: list[Sample], *, finished: bool, name: str) -> None:
+async def _fill(rundir: RunDir, folder: Path, samples: list[Sample], run: Run, *, finished: bool) -> None:
     entries, records = [], {}
     for number, sample in enumerate(samples):
         job = _job(folder, sample)
@@ -62,7 +71,6 @@ async def _fill(rundir: RunDir, folder: Path, samples: list[Sample], *, finished
         if sample.clip is not None:
             (rundir.path / entries[-1].file).write_bytes(sample.clip)
     journal = Journal(rundir.journal, Inline(), Witness(rundir.witness, Disk()))
-    run = make_run(manifest_path=str(folder / "batch.yaml"), name=name)
     await journal.begin(run, entries, list[Record](records.values()))
     if finished:
         await journal.finish(replace(run, finished_at=2.0, exit_status=0))

@@ -1,0 +1,1 @@
+"""Data sets in the loaders of other projects."""
