@@ -41,7 +41,8 @@ PURE_MODULES = {
         )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
-    *(f"datasets.{name}" for name in ("card", "columns", "filenames", "inferred_types", "items", "splits", "sums")),
+    *(f"datasets.{name}" for name in ("card", "columns", "croissant", "details", "filenames", "inferred_types")),
+    *(f"datasets.{name}" for name in ("items", "splits", "sums")),
     *(
         "journal.rows",
         "journal.statements",

@@ -148,13 +148,13 @@ def croissant(dataset: Dataset, format_name: str, files: Mapping[str, NamedFile]
 
 def _description(dataset: Dataset) -> str:
     details = dataset.description.details
-    parts = [str(details["description"]).strip()] if details.get("description") else []
-    parts.append("The clips of this data set are synthetic: a generation service rendered them.")
+    sentences = [str(details["description"]).strip()] if details.get("description") else []
+    sentences.append("The clips of this data set are synthetic: a generation service rendered them.")
     if any(report["provider"] == "sandbox" for report in dataset.description.reports):
-        parts.append("Some of them are stand-ins of a rehearsal, which no model rendered.")
+        sentences.append("Some of them are stand-ins of a rehearsal, which no model rendered.")
     if lacking := missing(details):
-        parts.append(f"Not stated by the author of this data set: {', '.join(lacking)}.")
-    return "\n\n".join(parts)
+        sentences.append(f"Not stated by the author of this data set: {', '.join(lacking)}.")
+    return "\n\n".join(sentences)
 
 
 def _stated(details: Mapping[str, Any]) -> JSON:
@@ -304,10 +304,10 @@ def _file_set(name: str, files: list[str], pattern: str) -> JSON:
 def _folder(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) -> _Source:
     table = files[f"{split}/metadata.jsonl"]
     distribution = [_file_object(table)]
-    for part in ("clips", "inputs"):
-        names = [name for name in files if name.startswith(f"{split}/{part}/")]
+    for kind in ("clips", "inputs"):
+        names = [name for name in files if name.startswith(f"{split}/{kind}/")]
         if names:
-            distribution.append(_file_set(f"{split}-{part}-files", names, f"{split}/{part}/*"))
+            distribution.append(_file_set(f"{split}-{kind}-files", names, f"{split}/{kind}/*"))
     if len(distribution) > 2:
         distribution[1]["prov:wasDerivedFrom"] = {"@id": distribution[2]["@id"]}
     names = ["file_name"]
