@@ -6,6 +6,7 @@ Nothing here may sleep or open a connection beyond loopback.
 import io
 import itertools
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time for tests that need one
 _TESTS = itertools.count()
+_MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
 
 
 # Tests that take long, longest first. Most of them start real processes and take real time.
@@ -42,14 +44,31 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_configure() -> None:
-    """Restore SIGINT's default for the programs under test.
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Restore SIGINT's default for the programs under test, and select the folders of the tests.
 
-    A shell that starts the tests in the background ignores it.
+    A shell that starts the tests in the background ignores SIGINT.
     """
+    if not config.option.basetemp and not hasattr(config, "workerinput"):
+        config.option.basetemp = _folder_in_memory(config)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # No test writes to the user's own state folder. Workers share their controller's.
     os.environ.setdefault("XDG_STATE_HOME", tempfile.mkdtemp(prefix="batchrunner-tests-"))
+
+
+def _folder_in_memory(config: pytest.Config) -> str | None:
+    """Return a new folder for temporary files in memory, or None if there is not enough of it.
+
+    Thousands of tests flush files. Flushing to a real disk would take a large part of their time, and shows nothing:
+    what a power cut leaves is tested on a simulated disk.
+    """
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < _MEMORY_BYTES:
+        return None
+    folder = tempfile.mkdtemp(prefix="batchrunner-tests-", dir=memory)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return folder
 
 
 @pytest.fixture(autouse=True)

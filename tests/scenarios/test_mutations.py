@@ -184,12 +184,12 @@ MUTATIONS: list[tuple[Patch, int]] = [
     (id_only_in_memory, 42),
     (a_believer_of_replies_for_others, 2),
     (a_believer_of_the_first_reply_without_an_id, 31),
-    (a_failure_is_seen_once, 11),
+    (a_failure_is_seen_once, 32),
     (a_completion_without_a_link_is_seen_once, 32),
     (every_answer_without_success_is_a_refusal, 2),
     (a_witness_that_is_not_written, 44),
     (a_journal_that_is_gone_is_made_anew, 44),
-    (recovering_holds_nothing, 56),
+    (recovering_holds_nothing, 89),
 ]
 
 

@@ -46,10 +46,10 @@ class Batch:
         report: dict[str, Any] = json.loads((self.output / "report.json").read_bytes())
         return report
 
-    def start(self, *options: str) -> Command:
-        """Start `batchrunner run`."""
+    def start(self, *options: str, forked: bool = False) -> Command:
+        """Start `batchrunner run`. forked: as a fork of a loaded process (`Command`)."""
         arguments: list[str | Path] = ["run", self.manifest, "--output", self.output, *options]
-        return Command(arguments, self.folder, self.folder / "run.log", **self.environment)
+        return Command(arguments, self.folder, self.folder / "run.log", forked=forked, **self.environment)
 
     def run(self, *options: str) -> int:
         """Run `batchrunner run` to its end and return its status."""

@@ -124,12 +124,13 @@ def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
     """Yield files that differ from the service's clips, do not decode or have no row, and rows without their file."""
     completed = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
     delivered = {row["file"]: row for row in rows if row["state"] == "succeeded"}
+    orders = batch.orders()
     for path in batch.output.glob("*.mp4"):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         row = delivered.pop(path.name, None)
         if row is None:
             yield f"{path.name} belongs to no job that succeeded"
-        elif (marks.read(path.read_bytes()) or {}).get("fingerprint") != batch.orders()[row["id"]]:
+        elif (marks.read(path.read_bytes()) or {}).get("fingerprint") != orders[row["id"]]:
             yield f"{path.name} is another job's clip"
         elif digest != row["sha256"] or digest != completed.get(row["generation_id"]):
             yield f"{path.name} is not what the report says, or not what the service made"

@@ -1,5 +1,6 @@
 """The two programs as processes: `Service`, the sandbox, and `command`, the batchrunner of this environment."""
 
+import atexit
 import json
 import os
 import signal
@@ -8,9 +9,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from tests.soak import forks
 
 DEADLINE_S = 120.0  # for operations that take seconds; only a failing test waits so long
 _ANSWER_S = 10.0
@@ -60,6 +64,16 @@ def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -
     raise TimeoutError(f"{what}: not within {DEADLINE_S:.0f} s")
 
 
+@cache
+def _server() -> forks.Forks | None:
+    """Return the server of forked runs, or None where runs have to be executed."""
+    if not forks.available() or Path(command()[0]).name != "batchrunner":
+        return None
+    server = forks.Forks(environment())
+    atexit.register(server.close)
+    return server
+
+
 def _hears_interrupts() -> None:
     """Restore SIGINT, which a background shell ignores for the tests and for the processes that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,16 +82,23 @@ def _hears_interrupts() -> None:
 class Command:
     """A run of the command that can be signalled. A context manager that kills the run at the end.
 
-    Its output is appended to `log`, so that no pipe can fill up.
+    Its output is appended to `log`, so that no pipe can fill up. forked: it is a fork of a process that has loaded the
+    package (`tests.soak.forks`), where the system and its environment allow that. Otherwise it is executed.
     """
 
-    def __init__(self, arguments: list[str | Path], cwd: Path, log: Path, **more: str) -> None:
+    def __init__(self, arguments: list[str | Path], cwd: Path, log: Path, *, forked: bool = False, **more: str) -> None:
         self._log: IO[bytes] = log.open("ab")
         self.log = log
         self._from = log.stat().st_size
+        self.process: subprocess.Popen[bytes] | forks.ForkedProcess
+        argv = [*command(), *map(str, arguments)]
+        server = _server() if forked else None
+        if server and server.can_start(environment(**more)):
+            self.process = server.start(argv, cwd, environment(**more), self._log.fileno())
+            return
         try:
             self.process = subprocess.Popen(
-                [*command(), *map(str, arguments)],
+                argv,
                 cwd=cwd,
                 env=environment(**more),
                 stdin=subprocess.DEVNULL,
@@ -153,7 +174,8 @@ class Service:
         """Start it, and return when it listens."""
         state = self._folder / "service"
         arguments: list[str | Path] = ["sandbox", "--port", str(self.port), "--state", state, *self._options]
-        self._process = Command(arguments, self._folder, self._folder / "service.log", **self._environment)
+        log = self._folder / "service.log"
+        self._process = Command(arguments, self._folder, log, forked=True, **self._environment)
         self._process.says("its ledger")
         line = next(line for line in self._process.output.splitlines() if "listening on" in line)
         self.port = int(line.rpartition(":")[2])

@@ -28,7 +28,9 @@ _STOPS_A_BATCH = 25
 _SERVICE = "service: {render: tiny}\nslow: [{reply: 100ms}]"
 _DURATION = "2s"  # of a generation: so slow that a batch outlives all of its stops
 _LATEST_S = 0.9  # a run is stopped at a uniformly random moment between its start and this time
-_AT_THE_START = 0.1  # the share of kills that occur while the interpreter still imports
+# The share of runs that are executed. The others are forked from a loaded process, which takes a quarter of the CPU.
+# A kill of an executed run may come while the interpreter still imports. The last run of a batch is executed.
+_EXECUTED = 0.1
 _ENDS_S = 60.0  # a clean stop takes less
 _LIES = 0.2  # the share of calls with a lie, if the service lies
 _GIVES_UP = {2, 3, 5}  # statuses of a run whose disk fails
@@ -130,8 +132,9 @@ class _Life:
     def _run(self) -> int | None:
         """Start a run and stop it unless it ends before. Return the batch's status once it is done."""
         self.runs += 1
-        with self.batch.start(*_slots(self.plan, self.batch)) as command:
-            if self.plan.stop in CLEAN or self.rng.random() > _AT_THE_START:
+        executed = self.rng.random() < _EXECUTED
+        with self.batch.start(*_slots(self.plan, self.batch), forked=not executed) as command:
+            if self.plan.stop in CLEAN or not executed:
                 _holds_the_lock(self.batch, command)
             if self._lasts(command):
                 command.process.send_signal(self.plan.stop)
@@ -143,7 +146,8 @@ class _Life:
                 return status
             met = submitting(self.batch) - self.active
             self.active |= met
-            if not met:  # on a busy machine runs start late: without this, no kill would meet a submission
+            if not met and self.plan.stop not in CLEAN:
+                # On a busy machine runs start late: without this, no kill would meet a submission.
                 self.latest_s = min(_LATEST_S * 4, self.latest_s * 1.15)
             if self.faults and ended in _GIVES_UP:  # by itself, because its disk failed
                 return None

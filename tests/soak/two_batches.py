@@ -17,7 +17,7 @@ from batchrunner.journal import journal
 from tests.soak.batch import Batch, make_batch
 from tests.soak.oracle import Figures, _bad_files, _forbidden_output, _untrue, submitting
 from tests.soak.processes import Service
-from tests.soak.soak import _DURATION, _ENDS_S, _LATEST_S, _SERVICE, _STOPS_A_BATCH, Plan, _holds_the_lock
+from tests.soak.soak import _DURATION, _ENDS_S, _EXECUTED, _LATEST_S, _SERVICE, _STOPS_A_BATCH, Plan, _holds_the_lock
 
 _CAP = 10  # of the account, besides the slots of jobs in doubt
 _SLOTS_FREE_S = 2400.0
@@ -85,7 +85,7 @@ class _Pair:
         """Start and kill runs of one batch until it has ended, or the pair has met its share of kills."""
         while self.hits < self.stops:
             self.runs += 1
-            with batch.start(*self._options(batch)) as command:
+            with batch.start(*self._options(batch), forked=rng.random() >= _EXECUTED) as command:
                 _holds_the_lock(batch, command)
                 if command.ended_within(rng.uniform(0.0, 2 * _LATEST_S)):
                     if command.end(_ENDS_S) in (0, 1):

@@ -20,10 +20,10 @@ def raw_deflate(content: bytes) -> bytes:
 
 def unpacked(names: list[str], body: bytes, block_bytes: int) -> bytes:
     unpacker = Unpacker(names)
-    content = b""
+    pieces: list[bytes] = []
     for at in range(0, len(body), block_bytes):
-        content += b"".join(unpacker.feed(body[at : at + block_bytes]))
-    return content + b"".join(unpacker.end())
+        pieces += unpacker.feed(body[at : at + block_bytes])
+    return b"".join([*pieces, *unpacker.end()])
 
 
 @pytest.mark.parametrize(

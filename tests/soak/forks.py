@@ -1,0 +1,222 @@
+"""Runs of the command that start without loading the interpreter and the package again.
+
+A server process loads the package once, and forks itself for each run. A forked run is a process of its own with its
+own id, session, files and threads: a signal or SIGKILL ends it as it ends an executed one. After the fork, it continues
+in the command's entry point, and the interpreter ends as usual.
+"""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parent.parent.parent
+# An interpreter and its libraries read these while they start: a run that changes one of them is executed.
+_READ_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG", "MALLOC", "OPENBLAS", "OMP_", "MKL_")
+_CODE = """
+import sys
+from tests.soak.forks import serve
+serve(int(sys.argv[1]))
+from batchrunner.__main__ import main
+main()
+"""
+_LOADED = ("av", "encodings.unicode_escape", "jinja2", "PIL.Image", "xml.etree.ElementTree")  # besides the package
+_LENGTH = struct.Struct("!I")
+
+
+def available() -> bool:
+    """Return whether this system can fork a loaded interpreter safely. macOS cannot: its libraries use threads."""
+    return sys.platform.startswith("linux")
+
+
+class ForkedProcess:
+    """A forked run, with the interface of `subprocess.Popen`, as far as tests use it."""
+
+    def __init__(self, pid: int, replies: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._replies = replies
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        """Return the status, or None while the run is active."""
+        return self._read_status(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the status. Raises subprocess.TimeoutExpired."""
+        status = self._read_status(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired("batchrunner", timeout or 0.0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the run has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _read_status(self, longest_s: float | None) -> int | None:
+        with self._lock:
+            if self.returncode is None:
+                self._replies.settimeout(max(longest_s, 1e-4) if longest_s is not None else None)
+                try:
+                    self.returncode = int(_received(self._replies))
+                except TimeoutError:
+                    return None
+                self._replies.close()
+            return self.returncode
+
+
+class Forks:
+    """The server process. It ends with the process that made it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = _read_at_start(environment)
+        self._lock = threading.Lock()
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, str(theirs.fileno())],
+                cwd=ROOT,
+                env={**environment, "OPENBLAS_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        assert _received(self._requests) == b"ready"
+
+    def can_start(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the interpreter of a run with this environment starts like the server's."""
+        return _read_at_start(environment) == self._environment
+
+    def start(self, arguments: list[str], cwd: Path, environment: Mapping[str, str], output: int) -> ForkedProcess:
+        """Start a run in a session of its own. output: the file descriptor of its standard output and error."""
+        request = json.dumps({"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}).encode()
+        mine, theirs = socket.socketpair()
+        with theirs, self._lock:
+            socket.send_fds(self._requests, [_LENGTH.pack(len(request))], [output, theirs.fileno()])
+            self._requests.sendall(request)
+        return ForkedProcess(int(_received(mine)), mine)
+
+    def close(self) -> None:
+        """End the server."""
+        self._requests.close()
+        self._process.wait()
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
+def _send(to: socket.socket, content: bytes) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # the test does not wait for this run
+        to.sendall(_LENGTH.pack(len(content)) + content)
+
+
+def _received(from_: socket.socket) -> bytes:
+    """Receive one message. Raises EOFError, and TimeoutError if it does not begin in time."""
+    head = from_.recv(_LENGTH.size)
+    from_.settimeout(None)
+    return _exactly(from_, _LENGTH.unpack(head)[0]) if head else _ended()
+
+
+def _exactly(from_: socket.socket, size_bytes: int) -> bytes:
+    content = b""
+    while len(content) < size_bytes:
+        content += from_.recv(size_bytes - len(content)) or _ended()
+    return content
+
+
+def _ended() -> NoReturn:
+    raise EOFError("the server of forked runs has ended")
+
+
+# In the server process
+
+
+def serve(descriptor: int) -> None:
+    """Fork a run for each request. Return in the run, and end the process when no more requests can come."""
+    import gc
+    import importlib
+    import pkgutil
+
+    package = importlib.import_module("batchrunner")
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, "batchrunner.")]
+    for name in (*_LOADED, *modules):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a run would copy the memory of all these objects
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread only"  # noqa: PTH208
+    requests = socket.socket(fileno=descriptor)
+    ends, wakes = socket.socketpair()
+    for end in (ends, wakes):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    active: dict[int, socket.socket] = {}
+    _send(requests, b"ready")
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        selector.register(ends, selectors.EVENT_READ)
+        while True:
+            ready = [key.fileobj for key, _ in selector.select()]
+            if ends in ready:
+                ends.recv(1 << 12)
+                _report_ends(active)
+            if requests in ready:
+                head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 2)
+                if not head:
+                    os._exit(0)
+                request = json.loads(_exactly(requests, _LENGTH.unpack(head)[0]))
+                output, replies = descriptors[0], socket.socket(fileno=descriptors[1])
+                pid = os.fork()
+                if not pid:
+                    break
+                os.close(output)
+                active[pid] = replies
+                _send(replies, str(pid).encode())
+    for inherited in (requests, ends, wakes, replies, *active.values()):
+        inherited.close()
+    _become(request, output)
+
+
+def _report_ends(active: dict[int, socket.socket]) -> None:
+    """Send the status of each run that has ended."""
+    while active:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with active.pop(pid) as replies:
+            _send(replies, str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become(request: dict[str, Any], output: int) -> None:
+    """Give this process what an executed run would have."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    sys.argv[:] = request["arguments"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
