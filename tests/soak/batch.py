@@ -51,9 +51,9 @@ class Batch:
         arguments: list[str | Path] = ["run", self.manifest, "--output", self.output, *options]
         return Command(arguments, self.folder, self.folder / "run.log", forked=forked, **self.environment)
 
-    def run(self, *options: str) -> int:
+    def run(self, *options: str, forked: bool = True) -> int:
         """Run `batchrunner run` to its end and return its status."""
-        with self.start(*options) as command:
+        with self.start(*options, forked=forked) as command:
             return command.end()
 
     def log(self) -> str:

@@ -103,12 +103,14 @@ class Forks:
         """Return whether the interpreter of a run with this environment starts like the server's."""
         return _read_at_start(environment) == self._environment
 
-    def start(self, arguments: list[str], cwd: Path, environment: Mapping[str, str], output: int) -> ForkedProcess:
-        """Start a run in a session of its own. output: the file descriptor of its standard output and error."""
+    def start(
+        self, arguments: list[str], cwd: Path, environment: Mapping[str, str], output: int, errors: int
+    ) -> ForkedProcess:
+        """Start a run in a session of its own. output, errors: the descriptors of its standard output and error."""
         request = json.dumps({"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}).encode()
         mine, theirs = socket.socketpair()
         with theirs, self._lock:
-            socket.send_fds(self._requests, [_LENGTH.pack(len(request))], [output, theirs.fileno()])
+            socket.send_fds(self._requests, [_LENGTH.pack(len(request))], [output, errors, theirs.fileno()])
             self._requests.sendall(request)
         return ForkedProcess(int(_received(mine)), mine)
 
@@ -150,17 +152,7 @@ def _ended() -> NoReturn:
 
 def serve(descriptor: int) -> None:
     """Fork a run for each request. Return in the run, and end the process when no more requests can come."""
-    import gc
-    import importlib
-    import pkgutil
-
-    package = importlib.import_module("batchrunner")
-    modules = [module.name for module in pkgutil.walk_packages(package.__path__, "batchrunner.")]
-    for name in (*_LOADED, *modules):
-        if not name.endswith("__main__"):
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # a collection in a run would copy the memory of all these objects
+    _load()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread only"  # noqa: PTH208
     requests = socket.socket(fileno=descriptor)
@@ -180,20 +172,36 @@ def serve(descriptor: int) -> None:
                 ends.recv(1 << 12)
                 _report_ends(active)
             if requests in ready:
-                head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 2)
+                head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
                 if not head:
                     os._exit(0)
                 request = json.loads(_exactly(requests, _LENGTH.unpack(head)[0]))
-                output, replies = descriptors[0], socket.socket(fileno=descriptors[1])
+                replies = socket.socket(fileno=descriptors.pop())
                 pid = os.fork()
                 if not pid:
                     break
-                os.close(output)
+                for stream in descriptors:
+                    os.close(stream)
                 active[pid] = replies
                 _send(replies, str(pid).encode())
     for inherited in (requests, ends, wakes, replies, *active.values()):
         inherited.close()
-    _become(request, output)
+    _become(request, *descriptors)
+
+
+def _load() -> None:
+    """Import the package and what its functions import."""
+    import gc
+    import importlib
+    import pkgutil
+
+    package = importlib.import_module("batchrunner")
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, "batchrunner.")]
+    for name in (*_LOADED, *modules):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a run would copy the memory of all these objects
 
 
 def _report_ends(active: dict[int, socket.socket]) -> None:
@@ -206,7 +214,7 @@ def _report_ends(active: dict[int, socket.socket]) -> None:
             _send(replies, str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(request: dict[str, Any], output: int) -> None:
+def _become(request: dict[str, Any], output: int, errors: int) -> None:
     """Give this process what an executed run would have."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -216,7 +224,8 @@ def _become(request: dict[str, Any], output: int) -> None:
     os.environ.update(request["environment"])
     time.tzset()
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     os.close(output)
+    os.close(errors)
     sys.argv[:] = request["arguments"]
     sys.path[0] = str(Path(sys.argv[0]).parent)

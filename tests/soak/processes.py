@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -36,18 +37,31 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "NO_COLOR": "1", **more}
 
 
-def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end. more: further environment."""
-    return subprocess.run(
-        [*command(), *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def call(*arguments: str | Path, cwd: Path, forked: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end. forked: as in `Command`. more: further environment."""
+    argv = [*command(), *map(str, arguments)]
+    variables = environment(**more)
+    server = _server() if forked else None
+    if not server or not server.can_start(variables):
+        return subprocess.run(
+            argv,
+            cwd=cwd,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = server.start(argv, cwd, variables, output.fileno(), errors.fileno())
+        try:
+            status = process.wait(DEADLINE_S)
+        finally:
+            process.kill()
+        for file in (output, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess(argv, status, output.read(), errors.read())
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -> Any:
@@ -94,7 +108,7 @@ class Command:
         argv = [*command(), *map(str, arguments)]
         server = _server() if forked else None
         if server and server.can_start(environment(**more)):
-            self.process = server.start(argv, cwd, environment(**more), self._log.fileno())
+            self.process = server.start(argv, cwd, environment(**more), *[self._log.fileno()] * 2)
             return
         try:
             self.process = subprocess.Popen(

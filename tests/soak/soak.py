@@ -119,7 +119,7 @@ class _Life:
             assert self.runs < 8 * self.stops + 8, f"the batch does not end: {self.batch.folder / 'run.log'}"
         while status is None:
             self.runs += 1
-            status = self.batch.run(*_slots(self.plan, self.batch))
+            status = self.batch.run(*_slots(self.plan, self.batch), forked=False)
         figures = check_batch(self.batch, self.service.ledger(), self.active | _doubted(self.batch))
         figures.runs, figures.stops = self.runs, self.hits
         expected = 1 if figures.in_doubt else 0
