@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
 from tests.soak.oracle import check_batch
-from tests.soak.processes import Command, Service, call, environment, wait_for
+from tests.soak.processes import Command, Service, call, environment, execute, wait_for
 
 DEMO = ROOT / "manifests" / "demo.yaml"
 REPORT_KEYS = {
@@ -41,7 +41,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_the_demo_writes_clips_and_a_report(tmp_path: Path) -> None:
-    done = call("run", DEMO, cwd=tmp_path, forked=False)
+    done = execute("run", DEMO, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "output" / "demo"
     short_sides_px = {path.stem: min(_decoded_size_px(path)) for path in out.glob("*.mp4")}
@@ -57,10 +57,10 @@ def test_the_demo_writes_clips_and_a_report(tmp_path: Path) -> None:
     assert all(f"{name}.mp4" in page for name in short_sides_px)
     assert {path.name for path in tmp_path.iterdir()} == {"output"}, "no file is written elsewhere"
 
-    again = call("run", DEMO, cwd=tmp_path, forked=False)
+    again = execute("run", DEMO, cwd=tmp_path)
     assert again.returncode == 0
     assert len(_embedded_ledger(out, "accepted")) == 3, "finished work is not repeated"
-    verified = call("verify", out, cwd=tmp_path, forked=False)
+    verified = execute("verify", out, cwd=tmp_path)
     assert (verified.returncode, verified.stdout) == (0, "3 results checked, 0 bad\n")
 
 

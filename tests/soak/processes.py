@@ -37,22 +37,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "NO_COLOR": "1", **more}
 
 
-def call(*arguments: str | Path, cwd: Path, forked: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end. forked: as in `Command`. more: further environment."""
-    argv = [*command(), *map(str, arguments)]
-    variables = environment(**more)
-    server = _server() if forked else None
+def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, forked where that is possible (`Command`). more: further environment."""
+    variables, server = environment(**more), _server()
     if not server or not server.can_start(variables):
-        return subprocess.run(
-            argv,
-            cwd=cwd,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        return execute(*arguments, cwd=cwd, **more)
+    argv = [*command(), *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = server.start(argv, cwd, variables, output.fileno(), errors.fileno())
         try:
@@ -62,6 +52,20 @@ def call(*arguments: str | Path, cwd: Path, forked: bool = True, **more: str) ->
         for file in (output, errors):
             file.seek(0)
         return subprocess.CompletedProcess(argv, status, output.read(), errors.read())
+
+
+def execute(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Execute the command to its end. more: further environment."""
+    return subprocess.run(
+        [*command(), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -> Any:
