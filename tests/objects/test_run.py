@@ -48,7 +48,7 @@ def status_of(link: str) -> int:
 def test_a_batch_runs_with_inputs_in_a_bucket_and_writes_no_secret(server: Server, tmp_path: Path) -> None:
     (tmp_path / "batch.yaml").write_text(MANIFEST)
     variables = server.environment() | {"BATCHRUNNER_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
-    (tmp_path / "quick.yaml").write_text("service: {duration: 300ms, logs: false}")
+    (tmp_path / "quick.yaml").write_text("service: {duration: 300ms, logs: false, render: stub}")
     options = ("--allow-bucket", "clips", "--faults", "quick.yaml")
     refused = call("validate", "batch.yaml", cwd=tmp_path, **variables)
     assert refused.returncode == 2
@@ -65,6 +65,24 @@ def test_a_batch_runs_with_inputs_in_a_bucket_and_writes_no_secret(server: Serve
         assert not [text[:100] for text in texts if secret.encode() in text]
     again = call("run", "batch.yaml", *options, cwd=tmp_path, **variables)
     assert "nothing to do" in again.stdout + again.stderr
+
+
+@pytest.mark.usefixtures("uploaded")
+def test_a_link_that_expires_in_the_queue_fails_its_job_and_is_signed_anew_for_the_next_try(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "batch.yaml").write_text(MANIFEST + "generation_retries: 0\n")
+    variables = server.environment() | {"BATCHRUNNER_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    options = ("run", "batch.yaml", "--allow-bucket", "clips", "--faults")
+    slow = "service: {queue_wait: 2500ms, spread: 0, duration: 100ms, logs: false, render: stub}"
+    (tmp_path / "slow.yaml").write_text(slow)
+    failed = call(*options, "slow.yaml", "--link-lifetime", "1s", cwd=tmp_path, **variables)
+    assert failed.returncode == 1, failed.stderr
+    report = json.loads((tmp_path / "output" / "bucket" / "report.json").read_text())
+    assert {job["state"] for job in report["jobs"]} == {"failed"}
+    assert "X-Amz" not in (tmp_path / "output" / "bucket" / "report.json").read_text() + failed.stderr
+    done = call(*options, "slow.yaml", "--retry-failed", cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
 
 
 class Service:

@@ -174,3 +174,35 @@ def test_a_bucket_must_be_allowed_before_credentials_are_read(tmp_path: Path) ->
         open_store(ObjectAddress("s3", "other"), access)
     with pytest.raises(LocalFault, match="cannot be read"):
         open_store(ObjectAddress("s3", "clips"), access)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_the_stores_of_google_and_azure_name_their_own_variables(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is sent: without an account, Azure's store is not made; Google's is."""
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    address = ObjectAddress(scheme, "clips")
+    access = Access(AllowedBuckets.of([address.place]), {}, Path("/nonexistent"))
+    if scheme == "gs":
+        assert repr(open_store(address, access)) == "Objects(gs://clips)"
+        return
+    with pytest.raises(LocalFault) as caught:
+        open_store(address, access)
+    assert "AZURE_STORAGE_ACCOUNT_NAME" in caught.value.hint
+
+
+def test_a_failed_upload_leaves_no_piece_that_others_see(server: Server, tmp_path: Path) -> None:
+    """A multipart upload that ends before its last piece makes no object."""
+    path = tmp_path / "large.mp4"
+    with path.open("wb") as file:
+        file.truncate(store.MOST_CONDITIONAL_BYTES + 1)
+
+    def stop(_: int) -> None:
+        raise OSError("the process is killed here")
+
+    async def story() -> None:
+        bucket = server.open()
+        with pytest.raises(CallError):
+            await bucket.put_new("large.mp4", path, "0" * 64, stop)
+        assert await bucket.head("large.mp4") is None
+
+    run(story())

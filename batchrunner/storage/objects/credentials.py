@@ -66,13 +66,6 @@ def find(environment: Mapping[str, str], home: Path) -> Profile:
     return Profile(source, region, endpoint)
 
 
-def known_secrets(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:
-    """Return the values of all profiles that no text may contain. The environment's own are not included."""
-    sections = _sections(environment, home).values()
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    return tuple(value for section in sections for name in names if (value := section.get(name)))
-
-
 def _of_profile(name: str, values: Mapping[str, str], *, is_chosen: bool) -> Source | None:
     key_id, secret = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
     if key_id and secret:

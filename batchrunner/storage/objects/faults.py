@@ -30,7 +30,7 @@ _MISSING = Refusal(
 _FORBIDDEN = Refusal(
     "bucket_refused",
     "refuses this access (403)",
-    "Allow these credentials s3:GetObject and s3:ListBucket there (writing also s3:PutObject), or use other ones.",
+    "Allow these credentials to get and list objects there (s3:GetObject, s3:ListBucket), or use other ones.",
 )
 _KEY_REFUSED = Refusal(
     "bucket_credentials", "does not know these credentials", "Correct AWS_ACCESS_KEY_ID, or choose another AWS_PROFILE."
@@ -72,6 +72,10 @@ _BY_CODE = {
     "InternalError": _BUSY,
 }
 _BY_STATUS = {"301": _REGION, "307": _REGION, "401": _FORBIDDEN, "403": _FORBIDDEN}
+_HINTS = {
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account.",
+    "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY.",
+}
 _UNREACHABLE_HINT = "Check the network and AWS_ENDPOINT_URL, then run the same command again. Nothing was paid for."
 
 
@@ -90,9 +94,10 @@ def fault_of(error: BaseException, address: ObjectAddress) -> CallError:
         refusal = _REGION
     if refusal is not None:
         maker = NetworkFault if refusal is _BUSY else LocalFault
-        return maker(refusal.kind, f"the bucket {address.place} {refusal.text} ({address.key or 'list'})", refusal.hint)
+        hint = _HINTS.get(address.scheme, refusal.hint) if "AWS_" in refusal.hint else refusal.hint
+        return maker(refusal.kind, f"the bucket {address.place} {refusal.text} ({address.key or 'list'})", hint)
     if _is_about_credentials(text):
-        return LocalFault("bucket_credentials", f"no credentials for the bucket {address.place}", CREDENTIALS_HINT)
+        return no_credentials(address)
     if isinstance(error, FileNotFoundError):
         return LocalFault("object_missing", f"there is no object {address}", "Correct the key, or upload the object.")
     if status.startswith("5") or status == "429":
@@ -101,6 +106,12 @@ def fault_of(error: BaseException, address: ObjectAddress) -> CallError:
         message = f"the bucket {address.place} refuses the request (HTTP {status}, {code_of(error) or 'no code'})"
         return LocalFault("bucket_refused", message, "Check that the store supports the S3 protocol, and the bucket.")
     return NetworkFault("bucket_unreachable", f"the store of {address.place} cannot be reached", _UNREACHABLE_HINT)
+
+
+def no_credentials(address: ObjectAddress) -> LocalFault:
+    """Return the error for a bucket that cannot be opened with what the user has set."""
+    hint = _HINTS.get(address.scheme, CREDENTIALS_HINT)
+    return LocalFault("bucket_credentials", f"no credentials for the bucket {address.place}", hint)
 
 
 def _is_about_credentials(text: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.storage.objects import credentials
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
 from batchrunner.storage.objects.credentials import Credentials
-from batchrunner.storage.objects.faults import fault_of
+from batchrunner.storage.objects.faults import fault_of, no_credentials
 
 LONGEST_LINK_S = 7 * 86_400.0
 MOST_CONDITIONAL_BYTES = 64_000_000  # larger files are sent in several requests, which cannot be conditional
 _PIECE_BYTES = 8 << 20
 _CONNECT = timedelta(seconds=5)
-_TOTAL = timedelta(minutes=10)  # one request; a piece of an upload at 15 kB/s
+_ANSWER = timedelta(seconds=60)  # one request that reads
+_UPLOAD = timedelta(minutes=20)  # one request that writes, of at most MOST_CONDITIONAL_BYTES
 _ONE_WEEK = timedelta(seconds=LONGEST_LINK_S)
 _INSTALL = "pip install 'batchrunner[s3]'"
 OnProgress = Callable[[int], None]
@@ -46,7 +48,7 @@ class Access:
 
     allowed: AllowedBuckets
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    home: Path = field(default_factory=Path.home)
+    home: Path = field(default_factory=lambda: Path(os.path.expanduser("~")))  # noqa: PTH111 (it never raises)
     tries: int = 4
 
 
@@ -66,20 +68,20 @@ def open_store(address: ObjectAddress, access: Access) -> "Objects":
     _library()
     if address.scheme == "s3":
         profile = credentials.find(access.environment, access.home)
-        return Objects(address, _s3_store(address, access, profile), profile.source)
-    return Objects(address, _other_store(address, access), None)
+        return Objects(address, partial(_s3_store, address, access, profile), profile.source)
+    return Objects(address, partial(_other_store, address, access), None)
 
 
-def _client(endpoint: str = "") -> dict[str, Any]:
+def _client(timeout: timedelta, endpoint: str = "") -> dict[str, Any]:
     """Return the options of the HTTP client. Plain http is for a store that the user names."""
-    return {"allow_http": endpoint.startswith("http://"), "connect_timeout": _CONNECT, "timeout": _TOTAL}
+    return {"allow_http": endpoint.startswith("http://"), "connect_timeout": _CONNECT, "timeout": timeout}
 
 
 def _retries(access: Access) -> dict[str, Any]:
     return {"max_retries": access.tries - 1, "retry_timeout": timedelta(seconds=60)}
 
 
-def _s3_store(address: ObjectAddress, access: Access, profile: credentials.Profile) -> Any:
+def _s3_store(address: ObjectAddress, access: Access, profile: credentials.Profile, timeout: timedelta) -> Any:
     config = {"region": profile.region or "us-east-1", "checksum_algorithm": "SHA256"}
     if profile.endpoint:
         config["endpoint"] = profile.endpoint
@@ -88,7 +90,7 @@ def _s3_store(address: ObjectAddress, access: Access, profile: credentials.Profi
         return _library().store.S3Store(
             address.bucket,
             config=config,
-            client_options=_client(profile.endpoint),
+            client_options=_client(timeout, profile.endpoint),
             retry_config=_retries(access),
             credential_provider=provider,
         )
@@ -108,25 +110,35 @@ def _provider(source: credentials.Source) -> Callable[[], Any]:
     return current
 
 
-def _other_store(address: ObjectAddress, access: Access) -> Any:
+def _other_store(address: ObjectAddress, access: Access, timeout: timedelta) -> Any:
     """Return a bucket of Google or Azure. obstore reads their credentials from the environment."""
     stores = _library().store
     maker = stores.GCSStore if address.scheme == "gs" else stores.AzureStore
-    with _mapped(address):
-        return maker(address.bucket, client_options=_client(), retry_config=_retries(access))
+    try:
+        return maker(address.bucket, client_options=_client(timeout), retry_config=_retries(access))
+    except (_library().exceptions.BaseError, ValueError, OSError):
+        raise no_credentials(address) from None
 
 
 class Objects:
     """One bucket. Keys are the objects' names as they are stored.
 
-    source: returns the current keys, or None where the library finds them.
+    make: makes the library's store for a time limit of one request. source: returns the current keys, or None where
+    the library finds them.
     """
 
-    def __init__(self, address: ObjectAddress, store: Any, source: credentials.Source | None) -> None:
+    def __init__(
+        self, address: ObjectAddress, make: Callable[[timedelta], Any], source: credentials.Source | None
+    ) -> None:
         self._address = ObjectAddress(address.scheme, address.bucket)
         self._library = _library()
-        self._store = store
+        self._make = make
+        self._store = make(_ANSWER)
         self._source = source
+
+    @cached_property
+    def _uploads(self) -> Any:
+        return self._make(_UPLOAD)
 
     def __repr__(self) -> str:
         return f"Objects({self._address.place})"
@@ -181,11 +193,11 @@ class Objects:
                 if await _size(file) <= MOST_CONDITIONAL_BYTES:
                     body = await _joined(pieces)
                     await self._library.put_async(
-                        self._store, key, body, mode="create", use_multipart=False, attributes=attributes
+                        self._uploads, key, body, mode="create", use_multipart=False, attributes=attributes
                     )
                 else:
                     await self._library.put_async(
-                        self._store,
+                        self._uploads,
                         key,
                         pieces,
                         use_multipart=True,

@@ -116,8 +116,3 @@ def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
     profile = credentials.find(KEYS, tmp_path)
     text = f"{profile!r} {current(profile)!r}"
     assert not any(value in text for value in KEYS.values())
-
-
-def test_the_secrets_of_every_profile_are_known(tmp_path: Path) -> None:
-    home = write(tmp_path, config="[profile a]\nregion = x\n", keys="[b]\n" + STATIC.format("b"))
-    assert set(credentials.known_secrets({}, home)) == {"AKIAb", "secret-of-b"}

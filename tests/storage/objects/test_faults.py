@@ -42,3 +42,11 @@ def test_a_failure_has_a_kind_and_a_next_step_and_no_text_of_the_server(error: O
     assert "\n" not in fault.message
     assert SECRET not in f"{fault.message} {fault.hint}"
     assert isinstance(fault, NetworkFault if kind == "bucket_unreachable" else LocalFault)
+
+
+@pytest.mark.parametrize(("scheme", "variable"), [("gs", "GOOGLE_APPLICATION_CREDENTIALS"), ("az", "AZURE_STORAGE")])
+def test_the_next_step_fits_the_store(scheme: str, variable: str) -> None:
+    address = ObjectAddress(scheme, "clips", "a.mp4")
+    fault = fault_of(OSError("http://metadata.google.internal: timed out"), address)
+    assert variable in fault.hint
+    assert "AWS" not in fault.hint
