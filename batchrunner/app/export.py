@@ -17,7 +17,7 @@ from batchrunner.app.status import no_batch
 from batchrunner.datasets.batches import Batch, read_batch
 from batchrunner.datasets.collect import Choice, Collection, Refusal
 from batchrunner.datasets.details import missing
-from batchrunner.datasets.export import Exported, NothingToExport, compare, write
+from batchrunner.datasets.export import Exported, NothingToExport, compare, has_items, write
 from batchrunner.datasets.formats import FORMATS, Format, FormatOptions
 from batchrunner.datasets.splits import Splits
 from batchrunner.datasets.workspace import Workspace, final_path, is_taken
@@ -101,8 +101,12 @@ def _require_outside(target: Path, out: Path, batches: Sequence[Batch]) -> None:
 
 def _export(collection: Collection, form: Format, target: Path, disk: Disk) -> Exported:
     with _Bar(sys.stderr) as bar:
+        if not has_items(collection):
+            raise NothingToExport
         if is_taken(target):
-            return compare(collection, form, target, bar)
+            exported = compare(collection, form, target, bar)
+            Workspace(target, disk).remove_rest()
+            return exported
         with Workspace(target, disk) as workspace:
             return write(collection, form, workspace, bar)
 

@@ -79,7 +79,8 @@ class Collection:
     """
 
     def __init__(self, batches: Sequence[Batch], choice: Choice) -> None:
-        details: Mapping[str, Any] = next((batch.head["dataset"] for batch in batches if batch.head.get("dataset")), {})
+        blocks = (batch.head.get("dataset") for batch in batches)
+        details: Mapping[str, Any] = next((block for block in blocks if block and isinstance(block, Mapping)), {})
         self._batches = batches
         self._choice = choice
         self._columns = Columns(registry.models())

@@ -47,10 +47,12 @@ class Exported:
 
 
 def write(collection: Collection, form: Format, workspace: Workspace, progress: OnProgress) -> Exported:
-    """Write the data set, and give it its final name. Raises UsageError, LocalFault."""
+    """Write the data set, and give it its final name. Raises UsageError, LocalFault, NothingToExport."""
     while True:
         try:
-            _require_items(collection)
+            if not has_items(collection):
+                workspace.discard()
+                raise NothingToExport
             media_bytes = _media_bytes(form, collection)
             workspace.require_space(media_bytes)
             progress.begin(media_bytes)
@@ -66,17 +68,13 @@ def write(collection: Collection, form: Format, workspace: Workspace, progress: 
     return Exported(files, is_new=True)
 
 
-def _require_items(collection: Collection) -> None:
-    if not any(map(collection.count, collection.splits)):
-        raise NothingToExport(collection)
-
-
-class NothingToExport(UsageError):
+class NothingToExport(Exception):
     """No clip is left."""
 
-    def __init__(self, collection: Collection) -> None:
-        super().__init__("there is no clip to export")
-        self.collection = collection
+
+def has_items(dataset: Dataset) -> bool:
+    """Return whether some split has a clip."""
+    return any(map(dataset.count, dataset.splits))
 
 
 def _media_bytes(form: Format, dataset: Dataset) -> int:
@@ -91,7 +89,8 @@ def _media_bytes(form: Format, dataset: Dataset) -> int:
 
 
 def closing_units(dataset: Dataset, form: Format, files: Mapping[str, WrittenFile]) -> Iterator[Unit]:
-    """Yield the files that describe the data set. files: all files of its format."""
+    """Yield the files that describe the data set. files: all files of its format; the caller may add to it."""
+    files = dict(files)
     yield content_unit("README.md", card.card(dataset, form))
     yield content_unit("croissant.json", croissant(dataset, form.name, files))
 
@@ -112,11 +111,12 @@ def sums_unit(files: Mapping[str, WrittenFile]) -> Unit:
 
 
 def compare(collection: Collection, form: Format, out: Path, progress: OnProgress) -> Exported:
-    """Compare the export with the data set in `out`. Writes nothing. Raises UsageError if it is another one."""
+    """Compare the export with the data set in `out`. Writes nothing. Raises UsageError, NothingToExport."""
     listed = _read_sums(out)
     while True:
         try:
-            _require_items(collection)
+            if not has_items(collection):
+                raise NothingToExport
             progress.begin(2 * _media_bytes(form, collection))
             files = _compare_units(form.units(collection), out, listed, progress.add)
             break

@@ -276,12 +276,27 @@ class Workspace:
                     with suppress(OSError):  # it has files
                         path.rmdir()
 
+    def discard(self) -> None:
+        """Remove the growing data set: no clip is left for it."""
+        with suppress(OSError):
+            self._remove_others(())
+            self.data.rmdir()
+        self.remove()
+
     def remove(self) -> None:
         """Remove what is left after `data` has got its final name. A rest does no harm."""
         with suppress(OSError):
             for name in ("progress.jsonl", "lock"):
                 (self.path / name).unlink(missing_ok=True)
             self.path.rmdir()
+
+    def remove_rest(self) -> None:
+        """Remove what an export left that was killed after `data` had got its final name. Not for use as a context."""
+        with suppress(OSError, BatchLocked, FileNotFoundError):
+            if {item.name for item in self.path.iterdir()} <= _OWN_NAMES - {"data"}:
+                self._take_lock()
+                self.remove()
+        self._close()
 
     def require_space(self, media_bytes: int) -> None:
         """Refuse to begin if the disk has too little space for the files that are not complete. Raises LocalFault."""
