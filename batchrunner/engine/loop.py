@@ -66,6 +66,7 @@ class Engine:
             times=GenerationTimes(deps.clock, admission.forecast, deps.durations, unseen_s),
             polls=PollHistories(),
             price=lambda job: admission.prices.estimate(job).credits,
+            is_stopped=lambda: bool(self.stopped),
         )
         self._context = context
         self._flow = JobFlow(context, admission)

@@ -60,6 +60,14 @@ class Copies(Protocol):
         ...
 
 
+class Inputs(Protocol):
+    """Inputs that have to be in place before a submission begins (`batchrunner.storage.objects.staging`)."""
+
+    async def prepare(self, job: Job, is_stopped: Callable[[], bool]) -> None:
+        """Put the inputs of a job in place. It may take long, but ends soon once `is_stopped`. Raises CallError."""
+        ...
+
+
 class CallPace(Protocol):
     """The pace that all processes of an account share (`batchrunner.account.pace`). Moments are monotonic, in s."""
 
@@ -80,6 +88,13 @@ class NoCopies:
         return None
 
 
+class ReadyInputs:
+    """Inputs that need no preparation."""
+
+    async def prepare(self, job: Job, is_stopped: Callable[[], bool]) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """What the engine needs from outside.
@@ -90,7 +105,7 @@ class Dependencies:
     timeline: events of earlier runs, oldest first.
     lost: why nothing can be stored any more; "" if it can.
     account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
-    or None.
+    or None. inputs: prepared before each submission.
     """
 
     provider: Provider
@@ -108,3 +123,4 @@ class Dependencies:
     account: AccountSession = field(default_factory=NoAccount)
     copies: Copies = field(default_factory=NoCopies)
     pace: CallPace | None = None
+    inputs: Inputs = field(default_factory=ReadyInputs)

@@ -24,7 +24,10 @@ from batchrunner.plan.resume import fail
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What the steps of one run share. price: what a job is expected to cost, in credits; None if unknown."""
+    """What the steps of one run share.
+
+    price: what a job is expected to cost, in credits; None if unknown. is_stopped: whether nothing more is submitted.
+    """
 
     deps: Dependencies
     policy: Policy
@@ -35,6 +38,7 @@ class StepContext:
     times: GenerationTimes
     polls: PollHistories
     price: Callable[[Job], float | None]
+    is_stopped: Callable[[], bool] = lambda: False
 
 
 def forget_generation(context: StepContext, fingerprint: str) -> None:

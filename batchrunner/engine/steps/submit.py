@@ -20,18 +20,30 @@ from batchrunner.engine.outcomes import (
 )
 from batchrunner.engine.steps.claim import claim
 from batchrunner.engine.steps.context import StepContext, forget_generation, retry_wait_s
-from batchrunner.errors import AccountFault, CallError
+from batchrunner.errors import AccountFault, CallError, NetworkFault
 from batchrunner.job import Move
 from batchrunner.plan.resume import IN_DOUBT_HINT
+
+PREPARE_AGAIN_S = 60.0
 
 
 async def submit(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
     """Submit an admitted job. Raises LocalFault if the disk refuses.
 
-    The sequence: claim the job for the account, store the intent, make the call, store the outcome.
+    The sequence: prepare the inputs, claim the job for the account, store the intent, make the call, store the outcome.
+    A process that is killed while it prepares inputs leaves nothing in doubt.
     """
     record = context.records[fingerprint]
     job = record.job
+    try:
+        await context.deps.inputs.prepare(job, context.is_stopped)
+    except NetworkFault as error:
+        if not context.is_stopped():
+            message = f"{error.message}; it is tried again in {PREPARE_AGAIN_S:.0f} s"
+            context.records.notice(fingerprint, message, once=True)
+        return Submit(PREPARE_AGAIN_S)
+    if context.is_stopped():  # meanwhile
+        return Submit()
     request_id = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}"
     if (next_step := await claim(context, fingerprint, request_id)) is not None:
         return next_step

@@ -13,7 +13,7 @@ from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.outcomes import NextStep
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.poll_history import PollHistories
-from batchrunner.engine.ports import Dependencies
+from batchrunner.engine.ports import Dependencies, Inputs, ReadyInputs
 from batchrunner.engine.steps import deliver, poll, submit
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.errors import CallError, LocalFault
@@ -113,6 +113,7 @@ class Stepping:
         journal: RefusingJournal | None = None,
         clips: Clips | None = None,
         clock: VirtualClock | None = None,
+        inputs: Inputs | None = None,
         **policy: Any,
     ) -> None:
         self.fingerprint = record.job.fingerprint
@@ -129,6 +130,7 @@ class Stepping:
             rng=Mock(uniform=lambda _a, b: b),
             announce=self.announced.append,
             ids=lambda name: (name,),
+            inputs=inputs or ReadyInputs(),
         )
         bounds = Policy(**({"concurrency": 1, "poll_interval_s": 15.0} | policy))
         self.queue = JobQueue(1)

@@ -1,9 +1,11 @@
 """The submit step: nothing is sent before its intent is stored, and each refusal has one consequence."""
 
+from dataclasses import replace
+
 import pytest
 
 from batchrunner.engine.outcomes import Finish, HoldInDoubt, PollAgain, Submit
-from batchrunner.errors import AccountFault, JobFault, LocalFault, NetworkFault, ServiceFault
+from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
 from batchrunner.events import Noticed
 from batchrunner.job import State
 from tests.conftest import make_record
@@ -122,3 +124,40 @@ def test_a_waiting_job_that_was_refused_as_often_shows_nothing() -> None:
     stepping.answer_another("submit")
     stepping.queue.add_last(stepping.fingerprint, 0)  # stands for another job that was refused as often
     assert stepping.take("submit") == Finish()
+
+
+class Uploads:
+    """Inputs whose preparation fails with `errors`, one after the other, and then succeeds."""
+
+    def __init__(self, *errors: CallError) -> None:
+        self.errors = list(errors)
+
+    async def prepare(self, *_: object) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def test_inputs_are_prepared_before_the_intent_so_that_a_kill_leaves_nothing_in_doubt() -> None:
+    journal, service = RefusingJournal(), Service()
+    stepping = Stepping(make_record("a"), service, journal=journal, inputs=Uploads(NetworkFault("cut", "broke off")))
+    assert stepping.take("submit") == Submit(60.0)
+    assert (stepping.record.state, stepping.record.attempts, journal.attempted) == (State.PENDING, (), [])
+    assert stepping.take("submit") == PollAgain()
+    assert len(service.submitted) == 1
+
+
+def test_a_bucket_that_refuses_stops_the_batch_before_anything_is_sent() -> None:
+    service = Service()
+    refusal = LocalFault("bucket_refused", "the bucket s3://clips refuses this access (403)", "Allow it.")
+    stepping = Stepping(make_record("a"), service, inputs=Uploads(refusal))
+    with pytest.raises(LocalFault, match="refuses this access"):
+        stepping.take("submit")
+    assert (stepping.record.state, service.submitted) == (State.PENDING, [])
+
+
+def test_a_run_that_is_stopped_while_inputs_are_prepared_submits_nothing() -> None:
+    service = Service()
+    stepping = Stepping(make_record("a"), service)
+    stepping.context = replace(stepping.context, is_stopped=lambda: True)
+    assert stepping.take("submit") == Submit()
+    assert (stepping.record.state, service.submitted) == (State.PENDING, [])

@@ -1,0 +1,247 @@
+"""Stage local inputs: upload them to a prefix of a bucket, and submit links in place of their content.
+
+An object is named by its content (``<sha256>.<suffix>``), so an input of many jobs and many batches is uploaded once,
+and an upload that was killed starts over under the same name. A job's identity is that of its local files: staging
+never makes a job new. `SignedInputs` (`batchrunner.storage.objects.signing`) signs the addresses.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+
+from batchrunner.errors import LocalFault, NetworkFault, UsageError
+from batchrunner.formatting import size_text
+from batchrunner.job import Job, Media, Record
+from batchrunner.providers.base import (
+    Accepted,
+    Balance,
+    Capabilities,
+    Charges,
+    GenerationStatus,
+    PriceList,
+    Provider,
+    Submissions,
+)
+from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.objects.store import Objects, ObjectState
+
+_SUFFIXES = {  # by content, not by file name: equal contents have one name
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/webm": "webm",
+    "video/x-matroska": "mkv",
+    "video/x-msvideo": "avi",
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/bmp": "bmp",
+}
+_STAGED = re.compile(rf"([0-9a-f]{{64}})\.({'|'.join(_SUFFIXES.values())}|bin)")
+_AT_ONCE = 2  # an upload of up to 64 MB is in memory
+_TRIES = 5  # in a row, a minute apart
+
+
+def prefix_of(text: str) -> ObjectAddress:
+    """Return the prefix that the setting ``stage`` names. Raises UsageError."""
+    return ObjectAddress.parse(text)
+
+
+def is_staged(media: Media, above_bytes: int) -> bool:
+    """Return whether an input is uploaded: a local file of at least so many bytes."""
+    return media.path is not None and media.sha256 is not None and (media.size_bytes or 0) >= above_bytes
+
+
+def name_of(media: Media) -> str:
+    """Return the name of a staged input: ``<sha256>.<suffix>``."""
+    return f"{media.sha256}.{_SUFFIXES.get(media.mime or '', 'bin')}"
+
+
+def digest_of(key: str) -> str | None:
+    """Return the hex SHA-256 in the key of a staged input, or None for another object."""
+    found = _STAGED.fullmatch(key.rpartition("/")[2])
+    return found[1] if found else None
+
+
+def uploads(jobs: Iterable[Job], above_bytes: int) -> dict[str, Media]:
+    """Return the inputs of `jobs` that are uploaded, each content once, by object name."""
+    return {name_of(media): media for job in jobs for media in job.inputs.values() if is_staged(media, above_bytes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where inputs are staged. above_bytes: smaller ones travel in the request. open: returns the bucket."""
+
+    prefix: ObjectAddress
+    above_bytes: int
+    open: Callable[[], Objects]
+
+
+class Staging:
+    """The uploads of one run: a `batchrunner.engine.ports.Inputs`. notify: shows progress.
+
+    total: the number of inputs that the run may upload, and their bytes.
+    """
+
+    def __init__(self, stage: Stage, total: tuple[int, int], notify: Callable[[str], None]) -> None:
+        self._stage = stage
+        self._total, self._total_bytes = total
+        self._notify = notify
+        self._objects: Objects | None = None
+        self._states: dict[str, ObjectState] = {}
+        self._refused: dict[str, LocalFault] = {}
+        self._bytes = 0
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._failures = 0
+
+    def address(self, media: Media) -> ObjectAddress | None:
+        """Return where an input is staged; None if it travels in the request."""
+        return self._stage.prefix.child(name_of(media)) if is_staged(media, self._stage.above_bytes) else None
+
+    async def prepare(self, job: Job, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Upload those inputs of a job that are not in the bucket.
+
+        An input that has changed is no error here: the submission of its job refuses it. Raises NetworkFault, also when
+        the run stops, and LocalFault for what no other job could do either.
+        """
+        for name, media in uploads([job], self._stage.above_bytes).items():
+            async with self._locks[name], self._slots:
+                if name not in self._states and name not in self._refused:
+                    await self._upload(name, media, is_stopped)
+
+    def staged(self, media: Media) -> Media:
+        """Return an input as the address of its upload. Raises LocalFault."""
+        address = self.address(media)
+        if address is None:
+            return media
+        name = name_of(media)
+        state = self._states.get(name)
+        if state is None:
+            raise self._refused.get(name) or LocalFault(
+                "object_missing", f"{address} was not uploaded", "Run it again."
+            )
+        etag = (state.etag or state.version or "").strip('"')
+        return media._replace(source=str(address), path=None, uri=str(address), etag=etag)
+
+    async def _upload(self, name: str, media: Media, is_stopped: Callable[[], bool]) -> None:
+        assert media.path is not None
+        assert media.sha256 is not None
+        address = self._stage.prefix.child(name)
+        size, sent = size_text(media.size_bytes or 0), list[int]()
+
+        def on_progress(size_bytes: int) -> None:  # called by a thread
+            sent.append(size_bytes)
+            if is_stopped():
+                raise NetworkFault("stopped", "the run stops before an input is uploaded")
+
+        try:
+            objects = self._open()
+            if await objects.head(address.key) is None:
+                self._notify(f"Uploading {media.source} ({size}) to {self._stage.prefix}")
+            state = await objects.put_new(address.key, media.path, media.sha256, on_progress, media.mime or "")
+        except NetworkFault as fault:
+            self._failures += fault.kind != "stopped"
+            if self._failures < _TRIES:
+                raise
+            raise LocalFault(fault.kind, fault.message, fault.hint) from None
+        except UsageError as error:
+            raise LocalFault("bucket_refused", error.message, error.hint) from None
+        except LocalFault as fault:
+            if fault.kind != "input_changed":
+                raise
+            self._refused[name] = fault
+            return
+        except OSError as error:
+            message = f"{media.source} could not be read: {error.strerror or error}"
+            self._refused[name] = LocalFault("input_changed", message, "Run the same command again.")
+            return
+        self._failures = 0
+        self._states[name] = state
+        self._bytes += media.size_bytes or 0
+        verb = "Uploaded" if sent else "Already in the bucket:"
+        count = f"{len(self._states):,} of {self._total:,} inputs"
+        self._notify(f"{verb} {media.source} ({count}, {size_text(self._bytes)} of {size_text(self._total_bytes)})")
+
+    def _open(self) -> Objects:
+        if self._objects is None:
+            self._objects = self._stage.open()
+        return self._objects
+
+
+class StagedInputs:
+    """A provider that submits staged inputs by their addresses. It passes its calls on to another provider.
+
+    records: those of the batch, for the addresses of generations that earlier runs have submitted.
+    """
+
+    def __init__(self, provider: Provider, staging: Staging, records: Iterable[Record]) -> None:
+        self._provider = provider
+        self._staging = staging
+        self._addresses: dict[str, tuple[str, ...]] = {}  # by generation
+        for record in records:
+            if record.generation_id:
+                self._remember(record.generation_id, record.job)
+
+    def _remember(self, generation_id: str, job: Job) -> None:
+        addresses = filter(None, map(self._staging.address, job.inputs.values()))
+        self._addresses[generation_id] = tuple(map(str, addresses))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the wrapped provider."""
+        return self._provider.capabilities
+
+    async def submit(self, job: Job, request_id: str) -> Accepted:
+        """Submit once, with addresses in place of staged inputs. Raises CallError."""
+        inputs = {name: self._staging.staged(media) for name, media in job.inputs.items()}
+        accepted = await self._provider.submit(replace(job, inputs=inputs), request_id)
+        self._remember(accepted.generation_id, job)
+        return accepted
+
+    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
+        """Poll a generation once. Raises CallError."""
+        return await self._provider.status(generation_id, [*inputs, *self._addresses.get(generation_id, ())])
+
+    async def ping(self) -> None:
+        """Make a free call. Raises CallError."""
+        await self._provider.ping()
+
+    async def balance(self) -> Balance | None:
+        """Read the account's balance. Raises CallError."""
+        return await self._provider.balance()
+
+    async def charges(self, since: float) -> Charges | None:
+        """List the settled charges. Raises CallError."""
+        return await self._provider.charges(since)
+
+    async def prices(self, known: PriceList | None = None) -> PriceList | None:
+        """Read the service's price list. Raises CallError."""
+        return await self._provider.prices(known)
+
+    async def find_submissions(self, since: float) -> Submissions:
+        """List the submissions. Raises CallError."""
+        return await self._provider.find_submissions(since)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedObject:
+    """A staged input that no batch needs. key: its name in the bucket."""
+
+    key: str
+    size_bytes: int
+
+
+async def unneeded(objects: Objects, prefix: ObjectAddress, needed: Collection[str]) -> list[StagedObject]:
+    """List the staged inputs below a prefix whose digests are not `needed`. Other objects are left out.
+
+    Raises CallError.
+    """
+    found = [StagedObject(key, state.size) async for key, state in objects.list(prefix.key.rstrip("/"))]
+    depth = prefix.child("x").key.count("/")
+    return [
+        item
+        for item in found
+        if item.key.count("/") == depth and (digest := digest_of(item.key)) and digest not in needed
+    ]
