@@ -3,12 +3,12 @@
 Only the host of a webhook is shown, because the rest of its address is a secret.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchrunner.job import Job
+from batchrunner.job import Job, Media
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 
 
@@ -19,7 +19,8 @@ class Egress:
     host: of the service that gets the submissions; empty for the embedded sandbox, which sends nothing.
     files, file_bytes: inputs sent as data, counted once per submission. urls: number of different URLs that the
     service is asked to fetch; url_hosts: their hosts, and buckets. variables: environment variables whose values are
-    in the manifest. webhook: the host that gets the summary, None without a webhook.
+    in the manifest. webhook: the host that gets the summary, None without a webhook. stage: the prefix in a bucket that
+    gets staged inputs; staged, staged_bytes: these, each content counted once, whether it is there already or not.
     """
 
     host: str
@@ -30,26 +31,43 @@ class Egress:
     url_hosts: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     webhook: str | None = None
+    stage: str = ""
+    staged: int = 0
+    staged_bytes: int = 0
 
     def as_facts(self) -> dict[str, Any]:
         """Return the fields, JSON-ready."""
         return asdict(self)
 
 
-def collect(jobs: Iterable[Job], host: str, variables: Sequence[str], webhook: str | None) -> Egress:
-    """Collect the data that leaves with `jobs`, which are to be submitted. The result contains the other arguments."""
+def collect(
+    jobs: Iterable[Job],
+    host: str,
+    variables: Sequence[str],
+    webhook: str | None,
+    stage: str = "",
+    is_staged: Callable[[Media], bool] = lambda _: False,
+) -> Egress:
+    """Collect the data that leaves with `jobs`, which are to be submitted. The result contains the other arguments.
+
+    is_staged: whether an input is uploaded to `stage`.
+    """
     submissions = files = file_bytes = 0
     urls: set[str] = set()
+    staged: dict[tuple[str | None, str | None], int] = {}
     for job in jobs:
         submissions += 1
         for media in job.inputs.values():
-            if media.uri is None or media.uri[:5].lower() == "data:":
+            if is_staged(media):
+                staged[media.sha256, media.mime] = media.size_bytes or 0
+            elif media.uri is None or media.uri[:5].lower() == "data:":
                 files += 1
                 file_bytes += media.size_bytes or 0
             else:
                 urls.add(media.uri)
     hosts = tuple(sorted({_host(url) for url in urls}))
-    return Egress(host, submissions, files, file_bytes, len(urls), hosts, tuple(variables), webhook)
+    egress = Egress(host, submissions, files, file_bytes, len(urls), hosts, tuple(variables), webhook)
+    return replace(egress, stage=stage, staged=len(staged), staged_bytes=sum(staged.values())) if staged else egress
 
 
 def _host(url: str) -> str:

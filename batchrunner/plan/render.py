@@ -69,6 +69,10 @@ def _leaving(egress: Egress) -> list[str]:
             lines.append(f"{count_text(egress.files, 'local input')}, {size}, sent as data to {host}")
         if egress.urls:
             lines.append(f"{count_text(egress.urls, 'URL')} sent to {host}, at {_listed(egress.url_hosts)}")
+    if egress.staged:
+        size = size_text(egress.staged_bytes)
+        what = f"{count_text(egress.staged, 'local input')}, {size}, uploaded to {printable(egress.stage, 200)}"
+        lines.append(f"{what}, except those that are there already; {host or 'the sandbox'} gets signed links")
     if egress.variables:
         lines.append(f"values of environment variables in the manifest: {_listed(egress.variables)}")
     if egress.webhook is not None:

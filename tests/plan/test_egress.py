@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from batchrunner.plan import render
 from batchrunner.plan.egress import Egress, collect
 from tests.conftest import make_job
 
@@ -22,3 +23,15 @@ def test_inputs_are_counted_as_data_or_by_host() -> None:
 
 def test_a_plan_without_submissions_sends_nothing() -> None:
     assert collect([], "api.example.com", [], None) == Egress("api.example.com")
+
+
+def test_staged_inputs_are_counted_once_and_not_as_data() -> None:
+    job = make_job("a")
+    large = job.inputs["video"]._replace(uri=None, sha256="a" * 64, size_bytes=70)
+    small = job.inputs["image"]._replace(uri=None, sha256="b" * 64, size_bytes=3)
+    jobs = [replace(job, inputs={"video": large, "image": small}) for _ in range(2)]
+    egress = collect(jobs, "api.example.com", [], None, "s3://clips/staged/", lambda media: media is large)
+    assert (egress.stage, egress.staged, egress.staged_bytes) == ("s3://clips/staged/", 1, 70)
+    assert (egress.files, egress.file_bytes) == (2, 6)
+    text = "\n".join(render._leaving(egress))
+    assert "1 local input, 70 bytes, uploaded to s3://clips/staged/, except those that are there already" in text

@@ -70,7 +70,7 @@ def uploads(jobs: Iterable[Job], above_bytes: int) -> dict[str, Media]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Target:
     """Where inputs are staged. above_bytes: smaller ones travel in the request. open: returns the bucket."""
 
     prefix: ObjectAddress
@@ -84,8 +84,8 @@ class Staging:
     total: the number of inputs that the run may upload, and their bytes.
     """
 
-    def __init__(self, stage: Stage, total: tuple[int, int], notify: Callable[[str], None]) -> None:
-        self._stage = stage
+    def __init__(self, target: Target, total: tuple[int, int], notify: Callable[[str], None]) -> None:
+        self._target = target
         self._total, self._total_bytes = total
         self._notify = notify
         self._objects: Objects | None = None
@@ -98,7 +98,7 @@ class Staging:
 
     def address(self, media: Media) -> ObjectAddress | None:
         """Return where an input is staged; None if it travels in the request."""
-        return self._stage.prefix.child(name_of(media)) if is_staged(media, self._stage.above_bytes) else None
+        return self._target.prefix.child(name_of(media)) if is_staged(media, self._target.above_bytes) else None
 
     async def prepare(self, job: Job, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Upload those inputs of a job that are not in the bucket.
@@ -106,10 +106,11 @@ class Staging:
         An input that has changed is no error here: the submission of its job refuses it. Raises NetworkFault, also when
         the run stops, and LocalFault for what no other job could do either.
         """
-        for name, media in uploads([job], self._stage.above_bytes).items():
-            async with self._locks[name], self._slots:
+        for name, media in uploads([job], self._target.above_bytes).items():
+            async with self._locks[name]:
                 if name not in self._states and name not in self._refused:
-                    await self._upload(name, media, is_stopped)
+                    async with self._slots:
+                        await self._upload(name, media, is_stopped)
 
     def staged(self, media: Media) -> Media:
         """Return an input as the address of its upload. Raises LocalFault."""
@@ -128,7 +129,7 @@ class Staging:
     async def _upload(self, name: str, media: Media, is_stopped: Callable[[], bool]) -> None:
         assert media.path is not None
         assert media.sha256 is not None
-        address = self._stage.prefix.child(name)
+        address = self._target.prefix.child(name)
         size, sent = size_text(media.size_bytes or 0), list[int]()
 
         def on_progress(size_bytes: int) -> None:  # called by a thread
@@ -139,7 +140,7 @@ class Staging:
         try:
             objects = self._open()
             if await objects.head(address.key) is None:
-                self._notify(f"Uploading {media.source} ({size}) to {self._stage.prefix}")
+                self._notify(f"Uploading {media.source} ({size}) to {self._target.prefix}")
             state = await objects.put_new(address.key, media.path, media.sha256, on_progress, media.mime or "")
         except NetworkFault as fault:
             self._failures += fault.kind != "stopped"
@@ -166,7 +167,7 @@ class Staging:
 
     def _open(self) -> Objects:
         if self._objects is None:
-            self._objects = self._stage.open()
+            self._objects = self._target.open()
         return self._objects
 
 
