@@ -56,6 +56,8 @@ _METAVARS = {
     "moment": "WHEN",
     "toggle": "on|off",
     "account": "NAME",
+    "size": "SIZE",
+    "bucket": "s3://BUCKET/PREFIX/",
     "marks": "ACTION|KIND=ACTION,...",
 }
 
@@ -506,6 +508,35 @@ def sandbox(**options: Any) -> int:
     from batchrunner.sandbox import serve
 
     return serve.serve(serve.configure(options))
+
+
+@cli.command(short_help="Remove staged inputs that no batch needs.")
+@click.argument("manifest", type=_PATH, required=False)
+@_places
+@click.option("--stage", "prefix", metavar="s3://BUCKET/PREFIX/", help="The place in the bucket, without a manifest.")
+@click.option("--clean", is_flag=True, help="List the staged inputs that no batch needs, then remove them.")
+@click.option("--yes", is_flag=True, help="Do not ask before removing.")
+def stage(manifest: Path | None, prefix: str | None, clean: bool, yes: bool, **flags: Any) -> int:
+    """Remove the inputs in a bucket that runs with 'stage' have uploaded and that no batch needs.
+
+    A batch needs the inputs of its jobs that have not ended. Batches on other machines are not known: they upload again
+    what they miss. Other objects in the bucket are never removed. Without a terminal and without --yes, it only lists.
+    """
+    from batchrunner.app import staged_inputs
+    from batchrunner.app.setup import access_of
+
+    if not clean:
+        raise click.UsageError("Give --clean. `run` stages inputs itself; see the setting stage.")
+    access = access_of(os.environ, flags.get("buckets", ()))
+    setup = _load(manifest, {**flags, "stage": prefix}) if manifest else None
+    place = staged_inputs.prefix_in(setup, prefix, os.environ)
+    known = staged_inputs.needed(os.environ, setup)
+
+    def agree(question: str) -> bool:
+        return yes or (sys.stdin.isatty() and click.confirm(question))
+
+    staged_inputs.clean(place, access, known, lambda line: click.echo(printable(line)), agree)
+    return ExitStatus.OK
 
 
 @cli.command(short_help="Check key, balance, clock, disk and folders before a run.")

@@ -18,10 +18,11 @@ from math import ceil
 from typing import Any, Literal
 
 from batchrunner.errors import UsageError
-from batchrunner.formatting import parse_duration
+from batchrunner.formatting import parse_duration, parse_size
 from batchrunner.moments import WINDOW, Moment
 from batchrunner.quality import marks
 from batchrunner.storage import paths
+from batchrunner.storage.objects.address import ObjectAddress
 
 Kind = Literal[
     "path",
@@ -38,6 +39,8 @@ Kind = Literal[
     "money",
     "toggle",
     "marks",
+    "size",
+    "bucket",
 ]
 
 PREFIX = "BATCHRUNNER_"
@@ -83,6 +86,8 @@ SETTINGS: tuple[Setting, ...] = (
         "How long the links to inputs in buckets are valid, at most 7d.",
         longest_s=7 * 86_400.0,  # the stores sign no longer link
     ),
+    Setting("stage", "bucket", None, "Upload local inputs to this place in a bucket and submit links to them."),
+    Setting("stage_above", "size", "8MB", "Stage inputs of at least this size; 0 for all of them."),
     Setting("uploads", "count", 8, "Maximum number of concurrent submissions.", high=256),
     Setting("downloads", "count", 4, "Maximum number of concurrent downloads.", high=256),
     Setting("max_runtime", "duration", None, "Stop after this time; submit no job that would finish later."),
@@ -155,6 +160,8 @@ class Settings:
     job_timeout_s: float
     requests_per_second: float | None
     link_lifetime_s: float
+    stage: str | None
+    stage_above: int
     uploads: int
     downloads: int
     max_runtime_s: float | None
@@ -268,6 +275,8 @@ def _expected(setting: Setting) -> str:
         "toggle": "on or off",
         "kinds": "true, false, or kinds of failures such as generation_failed,timed_out",
         "marks": "off, warn or reject for all marks, or by kind, such as frozen=reject,echo=off",
+        "size": "a size such as 500kB, 8MB or 1GB",
+        "bucket": "a place in a bucket, such as s3://bucket/prefix/",
         "path": "a path",
         "text": "text",
         "secret": "text that is not shown here",
@@ -279,6 +288,19 @@ def _text(_: Setting, value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"{value!r} is not usable text")
     return value
+
+
+def _size(_: Setting, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value):
+        raise ValueError(f"{value!r} has no unit")
+    return parse_size(str(value))
+
+
+def _bucket(setting: Setting, value: object) -> str:
+    try:
+        return str(ObjectAddress.parse(_text(setting, value)))
+    except UsageError as error:
+        raise ValueError(error.message) from None
 
 
 def _path(setting: Setting, value: object) -> str:
@@ -428,6 +450,8 @@ def _action(value: object) -> str:
 
 _PARSERS = {
     "path": _path,
+    "size": _size,
+    "bucket": _bucket,
     "text": _text,
     "secret": _secret,
     "choice": _choice,

@@ -71,7 +71,7 @@ LOOP_STARTERS = {
     f"batchrunner.{name}"
     for name in (
         *("app.account_view", "app.doctor", "app.price_list", "app.resolve", "app.review_page", "app.runner"),
-        *("sandbox.serve", "storage.objects.inputs"),
+        *("app.staged_inputs", "sandbox.serve", "storage.objects.inputs"),
     )
 }
 EXTRAS = ("s3",)  # of the package itself, with one library; imported only inside functions

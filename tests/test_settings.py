@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "job_timeout_s": 3600.0,
     "requests_per_second": None,
     "link_lifetime_s": 86_400.0,
+    "stage": None,
+    "stage_above": 8_000_000,
     "uploads": 8,
     "downloads": 4,
     "max_runtime_s": None,
@@ -89,6 +91,8 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "toggle": [False, "on", False],
         "kinds": [True, "timed_out", ["no_link"]],
         "marks": ["reject", "frozen=reject", {"echo": False}],
+        "size": ["7kB", "8MB", 0],
+        "bucket": ["s3://first/a/", "gs://second/", "s3://third/b"],
     }
     values = written[setting.kind]
     flag, key = {setting.name: values[0]}, {setting.name: values[2]}
@@ -223,6 +227,14 @@ BAD: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("stage", "s3://a"),
+        ("stage", "https://example.com/a/"),
+        ("stage", "s3://user:password@bucket/a/"),
+        ("stage", ""),
+        ("stage_above", "8"),
+        ("stage_above", 8),
+        ("stage_above", -1),
+        ("stage_above", True),
         ("poll_interval", "15"),
         ("poll_interval", 15),
         ("poll_interval", "0s"),

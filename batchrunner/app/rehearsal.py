@@ -56,7 +56,10 @@ def configure(
     if manifest.get("provider") != "sandbox":
         deadline = settings.deadline and replace(settings.deadline, rehearsed=True)
         # The webhook is on another machine, or not meant for rehearsals.
-        settings = replace(settings, notify=None, deadline=deadline)
+        # A bucket is too, unless the command itself names it.
+        settings = replace(
+            settings, notify=None, deadline=deadline, stage=settings.stage if options.get("stage") else None
+        )
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)
     return RehearsalConfig(settings, folder, config)

@@ -27,7 +27,7 @@ from batchrunner.engine.loop import Engine
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
-from batchrunner.engine.ports import Dependencies
+from batchrunner.engine.ports import Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, Snapshot, State, count_states
@@ -47,9 +47,11 @@ from batchrunner.quality.references import References
 from batchrunner.report import writer
 from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
-from batchrunner.storage.objects.address import AllowedBuckets
+from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
 from batchrunner.storage.objects.signing import Links, SignedInputs
-from batchrunner.storage.objects.store import Access
+from batchrunner.storage.objects.staged_names import uploads
+from batchrunner.storage.objects.staging import StagedInputs, Staging, Target
+from batchrunner.storage.objects.store import Access, open_store
 from batchrunner.storage.run_directory import Anchor, RunDir
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
@@ -217,7 +219,8 @@ async def _open_run(
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
     checks = _measuring(outside.checks, setup, known)
-    provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus)
+    staging = _staging(setup, known, outside, bus)
+    provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus, staging)
     ids = ids_of(setup.batch.entries)
     story = journal.story()
     admission = admission_of(setup, known, story)
@@ -238,6 +241,7 @@ async def _open_run(
         account=account.session,
         copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files, checks),
         pace=account.pace,
+        inputs=staging or ReadyInputs(),
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
     return _OpenRun(setup, run, known, recovers, notices, ids, admission, anchor, journal, store, disk_space, deps)
@@ -285,16 +289,33 @@ async def _connect(
     outside: Environment,
     known: Mapping[str, Record],
     bus: EventBus,
+    staging: Staging | None,
 ) -> tuple[Provider, Downloader]:
     """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     jobs = [*(record.job for record in known.values()), *(entry.job for entry in setup.batch.entries)]
-    signed = SignedInputs(await stack.enter_async_context(client), _links(setup, endpoint, outside, bus), jobs)
-    provider = GenerationOwners(signed, known.values())
+    links, further = _links(setup, endpoint, outside, bus), [staging.example] if staging else []
+    signed: Provider = SignedInputs(await stack.enter_async_context(client), links, jobs, further)
+    provider = GenerationOwners(StagedInputs(signed, staging, known.values()) if staging else signed, known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     files = outside.files
     clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
     return provider, await stack.enter_async_context(clips)
+
+
+def _staging(setup: Setup, known: Mapping[str, Record], outside: Environment, bus: EventBus) -> Staging | None:
+    """Return the uploads of the run; None if it stages nothing."""
+    if setup.settings.stage is None or setup.access is None:
+        return None
+    prefix, above_bytes, access = ObjectAddress.parse(setup.settings.stage), setup.settings.stage_above, setup.access
+    pending = [entry.job for entry in setup.chosen if known[entry.job.fingerprint].state is State.PENDING]
+    found = uploads(pending, above_bytes).values()
+
+    def notify(message: str) -> None:
+        bus.publish(Noticed(outside.clock.now(), (), message, routine=True))
+
+    target = Target(prefix, above_bytes, lambda: open_store(prefix, access()))
+    return Staging(target, (len(found), sum(media.size_bytes or 0 for media in found)), notify)
 
 
 def _links(setup: Setup, endpoint: Endpoint, outside: Environment, bus: EventBus) -> Links:

@@ -41,7 +41,9 @@ from batchrunner.providers.endpoint import address_of, base_url_of, host_of, wea
 from batchrunner.report import writer
 from batchrunner.settings import Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
+from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.inputs import ObjectInputs
+from batchrunner.storage.objects.staged_names import is_staged
 from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 
@@ -125,6 +127,7 @@ def load(
     sandbox = rehearsal_config.config
     setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, options, host, warnings, recover)
     setup = replace(setup, only=only, retake=retake, access=access)
+    _require_stage_allowed(setup.settings, access)
     if settings.provider == "sandbox":
         return setup
     file, address = price_list.path_of(environment), address_of(environment)
@@ -132,6 +135,12 @@ def load(
     listed = price_list.load(file, address)
     limits = config_file(environment)
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
+
+
+def _require_stage_allowed(settings: Settings, access: Callable[[], Access]) -> None:
+    """Refuse a bucket for staging that only the manifest names. Raises UsageError."""
+    if settings.stage is not None:
+        access().allowed.check(ObjectAddress.parse(settings.stage))
 
 
 def names_of(value: object) -> tuple[str, ...]:
@@ -208,9 +217,12 @@ def egress_of(setup: Setup, plan: Plan) -> Egress:
     """Return the data that a run would send to other hosts."""
     jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
-    return collect(
-        [jobs[row.fingerprint] for row in plan.rows if row.submits], setup.service, setup.batch.read, webhook
-    )
+    submitted = [jobs[row.fingerprint] for row in plan.rows if row.submits]
+    egress = collect(submitted, setup.service, setup.batch.read, webhook)
+    if setup.settings.stage is None:
+        return egress
+    is_uploaded = partial(is_staged, above_bytes=setup.settings.stage_above)
+    return collect(submitted, setup.service, setup.batch.read, webhook, setup.settings.stage, is_uploaded)
 
 
 def require_inputs_unwritten(setup: Setup) -> None:

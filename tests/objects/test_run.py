@@ -112,3 +112,53 @@ def test_a_submission_after_the_link_has_expired_has_a_valid_link(server: Server
     assert status_of(service.link) == 200
     assert Redactor().text(first) == first, "only the redactor of the run knows the bucket"
     assert links.redactor.text(first) != first
+
+
+STAGED = """
+version: 1
+name: staged
+provider: sandbox
+poll_interval: 200ms
+stage: s3://clips/staging/
+stage_above: 70kB
+matrix: [{video: "*.mp4", image: "*.jpg", resolution: [480p, 720p]}]
+"""
+
+
+def test_a_batch_stages_its_clips_once_and_the_next_command_cleans_up(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text(STAGED)
+    for name in ("bunny.mp4", "hopper.jpg", "astronaut.jpg"):
+        (tmp_path / name).write_bytes((MEDIA / name).read_bytes())
+    variables = server.environment() | {"BATCHRUNNER_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    (tmp_path / "quick.yaml").write_text("service: {duration: 300ms, logs: false, render: stub, max_body: 150kB}")
+    assert "--allow-bucket s3://clips" in call("plan", "batch.yaml", cwd=tmp_path, **variables).stderr
+    options = ("--allow-bucket", "clips", "--faults", "quick.yaml")
+    plan = call("plan", "batch.yaml", *options, cwd=tmp_path, **variables)
+    assert "1 local input, 77.8 kB, uploaded to s3://clips/staging/" in plan.stdout
+
+    plain = call("run", "batch.yaml", "--stage-above", "1GB", *options, cwd=tmp_path, **variables)
+    report = json.loads((tmp_path / "output" / "staged" / "report.json").read_text())
+    assert plain.returncode == 1
+    assert {job["error"]["kind"] for job in report["jobs"]} == {"too_large"}
+    assert "stage" in report["jobs"][0]["error"]["hint"]
+    fingerprints = [job["fingerprint"] for job in report["jobs"]]
+
+    done = call("run", "batch.yaml", "--retry-failed", *options, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "output" / "staged" / "report.json").read_text())
+    assert [job["fingerprint"] for job in report["jobs"]] == fingerprints, "staging makes no other job"
+    assert [job["inputs"]["video"]["source"] for job in report["jobs"]] == ["bunny.mp4"] * 4
+    ledger = (tmp_path / "output/staged/.batchrunner/sandbox/ledger.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in ledger]
+    assert [event["status"] for event in events if event["event"] == "input_fetched"] == [200] * 4
+    texts = [done.stdout.encode(), done.stderr.encode()]
+    texts += [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    for secret in (*ADMIN, "X-Amz-Signature", "X-Amz-Credential"):
+        assert not [text[:100] for text in texts if secret.encode() in text]
+
+    listed = call("stage", "--clean", "batch.yaml", "--allow-bucket", "clips", cwd=tmp_path, **variables)
+    assert "Nothing was removed." in listed.stdout
+    cleaned = call("stage", "--clean", "batch.yaml", "--yes", "--allow-bucket", "clips", cwd=tmp_path, **variables)
+    assert "Removed 1 staged input, 77.8 kB." in cleaned.stdout
+    again = call("stage", "--clean", "batch.yaml", "--yes", "--allow-bucket", "clips", cwd=tmp_path, **variables)
+    assert "every staged input is needed, or there is none" in again.stdout

@@ -15,7 +15,8 @@ import pytest
 from batchrunner.errors import LocalFault
 from batchrunner.job import Media
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.staging import Staging, Target, name_of, unneeded
+from batchrunner.storage.objects.staged_names import name_of
+from batchrunner.storage.objects.staging import Staging, Target, unneeded
 from tests.conftest import ROOT, make_job
 from tests.objects.conftest import BUCKET, CLOSED_BUCKET, READER, Server
 

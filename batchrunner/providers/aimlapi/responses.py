@@ -86,7 +86,8 @@ _TOO_LARGE = re.compile(
 
 HINTS: Mapping[str, str] = {
     "bad_request": "Correct the job in the manifest; nothing was charged for it.",
-    "too_large": "Name the clip by an https:// or s3:// link instead, or shorten it; nothing was charged for it.",
+    "too_large": "Set stage: s3://BUCKET/PREFIX/, and stage_above to less than this size, so that links are sent; then "
+    "run again with --retry-failed. Nothing was charged.",
     "unauthorized": "Set AIMLAPI_KEY to a valid key and run the same command again.",
     "out_of_credits": "Top up the account and run the same command again: only what is not done yet is submitted.",
     "forbidden": "Check the key's permissions and the account, then run the same command again.",

@@ -7,6 +7,7 @@ checks first that the object is the one that the manifest's load found.
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from batchrunner.clock import wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
@@ -46,16 +47,18 @@ class Links:
 class SignedInputs:
     """A provider whose jobs may have inputs in buckets. It passes its calls on to another provider.
 
-    jobs: those of the batch. Before the first call, the redactor learns the links of their buckets.
+    jobs: those of the batch. further: addresses in other buckets. Before the first call, the redactor learns the links
+    of all these buckets.
     """
 
-    def __init__(self, provider: Provider, links: Links, jobs: Iterable[Job]) -> None:
+    def __init__(self, provider: Provider, links: Links, jobs: Iterable[Job], further: Iterable[str] = ()) -> None:
         self._provider = provider
         self._links = links
         self._stores: dict[str, Objects] = {}
         self._plain: dict[str, str] = {}  # the link without its query, by address
         addresses = (media.source for job in jobs for media in job.inputs.values() if is_address(media.source))
-        self._unknown = {(address := ObjectAddress.parse(text)).place: address for text in addresses}
+        texts = chain(addresses, further)
+        self._unknown = {(address := ObjectAddress.parse(text)).place: address for text in texts}
         self._warned = False
 
     @property

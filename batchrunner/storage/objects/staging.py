@@ -6,7 +6,6 @@ never makes a job new. `SignedInputs` (`batchrunner.storage.objects.signing`) si
 """
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -25,48 +24,11 @@ from batchrunner.providers.base import (
     Submissions,
 )
 from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.objects.staged_names import digest_of, is_staged, name_of, uploads
 from batchrunner.storage.objects.store import Objects, ObjectState
 
-_SUFFIXES = {  # by content, not by file name: equal contents have one name
-    "video/mp4": "mp4",
-    "video/quicktime": "mov",
-    "video/webm": "webm",
-    "video/x-matroska": "mkv",
-    "video/x-msvideo": "avi",
-    "image/jpeg": "jpg",
-    "image/png": "png",
-    "image/webp": "webp",
-    "image/bmp": "bmp",
-}
-_STAGED = re.compile(rf"([0-9a-f]{{64}})\.({'|'.join(_SUFFIXES.values())}|bin)")
 _AT_ONCE = 2  # an upload of up to 64 MB is in memory
 _TRIES = 5  # in a row, a minute apart
-
-
-def prefix_of(text: str) -> ObjectAddress:
-    """Return the prefix that the setting ``stage`` names. Raises UsageError."""
-    return ObjectAddress.parse(text)
-
-
-def is_staged(media: Media, above_bytes: int) -> bool:
-    """Return whether an input is uploaded: a local file of at least so many bytes."""
-    return media.path is not None and media.sha256 is not None and (media.size_bytes or 0) >= above_bytes
-
-
-def name_of(media: Media) -> str:
-    """Return the name of a staged input: ``<sha256>.<suffix>``."""
-    return f"{media.sha256}.{_SUFFIXES.get(media.mime or '', 'bin')}"
-
-
-def digest_of(key: str) -> str | None:
-    """Return the hex SHA-256 in the key of a staged input, or None for another object."""
-    found = _STAGED.fullmatch(key.rpartition("/")[2])
-    return found[1] if found else None
-
-
-def uploads(jobs: Iterable[Job], above_bytes: int) -> dict[str, Media]:
-    """Return the inputs of `jobs` that are uploaded, each content once, by object name."""
-    return {name_of(media): media for job in jobs for media in job.inputs.values() if is_staged(media, above_bytes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +57,11 @@ class Staging:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._failures = 0
+
+    @property
+    def example(self) -> str:
+        """An address at which an input could be staged."""
+        return str(self._target.prefix.child("x"))
 
     def address(self, media: Media) -> ObjectAddress | None:
         """Return where an input is staged; None if it travels in the request."""

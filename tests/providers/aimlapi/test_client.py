@@ -765,7 +765,7 @@ def test_a_refusal_for_size_has_the_size_and_the_next_step(talk: Talk, local: Jo
     error = failed(talk, Peer([answer(413, {"message": "request entity too large"})]), submit(local))
     assert (type(error), error.kind, error.in_doubt) == (JobFault, "too_large", False)
     assert error.message.endswith("request entity too large; the request has 185.7 kB")
-    assert "s3://" in error.hint
+    assert "stage: s3://" in error.hint
 
 
 def test_an_endless_reply_is_read_up_to_the_limit(talk: Talk) -> None:

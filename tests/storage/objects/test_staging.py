@@ -13,7 +13,8 @@ from batchrunner.errors import LocalFault, NetworkFault, UsageError
 from batchrunner.job import Job, Media
 from batchrunner.providers.base import Accepted
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.staging import StagedInputs, Staging, Target, digest_of, name_of, unneeded, uploads
+from batchrunner.storage.objects.staged_names import digest_of, name_of, uploads
+from batchrunner.storage.objects.staging import StagedInputs, Staging, Target, unneeded
 from batchrunner.storage.objects.store import ObjectState
 from tests.conftest import make_job
 
