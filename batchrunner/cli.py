@@ -523,7 +523,7 @@ def stage(manifest: Path | None, prefix: str | None, clean: bool, yes: bool, **f
     what they miss. Other objects in the bucket are never removed. Without a terminal and without --yes, it only lists.
     """
     from batchrunner.app import staged_inputs
-    from batchrunner.app.setup import access_of
+    from batchrunner.app.buckets import access_of
 
     if not clean:
         raise click.UsageError("Give --clean. `run` stages inputs itself; see the setting stage.")

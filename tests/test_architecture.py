@@ -53,6 +53,7 @@ PURE_MODULES = {
         "review.guard",
         "sandbox.clips.marks",
         "storage.objects.address",
+        "storage.objects.staged_names",
     ),
     *(f"quality.{name}" for name in ("marks", "measures")),
     *(f"sandbox.{name}" for name in ("billing", "logs", "models", "replies", "validation", "world")),

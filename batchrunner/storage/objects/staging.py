@@ -40,6 +40,10 @@ class Target:
     open: Callable[[], Objects]
 
 
+class _Stopped(NetworkFault):
+    """The run stops, and the upload with it."""
+
+
 class Staging:
     """The uploads of one run: a `batchrunner.engine.ports.Inputs`. notify: shows progress.
 
@@ -102,7 +106,7 @@ class Staging:
         def on_progress(size_bytes: int) -> None:  # called by a thread
             sent.append(size_bytes)
             if is_stopped():
-                raise NetworkFault("stopped", "the run stops before an input is uploaded")
+                raise _Stopped("cut", "the run stops before an input is uploaded")
 
         try:
             objects = self._open()
@@ -110,7 +114,7 @@ class Staging:
                 self._notify(f"Uploading {media.source} ({size}) to {self._target.prefix}")
             state = await objects.put_new(address.key, media.path, media.sha256, on_progress, media.mime or "")
         except NetworkFault as fault:
-            self._failures += fault.kind != "stopped"
+            self._failures += not isinstance(fault, _Stopped)
             if self._failures < _TRIES:
                 raise
             raise LocalFault(fault.kind, fault.message, fault.hint) from None
