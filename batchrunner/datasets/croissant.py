@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from batchrunner.datasets.details import missing, texts
+from batchrunner.datasets.filenames import ClipNames
 from batchrunner.datasets.inferred_types import inferred_types
 from batchrunner.datasets.items import CHARACTER, REFERENCE, Dataset, Dtype
 from batchrunner.formatting import redacted
@@ -72,6 +73,7 @@ _ORIGIN: Mapping[str, str] = {
     "reference_sha256": "prov:wasDerivedFrom",
     "character_sha256": "prov:wasDerivedFrom",
 }
+_ID_IN_NAME = {"id": r"clips/(.+)\.mp4$", "job": r"clips/(.+?)(?:\.t[0-9]+)?\.mp4$"}
 _NAME_WITHOUT_QUOTES = re.compile(r"[^\"'\\\x00-\x1f]+")
 _MEDIA_TYPES = {
     ".jsonl": "application/jsonlines",
@@ -190,7 +192,8 @@ def _activities(report: Mapping[str, Any]) -> Iterator[JSON]:
     models = [str(model) for model in report.get("models") or ()]
     for run in report.get("runs") or ():
         service = str(run.get("service") or report.get("service") or report["provider"])
-        agents = [{"@type": "prov:SoftwareAgent", "prov:label": name} for name in (service, *models)]
+        rendered = () if run.get("provider", report["provider"]) == "sandbox" else models  # it renders stand-ins itself
+        agents = [{"@type": "prov:SoftwareAgent", "prov:label": name} for name in (service, *rendered)]
         program = f"batchrunner {report['batchrunner_version']}"
         known = {"prov:startedAtTime": run["started_at"], "prov:endedAtTime": run["finished_at"]}
         yield {
@@ -313,7 +316,37 @@ def _folder(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) -> _So
     names = ["file_name"]
     names += [name for role, name in ((REFERENCE, "control_path"), (CHARACTER, "character")) if role in dataset.roles]
     columns = {**dict.fromkeys(names, "string"), **inferred_types(dataset)}
-    return _Source(distribution, columns, _from_columns({"fileObject": {"@id": quote(table.name)}}))
+    reference = {"fileObject": {"@id": quote(table.name)}}
+    from_names = _read_from_names(dataset, split)
+
+    def source(column: str) -> JSON:
+        name = "file_name" if column in from_names else column
+        regex = {"transform": {"regex": from_names[column]}} if column in from_names else {}
+        return {**reference, "extract": {"column": name}, **regex}
+
+    return _Source(distribution, columns, source)
+
+
+def _read_from_names(dataset: Dataset, split: str) -> Mapping[str, str]:
+    """Return the columns to be read from `file_name`, with the pattern. pandas reads ids such as 0012 as numbers."""
+    fits = dict(_ID_IN_NAME)
+    names = ClipNames()
+    for item in dataset.items(split):
+        if not _is_number(item.id) and not _is_number(str(item.values["job"])):
+            return {}
+        name = f"clips/{names.take(item.id, item.key)}{item.clip.suffix}"
+        for column, pattern in _ID_IN_NAME.items():
+            if (found := re.match(pattern, name)) is None or found[1] != item.values[column]:
+                fits.pop(column, None)
+    return fits
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _webdataset(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) -> _Source:

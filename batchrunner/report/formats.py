@@ -162,7 +162,11 @@ _COLUMNS_AFTER_INPUTS = (
     Column("error_message", "the reason as text", _key("error", "message")),
     Column("error_hint", "the next step", _key("error", "hint")),
     Column("model", "the model that the job asks for", _key("request", "model")),
-    Column("service", "the service that rendered the clip: its host, or `sandbox`", _key("rendered_by", "service")),
+    Column(
+        "service",
+        "the service that rendered the clip: its host, or `the embedded sandbox`",
+        _key("rendered_by", "service"),
+    ),
     Column("run_id", "the run that submitted the clip's generation", _key("rendered_by", "run_id")),
     Column("price_basis", "where the price of the estimate comes from", _key("estimate", "basis")),
 )

@@ -140,7 +140,15 @@ def test_ids_are_unique_and_every_reference_has_a_node(tmp_path: Path, form: str
 def test_a_rehearsal_is_named(tmp_path: Path) -> None:
     dataset = collected(tmp_path)
     dataset.description.reports[0]["provider"] = "sandbox"  # type: ignore[index]  # a dict
-    assert "stand-ins of a rehearsal" in written(dataset)["description"]
+    content = written(dataset)
+    assert "stand-ins of a rehearsal" in content["description"]
+
+
+def test_the_sandbox_is_no_model(tmp_path: Path) -> None:
+    dataset = collected(tmp_path)
+    dataset.description.reports[0]["runs"][0]["provider"] = "sandbox"
+    (activity,) = written(dataset)["prov:wasGeneratedBy"]
+    assert [agent["prov:label"] for agent in activity["prov:wasAssociatedWith"]] == ["api.example.com", "batchrunner 0"]
 
 
 def test_export_writes_it_and_the_console_names_what_is_missing(tmp_path: Path) -> None:

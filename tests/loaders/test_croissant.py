@@ -74,6 +74,17 @@ def test_a_record_set_gives_the_rows_of_its_split(loaded: Any, exported: Path, s
         assert {"id", "ids", "file_name", "sha256", "reference_sha256", "num_inference_steps"} <= record.keys()
 
 
+def test_ids_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    samples = [Sample("0012"), Sample("0012.t2", take=2, key="0012"), Sample("007", params={"resolution": "720p"})]
+    rundir = make_batch(tmp_path, samples)
+    assert export([rundir.path], tmp_path / "out", ExportRequest(), lambda _: None, lambda _: None) == 0
+    loaded = require("mlcroissant").Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
+    records = [plain(dict(record), "train-clips/") for record in loaded.records("train-clips")]
+    assert [(record["id"], record["job"]) for record in records] == [
+        ("0012", "0012"), ("0012.t2", "0012"), ("007", "007"),
+    ]  # fmt: skip
+
+
 def test_a_split_without_clips_has_no_record_set(loaded: Any) -> None:
     assert [item.id for item in loaded.metadata.record_sets] == ["splits", "train-clips", "odd-clips"]
 
