@@ -14,7 +14,7 @@ from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.ports import Dependencies
-from batchrunner.errors import JobFault
+from batchrunner.errors import CallError, JobFault, LocalFault, NetworkFault
 from batchrunner.job import Record, Result, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
@@ -47,6 +47,9 @@ class World:
         self.download_s: dict[str, float] = {}
         self.errors: dict[str, Exception] = {}
         self.lacks_space = lacks_space
+        self.input_errors: dict[str, list[CallError]] = {}
+        self.upload_s: dict[str, float] = {}
+        self.stop_at: float | None = None
         self.records: JobRecords
         self.stopped = ""
 
@@ -57,6 +60,12 @@ class World:
         return name
 
     # What the engine calls
+
+    async def prepare(self, job: Any, is_stopped: Callable[[], bool]) -> None:
+        name = self.names[job.key]
+        await asyncio.sleep(self.upload_s.get(name, 0.0))
+        if self.input_errors.get(name):
+            raise self.input_errors[name].pop(0)
 
     async def submit(self, job: Any, request_id: str) -> Accepted:
         name = self._begin("submit", job.key)
@@ -109,11 +118,14 @@ class World:
                 announce=lambda _: None,
                 ids=lambda fingerprint: (fingerprint,),
                 lacks_space=lambda clips: StopReason("disk_full", self.lacks_space(clips)),
+                inputs=world,
             )
             bounds = Policy(**({"concurrency": 4, "poll_interval_s": 10.0} | policy))
             admission = Admission(Prices({}), Ledger(Budget(), self.started), Forecast(self.started))
             self.records = JobRecords({r.job.fingerprint: r for r in self.started}, deps, admission.ledger)
             engine = Engine(deps, bounds, "run", self.records, admission)
+            if self.stop_at is not None:
+                asyncio.get_running_loop().call_later(self.stop_at, engine.stop, StopReason("budget", "stopped"))
             await engine.run([record.job.fingerprint for record in self.started if record.state is State.PENDING])
             self.stopped = engine.stopped
 
@@ -136,6 +148,31 @@ def test_every_job_is_driven_to_its_end() -> None:
     world.run()
     assert set(world.states().values()) == {State.SUCCEEDED}
     assert world.stopped == ""
+
+
+def test_a_job_whose_inputs_cannot_be_uploaded_waits_and_the_others_go_on() -> None:
+    world = World(pending("n"), pending("m"))
+    world.input_errors["n"] = [NetworkFault("bucket_unreachable", "the bucket cannot be reached")] * 2
+    world.run()
+    assert set(world.states().values()) == {State.SUCCEEDED}
+    at = {call: time for call, time in zip(world.calls, world.times, strict=True) if call[0] == "submit"}
+    assert at["submit", "m"] < 1
+    assert at["submit", "n"] == pytest.approx(120, abs=1)
+
+
+def test_a_bucket_that_refuses_stops_the_run_and_what_is_in_flight_ends() -> None:
+    world = World(in_flight("f"), pending("n"))
+    world.input_errors["n"] = [LocalFault("bucket_refused", "the bucket refuses this access", "Allow it.")]
+    world.run()
+    assert world.states() == {"f": State.SUCCEEDED, "n": State.PENDING}
+    assert "refuses this access" in world.stopped
+
+
+def test_a_run_that_is_stopped_during_an_upload_submits_nothing() -> None:
+    world = World(pending("n"))
+    world.upload_s["n"], world.stop_at = 100.0, 50.0
+    world.run()
+    assert (world.calls, world.states()) == ([], {"n": State.PENDING})
 
 
 def test_a_job_waits_while_the_disk_has_no_space_for_its_clip() -> None:
