@@ -3,8 +3,6 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +14,7 @@ from batchrunner.job import TimelineEvent
 from batchrunner.journal.journal import Journal, create, read
 from batchrunner.journal.migrate import VERSION
 from tests.conftest import ROOT, Inline
+from tests.soak.processes import call
 
 OLDER = range(1, VERSION)
 
@@ -58,8 +57,8 @@ def test_the_fixture_has_the_older_version_and_jobs_in_every_state(version: int,
 
 def test_an_older_run_directory_continues_and_nothing_is_paid_twice(version: int, tmp_path: Path) -> None:
     place = copied(version, tmp_path)
-    command = [sys.executable, "-m", "batchrunner", "run", "night.yaml", "--output", "run", "--quiet"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+    (place / "faults.yaml").write_text("service: {render: tiny}\n")
+    done = call("run", "night.yaml", "--output", "run", "--quiet", "--faults", "faults.yaml", cwd=place)
     assert done.returncode == 1, done.stderr
     report = json.loads((place / "run" / "report.json").read_bytes())
     assert report["schema_version"] == 2
@@ -76,8 +75,7 @@ def test_an_older_run_directory_continues_and_nothing_is_paid_twice(version: int
 def test_commands_read_an_older_run_directory(version: int, tmp_path: Path, command: str) -> None:
     run = copied(version, tmp_path) / "run"
     assert json.loads((run / "report.json").read_bytes())["schema_version"] == 1
-    call = [sys.executable, "-m", "batchrunner", command, str(run)]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    done = call(command, run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert version_in(run / ".batchrunner" / "journal.db") == version
     assert json.loads((run / "report.json").read_bytes())["schema_version"] == (2 if command == "report" else 1)

@@ -321,7 +321,8 @@ def test_an_unusable_setting_is_reported_before_the_run(
     assert message in output
     assert SECRET not in output
     assert not (tmp_path / "output").exists()
-    assert asyncio.run(command(tmp_path, environment, "--provider", "sandbox"))[0] == 0
+    (tmp_path / "tiny.yaml").write_text("service: {render: tiny}")
+    assert asyncio.run(command(tmp_path, environment, "--provider", "sandbox", "--faults", "tiny.yaml"))[0] == 0
 
 
 def connector_error(cause: OSError, host: str = "api.test") -> aiohttp.ClientConnectorError:

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from tests.conftest import MEDIA
-from tests.soak.processes import Command, call, environment
+from tests.soak.processes import Command, call, environment, execute
 
 OUTPUTS = {"report.json", "report.html", "results.csv"}
 WITNESS = ".batchrunner.witness"
+TINY = ("--faults", "tiny.yaml")  # the sandbox makes small plain clips, for tests of the files beside them
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
         "defaults": {"video": "bunny.mp4", "image": "hopper.jpg"}, "junit": "ci/junit.xml",
     }  # fmt: skip
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
+    (tmp_path / "tiny.yaml").write_text("service: {render: tiny}\n", "utf-8")
     return tmp_path
 
 
@@ -64,7 +66,7 @@ def test_a_run_writes_every_file_and_report_writes_the_same(folder: Path) -> Non
 
 
 def test_nothing_is_measured_if_quality_is_off(folder: Path) -> None:
-    done = call("run", "night.yaml", "--only", "job-480", "--quality", "off", cwd=folder)
+    done = call("run", "night.yaml", "--only", "job-480", "--quality", "off", *TINY, cwd=folder)
     assert done.returncode in (0, 1), done.stderr
     jobs = json.loads((folder / "output" / "night" / "report.json").read_bytes())["jobs"]
     assert [(job["state"], job["quality"]) for job in jobs] == [("succeeded", None), ("pending", None)]
@@ -100,7 +102,8 @@ def test_an_interrupted_run_writes_every_file(folder: Path) -> None:
 def test_an_unwritable_place_is_refused_before_a_run(folder: Path, options: tuple[str, ...], complaint: str) -> None:
     (folder / "file").write_text("")
     os.mkfifo(folder / "fifo")
-    done = call("run", "night.yaml", *options, cwd=folder)
+    run = execute if "/dev/fd/1" in options else call  # the standard output of an executed command is a pipe
+    done = run("run", "night.yaml", *options, cwd=folder)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Nothing was done" in done.stderr
@@ -111,7 +114,7 @@ def test_an_unwritable_place_is_refused_before_a_run(folder: Path, options: tupl
 
 def test_a_report_replaces_no_other_file(folder: Path) -> None:
     run_dir = folder / "output" / "night"
-    assert call("run", "night.yaml", cwd=folder).returncode == 0
+    assert call("run", "night.yaml", *TINY, cwd=folder).returncode == 0
     os.mkfifo(folder / "fifo")
     journal, clip = run_dir / ".batchrunner" / "journal.db", run_dir / "job-480.mp4"
     before = journal.read_bytes(), clip.read_bytes()
@@ -130,7 +133,7 @@ def test_a_report_that_cannot_be_written_is_reported_with_the_older_one(folder: 
     full += "report.Disk = Full; cli.main()"
 
     def run_on_a_full_disk(for_names_with: str) -> str:
-        program = [sys.executable, "-c", full, "run", "night.yaml"]
+        program = [sys.executable, "-c", full, "run", "night.yaml", *TINY]
         more = environment(FULL_FOR=for_names_with)
         done = subprocess.run(program, cwd=folder, env=more, capture_output=True, text=True, check=False)
         assert done.returncode == 5, done.stderr

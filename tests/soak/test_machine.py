@@ -23,6 +23,7 @@ from tests.soak.oracle import check_batch
 from tests.soak.processes import Service, call, wait_for
 
 Mount = Callable[..., None]
+_BETWEEN_READERS_S = 0.4
 _FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and a margin for a slow machine
 
 
@@ -85,7 +86,7 @@ def test_status_plan_and_validate_work_during_a_run(tmp_path: Path, service: Ser
     with batch.start() as run:
         run.says("accepted")
         polls = 0
-        while run.process.poll() is None:
+        while not run.ended_within(_BETWEEN_READERS_S):
             status = _json(call("status", batch.output, "--json", cwd=tmp_path))
             plan = _json(call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path))
             assert status["totals"]["jobs"] == len(plan["jobs"]) == 40
