@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from batchrunner.job import Job, Media
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 
+_OF_STAGING = {"stage", "staged", "staged_bytes"}
+
 
 @dataclass(frozen=True, slots=True)
 class Egress:
@@ -36,8 +38,8 @@ class Egress:
     staged_bytes: int = 0
 
     def as_facts(self) -> dict[str, Any]:
-        """Return the fields, JSON-ready."""
-        return asdict(self)
+        """Return the fields, JSON-ready; those of staging only if inputs are staged."""
+        return {name: value for name, value in asdict(self).items() if self.staged or name not in _OF_STAGING}
 
 
 def collect(

@@ -33,5 +33,7 @@ def test_staged_inputs_are_counted_once_and_not_as_data() -> None:
     egress = collect(jobs, "api.example.com", [], None, "s3://clips/staged/", lambda media: media is large)
     assert (egress.stage, egress.staged, egress.staged_bytes) == ("s3://clips/staged/", 1, 70)
     assert (egress.files, egress.file_bytes) == (2, 6)
+    assert egress.as_facts()["staged"] == 1
+    assert "staged" not in collect(jobs, "api.example.com", [], None).as_facts()
     text = "\n".join(render._leaving(egress))
     assert "1 local input, 70 bytes, uploaded to s3://clips/staged/, except those that are there already" in text
