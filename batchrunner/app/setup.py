@@ -5,7 +5,7 @@ Rule: this module opens no connection and writes no file. `plan` and the read-on
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -80,7 +80,7 @@ class Setup:
     account: Account | None = None
     state: Path | None = None
     limits_file: Path | None = None
-    access: Callable[[], Access] | None = None
+    access: Callable[[], Access] | None = field(default=None, repr=False)  # holds the environment
 
     @property
     def chosen(self) -> tuple[Entry, ...]:

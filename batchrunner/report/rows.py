@@ -364,6 +364,7 @@ def _media(media: Media) -> dict[str, Any]:
         "width_px": media.width_px,
         "height_px": media.height_px,
         "duration_s": media.duration_s,
+        **({"etag": media.etag} if media.etag else {}),
     }
 
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import batchrunner
-from batchrunner.errors import UsageError
+from batchrunner.errors import ManifestError, UsageError
 from tests.conftest import MEDIA, ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text("utf-8")
@@ -122,6 +123,33 @@ def test_settings_and_variables_are_those_of_the_command_line(tmp_path: Path) ->
         manifest(tmp_path, URLS.replace("walk,", '"${who}",')), environment=environment, allowed_variables=["who"]
     )
     assert allowed.plan().jobs[0].id == "hero"
+
+
+def test_a_bucket_has_to_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    path = manifest(tmp_path, "- {video: s3://clips/a.mp4, image: https://example.com/hero.png}\n")
+    (tmp_path / "batchrunner").mkdir()
+    config = tmp_path / "batchrunner" / "config.yaml"
+    environment = {"XDG_CONFIG_HOME": str(tmp_path)}
+
+    def problem(**options: Any) -> str:
+        with pytest.raises(ManifestError) as caught:
+            batchrunner.load(path, provider="sandbox", environment=environment, **options)
+        (found,) = caught.value.diagnostics
+        return f"{found.message} {found.hint}"
+
+    assert "--allow-bucket s3://clips" in problem()
+    assert "--allow-bucket s3://clips" in problem(allow_bucket="gs://clips")
+    assert "pip install" in problem(allow_bucket="clips")
+    assert "pip install" in problem(allow_bucket=["s3://clips"])
+    config.write_text("buckets: [clips]")
+    assert "pip install" in problem()
+
+
+def test_a_setup_shows_no_secret(tmp_path: Path) -> None:
+    environment = {"AWS_SECRET_ACCESS_KEY": "hidden-0123456789", "XDG_CONFIG_HOME": str(tmp_path)}
+    batch = batchrunner.load(manifest(tmp_path), provider="sandbox", environment=environment)
+    assert "hidden-0123456789" not in repr(batch._setup)
 
 
 def test_user_errors_share_a_base_class(tmp_path: Path) -> None:

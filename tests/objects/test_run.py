@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from batchrunner.job import Job
 from batchrunner.providers.base import Accepted
 from batchrunner.redaction import Redactor
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.signing import Links, SignedInputs
-from tests.conftest import MEDIA, make_job
+from tests.conftest import MEDIA, ROOT, make_job
 from tests.objects.conftest import ADMIN, Server
 from tests.soak.processes import call
 
@@ -56,8 +57,11 @@ def test_a_batch_runs_with_inputs_in_a_bucket_and_writes_no_secret(server: Serve
     done = call("run", "batch.yaml", "--log-format", "json", *options, cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "output" / "bucket" / "report.json").read_text())
+    Draft202012Validator(json.loads((ROOT / "batchrunner" / "report" / "report.schema.json").read_text())).validate(
+        report
+    )
     assert [job["inputs"]["video"]["source"] for job in report["jobs"]] == ["s3://clips/run/bunny.mp4"] * 2
-    assert all(job["inputs"]["video"]["duration_s"] for job in report["jobs"])
+    assert all(job["inputs"]["video"]["duration_s"] and job["inputs"]["image"]["etag"] for job in report["jobs"])
     texts = [done.stdout.encode(), done.stderr.encode()]
     texts += [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert len(texts) > 6

@@ -6,7 +6,7 @@ checks first that the object is the one that the manifest's load found.
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from batchrunner.clock import wall_time
@@ -36,7 +36,7 @@ Open = Callable[[ObjectAddress, Access], Objects]
 class Links:
     """How links are made. lifetime_s: as the user wants it. notify: shows a warning to the user."""
 
-    access: Callable[[], Access]
+    access: Callable[[], Access] = field(repr=False)  # holds the environment
     lifetime_s: float
     redactor: Redactor
     notify: Callable[[str], None]
