@@ -30,7 +30,7 @@ _MISSING = Refusal(
 _FORBIDDEN = Refusal(
     "bucket_refused",
     "refuses this access (403)",
-    "Allow these credentials to get and list objects there (s3:GetObject, s3:ListBucket), or use other ones.",
+    "Allow these credentials to get and list objects there (s3:GetObject, s3:ListBucket; to write, s3:PutObject).",
 )
 _KEY_REFUSED = Refusal(
     "bucket_credentials", "does not know these credentials", "Correct AWS_ACCESS_KEY_ID, or choose another AWS_PROFILE."
