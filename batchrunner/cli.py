@@ -398,6 +398,9 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
     help="Keep clips together in one split that share this. [default: the reference video]",
 )
 @click.option("--salt", default="", metavar="TEXT", help="Another salt gives other splits.")
+@click.option("--mark", type=click.Choice(["xmp", "c2pa"]), help="Mark the copies as synthetic media.")
+@click.option("--c2pa-key", type=_PATH, metavar="FILE", help="Private key (PEM) for --mark c2pa.")
+@click.option("--c2pa-certificates", type=_PATH, metavar="FILE", help="Certificates (PEM) for --mark c2pa.")
 def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     """Copy the clips of one or more batches to the new folder OUT, as a data set with a card and checksums.
 
@@ -406,7 +409,7 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     """
     from batchrunner.app import export as exporting
 
-    names = ("form", "only", "split", "group_by", "salt")
+    names = ("form", "only", "split", "group_by", "salt", "mark", "c2pa_key", "c2pa_certificates")
     request = exporting.ExportRequest(**{name: flags.pop(name) for name in names}, version=__version__)
     run_dirs = [_located(batch, dict(flags)).path for batch in batches]
 

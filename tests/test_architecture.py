@@ -75,8 +75,8 @@ LOOP_STARTERS = {
         *("app.staged_inputs", "sandbox.serve", "storage.objects.inputs"),
     )
 }
-EXTRAS = ("s3",)  # of the package itself, with one library; imported only inside functions
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
+EXTRAS = ("c2pa", "s3")  # of the package itself, with one library; imported only inside functions
+DISTRIBUTIONS = {"c2pa": "c2pa-python", "yaml": "pyyaml", "PIL": "pillow"}
 
 
 @dataclass

@@ -6,11 +6,12 @@ first byte is written. Each file that is left out is named, and the exit status 
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from batchrunner.app.signs import require_trusted
 from batchrunner.app.status import no_batch
@@ -26,6 +27,9 @@ from batchrunner.formatting import count_text, printable, shell_line, shell_path
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
 
+if TYPE_CHECKING:
+    from batchrunner.datasets.marking import Marker
+
 _NOTHING_WRITTEN = "Nothing was written."
 _MOST_NAMED = 20
 Put = Callable[[str], None]
@@ -33,7 +37,10 @@ Put = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """The options of the command. split: as written, or None. only: ``accepted`` or None. version: of this program."""
+    """The options of the command. split: as written, or None. only: ``accepted`` or None. version: of this program.
+
+    mark: ``xmp``, ``c2pa`` or None. c2pa_key, c2pa_certificates: PEM files.
+    """
 
     form: str = "folder"
     only: str | None = None
@@ -42,6 +49,9 @@ class ExportRequest:
     salt: str = ""
     options: FormatOptions = field(default_factory=FormatOptions)
     version: str = ""
+    mark: str | None = None
+    c2pa_key: Path | None = None
+    c2pa_certificates: Path | None = None
 
 
 def export(
@@ -54,7 +64,7 @@ def export(
     target = final_path(out)
     batches = _read(run_dirs, request.version, warn)
     _require_outside(target, out, batches)
-    collection = Collection(batches, choice)
+    collection = _collect(batches, choice, request, target)
     try:
         exported = _export(collection, form, target, disk or Disk())
     except NothingToExport:
@@ -64,6 +74,32 @@ def export(
     for line in _summary(collection, form, exported, out):
         put(line)
     return ExitStatus.FAILED if collection.refusals else ExitStatus.OK
+
+
+def _collect(batches: Sequence[Batch], choice: Choice, request: ExportRequest, target: Path) -> Collection:
+    """Return the data set. Its clips are marked if the command asks for it. Raises UsageError."""
+    if request.mark != "c2pa" and (request.c2pa_key or request.c2pa_certificates):
+        raise UsageError("--c2pa-key and --c2pa-certificates need --mark c2pa", _NOTHING_WRITTEN)
+    if request.mark is None:
+        return Collection(batches, choice)
+    from batchrunner.datasets.marking import MarkedCollection, MarkedCopies
+
+    marker = _marker(request)
+    if marker.name == "c2pa" and is_taken(target):
+        message = f"{printable(str(target))} exists: signatures differ each time, so it cannot be compared"
+        raise UsageError(message, f"{_NOTHING_WRITTEN} Name another folder, or remove it.")
+    copies = MarkedCopies(target.with_name(f"{target.name}.marked"), marker, Disk())
+    return MarkedCollection(batches, choice, copies)
+
+
+def _marker(request: ExportRequest) -> "Marker":
+    if request.mark == "c2pa":
+        from batchrunner.datasets.c2pa_signing import C2paMarker
+
+        return C2paMarker(request.c2pa_key, request.c2pa_certificates, request.version)
+    from batchrunner.datasets.xmp import XmpMarker
+
+    return XmpMarker()
 
 
 def _read(run_dirs: Sequence[Path], version: str, warn: Put) -> list[Batch]:
@@ -103,12 +139,17 @@ def _export(collection: Collection, form: Format, target: Path, disk: Disk) -> E
     with _Bar(sys.stderr) as bar:
         if not has_items(collection):
             raise NothingToExport
-        if is_taken(target):
-            exported = compare(collection, form, target, bar)
-            Workspace(target, disk).remove_rest()
-            return exported
-        with Workspace(target, disk) as workspace:
-            return write(collection, form, workspace, bar)
+        with collection.prepared(bar):
+            return _write_or_compare(collection, form, target, disk, bar)
+
+
+def _write_or_compare(collection: Collection, form: Format, target: Path, disk: Disk, bar: "_Bar") -> Exported:
+    if is_taken(target):
+        exported = compare(collection, form, target, bar)
+        Workspace(target, disk).remove_rest()
+        return exported
+    with Workspace(target, disk) as workspace:
+        return write(collection, form, workspace, bar)
 
 
 def _nothing(collection: Collection, request: ExportRequest) -> int:
@@ -133,6 +174,8 @@ def _warn_of_missing(collection: Collection, warn: Put) -> None:
         warn(f"without a clip to export: {shown}")
     if collection.ungrouped:
         warn(f"{count_text(collection.ungrouped, 'clip')} without the value of --group-by: grouped by reference video")
+    for why, count in sorted(Counter(collection.unmarked()).items()):
+        warn(f"{count_text(count, 'clip')} without a new mark: {why}")
     for refusal in collection.refusals[:_MOST_NAMED]:
         warn(_refusal_text(refusal))
     if (more := len(collection.refusals) - _MOST_NAMED) > 0:
@@ -188,13 +231,13 @@ class _Bar:
             self._bar.render_finish()
             self._bar = None
 
-    def begin(self, total_bytes: int) -> None:
+    def begin(self, total_bytes: int, label: str = "exporting") -> None:
         """Begin a pass over the media."""
         import click
 
         self._close()
         if self._stream.isatty():
-            self._bar = click.progressbar(length=max(1, total_bytes), file=self._stream, label="exporting")
+            self._bar = click.progressbar(length=max(1, total_bytes), file=self._stream, label=label)
             self._bar.render_progress()
 
     def add(self, size_bytes: int) -> None:

@@ -7,12 +7,14 @@ rows are stored: an item is made when it is needed.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrunner.datasets.batches import Batch, clip_fault, file_fault
 from batchrunner.datasets.columns import Columns, public_source
+from batchrunner.datasets.formats import OnProgress
 from batchrunner.datasets.items import DEFAULT_SPLIT, Description, Dtype, Item, MediaFile
 from batchrunner.datasets.splits import Splits, check_name
 from batchrunner.errors import UsageError
@@ -105,6 +107,15 @@ class Collection:
         """Yield the items of a split."""
         for source, group in self._chosen[split]:
             yield self._item(source, group)
+
+    @contextmanager
+    def prepared(self, progress: OnProgress) -> Iterator[None]:
+        """Have what the items need while the context lasts. progress: of the preparation."""
+        yield
+
+    def unmarked(self) -> list[str]:
+        """Return why clips have no mark that was asked for, once for each clip."""
+        return []
 
     def refuse(self, path: Path, why: str) -> None:
         """Leave out a file that turned out to be another one than recorded."""

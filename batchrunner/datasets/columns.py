@@ -40,7 +40,10 @@ _LAST: Mapping[str, Dtype] = {
     "marks": "string",
 }
 # Other columns, and names that a format adds to a row. A parameter with such a name is renamed.
-_TAKEN = {"tags", "quality", "file_name", "character", "video", "reference", "key"}
+_TAKEN = {
+    *("tags", "quality", "file_name", "character", "video", "reference", "key"),
+    *("mark", "original_sha256", "synthetic_marks"),  # of `batchrunner.datasets.marking`
+}
 _ENDINGS = ("_sha256", "_source", "_path")
 _TYPES: Mapping[str, str] = {"integer": "int64", "number": "float64", "boolean": "bool", "string": "string"}
 _CAPTIONS = ("caption", "prompt")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from batchrunner.datasets import card, sums
 from batchrunner.datasets.collect import Collection
 from batchrunner.datasets.croissant import croissant
-from batchrunner.datasets.formats import Format, MediaRefused, Unit, recipe_of
+from batchrunner.datasets.formats import Format, MediaRefused, OnProgress, Unit, recipe_of
 from batchrunner.datasets.items import Dataset
 from batchrunner.datasets.sums import SUMS
 from batchrunner.datasets.workspace import HashingFile, Workspace, WrittenFile
@@ -23,18 +23,6 @@ from batchrunner.storage import durable_files
 
 _COPY_BYTES = 1 << 20
 _CHOOSE = "Nothing was written. Name another folder, or remove this one."
-
-
-class OnProgress(Protocol):
-    """Receives the progress of an export."""
-
-    def begin(self, total_bytes: int) -> None:
-        """A pass over the media begins."""
-        ...
-
-    def add(self, size_bytes: int) -> None:
-        """So many bytes more are done."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

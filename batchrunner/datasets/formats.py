@@ -49,6 +49,18 @@ class FormatOptions:
     shard_bytes: int = 1_000_000_000
 
 
+class OnProgress(Protocol):
+    """Receives the progress of an export."""
+
+    def begin(self, total_bytes: int, label: str = "exporting") -> None:
+        """A pass over the media begins. label: what it does."""
+        ...
+
+    def add(self, size_bytes: int) -> None:
+        """So many bytes more are done."""
+        ...
+
+
 class Format(Protocol):
     """A format of data sets."""
 

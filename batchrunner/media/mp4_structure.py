@@ -95,7 +95,7 @@ def expectation_warnings(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
         boxes, tail_at = _walk_file(file, size_bytes)
         if tail_at < size_bytes:
             return (f"{count_text(size_bytes - tail_at, 'byte')} after its last box, which players ignore",)
-        head = _read(file, boxes[-1].start - 8, 8) if boxes else b""
+        head = _read(file, _header_at(boxes), 8) if boxes else b""
     except _Broken:
         return ()
     return (f"its last box '{head[4:].decode()}' names no size",) if head.startswith(bytes(4)) else ()
@@ -146,6 +146,25 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
             at = box.end
     except _Broken:
         return
+
+
+def last_box(file: BinaryIO, size_bytes: int) -> Box:
+    """Return the last box of a file, with its header. Bytes that are no box may follow it.
+
+    Raises ValueError if the file is no chain of boxes, and OSError.
+    """
+    try:
+        found, _ = _walk_file(file, size_bytes)
+    except _Broken as broken:
+        raise ValueError(str(broken)) from broken
+    if not found:
+        raise ValueError("it has no box")
+    return found[-1]._replace(start=_header_at(found))
+
+
+def _header_at(found: list[Box]) -> int:
+    """Return where the last of the boxes of a file begins."""
+    return found[-2].end if len(found) > 1 else 0
 
 
 def names_no_video(head: bytes) -> str | None:

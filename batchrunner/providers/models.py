@@ -71,12 +71,13 @@ class ResultShape:
     """The expected result. length_of: the input that it is as long as; "" for none.
 
     short_side: the parameter that gives its short side, as ``480p``; "" for none. multiple_px: sizes are multiples of
-    it.
+    it. source_type: IPTC's digital source type of the clips (`batchrunner.datasets.marking`).
     """
 
     length_of: str = ""
     short_side: str = ""
     multiple_px: int = 1
+    source_type: str = "trainedAlgorithmicMedia"
 
 
 @dataclass(frozen=True, eq=False)
