@@ -122,7 +122,7 @@ class MarkedCopies:
                 copy.unlink()
                 return Marked(item.clip, "", marks, why)
             if damage := mp4_structure.check_structure(file, size_bytes):
-                raise LocalFault("mark_failed", f"the marked copy of {item.id} is damaged: {damage}", "Report this.")
+                raise LocalFault("disk_error", f"the marked copy of {item.id} is damaged: {damage}", "Check the disk.")
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Marked(MediaFile(copy, digest, size_bytes, item.clip.suffix), self._marker.name, marks)

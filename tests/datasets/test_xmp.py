@@ -46,7 +46,7 @@ def mark(path: Path, content: bytes) -> tuple[str, bytes]:
 
 @pytest.fixture(params=["plain", "faststart", "fragmented", "open end", "stray end", "wide box"])
 def content(request: pytest.FixtureRequest, clip: bytes, tmp_path: Path) -> bytes:
-    made = {
+    built = {
         "plain": lambda: clip,
         "faststart": lambda: remuxed(clip, "faststart", tmp_path),
         "fragmented": lambda: remuxed(clip, "frag_keyframe+empty_moov+default_base_moof", tmp_path),
@@ -54,7 +54,7 @@ def content(request: pytest.FixtureRequest, clip: bytes, tmp_path: Path) -> byte
         "stray end": lambda: clip + b"\0\0\0",
         "wide box": lambda: clip + b"\0\0\0\1free" + (24).to_bytes(8) + bytes(8),
     }
-    return made[request.param]()
+    return built[request.param]()
 
 
 def test_a_marked_copy_decodes_to_the_same_frames(tmp_path: Path, content: bytes) -> None:

@@ -56,7 +56,7 @@ def certificate(name: str, key: Any, issuer: tuple[str, Any] | None = None) -> A
         False,
     )
     usage |= {"digital_signature": True, "key_cert_sign": issuer is None}
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(named(name))
         .issuer_name(named(signer))
@@ -71,8 +71,8 @@ def certificate(name: str, key: Any, issuer: tuple[str, Any] | None = None) -> A
     )
     if issuer is not None:
         purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
-        made = made.add_extension(purpose, critical=False)
-    return made.sign(signing_key, hashes.SHA256())
+        builder = made.add_extension(purpose, critical=False)
+    return builder.sign(signing_key, hashes.SHA256())
 
 
 def elliptic() -> Any:
