@@ -21,7 +21,7 @@ from batchrunner.datasets.batches import Batch
 from batchrunner.datasets.collect import Choice, Collection
 from batchrunner.datasets.formats import MediaRefused, OnProgress, checked_chunks
 from batchrunner.datasets.items import Dtype, Item, MediaFile
-from batchrunner.errors import LocalFault
+from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.media import mp4_structure, synthetic_marks
 from batchrunner.providers import registry
 from batchrunner.storage import durable_files
@@ -103,14 +103,23 @@ class MarkedCopies:
         """Remove the copies."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it has no copies."""
+        with suppress(OSError):
+            self._folder.rmdir()
+
     def unmarked(self) -> list[str]:
         """Return why clips have no new mark, once for each clip."""
         return [item.why for item in self._found.values() if item.why]
 
     def _make(self, name: str, item: Item) -> Marked:
         copy = self._folder / f"{name}.mp4"
-        with self._disk.open(copy, "wb") as file:
-            file.writelines(checked_chunks(item.clip))
+        try:
+            with self._disk.open(copy, "wb") as file:
+                file.writelines(checked_chunks(item.clip))
+        except MediaRefused:
+            copy.unlink()
+            raise
         try:
             why = self._marker.mark(copy, source_type_of(item))
         except ValueError as error:
@@ -162,7 +171,11 @@ class MarkedCollection(Collection):
                 break
             except MediaRefused as refused:
                 super().refuse(refused.media.path, refused.why)
-        yield
+        try:
+            yield
+        except BatchrunnerError:
+            self.copies.remove_if_empty()
+            raise
         self.copies.remove()
 
     def _originals(self) -> Iterator[Item]:

@@ -131,6 +131,14 @@ def test_a_clip_that_is_not_what_the_batch_recorded_is_left_out(run: Path, tmp_p
     assert any("SHA-256 differs" in line for line in warnings)
 
 
+def test_an_export_without_a_usable_clip_leaves_nothing(tmp_path: Path, clip: bytes) -> None:
+    run = make_batch(tmp_path, [Sample("a", clip)]).path
+    flip(run / "a.mp4")
+    with pytest.raises(BatchrunnerError, match="no clip"):
+        export(run, tmp_path / "out")
+    assert "out.marked" not in {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_clip_that_is_no_mp4_is_exported_without_a_mark(tmp_path: Path) -> None:
     run = make_batch(tmp_path, [Sample("a", b"not an mp4")]).path
     _, warnings = export(run, tmp_path / "out")

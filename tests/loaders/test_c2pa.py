@@ -71,7 +71,7 @@ def certificate(name: str, key: Any, issuer: tuple[str, Any] | None = None) -> A
     )
     if issuer is not None:
         purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
-        builder = made.add_extension(purpose, critical=False)
+        builder = builder.add_extension(purpose, critical=False)
     return builder.sign(signing_key, hashes.SHA256())
 
 
