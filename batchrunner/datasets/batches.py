@@ -17,6 +17,7 @@ from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
 from batchrunner.journal.journal import read
 from batchrunner.manifest.inputs import is_remote
+from batchrunner.manifest.schema import dataset_fits
 from batchrunner.report import build
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
@@ -106,9 +107,19 @@ def _stored_report(rundir: RunDir) -> dict[str, Any] | None:
     return dict(report)
 
 
+def _check_head(report: Any) -> None:
+    report["name"], report["manifest"]["path"], report["provider"]
+    if report.get("dataset") is not None and not dataset_fits(report["dataset"]):
+        raise ValueError("dataset")
+    for run in report.setdefault("runs", []):
+        run["run_id"], run.get("started_at")
+    for file in report["manifest"].get("files") or ():
+        file["path"], file["sha256"]
+
+
 def _check(report: Any) -> None:
     """Raise one of the errors above for a report that lacks what a data set needs. Complete rows of older versions."""
-    report["name"], report["manifest"]["path"], report["provider"]
+    _check_head(report)
     for row in report["jobs"]:
         for key in ("id", "fingerprint", "state"):
             if not isinstance(row[key], str):

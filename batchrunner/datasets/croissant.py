@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote as percent_encoded
 
 from batchrunner.datasets.details import missing, texts
 from batchrunner.datasets.filenames import ClipNames
@@ -61,7 +61,16 @@ _CONTEXT: Mapping[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_TYPES: Mapping[str, str] = {"int64": "cr:Int64", "float64": "cr:Float64", "bool": "sc:Boolean"}  # others are text
+_VIDEO, _IMAGE = "video", "image"  # types of columns with files
+_MEDIA = {REFERENCE: _VIDEO, CHARACTER: _IMAGE}
+# Types of columns; others are text.
+_TYPES: Mapping[str, str] = {
+    "int64": "cr:Int64",
+    "float64": "cr:Float64",
+    "bool": "sc:Boolean",
+    _VIDEO: "sc:VideoObject",
+    _IMAGE: "sc:ImageObject",
+}
 _TIMES = {"completed_at"}
 # What a column says of the origin of its clip.
 _ORIGIN: Mapping[str, str] = {
@@ -194,11 +203,11 @@ def _activities(report: Mapping[str, Any]) -> Iterator[JSON]:
         service = str(run.get("service") or report.get("service") or report["provider"])
         rendered = () if run.get("provider", report["provider"]) == "sandbox" else models  # it renders stand-ins itself
         agents = [{"@type": "prov:SoftwareAgent", "prov:label": name} for name in (service, *rendered)]
-        program = f"batchrunner {report['batchrunner_version']}"
-        known = {"prov:startedAtTime": run["started_at"], "prov:endedAtTime": run["finished_at"]}
+        program = f"batchrunner {report.get('batchrunner_version') or ''}".rstrip()
+        known = {"prov:startedAtTime": run.get("started_at"), "prov:endedAtTime": run.get("finished_at")}
         yield {
             "@type": "prov:Activity",
-            "@id": f"urn:batchrunner:run:{quote(str(run['run_id']), safe='')}",
+            "@id": f"urn:batchrunner:run:{_id(str(run['run_id']), '')}",
             "prov:label": f"Run {run['run_id']} of the batch {report['name']}",
             **{name: value for name, value in known.items() if value},
             "prov:wasAssociatedWith": [*agents, {"@type": "prov:SoftwareAgent", "prov:label": program}],
@@ -207,7 +216,7 @@ def _activities(report: Mapping[str, Any]) -> Iterator[JSON]:
 
 def _manifest_files(report: Mapping[str, Any]) -> Iterator[JSON]:
     manifest = report["manifest"]
-    for file in manifest.get("files") or [manifest]:
+    for file in manifest.get("files") or ([manifest] if manifest.get("sha256") else []):
         name = redacted(str(file["path"])).replace("\\", "/").rpartition("/")[2]
         yield {
             "@type": "prov:Entity",
@@ -238,20 +247,20 @@ def _splits(splits: list[str]) -> JSON:
 
 def _record_set(split: str, source: _Source) -> JSON:
     name = f"{split}-clips"
-    fields = (_field(f"{quote(name)}", column, kind, source) for column, kind in source.columns.items())
+    fields = (_field(f"{_id(name)}", column, kind, source) for column, kind in source.columns.items())
     return {
         "@type": "cr:RecordSet",
-        "@id": quote(name),
+        "@id": _id(name),
         "name": name,
         "description": f"The clips of the split {split}, one record each.",
-        "key": {"@id": f"{quote(name)}/{'id' if 'id' in source.columns else 'key'}"},
+        "key": {"@id": f"{_id(name)}/{'id' if 'id' in source.columns else 'key'}"},
         "field": [field for field in fields if field is not None],
     }
 
 
 def _field(parent: str, column: str, kind: Dtype, source: _Source) -> JSON | None:
     """Return a column as a field; None for a nested column without a value that a JSONPath can name."""
-    own = f"{parent}/{quote(column, safe='')}"
+    own = f"{parent}/{_id(column, '')}"
     head: JSON = {"@type": "cr:Field", "@id": own, "name": column}
     if column in _ORIGIN:
         head["equivalentProperty"] = _ORIGIN[column]
@@ -262,7 +271,7 @@ def _field(parent: str, column: str, kind: Dtype, source: _Source) -> JSON | Non
     nested = [
         {
             "@type": "cr:Field",
-            "@id": f"{own}/{quote(name, safe='')}",
+            "@id": f"{own}/{_id(name, '')}",
             "name": name,
             "dataType": _data_type(one if isinstance(one, str) else "string"),
             "source": {**source.of(column), "transform": {"jsonPath": f'"{name}"'}},
@@ -273,6 +282,11 @@ def _field(parent: str, column: str, kind: Dtype, source: _Source) -> JSON | Non
     return {**head, "subField": nested} if nested else None
 
 
+def _id(text: str, safe: str = "/") -> str:
+    """Return a text as an identifier."""
+    return percent_encoded(text, safe, errors="backslashreplace")
+
+
 def _data_type(kind: str) -> str:
     return _TYPES.get(kind, "sc:Text")
 
@@ -280,7 +294,7 @@ def _data_type(kind: str) -> str:
 def _file_object(file: NamedFile) -> JSON:
     return {
         "@type": "cr:FileObject",
-        "@id": quote(file.name),
+        "@id": _id(file.name),
         "name": file.name,
         "contentUrl": file.name,
         "contentSize": f"{file.bytes} B",
@@ -297,7 +311,7 @@ def _file_set(name: str, files: list[str], pattern: str) -> JSON:
     """Return a set of files. files: their names, for their types."""
     return {
         "@type": "cr:FileSet",
-        "@id": quote(name),
+        "@id": _id(name),
         "name": name,
         "encodingFormat": sorted({_media_type(file) for file in files}),
         "includes": pattern,
@@ -316,7 +330,7 @@ def _folder(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) -> _So
     names = ["file_name"]
     names += [name for role, name in ((REFERENCE, "control_path"), (CHARACTER, "character")) if role in dataset.roles]
     columns = {**dict.fromkeys(names, "string"), **inferred_types(dataset)}
-    reference = {"fileObject": {"@id": quote(table.name)}}
+    reference = {"fileObject": {"@id": _id(table.name)}}
     from_names = _read_from_names(dataset, split)
 
     def source(column: str) -> JSON:
@@ -355,13 +369,13 @@ def _webdataset(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) ->
     name = f"{split}-rows"
     rows = {
         "@type": "cr:FileSet",
-        "@id": quote(name),
+        "@id": _id(name),
         "name": name,
-        "containedIn": [{"@id": quote(shard.name)} for shard in shards],
+        "containedIn": [{"@id": _id(shard.name)} for shard in shards],
         "encodingFormat": "application/json",
         "includes": "*.json",
     }
-    reference = {"fileSet": {"@id": quote(name)}}
+    reference = {"fileSet": {"@id": _id(name)}}
     columns: dict[str, Dtype] = {"key": "string", "json": "string"}
     key = {"extract": {"fileProperty": "filename"}, "transform": {"regex": r"([^.]+)\..*"}}
     sources = {"key": {**reference, **key}, "json": {**reference, "extract": {"fileProperty": "content"}}}
@@ -375,7 +389,14 @@ def _parquet(dataset: Dataset, split: str, files: Mapping[str, NamedFile]) -> _S
     folder = names[0].rpartition("/")[0]
     name = f"{split}-rows"
     table = _file_set(name, names, f"{folder}/{split}-*-of-*.parquet".lstrip("/"))
-    return _Source([table], dataset.columns, _from_columns({"fileSet": {"@id": quote(name)}}))
+    source = _from_columns({"fileSet": {"@id": _id(name)}})
+    media = {"video": _VIDEO} | {role: kind for role, kind in _MEDIA.items() if role in dataset.roles}
+    own = {name: kind for name, kind in media.items() if name not in dataset.columns}
+
+    def of(column: str) -> JSON:
+        return {**source(column), **({"transform": {"jsonPath": "bytes"}} if column in own else {})}
+
+    return _Source([table], {**own, **dataset.columns}, of)
 
 
 _SOURCES: Mapping[str, Callable[[Dataset, str, Mapping[str, NamedFile]], _Source]] = {

@@ -199,6 +199,15 @@ def job_fits(fields: Mapping[str, Any]) -> bool:
     return _fits("jobs")(fields)
 
 
+def dataset_fits(block: object) -> bool:
+    """Return True if a value is a valid `dataset` block."""
+    import jsonschema
+
+    definitions = schema()["$defs"]
+    whole = {"$ref": "#/$defs/dataset", "$defs": definitions}
+    return bool(jsonschema.Draft202012Validator(whole).is_valid(block))
+
+
 def check_job(item: YamlMapping, findings: Findings) -> frozenset[str]:
     """Record all schema errors of one job, and return its unusable fields."""
     translator = _ErrorTranslator(findings)

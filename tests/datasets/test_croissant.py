@@ -1,7 +1,7 @@
 """croissant.json: stated facts, origin and what is missing. tests/loaders/test_croissant.py loads it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from batchrunner.datasets.collect import Choice, Collection
 from batchrunner.datasets.croissant import croissant
 from batchrunner.datasets.details import WANTED, missing
 from batchrunner.datasets.splits import Splits
+from batchrunner.errors import UsageError
 from tests.datasets.sample_batches import Sample, make_batch, open_batch
 
 BLOCK: Mapping[str, Any] = {
@@ -149,6 +150,64 @@ def test_the_sandbox_is_no_model(tmp_path: Path) -> None:
     dataset.description.reports[0]["runs"][0]["provider"] = "sandbox"
     (activity,) = written(dataset)["prov:wasGeneratedBy"]
     assert [agent["prov:label"] for agent in activity["prov:wasAssociatedWith"]] == ["api.example.com", "batchrunner 0"]
+
+
+def stored_report(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Return a run directory without a journal, whose report.json was changed."""
+    rundir = make_batch(folder, [Sample("a")], settings={"dataset": BLOCK, "manifest_files": FILES})
+    report = dict(open_batch(rundir).head)
+    report["jobs"] = [dict(row) for row in open_batch(rundir).rows]
+    change(report)
+    rundir.journal.unlink()
+    (rundir.path / "report.json").write_text(json.dumps(report))
+    return rundir.path
+
+
+def of_an_earlier_version(report: dict[str, Any]) -> None:
+    for name in ("dataset", "models", "price_basis", "columns", "batchrunner_version"):
+        del report[name]
+    del report["manifest"]["files"]
+    for run in report["runs"]:
+        del run["provider"], run["service"]
+    for row in report["jobs"]:
+        del row["parameters"], row["rendered_by"]
+
+
+def test_a_report_of_an_earlier_version_suffices(tmp_path: Path) -> None:
+    path = stored_report(tmp_path, of_an_earlier_version)
+    assert export([path], tmp_path / "out", ExportRequest(), lambda _: None, lambda _: None) == 0
+    content = json.loads((tmp_path / "out" / "croissant.json").read_text())
+    (activity,) = content["prov:wasGeneratedBy"]
+    assert [agent["prov:label"] for agent in activity["prov:wasAssociatedWith"]] == ["api.example.com", "batchrunner"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "text"},
+        {"dataset": {"creators": 5}},
+        {"dataset": {"license": "x\ny"}},
+        {"runs": 5},
+        {"runs": [{}]},
+        {"manifest": {"path": "x", "files": [{"path": 1}]}},
+    ],
+    ids=str,
+)
+def test_an_altered_report_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = stored_report(tmp_path, lambda report: report.update(change))
+    with pytest.raises(UsageError, match="is not a report of batchrunner"):
+        export([path], tmp_path / "out", ExportRequest(), lambda _: None, lambda _: None)
+
+
+def test_halves_of_characters_do_no_harm(tmp_path: Path) -> None:
+    def change(report: dict[str, Any]) -> None:
+        report["jobs"][0]["tags"] = {"\ud800": "\ud801"}
+        report["name"] = "\ud802"
+        report["runs"][0]["run_id"] = "\ud803"
+
+    path = stored_report(tmp_path, change)
+    assert export([path], tmp_path / "out", ExportRequest(), lambda _: None, lambda _: None) == 0
+    json.loads((tmp_path / "out" / "croissant.json").read_text("utf-8"))
 
 
 def test_export_writes_it_and_the_console_names_what_is_missing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """croissant.json in mlcroissant: it validates without a warning, and its record sets give the rows of the data set."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from batchrunner.app.export import ExportRequest, export
+from batchrunner.datasets.formats import FORMATS, FormatOptions
 from tests.datasets.sample_batches import Sample, make_batch
 from tests.datasets.test_croissant import BLOCK
 from tests.loaders.conftest import require
@@ -72,6 +74,24 @@ def test_a_record_set_gives_the_rows_of_its_split(loaded: Any, exported: Path, s
         assert found == tags
         assert record == {name: row[name] for name in record}
         assert {"id", "ids", "file_name", "sha256", "reference_sha256", "num_inference_steps"} <= record.keys()
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_the_record_sets_of_every_format_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    if form == "parquet":
+        require("pyarrow")
+    mlcroissant = require("mlcroissant")
+    extract = importlib.import_module("mlcroissant._src.operation_graph.operations.extract")
+    monkeypatch.setattr(extract, "EXTRACT_PATH", require("etils.epath").Path(tmp_path / "unpacked"))
+    rundir = make_batch(tmp_path, [Sample(f"job-{number}", image=None, tags={"n": "1"}) for number in range(5)])
+    request = ExportRequest(form=form, options=FormatOptions(shard_bytes=6_000))
+    assert export([rundir.path], tmp_path / "out", request, lambda _: None, lambda _: None) == 0
+    loaded = mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
+    records = [plain(dict(record), "train-clips/") for record in loaded.records("train-clips")]
+    rows = [json.loads(record["json"]) if "json" in record else record for record in records]
+    assert sorted(row["id"] for row in rows) == [f"job-{number}" for number in range(5)]
+    assert all(row["tags"] == {"n": "1"} and len(row["reference_sha256"]) == 64 for row in rows)
+    assert all(str(record.get("video", "clip")).startswith("clip") for record in records)
 
 
 def test_ids_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
