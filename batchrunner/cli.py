@@ -121,6 +121,12 @@ def _retakes(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--retake", multiple=True, metavar="rejected|ID", help=text)(command)
 
 
+def _locked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that compares a manifest with its lock file."""
+    text = "Refuse a manifest whose jobs, inputs, tables or variables differ from MANIFEST.lock."
+    return click.option("--locked", is_flag=True, help=text)(command)
+
+
 def _variables(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that set a manifest's variables."""
     text = "Let ${NAME} in the manifest read this environment variable; repeatable."
@@ -189,6 +195,7 @@ def init(folder: Path, path: Path, force: bool) -> int:
 @cli.command(cls=_Run, short_help="Start or continue a batch.")
 @click.argument("manifest", type=_PATH)
 @_variables
+@_locked
 @_selection
 @_retakes
 @_run_settings
@@ -222,6 +229,8 @@ def run(manifest: Path, dry_run: bool, **flags: object) -> int:
 @cli.command(short_help="Check manifests and local inputs.")
 @click.argument("manifests", nargs=-1, required=True, type=_PATH)
 @_variables
+@_locked
+@click.option("--no-inputs", is_flag=True, help="Do not read the local videos and images, which need not exist.")
 @click.option(
     "--format",
     "form",
@@ -241,8 +250,9 @@ def validate(
     assignments: tuple[str, ...],
     allowed: tuple[str, ...],
     buckets: tuple[str, ...],
-    form: str,
-    max_problems: int | None,
+    locked: bool,
+    no_inputs: bool,
+    **output: Any,
 ) -> int:
     """Check MANIFESTS and the local files they name, and print each problem with its place. Submits nothing.
 
@@ -250,6 +260,7 @@ def validate(
     """
     from functools import partial
 
+    from batchrunner.app import lock as locks
     from batchrunner.app.buckets import access_of
     from batchrunner.manifest import validate as validating
     from batchrunner.manifest.variables import read_allowed, read_assignments
@@ -257,16 +268,46 @@ def validate(
 
     clean = Redactor.of(os.environ).text
     values, names = read_assignments(assignments), read_allowed(allowed, os.environ)
+    read = partial(locks.load, locked=locked, has_inputs=not no_inputs)
     with ObjectInputs(partial(access_of, os.environ, buckets)) as objects:
-        checked = [validating.check(path, values, os.environ, names, objects) for path in manifests]
-    for text, problem in validating.shown(checked, form, max_problems, colour=process.wants_colour(sys.stderr)):
+        checked = [validating.check(path, values, os.environ, names, objects, read) for path in manifests]
+    colour = process.wants_colour(sys.stderr)
+    for text, problem in validating.shown(checked, output["form"], output["max_problems"], colour=colour):
         click.echo(clean(text), err=problem, color=True)
     return ExitStatus.OK if all(item.valid for item in checked) else ExitStatus.USAGE
+
+
+@cli.command(short_help="Write MANIFEST.lock: the hash of each input, table and job.")
+@click.argument("manifest", type=_PATH)
+@_variables
+@click.option("--check", is_flag=True, help="Write nothing; fail if the manifest differs from its lock file.")
+def lock(
+    manifest: Path, assignments: tuple[str, ...], allowed: tuple[str, ...], buckets: tuple[str, ...], check: bool
+) -> int:
+    """Write the lock file of MANIFEST beside it. It has every input and table by hash, the variables and the jobs.
+
+    With --locked, run, plan and validate refuse a manifest that differs from its lock file. Submits nothing.
+    """
+    from functools import partial
+
+    from batchrunner.app import lock as locks
+    from batchrunner.app.buckets import access_of
+    from batchrunner.manifest.variables import read_allowed, read_assignments
+    from batchrunner.storage.objects.inputs import ObjectInputs
+
+    values, names = read_assignments(assignments), read_allowed(allowed, os.environ)
+    with ObjectInputs(partial(access_of, os.environ, buckets)) as objects:
+        batch, sentence = (locks.check if check else locks.write)(manifest, values, os.environ, names, objects)
+    for item in batch.warnings:
+        click.echo(f"warning: {printable(f'{item.file}:{item.line}:{item.column}: {item.message}')}", err=True)
+    click.echo(printable(sentence))
+    return ExitStatus.OK
 
 
 @cli.command(cls=_Run, short_help="Show what run would do; submits nothing.")
 @click.argument("manifest", type=_PATH)
 @_variables
+@_locked
 @_selection
 @_retakes
 @_run_settings

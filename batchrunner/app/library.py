@@ -19,7 +19,8 @@ from batchrunner.events import Event
 from batchrunner.job import Snapshot
 from batchrunner.settings import SETTINGS
 
-_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake", "allow_bucket")  # options of `run` that are not settings
+# Options of `run` that are not settings.
+_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake", "allow_bucket", "locked")
 
 
 @dataclass(frozen=True, slots=True)

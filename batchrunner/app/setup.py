@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from batchrunner import manifest
 from batchrunner.account import config
 from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.limits import limits_for, require_no_limits
 from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
-from batchrunner.app import price_list, rehearsal
+from batchrunner.app import lock, price_list, rehearsal
 from batchrunner.app.buckets import access_of
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
@@ -108,9 +107,9 @@ def load(
     those that BATCHRUNNER_ENV names. buckets: those that may be read and written besides those in config.yaml.
     """
     access = partial(access_of, environment, tuple(buckets))
-    names = variables.read_allowed(allowed, environment)
+    names, locked = variables.read_allowed(allowed, environment), bool(flags.get("locked"))
     with ObjectInputs(access) as objects:
-        batch = manifest.load(path, assignments or {}, environment, names, objects)
+        batch = lock.load(path, assignments or {}, environment, names, objects, locked=locked)
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})
@@ -152,6 +151,7 @@ def _options(
     flags: Mapping[str, object], assignments: Mapping[str, str], allowed: Sequence[str], buckets: Sequence[str]
 ) -> tuple[str, ...]:
     options_text = ["--fast"] if flags.get("fast") else []
+    options_text += ["--locked"] if flags.get("locked") else []
     if flags.get("faults"):
         options_text += ["--faults", str(flags["faults"])]
     for name, value in assignments.items():

@@ -16,6 +16,7 @@ from batchrunner.manifest.ids import Ids
 from batchrunner.manifest.inputs import Inputs
 from batchrunner.manifest.row import Places, Row
 from batchrunner.manifest.takes import with_takes
+from batchrunner.manifest.trace import Trace
 from batchrunner.media.probe import MediaProblem
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
@@ -45,11 +46,15 @@ def _without_foreign_fields(row: Row) -> Row:
 
 
 class Assembly:
-    """The entries of one batch: `add` each row in order; then `settle`; then, if nothing is wrong, `entries`."""
+    """The entries of one batch: `add` each row in order; then `settle`; then, if nothing is wrong, `entries`.
 
-    def __init__(self, inputs: Inputs) -> None:
+    trace: records the places of rows and inputs, if it is wanted.
+    """
+
+    def __init__(self, inputs: Inputs, trace: Trace | None = None) -> None:
         self._inputs = inputs
-        self._places = Places()
+        self._trace = trace
+        self._places = trace.rows if trace else Places()
         self._ids = Ids(self._places)
         self._files = FileNames(self._places)
         self._jobs: list[Job | None] = []
@@ -85,6 +90,8 @@ class Assembly:
             return None
         if self._inputs.warnings:
             self._warn(row, spec)
+        if self._trace is not None:
+            self._trace.see(row, inputs)
         params = spec.complete(fields)
         key = fingerprint(spec.name, inputs, params)
         first = self._first.setdefault(key, position)

@@ -41,11 +41,21 @@ class _RowContext:
     bad: set[tuple[str | int, ...]]
     glob: Glob
     findings: Findings
+    has_files: bool
 
 
-def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, findings: Findings) -> Iterator[Row]:
+def expand(
+    root: Any,
+    bad: set[tuple[str | int, ...]],
+    glob: Glob,
+    read: Read,
+    findings: Findings,
+    *,
+    has_files: bool = True,
+) -> Iterator[Row]:
     """Yield the rows of `root` (from `parser.parse`), without the values at the `bad` places (from `schema.check`).
 
+    has_files: whether the input files are expected to exist. Otherwise a pattern without a match is not an error.
     Consumes the lists of `root`. Records an error and stops if there are too many rows.
     """
     top = root if isinstance(root, YamlMapping) else {"jobs": root}
@@ -59,7 +69,7 @@ def expand(root: Any, bad: set[tuple[str | int, ...]], glob: Glob, read: Read, f
     model = top.get("model")
     if model in registry.models() and model != registry.DEFAULT_MODEL:
         usable["model"] = model  # the batch's model is a default of its jobs
-    context = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings)
+    context = _RowContext(usable, defaults.value_marks, refused, allow_empty, bad, glob, findings, has_files)
     count = 0
     for place, rows in _groups(top, context, read):
         for row in rows:
@@ -166,7 +176,7 @@ def _require(spec: ModelSpec, row: Row, section: str, context: _RowContext) -> N
 def _combinations(item: YamlMapping, where: tuple[str, int], context: _RowContext) -> Iterator[Row]:
     """Yield every combination of the values in a matrix row, except for excluded ones."""
     own, unusable = _own(item, row_fields(), where, context)
-    allow_empty = item.get("allow_empty", context.allow_empty) is True
+    allow_empty = item.get("allow_empty", context.allow_empty) is True or not context.has_files
     axes = {key: list(_choices(key, own[key], item.value_marks[key], allow_empty, context)) for key in own}
     whole = Row({**context.defaults, **axes}, {}, item.mark, context.findings, unusable)
     named = [name for name, _ in axes["model"]] if "model" in axes else [context.defaults.get("model")]
@@ -234,7 +244,8 @@ def _report_exclusions(
     item: YamlMapping, exclusions: list[_Exclusion], number: int, context: _RowContext, *, all_gone: bool
 ) -> None:
     for element in exclusions:
-        if not element.hits and not (context.allow_empty or item.get("allow_empty") is True):
+        allow_empty = context.allow_empty or item.get("allow_empty") is True or not context.has_files
+        if not element.hits and not allow_empty:
             hint = "write its values as they are listed in the row"
             context.findings.warn("no-match", element.place, "this exclusion matches no job of its row", hint)
     if all_gone:

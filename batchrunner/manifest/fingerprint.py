@@ -14,6 +14,8 @@ from json.encoder import encode_basestring_ascii as _text
 from batchrunner.job import Job, Media
 from batchrunner.providers.models import Params
 
+RECIPE = 1  # the version of the canonical JSON
+
 
 def fingerprint(model: str, inputs: Mapping[str, Media], params: Params, take: int = 1) -> str:
     """Return ``sha256:<hex>`` of the job's canonical JSON: compact, ASCII, sorted keys; built from a template.
@@ -35,7 +37,7 @@ def take_of(job: Job, take: int) -> Job:
 @lru_cache(maxsize=256)
 def _template(model: str, take: int, *inputs: str) -> tuple[list[str], str]:
     """Return the keys whose values differ between jobs, in order, and the template of the JSON text."""
-    constant = {"model": _text(model).replace("%", "%%"), "v": "1"} | ({"take": str(take)} if take > 1 else {})
+    constant = {"model": _text(model).replace("%", "%%"), "v": str(RECIPE)} | ({"take": str(take)} if take > 1 else {})
     keys = sorted({*inputs, "params", *constant})
     text = ",".join(f"{_text(key)}:{constant.get(key, '%s')}" for key in keys)
     return [key for key in keys if key not in constant], f"{{{text}}}"

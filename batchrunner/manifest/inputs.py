@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrunner.job import Media
 from batchrunner.manifest import web_pages
+from batchrunner.manifest.trace import Content
 from batchrunner.media.probe import Kind, MediaProblem, inline, probe
 from batchrunner.providers.models import ModelSpec
 from batchrunner.storage.objects.address import is_address
@@ -61,13 +62,18 @@ class Inputs:
     """The inputs of one manifest. Each is checked once, for all rows that name it.
 
     base: the manifest's directory, for relative paths. objects: reads buckets; None to refuse addresses. warnings: a
-    message and a hint by input as written; the caller that shows a warning removes it.
+    message and a hint by input as written; the caller that shows a warning removes it. contents: read no local files
+    and no buckets; take the contents of these inputs (by name as written) from here. An input that is missing here has
+    no digest, and is identified by its name. None: read the inputs.
     """
 
-    def __init__(self, base: Path, objects: Objects | None = None) -> None:
+    def __init__(
+        self, base: Path, objects: Objects | None = None, contents: Mapping[str, Content] | None = None
+    ) -> None:
         self.warnings: dict[str, tuple[str, str]] = {}
         self._base = base
         self._objects = objects
+        self._contents = contents
         self._known: dict[Kind, dict[str, Media | MediaProblem]] = {"video": {}, "image": {}}
         self._files: dict[tuple[Kind, str], Media] = {}
 
@@ -104,7 +110,7 @@ class Inputs:
         if _DATA.match(text):
             return inline(text, kind)
         if self._objects is not None and is_address(text):
-            return self._objects.get(kind, text)
+            return self._objects.get(kind, text) if self._contents is None else self._unread(text, kind, None)
         if _SCHEME.match(text):
             return remote(text, kind)
         return self._local(text, kind)
@@ -116,6 +122,8 @@ class Inputs:
         if len(text) > _MAX_PATH:
             raise MediaProblem(f"the path has {len(text):,} characters, more than any system allows")
         path = self._base / expanded(text)
+        if self._contents is not None:
+            return self._unread(text, kind, path)
         real = os.path.realpath(path)  # a file with several paths is probed once
         if (kind, real) not in self._files:
             try:
@@ -123,6 +131,15 @@ class Inputs:
             except MediaProblem as problem:
                 raise MediaProblem(problem.message, _local_hint(text) or problem.hint) from None
         return self._files[kind, real]._replace(source=text, path=path)
+
+    def _unread(self, text: str, kind: Kind, path: Path | None) -> Media:
+        """Return a local file or an object without reading it."""
+        known = self._contents.get(text) if self._contents else None
+        if known is None:
+            return Media(kind, text, path, text)
+        uri = text if path is None else None
+        etag = known.etag or None
+        return Media(kind, text, path, uri, known.sha256 or None, known.size_bytes, etag=etag)
 
 
 def _local_hint(text: str) -> str:

@@ -31,6 +31,7 @@ from batchrunner.manifest.diagnostics.diagnostic import (
 from batchrunner.manifest.inputs import Inputs, Objects
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
+from batchrunner.manifest.trace import Content, Trace
 from batchrunner.manifest.yaml_source import files, parser
 from batchrunner.manifest.yaml_source.parser import YamlMapping, plain
 from batchrunner.redaction import api_keys
@@ -53,6 +54,7 @@ class Batch:
     prices: the manifest's own prices, in credits per video second by resolution. read: names of the environment
     variables whose values are in the manifest. files: the manifest and its tables. digests: name and hex SHA-256 of
     the manifest and of every table that it reads, in order. dataset: the manifest's `dataset` block, or None.
+    unmatched: the patterns without a match, if the manifest was loaded without its input files; otherwise None.
     """
 
     name: str
@@ -66,6 +68,22 @@ class Batch:
     files: tuple[Path, ...] = ()
     digests: tuple[tuple[str, str], ...] = ()
     dataset: Mapping[str, Any] | None = None
+    unmatched: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a load does besides.
+
+    trace: filled with places. contents: read no local inputs and no buckets; take the contents of inputs from here, by
+    name as written. A pattern then also matches these names. None: read the inputs.
+    """
+
+    trace: Trace | None = None
+    contents: Mapping[str, Content] | None = None
+
+
+_PLAIN = LoadOptions()
 
 
 def load(
@@ -74,6 +92,7 @@ def load(
     environment: Mapping[str, str] = _NOTHING,
     allowed: Iterable[str] = (),
     objects: Objects | None = None,
+    options: LoadOptions = _PLAIN,
 ) -> Batch:
     """Read, check and expand the manifest at `path`, including its local inputs. Submits nothing, fetches no URL.
 
@@ -83,7 +102,8 @@ def load(
     UsageError if there is no readable file at `path` or if a variable of the command line is not used. Raises
     ManifestError with all problems otherwise.
     """
-    loading = _Loading(path, variables.Variables(assignments, environment, allowed), api_keys(environment), objects)
+    known = variables.Variables(assignments, environment, allowed)
+    loading = _Loading(path, known, api_keys(environment), objects, options)
     with gc_paused():
         try:
             return loading.batch()
@@ -94,9 +114,19 @@ def load(
 class _Loading:
     """The load of one manifest. Each file has its own findings, in the order in which the files are read."""
 
-    def __init__(self, path: Path, known: variables.Variables, keys: tuple[str, ...], objects: Objects | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        known: variables.Variables,
+        keys: tuple[str, ...],
+        objects: Objects | None,
+        options: LoadOptions,
+    ) -> None:
         self._path = path
         self._objects = objects
+        self._trace = options.trace
+        self._contents = options.contents
+        self._unmatched = 0
         self._known = known
         self._keys = keys
         self._base = Path.cwd() if path == STDIN else Path(os.path.abspath(path)).parent  # noqa: PTH100 (keep links)
@@ -111,13 +141,15 @@ class _Loading:
             raise self.refusal()
         bad = schema.check(root, self._findings, refused)
         self._check_default_name(root, bad)
-        assembly = Assembly(Inputs(self._base, self._objects))
-        for row in expand.expand(root, bad, self._glob, self._rows, self._findings):
+        assembly = Assembly(Inputs(self._base, self._objects, self._contents), self._trace)
+        has_files = self._contents is None
+        for row in expand.expand(root, bad, self._glob, self._rows, self._findings, has_files=has_files):
             assembly.add(row)
         assembly.settle()
         if any(item.errors for item in self._all_findings()):
             raise self.refusal()
         self._require_use()
+        self._fill_trace()
         top: Mapping[str, Any] = root if isinstance(root, dict) else {}
         entries = assembly.entries()
         return Batch(
@@ -132,13 +164,24 @@ class _Loading:
             digests=tuple(dict.fromkeys(((str(self._path), sha256), *self._digests))),
             dataset=plain(top["dataset"]) if "dataset" in top else None,
             files=(*([] if self._path == STDIN else [self._path]), *(path for _, path in self._tables)),
+            unmatched=None if has_files else self._unmatched,
         )
 
     def _glob(self, pattern: str) -> list[str]:
         """Return what matches a pattern. Raises MediaProblem for a bucket that cannot be listed."""
-        if self._objects is not None and is_address(pattern):
-            return self._objects.glob(pattern)
-        return files.glob(pattern, self._base)
+        is_object = self._objects is not None and is_address(pattern)
+        if self._contents is None:
+            return self._objects.glob(pattern) if self._objects and is_object else files.glob(pattern, self._base)
+        here = [] if is_object else files.glob(pattern, self._base)
+        found = list({*here, *files.matching(pattern, self._contents)})
+        self._unmatched += not found
+        return found
+
+    def _fill_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.findings = self._findings
+            self._trace.variables = {name: tuple(sorted(values)) for name, values in self._known.inserted.items()}
+            self._trace.variable_marks = self._known.places
 
     def _root(self) -> tuple[Any, schema.BadPlaces, str]:
         """Return the manifest's values with variables inserted, the places where that failed, and its digest.
@@ -185,7 +228,7 @@ class _Loading:
             hint = f"a table has the extension {formats.endings()}"
             self._findings.error("table", place, f"{name[:100]} is not a table of jobs", hint)
             return
-        name = expanded(name)
+        written, name = name, expanded(name)
         path = self._base / name
         try:
             file = files.open_table(path, name)
@@ -202,7 +245,11 @@ class _Loading:
             for row in formats.rows(table, name):
                 empty = False
                 yield row
-            self._digests.append((str(shown), hashed.sha256()))
+            digest = hashed.sha256()
+            self._digests.append((str(shown), digest))
+        if self._trace is not None:
+            self._trace.tables.setdefault(written, (self._findings, place))
+            self._trace.contents[written] = Content(digest, hashed.size_bytes)
         if empty and not allow_empty and not findings.errors:
             hint = "'allow_empty: true' at the top of the manifest allows this"
             self._findings.error("no-match", place, f"the table {name} contains no jobs", hint)

@@ -57,6 +57,10 @@ class Places:
         self._marks.append(row.marks.get("id", row.mark) if at_hand else row.mark)
         self._files.append(row.findings)
 
+    def at(self, position: int) -> tuple[Findings, int]:
+        """Return the findings of the row's file, and the row's place."""
+        return self._files[position], self._marks[position]
+
     def line(self, position: int, here: Findings) -> str:
         """Return the row's line as text: ``line 3``, or ``line 3 of clips.csv`` if `here` is another file."""
         file = self._files[position]

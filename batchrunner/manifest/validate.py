@@ -4,7 +4,7 @@ An unreadable manifest is a diagnostic like any other, and every format reports 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,19 +14,23 @@ from batchrunner.formatting import count_text, printable, printable_json
 from batchrunner.manifest.diagnostics.diagnostic import Diagnostic
 from batchrunner.manifest.diagnostics.render import LIMIT, as_json, github, render, summary
 from batchrunner.manifest.inputs import Objects
-from batchrunner.manifest.loader import load
+from batchrunner.manifest.loader import Batch, load
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result for one manifest. jobs: number of entries, None if not valid. refusal: the error in one line."""
+    """The result for one manifest. jobs: number of entries, None if not valid. refusal: the error in one line.
+
+    unmatched: the patterns without a match, if the inputs were not read; otherwise None.
+    """
 
     path: Path
     diagnostics: tuple[Diagnostic, ...]
     jobs: int | None = None
     refusal: str = ""
+    unmatched: int | None = None
 
     @property
     def valid(self) -> bool:
@@ -40,16 +44,20 @@ def check(
     environment: Mapping[str, str] = _NONE,
     allowed: Iterable[str] = (),
     objects: Objects | None = None,
+    read: Callable[[Path, Mapping[str, str], Mapping[str, str], Iterable[str], Objects | None], Batch] = load,
 ) -> Checked:
-    """Check the manifest at `path`, including its local inputs. The other arguments are those of `load`."""
+    """Check the manifest at `path`, including its local inputs. The other arguments are those of `load`.
+
+    read: loads the manifest; `batchrunner.app.lock.load` also compares it with its lock file.
+    """
     try:
-        batch = load(path, assignments, environment, allowed, objects)
+        batch = read(path, assignments, environment, allowed, objects)
     except ManifestError as error:
         return Checked(path, tuple(error.diagnostics), refusal=error.message)
     except UsageError as error:
         diagnostic = Diagnostic("file", "error", str(path), 1, 1, error.message, error.hint)
         return Checked(path, (diagnostic,), refusal=error.message)
-    return Checked(path, batch.warnings, len(batch.entries))
+    return Checked(path, batch.warnings, len(batch.entries), unmatched=batch.unmatched)
 
 
 def shown(
@@ -71,9 +79,17 @@ def shown(
             yield render(item.diagnostics, limit, colour=colour), True
         if item.valid:
             found = summary(item.diagnostics) or "no problems"
-            yield f"{printable(str(item.path))}: {count_text(item.jobs or 0, 'job')}, {found}", False
+            yield f"{printable(str(item.path))}: {count_text(item.jobs or 0, 'job')}, {found}{_unread(item)}", False
         elif form == "text" and item.diagnostics[0].code != "file":
             yield f"{printable(item.refusal)}; nothing was submitted", True
+
+
+def _unread(item: Checked) -> str:
+    """Return what was not checked, as the end of a sentence."""
+    if item.unmatched is None:
+        return ""
+    missing = f"; {count_text(item.unmatched, 'pattern')} without a file, so without jobs" if item.unmatched else ""
+    return f"; inputs were not read{missing}"
 
 
 def _document(checked: Sequence[Checked], limit: int | None) -> str:
@@ -83,6 +99,8 @@ def _document(checked: Sequence[Checked], limit: int | None) -> str:
             "file": str(item.path),
             "valid": item.valid,
             "jobs": item.jobs,
+            "inputs_read": item.unmatched is None,
+            "unmatched_patterns": item.unmatched or 0,
             "errors": _number(item, "error"),
             "warnings": _number(item, "warning"),
             "diagnostics": [as_json(diagnostic) for diagnostic in item.diagnostics[:limit]],

@@ -75,7 +75,8 @@ class Variables:
     """The values of the names in one manifest, and which of them were used.
 
     assignments: from the command line. environment: the process's. allowed: environment variables that the manifest
-    may read. read: environment variables whose values were inserted.
+    may read. read: environment variables whose values were inserted. inserted: every inserted value, by name; a name
+    with defaults can have several. places: where each name is first used.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Variables:
         self._own: dict[str, str] = {}
         self.used: set[str] = set()
         self.read: set[str] = set()
+        self.inserted: dict[str, set[str]] = {}
+        self.places: dict[str, int] = {}
         self.inserted_chars = 0
 
     def declare(self, own: Mapping[str, Any]) -> None:
@@ -101,6 +104,8 @@ class Variables:
         text = next(fits, default)
         if text and self._redactor.holds(text):
             raise NotAllowed(f"the value of {name} is or contains a secret of the environment", "use another value")
+        if text is not None:
+            self.inserted.setdefault(name, set()).add(text)
         return text
 
     def _sources(self, name: str) -> Iterator[str | None]:
@@ -241,6 +246,8 @@ class _Walk:
             hint = f"did you mean ${{{near}}}? or" if near else "set it:"
             hint += f" --set {name}=…, 'vars: {{{name}: …}}', or ${{{name}:-default}}"
             self._refuse("variable", place, f"${{{name}", f"the variable {name} has no value", hint)
+        if name not in self._variables.places:
+            self._variables.places[name] = self._exact(place, f"${{{name}")
         if _UNFIT.search(value or ""):
             self._refuse("variable", place, f"${{{name}", f"the value of {name} contains control characters", "")
         return value or ""

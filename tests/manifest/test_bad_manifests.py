@@ -1,16 +1,17 @@
 """Golden tests: each manifest in manifests_bad/ gives exactly the text in the .txt file next to it.
 
 `REWRITE_GOLDEN=1 pytest tests/manifest/test_bad_manifests.py` rewrites the texts; review the difference before you
-keep it. Manifests that only give warnings are named warn-….
+keep it. Manifests that only give warnings are named warn-…. A manifest with a lock file beside it is compared with it.
 """
 
 import ast
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
+from batchrunner.app import lock
 from batchrunner.manifest import CODES, Diagnostic, render
 from batchrunner.manifest.validate import check
 
@@ -25,7 +26,8 @@ def diagnostics_of(stem: str) -> tuple[Diagnostic, ...]:
     here = Path.cwd()
     os.chdir(BAD)
     try:
-        return check(Path(f"{stem}.yaml"), {}, {"AIMLAPI_KEY": KEY}).diagnostics
+        read = partial(lock.load, locked=Path(f"{stem}.yaml.lock").exists())
+        return check(Path(f"{stem}.yaml"), {}, {"AIMLAPI_KEY": KEY}, read=read).diagnostics
     finally:
         os.chdir(here)
 

@@ -62,6 +62,7 @@ CODES: Final[dict[str, str]] = {
     "duplicate-id": "Two jobs would have the same id, and so the same file.",
     "file-name": "A result's name cannot be built from its pattern, or is not a valid file name on every system.",
     "duplicate-file": "Two results would have the same name.",
+    "lock": "The manifest differs from its lock file. The hint says how to accept the difference.",
     "same-job": "Two entries are the same job. A warning: it is paid for once and delivered under both ids.",
 }
 
@@ -168,6 +169,8 @@ class Findings:
     _notes: dict[int, Note] = field(default_factory=dict)
     _sorted: tuple[Diagnostic, ...] | None = None  # the cache of `all`, quoting from `_quoted`
     _quoted: str | bytes = field(default="", repr=False)
+    _split_text: str | bytes | None = field(default=None, repr=False)
+    _split_lines: list[str] = field(default_factory=list, repr=False)  # of `_split_text`
 
     def error(self, code: str, place: int, message: str, hint: str = "") -> None:
         """Record a problem that prevents a run."""
@@ -220,6 +223,14 @@ class Findings:
             self._quoted = self.text
             self._sorted = tuple(self._diagnostic(lines, *item) for item in found)
         return self._sorted
+
+    def diagnostic(self, code: str, place: int, message: str, hint: str = "") -> Diagnostic:
+        """Return an error that is not recorded here. The message must not quote a file that may not be shown."""
+        if not self.quotes:
+            return Diagnostic(code, "error", self.file, line_of(place), column_of(place), self._masked(message), hint)
+        if self._split_text is not self.text:
+            self._split_text, self._split_lines = self.text, self._lines()
+        return self._diagnostic(self._split_lines, place, code, "error", message, hint)
 
     def _lines(self) -> list[str]:
         text = self.text

@@ -5,6 +5,7 @@ nothing.
 """
 
 import difflib
+import fnmatch
 import glob as globbing
 import hashlib
 import itertools
@@ -12,6 +13,7 @@ import os
 import posixpath
 import re
 import stat
+from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final
@@ -57,21 +59,27 @@ def open_table(path: Path, shown: str) -> BufferedReader:
 
 
 class HashedFile:
-    """A file whose lines are hashed while they are read, so that the hash is that of the lines."""
+    """A file whose lines are hashed while they are read, so that the hash is that of the lines.
+
+    size_bytes: of what was read.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._digest = hashlib.sha256()
+        self.size_bytes = 0
 
     def readline(self, most_bytes: int) -> bytes:
         """Return the next line, or at most `most_bytes` of it."""
         data = self._file.readline(most_bytes)
+        self.size_bytes += len(data)
         self._digest.update(data)
         return data
 
     def sha256(self) -> str:
         """Read to the end and return the hex digest of the whole file."""
         while data := self._file.read(1 << 20):
+            self.size_bytes += len(data)
             self._digest.update(data)
         return self._digest.hexdigest()
 
@@ -123,6 +131,42 @@ def glob(pattern: str, base: Path) -> list[str]:
     pattern = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern)  # equivalent; repeated ** make the search slow
     found = globbing.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
     return list(itertools.islice(found, expand.MAX_ROWS + 1))
+
+
+def matching(pattern: str, paths: Iterable[str]) -> list[str]:
+    """Return those of `paths` that `glob` would return for `pattern` if they existed. Pure."""
+    if pattern.count("/") > _MAX_FOLDERS:
+        return []
+    pattern = expanded(pattern)
+    steps = re.sub(r"(?<![^/])(\*\*/+)+", "**/", pattern).split("/")
+    return [path for path in paths if path == pattern or _matches(path.split("/"), steps)]
+
+
+def _matches(names: Sequence[str], steps: Sequence[str]) -> bool:
+    """Return whether the names of a path match the steps of a pattern. Wildcards match no hidden name."""
+    reached = _skipped({0}, steps)  # the steps that the names so far lead to
+    for name in names:
+        further = set[int]()
+        for at in reached - {len(steps)}:
+            step = steps[at]
+            hidden = name.startswith(".") and not step.startswith(".")
+            if step == "**" and not hidden:
+                further.add(at)
+            elif name == step or (not hidden and fnmatch.fnmatchcase(name, step)):
+                further.add(at + 1)
+        reached = _skipped(further, steps)
+    return len(steps) in reached
+
+
+def _skipped(reached: set[int], steps: Sequence[str]) -> set[int]:
+    """Return the steps that are reached without a further name: ``**`` also matches no folder."""
+    found = set(reached)
+    for first in reached:
+        for at in range(first, len(steps)):
+            if steps[at] != "**":
+                break
+            found.add(at + 1)
+    return found
 
 
 def _require_regular(path: Path, shown: str, most_bytes: int) -> None:

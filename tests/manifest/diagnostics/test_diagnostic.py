@@ -42,10 +42,11 @@ and 0 prints all. Text in a source line that may be a secret is replaced by star
 and `FORCE_COLOR` change this.
 
 The JSON document is `{"schema_version": 1, "valid": false, "files": [...]}`. A file is `{"file", "valid", "jobs",
-"errors", "warnings", "diagnostics"}`. `jobs` is null if the file is not valid. `errors` and `warnings` count all
-problems, including those that are not listed. A diagnostic is `{"code", "severity", "file", "line", "column",
-"end_column", "message", "hint"}`. Lines and columns are counted from 1, in characters. `end_column` is the column
-after the last character, or null. `hint` may be empty.
+"inputs_read", "unmatched_patterns", "errors", "warnings", "diagnostics"}`. `jobs` is null if the file is not valid.
+`inputs_read` is false with `--no-inputs`; then `unmatched_patterns` counts the patterns that matched no file and gave
+no jobs. `errors` and `warnings` count all problems, including those that are not listed. A diagnostic is `{"code",
+"severity", "file", "line", "column", "end_column", "message", "hint"}`. Lines and columns are counted from 1, in
+characters. `end_column` is the column after the last character, or null. `hint` may be empty.
 
 """
 
@@ -236,7 +237,16 @@ def test_validate_as_json_is_one_document_with_stable_keys() -> None:
     assert list(document) == ["schema_version", "valid", "files"]
     assert (document["schema_version"], document["valid"]) == (1, False)
     bad, gone, good, many = document["files"]
-    assert list(bad) == ["file", "valid", "jobs", "errors", "warnings", "diagnostics"]
+    assert list(bad) == [
+        "file",
+        "valid",
+        "jobs",
+        "inputs_read",
+        "unmatched_patterns",
+        "errors",
+        "warnings",
+        "diagnostics",
+    ]
     assert list(bad["diagnostics"][0]) == [
         *("code", "severity", "file", "line", "column", "end_column", "message", "hint"),
     ]
