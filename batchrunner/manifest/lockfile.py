@@ -24,7 +24,7 @@ from batchrunner.providers import registry
 from batchrunner.redaction import SHORTEST, is_secret_name
 
 VERSION: Final = 1
-ABOUT: Final = "The jobs of a manifest and all that determines them. Written by batchrunner lock."
+PURPOSE: Final = "The jobs of a manifest and all that determines them. Written by batchrunner lock."
 _SECTIONS = ("models", "tables", "variables", "inputs", "jobs")
 _MAX_VALUE = 60
 
@@ -43,7 +43,7 @@ def build(batch: Batch, trace: Trace) -> Document:
     queries = "\n".join(key.partition("?")[2] for key, item in media.items() if item.path is None and "?" in key)
     return {
         "lock_version": VERSION,
-        "about": ABOUT,
+        "about": PURPOSE,
         "fingerprint_recipe": RECIPE,
         "models": {name: {"defaults": values} for name, values in defaults.items()},
         "tables": {name: _of_file(content) for name, content in trace.contents.items()},
