@@ -21,7 +21,7 @@ from batchrunner.datasets.batches import Batch
 from batchrunner.datasets.collect import Choice, Collection
 from batchrunner.datasets.formats import MediaRefused, OnProgress, checked_chunks
 from batchrunner.datasets.items import Dtype, Item, MediaFile
-from batchrunner.errors import BatchrunnerError, LocalFault
+from batchrunner.errors import LocalFault
 from batchrunner.media import mp4_structure, synthetic_marks
 from batchrunner.providers import registry
 from batchrunner.storage import durable_files
@@ -173,10 +173,9 @@ class MarkedCollection(Collection):
                 super().refuse(refused.media.path, refused.why)
         try:
             yield
-        except BatchrunnerError:
+            self.copies.remove()
+        finally:
             self.copies.remove_if_empty()
-            raise
-        self.copies.remove()
 
     def _originals(self) -> Iterator[Item]:
         for split in self.splits:
