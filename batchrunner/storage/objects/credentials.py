@@ -6,17 +6,21 @@ the ini files of the AWS command line; single sign-on and assumed roles need bot
 
 import configparser
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from batchrunner.errors import LocalFault
 
 CREDENTIALS_HINT = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. With single sign-on, log in and install boto3."
 )
+_REGION = re.compile(r"[A-Za-z0-9-]{0,64}")
+_UNFIT = ' "<>\\^`{|}#'
 _BOTO_HINT = "Install boto3 (pip install boto3) and log in, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 
 
@@ -48,17 +52,23 @@ class Profile:
 
 
 def find(environment: Mapping[str, str], home: Path) -> Profile:
-    """Return the user's settings of S3. Raises LocalFault for a profile that cannot be used."""
+    """Return the user's settings of S3. Raises LocalFault for a value or a profile that cannot be used."""
+    environment = {key: value.strip() for key, value in environment.items() if key.startswith("AWS_")}
     name = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
     values = _profile(environment, home, name)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or values.get("region", "")
     endpoint = (
         environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or values.get("endpoint_url", "")
     )
+    if endpoint and not _is_endpoint(endpoint):
+        message = "AWS_ENDPOINT_URL is not the address of a store"
+        raise LocalFault("bucket_unreachable", message, "Write https://HOST or http://HOST:PORT, without a user.")
+    if not _REGION.fullmatch(region):
+        raise LocalFault("bucket_region", f"{region!a:.60} is not the name of a region", "Correct AWS_REGION.")
     key_id, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         expires = _moment(environment.get("AWS_CREDENTIAL_EXPIRATION", ""))
-        keys = Credentials(key_id, secret, environment.get("AWS_SESSION_TOKEN"), expires)
+        keys = _usable(Credentials(key_id, secret, environment.get("AWS_SESSION_TOKEN") or None, expires))
         return Profile(lambda: keys, region, endpoint)
     source = _of_profile(name, values, is_chosen=name != "default")
     if source is None and environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
@@ -70,7 +80,7 @@ def _of_profile(name: str, values: Mapping[str, str], *, is_chosen: bool) -> Sou
     key_id, secret = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
     if key_id and secret:
         expires = _moment(values.get("aws_expiration") or values.get("x_security_token_expires") or "")
-        keys = Credentials(key_id, secret, values.get("aws_session_token"), expires)
+        keys = _usable(Credentials(key_id, secret, values.get("aws_session_token") or None, expires))
         return lambda: keys
     if values.keys() & {"sso_session", "sso_start_url", "role_arn", "credential_process", "login_session"}:
         return _boto_source(name)
@@ -130,6 +140,27 @@ def _sections(environment: Mapping[str, str], home: Path) -> dict[str, dict[str,
             values = {key: value.strip() for key, value in parser.items(section)}
             found.setdefault(section.removeprefix("profile ").strip(), {}).update(values)
     return found
+
+
+def _is_endpoint(text: str) -> bool:
+    """Return whether `text` is the address of a store. The library ends with a panic for some that are not."""
+    try:
+        address = urlsplit(text)
+        has_port = address.port is None or address.port > 0
+    except ValueError:
+        return False
+    plain = (
+        bool(address.hostname and has_port) and text.isascii() and text.isprintable() and not set(text) & set(_UNFIT)
+    )
+    return plain and address.scheme in {"http", "https"} and "@" not in address.netloc and not address.query
+
+
+def _usable(keys: Credentials) -> Credentials:
+    """Return keys that can be sent. Raises LocalFault for others."""
+    if not all(value.isascii() and value.isprintable() and " " not in value for value in keys.secrets):
+        message = "the credentials for buckets hold characters that no key has"
+        raise LocalFault("bucket_credentials", message, "Copy AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY again.")
+    return keys
 
 
 def _moment(text: str) -> float | None:

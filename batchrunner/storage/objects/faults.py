@@ -76,6 +76,7 @@ _HINTS = {
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY.",
 }
+_METADATA = ("//169.254.", "//metadata.google", "//[fd00:ec2::254]", "//oauth2.googleapis")  # hosts of roles
 _UNREACHABLE_HINT = "Check the network and AWS_ENDPOINT_URL, then run the same command again. Nothing was paid for."
 
 
@@ -92,12 +93,12 @@ def fault_of(error: BaseException, address: ObjectAddress) -> CallError:
     refusal = _BY_CODE.get(code_of(error)) or _BY_STATUS.get(status)
     if refusal is None and "redirect without LOCATION" in text:
         refusal = _REGION
+    if any(place in text for place in _METADATA) or (refusal is None and "credential" in text.lower()):
+        return no_credentials(address)
     if refusal is not None:
         maker = NetworkFault if refusal is _BUSY else LocalFault
         hint = _HINTS.get(address.scheme, refusal.hint) if "AWS_" in refusal.hint else refusal.hint
         return maker(refusal.kind, f"the bucket {address.place} {refusal.text} ({address.key or 'list'})", hint)
-    if _is_about_credentials(text):
-        return no_credentials(address)
     if isinstance(error, FileNotFoundError):
         return LocalFault("object_missing", f"there is no object {address}", "Correct the key, or upload the object.")
     if status.startswith("5") or status == "429":
@@ -112,8 +113,3 @@ def no_credentials(address: ObjectAddress) -> LocalFault:
     """Return the error for a bucket that cannot be opened with what the user has set."""
     hint = _HINTS.get(address.scheme, CREDENTIALS_HINT)
     return LocalFault("bucket_credentials", f"no credentials for the bucket {address.place}", hint)
-
-
-def _is_about_credentials(text: str) -> bool:
-    """Return whether the library looked for credentials of the machine and found none."""
-    return any(place in text for place in ("169.254.", "metadata.google", "credential", "Credential", "api/token"))

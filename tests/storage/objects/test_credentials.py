@@ -76,6 +76,39 @@ def test_an_unusable_profile_is_named_with_the_next_step(
     assert caught.value.kind == "bucket_credentials"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "kind"),
+    [
+        ("AWS_ENDPOINT_URL", "garbage", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "ftp://store.example", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "http://", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "http://a b", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:99999", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "http://user:hunter2hunter2@127.0.0.1", "bucket_unreachable"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1?token=hunter2hunter2", "bucket_unreachable"),
+        ("AWS_REGION", "a\nb", "bucket_region"),
+        ("AWS_REGION", "\u00fc", "bucket_region"),
+        ("AWS_ACCESS_KEY_ID", "hunter2\nhunter2", "bucket_credentials"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2 hunter2", "bucket_credentials"),
+        ("AWS_SESSION_TOKEN", "hunter2\u00fc", "bucket_credentials"),
+    ],
+)
+def test_a_value_that_no_request_can_have_is_refused(variable: str, value: str, kind: str, tmp_path: Path) -> None:
+    """The library ends with a panic for some of them."""
+    with pytest.raises(LocalFault) as caught:
+        credentials.find({**KEYS, variable: value}, tmp_path)
+    assert caught.value.kind == kind
+    assert caught.value.hint
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_white_space_around_values_is_ignored(tmp_path: Path) -> None:
+    spaced = {name: f" {value}\n" for name, value in KEYS.items()} | {"AWS_ENDPOINT_URL": " http://127.0.0.1:9/ "}
+    profile = credentials.find(spaced, tmp_path)
+    assert current(profile) == current(credentials.find(KEYS, tmp_path))
+    assert profile.endpoint == "http://127.0.0.1:9/"
+
+
 class _Login:
     """boto3's credentials of a login. expires: the end of the session."""
 
