@@ -47,9 +47,9 @@ class Batch:
         """Return where the clip of a row is."""
         return self.path / str(row["file"])
 
-    def input_paths(self, row: Row, name: str) -> tuple[Path, ...]:
+    def input_paths(self, row: Row, name: str, source: str) -> tuple[Path, ...]:
         """Return where a local input may be: where the run read it, or beside the manifest. () for a remote one."""
-        source, job = row["inputs"][name]["source"], getattr(row, "job", None)
+        job = getattr(row, "job", None)
         if job is not None:
             recorded = job.inputs[name].path
             return () if recorded is None else (_real(recorded), self._near(source))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchrunner.datasets.batches import Batch, clip_fault, file_fault
-from batchrunner.datasets.columns import Columns, public_source
+from batchrunner.datasets.columns import ROW_KEYS, Columns, public_source
 from batchrunner.datasets.formats import OnProgress
 from batchrunner.datasets.items import DEFAULT_SPLIT, Description, Dtype, Item, MediaFile
 from batchrunner.datasets.splits import Splits, check_name
@@ -234,10 +234,11 @@ class Collection:
         """Return the local inputs of a row by role, as far as they are usable. note: add the others to `refusals`."""
         batch, row = self._batches[source.batch], self._row(source)
         files: dict[str, MediaFile] = {}
-        for name, role in self._columns.roles(row).items():
-            item = row["inputs"][name]
+        inputs = row["inputs"]
+        for name, role in self._columns.roles_of(row["request"]["model"], tuple(inputs)).items():
+            item = inputs[name]
             suffix = _SUFFIXES.get(item["mime"] or "")
-            paths = batch.input_paths(row, name) if suffix and item["sha256"] else ()
+            paths = batch.input_paths(row, name, item["source"]) if suffix and item["sha256"] else ()
             usable = next((path for path in paths if self._is_usable(path, item["bytes"])), None)
             if usable is not None and suffix:
                 files[role] = MediaFile(usable, item["sha256"], item["bytes"], suffix)
@@ -254,11 +255,13 @@ class Collection:
 
     def _item(self, source: _Source, group: _Group) -> Item:
         batch, row = self._batches[source.batch], self._row(source)
+        files = self._input_files(source)
+        row = {key: row[key] for key in ROW_KEYS}  # a row of the journal makes a value at each access
         ids = (row["id"], *(name for name in group.ids if name != row["id"]))
         clip = MediaFile(batch.clip(row), row["sha256"], row["bytes"], ".mp4")
         values = self._columns.values(row, ids, batch.head)
         key = row["fingerprint"].removeprefix("sha256:")
-        return Item(key, ids, group.split, clip, self._input_files(source), values)
+        return Item(key, ids, group.split, clip, files, values)
 
 
 def _identity(item: Mapping[str, Any]) -> str:

@@ -46,6 +46,24 @@ _TAKEN = {
 }
 _ENDINGS = ("_sha256", "_source", "_path")
 _TYPES: Mapping[str, str] = {"integer": "int64", "number": "float64", "boolean": "bool", "string": "string"}
+# The keys of a report's row that become values.
+ROW_KEYS = (
+    *(
+        "id",
+        "job",
+        "take",
+        "request",
+        "inputs",
+        "tags",
+        "width_px",
+        "height_px",
+        "duration_s",
+        "bytes",
+        "sha256",
+        "file",
+    ),
+    *("fingerprint", "generation_id", "attempts", "verdict", "quality"),
+)
 _CAPTIONS = ("caption", "prompt")
 
 
@@ -83,13 +101,16 @@ class Columns:
 
     def roles(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the role of each input of a row, by its name in the manifest."""
-        spec = self._specs.get(row["request"]["model"])
-        kinds = dict(spec.kinds) if spec else {}
-        names = tuple(row["inputs"])
-        if names not in self._roles_of_model:
+        return self.roles_of(row["request"]["model"], tuple(row["inputs"]))
+
+    def roles_of(self, model: str, names: tuple[str, ...]) -> dict[str, str]:
+        """Return the role of each input of a job. names: of its inputs, in the model's order."""
+        if (model, *names) not in self._roles_of_model:
+            spec = self._specs.get(model)
+            kinds = dict(spec.kinds) if spec else {}
             guessed = {name: kinds.get(name) or ("video" if "video" in name else "image") for name in names}
-            self._roles_of_model[names] = role_of(guessed)
-        return self._roles_of_model[names]
+            self._roles_of_model[model, *names] = role_of(guessed)
+        return self._roles_of_model[model, *names]
 
     def types(self) -> dict[str, Dtype]:
         """Return the columns, in the order of the rows."""
