@@ -145,7 +145,7 @@ Call = Callable[[Any], Coroutine[Any, Any, ObjectState | None]]
         ("nowhere", {}, "bucket_missing"),
         (CLOSED_BUCKET, {"AWS_ACCESS_KEY_ID": READER[0], "AWS_SECRET_ACCESS_KEY": READER[1]}, "bucket_refused"),
         (BUCKET, {"AWS_ACCESS_KEY_ID": "AKIANOBODY000000"}, "bucket_credentials"),
-        (BUCKET, {"AWS_SECRET_ACCESS_KEY": "not the secret at all"}, "bucket_credentials"),
+        (BUCKET, {"AWS_SECRET_ACCESS_KEY": "not-the-secret-at-all"}, "bucket_credentials"),
         (BUCKET, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "bucket_unreachable"),
     ],
 )
