@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.downloader import Checks, Fetched
 from tests.conftest import Inline
+from tests.media.test_synthetic_marks import c2pa_box
 
 CONTENT = b"a clip"
 MEASURES = {"black": 20}
@@ -74,3 +76,13 @@ def test_a_copy_with_the_recorded_content_counts_without_measures(tmp_path: Path
 def test_a_copy_with_other_content_is_removed(tmp_path: Path) -> None:
     assert copied(tmp_path, Measuring({}), measures={"measure": True}, content=b"edited") is None
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.mp4"]
+
+
+def test_a_copy_is_read_for_what_it_says_of_its_origin(
+    tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = clip + c2pa_box()
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", content)
+    copy = copied(tmp_path, Measuring({}), measures={}, content=content)
+    assert copy is not None
+    assert copy.result.synthetic_marks == ("c2pa",)
