@@ -149,6 +149,8 @@ def test_a_batch_stages_its_clips_once_and_the_next_command_cleans_up(server: Se
 
     done = call("run", "batch.yaml", "--retry-failed", *options, cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
+    assert "Uploading bunny.mp4 (77.8 kB) to s3://clips/staging/" in done.stdout + done.stderr
+    assert "Uploaded bunny.mp4 (1 of 1 inputs, 77.8 kB of 77.8 kB)" in done.stdout + done.stderr
     report = json.loads((tmp_path / "output" / "staged" / "report.json").read_text())
     assert [job["fingerprint"] for job in report["jobs"]] == fingerprints, "staging makes no other job"
     assert [job["inputs"]["video"]["source"] for job in report["jobs"]] == ["bunny.mp4"] * 4

@@ -6,6 +6,7 @@ never makes a job new. `SignedInputs` (`batchrunner.storage.objects.signing`) si
 """
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -23,9 +24,10 @@ from batchrunner.providers.base import (
     Provider,
     Submissions,
 )
+from batchrunner.storage import durable_files
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.staged_names import digest_of, is_staged, name_of, uploads
-from batchrunner.storage.objects.store import Objects, ObjectState
+from batchrunner.storage.objects.store import MOST_CONDITIONAL_BYTES, Objects, ObjectState
 
 _AT_ONCE = 2  # an upload of up to 64 MB is in memory
 _TRIES = 5  # in a row, a minute apart
@@ -98,21 +100,9 @@ class Staging:
         return media._replace(source=str(address), path=None, uri=str(address), etag=etag)
 
     async def _upload(self, name: str, media: Media, is_stopped: Callable[[], bool]) -> None:
-        assert media.path is not None
-        assert media.sha256 is not None
-        address = self._target.prefix.child(name)
-        size, sent = size_text(media.size_bytes or 0), list[int]()
-
-        def on_progress(size_bytes: int) -> None:  # called by a thread
-            sent.append(size_bytes)
-            if is_stopped():
-                raise _Stopped("cut", "the run stops before an input is uploaded")
-
+        sent = _Progress(media, is_stopped, self._notify)
         try:
-            objects = self._open()
-            if await objects.head(address.key) is None:
-                self._notify(f"Uploading {media.source} ({size}) to {self._target.prefix}")
-            state = await objects.put_new(address.key, media.path, media.sha256, on_progress, media.mime or "")
+            state = await self._put(name, media, sent)
         except NetworkFault as fault:
             self._failures += not isinstance(fault, _Stopped)
             if self._failures < _TRIES:
@@ -125,21 +115,67 @@ class Staging:
                 raise
             self._refused[name] = fault
             return
-        except OSError as error:
-            message = f"{media.source} could not be read: {error.strerror or error}"
-            self._refused[name] = LocalFault("input_changed", message, "Run the same command again.")
-            return
         self._failures = 0
         self._states[name] = state
         self._bytes += media.size_bytes or 0
-        verb = "Uploaded" if sent else "Already in the bucket:"
+        verb = "Uploaded" if sent.size_bytes else "Already in the bucket:"
         count = f"{len(self._states):,} of {self._total:,} inputs"
         self._notify(f"{verb} {media.source} ({count}, {size_text(self._bytes)} of {size_text(self._total_bytes)})")
+
+    async def _put(self, name: str, media: Media, sent: "_Progress") -> ObjectState:
+        """Put an input into the bucket, if it is not there. Raises UsageError, CallError."""
+        assert media.path is not None
+        assert media.sha256 is not None
+        await asyncio.to_thread(_require_readable, media)
+        objects, key = self._open(), self._target.prefix.child(name).key
+        if await objects.head(key) is None:
+            self._notify(f"Uploading {media.source} ({size_text(media.size_bytes or 0)}) to {self._target.prefix}")
+        return await objects.put_new(key, media.path, media.sha256, sent, media.mime or "")
 
     def _open(self) -> Objects:
         if self._objects is None:
             self._objects = self._target.open()
         return self._objects
+
+
+class _Progress:
+    """Counts the bytes of an upload, shows each quarter of a large one, and ends it if the run stops.
+
+    It is made on the event loop and called by the threads that read the file.
+    """
+
+    def __init__(self, media: Media, is_stopped: Callable[[], bool], notify: Callable[[str], None]) -> None:
+        self.size_bytes = 0
+        self._media = media
+        self._is_stopped = is_stopped
+        self._notify = notify
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, size_bytes: int) -> None:
+        if self._is_stopped():
+            raise _Stopped("cut", "the run stops before an input is uploaded")
+        whole = self._media.size_bytes or 1
+        before, self.size_bytes = self.size_bytes, self.size_bytes + size_bytes
+        quarter = 4 * self.size_bytes // whole
+        if whole > MOST_CONDITIONAL_BYTES and 4 * before // whole < quarter < 4:
+            self._loop.call_soon_threadsafe(self._notify, f"Uploading {self._media.source}: {25 * quarter} %")
+
+
+def _require_readable(media: Media) -> None:
+    """Raise LocalFault if the file of an input is missing, unreadable or of another size."""
+    assert media.path is not None
+    try:
+        with durable_files.open_plain(media.path, follow=True) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        why = str(error.strerror or error)
+    else:
+        if size_bytes == media.size_bytes:
+            return
+        why = f"it has {size_text(size_bytes)} now"
+    message = f"{media.source} is not the file that was checked when the run began: {why}"
+    hint = "as it was, --retry-failed submits it; changed, it counts as another job in the next run"
+    raise LocalFault("input_changed", message, hint)
 
 
 class StagedInputs:
@@ -151,14 +187,7 @@ class StagedInputs:
     def __init__(self, provider: Provider, staging: Staging, records: Iterable[Record]) -> None:
         self._provider = provider
         self._staging = staging
-        self._addresses: dict[str, tuple[str, ...]] = {}  # by generation
-        for record in records:
-            if record.generation_id:
-                self._remember(record.generation_id, record.job)
-
-    def _remember(self, generation_id: str, job: Job) -> None:
-        addresses = filter(None, map(self._staging.address, job.inputs.values()))
-        self._addresses[generation_id] = tuple(map(str, addresses))
+        self._jobs = {record.generation_id: record.job for record in records if record.generation_id}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -169,12 +198,14 @@ class StagedInputs:
         """Submit once, with addresses in place of staged inputs. Raises CallError."""
         inputs = {name: self._staging.staged(media) for name, media in job.inputs.items()}
         accepted = await self._provider.submit(replace(job, inputs=inputs), request_id)
-        self._remember(accepted.generation_id, job)
+        self._jobs[accepted.generation_id] = job
         return accepted
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Poll a generation once. Raises CallError."""
-        return await self._provider.status(generation_id, [*inputs, *self._addresses.get(generation_id, ())])
+        job = self._jobs.get(generation_id)
+        staged = map(self._staging.address, job.inputs.values() if job else ())
+        return await self._provider.status(generation_id, [*inputs, *(str(address) for address in staged if address)])
 
     async def ping(self) -> None:
         """Make a free call. Raises CallError."""

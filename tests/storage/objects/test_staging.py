@@ -12,6 +12,7 @@ import pytest
 from batchrunner.errors import LocalFault, NetworkFault, UsageError
 from batchrunner.job import Job, Media
 from batchrunner.providers.base import Accepted
+from batchrunner.storage.objects import staging as staging_module
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.staged_names import digest_of, name_of, uploads
 from batchrunner.storage.objects.staging import StagedInputs, Staging, Target, unneeded
@@ -175,10 +176,13 @@ def test_progress_shows_what_is_uploaded_and_what_was_there(jobs: list[Job]) -> 
     assert notices[2:] == ["Already in the bucket: 0.mp4 (1 of 3 inputs, 700 bytes of 3.0 kB)"]
 
 
-def test_an_input_that_changed_concerns_its_jobs_alone(jobs: list[Job]) -> None:
+@pytest.mark.parametrize("content", [b"x" * 700, b"x", None], ids=["content", "size", "gone"])
+def test_an_input_that_changed_concerns_its_jobs_alone(jobs: list[Job], content: bytes | None) -> None:
     video = jobs[0].inputs["video"]
     assert video.path is not None
-    video.path.write_bytes(b"x" * 700)
+    video.path.unlink()
+    if content is not None:
+        video.path.write_bytes(content)
 
     async def run() -> None:
         of_run = staging(Bucket())
@@ -190,6 +194,21 @@ def test_an_input_that_changed_concerns_its_jobs_alone(jobs: list[Job]) -> None:
         assert of_run.staged(jobs[-1].inputs["video"]).uri
 
     asyncio.run(run())
+
+
+def test_a_large_upload_shows_its_quarters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging_module, "MOST_CONDITIONAL_BYTES", 100)
+    media = written(tmp_path / "large.mp4", b"x" * 1000)
+    notices: list[str] = []
+
+    async def run() -> None:
+        sent = staging_module._Progress(media, lambda: False, notices.append)
+        for _ in range(10):
+            await asyncio.to_thread(sent, 100)
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert notices == [f"Uploading large.mp4: {percent} %" for percent in (25, 50, 75)]
 
 
 def test_a_bucket_that_stays_unreachable_stops_the_batch(jobs: list[Job]) -> None:
