@@ -28,20 +28,20 @@ _TESTS = itertools.count()
 _MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
 
 
-# Tests that take long, longest first. Most of them start real processes and take real time.
-_LONG = (
+# Tests that take long, longest first; they have the marker `slow`. Most of them start real processes and take real time.
+_SLOW = (
     "tests/soak/test_soak.py",
     "tests/powercut/",
     "tests/scenarios/test_long",
     "tests/soak/",
     "tests/test_end_to_end.py",
-    "",
+    "tests/scenarios/",
 )
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: one worker more than there are CPUs, because tests of whole processes mostly wait."""
-    return (os.cpu_count() or 1) + 1
+    """For ``-n auto``: two workers more than there are CPUs, because tests of whole processes mostly wait."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,13 +81,21 @@ def folders_of_this_test(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Distribute the tests so that every worker starts with its share of the long ones.
+    """Mark the slow tests, and distribute them so that every worker starts with its share.
 
     xdist gives each worker a consecutive block.
     """
     workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
-    items.sort(key=lambda item: next(place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)))
+    places = {item: _place(item) for item in items}
+    for item, place in places.items():
+        if place < len(_SLOW):
+            item.add_marker("slow")
+    items.sort(key=places.__getitem__)
     items[:] = [item for worker in range(workers) for item in items[worker::workers]]
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, name in enumerate(_SLOW) if item.nodeid.startswith(name)), len(_SLOW))
 
 
 class Opening(Disk):
@@ -139,7 +147,9 @@ def encoded(frames: int) -> bytes:
         for number in range(frames):
             frame = av.VideoFrame(480, 480, "yuv420p")
             for plane in frame.planes:
-                plane.update(bytes((number * 20 + at // 97) % 256 for at in range(plane.buffer_size)))
+                count = plane.buffer_size // 97 + 1
+                values = b"".join(bytes([(number * 20 + at) % 256]) * 97 for at in range(count))
+                plane.update(values[: plane.buffer_size])
             frame.pts, frame.time_base = number, Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -14,8 +14,8 @@ import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -81,12 +81,35 @@ DISTRIBUTIONS = {"c2pa": "c2pa-python", "yaml": "pyyaml", "PIL": "pillow"}
 
 @dataclass
 class Module:
+    """A module of the package. It is read when a test needs its content, not when the tests are collected."""
+
     name: str
     path: Path
-    tree: ast.Module
-    text: str
-    imports: set[str] = field(default_factory=set)  # at module level, full names
-    later: set[str] = field(default_factory=set)  # inside functions
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text("utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, str(self.path))
+
+    @cached_property
+    def _gathered(self) -> tuple[set[str], set[str]]:
+        imports: set[str] = set()
+        later: set[str] = set()
+        gather_imports(self, self.tree, imports, later)
+        return imports, later
+
+    @property
+    def imports(self) -> set[str]:
+        """The full names that are imported at module level."""
+        return self._gathered[0]
+
+    @property
+    def later(self) -> set[str]:
+        """The full names that are imported inside functions."""
+        return self._gathered[1]
 
     @property
     def inner(self) -> set[str]:
@@ -105,16 +128,10 @@ def sources() -> dict[str, Path]:
 
 @cache
 def modules() -> dict[str, Module]:
-    modules = {}
-    for name, path in sources().items():
-        text = path.read_text("utf-8")
-        module = Module(name, path, ast.parse(text, str(path)), text)
-        gather_imports(module, module.tree, module.imports)
-        modules[name] = module
-    return modules
+    return {name: Module(name, path) for name, path in sources().items()}
 
 
-def gather_imports(module: Module, node: ast.AST, into: set[str]) -> None:
+def gather_imports(module: Module, node: ast.AST, into: set[str], later: set[str]) -> None:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
@@ -126,7 +143,7 @@ def gather_imports(module: Module, node: ast.AST, into: set[str]) -> None:
             into |= {full if (full := f"{base}.{alias.name}") in sources() else base for alias in child.names}
             into |= {f"{base}:{alias.name}" for alias in child.names}
         within = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        gather_imports(module, child, module.later if within else into)
+        gather_imports(module, child, later if within else into, later)
 
 
 @cache
