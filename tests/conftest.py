@@ -28,7 +28,7 @@ _TESTS = itertools.count()
 _MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
 
 
-# Tests that take long, longest first; they have the marker `slow`. Most of them start real processes and take real time.
+# Tests with the marker `slow`, longest first. Most of them start real processes and take real time.
 _SLOW = (
     "tests/soak/test_soak.py",
     "tests/powercut/",
