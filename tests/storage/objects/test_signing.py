@@ -216,6 +216,17 @@ def test_a_link_of_an_earlier_run_is_known_before_the_first_poll() -> None:
     assert MARK in batch.redactor.text(f"{HOST}/clips/in/deeper/b.mp4?X-Amz-Signature=1")
 
 
+def test_links_to_staged_inputs_of_an_earlier_run_are_known_before_the_first_poll() -> None:
+    batch = Batch(Bucket(None))
+    access = Access(AllowedBuckets.of(["clips"]), {}, Path("/nonexistent"))
+    links = Links(lambda: access, DAY_S, batch.redactor, batch.warnings.append, lambda: NOW, batch._open)
+    service: Any = batch.service
+    local = make_job()
+    provider = SignedInputs(service, links, [local], ["s3://clips/staged/x"])
+    asyncio.run(provider.status("gen"))
+    assert "5167" not in batch.redactor.text(f"cannot fetch {HOST}/clips/staged/y.mp4?X-Amz-Signature=51671")
+
+
 def test_config_that_cannot_be_read_is_a_local_fault() -> None:
     def access() -> Access:
         raise UsageError("config.yaml cannot be read", "Make it readable.")
