@@ -429,7 +429,14 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 @click.argument("batches", metavar="RUN_DIR|MANIFEST...", nargs=-1, required=True, type=_PATH)
 @click.argument("out", type=_PATH)
 @_places
-@click.option("--format", "form", type=click.Choice(["folder"]), required=True, help="See docs/datasets.md.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["folder", "webdataset", "parquet"]),
+    required=True,
+    help="See docs/datasets.md. parquet needs pip install 'batchrunner[parquet]'.",
+)
+@click.option("--shard-size", metavar="SIZE", help="Size of a file of webdataset or parquet. [default: 1GB]")
 @click.option("--only", type=click.Choice(["accepted"]), help="Export only clips with the verdict accept.")
 @click.option("--split", metavar="NAME=SHARE,...", help="Split the clips, as in train=.8,val=.1,test=.1.")
 @click.option(
@@ -451,7 +458,8 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     from batchrunner.app import export as exporting
 
     names = ("form", "only", "split", "group_by", "salt", "mark", "c2pa_key", "c2pa_certificates")
-    request = exporting.ExportRequest(**{name: flags.pop(name) for name in names}, version=__version__)
+    options = exporting.format_options(flags["form"], flags.pop("shard_size"))
+    request = exporting.ExportRequest(**{name: flags.pop(name) for name in names}, options=options, version=__version__)
     run_dirs = [_located(batch, dict(flags)).path for batch in batches]
 
     def warn(line: str) -> None:

@@ -41,8 +41,11 @@ PURE_MODULES = {
         )
     ),
     *(f"account.{name}" for name in ("base", "fairness", "limits", "names", "reuse", "rows")),
-    *(f"datasets.{name}" for name in ("card", "columns", "croissant", "details", "filenames", "inferred_types")),
-    *(f"datasets.{name}" for name in ("items", "splits", "sums")),
+    *(
+        f"datasets.{name}"
+        for name in ("card", "columns", "croissant", "details", "features", "filenames", "inferred_types")
+    ),
+    *(f"datasets.{name}" for name in ("items", "shards", "splits", "sums")),
     *(
         "journal.rows",
         "journal.statements",
@@ -75,7 +78,7 @@ LOOP_STARTERS = {
         *("app.staged_inputs", "sandbox.serve", "storage.objects.inputs"),
     )
 }
-EXTRAS = ("c2pa", "s3")  # of the package itself, with one library; imported only inside functions
+EXTRAS = ("c2pa", "parquet", "s3")  # of the package itself, with one library; imported only inside functions
 DISTRIBUTIONS = {"c2pa": "c2pa-python", "yaml": "pyyaml", "PIL": "pillow"}
 
 

@@ -23,7 +23,7 @@ from batchrunner.datasets.formats import FORMATS, Format, FormatOptions
 from batchrunner.datasets.splits import Splits
 from batchrunner.datasets.workspace import Workspace, final_path, is_taken
 from batchrunner.errors import BatchrunnerError, ExitStatus, UsageError
-from batchrunner.formatting import count_text, printable, shell_line, shell_path, size_text
+from batchrunner.formatting import count_text, parse_size, printable, shell_line, shell_path, size_text
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
 
@@ -52,6 +52,21 @@ class ExportRequest:
     mark: str | None = None
     c2pa_key: Path | None = None
     c2pa_certificates: Path | None = None
+
+
+def format_options(form: str, shard_size: str | None) -> FormatOptions:
+    """Return the options of a format. shard_size: as written, or None. Raises UsageError."""
+    if shard_size is None:
+        return FormatOptions()
+    if form == "folder":
+        raise UsageError("--shard-size: the format folder has no shards", "Use it with webdataset or parquet.")
+    try:
+        size_bytes = parse_size(shard_size)
+    except ValueError as error:
+        raise UsageError(f"--shard-size {printable(shard_size)}: {error}") from None
+    if size_bytes < 1:
+        raise UsageError("--shard-size must be more than 0", "Write it as --shard-size 500MB")
+    return FormatOptions(size_bytes)
 
 
 def export(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from batchrunner.datasets.details import WANTED, missing
+from batchrunner.datasets.features import as_yaml
 from batchrunner.datasets.items import Dataset, Dtype
 from batchrunner.formatting import printable, redacted
 
@@ -31,6 +32,10 @@ class FormatOfCard(Protocol):
         """Return the pattern of a split's files."""
         ...
 
+    def features(self, dataset: Dataset) -> Mapping[str, Dtype]:
+        """Return the columns whose types the head states, if any."""
+        ...
+
 
 def card(dataset: Dataset, form: FormatOfCard) -> bytes:
     """Return README.md."""
@@ -49,11 +54,13 @@ def _head(dataset: Dataset, form: FormatOfCard) -> dict[str, Any]:
     tags = list(dict.fromkeys([*_TAGS, *map(str, details.get("keywords") or ())]))
     total = sum(map(dataset.count, dataset.splits))
     files = [{"split": split, "path": form.data_files(split)} for split in dataset.splits if dataset.count(split)]
+    stated = form.features(dataset)
     return {
         **known,
         "tags": tags,
         "size_categories": [next((name for most, name in _SIZES if total < most), "n>10M")],
         "configs": [{"config_name": "default", "data_files": files}],
+        **({"dataset_info": {"config_name": "default", "features": as_yaml(stated)}} if stated else {}),
     }
 
 

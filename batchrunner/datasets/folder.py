@@ -49,6 +49,10 @@ class FolderFormat:
         """Return the pattern of a split's files."""
         return f"{split}/**"
 
+    def features(self, dataset: Dataset) -> Mapping[str, Dtype]:
+        """Return nothing: a loader infers them, and adds columns of its own."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class _Table:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from batchrunner.datasets.items import Dataset, MediaFile
+from batchrunner.datasets.items import Dataset, Dtype, MediaFile
 from batchrunner.storage import durable_files
 
 _COPY_BYTES = 1 << 20
@@ -74,6 +74,10 @@ class Format(Protocol):
         """Return the pattern of the files of a split, as the card's `configs` names them."""
         ...
 
+    def features(self, dataset: Dataset) -> Mapping[str, Dtype]:
+        """Return the columns whose types the card states. "video" and "image" are types too. Empty: none."""
+        ...
+
 
 def _folder(options: FormatOptions) -> Format:
     from batchrunner.datasets.folder import FolderFormat
@@ -81,8 +85,24 @@ def _folder(options: FormatOptions) -> Format:
     return FolderFormat()
 
 
+def _webdataset(options: FormatOptions) -> Format:
+    from batchrunner.datasets.webdataset import WebDatasetFormat
+
+    return WebDatasetFormat(options)
+
+
+def _parquet(options: FormatOptions) -> Format:
+    from batchrunner.datasets.parquet import ParquetFormat
+
+    return ParquetFormat(options)
+
+
 # By the name on the command line. Each imports its module when it is used.
-FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {"folder": _folder}
+FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {
+    "folder": _folder,
+    "webdataset": _webdataset,
+    "parquet": _parquet,
+}
 
 
 def recipe_of(*values: Any) -> str:
@@ -94,6 +114,12 @@ def json_line(row: Mapping[str, Any]) -> bytes:
     """Return a row as a line of JSON in UTF-8. Lone surrogates, which UTF-8 lacks, become U+FFFD."""
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
+
+
+def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as `json_line` writes it: without lone surrogates."""
+    clean: dict[str, Any] = json.loads(json_line(row))
+    return clean
 
 
 def copy_media(media: MediaFile, to: BinaryIO) -> None:
