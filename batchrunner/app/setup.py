@@ -23,13 +23,14 @@ from batchrunner.engine.run_deadline import REACHED, RunDeadline
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Retake, Run, Snapshot
-from batchrunner.journal import journal
+from batchrunner.journal import journal, summary
 from batchrunner.manifest import Batch, variables
 from batchrunner.manifest.takes import jobs_of
 from batchrunner.moments import Moment
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
+from batchrunner.plan.kept_clips import KeptClip, kept_clips
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices, list_as_facts
@@ -196,7 +197,15 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
-    return plan, projection, now
+    return replace(plan, kept=_kept(setup, snapshot, clips)), projection, now
+
+
+def _kept(setup: Setup, snapshot: Snapshot | None, clips: RunDirectoryClips) -> tuple[KeptClip, ...]:
+    """Return the clips that a run would move to the folder for kept files."""
+    if snapshot is None:
+        return ()
+    owners = {name: fingerprint for name, (fingerprint, _) in summary.placed(setup.rundir.journal).items()}
+    return kept_clips(setup.batch.entries, snapshot, owners, clips.size_bytes)
 
 
 def _in_account(setup: Setup, plan: Plan, now: float) -> Found:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
+from batchrunner.plan.kept_clips import KeptClip
 from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import RetryFailed
@@ -93,10 +94,11 @@ class ResumeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows in manifest order, and each job's record at the start of a run."""
+    """The rows in manifest order, each job's record at the start of a run, and the clips that it moves away."""
 
     rows: tuple[Row, ...]
     records: Mapping[str, Record] = field(default_factory=dict)
+    kept: tuple[KeptClip, ...] = ()
 
     @property
     def submissions(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, rfc3339, size_text
 from batchrunner.plan.egress import Egress
+from batchrunner.plan.kept_clips import FOLDER, KeptClip
 from batchrunner.plan.money_limits import BALANCE, Allowance, MoneyLimit, affordable, allowances, smallest
 from batchrunner.plan.plan import Plan, Row
 from batchrunner.plan.prices import dollars, usd
@@ -50,12 +51,25 @@ def as_text(
         note = "changed jobs only; " if rows else ""
         lines += [f"({note}--all lists all {len(plan.rows):,})"]
     sums = _sums(plan, projection, now)
+    sums += _kept(plan.kept, len(plan.kept) if every else _MOST_NAMES)
     sums += _limits(projection, None if free else account)
     if free and projection.submissions:
         sums.append("The sandbox charges nothing; this is the price of the real service.")
     if leaving is not None:
         sums += _leaving(leaving)
     return "\n".join([*lines, "", *sums]).lstrip("\n")
+
+
+def _kept(clips: Sequence[KeptClip], most: int) -> list[str]:
+    """Return a line for each clip that moves to the folder for kept files."""
+    if not clips:
+        return []
+    what = "clip moves" if len(clips) == 1 else "clips move"
+    lines = [f"{len(clips):,} {what} to {FOLDER}/, because no row has the job under this id any more:"]
+    lines += [f"  {printable(clip.file, 100)}" for clip in clips[:most]]
+    if len(clips) > most:
+        lines.append(f"  and {len(clips) - most:,} more (--all lists all)")
+    return lines
 
 
 def _leaving(egress: Egress) -> list[str]:
@@ -121,6 +135,7 @@ def as_json(
         "obstacles": list(projection.obstacles),
         "notes": list(projection.notes),
         "egress": leaving and leaving.as_facts(),
+        "kept": [asdict(clip) for clip in plan.kept],
         "jobs": [_row_json(row, projection.left_out) for row in plan.rows],
     }
 

@@ -192,6 +192,14 @@ class RunDirectoryClips:
         except OSError:
             return False
 
+    def size_bytes(self, name: str) -> int | None:
+        """Return the size of the plain file with this name, or None."""
+        try:
+            status = (self._root / name).lstat()
+        except OSError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
     def open(self, name: str) -> BufferedIOBase:
         """Open a clip for reading. Raises OSError."""
         return durable_files.open_plain(self._root / name)

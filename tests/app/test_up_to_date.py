@@ -250,3 +250,10 @@ def test_a_journal_that_differs_from_its_witness_needs_a_run(tmp_path: Path) -> 
     assert mark is not None
     newer.create(mark._replace(sequence=mark.sequence + 1))
     assert not is_done(setup)
+
+
+def test_a_plan_names_the_clips_of_removed_rows(tmp_path: Path) -> None:
+    ran(loaded(tmp_path, ROWS, provider="sandbox"))
+    plan, _, _ = prepare.plan_batch(loaded(tmp_path, ROWS[:1], provider="sandbox"))
+    assert [clip.file for clip in plan.kept] == ["b.mp4", "twin.mp4"]
+    assert prepare.plan_batch(loaded(tmp_path, ROWS, provider="sandbox"))[0].kept == ()

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Record, Result, State
-from batchrunner.journal.journal import Journal
+from batchrunner.journal.journal import Journal, read
+from batchrunner.journal.summary import placed
 from batchrunner.media.decoder_pool import Here
+from batchrunner.plan.kept_clips import KeptClip, kept_clips
 from batchrunner.storage.durable_files import Disk
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 from batchrunner.transfer.delivery import Store
 from batchrunner.transfer.downloader import Fetched
 from tests.conftest import Inline, make_entries, make_job, make_record, make_run, result_of
@@ -102,6 +105,15 @@ class House:
     def _note(self, fingerprint: str, result: Result | None) -> None:
         state = State.SUCCEEDED if result else State.IN_FLIGHT
         self.records[fingerprint] = replace(self.records[fingerprint], state=state, result=result)
+
+    def planned(self, entries: Sequence[Entry]) -> tuple[KeptClip, ...]:
+        """Return the clips that a run with `entries` will move, by the journal of the last run."""
+        snapshot = read(self.dir.journal)
+        if snapshot is None:
+            return ()
+        owners = {name: fingerprint for name, (fingerprint, _) in placed(self.dir.journal).items()}
+        snapshot = replace(snapshot, records=self.records)
+        return kept_clips(entries, snapshot, owners, RunDirectoryClips(self.dir).size_bytes)
 
     def files(self) -> dict[str, bytes]:
         """Return the content of the run directory except for the private folder."""
@@ -438,3 +450,26 @@ def test_new_folders_are_flushed(tmp_path: Path) -> None:
     assert [folder for folder in flushed if folder != house.dir.partial_dir] == [
         place, place / "train", place / "train" / "x"
     ]  # fmt: skip
+
+
+# What a plan says about it
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_plan_names_the_clips_that_a_run_moves_to_kept(house: House, seed: int) -> None:
+    """Random manifests follow each other. A name that the plan does not list keeps its clip, or the clip is renamed."""
+    rng = random.Random(seed)
+    clips = {name: f"clip {name}".encode() * number for number, name in enumerate("pqrs", 1)}
+    for _ in range(4):
+        ids = rng.sample("abcd", rng.randint(1, 4))
+        entries = make_entries(*(f"{name}={rng.choice('pqrs')}" for name in ids))
+        moving, before = {clip.file for clip in house.planned(entries)}, house.files()
+        new = {entry.job.fingerprint for entry in entries} - house.records.keys()
+        house.run(entries, {name: content for name, content in clips.items() if make_job(name).fingerprint in new})
+        after = house.files()
+        gone = {name for name in before if after.get(name) != before[name]}
+        assert moving <= gone
+        assert {before[name] for name in moving} <= set(house.kept().values())
+        renamed = [before[name] for name in gone - moving]
+        assert len(set(renamed)) == len(renamed), "one copy of a clip is renamed, the others move"
+        assert set(renamed) <= set(after.values())
