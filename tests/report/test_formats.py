@@ -106,6 +106,22 @@ def test_every_tag_and_parameter_of_any_job_has_a_column() -> None:
     assert {row["id"] for row in cells} == {"job-0", "job-1"}
 
 
+@pytest.mark.parametrize(
+    "text", ["a", "a b", "a,b", 'a"b', " a", "a ", "", "é", "-", "a\nb", "=1", "7", ",", "a;b", "-5.5"]
+)
+def test_every_cell_is_read_back(text: str) -> None:
+    report = with_tags({"x": text, "y": "plain"})
+    report["jobs"][0]["priority"] = -5 if text == "7" else 5
+    (row,) = csv.reader(io.StringIO(results_csv(report).partition("\r\n")[2], newline=""))
+    (named,) = rows(results_csv(report))
+    shown = {"-": "'-", "=1": "'=1", "-5.5": "'-5.5", "a\nb": "a\\nb"}.get(text, text)
+    assert (named["tags.x"], named["tags.y"], named["priority"]) == (shown, "plain", "-5" if text == "7" else "5")
+    assert len(row) == len(named)
+    writer = io.StringIO()
+    csv.writer(writer).writerow(row)
+    assert results_csv(report).endswith(writer.getvalue())
+
+
 def test_columns_have_different_names_and_no_control_characters() -> None:
     report = with_tags({"a\n": "1", "a\\n": "2", "=cmd": "3", "a\\n~2": "4", "A": "5"})
     header = results_csv(report).partition("\r\n")[0]
