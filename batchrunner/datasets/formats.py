@@ -7,6 +7,7 @@ reading media; `copy_media` checks each file while it copies it.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -15,6 +16,7 @@ from batchrunner.datasets.items import Dataset, Dtype, MediaFile
 from batchrunner.storage import durable_files
 
 _COPY_BYTES = 1 << 20
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 class MediaRefused(Exception):
@@ -111,8 +113,12 @@ def recipe_of(*values: Any) -> str:
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """Return a row as a line of JSON in UTF-8. Lone surrogates, which UTF-8 lacks, become U+FFFD."""
+    """Return a row as a line of JSON in UTF-8. Lone surrogates, which UTF-8 lacks, become U+FFFD.
+
+    Characters that some readers take for line ends are escaped.
+    """
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
 
 
