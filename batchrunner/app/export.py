@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from batchrunner.app import process
 from batchrunner.app.signs import require_trusted
 from batchrunner.app.status import no_batch
 from batchrunner.datasets.batches import Batch, read_batch
@@ -164,7 +165,11 @@ def _write_or_compare(collection: Collection, form: Format, target: Path, disk: 
         Workspace(target, disk).remove_rest()
         return exported
     with Workspace(target, disk) as workspace:
-        return write(collection, form, workspace, bar)
+        try:
+            return write(collection, form, workspace, bar)
+        except KeyboardInterrupt:
+            process.print_warning(f"the same command continues from {printable(str(workspace.path))}")
+            raise
 
 
 def _nothing(collection: Collection, request: ExportRequest) -> int:
