@@ -15,6 +15,7 @@ from typing import Final
 from batchrunner import manifest
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.formatting import count_text, printable, redacted, shell_line, shell_path
+from batchrunner.gc_pause import gc_paused
 from batchrunner.manifest import Batch, lock_drift, lockfile
 from batchrunner.manifest.inputs import Objects
 from batchrunner.manifest.loader import STDIN, LoadOptions
@@ -42,6 +43,7 @@ def path_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
+@gc_paused()
 def load(
     path: Path,
     assignments: Mapping[str, str] = _NOTHING,
@@ -57,7 +59,7 @@ def load(
     locked: compare it with its lock file. has_inputs: False to leave the local inputs unread; those in the lock file
     count as unchanged. Raises ManifestError with all differences, UsageError if the lock file cannot be used.
     """
-    if not locked:
+    if not locked or not (path == STDIN or os.path.lexists(path)):  # the load names a missing manifest
         options = LoadOptions(contents=None if has_inputs else {})
         return manifest.load(path, assignments, environment, allowed, objects, options)
     command = _command(path, assignments, allowed)
@@ -91,6 +93,7 @@ def check(
     return batch, f"{path_of(path)} fits: {count_text(len(batch.entries), 'job')}"
 
 
+@gc_paused()
 def write(
     path: Path,
     assignments: Mapping[str, str],
