@@ -19,7 +19,7 @@ from harness.page import machine
 
 FOLDER = Path(__file__).parent.parent
 PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
-ORDER = ("overhead", "polling", "downloads", "scale", "start")  # of the sections; others come after these
+ORDER = ("overhead", "polling", "downloads", "scale", "start", "exports")  # of the sections; others come after these
 
 
 @dataclass(frozen=True, slots=True)

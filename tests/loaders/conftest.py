@@ -5,9 +5,15 @@ Without a package its tests are skipped with a message; with ``BATCHRUNNER_LOADE
 
 import importlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.conftest import MEDIA, encoded
+from tests.soak.processes import call
 
 
 def require(package: str) -> Any:
@@ -19,3 +25,41 @@ def require(package: str) -> Any:
         if os.environ.get("BATCHRUNNER_LOADERS") == "required":
             pytest.fail(message)
         pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def twenty_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of 20 jobs that the sandbox rendered: five short reference videos, two characters."""
+    require("datasets")  # without it, nothing here is worth a run
+    folder, clip = tmp_path_factory.mktemp("twenty"), encoded(3)
+    for number in range(5):
+        box = (8 + number).to_bytes(4, "big") + b"free" + bytes(number)  # readers skip it
+        (folder / f"walk-{number}.mp4").write_bytes(clip + box)
+    jobs = [
+        {
+            "id": f"test.train {number:02}",
+            "video": f"walk-{number % 5}.mp4",
+            "image": str(MEDIA / ("astronaut.jpg" if number // 5 % 2 else "hopper.jpg")),
+            "num_inference_steps": 10 + number // 10,
+            "tags": {"scene": f"s{number}"} if number > 8 else {},
+        }
+        for number in range(20)
+    ]
+    head = {"version": 1, "name": "twenty", "provider": "sandbox", "concurrency": 20, "poll_interval": "50ms"}
+    (folder / "twenty.yaml").write_text(yaml.safe_dump({**head, "jobs": jobs}))
+    done = call("run", "twenty.yaml", "--quiet", cwd=folder, XDG_STATE_HOME=str(folder / "state"))
+    assert done.returncode == 0, done.stderr
+    return folder / "output" / "twenty"
+
+
+@pytest.fixture(scope="session")
+def hugging_face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The package `datasets` without network, with its caches in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+            patch.setenv(name, "1")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hugging-face")))
+        datasets = require("datasets")
+        assert datasets.config.HF_HUB_OFFLINE
+        datasets.disable_progress_bars()
+        yield datasets
