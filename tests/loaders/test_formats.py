@@ -77,13 +77,15 @@ def _loaded(out: Path, split: str, sample: dict[str, Any]) -> Loaded:
     if out.name == "webdataset":
         key = sample["json"]["fingerprint"].removeprefix("sha256:")
         assert sample["__key__"].endswith(key)
-        files = content(sample["mp4"]), content(sample["reference.mp4"]), content(sample["character.jpg"])
-        return Loaded(split, *files, sample["json"])  # type: ignore[arg-type]
+        video, reference, character = (content(sample[name]) for name in ("mp4", "reference.mp4", "character.jpg"))
+        return Loaded(split, video or b"", reference, character, sample["json"])
     if out.name == "parquet":
-        return Loaded(split, *(content(sample.pop(name)) for name in ("video", "reference", "character")), sample)  # type: ignore[arg-type]
-    character = sample.pop("character")
-    image = (out / split / character).read_bytes() if character else None
-    return Loaded(split, content(sample.pop("video")), content(sample.pop("reference")), image, sample)  # type: ignore[arg-type]
+        video, reference, character = (content(sample.pop(name)) for name in ("video", "reference", "character"))
+        return Loaded(split, video or b"", reference, character, sample)
+    image = sample.pop("character")
+    character = (out / split / image).read_bytes() if image else None
+    video, reference = content(sample.pop("video")), content(sample.pop("reference"))
+    return Loaded(split, video or b"", reference, character, sample)
 
 
 def test_hugging_face_loads_the_bytes_and_rows_of_the_batch(
