@@ -31,6 +31,8 @@ _LATEST_S = 0.9  # a run is stopped at a uniformly random moment between its sta
 # The share of runs that are executed. The others are forked from a loaded process, which takes a quarter of the CPU.
 # A kill of an executed run may come while the interpreter still imports. The last run of a batch is executed.
 _EXECUTED = 0.1
+_AIMED = 0.2  # the share of kills that wait for an active submission: by chance, a slice may meet none
+_POLL_S = 0.01
 _ENDS_S = 60.0  # a clean stop takes less
 _LIES = 0.2  # the share of calls with a lie, if the service lies
 _GIVES_UP = {2, 3, 5}  # statuses of a run whose disk fails
@@ -165,7 +167,17 @@ class _Life:
             if command.ended_within(self.rng.uniform(0.0, self.latest_s / 2)):
                 return False
             self.faults.clear()
+        if self.plan.stop not in CLEAN and self.rng.random() < _AIMED:
+            return self._submits(command)
         return not command.ended_within(self.rng.uniform(0.0, self.latest_s))
+
+    def _submits(self, command: Command) -> bool:
+        """Wait for an active submission, for a while, and return whether the run is still active."""
+        end = time.monotonic() + 2 * self.latest_s
+        while not command.ended_within(_POLL_S):
+            if submitting(self.batch) - self.active or time.monotonic() > end:
+                return True
+        return False
 
 
 def _holds_the_lock(batch: Batch, command: Command) -> None:
