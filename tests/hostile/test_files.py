@@ -292,6 +292,7 @@ def test_verify_reports_planted_objects_without_waiting(house: House, clip: byte
     before = Snapshot(make_run(), make_entries("a"), house.records)
     found = in_time(lambda: list(verify(house.dir, before, Here())))
     assert isinstance(found, list)
-    [(name, complaint)] = found
-    assert name == "a.mp4"
-    assert complaint
+    [finding] = found
+    assert finding.name == "a.mp4"
+    assert finding.kind
+    assert finding.message

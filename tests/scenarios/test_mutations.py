@@ -118,7 +118,7 @@ def slot_free_in_doubt(patch: pytest.MonkeyPatch) -> None:
 def no_check_of_the_file(patch: pytest.MonkeyPatch) -> None:
     """Every download is treated as a clip."""
 
-    patch.setattr(decoder, "inspect", lambda *_: decoder.Decoded(1, 1, None, None))
+    patch.setattr(decoder, "inspect", lambda *_, **__: decoder.Decoded(1, 1, None, None))
 
 
 def a_believer_of_replies_for_others(patch: pytest.MonkeyPatch) -> None:
