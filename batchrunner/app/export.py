@@ -104,7 +104,7 @@ def _collect(batches: Sequence[Batch], choice: Choice, request: ExportRequest, t
     if marker.name == "c2pa" and is_taken(target):
         message = f"{printable(str(target))} exists: signatures differ each time, so it cannot be compared"
         raise UsageError(message, f"{_NOTHING_WRITTEN} Name another folder, or remove it.")
-    copies = MarkedCopies(target.with_name(f"{target.name}.marked"), marker, Disk())
+    copies = MarkedCopies(Workspace(target, Disk()).marked, marker, Disk())
     return MarkedCollection(batches, choice, copies)
 
 
@@ -155,21 +155,28 @@ def _export(collection: Collection, form: Format, target: Path, disk: Disk) -> E
     with _Bar(sys.stderr) as bar:
         if not has_items(collection):
             raise NothingToExport
-        with collection.prepared(bar):
-            return _write_or_compare(collection, form, target, disk, bar)
+        if is_taken(target) and not collection.needs_workspace:
+            exported = compare(collection, form, target, bar)
+            Workspace(target, disk).remove_rest()
+            return exported
+        with Workspace(target, disk) as workspace:
+            try:
+                return _write_or_compare(collection, form, workspace, bar)
+            except NothingToExport:
+                workspace.discard()
+                raise
+            except KeyboardInterrupt:
+                process.print_warning(f"the same command continues from {printable(str(workspace.path))}")
+                raise
 
 
-def _write_or_compare(collection: Collection, form: Format, target: Path, disk: Disk, bar: "_Bar") -> Exported:
-    if is_taken(target):
-        exported = compare(collection, form, target, bar)
-        Workspace(target, disk).remove_rest()
-        return exported
-    with Workspace(target, disk) as workspace:
-        try:
+def _write_or_compare(collection: Collection, form: Format, workspace: Workspace, bar: "_Bar") -> Exported:
+    with collection.prepared(bar):
+        if not is_taken(workspace.out):
             return write(collection, form, workspace, bar)
-        except KeyboardInterrupt:
-            process.print_warning(f"the same command continues from {printable(str(workspace.path))}")
-            raise
+        exported = compare(collection, form, workspace.out, bar)
+        workspace.discard()
+        return exported
 
 
 def _nothing(collection: Collection, request: ExportRequest) -> int:

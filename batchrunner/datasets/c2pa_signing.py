@@ -59,7 +59,8 @@ class C2paMarker:
         signed = copy.with_name(f"{copy.name}.signed")
         builder = self._c2pa.Builder(json.dumps(self._manifest(source_type)))
         try:
-            with copy.open("rb") as source, signed.open("w+b") as target:
+            signed.unlink(missing_ok=True)
+            with copy.open("rb") as source, signed.open("x+b") as target:
                 builder.sign(self._signer, "video/mp4", source, target)
         except self._c2pa.C2paError as error:
             signed.unlink(missing_ok=True)

@@ -78,7 +78,10 @@ class Collection:
 
     refusals: files that were left out so far. skipped: number of rows without a clip to export, by state or verdict.
     ungrouped: number of clips that lack the value of group_by, and are grouped by their reference video.
+    needs_workspace: whether `prepared` writes to the workspace.
     """
+
+    needs_workspace = False
 
     def __init__(self, batches: Sequence[Batch], choice: Choice) -> None:
         blocks = (batch.head.get("dataset") for batch in batches)

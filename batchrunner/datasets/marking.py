@@ -10,7 +10,7 @@ A mark is a statement of who exports. It does not show that a law or a standard 
 
 import hashlib
 import json
-import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -55,9 +55,9 @@ class Marked:
 
 
 class MarkedCopies:
-    """Marked copies in a folder. They stay there until the data set is complete, so each clip is marked once.
+    """Marked copies in the folder `marked` of the workspace, which removes them when the data set is complete.
 
-    A killed export finds them again. Use `remove` at the end.
+    Each clip is marked once: a killed export finds its copies again. Only new files are written.
     """
 
     def __init__(self, folder: Path, marker: Marker, disk: Disk) -> None:
@@ -70,7 +70,8 @@ class MarkedCopies:
     def open(self) -> None:
         """Make the folder, or find the copies of an earlier export. Raises LocalFault."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
+            self._remove_odd_lines()
             with suppress(FileNotFoundError), durable_files.open_plain(self._folder / _LINES) as file:
                 for line in file:
                     with suppress(ValueError, KeyError, TypeError):
@@ -99,15 +100,6 @@ class MarkedCopies:
         self._found = {name: item for name, item in self._found.items() if item.media.path != path}
         return True
 
-    def remove(self) -> None:
-        """Remove the copies."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def remove_if_empty(self) -> None:
-        """Remove the folder if it has no copies."""
-        with suppress(OSError):
-            self._folder.rmdir()
-
     def unmarked(self) -> list[str]:
         """Return why clips have no new mark, once for each clip."""
         return [item.why for item in self._found.values() if item.why]
@@ -115,7 +107,8 @@ class MarkedCopies:
     def _make(self, name: str, item: Item) -> Marked:
         copy = self._folder / f"{name}.mp4"
         try:
-            with self._disk.open(copy, "wb") as file:
+            copy.unlink(missing_ok=True)
+            with self._disk.open(copy, "xb") as file:
                 file.writelines(checked_chunks(item.clip))
         except MediaRefused:
             copy.unlink()
@@ -142,6 +135,13 @@ class MarkedCopies:
             with self._disk.open(self._folder / _LINES, "ab") as file:
                 file.write(b"\n" + json.dumps(line).encode() + b"\n")  # a torn line before it stays alone
 
+    def _remove_odd_lines(self) -> None:
+        """Remove the list of copies if it is a link, or a file with a second name, which a new line would change."""
+        with suppress(FileNotFoundError):
+            status = (self._folder / _LINES).lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                (self._folder / _LINES).unlink()
+
     def _restore(self, line: Mapping[str, Any]) -> None:
         """Use a copy of an earlier export. Its content is compared when it is copied to the data set."""
         path = self._folder / f"{line['name']}.mp4"
@@ -153,6 +153,8 @@ class MarkedCopies:
 class MarkedCollection(Collection):
     """A data set whose clips are marked. A row has both hashes: of the exported file, and of the original."""
 
+    needs_workspace = True
+
     def __init__(self, batches: Sequence[Batch], choice: Choice, copies: MarkedCopies) -> None:
         super().__init__(batches, choice)
         self.copies = copies
@@ -160,7 +162,7 @@ class MarkedCollection(Collection):
 
     @contextmanager
     def prepared(self, progress: OnProgress) -> Iterator[None]:
-        """Mark all clips. The copies are removed at the end of the context, unless it fails."""
+        """Mark all clips. The workspace must exist."""
         self.copies.open()
         while True:
             try:
@@ -171,11 +173,7 @@ class MarkedCollection(Collection):
                 break
             except MediaRefused as refused:
                 super().refuse(refused.media.path, refused.why)
-        try:
-            yield
-            self.copies.remove()
-        finally:
-            self.copies.remove_if_empty()
+        yield
 
     def _originals(self) -> Iterator[Item]:
         for split in self.splits:

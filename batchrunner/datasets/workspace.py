@@ -3,12 +3,14 @@
 ::
 
     OUT.partial/data/             the data set so far
+    OUT.partial/marked/           marked copies of clips (`batchrunner.datasets.marking`)
     OUT.partial/progress.jsonl    a line for each complete file: name, recipe, sha256, bytes, mtime_ns
     OUT.partial/lock              locked by the process that exports
 
 Rules: a line is written after its file is on the disk, so a file with a line is complete. A file without a line is
 written again, also one whose recipe, size or time of change differs from its line. The folder `data` is renamed at the
-end: a killed export leaves nothing under the final name. One process at a time uses the folder.
+end: a killed export leaves nothing under the final name. One process at a time uses the folder. Only new files are
+written: nothing is written through a symbolic link, or to a file that has a second name.
 """
 
 import fcntl
@@ -31,8 +33,8 @@ from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 
 _BATCH_FILES, _BATCH_BYTES = 64, 256_000_000  # files that are flushed together
-_OWN_NAMES = {"data", "progress.jsonl", "lock"}
-_CHOOSE = "Name another folder, or remove it."
+_OWN_FOLDERS, _OWN_FILES = {"data", "marked"}, {"progress.jsonl", "lock"}
+_CHOOSE = "Nothing was written. Name a new folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ class HashingFile(io.RawIOBase):
 def final_path(out: Path) -> Path:
     """Return the folder that `out` names, links resolved. Raises UsageError if it cannot be a folder."""
     real = Path(os.path.realpath(out))
-    if real.exists() and not real.is_dir():
+    if os.path.lexists(real) and not real.is_dir():
         raise UsageError(f"{printable(str(out))} exists and is not a folder", _CHOOSE)
-    if real.parent == real:
-        raise UsageError(f"{printable(str(out))} cannot be a data set", _CHOOSE)
+    if Path(os.path.realpath(".")).is_relative_to(real):
+        why = "it is the current folder, or a folder around it. An empty name means the current folder"
+        raise UsageError(f"{printable(str(out))} cannot be the data set: {why}", _CHOOSE)
     return real
 
 
@@ -112,6 +115,7 @@ class Workspace:
         self.out = out
         self.path = out.with_name(out.name + ".partial")
         self.data = self.path / "data"
+        self.marked = self.path / "marked"
         self.files: dict[str, WrittenFile] = {}
         self._disk = disk
         self._lines: dict[str, dict[str, Any]] = {}
@@ -136,6 +140,8 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._remove_if_empty()
         self._close()
 
     def _close(self) -> None:
@@ -145,17 +151,26 @@ class Workspace:
 
     def _prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(self.path):
-            found = {item.name for item in self.path.iterdir()} if self.path.is_dir() else {"a file"}
-            if self.path.is_symlink() or not found <= _OWN_NAMES:
-                raise UsageError(
-                    f"{printable(str(self.path))} is in the way: it is not the folder of an interrupted export",
-                    "Move it away, or name another folder for the data set.",
-                )
+        if os.path.lexists(self.path) and not self._is_own():
+            raise UsageError(
+                f"{printable(str(self.path))} is in the way: it is not the folder of an interrupted export",
+                "Move it away, or name another folder for the data set.",
+            )
         self._disk.make_folder(self.path)
         self._take_lock()
         self._disk.make_folder(self.data)
         self._read_progress()
+
+    def _is_own(self) -> bool:
+        """Return whether an export made the folder: it is empty, or it has a lock and no other names than ours."""
+        if not stat.S_ISDIR(self.path.lstat().st_mode):
+            return False
+        found = {item.name: item.lstat() for item in self.path.iterdir()}
+        folders = {name for name, status in found.items() if stat.S_ISDIR(status.st_mode)}
+        files = {name for name, status in found.items() if _is_single_file(status)}
+        return not found or (
+            "lock" in files and folders <= _OWN_FOLDERS and found.keys() - folders <= files & _OWN_FILES
+        )
 
     def _take_lock(self) -> None:
         path = self.path / "lock"
@@ -188,13 +203,13 @@ class Workspace:
         line = self._lines.get(unit.name)
         if line is None or line["recipe"] != unit.recipe:
             return False
+        path = self.data / unit.name
+        self._make_folders(path.parent)
         try:
-            status = (self.data / unit.name).lstat()
+            status = path.lstat()
         except OSError:
             return False
-        if (status.st_size, status.st_mtime_ns) != (line["bytes"], line["mtime_ns"]) or not stat.S_ISREG(
-            status.st_mode
-        ):
+        if (status.st_size, status.st_mtime_ns) != (line["bytes"], line["mtime_ns"]) or not _is_single_file(status):
             return False
         self.files[unit.name] = WrittenFile(unit.name, line["sha256"], line["bytes"])
         return True
@@ -221,16 +236,33 @@ class Workspace:
     def _write(self, unit: Unit, on_bytes: Callable[[int], None]) -> WrittenFile:
         path = self.data / unit.name
         self._make_folders(path.parent)
-        with self._disk.open(path, "wb") as file:
+        with self._create(path) as file:
             sink = HashingFile(file, on_bytes)
             unit.write(sink)  # type: ignore[arg-type]  # a raw file that only takes bytes
         return WrittenFile(unit.name, sink.sha256, sink.size_bytes)
 
+    def _create(self, path: Path) -> BinaryIO:
+        """Open a new file. What has its name is removed, and not written to: it may be a link."""
+        try:
+            return self._disk.open(path, "xb")
+        except FileExistsError:
+            if stat.S_ISDIR(path.lstat().st_mode):
+                raise self._in_the_way(path) from None
+            self._disk.remove(path)
+            return self._disk.open(path, "xb")
+
     def _make_folders(self, folder: Path) -> None:
+        """Make a folder below `data`. What has its name and is no folder is removed: it may be a link elsewhere."""
         if folder not in self._folders and folder != self.data:
             self._make_folders(folder.parent)
+            if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
+                self._disk.remove(folder)
             self._disk.make_folder(folder)
         self._folders.add(folder)
+
+    def _in_the_way(self, path: Path) -> UsageError:
+        hint = f"Move it away, or remove {printable(str(self.path))}; then run the same command again."
+        return UsageError(f"{printable(str(path))} is in the way: it is a folder", hint)
 
     def _record(self, pending: "_Pending") -> None:
         """Flush files, then add their lines."""
@@ -277,7 +309,7 @@ class Workspace:
                         path.rmdir()
 
     def discard(self) -> None:
-        """Remove the growing data set: no clip is left for it."""
+        """Remove the growing data set and the copies: they have no use any more."""
         with suppress(OSError):
             self._remove_others(())
             self.data.rmdir()
@@ -286,14 +318,26 @@ class Workspace:
     def remove(self) -> None:
         """Remove what is left after `data` has got its final name. A rest does no harm."""
         with suppress(OSError):
-            for name in ("progress.jsonl", "lock"):
+            if self.marked.is_dir() and not self.marked.is_symlink():
+                for path in self.marked.iterdir():
+                    path.unlink()
+                self.marked.rmdir()
+            for name in ("progress.jsonl", "lock"):  # the lock last: it shows that the folder is ours
                 (self.path / name).unlink(missing_ok=True)
             self.path.rmdir()
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder if the next export could not use anything in it."""
+        with suppress(OSError):
+            for path in (self.marked, self.data):
+                with suppress(FileNotFoundError):
+                    path.rmdir()
+            self.remove()
 
     def remove_rest(self) -> None:
         """Remove what an export left that was killed after `data` had got its final name. Not for use as a context."""
         with suppress(OSError, BatchLocked, FileNotFoundError):
-            if {item.name for item in self.path.iterdir()} <= _OWN_NAMES - {"data"}:
+            if self._is_own() and not os.path.lexists(self.data):
                 self._take_lock()
                 self.remove()
         self._close()
@@ -313,6 +357,11 @@ class Workspace:
 
     def _fault(self, error: OSError) -> LocalFault:
         return durable_files.fault(error, f"the data set could not be written to {printable(str(self.path))}")
+
+
+def _is_single_file(status: os.stat_result) -> bool:
+    """Return whether it is a plain file with one name: a change of it changes no other file."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
 
 
 class _Pending:

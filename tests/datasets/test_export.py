@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,6 +326,81 @@ def test_a_foreign_folder_in_the_way_is_refused(run_dir: Path, tmp_path: Path, f
     with pytest.raises(UsageError, match="is in the way"):
         export(run_dir, tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("names", [["data"], ["lock", "data", "mine"], ["mine"]])
+def test_a_folder_that_no_export_made_is_refused(run_dir: Path, tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / "set.partial" / name).mkdir(parents=True)
+    with pytest.raises(UsageError, match="is in the way"):
+        export(run_dir, tmp_path / "set")
+    assert sorted(path.name for path in (tmp_path / "set.partial").iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["data", "marked", "progress.jsonl", "lock"])
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+def test_a_link_in_the_workspace_is_refused(run_dir: Path, tmp_path: Path, name: str, kind: str) -> None:
+    stop_before_the_end(run_dir, tmp_path / "set")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("mine")
+    path = tmp_path / "set.partial" / name
+    if path.exists():
+        path.rename(tmp_path / "old")
+    if kind == "link":
+        path.symlink_to(mine)
+    else:
+        path.hardlink_to(mine / "file")
+    with pytest.raises(UsageError, match="is in the way"):
+        export(run_dir, tmp_path / "set")
+    assert tree_of(mine) == {"file": b"mine"}
+    assert not os.path.lexists(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "train/clips", "train/metadata.jsonl", "train/clips/clip-1.mp4", "README.md"]
+)
+@pytest.mark.parametrize("kind", ["link", "hard link", "dangling link"])
+def test_nothing_is_written_through_a_link(
+    run_dir: Path, tmp_path: Path, expected: dict[str, bytes], name: str, kind: str
+) -> None:
+    stop_before_the_end(run_dir, tmp_path / "set")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("mine")
+    path = tmp_path / "set.partial" / "data" / name
+    if path.exists():
+        path.rename(tmp_path / "old")
+    if kind == "hard link":
+        path.hardlink_to(mine / "file")
+    else:
+        target = mine if path.suffix == "" else mine / "file"
+        path.symlink_to(target if kind == "link" else tmp_path / "nowhere")
+    export(run_dir, tmp_path / "set")
+    assert tree_of(mine) == {"file": b"mine"}
+    assert not (tmp_path / "nowhere").exists()
+    assert tree_of(tmp_path / "set") == expected
+    assert not any(found.is_symlink() for found in (tmp_path / "set").rglob("*"))
+
+
+def test_a_clip_whose_file_has_a_second_name_is_written_again(
+    run_dir: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    stop_before_the_end(run_dir, tmp_path / "set")
+    clip = next((tmp_path / "set.partial").rglob("clip-1.mp4"))
+    (other := tmp_path / "other").hardlink_to(clip)
+    export(run_dir, tmp_path / "set")
+    other.write_text("changed")
+    assert tree_of(tmp_path / "set") == expected
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(run_dir: Path, tmp_path: Path) -> None:
+    stop_before_the_end(run_dir, tmp_path / "set")
+    path = tmp_path / "set.partial" / "data" / "README.md"
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(UsageError, match=r"README\.md is in the way: it is a folder"):
+        export(run_dir, tmp_path / "set")
 
 
 class FullDisk(Disk):

@@ -116,7 +116,7 @@ def test_a_copy_of_an_earlier_export_that_was_changed_is_made_again(
     with pytest.raises(Killed):
         export(run, tmp_path / "out")
     monkeypatch.undo()
-    for copy in (tmp_path / "out.marked").glob("*.mp4"):
+    for copy in (tmp_path / "out.partial" / "marked").glob("*.mp4"):
         harm(copy)
     assert export(run, tmp_path / "out")[0] == 0
     export(run, tmp_path / "other")
@@ -136,7 +136,7 @@ def test_an_export_without_a_usable_clip_leaves_nothing(tmp_path: Path, clip: by
     flip(run / "a.mp4")
     with pytest.raises(BatchrunnerError, match="no clip"):
         export(run, tmp_path / "out")
-    assert "out.marked" not in {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_clip_that_is_no_mp4_is_exported_without_a_mark(tmp_path: Path) -> None:
@@ -173,3 +173,50 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(
         export(run, tmp_path / "out", **options)
     assert isinstance(caught.value, BatchrunnerError)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "run"]
+
+
+@pytest.mark.parametrize("found", ["folder", "link"])
+def test_a_folder_of_the_user_beside_the_data_set_stays_as_it_is(run: Path, tmp_path: Path, found: str) -> None:
+    mine = tmp_path / ("out.marked" if found == "folder" else "mine")
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    if found == "link":
+        (tmp_path / "out.marked").symlink_to(mine)
+    assert export(run, tmp_path / "out")[0] == 0
+    assert tree_of(mine) == {"notes.txt": b"mine"}
+    assert export(run, tmp_path / "out")[0] == 0  # compared now
+    assert tree_of(mine) == {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("then", ["without a mark", "compared"])
+def test_no_copy_is_left_when_another_export_follows(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    if then == "compared":
+        export(run, tmp_path / "out")
+    monkeypatch.setattr(
+        exporting, "compare" if then == "compared" else "write", lambda *_: (_ for _ in ()).throw(Killed)
+    )
+    with pytest.raises(Killed):
+        export(run, tmp_path / "out")
+    assert list((tmp_path / "out.partial" / "marked").glob("*.mp4"))
+    monkeypatch.undo()
+    assert export(run, tmp_path / "out", mark="xmp" if then == "compared" else None)[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out"]
+
+
+def test_a_marked_copy_is_never_written_through_a_link(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "write", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        export(run, tmp_path / "out")
+    monkeypatch.undo()
+    (mine := tmp_path / "mine").write_bytes(b"mine")
+    for path in list((tmp_path / "out.partial" / "marked").iterdir()):
+        path.unlink()
+        path.hardlink_to(mine)
+    assert export(run, tmp_path / "out")[0] == 0
+    assert mine.read_bytes() == b"mine"
+    export(run, tmp_path / "other")
+    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "other")
