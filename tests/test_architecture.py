@@ -45,7 +45,7 @@ PURE_MODULES = {
         f"datasets.{name}"
         for name in ("card", "columns", "croissant", "details", "features", "filenames", "inferred_types")
     ),
-    *(f"datasets.{name}" for name in ("items", "shards", "splits", "sums")),
+    *(f"datasets.{name}" for name in ("description", "items", "shards", "splits", "sums")),
     *(
         "journal.rows",
         "journal.statements",

@@ -229,8 +229,9 @@ def _summary(collection: Collection, form: Format, exported: Exported, out: Path
         names = ", ".join(lacking)
         lines.append(f"the card lacks {names}: name them in the manifest's dataset block, or in README.md")
     if not exported.is_new:
-        edited = f" ({', '.join(exported.edited)} was edited since)" if exported.edited else ""
-        lines.append(f"{printable(str(out))} is up to date: {count_text(total, 'clip')}, {size}{edited}")
+        edited = " and ".join(exported.edited)
+        note = f" ({edited} {'were' if len(exported.edited) > 1 else 'was'} edited since the export)" if edited else ""
+        lines.append(f"{printable(str(out))} is up to date: {count_text(total, 'clip')}, {size}{note}")
     else:
         lines.append(f"{printable(str(out))}: {count_text(total, 'clip')}, {size}, format {form.name}")
     lines.append(f"check    cd {shell_line([shown])} && sha256sum -c --quiet SHA256SUMS")

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from batchrunner.datasets.batches import Batch, clip_fault, file_fault
 from batchrunner.datasets.columns import ROW_KEYS, Columns, public_source
+from batchrunner.datasets.description import describe, run_of
 from batchrunner.datasets.formats import OnProgress
-from batchrunner.datasets.items import DEFAULT_SPLIT, Description, Dtype, Item, MediaFile
+from batchrunner.datasets.items import DEFAULT_SPLIT, Dtype, Item, MediaFile
 from batchrunner.datasets.splits import Splits, check_name
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
@@ -84,8 +85,6 @@ class Collection:
     needs_workspace = False
 
     def __init__(self, batches: Sequence[Batch], choice: Choice) -> None:
-        blocks = (batch.head.get("dataset") for batch in batches)
-        details: Mapping[str, Any] = next((block for block in blocks if block and isinstance(block, Mapping)), {})
         self._batches = batches
         self._choice = choice
         self._columns = Columns(registry.models())
@@ -93,8 +92,9 @@ class Collection:
         self._checked: set[Path] = set()
         self.skipped: Counter[str] = Counter()
         self.ungrouped = 0
-        self.description = Description(batches[0].head["name"], details, tuple(batch.head for batch in batches))
-        self._groups = self._find()
+        runs: list[set[str | None]] = [set() for _ in batches]
+        self._groups = self._find(runs)
+        self.description = describe([batch.head for batch in batches], runs)
         self.splits = self._set_splits()
         self.columns: Mapping[str, Dtype] = self._columns.types()
         self.roles: tuple[str, ...] = ()
@@ -128,8 +128,8 @@ class Collection:
     def _row(self, source: _Source) -> Mapping[str, Any]:
         return self._batches[source.batch].rows[source.row]
 
-    def _find(self) -> dict[str, _Group]:
-        """Return the groups of equal jobs with a clip, in order."""
+    def _find(self, runs: Sequence[set[str | None]]) -> dict[str, _Group]:
+        """Return the groups of equal jobs with a clip, in order. runs: gets the runs that rendered each batch's."""
         groups: dict[str, _Group] = {}
         for number, batch in enumerate(self._batches):
             for place, row in enumerate(batch.rows):
@@ -141,6 +141,7 @@ class Collection:
                 if row["id"] not in group.ids:
                     group.ids.append(row["id"])
                 self._columns.add(row)
+                runs[number].add(run_of(row))
         return groups
 
     def _unfit(self, row: Mapping[str, Any]) -> str:

@@ -22,12 +22,13 @@ from batchrunner.formatting import printable
 from batchrunner.storage import durable_files
 
 _COPY_BYTES = 1 << 20
-_CHOOSE = "Nothing was written. Name another folder, or remove this one."
+_CHOOSE = "Nothing was written. Name a new folder."
+_REPLACE = "Nothing was written. Export to a new folder, or remove this data set and export again."
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An export that ended. is_new: False if the data set existed already. edited: the files of it that differ."""
+    """An export that ended. is_new: False if the data set existed already. edited: its files that a person edited."""
 
     files: Mapping[str, WrittenFile]
     is_new: bool
@@ -110,13 +111,13 @@ def compare(collection: Collection, form: Format, out: Path, progress: OnProgres
             break
         except MediaRefused as refused:
             collection.refuse(refused.media.path, refused.why)
-    edited = []
-    for unit in closing_units(collection, form, files):
-        files[unit.name] = _hashed(unit, lambda _: None)
-        if _digest_of(out / unit.name, lambda _: None) != files[unit.name].sha256:
-            edited.append(unit.name)
+    closing = [_hashed(unit, lambda _: None) for unit in closing_units(collection, form, files)]
+    files |= {file.name: file for file in closing}
     if others := sorted(listed.keys() ^ files.keys()):
         raise _other(out, f"{others[0]} is in one of them only")
+    if outdated := [file.name for file in closing if file.sha256 != listed[file.name]]:
+        raise _outdated(out, outdated)
+    edited = (file.name for file in closing if _digest_of(out / file.name, lambda _: None) != file.sha256)
     return Exported(files, is_new=False, edited=tuple(edited))
 
 
@@ -134,7 +135,7 @@ def _compare_units(
             raise UsageError(
                 f"{printable(str(out / unit.name))} was changed or removed after the export: its SHA-256 is not "
                 f"that in {SUMS}",
-                "Nothing was written. Remove the data set, or move it away, and export again.",
+                _REPLACE,
             )
         files[unit.name] = file
     return files
@@ -169,3 +170,11 @@ def _read_sums(out: Path) -> dict[str, str]:
 
 def _other(out: Path, why: str) -> UsageError:
     return UsageError(f"{printable(str(out))} is another data set: {printable(why)}", _CHOOSE)
+
+
+def _outdated(out: Path, names: list[str]) -> UsageError:
+    shown = " and ".join(names)
+    why = "the manifest's dataset block, the manifest or the runs have changed since the export"
+    return UsageError(
+        f"{printable(str(out))} has the same clips, but its {shown} would be different now: {why}", _REPLACE
+    )

@@ -62,6 +62,38 @@ def test_a_second_export_says_that_it_is_up_to_date(console: Console, rundir: Ru
     assert tree_of(out) == before
 
 
+def test_a_data_set_whose_card_would_be_different_now_is_refused(tmp_path: Path, console: Console) -> None:
+    for name, license_name in (("before", "mit"), ("after", "cc-by-4.0")):
+        (tmp_path / name).mkdir()
+        make_batch(tmp_path / name, [Sample("a")], settings={"dataset": {"license": license_name}})
+    out = tmp_path / "set"
+    console.export(tmp_path / "before" / "run", to=out)
+    before = tree_of(out)
+    with pytest.raises(UsageError, match=r"its README\.md and croissant\.json would be different now") as error:
+        console.export(tmp_path / "after" / "run", to=out)
+    assert "dataset block" in error.value.message
+    assert error.value.hint == "Nothing was written. Export to a new folder, or remove this data set and export again."
+    assert tree_of(out) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["README.md"], "(README.md was edited since the export)"),
+        (["README.md", "croissant.json"], "(README.md and croissant.json were edited since the export)"),
+    ],
+)
+def test_files_that_a_person_edited_are_named(
+    console: Console, rundir: RunDir, tmp_path: Path, names: list[str], shown: str
+) -> None:
+    console.export(rundir.path, to=tmp_path / "set")
+    for name in names:
+        (tmp_path / "set" / name).write_text("edited")
+    console.out.clear()
+    assert console.export(rundir.path, to=tmp_path / "set") == ExitStatus.OK
+    assert any(shown in line for line in console.out)
+
+
 def test_a_missing_clip_is_named_and_the_status_is_1(console: Console, rundir: RunDir, tmp_path: Path) -> None:
     (rundir.path / "a.mp4").unlink()
     assert console.export(rundir.path, to=tmp_path / "set") == ExitStatus.FAILED
