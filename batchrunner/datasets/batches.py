@@ -4,7 +4,6 @@ Rules: nothing is written. A row has the keys of report.json in both cases. Name
 read only inside its run directory, and only if no symbolic link leads out of it.
 """
 
-import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from batchrunner.errors import UsageError
-from batchrunner.formatting import printable
+from batchrunner.datasets.stored_reports import read_report
 from batchrunner.journal.journal import read
 from batchrunner.manifest.inputs import is_remote
-from batchrunner.manifest.schema import dataset_fits
 from batchrunner.report import build
 from batchrunner.review.verdicts import VerdictLines
-from batchrunner.storage import durable_files
 from batchrunner.storage.paths import expanded
 from batchrunner.storage.run_directory import RunDir
 
 Row = Mapping[str, Any]
-_MOST_REPORT_BYTES = 2_000_000_000
 _ROWS = ("jobs", "earlier_jobs")
 
 
@@ -83,57 +78,11 @@ def read_batch(rundir: RunDir, version: str) -> Batch | None:
         snapshot = read(rundir.journal)
         report = None if snapshot is None else build.build(snapshot, version, lines.by_clip)
     else:
-        report = _stored_report(rundir)
+        report = read_report(rundir.path / "report.json")
     if report is None:
         return None
     head = {key: value for key, value in report.items() if key not in _ROWS}
     return Batch(rundir.path, head, report["jobs"], holder, lines.warning)
-
-
-def _stored_report(rundir: RunDir) -> dict[str, Any] | None:
-    """Return report.json, as far as a data set needs it, or None if there is none. Raises UsageError."""
-    path = rundir.path / "report.json"
-    try:
-        with durable_files.open_plain(path) as file:
-            report = json.loads(file.read(_MOST_REPORT_BYTES))
-        _check(report)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = "Write it again with: batchrunner report, on the machine that has .batchrunner of this run directory."
-        raise UsageError(f"{printable(str(path))} is not a report of batchrunner", hint) from error
-    return dict(report)
-
-
-def _check_head(report: Any) -> None:
-    report["name"], report["manifest"]["path"], report["provider"]
-    if report.get("dataset") is not None and not dataset_fits(report["dataset"]):
-        raise ValueError("dataset")
-    for run in report.setdefault("runs", []):
-        run["run_id"], run.get("started_at")
-    for file in report["manifest"].get("files") or ():
-        file["path"], file["sha256"]
-
-
-def _check(report: Any) -> None:
-    """Raise one of the errors above for a report that lacks what a data set needs. Complete rows of older versions."""
-    _check_head(report)
-    for row in report["jobs"]:
-        for key in ("id", "fingerprint", "state"):
-            if not isinstance(row[key], str):
-                raise TypeError(key)
-        row["request"]["model"]
-        if row["file"] is not None and not isinstance(row["file"], str):
-            raise TypeError("file")
-        if row["file"] is not None and not (isinstance(row["sha256"], str) and isinstance(row["bytes"], int)):
-            raise TypeError("sha256")
-        for key, value in {"job": row["id"], "take": 1, "tags": {}, "inputs": {}, "attempts": []}.items():
-            row.setdefault(key, value)
-        for key in ("verdict", "quality", "width_px", "height_px", "duration_s", "generation_id"):
-            row.setdefault(key, None)
-        [(item["source"], item["sha256"], item["bytes"], item["mime"]) for item in row["inputs"].values()]
 
 
 def clip_fault(batch: Batch, path: Path, size_bytes: int) -> str:

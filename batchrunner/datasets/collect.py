@@ -242,7 +242,8 @@ class Collection:
         for name, role in self._columns.roles_of(row["request"]["model"], tuple(inputs)).items():
             item = inputs[name]
             suffix = _SUFFIXES.get(item["mime"] or "")
-            paths = batch.input_paths(row, name, item["source"]) if suffix and item["sha256"] else ()
+            is_known = bool(suffix and item["sha256"] and item["bytes"] is not None)
+            paths = batch.input_paths(row, name, item["source"]) if is_known else ()
             usable = next((path for path in paths if self._is_usable(path, item["bytes"])), None)
             if usable is not None and suffix:
                 files[role] = MediaFile(usable, item["sha256"], item["bytes"], suffix)

@@ -62,7 +62,7 @@ ROW_KEYS = (
         "sha256",
         "file",
     ),
-    *("fingerprint", "generation_id", "attempts", "verdict", "quality"),
+    *("fingerprint", "generation_id", "attempts", "verdict", "quality", "rendered_by"),
 )
 _CAPTIONS = ("caption", "prompt")
 

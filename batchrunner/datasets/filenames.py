@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import count
 
 from batchrunner.manifest.safe_names import folded
 
@@ -29,7 +30,7 @@ class ClipNames:
             if (plain := folded(stem)) not in self._taken:
                 self._taken.add(plain)
                 return stem
-        raise AssertionError("keys are unique")
+        raise AssertionError("candidates have no end")
 
 
 def _candidates(stem: str, key: str) -> Iterator[str]:
@@ -38,3 +39,4 @@ def _candidates(stem: str, key: str) -> Iterator[str]:
     start = f"{stem}-" if stem else "clip-"
     yield f"{start}{key[:8]}"
     yield f"{start}{key}"
+    yield from (f"{start}{key}-{number}" for number in count(2))  # another job has that name as its id

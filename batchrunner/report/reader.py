@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from batchrunner.formatting import printable
+
 NEWEST_VERSION = 2  # the schema_version that this program writes
 _CHUNK_CHARS = 1 << 16
 _MOST_CHARS = 16 << 20  # of one value
@@ -23,9 +25,13 @@ def is_report(head: bytes) -> bool:
 
 
 def require_known(key: str, value: Any) -> None:
-    """Raise ValueError if a piece shows that a newer program wrote the report."""
-    if key == "schema_version" and isinstance(value, int) and value > NEWEST_VERSION:
-        raise ValueError(f"a newer version of batchrunner wrote it (schema_version {value})")
+    """Raise ValueError if a piece shows that this program does not know the report's version."""
+    if key != "schema_version":
+        return
+    if type(value) is not int or value < 1:
+        raise ValueError("its schema_version is not a whole number from 1")
+    if value > NEWEST_VERSION:
+        raise ValueError(f"a newer version of batchrunner wrote it (schema_version {printable(str(value), 20)})")
 
 
 def pieces(file: TextIO) -> Iterator[tuple[str, Any]]:
