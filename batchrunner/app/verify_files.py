@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from batchrunner.datasets import sums, tar
 from batchrunner.errors import LocalFault
+from batchrunner.formatting import printable
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders, one
 from batchrunner.report import reader
@@ -53,6 +54,10 @@ class Expected:
     sha256: str = ""
     size_bytes: int | None = None
     problem: str = ""
+
+
+class _UnsafeMember(ValueError):
+    """A tar has a member that leads outside, or that is no plain file."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ class Check:
                 label = item.pop("label", "")
                 one(self.decoders, "clip", item)
                 label = ""
+        except _UnsafeMember as error:
+            return Finding(name, REFUSED, f"refused: {error}", clips)
         except CheckLimit as error:
             kind, message = UNFINISHED, f"could not be checked to its end: {error}"
         except LocalFault as error:
@@ -116,6 +123,8 @@ class Check:
         path, size_bytes = str(self.folder.path.joinpath(*sums.components(name))), file.seek(0, os.SEEK_END)
         if name.lower().endswith(".tar"):
             for member in tar.members(file, size_bytes):
+                if member.problem:
+                    raise _UnsafeMember(f"{printable(member.name, 200)}: do not unpack this tar: {member.problem}")
                 if is_sample_clip(member.name):
                     place = {"start_bytes": member.start_bytes, "size_bytes": member.size_bytes}
                     yield {"label": member.name, "path": path, **place}

@@ -234,6 +234,25 @@ def test_only_deep_finds_a_clip_that_was_broken_when_it_was_listed(dataset: Path
     assert check(dataset, deep=True) == dict.fromkeys(names, UNDECODABLE)
 
 
+@pytest.mark.parametrize(
+    "tar",
+    [packed({"../../x.mp4": b""}), packed({"/abs/x.json": b"{}"}), packed({"a.json": b"{}"}, link="a.mp4")],
+    ids=["parent", "absolute", "link"],
+)
+def test_deep_refuses_a_tar_that_is_not_safe_to_unpack(dataset: Path, tar: bytes) -> None:
+    (dataset / "train-000000.tar").write_bytes(tar)
+    write_sums(dataset)
+    assert check(dataset, deep=True) == {"train-000000.tar": REFUSED}
+
+
+@pytest.mark.parametrize("version", [99, "2", 0, True, None])
+def test_a_report_of_an_unknown_version_is_refused(delivered: Path, version: Any) -> None:
+    path = delivered / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": version}))
+    with pytest.raises(ValueError, match="version"):
+        list(verify_files.read_report(path))
+
+
 def test_deep_counts_the_clips_and_not_the_inputs(dataset: Path) -> None:
     target = verify_output.recognize(dataset)
     assert target is not None

@@ -198,7 +198,7 @@ def replaced(report: Any, place: tuple[Any, ...], change: Callable[[Any, Any], N
 
 
 @settings(
-    max_examples=1500,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,

@@ -68,7 +68,7 @@ def test_the_tar_is_ustar_and_states_no_time_or_user(tmp_path: Path) -> None:
     content = (exported(tmp_path) / "train-000000.tar").read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         states = {(info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode, info.type) for info in tar}
-        names = [(info.name, info.offset_data, info.size) for info in tar]
+        names = [(info.name, info.offset_data, info.size, "") for info in tar]
     assert states == {(0, 0, 0, "", "", 0o644, tarfile.REGTYPE)}
     assert content[257:265] == b"ustar\x0000"
     assert len(content) % 512 == 0
