@@ -207,6 +207,7 @@ def test_a_report_without_a_journal_is_enough(tmp_path: Path) -> None:
     writer.write(snapshot, rundir.path, "0")
     whole = Collection([open_batch(rundir)], Choice())
     rundir.internal_dir.rename(tmp_path / "elsewhere")
+    assert {item.values["run_id"] for item in whole.items("train")} == {snapshot.run.run_id}
     copied = Collection([open_batch(RunDir(rundir.path))], Choice())
     assert list(copied.items("train")) == list(whole.items("train"))
     assert copied.columns == whole.columns

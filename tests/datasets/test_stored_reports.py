@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batchrunner.app.export import AllRefused, ExportRequest, export
 from batchrunner.datasets import stored_reports
 from batchrunner.datasets.batches import read_batch
+from batchrunner.datasets.columns import public_source
 from batchrunner.errors import UsageError
 from batchrunner.storage.run_directory import RunDir
 from tests.datasets.sample_batches import Sample, accept, make_batch, open_batch, tree_of
@@ -164,7 +165,6 @@ def test_each_row_is_checked_once(stored: tuple[Path, Any], tmp_path: Path, monk
         calls.append(1)
         return public_source(text, *arguments)
 
-    public_source = stored_reports.public_source
     monkeypatch.setattr(stored_reports, "public_source", counted)
     (tmp_path / "report.json").write_text(json.dumps({**report, "jobs": report["jobs"] * 50}))
     batch = read_batch(RunDir(tmp_path), "0")

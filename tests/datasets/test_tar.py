@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from typing import Literal
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_size_beyond_the_tar_is_a_value_error() -> None:
         read(bytes(header) + bytes(1024))
 
 
-def single(name: str, kind: bytes = tarfile.REGTYPE, form: int = tarfile.USTAR_FORMAT) -> bytes:
+def single(name: str, kind: bytes = tarfile.REGTYPE, form: Literal[0, 1, 2] = tarfile.USTAR_FORMAT) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, "t" * (120 if form != tarfile.USTAR_FORMAT else 5)
     return info.tobuf(form) + bytes(1024)
@@ -82,7 +83,9 @@ def single(name: str, kind: bytes = tarfile.REGTYPE, form: int = tarfile.USTAR_F
         ("odd", b"Z", "it is of an unknown type"),
     ],
 )
-def test_a_member_that_is_not_safe_to_unpack_has_a_problem(name: str, kind: bytes, problem: str, form: int) -> None:
+def test_a_member_that_is_not_safe_to_unpack_has_a_problem(
+    name: str, kind: bytes, problem: str, form: Literal[0, 1, 2]
+) -> None:
     content = single(name, kind, form)
     (found,) = tar.members(io.BytesIO(content), len(content))
     assert (found.name.rstrip("/"), found.problem) == (name, problem)
