@@ -460,7 +460,12 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     names = ("form", "only", "split", "group_by", "salt", "mark", "c2pa_key", "c2pa_certificates")
     options = exporting.format_options(flags["form"], flags.pop("shard_size"))
     request = exporting.ExportRequest(**{name: flags.pop(name) for name in names}, options=options, version=__version__)
-    run_dirs = [_located(batch, dict(flags)).path for batch in batches]
+    run_dirs = []
+    for batch in batches:
+        setup = None if _is_folder(batch) else _load(batch, dict(flags), has_inputs=False)
+        run_dirs.append(batch if setup is None else setup.rundir.path)
+        if setup is not None:
+            request.blocks[run_dirs[-1]] = setup.batch.dataset
 
     def warn(line: str) -> None:
         click.echo(f"warning: {printable(line)}", err=True)
@@ -671,7 +676,7 @@ def _command() -> int:
     return status if isinstance(status, int) else ExitStatus.OK
 
 
-def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
+def _load(manifest: Path, flags: dict[str, Any], *, has_inputs: bool = True) -> "Setup":
     from batchrunner import gc_pause
     from batchrunner.app import setup as prepare
     from batchrunner.manifest.variables import read_assignments
@@ -679,7 +684,7 @@ def _load(manifest: Path, flags: dict[str, Any]) -> "Setup":
     with gc_pause.gc_paused():
         assignments, allowed = read_assignments(flags.pop("assignments", ())), flags.pop("allowed", ())
         buckets = flags.pop("buckets", ())
-        setup = prepare.load(manifest, flags, os.environ, assignments, allowed, buckets)
+        setup = prepare.load(manifest, flags, os.environ, assignments, allowed, buckets, has_inputs=has_inputs)
         gc.freeze()  # loaded data is permanent, so it is not scanned for garbage
     return setup
 
@@ -704,10 +709,10 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
 
 
 def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
-    """Return the run directory, given by path or by its manifest with the options of `run`."""
+    """Return the run directory, named by its path or by its manifest with the options of `run`. Inputs may be gone."""
     from batchrunner.storage.run_directory import RunDir
 
-    return RunDir(batch) if _is_folder(batch) else _load(batch, flags).rundir
+    return RunDir(batch) if _is_folder(batch) else _load(batch, flags, has_inputs=False).rundir
 
 
 def _is_folder(path: Path) -> bool:

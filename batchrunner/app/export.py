@@ -7,8 +7,8 @@ first byte is written. Each file that is left out is named, and the exit status 
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -40,7 +40,8 @@ Put = Callable[[str], None]
 class ExportRequest:
     """The options of the command. split: as written, or None. only: ``accepted`` or None. version: of this program.
 
-    mark: ``xmp``, ``c2pa`` or None. c2pa_key, c2pa_certificates: PEM files.
+    mark: ``xmp``, ``c2pa`` or None. c2pa_key, c2pa_certificates: PEM files. blocks: the `dataset` block of the
+    manifest, for each run directory that is named by its manifest: the block may have changed since the run.
     """
 
     form: str = "folder"
@@ -53,6 +54,7 @@ class ExportRequest:
     mark: str | None = None
     c2pa_key: Path | None = None
     c2pa_certificates: Path | None = None
+    blocks: dict[Path, Mapping[str, Any] | None] = field(default_factory=dict)
 
 
 def format_options(form: str, shard_size: str | None) -> FormatOptions:
@@ -78,7 +80,7 @@ def export(
     splits = None if request.split is None else Splits.parse(request.split)
     choice = Choice(request.only == "accepted", splits, request.group_by, request.salt)
     target = final_path(out)
-    batches = _read(run_dirs, request.version, warn)
+    batches = _read(run_dirs, request, warn)
     _require_outside(target, out, batches)
     collection = _collect(batches, choice, request, target)
     try:
@@ -103,7 +105,7 @@ def _collect(batches: Sequence[Batch], choice: Choice, request: ExportRequest, t
     marker = _marker(request)
     if marker.name == "c2pa" and is_taken(target):
         message = f"{printable(str(target))} exists: signatures differ each time, so it cannot be compared"
-        raise UsageError(message, f"{_NOTHING_WRITTEN} Name another folder, or remove it.")
+        raise UsageError(message, f"{_NOTHING_WRITTEN} Name a new folder.")
     copies = MarkedCopies(Workspace(target, Disk()).marked, marker, Disk())
     return MarkedCollection(batches, choice, copies)
 
@@ -118,7 +120,7 @@ def _marker(request: ExportRequest) -> "Marker":
     return XmpMarker()
 
 
-def _read(run_dirs: Sequence[Path], version: str, warn: Put) -> list[Batch]:
+def _read(run_dirs: Sequence[Path], request: ExportRequest, warn: Put) -> list[Batch]:
     """Read the batches; a run directory that is named twice once."""
     batches: dict[Path, Batch] = {}
     for path in run_dirs:
@@ -127,8 +129,10 @@ def _read(run_dirs: Sequence[Path], version: str, warn: Put) -> list[Batch]:
         rundir = RunDir(path)
         if rundir.journal.exists():
             require_trusted(rundir)
-        if (batch := read_batch(rundir, version)) is None:
+        if (batch := read_batch(rundir, request.version)) is None:
             raise no_batch(rundir)
+        if path in request.blocks:
+            batch = replace(batch, head={**batch.head, "dataset": request.blocks[path]})
         batches[real] = batch
         if batch.holder is not None:
             warn(f"{path} is running ({batch.holder}): the clips that are delivered by now are exported")
@@ -198,7 +202,12 @@ class AllRefused(BatchrunnerError):
 def _warn_of_missing(collection: Collection, warn: Put) -> None:
     if collection.skipped:
         shown = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in sorted(collection.skipped.items()))
-        warn(f"without a clip to export: {shown}")
+        warn(f"not exported: {shown}")
+    if collection.spread:
+        why = "the tag split wins over the grouping" if collection.spread["tag"] else "--group-by has another property"
+        number = collection.spread.total()
+        noun = f"{count_text(number, 'reference video')} {'is' if number == 1 else 'are'}"
+        warn(f"{noun} in several splits, so test data may resemble training data: {why}")
     if collection.ungrouped:
         warn(f"{count_text(collection.ungrouped, 'clip')} without the value of --group-by: grouped by reference video")
     for why, count in sorted(Counter(collection.unmarked()).items()):
@@ -212,7 +221,8 @@ def _warn_of_missing(collection: Collection, warn: Put) -> None:
 def _refusal_text(refusal: Refusal) -> str:
     where = f"{refusal.item}: {refusal.path} {refusal.why}"
     if refusal.is_clip:
-        return f"{where}. The clip is left out. To fetch it again at no charge, move it away and run the batch again"
+        do = "run the batch again" if refusal.why == "is missing" else "move it away and run the batch again"
+        return f"{where}. The clip is left out. To fetch it again at no charge, {do}"
     return f"{where}. The clip is exported without this input"
 
 
@@ -227,14 +237,17 @@ def _summary(collection: Collection, form: Format, exported: Exported, out: Path
         lines.append(f"no clip fell to {', '.join(empty)}: the card leaves the empty split out")
     if lacking := missing(collection.description.details):
         names = ", ".join(lacking)
-        lines.append(f"the card lacks {names}: name them in the manifest's dataset block, or in README.md")
+        step = (
+            "add them to the manifest's dataset block, then export the manifest, not its run directory, to a new folder"
+        )
+        lines.append(f"the card lacks {names}: {step}")
     if not exported.is_new:
         edited = " and ".join(exported.edited)
         note = f" ({edited} {'were' if len(exported.edited) > 1 else 'was'} edited since the export)" if edited else ""
         lines.append(f"{printable(str(out))} is up to date: {count_text(total, 'clip')}, {size}{note}")
     else:
         lines.append(f"{printable(str(out))}: {count_text(total, 'clip')}, {size}, format {form.name}")
-    lines.append(f"check    cd {shell_line([shown])} && sha256sum -c --quiet SHA256SUMS")
+    lines.append(f"check    batchrunner verify {shell_line([shown])}")
     lines.append(f"publish  hf upload-large-folder --repo-type dataset NAMESPACE/NAME {shell_line([shown])}")
     return lines
 

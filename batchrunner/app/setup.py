@@ -101,16 +101,19 @@ def load(
     assignments: Mapping[str, str] | None = None,
     allowed: Sequence[str] = (),
     buckets: Sequence[str] = (),
+    *,
+    has_inputs: bool = True,
 ) -> Setup:
     """Load a manifest and resolve its settings. Raises ManifestError, UsageError.
 
     assignments: values of the manifest's variables. allowed: environment variables that the manifest may read besides
     those that BATCHRUNNER_ENV names. buckets: those that may be read and written besides those in config.yaml.
+    has_inputs: False to leave the inputs unread, for a command that needs only names and settings.
     """
     access = partial(access_of, environment, tuple(buckets))
     names, locked = variables.read_allowed(allowed, environment), bool(flags.get("locked"))
     with ObjectInputs(access) as objects:
-        batch = lock.load(path, assignments or {}, environment, names, objects, locked=locked)
+        batch = lock.load(path, assignments or {}, environment, names, objects, locked=locked, has_inputs=has_inputs)
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})

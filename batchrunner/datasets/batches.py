@@ -87,6 +87,8 @@ def read_batch(rundir: RunDir, version: str) -> Batch | None:
 
 def clip_fault(batch: Batch, path: Path, size_bytes: int) -> str:
     """Return why the file at `path` cannot be the clip that was delivered, as far as its name and size tell, or ""."""
+    if os.path.islink(path):  # noqa: PTH114 (it takes any name)
+        return "is a symbolic link"
     if not Path(os.path.realpath(path)).is_relative_to(batch.path):
         return "is outside the run directory"
     return file_fault(path, size_bytes)

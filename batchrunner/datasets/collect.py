@@ -74,10 +74,31 @@ class _Group:
     split: str = ""
 
 
+class _Spread:
+    """The splits of each reference video, and those that have a clip whose tag names its split."""
+
+    def __init__(self) -> None:
+        self._splits: dict[str, str] = {}
+        self._several: set[str] = set()
+        self._tagged: set[str] = set()
+
+    def add(self, reference: str, split: str, *, by_tag: bool) -> None:
+        """Add a clip."""
+        if self._splits.setdefault(reference, split) != split:
+            self._several.add(reference)
+        if by_tag:
+            self._tagged.add(reference)
+
+    def causes(self) -> Counter[str]:
+        """Return the number of reference videos in several splits, by cause."""
+        return Counter("tag" if reference in self._tagged else "group_by" for reference in self._several)
+
+
 class Collection:
     """The data set of some batches (`batchrunner.datasets.items.Dataset`). Raises UsageError.
 
     refusals: files that were left out so far. skipped: number of rows without a clip to export, by state or verdict.
+    spread: number of reference videos whose clips are in several splits, by cause: "tag" or "group_by".
     ungrouped: number of clips that lack the value of group_by, and are grouped by their reference video.
     needs_workspace: whether `prepared` writes to the workspace.
     """
@@ -91,6 +112,7 @@ class Collection:
         self._refused: dict[Path, str] = {}
         self._checked: set[Path] = set()
         self.skipped: Counter[str] = Counter()
+        self.spread: Counter[str] = Counter()
         self.ungrouped = 0
         runs: list[set[str | None]] = [set() for _ in batches]
         self._groups = self._find(runs)
@@ -157,13 +179,16 @@ class Collection:
     def _set_splits(self) -> tuple[str, ...]:
         """Give each group its split, and return the names of all splits."""
         splits, used = self._choice.splits, set[str]()
+        spread = _Spread()
         self._check_group_by()
         for group in self._groups.values():
-            named = self._named_split(group)
+            named = group.split = self._named_split(group)
             if not named and splits is not None:
-                named = splits.of(self._group_value(self._row(group.sources[0])), self._choice.salt)
-            group.split = named or DEFAULT_SPLIT
+                group.split = splits.of(self._group_value(self._row(group.sources[0])), self._choice.salt)
+            group.split = group.split or DEFAULT_SPLIT
             used.add(group.split)
+            spread.add(self._reference(self._row(group.sources[0])), group.split, by_tag=bool(named))
+        self.spread = spread.causes()
         if splits is not None:
             return splits.names
         rank = {name: number for number, name in enumerate(_USUAL_ORDER)}
@@ -208,6 +233,10 @@ class Collection:
         if name in row["inputs"]:
             return _identity(row["inputs"][name])
         self.ungrouped += bool(name)
+        return self._reference(row)
+
+    def _reference(self, row: Mapping[str, Any]) -> str:
+        """Return the content or the address of the reference video, or of the first input if there is none."""
         roles = self._columns.roles(row)
         first = min(row["inputs"], key=lambda item: (roles[item] != "reference", item), default=None)
         return str(row["fingerprint"]) if first is None else _identity(row["inputs"][first])

@@ -34,7 +34,8 @@ from batchrunner.storage.durable_files import Disk
 
 _BATCH_FILES, _BATCH_BYTES = 64, 256_000_000  # files that are flushed together
 _OWN_FOLDERS, _OWN_FILES = {"data", "marked"}, {"progress.jsonl", "lock"}
-_CHOOSE = "Nothing was written. Name a new folder."
+_NEW = "Name a new folder."
+_CHOOSE = f"Nothing was written. {_NEW}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,7 @@ class Workspace:
             for folder in sorted(self._folders | {self.data}):
                 self._disk.flush_folder(folder)
             if is_taken(self.out):
-                raise UsageError(f"{printable(str(self.out))} exists now; it was not there at the start", _CHOOSE)
+                raise UsageError(f"{printable(str(self.out))} exists now; it was not there at the start", _NEW)
             self._disk.rename(self.data, self.out)
         except OSError as error:
             raise self._fault(error) from error

@@ -1,6 +1,7 @@
 """The command `export`: what it prints, its exit statuses, and what it refuses."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from batchrunner import cli
 from batchrunner.app.export import ExportRequest, export
@@ -48,7 +49,7 @@ def test_it_says_what_it_wrote_and_how_to_publish(console: Console, rundir: RunD
     ]
     assert f"publish  hf upload-large-folder --repo-type dataset NAMESPACE/NAME '{out}'" in console.out
     assert any("the card lacks license" in line for line in console.out)
-    assert console.err == ["without a clip to export: 1 failed"]
+    assert console.err == ["not exported: 1 failed"]
     assert (out / "test" / "metadata.jsonl").read_bytes() == b""
     assert "test" not in (out / "README.md").read_text().split("---")[1]
 
@@ -207,3 +208,103 @@ def test_a_killed_process_leaves_a_folder_that_the_next_one_continues(
     console.export(rundir.path, to=tmp_path / "fresh")
     assert tree_of(out) == tree_of(tmp_path / "fresh")
     assert not (tmp_path / "set.partial").exists()
+
+
+MANIFEST = """
+name: heroes
+output: run
+provider: sandbox
+dataset:
+  license: {license}
+jobs:
+  - {{id: a, video: media/gone.mp4, image: media/gone.jpg}}
+  - {{video: "media/none-*.mp4", image: media/gone.jpg}}
+"""
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.cli, arguments, standalone_mode=False)
+
+
+def test_the_manifest_states_the_licence_now_and_its_inputs_may_be_gone(
+    rundir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run recorded no block. The files of the manifest's jobs do not exist any more."""
+    monkeypatch.chdir(tmp_path)
+    manifest = tmp_path / "batch.yaml"
+    for name in ("mit", "cc-by-4.0"):
+        manifest.write_text(MANIFEST.format(license=name))
+        done = invoke("export", "batch.yaml", f"set-{name}", "--format", "folder")
+        assert done.return_value == ExitStatus.OK, done.output
+        assert f"license: {name}" in (tmp_path / f"set-{name}" / "README.md").read_text()
+        assert "the card lacks pretty_name" in done.output
+    done = invoke("export", "batch.yaml", "set-mit", "--format", "folder")
+    assert isinstance(done.exception, UsageError)
+    assert "would be different now" in done.exception.message
+    assert invoke("verify", "batch.yaml").exception is None
+    assert invoke("export", "run", "set-of-the-run", "--format", "folder").return_value == ExitStatus.OK
+    assert "license" not in (tmp_path / "set-of-the-run" / "README.md").read_text().split("---")[1]
+
+
+@pytest.mark.parametrize("name", [".", "", "..", "/", "/dev/null", "mine", "../here", "mine/../mine", "notes.txt"])
+def test_no_hint_advises_to_remove_what_is_not_an_export(
+    console: Console, rundir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    here = tmp_path / "here"
+    (here / "mine").mkdir(parents=True)
+    (here / "mine" / "clip.mp4").write_text("mine")
+    (here / "notes.txt").write_text("mine")
+    monkeypatch.chdir(here)
+    before = tree_of(tmp_path)
+    with pytest.raises(UsageError) as error:
+        console.export(rundir.path, to=Path(name))
+    assert error.value.hint == "Nothing was written. Name a new folder."
+    assert tree_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("tags", "request_", "why"),
+    [
+        (["test", "train"], ExportRequest(split="train=1,test=0"), "the tag split wins over the grouping"),
+        (["test", ""], ExportRequest(split="train=1,test=0"), "the tag split wins over the grouping"),
+        (
+            ["", ""],
+            ExportRequest(split="train=.5,test=.5", group_by="image", salt="3"),
+            "--group-by has another property",
+        ),
+        (["test", "test"], ExportRequest(split="train=1,test=0"), ""),
+        (["", ""], ExportRequest(split="train=.5,test=.5"), ""),
+    ],
+)
+def test_reference_videos_in_several_splits_are_counted(
+    console: Console, tmp_path: Path, tags: list[str], request_: ExportRequest, why: str
+) -> None:
+    samples = [
+        Sample(f"{number}", image=f"i{number}".encode(), tags={"split": tag} if tag else {})
+        for number, tag in enumerate(tags * 8)
+    ]
+    run = make_batch(tmp_path, [*samples, Sample("alone", reference=b"run", tags={"split": "test"})])
+    assert console.export(run.path, to=tmp_path / "set", request=request_) == ExitStatus.OK
+    found = [line for line in console.err if "several splits" in line]
+    expected = f"1 reference video is in several splits, so test data may resemble training data: {why}"
+    assert found == ([expected] if why else [])
+
+
+def test_a_clip_that_was_replaced_is_to_be_moved_away(console: Console, rundir: RunDir, tmp_path: Path) -> None:
+    (rundir.path / "a.mp4").write_bytes(b"x")
+    (rundir.path / "b.mp4").unlink()
+    with pytest.raises(BatchrunnerError):
+        console.export(rundir.path, to=tmp_path / "set")
+    by_id = {line[0]: line for line in console.err}
+    assert by_id["a"].endswith("at no charge, move it away and run the batch again")
+    assert by_id["b"].endswith("at no charge, run the batch again")
+
+
+def test_the_line_to_check_the_data_set_works(console: Console, rundir: RunDir, tmp_path: Path) -> None:
+    console.export(rundir.path, to=tmp_path / "my set")
+    (line,) = [line for line in console.out if line.startswith("check ")]
+    program, *arguments = shlex.split(line.removeprefix("check "))
+    assert program == "batchrunner"
+    assert invoke(*arguments).return_value == ExitStatus.OK
+    (tmp_path / "my set" / "more.txt").write_text("x")
+    assert invoke(*arguments).return_value == ExitStatus.FAILED
