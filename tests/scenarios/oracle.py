@@ -145,9 +145,9 @@ def _never_shows_another_jobs(story: Story, rows: dict[str, Any]) -> None:
 def _bounded(story: Story) -> None:
     """The service's own count of generations in flight never exceeds the cap.
 
-    A generation whose acceptance was not reported occupies its slot for as long as generations take, as far as known
-    then. After that, the client cannot know of it. Nor can it know of one that the service denied for so long that the
-    client had to believe it.
+    A generation whose acceptance was not reported, or only later, occupies its slot for as long as generations take, as
+    far as known then. After that, the client cannot know of it. Nor can it know of one that the service denied for so
+    long that the client had to believe it.
     """
     began = {event["generation_id"]: event["at"] for event in story.ledger if event["event"] == "accepted"}
     reported = {
@@ -167,7 +167,9 @@ def _bounded(story: Story) -> None:
     for event in story.ledger:
         if event["event"] == "accepted":
             end = min(ends.get(event["generation_id"], float("inf")), _denied_at(story, event["generation_id"]))
-            end = end if event["generation_id"] in reported else min(end, _slot_ends(event["at"], took))
+            free_at = _slot_ends(event["at"], took)
+            is_known = event["generation_id"] in reported and story.known_at.get(event["generation_id"], 0.0) <= free_at
+            end = end if is_known else min(end, free_at)
             changes += [(event["at"], 1), (end, -1)]
     running = highest = 0
     for _, change in sorted(changes):

@@ -18,6 +18,7 @@ REGRESSIONS = {
     "a commit that no witness counts is in the report": 31280,
     "settled charges that no witness counts are in the report": 110226,
     "a damaged copy never replaces a missing clip": 129956,
+    "a submission in doubt was adopted after its slot had become free": 130133,
     "a retake was paid for again after the private folder was removed": 102244,
     "the report lacked a retake after the private folder was removed": 106023,
     "one wrong 404 lost a paid generation": 49,
