@@ -240,12 +240,13 @@ class Store(RunDirectoryClips):
 
     async def _move_former_names(self, job: Job) -> None:
         """Move files of this job whose names the manifest no longer has to the folder for kept files."""
+        names = self._names_of(job)
         for name in self._ours.get(job.fingerprint, ()):
-            path, kept = self._root / name, self._root / self._kept
-            if name in self._names_of(job) or path.is_relative_to(kept) or not self._is_own(name, job):
+            if name in names or not self._is_own(name, job):
                 continue
-            placed = self._placed[name]
-            if _size(path) != placed.size_bytes:  # it is gone, or the user edited it
+            path, placed = self._root / name, self._placed[name]
+            # A file of another size is gone, or the user edited it.
+            if path.is_relative_to(self._root / self._kept) or _size(path) != placed.size_bytes:
                 continue
             target = self._kept_name(job.key)
             if _exists(self._root / target):
