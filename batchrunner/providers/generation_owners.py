@@ -11,26 +11,18 @@ from dataclasses import replace
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State
 from batchrunner.plan.resume import lost_request_id, may_have_later, may_lack_attempts
-from batchrunner.providers.base import (
-    Accepted,
-    Balance,
-    Capabilities,
-    Charges,
-    GenerationStatus,
-    PriceList,
-    Provider,
-    Submissions,
-)
+from batchrunner.providers.base import Accepted, Provider, Submissions
+from batchrunner.providers.forwarding import ForwardingProvider
 
 
-class GenerationOwners:
+class GenerationOwners(ForwardingProvider):
     """A provider that never assigns one generation to two jobs. It passes its calls on to another provider.
 
     records: a live view of the records, which is read at each search.
     """
 
     def __init__(self, provider: Provider, records: Collection[Record]) -> None:
-        self._provider = provider
+        super().__init__(provider)
         self._records = records
         self._owners: dict[str, str] = {}  # job key by generation id
         self._without_model: dict[str, str] = {}  # job key by generation id without its suffix
@@ -38,11 +30,6 @@ class GenerationOwners:
             for attempt in record.attempts:
                 if attempt.generation_id is not None:
                     self._owner(attempt.generation_id, record.job.key)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of the wrapped provider."""
-        return self._provider.capabilities
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, if the reply has another job's id."""
@@ -55,26 +42,6 @@ class GenerationOwners:
                 in_doubt=True,
             )
         return accepted
-
-    async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
-        """Poll a generation once. Raises CallError."""
-        return await self._provider.status(generation_id, inputs)
-
-    async def ping(self) -> None:
-        """Make a free call. Raises CallError."""
-        await self._provider.ping()
-
-    async def balance(self) -> Balance | None:
-        """Read the account's balance. Raises CallError."""
-        return await self._provider.balance()
-
-    async def charges(self, since: float) -> Charges | None:
-        """List the settled charges of all jobs. Raises CallError."""
-        return await self._provider.charges(since)
-
-    async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """Read the service's price list. Raises CallError."""
-        return await self._provider.prices(known)
 
     async def find_submissions(self, since: float) -> Submissions:
         """List the submissions, without generation ids that belong to another job. Raises CallError.

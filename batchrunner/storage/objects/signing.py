@@ -13,17 +13,9 @@ from batchrunner.clock import wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.formatting import length_text
 from batchrunner.job import Job, Media
-from batchrunner.providers.base import (
-    Accepted,
-    Balance,
-    Capabilities,
-    Charges,
-    GenerationStatus,
-    PriceList,
-    Provider,
-    Submissions,
-)
+from batchrunner.providers.base import Accepted, Charges, GenerationStatus, Provider, Submissions
 from batchrunner.providers.endpoint import on_this_machine
+from batchrunner.providers.forwarding import ForwardingProvider
 from batchrunner.redaction import Redactor
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 from batchrunner.storage.objects.store import Access, Objects, open_store
@@ -44,7 +36,7 @@ class Links:
     open: Open = open_store
 
 
-class SignedInputs:
+class SignedInputs(ForwardingProvider):
     """A provider whose jobs may have inputs in buckets. It passes its calls on to another provider.
 
     jobs: those of the batch. further: addresses in other buckets. Before the first call, the redactor learns the links
@@ -52,7 +44,7 @@ class SignedInputs:
     """
 
     def __init__(self, provider: Provider, links: Links, jobs: Iterable[Job], further: Iterable[str] = ()) -> None:
-        self._provider = provider
+        super().__init__(provider)
         self._links = links
         self._stores: dict[str, Objects] = {}
         self._plain: dict[str, str] = {}  # the link without its query, by address
@@ -60,11 +52,6 @@ class SignedInputs:
         texts = chain(addresses, further)
         self._unknown = {(address := ObjectAddress.parse(text)).place: address for text in texts}
         self._warned = False
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of the wrapped provider."""
-        return self._provider.capabilities
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once, with a link in place of each address. Raises CallError, before anything is sent if a link fails.
@@ -82,22 +69,10 @@ class SignedInputs:
         plain = [await self._without_query(item) if is_address(item) else item for item in inputs]
         return await self._provider.status(generation_id, plain)
 
-    async def ping(self) -> None:
-        """Make a free call. Raises CallError."""
-        await self._provider.ping()
-
-    async def balance(self) -> Balance | None:
-        """Read the account's balance. Raises CallError."""
-        return await self._provider.balance()
-
     async def charges(self, since: float) -> Charges | None:
         """List the settled charges. Raises CallError."""
         await self._learn()
         return await self._provider.charges(since)
-
-    async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """Read the service's price list. Raises CallError."""
-        return await self._provider.prices(known)
 
     async def find_submissions(self, since: float) -> Submissions:
         """List the submissions. Raises CallError."""

@@ -14,16 +14,8 @@ from dataclasses import dataclass, replace
 from batchrunner.errors import LocalFault, NetworkFault, UsageError
 from batchrunner.formatting import size_text
 from batchrunner.job import Job, Media, Record
-from batchrunner.providers.base import (
-    Accepted,
-    Balance,
-    Capabilities,
-    Charges,
-    GenerationStatus,
-    PriceList,
-    Provider,
-    Submissions,
-)
+from batchrunner.providers.base import Accepted, GenerationStatus, Provider
+from batchrunner.providers.forwarding import ForwardingProvider
 from batchrunner.storage import durable_files
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.staged_names import digest_of, is_staged, name_of, uploads
@@ -178,21 +170,16 @@ def _require_readable(media: Media) -> None:
     raise LocalFault("input_changed", message, hint)
 
 
-class StagedInputs:
+class StagedInputs(ForwardingProvider):
     """A provider that submits staged inputs by their addresses. It passes its calls on to another provider.
 
     records: those of the batch, for the addresses of generations that earlier runs have submitted.
     """
 
     def __init__(self, provider: Provider, staging: Staging, records: Iterable[Record]) -> None:
-        self._provider = provider
+        super().__init__(provider)
         self._staging = staging
         self._jobs = {record.generation_id: record.job for record in records if record.generation_id}
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of the wrapped provider."""
-        return self._provider.capabilities
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once, with addresses in place of staged inputs. Raises CallError."""
@@ -206,26 +193,6 @@ class StagedInputs:
         job = self._jobs.get(generation_id)
         staged = map(self._staging.address, job.inputs.values() if job else ())
         return await self._provider.status(generation_id, [*inputs, *(str(address) for address in staged if address)])
-
-    async def ping(self) -> None:
-        """Make a free call. Raises CallError."""
-        await self._provider.ping()
-
-    async def balance(self) -> Balance | None:
-        """Read the account's balance. Raises CallError."""
-        return await self._provider.balance()
-
-    async def charges(self, since: float) -> Charges | None:
-        """List the settled charges. Raises CallError."""
-        return await self._provider.charges(since)
-
-    async def prices(self, known: PriceList | None = None) -> PriceList | None:
-        """Read the service's price list. Raises CallError."""
-        return await self._provider.prices(known)
-
-    async def find_submissions(self, since: float) -> Submissions:
-        """List the submissions. Raises CallError."""
-        return await self._provider.find_submissions(since)
 
 
 @dataclass(frozen=True, slots=True)
