@@ -40,7 +40,7 @@ class Move(StrEnum):
     ADOPT = "adopt"  # evidence shows that the attempt in doubt was accepted
     RELEASE = "release"  # the user, or the user's policy, requested a resubmission despite the doubt
     CLEAR = "clear"  # the service's log shows that the attempt in doubt was not accepted
-    DELIVER = "deliver"  # the checked file has its final name
+    DELIVER = "deliver"  # the checked file has its final name, and its copy in the bucket is confirmed
     FAIL = "fail"  # the service reported that the generation failed
     RETRY = "retry"  # the generation failed; the policy or the user requests another one
     GIVE_UP = "give_up"  # permanently refused
@@ -249,6 +249,7 @@ class Result:
 
     quality: measures of its frames and sound (`batchrunner.quality.measures.numbers_of`); None if not measured.
     synthetic_marks: what it says of its origin (`batchrunner.media.synthetic_marks`); None if that was not read.
+    objects: the ETags of its copies in a bucket by their addresses, as they were confirmed; None without any.
     """
 
     size_bytes: int
@@ -259,6 +260,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, Any] | None = None
     synthetic_marks: tuple[str, ...] | None = None
+    objects: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

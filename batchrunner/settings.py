@@ -88,6 +88,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("stage", "bucket", None, "Upload local inputs to this place in a bucket and submit links to them."),
     Setting("stage_above", "size", "8MB", "Stage inputs of at least this size; 0 for all of them."),
+    Setting("deliver", "bucket", None, "Copy each clip and the reports to this place in a bucket."),
+    Setting("keep_local", "toggle", "on", "With deliver: keep the clips in the run directory, too: on or off."),
     Setting("uploads", "count", 8, "Maximum number of concurrent submissions.", high=256),
     Setting("downloads", "count", 4, "Maximum number of concurrent downloads.", high=256),
     Setting("max_runtime", "duration", None, "Stop after this time; submit no job that would finish later."),
@@ -162,6 +164,8 @@ class Settings:
     link_lifetime_s: float
     stage: str | None
     stage_above: int
+    deliver: str | None
+    keep_local: bool
     uploads: int
     downloads: int
     max_runtime_s: float | None

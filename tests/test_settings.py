@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "link_lifetime_s": 86_400.0,
     "stage": None,
     "stage_above": 8_000_000,
+    "deliver": None,
+    "keep_local": True,
     "uploads": 8,
     "downloads": 4,
     "max_runtime_s": None,

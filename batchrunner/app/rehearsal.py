@@ -57,8 +57,11 @@ def configure(
         deadline = settings.deadline and replace(settings.deadline, rehearsed=True)
         # The webhook is on another machine, or not meant for rehearsals.
         # A bucket is too, unless the command itself names it.
+        stage = settings.stage if options.get("stage") else None
+        deliver = settings.deliver if options.get("deliver") else None
+        keep_local = settings.keep_local or deliver is None
         settings = replace(
-            settings, notify=None, deadline=deadline, stage=settings.stage if options.get("stage") else None
+            settings, notify=None, deadline=deadline, stage=stage, deliver=deliver, keep_local=keep_local
         )
         if not options.get("output"):
             folder = folder.with_name(folder.name + SUFFIX)

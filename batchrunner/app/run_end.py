@@ -15,15 +15,19 @@ from batchrunner.app.run_signals import EXIT_STATUSES
 from batchrunner.app.setup import Setup
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
-from batchrunner.errors import ExitStatus, JournalError, LocalFault
+from batchrunner.errors import CallError, ExitStatus, JournalError, LocalFault
 from batchrunner.events import EventBus, Noticed, RunEnding, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
 from batchrunner.review.verdicts import VerdictLines
-from batchrunner.storage.run_directory import Anchor
+from batchrunner.storage.run_directory import Anchor, RunDir
+from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.delivery import ResultStore
+
+_COPY_S = 300.0  # for all reports
+_SIGNALLED_COPY_S = 10.0
 
 
 async def final_status(
@@ -55,9 +59,15 @@ async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobR
 
 
 async def finish(
-    setup: Setup, journal: Journal, records: JobRecords, run: Run, outside: Environment, bus: EventBus
+    setup: Setup,
+    journal: Journal,
+    records: JobRecords,
+    run: Run,
+    outside: Environment,
+    bus: EventBus,
+    bucket: BucketStore | None = None,
 ) -> int:
-    """Store the outcome, write the reports from the journal, and return the exit status."""
+    """Store the outcome, write the reports from the journal, copy them to the bucket, and return the exit status."""
     loop = asyncio.get_running_loop()
     bus.publish(RunEnding(run.finished_at or run.started_at))
     before = writer.stamps(setup.rundir.path)
@@ -76,6 +86,8 @@ async def finish(
         bus.publish(Noticed(run.finished_at or run.started_at, (), message + _ids_in_flight(records), urgent=True))
         if run.exit_status not in EXIT_STATUSES.values():
             run = replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
+    if bucket is not None and written:
+        run = await _finish_bucket(bucket, setup.rundir, journal.mark.journal_id, run, bus)
     snapshot = replace(_snapshot(setup, journal, records), run=run)
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
     lines = VerdictLines(setup.rundir.path)
@@ -88,6 +100,25 @@ async def finish(
     bus.publish(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
     await webhook.notify(setup.settings.notify, report, setup.rundir.path, bus.publish, outside.proxies)
     return status
+
+
+async def _finish_bucket(bucket: BucketStore, rundir: RunDir, owner: str, run: Run, bus: EventBus) -> Run:
+    """Copy the reports to the bucket, and free the files that the user does not want to keep. Return the run.
+
+    The reports in the run directory stay. If they cannot be copied, a person has to act.
+    """
+    signalled = run.exit_status in EXIT_STATUSES.values()
+    try:
+        async with asyncio.timeout(_SIGNALLED_COPY_S if signalled else _COPY_S):
+            await bucket.put_reports([rundir.path / name for name in writer.NAMES], owner)
+        await bucket.release_all()
+    except (CallError, TimeoutError) as error:
+        why = "no answer in time" if isinstance(error, TimeoutError) else error.message
+        message = f"the reports could not be copied to the bucket: {why}; run the same command again to copy them"
+        bus.publish(Noticed(run.finished_at or run.started_at, (), message, urgent=True))
+        if not signalled and run.exit_status != ExitStatus.STOPPED:
+            return replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
+    return run
 
 
 async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, outside: Environment) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from batchrunner.account.base import Hold, Reuse
-from batchrunner.app import clip_checks, recovery, rehearsal, settlement, takes, webhook
+from batchrunner.app import bucket_results, clip_checks, recovery, rehearsal, settlement, takes, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -37,6 +37,7 @@ from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
+from batchrunner.plan.endings import stop_for
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.plan.selection import unmatched_notices
 from batchrunner.providers.base import Provider
@@ -53,6 +54,7 @@ from batchrunner.storage.objects.staged_names import uploads
 from batchrunner.storage.objects.staging import StagedInputs, Staging, Target
 from batchrunner.storage.objects.store import Access, open_store
 from batchrunner.storage.run_directory import Anchor, RunDir
+from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
 from batchrunner.transfer.downloader import Checks, Downloader
@@ -160,6 +162,7 @@ class _OpenRun:
     anchor: Anchor
     journal: Journal
     store: ResultStore
+    bucket: BucketStore | None
     disk_space: DiskSpaceGuard
     deps: Dependencies
 
@@ -190,6 +193,8 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         on_engine(engine)
         checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
+        if open_run.bucket is not None and open_run.bucket.obstacle is not None:
+            engine.stop(stop_for(open_run.bucket.obstacle))
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
         own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
@@ -202,7 +207,8 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
             stopped=str(reason),
             stop_kind=reason.kind,
         )
-        return await finish(_moved(setup, open_run.anchor), journal, records, ended, outside, bus)
+        setup = _moved(setup, open_run.anchor)
+        return await finish(setup, journal, records, ended, outside, bus, open_run.bucket)
 
 
 async def _open_run(
@@ -217,7 +223,9 @@ async def _open_run(
         setup = takes.recovered(setup)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
-    store = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+    local = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+    bucket = bucket_results.store_of(setup, local, outside, before)
+    store = bucket or local
     checks = _measuring(outside.checks, setup, known)
     staging = _staging(setup, known, outside, bus)
     provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus, staging)
@@ -242,9 +250,12 @@ async def _open_run(
         copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files, checks),
         pace=account.pace,
         inputs=staging or ReadyInputs(),
+        bucket=bucket,
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
-    return _OpenRun(setup, run, known, recovers, notices, ids, admission, anchor, journal, store, disk_space, deps)
+    return _OpenRun(
+        setup, run, known, recovers, notices, ids, admission, anchor, journal, store, bucket, disk_space, deps
+    )
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:

@@ -15,7 +15,7 @@ from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.limits import limits_for, require_no_limits
 from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
-from batchrunner.app import lock, price_list, rehearsal
+from batchrunner.app import bucket_results, lock, price_list, rehearsal
 from batchrunner.app.buckets import access_of
 from batchrunner.app.signs import require_trusted
 from batchrunner.engine.policy import Policy
@@ -41,7 +41,6 @@ from batchrunner.providers.endpoint import address_of, base_url_of, host_of, wea
 from batchrunner.report import writer
 from batchrunner.settings import Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
-from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.staged_names import is_staged
 from batchrunner.storage.objects.store import Access
@@ -130,7 +129,7 @@ def load(
     sandbox = rehearsal_config.config
     setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, options, host, warnings, recover)
     setup = replace(setup, only=only, retake=retake, access=access)
-    _require_stage_allowed(setup.settings, access)
+    bucket_results.check(setup.settings, batch.entries, access)
     if settings.provider == "sandbox":
         return setup
     file, address = price_list.path_of(environment), address_of(environment)
@@ -138,12 +137,6 @@ def load(
     listed = price_list.load(file, address)
     limits = config_file(environment)
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
-
-
-def _require_stage_allowed(settings: Settings, access: Callable[[], Access]) -> None:
-    """Refuse a bucket for staging that only the manifest names. Raises UsageError."""
-    if settings.stage is not None:
-        access().allowed.check(ObjectAddress.parse(settings.stage))
 
 
 def names_of(value: object) -> tuple[str, ...]:
@@ -178,6 +171,7 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     snapshot = journal.read(setup.rundir.journal)
     clips = RunDirectoryClips(setup.rundir)
     gone = frozenset(entry.job.fingerprint for entry in entries if snapshot and not clips.exists(entry.file))
+    gone -= bucket_results.delivered_names(snapshot)
     prices = prices_of(setup)
     if snapshot is not None:
         prices = prices.raised_by(snapshot.records.values())

@@ -40,7 +40,8 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     service: the service that owns the generations (`endpoint.service_name`). Raises JournalError.
     """
     settings, entries, path = setup.settings, setup.batch.entries, setup.rundir.journal
-    if settings.junit or settings.metrics_file or settings.notify or settings.on_clip:  # these concern every run
+    # These concern every run. A bucket is compared with the journal.
+    if settings.junit or settings.metrics_file or settings.notify or settings.on_clip or settings.deliver:
         return None
     try:
         seen = Witness(setup.rundir.witness, Disk()).read()

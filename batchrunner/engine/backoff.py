@@ -30,6 +30,7 @@ class Backoff:
 SUBMISSIONS = Backoff(tries=12)  # while other jobs are accepted
 POLLS = Backoff(cap_s=120.0)  # a paid generation is polled to its end
 DOWNLOADS = Backoff(cap_s=60.0, tries=6)
+DELIVERIES = Backoff(cap_s=120.0, tries=12)  # to a bucket
 _LONGEST_RETRY_AFTER_S = 900.0  # if the service asks for more, the call is still repeated
 
 

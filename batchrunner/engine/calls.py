@@ -1,8 +1,8 @@
 """Call health: whether calls of each kind may be made now, and what failed calls say about jobs and service.
 
 `CallHealth` is the only owner of this state. The engine asks it before it starts a call, and every call goes through
-`CallHealth.call`, which updates the state and announces each change once. There are three circuit breakers
-(`batchrunner.engine.circuit_breaker`): for submissions, polls and downloads.
+`CallHealth.call`, which updates the state and announces each change once. There are four circuit breakers
+(`batchrunner.engine.circuit_breaker`): for submissions, polls, downloads and deliveries to a bucket.
 
 A failure counts against a job only if it concerns that job alone: the error says so, or another job's call was answered
 between two failures. So an outage uses up no job's retries, however long it lasts.
@@ -22,14 +22,15 @@ from batchrunner.events import CallHealthChanged, CapChanged
 from batchrunner.formatting import length_text
 from batchrunner.plan.endings import StopReason
 
-CALLS = ("submit", "poll", "download")
+CALLS = ("submit", "poll", "download", "deliver")
+_DELIVERIES = 2  # at once: each has up to 64 MB in memory
 _OF_THE_ACCOUNT = {"rate_limited", "out_of_credits"}  # what the other batches of the account meet as well
 _EARLY_S = 0.1  # the wait of the others ends a little before that of the batch that met it, which tries first
 _T = TypeVar("_T")
 
 
 class CallHealth:
-    """The health of each kind of call: ``submit``, ``poll`` and ``download``.
+    """The health of each kind of call: ``submit``, ``poll``, ``download`` and ``deliver`` (to a bucket).
 
     in_flight: how many generations are in flight, asked when a submission is throttled. Moments are of the monotonic
     clock, in seconds. A breaker generation identifies the state in which a call started (`CircuitBreaker.enter`).
@@ -41,7 +42,8 @@ class CallHealth:
         self._in_flight = in_flight
         # A submission can end in doubt, so after an outage a free status request must succeed first.
         self._breakers = {call: CircuitBreaker(deps.rng, careful=call == "submit") for call in CALLS}
-        self._most = {"submit": policy.submissions, "poll": policy.polls, "download": policy.downloads}
+        own = {"submit": policy.submissions, "poll": policy.polls, "download": policy.downloads}
+        self._most = {**own, "deliver": _DELIVERIES}
         self._given_up: set[str] = set()  # kinds of calls that this run no longer makes
         self._allowance = limits.NO_LIMIT
         self._lasting: dict[str, bool] = {}  # whether the last failure is one that lasts, by call

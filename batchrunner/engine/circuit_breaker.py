@@ -1,8 +1,9 @@
 """Whether calls of one kind may be made: all of them back off together. Pure.
 
-There is one breaker for submissions, one for polls and one for downloads. It opens on failures that no job causes: at
-once if the account refuses or the service throttles, after a streak if the service is down or unreachable. An open
-breaker lets a single call probe after a growing wait, and closes when that call is answered.
+There is one breaker for submissions, one for polls, one for downloads and one for deliveries to a bucket. It opens on
+failures that no job causes: at once if the account refuses or the service throttles, after a streak if the service is
+down or unreachable. An open breaker lets a single call probe after a growing wait, and closes when that call is
+answered.
 
 A submission that ends in doubt may have been accepted, so three of them in a row open the breaker for half an hour at a
 time: each further one may be one more job in doubt. Any answer to a submission ends that, because it shows that the
@@ -233,6 +234,8 @@ class CircuitBreaker:
 def _stop_kind(error: CallError, status: CallStatus) -> str:
     """Return the kind of the reason if the run gives up this kind of call."""
     if status is CallStatus.PAUSED or error.kind in LASTING:
+        return error.kind
+    if error.kind == "bucket_unreachable":
         return error.kind
     kinds = {CallStatus.THROTTLED: "rate_limited", CallStatus.DOWN: "service_down"}
     return kinds.get(status, "network_down")

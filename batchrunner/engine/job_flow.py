@@ -1,4 +1,5 @@
-"""Where each job of a run is between two steps: it waits for a submission, a poll, a download or a search, or is done.
+"""Where each job of a run is between two steps: it waits for a submission, a poll, a download, a
+delivery or a search, or is done.
 
 A step returns what follows (`batchrunner.engine.outcomes.NextStep`), and `JobFlow.apply` puts the job where it belongs.
 Nothing here starts a call.
@@ -8,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.engine.admitter import Admitter
+from batchrunner.engine.delivery_queue import DeliveryQueue
 from batchrunner.engine.download_queue import DownloadQueue
 from batchrunner.engine.in_doubt import InDoubtJobs
 from batchrunner.engine.outcomes import (
+    CopyToBucket,
     Download,
     Finish,
     HoldForBatch,
@@ -36,8 +39,8 @@ class JobFlow:
     """The places of all jobs.
 
     admitter: jobs to submit, from `StepContext.queue`. poller: generations to poll. downloads: clips to download.
-    in_doubt: submissions to search for. shared: jobs that other batches of the account have.
-    failed: how many jobs failed by their own fault in this run.
+    deliveries: clips to copy to the bucket. in_doubt: submissions to search for. shared: jobs that other batches of the
+    account have. failed: how many jobs failed by their own fault in this run.
     """
 
     def __init__(self, context: StepContext, admission: Admission) -> None:
@@ -50,6 +53,7 @@ class JobFlow:
         self.admitter = Admitter(context.queue, context.records.view, admission, deps.lacks_space)
         self.poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
         self.downloads = DownloadQueue()
+        self.deliveries = DeliveryQueue()
         self.in_doubt = InDoubtJobs(policy.reconcile_s, policy.reconcile_cap_s, policy.settle_s)
         self.shared = SharedWork()
         self.failed = 0
@@ -69,6 +73,8 @@ class JobFlow:
             if self._records[fingerprint].state is State.PENDING and fingerprint not in known:
                 self._queue.add(fingerprint, place)
         for fingerprint, record in self._records.view.items():
+            if fingerprint in self.deliveries:
+                continue
             if record.state is State.IN_FLIGHT:
                 if record.last.completed_at is None:
                     self._queue.occupy(fingerprint)
@@ -84,11 +90,11 @@ class JobFlow:
             case Submit(wait_s, last):
                 self._submit_again(fingerprint, wait_s, last=last)
             case PollAgain(wait_s, over):
-                if over:
-                    self._queue.release(fingerprint)
-                self.follow(fingerprint, wait_s)
+                self._poll_again(fingerprint, wait_s, over=over)
             case Download(url):
                 self._download(fingerprint, url)
+            case CopyToBucket(wait_s):
+                self.deliver(fingerprint, wait_s)
             case HoldInDoubt():
                 self._hold_in_doubt(fingerprint)
             case Finish():
@@ -96,10 +102,12 @@ class JobFlow:
             case WaitForAccount() | HoldForBatch():
                 self._wait_for_others(fingerprint, next_step)
             case LeaveInFlight(why):
-                if self._records[fingerprint].state is State.PENDING:
-                    self._queue.release(fingerprint)  # nothing was sent
-                self._followed.discard(fingerprint)
-                self._records.notice(fingerprint, why)
+                self._leave_in_flight(fingerprint, why)
+
+    def _poll_again(self, fingerprint: str, wait_s: float | None, *, over: bool) -> None:
+        if over:
+            self._queue.release(fingerprint)
+        self.follow(fingerprint, wait_s)
 
     def follow(self, fingerprint: str, wait_s: float | None = None) -> None:
         """Poll this generation in `wait_s` seconds, or when it is likely to be complete (None)."""
@@ -113,6 +121,15 @@ class JobFlow:
             self.poller.at(fingerprint, now + wait_s)
         self._followed.add(fingerprint)
 
+    def deliver(self, fingerprint: str, wait_s: float = 0.0) -> None:
+        """Copy this clip, which is in the run directory, to the bucket in `wait_s` seconds."""
+        self._queue.release(fingerprint)
+        if self._context.calls.has_given_up("deliver"):
+            self._followed.discard(fingerprint)
+            return
+        self.deliveries.add(fingerprint, self._clock.monotonic() + wait_s)
+        self._followed.add(fingerprint)
+
     def leave(self, call: str) -> None:
         """Leave the jobs that wait for a call of this kind to the next run."""
         if call == "poll":
@@ -120,6 +137,8 @@ class JobFlow:
         if call == "download":
             self._followed.difference_update(self.downloads.clear())
             self.shared.reuses.clear()
+        if call == "deliver":
+            self._followed.difference_update(self.deliveries.clear())
 
     def settle(self, settled: Settled) -> None:
         """Go on with submissions that are no longer in doubt."""
@@ -155,6 +174,12 @@ class JobFlow:
 
     def _slot_times(self) -> Callable[[str], float]:
         return slot_times(self._records.view, self._followed, self._context.times, self._context.policy)
+
+    def _leave_in_flight(self, fingerprint: str, why: str) -> None:
+        if self._records[fingerprint].state is State.PENDING:
+            self._queue.release(fingerprint)  # nothing was sent
+        self._followed.discard(fingerprint)
+        self._records.notice(fingerprint, why)
 
     def _wait_for_others(self, fingerprint: str, step: WaitForAccount | HoldForBatch) -> None:
         """Nothing was sent: the account's limits or another batch stand against it."""

@@ -115,7 +115,7 @@ class JobRecords:
         self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
 
     async def annotate(self, record: Record) -> None:
-        """Store a record whose error has changed and whose state has not. Raises LocalFault."""
+        """Store a record whose error or result has changed and whose state has not. Raises LocalFault."""
         await self._save(record)
         self.update(record)
 

@@ -100,7 +100,8 @@ class Engine:
     async def follow_again(self, fingerprints: Iterable[str]) -> None:
         """After `run`: follow generations whose clip is missing, to their end or until stopped."""
         for fingerprint in fingerprints:
-            self._flow.follow(fingerprint, 0.0)
+            if fingerprint not in self._flow.deliveries:
+                self._flow.follow(fingerprint, 0.0)
         await self._drive()
 
     async def settle(self, found: Mapping[str, Result | None]) -> None:
@@ -108,7 +109,8 @@ class Engine:
 
         Raises LocalFault.
         """
-        await deliver.settle(self._context, found)
+        for fingerprint in await deliver.settle(self._context, found):
+            self._flow.deliver(fingerprint)
 
     def stop(self, reason: StopReason) -> None:
         """Submit nothing more, and finish what is paid for."""
@@ -179,6 +181,7 @@ class Engine:
         moments.append(self._call_at("poll", self._flow.poller.next_due, now))
         if self._flow.downloads:
             moments.append(self._call_at("download", now, now))
+        moments.append(self._call_at("deliver", self._flow.deliveries.next_due, now))
         if not self.stopped and not self._flow.admitter.held_back:
             due = self._queue.next_at(now, self._calls.cap)
             due = due if due is None else max(due, self._flow.shared.blocked_until or due)
@@ -192,7 +195,7 @@ class Engine:
         allowed_at = self._calls.next_call_at(call, now, self._running[call])
         if due is None or allowed_at is None:
             return None
-        if call == "download":
+        if call in {"download", "deliver"}:
             return max(due, allowed_at)
         shared_at = self._deps.pace.next_at(now) if self._deps.pace is not None else now
         return max(due, allowed_at, self._pace.next_at(now), shared_at)
@@ -206,8 +209,9 @@ class Engine:
     def _finished(self) -> bool:
         until = self._shutdown.closing_until
         if until is not None:
-            downloads = self._running["download"] and self._deps.clock.monotonic() < until
-            return self._shutdown.aborted or not (self._running["submit"] or downloads)
+            transfers = self._running["download"] or self._running["deliver"]
+            in_time = transfers and self._deps.clock.monotonic() < until
+            return self._shutdown.aborted or not (self._running["submit"] or in_time)
         if self._tasks or self._flow.follows_any or self._flow.shared.reuses or self._awaits_log():
             return False
         if not self.stopped and (reason := self._obstacle()):
@@ -244,6 +248,8 @@ class Engine:
         while self._flow.shared.reuses and self._may_call("download", now):
             fingerprint, answer = self._flow.shared.reuses.popleft()
             self._start("download", fingerprint, partial(claim.reuse, self._context, fingerprint, answer))
+        while self._may_call("deliver", now) and (clip := self._flow.deliveries.pop(now)) is not None:
+            self._start("deliver", clip, partial(deliver.copy_to_bucket, self._context, clip))
         while self._may_call("poll", now) and (due := self._flow.poller.pop(now)) is not None:
             self._count_call(now)
             self._start("poll", due, partial(poll.poll, self._context, due))

@@ -51,6 +51,13 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyToBucket:
+    """The clip is in the run directory: copy it to the bucket in `wait_s` seconds."""
+
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class HoldInDoubt:
     """The job may be in flight, and its generation id is unknown."""
 
@@ -86,7 +93,9 @@ class HoldForBatch:
     """Nothing was sent: another batch of the account has the job. Its record says which."""
 
 
-NextStep = Submit | PollAgain | Download | HoldInDoubt | Finish | LeaveInFlight | WaitForAccount | HoldForBatch
+NextStep = (
+    Submit | PollAgain | Download | CopyToBucket | HoldInDoubt | Finish | LeaveInFlight | WaitForAccount | HoldForBatch
+)
 
 
 class AfterRefusal(Enum):

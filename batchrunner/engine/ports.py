@@ -12,7 +12,7 @@ from batchrunner.clock import Clock
 from batchrunner.engine.backoff import Rng
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.events import Listener
-from batchrunner.job import Job, Record, TimelineEvent
+from batchrunner.job import Job, Record, Result, TimelineEvent
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.providers.base import Provider
 
@@ -49,6 +49,21 @@ class Store(Protocol):
 
     async def deliver(self, job: Job, fetched: "Fetched") -> None:
         """Publish the clip under its final names. Raises LocalFault."""
+        ...
+
+
+class Bucket(Protocol):
+    """The bucket to which clips are delivered (`batchrunner.transfer.bucket_delivery`)."""
+
+    async def publish(self, job: Job, result: Result) -> Result | None:
+        """Copy a clip from the run directory, and return its result with the confirmed objects.
+
+        None if no copy of the clip is left. Raises CallError: NetworkFault while the bucket cannot be reached.
+        """
+        ...
+
+    async def release(self, record: Record) -> None:
+        """Free the file of a clip whose delivery is stored, if the user wants that. Raises LocalFault."""
         ...
 
 
@@ -105,7 +120,7 @@ class Dependencies:
     timeline: events of earlier runs, oldest first.
     lost: why nothing can be stored any more; "" if it can.
     account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
-    or None. inputs: prepared before each submission.
+    or None. inputs: prepared before each submission. bucket: where clips are copied after their delivery, or None.
     """
 
     provider: Provider
@@ -124,3 +139,4 @@ class Dependencies:
     copies: Copies = field(default_factory=NoCopies)
     pace: CallPace | None = None
     inputs: Inputs = field(default_factory=ReadyInputs)
+    bucket: Bucket | None = None

@@ -151,11 +151,11 @@ def _standing(record: Record) -> tuple[str, str | None, str | None]:
 
 
 def _plain_result(result: Result) -> dict[str, Any]:
-    """Return a result as JSON values. Without measures or marks, it is stored as it was before these existed."""
+    """Return a result as JSON values. Without measures, marks or objects, it is stored as before these existed."""
     return {
         name: value
         for name, value in asdict(result).items()
-        if value is not None or name not in {"quality", "synthetic_marks"}
+        if value is not None or name not in {"quality", "synthetic_marks", "objects"}
     }
 
 

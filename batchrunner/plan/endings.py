@@ -96,6 +96,10 @@ ENDINGS: Mapping[str, Ending] = {
     "service_down": _person(_SERVICE),
     "rate_limited": _person("Lower the concurrency or wait, then run the same command again."),
     "network_down": _person("Restore the connection to the service, then run the same command again."),
+    "bucket_unreachable": _person(
+        "The clips wait in the run directory. When the bucket can be reached, run the same command again: it copies "
+        "them, at no charge."
+    ),
     "disk_full": _person(_DISK),
     "disk_error": _person("Check the disk of the run directory, then run the same command again."),
     "inodes": _person("Remove files from the disk of the run directory, then run the same command again."),

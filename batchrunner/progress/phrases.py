@@ -40,7 +40,7 @@ _STATES = {
 SLOTS_IN_DOUBT = (
     "submissions in doubt occupy every slot for at most half an hour; --in-doubt resubmit submits them again"
 )
-_CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
+_CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads", "deliver": "deliveries"}
 
 
 class Level(IntEnum):

@@ -32,7 +32,7 @@ CALL_STATUSES = {
     "unreachable": "the service is unreachable",
     "paused": "the account is refused",
 }
-_CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads"}
+_CALLS = {"submit": "submissions", "poll": "polls", "download": "downloads", "deliver": "deliveries"}
 _LEFT, _RIGHT, _TOP = 150, 14, 26
 _TRACK_PX, _AREA_PX = 16, 220
 _SAMPLE_PX = 3

@@ -119,7 +119,7 @@ class Store(RunDirectoryClips):
         for fingerprint, names in list(self._ours.items()):
             record = records.get(fingerprint)
             if record is not None and record.state is State.IN_FLIGHT:
-                result = await self._run(self._recover, names)
+                result = await self._run(self._recover, names, record.result)
                 if result is not None:
                     news[fingerprint] = result
         for fingerprint, record in records.items():
@@ -156,6 +156,18 @@ class Store(RunDirectoryClips):
             if not await self._spread(record.job, record.result):
                 news[fingerprint] = None
         return news
+
+    async def find(self, job: Job, result: Result) -> Path | None:
+        """Return a file with the content of a result; None if there is none. Raises LocalFault."""
+        names = await self._run(lambda: self._present(job, result, read=True))
+        return self._root / names[0] if names else None
+
+    async def free(self, job: Job, result: Result) -> None:
+        """Remove the files of a result that is stored elsewhere. Files with another content stay. Raises LocalFault."""
+        names = await self._run(lambda: self._present(job, result, read=True))
+        for name in names:
+            await self._run(self._disk.remove, self._root / name)
+            self._left.pop(name, None)
 
     def _changed(self, records: Sequence[Record]) -> dict[str, list[str]]:
         """Return by fingerprint the names whose file has changed. Files that look different are hashed."""
@@ -302,12 +314,17 @@ class Store(RunDirectoryClips):
     def _kept_name(self, key: str) -> str:
         return str(self._kept / f"{key}.mp4")
 
-    def _recover(self, names: Sequence[str]) -> Result | None:
-        """Return the result that has one of `names`, if it is whole and has the recorded content."""
+    def _recover(self, names: Sequence[str], known: Result | None) -> Result | None:
+        """Return the result that has one of `names`, if it is whole and has the recorded content.
+
+        known: the result as the record has it. A file with its content was checked.
+        """
         for name in names:
             path = self._root / name
             placed = self._placed[name]
             if _size(path) == placed.size_bytes and file_sha256(path) == placed.sha256:
+                if known is not None and known.sha256 == placed.sha256:
+                    return known
                 try:
                     found = one(self._decoders, "clip", {"path": str(path), "size_bytes": placed.size_bytes})
                 except ValueError:

@@ -4,7 +4,9 @@ Without the packages of the extra ``objects`` these tests are skipped; with ``BA
 fail.
 """
 
+import asyncio
 import http.client
+import io
 import json
 import os
 import signal
@@ -143,3 +145,15 @@ def server(installed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         process.send_signal(signal.SIGKILL)  # its data is temporary, and its orderly end takes seconds
         with suppress(subprocess.TimeoutExpired):
             process.wait(20)
+
+
+def digests(server: Server, prefix: str, bucket: str = BUCKET) -> dict[str, str]:
+    """Return the SHA-256 of the content of each object below a prefix, by its name there."""
+
+    async def read() -> dict[str, str]:
+        objects, found = server.open(bucket), {}
+        for key in [key async for key, _ in objects.list(prefix)]:
+            found[key.removeprefix(f"{prefix}/")] = await objects.download(key, io.BytesIO())
+        return found
+
+    return asyncio.run(read())

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.account.base import Granted, Hold, OverBudget, Reuse, Wait
-from batchrunner.engine.outcomes import Finish, HoldForBatch, NextStep, PollAgain, WaitForAccount
+from batchrunner.engine.outcomes import HoldForBatch, NextStep, PollAgain, WaitForAccount
 from batchrunner.engine.steps.context import StepContext, forget_generation
-from batchrunner.engine.steps.deliver import delivered
+from batchrunner.engine.steps.deliver import keep
 from batchrunner.errors import CallError
 from batchrunner.job import REUSED, Move, State
 
@@ -62,9 +62,7 @@ async def reuse(context: StepContext, fingerprint: str, answer: Reuse, _breaker_
     copy = await deps.copies.copy(record.job.key, answer.clips) if answer.clips else None
     if copy is None:
         return PollAgain(0.0, over=not answer.in_flight)
-    await deps.store.deliver(record.job, copy)
-    await delivered(context, fingerprint, copy.result)
-    return Finish()
+    return await keep(context, fingerprint, copy)
 
 
 async def survey_again(context: StepContext, shared: "SharedWork") -> dict[str, Reuse | Hold | None]:

@@ -1,9 +1,15 @@
-"""The download step: download a clip, check it, and deliver it under its final names."""
+"""The download step: download a clip, check it, and deliver it under its final names. Copy it to the bucket, if any.
+
+A clip that has its final names is safe: nothing that the bucket does makes it fail, or be paid for again.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from batchrunner.engine.backoff import DELIVERIES
 from batchrunner.engine.outcomes import (
+    CopyToBucket,
     Finish,
     LeaveInFlight,
     NextStep,
@@ -16,6 +22,9 @@ from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import Fetching
 from batchrunner.job import Move, Result, State
 from batchrunner.transfer.expectations import expectation_warnings
+
+if TYPE_CHECKING:
+    from batchrunner.transfer.downloader import Fetched
 
 _ANNOUNCE_EVERY_S = 0.5
 
@@ -30,19 +39,67 @@ async def download(context: StepContext, fingerprint: str, url: str, breaker_gen
         raise
     except CallError as error:
         return await _failed_download(context, fingerprint, error)
-    await context.deps.store.deliver(record.job, fetched)
-    await delivered(context, fingerprint, fetched.result)
+    return await keep(context, fingerprint, fetched)
+
+
+async def keep(context: StepContext, fingerprint: str, fetched: "Fetched") -> NextStep:
+    """Give a checked clip its final names. With a bucket, the job is in flight until its copy there is confirmed."""
+    await context.deps.store.deliver(context.records[fingerprint].job, fetched)
+    if context.deps.bucket is None:
+        await delivered(context, fingerprint, fetched.result)
+        return Finish()
+    await _note_result(context, fingerprint, fetched.result)
+    return CopyToBucket()
+
+
+async def copy_to_bucket(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
+    """Copy a clip from the run directory to the bucket. Raises LocalFault if the bucket refuses."""
+    bucket, record = context.deps.bucket, context.records[fingerprint]
+    if bucket is None or record.result is None:
+        return PollAgain(0.0, over=True)
+    try:
+        reply = bucket.publish(record.job, record.result)
+        result = await context.calls.call("deliver", fingerprint, breaker_generation, reply)
+    except LocalFault as fault:
+        message = f"{fault.message}; the clip is in the run directory, and is not paid for again"
+        raise LocalFault(fault.kind, message, fault.hint) from None
+    except CallError as error:
+        wait_s = retry_wait_s(context, "deliver", fingerprint, error, DELIVERIES)
+        if wait_s is None:
+            return LeaveInFlight(f"{error.message}; the clip is in the run directory, and the next run copies it")
+        return CopyToBucket(wait_s)
+    if result is None:
+        return PollAgain(0.0, over=True)
+    await delivered(context, fingerprint, result)
+    await bucket.release(context.records[fingerprint])
     return Finish()
 
 
-async def settle(context: StepContext, found: Mapping[str, Result | None]) -> None:
-    """Take in what the run directory shows: a result for each clip that is there, None for one that is missing."""
+async def settle(context: StepContext, found: Mapping[str, Result | None]) -> list[str]:
+    """Take in what the store shows: a result for each clip that is there, None for one that is missing.
+
+    Return the jobs whose clips are in the run directory and have to be copied to the bucket.
+    """
+    waiting = []
     for fingerprint, result in found.items():
         state = context.records[fingerprint].state
-        if state is State.IN_FLIGHT and result is not None:
-            await delivered(context, fingerprint, result)
-        elif state is State.SUCCEEDED:
+        if state is State.SUCCEEDED:
             await context.records.move(fingerprint, Move.FILE_MISSING)
+        if state not in {State.SUCCEEDED, State.IN_FLIGHT} or result is None:
+            continue
+        if context.deps.bucket is None:
+            await delivered(context, fingerprint, result)
+        else:
+            await _note_result(context, fingerprint, result)
+            waiting.append(fingerprint)
+    return waiting
+
+
+async def _note_result(context: StepContext, fingerprint: str, result: Result) -> None:
+    """Store the result of a clip that is in the run directory, so that the next run need not check it again."""
+    record = context.records[fingerprint]
+    objects = result.objects or (record.result.objects if record.result else None)
+    await context.records.annotate(replace(record, result=replace(result, objects=objects)))
 
 
 def progress_of(context: StepContext, fingerprint: str) -> Callable[[int, int | None], None]:
@@ -65,7 +122,8 @@ async def delivered(context: StepContext, fingerprint: str, result: Result) -> N
     """Store that a clip stands under its final names."""
     context.polls.forget(fingerprint)
     record = context.records[fingerprint]
-    result = replace(result, warnings=(*result.warnings, *expectation_warnings(record.job, result)))
+    warnings = dict.fromkeys((*result.warnings, *expectation_warnings(record.job, result)))
+    result = replace(result, warnings=tuple(warnings))
     context.records.update(replace(record, result=result))
     await context.records.move(fingerprint, Move.DELIVER, ended_at=context.deps.clock.now())
     for warning in result.warnings:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.storage.objects import credentials
@@ -26,6 +26,7 @@ _CONNECT = timedelta(seconds=5)
 _ANSWER = timedelta(seconds=60)  # one request that reads
 _UPLOAD = timedelta(minutes=20)  # one request that writes, of at most MOST_CONDITIONAL_BYTES
 _ONE_WEEK = timedelta(seconds=LONGEST_LINK_S)
+_OWNER = "batch"  # the attribute with the owner of a report
 _INSTALL = "pip install 'batchrunner[s3]'"
 OnProgress = Callable[[int], None]
 
@@ -234,6 +235,48 @@ class Objects:
             end = min(start + _PIECE_BYTES, state.size)
             computed.update(await self.read(key, start, end, state.etag))
         return computed.hexdigest()
+
+    async def download(self, key: str, file: BinaryIO, etag: str | None = None) -> str:
+        """Write an object to an open file, and return the SHA-256 of what was written. Raises CallError.
+
+        etag: refuse another content.
+        """
+        import asyncio
+
+        digest = hashlib.sha256()
+        options: Any = {"if_match": etag} if etag else {}
+        with _mapped(self._at(key)):
+            found = await self._library.get_async(self._store, key, options=options)
+            async for piece in found.stream(min_chunk_size=_PIECE_BYTES):
+                digest.update(piece)
+                await asyncio.to_thread(file.write, piece)
+        return digest.hexdigest()
+
+    async def put_own(self, key: str, file: Path, owner: str, content_type: str) -> None:
+        """Upload a file, and replace only an object that the same owner has uploaded. Raises CallError.
+
+        owner: ASCII text that is stored with the object. Raises LocalFault ``object_differs`` for another's object.
+        """
+        mode = "create"
+        if await self.head(key) is not None:
+            with _mapped(self._at(key)):
+                found = await self._library.get_async(self._store, key, options={"head": True})
+            attributes = {name.lower(): str(value) for name, value in found.attributes.items()}
+            if attributes.get(_OWNER) != owner:
+                message = f"the object {self._at(key)} is not of this batch; it was not replaced"
+                raise LocalFault("object_differs", message, "Choose another prefix, or remove the object yourself.")
+            mode = "overwrite"
+        attributes = {_OWNER: owner, "Content-Type": content_type}
+        large = await _size(file) > MOST_CONDITIONAL_BYTES
+        options: Any = {"chunk_size": _PIECE_BYTES} if large else {"mode": mode}
+        with _mapped(self._at(key)):
+            try:
+                await self._library.put_async(
+                    self._uploads, key, file, use_multipart=large, attributes=attributes, **options
+                )
+            except self._library.exceptions.AlreadyExistsError:
+                message = f"another process writes the object {self._at(key)}; it was not replaced"
+                raise LocalFault("object_differs", message, "Run the same command again.") from None
 
     async def list(self, prefix: str = "") -> AsyncIterator[tuple[str, ObjectState]]:
         """Yield the keys below a folder, with their states. prefix: whole segments of keys. Raises CallError."""

@@ -1,0 +1,83 @@
+"""The delivery of a batch to a bucket: check its settings, and open its store.
+
+Rule: a manifest alone cannot choose a bucket, and a batch whose clips are only in a bucket never runs without it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from batchrunner.errors import UsageError
+from batchrunner.job import Entry, Record, Snapshot
+from batchrunner.settings import Settings
+from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.objects.store import Access, open_store
+
+if TYPE_CHECKING:
+    from batchrunner.app.environment import Environment
+    from batchrunner.app.setup import Setup
+    from batchrunner.transfer.bucket_delivery import BucketStore
+    from batchrunner.transfer.delivery import ResultStore
+
+
+def check(settings: Settings, entries: Sequence[Entry], access: Callable[[], Access]) -> None:
+    """Refuse a bucket that only the manifest names, and names that no object can have. Raises UsageError."""
+    for text in (settings.stage, settings.deliver):
+        if text is not None:
+            access().allowed.check(ObjectAddress.parse(text))
+    if settings.deliver is None:
+        if not settings.keep_local:
+            hint = "Add deliver: s3://BUCKET/PREFIX/, or remove keep_local. Nothing was submitted."
+            raise UsageError("keep_local: off needs the setting deliver: no other place keeps the clips", hint)
+        return
+    prefix = ObjectAddress.parse(settings.deliver)
+    for entry in entries:
+        ObjectAddress.parse(str(prefix.child(entry.file)))
+
+
+def delivered_names(snapshot: Snapshot | None) -> frozenset[str]:
+    """Return the jobs whose clips have a confirmed copy in a bucket, by fingerprint."""
+    records = snapshot.records if snapshot else {}
+    return frozenset(name for name, record in records.items() if record.result and record.result.objects)
+
+
+def store_of(
+    setup: "Setup", local: "ResultStore", outside: "Environment", before: Snapshot | None
+) -> "BucketStore | None":
+    """Return the store of a run that delivers to a bucket; None for another run.
+
+    before: the batch as the last run left it. Raises UsageError if its clips are only in a bucket, and this run has
+    none.
+    """
+    settings, access = setup.settings, setup.access
+    if settings.deliver is None or access is None:
+        _require_same_bucket(before)
+        return None
+    from batchrunner.media.posters import SIZE_NAMES, poster_name
+    from batchrunner.report import writer
+    from batchrunner.transfer.bucket_delivery import BucketStore, BucketTarget
+    from batchrunner.transfer.delivery import Store
+
+    on_page = {entry.job.fingerprint for entry in setup.batch.entries[: writer.MOST_CARDS]}
+
+    def is_needed(record: Record) -> bool:
+        """The hook reads clips, and the report shows pictures of them."""
+        if outside.on_clip is not None:
+            return True
+        if outside.posters is None or record.job.fingerprint not in on_page or record.result is None:
+            return False
+        return not (setup.rundir.posters / poster_name(f"strip-{record.result.sha256}", SIZE_NAMES[0])).exists()
+
+    prefix = ObjectAddress.parse(settings.deliver)
+    target = BucketTarget(prefix, lambda address: open_store(address, access()), settings.keep_local, is_needed)
+    return BucketStore(cast("Store", local), setup.rundir, target)
+
+
+def _require_same_bucket(before: Snapshot | None) -> None:
+    """Refuse a run without a bucket if the last one has left clips only there: they would be fetched again."""
+    if before is None:
+        return
+    settings = json.loads(before.run.settings_json)
+    if settings.get("deliver") and settings.get("keep_local") is False and delivered_names(before):
+        hint = f"Keep deliver: {settings['deliver']} in the manifest or the command. Nothing was submitted."
+        raise UsageError(f"the clips of this batch are only in {settings['deliver']}", hint)

@@ -1,0 +1,339 @@
+"""Deliver results to a bucket: a result store that keeps clips in the run directory and copies them to a prefix.
+
+An object has the name that the clip has in the run directory. A copy is confirmed when the bucket has an object with
+the clip's size and SHA-256; its ETag then goes to the record of the job. No object of somebody else is replaced. An
+object of this batch whose name now means another job moves to ``.kept/<sha256>.mp4`` below the prefix. The file in the
+run directory is freed only after the record is stored, and only if the user wants that (``keep_local: no``).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from io import BufferedIOBase
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote
+
+from batchrunner.errors import CallError, LocalFault, NetworkFault, UsageError
+from batchrunner.job import Entry, Job, Record, Result, State
+from batchrunner.storage import durable_files
+from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.objects.blocking import spooled
+from batchrunner.storage.objects.store import Objects, ObjectState
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.delivery import Store
+from batchrunner.transfer.downloader import Fetched
+
+KEPT = ".kept"  # below the prefix: clips whose name now means another job
+_TYPES = {".json": "application/json", ".html": "text/html; charset=utf-8", ".csv": "text/csv; charset=utf-8"}
+_CLIP_TYPE = "video/mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTarget:
+    """Where clips are delivered. open: returns the bucket of an address.
+
+    keep_local: keep the files in the run directory. is_needed: whether the run still needs the file of a record.
+    """
+
+    prefix: ObjectAddress
+    open: Callable[[ObjectAddress], Objects]
+    keep_local: bool = True
+    is_needed: Callable[[Record], bool] = lambda _: False
+
+    def address(self, name: str) -> ObjectAddress:
+        """Return the address of a clip or a report by its name in the run directory."""
+        return self.prefix.child(name)
+
+
+class BucketStore:
+    """The results of one batch in a bucket: a `ResultStore`, and the engine's `Bucket`.
+
+    local: the run directory's results. obstacle: why the bucket cannot be used, found by `settle`; None if it can, or
+    if it is only out of reach for now.
+    """
+
+    def __init__(self, local: Store, rundir: RunDir, target: BucketTarget) -> None:
+        self.obstacle: LocalFault | None = None
+        self._local = local
+        self._rundir = rundir
+        self._target = target
+        self._names: dict[str, list[str]] = {}
+        self._records: Mapping[str, Record] = {}
+        self._owners: dict[str, dict[str, str]] = {}  # address, ETag: fingerprint
+        self._known: dict[str, ObjectState] | None = None  # None: not known
+        self._stores: dict[str, Objects] = {}
+        self._waiting: set[str] = set()  # clips whose files are to be freed
+        self._moving = asyncio.Lock()
+
+    # Readers
+
+    def exists(self, name: str) -> bool:
+        """Return whether a clip has this name, in the run directory or in the bucket."""
+        return self._local.exists(name) or self._recorded(name) is not None
+
+    def open(self, name: str) -> BufferedIOBase:
+        """Open a clip for reading: the file, or a copy of the object. Raises OSError."""
+        found = None if self._local.exists(name) else self._recorded(name)
+        if found is None:
+            return self._local.open(name)
+        result, etag = found
+        address = self._target.address(name)
+        try:
+            objects = self._target.open(address)  # of its own: it is used in another thread
+            file = spooled(lambda file: objects.download(address.key, file, etag), result.sha256)
+        except (CallError, UsageError) as error:
+            raise OSError(error.message) from None
+        return cast("BufferedIOBase", file)
+
+    def url(self, name: str) -> str:
+        """Return the address of a clip in the bucket, percent-encoded."""
+        address = self._target.address(name)
+        return f"{address.place}/{quote(address.key)}"
+
+    def _recorded(self, name: str) -> tuple[Result, str] | None:
+        """Return the result whose confirmed object has this name, and its ETag."""
+        for fingerprint, names in self._names.items():
+            result = record.result if (record := self._records.get(fingerprint)) else None
+            address = str(self._target.address(name))
+            if name in names and result is not None and address in (result.objects or {}):
+                return result, (result.objects or {})[address]
+        return None
+
+    # The run
+
+    async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Match names with the manifest, and compare the records with the run directory and the bucket.
+
+        Returns what `Store.settle` does. Also a result for each clip that has to be copied to the bucket. Raises
+        LocalFault for the run directory; a bucket that refuses is the `obstacle`.
+        """
+        self._records = records
+        for entry in entries:
+            self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
+        for fingerprint, record in records.items():
+            self._own(fingerprint, record.result)
+        found = await self._local.settle(entries, records)
+        await self._look()
+        for record in records.values():
+            if record.result is not None and record.state in {State.SUCCEEDED, State.IN_FLIGHT}:
+                await self._settle(record, record.result, found)
+        return found
+
+    async def _settle(self, record: Record, result: Result, found: dict[str, Result | None]) -> None:
+        fingerprint = record.job.fingerprint
+        has_any = any(self._is_present(address, result) for address in result.objects or ())
+        if record.state is State.IN_FLIGHT:
+            if has_any:
+                found.setdefault(fingerprint, result)
+            return
+        lacks_file = fingerprint in found
+        if fingerprint not in self._names or self._has_all(record.job, result):
+            if has_any and lacks_file:
+                del found[fingerprint]
+                await self._restore(record, result)
+        elif has_any or not lacks_file:
+            found[fingerprint] = result
+
+    async def deliver(self, job: Job, fetched: Fetched) -> None:
+        """Keep a checked download in the run directory. `publish` copies it to the bucket. Raises LocalFault."""
+        await self._local.deliver(job, fetched)
+
+    async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
+        """Check the files of the run directory again. One whose copy in the bucket is confirmed is not missing."""
+        found = await self._local.look_again(records)
+        for fingerprint in list(found):
+            record = records[fingerprint]
+            if record.result is not None and record.result.objects:
+                del found[fingerprint]
+                await self._restore(record, record.result)
+        return found
+
+    async def publish(self, job: Job, result: Result) -> Result | None:
+        """Copy a clip to the bucket under its names. Return its result with the confirmed objects.
+
+        None if no copy of the clip is left. Raises NetworkFault, LocalFault.
+        """
+        objects = dict(result.objects or {})
+        with _as_faults():
+            async with self._copy_of(job, result, lock=self._moving) as file:
+                if file is None:
+                    return None
+                for name in self._names_in_bucket(job, result):
+                    address = self._target.address(name)
+                    await self._make_way(address, result)
+                    state = await self._put(address, file, result.sha256)
+                    if state is None:
+                        return None
+                    objects[str(address)] = _etag(state)
+        published = replace(result, objects=objects)
+        self._own(job.fingerprint, published)
+        return published
+
+    async def release(self, record: Record) -> None:
+        """Free the file of a clip whose delivery is stored, if the user wants that and the run needs it no longer."""
+        if self._target.keep_local:
+            return
+        self._waiting.add(record.job.fingerprint)
+        for fingerprint in list(self._waiting):
+            if not self._target.is_needed(self._records.get(fingerprint, record)):
+                await self._free(fingerprint)
+
+    async def release_all(self) -> None:
+        """Free all files of clips whose delivery is stored, if the user wants that. Raises LocalFault."""
+        if not self._target.keep_local:
+            for fingerprint in list(self._records):
+                await self._free(fingerprint)
+
+    async def _free(self, fingerprint: str) -> None:
+        self._waiting.discard(fingerprint)
+        record = self._records[fingerprint]
+        if record.state is State.SUCCEEDED and record.result is not None and self._has_all(record.job, record.result):
+            await self._local.free(record.job, record.result)
+
+    async def put_reports(self, paths: Iterable[Path], owner: str) -> None:
+        """Copy the batch's reports to the bucket. They replace earlier ones of the same owner. Raises CallError."""
+        with _as_faults():
+            for path in paths:
+                address = self._target.address(path.name)
+                await self._open(address).put_own(address.key, path, owner, _TYPES[path.suffix])
+
+    # The bucket
+
+    async def _look(self) -> None:
+        """List the bucket if anything was delivered there, else only ask whether it can be reached."""
+        prefix = self._target.prefix
+        try:
+            with _as_faults():
+                objects = self._open(prefix)
+                if any(self._owners):
+                    listed = objects.list(prefix.key.rstrip("/"))
+                    self._known = {f"{prefix.place}/{key}": state async for key, state in listed}
+                else:
+                    await objects.head(prefix.child("report.json").key)
+        except NetworkFault:
+            return  # what was confirmed counts as present
+        except LocalFault as fault:
+            self.obstacle = fault
+
+    def _is_present(self, address: str, result: Result) -> bool:
+        """Return whether a confirmed object is still there, as far as is known."""
+        etag = (result.objects or {}).get(address)
+        if etag is None:
+            return False
+        if self._known is None or not address.startswith(f"{str(self._target.prefix).rstrip('/')}/"):
+            return True
+        state = self._known.get(address)
+        return state is not None and state.size == result.size_bytes and _etag(state) == etag
+
+    def _has_all(self, job: Job, result: Result) -> bool:
+        names = self._names_in_bucket(job, result)
+        return all(self._is_present(str(self._target.address(name)), result) for name in names)
+
+    def _names_in_bucket(self, job: Job, result: Result) -> list[str]:
+        return self._names.get(job.fingerprint) or [_kept(result)]
+
+    async def _put(self, address: ObjectAddress, file: Path, sha256: str) -> ObjectState | None:
+        """Put a clip under a free name. None if the file is no longer the clip."""
+        try:
+            state = await self._open(address).put_new(address.key, file, sha256, content_type=_CLIP_TYPE)
+        except FileNotFoundError:
+            return None
+        except LocalFault as fault:
+            if fault.kind == "input_changed" or (fault.kind == "object_missing" and not _is_file(file)):
+                return None
+            raise
+        if self._known is not None:
+            self._known[str(address)] = state
+        return state
+
+    async def _make_way(self, address: ObjectAddress, result: Result) -> None:
+        """Move an object of this batch whose name now means another job. Objects of others stay."""
+        owners = self._owners.get(str(address))
+        if not owners:
+            return
+        objects = self._open(address)
+        async with self._moving:
+            state = await objects.head(address.key)
+            record = self._records.get(owners.get(_etag(state), "")) if state is not None else None
+            if state is None or record is None or record.result is None or record.result.sha256 == result.sha256:
+                return
+            async with self._copy_of(record.job, record.result, "moved") as file:
+                kept = self._target.address(_kept(record.result))
+                if file is None or await self._put(kept, file, record.result.sha256) is None:
+                    return  # its name is not free, and nothing replaces it
+            if await objects.head(address.key) == state:
+                await objects.delete(address.key)
+
+    @asynccontextmanager
+    async def _copy_of(
+        self, job: Job, result: Result, ending: str = "object", lock: asyncio.Lock | None = None
+    ) -> AsyncIterator[Path | None]:
+        """Have a file with the clip's content: of the run directory, or a temporary copy of an object.
+
+        lock: held while an object is copied, because no object may move then. ending: of the temporary file's name.
+        """
+        if (file := await self._local.find(job, result)) is not None:
+            yield file
+            return
+        path = self._rundir.partial_dir / f"{job.key}.{ending}"
+        try:
+            async with lock or nullcontext():
+                found = await self._fetch(result, path)
+            yield path if found else None
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _fetch(self, result: Result, path: Path) -> bool:
+        """Write the clip's object to `path`. Return whether there is one with its content."""
+        kept = str(self._target.address(_kept(result)))
+        for text, etag in [*(result.objects or {}).items(), (kept, None)]:
+            with suppress(LocalFault, UsageError):  # the object is gone, or its bucket is no longer allowed
+                address = ObjectAddress.parse(text)
+                with path.open("wb") as file:
+                    if await self._open(address).download(address.key, file, etag) == result.sha256:
+                        return True
+        return False
+
+    async def _restore(self, record: Record, result: Result) -> None:
+        """Put a clip back into the run directory, unless only the bucket keeps clips or cannot be reached."""
+        if not self._target.keep_local:
+            return
+        path = self._rundir.partial_dir / f"{record.job.key}.object"
+        with suppress(CallError):
+            if await self._fetch(result, path):
+                await self._local.deliver(record.job, Fetched(path, result))
+        path.unlink(missing_ok=True)
+
+    def _own(self, fingerprint: str, result: Result | None) -> None:
+        for address, etag in ((result.objects or {}) if result else {}).items():
+            self._owners.setdefault(address, {})[etag] = fingerprint
+
+    def _open(self, address: ObjectAddress) -> Objects:
+        if address.place not in self._stores:
+            self._stores[address.place] = self._target.open(address)
+        return self._stores[address.place]
+
+
+@contextmanager
+def _as_faults() -> Iterator[None]:
+    """Turn errors of settings and files into errors of calls."""
+    try:
+        yield
+    except UsageError as error:
+        raise LocalFault("bucket_refused", error.message, error.hint) from None
+    except OSError as error:
+        raise durable_files.fault(error, "a clip could not be copied") from error
+
+
+def _kept(result: Result) -> str:
+    return f"{KEPT}/{result.sha256}.mp4"
+
+
+def _etag(state: ObjectState) -> str:
+    return state.etag or state.version or ""
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file()
