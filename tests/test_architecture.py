@@ -36,7 +36,16 @@ PURE_MODULES = {
     *(
         f"engine.{name}"
         for name in (
-            *("admitter", "backoff", "circuit_breaker", "confirmation", "download_queue", "evidence", "in_doubt"),
+            *(
+                "admitter",
+                "backoff",
+                "circuit_breaker",
+                "confirmation",
+                "delivery_queue",
+                "download_queue",
+                "evidence",
+                "in_doubt",
+            ),
             *("job_queue", "limits", "outcomes", "policy", "poll_history", "run_deadline", "shared_work", "shutdown"),
         )
     ),
@@ -75,7 +84,7 @@ LOOP_STARTERS = {
     f"batchrunner.{name}"
     for name in (
         *("app.account_view", "app.doctor", "app.price_list", "app.resolve", "app.review_page", "app.runner"),
-        *("app.staged_inputs", "sandbox.serve", "storage.objects.inputs"),
+        *("app.staged_inputs", "sandbox.serve", "storage.objects.blocking", "storage.objects.inputs"),
     )
 }
 EXTRAS = ("c2pa", "parquet", "s3")  # of the package itself, with one library; imported only inside functions

@@ -1,5 +1,6 @@
-"""Where each job of a run is between two steps: it waits for a submission, a poll, a download, a
-delivery or a search, or is done.
+"""Where each job of a run is between two steps: it waits for its next call, or is done.
+
+It waits for a submission, a poll, a download, a delivery to the bucket, or a search.
 
 A step returns what follows (`batchrunner.engine.outcomes.NextStep`), and `JobFlow.apply` puts the job where it belongs.
 Nothing here starts a call.

@@ -97,7 +97,7 @@ class BucketStore:
         for fingerprint, names in self._names.items():
             result = record.result if (record := self._records.get(fingerprint)) else None
             address = str(self._target.address(name))
-            if name in names and result is not None and address in (result.objects or {}):
+            if name in names and result is not None and self._is_present(address, result):
                 return result, (result.objects or {})[address]
         return None
 
@@ -115,7 +115,7 @@ class BucketStore:
         for fingerprint, record in records.items():
             self._own(fingerprint, record.result)
         found = await self._local.settle(entries, records)
-        await self._look()
+        await self._list()
         for record in records.values():
             if record.result is not None and record.state in {State.SUCCEEDED, State.IN_FLIGHT}:
                 await self._settle(record, record.result, found)
@@ -123,7 +123,7 @@ class BucketStore:
 
     async def _settle(self, record: Record, result: Result, found: dict[str, Result | None]) -> None:
         fingerprint = record.job.fingerprint
-        has_any = any(self._is_present(address, result) for address in result.objects or ())
+        has_any = self._has_any(result)
         if record.state is State.IN_FLIGHT:
             if has_any:
                 found.setdefault(fingerprint, result)
@@ -141,13 +141,12 @@ class BucketStore:
         await self._local.deliver(job, fetched)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
-        """Check the files of the run directory again. One whose copy in the bucket is confirmed is not missing."""
+        """Check the files of the run directory and the objects again. Returns what `settle` does. Raises LocalFault."""
         found = await self._local.look_again(records)
-        for fingerprint in list(found):
-            record = records[fingerprint]
-            if record.result is not None and record.result.objects:
-                del found[fingerprint]
-                await self._restore(record, record.result)
+        await self._list()
+        for record in records.values():
+            if record.result is not None and record.state is State.SUCCEEDED:
+                await self._settle(record, record.result, found)
         return found
 
     async def publish(self, job: Job, result: Result) -> Result | None:
@@ -201,7 +200,7 @@ class BucketStore:
 
     # The bucket
 
-    async def _look(self) -> None:
+    async def _list(self) -> None:
         """List the bucket if anything was delivered there, else only ask whether it can be reached."""
         prefix = self._target.prefix
         try:
@@ -226,6 +225,12 @@ class BucketStore:
             return True
         state = self._known.get(address)
         return state is not None and state.size == result.size_bytes and _etag(state) == etag
+
+    def _has_any(self, result: Result) -> bool:
+        kept = (self._known or {}).get(str(self._target.address(_kept(result))))
+        if kept is not None and kept.size == result.size_bytes:
+            return True
+        return any(self._is_present(address, result) for address in result.objects or ())
 
     def _has_all(self, job: Job, result: Result) -> bool:
         names = self._names_in_bucket(job, result)

@@ -91,7 +91,7 @@ def test_replies_and_faults_pass_through_as_they_are() -> None:
 def test_each_kind_of_call_has_its_own_breaker() -> None:
     health = Health()
     health.end("submit", BROKE)
-    assert health.statuses() == {"submit": "paused", "poll": "fine", "download": "fine"}
+    assert health.statuses() == {"submit": "paused", "poll": "fine", "download": "fine", "deliver": "fine"}
 
 
 def test_a_change_and_a_longer_wait_are_announced() -> None:

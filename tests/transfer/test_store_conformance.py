@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from batchrunner.job import Entry, Record, Result, State
+from batchrunner.job import Entry, Job, Record, Result, State
 from batchrunner.journal.journal import Journal
-from batchrunner.media.decoder_pool import Here
+from batchrunner.media.decoder_pool import Decoders, Here
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.run_directory import RunDir
+from batchrunner.transfer.bucket_delivery import BucketStore, BucketTarget
 from batchrunner.transfer.delivery import OpenStore, ResultStore, Store
 from batchrunner.transfer.downloader import Fetched
 from tests.conftest import Inline, make_entries, make_job, make_record, make_run, result_of
+from tests.transfer.memory_bucket import MemoryBucket
 from tests.transfer.memory_store import Bucket
 
 
@@ -42,10 +47,19 @@ class Batch:
             await journal.begin(make_run(), entries, self.records.values())
             store = self.open_store(rundir, journal, Inline(), Disk(), Here())
             found = await store.settle(entries, self.records)
+            await self._publish(store, found)
             await scenario(store)
             return found
         finally:
             journal.close()
+
+    async def _publish(self, store: ResultStore, found: dict[str, Result | None]) -> None:
+        """Copy the clips that are in the run directory and not in the bucket, as the engine does."""
+        if isinstance(store, BucketStore):
+            for fingerprint, result in list(found.items()):
+                if result is not None and self.records[fingerprint].state is State.SUCCEEDED:
+                    await self.succeed(store, self.records[fingerprint].job, result)
+                    del found[fingerprint]
 
     async def deliver(self, store: ResultStore, name: str, content: bytes, *, recorded: bool = True) -> None:
         """Deliver a job by its name. recorded: the journal knows it; otherwise the process died before."""
@@ -55,15 +69,45 @@ class Batch:
         await store.deliver(job, Fetched(path, result_of(content)))
         assert not path.exists()
         if recorded:
-            record = self.records[job.fingerprint]
-            self.records[job.fingerprint] = replace(record, state=State.SUCCEEDED, result=result_of(content))
+            await self.succeed(store, job, result_of(content))
+
+    async def succeed(self, store: ResultStore, job: Job, result: Result) -> None:
+        """Record a delivery, as the engine does: a bucket has to confirm it first, and then frees the file."""
+        published: Result | None = result
+        if isinstance(store, BucketStore):
+            published = await store.publish(job, result)
+            assert published is not None
+        record = replace(self.records[job.fingerprint], state=State.SUCCEEDED, result=published)
+        self.records[job.fingerprint] = record
+        if isinstance(store, BucketStore):
+            await store.release(record)
 
 
 Scenario = Callable[[ResultStore], Awaitable[None]]
+PREFIX = ObjectAddress("s3", "clips", "results/")
 
 
-@pytest.fixture(params=["run directory", "memory"])
+def bucket_batch(folder: Path, objects: MemoryBucket, *, keep_local: bool) -> Batch:
+    """Return a batch that delivers to a bucket."""
+
+    def open_store(
+        rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders
+    ) -> BucketStore:
+        opened: Any = objects
+        target = BucketTarget(PREFIX, lambda _: opened, keep_local)
+        return BucketStore(Store(rundir, journal, executor, files, decoders), rundir, target)
+
+    def remove(name: str) -> None:
+        (folder / "run" / name).unlink(missing_ok=True)
+        del objects.objects[f"results/{name}"]
+
+    return Batch(folder, open_store, remove)
+
+
+@pytest.fixture(params=["run directory", "memory", "bucket", "bucket alone"])
 def batch(request: pytest.FixtureRequest, tmp_path: Path) -> Batch:
+    if request.param.startswith("bucket"):
+        return bucket_batch(tmp_path, MemoryBucket(), keep_local=request.param == "bucket")
     if request.param == "memory":
         bucket = Bucket()
         return Batch(tmp_path, bucket.open_store, lambda name: bucket.objects.pop(bucket.names[name]) and None)
