@@ -28,6 +28,7 @@ from batchrunner.transfer.downloader import Fetched
 KEPT = ".kept"  # below the prefix: clips whose name now means another job
 _TYPES = {".json": "application/json", ".html": "text/html; charset=utf-8", ".csv": "text/csv; charset=utf-8"}
 _CLIP_TYPE = "video/mp4"
+_NO_COPY = {"object_missing", "input_changed"}  # the object is gone, or has another content
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +295,16 @@ class BucketStore:
         """Write the clip's object to `path`. Return whether there is one with its content."""
         kept = str(self._target.address(_kept(result)))
         for text, etag in [*(result.objects or {}).items(), (kept, None)]:
-            with suppress(LocalFault, UsageError):  # the object is gone, or its bucket is no longer allowed
+            try:
                 address = ObjectAddress.parse(text)
                 with path.open("wb") as file:
                     if await self._open(address).download(address.key, file, etag) == result.sha256:
                         return True
+            except UsageError:
+                continue  # an earlier bucket, which is no longer allowed
+            except LocalFault as fault:
+                if fault.kind not in _NO_COPY:
+                    raise
         return False
 
     async def _restore(self, record: Record, result: Result) -> None:
