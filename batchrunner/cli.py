@@ -28,6 +28,7 @@ from batchrunner.storage.paths import expanded
 if TYPE_CHECKING:
     from batchrunner.app.setup import Setup
     from batchrunner.settings import Settings
+    from batchrunner.storage.objects.blocking import ObjectReader
     from batchrunner.storage.run_directory import RunDir
 
 _EPILOG = """\b
@@ -370,18 +371,19 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 @_places
 @click.option("--deep", is_flag=True, help="Decode every frame, too. Always on with a journal.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def verify(batch: Path, deep: bool, as_json: bool, **flags: object) -> int:
+def verify(batch: Path, deep: bool, as_json: bool, **flags: Any) -> int:
     """Check each result: size and SHA-256, and with --deep structure and all frames. Writes nothing.
 
-    A run directory is checked against its journal. report.json checks the clips beside it, and SHA256SUMS the files
-    that it lists, on any machine. DATASET is a folder with SHA256SUMS; files that it does not list are named too. The
-    exit status is 0 if all is well, 1 if not, and 2 if there is nothing to check against.
+    A run directory is checked against its journal, with the copies of its clips in a bucket. report.json checks the
+    clips beside it, and SHA256SUMS the files that it lists, on any machine. DATASET is a folder with SHA256SUMS; files
+    that it does not list are named too. The exit status is 0 if all is well, 1 if not, and 2 if there is nothing to
+    check against.
     """
     from batchrunner.app import verify_output as verifying
     from batchrunner.media import decoder_pool
 
     target = verifying.recognize(batch) or verifying.Target(verifying.RUN_DIR, _located(batch, flags).path)
-    findings = verifying.check(target, decoder_pool.pool(), deep=deep)
+    findings = verifying.check(target, decoder_pool.pool(), deep=deep, objects=_object_reader(flags))
     progress = verifying.Progress(sys.stderr if sys.stderr.isatty() else None)
     if as_json:
         tally = verifying.run_json(target, findings, partial(click.echo, nl=False), progress)
@@ -470,7 +472,7 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     def warn(line: str) -> None:
         click.echo(f"warning: {printable(line)}", err=True)
 
-    return exporting.export(run_dirs, out, request, click.echo, warn)
+    return exporting.export(run_dirs, out, request, click.echo, warn, objects=_object_reader(flags))
 
 
 @cli.command(short_help="Show what all batches of the account share.")
@@ -706,6 +708,14 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
         free = setup.settings.provider == "sandbox"
         click.echo(render.as_text(plan, projection, now, every=every, free=free, leaving=leaving, account=account))
     return ExitStatus.OK
+
+
+def _object_reader(flags: dict[str, Any]) -> "ObjectReader":
+    """Return what reads the buckets that the user allows."""
+    from batchrunner.app.buckets import access_of
+    from batchrunner.storage.objects.blocking import ObjectReader
+
+    return ObjectReader(partial(access_of, os.environ, tuple(flags.get("buckets") or ())))
 
 
 def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":

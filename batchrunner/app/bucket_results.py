@@ -4,7 +4,7 @@ Rule: a manifest alone cannot choose a bucket, and a batch whose clips are only 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from batchrunner.errors import UsageError
@@ -39,6 +39,16 @@ def delivered_names(snapshot: Snapshot | None) -> frozenset[str]:
     """Return the jobs whose clips have a confirmed copy in a bucket, by fingerprint."""
     records = snapshot.records if snapshot else {}
     return frozenset(name for name, record in records.items() if record.result and record.result.objects)
+
+
+def undelivered(deliver: str, entries: Sequence[Entry], records: Mapping[str, Record]) -> int:
+    """Return how many clips of the entries have no confirmed copy below `deliver` yet."""
+    prefix, missing = ObjectAddress.parse(deliver), 0
+    for entry in entries:
+        record = records.get(entry.job.fingerprint)
+        objects = (record.result.objects if record and record.result else None) or {}
+        missing += str(prefix.child(entry.file)) not in objects
+    return missing
 
 
 def store_of(

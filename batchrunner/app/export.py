@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from batchrunner.app import process
+from batchrunner.app.fetched_clips import fetched_batches, remove_fetched
 from batchrunner.app.signs import require_trusted
 from batchrunner.app.status import no_batch
 from batchrunner.datasets.batches import Batch, read_batch
@@ -30,6 +31,7 @@ from batchrunner.storage.run_directory import RunDir
 
 if TYPE_CHECKING:
     from batchrunner.datasets.marking import Marker
+    from batchrunner.storage.objects.blocking import ObjectReader
 
 _NOTHING_WRITTEN = "Nothing was written."
 _MOST_NAMED = 20
@@ -73,15 +75,23 @@ def format_options(form: str, shard_size: str | None) -> FormatOptions:
 
 
 def export(
-    run_dirs: Sequence[Path], out: Path, request: ExportRequest, put: Put, warn: Put, disk: Disk | None = None
+    run_dirs: Sequence[Path],
+    out: Path,
+    request: ExportRequest,
+    put: Put,
+    warn: Put,
+    disk: Disk | None = None,
+    objects: "ObjectReader | None" = None,
 ) -> int:
-    """Export, and return the exit status. put, warn: print a line. Raises BatchrunnerError."""
+    """Export, and return the exit status. put, warn: print a line. objects: reads buckets. Raises BatchrunnerError."""
     form = FORMATS[request.form](request.options)
     splits = None if request.split is None else Splits.parse(request.split)
     choice = Choice(request.only == "accepted", splits, request.group_by, request.salt)
     target = final_path(out)
     batches = _read(run_dirs, request, warn)
     _require_outside(target, out, batches)
+    fetched = target.with_name(f"{target.name}.fetched")
+    batches = fetched_batches(batches, fetched, objects, warn, only_accepted=choice.only_accepted)
     collection = _collect(batches, choice, request, target)
     try:
         exported = _export(collection, form, target, disk or Disk())
@@ -89,6 +99,7 @@ def export(
         _warn_of_missing(collection, warn)
         return _nothing(collection, request)
     _warn_of_missing(collection, warn)
+    remove_fetched(fetched)
     for line in _summary(collection, form, exported, out):
         put(line)
     return ExitStatus.FAILED if collection.refusals else ExitStatus.OK

@@ -224,11 +224,13 @@ def egress_of(setup: Setup, plan: Plan) -> Egress:
     jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
     submitted = [jobs[row.fingerprint] for row in plan.rows if row.submits]
-    egress = collect(submitted, setup.service, setup.batch.read, webhook)
-    if setup.settings.stage is None:
+    stage, above_bytes = setup.settings.stage, setup.settings.stage_above
+    is_uploaded = partial(is_staged, above_bytes=above_bytes) if stage else lambda _: False
+    egress = collect(submitted, setup.service, setup.batch.read, webhook, stage or "", is_uploaded)
+    if setup.settings.deliver is None:
         return egress
-    is_uploaded = partial(is_staged, above_bytes=setup.settings.stage_above)
-    return collect(submitted, setup.service, setup.batch.read, webhook, setup.settings.stage, is_uploaded)
+    delivered = bucket_results.undelivered(setup.settings.deliver, setup.batch.entries, plan.records)
+    return replace(egress, deliver=setup.settings.deliver, delivered=delivered)
 
 
 def require_inputs_unwritten(setup: Setup) -> None:

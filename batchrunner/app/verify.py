@@ -9,14 +9,18 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from batchrunner.app.verify_files import ALTERED, INVALID, MISSING, UNDECODABLE, UNFINISHED, UNREADABLE, Finding
-from batchrunner.errors import LocalFault
+from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders, one
 from batchrunner.storage import durable_files
+from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.objects.blocking import ObjectReader
 from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
@@ -26,18 +30,76 @@ class _Differs(ValueError):
     """A file is not what the journal recorded."""
 
 
-def verify(rundir: RunDir, snapshot: Snapshot, decoders: Decoders) -> Iterator[Finding]:
-    """Check each delivered file. Checks several files at once."""
+def verify(
+    rundir: RunDir, snapshot: Snapshot, decoders: Decoders, objects: ObjectReader | None = None
+) -> Iterator[Finding]:
+    """Check each delivered file, and its copy in the bucket. Checks several files at once.
+
+    objects: reads the bucket; None to check the files only. Raises UsageError if the user does not allow the bucket.
+    """
+    copies = _Copies(snapshot, objects)
     reported = _report_rows(rundir, snapshot)
     records = [(entry, snapshot.records[entry.job.fingerprint]) for entry in snapshot.entries]
     delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
         try:
-            check_one = partial(_finding, rundir, reported, decoders)
-            yield from threads.map(check_one, *zip(*delivered, strict=True)) if delivered else ()
+            check_one = partial(_findings, rundir, reported, decoders, copies)
+            for found in threads.map(check_one, *zip(*delivered, strict=True)) if delivered else ():
+                yield from found
         finally:  # if the caller stops early
             threads.shutdown(wait=False, cancel_futures=True)
             decoders.stop()
+
+
+class _Copies:
+    """The confirmed copies of clips in the bucket to which the last run delivered."""
+
+    def __init__(self, snapshot: Snapshot, objects: ObjectReader | None) -> None:
+        prefix = json.loads(snapshot.run.settings_json).get("deliver") if objects else None
+        self._prefix = ObjectAddress.parse(prefix) if prefix else None
+        self._objects = objects
+        records = snapshot.records
+        if objects is not None and any(self.address(item, records[item.job.fingerprint]) for item in snapshot.entries):
+            objects.require_allowed(str(prefix))
+
+    def address(self, entry: Entry, record: Record) -> str:
+        """Return the address of an entry's copy, or ""."""
+        address = str(self._prefix.child(entry.file)) if self._prefix else ""
+        confirmed = (record.result.objects if record.result else None) or {}
+        return address if record.state is State.SUCCEEDED and address in confirmed else ""
+
+    def check(self, address: str, result: Result, decoders: Decoders) -> Finding:
+        """Read a copy back, compare it with the journal, and decode it."""
+        assert self._objects is not None
+        try:
+            with TemporaryDirectory(prefix="batchrunner-") as folder:
+                path = Path(folder) / "clip.mp4"
+                self._objects.fetch(address, result.sha256, path)
+                one(decoders, "clip", {"path": str(path), "size_bytes": result.size_bytes})
+        except CallError as error:
+            kinds = {"object_missing": MISSING, "object_differs": ALTERED}
+            return Finding(address, kinds.get(error.kind, UNREADABLE), error.message)
+        except (OSError, ValueError) as error:
+            return Finding(address, *_problem(error))
+        return Finding(address, clips=1)
+
+
+def _findings(
+    rundir: RunDir,
+    reported: dict[str, Any] | None,
+    decoders: Decoders,
+    copies: _Copies,
+    entry: Entry,
+    record: Record,
+) -> list[Finding]:
+    """Check a file and its copy. A clip with a copy may have no file."""
+    address = copies.address(entry, record)
+    found = []
+    if not address or RunDirectoryClips(rundir).exists(entry.file):
+        found.append(_finding(rundir, reported, decoders, entry, record))
+    if address and record.result is not None:
+        found.append(copies.check(address, record.result, decoders))
+    return found
 
 
 def _finding(

@@ -20,6 +20,7 @@ from batchrunner.formatting import count_text, printable
 from batchrunner.media.decoder_pool import Decoders
 from batchrunner.report import reader
 from batchrunner.storage import durable_files
+from batchrunner.storage.objects.blocking import ObjectReader
 from batchrunner.storage.run_directory import RunDir
 
 RUN_DIR, REPORT, DATASET, LIST = "run directory", "report", "data set", "SHA256SUMS"
@@ -61,15 +62,15 @@ def _recognize_file(path: Path) -> Target | None:
     return Target(LIST, path) if is_list or path.name == sums.SUMS else None
 
 
-def check(target: Target, decoders: Decoders, *, deep: bool) -> Iterator[Finding]:
-    """Check a target. Raises BatchrunnerError."""
+def check(target: Target, decoders: Decoders, *, deep: bool, objects: ObjectReader | None = None) -> Iterator[Finding]:
+    """Check a target. objects: reads the copies of clips in a bucket. Raises BatchrunnerError."""
     used = decoders if deep else None
     try:
         if target.kind == RUN_DIR:
             from batchrunner.app.status import read_snapshot
 
             rundir = RunDir(target.path)
-            yield from verify.verify(rundir, read_snapshot(rundir), decoders)
+            yield from verify.verify(rundir, read_snapshot(rundir), decoders, objects)
         elif target.kind == REPORT:
             yield from verify_files.verify_report(target.path, used)
         else:

@@ -7,7 +7,7 @@ read only inside its run directory, and only if no symbolic link leads out of it
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Batch:
     """A batch whose clips may become items.
 
     path: its run directory, links resolved. head: the keys of report.json without the rows. rows: the report's `jobs`.
-    holder: the process that runs it, or None. warning: a sentence on lines of review.jsonl that do not count, or "".
+    holder: the process that runs it, or None. fetched: copies of clips that are only in a bucket, by SHA-256. warning:
+    a sentence on lines of review.jsonl that do not count, or "".
     """
 
     path: Path
@@ -37,10 +38,11 @@ class Batch:
     rows: Sequence[Row]
     holder: str | None = None
     warning: str = ""
+    fetched: Mapping[str, Path] = field(default_factory=dict)
 
     def clip(self, row: Row) -> Path:
         """Return where the clip of a row is."""
-        return self.path / str(row["file"])
+        return self.fetched.get(row["sha256"]) or self.path / str(row["file"])
 
     def input_paths(self, row: Row, name: str, source: str) -> tuple[Path, ...]:
         """Return where a local input may be: where the run read it, or beside the manifest. () for a remote one."""
@@ -89,7 +91,7 @@ def clip_fault(batch: Batch, path: Path, size_bytes: int) -> str:
     """Return why the file at `path` cannot be the clip that was delivered, as far as its name and size tell, or ""."""
     if os.path.islink(path):  # noqa: PTH114 (it takes any name)
         return "is a symbolic link"
-    if not Path(os.path.realpath(path)).is_relative_to(batch.path):
+    if path not in batch.fetched.values() and not Path(os.path.realpath(path)).is_relative_to(batch.path):
         return "is outside the run directory"
     return file_fault(path, size_bytes)
 

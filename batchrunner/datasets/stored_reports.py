@@ -225,6 +225,7 @@ _NULL_IF_MISSING: Mapping[str, Check] = {
     "height_px": _COUNT_OR_NULL,
     "duration_s": _or_null(_NUMBER),
     "quality": _or_null(_QUALITY),
+    "object": _or_null(_mapping({"address": _TEXT, "etag": _TEXT})),
     "verdict": _or_null(_mapping({"verdict": _TEXT}, {"rating": _or_null(_RATING)})),
     "rendered_by": _or_null(_mapping({}, {"service": _TEXT_OR_NULL, "run_id": _TEXT_OR_NULL})),
 }

@@ -12,6 +12,7 @@ from batchrunner.job import Job, Media
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 
 _OF_STAGING = {"stage", "staged", "staged_bytes"}
+_OF_DELIVERY = {"deliver", "delivered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Egress:
     service is asked to fetch; url_hosts: their hosts, and buckets. variables: environment variables whose values are
     in the manifest. webhook: the host that gets the summary, None without a webhook. stage: the prefix in a bucket that
     gets staged inputs; staged, staged_bytes: these, each content counted once, whether it is there already or not.
+    deliver: the prefix in a bucket that gets clips and reports; delivered: how many clips of jobs are not there yet.
     """
 
     host: str
@@ -36,10 +38,13 @@ class Egress:
     stage: str = ""
     staged: int = 0
     staged_bytes: int = 0
+    deliver: str = ""
+    delivered: int = 0
 
     def as_facts(self) -> dict[str, Any]:
-        """Return the fields, JSON-ready; those of staging only if inputs are staged."""
-        return {name: value for name, value in asdict(self).items() if self.staged or name not in _OF_STAGING}
+        """Return the fields, JSON-ready; those of staging and delivery only if a run does that."""
+        unused = (set() if self.staged else _OF_STAGING) | (set() if self.deliver else _OF_DELIVERY)
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 def collect(

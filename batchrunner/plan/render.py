@@ -87,6 +87,10 @@ def _leaving(egress: Egress) -> list[str]:
         size = size_text(egress.staged_bytes)
         what = f"{count_text(egress.staged, 'local input')}, {size}, uploaded to {printable(egress.stage, 200)}"
         lines.append(f"{what}, except those that are there already; {host or 'the sandbox'} gets signed links")
+    if egress.deliver:
+        lines.append(
+            f"{count_text(egress.delivered, 'clip')} and the reports, copied to {printable(egress.deliver, 200)}"
+        )
     if egress.variables:
         lines.append(f"values of environment variables in the manifest: {_listed(egress.variables)}")
     if egress.webhook is not None:

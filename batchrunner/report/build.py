@@ -52,6 +52,7 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         owners_of(snapshot.entries, snapshot.records),
         verdicts or {},
         snapshot.runs or (run,),
+        settings.get("deliver") or "",
     )
     named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
     known = [record for record in named.values() if record is not None]

@@ -65,6 +65,7 @@ def closing(
     if report["earlier_jobs"]:
         number = count_text(len(report["earlier_jobs"]), "generation")
         block.text("earlier", f"{number} for jobs that the manifest no longer contains")
+    _bucket(block, report)
     marked = _clips(block, report)
     for path in files:
         block.text("report", printable(path).replace(" ", _FIXED))
@@ -197,6 +198,15 @@ def _names(cause: Cause, marks: Marks, most: int) -> str:
     names = [printable(short.get(name, name), _NAME_MOST).replace(" ", _FIXED) for name in cause.ids[:_NAMES]]
     unnamed = f" and {cause.jobs - _NAMES:,} more" if cause.jobs > _NAMES else ""
     return ", ".join(names) + unnamed
+
+
+def _bucket(block: _Block, report: Mapping[str, Any]) -> None:
+    """Say where the clips are, if they are in a bucket."""
+    settings = report["settings"]
+    if settings.get("deliver"):
+        also = " and in the run directory" if settings.get("keep_local", True) else ""
+        clips = count_text(report["totals"]["succeeded"], "clip")
+        block.text("bucket", f"{clips} in {printable(settings['deliver'], _NAME_MOST)}{also}")
 
 
 def _clips(block: _Block, report: Mapping[str, Any]) -> int:

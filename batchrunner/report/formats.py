@@ -170,6 +170,7 @@ _COLUMNS_AFTER_INPUTS = (
     ),
     Column("run_id", "the run that submitted the clip's generation", _key("rendered_by", "run_id")),
     Column("price_basis", "where the price of the estimate comes from", _key("estimate", "basis")),
+    Column("object", "the address of the clip's copy in the bucket, or empty", _key("object", "address")),
 )
 
 

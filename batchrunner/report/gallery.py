@@ -184,6 +184,8 @@ def details(job: dict[str, Any]) -> dict[str, Any]:
             )
         )
         rows.append(("SHA-256", job["sha256"]))
+        if job["object"] is not None:
+            rows.append(("In the bucket", f"{job['object']['address']}, ETag {job['object']['etag']}"))
         if job["synthetic_marks"] is not None:
             rows.append(("Synthetic marks", ", ".join(job["synthetic_marks"]) or "none"))
     if verdict := job.get("verdict"):

@@ -40,6 +40,11 @@ _WHY: Mapping[str, Problem] = {
         "failed", "failed for an unknown reason", "Run the same command with --retry-failed to submit it again."
     ),
 }
+_UNDELIVERED = Problem(
+    "not_delivered",
+    "its clip is not in the bucket yet",
+    "Run the same command again: it is copied to the bucket, and not paid for again.",
+)
 _UNSELECTED = Problem(NOT_SELECTED, "was not selected with --only", "Run the same command without --only.")
 _WHY_OPEN: Mapping[str, Problem] = {
     "pending": Problem(
@@ -59,7 +64,8 @@ class RowContext:
 
     only: ids and patterns of the jobs that the run chose; () for all. actions: what to do about marks, by kind. owners:
     fingerprint and id of the first job with a clip, by `clip_keys`. verdicts: by the row's id and the clip's SHA-256.
-    runs: all runs, oldest first. seen: a cache of expectations and estimates, because many jobs are similar.
+    runs: all runs, oldest first. deliver: the place in a bucket to which the run copies clips, or "". seen: a cache of
+    expectations and estimates, because many jobs are similar.
     """
 
     run: Run
@@ -70,6 +76,7 @@ class RowContext:
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     verdicts: Mapping[tuple[str, str], "Verdict"] = field(default_factory=dict)
     runs: Sequence[Run] = ()
+    deliver: str = ""
     seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected_s(self, job: Job) -> float | int | None:
@@ -277,6 +284,16 @@ def _synthetic_marks(row: Row) -> list[str] | None:
     return None if found is None else list(found)
 
 
+def _object(row: Row) -> dict[str, Any] | None:
+    """Return the clip's copy in the bucket; None if there is none. A former job has the one of its last name."""
+    objects = (row.result.objects if row.result is not None else None) or {}
+    ending = f"/{row.entry.file}" if row.entry is not None else ""
+    named = [address for address in objects if address.endswith(ending)]
+    if row.entry is not None and row.context.deliver:
+        named = [address for address in named if address == f"{row.context.deliver.rstrip('/')}{ending}"]
+    return {"address": named[-1], "etag": objects[named[-1]]} if named else None
+
+
 def _verdict(row: Row) -> dict[str, Any] | None:
     """Return the verdict on the clip; None if there is none, or if it was withdrawn without a remark."""
     found = row.result and row.context.verdicts.get((row.named.id, row.result.sha256))
@@ -319,6 +336,8 @@ def _error(row: Row) -> dict[str, Any] | None:
     usual = _WHY[state]
     if state == "pending" and row.entry is not None and not selects(row.entry.id, row.entry.base, row.context.only):
         usual = _UNSELECTED
+    elif state == "in_flight" and row.context.deliver and row.record.result is not None:
+        usual = _UNDELIVERED
     elif run.finished_at is None:
         usual = _WHY_OPEN.get(state, usual)
     elif run.stopped and state in ("pending", "in_flight"):
@@ -380,6 +399,7 @@ EarlierRow.KEYS = {
     "height_px": _of_result("height_px"),
     "duration_s": _of_result("duration_s"),
     "warnings": lambda row: list(row.result.warnings) if row.result else [],
+    "object": _object,
     "synthetic_marks": _synthetic_marks,
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},

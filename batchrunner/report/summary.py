@@ -37,6 +37,8 @@ def outline(
     states = _shown(counts.states, run)
     listed = [*counts.listed, *((entry, record) for entry, record, _ in counts.plain)]
     records = {record.job.fingerprint: record for _, record in listed}
+    only, deliver = settings.get("only") or (), settings.get("deliver") or ""
+    context = RowContext(run, Prices({}), Forecast(), only, deliver=deliver)
     total = sum((spend_of_group(item.sum, item.number) for item in counts.every), Spend())
     return {
         **head(run, settings, version, counts.first_submitted_at),
@@ -50,9 +52,7 @@ def outline(
             **money(total, settings, _overrun(counts)),
             "settle_command": settle_command(run, total, settings, counts.charges),
         },
-        "jobs": rows(
-            [entry for entry, _ in listed], records, RowContext(run, Prices({}), Forecast(), settings.get("only") or ())
-        ),
+        "jobs": rows([entry for entry, _ in listed], records, context),
         "clips": _clips(run, settings, clips, verdicts or {}),
         "group_sizes": {entry.id: number for entry, _, number in counts.plain},
         "earlier_jobs": range(sum(number for state, number in _shown(counts.earlier, run).items() if state in EARLIER)),

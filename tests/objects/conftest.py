@@ -157,3 +157,21 @@ def digests(server: Server, prefix: str, bucket: str = BUCKET) -> dict[str, str]
         return found
 
     return asyncio.run(read())
+
+
+def put(server: Server, key: str, content: bytes, bucket: str = BUCKET) -> None:
+    """Write an object as somebody else does."""
+    import obstore
+
+    obstore.put(server.open(bucket)._store, key, content)
+
+
+def remove(server: Server, *keys: str, bucket: str = BUCKET) -> None:
+    """Remove objects."""
+
+    async def delete() -> None:
+        objects = server.open(bucket)
+        for key in keys:
+            await objects.delete(key)
+
+    asyncio.run(delete())

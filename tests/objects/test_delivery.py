@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from tests.conftest import MEDIA
-from tests.objects.conftest import ADMIN, Server, digests
+from tests.conftest import MEDIA, ROOT
+from tests.objects.conftest import ADMIN, Server, digests, put, remove
 from tests.soak.processes import call
 
 MANIFEST = """
@@ -77,3 +82,118 @@ def test_clips_and_reports_are_in_the_bucket_and_no_secret_is_written(batch: Bat
     texts += [path.read_bytes() for path in sorted(batch.folder.rglob("*")) if path.is_file()]
     for secret in (*ADMIN, "X-Amz-Signature", "X-Amz-Credential"):
         assert not [text[:100] for text in texts if secret.encode() in text]
+
+
+def test_without_local_files_verify_and_export_read_the_bucket(batch: Batch, server: Server) -> None:
+    done = batch.run("--keep-local", "no")
+    assert done.returncode == 0, done.stderr
+    assert f"2 clips in s3://clips/{batch.prefix}/" in done.stdout + done.stderr
+    assert list(batch.output.glob("*.mp4")) == []
+    rows = batch.report["jobs"]
+    assert {row["object"]["address"] for row in rows} == {f"s3://clips/{batch.prefix}/{row['file']}" for row in rows}
+    page = (batch.output / "report.html").read_text()
+    assert "data:image/webp" in page, "the pictures were made before the files were freed"
+    assert f"s3://clips/{batch.prefix}/" in page
+
+    plan = batch.call("plan", "batch.yaml", "--allow-bucket", "clips")
+    assert "2 done" in plan.stdout
+    refused = batch.call("verify", "output/delivered")
+    assert refused.returncode == 2
+    assert "--allow-bucket s3://clips" in refused.stderr
+    good = batch.call("verify", "output/delivered", "--allow-bucket", "clips")
+    assert good.returncode == 0, good.stdout + good.stderr
+
+    export = ("export", "output/delivered", "set", "--format", "folder")
+    assert "--allow-bucket s3://clips" in batch.call(*export).stderr
+    exported = batch.call(*export, "--allow-bucket", "clips")
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    clips = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (batch.folder / "set").rglob("*.mp4")}
+    assert {row["sha256"] for row in rows} <= clips
+    assert not (batch.folder / "set.fetched").exists()
+
+    again = batch.run("--keep-local", "no")
+    assert again.returncode == 0, again.stderr
+    assert batch.accepted == 2
+    assert list(batch.output.glob("*.mp4")) == []
+
+    replaced = f"{batch.prefix}/{rows[0]['file']}"
+    put(server, replaced, b"another content")
+    bad = batch.call("verify", "output/delivered", "--allow-bucket", "clips")
+    assert bad.returncode == 1
+    assert "another content than the clip that was delivered" in bad.stdout
+
+
+def test_an_object_of_somebody_else_stays_and_the_clip_is_not_lost(batch: Batch, server: Server) -> None:
+    plan = json.loads(batch.call("plan", "batch.yaml", "--json", "--allow-bucket", "clips").stdout)
+    names = [row["id"] for row in plan["jobs"]]
+    assert plan["egress"]["delivered"] == 2
+    put(server, f"{batch.prefix}/{names[0]}.mp4", b"foreign")
+    put(server, f"{batch.prefix}/report.json", b"{}")
+    stopped = batch.run()
+    assert stopped.returncode == 5, stopped.stderr
+    assert "another content" in stopped.stdout + stopped.stderr
+    assert "report.json is not of this batch" in stopped.stdout + stopped.stderr
+    assert batch.objects[f"{names[0]}.mp4"] == hashlib.sha256(b"foreign").hexdigest()
+    assert (batch.output / f"{names[0]}.mp4").exists()
+    remove(server, f"{batch.prefix}/{names[0]}.mp4", f"{batch.prefix}/report.json")
+    done = batch.run()
+    assert done.returncode == 0, done.stderr
+    assert batch.accepted == 2
+    assert {row["file"]: row["sha256"] for row in batch.report["jobs"]}.items() <= batch.objects.items()
+
+
+def test_a_changed_row_keeps_its_name_and_the_former_clip_is_kept(batch: Batch) -> None:
+    manifest = batch.folder / "batch.yaml"
+    row = "deliver: s3://clips/{}/\njobs: [{{id: a, video: bunny.mp4, image: hopper.jpg, resolution: {}}}]\n"
+    head = "version: 1\nname: delivered\nprovider: sandbox\npoll_interval: 200ms\n"
+    manifest.write_text(head + row.format(batch.prefix, "480p"))
+    assert batch.run("--keep-local", "no").returncode == 0
+    former = batch.report["jobs"][0]["sha256"]
+    manifest.write_text(head + row.format(batch.prefix, "720p"))
+    done = batch.run("--keep-local", "no")
+    assert done.returncode == 0, done.stderr
+    changed = batch.report["jobs"][0]["sha256"]
+    assert changed != former
+    assert batch.objects["a.mp4"] == changed
+    assert batch.objects[f".kept/{former}.mp4"] == former
+
+
+def test_a_store_that_is_down_leaves_the_clips_in_the_run_directory(batch: Batch) -> None:
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    stopped = batch.run("--outage-wait", "1s", **nowhere)
+    assert stopped.returncode == 5, stopped.stderr
+    assert batch.report["stop_kind"] == "bucket_unreachable"
+    assert {row["error"]["kind"] for row in batch.report["jobs"]} == {"not_delivered"}
+    assert len(list(batch.output.glob("*.mp4"))) == 2
+    assert "not copied to the bucket" in stopped.stdout + stopped.stderr or "could not be copied" in stopped.stderr
+    done = batch.run()
+    assert done.returncode == 0, done.stderr
+    assert batch.accepted == 2
+    assert {row["file"]: row["sha256"] for row in batch.report["jobs"]}.items() <= batch.objects.items()
+
+
+@pytest.mark.slow
+def test_killed_processes_lose_nothing_and_pay_for_nothing_twice(batch: Batch) -> None:
+    manifest = batch.folder / "batch.yaml"
+    manifest.write_text(manifest.read_text().replace("480p", "[480p, 720p]"))
+    run = ("run", "batch.yaml", "--allow-bucket", "clips", "--keep-local", "no", "--faults", "quick.yaml", "--quiet")
+    argv = (sys.executable, "-m", "batchrunner", *run)
+    environment = {**os.environ, **batch.variables, "PYTHONPATH": str(ROOT)}
+    chance = Random(1)
+    kills = 0
+    while kills < 12:
+        with subprocess.Popen(argv, cwd=batch.folder, env=environment, stderr=subprocess.PIPE) as process:
+            try:
+                process.wait(0.8 + chance.random())
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+    assert kills > 2
+    done = batch.run("--keep-local", "no")
+    assert done.returncode == 0, done.stderr
+    rows = batch.report["jobs"]
+    assert batch.accepted == len(rows) == 4
+    clips = {name: digest for name, digest in batch.objects.items() if name.endswith(".mp4")}
+    assert clips == {row["file"]: row["sha256"] for row in rows}
+    assert list(batch.output.glob("*.mp4")) == []

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from batchrunner.errors import LocalFault
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.store import Access, Objects, open_store
+from batchrunner.storage.objects.store import Access, open_store
 
 _T = TypeVar("_T")
 
@@ -20,26 +20,24 @@ class ObjectReader:
 
     def __init__(self, access: Callable[[], Access]) -> None:
         self._access = access
-        self._stores: dict[str, Objects] = {}
 
-    def read_into(self, address: str, etag: str, file: BinaryIO) -> str:
+    def require_allowed(self, address: str) -> None:
+        """Raise UsageError if the user does not allow the bucket of an address."""
+        self._access().allowed.check(ObjectAddress.parse(address))
+
+    def read_into(self, address: str, file: BinaryIO) -> str:
         """Write an object to an open file and return its SHA-256. Raises CallError, UsageError."""
         place = ObjectAddress.parse(address)
-        objects = self._open(place)
-        return blocking(lambda: objects.download(place.key, file, etag or None))
+        objects = open_store(place, self._access())  # of its own: threads read at the same time
+        return blocking(lambda: objects.download(place.key, file))
 
-    def fetch(self, address: str, etag: str, sha256: str, path: Path) -> None:
+    def fetch(self, address: str, sha256: str, path: Path) -> None:
         """Write an object to the file `path`. Raises LocalFault for another content, CallError, UsageError, OSError."""
         with path.open("wb") as file:
-            found = self.read_into(address, etag, file)
+            found = self.read_into(address, file)
         if found != sha256:
             path.unlink()
             raise LocalFault("object_differs", f"{address} has another content than the clip that was delivered")
-
-    def _open(self, address: ObjectAddress) -> Objects:
-        if address.place not in self._stores:
-            self._stores[address.place] = open_store(address, self._access())
-        return self._stores[address.place]
 
 
 def spooled(write: Callable[[BinaryIO], Coroutine[Any, Any, str]], sha256: str) -> BinaryIO:
