@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _recovered(
 
 
 def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> salvage.Remains:
-    """Return the facts in report.json: clips that still match their checksum, and generations in flight."""
+    """Return the facts in report.json: clips with their checksum or in a bucket, and generations in flight."""
     reported = _report_jobs(rundir.path / "report.json")
     remains = salvage.Remains(runs=[run], retakes=_reported_retakes(entries, reported))
     for entry in with_retakes(entries, remains.retakes):
@@ -98,12 +99,13 @@ def _reported_remains(rundir: RunDir, entries: Sequence[Entry], run: Run) -> sal
         if row.get("state") == "in_flight":
             remains.records[entry.job.fingerprint] = record
         elif row.get("state") == "succeeded" and row.get("file") == entry.file:
-            result = _matching_clip(rundir.path / entry.file, row)
+            file = _matching_clip(rundir.path / entry.file, row)
+            result = _with_object(file, row)
             if result is not None:
                 done = Record(entry.job, State.SUCCEEDED, (attempt,), None, result).with_attempt(outcome="succeeded")
                 remains.records[entry.job.fingerprint] = done
-                placed = PlacedFile(entry.job.fingerprint, result.sha256, result.size_bytes)
-                remains.files[entry.file] = placed
+            if file is not None:
+                remains.files[entry.file] = PlacedFile(entry.job.fingerprint, file.sha256, file.size_bytes)
     return remains
 
 
@@ -129,6 +131,16 @@ def _report_jobs(path: Path) -> Mapping[str, Mapping[str, Any]]:
         return {str(job["fingerprint"]): job for job in jobs}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
+
+
+def _with_object(file: Result | None, row: Mapping[str, Any]) -> Result | None:
+    """Return a clip with its copy in the bucket; None without either. A run compares the copy with the bucket."""
+    found, sha256, size_bytes = row.get("object"), row.get("sha256"), row.get("bytes")
+    values = (found.get("address"), found.get("etag"), sha256) if isinstance(found, dict) else (None,)
+    if not all(isinstance(value, str) for value in values) or not isinstance(size_bytes, int):
+        return file
+    address, etag, digest = map(str, values)
+    return replace(file or Result(size_bytes, digest), objects={address: etag})
 
 
 def _matching_clip(path: Path, row: Mapping[str, Any]) -> Result | None:

@@ -152,6 +152,8 @@ def _unusable(rundir: RunDir, entry: Entry, result: Result) -> str:
         with RunDirectoryClips(rundir).open(entry.file) as file:
             size_bytes = file.seek(0, 2)
     except FileNotFoundError:
+        if result.objects:  # only the bucket has it
+            return ""
         return f"{entry.file} is missing; run the batch again to fetch it, at no charge"
     except OSError as error:
         return f"{entry.file} cannot be read: {error.strerror or error}"

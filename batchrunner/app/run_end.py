@@ -87,7 +87,7 @@ async def finish(
         if run.exit_status not in EXIT_STATUSES.values():
             run = replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
     if bucket is not None and written:
-        run = await _finish_bucket(bucket, setup.rundir, journal.mark.journal_id, run, bus)
+        run = await _finish_bucket(bucket, setup.rundir, run, bus)
     snapshot = replace(_snapshot(setup, journal, records), run=run)
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
     lines = VerdictLines(setup.rundir.path)
@@ -102,7 +102,7 @@ async def finish(
     return status
 
 
-async def _finish_bucket(bucket: BucketStore, rundir: RunDir, owner: str, run: Run, bus: EventBus) -> Run:
+async def _finish_bucket(bucket: BucketStore, rundir: RunDir, run: Run, bus: EventBus) -> Run:
     """Copy the reports to the bucket, and free the files that the user does not want to keep. Return the run.
 
     The reports in the run directory stay. If they cannot be copied, a person has to act.
@@ -110,7 +110,7 @@ async def _finish_bucket(bucket: BucketStore, rundir: RunDir, owner: str, run: R
     signalled = run.exit_status in EXIT_STATUSES.values()
     try:
         async with asyncio.timeout(_SIGNALLED_COPY_S if signalled else _COPY_S):
-            await bucket.put_reports([rundir.path / name for name in writer.NAMES], owner)
+            await bucket.put_reports([rundir.path / name for name in writer.NAMES], run.name)
         await bucket.release_all()
     except (CallError, TimeoutError) as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else error.message

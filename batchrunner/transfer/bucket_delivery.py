@@ -7,6 +7,7 @@ run directory is freed only after the record is stored, and only if the user wan
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ from batchrunner.transfer.downloader import Fetched
 KEPT = ".kept"  # below the prefix: clips whose name now means another job
 _TYPES = {".json": "application/json", ".html": "text/html; charset=utf-8", ".csv": "text/csv; charset=utf-8"}
 _CLIP_TYPE = "video/mp4"
+_WAITS = (
+    "The clip is in the run directory. It is copied as soon as the bucket can be reached; it is not paid for again."
+)
 _NO_COPY = {"object_missing", "input_changed"}  # the object is gone, or has another content
 
 
@@ -192,8 +196,9 @@ class BucketStore:
         if record.state is State.SUCCEEDED and record.result is not None and self._has_all(record.job, record.result):
             await self._local.free(record.job, record.result)
 
-    async def put_reports(self, paths: Iterable[Path], owner: str) -> None:
-        """Copy the batch's reports to the bucket. They replace earlier ones of the same owner. Raises CallError."""
+    async def put_reports(self, paths: Iterable[Path], batch: str) -> None:
+        """Copy a batch's reports to the bucket. They replace those of a batch of the same name. Raises CallError."""
+        owner = hashlib.sha256(batch.encode()).hexdigest()[:32]
         with _as_faults():
             for path in paths:
                 address = self._target.address(path.name)
@@ -329,9 +334,11 @@ class BucketStore:
 
 @contextmanager
 def _as_faults() -> Iterator[None]:
-    """Turn errors of settings and files into errors of calls."""
+    """Turn errors of settings and files into errors of calls, with hints for a clip that is in the run directory."""
     try:
         yield
+    except NetworkFault as fault:
+        raise NetworkFault(fault.kind, fault.message, _WAITS, retry_after_s=fault.retry_after_s) from None
     except UsageError as error:
         raise LocalFault("bucket_refused", error.message, error.hint) from None
     except OSError as error:

@@ -179,7 +179,7 @@ def test_killed_processes_lose_nothing_and_pay_for_nothing_twice(batch: Batch) -
     argv = (sys.executable, "-m", "batchrunner", "run", "batch.yaml", *options)
     environment = {**os.environ, **batch.variables, "PYTHONPATH": str(ROOT)}
     chance = Random(1)
-    for _ in range(10):
+    for _ in range(5):
         with subprocess.Popen(argv, cwd=batch.folder, env=environment, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for _ in range(chance.randint(3, 20)):  # it is killed after so many events

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,17 +33,21 @@ REFUSED = LocalFault("bucket_refused", "the bucket s3://clips refuses this acces
 
 @dataclass
 class Delivery(Simulation):
-    """A simulation that delivers to a bucket. rename: changes the ids of the manifest's entries."""
+    """A simulation that delivers to a bucket. rename: changes the ids of the entries. recover: as the flag."""
 
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
     rename: Callable[[str], str] = str
+    recover: bool = False
 
     def _setup(self, **flags: object) -> Setup:
         setup = super()._setup(**{"deliver": "s3://clips/results/", **flags})
         entries = tuple(replace(entry, id=self.rename(entry.id)) for entry in setup.batch.entries)
         self.entries = entries
         return replace(
-            setup, batch=replace(setup.batch, entries=entries), access=lambda: Access(AllowedBuckets.of(["clips"]), {})
+            setup,
+            batch=replace(setup.batch, entries=entries),
+            access=lambda: Access(AllowedBuckets.of(["clips"]), {}),
+            recover=self.recover,
         )
 
     def check_bucket(self) -> None:
@@ -215,5 +220,19 @@ def test_a_batch_whose_clips_are_only_in_a_bucket_does_not_run_without_it(
             await delivery.run(die=False, deliver=None)
         assert await delivery.run(die=False, keep_local="on") == 0
         assert len(delivery.clips) == 38, "the clips are copied back"
+
+    simulate(tmp_path, monkeypatch, 1, scenario)
+
+
+def test_a_recovery_finds_the_clips_in_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(delivery: Delivery) -> None:
+        assert await delivery.until_over(deaths=0, keep_local="off") == 0
+        calls = len(delivery.studio.calls)
+        shutil.rmtree(delivery.rundir.internal_dir)
+        delivery.recover = True
+        assert await delivery.run(die=False, keep_local="off") == 0
+        delivery.check_bucket()
+        assert not [path for _, path in delivery.studio.calls[calls:] if path.endswith(".mp4")]
+        assert sorted(delivery.paid().values()) == [1] * JOBS
 
     simulate(tmp_path, monkeypatch, 1, scenario)

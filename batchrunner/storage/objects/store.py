@@ -24,7 +24,7 @@ MOST_CONDITIONAL_BYTES = 64_000_000  # larger files are sent in several requests
 _PIECE_BYTES = 8 << 20
 _CONNECT = timedelta(seconds=5)
 _ANSWER = timedelta(seconds=60)  # one request that reads
-_UPLOAD = timedelta(minutes=20)  # one request that writes, of at most MOST_CONDITIONAL_BYTES
+_UPLOAD = timedelta(minutes=20)  # one request that writes at most MOST_CONDITIONAL_BYTES, or reads a whole object
 _ONE_WEEK = timedelta(seconds=LONGEST_LINK_S)
 _OWNER = "batch"  # the attribute with the owner of a report
 _INSTALL = "pip install 'batchrunner[s3]'"
@@ -246,7 +246,7 @@ class Objects:
         digest = hashlib.sha256()
         options: Any = {"if_match": etag} if etag else {}
         with _mapped(self._at(key)):
-            found = await self._library.get_async(self._store, key, options=options)
+            found = await self._library.get_async(self._uploads, key, options=options)  # with time for a large object
             async for piece in found.stream(min_chunk_size=_PIECE_BYTES):
                 digest.update(piece)
                 await asyncio.to_thread(file.write, piece)

@@ -13,7 +13,7 @@ from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.outcomes import NextStep
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.poll_history import PollHistories
-from batchrunner.engine.ports import Dependencies, Inputs, ReadyInputs
+from batchrunner.engine.ports import Bucket, Dependencies, Inputs, ReadyInputs
 from batchrunner.engine.steps import deliver, poll, submit
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.errors import CallError, LocalFault
@@ -114,6 +114,7 @@ class Stepping:
         clips: Clips | None = None,
         clock: VirtualClock | None = None,
         inputs: Inputs | None = None,
+        bucket: Bucket | None = None,
         **policy: Any,
     ) -> None:
         self.fingerprint = record.job.fingerprint
@@ -131,6 +132,7 @@ class Stepping:
             announce=self.announced.append,
             ids=lambda name: (name,),
             inputs=inputs or ReadyInputs(),
+            bucket=bucket,
         )
         bounds = Policy(**({"concurrency": 1, "poll_interval_s": 15.0} | policy))
         self.queue = JobQueue(1)
@@ -151,13 +153,15 @@ class Stepping:
         return self.context.records[self.fingerprint]
 
     def take(self, step: str, after_s: float = 15.0) -> NextStep:
-        """Make a step ``submit``, ``poll`` or ``download`` after so many seconds."""
+        """Make a step ``submit``, ``poll``, ``download`` or ``deliver`` after so many seconds."""
         self.clock.at_s += after_s
         breaker_generation = self.context.calls.enter(step)
         if step == "submit":
             return asyncio.run(submit.submit(self.context, self.fingerprint, breaker_generation))
         if step == "poll":
             return asyncio.run(poll.poll(self.context, self.fingerprint, breaker_generation))
+        if step == "deliver":
+            return asyncio.run(deliver.copy_to_bucket(self.context, self.fingerprint, breaker_generation))
         return asyncio.run(deliver.download(self.context, self.fingerprint, URL, breaker_generation))
 
     def answer_another(self, call: str) -> None:

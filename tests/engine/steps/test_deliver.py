@@ -1,18 +1,36 @@
 """The download step: a clip that cannot be downloaded is polled again, and never generated again."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from batchrunner.engine.outcomes import Finish, LeaveInFlight, PollAgain
+from batchrunner.engine.outcomes import CopyToBucket, Finish, LeaveInFlight, PollAgain
 from batchrunner.engine.steps import deliver
 from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
 from batchrunner.events import Fetching
-from batchrunner.job import Result, State
+from batchrunner.job import Job, Record, Result, State
 from tests.conftest import make_record
 from tests.engine.steps.stepping import Clips, Stepping
 
 RESULT = Result(5_000_000, "ab" * 32, 480, 480, 2.0)
+
+
+class Bucket:
+    """A bucket that raises or returns what a test says."""
+
+    def __init__(self, *replies: CallError | Result | None) -> None:
+        self.replies = list(replies)
+        self.released: list[Record] = []
+
+    async def publish(self, _: Job, result: Result) -> Result | None:
+        reply = self.replies.pop(0)
+        if isinstance(reply, CallError):
+            raise reply
+        return reply
+
+    async def release(self, record: Record) -> None:
+        self.released.append(record)
 
 
 def downloading(error: CallError) -> Stepping:
@@ -73,3 +91,62 @@ def test_progress_is_announced_twice_a_second_at_most() -> None:
         on_progress(received_bytes, 1000)
     received = [event.received_bytes for event in stepping.announced if isinstance(event, Fetching)]
     assert received == [200, 500, 800]
+
+
+COPIED = replace(RESULT, objects={"s3://clips/a.mp4": "etag"})
+UNREACHABLE = NetworkFault("bucket_unreachable", "the store cannot be reached")
+
+
+def copying(*replies: CallError | Result | None) -> tuple[Stepping, Bucket]:
+    bucket = Bucket(*replies)
+    record = replace(make_record("a", State.IN_FLIGHT), result=RESULT)
+    return Stepping(record, bucket=bucket), bucket
+
+
+def test_a_job_succeeds_when_its_copy_is_confirmed_and_then_its_file_is_freed() -> None:
+    stepping, bucket = copying(COPIED)
+    assert stepping.take("deliver") == Finish()
+    assert stepping.record.state is State.SUCCEEDED
+    assert stepping.record.result is not None
+    assert stepping.record.result.objects == COPIED.objects
+    assert bucket.released == [stepping.record]
+
+
+def test_a_bucket_that_is_down_is_tried_again_and_the_job_stays_in_flight() -> None:
+    stepping, bucket = copying(UNREACHABLE, UNREACHABLE, COPIED)
+    assert stepping.take("deliver") == CopyToBucket(2.0)
+    assert isinstance(stepping.take("deliver"), CopyToBucket)
+    assert stepping.record.state is State.IN_FLIGHT
+    assert bucket.released == []
+    assert stepping.take("deliver") == Finish()
+
+
+def test_a_copy_that_fails_alone_is_left_for_the_next_run() -> None:
+    stepping, _ = copying(*[UNREACHABLE] * 12)
+    for _ in range(12):
+        step = stepping.take("deliver")
+        stepping.answer_another("deliver")
+    assert isinstance(step, LeaveInFlight)
+    assert "the next run copies it" in step.why
+    assert stepping.record.state is State.IN_FLIGHT
+
+
+def test_a_refusal_of_the_bucket_says_that_the_clip_is_safe() -> None:
+    stepping, _ = copying(LocalFault("bucket_refused", "the bucket refuses this access (403)"))
+    with pytest.raises(LocalFault, match="the clip is in the run directory, and is not paid for again"):
+        stepping.take("deliver")
+    assert stepping.record.state is State.IN_FLIGHT
+
+
+def test_a_clip_of_which_no_copy_is_left_is_downloaded_again() -> None:
+    stepping, _ = copying(None)
+    assert stepping.take("deliver") == PollAgain(0.0, over=True)
+
+
+@pytest.mark.parametrize("state", [State.IN_FLIGHT, State.SUCCEEDED])
+def test_with_a_bucket_a_clip_that_is_found_waits_for_its_copy(state: State) -> None:
+    stepping = Stepping(make_record("a", state), bucket=Bucket())
+    waiting = asyncio.run(deliver.settle(stepping.context, {stepping.fingerprint: RESULT}))
+    assert waiting == [stepping.fingerprint]
+    assert stepping.record.state is State.IN_FLIGHT
+    assert stepping.record.result == RESULT
