@@ -18,8 +18,8 @@ def load(folder: Path, settings: str, *buckets: str, name: str = "a", **flags: o
         (folder / media).write_bytes((MEDIA / media).read_bytes())
     (folder / "batch.yaml").write_text(MANIFEST.format(settings, name))
     environment = {"BATCHRUNNER_STATE": str(folder / "state")}
-    given = {"output": str(folder / "out"), **flags}
-    return prepare.load(folder / "batch.yaml", given, environment, buckets=buckets)
+    flags = {"output": str(folder / "out"), **flags}
+    return prepare.load(folder / "batch.yaml", flags, environment, buckets=buckets)
 
 
 def test_a_bucket_that_only_the_manifest_names_is_refused(tmp_path: Path) -> None:
