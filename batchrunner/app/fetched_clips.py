@@ -2,23 +2,26 @@
 
 The copies are beside the data set (``OUT.fetched``), each under the name of its content. A copy is complete when it has
 its name, so an export that was interrupted copies only the remaining clips. They are removed when the data set is
-complete.
+complete. Only new files are written, and only copies are removed.
 """
 
-import shutil
+import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.datasets.batches import Batch
-from batchrunner.errors import CallError
+from batchrunner.errors import CallError, UsageError
 from batchrunner.formatting import count_text, printable, size_text
 from batchrunner.storage import durable_files
 
 if TYPE_CHECKING:
     from batchrunner.storage.objects.blocking import ObjectReader
 
+_COPY = re.compile(r"[0-9a-f]{64}\.(mp4|part)")
 _MISSING = {"object_missing", "object_differs"}
 
 
@@ -47,8 +50,13 @@ def fetched_batches(
 
 
 def remove_fetched(folder: Path) -> None:
-    """Remove the copies."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove the copies, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        if not folder.is_symlink():
+            for path in folder.iterdir():
+                if _COPY.fullmatch(path.name):
+                    path.unlink()
+            folder.rmdir()
 
 
 def _only_in_bucket(batch: Batch, *, only_accepted: bool) -> Iterator[Mapping[str, Any]]:
@@ -66,12 +74,14 @@ def _fetch_all(
 ) -> dict[str, Path]:
     for row in wanted.values():
         objects.require_allowed(row["object"]["address"])
+    if folder.is_symlink():
+        raise UsageError(f"{printable(str(folder))} is a symbolic link", "Nothing was written. Remove the link.")
     fetched = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for sha256, row in wanted.items():
             path = folder / f"{sha256}.mp4"
-            if not path.exists():
+            if not _is_copy(path, row["bytes"]):
                 partial = path.with_suffix(".part")
                 try:
                     objects.fetch(row["object"]["address"], sha256, partial)
@@ -85,3 +95,12 @@ def _fetch_all(
     except OSError as error:
         raise durable_files.fault(error, f"clips could not be copied to {folder}") from error
     return fetched
+
+
+def _is_copy(path: Path, size_bytes: int) -> bool:
+    """Return whether `path` is a complete copy, as far as its size tells. The export compares its content."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == size_bytes

@@ -32,8 +32,9 @@ class ObjectReader:
         return blocking(lambda: objects.download(place.key, file))
 
     def fetch(self, address: str, sha256: str, path: Path) -> None:
-        """Write an object to the file `path`. Raises LocalFault for another content, CallError, UsageError, OSError."""
-        with path.open("wb") as file:
+        """Write an object to a new file. Raises LocalFault for another content, CallError, UsageError, OSError."""
+        path.unlink(missing_ok=True)  # it may be a link
+        with path.open("xb") as file:
             found = self.read_into(address, file)
         if found != sha256:
             path.unlink()
