@@ -5,9 +5,10 @@ Rule: a manifest alone cannot choose a bucket, and a batch whose clips are only 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from batchrunner.errors import UsageError
+from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Entry, Record, Snapshot
 from batchrunner.settings import Settings
 from batchrunner.storage.objects.address import ObjectAddress
@@ -56,8 +57,8 @@ def store_of(
 ) -> "BucketStore | None":
     """Return the store of a run that delivers to a bucket; None for another run.
 
-    before: the batch as the last run left it. Raises UsageError if its clips are only in a bucket, and this run has
-    none.
+    before: the batch as the last run left it. Raises UsageError if its clips are only in a bucket and this run has
+    none, or if the library for buckets is not installed.
     """
     settings, access = setup.settings, setup.access
     if settings.deliver is None or access is None:
@@ -79,6 +80,8 @@ def store_of(
         return not (setup.rundir.posters / poster_name(f"strip-{record.result.sha256}", SIZE_NAMES[0])).exists()
 
     prefix = ObjectAddress.parse(settings.deliver)
+    with suppress(LocalFault):  # the run says it, and fetches what is paid for
+        open_store(prefix, access())
     target = BucketTarget(prefix, lambda address: open_store(address, access()), settings.keep_local, is_needed)
     return BucketStore(cast("Store", local), setup.rundir, target)
 

@@ -193,8 +193,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         on_engine(engine)
         checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
-        if open_run.bucket is not None and open_run.bucket.obstacle is not None:
-            engine.stop(stop_for(open_run.bucket.obstacle))
+        _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
         own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
@@ -357,6 +356,14 @@ def _stop_without_disk_space(engine: Engine, disk_space: DiskSpaceGuard, records
     shortage = disk_space.lacks(states[State.IN_FLIGHT] + 1)
     if states[State.PENDING] and shortage:
         engine.stop(shortage)
+
+
+def _stop_without_bucket(engine: Engine, bucket: BucketStore | None, bus: EventBus, clock: Clock) -> None:
+    """Submit nothing if the bucket refuses at the start. What is paid for is fetched to the run directory."""
+    if bucket is not None and (fault := bucket.obstacle) is not None:
+        message = f"nothing is submitted, because clips cannot be delivered: {fault.message}. {fault.hint}".strip()
+        bus.publish(Noticed(clock.now(), (), message, urgent=True))
+        engine.stop(stop_for(fault))
 
 
 def _learned_durations(

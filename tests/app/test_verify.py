@@ -1,6 +1,7 @@
 """Verification reads, compares and decodes, and finds every difference from the records."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from batchrunner.app.verify import verify
+from batchrunner.errors import LocalFault
 from batchrunner.job import Record, Result, Snapshot, State
 from batchrunner.media.decoder_pool import Here
 from batchrunner.report import writer
@@ -145,3 +147,38 @@ def test_verify_needs_no_event_loop(rundir: RunDir, clip: bytes) -> None:
         return check(rundir, snapshot)
 
     assert asyncio.run(inside()) == check(rundir, snapshot)
+
+
+class Objects:
+    """Reads objects from memory."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = {f"s3://clips/{name}.mp4": content for name, content in objects.items()}
+
+    def require_allowed(self, address: str) -> None:
+        assert address == "s3://clips/"
+
+    def fetch(self, address: str, sha256: str, path: Path) -> None:
+        if address not in self.objects:
+            raise LocalFault("object_missing", f"there is no object {address}")
+        path.write_bytes(self.objects[address])
+        if hashlib.sha256(self.objects[address]).hexdigest() != sha256:
+            raise LocalFault("object_differs", f"{address} has another content")
+
+
+def test_copies_in_a_bucket_are_read_back_and_may_be_the_only_ones(rundir: RunDir, clip: bytes) -> None:
+    copies = {f"s3://clips/{name}.mp4": "etag" for name in ("a", "copy")}
+    snapshot = holding(rundir, clip, result_of(clip, objects=copies))
+    snapshot = replace(snapshot, run=replace(snapshot.run, settings_json=json.dumps({"deliver": "s3://clips/"})))
+
+    def found(**objects: bytes) -> dict[str, str]:
+        reader: Any = Objects(**objects)
+        return {item.name: item.message for item in verify(rundir, snapshot, Here(), reader)}
+
+    good = {"a.mp4": "", "s3://clips/a.mp4": "", "copy.mp4": "", "s3://clips/copy.mp4": ""}
+    assert found(a=clip, copy=clip) == good
+    assert found(a=clip) == good | {"s3://clips/copy.mp4": "there is no object s3://clips/copy.mp4"}
+    assert found(a=clip, copy=b"x") == good | {"s3://clips/copy.mp4": "s3://clips/copy.mp4 has another content"}
+    (rundir.path / "a.mp4").unlink()
+    (rundir.path / "copy.mp4").unlink()
+    assert found(a=clip, copy=clip) == {"s3://clips/a.mp4": "", "s3://clips/copy.mp4": ""}

@@ -24,6 +24,7 @@ from typing import NoReturn
 import pytest
 
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
+from batchrunner.storage.objects.blocking import blocking
 from batchrunner.storage.objects.store import Access, Objects, open_store
 
 ADMIN = ("AKIATESTADMIN00000001", "test-secret-of-the-admin-8d1f0c3a")
@@ -174,4 +175,4 @@ def remove(server: Server, *keys: str, bucket: str = BUCKET) -> None:
         for key in keys:
             await objects.delete(key)
 
-    asyncio.run(delete())
+    blocking(delete)  # also while the test has an event loop

@@ -139,3 +139,11 @@ def test_marks_and_rejected_clips_are_counted_and_can_be_reviewed() -> None:
 
 def test_a_batch_without_submissions_has_spent_nothing() -> None:
     assert "money               nothing spent\n" in text(report(record("a", State.PENDING), run=STOPPED))
+
+
+@pytest.mark.parametrize(("keep_local", "where"), [(True, " and in the run directory"), (False, "")])
+def test_the_place_of_the_clips_in_a_bucket_is_named(keep_local: bool, where: str) -> None:
+    settings = json.dumps({"deliver": "s3://clips/results/", "keep_local": keep_local})
+    run = replace(RUN, exit_status=0, settings_json=settings)
+    lines = text(report(record("a", State.SUCCEEDED), run=run)).splitlines()
+    assert f"bucket              1 clip in s3://clips/results/{where}" in lines

@@ -64,6 +64,7 @@ class Delivery(Simulation):
             result = snapshot.records[row["fingerprint"]].result
             assert result is not None
             assert f"s3://clips/results/{row['file']}" in (result.objects or {})
+            assert row["object"]["address"] == f"s3://clips/results/{row['file']}"
         for name in ("report.json", "results.csv", "report.html"):
             assert self.bucket.objects[f"results/{name}"] == (self.rundir.path / name).read_bytes()
 
@@ -122,6 +123,7 @@ def test_a_bucket_that_is_down_fails_no_job_and_the_next_run_copies_the_clips(
         delivery.bucket.before_call = down
         assert await delivery.run(die=False, keep_local="off", outage_wait="1h") == 5
         assert {row["state"] for row in delivery.report["jobs"]} == {"in_flight"}
+        assert {row["error"]["kind"] for row in delivery.report["jobs"]} == {"not_delivered"}
         run = delivery.report["runs"][-1]
         assert run["stop_kind"] == "bucket_unreachable"
         assert "the store of s3://clips cannot be reached" in run["stopped"]
