@@ -68,6 +68,7 @@ class BucketStore:
         self._records: Mapping[str, Record] = {}
         self._owners: dict[str, dict[str, str]] = {}  # address, ETag: fingerprint
         self._known: dict[str, ObjectState] | None = None  # None: not known
+        self._compared: set[tuple[str, str]] = set()  # addresses and ETags
         self._stores: dict[str, Objects] = {}
         self._waiting: set[str] = set()  # clips whose files are to be freed
         self._moving = asyncio.Lock()
@@ -128,6 +129,7 @@ class BucketStore:
 
     async def _settle(self, record: Record, result: Result, found: dict[str, Result | None]) -> None:
         fingerprint = record.job.fingerprint
+        await self._compare(result)
         has_any = self._has_any(result)
         if record.state is State.IN_FLIGHT:
             if has_any:
@@ -230,7 +232,21 @@ class BucketStore:
         if self._known is None or not address.startswith(f"{str(self._target.prefix).rstrip('/')}/"):
             return True
         state = self._known.get(address)
-        return state is not None and state.size == result.size_bytes and _etag(state) == etag
+        if state is None or state.size != result.size_bytes:
+            return False
+        return (address, etag) in self._compared or _etag(state) == etag
+
+    async def _compare(self, result: Result) -> None:
+        """Ask for the objects that the list has with another ETag: some stores list another one than the object has."""
+        for address, etag in (result.objects or {}).items():
+            state = (self._known or {}).get(address)
+            if state is None or self._is_present(address, result) or state.size != result.size_bytes:
+                continue
+            with suppress(CallError), _as_faults():
+                place = ObjectAddress.parse(address)
+                found = await self._open(place).head(place.key)
+                if found is not None and _etag(found) == etag:
+                    self._compared.add((address, etag))
 
     def _has_any(self, result: Result) -> bool:
         kept = (self._known or {}).get(str(self._target.address(_kept(result))))
@@ -257,6 +273,7 @@ class BucketStore:
             raise
         if self._known is not None:
             self._known[str(address)] = state
+        self._compared.add((str(address), _etag(state)))
         return state
 
     async def _make_way(self, address: ObjectAddress, result: Result) -> None:
@@ -350,7 +367,7 @@ def _kept(result: Result) -> str:
 
 
 def _etag(state: ObjectState) -> str:
-    return state.etag or state.version or ""
+    return state.etag or state.version or ""  # with its quotes: it is sent back as it is
 
 
 def _is_file(path: Path) -> bool:

@@ -68,7 +68,7 @@ def batch(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Bat
 def test_clips_and_reports_are_in_the_bucket_and_no_secret_is_written(batch: Batch) -> None:
     refused = batch.call("plan", "batch.yaml")
     assert "--allow-bucket s3://clips" in refused.stderr
-    done = batch.run()
+    done = batch.run("--stage", f"s3://clips/{batch.prefix}-staged/", "--stage-above", "0")
     assert done.returncode == 0, done.stderr
     rows = batch.report["jobs"]
     assert {row["file"]: row["sha256"] for row in rows}.items() <= batch.objects.items()

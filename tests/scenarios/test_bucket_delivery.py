@@ -238,3 +238,20 @@ def test_a_recovery_finds_the_clips_in_the_bucket(tmp_path: Path, monkeypatch: p
         assert sorted(delivery.paid().values()) == [1] * JOBS
 
     simulate(tmp_path, monkeypatch, 1, scenario)
+
+
+@pytest.mark.parametrize("keep_local", ["on", "off"])
+def test_a_store_that_lists_other_etags_gets_each_clip_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_local: str
+) -> None:
+    async def scenario(delivery: Delivery) -> None:
+        delivery.bucket.lists_other_etags = True
+        assert await delivery.run(die=False, keep_local=keep_local) == 0
+        objects = {key: content for key, content in delivery.bucket.objects.items() if key.endswith(".mp4")}
+        assert await delivery.run(die=False, keep_local=keep_local) == 0
+        delivery.check_bucket()
+        assert objects.items() <= delivery.bucket.objects.items()
+        assert sorted(delivery.paid().values()) == [1] * JOBS
+        assert sum(path.endswith(".mp4") for _, path in delivery.studio.calls) == JOBS, "each clip is fetched once"
+
+    simulate(tmp_path, monkeypatch, 1, scenario)

@@ -1,6 +1,7 @@
 """A bucket in memory with the calls of `batchrunner.storage.objects.store.Objects`, for tests.
 
 before_call: called with the name of each call and its key, before the call and after each change; it may raise.
+lists_other_etags: a list has other ETags than the reply to a HEAD.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ class MemoryBucket:
         self.objects: dict[str, bytes] = {}
         self.owners: dict[str, str] = {}
         self.puts: list[str] = []
+        self.lists_other_etags = False
         self.before_call: Callable[[str, str], None] = lambda *_: None
 
     async def _call(self, name: str, key: str) -> None:
@@ -70,7 +72,7 @@ class MemoryBucket:
         for key in list(self.objects):
             state = self._state(key)
             if key.startswith(f"{prefix}/") and state is not None:
-                yield key, state
+                yield key, ObjectState(state.size, '"other"') if self.lists_other_etags else state
 
     async def delete(self, key: str) -> None:
         await self._call("delete", key)
