@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from batchrunner.errors import CallError, LocalFault, NetworkFault, UsageError
@@ -319,7 +319,7 @@ class BucketStore:
         for text, etag in [*(result.objects or {}).items(), (kept, None)]:
             try:
                 address = ObjectAddress.parse(text)
-                with path.open("wb") as file:
+                with _new_file(path) as file:
                     if await self._open(address).download(address.key, file, etag) == result.sha256:
                         return True
             except UsageError:
@@ -368,6 +368,11 @@ def _kept(result: Result) -> str:
 
 def _etag(state: ObjectState) -> str:
     return state.etag or state.version or ""  # with its quotes: it is sent back as it is
+
+
+def _new_file(path: Path) -> BinaryIO:
+    path.unlink(missing_ok=True)  # of a killed run, or a link
+    return path.open("xb")
 
 
 def _is_file(path: Path) -> bool:

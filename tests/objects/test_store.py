@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import http.client
+import io
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
@@ -206,3 +207,39 @@ def test_a_failed_upload_leaves_no_piece_that_others_see(server: Server, tmp_pat
         assert await bucket.head("large.mp4") is None
 
     run(story())
+
+
+@pytest.mark.parametrize("size_bytes", [1000, 66_000_000])
+def test_a_report_replaces_only_one_of_the_same_owner(server: Server, tmp_path: Path, size_bytes: int) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_bytes(b"1" * size_bytes)
+    second.write_bytes(b"2" * size_bytes)
+    key = f"own/{size_bytes}/report.json"
+
+    async def scenario() -> str:
+        objects = server.open()
+        await objects.put_own(key, first, "one", "application/json")
+        await objects.put_own(key, second, "one", "application/json")
+        with pytest.raises(LocalFault) as caught:
+            await objects.put_own(key, first, "two", "application/json")
+        assert caught.value.kind == "object_differs"
+        return await objects.download(key, io.BytesIO())
+
+    assert asyncio.run(scenario()) == hashlib.sha256(second.read_bytes()).hexdigest()
+
+
+def test_an_object_that_has_changed_is_not_downloaded(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(b"clip")
+
+    async def scenario() -> None:
+        objects = server.open()
+        await objects.put_own("changed.mp4", file, "one", "video/mp4")
+        with pytest.raises(LocalFault) as caught:
+            await objects.download("changed.mp4", io.BytesIO(), '"another"')
+        assert caught.value.kind == "input_changed"
+        with pytest.raises(LocalFault) as caught:
+            await objects.download("missing.mp4", io.BytesIO())
+        assert caught.value.kind == "object_missing"
+
+    asyncio.run(scenario())
