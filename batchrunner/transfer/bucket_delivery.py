@@ -8,6 +8,7 @@ run directory is freed only after the record is stored, and only if the user wan
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ _CLIP_TYPE = "video/mp4"
 _WAITS = (
     "The clip is in the run directory. It is copied as soon as the bucket can be reached; it is not paid for again."
 )
+_EXAMINED = 16  # waiting clips, after each delivery
 _NO_COPY = {"object_missing", "input_changed"}  # the object is gone, or has another content
 
 
@@ -65,12 +67,13 @@ class BucketStore:
         self._rundir = rundir
         self._target = target
         self._names: dict[str, list[str]] = {}
+        self._jobs: dict[str, str] = {}  # name: fingerprint
         self._records: Mapping[str, Record] = {}
         self._owners: dict[str, dict[str, str]] = {}  # address, ETag: fingerprint
         self._known: dict[str, ObjectState] | None = None  # None: not known
         self._compared: set[tuple[str, str]] = set()  # addresses and ETags
         self._stores: dict[str, Objects] = {}
-        self._waiting: set[str] = set()  # clips whose files are to be freed
+        self._waiting: deque[str] = deque()  # clips whose files are to be freed
         self._moving = asyncio.Lock()
 
     # Readers
@@ -100,12 +103,12 @@ class BucketStore:
 
     def _recorded(self, name: str) -> tuple[Result, str] | None:
         """Return the result whose confirmed object has this name, and its ETag."""
-        for fingerprint, names in self._names.items():
-            result = record.result if (record := self._records.get(fingerprint)) else None
-            address = str(self._target.address(name))
-            if name in names and result is not None and self._is_present(address, result):
-                return result, (result.objects or {})[address]
-        return None
+        record = self._records.get(self._jobs.get(name, ""))
+        result = record.result if record is not None else None
+        address = str(self._target.address(name))
+        if result is None or not self._is_present(address, result):
+            return None
+        return result, (result.objects or {})[address]
 
     # The run
 
@@ -118,6 +121,7 @@ class BucketStore:
         self._records = records
         for entry in entries:
             self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
+            self._jobs[entry.file] = entry.job.fingerprint
         for fingerprint, record in records.items():
             self._own(fingerprint, record.result)
         found = await self._local.settle(entries, records)
@@ -181,9 +185,11 @@ class BucketStore:
         """Free the file of a clip whose delivery is stored, if the user wants that and the run needs it no longer."""
         if self._target.keep_local:
             return
-        self._waiting.add(record.job.fingerprint)
-        for fingerprint in list(self._waiting):
-            if not self._target.is_needed(self._records.get(fingerprint, record)):
+        self._waiting.appendleft(record.job.fingerprint)
+        for fingerprint in [self._waiting.popleft() for _ in range(min(_EXAMINED, len(self._waiting)))]:
+            if self._target.is_needed(self._records.get(fingerprint, record)):
+                self._waiting.append(fingerprint)
+            else:
                 await self._free(fingerprint)
 
     async def release_all(self) -> None:
@@ -193,7 +199,6 @@ class BucketStore:
                 await self._free(fingerprint)
 
     async def _free(self, fingerprint: str) -> None:
-        self._waiting.discard(fingerprint)
         record = self._records[fingerprint]
         if record.state is State.SUCCEEDED and record.result is not None and self._has_all(record.job, record.result):
             await self._local.free(record.job, record.result)
