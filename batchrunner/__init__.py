@@ -39,8 +39,8 @@ def load(
 
     variables: values of ``${NAME}``, like ``--set``. allowed_variables: environment variables that the manifest may
     read, like ``--env``. environment: replaces ``os.environ``; the API key and the settings ``BATCHRUNNER_*`` are read
-    from it. settings: any setting of a run, such as ``provider="sandbox"``; also ``fast``, ``faults``, ``recover`` and
-    ``locked``. They override the environment and the manifest.
+    from it. settings: any setting of a run, such as ``provider="sandbox"``; also ``fast``, ``faults``, ``recover``,
+    ``locked`` and ``shard``. They override the environment and the manifest.
 
     Raises ManifestError if the manifest is not valid; its ``diagnostics`` are the problems. Raises another
     BatchrunnerError for a setting, an environment or a path that cannot be used.

@@ -146,10 +146,18 @@ def _rehearsals(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--fast", is_flag=True, help=fast)(command)
 
 
+def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose a part of the manifest."""
+    text = "With --shard: a cap or budget of each shard, instead of its part of the whole; repeatable."
+    command = click.option("--per-shard", multiple=True, metavar="NAME=VALUE", help=text)(command)
+    text = "Only part I of N of the manifest, in a run directory of its own; auto/N: the number of an array's task."
+    return click.option("--shard", metavar="I/N", help=text)(command)
+
+
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `run` that determine a batch's run directory, for a command that also takes a manifest."""
     rows = {setting.name: setting for setting in SETTINGS}
-    return _variables(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command))))
+    return _variables(_parts(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command)))))
 
 
 @click.group(
@@ -199,6 +207,7 @@ def init(folder: Path, path: Path, force: bool) -> int:
 @_locked
 @_selection
 @_retakes
+@_parts
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="Same as plan; submits nothing.")
 @click.option(
@@ -311,6 +320,7 @@ def lock(
 @_locked
 @_selection
 @_retakes
+@_parts
 @_run_settings
 @_rehearsals
 @click.option("--all", "every", is_flag=True, help="List all jobs, also in a large batch.")
@@ -692,10 +702,11 @@ def _load(manifest: Path, flags: dict[str, Any], *, has_inputs: bool = True) -> 
 
 
 def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
-    from batchrunner.app import price_list, takes
+    from batchrunner.app import price_list, shards, takes
     from batchrunner.app import setup as prepare
     from batchrunner.plan import render
 
+    shards.require_fitting(setup)
     setup = takes.settled(setup)
     for warning in setup.notices:
         click.echo(f"warning: {printable(warning)}", err=True)

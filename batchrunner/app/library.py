@@ -13,14 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from batchrunner.app import setup as setups
-from batchrunner.app import takes
+from batchrunner.app import shards, takes
 from batchrunner.errors import ExitStatus, Problem, UsageError
 from batchrunner.events import Event
 from batchrunner.job import Snapshot
 from batchrunner.settings import SETTINGS
 
 # Options of `run` that are not settings.
-_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake", "allow_bucket", "locked")
+_RUN_OPTIONS = ("fast", "faults", "recover", "only", "retake", "allow_bucket", "locked", "shard", "per_shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ class Batch:
 
     def plan(self) -> Plan:
         """Return the actions that `run` would take now. Sends nothing and writes nothing. Raises JournalError."""
+        shards.require_fitting(self._setup)
         plan, projection, _ = setups.plan_batch(takes.settled(self._setup))
         jobs = (
             PlannedJob(row.id, row.action, row.note, row.estimate.credits if row.estimate else None, row.job, row.take)

@@ -24,7 +24,8 @@ from batchrunner.errors import LocalFault, UsageError
 from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Retake, Run, Snapshot
 from batchrunner.journal import journal, summary
-from batchrunner.manifest import Batch, variables
+from batchrunner.manifest import Batch, shards, variables
+from batchrunner.manifest.shards import Others, Shard
 from batchrunner.manifest.takes import jobs_of
 from batchrunner.moments import Moment
 from batchrunner.plan.admission import Admission
@@ -60,7 +61,8 @@ class Setup:
     price_file: where it is kept (`batchrunner.app.price_list`). only: ids and patterns of ``--only``. retake: ids of
     ``--retake``, and ``rejected``; retakes: the takes that these add (`batchrunner.app.takes`). account, state,
     limits_file: the account, the folder of its index, and the path of config.yaml; None for the sandbox. access:
-    returns how buckets may be reached.
+    returns how buckets may be reached. shard: the part of the manifest in `batch` and `settings`; None for the whole.
+    others: the jobs of the other parts.
     """
 
     batch: Batch
@@ -80,11 +82,13 @@ class Setup:
     state: Path | None = None
     limits_file: Path | None = None
     access: Callable[[], Access] | None = field(default=None, repr=False)  # holds the environment
+    shard: Shard | None = None
+    others: Others = field(default_factory=Others)
 
     @property
     def chosen(self) -> tuple[Entry, ...]:
         """The entries that may be submitted: those that ``--only`` names, or all."""
-        return chosen(self.batch.entries, self.only)
+        return chosen(self.batch.entries, self.only, self.others.match)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -128,7 +132,7 @@ def load(
         raise UsageError("--recover and --retake cannot be used together", hint)
     sandbox = rehearsal_config.config
     setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, options, host, warnings, recover)
-    setup = replace(setup, only=only, retake=retake, access=access)
+    setup = _sharded(replace(setup, only=only, retake=retake, access=access), flags, environment, divides=has_inputs)
     bucket_results.check(setup.settings, batch.entries, access)
     if settings.provider == "sandbox":
         return setup
@@ -137,6 +141,35 @@ def load(
     listed = price_list.load(file, address)
     limits = config_file(environment)
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
+
+
+def _sharded(setup: Setup, flags: Mapping[str, object], environment: Mapping[str, str], *, divides: bool) -> Setup:
+    """Return the setup of the shard that ``--shard`` names, or the whole one. Raises UsageError.
+
+    divides: False for a command that needs no caps and budgets.
+    """
+    own = shards.read_own_values(names_of(flags.get("per_shard")))
+    if flags.get("shard") is None:
+        if own:
+            raise UsageError("--per-shard needs --shard", "Add --shard, as in --shard 1/4. Nothing was submitted.")
+        return setup
+    shard = shards.read_option(str(flags["shard"]), environment)
+    entries, others = shards.split(setup.batch.entries, shard)
+    settings = shards.divide(setup.settings, shard, own) if divides else setup.settings
+    return replace(
+        setup,
+        batch=replace(setup.batch, entries=entries),
+        settings=shards.with_own_bucket(settings, shard),
+        rundir=RunDir(setup.rundir.path / shard.folder),
+        options=(*setup.options, "--shard", str(shard), *_own_values(flags)),
+        retake=tuple(name for name in setup.retake if not others.have(name)),
+        shard=shard,
+        others=others,
+    )
+
+
+def _own_values(flags: Mapping[str, object]) -> list[str]:
+    return [text for value in names_of(flags.get("per_shard")) for text in ("--per-shard", value)]
 
 
 def names_of(value: object) -> tuple[str, ...]:
@@ -270,12 +303,14 @@ def _further_facts(setup: Setup) -> dict[str, Any]:
     models = {entry.job.model for entry in setup.batch.entries}
     listed = list_as_facts(setup.price_list, models) if setup.price_list else None
     only = {"only": list(setup.only)} if setup.only else {}
+    shard = {"shard": str(setup.shard)} if setup.shard else {}
     files = [{"path": redacted(path), "sha256": sha256} for path, sha256 in setup.batch.digests]
     return {
         "prices": dict(setup.batch.prices),
         "price_list": listed,
         "options": list(setup.options),
         **only,
+        **shard,
         "manifest_files": files,
         "dataset": setup.batch.dataset,
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import batchrunner
 from batchrunner.account import config
 from batchrunner.account.folders import config_file
-from batchrunner.app import process, rehearsal, takes, up_to_date, webhook
+from batchrunner.app import process, rehearsal, shards, takes, up_to_date, webhook
 from batchrunner.app.process import ReceivedSignals
 from batchrunner.app.setup import Setup, require_inputs_unwritten
 from batchrunner.clock import wall_time
@@ -45,6 +45,7 @@ def run_batch(
         read_proxies(environment)
     webhook.check(settings.notify)
     setup = with_hook(setup, environment)
+    shards.require_fitting(setup)
     setup.rundir.make()
     received = received or ReceivedSignals()
     bus = EventBus(process.print_warning)
@@ -53,6 +54,7 @@ def run_batch(
         received.unwinds = False
         if lock.notice:
             bus.publish(Noticed(wall_time(), (), lock.notice, urgent=True))
+        shards.require_fitting(setup)
         setup = _with_all_takes(setup)
         service = service_name(settings, endpoint.base_url if endpoint else "")
         done = None if setup.recover else up_to_date.nothing_to_do(setup, service)

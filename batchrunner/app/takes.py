@@ -29,7 +29,7 @@ def settled(setup: Setup) -> Setup:
     """
     if not setup.recover:
         setup = _requested(setup) if setup.retake else _with(setup, summary.retakes(setup.rundir.journal))
-    chosen(setup.batch.entries, setup.only)
+    chosen(setup.batch.entries, setup.only, setup.others.match)
     return setup
 
 

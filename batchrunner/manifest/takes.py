@@ -55,7 +55,7 @@ def with_retakes(entries: Sequence[Entry], retakes: Iterable[Retake]) -> tuple[E
         missing = [take for take in sorted(by_job[first.job.fingerprint]) if (name, take) not in known]
         added[last[name]] = [maker.entry(first, take) for take in missing]
     _require_free(entries, [entry for more in added.values() for entry in more])
-    return _numbered(entry for place, one in enumerate(entries) for entry in (one, *added.get(place, ())))
+    return _inserted(entries, added)
 
 
 def jobs_of(entries: Sequence[Entry], retakes: Iterable[Retake]) -> set[str]:
@@ -79,6 +79,17 @@ def _require_free(entries: Sequence[Entry], added: Sequence[Entry]) -> None:
                     f"the {kind} {name} of take {take.take} of the job {take.base} is already used by the job {owner}",
                     f"Rename the job {owner} in the manifest. Nothing was submitted.",
                 )
+
+
+def _inserted(entries: Sequence[Entry], added: Mapping[int, Sequence[Entry]]) -> tuple[Entry, ...]:
+    """Return the entries with others behind them. The positions of later ones grow, and gaps between shards stay."""
+    found, shift = [], 0
+    for place, one in enumerate(entries):
+        found.append(replace(one, position=one.position + shift))
+        for more in added.get(place, ()):
+            shift += 1
+            found.append(replace(more, position=one.position + shift))
+    return tuple(found)
 
 
 def _numbered(entries: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -1,6 +1,6 @@
 """Choose jobs by id: `run --only ID|GLOB` and `run --retry-failed=KIND`. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -11,12 +11,14 @@ NOT_SELECTED = "not_selected"  # the reason of a waiting job that `--only` does 
 RetryFailed = bool | tuple[str, ...]  # all failed jobs, none, or those that failed with one of these kinds
 
 
-def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
+def chosen(
+    entries: Sequence[Entry], patterns: Sequence[str], is_elsewhere: Callable[[str], bool] = lambda _: False
+) -> tuple[Entry, ...]:
     """Return the entries whose id matches one of the patterns, in manifest order; all of them without patterns.
 
     patterns: ids, or shell patterns with ``*``, ``?`` and ``[...]``. An id that equals the pattern always matches.
-    A pattern that matches a job matches all of its takes.
-    Raises UsageError for a pattern that matches no entry.
+    A pattern that matches a job matches all of its takes. is_elsewhere: whether a pattern names a job of another shard.
+    Raises UsageError for a pattern that matches no entry, unless it names one elsewhere.
     """
     if not patterns:
         return tuple(entries)
@@ -30,7 +32,7 @@ def chosen(entries: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ..
             matched = {pattern}
         else:
             matched = {entry.id for entry in entries if selects(entry.id, entry.base, (pattern,))}
-        if not matched:
+        if not matched and not is_elsewhere(pattern):
             close = get_close_matches(pattern, by_id, n=1, cutoff=0.6)
             guess = f"; did you mean {close[0]}?" if close else ""
             hint = "Name ids as plan shows them, or a pattern such as 'hero-*' in quotes. Nothing was submitted."

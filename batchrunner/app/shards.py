@@ -1,0 +1,69 @@
+"""The shards of a batch in a folder: which ones there are, and whether a run may add its own directory to them.
+
+Rule: a folder holds one whole batch, or the shards of one number. Shards of another number, or a whole batch beside
+shards, would have the same jobs twice and pay for them twice.
+"""
+
+from pathlib import Path
+
+from batchrunner.app.setup import Setup
+from batchrunner.errors import UsageError
+from batchrunner.formatting import shell_path
+from batchrunner.manifest.shards import Shard, read_folder
+from batchrunner.storage.run_directory import RunDir
+
+
+def find(folder: Path) -> dict[Shard, RunDir]:
+    """Return the shards in `folder` that were started, in order. A directory without a journal and a run is none."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return {}
+    named = [shard for name in names if (shard := read_folder(name)) is not None]
+    found = {shard: RunDir(folder / shard.folder) for shard in sorted(named, key=lambda one: (one.count, one.index))}
+    return {shard: rundir for shard, rundir in found.items() if _was_started(rundir)}
+
+
+def _was_started(rundir: RunDir) -> bool:
+    return rundir.journal.exists() or rundir.witness.exists() or rundir.holder() is not None
+
+
+def require_fitting(setup: Setup) -> None:
+    """Refuse a run whose directory does not fit what is in the batch's folder. Raises UsageError.
+
+    A run calls it again under its lock: of two runs that start at one time, at least one then sees the other.
+    """
+    shard, path = setup.shard, setup.rundir.path
+    if shard is None:
+        if found := find(path):
+            raise UsageError(f"{path} has the {named(found)} of this batch", _instead_of_whole(path, found))
+        return
+    folder = path.parent
+    if _was_started(RunDir(folder)):
+        hint = "the clips that it has paid for are copied at no charge on a machine whose account knows that batch"
+        raise UsageError(
+            f"{folder} has the whole batch, so shard {shard} cannot be in it",
+            f"Continue it without --shard, or name another folder with --output: {hint}. Nothing was submitted.",
+        )
+    other = next((one for one in find(folder) if one.count != shard.count), None)
+    if other is not None:
+        raise UsageError(
+            f"{folder} has shards of {other.count}, so shard {shard} cannot be in it: jobs would be paid for twice",
+            f"Use --shard I/{other.count}, or name another folder with --output. Nothing was submitted.",
+        )
+
+
+def _instead_of_whole(path: Path, found: dict[Shard, RunDir]) -> str:
+    count = next(iter(found)).count
+    merge = f"batchrunner report --merge {shell_path(str(path))}/shard-*-of-{count} {shell_path(str(path))}"
+    return (
+        f"Continue each with --shard 1/{count} to {count}/{count}, or name another folder with --output. "
+        f"One report of all: {merge}. Nothing was submitted."
+    )
+
+
+def named(found: dict[Shard, RunDir]) -> str:
+    """Return shards as text: ``shards 1/4, 2/4, 3/4``."""
+    names = [str(shard) for shard in found]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{'shard' if len(names) == 1 else 'shards'} {shown}"
