@@ -146,7 +146,7 @@ def _rehearsals(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--fast", is_flag=True, help=fast)(command)
 
 
-def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
+def _shards(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a part of the manifest."""
     text = "With --shard: a cap or budget of each shard, instead of its part of the whole; repeatable."
     command = click.option("--per-shard", multiple=True, metavar="NAME=VALUE", help=text)(command)
@@ -157,7 +157,7 @@ def _parts(command: Callable[..., Any]) -> Callable[..., Any]:
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `run` that determine a batch's run directory, for a command that also takes a manifest."""
     rows = {setting.name: setting for setting in SETTINGS}
-    return _variables(_parts(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command)))))
+    return _variables(_shards(_option(rows["output"])(_option(rows["provider"])(_rehearsals(command)))))
 
 
 @click.group(
@@ -207,7 +207,7 @@ def init(folder: Path, path: Path, force: bool) -> int:
 @_locked
 @_selection
 @_retakes
-@_parts
+@_shards
 @_run_settings
 @click.option("--dry-run", is_flag=True, help="Same as plan; submits nothing.")
 @click.option(
@@ -320,7 +320,7 @@ def lock(
 @_locked
 @_selection
 @_retakes
-@_parts
+@_shards
 @_run_settings
 @_rehearsals
 @click.option("--all", "every", is_flag=True, help="List all jobs, also in a large batch.")

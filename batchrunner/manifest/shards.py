@@ -153,15 +153,15 @@ def divide(settings: Settings, shard: Shard, own: Mapping[str, object]) -> Setti
 
     own: values of `read_own_values`, which are not divided. Raises UsageError if a part would be less than 1.
     """
-    parts: dict[str, Any] = dict(own)
+    values: dict[str, Any] = dict(own)
     for name in DIVIDED:
         whole = getattr(settings, name)
         if name in own or whole is None or (isinstance(whole, Share) and whole.percent):
             continue
-        parts[name] = _PARTS.get(name, _whole_number)(whole, shard)
-        if parts[name] is None:
+        values[name] = _DIVISIONS.get(name, _whole_number)(whole, shard)
+        if values[name] is None:
             raise _too_small(name, whole, shard)
-    return replace(settings, **parts)
+    return replace(settings, **values)
 
 
 def with_own_bucket(settings: Settings, shard: Shard) -> Settings:
@@ -191,13 +191,13 @@ def _failures(whole: Share, shard: Shard) -> Share | None:
 
 
 def _credits(whole: float, shard: Shard) -> float | None:
-    part = _exact_credits(Decimal(repr(float(whole))), shard)
-    return None if part is None else float(part)
+    credits_ = _exact_credits(Decimal(repr(float(whole))), shard)
+    return None if credits_ is None else float(credits_)
 
 
 def _usd(whole: float, shard: Shard) -> float | None:
-    part = _exact_credits(Decimal(repr(float(whole))) * CREDITS_PER_USD, shard)
-    return None if part is None else float(part / CREDITS_PER_USD)
+    credits_ = _exact_credits(Decimal(repr(float(whole))) * CREDITS_PER_USD, shard)
+    return None if credits_ is None else float(credits_ / CREDITS_PER_USD)
 
 
 def _exact_credits(whole: Decimal, shard: Shard) -> Decimal | None:
@@ -209,7 +209,7 @@ def _exact_credits(whole: Decimal, shard: Shard) -> Decimal | None:
     return shard.share_of(int(whole / unit)) * unit
 
 
-_PARTS: Mapping[str, Any] = {
+_DIVISIONS: Mapping[str, Any] = {
     "requests_per_second": lambda whole, shard: whole / shard.count,
     "max_cost": _usd,
     "max_credits": _credits,

@@ -98,26 +98,26 @@ def test_two_processes_on_one_shard() -> None:
 
 def test_the_shards_have_all_jobs_once_with_the_ids_of_the_whole_batch() -> None:
     whole = prepared(JOBS).batch.entries
-    parts = [prepared(JOBS, shard=f"{index}/4") for index in (1, 2, 3, 4)]
-    assert sorted(entry.position for part in parts for entry in part.batch.entries) == list(range(16))
-    assert sorted((e for part in parts for e in part.batch.entries), key=lambda entry: entry.position) == list(whole)
-    assert [part.settings.concurrency for part in parts] == [5, 5, 5, 5]
-    assert [part.options[-2:] for part in parts] == [("--shard", f"{index}/4") for index in (1, 2, 3, 4)]
+    found = [prepared(JOBS, shard=f"{index}/4") for index in (1, 2, 3, 4)]
+    assert sorted(entry.position for one in found for entry in one.batch.entries) == list(range(16))
+    assert sorted((e for one in found for e in one.batch.entries), key=lambda entry: entry.position) == list(whole)
+    assert [one.settings.concurrency for one in found] == [5, 5, 5, 5]
+    assert [one.options[-2:] for one in found] == [("--shard", f"{index}/4") for index in (1, 2, 3, 4)]
     auto = prepare.load(Path("m.yaml"), {"shard": "auto/4"}, {"JOB_COMPLETION_INDEX": "2"})
     assert (auto.rundir, auto.options, auto.batch.entries) == (
-        parts[2].rundir,
-        parts[2].options,
-        parts[2].batch.entries,
+        found[2].rundir,
+        found[2].options,
+        found[2].batch.entries,
     )
 
 
 def test_ids_of_other_shards_choose_nothing_and_unknown_ids_are_refused() -> None:
-    parts = [prepared(JOBS, shard=f"{index}/4", only=("a", "b.t2")) for index in (1, 2, 3, 4)]
-    assert sorted(entry.id for part in parts for entry in settled(part).chosen) == ["a", "a.t2", "b.t2"]
+    found = [prepared(JOBS, shard=f"{index}/4", only=("a", "b.t2")) for index in (1, 2, 3, 4)]
+    assert sorted(entry.id for one in found for entry in settled(one).chosen) == ["a", "a.t2", "b.t2"]
     with pytest.raises(UsageError, match="--only z: no job"):
         settled(prepared(JOBS, shard="1/4", only=("a", "z")))
-    parts = [prepared(JOBS, shard=f"{index}/4", retake=("a", "c.t7")) for index in (1, 2, 3, 4)]
-    assert sorted(name for part in parts for name in part.retake if name == "a") == ["a"]
+    found = [prepared(JOBS, shard=f"{index}/4", retake=("a", "c.t7")) for index in (1, 2, 3, 4)]
+    assert sorted(name for one in found for name in one.retake if name == "a") == ["a"]
     with pytest.raises(UsageError, match="--retake z: no job"):
         settled(prepared(JOBS, shard="1/4", retake=("z",)))
 

@@ -45,9 +45,9 @@ def shards(count: int) -> list[Shard]:
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
 def test_every_job_is_in_exactly_one_shard_and_keeps_its_place(count: int) -> None:
     entries = hashed(*(f"job-{number}" for number in range(200)))
-    parts = [split(entries, shard) for shard in shards(count)]
-    assert sorted(entry.position for own, _ in parts for entry in own) == list(range(200))
-    for own, others in parts:
+    found = [split(entries, shard) for shard in shards(count)]
+    assert sorted(entry.position for own, _ in found for entry in own) == list(range(200))
+    for own, others in found:
         assert own == tuple(entry for entry in entries if entry in own), "unchanged and in manifest order"
         assert {*others.ids} == {entry.id for entry in entries} - {entry.id for entry in own}
         assert 200 / count / 2 < len(own) < 200 / count * 2, "the hash spreads the jobs"
@@ -125,7 +125,7 @@ def test_only_the_folder_of_a_shard_is_read_as_one(name: str) -> None:
     assert read_folder(name) is None
 
 
-def parts_of(count: int, own: Mapping[str, object] | None = None, **manifest: Any) -> list[Settings]:
+def divided(count: int, own: Mapping[str, object] | None = None, **manifest: Any) -> list[Settings]:
     whole = resolve({}, {}, {"concurrency": 40, **manifest})
     return [divide(whole, shard, own or {}) for shard in shards(count)]
 
@@ -139,12 +139,12 @@ def test_the_parts_of_caps_and_budgets_add_up_to_the_whole(count: int) -> None:
         "stop_after_failures": 10,
         "requests_per_second": 2.5,
     }
-    parts = parts_of(count, **manifest)
-    assert [sum(getattr(part, name) for part in parts) for name in ("concurrency", "max_generations")] == [40, 1003]
-    assert sum(Fraction(str(part.max_credits)) for part in parts) == Fraction("1000.25")
-    assert sum(part.stop_after_failures.number for part in parts if part.stop_after_failures) == 10
-    assert sum(part.requests_per_second or 0 for part in parts) == pytest.approx(2.5)
-    sizes = [part.concurrency for part in parts]
+    found = divided(count, **manifest)
+    assert [sum(getattr(one, name) for one in found) for name in ("concurrency", "max_generations")] == [40, 1003]
+    assert sum(Fraction(str(one.max_credits)) for one in found) == Fraction("1000.25")
+    assert sum(one.stop_after_failures.number for one in found if one.stop_after_failures) == 10
+    assert sum(one.requests_per_second or 0 for one in found) == pytest.approx(2.5)
+    sizes = [one.concurrency for one in found]
     assert sizes == sorted(sizes, reverse=True), "the first shards get what is left over"
     assert sizes[0] - sizes[-1] <= 1
 
@@ -155,10 +155,10 @@ def test_a_budget_in_dollars_is_divided_to_the_credit(amount: str, count: int) -
     whole = resolve({}, {}, {"max_cost": amount}).max_cost
     assert whole is not None
     credits_ = Fraction(str(whole)) * CREDITS_PER_USD
-    parts = [Budget(usd=part.max_cost).limit or 0.0 for part in parts_of(count, max_cost=amount)]
-    exact = [Fraction(round(part * 100), 100) for part in parts]
+    found = [Budget(usd=one.max_cost).limit or 0.0 for one in divided(count, max_cost=amount)]
+    exact = [Fraction(round(one * 100), 100) for one in found]
     assert sum(exact) == credits_
-    assert all(abs(part - float(near)) < 0.001 for part, near in zip(parts, exact, strict=True))
+    assert all(abs(one - float(near)) < 0.001 for one, near in zip(found, exact, strict=True))
 
 
 def test_times_percentages_and_limits_of_a_process_are_not_divided() -> None:
@@ -170,8 +170,8 @@ def test_times_percentages_and_limits_of_a_process_are_not_divided() -> None:
         "downloads": 3,
     }
     whole = resolve({}, {}, {"concurrency": 40, **manifest})
-    for part in parts_of(4, **manifest):
-        assert part == replace(whole, concurrency=10)
+    for one in divided(4, **manifest):
+        assert one == replace(whole, concurrency=10)
 
 
 def test_each_shard_delivers_to_a_place_of_its_own() -> None:
@@ -192,17 +192,17 @@ def test_each_shard_delivers_to_a_place_of_its_own() -> None:
 )
 def test_a_cap_below_the_number_of_shards_is_refused(manifest: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        parts_of(4, **manifest)
+        divided(4, **manifest)
     (name,) = manifest
     assert f"--per-shard {name}=VALUE" in caught.value.hint
-    parts_of(4, own={name: 1}, **manifest)
+    divided(4, own={name: 1}, **manifest)
 
 
 def test_a_value_for_each_shard_is_not_divided() -> None:
     own = read_own_values(["concurrency=8", "max-cost=5USD", "stop_after_failures=20%"])
-    parts = parts_of(4, own, concurrency=2, max_cost="$100", max_generations=8)
-    assert {(part.concurrency, part.max_cost, part.max_generations) for part in parts} == {(8, 5.0, 2)}
-    assert all(part.stop_after_failures and part.stop_after_failures.percent for part in parts)
+    found = divided(4, own, concurrency=2, max_cost="$100", max_generations=8)
+    assert {(one.concurrency, one.max_cost, one.max_generations) for one in found} == {(8, 5.0, 2)}
+    assert all(one.stop_after_failures and one.stop_after_failures.percent for one in found)
 
 
 @pytest.mark.parametrize(
