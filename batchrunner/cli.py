@@ -26,10 +26,13 @@ from batchrunner.settings import SETTINGS, Setting
 from batchrunner.storage.paths import expanded
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from batchrunner.app.setup import Setup
     from batchrunner.settings import Settings
     from batchrunner.storage.objects.blocking import ObjectReader
     from batchrunner.storage.run_directory import RunDir
+    from batchrunner.workers.engines import Workers
 
 _EPILOG = """\b
 Exit statuses of run:
@@ -59,6 +62,7 @@ _METAVARS = {
     "account": "NAME",
     "size": "SIZE",
     "bucket": "s3://BUCKET/PREFIX/",
+    "workers": "ENGINE",
     "marks": "ACTION|KIND=ACTION,...",
 }
 
@@ -152,6 +156,11 @@ def _shards(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--per-shard", multiple=True, metavar="NAME=VALUE", help=text)(command)
     text = "Only part I of N of the manifest, in a run directory of its own; auto/N: the number of an array's task."
     return click.option("--shard", metavar="I/N", help=text)(command)
+
+
+def _with_workers(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that says where the work on clips runs."""
+    return _option(next(setting for setting in SETTINGS if setting.name == "workers"))(command)
 
 
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -350,15 +359,16 @@ def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
 @cli.command(short_help="Write report.json, report.html and results.csv again.")
 @click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
 @_places
+@_with_workers
 @click.option("--junit", type=_TEXT_PATH, metavar="FILE", help="Write a JUnit XML file too.")
 @click.option("--metrics-file", type=_TEXT_PATH, metavar="FILE", help="Write a Prometheus text file too.")
-def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: object) -> int:
+def report(batch: Path, workers: str | None, junit: str | None, metrics_file: str | None, **flags: object) -> int:
     """Write report.json, report.html and results.csv of a batch again from its journal.
 
     Missing posters are created again. docs/outputs.md describes the files.
     """
     from batchrunner.app.status import read_with_charges
-    from batchrunner.media import decoder_pool, posters
+    from batchrunner.media import posters
     from batchrunner.report import writer as reporting
 
     rundir = _located(batch, flags)
@@ -366,7 +376,8 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
     snapshot = read_with_charges(rundir, os.environ)
     for path, target in reporting.move_foreign_files(rundir):
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
-    posters.make_missing(rundir, reporting.on_page(snapshot), decoder_pool.pool())
+    with _workers(workers) as opened:
+        posters.make_missing(rundir, reporting.on_page(snapshot), opened.decoders)
     paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     if foreign := reporting.foreign_verdicts(rundir.path):
         click.echo(f"warning: {printable(foreign)}", err=True)
@@ -379,9 +390,10 @@ def report(batch: Path, junit: str | None, metrics_file: str | None, **flags: ob
 @cli.command(short_help="Hash and decode every result again.")
 @click.argument("batch", metavar="RUN_DIR|MANIFEST|report.json|DATASET|SHA256SUMS", type=_PATH)
 @_places
+@_with_workers
 @click.option("--deep", is_flag=True, help="Decode every frame, too. Always on with a journal.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def verify(batch: Path, deep: bool, as_json: bool, **flags: Any) -> int:
+def verify(batch: Path, workers: str | None, deep: bool, as_json: bool, **flags: Any) -> int:
     """Check each result: size and SHA-256, and with --deep structure and all frames. Writes nothing.
 
     A run directory is checked against its journal, with the copies of its clips in a bucket. report.json checks the
@@ -390,16 +402,16 @@ def verify(batch: Path, deep: bool, as_json: bool, **flags: Any) -> int:
     check against.
     """
     from batchrunner.app import verify_output as verifying
-    from batchrunner.media import decoder_pool
 
     target = verifying.recognize(batch) or verifying.Target(verifying.RUN_DIR, _located(batch, flags).path)
-    findings = verifying.check(target, decoder_pool.pool(), deep=deep, objects=_object_reader(flags))
     progress = verifying.Progress(sys.stderr if sys.stderr.isatty() else None)
-    if as_json:
-        tally = verifying.run_json(target, findings, partial(click.echo, nl=False), progress)
-    else:
-        tally = verifying.run(target, findings, click.echo, progress)
-        click.echo(verifying.summary(target, tally, deep=deep))
+    with _workers(workers) as opened:
+        findings = verifying.check(target, opened, deep=deep, objects=_object_reader(flags))
+        if as_json:
+            tally = verifying.run_json(target, findings, partial(click.echo, nl=False), progress)
+        else:
+            tally = verifying.run(target, findings, click.echo, progress)
+            click.echo(verifying.summary(target, tally, deep=deep))
     return verifying.exit_status(tally)
 
 
@@ -727,6 +739,18 @@ def _object_reader(flags: dict[str, Any]) -> "ObjectReader":
     from batchrunner.storage.objects.blocking import ObjectReader
 
     return ObjectReader(partial(access_of, os.environ, tuple(flags.get("buckets") or ())))
+
+
+def _workers(flag: str | None) -> "AbstractContextManager[Workers]":
+    """Open the workers that the flag or the environment names."""
+    from batchrunner import settings
+    from batchrunner.workers.engines import open_workers
+    from batchrunner.workers.spec import parse
+
+    def warn(line: str) -> None:
+        click.echo(f"warning: {printable(line)}", err=True)
+
+    return open_workers(parse(settings.resolve({"workers": flag}, os.environ, {}).workers), warn)
 
 
 def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":

@@ -23,6 +23,7 @@ from batchrunner.moments import WINDOW, Moment
 from batchrunner.quality import marks
 from batchrunner.storage import paths
 from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.workers import spec as worker_specs
 
 Kind = Literal[
     "path",
@@ -41,6 +42,7 @@ Kind = Literal[
     "marks",
     "size",
     "bucket",
+    "workers",
 ]
 
 PREFIX = "BATCHRUNNER_"
@@ -145,6 +147,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "on_clip", "secret", None, "Run this command on each finished clip; exit status 10 rejects it.", by_user=True
     ),
+    Setting("workers", "workers", worker_specs.DEFAULT, "Where the work on finished clips runs.", by_user=True),
     Setting("quiet", "switch", False, "Print only what requires action."),
     Setting("log_format", "choice", "text", "Lines of text, or one JSON object per event.", ("text", "json")),
     Setting("no_progress", "switch", False, "Plain lines instead of a live screen."),
@@ -188,6 +191,7 @@ class Settings:
     metrics_file: str | None
     notify: str | None
     on_clip: str | None
+    workers: str  # as `batchrunner.workers.spec.parse` reads it
     quiet: bool
     log_format: str
     no_progress: bool
@@ -282,6 +286,7 @@ def _expected(setting: Setting) -> str:
         "size": "a size such as 500kB, 8MB or 1GB",
         "bucket": "a place in a bucket, such as s3://bucket/prefix/",
         "path": "a path",
+        "workers": worker_specs.FORMS,
         "text": "text",
         "secret": "text that is not shown here",
         "money": "an amount with its currency, such as 4USD (or $4 in a manifest); max_credits is a budget in credits",
@@ -309,6 +314,12 @@ def _bucket(setting: Setting, value: object) -> str:
 
 def _path(setting: Setting, value: object) -> str:
     return paths.written(_text(setting, value))
+
+
+def _workers(_: Setting, value: object) -> str:
+    text = str(value).strip()
+    worker_specs.parse(text)
+    return text
 
 
 def _secret(setting: Setting, value: object) -> str:
@@ -454,6 +465,7 @@ def _action(value: object) -> str:
 
 _PARSERS = {
     "path": _path,
+    "workers": _workers,
     "size": _size,
     "bucket": _bucket,
     "text": _text,

@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "quality": dict.fromkeys(marks.KINDS, "warn"),
     "notify": None,
     "on_clip": None,
+    "workers": "processes",
     "junit": None,
     "metrics_file": None,
     "quiet": False,
@@ -95,6 +96,7 @@ def test_precedence_is_flag_environment_manifest_default(setting: Setting) -> No
         "marks": ["reject", "frozen=reject", {"echo": False}],
         "size": ["7kB", "8MB", 0],
         "bucket": ["s3://first/a/", "gs://second/", "s3://third/b"],
+        "workers": ["threads:2", "dask://10.0.0.5:8786", "slurm"],
     }
     values = written[setting.kind]
     flag, key = {setting.name: values[0]}, {setting.name: values[2]}

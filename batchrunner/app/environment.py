@@ -10,7 +10,6 @@ from random import Random
 
 from batchrunner.app.account import Shared
 from batchrunner.clock import Clock
-from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
@@ -19,6 +18,7 @@ from batchrunner.review.hook import Hook
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
+from batchrunner.workers.engines import Workers
 
 # More threads than CPUs do not help: with small files they slow each other down.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -51,15 +51,15 @@ class Environment:
 
 
 @contextmanager
-def real_environment(clock: Clock) -> Iterator[Environment]:
-    """Start the threads of a real run, and stop them at the end."""
+def real_environment(clock: Clock, workers: Workers) -> Iterator[Environment]:
+    """Start the threads of a real run, and stop them at the end. workers: check the clips."""
     with (
         ThreadPoolExecutor(max_workers=_FILE_THREADS, thread_name_prefix="files") as executor,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal") as journal_executor,
-        ThreadPoolExecutor(max_workers=decoder_pool.WORKERS, thread_name_prefix="checks") as check_executor,
+        ThreadPoolExecutor(max_workers=workers.width, thread_name_prefix="checks") as check_executor,
     ):
         rng = Random(int.from_bytes(os.urandom(8)))
-        checks = Checks(decoder_pool.pool(), check_executor)
+        checks = Checks(workers.decoders, check_executor, width=workers.width)
         try:
             yield Environment(clock, executor, journal_executor, Disk(), rng, checks)
         finally:  # an abandoned check must not delay the end

@@ -6,6 +6,7 @@ Rule: objects are closed in the reverse order of their creation, whatever ends t
 """
 
 import asyncio
+import queue
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, nullcontext
@@ -29,11 +30,10 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus, UsageError
-from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
+from batchrunner.events import Alive, Event, EventBus, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.timeline import TimelineWriter
-from batchrunner.media import decoder_pool
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
@@ -59,6 +59,8 @@ from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
 from batchrunner.transfer.downloader import Checks, Downloader
 from batchrunner.transfer.url_guard import Guard
+from batchrunner.workers import spec as worker_specs
+from batchrunner.workers.engines import open_workers
 
 _TIME_EVERY_S = 0.25
 
@@ -82,9 +84,10 @@ def run(
     clock = rehearsal.clock(setup.sandbox, setup.rundir, recover=setup.recover)
     with (
         restored_handlers(),
-        real_environment(clock) as outside,
+        open_workers(worker_specs.parse(setup.settings.workers), _from_threads(bus)) as workers,
+        real_environment(clock, workers) as outside,
         shared_of(environment) if endpoint else nullcontext() as shared,
-        Posters(setup.rundir, decoder_pool.pool()) as posters,
+        Posters(setup.rundir, workers.decoders) as posters,
     ):
         bus.subscribe(posters.listener(setup.batch.entries[: writer.MOST_CARDS]), name="posters")
         is_remote = endpoint is not None and not on_this_machine(endpoint.base_url)
@@ -97,6 +100,18 @@ def run(
             on_clip=Hook(arguments_of(setup.settings.on_clip), environment) if setup.settings.on_clip else None,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
+
+
+def _from_threads(bus: EventBus) -> Callable[[str], None]:
+    """Return a function that any thread may call with a notice. The event loop publishes it."""
+    pending: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def publish(event: Event) -> None:
+        while isinstance(event, Alive) and not pending.empty():
+            bus.publish(Noticed(event.at, (), pending.get()))
+
+    bus.subscribe(publish, name="workers")
+    return pending.put
 
 
 async def _run_under_signals(

@@ -17,11 +17,13 @@ from batchrunner.app.verify_files import ALTERED, INVALID, MISSING, UNDECODABLE,
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.media.decoder import CheckLimit
-from batchrunner.media.decoder_pool import WORKERS, Decoders, one
+from batchrunner.media.decoder_pool import one
 from batchrunner.storage import durable_files
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.blocking import ObjectReader
 from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
+from batchrunner.workers import tasks
+from batchrunner.workers.engines import Workers
 
 _AGAIN = "move it away and run the batch again: it is fetched again, at no charge"
 
@@ -31,7 +33,7 @@ class _Differs(ValueError):
 
 
 def verify(
-    rundir: RunDir, snapshot: Snapshot, decoders: Decoders, objects: ObjectReader | None = None
+    rundir: RunDir, snapshot: Snapshot, workers: Workers, objects: ObjectReader | None = None
 ) -> Iterator[Finding]:
     """Check each delivered file, and its copy in the bucket. Checks several files at once.
 
@@ -41,14 +43,14 @@ def verify(
     reported = _report_rows(rundir, snapshot)
     records = [(entry, snapshot.records[entry.job.fingerprint]) for entry in snapshot.entries]
     delivered = [(entry, record) for entry, record in records if record.state is State.SUCCEEDED]
-    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
+    with ThreadPoolExecutor(max_workers=workers.width, thread_name_prefix="verify") as threads:
         try:
-            check_one = partial(_findings, rundir, reported, decoders, copies)
+            check_one = partial(_findings, rundir, reported, workers, copies)
             for found in threads.map(check_one, *zip(*delivered, strict=True)) if delivered else ():
                 yield from found
         finally:  # if the caller stops early
             threads.shutdown(wait=False, cancel_futures=True)
-            decoders.stop()
+            workers.decoders.stop()
 
 
 class _Copies:
@@ -68,14 +70,14 @@ class _Copies:
         confirmed = (record.result.objects if record.result else None) or {}
         return address if record.state is State.SUCCEEDED and address in confirmed else ""
 
-    def check(self, address: str, result: Result, decoders: Decoders) -> Finding:
+    def check(self, address: str, result: Result, workers: Workers) -> Finding:
         """Read a copy back, compare it with the journal, and decode it."""
         assert self._objects is not None
         try:
             with TemporaryDirectory(prefix="batchrunner-") as folder:
                 path = Path(folder) / "clip.mp4"
                 self._objects.fetch(address, result.sha256, path)
-                one(decoders, "clip", {"path": str(path), "size_bytes": result.size_bytes})
+                one(workers.local, "clip", {"path": str(path), "size_bytes": result.size_bytes})
         except CallError as error:
             kinds = {"object_missing": MISSING, "object_differs": ALTERED}
             return Finding(address, kinds.get(error.kind, UNREADABLE), error.message)
@@ -87,7 +89,7 @@ class _Copies:
 def _findings(
     rundir: RunDir,
     reported: dict[str, Any] | None,
-    decoders: Decoders,
+    workers: Workers,
     copies: _Copies,
     entry: Entry,
     record: Record,
@@ -96,18 +98,19 @@ def _findings(
     address = copies.address(entry, record)
     found = []
     if not address or RunDirectoryClips(rundir).exists(entry.file):
-        found.append(_finding(rundir, reported, decoders, entry, record))
+        found.append(_finding(rundir, reported, workers, entry, record))
     if address and record.result is not None:
-        found.append(copies.check(address, record.result, decoders))
+        found.append(copies.check(address, record.result, workers))
     return found
 
 
 def _finding(
-    rundir: RunDir, reported: dict[str, Any] | None, decoders: Decoders, entry: Entry, record: Record
+    rundir: RunDir, reported: dict[str, Any] | None, workers: Workers, entry: Entry, record: Record
 ) -> Finding:
     try:
-        size_bytes = _check(RunDirectoryClips(rundir), entry.file, record.result)
-        one(decoders, "clip", {"path": str(rundir.path / entry.file), "size_bytes": size_bytes})
+        if record.result is None or not workers.confirm(tasks.is_whole, *_place(rundir, entry.file, record.result)):
+            size_bytes = _check(RunDirectoryClips(rundir), entry.file, record.result)
+            one(workers.decoders, "clip", {"path": str(rundir.path / entry.file), "size_bytes": size_bytes})
     except (LocalFault, OSError, ValueError) as error:
         return Finding(entry.file, *_problem(error))
     if (
@@ -118,6 +121,11 @@ def _finding(
         again = "report.json has another SHA-256 than the journal; write it again with: batchrunner report"
         return Finding(entry.file, INVALID, again, clips=1)
     return Finding(entry.file, clips=1)
+
+
+def _place(rundir: RunDir, name: str, result: Result) -> tuple[str, int, str]:
+    """Return absolute path, size and SHA-256 of a clip."""
+    return os.path.abspath(rundir.path / name), result.size_bytes, result.sha256  # noqa: PTH100 (a link stays)
 
 
 def _problem(error: LocalFault | OSError | ValueError) -> tuple[str, str]:

@@ -21,10 +21,11 @@ from batchrunner.datasets import sums, tar
 from batchrunner.errors import LocalFault
 from batchrunner.formatting import printable
 from batchrunner.media.decoder import CheckLimit
-from batchrunner.media.decoder_pool import WORKERS, Decoders, one
+from batchrunner.media.decoder_pool import one, pool
 from batchrunner.report import reader
 from batchrunner.storage import durable_files
 from batchrunner.storage.beneath import Folder, IsLink
+from batchrunner.workers.engines import Workers
 
 MISSING, ALTERED, EXTRA, UNREADABLE = "missing", "altered", "extra", "unreadable"
 REFUSED, INVALID, UNDECODABLE, UNFINISHED = "refused", "invalid", "undecodable", "unfinished"
@@ -62,14 +63,15 @@ class _UnsafeMember(ValueError):
 
 @dataclass(frozen=True)
 class Check:
-    """Checks single files below a folder. decoders: decode the clips; None to hash only.
+    """Checks single files below a folder. deep: decode the clips too. workers: do it.
 
-    is_clip: whether a file of this name is a clip. Threads share it.
+    outputs_only: only generated clips of a data set are decoded. Threads share it.
     """
 
     folder: Folder
-    decoders: Decoders | None = None
-    is_clip: Callable[[str], bool] = lambda _: True
+    workers: Workers
+    deep: bool = False
+    outputs_only: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def one(self, expected: Expected) -> Finding:
@@ -78,6 +80,10 @@ class Check:
             return Finding(expected.name, INVALID, f"the list cannot be used here: {expected.problem}")
         if why := sums.outside(expected.name):
             return Finding(expected.name, REFUSED, f"refused, and not read: {why}")
+        place = (os.path.abspath(self.folder.path), expected.name, expected.sha256, expected.size_bytes)  # noqa: PTH100 (a link stays)
+        clips = self.workers.confirm(clips_of_good_file, *place, self.deep, self.outputs_only)
+        if clips is not None:
+            return Finding(expected.name, clips=clips)
         try:
             with self.folder.open(sums.components(expected.name)) as file:
                 difference = self._difference(file, expected)
@@ -98,13 +104,13 @@ class Check:
     def _decode(self, file: BinaryIO, name: str) -> Finding:
         """Decode the clips in a file whose hash is right."""
         clips, label = 0, ""
-        if self.decoders is None:
+        if not self.deep:
             return Finding(name)
         try:
             for item in self._clips(file, name):
                 clips += 1
                 label = item.pop("label", "")
-                one(self.decoders, "clip", item)
+                one(self.workers.decoders, "clip", item)
                 label = ""
         except _UnsafeMember as error:
             return Finding(name, REFUSED, f"refused: {error}", clips)
@@ -128,7 +134,7 @@ class Check:
                 if is_sample_clip(member.name):
                     place = {"start_bytes": member.start_bytes, "size_bytes": member.size_bytes}
                     yield {"label": member.name, "path": path, **place}
-        elif name.lower().endswith(".mp4") and self.is_clip(name):
+        elif name.lower().endswith(".mp4") and (not self.outputs_only or is_output_clip(name)):
             yield {"path": path, "size_bytes": size_bytes}
 
 
@@ -141,22 +147,34 @@ def _problem(error: OSError) -> tuple[str, str]:
     return UNREADABLE, f"cannot be read: {error.strerror or error}"
 
 
+def clips_of_good_file(
+    folder: str, name: str, sha256: str, size_bytes: int | None, deep: bool, outputs_only: bool
+) -> int | None:
+    """Check a file in any process. Return the number of decoded clips, or None if it is not good or not there."""
+    try:
+        with Folder(Path(folder)) as opened:
+            finding = Check(opened, Workers(pool()), deep, outputs_only).one(Expected(name, sha256, size_bytes))
+    except OSError:
+        return None
+    return None if finding.kind else finding.clips
+
+
 def check_all(check: Check, expected: Iterable[Expected]) -> Iterator[Finding]:
     """Check files in the order of the list, several at once."""
     pending: deque[Future[Finding]] = deque()
-    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as threads:
+    with ThreadPoolExecutor(max_workers=check.workers.width, thread_name_prefix="verify") as threads:
         try:
             for item in expected:
                 pending.append(threads.submit(check.one, item))
-                if len(pending) > 2 * WORKERS:
+                if len(pending) > 2 * check.workers.width:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:  # if the caller stops early
             check.stopped.set()
             threads.shutdown(wait=False, cancel_futures=True)
-            if check.decoders is not None:
-                check.decoders.stop()
+            if check.deep:
+                check.workers.decoders.stop()
 
 
 def with_extras(
@@ -250,16 +268,16 @@ def is_clip_file(name: str) -> bool:
     return name.lower().endswith(".mp4")
 
 
-def verify_report(path: Path, decoders: Decoders | None) -> Iterator[Finding]:
+def verify_report(path: Path, workers: Workers, *, deep: bool) -> Iterator[Finding]:
     """Check the clips beside a report.json, and name the clips that it does not list. Raises ValueError and OSError."""
     with Folder(path.parent) as folder:
-        yield from with_extras(Check(folder, decoders), read_report(path), is_clip_file, path.name)
+        yield from with_extras(Check(folder, workers, deep), read_report(path), is_clip_file, path.name)
 
 
-def verify_sums(path: Path, decoders: Decoders | None, *, whole_folder: bool) -> Iterator[Finding]:
+def verify_sums(path: Path, workers: Workers, *, deep: bool, whole_folder: bool) -> Iterator[Finding]:
     """Check the files of a SHA256SUMS. whole_folder: name the files that it does not list, too. Raises OSError."""
     with Folder(path.parent) as folder:
-        check = Check(folder, decoders, is_output_clip)
+        check = Check(folder, workers, deep, outputs_only=True)
         if whole_folder:
             yield from with_extras(check, read_sums(path), partial(_is_other, path.name), path.name)
         else:

@@ -17,11 +17,11 @@ from batchrunner.app.verify_files import EXTRA, Finding
 from batchrunner.datasets import sums
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.formatting import count_text, printable
-from batchrunner.media.decoder_pool import Decoders
 from batchrunner.report import reader
 from batchrunner.storage import durable_files
 from batchrunner.storage.objects.blocking import ObjectReader
 from batchrunner.storage.run_directory import RunDir
+from batchrunner.workers.engines import Workers
 
 RUN_DIR, REPORT, DATASET, LIST = "run directory", "report", "data set", "SHA256SUMS"
 _HEAD_BYTES = 1 << 16
@@ -62,19 +62,18 @@ def _recognize_file(path: Path) -> Target | None:
     return Target(LIST, path) if is_list or path.name == sums.SUMS else None
 
 
-def check(target: Target, decoders: Decoders, *, deep: bool, objects: ObjectReader | None = None) -> Iterator[Finding]:
+def check(target: Target, workers: Workers, *, deep: bool, objects: ObjectReader | None = None) -> Iterator[Finding]:
     """Check a target. objects: reads the copies of clips in a bucket. Raises BatchrunnerError."""
-    used = decoders if deep else None
     try:
         if target.kind == RUN_DIR:
             from batchrunner.app.status import read_snapshot
 
             rundir = RunDir(target.path)
-            yield from verify.verify(rundir, read_snapshot(rundir), decoders, objects)
+            yield from verify.verify(rundir, read_snapshot(rundir), workers, objects)
         elif target.kind == REPORT:
-            yield from verify_files.verify_report(target.path, used)
+            yield from verify_files.verify_report(target.path, workers, deep=deep)
         else:
-            yield from verify_files.verify_sums(target.path, used, whole_folder=target.kind == DATASET)
+            yield from verify_files.verify_sums(target.path, workers, deep=deep, whole_folder=target.kind == DATASET)
     except ValueError as error:
         raise UsageError(f"{target.path} cannot be used as a report: {error}", "Name another file.") from error
     except OSError as error:

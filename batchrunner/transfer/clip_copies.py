@@ -54,7 +54,7 @@ class ClipCopies:
         measures = self._checks.further(key)
         if not measures:
             return copy
-        task = {**measures, "path": str(copy.path), "size_bytes": copy.result.size_bytes}
+        task = {**measures, "path": str(copy.path), "size_bytes": copy.result.size_bytes, "sha256": copy.result.sha256}
         [found] = self._checks.decoders.run_all("clip", [task])
         if isinstance(found, Exception):
             return copy

@@ -326,7 +326,8 @@ class Store(RunDirectoryClips):
                 if known is not None and known.sha256 == placed.sha256:
                     return known
                 try:
-                    found = one(self._decoders, "clip", {"path": str(path), "size_bytes": placed.size_bytes})
+                    item = {"path": str(path), "size_bytes": placed.size_bytes, "sha256": placed.sha256}
+                    found = one(self._decoders, "clip", item)
                 except ValueError:
                     continue
                 return result_of(placed.size_bytes, placed.sha256, found)

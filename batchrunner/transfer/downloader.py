@@ -87,11 +87,13 @@ class Checks:
     """The decoders of complete clips, and the threads that wait for them. Other file work uses other threads.
 
     further: the further fields of the task ``clip`` for a download's key. Those threads call it, so it may block.
+    width: how many clips are checked at once.
     """
 
     decoders: Decoders
     executor: Executor
     further: Callable[[str], Mapping[str, Any]] = lambda _: {}
+    width: int = WORKERS
 
 
 class Downloader:
@@ -119,7 +121,7 @@ class Downloader:
         self._disk = files
         self._checks = checks
         finish = partial(_finish_all, checks=checks)
-        self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(WORKERS)])
+        self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(checks.width)])
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys with possible files of an earlier attempt
@@ -278,7 +280,12 @@ def _finish_all(items: "list[_Item]", checks: Checks) -> None:
         except (CallError, OSError) as error:
             item.outcome = error
     clips = [
-        {**checks.further(item.key), "path": str(item.download.path), "size_bytes": item.download.size_bytes}
+        {
+            **checks.further(item.key),
+            "path": str(item.download.path),
+            "size_bytes": item.download.size_bytes,
+            "sha256": item.download.sha256,
+        }
         for item in written
     ]
     found = checks.decoders.run_all("clip", clips)

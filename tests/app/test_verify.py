@@ -16,6 +16,7 @@ from batchrunner.job import Record, Result, Snapshot, State
 from batchrunner.media.decoder_pool import Here
 from batchrunner.report import writer
 from batchrunner.storage.run_directory import RunDir
+from batchrunner.workers.engines import Workers
 from tests.conftest import make_entries, make_record, make_run, result_of
 
 
@@ -27,7 +28,7 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def check(rundir: RunDir, snapshot: Snapshot) -> dict[str, str | None]:
-    return {finding.name: finding.message or None for finding in verify(rundir, snapshot, Here())}
+    return {finding.name: finding.message or None for finding in verify(rundir, snapshot, Workers(Here()))}
 
 
 def holding(rundir: RunDir, content: bytes, result: Result | None = None) -> Snapshot:
@@ -173,7 +174,7 @@ def test_copies_in_a_bucket_are_read_back_and_may_be_the_only_ones(rundir: RunDi
 
     def found(**objects: bytes) -> dict[str, str]:
         reader: Any = Objects(**objects)
-        return {item.name: item.message for item in verify(rundir, snapshot, Here(), reader)}
+        return {item.name: item.message for item in verify(rundir, snapshot, Workers(Here()), reader)}
 
     good = {"a.mp4": "", "s3://clips/a.mp4": "", "copy.mp4": "", "s3://clips/copy.mp4": ""}
     assert found(a=clip, copy=clip) == good

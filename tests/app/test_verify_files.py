@@ -26,6 +26,7 @@ from batchrunner.app.verify_files import (
 from batchrunner.datasets import sums
 from batchrunner.media.decoder_pool import Here
 from batchrunner.storage.beneath import Folder
+from batchrunner.workers.engines import Workers
 from tests.datasets.test_tar import packed
 
 KEY = "ab" * 32
@@ -91,7 +92,7 @@ def bad(findings: Iterator[Finding]) -> dict[str, str]:
 def check(path: Path, *, deep: bool = False) -> dict[str, str]:
     target = verify_output.recognize(path)
     assert target is not None
-    return bad(verify_output.check(target, Here(), deep=deep))
+    return bad(verify_output.check(target, Workers(Here()), deep=deep))
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -256,7 +257,7 @@ def test_a_report_of_an_unknown_version_is_refused(delivered: Path, version: Any
 def test_deep_counts_the_clips_and_not_the_inputs(dataset: Path) -> None:
     target = verify_output.recognize(dataset)
     assert target is not None
-    assert sum(finding.clips for finding in verify_output.check(target, Here(), deep=True)) == 3
+    assert sum(finding.clips for finding in verify_output.check(target, Workers(Here()), deep=True)) == 3
 
 
 def test_a_list_of_any_length_is_checked_with_few_files_at_a_time(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_list_of_any_length_is_checked_with_few_files_at_a_time(tmp_path: Path
             yield Expected("a", sha256(b"a"))
 
     with Folder(tmp_path) as folder:
-        findings = verify_files.check_all(Check(folder), endless())
+        findings = verify_files.check_all(Check(folder, Workers(Here())), endless())
         for _ in range(100):
             assert next(findings) == Finding("a")
         findings.close()  # type: ignore[attr-defined]  # a generator

@@ -13,6 +13,8 @@ from batchrunner.app import verify_output
 from batchrunner.app.verify_output import DATASET, LIST, REPORT, RUN_DIR, Progress, Target
 from batchrunner.datasets import sums
 from batchrunner.errors import UsageError
+from batchrunner.media.decoder_pool import Here
+from batchrunner.workers.engines import Workers
 from tests.app.test_verify_files import dataset, delivered, flip, report_of
 
 __all__ = ["dataset", "delivered"]  # fixtures
@@ -144,7 +146,7 @@ def test_progress_is_shown_on_a_terminal_and_cleared(delivered: Path) -> None:
     target = Target(REPORT, delivered / "report.json")
     stream, lines = io.StringIO(), list[str]()
     flip(delivered / "a.mp4")
-    verify_output.run(target, verify_output.check(target, None, deep=False), lines.append, Progress(stream))  # type: ignore[arg-type]  # no decoder is needed
+    verify_output.run(target, verify_output.check(target, Workers(Here()), deep=False), lines.append, Progress(stream))
     assert "2 files checked, 1 bad" in stream.getvalue()
     assert stream.getvalue().endswith("\x1b[2K")
     assert len(lines) == 1

@@ -15,6 +15,7 @@ from batchrunner.datasets.xmp import XmpMarker
 from batchrunner.errors import BatchrunnerError, UsageError
 from batchrunner.media.decoder_pool import Here
 from batchrunner.providers import registry
+from batchrunner.workers.engines import Workers
 from tests.datasets.sample_batches import Sample, make_batch, tree_of
 from tests.media.test_synthetic_marks import c2pa_box
 
@@ -61,7 +62,7 @@ def test_copies_are_marked_and_rows_have_both_hashes(run: Path, tmp_path: Path) 
     assert any("1 clip without a new mark: it has a C2PA manifest" in line for line in warnings)
     target = verify_output.recognize(out)
     assert target is not None
-    assert [item for item in verify_output.check(target, Here(), deep=True) if item.kind] == []
+    assert [item for item in verify_output.check(target, Workers(Here()), deep=True) if item.kind] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "out", "run"]
 
 

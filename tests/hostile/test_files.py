@@ -23,6 +23,7 @@ from batchrunner.report import writer
 from batchrunner.storage.durable_files import Disk, open_plain
 from batchrunner.storage.run_directory import Lock, RunDir
 from batchrunner.transfer import downloader
+from batchrunner.workers.engines import Workers
 from tests.conftest import MEDIA, NOW, Inline, make_entries, make_job, make_run
 from tests.hostile.test_links import Peer, fetch, sends
 from tests.transfer.test_delivery import House, house
@@ -290,7 +291,7 @@ def test_verify_reports_planted_objects_without_waiting(house: House, clip: byte
     ODD[odd](house.dir.path / "a.mp4")
     ODD[odd](house.dir.path / "report.json")
     before = Snapshot(make_run(), make_entries("a"), house.records)
-    found = in_time(lambda: list(verify(house.dir, before, Here())))
+    found = in_time(lambda: list(verify(house.dir, before, Workers(Here()))))
     assert isinstance(found, list)
     [finding] = found
     assert finding.name == "a.mp4"

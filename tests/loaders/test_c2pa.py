@@ -21,6 +21,7 @@ from batchrunner.app import verify_output
 from batchrunner.app.export import ExportRequest
 from batchrunner.errors import UsageError
 from batchrunner.media.decoder_pool import Here
+from batchrunner.workers.engines import Workers
 from tests.datasets.sample_batches import Sample, make_batch, tree_of
 from tests.datasets.test_xmp import frames
 
@@ -136,7 +137,7 @@ def test_copies_are_signed_and_still_the_same_clips(run: Path, tmp_path: Path, m
         assert problems <= {"signingCredential.untrusted"}, "the test's own authority is on no list"
     target = verify_output.recognize(out)
     assert target is not None
-    assert [item for item in verify_output.check(target, Here(), deep=True) if item.kind] == []
+    assert [item for item in verify_output.check(target, Workers(Here()), deep=True) if item.kind] == []
 
 
 def test_no_file_of_the_data_set_has_the_key(run: Path, tmp_path: Path) -> None:

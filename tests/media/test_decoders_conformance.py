@@ -1,11 +1,12 @@
 """Every implementation of `batchrunner.media.decoder_pool.Decoders` gives the same outcomes.
 
-The third one runs the tasks on any `concurrent.futures.Executor`, as a cluster would: here threads and processes.
+`ExecutorDecoders` runs the tasks on any `concurrent.futures.Executor`: here threads and processes, in tests/dask a
+cluster.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,9 @@ import pytest
 
 from batchrunner.errors import BatchrunnerError
 from batchrunner.media.decoder import CheckLimit
-from batchrunner.media.decoder_pool import Decoders, Here, Outcome, Pool, one
+from batchrunner.media.decoder_pool import Decoders, Here, Pool, one
+from batchrunner.workers.executor_decoders import ExecutorDecoders
 from tests.conftest import MEDIA
-
-
-class OnExecutor:
-    """Runs each task as a call on an executor."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-    def ready(self) -> None:
-        self._executor.submit(_ready).result()
-
-    def run_all(
-        self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
-    ) -> list[Outcome]:
-        return [
-            CheckLimit("the run has ended") if enough() else self._executor.submit(_run, task, dict(item)).result()
-            for item in items
-        ]
-
-    def stop(self) -> None:
-        """Nothing runs between the calls of these tests."""
-
-
-def _ready() -> None:
-    Here().ready()
-
-
-def _run(task: str, item: dict[str, Any]) -> Outcome:
-    return Here().run_all(task, [item])[0]
 
 
 @pytest.fixture(scope="module", params=["here", "pool", "threads", "processes"])
@@ -56,10 +29,10 @@ def decoders(request: pytest.FixtureRequest) -> Iterator[Decoders]:
             yield pool
     elif request.param == "threads":
         with ThreadPoolExecutor(max_workers=1) as threads:
-            yield OnExecutor(threads)
+            yield ExecutorDecoders(threads, Here(), print)
     else:
         with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as processes:
-            yield OnExecutor(processes)
+            yield ExecutorDecoders(processes, Here(), print)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from batchrunner.sandbox.faults.outages import ACCOUNT, SHOWS, AccountFailure, C
 from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
+from batchrunner.workers.engines import Workers
 from tests.scenarios.damage import AtRest, DiskFailure, JournalFiles, flip_a_clip
 from tests.scenarios.world import (
     EPOCH,
@@ -333,12 +334,14 @@ class Scenario:
             self._count_cut_outcomes(loop, story)
             return bool(story.damage)
         snapshot = journal.read(story.rundir.journal) if self.flips and not story.damage else None
-        delivered = [item.name for item in verify(story.rundir, snapshot, Here()) if not item.kind] if snapshot else []
+        delivered = (
+            [item.name for item in verify(story.rundir, snapshot, Workers(Here())) if not item.kind] if snapshot else []
+        )
         if snapshot is None or not delivered:
             return False
         self.flips -= 1
         flipped = flip_a_clip(story.rundir, self.fault_rng, sorted(delivered))
-        bad = {item.name for item in verify(story.rundir, snapshot, Here()) if item.kind}
+        bad = {item.name for item in verify(story.rundir, snapshot, Workers(Here())) if item.kind}
         story.note(loop.time(), f"a bit flips in {flipped}; verify finds {sorted(bad)}")
         for name in bad:
             (story.rundir.path / name).unlink(missing_ok=True)

@@ -32,6 +32,7 @@ from batchrunner.settings import resolve
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
+from batchrunner.workers.engines import Workers
 from tests.providers.dummy import LISTING, SILENT, Connector, Studio, offered
 from tests.scenarios.damage import NO_FAILURE, JournalFiles
 from tests.scenarios.world import (
@@ -161,7 +162,7 @@ class Simulation:
         """Each delivered clip belongs to its own job."""
         snapshot = journal.read(self.rundir.journal)
         assert snapshot is not None
-        assert [item for item in verify(self.rundir, snapshot, Here()) if item.kind] == []
+        assert [item for item in verify(self.rundir, snapshot, Workers(Here())) if item.kind] == []
         for row in self.report["jobs"]:
             if row["state"] == "succeeded":
                 label = marks.read((self.rundir.path / row["file"]).read_bytes())

@@ -55,7 +55,8 @@ def test_a_copy_is_measured_for_this_batch(tmp_path: Path) -> None:
     assert copy is not None
     assert copy.path.read_bytes() == CONTENT
     assert copy.result.quality == MEASURES
-    assert decoders.tasks == [{"measure": True, "path": str(copy.path), "size_bytes": len(CONTENT)}]
+    item = {"path": str(copy.path), "size_bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
+    assert decoders.tasks == [{"measure": True, **item}]
 
 
 def test_a_copy_is_not_decoded_where_nothing_is_measured(tmp_path: Path) -> None:
