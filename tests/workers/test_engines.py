@@ -1,6 +1,8 @@
 """The engines of this machine, and checks on an executor."""
 
+import hashlib
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from batchrunner.app import verify_output
 from batchrunner.app.verify_output import LIST, Target
+from batchrunner.datasets.sums import entry_line
 from batchrunner.errors import UsageError
 from batchrunner.media import decoder_pool
 from batchrunner.media.decoder_pool import WORKERS, Here
@@ -37,7 +40,7 @@ def test_a_number_of_processes_is_a_pool_of_that_size() -> None:
 @pytest.mark.parametrize("text", ["dask://127.0.0.1:9", "slurm"])
 def test_a_missing_extra_is_one_line_that_names_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("distributed", "dask_jobqueue"):
-        monkeypatch.setitem(__import__("sys").modules, name, None)
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match="is not installed") as caught, open_workers(parse(text)):
         pass
     assert caught.value.hint == "Nothing was submitted. pip install 'batchrunner[dask]'"
@@ -51,13 +54,11 @@ def processes() -> Iterator[Executor]:
 
 def test_a_file_that_a_worker_finds_good_is_not_read_here(tmp_path: Path, clip: bytes, processes: Executor) -> None:
     """The second file is not good: this machine checks it itself, and says why."""
-    from batchrunner.datasets.sums import entry_line
-
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(clip)
     (folder / "b.mp4").write_bytes(clip[:-9])
-    digest = decoder_pool_sha256(clip)
+    digest = hashlib.sha256(clip).hexdigest()
     (folder / "SHA256SUMS").write_bytes(b"".join(entry_line(name, digest) for name in ("a.mp4", "b.mp4", "../c.mp4")))
     workers = Workers(NoDecoders(), 1, processes)
     found = {item.name: item for item in verify_output.check(Target(LIST, folder / "SHA256SUMS"), workers, deep=True)}
@@ -73,15 +74,9 @@ class NoDecoders(Here):
         raise AssertionError("decoded here")
 
 
-def decoder_pool_sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
-
-
 def test_a_worker_hashes_and_decodes_a_clip(tmp_path: Path, clip: bytes, processes: Executor) -> None:
     (path := tmp_path / "a.mp4").write_bytes(clip)
-    place = (str(path), len(clip), decoder_pool_sha256(clip))
+    place = (str(path), len(clip), hashlib.sha256(clip).hexdigest())
     workers = Workers(Here(), 1, processes)
     assert workers.confirm(is_whole, *place) is True
     path.write_bytes(clip + b"\0")

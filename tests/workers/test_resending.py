@@ -1,4 +1,4 @@
-"""An executor over a cluster that loses tasks, workers and its scheduler. The cluster is a fake one; waits are events."""
+"""An executor over a cluster that loses tasks, workers and its scheduler. The cluster is a fake one."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ QUICK = Patience(0.01, 2)
 
 
 class FakeCluster:
-    """A cluster whose outcomes a test decides. lost: as many tasks are lost, then it works. trouble-free: ""."""
+    """A cluster whose outcomes a test decides."""
 
     name = "the cluster"
 
@@ -88,14 +88,14 @@ def test_equal_work_has_an_equal_key_and_each_sending_its_own() -> None:
     assert first == second != other
 
 
-@pytest.mark.parametrize("lose", [loses, cancels])
-def test_a_lost_task_is_sent_again_with_another_key(lose: Callable[..., None]) -> None:
+@pytest.mark.parametrize("loss", [loses, cancels])
+def test_a_lost_task_is_sent_again_with_another_key(loss: Callable[..., None]) -> None:
     notices: list[str] = []
-    cluster = FakeCluster(lose)
+    cluster = FakeCluster(loss)
 
     def once(future: "Future[Any]", function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         cluster.answer = works
-        lose(future, function, arguments)
+        loss(future, function, arguments)
 
     cluster.answer = once
     with over(cluster, notices) as executor:

@@ -37,10 +37,13 @@ def test_the_forms_are_read(text: str, found: WorkerSpec) -> None:
             for text in ("", "ray", "thread", "threads:", "threads:x", "threads:-1", "slurm:1:2")
         ),
         *((text, "not from 1 to 1,024") for text in ("threads:0", "processes:1025", "slurm:999999999")),
-        *((f"dask{rest}", "is not dask://HOST:PORT") for rest in ("", ":", "://", "://host", "://:8786", "://host:0")),
         *(
-            (f"dask://{rest}", "is not dask://HOST:PORT")
-            for rest in ("h:99999", "h:x", "u:p@h:1", "h:1/x", "h:1?q", "[::1:1")
+            (f"dask{suffix}", "is not dask://HOST:PORT")
+            for suffix in ("", ":", "://", "://host", "://:8786", "://host:0")
+        ),
+        *(
+            (f"dask://{suffix}", "is not dask://HOST:PORT")
+            for suffix in ("h:99999", "h:x", "u:p@h:1", "h:1/x", "h:1?q", "[::1:1")
         ),
     ],
 )
