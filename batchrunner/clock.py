@@ -114,3 +114,14 @@ def wall_time() -> float:
 def pause(seconds: float) -> None:
     """Sleep outside a loop (commands that only watch)."""
     time.sleep(seconds)
+
+
+def monotonic_time() -> float:
+    """Return the monotonic time outside a loop, in seconds from an arbitrary point."""
+    return time.monotonic()
+
+
+def monotonic_with_suspension() -> float:
+    """Return seconds from an arbitrary point. They include the time for which the machine was suspended (Linux)."""
+    boot_time = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)

@@ -16,6 +16,7 @@ from batchrunner.providers import registry
 from batchrunner.providers.registry import Connect
 from batchrunner.review.hook import Hook
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.lease import Lease
 from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
 from batchrunner.workers.engines import Workers
@@ -32,7 +33,8 @@ class Environment:
     posters: makes the report's pictures, None to make none. history: the file of learned durations, None to keep none
     (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
     provider for the endpoint. open_store: creates the store of finished clips. shared: where the batches of a user
-    meet, None for a run that shares nothing. on_clip: the user's hook for finished clips, or None.
+    meet, None for a run that shares nothing. on_clip: the user's hook for finished clips, or None. lease: of the run
+    directory, None if nobody else can have it.
     """
 
     clock: Clock
@@ -48,6 +50,7 @@ class Environment:
     open_store: OpenStore = Store
     shared: Shared | None = None
     on_clip: Hook | None = None
+    lease: Lease | None = None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from batchrunner.errors import BatchrunnerError, JournalError
 from batchrunner.job import Attempt, Entry, Job, PlacedFile, Record, Result, Retake, Run, State
 from batchrunner.journal import salvage
 from batchrunner.journal.journal import Journal
+from batchrunner.journal.statements import Guard
 from batchrunner.journal.witness import Mark, Witness
 from batchrunner.manifest.fingerprint import take_of
 from batchrunner.manifest.takes import with_retakes
@@ -29,12 +30,17 @@ _MOST_REPORT_BYTES = 1 << 30
 
 
 def open_journal(
-    rundir: RunDir, entries: Sequence[Entry], executor: Executor, files: Disk, recover: Callable[[], Run] | None
+    rundir: RunDir,
+    entries: Sequence[Entry],
+    executor: Executor,
+    files: Disk,
+    recover: Callable[[], Run] | None,
+    guard: Guard = lambda **_: None,
 ) -> Journal:
     """Open the journal of a locked run directory, or create its first one.
 
     recover: None to refuse a journal that may lack submissions; otherwise a function that returns the run to record in
-    a new journal without runs. Raises UsageError, JournalError, LocalFault.
+    a new journal without runs. guard: as for `Journal`. Raises UsageError, JournalError, LocalFault.
     """
     path, witness = rundir.journal, Witness(rundir.witness, files)
     if recover is not None:
@@ -46,7 +52,7 @@ def open_journal(
             salvage.replace_with(path, _reported_remains(rundir, entries, recover()))
     elif recover is not None:
         salvage.replace_with(path, *_recovered(rundir, entries, recover))
-    journal = Journal(path, executor, witness, recover=recover is not None)
+    journal = Journal(path, executor, witness, recover=recover is not None, guard=guard)
     try:
         if recover is None and not journal.has_run():
             require_no_signs(rundir, entries, has_journal=True)

@@ -16,12 +16,14 @@ from batchrunner.account import index, journals, transactions
 from batchrunner.account.folders import state_folder
 from batchrunner.account.names import account_of
 from batchrunner.account.rows import BatchRow, rows_of
+from batchrunner.app.process import print_warning
 from batchrunner.app.signs import require_trusted
 from batchrunner.clock import LoopClock, wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.job import Entry, Move, Record, Snapshot, State, advance
 from batchrunner.journal import journal
 from batchrunner.journal.journal import Journal
+from batchrunner.journal.statements import Guard
 from batchrunner.journal.witness import Witness
 from batchrunner.manifest.diagnostics.diagnostic import nearest
 from batchrunner.net.proxies import read_proxies
@@ -50,7 +52,7 @@ def settle(rundir: RunDir, name: str, adopt: str | None, environment: Mapping[st
     adopt: the id of its generation, or None to release the job. Raises BatchrunnerError; then nothing has changed.
     """
     doubt = find(rundir, name, environment)
-    with Lock(doubt.rundir, wall_time()):
+    with Lock(doubt.rundir, wall_time(), print_warning) as lock:
         doubt = _in_directory(doubt.rundir, doubt.entry.job.fingerprint, name)
         if adopt is not None:
             _require_unused(doubt, adopt, environment)
@@ -68,7 +70,7 @@ def settle(rundir: RunDir, name: str, adopt: str | None, environment: Mapping[st
             record = advance(record, move, generation_id=adopt, accepted_at=wall_time())
         else:
             record = advance(record, move)
-        asyncio.run(_store(doubt.rundir, record, environment))
+        asyncio.run(_store(doubt.rundir, record, environment, lock.lease.problem))
     return f"{name}: {message}. To continue: batchrunner run {doubt.snapshot.run.manifest_path}"
 
 
@@ -174,10 +176,10 @@ async def _status(endpoint: Endpoint, generation_id: str, environment: Mapping[s
             return await provider.status(generation_id)
 
 
-async def _store(rundir: RunDir, record: Record, environment: Mapping[str, str]) -> None:
+async def _store(rundir: RunDir, record: Record, environment: Mapping[str, str], guard: Guard) -> None:
     with (
         ThreadPoolExecutor(max_workers=1) as executor,
-        closing(Journal(rundir.journal, executor, Witness(rundir.witness, Disk()))) as opened,
+        closing(Journal(rundir.journal, executor, Witness(rundir.witness, Disk()), guard=guard)) as opened,
     ):
         await opened.save(record)
         mark = opened.mark

@@ -1,7 +1,7 @@
 """The end of a run: fetch missing clips again, store the outcome, write the reports, post the webhook."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from batchrunner.journal.journal import Journal
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
 from batchrunner.review.verdicts import VerdictLines
-from batchrunner.storage.run_directory import Anchor, RunDir
+from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.delivery import ResultStore
 
@@ -31,10 +31,18 @@ _SIGNALLED_COPY_S = 10.0
 
 
 async def final_status(
-    anchor: Anchor, engine: Engine, store: ResultStore, journal: Journal, records: JobRecords, order: Sequence[str]
+    lost: Callable[[], str],
+    engine: Engine,
+    store: ResultStore,
+    journal: Journal,
+    records: JobRecords,
+    order: Sequence[str],
 ) -> ExitStatus:
-    """Check the delivered clips once more and return the batch's own exit status, from the records of the report."""
-    if anchor.lost():
+    """Check the delivered clips once more and return the batch's own exit status, from the records of the report.
+
+    lost: why nothing can be stored any more; "" if it can.
+    """
+    if lost():
         return ExitStatus.NEEDS_ACTION
     await _fetch_missing_clips(engine, store, records)
     stored = stored_records(journal, records)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.app import bucket_results, clip_checks, recovery, rehearsal, settlement, takes, webhook
@@ -37,7 +38,7 @@ from batchrunner.journal.timeline import TimelineWriter
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
-from batchrunner.plan.endings import stop_for
+from batchrunner.plan.endings import LEASE_LOST, NO_REASON, StopReason, stop_for
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.plan.selection import unmatched_notices
 from batchrunner.providers.base import Provider
@@ -48,6 +49,7 @@ from batchrunner.quality.references import References
 from batchrunner.report import writer
 from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
+from batchrunner.storage.lease import Lease
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
 from batchrunner.storage.objects.signing import Links, SignedInputs
 from batchrunner.storage.objects.staged_names import uploads
@@ -72,14 +74,15 @@ def run(
     endpoint: Endpoint | None,
     environment: Mapping[str, str],
     bus: EventBus,
+    lease: Lease | None = None,
     early: Sequence[signal.Signals] = (),
     leave: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a batch in its locked run directory, write the reports, and return the exit status.
 
-    endpoint: None to start an embedded sandbox. environment: the environment variables of the process. early: signals
-    that arrived before the event loop; more may be appended until the loop handles signals itself. leave: restores
-    the terminal before a second signal ends the process.
+    endpoint: None to start an embedded sandbox. environment: the environment variables of the process. lease: of the
+    run directory. early: signals that arrived before the event loop; more may be appended until the loop handles
+    signals itself. leave: restores the terminal before a second signal ends the process.
     """
     clock = rehearsal.clock(setup.sandbox, setup.rundir, recover=setup.recover)
     with (
@@ -98,6 +101,7 @@ def run(
             proxies=read_proxies(environment) if endpoint or setup.settings.notify else Proxies(),
             shared=shared,
             on_clip=Hook(arguments_of(setup.settings.on_clip), environment) if setup.settings.on_clip else None,
+            lease=lease,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
 
@@ -210,7 +214,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
         await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
-        own = await final_status(open_run.anchor, engine, open_run.store, journal, records, order)
+        own = await final_status(open_run.deps.lost, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
         reason = engine.stopped
         await checks.finish(records, reason)
@@ -258,7 +262,8 @@ async def _open_run(
         ids=lambda fingerprint: ids.get(fingerprint, ()),
         durations=_learned_durations(setup, run, admission, outside, stack),
         lacks_space=disk_space.lacks,
-        lost=anchor.lost,
+        lost=partial(_lost, anchor, outside.lease),
+        confirm=partial(_confirm, outside.lease),
         timeline=story.timeline_events,
         account=account.session,
         copies=ClipCopies(setup.rundir.partial_dir, outside.executor, outside.files, checks),
@@ -365,6 +370,23 @@ def _disk_space(setup: Setup, outside: Environment, known: Mapping[str, Record],
     return guard
 
 
+def _lost(anchor: Anchor, lease: Lease | None) -> StopReason:
+    """Return why nothing can be stored in the run directory any more; NO_REASON if it can."""
+    if lease is not None and lease.taken:
+        return StopReason(LEASE_LOST, lease.taken)
+    message = anchor.lost()
+    return StopReason("run_directory_gone", message) if message else NO_REASON
+
+
+def _no_problem(**_: bool) -> None:
+    """Nobody else can have the run directory."""
+
+
+def _confirm(lease: Lease | None) -> None:
+    if lease is not None and (problem := lease.problem(intent=True)) is not None:
+        raise problem
+
+
 def _stop_without_disk_space(engine: Engine, disk_space: DiskSpaceGuard, records: Mapping[str, Record]) -> None:
     """Submit nothing if the disk is full at the start: each run would pay for one more clip that it cannot store."""
     states = count_states(records.values())
@@ -408,8 +430,8 @@ def _open(setup: Setup, outside: Environment, base_url: str, bus: EventBus) -> J
         return run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
 
     recover = run if setup.recover else None
-    entries = setup.batch.entries
-    journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover)
+    entries, guard = setup.batch.entries, outside.lease.problem if outside.lease else _no_problem
+    journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover, guard)
     bus.subscribe(TimelineWriter(journal), name="timeline")
     if journal.warning:
         bus.publish(Noticed(outside.clock.now(), (), journal.warning, urgent=True))

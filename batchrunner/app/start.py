@@ -50,7 +50,11 @@ def run_batch(
     received = received or ReceivedSignals()
     bus = EventBus(process.print_warning)
     bus.subscribe(listener, shows_notices=True)
-    with Lock(setup.rundir, wall_time()) as lock:
+
+    def announce_wait(message: str) -> None:
+        bus.publish(Noticed(wall_time(), (), message, urgent=True))
+
+    with Lock(setup.rundir, wall_time(), announce_wait) as lock:
         received.unwinds = False
         if lock.notice:
             bus.publish(Noticed(wall_time(), (), lock.notice, urgent=True))
@@ -66,7 +70,8 @@ def run_batch(
         from batchrunner.app import runner  # loads the service's client, which is slow
 
         gc.freeze()  # loaded modules are permanent, so they are not scanned for garbage
-        return runner.run(setup, endpoint, environment, bus, received.numbers, received.leave_terminal)
+        shell = received.numbers, received.leave_terminal
+        return runner.run(setup, endpoint, environment, bus, lock.lease, *shell)
 
 
 def with_hook(setup: Setup, environment: Mapping[str, str]) -> Setup:

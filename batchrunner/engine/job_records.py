@@ -14,6 +14,7 @@ from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import LocalFault
 from batchrunner.events import JobMoved, JobSeen, Noticed
 from batchrunner.job import Move, Record, State, advance
+from batchrunner.plan.endings import LEASE_LOST
 from batchrunner.plan.ledger import Ledger
 
 _FIRST_RETRY_S = 1.0
@@ -70,27 +71,32 @@ class JobRecords:
         """Store the intent to submit a job. estimate: its price in credits.
 
         On a LocalFault the intent is taken back before the fault is raised. The journal may have stored it all the
-        same, and the next run would then hold the job in doubt.
+        same, and the next run would then hold the job in doubt. The same happens if another run may have taken over
+        the batch meanwhile: the submission must not be sent. That run has the job then, so the account keeps its claim.
         """
         before, clock = self._records[fingerprint], self._deps.clock
         intent: dict[str, Any] = {"request_id": request_id, "submitted_at": clock.now(), "estimate": estimate}
         try:
-            return await self.move(fingerprint, Move.BEGIN_SUBMIT, **intent)
+            record = await self.move(fingerprint, Move.BEGIN_SUBMIT, **intent)
+            self._deps.confirm()
         except LocalFault as fault:
             record = advance(before, Move.BEGIN_SUBMIT, **intent)
             record = advance(record, Move.REFUSE, error=fault.problem, ended_at=clock.now())
             with suppress(LocalFault):
                 await self._save(record)
             self.update(record)
-            self._deps.account.moved(record)
+            if fault.kind != LEASE_LOST:
+                self._deps.account.moved(record)
             raise
+        return record
 
     async def accept(
         self, fingerprint: str, move: Move, generation_id: str, credits_: float | None, *, retry_for_s: float
     ) -> None:
         """Store the id of an accepted generation. It is paid for, and without its id the clip is lost.
 
-        While the disk refuses, storing is repeated for `retry_for_s` seconds. Raises LocalFault after that.
+        While the disk refuses, storing is repeated for `retry_for_s` seconds. Raises LocalFault after that, and at once
+        if another run has the batch.
         """
         clock = self._deps.clock
         accepted_at, since, wait_s = clock.now(), clock.monotonic(), _FIRST_RETRY_S
@@ -103,7 +109,7 @@ class JobRecords:
                 message = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet"
                 message = f"{message}: note it down"
                 self.notice(fingerprint, message)
-                if clock.monotonic() - since > retry_for_s:
+                if fault.kind == LEASE_LOST or clock.monotonic() - since > retry_for_s:
                     raise LocalFault(fault.kind, message, fault.hint) from fault
                 await clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_RETRY_S)

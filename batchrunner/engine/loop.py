@@ -156,7 +156,7 @@ class Engine:
         if end is not None and now >= end[0] and not self._shutdown.closing:
             self._close(end[1])
         if not self._shutdown.closing and (lost := self._deps.lost()):
-            self._close(StopReason("run_directory_gone", lost))
+            self._close(lost)
         self._flow.release_slots(now)
         for call, until in self._calls.patience_ends().items():
             if now >= until:

@@ -118,7 +118,8 @@ class Dependencies:
     durations: of generations, as far as they are known; the engine adds to them.
     lacks_space: why the disk lacks space for so many more clips; NO_REASON if it does not.
     timeline: events of earlier runs, oldest first.
-    lost: why nothing can be stored any more; "" if it can.
+    lost: why nothing can be stored any more; NO_REASON if it can. confirm: raises LocalFault if another run may have
+    taken over the batch; called before each submission is sent.
     account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
     or None. inputs: prepared before each submission. bucket: where clips are copied after their delivery, or None.
     """
@@ -133,7 +134,8 @@ class Dependencies:
     ids: Callable[[str], tuple[str, ...]]
     durations: dict[DurationKey, Durations] = field(default_factory=dict)
     lacks_space: Callable[[int], StopReason] = lambda _: NO_REASON
-    lost: Callable[[], str] = lambda: ""
+    lost: Callable[[], StopReason] = lambda: NO_REASON
+    confirm: Callable[[], None] = lambda: None
     timeline: Sequence[TimelineEvent] = ()
     account: AccountSession = field(default_factory=NoAccount)
     copies: Copies = field(default_factory=NoCopies)

@@ -32,6 +32,8 @@ from batchrunner.journal.statements import (
     PUT_TIMELINE_EVENT,
     REMOVE_ENTRIES,
     Change,
+    Guard,
+    has_intent,
     in_few,
 )
 from batchrunner.journal.witness import Mark, Witness
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _T = TypeVar("_T")
-
 # SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
 # space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 128
@@ -62,13 +63,19 @@ class Journal:
     """The open journal of one run directory. Writes go through `save` and its siblings, from one event loop.
 
     executor: runs the commits; one thread, or inline in a simulation. witness: None for no witness. recover: also open
-    a journal that is older than its witness; `is_stale` is then true until the next `begin`.
-    warning: a message for the user about the witness, or "".
+    a journal that is older than its witness; `is_stale` is then true until the next `begin`. guard: asked before every
+    commit. warning: a message for the user about the witness, or "".
     Raises JournalError if the file is damaged, newer than this program, older than its witness, or not a journal.
     """
 
     def __init__(
-        self, path: Path, executor: "Executor", witness: Witness | None = None, *, recover: bool = False
+        self,
+        path: Path,
+        executor: "Executor",
+        witness: Witness | None = None,
+        *,
+        recover: bool = False,
+        guard: Guard = lambda **_: None,
     ) -> None:
         from batchrunner.storage.batching import Batcher  # imported here: `read` needs no event loop
 
@@ -76,6 +83,7 @@ class Journal:
         self.warning = ""
         self._path = path
         self._witness = witness
+        self._guard = guard
         # Reserved disk space: on a full disk, ids of active requests can still be stored.
         self._ballast = path.with_name("ballast")
         try:
@@ -120,11 +128,12 @@ class Journal:
     def close(self) -> None:
         """Close the file. SQLite merges the write-ahead log into it.
 
-        If the witness could not be written, the log is left unchanged: a failing disk should get few further writes.
+        The log is left unchanged if the witness could not be written, because a failing disk should get few further
+        writes, and if another run has taken over the run directory.
         """
         if self._witness is not None:
             self._witness.close()
-        if not self._is_witnessed:
+        if not self._is_witnessed or self._guard(intent=False) is not None:
             close_untouched(self._connection, self._path)
             return
         try:
@@ -237,6 +246,8 @@ class Journal:
 
     def _write(self, changes: list[Change]) -> LocalFault | None:
         """Commit, then write the witness."""
+        if (problem := self._guard(intent=has_intent(changes))) is not None:
+            return problem
         following = self._mark._replace(sequence=self._mark.sequence + 1)
         marked = [*changes, (PUT_MARK, rows.mark_row(*following, is_open=True))]
         error = self._write_over_a_full_disk(marked)

@@ -5,9 +5,11 @@ the event loop is busy, that takes longer than writing the row. So a group of ch
 each row.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from batchrunner.errors import LocalFault
+from batchrunner.job import State
 from batchrunner.journal import rows
 
 MOST_ROWS = 32  # in one statement
@@ -26,6 +28,7 @@ class Statement(NamedTuple):
 
 
 Change = tuple[Statement, Sequence[Any]]  # and the values of one row
+Guard = Callable[..., LocalFault | None]  # returns why nothing may be written; called with the keyword `intent`
 
 
 def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
@@ -58,6 +61,11 @@ MOVE_JOB = Statement(
     tail=") AS moved WHERE jobs.fingerprint = moved.column1",
     key=1,
 )
+
+
+def has_intent(changes: Iterable[Change]) -> bool:
+    """Return whether the changes store the intent to submit a job."""
+    return any(statement is MOVE_JOB and values[1] == State.SUBMITTING.value for statement, values in changes)
 
 
 def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:

@@ -64,6 +64,7 @@ def _person(advice: str, next_: Next = Next.STOPS) -> Ending:
 
 _NEXT_WINDOW = "The next scheduled run continues. To continue now, give another --deadline."
 _DISK = "Free space on the disk of the run directory, then run the same command again."
+LEASE_LOST = "lease_lost"
 _SERVICE = "Wait until the service answers again, then run the same command again."
 
 ENDINGS: Mapping[str, Ending] = {
@@ -106,6 +107,7 @@ ENDINGS: Mapping[str, Ending] = {
     "file_limit": _person("Raise the limit of file sizes (ulimit -f), then run the same command again."),
     "too_little": _person("Allow more memory or open files, or lower --downloads, then run the same command again."),
     "run_directory_gone": _person("Bring the run directory back, then run the same command again."),
+    LEASE_LOST: _person("Let the other run end; then run the same command again to see what is left."),
     "journal_damaged": _person("See the message; run with --recover to continue what the journal knows."),
     "account_index": _person("Make the state folder writable (BATCHRUNNER_STATE), then run the same command again."),
     "defect": _person("Report this defect with the message above."),

@@ -11,7 +11,7 @@
                               /lock           locked during a run; names the owner
                               /review.lock    locked while a verdict is written
                               /on_clip.jsonl  clips for which the hook has decided
-                              /lease.<number> replaces the lock on a file system without locks
+                              /lease.<number> the run's owner and heartbeat (`batchrunner.storage.lease`)
                               /parts/         partial downloads
                               /kept/          results whose id now means another job
                               /set_aside/     downloads that failed their check; never delivered, never deleted
@@ -19,14 +19,15 @@
                               /sandbox/       the embedded sandbox's state (provider: sandbox)
 
 The kernel holds the lock (flock) and releases it when the process ends, so a kill or a power cut leaves no stale lock.
-The lock file is never removed. The run directory itself is locked too, in case somebody removes the file. On a file
-system without locks, a lease is used instead (`batchrunner.storage.lease`).
+The lock file is never removed. The run directory itself is locked too, in case somebody removes the file. Hosts that
+share a folder may not share its locks, so a run also takes a lease (`batchrunner.storage.lease`).
 """
 
 import fcntl
 import os
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -34,11 +35,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from batchrunner.clock import pause
+from batchrunner.clock import monotonic_time, pause
 from batchrunner.errors import BatchLocked, UsageError
 from batchrunner.formatting import printable, rfc3339
 from batchrunner.storage import durable_files, lease
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.lease_owner import Owner, myself
 
 _TRIES, _BETWEEN_TRIES_S = 8, 0.025
 
@@ -135,10 +137,11 @@ class RunDir:
                 )
 
     def holder(self) -> str | None:
-        """Return a description of the process that runs this batch, or None."""
-        with suppress(OSError):
-            if holder := lease.holder(self.internal_dir, lease.myself(0.0)):
-                return holder[0]
+        """Return a description of the process that runs this batch, or None.
+
+        A process on another host counts as long as its lease stands, because only time shows whether it has ended.
+        """
+        lock = ""
         for path, flags in ((self.lock, os.O_NOFOLLOW | os.O_NONBLOCK), (self.path, os.O_DIRECTORY)):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
@@ -147,10 +150,13 @@ class RunDir:
             try:
                 if not _taken(descriptor, fcntl.LOCK_SH):
                     return self._note() or "a process"
+                lock = lock or _identity(descriptor)
             except OSError:
                 continue  # the file system has no locks
             finally:
                 os.close(descriptor)
+        with suppress(OSError):
+            return lease.holder(self.internal_dir, myself(0.0, lock))
         return None
 
     def _note(self) -> str:
@@ -256,16 +262,19 @@ class Anchor:
 class Lock:
     """Exclusive use of a run directory while the process lives. Use as a context manager.
 
-    notice: a notice for the user, or "". Raises BatchLocked at once if another process has the directory, UsageError if
+    announce: called with a message before a wait for the lease of another host. lease: the lease, while it is entered.
+    notice: a notice for the user, or "". Raises BatchLocked if another process has the directory, UsageError if
     it cannot be locked.
     """
 
-    def __init__(self, rundir: RunDir, now: float) -> None:
+    def __init__(self, rundir: RunDir, now: float, announce: Callable[[str], None] = lambda _: None) -> None:
         self.notice = ""
+        self.lease: lease.Lease
         self._rundir = rundir
         self._now = now
+        self._announce = announce
         self._descriptor = self._folder = -1
-        self._lease: Path | None = None
+        self._opened = ExitStack()  # the lease and its heartbeat
 
     def __enter__(self) -> Self:
         path, folder = self._rundir.lock, self._rundir.path
@@ -287,38 +296,58 @@ class Lock:
         self._close()
 
     def _lock(self) -> None:
-        """Take the kernel's locks, or a lease if the file system has none."""
+        """Take the kernel's locks, if the file system has them, and the lease."""
         try:
-            locked = self._take()
-        except OSError as error:
-            self._take_lease(error)
-            return
-        lease_holder = lease.holder(self._rundir.internal_dir, lease.myself(self._now)) if locked else None
-        if lease_holder is not None:
-            raise _locked_by_lease(*lease_holder)
-        if not locked:
-            raise BatchLocked(
-                f"another process is running this batch: {self._rundir.holder() or 'unknown'}",
-                f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
-            )
+            if not self._take():
+                raise BatchLocked(
+                    f"another process is running this batch: {self._rundir.holder() or 'unknown'}",
+                    f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
+                )
+            lock, error = _identity(self._descriptor), None
+        except OSError as refused:
+            self._require_lockf(refused)
+            lock, error = "", refused
+        self._take_lease(myself(self._now, lock), error)
+        if error is not None:
+            self.notice = f"{self._cannot_lock(error)}: a lease in .batchrunner keeps a second run out instead"
         holder = f"pid {os.getpid()} on {socket.gethostname()} since {rfc3339(self._now)}\n"
         with suppress(OSError):  # the note needs disk space; the lock does not
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, holder.encode())
 
-    def _take_lease(self, error: OSError) -> None:
-        """Take a lease if SQLite can lock the file system. Refuse it otherwise: the journal could be damaged."""
-        where = f"the file system of {self._rundir.path} cannot lock files ({error.strerror or error})"
+    def _cannot_lock(self, error: OSError) -> str:
+        return f"the file system of {self._rundir.path} cannot lock files ({error.strerror or error})"
+
+    def _require_lockf(self, error: OSError) -> None:
+        """Refuse a file system that SQLite cannot lock: the journal could be damaged. Raises UsageError."""
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which SQLite uses
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-            self._lease = lease.take(self._rundir.internal_dir, lease.myself(self._now))
-        except lease.Taken as taken:
-            raise _locked_by_lease(taken.who, taken.path) from error
         except OSError:
             hint = "Mount it with locks, or name a folder on another file system with --output. Nothing was submitted."
-            raise UsageError(where, hint) from error
-        self.notice = f"{where}: {self._lease.name} in .batchrunner keeps a second run out instead"
+            raise UsageError(self._cannot_lock(error), hint) from error
+
+    def _take_lease(self, here: Owner, error: OSError | None) -> None:
+        """Take the lease. The lease of another host is observed until it changes or has expired."""
+        taking = lease.Taking(self._rundir.internal_dir, here, monotonic_time)
+        try:
+            is_announced = False
+            while not isinstance(step := taking.step(), lease.Lease):
+                if not is_announced:
+                    self._announce(
+                        f"another host may be running this batch: {taking.waits_for}; this run waits up to "
+                        f"{lease.EXPIRES_S:.0f} s to see whether it is alive"
+                    )
+                is_announced = True
+                pause(step)
+        except lease.Taken as taken:
+            raise _locked_by_lease(taken) from error
+        except OSError as refused:
+            doing = f"no lease could be written in {self._rundir.internal_dir}"
+            raise durable_files.fault(refused, doing) from refused
+        self.lease = step
+        self._opened.callback(self.lease.release)
+        self._opened.callback(lease.Heartbeat(self.lease).stop)
 
     def _take(self) -> bool:
         """Take both locks. Try a few times, because `status` holds one of them for a moment."""
@@ -335,20 +364,27 @@ class Lock:
             return True
 
     def _close(self) -> None:
-        if self._lease is not None:
-            lease.release(self._lease)
-            self._lease = None
+        self._opened.close()
         for descriptor in (self._descriptor, self._folder):
             if descriptor >= 0:
                 os.close(descriptor)
         self._descriptor = self._folder = -1
 
 
-def _locked_by_lease(who: str, path: Path) -> BatchLocked:
-    return BatchLocked(
-        f"another process is running this batch: {who}",
-        f"Nothing was done. If that process has ended for certain (its machine or container is gone), remove {path}",
-    )
+def _locked_by_lease(taken: lease.Taken) -> BatchLocked:
+    hint = "Nothing was done. The run continues there; start this command again when it has ended."
+    if not taken.beats:
+        hint = (
+            "Nothing was done. An earlier version of batchrunner wrote its lease. If that process has ended for "
+            f"certain (its machine or container is gone), remove {taken.path}"
+        )
+    return BatchLocked(f"another process is running this batch: {taken.who}", hint)
+
+
+def _identity(descriptor: int) -> str:
+    """Return what identifies an open file on this machine."""
+    status = os.fstat(descriptor)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _taken(descriptor: int, kind: int) -> bool:

@@ -40,11 +40,10 @@ def status_of(records: JobRecords, stored: Record | None, stopped: StopReason) -
     async def settle(_: object) -> None:
         pass
 
-    anchor: Any = SimpleNamespace(lost=lambda: "")
     engine: Any = SimpleNamespace(stopped=stopped, settle=settle)
     journal: Any = StoredJournal(stored)
     store: Any = Clips()
-    return asyncio.run(final_status(anchor, engine, store, journal, records, [SUBMITTING.job.fingerprint]))
+    return asyncio.run(final_status(str, engine, store, journal, records, [SUBMITTING.job.fingerprint]))
 
 
 @pytest.mark.parametrize(

@@ -991,3 +991,28 @@ else:
 def test_a_journal_whose_last_write_failed_is_not_taken_for_one_without_its_log(path: Path, limit_bytes: int) -> None:
     subprocess.run([sys.executable, "-c", UNTIL_REFUSED, path, str(limit_bytes)], check=True, timeout=60, cwd=ROOT)
     Journal(path, Inline()).close()
+
+
+def test_nothing_is_written_without_the_leave_of_the_guard(path: Path) -> None:
+    """It is asked before every commit, and told whether a submission follows."""
+    asked: list[bool] = []
+    faults: dict[bool, LocalFault] = {}
+
+    def guard(*, intent: bool) -> LocalFault | None:
+        asked.append(intent)
+        return faults.get(intent)
+
+    journal = Journal(path, Inline(), guard=guard)
+    [record] = begun(journal, "a")
+    faults[True] = LocalFault("lease_lost", "another run has it")
+    with pytest.raises(LocalFault, match="another run has it"):
+        asyncio.run(journal.save(make_record("a", State.SUBMITTING)))
+    assert asked == [False, True]
+    asyncio.run(journal.save(replace(record, error=Problem("held", "by another batch"))))
+    faults[False] = faults[True]
+    with pytest.raises(LocalFault, match="another run has it"):
+        asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))
+    log = path.with_name("journal.db-wal").read_bytes()
+    journal.close()
+    assert path.with_name("journal.db-wal").read_bytes() == log, "the other run writes it now"
+    assert known(path).records[record.job.fingerprint].state is State.PENDING

@@ -32,6 +32,7 @@ from batchrunner.providers.endpoint import Endpoint, service_name
 from batchrunner.report.failure_groups import causes
 from batchrunner.sandbox import Fault, SandboxConfig
 from batchrunner.settings import resolve
+from batchrunner.storage.lease import Lease
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.downloader import Checks
 from tests.scenarios.scenario import _job, _render
@@ -53,6 +54,7 @@ class Simulation:
     lists_on_acceptance: bool = False
     clock: LoopClock = field(default_factory=lambda: LoopClock(EPOCH))
     failing: Listener | None = None  # one more listener of the next runs, which may raise
+    lease: Lease | None = None  # of the next runs
 
     def _bus(self) -> EventBus:
         bus = strict_bus()
@@ -75,7 +77,9 @@ class Simulation:
         rng = Random(7 + len(self.statuses))  # each run has its own id
         executor = MortalExecutor(mortal, rng)
         files, checks = SimDisk(mortal, rng), Checks(Here(), executor)
-        outside = Environment(self.clock, executor, executor, files, rng, checks, history=self.history)
+        outside = Environment(
+            self.clock, executor, executor, files, rng, checks, history=self.history, lease=self.lease
+        )
         setup = self.setup(entries, **flags)
         setup.rundir.make()
         caught: list[int] = []

@@ -2,18 +2,22 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchrunner.errors import BatchLocked, ExitStatus, UsageError
+from batchrunner.errors import BatchLocked, ExitStatus, LocalFault, UsageError
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.lease_owner import myself
 from batchrunner.storage.run_directory import Anchor, Lock, RunDir
 from tests.conftest import NOW
 
@@ -201,7 +205,7 @@ def test_without_locks_a_lease_excludes_a_second_run(rundir: RunDir) -> None:
         assert f"pid {os.getpid()} on " in str(rundir.holder())
         with pytest.raises(BatchLocked, match=f"pid {os.getpid()} on ") as caught, Lock(rundir, NOW + 5):
             pytest.fail("two runs at once")
-        assert f"remove {rundir.internal_dir / 'lease.1'}" in caught.value.hint
+        assert "start this command again when it has ended" in caught.value.hint
     assert rundir.holder() is None
     with Lock(rundir, NOW):
         pass
@@ -230,6 +234,72 @@ def test_without_any_lock_no_journal_is_written(rundir: RunDir, monkeypatch: pyt
         pytest.fail("SQLite would fail, or damage the journal")
     assert "--output" in caught.value.hint
     assert not list(rundir.internal_dir.glob("lease.*"))
+
+
+def on_another_host(rundir: RunDir, **fields: Any) -> Path:
+    """Put the lease of a process on another host, whose locks are not shared."""
+    owner = replace(myself(NOW), host="elsewhere", boot="other", **fields)
+    path = rundir.internal_dir / "lease.5"
+    path.write_text(f"{json.dumps(asdict(owner))}\nbeat 0000000007\n")
+    return path
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Virtual time for the wait for a lease."""
+    waited: list[float] = []
+    monkeypatch.setattr("batchrunner.storage.run_directory.pause", waited.append)
+    monkeypatch.setattr("batchrunner.storage.run_directory.monotonic_time", lambda: 100.0 + sum(waited))
+    return waited
+
+
+def test_a_run_on_another_host_that_is_alive_keeps_a_second_one_out(rundir: RunDir, pauses: list[float]) -> None:
+    path = on_another_host(rundir)
+    messages: list[str] = []
+
+    def beat(message: str) -> None:
+        messages.append(message)
+        path.write_text(path.read_text().replace("007", "008"))
+
+    with pytest.raises(BatchLocked, match="on elsewhere since") as caught, Lock(rundir, NOW, beat):
+        pytest.fail("two runs at once")
+    assert caught.value.exit_status == 4
+    assert sum(pauses) < 20, "it need not wait for a minute"
+    assert len(messages) == 1
+    assert "waits up to 60 s" in messages[0]
+    assert "elsewhere" not in rundir.lock.read_text(), "the note is of the owner"
+    assert str(os.getpid()) not in rundir.lock.read_text()
+
+
+def test_a_run_on_another_host_that_is_gone_is_replaced_after_a_minute(rundir: RunDir, pauses: list[float]) -> None:
+    on_another_host(rundir)
+    assert "on elsewhere since" in str(rundir.holder())
+    with Lock(rundir, NOW) as lock:
+        assert 60 <= sum(pauses) < 75
+        assert lock.lease.problem(intent=True) is None
+    assert rundir.holder() is None
+
+
+def test_a_lease_of_an_earlier_version_is_left_to_a_person(rundir: RunDir, pauses: list[float]) -> None:
+    path = on_another_host(rundir, token="")
+    with pytest.raises(BatchLocked) as caught, Lock(rundir, NOW):
+        pytest.fail("two runs at once")
+    assert f"remove {path}" in caught.value.hint
+    assert pauses == []
+
+
+def test_a_lease_that_cannot_be_written_is_a_fault_of_the_disk(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: object, flags: int, *more: int, **options: int) -> int:
+        if str(path).startswith("lease."):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path, flags, *more, **options)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(LocalFault, match="no lease could be written") as caught, Lock(rundir, NOW):
+        pytest.fail("without a lease")
+    assert caught.value.exit_status == ExitStatus.NEEDS_ACTION
 
 
 def test_an_anchor_detects_a_moved_replaced_or_removed_directory(tmp_path: Path) -> None:
