@@ -243,7 +243,6 @@ async def _open_run(
     run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
     local = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
     bucket = bucket_results.store_of(setup, local, outside, before)
-    store = bucket or local
     checks = _measuring(outside.checks, setup, known)
     staging = _staging(setup, known, outside, bus)
     provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus, staging)
@@ -255,7 +254,7 @@ async def _open_run(
         provider=provider,
         journal=journal,
         clips=clips,
-        store=store,
+        store=bucket or local,
         clock=outside.clock,
         rng=outside.rng,
         announce=bus.publish,
@@ -272,9 +271,8 @@ async def _open_run(
         bucket=bucket,
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
-    return _OpenRun(
-        setup, run, known, recovers, notices, ids, admission, anchor, journal, store, bucket, disk_space, deps
-    )
+    begun = (setup, run, known, recovers, notices, ids, admission, anchor, journal, bucket or local)
+    return _OpenRun(*begun, bucket, disk_space, deps)
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:

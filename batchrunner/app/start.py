@@ -51,13 +51,13 @@ def run_batch(
     bus = EventBus(process.print_warning)
     bus.subscribe(listener, shows_notices=True)
 
-    def announce_wait(message: str) -> None:
+    def notify(message: str) -> None:
         bus.publish(Noticed(wall_time(), (), message, urgent=True))
 
-    with Lock(setup.rundir, wall_time(), announce_wait) as lock:
+    with Lock(setup.rundir, wall_time(), notify) as lock:
         received.unwinds = False
         if lock.notice:
-            bus.publish(Noticed(wall_time(), (), lock.notice, urgent=True))
+            notify(lock.notice)
         shards.require_fitting(setup)
         setup = _with_all_takes(setup)
         service = service_name(settings, endpoint.base_url if endpoint else "")
@@ -70,8 +70,7 @@ def run_batch(
         from batchrunner.app import runner  # loads the service's client, which is slow
 
         gc.freeze()  # loaded modules are permanent, so they are not scanned for garbage
-        shell = received.numbers, received.leave_terminal
-        return runner.run(setup, endpoint, environment, bus, lock.lease, *shell)
+        return runner.run(setup, endpoint, environment, bus, lock.lease, received.numbers, received.leave_terminal)
 
 
 def with_hook(setup: Setup, environment: Mapping[str, str]) -> Setup:
