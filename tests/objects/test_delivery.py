@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MEDIA, ROOT
-from tests.objects.conftest import ADMIN, Server, digests, put, remove
+from tests.objects.s3_server import ADMIN, Server, digests, put, remove
 from tests.soak.processes import call
 
 MANIFEST = """

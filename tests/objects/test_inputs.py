@@ -13,7 +13,7 @@ from batchrunner.media.probe import MediaProblem, probe
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.store import Objects
 from tests.conftest import MEDIA
-from tests.objects.conftest import CLOSED_BUCKET, READER, Server
+from tests.objects.s3_server import CLOSED_BUCKET, READER, Server
 
 FOLDER = "inputs"
 KEYS = ("bunny.mp4", "deep/er/bunny.mp4", ".hidden.mp4", "b#1 ü?.mp4", "[x].mp4", "hopper.jpg", "astronaut.jpg")

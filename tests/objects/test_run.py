@@ -18,7 +18,7 @@ from batchrunner.redaction import Redactor
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.signing import Links, SignedInputs
 from tests.conftest import MEDIA, ROOT, make_job
-from tests.objects.conftest import ADMIN, Server
+from tests.objects.s3_server import ADMIN, Server
 from tests.soak.processes import call
 
 MANIFEST = """

@@ -18,7 +18,7 @@ from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.staged_names import name_of
 from batchrunner.storage.objects.staging import Staging, Target, unneeded
 from tests.conftest import ROOT, make_job
-from tests.objects.conftest import BUCKET, CLOSED_BUCKET, READER, Server
+from tests.objects.s3_server import BUCKET, CLOSED_BUCKET, READER, Server
 
 LARGE_BYTES = 66_000_000  # sent in several requests
 UPLOAD = """

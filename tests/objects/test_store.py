@@ -15,7 +15,7 @@ from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.storage.objects import store
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
 from batchrunner.storage.objects.store import Access, ObjectState, open_store
-from tests.objects.conftest import ADMIN, BUCKET, CLOSED_BUCKET, READER, Server
+from tests.objects.s3_server import ADMIN, BUCKET, CLOSED_BUCKET, READER, Server
 
 run = asyncio.run
 

@@ -13,7 +13,7 @@ from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.bucket_delivery import BucketStore, BucketTarget
 from batchrunner.transfer.delivery import Store
-from tests.objects.conftest import BUCKET, Server, remove
+from tests.objects.s3_server import BUCKET, Server, remove
 from tests.transfer import test_store_conformance
 from tests.transfer.test_store_conformance import Batch
 
