@@ -1,8 +1,8 @@
 """Fetches the inputs that an order names by URL, when its generation starts, as the hosted service does.
 
 By default only links to this machine are fetched: a rehearsal sends nothing to another machine, and bundled media
-replace the other inputs. Links may be signed, so they are stored only until their generation ends, and never in the
-ledger.
+replace the other inputs. Links may be signed, so a link is stored only until its input is fetched or its generation
+ends, and never in the ledger.
 """
 
 import asyncio

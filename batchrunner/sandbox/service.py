@@ -31,7 +31,7 @@ from batchrunner.sandbox.replies import (
     no_credits,
     too_many,
 )
-from batchrunner.sandbox.store import Store
+from batchrunner.sandbox.store import KEPT, Store
 from batchrunner.sandbox.validation import STAND_IN, Input, Order
 from batchrunner.sandbox.world import Event, Generation, Rules, World
 
@@ -227,15 +227,19 @@ class Service:
         accepted, links = generation.accepted, self.store.links(_stem(generation.id))
         model, files = BY_NAME[accepted["model"]], dict[str, Path]()
         for item in model.media:
-            name = accepted.get(item.name, STAND_IN)
-            if item.name in links:
-                fault = self._faults.decide("input", identity(links[item.name]), self.elapsed())
+            name, link = accepted.get(item.name, STAND_IN), links.get(item.name, "")
+            if link.startswith(KEPT):
+                name = link
+            elif link:
+                fault = self._faults.decide("input", identity(link), self.elapsed())
                 await self._fetch_event(generation, item, self._fetcher.apply(fault, item.kind))
             if name.startswith(LINK):
                 partial = self.store.partial_input(f"{_stem(generation.id)}.{item.name}")
-                fetch = self._fetcher.fetch(links.get(item.name, ""), item.kind, partial)
+                fetch = self._fetcher.fetch(link, item.kind, partial)
                 digest, _ = await self._fetch_event(generation, item, fetch)
                 file = self.store.adopt_input(partial, digest)
+                links[item.name] = f"{KEPT}{digest}"
+                self.store.keep_links(_stem(generation.id), links)  # the link is not needed again
             else:
                 file = self.store.input(item.kind, name)
             files.setdefault(item.kind, file)

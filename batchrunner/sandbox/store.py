@@ -6,7 +6,8 @@ accepted. A torn last line was never answered and is dropped. A file gets its na
     <state_dir>/lock              locked while a sandbox lives; the kernel releases it with the process
     <state_dir>/ledger.jsonl      one event a line, appended
     <state_dir>/inputs/<sha256>   bytes of data URIs
-    <state_dir>/links/<uuid>      JSON: the links of inputs that are not fetched yet, for the owner only
+    <state_dir>/links/<uuid>      JSON: the links of inputs that are not fetched yet, for the owner only.
+                                  A fetched input is named by its content (sha256:...)
     <state_dir>/results/<uuid>.mp4
 """
 
@@ -20,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
+KEPT = "sha256:"  # in the ledger and in links: an input whose content is kept; its digest follows
 STAND_INS = {"video": "standin.mp4", "image": "standin.jpg"}
 
 
@@ -69,7 +71,7 @@ class Store:
         return partial.replace(self.root / "inputs" / sha256)
 
     def keep_links(self, generation: str, links: Mapping[str, str]) -> None:
-        """Keep the links of a generation's inputs."""
+        """Keep the links of a generation's inputs, in place of those before."""
         path = self.root / "links" / generation
         _write_whole(path, json.dumps(dict(links)).encode())
 
@@ -85,7 +87,7 @@ class Store:
     def input(self, kind: str, name: str) -> Path:
         """The file of an input as the ledger names it (`validation.Input.name`): kept, or the bundled stand-in."""
         if name != "stand-in":
-            return self.root / "inputs" / name.removeprefix("sha256:")
+            return self.root / "inputs" / name.removeprefix(KEPT)
         path = self.root / "inputs" / STAND_INS[kind]
         if not path.exists():
             # Copied out of the package: workers need a path, and a package may be a zip.

@@ -12,17 +12,18 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from batchrunner.sandbox.models import BY_NAME, MODELS, Model
 
 STAND_IN = "stand-in"  # in the ledger: the bundled file that replaces the input behind a URL
+_SIGNATURES = {"x-amz-signature", "x-goog-signature", "sig"}  # parameters of links to S3, Google and Azure
 Issue = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One medium of an order. sha256: of its bytes, or of the URL's text.
+    """One medium of an order. sha256: of its bytes, or of the URL's text without a signature.
 
     data: the bytes of a data URI, else None. url: the URL, else "".
     """
@@ -152,9 +153,15 @@ def _media(kind: str) -> Callable[[object, list[str]], Any]:
             return _data_uri(value, kind, path)
         if not _is_web_url(value):
             return {"validation": "url", "code": "invalid_string", "message": "Invalid url", "path": path}
-        return Input(hashlib.sha256(value.encode()).hexdigest(), url=value)
+        return Input(hashlib.sha256(unsigned(value).encode()).hexdigest(), url=value)
 
     return read
+
+
+def unsigned(url: str) -> str:
+    """Return a link to an object without its signature: each signing gives another one."""
+    link, _, query = url.partition("?")
+    return link if any(name.lower() in _SIGNATURES for name, _ in parse_qsl(query)) else url
 
 
 def _is_web_url(text: str) -> bool:

@@ -109,20 +109,51 @@ def test_a_slow_bucket_delays_or_fails(virtual: Any, delay_s: float, status: str
     virtual(scenario, Fault("input", "slow", delay_s=delay_s), input_timeout_s=10.0)
 
 
-def test_links_are_stored_until_their_generation_ends(virtual: Any, rendered: Any, tmp_path: Path) -> None:
+def test_links_are_stored_until_their_inputs_are_fetched(virtual: Any, tmp_path: Path, clip: bytes) -> None:
     """A sandbox that starts again still knows them, and no signature remains."""
-    _, render = rendered
     links = tmp_path / "links"
+    while_rendering: list[Path] = []
+
+    async def render(_: RenderRequest) -> bytes:
+        while_rendering.extend(with_secret())
+        return clip
+
+    def with_secret() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
     async def scenario(client: Client) -> None:
         url = await client.result()
         await client.submit(video_url=f"{url}?signature=secret")
-        [file] = links.iterdir()
-        assert b"secret" in file.read_bytes()
+        assert with_secret() == list(links.iterdir())
         await asyncio.sleep(20)
 
     virtual(scenario, render=render, state_dir=tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()] == []
+    assert while_rendering == []
+    assert with_secret() == []
+
+
+def test_a_restarted_sandbox_does_not_fetch_an_input_again(virtual: Any, tmp_path: Path, clip: bytes) -> None:
+    seen: list[bytes] = []
+
+    async def render(request: RenderRequest) -> bytes:
+        seen.append(request.video.read_bytes())
+        if len(seen) == 2:
+            await asyncio.sleep(1e6)  # the sandbox ends meanwhile
+        return clip
+
+    async def first(client: Client) -> None:
+        await client.submit(video_url=await client.result())
+        await asyncio.sleep(5)
+        assert [event["status"] for event in client.events("input_fetched")] == [200]
+
+    async def second(client: Client) -> None:
+        await asyncio.sleep(30)
+        assert [event["status"] for event in client.events("input_fetched")] == [200]
+        assert len(client.events("completed")) == 2
+
+    virtual(first, render=render, state_dir=tmp_path, port=8124)
+    virtual(second, render=render, state_dir=tmp_path, port=8124)
+    assert seen[1:] == [clip, clip]
 
 
 def test_a_restarted_sandbox_fetches_what_was_in_its_queue(virtual: Any, rendered: Any, tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_unknown_keys_are_dropped_and_whole_floats_are_integers() -> None:
     assert order(num_inference_steps=20.0).fingerprint == order().fingerprint
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["X-Amz-Date=1&X-Amz-Signature={}", "x-goog-signature={}&X-Goog-Expires=1", "sv=1&sig={}"],
+)
+def test_links_to_one_object_have_one_fingerprint_however_often_they_are_signed(query: str) -> None:
+    link = "https://store.example.com/clips/walk.mp4"
+    signed = [order(video_url=f"{link}?{query.format(number)}") for number in ("a1", "b2")]
+    assert {item.fingerprint for item in signed} == {order(video_url=link).fingerprint}
+    assert order(video_url=f"{link}?take=1").fingerprint != order(video_url=link).fingerprint
+
+
 def test_the_fingerprint_depends_on_the_content() -> None:
     other = "data:video/quicktime;base64," + base64.b64encode(b"clip").decode()
     assert order(video_url=other).fingerprint == order().fingerprint
