@@ -69,6 +69,18 @@ class Server:
     def open(self, bucket: str = BUCKET, keys: tuple[str, str] = ADMIN) -> Objects:
         return open_store(ObjectAddress("s3", bucket), self.access(bucket, keys=keys))
 
+    def contents(self, prefix: str, bucket: str = BUCKET) -> dict[str, bytes]:
+        """Return the content of each object below a prefix, by its name there."""
+
+        async def read() -> dict[str, bytes]:
+            objects, found = self.open(bucket), {}
+            for key in [key async for key, _ in objects.list(prefix)]:
+                await objects.download(key, content := io.BytesIO())
+                found[key.removeprefix(f"{prefix}/")] = content.getvalue()
+            return found
+
+        return blocking(read)
+
     def make_bucket(self, name: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.filer_port, timeout=10)
         connection.request("POST", f"/buckets/{name}/")

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak.oracle import Figures
 from tests.soak.soak import Plan, soak
 from tests.soak.two_batches import soak_two
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--lies", action="store_true", help="against a service that lies")
     parser.add_argument("--disk", action="store_true", help="on a disk that fails for a while in every run (Linux)")
     parser.add_argument("--two-batches", action="store_true", help="kill two batches of one account, with common jobs")
+    parser.add_argument("--buckets", action="store_true", help="stage to and deliver to a bucket of a real S3 server")
     parser.add_argument("--jobs", type=int, default=60, help="of each batch [default: 60]")
     parser.add_argument("--concurrency", type=int, default=8, help="of each batch [default: 8]")
     parser.add_argument("--lanes", type=int, default=2, help="batches at a time [default: 2]")
@@ -40,11 +42,21 @@ def main() -> int:
                     lies=options.lies,
                     disk=options.disk,
                 )
-                figures = (soak_two if options.two_batches else soak)(plan, folder / stop.name)
+                figures = _soak(options, plan, folder / stop.name)
                 sys.stdout.write(figures.table(stop.name) + "\n\n")
                 sys.stdout.flush()
                 wrong += len(figures.wrong)
     return 1 if wrong else 0
+
+
+def _soak(options: argparse.Namespace, plan: Plan, folder: Path) -> Figures:
+    if not options.buckets:
+        return (soak_two if options.two_batches else soak)(plan, folder)
+    from tests.objects.s3_server import serving  # it needs the extra "objects"
+    from tests.soak.buckets import soak_buckets
+
+    with tempfile.TemporaryDirectory(prefix="s3-") as data, serving(Path(data)) as server:
+        return soak_buckets(plan, server, folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A batch that is cheap to render: tiny generated inputs, and any number of different jobs."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -59,6 +60,11 @@ class Batch:
     def log(self) -> str:
         """Return the output of all runs."""
         return (self.folder / "run.log").read_text()
+
+    def clips(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the names and contents of the delivered clips."""
+        for path in self.output.glob("*.mp4"):
+            yield path.name, path.read_bytes()
 
     def verify(self) -> tuple[int, str]:
         """Run `batchrunner verify`; return its status and output."""

@@ -125,15 +125,15 @@ def _bad_files(batch: Batch, ledger: Events, rows: Events) -> Any:
     completed = {event["generation_id"]: event["sha256"] for event in ledger if event["event"] == "completed"}
     delivered = {row["file"]: row for row in rows if row["state"] == "succeeded"}
     orders = batch.orders()
-    for path in batch.output.glob("*.mp4"):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        row = delivered.pop(path.name, None)
+    for name, content in batch.clips():
+        digest = hashlib.sha256(content).hexdigest()
+        row = delivered.pop(name, None)
         if row is None:
-            yield f"{path.name} belongs to no job that succeeded"
-        elif (marks.read(path.read_bytes()) or {}).get("fingerprint") != orders[row["id"]]:
-            yield f"{path.name} is another job's clip"
+            yield f"{name} belongs to no job that succeeded"
+        elif (marks.read(content) or {}).get("fingerprint") != orders[row["id"]]:
+            yield f"{name} is another job's clip"
         elif digest != row["sha256"] or digest != completed.get(row["generation_id"]):
-            yield f"{path.name} is not what the report says, or not what the service made"
+            yield f"{name} is not what the report says, or not what the service made"
     yield from (f"{name} is not there" for name in delivered)
     status, complaint = batch.verify()
     if status:
