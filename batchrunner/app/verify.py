@@ -9,12 +9,20 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from batchrunner.app.verify_files import ALTERED, INVALID, MISSING, UNDECODABLE, UNFINISHED, UNREADABLE, Finding
-from batchrunner.errors import CallError, LocalFault
+from batchrunner.app.verify_copies import check_copy
+from batchrunner.app.verify_files import (
+    ALTERED,
+    INVALID,
+    MISSING,
+    UNDECODABLE,
+    UNFINISHED,
+    UNREADABLE,
+    Expected,
+    Finding,
+)
+from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Record, Result, Snapshot, State
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import one
@@ -71,19 +79,9 @@ class _Copies:
         return address if record.state is State.SUCCEEDED and address in confirmed else ""
 
     def check(self, address: str, result: Result, workers: Workers) -> Finding:
-        """Read a copy back, compare it with the journal, and decode it."""
+        """Read a copy back, compare it with the journal, and decode it. Raises UsageError."""
         assert self._objects is not None
-        try:
-            with TemporaryDirectory(prefix="batchrunner-") as folder:
-                path = Path(folder) / "clip.mp4"
-                self._objects.fetch(address, result.sha256, path)
-                one(workers.local, "clip", {"path": str(path), "size_bytes": result.size_bytes})
-        except CallError as error:
-            kinds = {"object_missing": MISSING, "object_differs": ALTERED}
-            return Finding(address, kinds.get(error.kind, UNREADABLE), error.message)
-        except (OSError, ValueError) as error:
-            return Finding(address, *_problem(error))
-        return Finding(address, clips=1)
+        return check_copy(self._objects, workers.local, Expected(address, result.sha256, address=address))
 
 
 def _findings(

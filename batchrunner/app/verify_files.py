@@ -49,12 +49,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A file of the list. size_bytes: None if the list has none. problem: why the entry cannot be used, or ""."""
+    """A file of the list. size_bytes: None if the list has none. problem: why the entry cannot be used, or "".
+
+    address: of its copy in a bucket, or "".
+    """
 
     name: str
     sha256: str = ""
     size_bytes: int | None = None
     problem: str = ""
+    address: str = ""
+
+
+CheckCopy = Callable[[Expected], Finding]
 
 
 class _UnsafeMember(ValueError):
@@ -65,17 +72,19 @@ class _UnsafeMember(ValueError):
 class Check:
     """Checks single files below a folder. deep: decode the clips too. workers: do it.
 
-    outputs_only: only generated clips of a data set are decoded. Threads share it.
+    outputs_only: only generated clips of a data set are decoded. check_copy: checks the copy of a clip that is only in
+    a bucket. Threads share it.
     """
 
     folder: Folder
     workers: Workers
     deep: bool = False
     outputs_only: bool = False
+    check_copy: CheckCopy | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def one(self, expected: Expected) -> Finding:
-        """Compare one file with the list."""
+        """Compare one file with the list. Raises UsageError for a copy in a bucket that the user does not allow."""
         if expected.problem:
             return Finding(expected.name, INVALID, f"the list cannot be used here: {expected.problem}")
         if why := sums.outside(expected.name):
@@ -89,6 +98,8 @@ class Check:
                 difference = self._difference(file, expected)
                 return Finding(expected.name, ALTERED, difference) if difference else self._decode(file, expected.name)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and expected.address and self.check_copy is not None:
+                return self.check_copy(expected)
             return Finding(expected.name, *_problem(error))
 
     def _difference(self, file: BinaryIO, expected: Expected) -> str:
@@ -249,7 +260,10 @@ def _expected(row: Any) -> Expected | None:
         return Expected(str(row.get("id"))[:200], problem="the name of its file is not text")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         return Expected(name, problem="it has no SHA-256 of this file")
-    return Expected(name, sha256, size_bytes if isinstance(size_bytes, int) else None)
+    copy = row.get("object")
+    address = copy.get("address") if isinstance(copy, dict) else None
+    size_bytes = size_bytes if isinstance(size_bytes, int) else None
+    return Expected(name, sha256, size_bytes, address=address if isinstance(address, str) else "")
 
 
 def is_output_clip(name: str) -> bool:
@@ -268,10 +282,16 @@ def is_clip_file(name: str) -> bool:
     return name.lower().endswith(".mp4")
 
 
-def verify_report(path: Path, workers: Workers, *, deep: bool) -> Iterator[Finding]:
-    """Check the clips beside a report.json, and name the clips that it does not list. Raises ValueError and OSError."""
+def verify_report(
+    path: Path, workers: Workers, *, deep: bool, check_copy: CheckCopy | None = None
+) -> Iterator[Finding]:
+    """Check the clips beside a report.json, and name the clips that it does not list.
+
+    check_copy: checks a clip that is only in a bucket. Raises ValueError, OSError, UsageError.
+    """
     with Folder(path.parent) as folder:
-        yield from with_extras(Check(folder, workers, deep), read_report(path), is_clip_file, path.name)
+        check = Check(folder, workers, deep, check_copy=check_copy)
+        yield from with_extras(check, read_report(path), is_clip_file, path.name)
 
 
 def verify_sums(path: Path, workers: Workers, *, deep: bool, whole_folder: bool) -> Iterator[Finding]:

@@ -8,11 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 from batchrunner.app import verify, verify_files
+from batchrunner.app.verify_copies import check_copy
 from batchrunner.app.verify_files import EXTRA, Finding
 from batchrunner.datasets import sums
 from batchrunner.errors import ExitStatus, UsageError
@@ -71,7 +73,8 @@ def check(target: Target, workers: Workers, *, deep: bool, objects: ObjectReader
             rundir = RunDir(target.path)
             yield from verify.verify(rundir, read_snapshot(rundir), workers, objects)
         elif target.kind == REPORT:
-            yield from verify_files.verify_report(target.path, workers, deep=deep)
+            copies = partial(check_copy, objects, workers.local if deep else None) if objects else None
+            yield from verify_files.verify_report(target.path, workers, deep=deep, check_copy=copies)
         else:
             yield from verify_files.verify_sums(target.path, workers, deep=deep, whole_folder=target.kind == DATASET)
     except ValueError as error:

@@ -24,9 +24,14 @@ from batchrunner.app.verify_files import (
     Finding,
 )
 from batchrunner.datasets import sums
+from batchrunner.errors import UsageError
 from batchrunner.media.decoder_pool import Here
 from batchrunner.storage.beneath import Folder
+from batchrunner.storage.objects.address import AllowedBuckets
+from batchrunner.storage.objects.blocking import ObjectReader
+from batchrunner.storage.objects.store import Access
 from batchrunner.workers.engines import Workers
+from tests.app.test_verify import Objects
 from tests.datasets.test_tar import packed
 
 KEY = "ab" * 32
@@ -185,6 +190,34 @@ def test_every_harm_to_a_clip_of_a_report_is_named(
 def test_a_clip_that_the_report_does_not_name_is_extra(delivered: Path) -> None:
     (delivered / "deep" / "c.MP4").write_bytes(b"x")
     assert check(delivered) == {"deep/c.MP4": EXTRA}
+
+
+def test_a_clip_that_only_a_bucket_has_is_read_there(delivered: Path, clip: bytes, other_clip: bytes) -> None:
+    rows = [
+        row("a.mp4", clip, object={"address": "s3://clips/a.mp4", "etag": "e"}),
+        row("b.mp4", clip, object={"address": "s3://clips/b.mp4", "etag": "e"}),
+    ]
+    (delivered / "report.json").write_text(report_of(rows))
+    (delivered / "deep" / "b.mp4").unlink()
+
+    def found(objects: Any, *, deep: bool = True) -> dict[str, str]:
+        target = verify_output.recognize(delivered / "report.json")
+        assert target is not None
+        return {
+            item.name: item.kind for item in verify_output.check(target, Workers(Here()), deep=deep, objects=objects)
+        }
+
+    assert found(Objects(b=clip)) == {"a.mp4": "", "s3://clips/b.mp4": ""}, "the file is enough"
+    assert found(Objects(b=other_clip)) == {"a.mp4": "", "s3://clips/b.mp4": ALTERED}
+    assert found(Objects(b=clip[:-200])) == {"a.mp4": "", "s3://clips/b.mp4": ALTERED}
+    assert found(Objects()) == {"a.mp4": "", "s3://clips/b.mp4": MISSING}
+    assert found(None) == {"a.mp4": "", "b.mp4": MISSING}
+    rows[1] |= {"sha256": sha256(clip[:-200])}
+    (delivered / "report.json").write_text(report_of(rows))
+    assert found(Objects(b=clip[:-200]))["s3://clips/b.mp4"] == UNDECODABLE
+    assert found(Objects(b=clip[:-200]), deep=False)["s3://clips/b.mp4"] == ""
+    with pytest.raises(UsageError, match="the bucket s3://clips is not allowed"):
+        found(ObjectReader(lambda: Access(AllowedBuckets())))
 
 
 @pytest.mark.parametrize("name", ["../a.mp4", "/etc/hostname", "deep/../../a.mp4", "", "a\0b"])
