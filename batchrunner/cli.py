@@ -446,7 +446,8 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
     from batchrunner.app import review_page
 
     options = review_page.PageOptions(host, port, open_browser=not no_open)
-    return review_page.serve(_located(batch, flags), options, __version__, click.echo)
+    reader = _object_reader(flags)
+    return review_page.serve(_located(batch, flags), options, __version__, click.echo, reader)
 
 
 @cli.command("export", short_help="Make a data set from the clips of run directories.")
@@ -757,7 +758,7 @@ def _located(batch: Path, flags: dict[str, Any]) -> "RunDir":
     """Return the run directory, named by its path or by its manifest with the options of `run`. Inputs may be gone."""
     from batchrunner.storage.run_directory import RunDir
 
-    return RunDir(batch) if _is_folder(batch) else _load(batch, flags, has_inputs=False).rundir
+    return RunDir(batch) if _is_folder(batch) else _load(batch, dict(flags), has_inputs=False).rundir
 
 
 def _is_folder(path: Path) -> bool:

@@ -14,7 +14,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,12 @@ from batchrunner.formatting import count_text, printable
 from batchrunner.report.failure_groups import command
 from batchrunner.review import guard
 from batchrunner.review.board import Board
+from batchrunner.review.catalogue import Catalogue
 from batchrunner.review.server import Address, ReviewServer, start
 from batchrunner.review.source import BatchSource
 from batchrunner.review.verdicts import ACCEPT, NONE, REJECT, VerdictLog
 from batchrunner.storage import durable_files
+from batchrunner.storage.objects.blocking import ObjectReader
 from batchrunner.storage.run_directory import RunDir
 
 PORT = 8766  # the usual one: a page that was open before a restart finds its unsaved verdicts under the same address
@@ -47,22 +49,33 @@ class PageOptions:
     open_browser: bool = True
 
 
-def serve(rundir: RunDir, options: PageOptions, version: str, say: Say) -> int:
+def serve(rundir: RunDir, options: PageOptions, version: str, say: Say, objects: ObjectReader | None = None) -> int:
     """Serve the page until SIGINT, SIGTERM or SIGHUP. say: receives the lines for the terminal.
 
-    Raises UsageError, JournalError, LocalFault; BatchLocked if another server has the run directory.
+    objects: reads clips that only a bucket has. Raises UsageError, JournalError, LocalFault; BatchLocked if another
+    server has the run directory.
     """
     require_trusted(rundir)
-    source = BatchSource(rundir, version)
+    source = BatchSource(rundir, version, objects.fetch if objects else None)
     verdicts, found = source.read_verdicts() or {}, source.read()
     if found is None:
         raise no_batch(rundir)
-    with VerdictLog(rundir.path) as log, _only_server(rundir) as note:
+    if objects is not None:
+        require_readable(found, objects)
+    with closing(source), VerdictLog(rundir.path) as log, _only_server(rundir) as note:
         board = Board(found, verdicts)
         asyncio.run(_serve(source, board, log, options, lambda url: _announce(url, note, options, rundir, say)))
     for line in ending(board, rundir, command(source.head(), "--retake", "rejected")):
         say(line)
     return ExitStatus.OK
+
+
+def require_readable(found: Catalogue, objects: ObjectReader) -> None:
+    """Raise UsageError if a clip is only in a bucket that the user does not allow."""
+    for source in found.sources.values():
+        if source.address and not source.path.exists():
+            objects.require_allowed(source.address)
+            return
 
 
 async def _serve(

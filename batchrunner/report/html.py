@@ -22,7 +22,7 @@ from batchrunner.media.posters import Pictures
 from batchrunner.plan.prices import dollars
 from batchrunner.report import gallery, overview
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
-from batchrunner.report.failure_groups import causes
+from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.text import headline
 from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
@@ -54,6 +54,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         cards=cards,
         first=gallery.FIRST,
         facets=facets,
+        review_command=_review_command(report),
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),
         data=_data([gallery.details(card["job"]) for card in cards]),
         posters=_data(dict(shown.posters)),
@@ -75,6 +76,14 @@ def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
         phases=PHASES,
         call_statuses=CALL_STATUSES,
     )
+
+
+def _review_command(report: dict[str, Any]) -> str:
+    """Return the command that shows clips that only a bucket has; "" if the run directory keeps them."""
+    settings = report["settings"]
+    if not settings.get("deliver") or settings.get("keep_local", True) or not report["totals"]["succeeded"]:
+        return ""
+    return command(report, name="review")
 
 
 def _first_screen(report: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@
   const player = (place, source, label) => {
     const video = make("video", { src: source, muted: true, loop: true, playsInline: true, preload: "auto" });
     video.setAttribute("aria-label", label);
-    video.addEventListener("error", () => { video.remove(); place.title = "The file is not in the directory of this page"; });
+    video.addEventListener("error", () => { video.remove(); place.title = "The file is not in the directory of this page. batchrunner review also shows clips that only a bucket has."; });
     place.append(video);
     video.play().catch(() => {});
     return video;

@@ -49,7 +49,8 @@ def catalogue(snapshot: Snapshot, root: Path, version: str) -> Catalogue:
         if row["file"] is None:
             continue
         digest = row["sha256"]
-        sources[f"clip-{digest}"] = Source(root / row["file"], digest, row["bytes"], root)
+        address = (row["object"] or {}).get("address", "")
+        sources[f"clip-{digest}"] = Source(root / row["file"], digest, row["bytes"], root, address)
         posters.add(f"strip-{digest}")
         for item in row.job.inputs.values():
             if key := key_of(item):

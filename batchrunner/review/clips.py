@@ -40,13 +40,15 @@ _TYPES: Mapping[str, str] = {
 class Source:
     """A file to serve. root: it is below this folder and no link leads to it; None for an input, which may be a link.
 
-    sha256, size_bytes: of its content as the journal has them. size_bytes None: not known.
+    sha256, size_bytes: of its content as the journal has them. size_bytes None: not known. address: of its copy in a
+    bucket, or "".
     """
 
     path: Path
     sha256: str
     size_bytes: int | None
     root: Path | None = None
+    address: str = ""
 
     @property
     def content_type(self) -> str:

@@ -27,6 +27,7 @@ from batchrunner.formatting import printable, rfc3339
 from batchrunner.media.posters import SIZE_NAMES, poster_name
 from batchrunner.review import clips, guard
 from batchrunner.review.board import PAGE_ROWS, REASONS, Board, reasons_of
+from batchrunner.review.bucket_clips import OnlyInBucket
 from batchrunner.review.clips import Changed, Digests, Source
 from batchrunner.review.source import BatchSource
 from batchrunner.review.verdicts import HIGHEST_RATING, LOWEST_RATING, NONE, VERDICTS, Verdict, VerdictLog
@@ -263,11 +264,13 @@ class ReviewServer:
         try:
             if verdict.verdict != NONE:
                 source = self.board.catalogue.sources[f"clip-{verdict.sha256}"]
-                await self._in(None, partial(clips.require_unchanged, source, self._digests))
+                await self._in(None, lambda: clips.require_unchanged(self._source.local(source), self._digests))
             await self._in(self._verdict_thread, partial(self._log.append, verdict))
         except Changed as error:
             message = f"The clip is not the one that was delivered: {error.strerror}. batchrunner verify tells more."
             raise Refused(409, message) from None
+        except OnlyInBucket as error:
+            raise Refused(409, error.message) from None
         except FileNotFoundError:
             message = "The clip is missing. The next run downloads it again, at no charge."
             raise Refused(409, message) from None
@@ -283,7 +286,13 @@ class ReviewServer:
         source = self.board.catalogue.sources.get(request.match_info["key"])
         if source is None:
             raise web.HTTPNotFound
-        return await self._send(request, source, f'"{source.sha256}"')
+        try:
+            local = await self._in(None, partial(self._source.local, source))
+        except OnlyInBucket as error:
+            raise web.HTTPNotFound(reason=printable(error.message)) from None
+        except OSError as error:
+            raise web.HTTPNotFound(reason=f"The clip cannot be copied: {error.strerror or error}") from None
+        return await self._send(request, local, f'"{source.sha256}"')
 
     async def _send_poster(self, request: web.Request) -> web.StreamResponse:
         key, size = request.match_info["key"], request.match_info["size"]

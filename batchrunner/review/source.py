@@ -14,17 +14,20 @@ from batchrunner.journal.witness import Mark
 from batchrunner.media import decoder_pool, posters
 from batchrunner.report import build
 from batchrunner.review.board import ByClip
+from batchrunner.review.bucket_clips import BucketClips, Fetch
 from batchrunner.review.catalogue import Catalogue, catalogue
+from batchrunner.review.clips import Source
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
 
 
 class BatchSource:
-    """The batch in a run directory. version: of this program."""
+    """The batch in a run directory. version: of this program. fetch: copies a clip that only a bucket has, or None."""
 
-    def __init__(self, rundir: RunDir, version: str) -> None:
+    def __init__(self, rundir: RunDir, version: str, fetch: Fetch | None = None) -> None:
         self.rundir = rundir
         self._version = version
+        self._bucket = BucketClips(fetch) if fetch else None
         self._lines = VerdictLines(rundir.path)
         self._mark: Mark | None = None
         self._snapshot: Snapshot | None = None
@@ -46,6 +49,15 @@ class BatchSource:
         assert self._snapshot is not None
         run = self._snapshot.run
         return build.head(run, json.loads(run.settings_json), self._version, None)
+
+    def local(self, source: Source) -> Source:
+        """Return a source whose file is on this machine, if the batch has it at all. Raises OSError."""
+        return self._bucket.local(source) if self._bucket else source
+
+    def close(self) -> None:
+        """Remove the copies of clips that only a bucket has."""
+        if self._bucket:
+            self._bucket.close()
 
     def read_verdicts(self) -> ByClip | None:
         """Return all verdicts, or None if there is no new line since the last call. Raises LocalFault."""

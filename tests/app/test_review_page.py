@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from batchrunner.job import Entry
 from batchrunner.review.board import Board
 from batchrunner.review.source import BatchSource
 from batchrunner.review.verdicts import Verdict
+from batchrunner.storage.objects.address import AllowedBuckets
+from batchrunner.storage.objects.blocking import ObjectReader
+from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import RunDir
 from tests.conftest import remote
 from tests.review import sample_runs
@@ -42,6 +46,20 @@ def board_of(rundir: RunDir) -> Board:
 def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="contains no batch"):
         serve(RunDir(tmp_path), PageOptions(open_browser=False), "0", print)
+
+
+def test_clips_in_a_bucket_that_is_not_allowed_are_refused_with_the_next_step(rundir: RunDir) -> None:
+    board = board_of(rundir)
+    sources = {key: replace(item, address=f"s3://clips/{key}") for key, item in board.catalogue.sources.items()}
+    found = replace(board.catalogue, sources=sources)
+    objects = ObjectReader(lambda: Access(AllowedBuckets()))
+    review_page.require_readable(found, objects)  # the files are there
+    (rundir.path / "b.mp4").unlink()
+    (rundir.path / "a.mp4").unlink()
+    with pytest.raises(UsageError) as caught:
+        review_page.require_readable(found, objects)
+    assert "--allow-bucket s3://clips" in caught.value.hint
+    review_page.require_readable(found, ObjectReader(lambda: Access(AllowedBuckets.of(["clips"]))))
 
 
 def test_the_end_counts_the_verdicts_and_offers_the_next_step(rundir: RunDir) -> None:

@@ -367,6 +367,20 @@ def test_a_clip_in_a_folder_is_linked() -> None:
     assert 'href="./train/%C3%89%20%231.mp4"' in render(built(replace(shot, entries=(named,))))
 
 
+@pytest.mark.parametrize("keep_local", [True, False])
+def test_a_clip_that_only_a_bucket_has_is_no_link_and_the_page_names_the_command_that_shows_it(
+    keep_local: bool,
+) -> None:
+    settings = {"deliver": "s3://clips/", "keep_local": keep_local, "options": ["--allow-bucket", "clips"]}
+    copied = replace(CLIP, objects={"s3://clips/job-0.mp4": '"etag"'})
+    run = replace(RUN, settings_json=json.dumps(settings))
+    text = render(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
+    assert ('<a href="./job-0.mp4"' in text) == keep_local
+    assert ("The clips are only in <bdi>s3://clips/</bdi>" in text) != keep_local
+    shown = "".join(re.findall(r"<span>([^<]*)</span>", text))
+    assert ("batchrunnerreviewheroes.yaml" in shown and "--allow-bucketclips" in shown) != keep_local
+
+
 def test_a_running_batch_without_parameters_has_a_page() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(rundir: RunDir, log: Any = None) -> AsyncIterator[Client]:
-    source = BatchSource(rundir, "0")
+async def serving(rundir: RunDir, log: Any = None, fetch: Any = None) -> AsyncIterator[Client]:
+    source = BatchSource(rundir, "0", fetch)
     verdicts, found = source.read_verdicts() or {}, source.read()
     assert found is not None
     with VerdictLog(rundir.path) as own:
@@ -67,11 +67,12 @@ async def serving(rundir: RunDir, log: Any = None) -> AsyncIterator[Client]:
                 yield Client(server, session)
         finally:
             await server.close()
+            source.close()
 
 
-def on_loopback(rundir: RunDir, work: Callable[[Client], Awaitable[None]], log: Any = None) -> None:
+def on_loopback(rundir: RunDir, work: Callable[[Client], Awaitable[None]], log: Any = None, fetch: Any = None) -> None:
     async def all_of_it() -> None:
-        async with serving(rundir, log) as client:
+        async with serving(rundir, log, fetch) as client:
             await work(client)
 
     asyncio.run(all_of_it())
@@ -464,3 +465,51 @@ def test_a_broken_request_writes_nothing_to_the_terminal(
 
     on_loopback(rundir, work)
     assert caplog.text == ""
+
+
+@pytest.fixture
+def in_bucket(tmp_path: Path) -> RunDir:
+    """One job whose clip is only in a bucket."""
+    (tmp_path / "walk.mp4").write_bytes(b"the reference")
+    video = sample_runs.local("video", tmp_path / "walk.mp4")
+    record = sample_runs.record_of(sample_runs.job_of("a", video, video), CLIP)
+    assert record.result is not None
+    record = replace(record, result=replace(record.result, objects={"s3://clips/a.mp4": "etag"}))
+    contents = {DIGEST: CLIP}
+    settings = json.dumps({"deliver": "s3://clips/"})
+    rundir = sample_runs.write(
+        tmp_path / "run", [Entry(0, "a", record.job)], [record], contents, settings_json=settings
+    )
+    (rundir.path / "a.mp4").unlink()
+    return rundir
+
+
+def test_a_clip_that_only_a_bucket_has_is_shown_and_gets_a_verdict(in_bucket: RunDir) -> None:
+    def fetch(address: str, sha256: str, path: Path) -> None:
+        assert (address, sha256) == ("s3://clips/a.mp4", DIGEST)
+        path.write_bytes(CLIP)
+
+    async def work(client: Client) -> None:
+        status, body, headers = await client.get(f"file/clip-{DIGEST}", Range="bytes=2-5")
+        assert (status, body) == (206, CLIP[2:6])
+        assert headers["Content-Type"] == "video/mp4"
+        assert (await client.put())[0] == 200
+
+    on_loopback(in_bucket, work, fetch=fetch)
+    assert not (in_bucket.path / "a.mp4").exists()
+
+
+def test_a_bucket_that_refuses_gives_the_page_a_reason_and_stores_no_verdict(in_bucket: RunDir) -> None:
+    def fetch(address: str, sha256: str, path: Path) -> None:
+        raise UsageError("the bucket s3://clips is not allowed", "Add --allow-bucket s3://clips.\nÄ")
+
+    async def work(client: Client) -> None:
+        status, body, _ = await client.get(f"file/clip-{DIGEST}")
+        assert status == 404
+        assert b"Only a bucket has this clip: the bucket s3://clips is not allowed. Add --allow-bucket" in body
+        status, answer = await client.put()
+        assert status == 409
+        assert "--allow-bucket s3://clips" in answer["error"]
+
+    on_loopback(in_bucket, work, fetch=fetch)
+    assert not in_bucket.review.exists()

@@ -158,7 +158,11 @@ export class Player {
     video.setAttribute("aria-label", label);
     video.addEventListener("loadedmetadata", () => this.#onTime(this));
     video.addEventListener("error", () => {
-      video.replaceWith(el("p", { className: "lost" }, "The file is missing or has changed."));
+      const lost = el("p", { className: "lost" }, "The file is missing or has changed.");
+      video.replaceWith(lost);
+      fetch(source, { headers: { Range: "bytes=0-0" } }).then(async (reply) => {
+        if (!reply.ok) lost.textContent = await reply.text(); // why, and what to do
+      }).catch(() => { /* the server has ended */ });
       this.#videos = this.#videos.filter((other) => other !== video);
     });
     this.#videos.push(video);
