@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from batchrunner.errors import CallError, LocalFault, NetworkFault, UsageError
+from batchrunner.formatting import count_text
 from batchrunner.job import Entry, Job, Record, Result, State
 from batchrunner.storage import durable_files
 from batchrunner.storage.objects.address import ObjectAddress
@@ -28,12 +29,14 @@ from batchrunner.transfer.delivery import Store
 from batchrunner.transfer.downloader import Fetched
 
 KEPT = ".kept"  # below the prefix: clips whose name now means another job
+MARKER = ".batchrunner"  # below the prefix: the object that shows that the bucket may be written
 _TYPES = {".json": "application/json", ".html": "text/html; charset=utf-8", ".csv": "text/csv; charset=utf-8"}
 _CLIP_TYPE = "video/mp4"
 _WAITS = (
     "The clip is in the run directory. It is copied as soon as the bucket can be reached; it is not paid for again."
 )
 _EXAMINED = 16  # waiting clips, after each delivery
+_IN_THE_WAY = "Choose another prefix for deliver, or remove the objects yourself."
 _NO_COPY = {"object_missing", "input_changed"}  # the object is gone, or has another content
 
 
@@ -126,6 +129,8 @@ class BucketStore:
             self._own(fingerprint, record.result)
         found = await self._local.settle(entries, records)
         await self._list()
+        self._check_names(records)
+        await self._check_writing()
         for record in records.values():
             if record.result is not None and record.state in {State.SUCCEEDED, State.IN_FLIGHT}:
                 await self._settle(record, record.result, found)
@@ -214,20 +219,35 @@ class BucketStore:
     # The bucket
 
     async def _list(self) -> None:
-        """List the bucket if anything was delivered there, else only ask whether it can be reached."""
+        """List the objects below the prefix."""
         prefix = self._target.prefix
         try:
             with _as_faults():
-                objects = self._open(prefix)
-                if any(self._owners):
-                    listed = objects.list(prefix.key.rstrip("/"))
-                    self._known = {f"{prefix.place}/{key}": state async for key, state in listed}
-                else:
-                    await objects.head(prefix.child("report.json").key)
+                listed = self._open(prefix).list(prefix.key.rstrip("/"))
+                self._known = {f"{prefix.place}/{key}": state async for key, state in listed}
         except NetworkFault:
             return  # what was confirmed counts as present
         except LocalFault as fault:
             self.obstacle = fault
+
+    def _check_names(self, records: Mapping[str, Record]) -> None:
+        """Find out before anything is paid for whether somebody else has the names of clips that are still to come."""
+        to_come = (name for name in self._names if name not in records or records[name].state is State.PENDING)
+        addresses = (str(self._target.address(name)) for job in to_come for name in self._names[job])
+        taken = [address for address in addresses if address in (self._known or {}) and address not in self._owners]
+        if taken:
+            message = f"{count_text(len(taken), 'object')} in the way that this batch did not deliver, as {taken[0]}"
+            self.obstacle = self.obstacle or LocalFault("object_differs", message, _IN_THE_WAY)
+
+    async def _check_writing(self) -> None:
+        """Find out before anything is paid for whether the bucket may be written."""
+        marker = self._target.address(MARKER)
+        with suppress(NetworkFault):  # out of reach for now: clips wait in the run directory
+            try:
+                with _as_faults():
+                    await self._open(marker).require_writable(marker.key)
+            except LocalFault as fault:
+                self.obstacle = self.obstacle or fault
 
     def _is_present(self, address: str, result: Result) -> bool:
         """Return whether a confirmed object is still there, as far as is known."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MEDIA, ROOT
-from tests.objects.s3_server import ADMIN, Server, digests, put, remove
+from tests.objects.s3_server import ADMIN, READER, Server, digests, put, remove
 from tests.soak.processes import call
 
 MANIFEST = """
@@ -123,7 +123,7 @@ def test_without_local_files_verify_and_export_read_the_bucket(batch: Batch, ser
     assert "another content than the clip that was delivered" in bad.stdout
 
 
-def test_an_object_of_somebody_else_stays_and_the_clip_is_not_lost(batch: Batch, server: Server) -> None:
+def test_objects_of_somebody_else_stay_and_nothing_is_paid_for(batch: Batch, server: Server) -> None:
     plan = json.loads(batch.call("plan", "batch.yaml", "--json", "--allow-bucket", "clips").stdout)
     names = [row["id"] for row in plan["jobs"]]
     assert plan["egress"]["delivered"] == 2
@@ -131,15 +131,26 @@ def test_an_object_of_somebody_else_stays_and_the_clip_is_not_lost(batch: Batch,
     put(server, f"{batch.prefix}/report.json", b"{}")
     stopped = batch.run()
     assert stopped.returncode == 5, stopped.stderr
-    assert "another content" in stopped.stdout + stopped.stderr
+    assert "1 object in the way that this batch did not deliver" in stopped.stdout + stopped.stderr
+    assert batch.accepted == 0
     assert "report.json is not of this batch" in stopped.stdout + stopped.stderr
     assert batch.objects[f"{names[0]}.mp4"] == hashlib.sha256(b"foreign").hexdigest()
-    assert (batch.output / f"{names[0]}.mp4").exists()
     remove(server, f"{batch.prefix}/{names[0]}.mp4", f"{batch.prefix}/report.json")
     done = batch.run()
     assert done.returncode == 0, done.stderr
     assert batch.accepted == 2
     assert {row["file"]: row["sha256"] for row in batch.report["jobs"]}.items() <= batch.objects.items()
+
+
+def test_nothing_is_paid_for_if_the_bucket_may_not_be_written(batch: Batch) -> None:
+    refused = batch.run(AWS_ACCESS_KEY_ID=READER[0], AWS_SECRET_ACCESS_KEY=READER[1])
+    assert refused.returncode == 5, refused.stderr
+    assert "nothing is submitted, because clips cannot be delivered" in refused.stdout + refused.stderr
+    assert "s3:PutObject" in refused.stdout + refused.stderr
+    assert batch.accepted == 0
+    done = batch.run()
+    assert done.returncode == 0, done.stderr
+    assert batch.accepted == 2
 
 
 def test_a_changed_row_keeps_its_name_and_the_former_clip_is_kept(batch: Batch) -> None:

@@ -156,17 +156,34 @@ def test_an_outage_pauses_the_deliveries_and_nothing_else(tmp_path: Path, monkey
     simulate(tmp_path, monkeypatch, 1, scenario)
 
 
+@pytest.mark.parametrize("refused", ["list", "put"])
 def test_a_bucket_that_refuses_stops_before_anything_is_submitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     async def scenario(delivery: Delivery) -> None:
-        def refuse(*_: str) -> None:
-            raise REFUSED
+        def refuse(call: str, _: str) -> None:
+            if call == refused:
+                raise REFUSED
 
         delivery.bucket.before_call = refuse
         assert await delivery.run(die=False) == 5
         assert delivery.paid() == {}
+        assert delivery.report["runs"][-1]["stop_kind"] == "bucket_refused"
         delivery.bucket.before_call = lambda *_: None
+        assert await delivery.run(die=False) == 0
+        delivery.check_bucket()
+
+    simulate(tmp_path, monkeypatch, 1, scenario)
+
+
+def test_objects_in_the_way_stop_before_anything_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(delivery: Delivery) -> None:
+        delivery.bucket.objects["results/both.mp4"] = b"foreign"
+        assert await delivery.run(die=False) == 5
+        assert delivery.paid() == {}
+        stopped = delivery.report["runs"][-1]["stopped"]
+        assert "1 object in the way that this batch did not deliver, as s3://clips/results/both.mp4" in stopped
+        assert delivery.bucket.objects.pop("results/both.mp4") == b"foreign"
         assert await delivery.run(die=False) == 0
         delivery.check_bucket()
 
@@ -175,8 +192,13 @@ def test_a_bucket_that_refuses_stops_before_anything_is_submitted(
 
 def test_an_object_of_somebody_else_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(delivery: Delivery) -> None:
-        delivery.bucket.objects["results/both.mp4"] = b"foreign"
+        def appear(call: str, _: str) -> None:
+            if call == "put":  # after the list at the start
+                delivery.bucket.objects["results/both.mp4"] = b"foreign"
+
+        delivery.bucket.before_call = appear
         assert await delivery.run(die=False) == 5
+        delivery.bucket.before_call = lambda *_: None
         assert delivery.bucket.objects["results/both.mp4"] == b"foreign"
         assert "another content" in delivery.report["runs"][-1]["stopped"]
         del delivery.bucket.objects["results/both.mp4"]

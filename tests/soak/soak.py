@@ -122,6 +122,7 @@ class _Life:
         while status is None:
             self.runs += 1
             status = self.batch.run(*_slots(self.plan, self.batch), forked=False)
+        status = self._finish(status)
         figures = check_batch(self.batch, self.service.ledger(), self.active | _doubted(self.batch))
         figures.runs, figures.stops = self.runs, self.hits
         expected = 1 if figures.in_doubt else 0
@@ -130,6 +131,10 @@ class _Life:
             self.wrong.append(complaint)
         figures.wrong += self.wrong
         return figures
+
+    def _finish(self, status: int) -> int:
+        """Return the status of the ended batch, which is that of its last run."""
+        return status
 
     def _run(self) -> int | None:
         """Start a run and stop it unless it ends before. Return the batch's status once it is done."""

@@ -57,6 +57,9 @@ class MemoryBucket:
             raise LocalFault("object_differs", f"the object {key} is not of this batch; it was not replaced")
         self.objects[key], self.owners[key] = file.read_bytes(), owner  # noqa: ASYNC240 (a few bytes)
 
+    async def require_writable(self, key: str) -> None:
+        await self._call("put", key)
+
     async def download(self, key: str, file: BinaryIO, etag: str | None = None) -> str:
         await self._call("download", key)
         state = self._state(key)

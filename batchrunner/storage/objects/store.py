@@ -6,7 +6,7 @@ obstore is imported where a store is opened, so that commands without buckets ne
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -26,6 +26,7 @@ _CONNECT = timedelta(seconds=5)
 _ANSWER = timedelta(seconds=60)  # one request that reads
 _UPLOAD = timedelta(minutes=20)  # one request that writes at most MOST_CONDITIONAL_BYTES, or reads a whole object
 _ONE_WEEK = timedelta(seconds=LONGEST_LINK_S)
+_MARKER = b"batchrunner has found with this object that it may write here.\n"
 _OWNER = "batch"  # the attribute with the owner of a report
 _INSTALL = "pip install 'batchrunner[s3]'"
 OnProgress = Callable[[int], None]
@@ -277,6 +278,11 @@ class Objects:
             except self._library.exceptions.AlreadyExistsError:
                 message = f"another process writes the object {self._at(key)}; it was not replaced"
                 raise LocalFault("object_differs", message, "Run the same command again.") from None
+
+    async def require_writable(self, key: str) -> None:
+        """Write a small object, unless there is one of this name. Raises CallError if the bucket may not be written."""
+        with _mapped(self._at(key)), suppress(self._library.exceptions.AlreadyExistsError):
+            await self._library.put_async(self._store, key, _MARKER, mode="create", use_multipart=False)
 
     async def list(self, prefix: str = "") -> AsyncIterator[tuple[str, ObjectState]]:
         """Yield the keys below a folder, with their states. prefix: whole segments of keys. Raises CallError."""
