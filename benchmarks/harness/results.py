@@ -19,7 +19,8 @@ from harness.page import machine
 
 FOLDER = Path(__file__).parent.parent
 PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
-ORDER = ("overhead", "polling", "downloads", "scale", "start", "exports")  # of the sections; others come after these
+# The order of the sections; others come after these.
+ORDER = ("overhead", "polling", "downloads", "scale", "start", "exports", "uploads")
 
 
 @dataclass(frozen=True, slots=True)
