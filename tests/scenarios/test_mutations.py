@@ -177,10 +177,10 @@ MUTATIONS: list[tuple[Patch, int]] = [
     (intent_after_the_post, 0),
     (post_again_after_a_cut, 0),
     (died_means_refused, 12),
-    (name_before_flush, 13),
+    (name_before_flush, 57),
     (key_by_position, 8),
-    (slot_free_in_doubt, 2),
-    (no_check_of_the_file, 0),
+    (slot_free_in_doubt, 0),
+    (no_check_of_the_file, 2),
     (id_only_in_memory, 42),
     (a_believer_of_replies_for_others, 2),
     (a_believer_of_the_first_reply_without_an_id, 31),
@@ -188,7 +188,7 @@ MUTATIONS: list[tuple[Patch, int]] = [
     (a_completion_without_a_link_is_seen_once, 32),
     (every_answer_without_success_is_a_refusal, 2),
     (a_witness_that_is_not_written, 44),
-    (a_journal_that_is_gone_is_made_anew, 44),
+    (a_journal_that_is_gone_is_made_anew, 0),
     (recovering_holds_nothing, 89),
 ]
 

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import errno
 import os
+import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from unittest.mock import patch
 
 import aiohappyeyeballs
 import async_solipsism
+import async_solipsism.selector
 
 from batchrunner.events import EventBus, Listener
 from tests.conftest import Opening
@@ -64,10 +66,34 @@ class Mortal:
         self.on_death()
 
 
+class _Selector(async_solipsism.selector.Selector):  # type: ignore[misc]  # the library has no types
+    """The library's selector, in a fifth of its CPU time, which was a third of that of a whole simulation.
+
+    The library looks each socket up by its hash, at each turn of the loop.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = []
+        for key in self._fd_to_key.values():
+            socket = key.fd.socket
+            events = key.events & selectors.EVENT_READ if socket.read_ready() else 0
+            if key.events & selectors.EVENT_WRITE and socket.write_ready():
+                events |= selectors.EVENT_WRITE
+            if events:
+                ready.append((key, events))
+        if not ready and timeout != 0:
+            return cast(list[Any], super().select(timeout))  # nothing is ready: it advances the time
+        return ready
+
+
 class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has no types
     """Virtual time. Work in a MortalExecutor takes a little of it, so that steps interleave as with threads."""
 
     mortal: Mortal | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = _Selector(self._selector.clock)
 
     def _run_once(self) -> None:
         super()._run_once()
