@@ -225,8 +225,10 @@ def test_no_json_gives_anything_but_a_clean_export_or_a_refusal(
             replaced(changed, place, change)
         except (LookupError, TypeError):  # a change before removed this place
             continue
-    out = tmp_path / "set"
-    before = {name: content for name, content in tree_of(tmp_path.parent).items() if not name.startswith(tmp_path.name)}
+    # A name of a stored report that leaves the data set leads to a folder that nothing else uses.
+    out = tmp_path / "1" / "2" / "3" / "set"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    before = tree_of(path)
     try:
         status = exported(path, changed, out, form)
     except (UsageError, AllRefused):
@@ -234,8 +236,8 @@ def test_no_json_gives_anything_but_a_clean_export_or_a_refusal(
     else:
         assert status in {0, 1}
         assert rows_of(out) or form == "webdataset"
-    after = {name: content for name, content in tree_of(tmp_path.parent).items() if not name.startswith(tmp_path.name)}
-    assert {name for name in after if not name.endswith("report.json")} == {
-        name for name in before if not name.endswith("report.json")
-    }
     shutil.rmtree(out, ignore_errors=True)
+    assert not tree_of(tmp_path), "a file outside the data set"
+    assert {name: content for name, content in tree_of(path).items() if name != "report.json"} == {
+        name: content for name, content in before.items() if name != "report.json"
+    }

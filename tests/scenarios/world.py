@@ -90,6 +90,7 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
     """Virtual time. Work in a MortalExecutor takes a little of it, so that steps interleave as with threads."""
 
     mortal: Mortal | None = None
+    _selector: Any
 
     def __init__(self) -> None:
         super().__init__()
