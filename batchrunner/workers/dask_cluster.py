@@ -5,9 +5,10 @@ Tasks go through `Client.get_executor()`. A task is the name of a function and i
 
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +21,42 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _ANSWER_S = 4.0
 _CLOSE_S = 3.0
+_LATE_S = 1.0
 _SLURM_JOBS = 1
+_LEAST = 4  # tasks at once, also while the first workers have not come
 _JOB_THREADS = 4  # tasks sent at once for each job, which may not have started: its decoders bound what runs
 _EXTRA = "pip install 'batchrunner[dask]'"
 _NOTHING = "Nothing was submitted."
 
 
 class DaskCluster:
-    """Dask's scheduler and its workers. connect: opens a client. name: as a user should see it. width: tasks at once.
+    """Dask's scheduler and its workers.
 
+    connect: opens a client, within so many seconds. name: as a user should see it. width: how many tasks run at once.
     closing: called at the end, after the client is closed.
     """
 
     def __init__(
-        self, connect: "Callable[[], Client]", name: str, width: int = 0, closing: Callable[[], object] = lambda: None
+        self,
+        connect: "Callable[[float], Client]",
+        name: str,
+        width: int = 0,
+        closing: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self.epoch = 1
         self._connect, self._closing = connect, closing
-        self._client = connect()
+        self._client = connect(_CONNECT_S)
         self._executor = self._client.get_executor()
         self._is_closed = False
-        threads = sum(self._client.nthreads().values())
-        self.width = max(1, min(MOST, width or threads))
+        self.width = min(MOST, max(_LEAST, width or sum((self._counts() or {}).values())))
 
     def submit(self, key: str, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Send a task. Equal keys are one task. Raises RuntimeError if the client is closed."""
-        future: Future[Any] = self._executor.submit(function, *arguments, key=f"batchrunner-{key}")
+        try:
+            future: Future[Any] = self._executor.submit(function, *arguments, key=f"batchrunner-{key}")
+        except _errors() as error:
+            raise RuntimeError(str(error)) from None
         return future
 
     def problem(self) -> str:
@@ -63,14 +73,14 @@ class DaskCluster:
         client = self._client
         try:
             found: dict[str, int] = client.sync(client.scheduler.ncores, callback_timeout=_ANSWER_S)
-        except (OSError, RuntimeError, ValueError, AttributeError):  # TimeoutError and CommClosedError are OSErrors
+        except _errors():
             return None
         return found
 
     def _reconnect(self) -> bool:
         try:
-            client = self._connect()
-        except (OSError, RuntimeError, ValueError, ImportError):
+            client = self._connect(_ANSWER_S)
+        except _errors():
             return False
         before, self._client = self._client, client
         self._executor = client.get_executor()
@@ -82,14 +92,48 @@ class DaskCluster:
         """Cancel what runs, and disconnect."""
         if not self._is_closed:
             self._is_closed = True
-            with suppress(OSError, RuntimeError, AttributeError):
+            with suppress(*_errors()):
                 self._executor.shutdown(wait=False)
             _close(self._client)
             self._closing()
 
 
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what a client raises if it is closed or the scheduler is gone. Its time-outs are OSErrors."""
+    from distributed import client
+
+    closed = getattr(client, "ClosedClientError", RuntimeError)
+    return (closed, OSError, RuntimeError, ValueError, AttributeError, ImportError)
+
+
+def _within(timeout_s: float, make: "Callable[[], Client]") -> "Client":
+    """Make a client. Raises TimeoutError: a client waits for ever for a server that accepts and says nothing."""
+    outcome: Future[Client] = Future()
+
+    def run() -> None:
+        try:
+            with _quiet():
+                client = make()
+        except _errors() as error:
+            with suppress(InvalidStateError):
+                outcome.set_exception(error)
+        else:
+            with suppress(InvalidStateError):
+                outcome.set_result(client)
+                return
+            _close(client)  # too late
+
+    outcome.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="dask client", daemon=True).start()
+    try:
+        return outcome.result(timeout_s + _LATE_S)
+    finally:
+        with suppress(InvalidStateError):
+            outcome.set_exception(TimeoutError())
+
+
 def _close(client: "Client") -> None:
-    with suppress(OSError, RuntimeError, AttributeError), _quiet():
+    with suppress(*_errors()), _quiet():
         client.close(timeout=_CLOSE_S)
 
 
@@ -121,9 +165,11 @@ def connect(address: str) -> DaskCluster:
 
     shown = address.replace("tcp://", "dask://")
 
-    def client() -> Client:
-        with _quiet():
-            return Client(address, timeout=_CONNECT_S, set_as_default=False, name="batchrunner")
+    def client(timeout_s: float) -> Client:
+        def make() -> Client:
+            return Client(address, timeout=timeout_s, set_as_default=False, name="batchrunner")
+
+        return _within(timeout_s, make)
 
     try:
         return DaskCluster(client, f"the Dask scheduler at {shown}")
@@ -149,9 +195,8 @@ def start_slurm(jobs: int | None) -> DaskCluster:
     count = jobs or _SLURM_JOBS
     cluster.scale(jobs=count)
 
-    def client() -> "Client":
-        with _quiet():
-            return Client(cluster, timeout=_CONNECT_S, set_as_default=False)
+    def client(timeout_s: float) -> "Client":
+        return _within(timeout_s, lambda: Client(cluster, timeout=timeout_s, set_as_default=False))
 
     def closing() -> None:
         with suppress(OSError, RuntimeError), _quiet():

@@ -142,7 +142,7 @@ def test_work_goes_to_the_cluster_again_when_it_is_back() -> None:
 
     def note(message: str) -> None:
         notices.append(message)
-        if "is back" in message:
+        if "is back:" in message:
             is_back.set()
 
     cluster = FakeCluster(never)
