@@ -1,0 +1,1 @@
+"""Arrays of a real Slurm on the loopback interface."""
