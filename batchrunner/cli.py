@@ -352,26 +352,46 @@ def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     from batchrunner.app import status as status_command
 
     rundir = _located(batch, flags)
+    if not rundir.journal.exists():
+        from batchrunner.app import shard_status
+
+        if shard_status.report(rundir.path, sys.stdout, as_json=as_json, watch=watch):
+            return ExitStatus.OK
     (status_command.watch if watch else status_command.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
 
 
 @cli.command(short_help="Write report.json, report.html and results.csv again.")
-@click.argument("batch", metavar="RUN_DIR|MANIFEST", type=_PATH)
+@click.argument("batches", metavar="RUN_DIR|MANIFEST | --merge DIR... OUT", nargs=-1, required=True, type=_PATH)
 @_places
+@click.option("--merge", is_flag=True, help="Write one report of the run directories DIR... into the folder OUT.")
 @_with_workers
 @click.option("--junit", type=_TEXT_PATH, metavar="FILE", help="Write a JUnit XML file too.")
 @click.option("--metrics-file", type=_TEXT_PATH, metavar="FILE", help="Write a Prometheus text file too.")
-def report(batch: Path, workers: str | None, junit: str | None, metrics_file: str | None, **flags: object) -> int:
+def report(
+    batches: tuple[Path, ...],
+    merge: bool,
+    workers: str | None,
+    junit: str | None,
+    metrics_file: str | None,
+    **flags: object,
+) -> int:
     """Write report.json, report.html and results.csv of a batch again from its journal.
 
-    Missing posters are created again. docs/outputs.md describes the files.
+    Missing posters are created again. docs/outputs.md describes the files. With --merge, the jobs of several run
+    directories, such as the shards of a batch, are in one report. Each generation is counted once.
     """
+    if merge:
+        if junit or metrics_file or workers:
+            raise click.UsageError("--junit, --metrics-file and --workers cannot be used with --merge.")
+        return _merge(batches, flags)
+    if len(batches) != 1:
+        raise click.UsageError("Name one run directory or manifest, or add --merge DIR... OUT.")
     from batchrunner.app.status import read_with_charges
     from batchrunner.media import posters
     from batchrunner.report import writer as reporting
 
-    rundir = _located(batch, flags)
+    rundir = _located(batches[0], flags)
     reporting.check_places(rundir.path, junit=junit, metrics_file=metrics_file)
     snapshot = read_with_charges(rundir, os.environ)
     for path, target in reporting.move_foreign_files(rundir):
@@ -383,6 +403,29 @@ def report(batch: Path, workers: str | None, junit: str | None, metrics_file: st
         click.echo(f"warning: {printable(foreign)}", err=True)
     click.echo(reporting.headline(reporting.build(snapshot, __version__)))
     for path in paths:
+        click.echo(printable(str(path)))
+    return ExitStatus.OK
+
+
+def _merge(paths: tuple[Path, ...], flags: dict[str, Any]) -> int:
+    """Write the merged report of the run directories and manifests before the last path, which is the folder for it."""
+    from batchrunner.app import merge as merging
+    from batchrunner.app.shards import folders_of
+    from batchrunner.report import writer as reporting
+
+    if len(paths) < 2:
+        raise click.UsageError("--merge needs at least one run directory and the folder OUT for the report.")
+    named = [
+        path if _is_folder(path) else _load(path, dict(flags), has_inputs=False).rundir.path for path in paths[:-1]
+    ]
+    folders, out = folders_of(named), paths[-1]
+    merging.require_target(out, folders)
+    inputs = merging.read(folders, out, os.environ)
+    merged, written = merging.write(inputs, out)
+    for line in merging.warnings_of(inputs):
+        click.echo(f"warning: {printable(line)}", err=True)
+    click.echo(reporting.headline(merged))
+    for path in written:
         click.echo(printable(str(path)))
     return ExitStatus.OK
 
@@ -481,6 +524,7 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     batches give the same bytes.
     """
     from batchrunner.app import export as exporting
+    from batchrunner.app.shards import folders_of
 
     names = ("form", "only", "split", "group_by", "salt", "mark", "c2pa_key", "c2pa_certificates")
     options = exporting.format_options(flags["form"], flags.pop("shard_size"))
@@ -488,9 +532,10 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     run_dirs = []
     for batch in batches:
         setup = None if _is_folder(batch) else _load(batch, dict(flags), has_inputs=False)
-        run_dirs.append(batch if setup is None else setup.rundir.path)
+        found = folders_of([batch if setup is None else setup.rundir.path])
+        run_dirs += found
         if setup is not None:
-            request.blocks[run_dirs[-1]] = setup.batch.dataset
+            request.blocks.update(dict.fromkeys(found, setup.batch.dataset))
 
     def warn(line: str) -> None:
         click.echo(f"warning: {printable(line)}", err=True)

@@ -4,13 +4,18 @@ Rule: a folder holds one whole batch, or the shards of one number. Shards of ano
 shards, would have the same jobs twice and pay for them twice.
 """
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from batchrunner.app.setup import Setup
 from batchrunner.errors import UsageError
 from batchrunner.formatting import shell_path
 from batchrunner.manifest.shards import Shard, read_folder
 from batchrunner.storage.run_directory import RunDir
+
+if TYPE_CHECKING:
+    from batchrunner.app.setup import Setup
 
 
 def find(folder: Path) -> dict[Shard, RunDir]:
@@ -28,7 +33,35 @@ def _was_started(rundir: RunDir) -> bool:
     return rundir.journal.exists() or rundir.witness.exists() or rundir.holder() is not None
 
 
-def require_fitting(setup: Setup) -> None:
+def folders_of(paths: Sequence[Path]) -> list[Path]:
+    """Return the run directories, each once: those named, and the shards in a folder of shards. Raises UsageError."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        is_own = RunDir(path).journal.exists()
+        shards = [] if is_own else [rundir.path for rundir in find(path).values()]
+        for folder in shards or [path]:
+            found.setdefault(Path(os.path.realpath(folder)), folder)
+    return list(found.values())
+
+
+def where_else(folder: Path) -> str:
+    """Return the next step for a command on one run directory if `folder` has shards instead, or ""."""
+    found = find(folder)
+    if not found:
+        return ""
+    shard, rundir = next(iter(found.items()))
+    return (
+        f"It has the {named(found)}: name one, as {rundir.path}, or add --shard {shard} to the manifest. "
+        f"One report of all: {merge_command(folder)}."
+    )
+
+
+def merge_command(folder: Path) -> str:
+    """Return the command that merges the shards in a folder to one report there."""
+    return f"batchrunner report --merge {shell_path(str(folder))} {shell_path(str(folder))}"
+
+
+def require_fitting(setup: "Setup") -> None:
     """Refuse a run whose directory does not fit what is in the batch's folder. Raises UsageError.
 
     A run calls it again under its lock: of two runs that start at one time, at least one then sees the other.
@@ -53,16 +86,15 @@ def require_fitting(setup: Setup) -> None:
         )
 
 
-def _instead_of_whole(path: Path, found: dict[Shard, RunDir]) -> str:
+def _instead_of_whole(path: Path, found: Mapping[Shard, RunDir]) -> str:
     count = next(iter(found)).count
-    merge = f"batchrunner report --merge {shell_path(str(path))}/shard-*-of-{count} {shell_path(str(path))}"
     return (
         f"Continue each with --shard 1/{count} to {count}/{count}, or name another folder with --output. "
-        f"One report of all: {merge}. Nothing was submitted."
+        f"One report of all: {merge_command(path)}. Nothing was submitted."
     )
 
 
-def named(found: dict[Shard, RunDir]) -> str:
+def named(found: Mapping[Shard, RunDir]) -> str:
     """Return shards as text: ``shards 1/4, 2/4, 3/4``."""
     names = [str(shard) for shard in found]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -76,6 +76,10 @@ def no_batch(rundir: RunDir) -> UsageError:
 
 def _where_else(path: Path) -> str:
     """Return the next step if `path` contains no batch: the name of its rehearsal, if there is one."""
+    from batchrunner.app import shards  # here, as most commands need no manifest's modules
+
+    if step := shards.where_else(path):
+        return step
     rehearsed = path.parent / f"{path.name}{SUFFIX}"
     if RunDir(rehearsed).journal.exists():
         return f"There is a rehearsal: name {rehearsed}, or add --provider sandbox to the manifest."

@@ -51,7 +51,12 @@ def recognize(path: Path) -> Target | None:
                 return Target(kind, path / name)
     except OSError:
         return None
-    hint = "Name a run directory, a report.json, a folder that batchrunner export has finished, or a SHA256SUMS."
+    from batchrunner.app import shards  # here, as most commands need no manifest's modules
+
+    hint = (
+        shards.where_else(path)
+        or "Name a run directory, a report.json, a folder that batchrunner export has finished, or a SHA256SUMS."
+    )
     raise UsageError(f"{path} has no journal, no {sums.SUMS} and no {_REPORT}: there is nothing to check against", hint)
 
 

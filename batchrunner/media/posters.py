@@ -140,23 +140,29 @@ def make_missing(
     _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
 
 
-def pictures(rundir: RunDir, snapshot: Snapshot) -> Pictures:
-    """Return the existing posters, in the largest size in which all fit, and the paths of the reference clips."""
+def pictures(
+    rundir: RunDir, snapshot: Snapshot, page: Path | None = None, budget_bytes: int = BUDGET_BYTES
+) -> Pictures:
+    """Return the existing posters, in the largest size in which all fit, and the paths of the reference clips.
+
+    page: the folder of the page; None for the run directory. budget_bytes: for the posters, as text in the page.
+    """
+    folder = rundir.path if page is None else page
     wanted = {item.key: item for item in _all_wanted(rundir, snapshot)}
     found: dict[str, Path] = {}
     for size in _SIZES:
         found = {key: path for key in wanted if (path := _path(rundir.posters, key, size)).is_file()}
-        if sum(map(_encoded_bytes, found.values())) <= BUDGET_BYTES:
+        if sum(map(_encoded_bytes, found.values())) <= budget_bytes:
             break
     posters: dict[str, str] = {}
-    left_bytes = BUDGET_BYTES
+    left_bytes = budget_bytes
     for key, path in found.items():
         left_bytes -= _encoded_bytes(path)
         content = _whole(path) if left_bytes >= 0 else None
         if content is not None:
             posters[key] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
     clips = {
-        key: quote(os.path.relpath(item.path.resolve(), rundir.path.resolve()), errors="replace")
+        key: quote(os.path.relpath(item.path.resolve(), folder.resolve()), errors="replace")
         for key, item in wanted.items()
         if item.kind == "video" and item.path.is_file()
     }

@@ -67,7 +67,7 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         **_asked(snapshot.entries, prices),
         "totals": {
             **_count_rows(snapshot),
-            **_usage(known),
+            **usage(known),
             **cost_kinds(sum(map(spend_of, known), Spend())),
             **_count_verdicts(snapshot, context.verdicts),
         },
@@ -166,7 +166,7 @@ def _count_verdicts(snapshot: Snapshot, verdicts: Verdicts) -> Report:
     return {"accepted": counts["accept"], "rejected": counts["reject"]}
 
 
-def _usage(records: Iterable[Record]) -> Report:
+def usage(records: Iterable[Record]) -> Report:
     """Sum the credits, generations and polls of the jobs. A reused generation belongs to another batch."""
     credits_, generations, polls = 0.0, 0, 0
     for item in (attempt for record in records for attempt in record.attempts):
@@ -178,7 +178,7 @@ def _usage(records: Iterable[Record]) -> Report:
     return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": in_usd(credits_)}
 
 
-def _overrun(records: Iterable[Record]) -> float:
+def overrun_of(records: Iterable[Record]) -> float:
     """Return by how many credits quotes and charges are above their estimates, failed generations left out."""
     attempts = (attempt for record in records for attempt in record.attempts)
     return sum(overrun(attempt) for attempt in attempts if attempt.outcome != "failed")
@@ -213,7 +213,7 @@ def money(total: Spend, settings: Mapping[str, Any], overrun_credits: float = 0.
 
 def _money(snapshot: Snapshot, total: Spend, settings: Report) -> Report:
     command = settle_command(snapshot.run, total, settings, charges_status(snapshot.timeline_events))
-    return {**money(total, settings, _overrun(snapshot.records.values())), "settle_command": command}
+    return {**money(total, settings, overrun_of(snapshot.records.values())), "settle_command": command}
 
 
 def charges_status(timeline_events: Iterable[TimelineEvent]) -> str:

@@ -94,15 +94,17 @@ class _Group:
 
 def causes(report: dict[str, Any]) -> list[Cause]:
     """Return the causes in `report`: failed jobs first, then by the number of jobs."""
-    groups: dict[tuple[str, str], _Group] = {}
+    groups: dict[tuple[str, str, int], _Group] = {}
     group_sizes: Mapping[str, int] = report.get("group_sizes", {})
     for job in report["jobs"]:
         error = job["error"]
         if error is not None:
-            group = groups.setdefault((job["state"], error["kind"]), _Group(error["fault"]))
+            source = job["source"] if "sources" in report else 0  # each run directory has commands of its own
+            group = groups.setdefault((job["state"], error["kind"], source), _Group(error["fault"]))
             group.take(job, error, group_sizes.get(job["id"], 1))
     ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
-    return [_cause(report, state, kind, group) for (state, kind), group in ranked]
+    reports: list[dict[str, Any]] = report.get("sources") or [report]
+    return [_cause(reports[source], state, kind, group) for (state, kind, source), group in ranked]
 
 
 def command(report: dict[str, Any], *further: str, name: str = "run", job: str = "") -> str:

@@ -413,6 +413,7 @@ Row.KEYS = {
     "id": lambda row: row.named.id,
     "job": lambda row: row.named.base,
     "take": lambda row: row.named.take,
+    "position": lambda row: row.named.position,
     **EarlierRow.KEYS,
     "verdict": _verdict,
     "estimate": lambda row: row.context.estimate(row.job),

@@ -278,6 +278,8 @@ def _cap_labels(report: dict[str, Any], spans: Sequence[Span], axis: Axis) -> li
 
 def _cap_steps(report: dict[str, Any], spans: Sequence[Span]) -> list[tuple[float, int]]:
     """Return the working cap as (start, cap). Each run starts at its limit."""
+    if "sources" in report:  # each run directory has its own
+        return []
     steps = [(start, run["concurrency"]) for (start, _), run in zip(spans, report["runs"], strict=True)]
     steps += [
         (_at(item["at"]), int(item["status"]))

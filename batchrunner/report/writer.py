@@ -31,11 +31,12 @@ from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import RunDir
 
 if TYPE_CHECKING:
+    from batchrunner.media.posters import Pictures
     from batchrunner.report.formats import Form
 
 __all__ = [
     "MOST_CARDS", "build", "check_places", "foreign_verdicts", "headline", "json_pieces", "move_foreign_files",
-    "on_page", "require_unread", "stamps", "status_text", "to_json", "write"
+    "on_page", "require_unread", "stamps", "status_text", "to_json", "write", "write_merged"
 ]  # fmt: skip
 
 
@@ -100,6 +101,26 @@ def write(
     if faults:
         raise faults[0]
     return (*(run_dir / name for name in NAMES), *map(Path, asked.values()))
+
+
+def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> tuple[Path, ...]:
+    """Write a merged report as report.json, results.csv and report.html into `folder` and return the paths. Blocks.
+
+    Each file is replaced in one step, and no file that is not a report. report.json is first, so it identifies the
+    others. Raises LocalFault for the first failure.
+    """
+    from batchrunner.report.formats import CSV, JSON
+    from batchrunner.report.html import render
+
+    with ExitStack() as stack:
+        kinds = {name: _Kind("--merge", "a report of batchrunner", _OWN[name]) for name in NAMES}
+        own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in NAMES}
+        _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)])
+        own["report.html"].finish(render(report, pictures))
+    faults = [file.fault for file in own.values() if file.fault is not None]
+    if faults:
+        raise faults[0]
+    return tuple(folder / name for name in NAMES)
 
 
 def foreign_verdicts(run_dir: Path) -> str:
