@@ -21,6 +21,7 @@ from batchrunner.app.status import no_batch, read_with_charges
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
 from batchrunner.job import Snapshot
+from batchrunner.journal.rows import require_settings
 from batchrunner.manifest import schema_fast
 from batchrunner.media import posters
 from batchrunner.report import gallery, reader, writer
@@ -118,6 +119,10 @@ def _fault_of(report: Report) -> str:
         if error is not None:
             place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
             return f"{printable(place.removeprefix('.') or 'it', 100)}: {printable(error.message, 200)}"
+    try:
+        require_settings(report["settings"])
+    except ValueError as error:
+        return str(error)
     for row in report["jobs"]:
         name = row["file"]
         if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):

@@ -218,13 +218,17 @@ def run_row(run: Run) -> tuple[Any, ...]:
 def run(row: Sequence[Any]) -> Run:
     """Do the reverse of `run_row`. Raises RowDamaged; ValueError where its settings have another form."""
     found = Run(*verified("runs", row))
-    settings = json.loads(found.settings_json)
+    require_settings(json.loads(found.settings_json))
+    return found
+
+
+def require_settings(settings: object) -> None:
+    """Raise ValueError for stored settings of another form."""
     if not isinstance(settings, dict):
         raise ValueError("the settings of a run are not a mapping")  # noqa: TRY004 (a value of a file, not of a caller)
     for name, is_valid in _SETTINGS.items():
         if settings.get(name) is not None and not is_valid(settings[name]):
             raise ValueError(f"the setting {name} of a run has a value of another type")
-    return found
 
 
 def _is_number(value: object) -> bool:
@@ -245,6 +249,8 @@ _SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "quality": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "prices": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "options": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "only": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "shard": _is_text,
 }
 
 

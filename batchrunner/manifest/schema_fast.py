@@ -22,6 +22,7 @@ _SILENT = {
     "else",
     "additionalProperties",
     "deprecated",
+    "format",  # the full validator does not check it either
 }
 _TYPES: dict[str, Check] = {
     "integer": lambda value: type(value) is int,  # 30.0 is an integer too; the full validator handles it
@@ -30,6 +31,7 @@ _TYPES: dict[str, Check] = {
     "boolean": lambda value: isinstance(value, bool),
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
+    "null": lambda value: value is None,
 }
 
 
@@ -78,9 +80,9 @@ def _type(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
 
 
 def _texts(allowed: list[Any]) -> Check:
-    """Check for the texts in `allowed`. The full validator handles other types."""
-    texts = frozenset(item for item in allowed if isinstance(item, str))
-    return lambda value: isinstance(value, str) and value in texts
+    """Check for the texts in `allowed`, and for null if it is there. The full validator handles other types."""
+    texts, has_null = frozenset(item for item in allowed if isinstance(item, str)), None in allowed
+    return lambda value: (isinstance(value, str) and value in texts) or (has_null and value is None)
 
 
 def _const(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
@@ -111,9 +113,12 @@ def _items(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
 
 
 def _if(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    """Branch only on a condition on the type: for other conditions, False does not mean that the value fails."""
+    """Branch only on a condition whose False means that the value fails: on the type, or on texts of properties."""
     condition, then, other = (compiled(schema.get(name, {}), definitions) for name in ("if", "then", "else"))
-    if set(schema["if"]) != {"type"} or schema["if"]["type"] not in ("array", "object", "string"):
+    is_type = set(schema["if"]) == {"type"} and schema["if"]["type"] in ("array", "object", "string")
+    properties = schema["if"].get("properties", {}) if set(schema["if"]) == {"properties"} else {}
+    is_text = [set(item) == {"const"} and isinstance(item["const"], str) for item in properties.values()]
+    if not (is_type or (is_text and all(is_text))):
         return lambda _: False
     return lambda value: then(value) if condition(value) else other(value)
 

@@ -5,13 +5,14 @@ describes the run directories, and each row has the index of its own. Rules: an 
 generation is counted once, whatever directories know of it; all paid work counts, also that of rows left out.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from batchrunner.errors import ExitStatus, Problem, UsageError
-from batchrunner.job import Attempt, Job, Record
+from batchrunner.job import REUSED, Attempt, Job, Record
 from batchrunner.plan.ledger import Spend, spend_of
 from batchrunner.report.build import MOST_TAGS, SCHEMA_VERSION, SHOWN, Report, money, overrun_of, usage
 from batchrunner.report.rows import cost_kinds
@@ -19,6 +20,7 @@ from batchrunner.report.rows import cost_kinds
 BUDGETS = ("max_cost", "max_credits", "max_generations")
 _BEST_FIRST = ("succeeded", "in_flight", "in_doubt", "failed", "pending")
 _WORST_FIRST = (130, 143, ExitStatus.NEEDS_ACTION, ExitStatus.STOPPED, ExitStatus.USAGE, ExitStatus.FAILED)
+_SHARD = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
 _NO_JOB = Job("", "", {}, {})
 _OF_SOURCE = (
     *("name", "provider", "service", "manifest", "run_id", "concurrency", "started_at", "finished_at"),
@@ -91,7 +93,9 @@ class _Attempts:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             for item in row["attempts"]:
-                names = {name for name in (item["request_id"], item["generation_id"]) if name}
+                # The generation of a reused attempt counts where it was submitted.
+                is_reused = item["request_id"].startswith(REUSED)
+                names = {item["request_id"], item["request_id" if is_reused else "generation_id"]} - {None}
                 if not names & self._known:
                     self.found.append(_attempt(item))
                 self._known |= names
@@ -144,8 +148,9 @@ def missing_shards(sources: Sequence[Source]) -> list[str]:
 
 
 def _shard_of(source: Source) -> tuple[int, int] | None:
-    index, _, count = str(source.report["settings"].get("shard") or "").partition("/")
-    return (int(index), int(count)) if index.isdecimal() and count.isdecimal() else None
+    """Return the shard of a source and the number of shards; None for another report, or for text of another form."""
+    found = _SHARD.fullmatch(source.report["settings"].get("shard") or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _require_one_kind(sources: Sequence[Source]) -> None:

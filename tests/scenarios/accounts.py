@@ -26,6 +26,7 @@ from batchrunner.errors import BatchrunnerError, ServiceFault
 from batchrunner.events import Event
 from batchrunner.job import Entry
 from batchrunner.manifest import Batch
+from batchrunner.manifest.shards import Shard, divide, split
 from batchrunner.media.decoder_pool import Here
 from batchrunner.providers import registry
 from batchrunner.providers.base import GenerationStatus, Provider
@@ -124,8 +125,10 @@ class AccountWorld:
     def place(self, name: str) -> Path:
         return self.places.setdefault(name, self.folder / name)
 
-    def start(self, name: str, entries: tuple[Entry, ...], *, die_at: int = 0, **flags: object) -> Process:
-        """Start a process that runs the batch in its run directory."""
+    def start(
+        self, name: str, entries: tuple[Entry, ...], *, die_at: int = 0, shard: Shard | None = None, **flags: object
+    ) -> Process:
+        """Start a process that runs the batch in its run directory, or a shard of it in that of the shard."""
         number = next(self.numbers)
         mortal, rng = Mortal(die_at=die_at), Random(f"{name} {number}")
         executor = MortalExecutor(mortal, rng)
@@ -138,6 +141,10 @@ class AccountWorld:
         batch = Batch(name, self.folder / f"{name}.yaml", "0" * 64, {}, entries, ())
         settings = resolve({"concurrency": 4, "assume_length": "3750ms", **flags}, {}, {})
         setup = Setup(batch, settings, RunDir(self.place(name)))
+        if shard is not None:
+            batch = replace(batch, entries=split(entries, shard)[0])
+            folder = RunDir(self.place(name) / shard.folder)
+            setup = replace(setup, batch=batch, settings=divide(settings, shard, {}), rundir=folder, shard=shard)
         setup.rundir.make()
         events: list[Event] = []
         engines: list[Engine] = []
