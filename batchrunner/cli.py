@@ -355,7 +355,7 @@ def status(batch: Path, as_json: bool, watch: bool, **flags: object) -> int:
     if not rundir.journal.exists():
         from batchrunner.app import shard_status
 
-        if shard_status.report(rundir.path, sys.stdout, as_json=as_json, watch=watch):
+        if shard_status.report(rundir.path, sys.stdout, __version__, as_json=as_json, watch=watch):
             return ExitStatus.OK
     (status_command.watch if watch else status_command.show)(rundir, sys.stdout, as_json=as_json)
     return ExitStatus.OK
@@ -420,7 +420,7 @@ def _merge(paths: tuple[Path, ...], flags: dict[str, Any]) -> int:
     ]
     folders, out = folders_of(named), paths[-1]
     merging.require_target(out, folders)
-    inputs = merging.read(folders, out, os.environ)
+    inputs = merging.read(folders, out, os.environ, __version__)
     merged, written = merging.write(inputs, out)
     for line in merging.warnings_of(inputs):
         click.echo(f"warning: {printable(line)}", err=True)

@@ -16,7 +16,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from batchrunner import __version__
 from batchrunner.app.status import no_batch, read_with_charges
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
@@ -49,16 +48,19 @@ class MergeInput:
     snapshot: Snapshot | None
 
 
-def read(folders: Sequence[Path], out: Path, environment: Mapping[str, str]) -> list[MergeInput]:
-    """Read the run directories for a report in `out`. Raises UsageError, JournalError, LocalFault."""
-    return [_read(folder, _relative(folder, out), environment) for folder in folders]
+def read(folders: Sequence[Path], out: Path, environment: Mapping[str, str], version: str) -> list[MergeInput]:
+    """Read the run directories for a report in `out`. version: of this program.
+
+    Raises UsageError, JournalError, LocalFault.
+    """
+    return [_read(folder, _relative(folder, out), environment, version) for folder in folders]
 
 
 def _relative(folder: Path, out: Path) -> str:
     return Path(os.path.relpath(os.path.realpath(folder), os.path.realpath(out))).as_posix()
 
 
-def _read(folder: Path, shown: str, environment: Mapping[str, str]) -> MergeInput:
+def _read(folder: Path, shown: str, environment: Mapping[str, str], version: str) -> MergeInput:
     rundir = RunDir(folder)
     if not os.path.lexists(rundir.journal):
         report = _stored_report(folder / "report.json")
@@ -68,7 +70,7 @@ def _read(folder: Path, shown: str, environment: Mapping[str, str]) -> MergeInpu
     snapshot = read_with_charges(rundir, environment)
     lines = VerdictLines(folder)
     lines.refresh()
-    return MergeInput(rundir, Source(build(snapshot, __version__, lines.by_clip), shown), snapshot)
+    return MergeInput(rundir, Source(build(snapshot, version, lines.by_clip), shown), snapshot)
 
 
 def _stored_report(path: Path) -> Report | None:

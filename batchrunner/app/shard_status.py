@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from batchrunner import __version__
 from batchrunner.app import merge as merging
 from batchrunner.app.outlines import outline_of
 from batchrunner.app.shards import find, merge_command
@@ -36,10 +35,10 @@ class ShardState:
     fault: str = "not started"
 
 
-def report(folder: Path, stream: TextIO, *, as_json: bool, watch: bool) -> bool:
+def report(folder: Path, stream: TextIO, version: str, *, as_json: bool, watch: bool) -> bool:
     """Print the state of the shards in `folder`. Return False without printing if it has none.
 
-    as_json: print the merged report. watch: wait until no process runs a shard.
+    version: of this program. as_json: print the merged report. watch: wait until no process runs a shard.
     """
     found = find(folder)
     if not found:
@@ -48,26 +47,26 @@ def report(folder: Path, stream: TextIO, *, as_json: bool, watch: bool) -> bool:
         pause(_EVERY_S)
         found = find(folder)
     if as_json:
-        inputs = merging.read([rundir.path for rundir in found.values()], folder, os.environ)
+        inputs = merging.read([rundir.path for rundir in found.values()], folder, os.environ, version)
         merged = merge.merge([item.source for item in inputs])
         stream.writelines(printable_json(piece) for piece in writer.json_pieces(merged))
         return True
     last = max(shard.count for shard in found)
     states = {Shard(index, last): ShardState() for index in range(1, last + 1)}
-    states |= {shard: _read(rundir) for shard, rundir in found.items()}
+    states |= {shard: _read(rundir, version) for shard, rundir in found.items()}
     for line in lines(states, folder):
         print(printable(line), file=stream)
     return True
 
 
-def _read(rundir: RunDir) -> ShardState:
+def _read(rundir: RunDir, version: str) -> ShardState:
     holder = rundir.holder()
     try:
         require_trusted(rundir)
         counts = count(rundir.journal)
         if counts is None:
             return ShardState(holder=holder, fault="starting" if holder else "not started")
-        return ShardState(outline_of(counts, rundir, __version__), holder)
+        return ShardState(outline_of(counts, rundir, version), holder)
     except BatchrunnerError as error:
         return ShardState(holder=holder, fault=error.message)
 

@@ -327,8 +327,8 @@ def _asked(sources: Sequence[Source]) -> Report:
 
 def _source(source: Source) -> Report:
     report = source.report
-    about = {name: report.get(name) for name in _OF_SOURCE}
-    return {"path": source.folder, "shard": report["settings"].get("shard"), **about, "totals": report["totals"]}
+    kept = {name: report.get(name) for name in _OF_SOURCE}
+    return {"path": source.folder, "shard": report["settings"].get("shard"), **kept, "totals": report["totals"]}
 
 
 def _timeline(sources: Sequence[Source]) -> list[Report]:

@@ -254,7 +254,7 @@ def test_a_killed_merge_leaves_whole_files_and_is_repeated(
         patched.setattr(Disk, "flush", step(Disk.flush))
         patched.setattr(Disk, "rename", step(Disk.rename))
         with pytest.raises(Killed):
-            merging.write(merging.read(folders_of([batch]), Path("out"), {}), Path("out"))
+            merging.write(merging.read(folders_of([batch]), Path("out"), {}, "0"), Path("out"))
     invoke("report", "--merge", batch, "new")
     for name in writer.NAMES:
         content = Path("out", name).read_bytes()
@@ -272,16 +272,18 @@ def test_a_full_disk_is_named_and_the_old_report_stays(batch: Path, monkeypatch:
     before = Path("out/report.json").read_bytes()
     monkeypatch.setattr(Disk, "flush", fail)
     with pytest.raises(LocalFault, match="could not be written"):
-        merging.write(merging.read(folders_of([batch]), Path("out"), {}), Path("out"))
+        merging.write(merging.read(folders_of([batch]), Path("out"), {}, "0"), Path("out"))
     assert Path("out/report.json").read_bytes() == before
     assert {path.name for path in Path("out").iterdir()} == {*writer.NAMES}
 
 
 def test_what_is_missing_and_what_runs_is_said(batch: Path) -> None:
-    inputs = merging.read([batch / "shard-2-of-2"], Path("out"), {})
+    inputs = merging.read([batch / "shard-2-of-2"], Path("out"), {}, "0")
     assert merging.warnings_of(inputs)[0] == "not in this report: shard 1/2"
     with Lock(RunDir(batch / "shard-1-of-2"), NOW):
-        assert any("is running" in line for line in merging.warnings_of(merging.read(folders_of([batch]), batch, {})))
+        assert any(
+            "is running" in line for line in merging.warnings_of(merging.read(folders_of([batch]), batch, {}, "0"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ def test_other_arguments_are_refused(batch: Path, arguments: tuple[str, ...], me
 
 def shown(folder: Path, **options: bool) -> str:
     stream = io.StringIO()
-    assert shard_status.report(folder, stream, **{"as_json": False, "watch": False, **options})
+    assert shard_status.report(folder, stream, "0", **{"as_json": False, "watch": False, **options})
     return stream.getvalue()
 
 

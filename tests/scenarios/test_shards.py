@@ -24,7 +24,7 @@ FIGURES: dict[str, Any] = {"concurrency": 8, "max_credits": 48 * PRICE}
 
 def merged(world: AccountWorld, name: str = "batch") -> dict[str, Any]:
     folder = world.place(name)
-    return merge([item.source for item in read([one.path for one in find(folder).values()], folder, {})])
+    return merge([item.source for item in read([one.path for one in find(folder).values()], folder, {}, "0")])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -75,7 +75,7 @@ def test_shards_are_delivered_the_clips_of_an_earlier_run_of_the_whole_batch(tmp
         assert (report["totals"]["succeeded"], report["totals"]["generations"]) == (24, 14)
         assert report["money"]["spent"] == 14 * PRICE, "the other ten are paid for by the earlier batch"
         both = [*(one.path for one in find(world.place("batch")).values()), world.place("whole")]
-        report = merge([item.source for item in read(both, tmp_path, {})])
+        report = merge([item.source for item in read(both, tmp_path, {}, "0")])
         assert (report["totals"]["jobs"], report["totals"]["generations"]) == (24, 24)
         assert report["money"]["spent"] == 24 * PRICE, "each generation once, whichever directory has paid for it"
 
