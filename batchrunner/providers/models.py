@@ -18,7 +18,7 @@ COMMON = frozenset(
 )
 Kind = Literal["video", "image"]
 KINDS = frozenset({"video", "image"})
-_KEYS = frozenset({"name", "aliases", "inputs", "parameters", "ids", "price", "result"})  # of a model's file
+_KEYS = frozenset({"name", "aliases", "inputs", "parameters", "ids", "price", "result", "steps"})  # of a model's file
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 _NUMBERS: Mapping[str, type] = {"integer": int, "number": float}
@@ -85,6 +85,7 @@ class ModelSpec:
     """A model: its inputs, its parameters (JSON Schema by name, in documented order), its price and its result.
 
     A parameter without a default is not sent unless the user sets it. aliases: other names that the service takes.
+    steps: the parameter that is the number of sampling steps; "" for none.
     id_word: stands for the model in derived ids; "" for the default model. id_words: how each parameter is written
     there.
     """
@@ -95,6 +96,7 @@ class ModelSpec:
     aliases: Sequence[str] = ()
     price: PriceBasis | None = None
     result: ResultShape = field(default_factory=ResultShape)
+    steps: str = ""
     id_word: str = ""
     id_words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -184,6 +186,7 @@ def parse_spec(data: Mapping[str, Any]) -> ModelSpec:
         aliases=tuple(data.get("aliases", ())),
         price=None if price is None else PriceBasis(**price),
         result=ResultShape(**data.get("result", {})),
+        steps=data.get("steps", ""),
         id_word=ids.get("model", ""),
         id_words=ids.get("parameters", {}),
     )

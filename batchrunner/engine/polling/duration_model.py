@@ -2,17 +2,19 @@
 
 Two polls give a span: the generation was unfinished at the first one and complete at the second one. Running ones show
 that they take longer; without them, the early finishers would make the start of a batch look fast. Time is divided into
-steps of equal ratio, so that nothing is assumed about the shape (two modes, a long tail) and all sizes are fixed. Only
-the latest spans count, and after several unexpected ones in a row, only those.
+steps of equal ratio, so that nothing is assumed about the shape (two modes, a long tail) and all sizes are fixed. Times
+are divided by what the work of a job explains (`batchrunner.plan.duration_trend`): a long clip is not late at the age at
+which a short one is. Only the latest spans count, and after several unexpected ones in a row, only those.
 """
 
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from math import exp, isfinite
 
 from batchrunner.plan.duration_estimate import Kind
+from batchrunner.plan.duration_trend import FLAT, WorkTrend, trend_of
 
 _FIRST_S = 0.05
 _PER_OCTAVE = 8
@@ -37,42 +39,74 @@ DurationKey = tuple[Kind, bool]  # the kind, and whether the duration counts fro
 
 
 class Durations:
-    """The latest durations of one kind: each took longer than `span[0]` and at most `span[1]` seconds."""
+    """The latest durations of one kind: each took longer than `span[0]` and at most `span[1]` seconds.
 
-    def __init__(self, spans: Iterable[Span] = ()) -> None:
+    works: of their jobs (`batchrunner.plan.duration_trend.work_of`), in the same order.
+    """
+
+    def __init__(self, spans: Iterable[Span] = (), works: Iterable[float | None] = ()) -> None:
         self.spans: deque[Span] = deque(maxlen=KEPT)
+        self.works: deque[float | None] = deque(maxlen=KEPT)
         self._fit: Fit | None = None
+        self._usual: tuple[WorkTrend, float] | None = None
         self._odd, self._in_a_row = 0, 0
-        for after_s, by_s in spans:
-            self.learn(after_s, by_s)
+        for (after_s, by_s), work in zip_longest(spans, works):
+            self.learn(after_s, by_s, work)
 
-    def learn(self, after_s: float, by_s: float) -> None:
+    def learn(self, after_s: float, by_s: float, work: float | None = None) -> None:
         """Add one that took longer than `after_s` and at most `by_s`."""
         if not (isfinite(by_s) and 0 <= after_s <= by_s):
             return  # not a duration
         self.spans.append((after_s, by_s))
-        odd = 0 if self._fit is None else self._fit.odd(after_s, by_s)
+        self.works.append(work)
+        self._usual = None
+        odd = 0 if self._fit is None else self._fit.odd(after_s, by_s, work)
         self._in_a_row = self._in_a_row + 1 if odd == self._odd else 1
         self._odd = odd
         if odd and self._in_a_row >= _CHANGED:
             while len(self.spans) > self._in_a_row:
                 self.spans.popleft()
+                self.works.popleft()
 
-    def fit(self, running_s: Sequence[float] = ()) -> "Fit":
-        """Return the distribution of the observed durations and the ages of running ones. Needs at least one span."""
-        self._fit = Fit(_likeliest(self.spans, running_s), len(self.spans))
+    def fit(self, running_s: Sequence[float] = (), works: Iterable[float | None] = ()) -> "Fit":
+        """Return the distribution of the observed durations and the ages of running ones. Needs at least one span.
+
+        works: of the running ones, in the same order.
+        """
+        trend, _ = self._learned()
+        factors = [trend.factor(work) for work in self.works]
+        spans = [(low / factor, high / factor) for (low, high), factor in zip(self.spans, factors, strict=True)]
+        ages_s = [age_s / trend.factor(work) for age_s, work in zip_longest(running_s, works)]
+        self._fit = Fit(_likeliest(spans, ages_s), len(spans), trend)
         return self._fit
+
+    def expected_s(self, work: float | None) -> float:
+        """Return how long a generation of this work is expected to take. Needs at least one span."""
+        trend, usual_s = self._learned()
+        return usual_s * trend.factor(work)
+
+    def _learned(self) -> tuple[WorkTrend, float]:
+        """Return the trend, and the median of the durations without it."""
+        from statistics import median  # imported here: most commands do not need it
+
+        if self._usual is None:
+            times_s = [(after_s + by_s) / 2 for after_s, by_s in self.spans]
+            trend = trend_of(times_s, self.works)
+            even = (time_s / trend.factor(work) for time_s, work in zip(times_s, self.works, strict=True))
+            self._usual = trend, median(even)
+        return self._usual
 
 
 class Fit:
-    """A distribution over the steps of time.
+    """A distribution over the steps of time, for generations of the usual work. trend: for others.
 
     late_s: after this time, an unfinished one is late.
     survival: share that takes longer than each edge. hazard: per second, in each step, of those left. It is never zero,
     because a few may complete at any time: unexpected completions must not stay unseen for long.
     """
 
-    def __init__(self, shares: Sequence[float], seen: int) -> None:
+    def __init__(self, shares: Sequence[float], seen: int, trend: WorkTrend = FLAT) -> None:
+        self.trend = trend
         smooth = _smoothed(shares, seen)
         self.survival = _left(smooth)
         self.median_s, self.late_s = self._by_when(0.5), self._by_when(_LATE)
@@ -94,8 +128,10 @@ class Fit:
         fraction = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
         return self.survival[step] + fraction * (self.survival[step + 1] - self.survival[step])
 
-    def odd(self, after_s: float, by_s: float) -> int:
+    def odd(self, after_s: float, by_s: float, work: float | None = None) -> int:
         """Return -1 if hardly any was expected to complete that early, 1 if that late, otherwise 0."""
+        factor = self.trend.factor(work)
+        after_s, by_s = after_s / factor, by_s / factor
         return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
 
     def _by_when(self, share: float) -> float:

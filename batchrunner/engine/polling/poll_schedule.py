@@ -20,12 +20,17 @@ _TURNS = 14
 _CLOSE = 0.005  # to the budget
 _MANY = 20  # polls, of which a single one no longer matters
 _TAIL = 0.003  # share whose polls are not counted
+_MORE = 0.5  # power of the factor by which a generation takes longer
 
 
 class PollSchedule:
-    """Waits between polls, for one kind. interval_s: the average cost of the polls is that of this interval."""
+    """Waits between polls, for one kind. interval_s: the average cost of the polls is that of this interval.
+
+    Its ages are those of generations of the usual work; those of others are converted by the trend.
+    """
 
     def __init__(self, fit: Fit, interval_s: float) -> None:
+        self.trend = fit.trend
         self._interval_s = interval_s
         self._late_s = fit.late_s
         roots = [(hazard * interval_s) ** _POWER for hazard in fit.hazard]
@@ -43,21 +48,25 @@ class PollSchedule:
             wanted = scale * (budget / polls) ** 1.5
             scale = wanted if low < wanted < high else sqrt(low * high)
 
-    def wait_s(self, elapsed_s: float, factor: float = 1.0) -> float:
+    def wait_s(self, elapsed_s: float, share: float = 1.0, work: float | None = None) -> float:
         """Return the wait from a poll after `elapsed_s` to the next one, in seconds.
 
-        factor: the share of a full wait.
+        share: of a full wait. work: of the job. A generation that takes longer gets more polls, by the root of that.
         """
-        step = step_of(elapsed_s)
-        share = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
-        wanted = self._polls_by[step] + share * (self._polls_by[step + 1] - self._polls_by[step]) + factor
-        step = min(bisect_right(self._polls_by, wanted) - 1, STEPS - 1)
-        rate = (self._polls_by[step + 1] - self._polls_by[step]) / WIDTHS_S[step]
-        wait_s = EDGES_S[step] + (wanted - self._polls_by[step]) / rate - elapsed_s
+        factor = self.trend.factor(work)
+        wait_s = factor * self._usual_wait_s(elapsed_s / factor, share / factor**_MORE)
         longest_s = LONGEST * self._interval_s
-        if elapsed_s > self._late_s:  # its age alone gives the next wait
+        if elapsed_s > factor * self._late_s:  # its age alone gives the next wait
             longest_s = min(longest_s, max(self._interval_s, elapsed_s / 3))
         return min(max(wait_s, SHORTEST * self._interval_s), longest_s)
+
+    def _usual_wait_s(self, elapsed_s: float, share_of_wait: float) -> float:
+        step = step_of(elapsed_s)
+        share = min(1.0, (elapsed_s - EDGES_S[step]) / WIDTHS_S[step])
+        wanted = self._polls_by[step] + share * (self._polls_by[step + 1] - self._polls_by[step]) + share_of_wait
+        step = min(bisect_right(self._polls_by, wanted) - 1, STEPS - 1)
+        rate = (self._polls_by[step + 1] - self._polls_by[step]) / WIDTHS_S[step]
+        return EDGES_S[step] + (wanted - self._polls_by[step]) / rate - elapsed_s
 
     def _planned(self, roots: list[float], scale: float) -> list[float]:
         """Return how many polls are due by each edge of the steps."""

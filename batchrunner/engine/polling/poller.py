@@ -1,7 +1,7 @@
 """When to poll which generation. Pure: one heap of due times; `now` and jitter are arguments.
 
 An active generation is polled when it is likely to be complete (`batchrunner.engine.polling.poll_schedule`), from the
-durations of its kind: model and resolution. One that was seen in the service's queue counts from the first poll that
+durations of its kind (model and resolution) and its work. One that was seen in the service's queue counts from the first poll that
 finds it active, apart from those that were never seen there: a queue says nothing about the work. While it is queued,
 and until a duration of its kind is known, it is polled once an interval. The first ones of a kind are polled sooner,
 each at another age, to learn quickly. New durations move existing due times whenever twice as much is known.
@@ -18,6 +18,7 @@ from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.polling.poll_schedule import SHORTEST, PollSchedule
 from batchrunner.job import Record, State
 from batchrunner.plan.duration_estimate import kind_of
+from batchrunner.plan.duration_trend import work_of
 
 EARLY_PROBES = 8  # of a kind without known durations
 _NOT_BEFORE_S = 1.0  # a new schedule costs about 2 ms
@@ -31,6 +32,7 @@ class _Watch:
     key: DurationKey
     since: float
     seen_at: float
+    work: float | None
     queued: bool = False
     due: float = 0.0
 
@@ -78,7 +80,7 @@ class Poller:
         """
         fingerprint = record.job.fingerprint
         if first:
-            self._watches[fingerprint] = _Watch((kind_of(record.job), False), now, now)
+            self._watches[fingerprint] = _Watch((kind_of(record.job), False), now, now, work_of(record.job))
         elif (watch := self._watches.get(fingerprint)) is not None:
             queued = record.last.generating_at is None
             if watch.queued and not queued:
@@ -97,7 +99,7 @@ class Poller:
         if watch is None or watch.queued or not running:
             return
         durations = self._durations.setdefault(watch.key, Durations())
-        durations.learn(max(0.0, watch.seen_at - watch.since), now - watch.since)
+        durations.learn(max(0.0, watch.seen_at - watch.since), now - watch.since, watch.work)
         if (plan := self._plans.get(watch.key)) is not None:
             plan.news += 1
         known, before = len(durations.spans), self._moved.get(watch.key, 0)
@@ -132,7 +134,7 @@ class Poller:
         schedule = self._computed(key, now)
         for fingerprint, watch in self._watches.items():
             if watch.key == key and not watch.queued and self._due.get(fingerprint) == watch.due:
-                wait_s = schedule.wait_s(watch.seen_at - watch.since, self._rng.uniform(0.9, 1.1))
+                wait_s = schedule.wait_s(watch.seen_at - watch.since, self._rng.uniform(0.9, 1.1), watch.work)
                 watch.due = max(now, watch.seen_at + wait_s)
                 self.at(fingerprint, watch.due)
 
@@ -143,7 +145,7 @@ class Poller:
         if watch is not None and not watch.queued:
             schedule = self._schedule(watch.key, now)
             if schedule is not None:
-                return schedule.wait_s(now - watch.since, factor)
+                return schedule.wait_s(now - watch.since, factor, watch.work)
             sent = self._early.get(watch.key, 0)
             if now == watch.since and sent < EARLY_PROBES:  # its first poll
                 self._early[watch.key] = sent + 1
@@ -162,7 +164,8 @@ class Poller:
     def _computed(self, key: DurationKey, now: float) -> PollSchedule:
         """Compute a schedule from all known durations and the ages of running generations at their last polls."""
         watches, durations = self._watches.values(), self._durations[key]
-        unfinished_s = [watch.seen_at - watch.since for watch in watches if watch.key == key and not watch.queued]
-        schedule = PollSchedule(durations.fit(unfinished_s), self._interval_s)
+        unfinished = [watch for watch in watches if watch.key == key and not watch.queued]
+        ages_s = [watch.seen_at - watch.since for watch in unfinished]
+        schedule = PollSchedule(durations.fit(ages_s, [watch.work for watch in unfinished]), self._interval_s)
         self._plans[key] = _Plan(schedule, now, len(durations.spans))
         return schedule
