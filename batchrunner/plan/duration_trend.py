@@ -62,22 +62,34 @@ def clip_seconds(job: Job) -> float | None:
     return videos[0].duration_s if videos else None
 
 
-def trend_of(times_s: Sequence[float], works: Sequence[float | None]) -> WorkTrend:
-    """Return the trend of these times, by least squares of their logarithms. works: in the same order."""
+def trend_of(times_s: Sequence[float], works: Sequence[float | None], guess: float = 0.0) -> WorkTrend:
+    """Return the trend of these times, by least squares of their logarithms. works: in the same order.
+
+    guess: the power to assume as far as the times say nothing.
+    """
     known = [(log(work), log(max(time_s, _LEAST_S))) for time_s, work in zip(times_s, works, strict=True) if work]
-    if len(known) < 2:
+    if not known:
         return FLAT
     middle, height = (sum(column) / len(known) for column in zip(*known, strict=True))
     spread = sum((x - middle) ** 2 for x, _ in known)
-    if spread < 1e-9:
-        return FLAT
     rise = sum((x - middle) * (y - height) for x, y in known)
-    residue = sum((y - height) ** 2 for _, y in known) - rise**2 / spread
-    noise = (max(residue, 0.0) + _NOISE) / (len(known) - 1)
-    power = rise / (spread + noise)  # shrunk towards 0, as much as chance could explain
+    residue = sum((y - height) ** 2 for _, y in known) - (rise**2 / spread if spread else 0.0)
+    noise = (max(residue, 0.0) + _NOISE) / max(1, len(known) - 1)
+    power = (rise + noise * guess) / (spread + noise)  # as near to the guess as chance could explain
     if power <= 0:
         return FLAT
     power = min(power, _STEEPEST)
     beyond = 2.0**_FARTHEST
     least, most = exp(min(x for x, _ in known)) / beyond, exp(max(x for x, _ in known)) * beyond
     return WorkTrend(power, sum(exp(power * x) for x, _ in known) / len(known), least, most)
+
+
+def usual_of(times_s: Sequence[float], works: Sequence[float | None]) -> tuple[WorkTrend, float]:
+    """Return the trend for a comparison of works, and the median of the times without it.
+
+    As far as the times say nothing, they are taken to be proportional to the work.
+    """
+    from statistics import median  # imported here: most commands do not need it
+
+    trend = trend_of(times_s, works, 1.0)
+    return trend, median(time_s / trend.factor(work) for time_s, work in zip(times_s, works, strict=True))

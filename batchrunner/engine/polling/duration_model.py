@@ -9,12 +9,12 @@ which a short one is. Only the latest spans count, and after several unexpected 
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise, zip_longest
 from math import exp, isfinite
 
 from batchrunner.plan.duration_estimate import Kind
-from batchrunner.plan.duration_trend import FLAT, WorkTrend, trend_of
+from batchrunner.plan.duration_trend import FLAT, WorkTrend, trend_of, usual_of
 
 _FIRST_S = 0.05
 _PER_OCTAVE = 8
@@ -73,7 +73,7 @@ class Durations:
 
         works: of the running ones, in the same order.
         """
-        trend, _ = self._learned()
+        trend = trend_of(_middles(self.spans), self.works)
         factors = [trend.factor(work) for work in self.works]
         spans = [(low / factor, high / factor) for (low, high), factor in zip(self.spans, factors, strict=True)]
         ages_s = [age_s / trend.factor(work) for age_s, work in zip_longest(running_s, works)]
@@ -82,19 +82,24 @@ class Durations:
 
     def expected_s(self, work: float | None) -> float:
         """Return how long a generation of this work is expected to take. Needs at least one span."""
-        trend, usual_s = self._learned()
+        if self._usual is None:
+            self._usual = usual_of(_middles(self.spans), self.works)
+        trend, usual_s = self._usual
         return usual_s * trend.factor(work)
 
-    def _learned(self) -> tuple[WorkTrend, float]:
-        """Return the trend, and the median of the durations without it."""
-        from statistics import median  # imported here: most commands do not need it
 
-        if self._usual is None:
-            times_s = [(after_s + by_s) / 2 for after_s, by_s in self.spans]
-            trend = trend_of(times_s, self.works)
-            even = (time_s / trend.factor(work) for time_s, work in zip(times_s, self.works, strict=True))
-            self._usual = trend, median(even)
-        return self._usual
+def expected_in(durations: Mapping[DurationKey, Durations]) -> Callable[[Kind, float | None], float | None]:
+    """Return a function from a kind and a work to the expected seconds, by these durations; None for unknown kinds.
+
+    Of the durations with and without a wait in the queue, those that are more numerous count.
+    """
+
+    def expected_s(kind: Kind, work: float | None) -> float | None:
+        found = [durations[key] for key in ((kind, False), (kind, True)) if key in durations]
+        known = max(found, key=lambda item: len(item.spans), default=None)
+        return known.expected_s(work) if known and known.spans else None
+
+    return expected_s
 
 
 class Fit:
@@ -139,6 +144,10 @@ class Fit:
         step = next(step for step in range(STEPS) if self.survival[step + 1] <= share)
         fall = self.survival[step] - self.survival[step + 1]
         return EDGES_S[step] + (self.survival[step] - share) / fall * WIDTHS_S[step]
+
+
+def _middles(spans: Iterable[Span]) -> list[float]:
+    return [(after_s + by_s) / 2 for after_s, by_s in spans]
 
 
 def step_of(elapsed_s: float) -> int:

@@ -20,7 +20,6 @@ _TURNS = 14
 _CLOSE = 0.005  # to the budget
 _MANY = 20  # polls, of which a single one no longer matters
 _TAIL = 0.003  # share whose polls are not counted
-_MORE = 0.5  # power of the factor by which a generation takes longer
 
 
 class PollSchedule:
@@ -32,9 +31,9 @@ class PollSchedule:
     def __init__(self, fit: Fit, interval_s: float) -> None:
         self.trend = fit.trend
         self._interval_s = interval_s
-        self._late_s = fit.late_s
+        self._late_s, self._mean_s = fit.late_s, fit.mean_s
         roots = [(hazard * interval_s) ** _POWER for hazard in fit.hazard]
-        budget = max(FEWEST, fit.mean_s / interval_s + 0.5)  # a plain interval's last poll is half of one late
+        budget = self._budget(1.0)
         (low, high), scale = _SCALES, 1.0
         for _ in range(_TURNS):
             self._polls_by = self._planned(roots, scale)
@@ -51,14 +50,19 @@ class PollSchedule:
     def wait_s(self, elapsed_s: float, share: float = 1.0, work: float | None = None) -> float:
         """Return the wait from a poll after `elapsed_s` to the next one, in seconds.
 
-        share: of a full wait. work: of the job. A generation that takes longer gets more polls, by the root of that.
+        share: of a full wait. work: of the job.
         """
         factor = self.trend.factor(work)
-        wait_s = factor * self._usual_wait_s(elapsed_s / factor, share / factor**_MORE)
+        more = self._budget(factor) / self._budget(1.0)
+        wait_s = factor * self._usual_wait_s(elapsed_s / factor, share / more)
         longest_s = LONGEST * self._interval_s
         if elapsed_s > factor * self._late_s:  # its age alone gives the next wait
             longest_s = min(longest_s, max(self._interval_s, elapsed_s / 3))
         return min(max(wait_s, SHORTEST * self._interval_s), longest_s)
+
+    def _budget(self, factor: float) -> float:
+        """Return how many polls a generation gets, on average, that takes longer than usual by this factor."""
+        return max(FEWEST, factor * self._mean_s / self._interval_s + 0.5)  # a plain interval's last poll comes late
 
     def _usual_wait_s(self, elapsed_s: float, share_of_wait: float) -> float:
         step = step_of(elapsed_s)
