@@ -76,6 +76,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("output", "path", None, "Run directory. [default: output/<name>]"),
     Setting("provider", "choice", "aimlapi", "Service to use.", ("aimlapi", "sandbox")),
     Setting("concurrency", "count", 4, "Maximum number of generations in flight.", high=10_000),
+    Setting(
+        "order", "choice", "longest", "Submit the longest jobs first, or in manifest order.", ("longest", "manifest")
+    ),
     Setting("poll_interval", "duration", "15s", "Average time between two polls of a generation."),
     Setting("job_timeout", "duration", "1h", "Maximum time in 'generating' before a job is left for the next run."),
     Setting(
@@ -161,6 +164,7 @@ class Settings:
     output: str | None
     provider: str
     concurrency: int
+    order: str
     poll_interval_s: float
     job_timeout_s: float
     requests_per_second: float | None

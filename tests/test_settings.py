@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "output": None,
     "provider": "aimlapi",
     "concurrency": 4,
+    "order": "longest",
     "poll_interval_s": 15.0,
     "job_timeout_s": 3600.0,
     "requests_per_second": None,

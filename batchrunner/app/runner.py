@@ -22,7 +22,7 @@ from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
-from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, run_of
+from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, priorities_of, run_of
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
@@ -41,6 +41,7 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.endings import LEASE_LOST, NO_REASON, StopReason, stop_for
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.plan.selection import unmatched_notices
+from batchrunner.plan.submission_order import LONGEST
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
@@ -213,7 +214,8 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
-        await engine.run(order, await _known_elsewhere(open_run.deps, records, order))
+        priorities = priorities_of(setup.chosen) if setup.settings.order == LONGEST else None
+        await engine.run(order, await _known_elsewhere(open_run.deps, records, order), priorities)
         own = await final_status(open_run.deps.lost, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
         reason = engine.stopped
@@ -406,7 +408,8 @@ def _learned_durations(
 ) -> dict[DurationKey, Durations]:
     """Return the generation times of earlier batches and runs. Closing `stack` saves them for later ones."""
     durations = duration_cache.load(outside.history, run.service)
-    duration_cache.with_journal(durations, admission.forecast.seen, setup.settings.poll_interval_s)
+    forecast = admission.forecast
+    duration_cache.with_journal(durations, forecast.seen, setup.settings.poll_interval_s, forecast.works)
     stack.callback(duration_cache.save, outside.history, run.service, durations)
     return durations
 

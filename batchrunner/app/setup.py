@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchrunner.account import config
 from batchrunner.account.folders import config_file, state_folder
-from batchrunner.account.limits import limits_for, require_no_limits
+from batchrunner.account.limits import AccountBudgets, limits_for, require_no_limits
 from batchrunner.account.lookup import Found, look_up
 from batchrunner.account.names import Account, account_of
 from batchrunner.app import bucket_results, lock, price_list, rehearsal
@@ -22,13 +22,13 @@ from batchrunner.engine.policy import Policy
 from batchrunner.engine.run_deadline import REACHED, RunDeadline
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.formatting import count_text, redacted
-from batchrunner.job import Entry, Record, Retake, Run, Snapshot
+from batchrunner.job import Entry, Record, Retake, Run, Snapshot, State
 from batchrunner.journal import journal, summary
 from batchrunner.manifest import Batch, shards, variables
 from batchrunner.manifest.shards import Others, Shard
 from batchrunner.manifest.takes import jobs_of
 from batchrunner.moments import Moment
-from batchrunner.plan.admission import Admission
+from batchrunner.plan.admission import Admission, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.egress import Egress, collect
 from batchrunner.plan.kept_clips import KeptClip, kept_clips
@@ -37,6 +37,7 @@ from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices, list_as_facts
 from batchrunner.plan.projection import Projection, project
 from batchrunner.plan.selection import chosen
+from batchrunner.plan.submission_order import LONGEST, Backlog, money_shortage, planned_order, time_shortage
 from batchrunner.providers.base import PriceList
 from batchrunner.providers.endpoint import address_of, base_url_of, host_of, weak_keys
 from batchrunner.report import writer
@@ -222,12 +223,31 @@ def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
     end = run_deadline.end(0.0, now)
     admission = admission_of(setup, plan.records, snapshot)
     left = run_deadline.left(0.0, now)
+    order, note = _planned_order(setup, order, plan, admission, left, found.budgets)
     projection = project(order, plan.records, admission, settings.concurrency, left, found.budgets)
-    projection = replace(projection, notes=(found.note,) if found.note else ())
+    projection = replace(projection, notes=(found.note,) if found.note else (), order=note)
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
     return replace(plan, kept=_kept(setup, snapshot, clips)), projection, now
+
+
+def _planned_order(
+    setup: Setup, order: Sequence[str], plan: Plan, admission: Admission, left: TimeLeft | None, shared: AccountBudgets
+) -> tuple[list[str], str]:
+    """Return the order in which a run would submit the pending jobs, and a note for the user."""
+    slots, expected = setup.settings.concurrency, admission.forecast.of_kind
+    pending = {name: plan.records[name].job for name in order if plan.records[name].state is State.PENDING}
+    if setup.settings.order != LONGEST:
+        return list(pending), ""
+
+    def shortage(backlog: Backlog) -> str | None:
+        has_limit = bool(shared.rows) or admission.ledger.budget.limit is not None
+        needed = sum(admission.prices.estimate(job).credits or 0.0 for job in pending.values()) if has_limit else 0.0
+        money = money_shortage(admission.ledger, needed, len(pending)) or shared.refusal(0.0, needed)[0]
+        return money or time_shortage(backlog, expected, slots, left)
+
+    return planned_order(pending, priorities_of(setup.chosen), expected, slots, shortage)
 
 
 def _kept(setup: Setup, snapshot: Snapshot | None, clips: RunDirectoryClips) -> tuple[KeptClip, ...]:
@@ -366,6 +386,15 @@ def order_of(entries: tuple[Entry, ...]) -> list[str]:
     """Return the jobs in order of submission: by priority, then in manifest order."""
     ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
     return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
+
+
+def priorities_of(entries: tuple[Entry, ...]) -> dict[str, int]:
+    """Return the priorities of those jobs whose priority is not 0. Of equal entries, the highest one counts."""
+    highest: dict[str, int] = {}
+    for entry in entries:
+        fingerprint = entry.job.fingerprint
+        highest[fingerprint] = max(highest.get(fingerprint, entry.priority), entry.priority)
+    return {fingerprint: priority for fingerprint, priority in highest.items() if priority}
 
 
 def ids_of(entries: tuple[Entry, ...]) -> dict[str, tuple[str, ...]]:

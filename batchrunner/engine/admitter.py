@@ -5,19 +5,23 @@ This is the one sequence before a submission: a slot of the queue, space on the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from batchrunner.engine.job_queue import JobQueue
+from batchrunner.engine.order_switch import OrderSwitch
 from batchrunner.formatting import count_text
 from batchrunner.job import Record
 from batchrunner.plan.admission import Admission, AdmissionAction, AdmissionDecision, TimeLeft
 from batchrunner.plan.endings import NO_REASON, StopReason
+
+MONEY = frozenset({"max_cost", "max_credits", "max_generations"})  # kinds of refusals for lack of money
 
 
 class Admitter:
     """Takes jobs from the queue.
 
     lacks_space: why the disk lacks space for so many more clips; NO_REASON if it does not.
+    switch: decides on the order; None for that of the manifest.
     held_back: why the next job has to wait for jobs in flight, in this round; NO_REASON if it does not.
     """
 
@@ -27,18 +31,32 @@ class Admitter:
         records: Mapping[str, Record],
         admission: Admission,
         lacks_space: Callable[[int], StopReason],
+        switch: OrderSwitch | None = None,
     ) -> None:
         self.held_back = NO_REASON
         self._queue = queue
         self._records = records
         self._admission = admission
         self._lacks_space = lacks_space
+        self._switch = switch or OrderSwitch(queue, records, admission, lambda _kind, _work: None, 1, lambda _: None)
         self._order: Mapping[str, int] = {}
         self._skipped: Counter[StopReason] = Counter()  # jobs that this run does not submit, by reason
 
-    def begin(self, order: Mapping[str, int]) -> None:
-        """Set the place of each job in the order of submission, by fingerprint."""
+    def begin(
+        self,
+        order: Mapping[str, int],
+        pending: Sequence[str] = (),
+        priorities: Mapping[str, int] | None = None,
+        left: TimeLeft | None = None,
+    ) -> None:
+        """Let the pending jobs wait for admission. order: the place of each job, by fingerprint.
+
+        priorities: to submit the longest first within equal priority, the priorities that are not 0; otherwise None.
+        left: until the end of the run, None without one.
+        """
         self._order = order
+        self._switch.begin(priorities, pending, left)
+        self._queue.add_all((order[fingerprint], fingerprint) for fingerprint in pending)
 
     def begin_round(self) -> None:
         """Begin to look for jobs that may be submitted now."""
@@ -50,13 +68,18 @@ class Admitter:
         now: monotonic, s. cap: the working cap. left: until the end of the run, None without one. undelivered: clips
         that are complete and not yet on the disk.
         """
+        self._switch.check(left)
         while (fingerprint := self._queue.next(now, cap)) is not None:
+            self._switch.removed(fingerprint)
             decision = self._decide(fingerprint, left, undelivered)
             if decision.action is AdmissionAction.GO:
                 return fingerprint
             self._queue.release(fingerprint)
             if decision.action is AdmissionAction.WAIT:
-                self._queue.add(fingerprint, self._order[fingerprint])
+                self._wait(fingerprint)
+                if self._switch.is_longest_first and decision.why.kind in MONEY:
+                    self._switch.keep_manifest_order(decision.why.kind)
+                    continue
                 self.held_back = decision.why
                 return None
             self._skipped[decision.why] += 1
@@ -69,12 +92,21 @@ class Admitter:
     def requeue(self, fingerprint: str, not_before: float | None = None) -> None:
         """Give back a job's slot and let it wait for admission again, until `not_before` at least."""
         self._queue.release(fingerprint)
-        self._queue.add(fingerprint, self._order[fingerprint], not_before)
+        self._wait(fingerprint, not_before)
 
     def requeue_last(self, fingerprint: str) -> None:
         """Give back a job's slot and let it wait behind all others."""
         self._queue.release(fingerprint)
+        self._switch.added(fingerprint)
         self._queue.add_last(fingerprint, self._order[fingerprint])
+
+    def account_budget_reached(self, kind: str) -> None:
+        """Take in that a budget of the account does not pay for all jobs. kind: the setting."""
+        self._switch.keep_manifest_order(kind)
+
+    def _wait(self, fingerprint: str, not_before: float | None = None) -> None:
+        self._switch.added(fingerprint)
+        self._queue.add(fingerprint, self._order[fingerprint], not_before)
 
     def skip_reason(self) -> StopReason:
         """Return how many jobs this run does not submit and why; NO_REASON if there are none."""

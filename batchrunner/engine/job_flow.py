@@ -13,6 +13,7 @@ from batchrunner.engine.admitter import Admitter
 from batchrunner.engine.delivery_queue import DeliveryQueue
 from batchrunner.engine.download_queue import DownloadQueue
 from batchrunner.engine.in_doubt import InDoubtJobs
+from batchrunner.engine.order_switch import OrderSwitch
 from batchrunner.engine.outcomes import (
     CopyToBucket,
     Download,
@@ -25,6 +26,7 @@ from batchrunner.engine.outcomes import (
     Submit,
     WaitForAccount,
 )
+from batchrunner.engine.polling.duration_model import expected_in
 from batchrunner.engine.polling.poller import Poller
 from batchrunner.engine.shared_work import BUDGET_WAIT_S, WAIT_S, SharedWork
 from batchrunner.engine.slot_times import slot_times
@@ -32,7 +34,7 @@ from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Settled
 from batchrunner.events import Noticed
 from batchrunner.job import Record, State
-from batchrunner.plan.admission import Admission
+from batchrunner.plan.admission import Admission, TimeLeft
 from batchrunner.plan.resume import may_have_later
 
 
@@ -51,7 +53,9 @@ class JobFlow:
         self._queue = context.queue
         self._clock = deps.clock
         self._followed: set[str] = set()  # in flight, and not left for the next run
-        self.admitter = Admitter(context.queue, context.records.view, admission, deps.lacks_space)
+        records, expected = context.records.view, expected_in(deps.durations)
+        switch = OrderSwitch(context.queue, records, admission, expected, policy.concurrency, self._notify)
+        self.admitter = Admitter(context.queue, records, admission, deps.lacks_space, switch)
         self.poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
         self.downloads = DownloadQueue()
         self.deliveries = DeliveryQueue()
@@ -64,15 +68,19 @@ class JobFlow:
         """Whether this run polls or downloads any generation."""
         return bool(self._followed)
 
-    def begin(self, order: Sequence[str]) -> None:
-        """Put every job where its record says that it is. order: fingerprints in the order of submission."""
+    def begin(
+        self, order: Sequence[str], priorities: Mapping[str, int] | None = None, left: TimeLeft | None = None
+    ) -> None:
+        """Put every job where its record says that it is. order: fingerprints by priority, then as in the manifest.
+
+        priorities: to submit the longest first within equal priority, the priorities that are not 0; otherwise None.
+        left: until the end of the run, None without one.
+        """
         known = {fingerprint for fingerprint, _ in self.shared.reuses} | set(self.shared.held_jobs)
         places = {fingerprint: place for place, fingerprint in enumerate(order)}
-        self.admitter.begin(places)
+        pending = [name for name in places if self._records[name].state is State.PENDING and name not in known]
+        self.admitter.begin(places, pending, priorities, left)
         now, wall = self._clock.monotonic(), self._clock.now()
-        for fingerprint, place in places.items():
-            if self._records[fingerprint].state is State.PENDING and fingerprint not in known:
-                self._queue.add(fingerprint, place)
         for fingerprint, record in self._records.view.items():
             if fingerprint in self.deliveries:
                 continue
@@ -194,6 +202,11 @@ class JobFlow:
         if self.shared.block(step.why, now + wait_s, budget=step.budget, orphans=step.orphans):
             message = f"submissions wait: {step.why}"
             self._context.deps.announce(Noticed(self._clock.now(), (), message))
+        if step.budget:
+            self.admitter.account_budget_reached(step.budget)
+
+    def _notify(self, message: str) -> None:
+        self._context.deps.announce(Noticed(self._clock.now(), (), message, routine=True))
 
     def _submit_again(self, fingerprint: str, wait_s: float, *, last: bool) -> None:
         self._followed.discard(fingerprint)

@@ -12,13 +12,15 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 
+from batchrunner.plan.submission_order import LongestFirst, ManifestOrder
+
 
 class JobQueue:
     """Jobs that wait to be submitted, in order, and the slots of those in flight. limit: the cap that the user set."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._ready: list[tuple[int, str]] = []  # heap: (order, fingerprint)
+        self._ready: ManifestOrder | LongestFirst = ManifestOrder()
         self._backing_off: list[tuple[float, int, str]] = []  # heap: (not before, order, fingerprint)
         self._set_back: deque[tuple[int, str]] = deque()  # (order, fingerprint): after the others, oldest first
         self._in_flight: set[str] = set()
@@ -42,9 +44,25 @@ class JobQueue:
     def add(self, fingerprint: str, order: int, not_before: float | None = None) -> None:
         """Let a job wait for admission. order: its place among the others. not_before: the end of its backoff."""
         if not_before is None:
-            heapq.heappush(self._ready, (order, fingerprint))
+            self._ready.add(order, fingerprint)
         else:
             heapq.heappush(self._backing_off, (not_before, order, fingerprint))
+
+    def add_all(self, jobs: Iterable[tuple[int, str]]) -> None:
+        """Let many jobs wait for admission, as pairs of order and fingerprint. Faster than one by one."""
+        self._ready.extend(jobs)
+
+    def reorder(self, ready: ManifestOrder | LongestFirst) -> None:
+        """Admit jobs in another order from now on. ready: without jobs."""
+        ready.extend(self._ready)
+        self._ready = ready
+
+    def upcoming(self, now: float) -> str | None:
+        """Return the job that `next` will admit when a slot is free, as far as is known at `now`; None for none."""
+        self._end_backoffs(now)
+        if self._ready:
+            return self._ready.first()
+        return self._set_back[0][1] if self._set_back else None
 
     def add_last(self, fingerprint: str, order: int) -> None:
         """Let a job wait behind all others, so that the next submission is another job's."""
@@ -53,7 +71,7 @@ class JobQueue:
     def restore(self) -> None:
         """Give the jobs that wait behind all others their old places back."""
         while self._set_back:
-            heapq.heappush(self._ready, self._set_back.popleft())
+            self._ready.add(*self._set_back.popleft())
 
     def occupy(self, fingerprint: str, *, in_doubt: bool = False) -> None:
         """Take a slot for a generation that is in flight already, or that may be (`in_doubt`)."""
@@ -90,11 +108,14 @@ class JobQueue:
 
     def next(self, now: float, cap: int) -> str | None:
         """Return the job to submit at `now`, with its slot taken, or None. Call it again for more."""
-        while self._backing_off and self._backing_off[0][0] <= now:
-            _, order, fingerprint = heapq.heappop(self._backing_off)
-            heapq.heappush(self._ready, (order, fingerprint))
+        self._end_backoffs(now)
         if self.is_full(cap) or not (self._ready or self._set_back):
             return None
-        fingerprint = heapq.heappop(self._ready)[1] if self._ready else self._set_back.popleft()[1]
+        fingerprint = self._ready.pop() if self._ready else self._set_back.popleft()[1]
         self._in_flight.add(fingerprint)
         return fingerprint
+
+    def _end_backoffs(self, now: float) -> None:
+        while self._backing_off and self._backing_off[0][0] <= now:
+            _, order, fingerprint = heapq.heappop(self._backing_off)
+            self._ready.add(order, fingerprint)

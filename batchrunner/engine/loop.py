@@ -83,10 +83,17 @@ class Engine:
         """Why nothing more is submitted; NO_REASON while submissions go on."""
         return self._shutdown.reason
 
-    async def run(self, order: Sequence[str], shared: Mapping[str, Reuse | Hold] = _NOTHING) -> None:
-        """Drive every job to its end, or until stopped. order: fingerprints in the order of submission.
+    async def run(
+        self,
+        order: Sequence[str],
+        shared: Mapping[str, Reuse | Hold] = _NOTHING,
+        priorities: Mapping[str, int] | None = None,
+    ) -> None:
+        """Drive every job to its end, or until stopped. order: fingerprints by priority, then as in the manifest.
 
-        shared: what other batches of the account have for jobs of this one, by fingerprint. Raises LocalFault.
+        shared: what other batches of the account have for jobs of this one, by fingerprint. priorities: to submit the
+        longest jobs first within equal priority, the priorities that are not 0; None to keep `order`.
+        Raises LocalFault.
         """
         policy, now = self._policy, self._deps.clock.monotonic()
         for fingerprint, answer in shared.items():
@@ -94,7 +101,7 @@ class Engine:
                 await claim.hold(self._context, fingerprint, answer)
         self._flow.shared.begin(shared, now)
         self._run_deadline = RunDeadline(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
-        self._flow.begin(order)
+        self._flow.begin(order, priorities, self._run_deadline.left(now, self._deps.clock.now()))
         await self._drive()
 
     async def follow_again(self, fingerprints: Iterable[str]) -> None:

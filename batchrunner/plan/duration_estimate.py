@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from batchrunner.job import Job, Record
+from batchrunner.plan.duration_trend import WorkTrend, usual_of, work_of
 
 _KEPT = 64  # durations per kind
 ENOUGH = 3  # fewer durations are not significant
@@ -26,6 +27,8 @@ class Forecast:
     def __init__(self, records: Iterable[Record] = (), starts: Iterable[float] = ()) -> None:
         self._starts = sorted(starts)
         self._seen: dict[Kind, deque[float]] = {}
+        self._works: dict[Kind, deque[float | None]] = {}
+        self._usual: dict[Kind, tuple[WorkTrend, float]] = {}  # of the durations so far
         for record in sorted(records, key=_completed_at):
             self.learn(record)
 
@@ -45,7 +48,10 @@ class Forecast:
     def add(self, job: Job, took_s: float) -> None:
         """Add a generation's duration, in seconds. It is ignored if negative, because the wall clock was set back."""
         if took_s >= 0:
-            self._seen.setdefault(kind_of(job), deque(maxlen=_KEPT)).append(took_s)
+            kind = kind_of(job)
+            self._seen.setdefault(kind, deque(maxlen=_KEPT)).append(took_s)
+            self._works.setdefault(kind, deque(maxlen=_KEPT)).append(work_of(job))
+            self._usual.pop(kind, None)
 
     @property
     def seen(self) -> Mapping[Kind, Sequence[float]]:
@@ -53,19 +59,34 @@ class Forecast:
         return self._seen
 
     @property
+    def works(self) -> Mapping[Kind, Sequence[float | None]]:
+        """The works of their jobs (`batchrunner.plan.duration_trend`), in the same order."""
+        return self._works
+
+    @property
     def lacking(self) -> int:
         """The number of durations that are still needed for an estimate of any job."""
         return max(0, ENOUGH - sum(map(len, self._seen.values())))
 
     def expected_s(self, job: Job) -> float | None:
-        """Return the median of the job's kind, or of all kinds if there are too few durations, or None."""
+        """Return what is usual for the job's kind and work, the median of all kinds, or None with too few durations."""
         from statistics import median  # imported here: most commands do not need it
 
-        own = self._seen.get(kind_of(job), ())
-        if len(own) >= ENOUGH:
-            return median(own)
+        kind = kind_of(job)
+        if len(self._seen.get(kind, ())) >= ENOUGH:
+            return self.of_kind(kind, work_of(job))
         every = [took_s for seen in self._seen.values() for took_s in seen]
         return median(every) if len(every) >= ENOUGH else None
+
+    def of_kind(self, kind: Kind, work: float | None) -> float | None:
+        """Return how long a generation of this kind and work is expected to take, s; None for an unknown kind."""
+        seen = self._seen.get(kind)
+        if not seen:
+            return None
+        if kind not in self._usual:
+            self._usual[kind] = usual_of(seen, self._works[kind], 0.0)
+        trend, usual_s = self._usual[kind]
+        return usual_s * trend.factor(work)
 
 
 def kind_of(job: Job) -> Kind:

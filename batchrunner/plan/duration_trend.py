@@ -36,7 +36,7 @@ class WorkTrend:
         """Return how much longer than usual a generation of this work takes. An unknown work is a usual one."""
         if work is None or not self.power:
             return 1.0
-        return min(max(work, self.low), self.high) ** self.power / self.unit
+        return float(min(max(work, self.low), self.high) ** self.power / self.unit)
 
 
 FLAT = WorkTrend()
@@ -84,12 +84,9 @@ def trend_of(times_s: Sequence[float], works: Sequence[float | None], guess: flo
     return WorkTrend(power, sum(exp(power * x) for x, _ in known) / len(known), least, most)
 
 
-def usual_of(times_s: Sequence[float], works: Sequence[float | None]) -> tuple[WorkTrend, float]:
-    """Return the trend for a comparison of works, and the median of the times without it.
-
-    As far as the times say nothing, they are taken to be proportional to the work.
-    """
+def usual_of(times_s: Sequence[float], works: Sequence[float | None], guess: float) -> tuple[WorkTrend, float]:
+    """Return the trend of these times, and their median without it. guess: as for `trend_of`."""
     from statistics import median  # imported here: most commands do not need it
 
-    trend = trend_of(times_s, works, 1.0)
+    trend = trend_of(times_s, works, guess)
     return trend, median(time_s / trend.factor(work) for time_s, work in zip(times_s, works, strict=True))

@@ -93,6 +93,10 @@ class Prices:
                         factors[_like(record.job)] = charge / plain
         return self if factors == self.factors else replace(self, factors=factors)
 
+    def raised_since(self, before: "Prices") -> float:
+        """Return the largest factor by which a price is above that of `before`."""
+        return max((factor / before.factors.get(like, 1.0) for like, factor in self.factors.items()), default=1.0)
+
     def _plain(self, job: Job) -> Estimate:
         """Return the expected cost by the table in force."""
         price, basis = self._price(job)

@@ -30,7 +30,7 @@ class Projection:
     finish_in_s: when the last job would be done, or None. obstacles: reasons why the run would stop early.
     left_out: why a job would not be submitted, by fingerprint. costs: the expected cost of every job that waits for
     its submission, in order, in credits; None if unknown. limits: the budgets of the batch and of the account.
-    notes: what is not known, as text.
+    notes: what is not known, as text. order: in which the jobs would be submitted, as text; "" if it does not matter.
     """
 
     submissions: int
@@ -45,6 +45,7 @@ class Projection:
     limits: tuple[MoneyLimit, ...] = ()
     unknown_prices: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    order: str = ""
 
 
 def project(

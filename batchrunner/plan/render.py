@@ -117,6 +117,7 @@ def as_json(
     return {
         "schema_version": 1,
         "submissions": projection.submissions,
+        "order": projection.order or None,
         "totals": dict(plan.totals),
         "money": {
             "expected_usd": round(usd(projection.credits), 6),
@@ -211,6 +212,8 @@ def _sums(plan: Plan, projection: Projection, now: float) -> list[str]:
     if projection.finish_in_s:
         end = rfc3339(now + projection.finish_in_s)
         lines.append(f"It would finish in about {length_text(projection.finish_in_s)} ({end}).")
+    if projection.order:
+        lines.append(f"{projection.order[0].upper()}{projection.order[1:]}.")
     lines += [f"Stopped early: {obstacle}." for obstacle in projection.obstacles]
     return [*lines, *(f"{printable(note, 500)}." for note in projection.notes)]
 

@@ -10,15 +10,25 @@ has one heap that never changes, and only the first jobs of the heaps are compar
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from batchrunner.job import Job
+from batchrunner.plan.admission import TimeLeft
 from batchrunner.plan.duration_estimate import Kind, kind_of
 from batchrunner.plan.duration_trend import work_of
+from batchrunner.plan.ledger import Ledger
 
 LONGEST, MANIFEST = "longest", "manifest"
+LONGEST_FIRST = "the longest jobs are submitted first ('order: manifest' keeps the order of the manifest)"
+NOT_ALL = "jobs are submitted in the order of the manifest, because not all of them fit into {}"
+UNTIL_KNOWN = (
+    "jobs are submitted in the order of the manifest until it is known whether all of them finish in time; "
+    "then the longest go first"
+)
 _Group = tuple[Kind, bool]  # and whether the work is known
+_Key = TypeVar("_Key", bound=Hashable)
 
 # Returns how long a generation of a kind and work is expected to take, s; None if nothing is known of the kind.
 Expected = Callable[[Kind, float | None], float | None]
@@ -146,13 +156,13 @@ class Ranking:
         if work is not None:
             self._works, self._sum = self._works + 1, self._sum + work
 
-    def times(self, works: Mapping[_Group, float | None]) -> dict[_Group, float]:
-        """Return what to compare, by group: seconds, or works while nothing is known."""
+    def times(self, works: Mapping[tuple[Kind, _Key], float | None]) -> dict[tuple[Kind, _Key], float]:
+        """Return what to compare, by key: seconds, or works while nothing is known. works: by kind and anything."""
         known = {group: self._expected(group[0], work) for group, work in works.items()}
         if all(time_s is None for time_s in known.values()):
             average = self._sum / self._works if self._works else 0.0
             return {group: average if work is None else work for group, work in works.items()}
-        kinds = [group[0] for group, time_s in known.items() if time_s is not None]
+        kinds = {group[0] for group, time_s in known.items() if time_s is not None}
         return {
             group: max(self._expected(kind, works[group]) or 0.0 for kind in kinds) if time_s is None else time_s
             for group, time_s in known.items()
@@ -215,3 +225,57 @@ class Backlog:
         longest = {group: total.longest if group[1] else None for group, total in totals.items()}
         whole_s = sum(totals[group].jobs * time_s for group, time_s in ranking.times(average).items())
         return whole_s / slots + max(ranking.times(longest).values())
+
+
+def money_shortage(ledger: Ledger, needed: float, jobs: int) -> str:
+    """Return the setting of the budget into which so many more jobs do not fit; "" if they do.
+
+    needed: their expected cost, in credits, without those of unknown price.
+    """
+    budget, total = ledger.budget, ledger.total
+    if budget.generations is not None and total.generations + jobs > budget.generations:
+        return "max_generations"
+    if budget.limit is not None and round(total.worst + needed - budget.limit, 2) > 0:
+        return budget.setting
+    return ""
+
+
+def time_shortage(backlog: Backlog, expected: Expected, slots: int, left: TimeLeft | None) -> str | None:
+    """Return the setting into whose time the jobs do not fit, "" if they do, None if that is not known yet."""
+    if left is None:
+        return ""
+    needed_s = backlog.time_s(expected, slots)
+    if needed_s is None:
+        return None
+    return left.kind if needed_s > left.seconds else ""
+
+
+def planned_order(
+    pending: Mapping[str, Job],
+    priorities: Mapping[str, int],
+    expected: Expected,
+    slots: int,
+    shortage: Callable[[Backlog], str | None],
+) -> tuple[list[str], str]:
+    """Return the order in which a run submits pending jobs, as far as is known now, and a note for the user.
+
+    pending: by fingerprint, by priority and then as in the manifest. priorities: those that are not 0.
+    shortage: returns the setting into which not all jobs fit, "" if they do, None if that is not known yet.
+    """
+    backlog = Backlog()
+    for job in pending.values():
+        backlog.add(job)
+    if backlog.jobs <= slots or backlog.is_uniform:
+        return list(pending), ""
+    limit = shortage(backlog)
+    if limit is None:
+        return list(pending), UNTIL_KNOWN
+    if limit:
+        return list(pending), NOT_ALL.format(limit)
+    kinds = {fingerprint: (kind_of(job), work_of(job)) for fingerprint, job in pending.items()}
+    ranking = Ranking(expected)
+    for _, work in kinds.values():
+        ranking.add(work)
+    times = ranking.times({key: key[1] for key in kinds.values()})
+    ranked = sorted(pending, key=lambda name: (-priorities.get(name, 0), -times[kinds[name]]))  # stable
+    return ranked, LONGEST_FIRST

@@ -9,7 +9,9 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from batchrunner.engine.polling.duration_model import KEPT, DurationKey, Durations
@@ -19,6 +21,8 @@ from batchrunner.storage.durable_files import open_plain
 _VERSION = 1
 _MOST_KINDS = 64
 _MOST_BYTES = 1_000_000
+_MOST_WORK = 1e9
+_NONE: Mapping[Kind, Sequence[float | None]] = MappingProxyType({})
 
 
 def place(environment: Mapping[str, str]) -> Path | None:
@@ -38,20 +42,23 @@ def load(path: Path | None, service: str) -> dict[DurationKey, Durations]:
             if row["service"] == service:
                 key = ((str(row["model"]), str(row["resolution"])), row["queued"] is True)
                 spans = [(float(after_s), float(by_s)) for after_s, by_s in row["spans"][-KEPT:]]
-                found[key] = Durations(spans)
+                found[key] = Durations(spans, _works(row.get("works"), len(spans)))
     return found
 
 
 def with_journal(
-    known: dict[DurationKey, Durations], seen: Mapping[Kind, Sequence[float]], interval_s: float
+    known: dict[DurationKey, Durations],
+    seen: Mapping[Kind, Sequence[float]],
+    interval_s: float,
+    works: Mapping[Kind, Sequence[float | None]] = _NONE,
 ) -> dict[DurationKey, Durations]:
-    """Return `known` with the durations in this batch's own journal added, in seconds.
+    """Return `known` with the durations in this batch's own journal added, in seconds. works: of their jobs.
 
     The journal does not record when they were last seen unfinished: at most one interval before.
     """
     for kind, durations_s in seen.items():
-        for took_s in durations_s:
-            known.setdefault((kind, False), Durations()).learn(max(0.0, took_s - interval_s), took_s)
+        for took_s, work in zip_longest(durations_s, works.get(kind, ())):
+            known.setdefault((kind, False), Durations()).learn(max(0.0, took_s - interval_s), took_s, work)
     return known
 
 
@@ -66,6 +73,7 @@ def save(path: Path | None, service: str, durations: Mapping[DurationKey, Durati
             "resolution": resolution,
             "queued": queued,
             "spans": [[round(after_s, 3), round(by_s, 3)] for after_s, by_s in known.spans],
+            **({"works": [work and round(work, 3) for work in known.works]} if any(known.works) else {}),
         }
         for ((model, resolution), queued), known in durations.items()
     ]
@@ -87,6 +95,14 @@ def _rows(path: Path | None) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _works(stored: object, count: int) -> list[float | None]:
+    """Return the stored works of so many durations; none if an earlier version stored the durations."""
+    if not isinstance(stored, list) or len(stored) < count:
+        return []
+    numbers = [work if isinstance(work, int | float) and 0 < work < _MOST_WORK else None for work in stored]
+    return numbers[len(numbers) - count :]
 
 
 def _name(row: Mapping[str, Any]) -> str:

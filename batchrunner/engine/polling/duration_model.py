@@ -3,8 +3,8 @@
 Two polls give a span: the generation was unfinished at the first one and complete at the second one. Running ones show
 that they take longer; without them, the early finishers would make the start of a batch look fast. Time is divided into
 steps of equal ratio, so that nothing is assumed about the shape (two modes, a long tail) and all sizes are fixed. Times
-are divided by what the work of a job explains (`batchrunner.plan.duration_trend`): a long clip is not late at the age at
-which a short one is. Only the latest spans count, and after several unexpected ones in a row, only those.
+are divided by the factor that the job's work explains (`batchrunner.plan.duration_trend`): a long clip is late at a
+greater age than a short one. Only the latest spans count, and after several unexpected ones in a row, only those.
 """
 
 from bisect import bisect_left
@@ -33,6 +33,7 @@ _ODD = 0.1  # share expected to complete that early, or that late
 _CHANGED = 5
 _LATE = 0.25  # share that counts as late
 _TINY = 1e-12
+_PROPORTIONAL = 1.0  # power of the work, to compare jobs while durations say nothing
 
 Span = tuple[float, float]
 DurationKey = tuple[Kind, bool]  # the kind, and whether the duration counts from the end of a wait in the queue
@@ -83,7 +84,7 @@ class Durations:
     def expected_s(self, work: float | None) -> float:
         """Return how long a generation of this work is expected to take. Needs at least one span."""
         if self._usual is None:
-            self._usual = usual_of(_middles(self.spans), self.works)
+            self._usual = usual_of(_middles(self.spans), self.works, _PROPORTIONAL)
         trend, usual_s = self._usual
         return usual_s * trend.factor(work)
 

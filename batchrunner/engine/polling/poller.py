@@ -1,10 +1,11 @@
 """When to poll which generation. Pure: one heap of due times; `now` and jitter are arguments.
 
 An active generation is polled when it is likely to be complete (`batchrunner.engine.polling.poll_schedule`), from the
-durations of its kind (model and resolution) and its work. One that was seen in the service's queue counts from the first poll that
-finds it active, apart from those that were never seen there: a queue says nothing about the work. While it is queued,
-and until a duration of its kind is known, it is polled once an interval. The first ones of a kind are polled sooner,
-each at another age, to learn quickly. New durations move existing due times whenever twice as much is known.
+durations of its kind (model and resolution) and its work. One that was seen in the service's queue counts from the
+first poll that finds it active, apart from those that were never seen there: a queue says nothing about the work. While
+it is queued, and until a duration of its kind is known, it is polled once an interval. The first ones of a kind are
+polled sooner, each at another age, to learn quickly. New durations move existing due times whenever twice as much is
+known.
 
 A generation has one due time. A new one leaves the old one stale in the heap, which drops it when it comes up: nothing
 is searched or removed from the middle. Only generations that this run watched from acceptance on are learned from.
