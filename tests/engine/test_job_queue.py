@@ -6,6 +6,7 @@ import pytest
 
 from batchrunner.engine import limits
 from batchrunner.engine.job_queue import JobQueue
+from batchrunner.plan.submission_order import ManifestOrder
 
 
 class Queue:
@@ -179,6 +180,29 @@ def test_asking_for_the_next_time_takes_no_slot() -> None:
     assert queue.admit_at(6.0) == 6.0
     assert queue.admit(6.0) == "a"
     assert queue.admit_at(6.0) is None
+
+
+def test_the_upcoming_job_is_the_next_one_and_stays() -> None:
+    queue = filled(1, "b")
+    assert queue.jobs.upcoming(0.0) == "b"
+    queue.jobs.add("a", -1, 5.0)
+    queue.jobs.add_last("c", 0)
+    assert [queue.jobs.upcoming(4.0), queue.jobs.upcoming(5.0)] == ["b", "a"]
+    assert queue.jobs.waiting == 3
+    assert admitted(queue, 5.0) == ["a"]
+    queue.jobs.release("a")
+    assert admitted(queue, 5.0) == ["b"]
+    assert queue.jobs.upcoming(5.0) == "c"
+    assert Queue(1).jobs.upcoming(0.0) is None
+
+
+def test_another_order_takes_over_all_jobs_that_are_ready() -> None:
+    queue = Queue(9)
+    queue.jobs.add_all([(2, "c"), (0, "a")])
+    queue.jobs.add("b", 1)
+    queue.jobs.reorder(ManifestOrder())
+    assert queue.jobs.waiting == 3
+    assert admitted(queue) == ["a", "b", "c"]
 
 
 # Jobs that go last, and slots of jobs in doubt

@@ -23,7 +23,7 @@ from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
 from batchrunner.transfer.downloader import Fetched
-from tests.conftest import NOW, make_record
+from tests.conftest import NOW, make_job, make_record, remote
 from tests.scenarios.world import in_virtual_time
 
 Call = tuple[str, str]  # kind of call, name of the job
@@ -50,6 +50,7 @@ class World:
         self.input_errors: dict[str, list[CallError]] = {}
         self.upload_s: dict[str, float] = {}
         self.stop_at: float | None = None
+        self.priorities: dict[str, int] | None = None
         self.records: JobRecords
         self.stopped = ""
 
@@ -126,7 +127,8 @@ class World:
             engine = Engine(deps, bounds, "run", self.records, admission)
             if self.stop_at is not None:
                 asyncio.get_running_loop().call_later(self.stop_at, engine.stop, StopReason("budget", "stopped"))
-            await engine.run([record.job.fingerprint for record in self.started if record.state is State.PENDING])
+            order = [record.job.fingerprint for record in self.started if record.state is State.PENDING]
+            await engine.run(order, priorities=self.priorities)
             self.stopped = engine.stopped
 
         in_virtual_time(main)
@@ -141,6 +143,38 @@ def in_flight(name: str) -> tuple[str, Record]:
 
 def pending(name: str) -> tuple[str, Record]:
     return name, make_record(name)
+
+
+def clip(name: str, seconds: float) -> tuple[str, Record]:
+    job = make_job(name, remote()._replace(duration_s=seconds), resolution="480p", num_inference_steps=20)
+    return name, make_record(name, job=job)
+
+
+def test_a_slot_is_free_when_the_generation_ends_and_not_when_its_clip_is_stored() -> None:
+    world = World(pending("a"), pending("b"))
+    world.download_s["a"] = 600.0
+    world.run(concurrency=1)
+    submitted, complete, next_one = (
+        world.calls.index(call) for call in (("submit", "a"), ("poll", "a"), ("submit", "b"))
+    )
+    assert submitted < complete < next_one
+    assert world.times[next_one] - world.times[complete] < 0.1
+    assert set(world.states().values()) == {State.SUCCEEDED}
+
+
+@pytest.mark.parametrize("is_longest_first", [True, False])
+def test_the_longest_clips_are_submitted_first_unless_the_manifests_order_is_wanted(*, is_longest_first: bool) -> None:
+    world = World(clip("a", 3.0), clip("b", 9.0), clip("c", 5.0), clip("d", 9.0))
+    world.priorities = {} if is_longest_first else None
+    world.run(concurrency=1)
+    assert [name for call, name in world.calls if call == "submit"] == list("bdca" if is_longest_first else "abcd")
+
+
+def test_a_priority_goes_before_the_length() -> None:
+    world = World(clip("a", 3.0), clip("b", 9.0), clip("c", 5.0))
+    world.priorities = {world.started[0].job.fingerprint: 1}
+    world.run(concurrency=1)
+    assert [name for call, name in world.calls if call == "submit"] == ["a", "b", "c"]
 
 
 def test_every_job_is_driven_to_its_end() -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from batchrunner.errors import Problem
-from batchrunner.job import Attempt, Move, Record, State, advance
-from batchrunner.plan.duration_estimate import Forecast
-from tests.conftest import NOW, make_job
+from batchrunner.job import Attempt, Job, Move, Record, State, advance
+from batchrunner.plan.duration_estimate import Forecast, kind_of
+from tests.conftest import NOW, make_job, remote
 
 
 def took(seconds: float, name: str = "a", resolution: str = "480p", at: float = NOW) -> Record:
@@ -77,3 +77,18 @@ def test_a_generation_that_completed_between_two_runs_is_ignored() -> None:
     assert Forecast(overnight, [NOW - 5]).expected_s(LOW) == day, "within one run, the duration is measured"
     watched = [took(60, f"w{number}", at=NOW + day) for number in range(3)]
     assert Forecast(overnight + watched, [NOW + day - 60, NOW - 5]).expected_s(LOW) == 60
+
+
+def test_a_longer_clip_is_expected_to_take_longer_where_clips_do() -> None:
+    forecast = Forecast()
+    for number in range(20):
+        forecast.add(clip(2.0 + number % 5), 10.0 * (2 + number % 5))
+    assert forecast.expected_s(clip(6.0)) == pytest.approx(60, rel=0.1)
+    assert forecast.expected_s(clip(2.0)) == pytest.approx(20, rel=0.1)
+    assert forecast.expected_s(clip(None)) == pytest.approx(40, rel=0.1), "an unknown length is a usual one"
+    forecast.add(clip(2.0), 1e6)
+    assert len(forecast.works[kind_of(clip(2.0))]) == len(forecast.seen[kind_of(clip(2.0))]) == 21
+
+
+def clip(seconds: float | None) -> Job:
+    return make_job("a", remote()._replace(duration_s=seconds), resolution="480p")

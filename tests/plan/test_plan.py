@@ -251,3 +251,12 @@ def test_a_long_plan_is_summarized_by_default() -> None:
 
 def test_an_empty_plan_is_rendered() -> None:
     assert text_of(Plan(())).strip() == "0 jobs: none.\nA run would make 0 submissions."
+
+
+@pytest.mark.parametrize("order", ["", "the longest jobs are submitted first"])
+def test_the_order_of_submissions_is_named_where_it_matters(order: str) -> None:
+    built = plan.build(make_entries("a", "b"), None, PRICES)
+    projection = replace(projection_of(built), order=order)
+    text = render.as_text(built, projection, NOW)
+    assert ("The longest jobs are submitted first." in text.splitlines()) == bool(order)
+    assert render.as_json(built, projection)["order"] == (order or None)

@@ -107,3 +107,27 @@ def test_the_file_has_only_the_documented_content(tmp_path: Path) -> None:
     duration_cache.save(path, "a.example", known(LOW))
     [row] = json.loads(path.read_text())["kinds"]
     assert set(row) == {"service", "model", "resolution", "queued", "spans"}
+
+
+def test_the_works_of_the_jobs_are_stored_beside_the_durations(tmp_path: Path) -> None:
+    path = tmp_path / "durations.json"
+    duration_cache.save(path, "a.example", {LOW: Durations([(50.0, 55.0), (60.0, 65.0)], [80.0, None])})
+    assert list(duration_cache.load(path, "a.example")[LOW].works) == [80.0, None]
+
+
+@pytest.mark.parametrize("works", [None, "x", [1.0], [True, -1.0], ["1", 1e300], {"a": 1}])
+def test_works_that_cannot_be_used_are_unknown(tmp_path: Path, works: object) -> None:
+    path = tmp_path / "durations.json"
+    duration_cache.save(path, "a.example", {LOW: Durations([(50.0, 55.0), (60.0, 65.0)], [80.0, 80.0])})
+    content = json.loads(path.read_text())
+    content["kinds"][0]["works"] = works
+    path.write_text(json.dumps(content))
+    found = duration_cache.load(path, "a.example")[LOW]
+    assert list(found.spans) == [(50.0, 55.0), (60.0, 65.0)]
+    assert all(work in (None, 1.0) for work in found.works)
+    assert len(found.works) == 2
+
+
+def test_the_journals_durations_keep_their_works() -> None:
+    found = duration_cache.with_journal({}, {LOW[0]: [50.0, 60.0]}, 15.0, {LOW[0]: [100.0, None]})
+    assert list(found[LOW].works) == [100.0, None]

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from batchrunner.engine.polling.duration_model import EDGES_S, KEPT, STEPS, Durations, Fit, step_of
+from batchrunner.engine.polling.duration_model import EDGES_S, KEPT, STEPS, Durations, Fit, expected_in, step_of
 
 
 def quantile(fit: Fit, share: float) -> float:
@@ -104,3 +104,51 @@ def test_every_duration_has_its_step() -> None:
     for step in range(STEPS):
         assert EDGES_S[step] < EDGES_S[step + 1]
         assert step_of(EDGES_S[step + 1]) == step
+
+
+# The work of the jobs
+
+
+def by_work(power: float, count: int = 120, spread: float = 0.1) -> Durations:
+    rng, seen = Random(3), Durations()
+    for _ in range(count):
+        work = rng.uniform(50, 300)
+        seen.learn(*seen_at(rng, work**power * math.exp(rng.gauss(0, spread)), 2.0), work)
+    return seen
+
+
+def test_a_long_clip_is_expected_to_take_longer_where_clips_do() -> None:
+    assert by_work(1.0).expected_s(300.0) == pytest.approx(300, rel=0.1)
+    assert by_work(1.0).expected_s(60.0) == pytest.approx(60, rel=0.1)
+    assert by_work(0.0, spread=0.01).expected_s(300.0) == pytest.approx(
+        by_work(0.0, spread=0.01).expected_s(60.0), rel=0.1
+    )
+
+
+def test_the_distribution_is_as_narrow_as_for_clips_of_one_length() -> None:
+    fit = by_work(1.0).fit()
+    assert fit.longer_than(1.5 * fit.median_s) < 0.05
+    assert fit.longer_than(0.6 * fit.median_s) > 0.95
+
+
+def test_a_running_generation_counts_by_its_own_work() -> None:
+    seen = by_work(1.0)
+    alone = seen.fit().median_s
+    assert seen.fit([290.0] * 20, [300.0] * 20).median_s == pytest.approx(alone, rel=0.15)
+    assert seen.fit([290.0] * 20, [60.0] * 20).longer_than(1.5 * alone) > 0.1
+
+
+def test_short_clips_after_long_ones_do_not_look_like_a_change_of_the_service() -> None:
+    seen = by_work(1.0)
+    seen.fit()
+    for _ in range(10):
+        seen.learn(39.0, 41.0, 40.0)
+    assert len(seen.spans) == len(seen.works) == 130
+
+
+def test_expected_times_come_from_the_more_numerous_durations_of_a_kind() -> None:
+    kind = ("model", "480p")
+    durations = {(kind, False): Durations([(10.0, 20.0)]), (kind, True): Durations([(50.0, 60.0)] * 3)}
+    expected = expected_in(durations)
+    assert expected(kind, None) == 55.0
+    assert expected(("model", "720p"), None) is None

@@ -88,3 +88,25 @@ def test_a_schedule_is_computed_in_bounded_work(
     schedule = PollSchedule(fit(median_s, spread), interval_s)
     assert asked < 30_000
     assert SHORTEST * interval_s <= schedule.wait_s(median_s) <= LONGEST * interval_s
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_a_job_of_any_work_has_as_many_polls_as_the_interval_would_make(factor: float) -> None:
+    rng, seen = Random(1), Durations()
+    for _ in range(KEPT):
+        work = rng.choice([30.0, 100.0, 300.0])
+        took_s = 0.6 * work * math.exp(rng.gauss(0, 0.2))
+        seen.learn(0.97 * took_s, took_s, work)
+    schedule = PollSchedule(seen.fit(), 10.0)
+    polls, unseen_s, least_s = 0, 0.0, 0.0
+    for _ in range(1000):
+        took_s, at_s = 60 * factor * math.exp(rng.gauss(0, 0.2)), 0.0
+        while at_s < took_s:
+            wait_s = schedule.wait_s(at_s, rng.uniform(0.9, 1.1), 100.0 * factor)
+            assert SHORTEST * 10.0 <= wait_s <= LONGEST * 10.0
+            at_s += wait_s
+            polls += 1
+        unseen_s += at_s - took_s
+        least_s += took_s
+    assert polls / 1000 <= 1.15 * max(FEWEST, least_s / 1000 / 10.0 + 0.5)
+    assert unseen_s / 1000 < 4.5

@@ -1,0 +1,171 @@
+"""The longest jobs go first while all jobs fit into money and time, and then the manifest's order for good."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from batchrunner.engine.admitter import Admitter
+from batchrunner.engine.job_queue import JobQueue
+from batchrunner.engine.order_switch import OrderSwitch
+from batchrunner.job import Attempt, Record, State
+from batchrunner.plan.admission import Admission, TimeLeft
+from batchrunner.plan.duration_estimate import Forecast, Kind
+from batchrunner.plan.endings import NO_REASON, StopReason
+from batchrunner.plan.ledger import Budget, Ledger
+from batchrunner.plan.prices import Prices
+from batchrunner.plan.submission_order import LONGEST_FIRST, NOT_ALL
+from tests.conftest import make_job, remote
+
+SECONDS = {"k": 2.0, "l": 4.0, "m": 1.0, "n": 3.0}
+PRICES = Prices({"480p": 10.0})
+ALL = 10.0 * 10.0  # credits
+
+
+class Batch:
+    """Jobs that wait, with clips of SECONDS. per_second: of a generation, None while nothing is known."""
+
+    def __init__(self, budget: Budget | None = None, slots: int = 1, per_second: float | None = None) -> None:
+        self.per_second = per_second
+        self.records: dict[str, Record] = {}
+        for name, seconds in SECONDS.items():
+            job = make_job(name, remote()._replace(duration_s=seconds), resolution="480p")
+            self.records[job.fingerprint] = Record(job)
+        self.names = dict(zip(self.records, SECONDS, strict=True))
+        self.queue = JobQueue(9)
+        self.admission = Admission(PRICES, Ledger(budget or Budget()), Forecast())
+        self.notices: list[str] = []
+        self.switch = OrderSwitch(self.queue, self.records, self.admission, self.expected, slots, self.notices.append)
+        self.admitter = Admitter(self.queue, self.records, self.admission, lambda _: NO_REASON, self.switch)
+
+    def expected(self, kind: Kind, work: float | None) -> float | None:
+        return None if self.per_second is None else self.per_second * (work or 1.0)
+
+    def begin(self, left: TimeLeft | None = None, priorities: Mapping[str, int] | None = None) -> None:
+        places = {fingerprint: place for place, fingerprint in enumerate(self.records)}
+        self.admitter.begin(places, list(places), {} if priorities is None else priorities, left)
+
+    def next(self, left: TimeLeft | None = None) -> str:
+        fingerprint = self.admitter.next(0.0, 9, left, 0)
+        return "" if fingerprint is None else self.names[fingerprint]
+
+    def all(self, left: TimeLeft | None = None) -> str:
+        return "".join(self.next(left) for _ in SECONDS)
+
+
+def test_the_longest_go_first_and_the_user_is_told_once() -> None:
+    batch = Batch()
+    batch.begin()
+    assert batch.all() == "lnkm"
+    assert batch.notices == [LONGEST_FIRST]
+
+
+def test_without_priorities_the_manifests_order_stays() -> None:
+    batch = Batch()
+    batch.admitter.begin({name: place for place, name in enumerate(batch.records)}, list(batch.records))
+    assert batch.all() == "klmn"
+    assert batch.notices == []
+
+
+def test_a_batch_that_fits_into_the_slots_keeps_its_order_without_a_word() -> None:
+    batch = Batch(slots=4)
+    batch.begin()
+    assert batch.all() == "klmn"
+    assert batch.notices == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "setting"),
+    [
+        (Budget(credits=ALL - 1), "max_credits"),
+        (Budget(usd=(ALL - 1) / 2_000_000), "max_cost"),
+        (Budget(generations=3), "max_generations"),
+    ],
+)
+def test_a_budget_that_not_all_jobs_fit_keeps_the_manifests_order(budget: Budget, setting: str) -> None:
+    batch = Batch(budget)
+    batch.begin()
+    assert batch.notices == [NOT_ALL.format(setting)]
+    assert batch.all().startswith("klm")
+
+
+@pytest.mark.parametrize("budget", [Budget(credits=ALL), Budget(generations=4), Budget(credits=ALL, generations=4)])
+def test_a_budget_that_all_jobs_fit_changes_nothing(budget: Budget) -> None:
+    batch = Batch(budget)
+    batch.begin()
+    assert batch.all() == "lnkm"
+    assert batch.notices == [LONGEST_FIRST]
+
+
+def test_a_charge_above_its_estimate_that_takes_the_others_place_changes_the_order() -> None:
+    batch = Batch(Budget(credits=ALL + 1))
+    batch.begin()
+    assert batch.next() == "l"
+    fingerprint = next(name for name, short in batch.names.items() if short == "l")
+    charged = Attempt(1, "r", 0.0, outcome="succeeded", credits=45.0, estimate=40.0)
+    batch.records[fingerprint] = Record(batch.records[fingerprint].job, State.SUCCEEDED, (charged,))
+    batch.admitter.release(fingerprint)
+    assert batch.next() == "k"
+    assert batch.notices == [LONGEST_FIRST, NOT_ALL.format("max_credits")]
+
+
+def test_the_manifests_order_stays_for_good_and_is_announced_once() -> None:
+    batch = Batch()
+    batch.begin()
+    batch.switch.keep_manifest_order("max_cost_per_day")
+    batch.switch.keep_manifest_order("max_cost_per_day")
+    assert batch.all() == "klmn"
+    assert batch.notices == [LONGEST_FIRST, NOT_ALL.format("max_cost_per_day")]
+
+
+def test_with_a_deadline_the_manifests_order_applies_until_all_are_known_to_fit() -> None:
+    left = TimeLeft(100.0)
+    batch = Batch()
+    batch.begin(left)
+    assert batch.next(left) == "k"
+    batch.per_second = 5.0  # at most 8 * 5 + 4 * 5 s
+    assert batch.next(left) == "l"
+    assert batch.notices == [LONGEST_FIRST]
+    assert batch.next(left) == "n"
+
+
+def test_a_deadline_that_not_all_jobs_fit_keeps_the_manifests_order() -> None:
+    left = TimeLeft(60.0, "max_runtime")
+    batch = Batch(per_second=5.0)  # 10 * 5 + 4 * 5 s
+    batch.begin(left)
+    assert batch.notices == [NOT_ALL.format("max_runtime")]
+    assert batch.all(left) == "klmn"
+
+
+def test_a_service_that_becomes_slow_before_the_deadline_changes_the_order() -> None:
+    batch = Batch(per_second=5.0)
+    batch.begin(TimeLeft(80.0))
+    assert batch.next(TimeLeft(80.0)) == "l"
+    batch.per_second = 20.0
+    assert batch.next(TimeLeft(75.0)) == "k"
+    assert batch.notices == [LONGEST_FIRST, NOT_ALL.format("deadline")]
+
+
+def test_a_job_that_is_submitted_again_has_its_place_by_length() -> None:
+    batch = Batch()
+    batch.begin()
+    assert batch.next() == "l"
+    fingerprint = next(name for name, short in batch.names.items() if short == "l")
+    batch.admitter.requeue(fingerprint)
+    assert batch.all() == "lnkm"
+
+
+def test_a_budget_of_the_account_that_is_reached_keeps_the_manifests_order() -> None:
+    batch = Batch()
+    batch.begin()
+    batch.admitter.account_budget_reached("max_cost_per_day")
+    assert batch.all() == "klmn"
+
+
+def test_a_lack_of_space_does_not_change_the_order() -> None:
+    lack = [StopReason("disk_full", "the disk is small"), NO_REASON]
+    batch = Batch()
+    batch.admitter = Admitter(batch.queue, batch.records, batch.admission, lambda _: lack[0], batch.switch)
+    batch.begin()
+    assert batch.next() == ""
+    lack.pop(0)
+    assert batch.all() == "lnkm"
