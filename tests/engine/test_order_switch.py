@@ -52,7 +52,7 @@ class Batch:
         return "".join(self.next(left) for _ in SECONDS)
 
 
-def test_the_longest_go_first_and_the_user_is_told_once() -> None:
+def test_the_longest_go_first_and_this_is_announced_once() -> None:
     batch = Batch()
     batch.begin()
     assert batch.all() == "lnkm"
