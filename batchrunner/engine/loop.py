@@ -30,7 +30,7 @@ from batchrunner.engine.poll_history import PollHistories
 from batchrunner.engine.ports import Dependencies
 from batchrunner.engine.run_deadline import RunDeadline
 from batchrunner.engine.shutdown import Shutdown
-from batchrunner.engine.steps import claim, deliver, poll, submit
+from batchrunner.engine.steps import claim, deliver, poll, prepare, submit
 from batchrunner.engine.steps.context import StepContext
 from batchrunner.engine.steps.reconcile import Reconciler
 from batchrunner.errors import LocalFault
@@ -77,6 +77,7 @@ class Engine:
         self._tasks: dict[asyncio.Task[None], str] = {}  # and the kind of call that each makes
         self._running: Counter[str] = Counter()  # tasks by kind of call
         self._wake = asyncio.Event()
+        self._prepared = ""  # the job whose submission was prepared last
 
     @property
     def stopped(self) -> StopReason:
@@ -261,6 +262,7 @@ class Engine:
             self._count_call(now)
             self._start("poll", due, partial(poll.poll, self._context, due))
         self._start_submissions(now)
+        self._prepare_next(now)
         self._start_shared(now)
         if not self._running["reconcile"] and self._flow.in_doubt.start_reconcile(now, at_the_end=self._finished()):
             self._create_task("reconcile", self._reconcile())
@@ -290,6 +292,17 @@ class Engine:
             self._flow.shared.unblock()
             self._count_call(now)
             self._start("submit", fingerprint, partial(submit.submit, self._context, fingerprint))
+
+    def _prepare_next(self, now: float) -> None:
+        """Get the next submission ready while every slot is taken: uploads, links and encoded inputs."""
+        if self.stopped or self._running["prepare"] or not self._queue.is_full(self._calls.cap):
+            return
+        upcoming = self._queue.upcoming(now)
+        if upcoming is None or upcoming == self._prepared or not self._calls.is_closed("submit"):
+            return
+        self._prepared = upcoming
+        if (work := prepare.prepare(self._context, upcoming)) is not None:
+            self._create_task("prepare", work)
 
     def _start_probe(self, now: float) -> None:
         """Make a free call instead of a submission, if a job could be submitted now."""

@@ -63,6 +63,11 @@ class EncodedInputs:
         """The size of the texts that are kept or are being written."""
         return sum(text.length_bytes for text in self._texts.values())
 
+    def has(self, media: Media) -> bool:
+        """Return whether the text of a local file is there, or is too large to be kept."""
+        text = self._texts.get((media.sha256, media.mime))
+        return (text is not None and text.view is not None) or probe.data_uri_length(media) >= self._too_large_bytes
+
     @asynccontextmanager
     async def use(self, media: Media) -> AsyncIterator[memoryview | None]:
         """Return the data URI of a local file for the block, or None where it cannot be kept. Raises LocalFault."""

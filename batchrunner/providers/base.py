@@ -4,10 +4,10 @@ A provider's own vocabulary (field names, statuses, HTTP statuses) stays in its 
 types here and errors to `batchrunner.errors.CallError`. The engine imports no other module of `batchrunner.providers`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job
@@ -155,7 +155,7 @@ class PriceList:
 class Capabilities:
     """The optional calls of a provider and what it promises, so that nothing is guessed from an HTTP status.
 
-    find_submissions, balance, charges, prices: whether these calls exist.
+    find_submissions, balance, charges, prices: whether these calls exist. prepares: whether `prepare` exists.
     lists_on_acceptance: the service lists a submission as soon as it accepts it. One that is not listed was not
     accepted.
     optional_suffix: the character that begins an optional suffix of a generation id: with ``":"``, ``a:model`` and
@@ -166,6 +166,7 @@ class Capabilities:
     balance: bool = False
     charges: bool = False
     prices: bool = False
+    prepares: bool = False
     lists_on_acceptance: bool = False
     optional_suffix: str = ""
 
@@ -239,3 +240,19 @@ class OptionalCalls:
     async def prices(self, known: PriceList | None = None) -> PriceList | None:
         """Not offered."""
         raise NotImplementedError("the provider has no price list: see its capabilities")
+
+
+class PreparingProvider(Protocol):
+    """A provider with `Capabilities.prepares`."""
+
+    def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """Return the work that makes a later submission of `job` start sooner; None if there is none.
+
+        It sends nothing to the service. It may raise CallError.
+        """
+        ...
+
+
+def preparation(provider: Provider, job: Job) -> Coroutine[Any, Any, None] | None:
+    """Return the work that can be done for a job before its submission; None if there is none. Raises CallError."""
+    return cast(PreparingProvider, provider).prepare(job) if provider.capabilities.prepares else None

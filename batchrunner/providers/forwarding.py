@@ -1,6 +1,7 @@
 """A provider that passes every call on to another provider: the base of those that change some of the calls."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
+from typing import Any
 
 from batchrunner.job import Job
 from batchrunner.providers.base import (
@@ -12,6 +13,7 @@ from batchrunner.providers.base import (
     PriceList,
     Provider,
     Submissions,
+    preparation,
 )
 
 
@@ -25,6 +27,10 @@ class ForwardingProvider:
     def capabilities(self) -> Capabilities:
         """The capabilities of the wrapped provider."""
         return self._provider.capabilities
+
+    def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """Return the work that can be done before a submission."""
+        return preparation(self._provider, job)
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once."""

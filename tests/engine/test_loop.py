@@ -49,6 +49,8 @@ class World:
         self.lacks_space = lacks_space
         self.input_errors: dict[str, list[CallError]] = {}
         self.upload_s: dict[str, float] = {}
+        self.uploaded: set[str] = set()
+        self.prepared: list[tuple[str, float]] = []
         self.stop_at: float | None = None
         self.priorities: dict[str, int] | None = None
         self.records: JobRecords
@@ -64,7 +66,9 @@ class World:
 
     async def prepare(self, job: Any, is_stopped: Callable[[], bool]) -> None:
         name = self.names[job.key]
-        await asyncio.sleep(self.upload_s.get(name, 0.0))
+        self.prepared.append((name, asyncio.get_running_loop().time()))
+        await asyncio.sleep(0.0 if name in self.uploaded else self.upload_s.get(name, 0.0))
+        self.uploaded.add(name)
         if self.input_errors.get(name):
             raise self.input_errors[name].pop(0)
 
@@ -159,6 +163,27 @@ def test_a_slot_is_free_when_the_generation_ends_and_not_when_its_clip_is_stored
     )
     assert submitted < complete < next_one
     assert world.times[next_one] - world.times[complete] < 0.1
+    assert set(world.states().values()) == {State.SUCCEEDED}
+
+
+def test_the_inputs_of_the_next_submission_are_ready_when_a_slot_becomes_free() -> None:
+    world = World(pending("a"), pending("b"), pending("c"))
+    world.upload_s = dict.fromkeys("abc", 20.0)
+    world.complete_after = dict.fromkeys("abc", 9)
+    world.run(concurrency=1)
+    ends = {name: world.times[index] for index, (call, name) in enumerate(world.calls) if call == "poll"}
+    begins = {name: world.times[index] for index, (call, name) in enumerate(world.calls) if call == "submit"}
+    assert begins["b"] - ends["a"] < 0.1
+    assert begins["c"] - ends["b"] < 0.1
+    assert [name for name, at in world.prepared if at < ends["a"]] == ["a", "b"], "not more than the next one"
+
+
+def test_inputs_that_cannot_be_prepared_ahead_are_the_submissions_matter() -> None:
+    world = World(pending("a"), pending("b"))
+    world.complete_after = {"a": 3}
+    world.input_errors["b"] = [LocalFault("bucket_refused", "no", ""), NetworkFault("cut", "cut")]
+    world.run(concurrency=1)
+    assert [name for name, _ in world.prepared] == ["a", "b", "b", "b"]
     assert set(world.states().values()) == {State.SUCCEEDED}
 
 

@@ -201,3 +201,11 @@ def test_a_cancelled_encoding_leaves_no_open_file_and_the_next_one_succeeds(medi
         assert await text_of(inputs, media) is not None
 
     asyncio.run(main())
+
+
+def test_a_text_is_there_once_it_was_used_and_until_its_space_is_needed(media: Media, executor: Executor) -> None:
+    inputs, none = EncodedInputs(executor), EncodedInputs(executor, limit_bytes=0)
+    assert not inputs.has(media)
+    asyncio.run(text_of(inputs, media))
+    assert inputs.has(media)
+    assert none.has(media), "nothing can be encoded before"

@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from batchrunner.providers.base import Provider
+from batchrunner.providers.base import Capabilities, Provider
 from batchrunner.providers.forwarding import ForwardingProvider
+from tests.conftest import make_job
 
 CALLS: dict[str, tuple[Any, ...]] = {
     "submit": ("a job", "a request id"),
@@ -50,3 +52,11 @@ def test_a_call_is_passed_on(name: str) -> None:
 def test_the_capabilities_are_those_of_the_wrapped_provider() -> None:
     wrapped: Any = Recorder()
     assert ForwardingProvider(wrapped).capabilities == "what it can do"  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("prepares", [True, False])
+def test_a_preparation_is_passed_on_to_a_provider_that_has_one(*, prepares: bool) -> None:
+    wrapped: Any = Mock(capabilities=Capabilities(prepares=prepares), prepare=Mock(return_value="work"))
+    work: Any = ForwardingProvider(wrapped).prepare(make_job())
+    assert work == ("work" if prepares else None)
+    assert wrapped.prepare.call_count == prepares

@@ -7,7 +7,7 @@ into the Authorization header of requests to the service's own base URL.
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -44,7 +44,9 @@ from batchrunner.providers.base import (
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.redaction import Redactor, error_text
 
-CAPABILITIES = Capabilities(find_submissions=True, balance=True, charges=True, prices=True, optional_suffix=":")
+CAPABILITIES = Capabilities(
+    find_submissions=True, balance=True, charges=True, prices=True, prepares=True, optional_suffix=":"
+)
 _PATH = "/v2/video/generations"
 _LOG_PATH = "/v2/logs"
 _BALANCE_PATH = "/v2/billing"
@@ -166,6 +168,16 @@ class ApiClient:
 
     def _closed_ways(self) -> AbstractContextManager[None]:
         return closed_ways(self._proxy, "certificate", "proxy_refused")
+
+    def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """Return the work of encoding the local inputs of `job`; None if all of them are encoded. Raises LocalFault."""
+        local = [media for media in job.inputs.values() if media.path is not None]
+        return None if all(map(self._inputs.has, local)) else self._encode(local)
+
+    async def _encode(self, inputs: list[Media]) -> None:
+        for media in inputs:
+            async with self._inputs.use(media):
+                """It stays encoded, as far as there is space."""
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit `job` once, marked with `request_id` (X-Client-Request-Id: 1 to 128 of ``A-Za-z0-9._:-``).

@@ -4,16 +4,17 @@ A link is a secret while it is valid. It exists only in the request's body: the 
 checks first that the object is the one that the manifest's load found.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 from batchrunner.clock import wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
 from batchrunner.formatting import length_text
 from batchrunner.job import Job, Media
-from batchrunner.providers.base import Accepted, Charges, GenerationStatus, Provider, Submissions
+from batchrunner.providers.base import Accepted, Capabilities, Charges, GenerationStatus, Provider, Submissions
 from batchrunner.providers.endpoint import on_this_machine
 from batchrunner.providers.forwarding import ForwardingProvider
 from batchrunner.redaction import Redactor
@@ -21,6 +22,7 @@ from batchrunner.storage.objects.address import ObjectAddress, is_address
 from batchrunner.storage.objects.store import Access, Objects, open_store
 
 _SHORTEST_S = 60.0  # a link that ends sooner is of no use
+_FRESH_S, _FRESH_SHARE = 300.0, 0.1  # how old a prepared link may be, also as a share of its lifetime
 Open = Callable[[ObjectAddress, Access], Objects]
 
 
@@ -52,6 +54,30 @@ class SignedInputs(ForwardingProvider):
         texts = chain(addresses, further)
         self._unknown = {(address := ObjectAddress.parse(text)).place: address for text in texts}
         self._warned = False
+        self._signed_ahead: dict[str, tuple[float, Job]] = {}  # until when, by fingerprint
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the wrapped provider. Links can be made before a submission."""
+        return replace(self._provider.capabilities, prepares=True)
+
+    def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """Return the work that can be done before a submission: links, and the work of the wrapped provider."""
+        if any(is_address(media.uri or "") for media in job.inputs.values()):
+            return self._prepare(job)
+        return super().prepare(job)
+
+    async def _prepare(self, job: Job) -> None:
+        await self._learn()
+        now = self._links.now()
+        signed = await self._with_links(job)
+        self._signed_ahead = {name: item for name, item in self._signed_ahead.items() if now < item[0]}
+        self._signed_ahead[job.fingerprint] = now + self._fresh_s(), signed
+        if (work := super().prepare(job)) is not None:
+            await work
+
+    async def _with_links(self, job: Job) -> Job:
+        return replace(job, inputs={name: await self._signed(media) for name, media in job.inputs.items()})
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once, with a link in place of each address. Raises CallError, before anything is sent if a link fails.
@@ -60,7 +86,8 @@ class SignedInputs(ForwardingProvider):
         """
         await self._learn()
         if any(is_address(media.uri or "") for media in job.inputs.values()):
-            job = replace(job, inputs={name: await self._signed(media) for name, media in job.inputs.items()})
+            until, signed = self._signed_ahead.pop(job.fingerprint, (0.0, job))
+            job = signed if self._links.now() < until else await self._with_links(job)
         return await self._provider.submit(job, request_id)
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
@@ -115,6 +142,15 @@ class SignedInputs(ForwardingProvider):
                 "credentials end then. A job that waits longer in the service's queue fails."
             )
         return min(left, wanted)
+
+    def _fresh_s(self) -> float:
+        """Return how long links may be used after they were made."""
+        lifetimes = [self._links.lifetime_s]
+        for objects in self._stores.values():
+            keys = objects.credentials()
+            if keys is not None and keys.expires_at is not None:
+                lifetimes.append(keys.expires_at - self._links.now())
+        return min(_FRESH_S, _FRESH_SHARE * min(lifetimes))
 
     def _warn(self, message: str) -> None:
         if not self._warned:

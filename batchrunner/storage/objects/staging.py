@@ -8,8 +8,9 @@ never makes a job new. `SignedInputs` (`batchrunner.storage.objects.signing`) si
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from batchrunner.errors import LocalFault, NetworkFault, UsageError
 from batchrunner.formatting import size_text
@@ -181,10 +182,16 @@ class StagedInputs(ForwardingProvider):
         self._staging = staging
         self._jobs = {record.generation_id: record.job for record in records if record.generation_id}
 
+    def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """Return the work that can be done before a submission, with addresses in place of staged inputs.
+
+        Raises LocalFault if an input is not staged.
+        """
+        return super().prepare(self._with_addresses(job))
+
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once, with addresses in place of staged inputs. Raises CallError."""
-        inputs = {name: self._staging.staged(media) for name, media in job.inputs.items()}
-        accepted = await self._provider.submit(replace(job, inputs=inputs), request_id)
+        accepted = await self._provider.submit(self._with_addresses(job), request_id)
         self._jobs[accepted.generation_id] = job
         return accepted
 
@@ -193,6 +200,9 @@ class StagedInputs(ForwardingProvider):
         job = self._jobs.get(generation_id)
         staged = map(self._staging.address, job.inputs.values() if job else ())
         return await self._provider.status(generation_id, [*inputs, *(str(address) for address in staged if address)])
+
+    def _with_addresses(self, job: Job) -> Job:
+        return replace(job, inputs={name: self._staging.staged(media) for name, media in job.inputs.items()})
 
 
 @dataclass(frozen=True, slots=True)

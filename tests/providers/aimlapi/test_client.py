@@ -321,6 +321,37 @@ def test_a_batch_reads_each_input_once(talk: Talk, local: Job, monkeypatch: pyte
     assert len({request.body for request in peer.requests}) == 1
 
 
+def test_inputs_that_were_prepared_are_not_read_by_the_submission(
+    talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    real = durable_files.open_plain
+
+    def open_plain(path: Path, *, follow: bool = False) -> Any:
+        opened.append(path)
+        return real(path, follow=follow)
+
+    async def scenario(client: ApiClient, peer: Peer) -> None:
+        work = client.prepare(local)
+        assert client.capabilities.prepares
+        assert work is not None
+        await work
+        assert (len(opened), len(peer.requests)) == (2, 0)
+        assert client.prepare(local) is None
+        await client.submit(local, "r1")
+
+    monkeypatch.setattr(durable_files, "open_plain", open_plain)
+    talk(Peer([QUEUED]), scenario)
+    assert len(opened) == 2
+
+
+def test_a_job_without_local_inputs_needs_no_preparation(talk: Talk) -> None:
+    async def scenario(client: ApiClient, _: Peer) -> None:
+        assert client.prepare(make_job()) is None
+
+    talk(Peer([]), scenario)
+
+
 def test_a_full_temporary_folder_is_a_notice_and_the_body_is_the_same(
     talk: Talk, local: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

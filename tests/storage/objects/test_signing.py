@@ -66,10 +66,11 @@ class Batch:
     def __init__(self, bucket: Bucket, lifetime_s: float = DAY_S, allowed: str = "clips") -> None:
         self.service, self.bucket = Service(), bucket
         self.warnings: list[str] = []
+        self.now = NOW
         self.redactor = Redactor(["the-key-of-the-service"])
         self.job = make_job(video=CLIP)
         access = Access(AllowedBuckets.of([allowed]), {}, Path("/nonexistent"))
-        links = Links(lambda: access, lifetime_s, self.redactor, self.warnings.append, lambda: NOW, self._open)
+        links = Links(lambda: access, lifetime_s, self.redactor, self.warnings.append, lambda: self.now, self._open)
         service: Any = self.service
         self.provider = SignedInputs(service, links, [self.job])
 
@@ -236,3 +237,46 @@ def test_config_that_cannot_be_read_is_a_local_fault() -> None:
     service: Any = batch.service
     with pytest.raises(LocalFault, match=r"config\.yaml"):
         asyncio.run(SignedInputs(service, links, []).submit(batch.job, "run.a.1"))
+
+
+# Links that are made before the submission
+
+
+def prepared(batch: Batch) -> None:
+    assert batch.provider.capabilities.prepares
+    work = batch.provider.prepare(batch.job)
+    assert work is not None
+    asyncio.run(work)
+
+
+@pytest.mark.parametrize(("lifetime_s", "late_s"), [(DAY_S, 299.0), (600.0, 59.0)])
+def test_a_link_that_was_made_before_is_submitted_while_it_is_fresh(lifetime_s: float, late_s: float) -> None:
+    batch = Batch(Bucket(ObjectState(10, '"e1"')), lifetime_s)
+    prepared(batch)
+    made = len(batch.bucket.lifetimes)
+    batch.now += late_s
+    link = batch.submit()
+    assert len(batch.bucket.lifetimes) == made
+    assert batch.submit() != link, "once"
+
+
+@pytest.mark.parametrize(("lifetime_s", "late_s"), [(DAY_S, 301.0), (600.0, 61.0)])
+def test_a_link_that_was_made_too_early_is_made_again(lifetime_s: float, late_s: float) -> None:
+    batch = Batch(Bucket(ObjectState(10, '"e1"')), lifetime_s)
+    prepared(batch)
+    made = len(batch.bucket.lifetimes)
+    batch.now += late_s
+    batch.submit()
+    assert len(batch.bucket.lifetimes) == made + 1
+
+
+def test_a_job_without_addresses_needs_no_preparation() -> None:
+    assert Batch(Bucket(ObjectState(10, '"e1"'))).provider.prepare(make_job("plain")) is None
+
+
+def test_an_object_that_changed_is_found_when_links_are_made_before() -> None:
+    batch = Batch(Bucket(None))
+    with pytest.raises(LocalFault, match="no longer exists"):
+        prepared(batch)
+    with pytest.raises(LocalFault, match="no longer exists"):
+        batch.submit()
