@@ -250,31 +250,31 @@ def prepared(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize(("lifetime_s", "late_s"), [(DAY_S, 299.0), (600.0, 59.0)])
-def test_a_link_that_was_made_before_is_submitted_while_it_is_fresh(lifetime_s: float, late_s: float) -> None:
+def test_a_prepared_link_is_submitted_while_it_is_fresh(lifetime_s: float, late_s: float) -> None:
     batch = Batch(Bucket(ObjectState(10, '"e1"')), lifetime_s)
     prepared(batch)
-    made = len(batch.bucket.lifetimes)
+    signed_before = len(batch.bucket.lifetimes)
     batch.now += late_s
     link = batch.submit()
-    assert len(batch.bucket.lifetimes) == made
+    assert len(batch.bucket.lifetimes) == signed_before
     assert batch.submit() != link, "once"
 
 
 @pytest.mark.parametrize(("lifetime_s", "late_s"), [(DAY_S, 301.0), (600.0, 61.0)])
-def test_a_link_that_was_made_too_early_is_made_again(lifetime_s: float, late_s: float) -> None:
+def test_a_prepared_link_that_is_old_is_replaced(lifetime_s: float, late_s: float) -> None:
     batch = Batch(Bucket(ObjectState(10, '"e1"')), lifetime_s)
     prepared(batch)
-    made = len(batch.bucket.lifetimes)
+    signed_before = len(batch.bucket.lifetimes)
     batch.now += late_s
     batch.submit()
-    assert len(batch.bucket.lifetimes) == made + 1
+    assert len(batch.bucket.lifetimes) == signed_before + 1
 
 
 def test_a_job_without_addresses_needs_no_preparation() -> None:
     assert Batch(Bucket(ObjectState(10, '"e1"'))).provider.prepare(make_job("plain")) is None
 
 
-def test_an_object_that_changed_is_found_when_links_are_made_before() -> None:
+def test_an_object_that_changed_is_found_by_the_preparation_and_the_submission() -> None:
     batch = Batch(Bucket(None))
     with pytest.raises(LocalFault, match="no longer exists"):
         prepared(batch)
